@@ -1,0 +1,1 @@
+"""Scores that rules decide by: each module is one stage, a frozen config and a callable over batches."""

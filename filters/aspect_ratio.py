@@ -1,0 +1,40 @@
+"""Aspect ratio, shorter side and pixel count, from the sizes that the index read out of headers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from manifests.schemas import column
+
+
+class AspectRatio(BaseModel):
+    """How elongated and how large an image is, as displayed. It has no settings, so its facts never go stale.
+
+    The first step of VL3-Syn7M drops images of extreme aspect ratio (VideoLLaMA 3, arXiv 2501.13106, section 3.1);
+    the paper gives no threshold.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "aspect_ratio"
+    version: ClassVar = 1
+    reads: ClassVar = ("width", "height")
+    writes: ClassVar = pa.schema(
+        [
+            column("aspect_ratio", pa.float32(), "Longer side / shorter side", low=1),
+            column("side", pa.int32(), "Shorter side, pixels", low=1),
+            column("pixels", pa.int64(), "Width × height", low=1),
+        ]
+    )
+
+    def load(self) -> AspectRatio:
+        return self
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        width, height = (batch[name].to_numpy().astype(np.int64) for name in self.reads)
+        short, long = np.minimum(width, height), np.maximum(width, height)
+        return pa.table([(long / short).astype(np.float32), short.astype(np.int32), width * height], schema=self.writes)

@@ -1,0 +1,74 @@
+"""Everything known of one image, and why it was kept or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from manifests.run import Run
+
+
+@dataclass(frozen=True)
+class StageAccount:
+    """What one stage knows of an image.
+
+    Attributes:
+        stage: The stage's name.
+        outcome: `passed`, `dropped`, `error`, `pending`, or `not reached`.
+        facts: The stored columns; empty where nothing is stored.
+        rules: The stage's rules, as a recipe writes them.
+        computed_by: The provenance stored with the facts.
+    """
+
+    stage: str
+    outcome: str
+    facts: dict[str, Any]
+    rules: dict[str, float]
+    computed_by: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Account:
+    """One image: its row of the index, the verdict, and what each stage knows."""
+
+    image: dict[str, Any]
+    status: str
+    drop_stage: str | None
+    drop_reason: str | None
+    stages: tuple[StageAccount, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def explain(run: Run, key: str) -> list[Account]:
+    """The accounts of every image called `key`: its key, `shard/key`, or its id.
+
+    Raises:
+        ValueError: No image of the run is called that.
+    """
+    called = (pl.col("key") == key) | (pl.concat_str("shard", pl.lit("/"), "key") == key)
+    if key.lstrip("-").isdigit() and abs(int(key)) < 2**63:
+        called |= pl.col("id") == int(key)
+    rows = run.manifest().filter(called).collect().to_dicts()
+    if not rows:
+        raise ValueError(f"{run.url} has no image called {key!r}; give its key, shard/key or id as the index has them")
+    return [_account(run, row) for row in rows]
+
+
+def _account(run: Run, row: dict[str, Any]) -> Account:
+    image = {name: row[name] for name in run.index.schema.names if name in row}
+    end = row["drop_stage"]
+    past_end = end == "index"
+    stages: list[StageAccount] = []
+    for stage in run.stages:
+        here = stage.name == end
+        outcome = row["status"] if here else "not reached" if past_end else "passed"
+        facts = {n: row[n] for n in stage.table.schema.names if n not in ("id", "error", "retry")}
+        stored = any(value is not None for value in facts.values())
+        rules = {r.name: r.threshold for r in stage.rules}
+        stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, stage.table.provenance()))
+        past_end = past_end or here
+    return Account(image, row["status"], end, row["drop_reason"], tuple(stages))

@@ -1,0 +1,76 @@
+"""The funnel: rows seen, kept, dropped and failed per stage, with reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import polars as pl
+
+from manifests.run import Run
+from manifests.tables import Table
+from manifests.verdict import ERROR, FIRST_RULE, PENDING
+
+
+@dataclass(frozen=True)
+class FunnelStage:
+    """One line of the funnel: `seen == kept + dropped + errors + pending`.
+
+    Attributes:
+        stage: `index` or the stage's name.
+        seen: Rows that reached it.
+        kept: Rows that went on.
+        dropped: Rows that a rule turned away.
+        errors: Rows that failed here.
+        pending: Rows whose facts are not computed yet (a run that is going on or was cut off).
+        reasons: Rows per rule (`aspect_ratio > 2.5`) and per kind of error (the text before its first colon).
+    """
+
+    stage: str
+    seen: int
+    kept: int
+    dropped: int
+    errors: int
+    pending: int
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """`rows == survivors + Σ (dropped + errors + pending)`."""
+
+    rows: int
+    survivors: int
+    stages: tuple[FunnelStage, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def funnel(run: Run) -> Funnel:
+    """Count the verdicts of a run."""
+    verdict = run.verdict()
+    counts = {(stage, cause): rows for stage, cause, rows in verdict.left.group_by("stage", "cause").len().iter_rows()}
+    tables = [run.index, *(s.table for s in run.stages)]
+    rules = [(), *(s.rules for s in run.stages)]
+    names = ["index", *(s.name for s in run.stages)]
+    stages: list[FunnelStage] = []
+    seen = verdict.rows
+    for number, name in enumerate(names):
+        errors, pending = counts.get((number, ERROR), 0), counts.get((number, PENDING), 0)
+        dropped = {str(r): counts.get((number, FIRST_RULE + i), 0) for i, r in enumerate(rules[number])}
+        reasons = {r: n for r, n in dropped.items() if n}
+        if errors:
+            failed = verdict.left.filter((pl.col("stage") == number) & (pl.col("cause") == ERROR))
+            reasons |= _error_kinds(tables[number], failed)
+        lost = sum(dropped.values())
+        kept = seen - lost - errors - pending
+        stages.append(FunnelStage(name, seen, kept, lost, errors, pending, reasons))
+        seen = kept
+    return Funnel(verdict.rows, seen, tuple(stages))
+
+
+def _error_kinds(table: Table, failed: pl.DataFrame) -> dict[str, int]:
+    texts = table.scan().select("id", "error").join(failed.lazy().select("id"), on="id", how="semi").collect()["error"]
+    return dict(Counter(text.split(":", 1)[0] for text in texts).most_common())

@@ -1,0 +1,128 @@
+"""A run directory: its recipe, its index, its stage tables, and the manifest that is a view of them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import yaml
+
+from manifests.rules import Rule
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from manifests.tables import Table
+from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, settle
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run. It holds no rows: every call reads what is stored at that moment.
+
+    Attributes:
+        url: As it was opened.
+        folder: The run directory.
+        recipe: The resolved recipe, as stored.
+    """
+
+    url: str
+    folder: Folder
+    recipe: Mapping[str, Any]
+
+    @property
+    def index(self) -> Table:
+        """One row per input."""
+        return index_table(self.folder)
+
+    @property
+    def stages(self) -> tuple[StoredStage, ...]:
+        """The recipe's stages in order, each with the table that its settings point at."""
+        return tuple(
+            StoredStage(
+                entry["stage"],
+                Table.stored(stage_folder(self.folder, entry["table"])),
+                tuple(_stored_rule(name, value) for name, value in entry.get("keep", {}).items()),
+            )
+            for entry in self.recipe.get("stages", [])
+        )
+
+    def verdict(self, before: int | None = None) -> Verdict:
+        """Settle every row; `before` looks only at the stages in front of that position."""
+        return settle(self.index.scan(), self.stages[:before])
+
+    def manifest(self) -> pl.LazyFrame:
+        """Exactly one row per input, in index order: the index's columns, every stage's columns, and the verdict.
+
+        The verdict is settled when this is called, the columns are read when the frame is collected. Added are
+        `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row yet), `drop_stage`
+        (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
+        """
+        stages = self.stages
+        frame = (
+            self.index.scan().drop("retry").join(self.verdict().left.lazy(), on="id", how="left", maintain_order="left")
+        )
+        reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
+        for number, stage in enumerate(stages, start=1):
+            failure = f"_error_{number}"
+            columns = [n for n in stage.table.schema.names if n not in ("id", "error", "retry")]
+            facts = stage.table.scan().select("id", *columns, pl.col("error").alias(failure))
+            frame = frame.join(facts, on="id", how="left", maintain_order="left")
+            reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))
+            for position, rule in enumerate(stage.rules):
+                if rule.column in columns:  # else no row has got there
+                    reasons.append(pl.when(_left(number, FIRST_RULE + position)).then(rule.reason()))
+        places = ["index", *(s.name for s in stages)]
+        return frame.with_columns(
+            pl.when(pl.col("cause").is_null())
+            .then(pl.lit("kept"))
+            .when(pl.col("cause") == ERROR)
+            .then(pl.lit("error"))
+            .when(pl.col("cause") == PENDING)
+            .then(pl.lit("pending"))
+            .otherwise(pl.lit("dropped"))
+            .alias("status"),
+            pl.col("stage").replace_strict(dict(enumerate(places)), return_dtype=pl.String).alias("drop_stage"),
+            pl.coalesce(*reasons, pl.when(pl.col("cause") == PENDING).then(pl.lit("not computed yet"))).alias(
+                "drop_reason"
+            ),
+        ).drop("stage", "cause", *(f"_error_{n}" for n in range(1, len(stages) + 1)))
+
+
+def open_run(url: str | os.PathLike[str]) -> Run:
+    """Open the run at a local path or a pyarrow/fsspec URL.
+
+    Raises:
+        ValueError: There is no run there, or its recipe cannot be read.
+    """
+    folder = Folder.at(url)
+    if not folder.exists(RECIPE):
+        raise ValueError(
+            f"{os.fspath(url)} is not a run: it has no {RECIPE} (make one with `vl3syn run` or `vl3syn index`)"
+        )
+    recipe = yaml.safe_load(folder.read(RECIPE))
+    if not isinstance(recipe, dict) or not all("stage" in s and "table" in s for s in recipe.get("stages") or []):
+        raise ValueError(f"{os.fspath(url)}/{RECIPE} is not a resolved recipe; run the recipe again to write it anew")
+    return Run(os.fspath(url), folder, recipe)
+
+
+def index_table(folder: Folder) -> Table:
+    """The index of the run in `folder`; read shard by shard, so of a shard's rows the newest generation counts."""
+    return Table(folder.join("index"), INDEX, key="shard")
+
+
+def stage_folder(folder: Folder, table: str) -> Folder:
+    """Where the run in `folder` keeps the stage table called `table`."""
+    return folder.join("stages").join(table)
+
+
+def _stored_rule(name: str, value: float) -> Rule:
+    kind, _, column = name.partition("_")
+    return Rule(kind, column, float(value))
+
+
+def _left(stage: int, cause: int) -> pl.Expr:
+    return (pl.col("stage") == stage) & (pl.col("cause") == cause)

@@ -1,0 +1,58 @@
+"""The columns of the index and of stage tables, each with its meaning, unit and range."""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+
+
+def column(name: str, type_: pa.DataType, doc: str, low: float = -math.inf, high: float = math.inf) -> pa.Field:
+    """A documented column.
+
+    Args:
+        name: Unique among all stages of a recipe.
+        type_: Arrow type.
+        doc: What it says, with its unit.
+        low: Smallest value it can take; a threshold below is refused.
+        high: Largest value it can take; a threshold above is refused.
+    """
+    return pa.field(name, type_, metadata={"doc": doc, "low": repr(float(low)), "high": repr(float(high))})
+
+
+def bounds(field: pa.Field) -> tuple[float, float]:
+    """The declared range of a column made by `column`."""
+    meta = field.metadata or {}
+    return float(meta.get(b"low", b"-inf")), float(meta.get(b"high", b"inf"))
+
+
+ID = column("id", pa.int64(), "The image: the source's own integer, else 63 bits of a hash of shard and key")
+ERROR = column("error", pa.string(), "What went wrong with this row, as `kind: details`; null when fine")
+RETRY = column("retry", pa.bool_(), "Whether the next run should try this row again (a server, a network)")
+
+INDEX = pa.schema(
+    [
+        ID,
+        column("shard", pa.string(), "File that holds the image, relative to the pool"),
+        column("key", pa.string(), "The image's name inside its shard; a label, never a path that is followed"),
+        column(
+            "offset", pa.int64(), "Where in the shard: byte offset (tar), row number (Parquet), 0 (a file of its own)"
+        ),
+        column("width", pa.int32(), "Displayed width in pixels (EXIF orientation applied), from the header", 0),
+        column("height", pa.int32(), "Displayed height in pixels (EXIF orientation applied), from the header", 0),
+        column("format", pa.string(), "What the bytes are, whatever the name says: JPEG, PNG, WEBP, …"),
+        column("animated", pa.bool_(), "More than one frame; everything here is about the first"),
+        column("bytes", pa.int64(), "Length of the encoded image in bytes", 0),
+        column("shard_bytes", pa.int64(), "Length of the shard when it was indexed, in bytes", 0),
+        column("sha256", pa.string(), "SHA-256 of the encoded image, where the source tells it"),
+        column("url", pa.string(), "Where it was downloaded from, where the source tells it"),
+        column("alt_text", pa.string(), "The text that came with the image, where the source tells it"),
+        ERROR,
+        RETRY,
+    ]
+)
+
+
+def table_schema(writes: pa.Schema) -> pa.Schema:
+    """The schema of a stage table: the id, what the stage writes, and how it failed."""
+    return pa.schema([ID, *writes, ERROR, RETRY])

@@ -1,0 +1,117 @@
+"""Where a run lives: a local folder or any pyarrow/fsspec URL, with writes that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as pads
+from pyarrow import fs as pafs
+
+ASIDE = ".aside-"
+"""Prefix of a file that is still being written; readers pass over it."""
+
+_ASIDE_LIFETIME_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on some file system.
+
+    Attributes:
+        filesystem: The pyarrow file system; it pickles, so a folder can be sent to another machine.
+        path: The folder's path on that file system, without a trailing slash.
+        local: Whether the path is one of this machine's file system.
+    """
+
+    filesystem: pafs.FileSystem
+    path: str
+    local: bool
+
+    @classmethod
+    def at(cls, url: str | os.PathLike[str]) -> Folder:
+        """Open `url`: a local path, `s3://`, `gs://`, or whatever fsspec knows. Nothing is created.
+
+        Raises:
+            ValueError: The URL carries a password, or no installed file system knows its scheme.
+        """
+        text = os.fspath(url)
+        parts = urlsplit(text)
+        if len(parts.scheme) < 2 or parts.scheme == "file":  # one letter is a drive, not a scheme
+            path = parts.path if parts.scheme == "file" else text
+            return cls(pafs.LocalFileSystem(), os.path.abspath(path), True)
+        if parts.password:
+            raise ValueError(
+                f"{parts.scheme}://…@{parts.hostname}: keep credentials in the environment, not in the URL"
+            )
+        try:
+            filesystem, path = pafs.FileSystem.from_uri(text)
+        except pa.ArrowInvalid:  # a scheme that Arrow does not know: fsspec may
+            filesystem, path = _fsspec(text)
+        return cls(filesystem, path.rstrip("/"), False)
+
+    def join(self, name: str) -> Folder:
+        return Folder(self.filesystem, f"{self.path}/{name}", self.local)
+
+    def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
+        """The files here by path; none if the folder does not exist."""
+        found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive))
+        return sorted((f for f in found if f.type == pafs.FileType.File), key=lambda f: f.path)
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+            return stream.read()  # type: ignore[no-any-return]
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a file whole: locally aside, synced and renamed; elsewhere with one PUT.
+
+        Whoever is killed in between leaves at most an aside file, which no reader looks at.
+        """
+        target = f"{self.path}/{name}"
+        if not self.local:
+            with self.filesystem.open_output_stream(target) as stream:
+                stream.write(data)
+            return
+        os.makedirs(self.path, exist_ok=True)
+        aside = f"{self.path}/{ASIDE}{uuid.uuid4().hex}"
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+
+    def sweep_aside(self) -> int:
+        """Delete what killed writers left aside more than an hour ago (a living writer's files are younger)."""
+        if not self.local or not os.path.isdir(self.path):
+            return 0
+        stale = [f for f in Path(self.path).glob(f"{ASIDE}*") if time.time() - f.stat().st_mtime > _ASIDE_LIFETIME_S]
+        for file in stale:
+            file.unlink(missing_ok=True)
+        return len(stale)
+
+    def scan(self, names: Sequence[str]) -> pl.LazyFrame:
+        """The named Parquet files, in this order, as one lazy frame."""
+        paths = [f"{self.path}/{name}" for name in names]
+        if self.local:
+            return pl.scan_parquet(paths, glob=False)
+        return pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.filesystem, format="parquet"))
+
+
+def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{url}: {error}") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path

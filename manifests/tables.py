@@ -1,0 +1,105 @@
+"""A table of facts: a folder of Parquet parts that only grows, written by many and readable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.schemas import table_schema
+from manifests.storage import Folder
+
+_PART, _SUFFIX = "part-", ".parquet"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Parts named `part-<generation>-<writer>-<hash of the ids>.parquet`.
+
+    A *writer* is one job. Each job opens the next generation, so names sort by age, and inside of one job an id is
+    written once: a task that the engine runs twice writes the same name with the same rows. Of an id's rows the
+    newest generation's counts.
+
+    Attributes:
+        folder: Where the parts are.
+        schema: The columns of a part; `append` casts to it, and an empty table has them.
+        key: The column whose newest rows count: `id`, or `shard` for the index, which is read shard by shard.
+    """
+
+    folder: Folder
+    schema: pa.Schema
+    key: str = "id"
+
+    def parts(self) -> list[str]:
+        """Names of the parts there are now, oldest generation first."""
+        names = [f.base_name for f in self.folder.files()]
+        return [n for n in names if n.startswith(_PART) and n.endswith(_SUFFIX)]
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows that count, as stored so far; a writer may be adding parts meanwhile."""
+        names = self.parts()
+        if not names:
+            return pl.DataFrame(self.schema.empty_table()).lazy()
+        by_writer: dict[str, list[str]] = {}
+        for name in names:
+            by_writer.setdefault(_writer(name), []).append(name)
+        if len(by_writer) == 1:  # one writer never repeats an id: nothing to look for
+            return self.folder.scan(names)
+        frames = [
+            self.folder.scan(group).with_columns(pl.lit(age, pl.UInt32).alias("_age"))
+            for age, group in enumerate(by_writer.values())
+        ]
+        newest = pl.col("_age") == pl.col("_age").max().over(self.key)
+        return pl.concat(frames).filter(newest).drop("_age")
+
+    def next_writer(self) -> str:
+        """A name for one job's parts that sorts after all there are."""
+        generation = max((int(_writer(n).split("-")[0]) for n in self.parts()), default=0) + 1
+        return f"{generation:06d}-{uuid.uuid4().hex[:8]}"
+
+    def append(self, rows: pa.Table, writer: str, provenance: Mapping[str, object]) -> str:
+        """Write `rows` as one part, whole or not at all, and return its name.
+
+        Args:
+            rows: Columns of `schema`, each id once.
+            writer: From `next_writer`.
+            provenance: What computed the rows; goes into the part's Parquet metadata under `vl3syn`.
+        """
+        rows = rows.select(self.schema.names).cast(self.schema)
+        rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
+        ids = rows["id"].combine_chunks().to_numpy(zero_copy_only=False)
+        name = f"{_PART}{writer}-{hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()}{_SUFFIX}"
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression="zstd")
+        self.folder.write(name, sink.getvalue())
+        return name
+
+    @classmethod
+    def stored(cls, folder: Folder) -> Table:
+        """The table in `folder` with the columns of its newest part (only id, error and retry before the first)."""
+        names = cls(folder, table_schema(pa.schema([]))).parts()
+        if not names:
+            return cls(folder, table_schema(pa.schema([])))
+        return cls(folder, pq.read_schema(f"{folder.path}/{names[-1]}", filesystem=folder.filesystem))
+
+    def provenance(self) -> dict[str, object]:
+        """What computed the newest rows, as given to `append`; empty for an empty table."""
+        meta = Table.stored(self.folder).schema.metadata or {}
+        told: dict[str, object] = json.loads(meta.get(b"vl3syn", b"{}"))
+        return told
+
+
+def fingerprint(what: Mapping[str, object]) -> str:
+    """Eight hex digits that change when anything in `what` does."""
+    canonical = json.dumps(what, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()
+
+
+def _writer(name: str) -> str:
+    return name.removeprefix(_PART).rsplit("-", 1)[0]

@@ -1,0 +1,82 @@
+"""What the commands print: tables for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from manifests.explain import Account
+    from manifests.funnel import Funnel
+    from pipeline.runner import Done
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line of progress, on stderr."""
+    err.print(text, markup=False)
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
+    """A table; numbers to the right, in thousands."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    to.print(table)
+
+
+def print_funnel(funnel: Funnel) -> None:
+    share = f" ({funnel.survivors / funnel.rows:.1%})" if funnel.rows else ""
+    rows = []
+    for s in funnel.stages:
+        reasons = "\n".join(f"{n:,} {reason}" for reason, n in sorted(s.reasons.items(), key=lambda r: -r[1]))
+        rows.append((s.stage, s.seen, s.kept, s.dropped, s.errors, s.pending, reasons))
+    title = f"{funnel.rows:,} rows, {funnel.survivors:,} survive{share}"
+    print_rows(title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
+
+
+def print_done(jobs: Sequence[Done]) -> None:
+    rows = [
+        (
+            j.stage,
+            j.computed,
+            j.errors,
+            j.stored,
+            round(j.seconds, 2),
+            round(j.computed / j.seconds) if j.computed else None,
+        )
+        for j in jobs
+    ]
+    print_rows("computed now", ("stage", "rows", "errors", "stored before", "seconds", "rows/s"), rows, to=err)
+
+
+def print_account(account: Account) -> None:
+    why = f": {account.drop_reason} (at {account.drop_stage})" if account.drop_stage else ""
+    out.print(f"[bold]{account.status}[/bold]{why}")
+    print_rows("index", ("column", "value"), [(n, str(v)) for n, v in account.image.items() if v is not None])
+    for stage in account.stages:
+        rules = ", ".join(f"{name} {threshold:g}" for name, threshold in stage.rules.items()) or "no rules"
+        facts = [(name, _text(value)) for name, value in stage.facts.items()] or [("nothing stored", "")]
+        print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

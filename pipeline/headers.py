@@ -1,0 +1,171 @@
+"""What an image's header tells: displayed size, format, animation. No pixel is decoded, whatever the bytes claim."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
+"""What is left to Pillow; WebP is read here, since Pillow reads the whole file and reserves the canvas to open one."""
+
+MAX_PIXELS = 178_956_970
+"""Above this an image is a decompression bomb: where Pillow refuses to decode, 512 MiB of RGB."""
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+Image.MAX_IMAGE_PIXELS = None  # the size is wanted of a bomb too; _bomb refuses it
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class BadImage(ValueError):
+    """The bytes are no image that can be read; the text is the row's error, as `kind: details`."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Displayed width and height in pixels, the format by content, whether there is more than one frame."""
+
+    width: int
+    height: int
+    format: str
+    animated: bool
+
+    @property
+    def bomb(self) -> str | None:
+        """The error of an image too large to ever decode, else None."""
+        pixels = self.width * self.height
+        if pixels <= MAX_PIXELS:
+            return None
+        return f"decompression bomb: {self.width}×{self.height} = {pixels:,} pixels > {MAX_PIXELS:,}"
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of the encoded image that `file` (seekable) holds.
+
+    Raises:
+        BadImage: The bytes are no image, or their header is broken or cut off.
+        OSError: `file` itself could not be read.
+    """
+    start = file.read(32)
+    if not start:
+        raise BadImage("empty: 0 bytes")
+    try:
+        header = _webp(file, start) if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else _by_pillow(file)
+    except Exception as error:  # parsers of hostile bytes fail in every way there is: each is this row's error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk or the network, not the image
+        raise BadImage(_diagnosis(file, error)) from error
+    if not 0 < min(header.width, header.height) <= max(header.width, header.height) < 1 << 31:
+        raise BadImage(f"broken header: {header.format} of {header.width}×{header.height} pixels")
+    return header
+
+
+def _by_pillow(file: BinaryIO) -> Header:
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        format_ = image.format or "?"
+        if format_ != "TIFF" and _orientation(image) in _TURNED:  # Pillow turns the size of a TIFF itself
+            width, height = height, width
+        # A phone's MPO is a JPEG with a depth or preview picture behind it, not an animation.
+        animated = format_ not in ("MPO", "ICO") and bool(getattr(image, "is_animated", False))
+        return Header(width, height, "JPEG" if format_ == "MPO" else format_, animated)
+
+
+def _orientation(image: Image.Image) -> int:
+    block = image.info.get("exif")  # not getexif(), which decodes a PNG to look for one behind its pixels
+    if not block:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        return int(exif.get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF does not make a damaged image; viewers show it unturned
+        return 1
+
+
+def _webp(file: BinaryIO, start: bytes) -> Header:
+    """WebP container (RFC 9649): VP8X, VP8 or VP8L comes first; EXIF, if any, after the pixels."""
+    kind = start[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", start[26:30]))
+        return Header(width, height, "WEBP", False)
+    if kind == b"VP8L":
+        (sides,) = struct.unpack("<I", start[21:25])
+        return Header((sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1, "WEBP", False)
+    if kind != b"VP8X":
+        raise ValueError(f"WebP chunk {kind!r}")
+    flags = start[20]
+    width = int.from_bytes(start[24:27], "little") + 1
+    height = int.from_bytes(start[27:30], "little") + 1
+    if flags & 0x08 and _webp_orientation(file) in _TURNED:
+        width, height = height, width
+    return Header(width, height, "WEBP", bool(flags & 0x02))
+
+
+def _webp_orientation(file: BinaryIO) -> int:
+    position = 12
+    while True:
+        file.seek(position)
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            return 1
+        name, length = chunk[:4], int.from_bytes(chunk[4:], "little")
+        if name == b"EXIF":
+            holder = Image.new("L", (1, 1))
+            holder.info["exif"] = file.read(min(length, 1 << 20))
+            return _orientation(holder)
+        position += 8 + length + length % 2
+
+
+_KNOWN = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"RIFF", "WebP"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+_FOREIGN = (
+    (b"<!doctype html", "HTML"),
+    (b"<html", "HTML"),
+    (b"<svg", "SVG, a drawing without pixels"),
+    (b"<?xml", "XML"),
+    (b"%pdf", "PDF"),
+    (b"pk\x03\x04", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+    (b"{", "JSON or text"),
+)
+
+
+def _diagnosis(file: BinaryIO, error: Exception) -> str:
+    file.seek(0)
+    start = file.read(64)
+    for magic, name in _KNOWN:
+        if start.startswith(magic):
+            return f"broken header: {name}, {_brief(error)}"
+    if start[4:8] == b"ftyp":
+        return f"unsupported format: {start[8:12].decode('latin-1')}"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for magic, name in _FOREIGN:
+        if text.startswith(magic):
+            return f"not an image: {name}"
+    return f"not an image: begins with {start[:8].hex(' ')}"
+
+
+def _brief(error: Exception) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "cut off or damaged"
+    return " ".join(f"{type(error).__name__} {error}".split())[:200]
+
+
+def header_of(data: bytes) -> Header:
+    """`read_header` of bytes in memory."""
+    return read_header(io.BytesIO(data))

@@ -1,0 +1,108 @@
+"""The index job: one row per image of the pool, read shard by shard; a shard that is stored is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.pool import Listing, Pool, Shard
+from pipeline.readers import index_rows
+
+_SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string())])
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What an index job has to do.
+
+    Attributes:
+        shards: Not stored yet, or worth another try.
+        vanished: Stored shards that the pool does not have any more; their rows stay.
+    """
+
+    shards: tuple[Shard, ...]
+    vanished: int
+
+
+def unread(index: Table, listing: Listing) -> Todo:
+    """Compare a listing with what is stored.
+
+    A shard is read again if it could not be read, or if it has changed and something in it was broken.
+
+    Raises:
+        ValueError: A shard without an error has changed: its stored facts would be about other bytes.
+    """
+    stored = (
+        index.scan()
+        .group_by("shard")
+        .agg(pl.col("shard_bytes").first(), pl.col("retry").any(), pl.col("error").is_not_null().any().alias("broken"))
+        .collect(engine="streaming")
+    )
+    now = pl.DataFrame(
+        {"shard": [s.path for s in listing.shards], "now": [s.bytes for s in listing.shards]},
+        schema={"shard": pl.String, "now": pl.Int64},
+    ).with_row_index("position")
+    seen = now.join(stored, on="shard", how="left")
+    changed = pl.col("now") != pl.col("shard_bytes")
+    if (moved := seen.filter(changed & ~pl.col("broken"))).height:
+        shard, before, after = moved.select("shard", "shard_bytes", "now").row(0)
+        raise ValueError(
+            f"{moved.height:,} shards of the pool changed after they were indexed, such as {shard} "
+            f"({before:,} → {after:,} bytes); facts already stored would be about other bytes: "
+            "give changed files new names, or start a new run"
+        )
+    again = pl.col("shard_bytes").is_null() | pl.col("retry") | (changed & pl.col("broken"))
+    positions = seen.filter(again)["position"].sort().to_list()
+    vanished = stored.join(now, on="shard", how="anti").height
+    return Todo(tuple(listing.shards[p] for p in positions), vanished)
+
+
+def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+    """Shards bundled into tasks of about a 64th of the work, between 256 files or 8 MB and 65,536 or 256 MB."""
+    count = min(max(len(shards) // 64, 256), 65_536)
+    size = min(max(sum(s.bytes for s in shards) // 64, 8 << 20), 256 << 20)
+    bundle: list[Shard] = []
+    held = 0
+    for shard in shards:
+        if bundle and (len(bundle) == count or held + shard.bytes > size):
+            yield _table(bundle)
+            bundle, held = [], 0
+        bundle.append(shard)
+        held += shard.bytes
+    if bundle:
+        yield _table(bundle)
+
+
+def read_chunk(batch: pa.Table, pool: Pool, root: Folder) -> pa.Table:
+    """The index rows of one chunk of shards."""
+    return index_rows(pool, root, [Shard(**row) for row in batch.to_pylist()])
+
+
+def check_ids(index: Table) -> None:
+    """Refuse an index in which two images have one id.
+
+    Raises:
+        ValueError: Naming an id and two of its images.
+    """
+    ids = index.scan().select("id").collect(engine="streaming")["id"]
+    if ids.n_unique() == ids.len():
+        return
+    twice = ids.filter(ids.is_duplicated())[0]
+    both = (
+        index.scan().filter(pl.col("id") == twice).select(pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
+    )
+    raise ValueError(
+        f"{ids.len() - ids.n_unique():,} ids are used twice, such as {twice} by {' and '.join(both.to_series())}; "
+        "start a new run without `id` in the pool, so that ids are made from shard and row"
+    )
+
+
+def _table(bundle: list[Shard]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"path": s.path, "bytes": s.bytes, "problem": s.problem} for s in bundle], schema=_SHARDS
+    )

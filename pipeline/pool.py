@@ -1,0 +1,224 @@
+"""The pool: where the raw images are, and the list of its shards."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Self
+
+from pyarrow import fs as pafs
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from manifests.storage import Folder
+
+KINDS = ("images", "tars", "parquet", "img2dataset")
+
+IMAGE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ico .ppm .pgm .pnm .mpo".split()
+)
+"""Endings that make a file a candidate; so does having none. What it really is, its bytes tell."""
+
+
+class Pool(BaseModel):
+    """Where the images come from; exactly one of the four kinds.
+
+    Attributes:
+        images: A folder of image files, searched recursively.
+        tars: A glob of webdataset tars; images, and optionally `.txt` (alt text) and `.json` beside them.
+        parquet: A glob of Parquet files with an image column: binary, or struct{bytes, path}.
+        img2dataset: An output folder of img2dataset (webdataset, parquet or files format).
+        image: Name of the Parquet image column, where it is not plain from the schema.
+        id: Name of a Parquet integer column that identifies the image over the whole pool.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: str | None = None
+    tars: str | None = None
+    parquet: str | None = None
+    img2dataset: str | None = None
+    image: str | None = None
+    id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
+            raise ValueError(f"a pool is exactly one of {', '.join(KINDS)}")
+        if (self.image or self.id) and not self.parquet:
+            raise ValueError("image and id name columns of a parquet pool")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def where(self) -> str:
+        """The path, glob or URL."""
+        return str(getattr(self, self.kind))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the pool (one folder, for img2dataset's files format).
+
+    Attributes:
+        path: Relative to the pool's root.
+        bytes: Its length.
+        problem: Why it must not be opened (a link out of the pool, a pipe), as an error for its row.
+    """
+
+    path: str
+    bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a pool holds now.
+
+    Attributes:
+        root: The folder that shard paths are relative to.
+        shards: By path.
+        passed_over: Files that are no candidates, counted by ending (or by what they are).
+    """
+
+    root: Folder
+    shards: tuple[Shard, ...]
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def list_pool(pool: Pool) -> Listing:
+    """List the shards of a pool.
+
+    Raises:
+        ValueError: There is nothing there to index.
+    """
+    if pool.kind in ("tars", "parquet"):
+        listing = _list_glob(pool.where, ".tar" if pool.kind == "tars" else ".parquet")
+    else:
+        root = Folder.at(pool.where)
+        listing = _list_img2dataset(root) if pool.kind == "img2dataset" else _list_images(root)
+    if not listing.shards:
+        also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
+        raise ValueError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
+    return listing
+
+
+def told(counts: Counter[str]) -> str:
+    """`.txt 10, .json 2`."""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.most_common())
+
+
+def is_candidate(name: str) -> bool:
+    """Whether a file or tar member of this name may be an image."""
+    ending = PurePosixPath(name).suffix.lower()
+    return ending in IMAGE_ENDINGS or not ending
+
+
+def _list_images(root: Folder) -> Listing:
+    passed_over: Counter[str] = Counter()
+    found = (
+        _walk(root.path)
+        if root.local
+        else ((f.path[len(root.path) + 1 :], f.size, None) for f in root.files(recursive=True))
+    )
+    shards = []
+    for path, size, problem in found:
+        if PurePosixPath(path).name.startswith("."):
+            passed_over["hidden"] += 1
+        elif is_candidate(path) or problem:
+            shards.append(Shard(path, size, problem))
+        else:
+            passed_over[PurePosixPath(path).suffix.lower()] += 1
+    return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), passed_over)
+
+
+def _walk(root: str) -> Iterator[tuple[str, int, str | None]]:
+    """Every entry below a local folder; links are followed only to files inside of it, pipes and devices never opened."""
+    inside = os.path.realpath(root) + os.sep
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            if folder == root:
+                raise ValueError(f"images: {root}: {error.strerror}") from error
+            yield _label(os.path.relpath(folder, root))[0], 0, f"unreadable folder: {error.strerror}"
+            continue
+        for entry in entries:
+            path, problem = _label(os.path.relpath(entry.path, root))
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+                continue
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                target = os.path.realpath(entry.path)
+                if not target.startswith(inside):
+                    problem = problem or "link: leads out of the pool, not followed"
+                elif not os.path.isfile(target):
+                    problem = problem or "link: does not lead to a file, not followed"
+            elif not stat.S_ISREG(mode):
+                problem = problem or "not a file: a pipe, socket or device, not opened"
+            size = 0 if problem else entry.stat().st_size
+            yield path, size, problem
+
+
+def _label(path: str) -> tuple[str, str | None]:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8", "backslashreplace"), "odd name: not valid UTF-8, rename the file"
+    return path, None
+
+
+def _list_glob(pattern: str, ending: str) -> Listing:
+    """A glob (`*`, `?`, `**`), a folder (all files of that ending, recursively), or one file."""
+    wild = re.search(r"[*?\[]", pattern)
+    if not wild:
+        folder = Folder.at(pattern)
+        if folder.filesystem.get_file_info(folder.path).type == pafs.FileType.Directory:
+            return _listing(folder, [f for f in folder.files(recursive=True) if f.path.endswith(ending)])
+    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
+    rest = pattern[cut:]
+    root = Folder.at(pattern[:cut] or ".")
+    matches = re.compile(_regex(rest))
+    return _listing(
+        root, [f for f in root.files(recursive="/" in rest) if matches.fullmatch(f.path[len(root.path) + 1 :])]
+    )
+
+
+def _listing(root: Folder, files: list) -> Listing:  # type: ignore[type-arg]
+    return Listing(root, tuple(Shard(f.path[len(root.path) + 1 :], f.size) for f in files))
+
+
+def _regex(pattern: str) -> str:
+    parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
+    meaning = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return "".join(meaning.get(p) or (p if p.startswith("[") else re.escape(p)) for p in parts)
+
+
+def _list_img2dataset(root: Folder) -> Listing:
+    """Finished shards only: img2dataset writes NNNNN_stats.json last."""
+    sizes = {f.path[len(root.path) + 1 :]: f.size for f in root.files()}
+    stems = sorted(name.removesuffix("_stats.json") for name in sizes if name.endswith("_stats.json"))
+    shards, passed_over = [], Counter[str]()
+    for stem in stems:
+        sidecar = sizes.get(f"{stem}.parquet", 0)
+        if f"{stem}.tar" in sizes:
+            shards.append(Shard(f"{stem}.tar", sizes[f"{stem}.tar"]))
+        elif root.join(stem).files():
+            shards.append(Shard(stem, sidecar))
+        elif sidecar:
+            shards.append(Shard(f"{stem}.parquet", sidecar))
+        else:
+            shards.append(Shard(stem, 0, "missing: no tar, folder or Parquet file beside the stats"))
+    unfinished = {n.split(".")[0] for n in sizes if n.endswith((".tar", ".parquet"))} - set(stems)
+    passed_over["unfinished"] += len(unfinished)
+    return Listing(root, tuple(shards), +passed_over)

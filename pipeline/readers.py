@@ -1,0 +1,346 @@
+"""Rows of the index from the shards of a pool: one row per image, and one for each thing that should have been one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from pipeline.headers import BadImage, read_header
+from pipeline.pool import Pool, Shard, is_candidate
+
+Row = dict[str, Any]
+"""Some columns of the index; those missing are null."""
+
+_SIDECAR_LIMIT = 1 << 20  # bytes; alt text and metadata of one image are never longer
+_HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
+_ROWS_AT_ONCE = 64
+
+
+def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
+    """The index rows of whole shards, with the columns of `INDEX`. At least one row per shard."""
+    rows: list[Row] = []
+    for shard in shards:
+        seen: set[int] = set()
+        for row in _shard_rows(pool, root, shard):
+            row["shard"], row["shard_bytes"] = shard.path, shard.bytes
+            row.setdefault("retry", False)
+            if "id" not in row:
+                row["id"] = image_id(shard.path, row.pop("identity", row["key"]))
+                if row["id"] in seen:  # a name that a tar holds twice: both rows stay, the later one says so
+                    row["id"] = image_id(shard.path, f"{row['key']}\0{row['offset']}")
+                    row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
+                seen.add(row["id"])
+            rows.append(row)
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
+
+
+def image_id(shard: str, key: str) -> int:
+    """63 bits of BLAKE2b over shard and key."""
+    digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+    if shard.problem:
+        yield {"key": shard.path, "error": shard.problem}
+        return
+    reader: Callable[[Pool, Folder, Shard], Iterator[Row]] = {
+        "images": _image_file,
+        "tars": _tar,
+        "parquet": _parquet,
+        "img2dataset": _img2dataset,
+    }[pool.kind]
+    rows: list[Row] = []
+    try:
+        rows.extend(reader(pool, root, shard))
+    except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
+        rows = [{"key": "", "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}]
+    yield from rows
+
+
+def _measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
+    """Size, format and error of one encoded image: its bytes, or a file that is closed after and its length."""
+    length = len(image) if isinstance(image, bytes) else length
+    try:
+        with io.BytesIO(image) if isinstance(image, bytes) else image as file:
+            header = read_header(file)
+    except BadImage as error:
+        return {"bytes": length, "error": str(error)}
+    return {
+        "bytes": length,
+        "width": header.width,
+        "height": header.height,
+        "format": header.format,
+        "animated": header.animated,
+        "error": header.bomb,
+    }
+
+
+# A folder of image files
+
+
+def _image_file(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+    image = open(f"{root.path}/{shard.path}", "rb") if root.local else root.read(shard.path)
+    yield {"key": shard.path, "offset": 0, **_measure(image, shard.bytes)}
+
+
+# Tars
+
+
+def _tar(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+    with _on_disk(root, shard.path) as file:
+        notes: dict[str, Row] = {}
+        rows = list(tar_rows(file, notes))
+    for row in rows:
+        yield {**notes.get(stem(row["key"]), {}), **row}
+
+
+def _on_disk(root: Folder, path: str) -> BinaryIO:
+    """A local file with the shard's bytes: headers lie far apart, and one long read beats a request per image."""
+    if root.local:
+        return open(f"{root.path}/{path}", "rb")
+    copy = tempfile.TemporaryFile()
+    with root.filesystem.open_input_stream(f"{root.path}/{path}") as stream:
+        shutil.copyfileobj(stream, copy, 1 << 22)
+    copy.seek(0)
+    return copy  # type: ignore[return-value]
+
+
+def stem(key: str) -> str:
+    """What the members of one webdataset sample share: the path up to the first dot of the file name."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name.split(".", 1)[0]
+
+
+def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Row]:
+    """One row per image member, and one with key "" that says where a damaged tar breaks off.
+
+    Args:
+        file: The tar, seekable. Members are read where they lie; nothing is extracted and no link is followed.
+        notes: Filled with what `.txt` and `.json` members say of their sample, by `stem`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    images = others = 0
+    broken = None
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # tarfile would keep every header
+            if member.isdir():
+                continue
+            if is_candidate(member.name):
+                images += 1
+                yield {"key": _clean(member.name), "offset": member.offset_data, **_member(archive, member, file, size)}
+            else:
+                others += 1
+                if notes is not None and member.isreg() and member.size <= _SIDECAR_LIMIT:
+                    _take_note(notes, member.name, archive.extractfile(member))
+        broken = _end_of(file, archive.offset, size)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        broken = f"{' '.join(str(error).split()) or type(error).__name__}, at byte {file.tell():,}"
+    if broken:
+        yield {"key": "", "offset": 0, "error": f"broken tar: {broken}; {images:,} images were read before it"}
+    elif not images:
+        yield {"key": "", "offset": 0, "error": f"no images: a tar of {others:,} other members"}
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, size: int) -> Row:
+    if not member.isreg():
+        kind = "link" if member.issym() or member.islnk() else "not a file"
+        return {"error": f"{kind}: a tar member that is not followed"}
+    if member.sparse is not None:
+        return {"error": "sparse member: holes are not read"}
+    there = max(0, size - member.offset_data)
+    if there < member.size:
+        return {"bytes": member.size, "error": f"cut off: {there:,} of {member.size:,} bytes are there"}
+
+    file.seek(member.offset_data)
+    start = file.read(min(member.size, _HEADER_FIRST))
+    if start[:3] == b"\xff\xd8\xff" or start[:4] == b"\x89PNG":  # nothing that counts lies behind the pixels
+        row = {**_measure(start), "bytes": member.size}
+        if "width" in row or len(start) == member.size:
+            return row
+    return _measure(archive.extractfile(member), member.size)  # type: ignore[arg-type]
+
+
+def _end_of(file: BinaryIO, offset: int, size: int) -> str | None:
+    """What is wrong behind the last member; tarfile stops silently at whatever is no header."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return f"no end-of-archive mark at byte {size:,}, it may be cut short"
+    if block.strip(b"\0"):
+        return f"bad header at byte {offset:,}"
+    position = offset
+    while more := file.read(1 << 20):
+        if more.strip(b"\0"):
+            return f"data behind the end-of-archive mark at byte {position:,} (tars joined together?)"
+    return None
+
+
+def _take_note(notes: dict[str, Row], name: str, member: Any) -> None:
+    text = member.read().decode("utf-8", "replace")
+    note = notes.setdefault(stem(_clean(name)), {})
+    if name.endswith(".txt"):
+        note["alt_text"] = text.strip()
+    elif name.endswith(".json"):
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return
+        if isinstance(told, dict):
+            note |= _known(told)
+
+
+def _known(told: Row) -> Row:
+    """The index's own columns out of a downloader's metadata."""
+    names = {"url": "url", "sha256": "sha256", "caption": "alt_text", "alt_text": "alt_text"}
+    return {ours: _clean(told[theirs]) for theirs, ours in names.items() if isinstance(told.get(theirs), str)}
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates (tarfile's bytes that are not UTF-8, JSON's escapes) written out: no column can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+# Parquet
+
+
+def _parquet(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+    with root.filesystem.open_input_file(f"{root.path}/{shard.path}") as file:
+        yield from parquet_rows(file, pool.image, pool.id)
+
+
+def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]:
+    """One row per row, and one with key "" that says where a damaged file breaks off."""
+    number = 0
+    try:
+        parquet = pq.ParquetFile(file)
+        schema = parquet.schema_arrow
+        column = image_column(schema, image)
+        wanted = [column, *(n for n in ("url", "sha256", "caption", "alt_text") if n in schema.names)]
+        if id_ is not None:
+            if id_ not in schema.names or not pa.types.is_integer(schema.field(id_).type):
+                raise BadImage(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
+            wanted.append(id_)
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
+            for told in batch.to_pylist():
+                yield _cell(told, column, id_, number)
+                number += 1
+        if not number:
+            yield {"key": "", "error": "no images: a Parquet file without rows"}
+    except (pa.ArrowException, BadImage) as error:
+        text = " ".join(str(error).split())[:300]
+        yield {"key": "", "error": f"broken Parquet: {text}; {number:,} rows were read before it"}
+
+
+def image_column(schema: pa.Schema, image: str | None) -> str:
+    """The column with the encoded image: the one named, else the only one that can be it.
+
+    Raises:
+        BadImage: There is none, or more than one.
+    """
+    if image is not None and image not in schema.names:
+        raise BadImage(f"no column {image!r} (there are {', '.join(schema.names)})")
+    candidates = [f.name for f in schema if _is_image(f.type) and image in (None, f.name)]
+    if image is not None and not candidates:
+        raise BadImage(f"column {image!r} is {schema.field(image).type}, not binary or struct{{bytes, path}}")
+    if len(candidates) != 1:
+        found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
+        raise BadImage(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
+    return candidates[0]
+
+
+def _is_image(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_):
+        names = [type_.field(i).name for i in range(type_.num_fields)]
+        return "bytes" in names and _is_image(type_.field(names.index("bytes")).type)
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_)
+
+
+def _cell(told: Row, column: str, id_: str | None, number: int) -> Row:
+    cell = told[column]
+    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    row: Row = {"key": path or str(number), "offset": number, **_known(told)}
+    if path:
+        row["identity"] = str(number)  # paths may repeat between rows
+    if id_ is not None and told[id_] is not None and told[id_] < 1 << 63:
+        row["id"] = told[id_]
+    if data is None:
+        where = f", and its path {path!r} is a label that is not followed" if path else ""
+        row["error"] = f"null image: the cell holds no bytes{where}"
+    elif id_ is not None and "id" not in row:
+        row["error"] = f"bad id: {told[id_]} in the column {id_!r}"
+    else:
+        row |= _measure(data)
+    return row
+
+
+# Output of img2dataset
+
+
+def _img2dataset(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+    """The rows of its sidecar, failed downloads with their message, each with what the image's header says."""
+    name = shard.path.removesuffix(".tar").removesuffix(".parquet")
+    try:
+        sidecar = _sidecar(root, f"{name}.parquet")
+    except (pa.ArrowException, KeyError, FileNotFoundError) as error:
+        sidecar = {}
+        yield {"key": "", "error": f"broken sidecar: {name}.parquet, {' '.join(str(error).split())[:200]}"}
+    for row in _downloaded(root, shard):
+        yield {**sidecar.pop(stem(row["key"].rpartition("/")[2]), {}), **row}
+    for key, told in sidecar.items():
+        yield {"error": "missing: downloaded according to the sidecar, but not in the shard", **told, "key": key}
+
+
+def _sidecar(root: Folder, path: str) -> dict[str, Row]:
+    wanted = ("key", "status", "error_message", "url", "caption", "sha256")
+    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
+        parquet = pq.ParquetFile(file)
+        table = parquet.read(columns=[n for n in wanted if n in parquet.schema_arrow.names])
+    return {str(told["key"]): _known(told) | _download_error(told) for told in table.to_pylist()}
+
+
+def _download_error(told: Row) -> Row:
+    status = told.get("status") or "success"
+    return {} if status == "success" else {"error": f"{status}: {told.get('error_message')}"}
+
+
+def _downloaded(root: Folder, shard: Shard) -> Iterator[Row]:
+    """The images of a shard in the webdataset, parquet or files format."""
+    if shard.path.endswith(".tar"):
+        with _on_disk(root, shard.path) as file:
+            # A shard whose downloads all failed is an empty tar, and no fault.
+            yield from (r for r in tar_rows(file) if not str(r["error"]).startswith("no images"))
+    elif shard.path.endswith(".parquet"):
+        yield from _downloaded_cells(root, shard.path)
+    else:
+        folder = root.join(shard.path)
+        for info in folder.files():
+            if is_candidate(info.base_name):
+                yield from _image_file(Pool(images="-"), folder, Shard(info.base_name, info.size))
+
+
+def _downloaded_cells(root: Folder, path: str) -> Iterator[Row]:
+    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
+        parquet = pq.ParquetFile(file)
+        names = [f.name for f in parquet.schema_arrow if _is_image(f.type)]
+        number = 0
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["key", *names[:1]]):
+            for told in batch.to_pylist():
+                if (data := told.get(names[0]) if names else None) is not None:
+                    yield {"key": str(told["key"]), "offset": number, **_measure(data)}
+                number += 1

@@ -1,0 +1,202 @@
+"""Recipes: what to read, which facts to compute, which rows to keep; checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from manifests.rules import Rule, parse_keep, suggest
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from manifests.tables import fingerprint
+from pipeline.pool import Pool
+from pipeline.stages import STAGES, Stage, stage_class
+
+_STAGE_KEYS = ("stage", "keep", "resources", "table")
+
+
+class Resources(BaseModel):
+    """How a stage is run. None of it changes its numbers.
+
+    Attributes:
+        actors: Size of the actor pool; default as many as the cluster has CPUs and GPUs for.
+        num_cpus: CPUs an actor holds.
+        num_gpus: GPUs an actor holds.
+        batch_size: Rows per call.
+        part_rows: At most so many rows per stored part: what a crash can cost an actor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    actors: int | None = Field(None, ge=1)
+    num_cpus: float = Field(1, ge=0)
+    num_gpus: float = Field(0, ge=0)
+    batch_size: int = Field(1024, ge=1)
+    part_rows: int = Field(65_536, ge=1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe.
+
+    Attributes:
+        stage: What computes the facts.
+        rules: What they must fulfil, in order.
+        resources: How it is run.
+        table: The name of its stage table: the stage and the fingerprint of everything its numbers depend on.
+        inputs: The tables of earlier stages that it reads, by column.
+    """
+
+    stage: Stage
+    rules: tuple[Rule, ...]
+    resources: Resources
+    table: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    pool: Pool
+    steps: tuple[Step, ...]
+
+    def resolved(self) -> dict[str, Any]:
+        """As stored in a run: every default written out, rules by their full names, tables named. Can be run again."""
+        pool = self.pool.model_dump(exclude_none=True)
+        pool[self.pool.kind] = _absolute(self.pool.where)
+        return {"name": self.name, "pool": pool, "stages": [_resolved(step) for step in self.steps]}
+
+
+def load_recipe(path: str) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises:
+        ValueError: With one line that names the place and what would be right.
+    """
+    folder, _, name = os.fspath(path).rpartition("/")
+    try:
+        text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
+    except OSError as error:
+        raise ValueError(f"{path}: no such recipe") from error
+    try:
+        written = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    return parse_recipe(written, path)
+
+
+def parse_recipe(written: object, where: str) -> Recipe:
+    """Check a recipe as loaded from YAML; `where` names it in errors."""
+    top = _mapping(written, where, ("name", "pool", "stages"))
+    if "pool" not in top:
+        raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
+    pool = checked_pool(top["pool"], f"{where}: pool")
+    stages = top.get("stages") or []
+    if not isinstance(stages, list):
+        raise ValueError(f"{where}: stages must be a list")
+    name = top.get("name", os.path.splitext(os.path.basename(where))[0])
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: name must be a text, not {name!r}")
+    return Recipe(name, pool, _steps(stages, where))
+
+
+def _steps(stages: Sequence[object], where: str) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    origin = {column: "" for column in INDEX.names}  # column -> the table that has it; "" is the index
+    for number, entry in enumerate(stages):
+        step = _step(entry, f"{where}: stages[{number}]", origin)
+        if any(s.stage.name == step.stage.name for s in steps):
+            raise ValueError(f"{where}: stages[{number}]: {step.stage.name} comes a second time")
+        for column in step.stage.writes.names:
+            if column in origin:
+                raise ValueError(
+                    f"{where}: stages[{number}]: {step.stage.name} writes {column}, which is there already"
+                )
+            origin[column] = step.table
+        steps.append(step)
+    return tuple(steps)
+
+
+def _step(entry: object, where: str, origin: Mapping[str, str]) -> Step:
+    if isinstance(entry, dict) and "stage" not in entry:
+        raise ValueError(f"{where}: no stage; valid are {', '.join(STAGES)}")
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: must be a mapping with `stage`, not {entry!r}")
+    try:
+        kind = stage_class(str(entry["stage"]))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    where = f"{where} ({entry['stage']})"
+    settings = {k: v for k, v in entry.items() if k not in _STAGE_KEYS}
+    for key in settings:
+        if key not in kind.model_fields:
+            rule = (
+                f"; a rule stands under keep: `keep: {{{key}: …}}`"
+                if key.split("_")[0] in ("min", "max", "top")
+                else ""
+            )
+            raise ValueError(f"{where}: unknown key {key!r}{rule or suggest(key, [*kind.model_fields, *_STAGE_KEYS])}")
+    stage: Stage = _model(kind, settings, where)
+    keep = entry.get("keep") or {}
+    if not isinstance(keep, dict):
+        raise ValueError(f"{where}: keep must be a mapping of rules, as in `keep: {{max: 2.5}}`")
+    rules = parse_keep(keep, stage.writes, f"{where}: keep")
+    resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
+    for column in stage.reads:
+        if column not in origin:
+            raise ValueError(f"{where}: reads {column!r}, which no earlier stage writes")
+    inputs = {column: origin[column] for column in stage.reads if origin[column]}
+    made_by = {"version": stage.version, "settings": stage.model_dump(mode="json"), "inputs": inputs}
+    return Step(stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs)
+
+
+def _resolved(step: Step) -> dict[str, Any]:
+    entry: dict[str, Any] = {"stage": step.stage.name, **step.stage.model_dump(mode="json")}
+    entry["keep"] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in step.rules}
+    if resources := step.resources.model_dump(exclude_defaults=True):
+        entry["resources"] = resources
+    entry["table"] = step.table
+    return entry
+
+
+def _mapping(value: object, where: str, valid: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: must be a mapping with {', '.join(valid)}")
+    for key in value:
+        if key not in valid:
+            raise ValueError(f"{where}: unknown key {key!r}{suggest(str(key), valid)}")
+    return value
+
+
+def _model(kind: type[Any], value: object, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: must be a mapping, not {value!r}")
+    value = _mapping(value, where, list(kind.model_fields))
+    try:
+        return kind(**value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {place + ': ' if place else ''}{said}") from error
+
+
+def _absolute(where: str) -> str:
+    return where if "://" in where else os.path.abspath(where)
+
+
+def checked_pool(written: object, where: str) -> Pool:
+    """A pool as a recipe or the command line gives it.
+
+    Raises:
+        ValueError: Unknown keys, or not exactly one kind.
+    """
+    pool: Pool = _model(Pool, written, where)
+    return pool

@@ -1,0 +1,98 @@
+"""Shared by all tests: one Ray and one S3 server per session, and pools made of small real images."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+# Before anything imports ray: its workers inherit the environment of the process that starts it.
+os.environ |= {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+_S3_PORT = _free_port()
+os.environ |= {
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{_S3_PORT}",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+MakeImages = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[None]:
+    """One Ray for the whole session, with little memory."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """`s3://…` on a real S3 server (moto) on loopback."""
+    import logging
+
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=_S3_PORT, verbose=False)
+    server.start()
+    boto3.client("s3").create_bucket(Bucket="vl3syn")
+    yield "s3://vl3syn"
+    server.stop()
+
+
+def jpeg(width: int, height: int, shade: int = 0) -> bytes:
+    """A small JPEG of that size."""
+    data = io.BytesIO()
+    Image.new("RGB", (width, height), (shade % 256, shade // 256 % 256, 90)).save(data, "JPEG", quality=30)
+    return data.getvalue()
+
+
+@pytest.fixture
+def make_images() -> MakeImages:
+    """`make_images(folder, count, start=0)`: JPEGs of sizes that vary with their number, the same every time."""
+
+    def make(folder: Path, count: int, start: int = 0) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(start, start + count):
+            (folder / f"{number:06d}.jpg").write_bytes(jpeg(20 + number % 37, 20 + number % 23, number))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def vl3syn() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a user does, in a process of its own."""
+
+    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "160"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+
+    return call
