@@ -23,7 +23,7 @@ Image.MAX_IMAGE_PIXELS = None  # the size is wanted of a bomb too; _bomb refuses
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class BadImage(ValueError):
+class BadImageError(ValueError):
     """The bytes are no image that can be read; the text is the row's error, as `kind: details`."""
 
 
@@ -49,20 +49,20 @@ def read_header(file: BinaryIO) -> Header:
     """Read the header of the encoded image that `file` (seekable) holds.
 
     Raises:
-        BadImage: The bytes are no image, or their header is broken or cut off.
+        BadImageError: The bytes are no image, or their header is broken or cut off.
         OSError: `file` itself could not be read.
     """
     start = file.read(32)
     if not start:
-        raise BadImage("empty: 0 bytes")
+        raise BadImageError("empty: 0 bytes")
     try:
         header = _webp(file, start) if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else _by_pillow(file)
     except Exception as error:  # parsers of hostile bytes fail in every way there is: each is this row's error
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the image
-        raise BadImage(_diagnosis(file, error)) from error
+        raise BadImageError(_diagnosis(file, error)) from error
     if not 0 < min(header.width, header.height) <= max(header.width, header.height) < 1 << 31:
-        raise BadImage(f"broken header: {header.format} of {header.width}×{header.height} pixels")
+        raise BadImageError(f"broken header: {header.format} of {header.width}×{header.height} pixels")
     return header
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.headers import BadImage, read_header
+from pipeline.headers import BadImageError, read_header
 from pipeline.pool import Pool, Shard, is_candidate
 
 Row = dict[str, Any]
@@ -76,7 +76,7 @@ def _measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
     try:
         with io.BytesIO(image) if isinstance(image, bytes) else image as file:
             header = read_header(file)
-    except BadImage as error:
+    except BadImageError as error:
         return {"bytes": length, "error": str(error)}
     return {
         "bytes": length,
@@ -234,7 +234,7 @@ def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]
         wanted = [column, *(n for n in ("url", "sha256", "caption", "alt_text") if n in schema.names)]
         if id_ is not None:
             if id_ not in schema.names or not pa.types.is_integer(schema.field(id_).type):
-                raise BadImage(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
+                raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
             wanted.append(id_)
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
             for told in batch.to_pylist():
@@ -242,7 +242,7 @@ def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]
                 number += 1
         if not number:
             yield {"key": "", "error": "no images: a Parquet file without rows"}
-    except (pa.ArrowException, BadImage) as error:
+    except (pa.ArrowException, BadImageError) as error:
         text = " ".join(str(error).split())[:300]
         yield {"key": "", "error": f"broken Parquet: {text}; {number:,} rows were read before it"}
 
@@ -251,16 +251,16 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
     """The column with the encoded image: the one named, else the only one that can be it.
 
     Raises:
-        BadImage: There is none, or more than one.
+        BadImageError: There is none, or more than one.
     """
     if image is not None and image not in schema.names:
-        raise BadImage(f"no column {image!r} (there are {', '.join(schema.names)})")
+        raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
     candidates = [f.name for f in schema if _is_image(f.type) and image in (None, f.name)]
     if image is not None and not candidates:
-        raise BadImage(f"column {image!r} is {schema.field(image).type}, not binary or struct{{bytes, path}}")
+        raise BadImageError(f"column {image!r} is {schema.field(image).type}, not binary or struct{{bytes, path}}")
     if len(candidates) != 1:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
-        raise BadImage(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
+        raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
     return candidates[0]
 
 
