@@ -1,4 +1,4 @@
-"""Rules: one line of a recipe over stored columns, deciding which of the rows that reach it stay, and saying why not."""
+"""Rules: one line of a recipe over stored columns, deciding which rows stay, and saying why the others do not."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Folder:
         return sorted((f for f in found if f.type == pafs.FileType.File), key=lambda f: f.path)
 
     def exists(self, name: str) -> bool:
-        return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:

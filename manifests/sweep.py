@@ -88,9 +88,8 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
         stage = next((s for s in stages if s.name == name), None)
         if stage is None or not key:
             valid = [f"{s.name}.{r.name}" for s in stages for r in s.rules]
-            raise ValueError(
-                f"{axis}: an axis is STAGE.RULE, as in {valid[0] if valid else 'aspect_ratio.max'}{suggest(name, by_stage)}"
-            )
+            example = valid[0] if valid else "aspect_ratio.max"
+            raise ValueError(f"{axis}: an axis is STAGE.RULE, as in {example}{suggest(name, by_stage)}")
         variants = _variants(stage, key, values)
         by_stage[name][variants[0].name] = variants
         labels[name, variants[0].name] = axis
@@ -127,7 +126,9 @@ def _gather(run: Run, steps: Sequence[tuple[StoredStage, list[_Step]]]) -> pl.Da
                 continue
             # Both ends, since the loosest of min variants is the smallest and of max variants the largest.
             ends = {min(step.variants, key=lambda r: r.threshold), max(step.variants, key=lambda r: r.threshold)}
-            hopeless = rows[f"failed_{number}"].eq_missing(pl.Series([False]))
+            # A row that an earlier stage has not computed stays: it is counted there.
+            judged = [pl.col(f"failed_{n}").is_not_null() for n in range(number + 1)]
+            hopeless = rows.select(pl.all_horizontal(judged)).to_series() & (rows[f"failed_{number}"] == False)  # noqa: E712
             for rule in ends:
                 hopeless &= ~rule.passes(rows)
             rows = rows.filter(~hopeless)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import warnings
@@ -10,8 +11,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
-"""What is left to Pillow; WebP is read here, since Pillow reads the whole file and reserves the canvas to open one."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""What is left to Pillow. It reserves the canvas to open a WebP and decodes an icon to open it: both are read here."""
 
 MAX_PIXELS = 178_956_970
 """Above this an image is a decompression bomb: where Pillow refuses to decode, 512 MiB of RGB."""
@@ -56,10 +57,13 @@ def read_header(file: BinaryIO) -> Header:
     if not start:
         raise BadImageError("empty: 0 bytes")
     try:
-        header = _webp(file, start) if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else _by_pillow(file)
+        if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+            header = _webp(file, start)
+        else:
+            header = _icon(file) if start[:4] == _ICON else _by_pillow(file)
     except Exception as error:  # parsers of hostile bytes fail in every way there is: each is this row's error
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk or the network, not the image
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk or the network; EINVAL is an image that points beyond what any file can hold
         raise BadImageError(_diagnosis(file, error)) from error
     if not 0 < min(header.width, header.height) <= max(header.width, header.height) < 1 << 31:
         raise BadImageError(f"broken header: {header.format} of {header.width}×{header.height} pixels")
@@ -74,7 +78,7 @@ def _by_pillow(file: BinaryIO) -> Header:
         if format_ != "TIFF" and _orientation(image) in _TURNED:  # Pillow turns the size of a TIFF itself
             width, height = height, width
         # A phone's MPO is a JPEG with a depth or preview picture behind it, not an animation.
-        animated = format_ not in ("MPO", "ICO") and bool(getattr(image, "is_animated", False))
+        animated = format_ != "MPO" and bool(getattr(image, "is_animated", False))
         return Header(width, height, "JPEG" if format_ == "MPO" else format_, animated)
 
 
@@ -93,10 +97,12 @@ def _orientation(image: Image.Image) -> int:
 def _webp(file: BinaryIO, start: bytes) -> Header:
     """WebP container (RFC 9649): VP8X, VP8 or VP8L comes first; EXIF, if any, after the pixels."""
     kind = start[12:16]
-    if kind == b"VP8 ":
+    if len(start) < (25 if kind == b"VP8L" else 30):
+        raise ValueError("cut off")
+    if kind == b"VP8 " and start[23:26] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", start[26:30]))
         return Header(width, height, "WEBP", False)
-    if kind == b"VP8L":
+    if kind == b"VP8L" and start[20] == 0x2F:
         (sides,) = struct.unpack("<I", start[21:25])
         return Header((sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1, "WEBP", False)
     if kind != b"VP8X":
@@ -124,6 +130,21 @@ def _webp_orientation(file: BinaryIO) -> int:
         position += 8 + length + length % 2
 
 
+def _icon(file: BinaryIO) -> Header:
+    """The largest picture of a Windows icon, as its own header says: a PNG, or a BMP with a mask below it."""
+    file.seek(4)
+    (count,) = struct.unpack("<H", file.read(2))
+    entries = [struct.unpack("<BB10xI", file.read(16)) for _ in range(count)]
+    *_, offset = max(entries, key=lambda e: (e[0] or 256) * (e[1] or 256))
+    file.seek(offset)
+    start = file.read(24)
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
+        return Header(*struct.unpack(">II", start[16:24]), "ICO", False)
+    width, height = struct.unpack("<ii", start[4:12])
+    return Header(width, abs(height) // 2, "ICO", False)
+
+
+_ICON = b"\0\0\1\0"
 _KNOWN = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -132,6 +153,11 @@ _KNOWN = (
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (_ICON, "ICO"),
 )
 _FOREIGN = (
     (b"<!doctype html", "HTML"),
@@ -151,6 +177,8 @@ def _diagnosis(file: BinaryIO, error: Exception) -> str:
     for magic, name in _KNOWN:
         if start.startswith(magic):
             return f"broken header: {name}, {_brief(error)}"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
+        return f"broken header: AVIF, {_brief(error)}"
     if start[4:8] == b"ftyp":
         return f"unsupported format: {start[8:12].decode('latin-1')}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -19,7 +19,8 @@ from manifests.storage import Folder
 KINDS = ("images", "tars", "parquet", "img2dataset")
 
 IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ico .ppm .pgm .pnm .mpo".split()
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ico "
+    ".ppm .pgm .pnm".split()
 )
 """Endings that make a file a candidate; so does having none. What it really is, its bytes tell."""
 
@@ -140,7 +141,7 @@ def _list_images(root: Folder) -> Listing:
 
 
 def _walk(root: str) -> Iterator[tuple[str, int, str | None]]:
-    """Every entry below a local folder; links are followed only to files inside of it, pipes and devices never opened."""
+    """Every entry below a local folder; only links to files inside of it are followed, and no pipe or device opened."""
     inside = os.path.realpath(root) + os.sep
     pending = [root]
     while pending:

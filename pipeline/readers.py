@@ -24,6 +24,8 @@ Row = dict[str, Any]
 """Some columns of the index; those missing are null."""
 
 _SIDECAR_LIMIT = 1 << 20  # bytes; alt text and metadata of one image are never longer
+_NAME_LIMIT = 1 << 14  # bytes; tarfile takes quadratic time over longer pax headers
+_NOTES = ("url", "sha256", "caption", "alt_text")
 _HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
 _ROWS_AT_ONCE = 64
 
@@ -33,14 +35,15 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
     rows: list[Row] = []
     for shard in shards:
         seen: set[int] = set()
-        for row in _shard_rows(pool, root, shard):
+        for number, row in enumerate(_shard_rows(pool, root, shard)):
             row["shard"], row["shard_bytes"] = shard.path, shard.bytes
             row.setdefault("retry", False)
             if "id" not in row:
                 row["id"] = image_id(shard.path, row.pop("identity", row["key"]))
                 if row["id"] in seen:  # a name that a tar holds twice: both rows stay, the later one says so
-                    row["id"] = image_id(shard.path, f"{row['key']}\0{row['offset']}")
-                    row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
+                    row["id"] = image_id(shard.path, f"{row['key']}\0{number}")
+                    if row["key"] or "width" in row:  # else it tells how the shard is broken
+                        row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
                 seen.add(row["id"])
             rows.append(row)
     return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
@@ -136,9 +139,11 @@ def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Ro
     images = others = 0
     broken = None
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
         while (member := archive.next()) is not None:
-            archive.members.clear()  # tarfile would keep every header
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            if member.size < 0 or archive.offset < member.offset_data:
+                raise tarfile.ReadError("a member of negative size")
             if member.isdir():
                 continue
             if is_candidate(member.name):
@@ -148,13 +153,33 @@ def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Ro
                 others += 1
                 if notes is not None and member.isreg() and member.size <= _SIDECAR_LIMIT:
                     _take_note(notes, member.name, archive.extractfile(member))
+            if archive.offset > size:
+                raise tarfile.ReadError("unexpected end of data")
         broken = _end_of(file, archive.offset, size)
-    except (tarfile.TarError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, MemoryError, RecursionError) as error:
         broken = f"{' '.join(str(error).split()) or type(error).__name__}, at byte {file.tell():,}"
     if broken:
         yield {"key": "", "offset": 0, "error": f"broken tar: {broken}; {images:,} images were read before it"}
     elif not images:
         yield {"key": "", "offset": 0, "error": f"no images: a tar of {others:,} other members"}
+
+
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A tar header; one that claims a size tarfile would choke on is refused before it acts on it."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in _EXTENSIONS and self.size > _NAME_LIMIT):
+            raise tarfile.ReadError(f"a header that claims {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, size: int) -> Row:
@@ -199,7 +224,7 @@ def _take_note(notes: dict[str, Row], name: str, member: Any) -> None:
     elif name.endswith(".json"):
         try:
             told = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(told, dict):
             note |= _known(told)
@@ -220,7 +245,7 @@ def _clean(text: str) -> str:
 
 
 def _parquet(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
-    with root.filesystem.open_input_file(f"{root.path}/{shard.path}") as file:
+    with _on_disk(root, shard.path) as file:
         yield from parquet_rows(file, pool.image, pool.id)
 
 
@@ -231,20 +256,46 @@ def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]
         parquet = pq.ParquetFile(file)
         schema = parquet.schema_arrow
         column = image_column(schema, image)
-        wanted = [column, *(n for n in ("url", "sha256", "caption", "alt_text") if n in schema.names)]
+        wanted = [column, *(f.name for f in schema if f.name in _NOTES and _is_text(f.type))]
         if id_ is not None:
-            if id_ not in schema.names or not pa.types.is_integer(schema.field(id_).type):
+            if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
                 raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
             wanted.append(id_)
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
-            for told in batch.to_pylist():
+            for told in _told(batch):
                 yield _cell(told, column, id_, number)
                 number += 1
         if not number:
             yield {"key": "", "error": "no images: a Parquet file without rows"}
-    except (pa.ArrowException, BadImageError) as error:
-        text = " ".join(str(error).split())[:300]
+    except _BAD_PARQUET as error:
+        text = _of_parquet(error)
         yield {"key": "", "error": f"broken Parquet: {text}; {number:,} rows were read before it"}
+
+
+_BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
+
+
+def _of_parquet(error: Exception) -> str:
+    """What is wrong with the bytes; a disk's own error goes on (Arrow calls damage an OSError too, without a number)."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _told(batch: pa.RecordBatch) -> Iterator[Row]:
+    """The rows of a batch; one with a text that is not UTF-8 loses its texts, not its image."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for row in range(batch.num_rows):
+            yield {name: _value(column[row]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return {"bytes": _value(scalar["bytes"])} if pa.types.is_struct(scalar.type) else None
 
 
 def image_column(schema: pa.Schema, image: str | None) -> str:
@@ -261,19 +312,23 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
     if len(candidates) != 1:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
         raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
-    return candidates[0]
+    return str(candidates[0])
 
 
 def _is_image(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
-        names = [type_.field(i).name for i in range(type_.num_fields)]
-        return "bytes" in names and _is_image(type_.field(names.index("bytes")).type)
-    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_)
+        return any(f.name == "bytes" and not pa.types.is_struct(f.type) and _is_image(f.type) for f in type_.fields)
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 
 def _cell(told: Row, column: str, id_: str | None, number: int) -> Row:
     cell = told[column]
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    path = path if isinstance(path, str) else None
     row: Row = {"key": path or str(number), "offset": number, **_known(told)}
     if path:
         row["identity"] = str(number)  # paths may repeat between rows
@@ -297,9 +352,12 @@ def _img2dataset(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
     name = shard.path.removesuffix(".tar").removesuffix(".parquet")
     try:
         sidecar = _sidecar(root, f"{name}.parquet")
-    except (pa.ArrowException, KeyError, FileNotFoundError) as error:
+    except FileNotFoundError:
         sidecar = {}
-        yield {"key": "", "error": f"broken sidecar: {name}.parquet, {' '.join(str(error).split())[:200]}"}
+        yield {"key": "", "error": f"broken sidecar: there is no {name}.parquet"}
+    except _BAD_PARQUET as error:
+        sidecar = {}
+        yield {"key": "", "error": f"broken sidecar: {name}.parquet, {_of_parquet(error)}"}
     for row in _downloaded(root, shard):
         yield {**sidecar.pop(stem(row["key"].rpartition("/")[2]), {}), **row}
     for key, told in sidecar.items():
@@ -308,10 +366,13 @@ def _img2dataset(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
 
 def _sidecar(root: Folder, path: str) -> dict[str, Row]:
     wanted = ("key", "status", "error_message", "url", "caption", "sha256")
-    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
+    with _on_disk(root, path) as file:
         parquet = pq.ParquetFile(file)
+        if "key" not in parquet.schema_arrow.names:
+            raise ValueError("it has no column key")
         table = parquet.read(columns=[n for n in wanted if n in parquet.schema_arrow.names])
-    return {str(told["key"]): _known(told) | _download_error(told) for told in table.to_pylist()}
+    batches = table.to_batches()
+    return {str(told["key"]): _known(told) | _download_error(told) for batch in batches for told in _told(batch)}
 
 
 def _download_error(told: Row) -> Row:
@@ -335,12 +396,17 @@ def _downloaded(root: Folder, shard: Shard) -> Iterator[Row]:
 
 
 def _downloaded_cells(root: Folder, path: str) -> Iterator[Row]:
-    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
-        parquet = pq.ParquetFile(file)
-        names = [f.name for f in parquet.schema_arrow if _is_image(f.type)]
-        number = 0
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["key", *names[:1]]):
-            for told in batch.to_pylist():
-                if (data := told.get(names[0]) if names else None) is not None:
-                    yield {"key": str(told["key"]), "offset": number, **_measure(data)}
-                number += 1
+    number = 0
+    try:
+        with _on_disk(root, path) as file:
+            parquet = pq.ParquetFile(file)
+            names = [f.name for f in parquet.schema_arrow if _is_image(f.type)]
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=["key", *names[:1]]):
+                for told in _told(batch):
+                    cell = told[names[0]] if names else None
+                    data = cell.get("bytes") if isinstance(cell, dict) else cell
+                    if data is not None:
+                        yield {"key": str(told["key"]), "offset": number, **_measure(data)}
+                    number += 1
+    except _BAD_PARQUET as error:
+        yield {"key": "", "error": f"broken Parquet: {_of_parquet(error)}; {number:,} rows were read before it"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -86,13 +87,10 @@ def build_index(run: Run, recipe: Recipe, say: Callable[[str], None]) -> Done:
     made_by = {"stage": "index", "pool": recipe.pool.kind, "vl3syn": version("vl3syn")}
     table.folder.sweep_aside()
 
-    def job(dataset: Any) -> Any:
-        return dataset.map_batches(
-            read_chunk,
-            fn_kwargs={"pool": recipe.pool, "root": listing.root},
-            batch_size=None,
-            batch_format="pyarrow",
-        )
+    def job(dataset: Any, sink: Any) -> None:
+        read = {"pool": recipe.pool, "root": listing.root}
+        rows = dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
+        rows.write_datasink(sink)  # one task with the reading
 
     rows, errors, seconds = _run_job(table, chunks(todo.shards), job, made_by)
     check_ids(table)
@@ -139,23 +137,32 @@ def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
         "vl3syn": version("vl3syn"),
     }
     table.folder.sweep_aside()
+    size = part_size(rows.height, step.resources)
 
-    def job(dataset: Any) -> Any:
+    def job(dataset: Any, sink: Any) -> None:
         from ray.data import ActorPoolStrategy
 
-        return dataset.map_batches(
+        actors = pool_size(step, dataset.num_blocks())
+        facts = dataset.map_batches(
             StageActor,
             fn_constructor_args=(step.stage,),
-            compute=ActorPoolStrategy(size=pool_size(step, dataset.num_blocks())),
+            compute=ActorPoolStrategy(size=actors),
             num_cpus=step.resources.num_cpus,
             num_gpus=step.resources.num_gpus or None,
-            batch_size=step.resources.batch_size,
+            batch_size=min(step.resources.batch_size, size),  # a larger one would join parts
             batch_format="pyarrow",
             udf_modifying_row_count=False,
         )
+        # Storing holds no CPU: with every CPU held by an actor, a task that asks for one would wait for ever.
+        # A few tasks suffice, and without a limit Ray starts a process for every part.
+        facts.write_datasink(sink, ray_remote_args={"num_cpus": 0}, concurrency=max(1, actors // 4))
 
-    done, errors, seconds = _run_job(table, slices(rows, step.resources), job, made_by)
+    done, errors, seconds = _run_job(table, _blocks(rows, size), job, made_by)
     return Done(step.stage.name, done, errors, stored, seconds)
+
+
+class StageLoadError(ValueError):
+    """A stage could not load; the text is the user's line."""
 
 
 class StageActor:
@@ -163,9 +170,15 @@ class StageActor:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._facts = stage.load()
+        self._refused: str | None = None
+        try:
+            self._facts = stage.load()
+        except ValueError as error:  # told by the first batch: of an actor that dies here Ray tells only the traceback
+            self._refused = str(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        if self._refused:
+            raise StageLoadError(self._refused)
         facts = self._facts(batch.select(list(self._stage.reads)))
         if facts.num_rows != batch.num_rows:
             raise TypeError(f"{self._stage.name} made {facts.num_rows} rows of {batch.num_rows}")
@@ -176,9 +189,12 @@ class StageActor:
         return facts.add_column(0, "id", batch["id"]).select(schema.names).cast(schema)
 
 
-def slices(rows: pl.DataFrame, resources: Resources) -> Iterator[pa.Table]:
-    """The rows as blocks, one per part to be: a 64th of the work each, within 256 rows and `part_rows`."""
-    size = min(max(rows.height // 64, 256), resources.part_rows)
+def part_size(rows: int, resources: Resources) -> int:
+    """Rows per stored part: a 64th of the work, within 256 rows and what the recipe allows to lose."""
+    return min(max(rows // 64, 256), resources.part_rows)
+
+
+def _blocks(rows: pl.DataFrame, size: int) -> Iterator[pa.Table]:
     for block in rows.iter_slices(size):
         yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
 
@@ -207,12 +223,16 @@ def pool_size(step: Step, blocks: int) -> int:
 
 
 def _run_job(
-    table: Table, blocks: Iterable[pa.Table], job: Callable[[Any], Any], made_by: dict[str, object]
+    table: Table, blocks: Iterable[pa.Table], job: Callable[[Any, Any], None], made_by: Mapping[str, object]
 ) -> tuple[int, int, float]:
-    """Send blocks through a Ray Data job into a table; rows, errors and seconds."""
+    """Send blocks through a Ray Data job into a table; rows, errors and seconds.
+
+    Raises:
+        ValueError: A stage could not start, or the cluster died; what is stored stays.
+    """
     start_ray()
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     from pipeline.sink import TableSink
 
@@ -220,12 +240,15 @@ def _run_job(
     sink = TableSink(table, made_by)
     dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
     try:
-        # Writing holds no CPU: with every CPU held by an actor, a write task that asks for one would wait for ever.
-        job(dataset).write_datasink(sink, ray_remote_args={"num_cpus": 0})
+        job(dataset, sink)
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError):  # a model that is not there, said in one line by the stage
-            raise ValueError(str(error.cause)) from error
+        # Ray hands the exception itself on as text only.
+        if refused := re.search(rf"{StageLoadError.__name__}: (.*)", str(error)):
+            raise ValueError(refused[1]) from error
         raise
+    except RayError as error:
+        what = " ".join(str(error).split())[:200]
+        raise ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on") from error
     return sink.rows, sink.errors, time.perf_counter() - begin
 
 
@@ -237,10 +260,11 @@ def start_ray() -> None:
     from ray.data import DataContext
 
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
-    context = DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
+    for handler in logging.getLogger("ray.data").handlers:  # to the terminal errors only; its log file keeps all
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
 
 
 def _flow(value: object) -> str:

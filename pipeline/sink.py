@@ -11,7 +11,7 @@ from ray.data.block import Block, BlockAccessor
 from manifests.tables import Table
 
 
-class TableSink(Datasink[tuple[int, int]]):
+class TableSink(Datasink[tuple[int, int]]):  # type: ignore[misc]
     """Append blocks to a table.
 
     A write task that Ray runs a second time writes the same ids, hence the same part name, hence no row twice.

@@ -1,0 +1,24 @@
+"""Aspect ratio: known answers, both ways round, far beyond 32 bits."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from filters.aspect_ratio import AspectRatio
+
+
+def test_known_answers() -> None:
+    stage = AspectRatio()
+    sizes = pa.table(
+        {
+            "width": pa.array([100, 400, 1, 2**31 - 1], pa.int32()),
+            "height": pa.array([400, 100, 1, 2**31 - 1], pa.int32()),
+        }
+    )
+    facts = stage.load()(sizes)
+    assert facts.schema.equals(stage.writes)
+    assert facts.to_pydict() == {
+        "aspect_ratio": [4.0, 4.0, 1.0, 1.0],
+        "side": [100, 100, 1, 2**31 - 1],
+        "pixels": [40_000, 40_000, 1, (2**31 - 1) ** 2],
+    }

@@ -1,0 +1,115 @@
+"""Tables: parts that are whole, newest rows, readers beside writers, provenance."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from manifests.schemas import column, table_schema
+from manifests.storage import ASIDE, Folder
+from manifests.tables import Table, fingerprint
+
+SCHEMA = table_schema(pa.schema([column("score", pa.float32(), "a score", 0, 10)]))
+
+
+def part(ids: list[int], score: float, error: str | None = None) -> pa.Table:
+    n = len(ids)
+    return pa.table(
+        {"id": ids, "score": [score] * n, "error": pa.array([error] * n, pa.string()), "retry": [False] * n}
+    )
+
+
+def table(folder: Path) -> Table:
+    return Table(Folder.at(folder / "t"), SCHEMA)
+
+
+def test_an_empty_table_has_its_columns_and_no_rows(tmp_path: Path) -> None:
+    frame = table(tmp_path).scan().collect()
+    assert frame.columns == SCHEMA.names
+    assert frame.height == 0
+
+
+def test_of_an_ids_rows_the_newest_writers_counts(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    first = t.next_writer()
+    t.append(part([1, 2], 1), first, {})
+    t.append(part([3], 1), first, {})
+    t.append(part([2, 4], 2), t.next_writer(), {})
+    t.append(part([2], 3), t.next_writer(), {})
+    assert dict(t.scan().select("id", "score").collect().iter_rows()) == {1: 1, 2: 3, 3: 1, 4: 2}
+
+
+def test_a_task_that_is_run_twice_writes_its_rows_once(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    writer = t.next_writer()
+    assert t.append(part([1, 2], 1), writer, {}) == t.append(part([1, 2], 1), writer, {})
+    assert t.scan().collect().height == 2
+
+
+def test_a_reader_opened_before_a_part_arrives_is_not_disturbed(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    t.append(part([1], 1), t.next_writer(), {})
+    reader = t.scan()
+    t.append(part([2], 1), t.next_writer(), {})
+    assert reader.collect()["id"].to_list() == [1]
+    assert sorted(t.scan().collect()["id"]) == [1, 2]
+
+
+def test_half_written_files_are_passed_over_and_swept_after_an_hour(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    t.append(part([1], 1), t.next_writer(), {})
+    young, old = (Path(t.folder.path) / f"{ASIDE}{name}" for name in ("young", "old"))
+    for file in (young, old):
+        file.write_bytes(b"PAR1 and then the power went")
+    os.utime(old, (time.time() - 4000,) * 2)
+    assert t.scan().collect()["id"].to_list() == [1]
+    assert t.folder.sweep_aside() == 1
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_a_write_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = table(tmp_path)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        t.append(part([1], 1), t.next_writer(), {})
+    assert t.parts() == []
+
+
+def test_provenance_and_documented_columns_come_back(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    t.append(part([1], 1), t.next_writer(), {"model": "ViT-L-14", "revision": "abc"})
+    stored = Table.stored(t.folder)
+    assert stored.provenance() == {"model": "ViT-L-14", "revision": "abc"}
+    assert stored.schema.field("score").metadata[b"doc"] == b"a score"
+
+
+def test_many_writers_cost_no_row(tmp_path: Path) -> None:
+    t = table(tmp_path)
+    for i in range(12):
+        t.append(part([i, 100 + i], float(i)), t.next_writer(), {})
+    assert t.scan().select(pl.col("id").n_unique(), pl.len().alias("n")).collect().row(0) == (24, 24)
+
+
+def test_fingerprints_follow_content_not_order() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_secrets_in_urls_are_refused() -> None:
+    with pytest.raises(ValueError, match="keep credentials in the environment"):
+        Folder.at("s3://key:secret@bucket/run")
+
+
+def test_unknown_schemes_are_one_clear_error() -> None:
+    with pytest.raises(ValueError, match="nosuch"):
+        Folder.at("nosuch://bucket/run")

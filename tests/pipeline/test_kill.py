@@ -1,0 +1,175 @@
+"""kill -9 of the driver, of a worker, of the raylet at random moments: the next run ends where one run would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import open_run
+
+IMAGES = 5_000
+PARTS = 39  # 20 of the index and 20 of the stage; the last one would be too late
+PYTHON = [sys.executable, "-m", "pipeline"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe over 5,000 images, one in fifty of them broken."""
+    import io
+
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("kill")
+    pool = folder / "pool"
+    pool.mkdir()
+    for number in range(IMAGES):
+        data = io.BytesIO()
+        Image.new("RGB", (8 + number % 57, 8 + number % 23)).save(data, "JPEG")
+        (pool / f"{number:05d}.jpg").write_bytes(data.getvalue()[: 99 if number % 50 == 0 else None])
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"pool: {{images: {pool}}}\nstages:\n  - {{stage: aspect_ratio, keep: {{max: 2.0, min_side: 12}}}}\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe: Path) -> pl.DataFrame:
+    run = recipe.parent / "uninterrupted"
+    subprocess.run([*PYTHON, "run", recipe, "--run", run], check=True, capture_output=True, timeout=120)
+    manifest = open_run(run).manifest().sort("id").collect()
+    assert manifest.height == IMAGES
+    return manifest
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker", "raylet"])
+def test_a_killed_run_goes_on_where_it_was(
+    victim: str, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
+) -> None:
+    kill_and_resume(victim, random.Random(victim), recipe, uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("moment", range(20))
+@pytest.mark.parametrize("victim", ["driver", "worker", "raylet"])
+def test_at_twenty_random_moments(
+    victim: str, moment: int, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
+) -> None:
+    kill_and_resume(victim, random.Random(f"{victim} {moment}"), recipe, uninterrupted, tmp_path)
+
+
+def kill_and_resume(victim: str, dice: random.Random, recipe: Path, expected: pl.DataFrame, folder: Path) -> None:
+    run, mark = folder / "run", f"VL3SYN_TEST={uuid.uuid4().hex}"
+    name, _, value = mark.partition("=")
+    driver = subprocess.Popen(
+        [*PYTHON, "run", recipe, "--run", run],
+        env={**os.environ, name: value},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        when = dice.randrange(PARTS)
+        wait_for_parts(run, when, driver)
+        time.sleep(dice.random() * 0.05)
+        killed = kill(victim, driver.pid, mark)
+        _, said = driver.communicate(timeout=120)
+        wait_for_end_of(mark)
+    finally:
+        end(mark)
+    for part in run.rglob("*.parquet"):
+        pq.read_table(part)  # raises for an unreadable one
+    stored = rows_stored(run)
+    again = subprocess.run(
+        [*PYTHON, "run", recipe, "--run", run, "--json"], capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    jobs = {job["stage"]: job for job in json.loads(again.stdout)["jobs"]}
+    computed = {stage: job["computed"] for stage, job in jobs.items()}
+    total = {"index": IMAGES, "aspect_ratio": expected.filter(pl.col("error").is_null()).height}
+    # What was stored is not computed again, to the row.
+    assert computed == {stage: total[stage] - stored[stage] for stage in total}
+    assert open_run(run).manifest().sort("id").collect().equals(expected)
+    print(f"{victim} {killed} at {when} parts: exit {driver.returncode}, stored {stored}, computed again {computed}")
+    if victim == "driver":
+        assert driver.returncode == -signal.SIGKILL
+    if victim == "raylet" and driver.returncode != 0:
+        assert said, "a run that dies with its cluster says something"
+
+
+def wait_for_parts(run: Path, parts: int, driver: subprocess.Popen[bytes]) -> None:
+    while driver.poll() is None and sum(1 for _ in run.rglob("part-*.parquet")) < parts:
+        time.sleep(0.005)
+
+
+def kill(victim: str, driver: int, mark: str) -> int | None:
+    """Kill one process of the run; None if it had none of that kind any more."""
+    kinds = {
+        "driver": lambda pid, name: pid == driver,
+        "worker": is_worker,
+        "raylet": lambda pid, name: "/raylet " in name,
+    }
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and alive(driver):
+        for pid, name in processes(mark):
+            if kinds[victim](pid, name):
+                os.kill(pid, signal.SIGKILL)
+                return pid
+        time.sleep(0.02)
+    return None
+
+
+def is_worker(pid: int, name: str) -> bool:
+    return name.startswith("ray::") and not name.startswith("ray::IDLE")
+
+
+def processes(mark: str) -> list[tuple[int, str]]:
+    """The processes that inherited the mark, with their command lines."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+            except OSError:
+                continue  # it has ended meanwhile
+    return found
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and ") Z " not in status.read_text()
+
+
+def wait_for_end_of(mark: str) -> None:
+    """Ray's own processes end by themselves a while after their driver or raylet."""
+    deadline = time.monotonic() + 10
+    while processes(mark) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    end(mark)
+
+
+def end(mark: str) -> None:
+    for pid, _ in processes(mark):
+        os.kill(pid, signal.SIGKILL)
+
+
+def rows_stored(run: Path) -> dict[str, int]:
+    """Rows in the index and in the stage table, as a reader sees them after the kill."""
+    try:
+        opened = open_run(run)
+    except ValueError:
+        return {"index": 0, "aspect_ratio": 0}
+    tables = {"index": opened.index, "aspect_ratio": opened.stages[0].table}
+    return {name: table.scan().select(pl.len()).collect().item() for name, table in tables.items()}

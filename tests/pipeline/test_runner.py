@@ -1,0 +1,226 @@
+"""Runs on one Ray: what is computed, what is not computed again, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from manifests import Run, funnel, open_run
+from manifests.schemas import column
+from pipeline import stages
+from pipeline.recipe import parse_recipe
+from pipeline.runner import Done, build_index, prepare, run_stages
+
+pytestmark = pytest.mark.usefixtures("engine")
+MakeImages = Callable[..., Path]
+
+
+def recipe_for(pool: object, *stages: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "t", "pool": pool if isinstance(pool, dict) else {"images": str(pool)}, "stages": list(stages)}
+
+
+def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
+    checked = parse_recipe(recipe, "test")
+    opened = prepare(checked, str(url))
+    jobs = [build_index(opened, checked, lambda text: None), *run_stages(opened, checked)]
+    return open_run(str(url)), {job.stage: job for job in jobs}
+
+
+def aspect(**keep: float) -> dict[str, Any]:
+    return {"stage": "aspect_ratio", "keep": keep}
+
+
+def test_a_second_run_computes_nothing_and_a_grown_pool_exactly_what_is_new(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool, url = make_images(tmp_path / "pool", 1200), tmp_path / "run"
+    _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
+    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (1200, 1200)
+    _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
+    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (0, 0)
+    make_images(pool, 500, start=1200)
+    opened, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
+    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (500, 500)
+    assert jobs["index"].stored == 1200
+    assert opened.manifest().collect().height == 1700
+
+
+def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
+    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second stage sees only what the first rule lets through."""
+    monkeypatch.setitem(stages.STAGES, "brightness", f"{__name__}:Brightness")
+    monkeypatch.setattr(stages, "stage_class", {"aspect_ratio": stages.stage_class("aspect_ratio")}.get)
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
+    pool, url = make_images(tmp_path / "pool", 600), tmp_path / "run"
+    second = {"stage": "brightness", "keep": {"min": 3}}
+
+    def at(ratio: float, **settings: object) -> tuple[Run, dict[str, Done]]:
+        return run(recipe_for(pool, aspect(max=ratio), {**second, **settings}), url)
+
+    opened, jobs = at(1.5)
+    kept = {r: ratios(opened).filter(pl.col("aspect_ratio") <= r).height for r in (1.2, 1.5, 2.0)}
+    assert 0 < kept[1.2] < kept[1.5] < kept[2.0] < 600
+    assert jobs["brightness"].computed == kept[1.5]
+
+    opened, jobs = at(1.2)
+    assert [j.computed for j in jobs.values()] == [0, 0, 0]
+    assert funnel(opened).stages[2].seen == kept[1.2]
+
+    opened, jobs = at(2.0)
+    assert [j.computed for j in jobs.values()] == [0, 0, kept[2.0] - kept[1.5]]
+    before = opened.stages[1].table.folder.path
+
+    opened, jobs = at(2.0, gain=2.0)  # another setting: all of it anew, beside the old table
+    assert jobs["brightness"].computed == kept[2.0]
+    after = opened.stages[1].table.folder.path
+    assert before != after
+    assert list(Path(before).glob("part-*.parquet"))
+    _, jobs = at(2.0)  # and back: the old facts are still there
+    assert jobs["brightness"].computed == 0
+
+
+def test_rows_that_may_succeed_later_are_tried_again_and_others_are_not(
+    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
+    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
+    opened, jobs = run(recipe, url)
+    counted = funnel(opened).stages[1]
+    assert counted.errors == 300 // 3 + 300 // 10 - 300 // 30
+    assert counted.reasons == {"server": 100 - 10, "bad bytes": 30}
+    (tmp_path / "server-is-up").touch()
+    opened, jobs = run(recipe, url)
+    assert jobs["brightness"].computed == 90
+    assert funnel(opened).stages[1].reasons == {"bad bytes": 30}
+    assert opened.manifest().collect().height == 300
+
+
+def test_a_broken_stage_fails_the_job_at_once_and_keeps_what_is_stored(
+    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
+    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    with pytest.raises(ValueError, match=r"^no weights at /nowhere; give a path$"):
+        run(recipe_for(pool, {"stage": "brightness", "weights": "/nowhere"}), url)
+    assert funnel(open_run(url)).stages[1].pending == 300
+
+
+def test_an_unplaceable_actor_is_refused_with_what_there_is(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 3)
+    stage = {**aspect(max=2), "resources": {"num_gpus": 1}}
+    with pytest.raises(ValueError, match=r"aspect_ratio: an actor needs .*1 GPU \(there are 0\)"):
+        run(recipe_for(pool, stage), tmp_path / "run")
+
+
+def test_parts_hold_no_more_rows_than_a_recipe_allows_to_lose(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 300)
+    stage = {**aspect(max=2), "resources": {"part_rows": 64, "batch_size": 16, "actors": 2}}
+    opened, _ = run(recipe_for(pool, stage), tmp_path / "run")
+    assert len(opened.stages[0].table.parts()) == 5
+
+
+def test_what_is_wrong_with_a_pool_is_said_before_ray_is_asked(tmp_path: Path, make_images: MakeImages) -> None:
+    with pytest.raises(ValueError, match="has nothing to index"):
+        run(recipe_for(tmp_path / "nowhere"), tmp_path / "run")
+
+
+def test_a_run_is_not_mixed_from_two_pools(tmp_path: Path, make_images: MakeImages) -> None:
+    one, two = make_images(tmp_path / "one", 3), make_images(tmp_path / "two", 3)
+    run(recipe_for(one), tmp_path / "run")
+    with pytest.raises(ValueError, match="choose another run directory"):
+        run(recipe_for(two), tmp_path / "run")
+
+
+def test_a_directory_with_other_files_is_not_made_a_run(tmp_path: Path, make_images: MakeImages) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"holds files but no recipe\.yaml"):
+        run(recipe_for(make_images(tmp_path / "pool", 3)), tmp_path)
+
+
+def test_a_changed_image_is_refused_and_a_mended_one_read_again(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
+    whole = (pool / "000001.jpg").read_bytes()
+    (pool / "000001.jpg").write_bytes(whole[:50])
+    opened, _ = run(recipe_for(pool, aspect()), url)
+    assert funnel(opened).stages[0].errors == 1
+    (pool / "000001.jpg").write_bytes(whole)
+    opened, jobs = run(recipe_for(pool, aspect()), url)
+    assert jobs["index"].computed == jobs["aspect_ratio"].computed == 1
+    assert funnel(opened).survivors == 5
+    assert opened.manifest().collect().height == 5
+    (pool / "000002.jpg").write_bytes(whole * 2)
+    with pytest.raises(ValueError, match=r"changed after they were indexed, such as 000002\.jpg"):
+        run(recipe_for(pool, aspect()), url)
+
+
+def test_images_that_vanish_keep_their_rows(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
+    run(recipe_for(pool), url)
+    (pool / "000003.jpg").unlink()
+    opened, jobs = run(recipe_for(pool), url)
+    assert jobs["index"].computed == 0
+    assert opened.manifest().collect().height == 5
+
+
+def test_ids_that_are_not_unique_are_refused(tmp_path: Path, make_images: MakeImages) -> None:
+    import pyarrow.parquet as pq
+
+    image = (make_images(tmp_path / "pool", 1) / "000000.jpg").read_bytes()
+    for shard, ids in (("a", [1, 2]), ("b", [2, 3])):
+        pq.write_table(pa.table({"jpg": [image] * 2, "number": ids}), tmp_path / f"{shard}.parquet")
+    pool = {"parquet": str(tmp_path / "*.parquet"), "id": "number"}
+    with pytest.raises(ValueError, match=r"such as 2 by .*a\.parquet.* and .*b\.parquet|b\.parquet.* and .*a\.parquet"):
+        run(recipe_for(pool), tmp_path / "run")
+
+
+def ratios(opened: Run) -> pl.DataFrame:
+    return opened.manifest().select("aspect_ratio").collect()
+
+
+def _aspect() -> type[Any]:
+    from filters.aspect_ratio import AspectRatio
+
+    return AspectRatio
+
+
+class Brightness(BaseModel):
+    """A stage with settings, errors of both kinds, and weights that may be missing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "brightness"
+    version: ClassVar = 1
+    reads: ClassVar = ("width", "key")
+    writes: ClassVar = pa.schema([column("brightness", pa.float32(), "made up", 0)])
+    gain: float = 1.0
+    flaky: str | None = None
+    weights: str | None = None
+
+    def load(self) -> Any:
+        if self.weights:
+            raise ValueError(f"no weights at {self.weights}; give a path")
+        return self
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        errors: list[str | None] = []
+        for key in batch["key"].to_pylist():
+            number = int(key[:6])
+            down = self.flaky and number % 3 == 0 and not Path(self.flaky).exists()
+            bad = self.flaky and number % 10 == 0
+            errors.append("bad bytes: on purpose" if bad else "server: did not answer" if down else None)
+        scores = [None if e else w * self.gain for e, w in zip(errors, batch["width"].to_pylist(), strict=True)]
+        return pa.table(
+            {
+                "brightness": pa.array(scores, pa.float32()),
+                "error": pa.array(errors, pa.string()),
+                "retry": [bool(e and e.startswith("server")) for e in errors],
+            }
+        )
