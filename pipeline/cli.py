@@ -33,11 +33,14 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Do everything a recipe says; what is stored already is not computed again."""
-    from pipeline.runner import build_index, load_recipe, prepare, run_stages
+    from pipeline.index import open_pool
+    from pipeline.recipe import load_recipe
+    from pipeline.runner import build_index, prepare, run_stages
 
     checked = load_recipe(recipe)
+    listing = open_pool(checked.pool)
     opened = prepare(checked, run_)
-    jobs = [build_index(opened, checked, _say)]
+    jobs = [build_index(opened, checked.pool, listing, _say)]
     _announce(jobs[-1])
     for done in run_stages(opened, checked):
         jobs.append(done)
@@ -63,6 +66,7 @@ def index(
     Without a pool, the run's own pool is read again, and what is new in it is added.
     """
     from manifests import open_run
+    from pipeline.index import open_pool
     from pipeline.recipe import Recipe
     from pipeline.runner import build_index, prepare, recipe_of
 
@@ -73,7 +77,8 @@ def index(
         checked = Recipe(os.path.basename(run_.rstrip("/")), pool, steps)
     else:
         checked = recipe_of(open_run(run_))
-    done = build_index(prepare(checked, run_), checked, _say)
+    listing = open_pool(checked.pool)
+    done = build_index(prepare(checked, run_), checked.pool, listing, _say)
     _announce(done)
     _finish(run_, [done], json_)
 

@@ -139,7 +139,8 @@ def _icon(file: BinaryIO) -> Header:
     file.seek(offset)
     start = file.read(24)
     if start[:8] == b"\x89PNG\r\n\x1a\n":
-        return Header(*struct.unpack(">II", start[16:24]), "ICO", False)
+        width, height = struct.unpack(">II", start[16:24])
+        return Header(width, height, "ICO", False)
     width, height = struct.unpack("<ii", start[4:12])
     return Header(width, abs(height) // 2, "ICO", False)
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.pool import Listing, Pool, Shard
-from pipeline.readers import index_rows
+from pipeline.headers import BadImageError
+from pipeline.pool import Listing, Pool, Shard, list_pool
+from pipeline.readers import id_column, image_column, index_rows
+from pipeline.store import Store
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string())])
 
@@ -27,6 +30,27 @@ class Todo:
 
     shards: tuple[Shard, ...]
     vanished: int
+
+
+def open_pool(pool: Pool) -> Listing:
+    """List a pool and look at its first shard, before anything is written.
+
+    Raises:
+        ValueError: There is nothing there to index, or a Parquet pool has not the columns that it is said to have.
+    """
+    listing = list_pool(pool)
+    if pool.kind == "parquet":
+        first = f"{listing.root.path}/{listing.shards[0].path}"
+        try:
+            schema = pq.read_schema(first, filesystem=listing.root.filesystem)
+            image_column(schema, pool.image)
+            if pool.id is not None:
+                id_column(schema, pool.id)
+        except BadImageError as error:
+            raise ValueError(f"parquet: {listing.shards[0].path}: {error}") from error
+        except pa.ArrowException:  # this one shard is broken, which its row will say
+            pass
+    return listing
 
 
 def unread(index: Table, listing: Listing) -> Todo:
@@ -78,9 +102,9 @@ def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         yield _table(bundle)
 
 
-def read_chunk(batch: pa.Table, pool: Pool, root: Folder) -> pa.Table:
-    """The index rows of one chunk of shards."""
-    return index_rows(pool, root, [Shard(**row) for row in batch.to_pylist()])
+def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:
+    """Store the index rows of one chunk of shards as one part; its receipt."""
+    return store(index_rows(pool, root, [Shard(**row) for row in chunk.to_pylist()]))
 
 
 def check_ids(index: Table) -> None:

@@ -100,11 +100,14 @@ def list_pool(pool: Pool) -> Listing:
     Raises:
         ValueError: There is nothing there to index.
     """
-    if pool.kind in ("tars", "parquet"):
-        listing = _list_glob(pool.where, ".tar" if pool.kind == "tars" else ".parquet")
-    else:
-        root = Folder.at(pool.where)
-        listing = _list_img2dataset(root) if pool.kind == "img2dataset" else _list_images(root)
+    try:
+        if pool.kind in ("tars", "parquet"):
+            listing = _list_glob(pool.where, ".tar" if pool.kind == "tars" else ".parquet")
+        else:
+            root = Folder.at(pool.where)
+            listing = _list_img2dataset(root) if pool.kind == "img2dataset" else _list_images(root)
+    except NotADirectoryError as error:
+        raise ValueError(f"{pool.kind}: {pool.where}: not a folder") from error
     if not listing.shards:
         also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
         raise ValueError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
@@ -216,7 +219,7 @@ def _list_img2dataset(root: Folder) -> Listing:
             shards.append(Shard(f"{stem}.tar", sizes[f"{stem}.tar"]))
         elif root.join(stem).files():
             shards.append(Shard(stem, sidecar))
-        elif sidecar:
+        elif f"{stem}.parquet" in sizes:
             shards.append(Shard(f"{stem}.parquet", sidecar))
         else:
             shards.append(Shard(stem, 0, "missing: no tar, folder or Parquet file beside the stats"))

@@ -142,8 +142,8 @@ def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Ro
         archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
-            if member.size < 0 or archive.offset < member.offset_data:
-                raise tarfile.ReadError("a member of negative size")
+            if not 0 <= member.size < 1 << 63 or archive.offset < member.offset_data:
+                raise tarfile.ReadError("a member of an impossible size")
             if member.isdir():
                 continue
             if is_candidate(member.name):
@@ -258,9 +258,7 @@ def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]
         column = image_column(schema, image)
         wanted = [column, *(f.name for f in schema if f.name in _NOTES and _is_text(f.type))]
         if id_ is not None:
-            if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
-                raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
-            wanted.append(id_)
+            wanted.append(id_column(schema, id_))
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
             for told in _told(batch):
                 yield _cell(told, column, id_, number)
@@ -276,7 +274,7 @@ _BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError
 
 
 def _of_parquet(error: Exception) -> str:
-    """What is wrong with the bytes; a disk's own error goes on (Arrow calls damage an OSError too, without a number)."""
+    """What is wrong with the bytes. A disk's own error goes on: it has a number, unlike the OSErrors of Arrow."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return " ".join(str(error).split())[:300] or type(error).__name__
@@ -313,6 +311,17 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
         raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
     return str(candidates[0])
+
+
+def id_column(schema: pa.Schema, id_: str) -> str:
+    """The column with the image's own id.
+
+    Raises:
+        BadImageError: It is not there, or holds no integers.
+    """
+    if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
+        raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
+    return id_
 
 
 def _is_image(type_: pa.DataType) -> bool:

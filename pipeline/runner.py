@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -20,9 +21,10 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from pipeline.index import check_ids, chunks, read_chunk, unread
-from pipeline.pool import list_pool, told
-from pipeline.recipe import Recipe, Resources, Step, load_recipe, parse_recipe
+from pipeline.pool import Listing, Pool, told
+from pipeline.recipe import Recipe, Resources, Step, parse_recipe
 from pipeline.stages import Stage
+from pipeline.store import Store
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,10 @@ def recipe_of(run: Run) -> Recipe:
     return parse_recipe(dict(run.recipe), f"{run.url}/{RECIPE}")
 
 
-def build_index(run: Run, recipe: Recipe, say: Callable[[str], None]) -> Done:
-    """Index what the pool has and the run does not."""
+def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
+    """Index what the pool, as listed, has and the run does not."""
     begin = time.perf_counter()
     table = index_table(run.folder)
-    listing = list_pool(recipe.pool)
     if listing.passed_over:
         say(f"pool: passed over files that are no images by their ending: {told(listing.passed_over)}")
     todo = unread(table, listing)
@@ -84,15 +85,16 @@ def build_index(run: Run, recipe: Recipe, say: Callable[[str], None]) -> Done:
     stored = table.scan().select(pl.len()).collect().item()
     if not todo.shards:
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
-    made_by = {"stage": "index", "pool": recipe.pool.kind, "vl3syn": version("vl3syn")}
+    made_by = {"stage": "index", "pool": pool.kind, "vl3syn": version("vl3syn")}
     table.folder.sweep_aside()
 
-    def job(dataset: Any, sink: Any) -> None:
-        read = {"pool": recipe.pool, "root": listing.root}
-        rows = dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
-        rows.write_datasink(sink)  # one task with the reading
+    store = Store(table, table.next_writer(), made_by)
 
-    rows, errors, seconds = _run_job(table, chunks(todo.shards), job, made_by)
+    def job(dataset: Any) -> Any:
+        read = {"pool": pool, "root": listing.root, "store": store}
+        return dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
+
+    rows, errors, seconds = _run_job(chunks(todo.shards), job)
     check_ids(table)
     return Done("index", rows, errors, stored, seconds)
 
@@ -139,25 +141,22 @@ def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
     table.folder.sweep_aside()
     size = part_size(rows.height, step.resources)
 
-    def job(dataset: Any, sink: Any) -> None:
+    store = Store(table, table.next_writer(), made_by)
+
+    def job(dataset: Any) -> Any:
         from ray.data import ActorPoolStrategy
 
-        actors = pool_size(step, dataset.num_blocks())
-        facts = dataset.map_batches(
+        return dataset.map_batches(
             StageActor,
-            fn_constructor_args=(step.stage,),
-            compute=ActorPoolStrategy(size=actors),
+            fn_constructor_args=(step.stage, step.resources.batch_size, store),
+            compute=ActorPoolStrategy(size=pool_size(step, dataset.num_blocks())),
             num_cpus=step.resources.num_cpus,
             num_gpus=step.resources.num_gpus or None,
-            batch_size=min(step.resources.batch_size, size),  # a larger one would join parts
+            batch_size=size,  # one call, one block, one part
             batch_format="pyarrow",
-            udf_modifying_row_count=False,
         )
-        # Storing holds no CPU: with every CPU held by an actor, a task that asks for one would wait for ever.
-        # A few tasks suffice, and without a limit Ray starts a process for every part.
-        facts.write_datasink(sink, ray_remote_args={"num_cpus": 0}, concurrency=max(1, actors // 4))
 
-    done, errors, seconds = _run_job(table, _blocks(rows, size), job, made_by)
+    done, errors, seconds = _run_job(_blocks(rows, size), job)
     return Done(step.stage.name, done, errors, stored, seconds)
 
 
@@ -166,27 +165,31 @@ class StageLoadError(ValueError):
 
 
 class StageActor:
-    """A stage in a Ray actor: its callable, held to its contract."""
+    """A stage in a Ray actor: its callable, held to its contract, and a part stored as soon as it is computed."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, stage: Stage, batch_size: int, store: Store) -> None:
+        self._stage, self._batch_size, self._store = stage, batch_size, store
+        self._schema = table_schema(stage.writes)
         self._refused: str | None = None
         try:
             self._facts = stage.load()
-        except ValueError as error:  # told by the first batch: of an actor that dies here Ray tells only the traceback
+        except ValueError as error:  # told by the first part: of an actor that dies here Ray tells only the traceback
             self._refused = str(error)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> pa.Table:
         if self._refused:
             raise StageLoadError(self._refused)
+        starts = range(0, rows.num_rows, self._batch_size)
+        return self._store(pa.concat_tables([self._compute(rows.slice(s, self._batch_size)) for s in starts]))
+
+    def _compute(self, batch: pa.Table) -> pa.Table:
         facts = self._facts(batch.select(list(self._stage.reads)))
         if facts.num_rows != batch.num_rows:
             raise TypeError(f"{self._stage.name} made {facts.num_rows} rows of {batch.num_rows}")
         for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
             if name not in facts.column_names:
                 facts = facts.append_column(name, pa.array([default] * batch.num_rows, type_))
-        schema = table_schema(self._stage.writes)
-        return facts.add_column(0, "id", batch["id"]).select(schema.names).cast(schema)
+        return facts.add_column(0, "id", batch["id"]).select(self._schema.names).cast(self._schema)
 
 
 def part_size(rows: int, resources: Resources) -> int:
@@ -222,10 +225,8 @@ def pool_size(step: Step, blocks: int) -> int:
     return min(fits, blocks)
 
 
-def _run_job(
-    table: Table, blocks: Iterable[pa.Table], job: Callable[[Any, Any], None], made_by: Mapping[str, object]
-) -> tuple[int, int, float]:
-    """Send blocks through a Ray Data job into a table; rows, errors and seconds.
+def _run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> tuple[int, int, float]:
+    """Send blocks through a Ray Data job that stores them as parts; rows and errors stored, and seconds.
 
     Raises:
         ValueError: A stage could not start, or the cluster died; what is stored stays.
@@ -234,13 +235,13 @@ def _run_job(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    from pipeline.sink import TableSink
-
     begin = time.perf_counter()
-    sink = TableSink(table, made_by)
     dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
+    rows = errors = 0
     try:
-        job(dataset, sink)
+        for receipt in job(dataset).iter_batches(batch_format="pyarrow", batch_size=None):
+            rows += pc.sum(receipt["rows"]).as_py()
+            errors += pc.sum(receipt["errors"]).as_py()
     except RayTaskError as error:
         # Ray hands the exception itself on as text only.
         if refused := re.search(rf"{StageLoadError.__name__}: (.*)", str(error)):
@@ -249,7 +250,7 @@ def _run_job(
     except RayError as error:
         what = " ".join(str(error).split())[:200]
         raise ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on") from error
-    return sink.rows, sink.errors, time.perf_counter() - begin
+    return rows, errors, time.perf_counter() - begin
 
 
 def start_ray() -> None:
@@ -269,6 +270,3 @@ def start_ray() -> None:
 
 def _flow(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
-
-
-__all__ = ["Done", "build_index", "load_recipe", "prepare", "recipe_of", "run_stages", "start_ray"]

@@ -18,12 +18,11 @@ LEFT_OUT = {"lena.png", "wally.png", "wheres-wally.png"}
 
 DRAWINGS = set(
     """
-    5points.png adelson.png apriltag12.png chessboard_GRAY.png chessboard_RGB.png color.png eg-
-    morph1.png eg-morph2.png fisheye_target.png horse.png logo.png monalisa.png multiblobs.png
-    multiblobs_edgecase.png multipage.tif multipage_rgb.tif no_time_for_that_tiny.gif phantom.png scale-
-    space.png segmentation.png shark1.png shark2.png shark2a.png sharks.png
+    5points.png adelson.png apriltag12.png chessboard_GRAY.png chessboard_RGB.png color.png eg-morph1.png
+    eg-morph2.png fisheye_target.png horse.png logo.png monalisa.png multiblobs.png multiblobs_edgecase.png
+    multipage.tif multipage_rgb.tif no_time_for_that_tiny.gif phantom.png scale-space.png segmentation.png
+    shark1.png shark2.png shark2a.png sharks.png
     """.split()
-)
 )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from pipeline import stages
+from pipeline.index import open_pool
 from pipeline.recipe import parse_recipe
 from pipeline.runner import Done, build_index, prepare, run_stages
 
@@ -27,8 +28,9 @@ def recipe_for(pool: object, *stages: dict[str, Any]) -> dict[str, Any]:
 
 def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
     checked = parse_recipe(recipe, "test")
+    listing = open_pool(checked.pool)
     opened = prepare(checked, str(url))
-    jobs = [build_index(opened, checked, lambda text: None), *run_stages(opened, checked)]
+    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked)]
     return open_run(str(url)), {job.stage: job for job in jobs}
 
 
@@ -128,7 +130,7 @@ def test_parts_hold_no_more_rows_than_a_recipe_allows_to_lose(tmp_path: Path, ma
 
 
 def test_what_is_wrong_with_a_pool_is_said_before_ray_is_asked(tmp_path: Path, make_images: MakeImages) -> None:
-    with pytest.raises(ValueError, match="has nothing to index"):
+    with pytest.raises(ValueError, match="nowhere: No such file or directory"):
         run(recipe_for(tmp_path / "nowhere"), tmp_path / "run")
 
 

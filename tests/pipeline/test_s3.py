@@ -15,6 +15,7 @@ import pytest
 
 from manifests import funnel, open_run
 from manifests.sweep import sweep
+from pipeline.index import open_pool
 from pipeline.recipe import parse_recipe
 from pipeline.runner import build_index, prepare, run_stages
 
@@ -48,9 +49,10 @@ def upload(folder: Path, bucket: str, prefix: str) -> None:
 
 def manifest(pool: dict[str, str], run: str) -> pl.DataFrame:
     recipe = parse_recipe({"pool": pool, "stages": [{"stage": "aspect_ratio", "keep": {"max": 1.5}}]}, "t")
+    listing = open_pool(recipe.pool)
     opened = prepare(recipe, run)
-    first = [build_index(opened, recipe, lambda text: None), *run_stages(opened, recipe)]
-    again = [build_index(opened, recipe, lambda text: None), *run_stages(opened, recipe)]
+    first = [build_index(opened, recipe.pool, listing, lambda text: None), *run_stages(opened, recipe)]
+    again = [build_index(opened, recipe.pool, listing, lambda text: None), *run_stages(opened, recipe)]
     assert all(job.computed for job in first)
     assert not any(job.computed for job in again)
     return open_run(run).manifest().sort("id").collect()

@@ -1,0 +1,169 @@
+"""The command line as a person meets it: output, exit codes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over 30 images, one of them an error page, made by the command itself."""
+    import io
+
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "pool").mkdir()
+    for number in range(29):
+        data = io.BytesIO()
+        Image.new("RGB", (40 + 4 * number, 40)).save(data, "PNG")
+        (folder / "pool" / f"{number:02d}.png").write_bytes(data.getvalue())
+    (folder / "pool" / "page.jpg").write_text("<html>404")
+    (folder / "pool" / "notes.txt").write_text("no image")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(f"pool: {{images: {folder}/pool}}\nstages: [{{stage: aspect_ratio, keep: {{max: 2}}}}]\n")
+    command = [sys.executable, "-m", "pipeline", "run", recipe, "--run", folder / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "30 rows, 11 survive" in done.stdout
+    assert "passed over files that are no images by their ending: .txt 1" in done.stderr
+    assert "rows/s" in done.stderr
+    return folder
+
+
+def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
+    told = json.loads(vl3syn("funnel", finished / "run", "--json").stdout)
+    assert (told["rows"], told["survivors"]) == (30, 11)
+    assert told["stages"][0] == {
+        "stage": "index", "seen": 30, "kept": 29, "dropped": 0, "errors": 1, "pending": 0,
+        "reasons": {"not an image": 1},
+    }  # fmt: skip
+    assert told["stages"][1]["reasons"] == {"aspect_ratio > 2": 18}
+    table = vl3syn("funnel", finished / "run").stdout
+    assert "18 aspect_ratio > 2" in table
+
+
+def test_a_second_run_does_not_start_ray(finished: Path, vl3syn: Call) -> None:
+    done = vl3syn("run", finished / "recipe.yaml", "--run", finished / "run", "--json")
+    assert [j["computed"] for j in json.loads(done.stdout)["jobs"]] == [0, 0]
+    assert "nothing to compute" in done.stderr
+
+
+def test_sweep_counts_jointly_without_changing_the_run(finished: Path, vl3syn: Call) -> None:
+    before = (finished / "run" / "recipe.yaml").read_text()
+    axes = ("aspect_ratio.max=1.5,2,3", "aspect_ratio.min_side=40:41:2")
+    points = json.loads(vl3syn("sweep", finished / "run", *axes, "--json").stdout)
+    kept = {(p["aspect_ratio.max"], p["aspect_ratio.min_side"]): p["kept"] for p in points}
+    assert kept == {(1.5, 40): 6, (1.5, 41): 0, (2, 40): 11, (2, 41): 0, (3, 40): 21, (3, 41): 0}
+    assert (finished / "run" / "recipe.yaml").read_text() == before
+
+
+def test_sweep_without_axes_shows_how_scores_are_spread(finished: Path, vl3syn: Call) -> None:
+    rows = json.loads(vl3syn("sweep", finished / "run", "--json").stdout)
+    ratio = next(r for r in rows if r["column"] == "aspect_ratio")
+    assert (ratio["min"], ratio["p50"], ratio["max"], ratio["rows"]) == (
+        1.0,
+        pytest.approx(2.4),
+        pytest.approx(3.8),
+        29,
+    )
+
+
+def test_explain_says_why(finished: Path, vl3syn: Call) -> None:
+    (account,) = json.loads(vl3syn("explain", finished / "run", "28.png", "--json").stdout)
+    assert (account["status"], account["drop_stage"]) == ("dropped", "aspect_ratio")
+    assert account["drop_reason"] == "aspect_ratio 3.8 > 2"
+    assert account["stages"][0]["facts"] == {"aspect_ratio": pytest.approx(3.8), "side": 40, "pixels": 152 * 40}
+    assert account["stages"][0]["computed_by"]["stage"] == "aspect_ratio"
+    by_id = vl3syn("explain", finished / "run", account["image"]["id"]).stdout
+    assert "dropped: aspect_ratio 3.8 > 2 (at aspect_ratio)" in by_id
+    (page,) = json.loads(vl3syn("explain", finished / "run", "page.jpg", "--json").stdout)
+    assert (page["status"], page["drop_reason"]) == ("error", "not an image: HTML")
+    assert page["stages"][0]["outcome"] == "not reached"
+
+
+def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
+    """index, then facts without a rule, then a rule: the threshold moves without computing."""
+    run = tmp_path / "run"
+    done = json.loads(vl3syn("index", "--images", finished / "pool", "--run", run, "--json").stdout)
+    assert (done["jobs"][0]["computed"], done["funnel"]["survivors"]) == (30, 29)
+    done = json.loads(vl3syn("filter", "aspect-ratio", "--run", run, "--json").stdout)
+    assert (done["jobs"][0]["computed"], done["funnel"]["survivors"]) == (29, 29)
+    done = json.loads(vl3syn("filter", "aspect-ratio", "--run", run, "--max", "2", "--json").stdout)
+    assert (done["jobs"][0]["computed"], done["funnel"]["survivors"]) == (0, 11)
+    done = json.loads(vl3syn("filter", "aspect-ratio", "--run", run, "--min-side", "41", "--json").stdout)
+    assert (done["jobs"][0]["computed"], done["funnel"]["survivors"]) == (0, 0)
+    assert done["funnel"]["stages"][1]["reasons"] == {"aspect_ratio > 2": 18, "side < 41": 11}
+    done = json.loads(vl3syn("index", "--run", run, "--json").stdout)
+    assert done["jobs"][0]["computed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "none.yaml", "--run", "x"], 1, "none.yaml: no such recipe"),
+        (["funnel", "none"], 1, "none is not a run: it has no recipe.yaml"),
+        (["funnel", "s3://key:secret@bucket/run"], 1, "keep credentials in the environment"),
+        (["explain", "{run}", "none.png"], 1, "has no image called 'none.png'"),
+        (["sweep", "{run}", "aspect_ratio.max"], 1, "give thresholds as STAGE.RULE=1,2,3"),
+        (["sweep", "{run}", "aspect_ratio.max=0.5"], 1, "aspect_ratio runs from 1 to inf"),
+        (["sweep", "{run}", "aesthetic.min=5"], 1, "an axis is STAGE.RULE"),
+        (["sweep", "{run}", "aspect_ratio.mix=5"], 1, "unknown rule 'mix'"),
+        (["filter", "aspect-ratio", "--run", "{run}", "--max", "0.2"], 1, "aspect_ratio runs from 1 to inf"),
+        (["index", "--images", "none", "--run", "{tmp}/x"], 1, "none: No such file or directory"),
+        (["index", "--images", "a", "--tars", "b", "--run", "{tmp}/x"], 1, "exactly one of images, tars"),
+        (["index", "--run", "{tmp}/x"], 1, "is not a run"),
+        (["run"], 2, "Missing argument"),
+        (["filter", "aspect-ratio"], 2, "Missing option"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(
+    arguments: list[str], code: int, message: str, finished: Path, tmp_path: Path, vl3syn: Call
+) -> None:
+    done = vl3syn(*(a.format(run=finished / "run", tmp=tmp_path) for a in arguments))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    if code == 1:
+        assert done.stderr.startswith("vl3syn: ")
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists(), "a command that was refused leaves nothing"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes `--help` quick, which benchmarks/command_line.py times."""
+    program = "import sys, pipeline.cli; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    for heavy in ("ray", "polars", "pyarrow", "numpy", "PIL", "torch", "pydantic"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_doctor_finds_two_faiss_and_a_recipe_that_cannot_run(tmp_path: Path, vl3syn: Call) -> None:
+    bad, poor = tmp_path / "bad.yaml", tmp_path / "poor.yaml"
+    bad.write_text("pool: {imags: x}")
+    poor.write_text("pool: {images: /nowhere}\nstages: [{stage: aspect_ratio, resources: {num_gpus: 1}}]")
+    for name in ("faiss_cpu", "faiss_gpu"):
+        (tmp_path / f"{name}-1.15.1.dist-info").mkdir()
+        (tmp_path / f"{name}-1.15.1.dist-info" / "METADATA").write_text(
+            f"Name: {name.replace('_', '-')}\nVersion: 1.15.1\n"
+        )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "pipeline", "doctor", str(bad), str(poor), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    findings = {f["what"]: f for f in json.loads(done.stdout)}
+    assert findings["python"]["state"] == findings["engine"]["state"] == "ok"
+    assert findings["faiss"]["state"] == "broken"
+    assert "overwrite each other" in findings["faiss"]["found"]
+    assert "did you mean 'images'" in findings[f"recipe {bad}"]["found"]
+    assert "a stage needs 1 GPU per actor" in findings[f"recipe {poor}"]["found"]
+    assert "/nowhere" in findings[f"recipe {poor}"]["found"]
