@@ -141,13 +141,14 @@ def sizes(tar: str) -> list[tuple[str, int, int]]:
 
 def pipeline(tars: str, url: str) -> dict[str, float]:
     """Seconds of the pipeline in all, and as its two jobs report them."""
+    from pipeline.index import open_pool
     from pipeline.recipe import parse_recipe
     from pipeline.runner import build_index, prepare, run_stages
 
     recipe = parse_recipe({"name": "bench", "pool": {"tars": tars}, "stages": [{"stage": "aspect_ratio"}]}, "bench")
     begin = time.perf_counter()
     run = prepare(recipe, url)
-    done = [build_index(run, recipe, print), *run_stages(run, recipe)]
+    done = [build_index(run, recipe.pool, open_pool(recipe.pool), print), *run_stages(run, recipe)]
     seconds = time.perf_counter() - begin
     return {"pipeline": seconds} | {job.stage: job.seconds for job in done}
 

@@ -31,9 +31,6 @@ class AspectRatio(BaseModel):
         ]
     )
 
-    def load(self) -> AspectRatio:
-        return self
-
     def __call__(self, batch: pa.Table) -> pa.Table:
         width, height = (batch[name].to_numpy().astype(np.int64) for name in self.reads)
         short, long = np.minimum(width, height), np.maximum(width, height)

@@ -83,13 +83,10 @@ def _by_pillow(file: BinaryIO) -> Header:
 
 
 def _orientation(image: Image.Image) -> int:
-    block = image.info.get("exif")  # not getexif(), which decodes a PNG to look for one behind its pixels
-    if not block:
+    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode it to look behind its pixels
         return 1
-    exif = Image.Exif()
     try:
-        exif.load(block)
-        return int(exif.get(_ORIENTATION, 1))
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF does not make a damaged image; viewers show it unturned
         return 1
 

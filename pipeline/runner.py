@@ -23,7 +23,7 @@ from manifests.verdict import StoredStage, advance, sound
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.pool import Listing, Pool, told
 from pipeline.recipe import Recipe, Resources, Step, parse_recipe
-from pipeline.stages import Stage
+from pipeline.stages import Facts, Stage
 from pipeline.store import Store
 
 
@@ -143,18 +143,23 @@ def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
 
     store = Store(table, table.next_writer(), made_by)
 
-    def job(dataset: Any) -> Any:
-        from ray.data import ActorPoolStrategy
+    part = {"stage": step.stage, "batch_size": step.resources.batch_size, "store": store}
+    how = {
+        "num_cpus": step.resources.num_cpus,
+        "num_gpus": step.resources.num_gpus or None,
+        "batch_size": size,  # one call, one block, one part
+        "batch_format": "pyarrow",
+    }
 
-        return dataset.map_batches(
-            StageActor,
-            fn_constructor_args=(step.stage, step.resources.batch_size, store),
-            compute=ActorPoolStrategy(size=pool_size(step, dataset.num_blocks())),
-            num_cpus=step.resources.num_cpus,
-            num_gpus=step.resources.num_gpus or None,
-            batch_size=size,  # one call, one block, one part
-            batch_format="pyarrow",
-        )
+    def job(dataset: Any) -> Any:
+        from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+        workers = pool_size(step, dataset.num_blocks())
+        if hasattr(step.stage, "load"):
+            return dataset.map_batches(
+                StageActor, fn_constructor_kwargs=part, compute=ActorPoolStrategy(size=workers), **how
+            )
+        return dataset.map_batches(compute_part, fn_kwargs=part, compute=TaskPoolStrategy(size=workers), **how)
 
     done, errors, seconds = _run_job(_blocks(rows, size), job)
     return Done(step.stage.name, done, errors, stored, seconds)
@@ -165,31 +170,39 @@ class StageLoadError(ValueError):
 
 
 class StageActor:
-    """A stage in a Ray actor: its callable, held to its contract, and a part stored as soon as it is computed."""
+    """A stage that has something to load, in a Ray actor."""
 
-    def __init__(self, stage: Stage, batch_size: int, store: Store) -> None:
-        self._stage, self._batch_size, self._store = stage, batch_size, store
-        self._schema = table_schema(stage.writes)
+    def __init__(self, stage: Any, batch_size: int, store: Store) -> None:
+        self._part = {"stage": stage, "batch_size": batch_size, "store": store}
         self._refused: str | None = None
         try:
-            self._facts = stage.load()
+            self._facts: Facts = stage.load()
         except ValueError as error:  # told by the first part: of an actor that dies here Ray tells only the traceback
             self._refused = str(error)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         if self._refused:
             raise StageLoadError(self._refused)
-        starts = range(0, rows.num_rows, self._batch_size)
-        return self._store(pa.concat_tables([self._compute(rows.slice(s, self._batch_size)) for s in starts]))
+        return compute_part(rows, facts=self._facts, **self._part)
 
-    def _compute(self, batch: pa.Table) -> pa.Table:
-        facts = self._facts(batch.select(list(self._stage.reads)))
-        if facts.num_rows != batch.num_rows:
-            raise TypeError(f"{self._stage.name} made {facts.num_rows} rows of {batch.num_rows}")
-        for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
-            if name not in facts.column_names:
-                facts = facts.append_column(name, pa.array([default] * batch.num_rows, type_))
-        return facts.add_column(0, "id", batch["id"]).select(self._schema.names).cast(self._schema)
+
+def compute_part(rows: pa.Table, stage: Any, batch_size: int, store: Store, facts: Facts | None = None) -> pa.Table:
+    """Compute one part in batches, store it at once, and return its receipt."""
+    starts = range(0, rows.num_rows, batch_size)
+    batches = [compute_batch(rows.slice(start, batch_size), stage, facts or stage) for start in starts]
+    return store(pa.concat_tables(batches))
+
+
+def compute_batch(batch: pa.Table, stage: Stage, facts: Facts) -> pa.Table:
+    """One batch of a stage table, held to the stage's contract."""
+    schema = table_schema(stage.writes)
+    computed = facts(batch.select(list(stage.reads)))
+    if computed.num_rows != batch.num_rows:
+        raise TypeError(f"{stage.name} made {computed.num_rows} rows of {batch.num_rows}")
+    for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
+        if name not in computed.column_names:
+            computed = computed.append_column(name, pa.array([default] * batch.num_rows, type_))
+    return computed.add_column(0, "id", batch["id"]).select(schema.names).cast(schema)
 
 
 def part_size(rows: int, resources: Resources) -> int:
@@ -203,7 +216,7 @@ def _blocks(rows: pl.DataFrame, size: int) -> Iterator[pa.Table]:
 
 
 def pool_size(step: Step, blocks: int) -> int:
-    """How many actors: as the recipe says, else what the cluster holds, and never more than there is work for.
+    """How many workers: as the recipe says, else what the cluster holds, and never more than there is work for.
 
     Raises:
         ValueError: The cluster does not have what one actor needs.
@@ -262,7 +275,11 @@ def start_ray() -> None:
 
     if not ray.is_initialized():
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
+    context = DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    # A job here is one operator that hands on receipts of a few bytes. Sharing resources out between operators would
+    # only keep one worker idle: on 2 CPUs, half of them.
+    context.op_resource_reservation_enabled = False
     for handler in logging.getLogger("ray.data").handlers:  # to the terminal errors only; its log file keeps all
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ def test_known_answers() -> None:
             "height": pa.array([400, 100, 1, 2**31 - 1], pa.int32()),
         }
     )
-    facts = stage.load()(sizes)
+    facts = stage(sizes)
     assert facts.schema.equals(stage.writes)
     assert facts.to_pydict() == {
         "aspect_ratio": [4.0, 4.0, 1.0, 1.0],
