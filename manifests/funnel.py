@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,5 +71,6 @@ def funnel(run: Run) -> Funnel:
 
 
 def _error_kinds(table: Table, failed: pl.DataFrame) -> dict[str, int]:
-    texts = table.scan().select("id", "error").join(failed.lazy().select("id"), on="id", how="semi").collect()["error"]
-    return dict(Counter(text.split(":", 1)[0] for text in texts).most_common())
+    stored = table.scan().filter(pl.col("error").is_not_null()).select("id", "error").collect(engine="streaming")
+    kinds = stored.join(failed, on="id", how="semi")["error"].str.split(":").list.first()
+    return dict(kinds.value_counts(sort=True).iter_rows())

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import product
+from operator import or_
 
 import polars as pl
+import pyarrow as pa
 
 from manifests.rules import Rule, parse_keep, suggest
 from manifests.run import Run
-from manifests.verdict import StoredStage, facts
+from manifests.verdict import StoredStage, facts, sound
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One rule of one stage and the variants of it that the sweep tries (one where it is not swept)."""
+    """One rule of a stage and the variants of it that the sweep tries (one, and no axis, where it is not swept)."""
 
     variants: tuple[Rule, ...]
     axis: str | None
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One combination of thresholds so far: which of the rows are alive under it, and how many it could not judge."""
+
+    point: dict[str, float]
+    alive: pl.Series
+    unknown: int
 
 
 def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
@@ -36,17 +49,21 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         ValueError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
     """
     steps = _steps(run.stages, axes)
-    rows = _gather(run, steps)
-    points = list(_walk(rows, list(steps), {}, 0))
-    order = [pl.Series(name, [p[name] for p in points], dtype=pl.Float64) for name in axes]
-    counts = [pl.Series(name, [int(p[name]) for p in points], dtype=pl.Int64) for name in ("kept", "to_compute")]
-    tried = pl.DataFrame([*order, *counts])
-    wanted = pl.DataFrame({name: [float(v) for v in axes[name]] for name in list(axes)[:1]})
-    for name in list(axes)[1:]:
-        wanted = wanted.join(
-            pl.DataFrame({name: [float(v) for v in axes[name]]}), how="cross", maintain_order="left_right"
-        )
-    return wanted.join(tried, on=list(axes), how="left", maintain_order="left")
+    rows = sound(run.index.scan())
+    branches = [_Branch({}, pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True), 0)]
+    for stage, plan in steps:
+        rows = facts(rows, stage, [v for step in plan for v in step.variants])
+        branches = [_judge(branch, rows["failed"]) for branch in branches]
+        for step in plan:
+            branches = _split(rows, branches, step)
+        union = reduce(or_, (b.alive for b in branches))
+        rows = rows.filter(union).select("id")
+        branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
+    found = {tuple(b.point[a] for a in axes): (int(b.alive.sum()), b.unknown) for b in branches}
+    points = list(product(*(map(float, values) for values in axes.values())))
+    columns = {name: [p[i] for p in points] for i, name in enumerate(axes)}
+    counts = {"kept": [found[p][0] for p in points], "to_compute": [found[p][1] for p in points]}
+    return pl.DataFrame(columns | counts)
 
 
 def spread(run: Run) -> pl.DataFrame:
@@ -103,8 +120,6 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
 
 
 def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Rule, ...]:
-    import pyarrow as pa
-
     writes = pa.schema([f for f in stage.table.schema if f.name not in ("id", "error", "retry")])
     if not writes.names:
         raise ValueError(f"{stage.name}: nothing is stored yet; run it first")
@@ -113,57 +128,27 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
     return tuple(parse_keep({key: value}, writes, stage.name)[0] for value in dict.fromkeys(values))
 
 
-def _gather(run: Run, steps: Sequence[tuple[StoredStage, list[_Step]]]) -> pl.DataFrame:
-    """All facts that the sweep needs, joined once; a row that every variant of a rule turns away goes no further."""
-    rows = run.index.scan().filter(pl.col("error").is_null()).select("id").collect(engine="streaming")
-    carried: list[str] = []
-    for number, (stage, plan) in enumerate(steps):
-        wanted = StoredStage(stage.name, stage.table, tuple(v for step in plan for v in step.variants[:1]))
-        rows = facts(rows, wanted, carried).rename({"failed": f"failed_{number}"})
-        for step in plan:
-            column = step.variants[0].column
-            if step.variants[0].kind == "top" or column not in rows.columns:
-                continue
-            # Both ends, since the loosest of min variants is the smallest and of max variants the largest.
-            ends = {min(step.variants, key=lambda r: r.threshold), max(step.variants, key=lambda r: r.threshold)}
-            # A row that an earlier stage has not computed stays: it is counted there.
-            judged = [pl.col(f"failed_{n}").is_not_null() for n in range(number + 1)]
-            hopeless = rows.select(pl.all_horizontal(judged)).to_series() & (rows[f"failed_{number}"] == False)  # noqa: E712
-            for rule in ends:
-                hopeless &= ~rule.passes(rows)
-            rows = rows.filter(~hopeless)
-        carried = [c for c in rows.columns if c != "id"]
-    return rows
+def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
+    """Rows that failed, or whose facts are not stored, go no further."""
+    waiting = int((branch.alive & failed.is_null()).sum())
+    return replace(branch, alive=branch.alive & ~failed.fill_null(True), unknown=branch.unknown + waiting)
 
 
-def _walk(
-    rows: pl.DataFrame,
-    steps: list[tuple[StoredStage, list[_Step]]],
-    point: dict[str, float],
-    unknown: int,
-    number: int = 0,
-) -> Iterator[dict[str, float]]:
-    if number == len(steps):
-        yield {**point, "kept": rows.height, "to_compute": unknown}
-        return
-    failed = rows[f"failed_{number}"]
-    unknown += failed.null_count()
-    rows = rows.filter((~failed).fill_null(False)).drop(f"failed_{number}")
-    yield from _branch(rows, steps, steps[number][1], point, unknown, number)
+def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step) -> list[_Branch]:
+    """Each branch once per variant of a rule."""
+    # min and max judge each row by itself, once for all branches; top depends on the rows that reach it.
+    alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind != "top" and rows.height}
+    split = []
+    for branch in branches:
+        for rule in step.variants:
+            point = {**branch.point, step.axis: rule.threshold} if step.axis else branch.point
+            passed = alone[rule] if rule in alone else _among(rows, branch.alive, rule)
+            split.append(_Branch(point, branch.alive & passed, branch.unknown))
+    return split
 
 
-def _branch(
-    rows: pl.DataFrame,
-    steps: list[tuple[StoredStage, list[_Step]]],
-    plan: list[_Step],
-    point: dict[str, float],
-    unknown: int,
-    number: int,
-) -> Iterator[dict[str, float]]:
-    if not plan:
-        yield from _walk(rows, steps, point, unknown, number + 1)
-        return
-    step, *rest = plan
-    for rule in step.variants:
-        here = {**point, step.axis: rule.threshold} if step.axis else point
-        yield from _branch(rows.filter(rule.passes(rows)) if rows.height else rows, steps, rest, here, unknown, number)
+def _among(rows: pl.DataFrame, alive: pl.Series, rule: Rule) -> pl.Series:
+    if not alive.any():
+        return alive
+    reached = rows.filter(alive)
+    return rows["id"].is_in(reached["id"].filter(rule.passes(reached)).implode())

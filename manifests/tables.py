@@ -20,11 +20,11 @@ _PART, _SUFFIX = "part-", ".parquet"
 
 @dataclass(frozen=True)
 class Table:
-    """Parts named `part-<generation>-<writer>-<hash of the ids>.parquet`.
+    """Parts named `part-<generation>-<writer>-<smallest id>-<hash of the ids>.parquet`.
 
     A *writer* is one job. Each job opens the next generation, so names sort by age, and inside of one job an id is
     written once: a task that the engine runs twice writes the same name with the same rows. Of an id's rows the
-    newest generation's counts.
+    newest generation's counts. Parts that hold ascending ranges of ids, as those of stages do, are read in that order.
 
     Attributes:
         folder: Where the parts are.
@@ -67,14 +67,16 @@ class Table:
         """Write `rows` as one part, whole or not at all, and return its name.
 
         Args:
-            rows: Columns of `schema`, each id once.
+            rows: Columns of `schema`, each id once; at least one row.
             writer: From `next_writer`.
             provenance: What computed the rows; goes into the part's Parquet metadata under `vl3syn`.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
         rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
         ids = rows["id"].combine_chunks().to_numpy(zero_copy_only=False)
-        name = f"{_PART}{writer}-{hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()}{_SUFFIX}"
+        smallest = int(ids.min()) + (1 << 63)
+        digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
+        name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
         sink = pa.BufferOutputStream()
         pq.write_table(rows, sink, compression="zstd")
         self.folder.write(name, sink.getvalue())
@@ -102,4 +104,4 @@ def fingerprint(what: Mapping[str, object]) -> str:
 
 
 def _writer(name: str) -> str:
-    return name.removeprefix(_PART).rsplit("-", 1)[0]
+    return name.removeprefix(_PART).rsplit("-", 2)[0]
