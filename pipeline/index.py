@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.headers import BadImageError
 from pipeline.pool import Listing, Pool, Shard, list_pool
-from pipeline.readers import id_column, image_column, index_rows
+from pipeline.pool.headers import BadImageError
+from pipeline.pool.parquet import id_column, image_column
+from pipeline.pool.readers import index_rows
 from pipeline.store import Store
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string())])

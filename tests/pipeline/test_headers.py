@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from pipeline.headers import MAX_PIXELS, BadImageError, Header, header_of, read_header
+from pipeline.pool.headers import MAX_PIXELS, BadImageError, Header, header_of, read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

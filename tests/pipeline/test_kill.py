@@ -153,8 +153,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_for_end_of(mark: str) -> None:
-    """Ray's own processes end by themselves a while after their driver or raylet."""
-    deadline = time.monotonic() + 10
+    """Most of Ray ends by itself after its driver or raylet; the rest could still write, and is killed."""
+    deadline = time.monotonic() + 2
     while processes(mark) and time.monotonic() < deadline:
         time.sleep(0.1)
     end(mark)
