@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
-from pipeline import stages
 from pipeline.index import open_pool
 from pipeline.recipe import parse_recipe
 from pipeline.runner import Done, build_index, prepare, run_stages
+from pipeline.stages import stage_class
 
 pytestmark = pytest.mark.usefixtures("engine")
 MakeImages = Callable[..., Path]
@@ -54,12 +58,9 @@ def test_a_second_run_computes_nothing_and_a_grown_pool_exactly_what_is_new(
 
 
 def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     """The second stage sees only what the first rule lets through."""
-    monkeypatch.setitem(stages.STAGES, "brightness", f"{__name__}:Brightness")
-    monkeypatch.setattr(stages, "stage_class", {"aspect_ratio": stages.stage_class("aspect_ratio")}.get)
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
     pool, url = make_images(tmp_path / "pool", 600), tmp_path / "run"
     second = {"stage": "brightness", "keep": {"min": 3}}
 
@@ -89,9 +90,8 @@ def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
 
 
 def test_rows_that_may_succeed_later_are_tried_again_and_others_are_not(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
     opened, jobs = run(recipe, url)
@@ -106,9 +106,8 @@ def test_rows_that_may_succeed_later_are_tried_again_and_others_are_not(
 
 
 def test_a_broken_stage_fails_the_job_at_once_and_keeps_what_is_stored(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Brightness if name == "brightness" else _aspect())
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     with pytest.raises(ValueError, match=r"^no weights at /nowhere; give a path$"):
         run(recipe_for(pool, {"stage": "brightness", "weights": "/nowhere"}), url)
@@ -183,14 +182,60 @@ def test_ids_that_are_not_unique_are_refused(tmp_path: Path, make_images: MakeIm
         run(recipe_for(pool), tmp_path / "run")
 
 
+def test_a_killed_worker_costs_the_part_it_was_at_and_no_other(
+    tmp_path: Path, make_images: MakeImages, own_stages: None
+) -> None:
+    """Counted by the stage itself: every row it computes is a line in a log."""
+    pool, log = make_images(tmp_path / "pool", 1200), tmp_path / "log"
+    stage = {"stage": "counted", "log": str(log), "resources": {"batch_size": 20, "part_rows": 100, "actors": 2}}
+
+    def kill_one() -> None:
+        while not log.exists() or len(log.read_text().split()) < 600:
+            time.sleep(0.01)
+        os.kill(int(log.read_text().split()[-1].split(":")[0]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    opened, jobs = run(recipe_for(pool, stage), tmp_path / "run")
+    killer.join()
+    lines = [line.split(":") for line in log.read_text().split()]
+    assert len({pid for pid, _ in lines}) == 3, "two actors and the one that took the place of the killed"
+    computed = [key for _, key in lines]
+    assert len(set(computed)) == 1200 == funnel(opened).survivors == jobs["counted"].computed
+    assert len(computed) - 1200 <= 100
+
+
 def ratios(opened: Run) -> pl.DataFrame:
     return opened.manifest().select("aspect_ratio").collect()
 
 
-def _aspect() -> type[Any]:
-    from filters.aspect_ratio import AspectRatio
+@pytest.fixture
+def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of this module may name the stages below."""
+    own = {"brightness": Brightness, "counted": Counted}
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
 
-    return AspectRatio
+
+class Counted(BaseModel):
+    """A slow stage that writes down what it computes, and in which process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "counted"
+    version: ClassVar = 1
+    reads: ClassVar = ("key",)
+    writes: ClassVar = pa.schema([column("length", pa.int32(), "of the key", 0)])
+    log: str
+
+    def load(self) -> Any:
+        return self._compute
+
+    def _compute(self, batch: pa.Table) -> pa.Table:
+        time.sleep(0.02)
+        keys = batch["key"].to_pylist()
+        with Path(self.log).open("a") as log:
+            log.write("".join(f"{os.getpid()}:{key}\n" for key in keys))
+        return pa.table({"length": pa.array([len(key) for key in keys], pa.int32())})
 
 
 class Brightness(BaseModel):
