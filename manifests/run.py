@@ -55,22 +55,20 @@ class Run:
         return settle(self.index.scan(), self.stages[:before])
 
     def manifest(self) -> pl.LazyFrame:
-        """Exactly one row per input, in index order: the index's columns, every stage's columns, and the verdict.
+        """Exactly one row per input, sorted by id: the index's columns, every stage's columns, and the verdict.
 
         The verdict is settled when this is called, the columns are read when the frame is collected. Added are
         `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row yet), `drop_stage`
         (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
         """
         stages = self.stages
-        frame = (
-            self.index.scan().drop("retry").join(self.verdict().left.lazy(), on="id", how="left", maintain_order="left")
-        )
+        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy())
         reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"
             columns = [n for n in stage.table.schema.names if n not in ("id", "error", "retry")]
             facts = stage.table.scan().select("id", *columns, pl.col("error").alias(failure))
-            frame = frame.join(facts, on="id", how="left", maintain_order="left")
+            frame = _merge(frame, facts)
             reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))
             for position, rule in enumerate(stage.rules):
                 if rule.column in columns:  # else no row has got there
@@ -126,3 +124,8 @@ def _stored_rule(name: str, value: float) -> Rule:
 
 def _left(stage: int, cause: int) -> pl.Expr:
     return (pl.col("stage") == stage) & (pl.col("cause") == cause)
+
+
+def _merge(frame: pl.LazyFrame, facts: pl.LazyFrame) -> pl.LazyFrame:
+    """A left join on the id, which the left frame is sorted by (see `verdict.facts`)."""
+    return frame.join_asof(facts.sort("id"), on="id", tolerance=0)

@@ -49,14 +49,12 @@ class Table:
         by_writer: dict[str, list[str]] = {}
         for name in names:
             by_writer.setdefault(_writer(name), []).append(name)
-        if len(by_writer) == 1:  # one writer never repeats an id: nothing to look for
-            return self.folder.scan(names)
-        frames = [
-            self.folder.scan(group).with_columns(pl.lit(age, pl.UInt32).alias("_age"))
-            for age, group in enumerate(by_writer.values())
-        ]
-        newest = pl.col("_age") == pl.col("_age").max().over(self.key)
-        return pl.concat(frames).filter(newest).drop("_age")
+        *older, newest = (self.folder.scan(group) for group in by_writer.values())  # a writer never repeats an id
+        current = [newest]
+        for frame in reversed(older):
+            newer = pl.concat([f.select(self.key) for f in current])
+            current.insert(0, frame.join(newer, on=self.key, how="anti", maintain_order="left"))
+        return pl.concat(current)
 
     def next_writer(self) -> str:
         """A name for one job's parts that sorts after all there are."""

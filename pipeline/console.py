@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from manifests.funnel import Funnel
     from pipeline.runner import Done
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+_PIPED = 160  # columns, where there is no terminal to ask
+out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False)
+err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
     """One line of progress, on stderr."""
-    err.print(text, markup=False)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -29,13 +31,15 @@ def print_json(value: object) -> None:
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
-    """A table; numbers to the right, in thousands."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    """A table under its title; numbers to the right, in thousands. Where it is too wide the last column is folded."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        last = position == len(columns) - 1
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row))
+    to.print(title, style="bold", markup=False, soft_wrap=True)
     to.print(table)
 
 

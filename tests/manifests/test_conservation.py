@@ -48,7 +48,8 @@ def build(world: dict[str, Any], folder: Path) -> Run:
     ids = [(i * 7919) % 10_007 for i in range(rows)]
     base = Folder.at(folder)
     stages = [{"stage": s, "table": f"{s}-0", "keep": world["rules"][s]} for s in STAGES]
-    base.write("recipe.yaml", yaml.safe_dump({"name": "x", "pool": {}, "stages": stages}).encode())
+    recipe = {"name": "x", "pool": {}, "stages": stages}
+    base.write("recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())  # the order of rules counts
     errors = ["broken: on purpose" if bad else None for bad in world["bad"]]
     keys = [f"{i}.jpg" for i in range(rows)]
     index = pl.DataFrame({"id": ids, "shard": keys, "key": keys, "error": errors, "retry": [False] * rows})
