@@ -49,12 +49,12 @@ class Table:
         by_writer: dict[str, list[str]] = {}
         for name in names:
             by_writer.setdefault(_writer(name), []).append(name)
-        *older, newest = (self.folder.scan(group) for group in by_writer.values())  # a writer never repeats an id
-        current = [newest]
-        for frame in reversed(older):
-            newer = pl.concat([f.select(self.key) for f in current])
-            current.insert(0, frame.join(newer, on=self.key, how="anti", maintain_order="left"))
-        return pl.concat(current)
+        frames = [self.folder.scan(group) for group in by_writer.values()]
+        keys = [frame.select(self.key) for frame in frames]
+        current = [  # a writer never repeats an id, so only later ones have newer rows
+            frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
+        ]
+        return pl.concat([*current, frames[-1]])
 
     def next_writer(self) -> str:
         """A name for one job's parts that sorts after all there are."""

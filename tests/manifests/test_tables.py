@@ -95,9 +95,9 @@ def test_provenance_and_documented_columns_come_back(tmp_path: Path) -> None:
 
 def test_many_writers_cost_no_row(tmp_path: Path) -> None:
     t = table(tmp_path)
-    for i in range(12):
+    for i in range(40):
         t.append(part([i, 100 + i], float(i)), t.next_writer(), {})
-    assert t.scan().select(pl.col("id").n_unique(), pl.len().alias("n")).collect().row(0) == (24, 24)
+    assert t.scan().select(pl.col("id").n_unique(), pl.len().alias("n")).collect().row(0) == (80, 80)
 
 
 def test_fingerprints_follow_content_not_order() -> None:

@@ -104,6 +104,8 @@ def kill_and_resume(victim: str, dice: random.Random, recipe: Path, expected: pl
     print(f"{victim} {killed} at {when} parts: exit {driver.returncode}, stored {stored}, computed again {computed}")
     if victim == "driver":
         assert driver.returncode == -signal.SIGKILL
+    if victim == "worker":
+        assert driver.returncode == 0, "Ray runs the task of a killed worker again"
     if victim == "raylet" and driver.returncode != 0:
         assert said, "a run that dies with its cluster says something"
 
@@ -131,7 +133,7 @@ def kill(victim: str, driver: int, mark: str) -> int | None:
 
 
 def is_worker(pid: int, name: str) -> bool:
-    return name.startswith("ray::") and not name.startswith("ray::IDLE")
+    return name.startswith(("ray::MapBatches", "ray::MapWorker"))
 
 
 def processes(mark: str) -> list[tuple[int, str]]:
