@@ -148,7 +148,7 @@ def pipeline(tars: str, url: str) -> dict[str, float]:
     recipe = parse_recipe({"name": "bench", "pool": {"tars": tars}, "stages": [{"stage": "aspect_ratio"}]}, "bench")
     begin = time.perf_counter()
     run = prepare(recipe, url)
-    done = [build_index(run, recipe.pool, open_pool(recipe.pool), print), *run_stages(run, recipe)]
+    done = [build_index(run, recipe.pool, open_pool(recipe.pool, url), print), *run_stages(run, recipe)]
     seconds = time.perf_counter() - begin
     return {"pipeline": seconds} | {job.stage: job.seconds for job in done}
 

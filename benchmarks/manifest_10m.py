@@ -179,7 +179,7 @@ def make(target: Path, rows: int, part_rows: int) -> dict[str, float]:
             stored.append(pa.table(facts, names=stored.schema.names), writer, {"stage": name})
         alive = np.concatenate(survivors)
 
-    recipe = {"name": "synthetic", "pool": {"tars": "/nowhere/*.tar"}, "stages": stages}
+    recipe = {"vl3syn": "benchmark", "name": "synthetic", "pool": {"tars": "/nowhere/*.tar"}, "stages": stages}
     folder.write("recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
     aside.rename(target)
     return {"rows": rows, "survivors": len(alive)}

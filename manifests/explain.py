@@ -50,7 +50,7 @@ def explain(run: Run, key: str) -> list[Account]:
         ValueError: No image of the run is called that.
     """
     called = (pl.col("key") == key) | (pl.concat_str("shard", pl.lit("/"), "key") == key)
-    if key.lstrip("-").isdigit() and abs(int(key)) < 2**63:
+    if key.removeprefix("-").isdecimal() and abs(int(key)) < 2**63:
         called |= pl.col("id") == int(key)
     rows = run.manifest().filter(called).collect().to_dicts()
     if not rows:
@@ -66,7 +66,7 @@ def _account(run: Run, row: dict[str, Any]) -> Account:
     for stage in run.stages:
         here = stage.name == end
         outcome = row["status"] if here else "not reached" if past_end else "passed"
-        facts = {n: row[n] for n in stage.table.schema.names if n not in ("id", "error", "retry")}
+        facts = {n: row[n] for n in stage.table.writes.names}
         stored = any(value is not None for value in facts.values())
         rules = {r.name: r.threshold for r in stage.rules}
         stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, stage.table.provenance()))

@@ -36,10 +36,14 @@ class Rule:
         return f"{self.kind}_{self.column}"
 
     def __str__(self) -> str:
-        """As a reason reads: what a row would have had to be."""
+        """What a row that it turns away is like: `aspect_ratio > 2.5`."""
+        return f"{self.column} {self._miss}"
+
+    @property
+    def _miss(self) -> str:
         if self.kind == "top":
-            return f"{self.column} not in the top {self.threshold * 100:g} %"
-        return f"{self.column} {'<' if self.kind == 'min' else '>'} {self.threshold:g}"
+            return f"not in the top {plain(self.threshold * 100)} %"
+        return f"{'<' if self.kind == 'min' else '>'} {plain(self.threshold)}"
 
     def passes(self, rows: pl.DataFrame) -> pl.Series:
         """One boolean per row of `rows`, which has `id` and the rule's column and is all that reaches the rule."""
@@ -62,21 +66,15 @@ class Rule:
 
     def reason(self) -> pl.Expr:
         """The text for a row that did not pass: `aspect_ratio 3.12 > 2.5`."""
-        value = pl.col(self.column)
-        if self.kind == "top":
-            told = pl.format(
-                "{} {} not in the top {} %", pl.lit(self.column), _told(value), pl.lit(f"{self.threshold * 100:g}")
-            )
-        else:
-            sign = "<" if self.kind == "min" else ">"
-            told = pl.format(
-                "{} {} {} {}", pl.lit(self.column), _told(value), pl.lit(sign), pl.lit(f"{self.threshold:g}")
-            )
+        # Told to the last stored digit, so that a reason never reads `2.5 > 2.5`.
+        value = pl.col(self.column).cast(pl.String).str.strip_suffix(".0")
+        told = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
         return told.fill_null(pl.lit(f"{self.column} is missing"))
 
 
-def _told(value: pl.Expr) -> pl.Expr:
-    return value.cast(pl.Float64).round_sig_figs(5).cast(pl.String).str.strip_suffix(".0")
+def plain(number: float) -> str:
+    """`2.5`, `200`, `40000000`."""
+    return f"{number:.0f}" if number == int(number) else f"{number:.10g}"
 
 
 def parse_keep(keep: Mapping[str, object], writes: pa.Schema, where: str) -> tuple[Rule, ...]:
@@ -94,7 +92,7 @@ def parse_keep(keep: Mapping[str, object], writes: pa.Schema, where: str) -> tup
     """
     rules: list[Rule] = []
     for key, value in keep.items():
-        kind, _, column = key.partition("_")
+        kind, _, column = str(key).partition("_")
         column = column or writes.names[0]
         if kind not in KINDS or column not in writes.names:
             valid = [*KINDS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
@@ -126,4 +124,4 @@ def _check_range(rule: Rule, field: pa.Field, where: str) -> None:
     low, high = (0.0, 1.0) if rule.kind == "top" else bounds(field)
     if not low <= rule.threshold <= high or (rule.kind == "top" and rule.threshold == 0):
         of = "a fraction above 0 and up to 1" if rule.kind == "top" else f"{field.name} runs from {low:g} to {high:g}"
-        raise ValueError(f"{where}: {rule.threshold:g} is out of range; {of}")
+        raise ValueError(f"{where}: {plain(rule.threshold)} is out of range; {of}")

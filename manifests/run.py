@@ -10,13 +10,15 @@ from typing import Any
 import polars as pl
 import yaml
 
-from manifests.rules import Rule
+from manifests.rules import parse_keep
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, settle
 
 RECIPE = "recipe.yaml"
+WRITTEN_BY = "vl3syn"
+"""The key that marks the recipe of a run, resolved by the version it names."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,16 @@ class Run:
     @property
     def stages(self) -> tuple[StoredStage, ...]:
         """The recipe's stages in order, each with the table that its settings point at."""
-        return tuple(
-            StoredStage(
-                entry["stage"],
-                Table.stored(stage_folder(self.folder, entry["table"])),
-                tuple(_stored_rule(name, value) for name, value in entry.get("keep", {}).items()),
-            )
-            for entry in self.recipe.get("stages", [])
-        )
+        return tuple(self._stage(entry) for entry in self.recipe.get("stages") or [])
+
+    def _stage(self, entry: Mapping[str, Any]) -> StoredStage:
+        table = Table.stored(stage_folder(self.folder, entry["table"]))
+        keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {entry['stage']}"
+        if not isinstance(keep, dict):
+            raise ValueError(f"{where}: keep must be a mapping of rules, not {keep!r}")
+        # Until the first row is stored no column is known, and no row gets as far as a rule.
+        rules = parse_keep(keep, table.writes, where) if table.writes.names else ()
+        return StoredStage(entry["stage"], table, rules)
 
     def verdict(self, before: int | None = None) -> Verdict:
         """Settle every row; `before` looks only at the stages in front of that position."""
@@ -66,13 +70,12 @@ class Run:
         reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"
-            columns = [n for n in stage.table.schema.names if n not in ("id", "error", "retry")]
+            columns = stage.table.writes.names
             facts = stage.table.scan().select("id", *columns, pl.col("error").alias(failure))
             frame = _merge(frame, facts)
             reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))
             for position, rule in enumerate(stage.rules):
-                if rule.column in columns:  # else no row has got there
-                    reasons.append(pl.when(_left(number, FIRST_RULE + position)).then(rule.reason()))
+                reasons.append(pl.when(_left(number, FIRST_RULE + position)).then(rule.reason()))
         places = ["index", *(s.name for s in stages)]
         return frame.with_columns(
             pl.when(pl.col("cause").is_null())
@@ -101,9 +104,16 @@ def open_run(url: str | os.PathLike[str]) -> Run:
         raise ValueError(
             f"{os.fspath(url)} is not a run: it has no {RECIPE} (make one with `vl3syn run` or `vl3syn index`)"
         )
-    recipe = yaml.safe_load(folder.read(RECIPE))
-    if not isinstance(recipe, dict) or not all("stage" in s and "table" in s for s in recipe.get("stages") or []):
-        raise ValueError(f"{os.fspath(url)}/{RECIPE} is not a resolved recipe; run the recipe again to write it anew")
+    where = f"{os.fspath(url)}/{RECIPE}"
+    try:
+        recipe = yaml.safe_load(folder.read(RECIPE))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
+        raise ValueError(f"{where} is a recipe, but not of a run; choose another run directory")
+    for entry in recipe.get("stages") or []:
+        if not isinstance(entry, dict) or "stage" not in entry or "table" not in entry:
+            raise ValueError(f"{where}: {entry!r} names no stage and table; run the recipe again to write it anew")
     return Run(os.fspath(url), folder, recipe)
 
 
@@ -115,11 +125,6 @@ def index_table(folder: Folder) -> Table:
 def stage_folder(folder: Folder, table: str) -> Folder:
     """Where the run in `folder` keeps the stage table called `table`."""
     return folder.join("stages").join(table)
-
-
-def _stored_rule(name: str, value: float) -> Rule:
-    kind, _, column = name.partition("_")
-    return Rule(kind, column, float(value))
 
 
 def _left(stage: int, cause: int) -> pl.Expr:

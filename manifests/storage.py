@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 import pyarrow as pa
@@ -19,6 +19,7 @@ ASIDE = ".aside-"
 """Prefix of a file that is still being written; readers pass over it."""
 
 _ASIDE_LIFETIME_S = 3600.0
+_ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,31 @@ class Folder:
             ValueError: The URL carries a password, or no installed file system knows its scheme.
         """
         text = os.fspath(url)
+        if "://" not in text:
+            return cls(pafs.LocalFileSystem(), os.path.abspath(text), True)
         parts = urlsplit(text)
-        if len(parts.scheme) < 2 or parts.scheme == "file":  # one letter is a drive, not a scheme
-            path = parts.path if parts.scheme == "file" else text
-            return cls(pafs.LocalFileSystem(), os.path.abspath(path), True)
         if parts.password:
             raise ValueError(
                 f"{parts.scheme}://…@{parts.hostname}: keep credentials in the environment, not in the URL"
             )
+        if parts.fragment or (parts.scheme == "file" and (parts.netloc or parts.query)):
+            raise ValueError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
+        if parts.scheme == "file":
+            return cls(pafs.LocalFileSystem(), os.path.abspath(unquote(parts.path)), True)
         try:
             filesystem, path = pafs.FileSystem.from_uri(text)
-        except pa.ArrowInvalid:  # a scheme that Arrow does not know: fsspec may
+        except pa.ArrowInvalid as error:
+            if parts.scheme in _ARROW_SCHEMES:
+                raise ValueError(f"{text}: {' '.join(str(error).split())}") from error
             filesystem, path = _fsspec(text)
         return cls(filesystem, path.rstrip("/"), False)
 
     def join(self, name: str) -> Folder:
         return Folder(self.filesystem, f"{self.path}/{name}", self.local)
+
+    def relative(self, path: str) -> str:
+        """A path on this file system, relative to this folder."""
+        return path.removeprefix(self.path).lstrip("/")
 
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
         """The files here by path; none if the folder does not exist."""

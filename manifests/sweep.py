@@ -76,8 +76,8 @@ def spread(run: Run) -> pl.DataFrame:
     found: list[dict[str, object]] = []
     for stage in run.stages:
         scan = stage.table.scan().filter(pl.col("error").is_null())
-        for field in stage.table.schema:
-            if field.name in ("id", "retry") or not _numeric(scan, field.name):
+        for field in stage.table.writes:
+            if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
                 continue
             values = scan.select(pl.col(field.name)).collect(engine="streaming")[field.name]
             told = {name: values.quantile(q, "nearest") for name, q in quantiles.items()}
@@ -93,10 +93,6 @@ def spread(run: Run) -> pl.DataFrame:
     return pl.DataFrame(found)
 
 
-def _numeric(scan: pl.LazyFrame, name: str) -> bool:
-    return scan.collect_schema()[name].is_numeric()
-
-
 def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -> list[tuple[StoredStage, list[_Step]]]:
     by_stage: dict[str, dict[str, tuple[Rule, ...]]] = {s.name: {} for s in stages}
     labels: dict[tuple[str, str], str] = {}
@@ -108,6 +104,8 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
             example = valid[0] if valid else "aspect_ratio.max"
             raise ValueError(f"{axis}: an axis is STAGE.RULE, as in {example}{suggest(name, by_stage)}")
         variants = _variants(stage, key, values)
+        if variants[0].name in by_stage[name]:
+            raise ValueError(f"{axis} and {labels[name, variants[0].name]} are the same rule; give one of them")
         by_stage[name][variants[0].name] = variants
         labels[name, variants[0].name] = axis
     steps = []
@@ -120,7 +118,7 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
 
 
 def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Rule, ...]:
-    writes = pa.schema([f for f in stage.table.schema if f.name not in ("id", "error", "retry")])
+    writes = stage.table.writes
     if not writes.names:
         raise ValueError(f"{stage.name}: nothing is stored yet; run it first")
     if not values:
@@ -137,7 +135,7 @@ def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
 def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step) -> list[_Branch]:
     """Each branch once per variant of a rule."""
     # min and max judge each row by itself, once for all branches; top depends on the rows that reach it.
-    alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind != "top" and rows.height}
+    alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind != "top" and rule.column in rows}
     split = []
     for branch in branches:
         for rule in step.variants:

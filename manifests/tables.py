@@ -36,6 +36,11 @@ class Table:
     schema: pa.Schema
     key: str = "id"
 
+    @property
+    def writes(self) -> pa.Schema:
+        """The columns of a stage table that are the stage's own."""
+        return pa.schema([field for field in self.schema if field.name not in ("id", "error", "retry")])
+
     def parts(self) -> list[str]:
         """Names of the parts there are now, oldest generation first."""
         names = [f.base_name for f in self.folder.files()]

@@ -26,6 +26,23 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directo
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from manifests.version import __version__
+
+        print(f"vl3syn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe (YAML)")],
@@ -38,7 +55,7 @@ def run(
     from pipeline.runner import build_index, prepare, run_stages
 
     checked = load_recipe(recipe)
-    listing = open_pool(checked.pool)
+    listing = open_pool(checked.pool, run_)
     opened = prepare(checked, run_)
     jobs = [build_index(opened, checked.pool, listing, _say)]
     _announce(jobs[-1])
@@ -65,6 +82,8 @@ def index(
 
     Without a pool, the run's own pool is read again, and what is new in it is added.
     """
+    from dataclasses import replace
+
     from manifests import open_run
     from pipeline.index import open_pool
     from pipeline.recipe import Recipe
@@ -73,11 +92,11 @@ def index(
     given = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "image": image, "id": id_}
     if any(given.values()):
         pool = _pool(given)
-        steps = recipe_of(open_run(run_)).steps if _is_run(run_) else ()
-        checked = Recipe(os.path.basename(run_.rstrip("/")), pool, steps)
+        before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())
+        checked = replace(before, pool=pool)
     else:
         checked = recipe_of(open_run(run_))
-    listing = open_pool(checked.pool)
+    listing = open_pool(checked.pool, run_)
     done = build_index(prepare(checked, run_), checked.pool, listing, _say)
     _announce(done)
     _finish(run_, [done], json_)
@@ -122,17 +141,20 @@ def sweep(
 
     Without axes: how the stored scores are spread, to choose thresholds by.
     """
+    import polars as pl
+
     from manifests import open_run
     from manifests.sweep import spread
     from manifests.sweep import sweep as try_all
     from pipeline import console
 
     opened = open_run(run_)
-    table = try_all(opened, dict(_axis(a) for a in axes)) if axes else spread(opened)
+    table = try_all(opened, _axes(axes)) if axes else spread(opened)
     if json_:
         console.print_json(table.to_dicts())
     else:
-        title = f"kept of {opened.index.scan().collect().height:,} rows" if axes else "stored scores"
+        rows = opened.index.scan().select(pl.len()).collect().item()
+        title = f"kept of {rows:,} rows" if axes else "stored scores"
         console.print_rows(title, table.columns, table.rows())
 
 
@@ -206,16 +228,23 @@ def _is_run(url: str) -> bool:
     return Folder.at(url).exists(RECIPE)
 
 
-def _axis(text: str) -> tuple[str, list[float]]:
-    name, _, values = text.partition("=")
-    try:
-        if ":" in values:
-            start, stop, points = values.split(":")
-            step = (float(stop) - float(start)) / max(int(points) - 1, 1)
-            return name, [round(float(start) + i * step, 10) for i in range(int(points))]
-        return name, [float(v) for v in values.split(",")]
-    except ValueError as error:
-        raise ValueError(f"{text}: give thresholds as STAGE.RULE=1,2,3 or STAGE.RULE=from:to:points") from error
+def _axes(texts: list[str]) -> dict[str, list[float]]:
+    axes: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in axes:
+            raise ValueError(f"{name} is given twice; list all of its values after one =")
+        try:
+            axes[name] = _points(values) if ":" in values else [float(v) for v in values.split(",")]
+        except ValueError as error:
+            raise ValueError(f"{text}: give thresholds as STAGE.RULE=1,2,3 or STAGE.RULE=from:to:points") from error
+    return axes
+
+
+def _points(values: str) -> list[float]:
+    start, stop, points = values.split(":")
+    step = (float(stop) - float(start)) / max(int(points) - 1, 1)
+    return [round(float(start) + i * step, 10) for i in range(int(points))]
 
 
 def _say(text: str) -> None:
@@ -249,14 +278,13 @@ def _told(done: Done) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Exit codes: 0 done; 1 failed, one line on stderr; 2 wrong usage."""
+    """Exit codes: 0 done; 1 failed, one line on stderr; 2 wrong usage. VL3SYN_TRACEBACK=1 shows where it failed."""
     try:
         app()
-    except ValueError as error:
-        if os.environ.get("VL3SYN_TRACEBACK"):
+    except Exception as error:
+        # What a user, a disk or a network can do wrong; anything else is our bug and shows its traceback.
+        theirs = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("polars")
+        if os.environ.get("VL3SYN_TRACEBACK") or not theirs:
             raise
-        print(f"vl3syn: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("vl3syn: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"vl3syn: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)

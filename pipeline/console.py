@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from manifests.explain import Account
@@ -27,7 +29,7 @@ def say(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False))
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
@@ -38,7 +40,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         last = position == len(columns) - 1
         table.add_column(name, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row))
+        table.add_row(*(Text(_text(value)) for value in row))  # Text: what the web wrote is no markup
     to.print(title, style="bold", markup=False, soft_wrap=True)
     to.print(table)
 
@@ -70,17 +72,28 @@ def print_done(jobs: Sequence[Done]) -> None:
 
 def print_account(account: Account) -> None:
     why = f": {account.drop_reason} (at {account.drop_stage})" if account.drop_stage else ""
-    out.print(f"[bold]{account.status}[/bold]{why}")
+    out.print(Text(_text(f"{account.status}{why}")), style="bold")
     print_rows("index", ("column", "value"), [(n, str(v)) for n, v in account.image.items() if v is not None])
     for stage in account.stages:
-        rules = ", ".join(f"{name} {threshold:g}" for name, threshold in stage.rules.items()) or "no rules"
+        rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
         facts = [(name, _text(value)) for name, value in stage.facts.items()] or [("nothing stored", "")]
         print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:,.5g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))  # no escapes to the terminal

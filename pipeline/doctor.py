@@ -37,7 +37,10 @@ def examine(recipes: Sequence[str] | None) -> list[Finding]:
     """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
     checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
-    return [check() for check in checks] + [_recipe(path) for path in paths]
+    found = [_recipe(path) for path in paths]
+    return [check() for check in checks] + (
+        found or [Finding("recipes", "missing", "none given, none in recipes/ here")]
+    )
 
 
 def _python() -> Finding:
@@ -54,7 +57,7 @@ def _ray() -> Finding:
 def _torch() -> Finding:
     try:
         torch = importlib.import_module("torch")
-    except ImportError:
+    except (ImportError, OSError):  # OSError: its libraries do not load
         return Finding("torch", "missing", "not installed; no stage of the recipes here needs it yet")
     if not torch.cuda.is_available():
         return Finding("torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU")
@@ -103,5 +106,5 @@ def _recipe(path: str) -> Finding:
 def _gpus() -> int:
     try:
         return int(importlib.import_module("torch").cuda.device_count())
-    except ImportError:
+    except (ImportError, OSError):
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 import pyarrow as pa
@@ -17,7 +17,7 @@ from pipeline.pool.parquet import id_column, image_column
 from pipeline.pool.readers import index_rows
 from pipeline.store import Store
 
-_SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string())])
+_SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,23 @@ class Todo:
     """What an index job has to do.
 
     Attributes:
-        shards: Not stored yet, or worth another try.
+        shards: Not stored yet, worth another try, or changed.
+        changed: How many of them have changed; their images count as new.
         vanished: Stored shards that the pool does not have any more; their rows stay.
     """
 
     shards: tuple[Shard, ...]
+    changed: int
     vanished: int
 
 
-def open_pool(pool: Pool) -> Listing:
-    """List a pool and look at its first shard, before anything is written.
+def open_pool(pool: Pool, run: str) -> Listing:
+    """List a pool, without what lies in the run directory, and look at its first shard, before anything is written.
 
     Raises:
         ValueError: There is nothing there to index, or a Parquet pool has not the columns that it is said to have.
     """
-    listing = list_pool(pool)
+    listing = list_pool(pool, leave_out=Folder.at(run))
     if pool.kind == "parquet":
         first = f"{listing.root.path}/{listing.shards[0].path}"
         try:
@@ -54,18 +56,19 @@ def open_pool(pool: Pool) -> Listing:
     return listing
 
 
-def unread(index: Table, listing: Listing) -> Todo:
+def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
     """Compare a listing with what is stored.
 
-    A shard is read again if it could not be read, or if it has changed and something in it was broken.
+    A shard that could not be read is read again. So is one whose length has changed: its images get new ids, since
+    facts stored under the old ones are about other bytes.
 
     Raises:
-        ValueError: A shard without an error has changed: its stored facts would be about other bytes.
+        ValueError: A shard has changed in a pool whose ids are its own, and so cannot be made new.
     """
     stored = (
         index.scan()
         .group_by("shard")
-        .agg(pl.col("shard_bytes").first(), pl.col("retry").any(), pl.col("error").is_not_null().any().alias("broken"))
+        .agg(pl.col("shard_bytes").first(), pl.col("retry").any())
         .collect(engine="streaming")
     )
     now = pl.DataFrame(
@@ -73,18 +76,19 @@ def unread(index: Table, listing: Listing) -> Todo:
         schema={"shard": pl.String, "now": pl.Int64},
     ).with_row_index("position")
     seen = now.join(stored, on="shard", how="left")
-    changed = pl.col("now") != pl.col("shard_bytes")
-    if (moved := seen.filter(changed & ~pl.col("broken"))).height:
-        shard, before, after = moved.select("shard", "shard_bytes", "now").row(0)
+    changed = seen.filter(pl.col("now") != pl.col("shard_bytes"))
+    if pool.id and changed.height:
+        shard, before, after = changed.select("shard", "shard_bytes", "now").row(0)
         raise ValueError(
-            f"{moved.height:,} shards of the pool changed after they were indexed, such as {shard} "
-            f"({before:,} → {after:,} bytes); facts already stored would be about other bytes: "
-            "give changed files new names, or start a new run"
+            f"{changed.height:,} shards changed after they were indexed, such as {shard} "
+            f"({before:,} → {after:,} bytes); facts stored under the ids in {pool.id!r} would be about other rows: "
+            "start a new run"
         )
-    again = pl.col("shard_bytes").is_null() | pl.col("retry") | (changed & pl.col("broken"))
-    positions = seen.filter(again)["position"].sort().to_list()
+    again = seen.filter(pl.col("shard_bytes").is_null() | pl.col("retry"))["position"]
+    shards = [replace(listing.shards[p], revision=str(listing.shards[p].bytes)) for p in changed["position"]]
+    shards += [listing.shards[p] for p in set(again) - set(changed["position"])]
     vanished = stored.join(now, on="shard", how="anti").height
-    return Todo(tuple(listing.shards[p] for p in positions), vanished)
+    return Todo(tuple(sorted(shards, key=lambda s: s.path)), changed.height, vanished)
 
 
 def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
@@ -108,7 +112,7 @@ def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Ta
     return store(index_rows(pool, root, [Shard(**row) for row in chunk.to_pylist()]))
 
 
-def check_ids(index: Table) -> None:
+def check_ids(index: Table, pool: Pool) -> None:
     """Refuse an index in which two images have one id.
 
     Raises:
@@ -121,13 +125,16 @@ def check_ids(index: Table) -> None:
     both = (
         index.scan().filter(pl.col("id") == twice).select(pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
     )
+    what_to_do = (
+        "start a new run without `id`, so that ids are made from shard and row"
+        if pool.id
+        else "two hashes met by chance; rename one of the two shards and start a new run"
+    )
     raise ValueError(
         f"{ids.len() - ids.n_unique():,} ids are used twice, such as {twice} by {' and '.join(both.to_series())}; "
-        "start a new run without `id` in the pool, so that ids are made from shard and row"
+        f"{what_to_do}"
     )
 
 
 def _table(bundle: list[Shard]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [{"path": s.path, "bytes": s.bytes, "problem": s.problem} for s in bundle], schema=_SHARDS
-    )
+    return pa.Table.from_pylist([asdict(shard) for shard in bundle], schema=_SHARDS)

@@ -11,9 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.rules import Rule, parse_keep, suggest
+from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import fingerprint
+from manifests.version import __version__
 from pipeline.pool import Pool
 from pipeline.stages import STAGES, Stage, stage_class
 
@@ -71,7 +73,8 @@ class Recipe:
         """As stored in a run: every default written out, rules by their full names, tables named. Can be run again."""
         pool = self.pool.model_dump(exclude_none=True)
         pool[self.pool.kind] = _absolute(self.pool.where)
-        return {"name": self.name, "pool": pool, "stages": [_resolved(step) for step in self.steps]}
+        stages = [_resolved(step) for step in self.steps]
+        return {WRITTEN_BY: __version__, "name": self.name, "pool": pool, "stages": stages}
 
 
 def load_recipe(path: str) -> Recipe:
@@ -84,7 +87,7 @@ def load_recipe(path: str) -> Recipe:
     try:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
-        raise ValueError(f"{path}: no such recipe") from error
+        raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     try:
         written = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -94,7 +97,7 @@ def load_recipe(path: str) -> Recipe:
 
 def parse_recipe(written: object, where: str) -> Recipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
-    top = _mapping(written, where, ("name", "pool", "stages"))
+    top = _mapping(written, where, ("name", "pool", "stages", WRITTEN_BY))
     if "pool" not in top:
         raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
     pool = checked_pool(top["pool"], f"{where}: pool")
@@ -134,7 +137,7 @@ def _step(entry: object, where: str, origin: Mapping[str, str]) -> Step:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     where = f"{where} ({entry['stage']})"
-    settings = {k: v for k, v in entry.items() if k not in _STAGE_KEYS}
+    settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
     for key in settings:
         if key not in kind.model_fields:
             rule = (
@@ -189,7 +192,7 @@ def _model(kind: type[Any], value: object, where: str) -> Any:
 
 
 def _absolute(where: str) -> str:
-    return where if "://" in where else os.path.abspath(where)
+    return where.rstrip("/") if "://" in where else os.path.abspath(where)
 
 
 def checked_pool(written: object, where: str) -> Pool:

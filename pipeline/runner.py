@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import polars as pl
@@ -20,6 +19,7 @@ from manifests.schemas import table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
+from manifests.version import __version__
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.pool import Listing, Pool, told
 from pipeline.recipe import Recipe, Resources, Step, parse_recipe
@@ -79,13 +79,16 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     table = index_table(run.folder)
     if listing.passed_over:
         say(f"pool: passed over files that are no images by their ending: {told(listing.passed_over)}")
-    todo = unread(table, listing)
+    todo = unread(table, listing, pool)
+    if todo.changed:
+        say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan().select(pl.len()).collect().item()
     if not todo.shards:
+        check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
-    made_by = {"stage": "index", "pool": pool.kind, "vl3syn": version("vl3syn")}
+    made_by = {"stage": "index", "pool": pool.kind, "vl3syn": __version__}
     table.folder.sweep_aside()
 
     store = Store(table, table.next_writer(), made_by)
@@ -95,12 +98,13 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         return dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
 
     rows, errors, seconds = _run_job(chunks(todo.shards), job)
-    check_ids(table)
+    check_ids(table, pool)
     return Done("index", rows, errors, stored, seconds)
 
 
 def run_stages(run: Run, recipe: Recipe, only: str | None = None) -> Iterator[Done]:
     """Compute the recipe's stages in order (or only one of them), each over the rows that reach it."""
+    check_ids(run.index, recipe.pool)
     alive = sound(run.index.scan())
     for step in recipe.steps:
         schema = table_schema(step.stage.writes)
@@ -127,6 +131,8 @@ def missing(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> pl.DataF
 
 def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
     begin = time.perf_counter()
+    if not alive.height:  # nothing got this far, and an earlier stage may have no columns to read
+        return Done(step.stage.name, 0, 0, 0, time.perf_counter() - begin)
     rows = missing(run, step, table, alive)
     stored = alive.height - rows.height
     if not rows.height:
@@ -136,7 +142,7 @@ def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
         "version": step.stage.version,
         "settings": step.stage.model_dump(mode="json"),
         "inputs": dict(step.inputs),
-        "vl3syn": version("vl3syn"),
+        "vl3syn": __version__,
     }
     table.folder.sweep_aside()
     size = part_size(rows.height, step.resources)
@@ -177,7 +183,10 @@ class StageActor:
         self._refused: str | None = None
         try:
             self._facts: Facts = stage.load()
-        except ValueError as error:  # told by the first part: of an actor that dies here Ray tells only the traceback
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # told by the first part: of an actor that dies here Ray tells only the traceback
             self._refused = str(error)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import struct
 import warnings
 from dataclasses import dataclass
@@ -190,8 +189,3 @@ def _brief(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "cut off or damaged"
     return " ".join(f"{type(error).__name__} {error}".split())[:200]
-
-
-def header_of(data: bytes) -> Header:
-    """`read_header` of bytes in memory."""
-    return read_header(io.BytesIO(data))

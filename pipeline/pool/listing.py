@@ -7,10 +7,11 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Self
 
+from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -72,11 +73,13 @@ class Shard:
         path: Relative to the pool's root.
         bytes: Its length.
         problem: Why it must not be opened (a link out of the pool, a pipe), as an error for its row.
+        revision: Empty, or what tells a changed shard from the one that was indexed; part of its images' ids.
     """
 
     path: str
     bytes: int
     problem: str | None = None
+    revision: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ class Listing:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def list_pool(pool: Pool) -> Listing:
-    """List the shards of a pool.
+def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
+    """List the shards of a pool; what lies in `leave_out` (a run directory) is not part of it.
 
     Raises:
         ValueError: There is nothing there to index.
@@ -108,6 +111,9 @@ def list_pool(pool: Pool) -> Listing:
             listing = _list_img2dataset(root) if pool.kind == "img2dataset" else _list_images(root)
     except NotADirectoryError as error:
         raise ValueError(f"{pool.kind}: {pool.where}: not a folder") from error
+    if leave_out and leave_out.path.startswith(listing.root.path):
+        shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
+        listing = replace(listing, shards=tuple(shards))
     if not listing.shards:
         also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
         raise ValueError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
@@ -128,13 +134,11 @@ def is_candidate(name: str) -> bool:
 def _list_images(root: Folder) -> Listing:
     passed_over: Counter[str] = Counter()
     found = (
-        _walk(root.path)
-        if root.local
-        else ((f.path[len(root.path) + 1 :], f.size, None) for f in root.files(recursive=True))
+        _walk(root.path) if root.local else ((root.relative(f.path), f.size, None) for f in root.files(recursive=True))
     )
     shards = []
     for path, size, problem in found:
-        if PurePosixPath(path).name.startswith("."):
+        if any(part.startswith(".") for part in PurePosixPath(path).parts):
             passed_over["hidden"] += 1
         elif is_candidate(path) or problem:
             shards.append(Shard(path, size, problem))
@@ -161,7 +165,10 @@ def _walk(root: str) -> Iterator[tuple[str, int, str | None]]:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
                 continue
-            mode = entry.stat(follow_symlinks=False).st_mode
+            try:
+                mode = entry.stat(follow_symlinks=False).st_mode
+            except FileNotFoundError:  # gone since the folder was read, so it never was in this listing
+                continue
             if stat.S_ISLNK(mode):
                 target = os.path.realpath(entry.path)
                 if not target.startswith(inside):
@@ -184,33 +191,27 @@ def _label(path: str) -> tuple[str, str | None]:
 
 def _list_glob(pattern: str, ending: str) -> Listing:
     """A glob (`*`, `?`, `**`), a folder (all files of that ending, recursively), or one file."""
-    wild = re.search(r"[*?\[]", pattern)
-    if not wild:
-        folder = Folder.at(pattern)
-        if folder.filesystem.get_file_info(folder.path).type == pafs.FileType.Directory:
-            return _listing(folder, [f for f in folder.files(recursive=True) if f.path.endswith(ending)])
+    folder = Folder.at(pattern)
+    there = folder.filesystem.get_file_info(folder.path).type
+    if there == pafs.FileType.Directory:
+        return _listing(folder, [f for f in folder.files(recursive=True) if f.path.endswith(ending)])
+    wild = None if there == pafs.FileType.File else re.search(r"[*?\[]", pattern)
     cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
-    rest = pattern[cut:]
-    root = Folder.at(pattern[:cut] or ".")
-    matches = re.compile(_regex(rest))
-    return _listing(
-        root, [f for f in root.files(recursive="/" in rest) if matches.fullmatch(f.path[len(root.path) + 1 :])]
-    )
+    root, rest = Folder.at(pattern[:cut] or "."), pattern[cut:]
+    try:
+        matches = re.compile(glob_translate(rest) if wild else re.escape(rest))
+    except re.error as error:
+        raise ValueError(f"{pattern}: not a glob: {error}") from error
+    return _listing(root, [f for f in root.files(recursive="/" in rest) if matches.fullmatch(root.relative(f.path))])
 
 
-def _listing(root: Folder, files: list) -> Listing:  # type: ignore[type-arg]
-    return Listing(root, tuple(Shard(f.path[len(root.path) + 1 :], f.size) for f in files))
-
-
-def _regex(pattern: str) -> str:
-    parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
-    meaning = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    return "".join(meaning.get(p) or (p if p.startswith("[") else re.escape(p)) for p in parts)
+def _listing(root: Folder, files: list[pafs.FileInfo]) -> Listing:
+    return Listing(root, tuple(Shard(root.relative(f.path), f.size) for f in files))
 
 
 def _list_img2dataset(root: Folder) -> Listing:
     """Finished shards only: img2dataset writes NNNNN_stats.json last."""
-    sizes = {f.path[len(root.path) + 1 :]: f.size for f in root.files()}
+    sizes = {root.relative(f.path): f.size for f in root.files()}
     stems = sorted(name.removesuffix("_stats.json") for name in sizes if name.endswith("_stats.json"))
     shards, passed_over = [], Counter[str]()
     for stem in stems:

@@ -21,13 +21,15 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
     rows: list[Row] = []
     for shard in shards:
         seen: set[int] = set()
+        revised = f"{shard.path}\0{shard.revision}" if shard.revision else shard.path
         for number, row in enumerate(_shard_rows(pool, root, shard)):
-            row["shard"], row["shard_bytes"] = shard.path, shard.bytes
+            row["shard"] = shard.path
+            row.setdefault("shard_bytes", shard.bytes)
             row.setdefault("retry", False)
             if "id" not in row:
-                row["id"] = image_id(shard.path, row.pop("identity", row["key"]))
+                row["id"] = image_id(revised, row.pop("identity", row["key"]))
                 if row["id"] in seen:  # a name that a tar holds twice: both rows stay, the later one says so
-                    row["id"] = image_id(shard.path, f"{row['key']}\0{number}")
+                    row["id"] = image_id(revised, f"{row['key']}\0{number}")
                     if row["key"] or "width" in row:  # else it tells how the shard is broken
                         row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
                 seen.add(row["id"])
@@ -45,11 +47,13 @@ def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
     if shard.problem:
         yield {"key": shard.path, "error": shard.problem}
         return
-    rows: list[Row] = []
     try:
-        rows.extend(_read(pool, root, shard))
+        rows = list(_read(pool, root, shard))
     except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
-        rows = [{"key": "", "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}]
+        key = shard.path if pool.kind == "images" else ""
+        rows = [{"key": key, "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}]
+        if shard.revision:  # so that the next run sees the change again
+            rows[0]["shard_bytes"] = 0
     yield from rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests import Run, funnel, open_run
@@ -48,7 +48,7 @@ def build(world: dict[str, Any], folder: Path) -> Run:
     ids = [(i * 7919) % 10_007 for i in range(rows)]
     base = Folder.at(folder)
     stages = [{"stage": s, "table": f"{s}-0", "keep": world["rules"][s]} for s in STAGES]
-    recipe = {"name": "x", "pool": {}, "stages": stages}
+    recipe = {"vl3syn": "test", "name": "x", "pool": {}, "stages": stages}
     base.write("recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())  # the order of rules counts
     errors = ["broken: on purpose" if bad else None for bad in world["bad"]]
     keys = [f"{i}.jpg" for i in range(rows)]
@@ -134,15 +134,21 @@ def test_every_row_is_accounted_for_and_judged_as_a_plain_loop_would(
     assert stayed["drop_stage"].null_count() == stayed["drop_reason"].null_count() == stayed.height
 
 
+EMPTY_BETWEEN = {
+    "bad": [False],
+    "facts": {"a": [(1.0, 1)], "b": [None], "c": [(1.0, 1)]},
+    "rules": {"a": {}, "b": {"min_b": 0.5, "top_b": 0.5}, "c": {}},
+}
+
+
 @settings(max_examples=60, deadline=None)
+@example(world=EMPTY_BETWEEN, first=0.5, second="top")
 @given(world=worlds(), first=st.sampled_from([0.25, 0.5, 1.0]), second=st.sampled_from(["min", "max", "top"]))
 def test_a_sweep_point_counts_what_a_run_with_those_thresholds_keeps(
     world: dict[str, Any], first: float, second: str, tmp_path_factory: Any
 ) -> None:
-    if not any(isinstance(f, tuple) for s in ("a", "c") for f in world["facts"][s]):
-        return  # nothing stored, nothing to sweep
-    if not all(any(isinstance(f, tuple) for f in world["facts"][s]) for s in ("a", "c")):
-        return
+    if not all(any(f is not None for f in world["facts"][s]) for s in ("a", "c")):
+        return  # nothing stored in a stage, nothing to sweep there
     run = build(world, tmp_path_factory.mktemp("world"))
     table = sweep(run, {"a.min": [first, 0.7], f"c.{second}": [0.25, 0.7]})
     assert table.height == 4

@@ -48,9 +48,15 @@ def test_top_keeps_exactly_its_share_and_ties_go_to_the_smaller_id() -> None:
 def test_reasons_name_the_value_and_the_threshold() -> None:
     rows = pl.DataFrame({"aspect_ratio": pl.Series([3.1234567, None], dtype=pl.Float32)})
     assert rows.select(Rule("max", "aspect_ratio", 2.5).reason()).to_series().to_list() == [
-        "aspect_ratio 3.1235 > 2.5",
+        "aspect_ratio 3.1234567 > 2.5",
         "aspect_ratio is missing",
     ]
+
+
+def test_a_reason_does_not_round_itself_false() -> None:
+    rows = pl.DataFrame({"pixels": [40_000_001], "ratio": pl.Series([2.500001], dtype=pl.Float32)})
+    assert rows.select(Rule("max", "pixels", 4e7).reason()).item() == "pixels 40000001 > 40000000"
+    assert rows.select(Rule("max", "ratio", 2.5).reason()).item() == "ratio 2.500001 > 2.5"
 
 
 def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:

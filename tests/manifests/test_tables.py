@@ -113,3 +113,14 @@ def test_secrets_in_urls_are_refused() -> None:
 def test_unknown_schemes_are_one_clear_error() -> None:
     with pytest.raises(ValueError, match="nosuch"):
         Folder.at("nosuch://bucket/run")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run#1", "file:///run#1", "file:///run?1", "file://host/run"])
+def test_a_url_with_a_tail_is_not_taken_for_the_folder_before_it(url: str) -> None:
+    with pytest.raises(ValueError, match="not a URL of a folder"):
+        Folder.at(url)
+
+
+def test_local_paths_may_look_like_urls(tmp_path: Path) -> None:
+    assert Folder.at("exp:1#2").path.endswith("/exp:1#2")
+    assert Folder.at("file:///a%20b").path == "/a b"

@@ -52,10 +52,14 @@ def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
     assert "18 aspect_ratio > 2" in table
 
 
-def test_a_second_run_does_not_start_ray(finished: Path, vl3syn: Call) -> None:
-    done = vl3syn("run", finished / "recipe.yaml", "--run", finished / "run", "--json")
-    assert [j["computed"] for j in json.loads(done.stdout)["jobs"]] == [0, 0]
+def test_a_second_run_does_not_even_import_ray(finished: Path) -> None:
+    program = "import sys, pipeline.cli; pipeline.cli.app(standalone_mode=False); print('ray' in sys.modules)"
+    command = [sys.executable, "-c", program, "run", finished / "recipe.yaml", "--run", finished / "run", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed, _, imported = done.stdout.strip().rpartition("\n")
+    assert [j["computed"] for j in json.loads(printed)["jobs"]] == [0, 0]
     assert "nothing to compute" in done.stderr
+    assert imported == "False"
 
 
 def test_sweep_counts_jointly_without_changing_the_run(finished: Path, vl3syn: Call) -> None:
@@ -91,6 +95,51 @@ def test_explain_says_why(finished: Path, vl3syn: Call) -> None:
     assert page["stages"][0]["outcome"] == "not reached"
 
 
+def test_a_recipe_edited_in_the_run_is_checked_like_any_other(finished: Path, tmp_path: Path, vl3syn: Call) -> None:
+    import shutil
+
+    run = shutil.copytree(finished / "run", tmp_path / "run")
+    stored = (run / "recipe.yaml").read_text()
+    for wrong, message in (
+        ("keep: {mim_side: 30}", "unknown rule 'mim_side'; did you mean 'min_side'"),
+        ("keep: {min_sid: 30}", "unknown rule 'min_sid'; did you mean 'min_side'"),
+        ("keep: 5", "keep must be a mapping"),
+        ("keep: {", "not YAML"),
+    ):
+        (run / "recipe.yaml").write_text(stored.replace("keep:\n    max_aspect_ratio: 2", wrong))
+        done = vl3syn("funnel", run)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert message in done.stderr
+    (run / "recipe.yaml").write_text(stored.replace("max_aspect_ratio: 2", "max: 3"))
+    assert json.loads(vl3syn("funnel", run, "--json").stdout)["survivors"] == 21
+
+
+def test_a_users_own_recipe_is_not_taken_for_a_run(tmp_path: Path, finished: Path, vl3syn: Call) -> None:
+    mine = f"# mine\npool: {{images: {finished / 'pool'}}}\n"
+    (tmp_path / "recipe.yaml").write_text(mine)
+    done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path)
+    assert done.returncode == 1
+    assert "is a recipe, but not of a run" in done.stderr
+    assert (tmp_path / "recipe.yaml").read_text() == mine
+
+
+def test_what_the_web_wrote_is_no_markup_and_no_terminal_code(tmp_path: Path, vl3syn: Call) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(data, "PNG")
+    pq.write_table(
+        pa.table({"png": [data.getvalue()], "caption": ["sale [/b] [red] \x1b[31m now"]}), tmp_path / "a.parquet"
+    )
+    assert vl3syn("index", "--parquet", tmp_path / "a.parquet", "--run", tmp_path / "run").returncode == 0
+    told = vl3syn("explain", tmp_path / "run", "0")
+    assert "sale [/b] [red] \ufffd[31m now" in told.stdout
+
+
 def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
     """index, then facts without a rule, then a rule: the threshold moves without computing."""
     run = tmp_path / "run"
@@ -110,7 +159,14 @@ def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "none.yaml", "--run", "x"], 1, "none.yaml: no such recipe"),
+        (["run", "none.yaml", "--run", "{tmp}/x"], 1, "none.yaml: no such recipe"),
+        (["run", "{tmp}", "--run", "{tmp}/x"], 1, "no such recipe"),
+        (["index", "--images", "{pool}", "--run", "/proc/none/run"], 1, "No such file or directory"),
+        (["index", "--images", "{pool}", "--run", "s3://bucket/run#1"], 1, "not a URL of a folder"),
+        (["index", "--tars", "{tmp}/[z-a].tar", "--run", "{tmp}/x"], 1, "nothing to index"),
+        (["sweep", "{run}", "aspect_ratio.max=2", "aspect_ratio.max_aspect_ratio=3"], 1, "are the same rule"),
+        (["sweep", "{run}", "aspect_ratio.max=2", "aspect_ratio.max=3"], 1, "given twice"),
+        (["explain", "{run}", "\u00b2"], 1, "has no image called"),
         (["funnel", "none"], 1, "none is not a run: it has no recipe.yaml"),
         (["funnel", "s3://key:secret@bucket/run"], 1, "keep credentials in the environment"),
         (["explain", "{run}", "none.png"], 1, "has no image called 'none.png'"),
@@ -130,13 +186,19 @@ def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_on_stderr(
     arguments: list[str], code: int, message: str, finished: Path, tmp_path: Path, vl3syn: Call
 ) -> None:
-    done = vl3syn(*(a.format(run=finished / "run", tmp=tmp_path) for a in arguments))
+    done = vl3syn(*(a.format(run=finished / "run", pool=finished / "pool", tmp=tmp_path) for a in arguments))
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     if code == 1:
         assert done.stderr.startswith("vl3syn: ")
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists(), "a command that was refused leaves nothing"
+
+
+def test_version(vl3syn: Call) -> None:
+    from importlib.metadata import version
+
+    assert vl3syn("--version").stdout == f"vl3syn {version('vl3syn')}\n"
 
 
 def test_help_imports_nothing_heavy() -> None:

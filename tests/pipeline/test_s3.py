@@ -49,7 +49,7 @@ def upload(folder: Path, bucket: str, prefix: str) -> None:
 
 def manifest(pool: dict[str, str], run: str) -> pl.DataFrame:
     recipe = parse_recipe({"pool": pool, "stages": [{"stage": "aspect_ratio", "keep": {"max": 1.5}}]}, "t")
-    listing = open_pool(recipe.pool)
+    listing = open_pool(recipe.pool, run)
     opened = prepare(recipe, run)
     first = [build_index(opened, recipe.pool, listing, lambda text: None), *run_stages(opened, recipe)]
     again = [build_index(opened, recipe.pool, listing, lambda text: None), *run_stages(opened, recipe)]
