@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -233,7 +234,7 @@ def pool_size(step: Step, blocks: int) -> int:
     import ray
 
     asked = step.resources
-    if asked.actors:
+    if asked.actors and "RAY_ADDRESS" in os.environ:  # a cluster that we joined may grow; one of our own does not
         return min(asked.actors, blocks)
     has = ray.cluster_resources()
     needs = {name: n for name, n in (("CPU", asked.num_cpus), ("GPU", asked.num_gpus)) if n}
@@ -242,9 +243,9 @@ def pool_size(step: Step, blocks: int) -> int:
         told = " and ".join(f"{n:g} {name} (there are {has.get(name, 0):g})" for name, n in needs.items())
         raise ValueError(
             f"{step.stage.name}: an actor needs {told}; change its resources in the recipe, "
-            "or give `actors` if the cluster will grow"
+            "or give `actors` on a cluster that will grow"
         )
-    return min(fits, blocks)
+    return min(asked.actors or fits, fits, blocks)
 
 
 def _run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> tuple[int, int, float]:

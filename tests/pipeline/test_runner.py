@@ -117,7 +117,7 @@ def test_a_broken_stage_fails_the_job_at_once_and_keeps_what_is_stored(
 
 def test_an_unplaceable_actor_is_refused_with_what_there_is(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3)
-    stage = {**aspect(max=2), "resources": {"num_gpus": 1}}
+    stage = {**aspect(max=2), "resources": {"num_gpus": 1, "actors": 1}}
     with pytest.raises(ValueError, match=r"aspect_ratio: an actor needs .*1 GPU \(there are 0\)"):
         run(recipe_for(pool, stage), tmp_path / "run")
 
