@@ -9,7 +9,7 @@ import polars as pl
 
 from manifests.run import Run
 from manifests.tables import Table
-from manifests.verdict import ERROR, FIRST_RULE, PENDING
+from manifests.verdict import ERROR, FIRST_RULE, PENDING, Verdict
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Funnel:
         return asdict(self)
 
 
-def funnel(run: Run) -> Funnel:
-    """Count the verdicts of a run."""
-    verdict = run.verdict()
+def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
+    """Count the verdicts of a run, or of one that is settled already (`run.verdict()`)."""
+    verdict = verdict or run.verdict()
     counts = {(stage, cause): rows for stage, cause, rows in verdict.left.group_by("stage", "cause").len().iter_rows()}
-    tables = [run.index, *(s.table for s in run.stages)]
-    rules = [(), *(s.rules for s in run.stages)]
-    names = ["index", *(s.name for s in run.stages)]
+    stored = run.stages
+    tables = [run.index, *(s.table for s in stored)]
+    rules = [(), *(s.rules for s in stored)]
+    names = ["index", *(s.name for s in stored)]
     stages: list[FunnelStage] = []
     seen = verdict.rows
     for number, name in enumerate(names):
