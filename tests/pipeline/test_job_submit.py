@@ -33,6 +33,7 @@ def head() -> Iterator[dict[str, str]]:
     environment = {**os.environ, "RAY_TMPDIR": folder, "PATH": f"{programs}:{os.environ['PATH']}"}
     command = [programs / "ray", "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
     command += [f"--port={_free_port()}", f"--dashboard-port={dashboard}", "--disable-usage-stats"]
+    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default one may be another Ray's
     log = Path(folder) / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
@@ -42,8 +43,8 @@ def head() -> Iterator[dict[str, str]]:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
     yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(90)  # it ends all of its node
+    os.killpg(process.pid, signal.SIGTERM)  # it ends all of its node
+    process.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
 
 
