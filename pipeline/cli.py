@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -259,22 +259,18 @@ def _announce(done: Done) -> None:
 
 
 def _finish(url: str, jobs: list[Done], json_: bool) -> None:
+    from dataclasses import asdict
+
     from manifests import funnel as count
     from manifests import open_run
     from pipeline import console
 
     counted = count(open_run(url))
     if json_:
-        console.print_json({"jobs": [_told(j) for j in jobs], "funnel": counted.as_json()})
+        console.print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json()})
         return
     console.print_done(jobs)
     console.print_funnel(counted)
-
-
-def _told(done: Done) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(done)
 
 
 def main() -> None:
