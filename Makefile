@@ -3,20 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow test-gpu lint bench clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,offline,demo,dev]'
 	touch $@
 
 demo: $(SETUP)
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
 	@echo
-	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run aspect_ratio.max=1.3,1.5,2 aspect_ratio.min_side=100,200,400'
+	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
+	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
 	@echo '              $(BIN)/vl3syn explain demo/run photographs/rocket.jpg'
 
 test: $(SETUP)
@@ -24,6 +25,9 @@ test: $(SETUP)
 
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(SETUP)
+	$(BIN)/python -m pytest -m gpu -s
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -34,6 +38,8 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/index_headers.py
 	$(BIN)/python benchmarks/manifest_10m.py
 	$(BIN)/python benchmarks/command_line.py
+	$(BIN)/python benchmarks/clip_throughput.py
+	$(BIN)/python benchmarks/draft.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -14,7 +14,7 @@ from manifests.schemas import column
 class AspectRatio(BaseModel):
     """How elongated and how large an image is, as displayed. It has no settings, so its facts never go stale.
 
-    The first step of VL3-Syn7M drops images of extreme aspect ratio (VideoLLaMA 3, arXiv 2501.13106, section 3.1);
+    The first step of VL3-Syn7M drops images of extreme aspect ratio (VideoLLaMA 3, arXiv 2501.13106, section 2.3);
     the paper gives no threshold.
     """
 

@@ -66,7 +66,7 @@ def _account(run: Run, row: dict[str, Any]) -> Account:
     for stage in run.stages:
         here = stage.name == end
         outcome = row["status"] if here else "not reached" if past_end else "passed"
-        facts = {n: row[n] for n in stage.table.writes.names}
+        facts = {n: row[n] for n in stage.table.writes.names if n in row}
         stored = any(value is not None for value in facts.values())
         rules = {r.name: r.threshold for r in stage.rules}
         stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, stage.table.provenance()))

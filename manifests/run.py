@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from manifests.rules import parse_keep
+from manifests.embeddings import is_embedding
+from manifests.rules import parse_keep, suggest
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -54,12 +55,25 @@ class Run:
         rules = parse_keep(keep, table.writes, where) if table.writes.names else ()
         return StoredStage(entry["stage"], table, rules)
 
+    def facts(self, stage: str) -> pl.LazyFrame:
+        """What a stage has stored, embeddings included: `id`, its columns, `error` and `retry`, in no order.
+
+        Raises:
+            ValueError: The recipe has no such stage.
+        """
+        stages = {stored.name: stored for stored in self.stages}
+        if stage not in stages:
+            raise ValueError(f"{self.url} has no stage {stage!r}{suggest(stage, stages)}")
+        return stages[stage].table.scan()
+
     def verdict(self, before: int | None = None) -> Verdict:
         """Settle every row; `before` looks only at the stages in front of that position."""
         return settle(self.index.scan(), self.stages[:before])
 
     def manifest(self) -> pl.LazyFrame:
         """Exactly one row per input, sorted by id: the index's columns, every stage's columns, and the verdict.
+
+        Embeddings, a hundred times the rest, are left out: `facts` has them.
 
         The verdict is settled when this is called, the columns are read when the frame is collected. Added are
         `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row yet), `drop_stage`
@@ -70,7 +84,7 @@ class Run:
         reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"
-            columns = stage.table.writes.names
+            columns = [field.name for field in stage.table.writes if not is_embedding(field)]
             facts = stage.table.scan().select("id", *columns, pl.col("error").alias(failure))
             frame = _merge(frame, facts)
             reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -49,12 +49,29 @@ class Table:
     def scan(self) -> pl.LazyFrame:
         """The rows that count, as stored so far; a writer may be adding parts meanwhile."""
         names = self.parts()
+        return self._current(names, None) if names else pl.DataFrame(self.schema.empty_table()).lazy()
+
+    def locate(self) -> tuple[pl.LazyFrame, list[str]]:
+        """Where the rows that count lie, for readers that want a few of them: columns `id` and `part`, in stored order.
+
+        `part` is a position in the names, which are returned too.
+        """
+        names = self.parts()
         if not names:
-            return pl.DataFrame(self.schema.empty_table()).lazy()
+            return pl.LazyFrame(schema={"id": pl.Int64, "part": pl.UInt32}), names
+        part = pl.col("part").cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
+        return self._current(names, "part").select("id", part), names
+
+    def read(self, part: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of one part."""
+        with self.folder.filesystem.open_input_file(f"{self.folder.path}/{part}") as file:
+            return pq.ParquetFile(file).read(columns=list(columns))
+
+    def _current(self, names: Sequence[str], name_column: str | None) -> pl.LazyFrame:
         by_writer: dict[str, list[str]] = {}
         for name in names:
             by_writer.setdefault(_writer(name), []).append(name)
-        frames = [self.folder.scan(group) for group in by_writer.values()]
+        frames = [self.folder.scan(group, name_column) for group in by_writer.values()]
         keys = [frame.select(self.key) for frame in frames]
         current = [  # a writer never repeats an id, so only later ones have newer rows
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)

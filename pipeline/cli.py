@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 filter_app = typer.Typer(no_args_is_help=True, help="Compute one score over a run, and set the rule on it.")
 app.add_typer(filter_app, name="filter")
+caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
+app.add_typer(caption_app, name="caption")
 
 RunOption = Annotated[str, typer.Option("--run", help="The run directory: a local path, s3://, gs://, …")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory")]
@@ -52,9 +54,10 @@ def run(
     """Do everything a recipe says; what is stored already is not computed again."""
     from pipeline.index import open_pool
     from pipeline.recipe import load_recipe
-    from pipeline.runner import build_index, prepare, run_stages
+    from pipeline.runner import build_index, check_models, prepare, run_stages
 
     checked = load_recipe(recipe)
+    check_models(checked, run_)
     listing = open_pool(checked.pool, run_)
     opened = prepare(checked, run_)
     jobs = [build_index(opened, checked.pool, listing, _say)]
@@ -72,9 +75,10 @@ def index(
     tars: Annotated[str | None, typer.Option(help="A glob of webdataset tars")] = None,
     parquet: Annotated[str | None, typer.Option(help="A glob of Parquet files with an image column")] = None,
     img2dataset: Annotated[str | None, typer.Option(help="An output folder of img2dataset")] = None,
+    urls: Annotated[str | None, typer.Option(help="A glob of Parquet files with URLs and metadata, as COYO's")] = None,
     image: Annotated[str | None, typer.Option(help="Parquet: name of the image column")] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Parquet: an integer column that identifies the image")
+        str | None, typer.Option("--id", help="Parquet, URLs: an integer column that identifies the image")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -89,7 +93,8 @@ def index(
     from pipeline.recipe import Recipe
     from pipeline.runner import build_index, prepare, recipe_of
 
-    given = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "image": image, "id": id_}
+    given = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
+    given |= {"image": image, "id": id_}
     if any(given.values()):
         pool = _pool(given)
         before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())
@@ -111,7 +116,85 @@ def aspect_ratio(
     json_: JsonOption = False,
 ) -> None:
     """Aspect ratio and size, from headers. A threshold given here becomes the run's; without any, facts only."""
-    _filter(run_, "aspect_ratio", {"max_aspect_ratio": max_, "min_side": min_side, "max_pixels": max_pixels}, json_)
+    keep = {"max_aspect_ratio": max_, "min_side": min_side, "max_pixels": max_pixels}
+    _add(run_, [{"stage": "aspect_ratio", "keep": keep}], json_)
+
+
+MinOption = Annotated[float | None, typer.Option("--min", help="Smallest score that stays")]
+TopOption = Annotated[float | None, typer.Option("--top", help="Fraction that stays, the best first: 0.7")]
+EncoderOption = Annotated[
+    str | None, typer.Option(help="open_clip's ARCHITECTURE/WEIGHTS, a model folder, or `conse` (offline)")
+]
+
+
+@filter_app.command()
+def aesthetic(
+    run_: RunOption,
+    predictor: Annotated[str | None, typer.Option(help="laion-v1 or laion-v2 (default)")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The head: a .safetensors or .pth file; default from the hub")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The CLIP it was trained on; default ViT-L-14/openai")] = None,
+    min_: MinOption = None,
+    top: TopOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """LAION's aesthetic score, from CLIP embeddings (computed first where there are none)."""
+    from filters.aesthetic import Aesthetic
+
+    used = encoder or Aesthetic().encoder
+    settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
+    scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
+    _add(run_, [*_image_encoder(run_, used), scored], json_)
+
+
+@filter_app.command()
+def quality(run_: RunOption, min_: MinOption = None, top: TopOption = None, json_: JsonOption = False) -> None:
+    """Classical photographic quality: sharpness, contrast, colour, exposure, compression. Needs no model."""
+    _add(run_, [{"stage": "quality", "keep": {"min_quality": min_, "top_quality": top}}], json_)
+
+
+@filter_app.command()
+def nsfw(
+    run_: RunOption,
+    max_: Annotated[float | None, typer.Option("--max", help="Largest probability that stays")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Probability that an image is not safe for work, by open_nsfw (extra `offline`, CPU)."""
+    _add(run_, [{"stage": "nsfw", "keep": {"max_nsfw": max_}}], json_)
+
+
+@filter_app.command()
+def similarity(
+    run_: RunOption,
+    encoder: EncoderOption = None,
+    min_: MinOption = None,
+    top: TopOption = None,
+    min_alt: Annotated[float | None, typer.Option(help="Smallest similarity to the alt text that stays")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Cosine of image and coarse caption (and alt text); embeds first what is not embedded. Caption before."""
+    keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
+    _add(run_, [*_encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
+
+
+@caption_app.command()
+def coarse(
+    run_: RunOption,
+    model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP: hub name or folder")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the caption begins with, or a question")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, tokens")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """A short caption by BLIP-2 or BLIP, to filter by."""
+    settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
+    _add(run_, [{"stage": "coarse_caption", **settings}], json_)
+
+
+@caption_app.command()
+def labels(run_: RunOption, json_: JsonOption = False) -> None:
+    """A caption out of ImageNet's labels, offline: honest, and no wiser than its thousand classes."""
+    _add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
 
 
 @app.command()
@@ -195,24 +278,64 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _filter(url: str, name: str, keep: dict[str, float | None], json_: bool) -> None:
-    """Set rules of one stage in the run's recipe (adding the stage at the end), then compute it."""
+def _add(url: str, entries: list[dict[str, Any]], json_: bool) -> None:
+    """Set stages in the run's recipe (new ones at the end), and compute up to the last of them.
+
+    What is None in an entry stays as the recipe or the stage's default has it. Rules go by their full names, as a run's
+    recipe has them.
+    """
     from manifests import open_run
     from pipeline.recipe import parse_recipe
-    from pipeline.runner import prepare, run_stages
+    from pipeline.runner import check_models, prepare, run_stages
 
     recipe = dict(open_run(url).recipe)
     stages = [dict(entry) for entry in recipe.get("stages") or []]
-    entry = next((s for s in stages if s["stage"] == name), None)
-    if entry is None:
-        entry = {"stage": name}
-        stages.append(entry)
-    entry["keep"] = {**entry.get("keep", {}), **{rule: value for rule, value in keep.items() if value is not None}}
-    checked = parse_recipe({**recipe, "stages": stages}, f"{url}: {name}")
-    jobs = list(run_stages(prepare(checked, url), checked, only=name))
+    for given in entries:
+        entry = next((s for s in stages if s["stage"] == given["stage"]), None)
+        if entry is None:
+            entry = {}
+            stages.append(entry)
+        keep = {**entry.get("keep", {}), **_given(given.get("keep", {}))}
+        entry |= _given(given) | {"keep": keep}
+    last = entries[-1]["stage"]
+    checked = parse_recipe({**recipe, "stages": stages}, f"{url}: {last}")
+    wanted = [entry["stage"] for entry in entries]
+    check_models(checked, url, only=wanted)
+    jobs = list(run_stages(prepare(checked, url), checked, only=wanted))
     for done in jobs:
         _announce(done)
     _finish(url, jobs, json_)
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
+    """The stage that embeds the images, if the run has none yet."""
+    from manifests import open_run
+
+    present = [entry["stage"] for entry in open_run(url).recipe.get("stages") or []]
+    if "clip" in present or "conse" in present:
+        return []
+    return [{"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}]
+
+
+def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
+    """The stages that embed images and texts by one encoder, as far as the run has them not."""
+    from manifests import open_run
+
+    entries = {entry["stage"]: entry for entry in open_run(url).recipe.get("stages") or []}
+    if "coarse_caption" not in entries and "label_caption" not in entries:
+        raise ValueError(
+            f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first"
+        )
+    if encoder is None and not {"clip", "conse"} & set(entries):
+        raise ValueError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
+    if encoder is None:
+        encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
+    text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}
+    return [*_image_encoder(url, encoder), text]
 
 
 def _pool(given: dict[str, str | None]) -> Pool:

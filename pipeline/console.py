@@ -63,11 +63,17 @@ def print_done(jobs: Sequence[Done]) -> None:
             j.errors,
             j.stored,
             round(j.seconds, 2),
-            round(j.computed / j.seconds) if j.computed else None,
+            _rate(j.rate),
+            "" if j.idle is None else f"{j.idle:.0%}",
         )
         for j in jobs
     ]
-    print_rows("computed now", ("stage", "rows", "errors", "stored before", "seconds", "rows/s"), rows, to=err)
+    columns = ("stage", "rows", "errors", "stored before", "seconds", "images/s", "model idle")
+    print_rows("computed now", columns, rows, to=err)
+
+
+def _rate(rate: float | None) -> float | None:
+    return None if rate is None else round(rate) if rate >= 10 else round(rate, 2)
 
 
 def print_account(account: Account) -> None:

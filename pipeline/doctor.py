@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.pool import list_pool
 from pipeline.recipe import load_recipe
+from pipeline.stages import ready
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _torch() -> Finding:
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError):  # OSError: its libraries do not load
-        return Finding("torch", "missing", "not installed; no stage of the recipes here needs it yet")
+        return Finding("torch", "missing", "not installed; the model stages need it: pip install 'vl3syn[models]'")
     if not torch.cuda.is_available():
         return Finding("torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -93,11 +94,16 @@ def _recipe(path: str) -> Finding:
     except ValueError as error:
         return Finding(what, "broken", str(error))
     lacks = []
+    for step in recipe.steps:
+        try:
+            ready(step.stage)
+        except ValueError as error:
+            lacks.append(str(error))
     try:
         pool = f"{len(list_pool(recipe.pool).shards):,} shards"
     except (ValueError, OSError) as error:
         lacks.append(f"pool: {error}")
-    gpus = max((step.resources.num_gpus for step in recipe.steps), default=0)
+    gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)
     if gpus > _gpus():
         lacks.append(f"a stage needs {gpus:g} GPU per actor, this machine has {_gpus()}")
     return Finding(what, "missing", "; ".join(lacks)) if lacks else Finding(what, "ok", f"ready, pool of {pool}")

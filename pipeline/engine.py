@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.recipe import Resources
-from pipeline.workers import StageLoadError
+from pipeline.stages import StageRefusedError
 
 
-def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> tuple[int, int, float]:
-    """Send blocks through a Ray Data job that stores them as parts; rows and errors stored, and seconds.
+@dataclass(frozen=True)
+class JobDone:
+    """What a job stored, and how fast.
+
+    Attributes:
+        rows: Rows stored.
+        errors: Those of them that failed.
+        seconds: Wall time, with the start of workers and models, without that of Ray.
+        working: Wall time from the first row that a worker took to the last that it stored: start-up left out.
+        idle: Of the workers' time, the share in which their model had nothing to do; None where nobody tells.
+    """
+
+    rows: int
+    errors: int
+    seconds: float
+    working: float
+    idle: float | None
+
+
+def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> JobDone:
+    """Send blocks through a Ray Data job that stores them as parts.
 
     Raises:
         ValueError: A stage could not start, or the cluster died; what is stored stays.
@@ -29,20 +50,30 @@ def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> tuple[int,
 
     begin = time.perf_counter()
     dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
-    rows = errors = 0
     try:
-        for receipt in job(dataset).iter_batches(batch_format="pyarrow", batch_size=None):
-            rows += pc.sum(receipt["rows"]).as_py()
-            errors += pc.sum(receipt["errors"]).as_py()
+        receipts = [*job(dataset).iter_batches(batch_format="pyarrow", batch_size=None)]
     except RayTaskError as error:
         # Ray hands the exception itself on as text only.
-        if refused := re.search(rf"{StageLoadError.__name__}: (.*)", str(error)):
+        if refused := re.search(rf"{StageRefusedError.__name__}: (.*)", str(error)):
             raise ValueError(refused[1]) from error
         raise
     except RayError as error:
         what = " ".join(str(error).split())[:200]
         raise ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on") from error
-    return rows, errors, time.perf_counter() - begin
+    return _sum_up(pa.concat_tables(receipts), time.perf_counter() - begin)
+
+
+def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
+    told = pl.DataFrame(receipts)
+    per_worker = told.group_by("worker").agg(
+        (pl.col("end").max() - pl.col("begin").min()).alias("wall"),
+        pl.col("busy").sum(),
+        pl.col("busy").count().alias("n"),
+    )
+    wall, busy, n = per_worker.select(pl.col("wall", "busy", "n").sum()).row(0)
+    working: float = told.select(pl.col("end").max() - pl.col("begin").min()).item()
+    idle = max(0.0, 1 - busy / wall) if n and wall else None
+    return JobDone(int(told["rows"].sum()), int(told["errors"].sum()), seconds, working, idle)
 
 
 def start_ray() -> None:
@@ -62,23 +93,38 @@ def start_ray() -> None:
             handler.setLevel(logging.ERROR)
 
 
-def workers_for(asked: Resources, name: str, blocks: int) -> int:
-    """How many workers the stage called `name` gets: as its recipe asks, at most what fits and there is work for.
+@dataclass(frozen=True)
+class Placement:
+    """How many workers a stage gets, and what each of them holds."""
+
+    workers: int
+    num_cpus: float
+    num_gpus: float
+    threads: int
+
+
+def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
+    """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
 
     Raises:
         ValueError: The cluster does not have what one actor needs.
     """
     import ray
 
-    if asked.actors and "RAY_ADDRESS" in os.environ:  # a cluster that we joined may grow; one of our own does not
-        return min(asked.actors, blocks)
     has = ray.cluster_resources()
-    needs = {kind: n for kind, n in (("CPU", asked.num_cpus), ("GPU", asked.num_gpus)) if n}
+    gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
+    by_default = asked.num_gpus is None and gpus > 0 and getattr(stage, "gpu", False)
+    num_gpus = 1.0 if by_default else asked.num_gpus or 0.0
+    threads = asked.threads or (max(1, cpus // gpus) if by_default else max(1, math.ceil(asked.num_cpus)))
+    needs = {kind: n for kind, n in (("CPU", asked.num_cpus), ("GPU", num_gpus)) if n}
     fits = min((int(has.get(kind, 0) / n) for kind, n in needs.items()), default=1)
-    if not fits:
-        told = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
-        raise ValueError(
-            f"{name}: an actor needs {told}; change its resources in the recipe, "
-            "or give `actors` on a cluster that will grow"
-        )
-    return min(asked.actors or fits, fits, blocks)
+    # A cluster that we joined may grow to what is asked for; one of our own does not.
+    if not (asked.actors and "RAY_ADDRESS" in os.environ):
+        if not fits:
+            told = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
+            raise ValueError(
+                f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
+                "or give `actors` on a cluster that will grow"
+            )
+        return Placement(min(asked.actors or fits, fits, blocks), asked.num_cpus, num_gpus, threads)
+    return Placement(min(asked.actors, blocks), asked.num_cpus, num_gpus, threads)

@@ -15,6 +15,7 @@ from pipeline.pool import Listing, Pool, Shard, list_pool
 from pipeline.pool.headers import BadImageError
 from pipeline.pool.parquet import id_column, image_column
 from pipeline.pool.readers import index_rows
+from pipeline.pool.urls import url_column
 from pipeline.store import Store
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
@@ -39,18 +40,18 @@ def open_pool(pool: Pool, run: str) -> Listing:
     """List a pool, without what lies in the run directory, and look at its first shard, before anything is written.
 
     Raises:
-        ValueError: There is nothing there to index, or a Parquet pool has not the columns that it is said to have.
+        ValueError: There is nothing there to index, or its Parquet files have not the columns that they should.
     """
     listing = list_pool(pool, leave_out=Folder.at(run))
-    if pool.kind == "parquet":
+    if pool.kind in ("parquet", "urls"):
         first = f"{listing.root.path}/{listing.shards[0].path}"
         try:
             schema = pq.read_schema(first, filesystem=listing.root.filesystem)
-            image_column(schema, pool.image)
+            url_column(schema) if pool.urls else image_column(schema, pool.image)
             if pool.id is not None:
                 id_column(schema, pool.id)
         except BadImageError as error:
-            raise ValueError(f"parquet: {listing.shards[0].path}: {error}") from error
+            raise ValueError(f"{pool.kind}: {listing.shards[0].path}: {error}") from error
         except pa.ArrowException:  # this one shard is broken, which its row will say
             pass
     return listing

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,9 +18,22 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pool import Pool
-from pipeline.stages import STAGES, Stage, stage_class
+from pipeline.stages import STAGES, Stage, check, stage_class
 
 _STAGE_KEYS = ("stage", "keep", "resources", "table")
+
+IMAGE = "image"
+"""What a stage reads that looks at pixels: the decoded image."""
+
+
+def of_pool(column: str) -> str | None:
+    """The X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
+    return column.removeprefix("pool.") if column.startswith("pool.") else None
+
+
+def rides_along(field: pa.Field) -> bool:
+    """Whether a column goes through the driver with the ids: numbers do, all else is read by the workers."""
+    return bool(pa.types.is_primitive(field.type))
 
 
 class Resources(BaseModel):
@@ -28,18 +42,21 @@ class Resources(BaseModel):
     Attributes:
         actors: Size of the actor pool; default as many as the cluster has CPUs and GPUs for.
         num_cpus: CPUs an actor holds.
-        num_gpus: GPUs an actor holds.
-        batch_size: Rows per call.
+        num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
+        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
         part_rows: At most so many rows per stored part: what a crash can cost an actor.
+        threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
+            by default: all the CPUs that there are per GPU).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     actors: int | None = Field(None, ge=1)
     num_cpus: float = Field(1, ge=0)
-    num_gpus: float = Field(0, ge=0)
-    batch_size: int = Field(1024, ge=1)
+    num_gpus: float | None = Field(None, ge=0)
+    batch_size: int | None = Field(None, ge=1)
     part_rows: int = Field(65_536, ge=1)
+    threads: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,7 @@ class Step:
         resources: How it is run.
         table: The name of its stage table: the stage and the fingerprint of everything its numbers depend on.
         inputs: The tables of earlier stages that it reads, by column.
+        fields: The columns that it reads, by name, without those of the pool.
     """
 
     stage: Stage
@@ -59,6 +77,7 @@ class Step:
     resources: Resources
     table: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, pa.Field] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,14 +126,15 @@ def parse_recipe(written: object, where: str) -> Recipe:
     name = top.get("name", os.path.splitext(os.path.basename(where))[0])
     if not isinstance(name, str):
         raise ValueError(f"{where}: name must be a text, not {name!r}")
-    return Recipe(name, pool, _steps(stages, where))
+    return Recipe(name, pool, _steps(stages, pool, where))
 
 
-def _steps(stages: Sequence[object], where: str) -> tuple[Step, ...]:
+def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]:
     steps: list[Step] = []
     origin = {column: "" for column in INDEX.names}  # column -> the table that has it; "" is the index
+    fields: dict[str, pa.Field] = {f.name: f for f in INDEX}
     for number, entry in enumerate(stages):
-        step = _step(entry, f"{where}: stages[{number}]", origin)
+        step = _step(entry, f"{where}: stages[{number}]", pool, origin, fields)
         if any(s.stage.name == step.stage.name for s in steps):
             raise ValueError(f"{where}: stages[{number}]: {step.stage.name} comes a second time")
         for column in step.stage.writes.names:
@@ -123,11 +143,12 @@ def _steps(stages: Sequence[object], where: str) -> tuple[Step, ...]:
                     f"{where}: stages[{number}]: {step.stage.name} writes {column}, which is there already"
                 )
             origin[column] = step.table
+            fields[column] = step.stage.writes.field(column)
         steps.append(step)
     return tuple(steps)
 
 
-def _step(entry: object, where: str, origin: Mapping[str, str]) -> Step:
+def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fields: Mapping[str, pa.Field]) -> Step:
     if isinstance(entry, dict) and "stage" not in entry:
         raise ValueError(f"{where}: no stage; valid are {', '.join(STAGES)}")
     if not isinstance(entry, dict):
@@ -150,14 +171,34 @@ def _step(entry: object, where: str, origin: Mapping[str, str]) -> Step:
     keep = entry.get("keep") or {}
     if not isinstance(keep, dict):
         raise ValueError(f"{where}: keep must be a mapping of rules, as in `keep: {{max: 2.5}}`")
-    rules = parse_keep(keep, stage.writes, f"{where}: keep")
+    try:
+        read = _read_fields(stage, pool, fields)
+        writes = stage.writes
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    rules = parse_keep(keep, writes, f"{where}: keep")
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
-    for column in stage.reads:
-        if column not in origin:
-            raise ValueError(f"{where}: reads {column!r}, which no earlier stage writes")
-    inputs = {column: origin[column] for column in stage.reads if origin[column]}
+    inputs = {column: origin[column] for column in read if origin[column]}
     made_by = {"version": stage.version, "settings": stage.model_dump(mode="json"), "inputs": inputs}
-    return Step(stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs)
+    return Step(stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read)
+
+
+def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
+    """The columns that the stage reads from tables, after a look whether all that it reads is there and fits."""
+    read = {}
+    for column in stage.reads:
+        if column == IMAGE:
+            if pool.urls is not None:
+                raise ValueError("reads images, and the pool has only their URLs; download them first (img2dataset)")
+        elif of_pool(column):
+            if pool.parquet is None and pool.urls is None:
+                raise ValueError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")
+        elif column not in fields:
+            raise ValueError(f"reads {column!r}, which no earlier stage writes")
+        else:
+            read[column] = fields[column]
+    check(stage, read)
+    return read
 
 
 def _resolved(step: Step) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
-from pipeline.engine import run_job, workers_for
+from pipeline.engine import place_workers, run_job
 from pipeline.index import check_ids, chunks, read_chunk, unread
+from pipeline.inputs import Inputs, plan
 from pipeline.pool import Listing, Pool, told
-from pipeline.recipe import Recipe, Resources, Step, parse_recipe
+from pipeline.recipe import IMAGE, Recipe, Step, parse_recipe
+from pipeline.stages import ready
 from pipeline.store import Store
-from pipeline.workers import StageActor, compute_part
+from pipeline.workers import ImageStageActor, Part, StageActor
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Done:
         errors: Those of them that failed.
         stored: Rows that were stored before and not computed again.
         seconds: Wall time of the job, without the start of Ray.
+        working: Wall time from the first row taken to the last one stored: the start of workers and models left out.
+        idle: The share of the workers' time in which the model waited for images; None where none are looked at.
     """
 
     stage: str
@@ -41,6 +45,13 @@ class Done:
     errors: int
     stored: int
     seconds: float
+    working: float = 0.0
+    idle: float | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second of `working`; None if nothing was computed."""
+        return self.computed / max(self.working, 1e-3) if self.computed else None
 
 
 def prepare(recipe: Recipe, url: str) -> Run:
@@ -70,6 +81,20 @@ def recipe_of(run: Run) -> Recipe:
     return parse_recipe(dict(run.recipe), f"{run.url}/{RECIPE}")
 
 
+def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> None:
+    """Look, before anything is written or started, whether the models of stages that never ran are to be had.
+
+    A stage that has stored facts may have nothing left to do; it is asked when it has.
+
+    Raises:
+        ValueError: One is not, with how to get it.
+    """
+    for step in recipe.steps:
+        stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
+        if not stored and (only is None or step.stage.name in only):
+            ready(step.stage)
+
+
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
     """Index what the pool, as listed, has and the run does not."""
     begin = time.perf_counter()
@@ -94,51 +119,38 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         read = {"pool": pool, "root": listing.root, "store": store}
         return dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
 
-    rows, errors, seconds = run_job(chunks(todo.shards), job)
+    done = run_job(chunks(todo.shards), job)
     check_ids(table, pool)
-    return Done("index", rows, errors, stored, seconds)
+    return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
 
-def run_stages(run: Run, recipe: Recipe, only: str | None = None) -> Iterator[Done]:
-    """Compute the recipe's stages in order (or only one of them), each over the rows that reach it."""
+def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None) -> Iterator[Done]:
+    """Compute the recipe's stages in order (or only those named), each over the rows that reach it."""
     check_ids(run.index, recipe.pool)
     alive = sound(run.index.scan())
     for step in recipe.steps:
         schema = table_schema(step.stage.writes)
         table = Table(stage_folder(run.folder, step.table), schema)
-        if only in (None, step.stage.name):
-            yield _compute(run, step, table, alive)
-        if only == step.stage.name:
-            return
+        if only is None or step.stage.name in only:
+            yield _compute(run, recipe, step, table, alive)
         alive = advance(alive, StoredStage(step.stage.name, table, step.rules)).alive
 
 
-def missing(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> pl.DataFrame:
-    """`id` and the columns that the stage reads, for the rows that are alive and not stored (or worth another try)."""
-    stored = table.scan().filter(~pl.col("retry")).select("id")
-    rows = alive.lazy().select("id").join(stored, on="id", how="anti")
-    wanted: dict[str, list[str]] = {}
-    for column in step.stage.reads:
-        wanted.setdefault(step.inputs.get(column, ""), []).append(column)
-    for source, columns in wanted.items():
-        facts = Table.stored(stage_folder(run.folder, source)) if source else run.index
-        rows = rows.join(facts.scan().select("id", *columns), on="id", how="left")
-    return rows.sort("id").collect(engine="streaming")
+def part_size(rows: int, step: Step) -> int:
+    """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose."""
+    fewest = 64 if IMAGE in step.stage.reads else 256
+    return min(max(rows // 64, fewest), step.resources.part_rows)
 
 
-def part_size(rows: int, resources: Resources) -> int:
-    """Rows per stored part: a 64th of the work, within 256 rows and what the recipe allows to lose."""
-    return min(max(rows // 64, 256), resources.part_rows)
-
-
-def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
+def _compute(run: Run, recipe: Recipe, step: Step, table: Table, alive: pl.DataFrame) -> Done:
     begin = time.perf_counter()
     name = step.stage.name
     # Where nothing got this far, an earlier stage may have no columns to read.
-    rows = missing(run, step, table, alive) if alive.height else alive
+    rows, inputs = plan(run, recipe, step, table, alive) if alive.height else (alive, Inputs())
     stored = alive.height - rows.height
     if not rows.height:
         return Done(name, 0, 0, stored, time.perf_counter() - begin)
+    ready(step.stage)
     made_by = {
         "stage": name,
         "version": step.stage.version,
@@ -147,31 +159,38 @@ def _compute(run: Run, step: Step, table: Table, alive: pl.DataFrame) -> Done:
         "vl3syn": __version__,
     }
     table.folder.sweep_aside()
-    size = part_size(rows.height, step.resources)
+    size = part_size(rows.height, step)
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in rows.iter_slices(size))
-    job = _stage_job(step, size, Store(table, table.next_writer(), made_by))
-    done, errors, seconds = run_job(blocks, job)
-    return Done(name, done, errors, stored, seconds)
+    asked = step.resources
+    batch_size = asked.batch_size or (64 if IMAGE in step.stage.reads else 1024)
+    part = Part(step.stage, inputs, batch_size, Store(table, table.next_writer(), made_by))
+    done = run_job(blocks, _stage_job(step, size, part))
+    return Done(name, done.rows, done.errors, stored, done.seconds, done.working, done.idle)
 
 
-def _stage_job(step: Step, size: int, store: Store) -> Callable[[Any], Any]:
-    """A stage over a Ray dataset whose blocks have `size` rows."""
-    part = {"stage": step.stage, "batch_size": step.resources.batch_size, "store": store}
-    how = {
-        "num_cpus": step.resources.num_cpus,
-        "num_gpus": step.resources.num_gpus or None,
-        "batch_size": size,  # one call, one block, one part
-        "batch_format": "pyarrow",
-    }
+def _stage_job(step: Step, size: int, part: Part) -> Callable[[Any], Any]:
+    """A stage over a Ray dataset whose blocks have `size` rows: one call, one block, one part."""
 
     def job(dataset: Any) -> Any:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-        workers = workers_for(step.resources, step.stage.name, dataset.num_blocks())
-        if hasattr(step.stage, "load"):
-            pool = ActorPoolStrategy(size=workers)
-            return dataset.map_batches(StageActor, fn_constructor_kwargs=part, compute=pool, **how)
-        return dataset.map_batches(compute_part, fn_kwargs=part, compute=TaskPoolStrategy(size=workers), **how)
+        placed = place_workers(step.resources, step.stage, dataset.num_blocks())
+        how = {
+            "num_cpus": placed.num_cpus,
+            "num_gpus": placed.num_gpus or None,
+            "batch_size": size,
+            "batch_format": "pyarrow",
+        }
+        if not hasattr(step.stage, "load"):
+            return dataset.map_batches(part.compute, compute=TaskPoolStrategy(size=placed.workers), **how)
+        if IMAGE not in step.stage.reads:
+            pool = ActorPoolStrategy(size=placed.workers)
+            return dataset.map_batches(StageActor, fn_constructor_args=(part,), compute=pool, **how)
+        # Two parts at a time: one decodes ahead while the other keeps the model busy.
+        pool = ActorPoolStrategy(
+            size=placed.workers, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+        )
+        return dataset.map_batches(ImageStageActor, fn_constructor_args=(part, placed.threads), compute=pool, **how)
 
     return job
 

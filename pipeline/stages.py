@@ -3,54 +3,120 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import pyarrow as pa
+from PIL.Image import Image
 
 from manifests.rules import suggest
 
-STAGES = {"aspect_ratio": "filters.aspect_ratio:AspectRatio"}
+STAGES = {
+    "aspect_ratio": "filters.aspect_ratio:AspectRatio",
+    "clip": "filters.clip:Clip",
+    "clip_text": "filters.clip:ClipText",
+    "conse": "filters.conse:Conse",
+    "conse_text": "filters.conse:ConseText",
+    "aesthetic": "filters.aesthetic:Aesthetic",
+    "quality": "filters.quality:Quality",
+    "nsfw": "filters.nsfw:Nsfw",
+    "similarity": "filters.similarity:Similarity",
+    "coyo": "filters.coyo:Coyo",
+    "coarse_caption": "captioners.coarse:CoarseCaption",
+    "label_caption": "captioners.labels:LabelCaption",
+}
 """Every stage a recipe can name, imported when it is named."""
 
 Facts = Callable[[pa.Table], pa.Table]
-"""What a stage computes with."""
+"""What a stage computes with: a table of `reads` to one of `writes`."""
+
+
+class ImageFacts(Protocol):
+    """What a stage computes with that reads `image`: `prepare` once per image in threads, then itself once per batch.
+
+    Attributes:
+        side: The shorter side, in pixels, that `prepare` needs: a larger JPEG may come decoded at a reduced scale,
+            never below it. None: every pixel.
+    """
+
+    side: int | None
+
+    def prepare(self, image: Image) -> Any:
+        """An upright RGB image to whatever the model takes; a ValueError becomes the error of this row alone."""
+
+    def __call__(self, inputs: Sequence[Any]) -> pa.Table:
+        """What `prepare` made of some images to one row of `writes` each; it may add the column `error`."""
 
 
 class Stage(Protocol):
     """One small module that computes facts about images; `filters/aspect_ratio.py` is the model.
 
     A stage is a frozen pydantic model: its fields are the settings that its numbers depend on, and with `version`
-    its fingerprint. It knows nothing of Ray, paths or thresholds. It computes in one of two ways:
+    its fingerprint. It knows nothing of Ray, paths or thresholds. It computes in one of three ways:
 
     * with nothing to load it is itself the callable, `stage(table)`, and runs in plain Ray tasks;
     * else it has a method `load()`, which Ray actors call once each, for example to put a model on a GPU, and which
-      returns the callable. A ValueError from it is the user's to mend and ends the run with that one line.
+      returns the callable. A ValueError from it is the user's to mend and ends the run with that one line;
+    * if it reads `image`, `load()` returns `ImageFacts`.
 
     The callable maps a table of `reads` to one of `writes`, row by row in the same order. A row that fails gets null
     columns and a text in a further column `error` (and `retry` if trying again can help). An exception means that the
-    stage itself is broken, and ends the job.
+    stage itself is broken, and ends the job. What `load` returns may have `made_by`: a mapping that goes into the
+    provenance of the rows (hash of the weights, versions of the libraries).
+
+    A stage may have two more methods, both called before anything runs, both with a ValueError for what the user must
+    mend: `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had.
 
     Attributes:
         name: As recipes write it.
         version: Raised when the same settings begin to give other numbers; old facts then stay aside, unused.
-        reads: Columns of the index or of earlier stages.
+        reads: Columns of the index or of earlier stages; `image` (the decoded image); `pool.X` (the column X of the
+            pool's own Parquet files, null where there is none).
         writes: Its columns, made with `manifests.schemas.column`; the first is what bare `min`, `max`, `top` mean.
+        gpu: True, if it has it, says that its model runs on a GPU where there is one.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int]
-    reads: ClassVar[tuple[str, ...]]
-    writes: ClassVar[pa.Schema]
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def reads(self) -> Sequence[str]: ...
+    @property
+    def writes(self) -> pa.Schema: ...
 
     def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+
+
+class StageRefusedError(ValueError):
+    """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
+
+
+def check(stage: Any, inputs: Mapping[str, pa.Field]) -> None:
+    """Let the stage look at the columns it is going to read, if it wants to.
+
+    Raises:
+        ValueError: They do not fit: the embeddings of another encoder, say.
+    """
+    if hasattr(stage, "check"):
+        stage.check(inputs)
+
+
+def ready(stage: Any) -> None:
+    """Let the stage look whether its model is to be had, if it needs one.
+
+    Raises:
+        ValueError: It is not, with how to get it.
+    """
+    if hasattr(stage, "ready"):
+        stage.ready()
 
 
 def stage_class(name: str) -> type[Any]:
     """The class of the stage called `name`.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or a package that its module needs is not installed.
     """
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}{suggest(name, STAGES)}")

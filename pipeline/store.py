@@ -7,12 +7,17 @@ docs/decisions.md.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import pyarrow as pa
 
 from manifests.tables import Table
+
+_WORKER = uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,29 @@ class Store:
     writer: str
     made_by: Mapping[str, object]
 
-    def __call__(self, part: pa.Table) -> pa.Table:
-        """Store one part; the receipt: one row with `rows` and `errors`."""
+    def knowing(self, more: Mapping[str, object]) -> Self:
+        """The same store with more provenance, known only where the work is done."""
+        return replace(self, made_by={**self.made_by, **more})
+
+    def __call__(self, part: pa.Table, begin: float | None = None, busy: float | None = None) -> pa.Table:
+        """Store one part.
+
+        Args:
+            part: Its rows.
+            begin: When the work on it began, by the worker's clock, seconds.
+            busy: Seconds in which the model ran, where that is told apart from waiting for images.
+
+        Returns:
+            The receipt, one row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
+        """
         self.table.append(part, self.writer, self.made_by)
-        return pa.table({"rows": [part.num_rows], "errors": [part.num_rows - part["error"].null_count]})
+        end = time.time()
+        receipt = {
+            "rows": [part.num_rows],
+            "errors": [part.num_rows - part["error"].null_count],
+            "worker": [_WORKER],
+            "begin": [end if begin is None else begin],
+            "end": [end],
+            "busy": pa.array([busy], pa.float64()),
+        }
+        return pa.table(receipt)

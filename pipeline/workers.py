@@ -2,51 +2,191 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.schemas import table_schema
-from pipeline.stages import Facts, Stage
+from pipeline.inputs import Inputs
+from pipeline.pool.decode import decode
+from pipeline.pool.images import Failure, Images
+from pipeline.stages import Facts, ImageFacts, Stage, StageRefusedError
 from pipeline.store import Store
 
+_READERS = 16  # threads that wait for the disk or the network
+_GROUPS_AHEAD = 32  # reads of at most 8 MiB each that are under way
 
-class StageLoadError(ValueError):
-    """A stage could not load; the text is the user's line."""
+
+@dataclass(frozen=True)
+class Part:
+    """How parts of a stage are computed.
+
+    Attributes:
+        stage: The stage.
+        inputs: What completes the block of ids that comes from the driver.
+        batch_size: Rows per call.
+        store: Where the rows go.
+    """
+
+    stage: Any
+    inputs: Inputs
+    batch_size: int
+    store: Store
+
+    def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
+        """Compute one part of a stage that reads columns, store it at once, and return its receipt."""
+        begin = time.time()
+        rows = self.inputs.complete(block)
+        batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
+        compute = facts or self.stage
+        made = [
+            with_ids(batch["id"], hold(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows))
+            for batch in batches
+        ]
+        return self.store(pa.concat_tables(made), begin)
 
 
 class StageActor:
     """A stage that has something to load, in a Ray actor."""
 
-    def __init__(self, stage: Any, batch_size: int, store: Store) -> None:
-        self._part = {"stage": stage, "batch_size": batch_size, "store": store}
+    def __init__(self, part: Part) -> None:
+        self._part = part
         self._refused: str | None = None
         try:
-            self._facts: Facts = stage.load()
+            self._facts = part.stage.load()
+            made_by = getattr(self._facts, "made_by", {})
+            _same_weights(part, made_by)
+            self._part = replace(part, store=part.store.knowing(made_by))
         except (ValueError, OSError) as error:
             # Told by the first part: of an actor that dies here Ray tells only the traceback.
             self._refused = " ".join(str(error).split())
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         if self._refused:
-            raise StageLoadError(self._refused)
-        return compute_part(rows, facts=self._facts, **self._part)
+            raise StageRefusedError(self._refused)
+        return self._compute(rows)
+
+    def _compute(self, rows: pa.Table) -> pa.Table:
+        return self._part.compute(rows, self._facts)
 
 
-def compute_part(rows: pa.Table, stage: Any, batch_size: int, store: Store, facts: Facts | None = None) -> pa.Table:
-    """Compute one part in batches, store it at once, and return its receipt."""
-    starts = range(0, rows.num_rows, batch_size)
-    batches = [compute_batch(rows.slice(start, batch_size), stage, facts or stage) for start in starts]
-    return store(pa.concat_tables(batches))
+class ImageStageActor(StageActor):
+    """A stage that reads images: threads read and decode ahead while one thread keeps the model busy.
+
+    Ray calls it for two parts at once, so that the images of the next one are decoded while the last batch of this one
+    is in the model.
+    """
+
+    def __init__(self, part: Part, threads: int) -> None:
+        super().__init__(part)
+        self._readers = ThreadPoolExecutor(_READERS, "read")
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._model = ThreadPoolExecutor(1, "model")
+
+    def _compute(self, rows: pa.Table) -> pa.Table:
+        begin = time.time()
+        part, facts = self._part, self._facts
+        complete = part.inputs.complete(rows)
+        images = part.inputs.images
+        assert images is not None
+        stream = enumerate(self._prepared(complete, images, facts, ahead=2 * part.batch_size))
+        made: list[pa.Table] = []
+        order: list[int] = []
+        failures: dict[int, Failure] = {}
+        busy = 0.0
+        under_way: Future[tuple[pa.Table, float]] | None = None
+        while batch := list(islice(stream, part.batch_size)):
+            failures |= {row: found for row, found in batch if isinstance(found, Failure)}
+            good = [(row, found) for row, found in batch if not isinstance(found, Failure)]
+            if under_way:
+                table, seconds = under_way.result()
+                made.append(table)
+                busy += seconds
+            under_way = None
+            if good:
+                order += [row for row, _ in good]
+                under_way = self._model.submit(_timed, part.stage, facts, [found for _, found in good])
+        if under_way:
+            table, seconds = under_way.result()
+            made.append(table)
+            busy += seconds
+        made.append(_failed(part.stage, list(failures.values())))
+        order += list(failures)
+        computed = pa.concat_tables(made).take(_inverse(order))
+        return part.store(with_ids(complete["id"], computed), begin, busy)
+
+    def _prepared(self, rows: pa.Table, images: Images, facts: ImageFacts, ahead: int) -> Iterator[Any]:
+        """What `facts.prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
+        groups = images.groups(rows)
+        reading: deque[Future[list[bytes | Failure]]] = deque()
+        decoding: deque[Future[Any]] = deque()
+        while True:
+            for group in islice(groups, _GROUPS_AHEAD - len(reading)):
+                reading.append(self._readers.submit(images.read, group))
+            while reading and len(decoding) < ahead:
+                for data in reading.popleft().result():
+                    decoding.append(self._decoders.submit(_prepare, data, facts))
+            if not decoding:
+                return
+            yield decoding.popleft().result()
 
 
-def compute_batch(batch: pa.Table, stage: Stage, facts: Facts) -> pa.Table:
-    """One batch of a stage table, held to the stage's contract."""
+def hold(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
+    """Hold what a stage made of `rows` rows to its contract; the columns of its table, without the id."""
     schema = table_schema(stage.writes)
-    computed = facts(batch.select(list(stage.reads)))
-    if computed.num_rows != batch.num_rows:
-        raise TypeError(f"{stage.name} made {computed.num_rows} rows of {batch.num_rows}")
+    if computed.num_rows != rows:
+        raise TypeError(f"{stage.name} made {computed.num_rows} rows of {rows}")
     for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
         if name not in computed.column_names:
-            computed = computed.append_column(name, pa.array([default] * batch.num_rows, type_))
-    return computed.add_column(0, "id", batch["id"]).select(schema.names).cast(schema)
+            computed = computed.append_column(name, pa.array([default] * rows, type_))
+    wanted = pa.schema([field for field in schema if field.name != "id"])
+    return computed.select(wanted.names).cast(wanted)
+
+
+def with_ids(ids: pa.ChunkedArray, computed: pa.Table) -> pa.Table:
+    return computed.add_column(0, "id", ids)
+
+
+def _timed(stage: Stage, facts: ImageFacts, inputs: list[Any]) -> tuple[pa.Table, float]:
+    begin = time.perf_counter()
+    computed = facts(inputs)
+    return hold(stage, computed, len(inputs)), time.perf_counter() - begin
+
+
+def _prepare(data: bytes | Failure, facts: ImageFacts) -> Any:
+    if isinstance(data, Failure):
+        return data
+    try:
+        return facts.prepare(decode(data, facts.side))
+    except ValueError as error:  # BadImageError is one
+        return Failure(" ".join(str(error).split()))
+
+
+def _failed(stage: Stage, failures: list[Failure]) -> pa.Table:
+    """Rows without facts, each with its reason."""
+    empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
+    errors, retries = [f.error for f in failures], [f.retry for f in failures]
+    told = {"error": pa.array(errors, pa.string()), "retry": pa.array(retries, pa.bool_())}
+    return hold(stage, pa.table({**empty, **told}), len(failures))
+
+
+def _inverse(order: list[int]) -> pa.Array:
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return pa.array(places, pa.int64())
+
+
+def _same_weights(part: Part, made_by: Mapping[str, object]) -> None:
+    """Refuse to put the facts of other weights beside those that the table holds."""
+    before = part.store.table.provenance().get("weights")
+    now = made_by.get("weights")
+    if before and now and before != now:
+        raise ValueError(
+            f"{part.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
+            f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
+        )

@@ -96,3 +96,44 @@ def vl3syn() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tiny_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random BLIP captioner."""
+    from tests.checkpoints import save_blip
+
+    return save_blip(tmp_path_factory.mktemp("models") / "blip")
+
+
+@pytest.fixture(scope="session")
+def tiny_blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random BLIP-2 captioner (OPT)."""
+    from tests.checkpoints import save_blip2
+
+    return save_blip2(tmp_path_factory.mktemp("models") / "blip2")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random open_clip model, embeddings of 64 numbers, `local-dir:FOLDER`."""
+    from tests.checkpoints import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+_DRAWN = ("logo", "phantom", "horse", "multipage", "chessboard", "color", "no_time")
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Path]:
+    """Files of about 20 photographs, out of scikit-image's and scikit-learn's wheels."""
+    from importlib.util import find_spec
+
+    found: list[Path] = []
+    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        found += sorted(p for p in (Path(spec.origin).parent / inside).iterdir() if p.suffix in (".png", ".jpg"))
+    return [path for path in found if not path.name.startswith(_DRAWN)]

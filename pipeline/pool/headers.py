@@ -74,14 +74,14 @@ def _by_pillow(file: BinaryIO) -> Header:
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         format_ = image.format or "?"
-        if format_ != "TIFF" and _orientation(image) in _TURNED:  # Pillow turns the size of a TIFF itself
+        if format_ != "TIFF" and orientation_of(image) in _TURNED:  # Pillow turns the size of a TIFF itself
             width, height = height, width
         # A phone's MPO is a JPEG with a depth or preview picture behind it, not an animation.
         animated = format_ != "MPO" and bool(getattr(image, "is_animated", False))
         return Header(width, height, "JPEG" if format_ == "MPO" else format_, animated)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode it to look behind its pixels
         return 1
     try:
@@ -122,7 +122,7 @@ def _webp_orientation(file: BinaryIO) -> int:
         if name == b"EXIF":
             holder = Image.new("L", (1, 1))
             holder.info["exif"] = file.read(min(length, 1 << 20))
-            return _orientation(holder)
+            return orientation_of(holder)
         position += 8 + length + length % 2
 
 

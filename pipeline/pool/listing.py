@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from manifests.storage import Folder
 
-KINDS = ("images", "tars", "parquet", "img2dataset")
+KINDS = ("images", "tars", "parquet", "img2dataset", "urls")
 
 IMAGE_ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ico "
@@ -27,15 +27,16 @@ IMAGE_ENDINGS = frozenset(
 
 
 class Pool(BaseModel):
-    """Where the images come from; exactly one of the four kinds.
+    """Where the images come from; exactly one of the five kinds.
 
     Attributes:
         images: A folder of image files, searched recursively.
         tars: A glob of webdataset tars; images, and optionally `.txt` (alt text) and `.json` beside them.
         parquet: A glob of Parquet files with an image column: binary, or struct{bytes, path}.
+        urls: A glob of Parquet files of image URLs with their metadata, such as COYO-700M; no image is there yet.
         img2dataset: An output folder of img2dataset (webdataset, parquet or files format).
         image: Name of the Parquet image column, where it is not plain from the schema.
-        id: Name of a Parquet integer column that identifies the image over the whole pool.
+        id: Name of the integer column of a parquet or urls pool that identifies the image over the whole pool.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +44,7 @@ class Pool(BaseModel):
     images: str | None = None
     tars: str | None = None
     parquet: str | None = None
+    urls: str | None = None
     img2dataset: str | None = None
     image: str | None = None
     id: str | None = None
@@ -51,8 +53,8 @@ class Pool(BaseModel):
     def _one_kind(self) -> Self:
         if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
             raise ValueError(f"a pool is exactly one of {', '.join(KINDS)}")
-        if (self.image or self.id) and not self.parquet:
-            raise ValueError("image and id name columns of a parquet pool")
+        if (self.image and not self.parquet) or (self.id and not (self.parquet or self.urls)):
+            raise ValueError("image and id name columns of a parquet pool, id of a urls pool too")
         return self
 
     @property
@@ -104,7 +106,7 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
         ValueError: There is nothing there to index.
     """
     try:
-        if pool.kind in ("tars", "parquet"):
+        if pool.kind in ("tars", "parquet", "urls"):
             listing = _list_glob(pool.where, ".tar" if pool.kind == "tars" else ".parquet")
         else:
             root = Folder.at(pool.where)
@@ -118,6 +120,11 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
         also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
         raise ValueError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
     return listing
+
+
+def root_of(pool: Pool) -> Folder:
+    """The folder that the shard paths of a pool are relative to; nothing is listed."""
+    return Folder.at(pool.where) if pool.kind in ("images", "img2dataset") else _split(pool.where)[0]
 
 
 def told(counts: Counter[str]) -> str:
@@ -191,18 +198,25 @@ def _label(path: str) -> tuple[str, str | None]:
 
 def _list_glob(pattern: str, ending: str) -> Listing:
     """A glob (`*`, `?`, `**`), a folder (all files of that ending, recursively), or one file."""
-    folder = Folder.at(pattern)
-    there = folder.filesystem.get_file_info(folder.path).type
-    if there == pafs.FileType.Directory:
-        return _listing(folder, [f for f in folder.files(recursive=True) if f.path.endswith(ending)])
-    wild = None if there == pafs.FileType.File else re.search(r"[*?\[]", pattern)
-    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
-    root, rest = Folder.at(pattern[:cut] or "."), pattern[cut:]
+    root, rest, wild = _split(pattern)
+    if not rest:
+        return _listing(root, [f for f in root.files(recursive=True) if f.path.endswith(ending)])
     try:
         matches = re.compile(glob_translate(rest) if wild else re.escape(rest))
     except re.error as error:
         raise ValueError(f"{pattern}: not a glob: {error}") from error
     return _listing(root, [f for f in root.files(recursive="/" in rest) if matches.fullmatch(root.relative(f.path))])
+
+
+def _split(pattern: str) -> tuple[Folder, str, bool]:
+    """The folder in front of the first wildcard (or of the file), the rest, and whether that is a glob."""
+    folder = Folder.at(pattern)
+    there = folder.filesystem.get_file_info(folder.path).type
+    if there == pafs.FileType.Directory:
+        return folder, "", False
+    wild = None if there == pafs.FileType.File else re.search(r"[*?\[]", pattern)
+    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
+    return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None
 
 
 def _listing(root: Folder, files: list[pafs.FileInfo]) -> Listing:

@@ -29,7 +29,7 @@ def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]
         parquet = pq.ParquetFile(file)
         schema = parquet.schema_arrow
         column = image_column(schema, image)
-        wanted = [column, *(f.name for f in schema if f.name in NOTES and _is_text(f.type))]
+        wanted = [column, *(f.name for f in schema if f.name in NOTES and is_text(f.type))]
         if id_ is not None:
             wanted.append(id_column(schema, id_))
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
@@ -103,7 +103,7 @@ def is_image(type_: pa.DataType) -> bool:
     return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
 
 
-def _is_text(type_: pa.DataType) -> bool:
+def is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 

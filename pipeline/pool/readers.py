@@ -14,14 +14,17 @@ from pipeline.pool.listing import Pool, Shard
 from pipeline.pool.parquet import read_parquet
 from pipeline.pool.rows import Row, image_file
 from pipeline.pool.tars import read_tar
+from pipeline.pool.urls import read_urls
 
 
 def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
     """The index rows of whole shards, with the columns of `INDEX`. At least one row per shard."""
+    if pool.kind == "urls":  # whose shards have millions of rows
+        return pa.concat_tables([_shard_of_urls(pool, root, shard) for shard in shards])
     rows: list[Row] = []
     for shard in shards:
         seen: set[int] = set()
-        revised = f"{shard.path}\0{shard.revision}" if shard.revision else shard.path
+        revised = _revised(shard)
         for number, row in enumerate(_shard_rows(pool, root, shard)):
             row["shard"] = shard.path
             row.setdefault("shard_bytes", shard.bytes)
@@ -34,13 +37,45 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
                         row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
                 seen.add(row["id"])
             rows.append(row)
-    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
+    return _table(rows)
 
 
 def image_id(shard: str, key: str) -> int:
     """63 bits of BLAKE2b over shard and key."""
     digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _revised(shard: Shard) -> str:
+    return f"{shard.path}\0{shard.revision}" if shard.revision else shard.path
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
+
+
+def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
+    """The rows of a shard of URLs, and a last one that says where it breaks off."""
+    about = {"id": image_id(_revised(shard), ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
+    try:
+        found, broken = read_urls(root, shard, pool.id)
+    except OSError as error:
+        return _table([about | _unreadable(pool, shard, error)])
+    last = [about | {"key": "", "error": broken}] if broken else []
+    columns = dict(zip(found.column_names, found.columns, strict=True))
+    columns["id"] = _with_hashes(found, _revised(shard))
+    for name in ("shard", "shard_bytes", "retry"):
+        columns[name] = pa.repeat(pa.scalar(about[name], INDEX.field(name).type), found.num_rows)
+    whole = [columns.get(f.name, pa.nulls(found.num_rows, f.type)) for f in INDEX]
+    return pa.concat_tables([pa.table(whole, schema=INDEX), _table(last)])
+
+
+def _with_hashes(found: pa.Table, revised: str) -> pa.ChunkedArray | pa.Array:
+    """The source's own ids, and hashes of the row number where there is none: URLs may repeat between rows."""
+    if not found["id"].null_count:
+        return found["id"]
+    ids = zip(found["id"].to_pylist(), found["offset"].to_pylist(), strict=True)
+    return pa.array([image_id(revised, str(number)) if own is None else own for own, number in ids], pa.int64())
 
 
 def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
@@ -50,11 +85,14 @@ def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
     try:
         rows = list(_read(pool, root, shard))
     except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
-        key = shard.path if pool.kind == "images" else ""
-        rows = [{"key": key, "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}]
-        if shard.revision:  # so that the next run sees the change again
-            rows[0]["shard_bytes"] = 0
+        rows = [_unreadable(pool, shard, error)]
     yield from rows
+
+
+def _unreadable(pool: Pool, shard: Shard, error: OSError) -> Row:
+    key = shard.path if pool.kind == "images" else ""
+    row: Row = {"key": key, "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}
+    return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run sees the change again
 
 
 def _read(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:

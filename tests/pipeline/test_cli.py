@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "30 rows, 11 survive" in done.stdout
     assert "passed over files that are no images by their ending: .txt 1" in done.stderr
-    assert "rows/s" in done.stderr
+    assert "images/s" in done.stderr
     return folder
 
 

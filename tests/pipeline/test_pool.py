@@ -248,7 +248,7 @@ def test_what_was_passed_over_is_told_when_nothing_is_left(tmp_path: Path) -> No
     "fields",
     [{}, {"images": "a", "tars": "b"}, {"images": "a", "image": "x"}, {"tars": "a", "id": "x"}, {"folder": "a"}],
 )
-def test_pool_is_exactly_one_of_four(fields: dict[str, str]) -> None:
+def test_a_pool_is_exactly_one_kind(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"pool is exactly one|columns of a parquet pool|Extra inputs"):
         Pool.model_validate(fields)
 

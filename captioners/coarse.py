@@ -1,0 +1,205 @@
+"""Coarse captions by BLIP-2 or BLIP: one short sentence per image, to filter by.
+
+VL3-Syn7M makes its coarse captions with BLIP-2 and measures CLIP's similarity against them (VideoLLaMA 3, arXiv
+2501.13106, section 2.3); it names neither the variant nor the prompt. BLIP-2: Li et al. 2023, arXiv 2301.12597; BLIP:
+Li et al. 2022, arXiv 2201.12086.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from filters import weights
+from manifests.schemas import ERROR, column
+
+_CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForConditionalGeneration"}
+"""What each supported `model_type` is loaded with."""
+
+_EMPTY = "empty caption: the model ended it before its first word"
+
+
+class CoarseCaption(BaseModel):
+    """The most probable caption, word by word (greedy), in the model's own words.
+
+    Attributes:
+        model: A name on the hub (`Salesforce/blip2-opt-2.7b`, `Salesforce/blip2-flan-t5-xl`,
+            `Salesforce/blip-image-captioning-large`) or a folder in the same layout.
+        revision: Branch, tag or commit of the hub's repository.
+        prompt: What the caption is to continue, such as `a photo of`. It is not part of the caption.
+        max_new_tokens: Where a caption is cut at the latest, in tokens of the model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "coarse_caption"
+    version: ClassVar = 1
+    reads: ClassVar = ("image",)
+    writes: ClassVar = pa.schema(
+        [column("coarse_caption", pa.string(), "One short sentence on what the image shows, by BLIP-2 or BLIP")]
+    )
+    gpu: ClassVar = True
+
+    model: str = "Salesforce/blip2-opt-2.7b"
+    revision: str | None = None
+    prompt: str = Field(default="", max_length=200)
+    max_new_tokens: int = Field(default=30, ge=1, le=256)
+
+    def ready(self) -> None:
+        """See that the model is there and of a supported type.
+
+        Raises:
+            ValueError: With what is missing and how to get it.
+        """
+        for package in ("torch", "torchvision", "transformers"):
+            weights.require(package, "models", self.name)
+        weights.ready(self.model, self.name, revision=self.revision)
+        self._class()
+
+    def load(self) -> Captioner:
+        """Put the model on its device.
+
+        Raises:
+            ValueError: It cannot be loaded, with the reason.
+        """
+        self.ready()
+        import transformers
+
+        auto_processor: Any = transformers.AutoProcessor
+        config = self._config()
+        local = weights.is_local(self.model)
+        # One commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
+        source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
+        device, dtype = weights.place()
+        with weights.loading(self.model, self.name):
+            processor = auto_processor.from_pretrained(source, revision=revision)
+            # Safetensors where there are some, else a pickle of which nothing but tensors is read.
+            network, found = getattr(transformers, self._class()).from_pretrained(
+                source, revision=revision, dtype=dtype, weights_only=True, output_loading_info=True
+            )
+            _complete(network, found["missing_keys"], processor.tokenizer)
+            words = processor.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
+            start, echoed = _start(network.config, words)
+            network = network.to(device).eval()
+        identity = _local_weights(config.parent) if local else config.parent.name
+        made_by = {"weights": identity, "transformers": version("transformers"), "torch": version("torch")}
+        return Captioner(network, processor, start, echoed, self.max_new_tokens, made_by)
+
+    def _config(self) -> Path:
+        """The model's `config.json`, in the folder or in the hub's cache."""
+        if weights.is_local(self.model):
+            return Path(self.model).expanduser() / "config.json"
+        return Path(weights.hub_file(self.model, "config.json", self.name, self.revision))
+
+    def _class(self) -> str:
+        path = self._config()
+        with weights.loading(self.model, self.name):
+            kind = json.loads(path.read_text()).get("model_type")
+        if kind not in _CLASSES:
+            known = " and ".join(_CLASSES)
+            raise ValueError(f"{self.name}: {self.model} is a model of type {kind}; supported types are {known}")
+        return _CLASSES[kind]
+
+
+class Captioner:
+    """`ImageFacts` of `coarse_caption`.
+
+    Attributes:
+        side: Twice the model's own side, in pixels: what comes decoded at a reduced scale is still scaled down by half.
+        made_by: Commit or hash of the weights, versions of the libraries.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        processor: Any,
+        start: Sequence[int],
+        echoed: int,
+        max_new_tokens: int,
+        made_by: Mapping[str, object],
+    ) -> None:
+        self._network, self._processor = network, processor
+        self._start, self._echoed, self._max_new_tokens = start, echoed, max_new_tokens
+        self.made_by = made_by
+        self.side = 2 * max(filter(None, dict(processor.image_processor.size).values()))
+
+    def prepare(self, image: Image) -> npt.NDArray[np.float32]:
+        """Resized and normalised as the model's processor does: (3, side, side), about -2 to 3."""
+        pixels = self._processor.image_processor(image, return_tensors="np")["pixel_values"][0]
+        return np.asarray(pixels, np.float32)
+
+    def __call__(self, inputs: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
+        """Captions of a batch, none or more images: every one with the same start, so there is nothing to pad."""
+        texts = self._generate(np.stack(inputs)) if inputs else []
+        captions = [" ".join(text.split()) or None for text in texts]
+        errors = [None if caption else _EMPTY for caption in captions]
+        return pa.table(
+            [pa.array(captions, pa.string()), pa.array(errors, ERROR.type)], schema=CoarseCaption.writes.append(ERROR)
+        )
+
+    def _generate(self, pixels: npt.NDArray[np.float32]) -> list[str]:
+        import torch
+
+        network = self._network
+        with torch.inference_mode():
+            # BLIP writes into the ids it is given: they are made anew each time.
+            start = torch.tensor([self._start] * len(pixels), device=network.device)
+            tokens = network.generate(
+                pixel_values=torch.from_numpy(pixels).to(network.device, network.vision_model.dtype),
+                input_ids=start,
+                attention_mask=torch.ones_like(start),
+                max_new_tokens=self._max_new_tokens,
+                num_beams=1,
+                do_sample=False,
+            )
+        texts: list[str] = self._processor.tokenizer.batch_decode(tokens[:, self._echoed :], skip_special_tokens=True)
+        return texts
+
+
+def _complete(network: Any, missing: Iterable[str], tokenizer: Any) -> None:
+    """Refuse what transformers makes up where a checkpoint lacks something: random weights, an empty tokenizer.
+
+    Raises:
+        ValueError: Saying what is lacking.
+    """
+    lacking = sorted(name for name in missing if name.endswith(".weight"))
+    if lacking:
+        raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is no captioner")
+    known, size = len(tokenizer), network.config.text_config.vocab_size
+    if known < size / 2:
+        raise ValueError(f"its tokenizer knows {known} of {size} tokens; are its files there?")
+
+
+def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
+    """The ids that generation starts from, and with how many of them the model's answer begins.
+
+    It is what `processor(images, text)` gives. But whether a tokenizer adds special tokens is up to its files and to
+    the class that reads them, which transformers 5 chooses by the repository's name, too: here they are added by hand.
+
+    Raises:
+        ValueError: The configuration is older than BLIP-2's token for the image.
+    """
+    text = config.text_config
+    if config.model_type == "blip":
+        start = [text.bos_token_id, *words, text.sep_token_id]  # `generate` drops the last one
+        return start, len(start) - 1
+    if config.image_token_index is None:
+        raise ValueError("its config.json has no image_token_index; take a newer revision")
+    image = [config.image_token_index] * config.num_query_tokens
+    if text.is_encoder_decoder:  # Flan-T5: the prompt goes into the encoder, the answer is only the decoder's
+        return [*image, *words, text.eos_token_id], 0
+    start = [*image, text.bos_token_id, *words]
+    return start, len(start)
+
+
+def _local_weights(folder: Path) -> str:
+    return weights.sha256(list(folder.glob("*.safetensors")) or folder.glob("*.bin"))

@@ -1,0 +1,78 @@
+"""Captions out of the labels of `conse`: offline, honest and poor.
+
+They name one of ImageNet's 1000 classes, or two, and know nothing else: no people, no colours, no numbers, no writing.
+Of what is not among the classes they name what looks most like it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from manifests.schemas import ERROR, column
+
+_BARE = frozenset(
+    """
+    binoculars parallel_bars sunglasses swimming_trunks
+    broccoli carbonara cauliflower chain_mail chocolate_sauce consomme corn dough eggnog espresso face_powder guacamole
+    hair_spray hay ice_cream lotion mashed_potato meat_loaf rapeseed red_wine sunscreen thatch toilet_tissue velvet wool
+    """.split()
+)
+"""Labels that take no article: plurals, and what is not counted."""
+
+_SOUNDS_LIKE_YOU = ("eu", "uni", "one-")
+_SILENT_H = ("hour",)
+
+
+class LabelCaption(BaseModel):
+    """`coarse_caption` from the most probable labels: "a photo of a tabby", "a photo of a tabby or a tiger cat".
+
+    Attributes:
+        near: The second label is named too where its probability is at least this share of the first's, 0 to 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "label_caption"
+    version: ClassVar = 1
+    reads: ClassVar = ("labels", "label_probabilities")
+    writes: ClassVar = pa.schema(
+        [
+            column(
+                "coarse_caption", pa.string(), "One phrase that names the one or two most probable classes of ImageNet"
+            )
+        ]
+    )
+
+    near: float = Field(default=0.5, gt=0, le=1)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = zip(*(batch[name].to_pylist() for name in self.reads), strict=True)
+        captions = [self._caption(labels or (), probabilities or ()) for labels, probabilities in rows]
+        errors = [
+            None if caption else "no label: `labels` or `label_probabilities` is null or empty" for caption in captions
+        ]
+        return pa.table(
+            [pa.array(captions, pa.string()), pa.array(errors, ERROR.type)], schema=self.writes.append(ERROR)
+        )
+
+    def _caption(self, labels: Sequence[str], probabilities: Sequence[float]) -> str | None:
+        """A caption of one image; None if it has no labels."""
+        ranked = list(zip(labels, probabilities, strict=False))
+        if not ranked:
+            return None
+        named = [label for label, probability in ranked[:2] if probability >= self.near * ranked[0][1]]
+        # Two classes may share their first lemma: a crane is a bird and a machine.
+        return "a photo of " + " or ".join(dict.fromkeys(map(with_article, named)))
+
+
+def with_article(label: str) -> str:
+    """`label` with "a" or "an" before it, as it is spoken, or with none: "an abacus", "a unicycle", "corn"."""
+    spoken = label.lower()
+    if spoken.replace(" ", "_") in _BARE:
+        return label
+    vowel = spoken.startswith(("a", "e", "i", "o", "u", *_SILENT_H)) and not spoken.startswith(_SOUNDS_LIKE_YOU)
+    return f"an {label}" if vowel else f"a {label}"

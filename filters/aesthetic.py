@@ -1,0 +1,151 @@
+"""Aesthetic score: LAION's predictors over stored CLIP embeddings, no pixel and no GPU needed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from filters.weights import hub_file, loading, require, sha256
+from manifests.embeddings import encoder_of, to_matrix
+from manifests.schemas import column
+
+Layers = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+
+RANGES = {"laion-v1": (0.0, 10.0), "laion-v2": (1.0, 10.0)}
+"""The scale of the ratings that each predictor learned; COYO-700M's scores by v2 run from 1.17 to 8.08, mean 4.77."""
+
+HUB = {"laion-v2": ("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")}
+"""A repository of the published weights. Those of v1 are a file of github.com/LAION-AI/aesthetic-predictor."""
+
+
+class Aesthetic(BaseModel):
+    """How beautiful people would call an image, as a predictor guesses from its CLIP embedding.
+
+    The second step of VL3-Syn7M drops images of low score (VideoLLaMA 3, arXiv 2501.13106, section 2.3); the paper
+    names neither the model nor a threshold.
+
+    Attributes:
+        predictor: `laion-v1`: one linear layer (LAION-Aesthetics V1). `laion-v2`: five layers on top of CLIP ViT-L/14,
+            trained on SAC, Logos and AVA (christophschuhmann/improved-aesthetic-predictor).
+        weights: The head: a `.safetensors` or `.pth` file. None: from the hub, where there is a repository of it.
+        encoder: The CLIP that the head was trained on. Another one's embeddings give numbers without meaning.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "aesthetic"
+    version: ClassVar = 1
+    reads: ClassVar = ("image_embedding",)
+    predictor: Literal["laion-v1", "laion-v2"] = "laion-v2"
+    weights: str | None = None
+    encoder: str = "ViT-L-14/openai"
+
+    @property
+    def writes(self) -> pa.Schema:
+        low, high = RANGES[self.predictor]
+        doc = f"Aesthetic score by {self.predictor}, on the scale of its ratings"
+        return pa.schema([column("aesthetic", pa.float32(), doc, low, high)])
+
+    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+        found = encoder_of(inputs["image_embedding"])
+        if found != self.encoder:
+            raise ValueError(
+                f"the predictor was trained on {self.encoder} and the embeddings are by {found}; "
+                "let an earlier stage compute those of the former, or give the predictor's own `encoder`"
+            )
+
+    def ready(self) -> None:
+        self._file()
+
+    def load(self) -> AestheticHead:
+        file = self._file()
+        with loading(str(file), self.name):
+            layers, relu = read_head(file)
+            return AestheticHead(layers if relu else [fold(layers)], {"weights": sha256([file])})
+
+    def _file(self) -> Path:
+        require("torch", "models", self.name)
+        if self.weights is not None:
+            path = Path(self.weights).expanduser()
+            if not path.is_file():
+                raise ValueError(f"aesthetic: weights {self.weights}: no such file; fetch the head of {self.predictor}")
+            return path
+        if self.predictor not in HUB:
+            raise ValueError(
+                "aesthetic: laion-v1 has no repository on the hub; fetch sa_0_4_vit_l_14_linear.pth of "
+                "github.com/LAION-AI/aesthetic-predictor and give its path as `weights`"
+            )
+        return Path(hub_file(*HUB[self.predictor], self.name))
+
+
+class AestheticHead:
+    """`Facts` of `aesthetic`: a dot product, or layers with ReLU between them."""
+
+    def __init__(self, layers: Layers, made_by: Mapping[str, object]) -> None:
+        self._layers, self.made_by = layers, made_by
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        vectors, errors = to_matrix(batch["image_embedding"])
+        width = self._layers[0][0].shape[1]
+        if vectors.shape[1] != width:
+            raise ValueError(f"aesthetic: the head takes {width} numbers and the embeddings have {vectors.shape[1]}")
+        scores = score(self._layers, vectors)
+        found = pa.array(scores.astype(np.float32), mask=np.array([e is not None for e in errors]))
+        return pa.table({"aesthetic": found, "error": pa.array(errors, pa.string())})
+
+
+def read_head(file: Path) -> tuple[Layers, bool]:
+    """The layers of a head, and whether there is a ReLU between them, which its keys tell.
+
+    Raises:
+        ValueError: The keys are those of no known predictor.
+    """
+    state = _state(file)
+    if set(state) == {"weight", "bias"}:  # v1: one layer
+        return [_layer(state, "")], False
+    numbers = sorted({int(n) for key in state for n in re.findall(r"^layers\.(\d+)\.weight$", key)})
+    if len(state) != 2 * len(numbers) or numbers not in ([0, 2, 4, 6, 7], [0, 3, 6, 9, 11]):
+        raise ValueError(f"no head of laion-v1 or laion-v2: its keys are {', '.join(sorted(state)[:12])}")
+    # Dropout takes up a number each; in the variant with ReLU that does too.
+    return [_layer(state, f"layers.{n}.") for n in numbers], numbers == [0, 3, 6, 9, 11]
+
+
+def fold(layers: Layers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Layers without anything between them are one layer: W2(W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)."""
+    weight, bias = layers[0]
+    for above, offset in layers[1:]:
+        weight, bias = above @ weight, above @ bias + offset
+    return weight, bias
+
+
+def score(layers: Layers, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Unit vectors (rows, width) to scores (rows,), with a ReLU between the layers."""
+    values = vectors.astype(np.float64)
+    for position, (weight, bias) in enumerate(layers):
+        values = values @ weight.T + bias
+        if position < len(layers) - 1:
+            values = np.maximum(values, 0)
+    return values[:, 0]
+
+
+def _state(file: Path) -> dict[str, Any]:
+    if os.fspath(file).endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        return dict(load_file(file))
+    import torch
+
+    return {key: tensor.float().numpy() for key, tensor in torch.load(file, "cpu", weights_only=True).items()}
+
+
+def _layer(state: Mapping[str, Any], prefix: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    weight, bias = (np.asarray(state[f"{prefix}{n}"], np.float64) for n in ("weight", "bias"))
+    return weight, bias

@@ -1,0 +1,301 @@
+"""CLIP through open_clip: the image tower once per image, the text tower once per text, both as unit vectors.
+
+Everything else that wants to know how an image looks (aesthetic score, similarity, clusters, duplicates) reads the
+stored embeddings. CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 2023, arXiv 2212.07143.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict
+
+from filters.weights import hub_file, is_local, loading, place, require, sha256
+from filters.weights import ready as folder_ready
+from manifests.embeddings import embedding_column, from_matrix
+
+_CONFIG = "open_clip_config.json"
+_HUB = "hf-hub:"
+
+
+class Clip(BaseModel):
+    """The image tower.
+
+    Attributes:
+        encoder: `ARCHITECTURE/WEIGHTS` as open_clip lists them (`ViT-L-14/openai`, `ViT-B-32/laion2b_s34b_b79k`) or
+            with a file for the weights (`ViT-B-32//models/b32.safetensors`), a folder with `open_clip_config.json`,
+            or `hf-hub:ORGANISATION/MODEL`.
+        draft: Decode large JPEGs at a reduced scale, never below twice the model's side: a fraction of the work.
+            `benchmarks/draft.py` measures how far that moves an embedding. False: open_clip's own transform.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "clip"
+    version: ClassVar = 1
+    reads: ClassVar = ("image",)
+    gpu: ClassVar = True
+    encoder: str
+    draft: bool = True
+
+    @property
+    def writes(self) -> pa.Schema:
+        doc = "CLIP's image embedding, of length 1"
+        return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
+
+    def ready(self) -> None:
+        encoder_ready(self.encoder, self.name)
+
+    def load(self) -> ImageTower:
+        return ImageTower(Model.load(self.encoder, self.name), self.draft)
+
+
+class ClipText(BaseModel):
+    """The text tower, over the coarse caption and, where there is one, over the text that came with the image.
+
+    Attributes:
+        encoder: As for `clip`; the two must be the same for a similarity.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "clip_text"
+    version: ClassVar = 1
+    reads: ClassVar = ("coarse_caption", "alt_text")
+    gpu: ClassVar = True
+    encoder: str
+
+    @property
+    def writes(self) -> pa.Schema:
+        return text_columns(dimensions(self.encoder), self.encoder)
+
+    def ready(self) -> None:
+        encoder_ready(self.encoder, self.name)
+
+    def load(self) -> TextTower:
+        return TextTower(Model.load(self.encoder, self.name), dimensions(self.encoder))
+
+
+class Model:
+    """An open_clip model on its device, with what goes into the provenance."""
+
+    def __init__(self, model: Any, transform: Any, tokenize: Any, made_by: Mapping[str, object]) -> None:
+        self.device, self.dtype = place()
+        self.network = model.to(self.device, self.dtype).eval()
+        self.transform, self.tokenize, self.made_by = transform, tokenize, made_by
+
+    @classmethod
+    def load(cls, encoder: str, what: str) -> Model:
+        """Load by name or path.
+
+        Raises:
+            ValueError: It cannot be loaded, with the reason.
+        """
+        encoder_ready(encoder, what)
+        import open_clip
+
+        architecture, weights = _parts(encoder)
+        with loading(encoder, what):
+            file = _weights_file(encoder)
+            known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
+            # OpenAI's and some other weights were trained with an approximate GELU, which the architecture's name
+            # alone does not say; open_clip would warn and compute other embeddings.
+            network, _, transform = open_clip.create_model_and_transforms(
+                architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
+            )
+            tokenize = open_clip.get_tokenizer(architecture)
+        made_by = {"weights": sha256([file]), "open_clip": version("open_clip_torch"), "torch": version("torch")}
+        return cls(network, transform, tokenize, made_by)
+
+
+class ImageTower:
+    """`ImageFacts` of `clip`: uint8 pixels from threads, normalised and encoded on the device."""
+
+    def __init__(self, model: Model, draft: bool) -> None:
+        import torch
+
+        self._model, self.made_by = model, model.made_by
+        # The transform in two: what works on PIL images in the threads, and the normalisation, on the device.
+        *on_image, _, normalize = model.transform.transforms
+        self._on_image = on_image
+        mean, std = (torch.tensor(v, device=model.device).view(1, 3, 1, 1) for v in (normalize.mean, normalize.std))
+        self._mean, self._std = mean, std
+        size = model.network.visual.image_size
+        self.side = 2 * max(size if isinstance(size, tuple | list) else (size,)) if draft else None
+
+    def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
+        """Resized and cropped as open_clip does, (side, side, 3) uint8."""
+        for step in self._on_image:
+            image = step(image)
+        return np.asarray(image)
+
+    def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> pa.Table:
+        import torch
+
+        model = self._model
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack(inputs)).to(model.device, non_blocking=True)
+            scaled = pixels.permute(0, 3, 1, 2).float() / 255
+            vectors = model.network.encode_image(((scaled - self._mean) / self._std).to(model.dtype))
+        embeddings, errors = from_matrix(vectors.float().cpu().numpy())
+        return pa.table({"image_embedding": embeddings, "error": pa.array(errors, pa.string())})
+
+
+class TextTower:
+    """`Facts` of `clip_text`."""
+
+    def __init__(self, model: Model, size: int) -> None:
+        self._model, self.made_by, self._size = model, model.made_by, size
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Raw text embeddings, (texts, dimensions); what is longer than the tower's context is cut, as in training."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = self._model.tokenize(list(texts)).to(self._model.device)
+            vectors: npt.NDArray[np.float32] = self._model.network.encode_text(tokens).float().cpu().numpy()
+        return vectors
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return embed_texts(batch, self.encode, self._size)
+
+
+def text_columns(size: int, encoder: str) -> pa.Schema:
+    """What a text tower writes."""
+    return pa.schema(
+        [
+            embedding_column("text_embedding", size, encoder, "The coarse caption's embedding, of length 1"),
+            embedding_column("alt_text_embedding", size, encoder, "The alt text's, of length 1; null without alt text"),
+        ]
+    )
+
+
+def embed_texts(batch: pa.Table, encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int) -> pa.Table:
+    """The columns of `text_columns` for the captions and alt texts of a batch.
+
+    Args:
+        batch: With `coarse_caption` and `alt_text`. A row without a caption has an error, one without alt text has not.
+        encode: Texts to raw vectors of length `size`.
+        size: Dimensions of the space.
+    """
+    captions, errors = _embed(batch["coarse_caption"].to_pylist(), encode, size)
+    # A row that failed has no facts, so it needs no vector of its alt text either.
+    known = [alt if error is None else None for alt, error in zip(batch["alt_text"].to_pylist(), errors, strict=True)]
+    alts, _ = _embed(known, encode, size)
+    told = {"text_embedding": captions, "alt_text_embedding": alts, "error": pa.array(errors, pa.string())}
+    return pa.table(told)
+
+
+def _embed(
+    texts: Sequence[str | None], encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int
+) -> tuple[pa.Array, list[str | None]]:
+    """Null and an error for what holds no text."""
+    rows = [row for row, text in enumerate(texts) if text and text.strip()]
+    errors: list[str | None] = ["no text: the caption is empty"] * len(texts)
+    if not rows:
+        return pa.nulls(len(texts), pa.list_(pa.float16(), size)), errors
+    embeddings, flaws = from_matrix(encode([texts[row] or "" for row in rows]))
+    for row, flaw in zip(rows, flaws, strict=True):
+        errors[row] = flaw
+    places = dict(zip(rows, range(len(rows)), strict=True))
+    return embeddings.take(pa.array([places.get(row) for row in range(len(texts))], pa.int64())), errors
+
+
+@lru_cache
+def dimensions(encoder: str) -> int:
+    """Length of the embeddings, by the model's configuration alone.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    architecture, _ = _parts(encoder)
+    if architecture.startswith("local-dir:"):
+        path = Path(architecture.removeprefix("local-dir:")) / _CONFIG
+        if not path.is_file():
+            raise ValueError(f"encoder {encoder}: the folder has no {_CONFIG}; give an open_clip model folder")
+    elif architecture.startswith(_HUB):
+        path = Path(hub_file(architecture.removeprefix(_HUB), _CONFIG, "clip"))
+    else:
+        require("open_clip", "models", f"the encoder {encoder}")
+        spec = find_spec("open_clip")
+        assert spec is not None
+        assert spec.origin is not None
+        path = Path(spec.origin).parent / "model_configs" / f"{architecture}.json"
+        if not path.is_file():
+            raise ValueError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
+    config = json.loads(path.read_text())
+    return int(config.get("model_cfg", config)["embed_dim"])
+
+
+def encoder_ready(encoder: str, what: str) -> None:
+    """See that an encoder is to be had; nothing is loaded.
+
+    Raises:
+        ValueError: With what is missing and how to get it.
+    """
+    require("open_clip", "models", what)
+    architecture, weights = _parts(encoder)
+    if architecture.startswith("local-dir:"):
+        folder_ready(architecture.removeprefix("local-dir:"), what, _CONFIG)
+        with loading(encoder, what):
+            _weights_file(encoder)
+    elif architecture.startswith(_HUB):
+        hub_file(architecture.removeprefix(_HUB), _CONFIG, what)
+    elif not os.path.isfile(weights):
+        _named_weights_ready(encoder, architecture, weights, what)
+
+
+def _named_weights_ready(encoder: str, architecture: str, weights: str, what: str) -> None:
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    known = open_clip.get_pretrained_cfg(architecture, weights)
+    if not known:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise ValueError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
+    repository = str(known.get("hf_hub") or "").rstrip("/")
+    names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    if repository and not any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
+        hub_file(repository, _CONFIG, what)
+
+
+def _weights_file(encoder: str) -> str:
+    import open_clip
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    architecture, weights = _parts(encoder)
+    if architecture.startswith("local-dir:"):
+        folder = Path(architecture.removeprefix("local-dir:"))
+        found = [folder / n for n in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")]
+        existing = [str(path) for path in found if path.is_file()]
+        if not existing:
+            raise OSError(f"the folder has no {found[0].name}")
+        return existing[0]
+    if architecture.startswith(_HUB):
+        return str(download_pretrained_from_hf(architecture.removeprefix(_HUB)))
+    if os.path.isfile(weights):
+        return weights
+    return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, weights)))
+
+
+def _parts(encoder: str) -> tuple[str, str]:
+    """open_clip's model name and weights."""
+    if encoder.startswith((_HUB, "local-dir:")):
+        return encoder, ""
+    if is_local(encoder):
+        return f"local-dir:{os.path.expanduser(encoder)}", ""
+    architecture, slash, weights = encoder.partition("/")
+    if not slash or not weights:
+        raise ValueError(f"encoder {encoder!r} is no folder and not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai")
+    return architecture, weights

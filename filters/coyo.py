@@ -1,0 +1,110 @@
+"""COYO-700M's own scores, out of the metadata that it is published with: no image is needed."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from manifests.schemas import bounds, column
+
+SLACK = 1e-3
+"""How far beyond its range a score may lie: what half precision makes of 1. It is set to the range's end."""
+
+_LARGEST_COUNT = (1 << 31) - 1  # of int32
+
+
+class Coyo(BaseModel):
+    """What COYO-700M tells of an image beside its URL (kakaobrain/coyo-700m, README). It has no settings.
+
+    The similarities are of the image and its *alt text*; VL3-Syn7M cuts by the similarity to a BLIP-2 caption instead,
+    for which they are a stand-in. The data set was cut before it was published: aspect ratio up to 3, shorter side from
+    200, NSFW up to 0.5. Any Parquet pool with columns of these names will do; one that is not there gives nulls.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "coyo"
+    version: ClassVar = 1
+    reads: ClassVar = (
+        "pool.aesthetic_score_laion_v2",
+        "pool.clip_similarity_vitb32",
+        "pool.clip_similarity_vitl14",
+        "pool.watermark_score",
+        "pool.nsfw_score_opennsfw2",
+        "pool.nsfw_score_gantman",
+        "pool.image_phash",
+        "pool.num_faces",
+        "pool.word_count",
+    )
+    writes: ClassVar = pa.schema(
+        [
+            column("coyo_aesthetic", pa.float32(), "Aesthetic score by LAION-Aesthetics V2; mean 4.77", 0, 10),
+            column("coyo_clip_b32", pa.float32(), "Cosine of image and alt text by CLIP ViT-B/32; mean 0.291", -1, 1),
+            column("coyo_clip_l14", pa.float32(), "Cosine of image and alt text by CLIP ViT-L/14; mean 0.255", -1, 1),
+            column("coyo_watermark", pa.float32(), "Probability of a watermark; mean 0.18", 0, 1),
+            column("coyo_nsfw", pa.float32(), "Probability of not being safe for work, by OpenNSFW2", 0, 1),
+            column("coyo_nsfw_gantman", pa.float32(), "Probability of not being safe for work, by GantMan", 0, 1),
+            column("coyo_phash", pa.string(), "Perceptual hash (pHash) of the image, as COYO writes it"),
+            column("coyo_faces", pa.int32(), "Number of faces found in the image", 0),
+            column("coyo_words", pa.int32(), "Number of words of the alt text", 0),
+        ]
+    )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        found: list[pa.Array] = []
+        flaws: dict[int, str] = {}
+        for source, field in zip(self.reads, self.writes, strict=True):
+            made = _texts if pa.types.is_string(field.type) else _numbers
+            values, bad = made(batch[source], field)
+            found.append(values)
+            for row, flaw in bad.items():
+                flaws.setdefault(row, f"bad metadata: {source.removeprefix('pool.')} {flaw}")
+        errors = [flaws.get(row) for row in range(batch.num_rows)]
+        fine = pa.array([error is None for error in errors], pa.bool_())
+        columns = [pc.if_else(fine, values, None) for values in found]
+        return pa.table([*columns, pa.array(errors, pa.string())], names=[*self.writes.names, "error"])
+
+
+def _numbers(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int, str]]:
+    """A column as `field` has it, and what is wrong with some of its rows. NaN is null."""
+    if not _is_number(values.type):
+        return _refused(values, field, "not a number")
+    # Counts may come as floats: that is what pandas makes of integers where some are missing.
+    numbers = values.cast(pa.float64(), safe=False).to_numpy()
+    low, high = bounds(field)
+    whole = pa.types.is_integer(field.type)
+    high, slack = (_LARGEST_COUNT, 0.0) if whole else (high, SLACK)
+    bad = (numbers < low - slack) | (numbers > high + slack)
+    if whole:
+        bad |= (numbers != np.floor(numbers)) & ~np.isnan(numbers)
+    missing = bad | np.isnan(numbers)
+    made = pa.array(np.where(missing, 0, numbers.clip(low, high)), mask=missing).cast(field.type)
+    span = f"a whole number from {low:g}" if whole else f"from {low:g} to {high:g}"
+    return made, {int(row): f"is {numbers[row]:g}, not {span}" for row in np.flatnonzero(bad)}
+
+
+def _texts(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int, str]]:
+    """A column of text, and what is wrong with some of its rows. Bytes that are not UTF-8 are written out."""
+    if not _is_text(values.type):
+        return _refused(values, field, "not text")
+    data = values.cast(pa.binary()).to_pylist()
+    texts = [None if text is None else text.decode("utf-8", "backslashreplace") for text in data]
+    return pa.array(texts, field.type), {}
+
+
+def _refused(values: pa.ChunkedArray, field: pa.Field, why: str) -> tuple[pa.Array, dict[int, str]]:
+    """Nothing, of a column of the wrong type; its nulls are nulls, as are those of a column that is not there."""
+    told = np.flatnonzero(values.is_valid().to_numpy())
+    return pa.nulls(len(values), field.type), {int(row): f"is {values.type}, {why}" for row in told}
+
+
+def _is_number(type_: Any) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
+
+
+def _is_text(type_: Any) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))

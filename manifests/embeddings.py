@@ -1,0 +1,78 @@
+"""Embeddings: fixed-size lists of float16 of length 1, each column marked with the encoder that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from manifests.schemas import column
+
+NORM_TOLERANCE = 0.01
+"""How far from 1 a stored vector's length may be; rounding to float16 costs less than 0.001."""
+
+
+def embedding_column(name: str, dimensions: int, encoder: str, doc: str) -> pa.Field:
+    """A documented column of unit vectors; `encoder` names the space they live in."""
+    field = column(name, pa.list_(pa.float16(), dimensions), doc)
+    return field.with_metadata({**field.metadata, b"encoder": encoder.encode()})
+
+
+def encoder_of(field: pa.Field) -> str | None:
+    """The encoder that made a column; None if it is no column of embeddings."""
+    name = (field.metadata or {}).get(b"encoder")
+    return name.decode() if name else None
+
+
+def is_embedding(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))
+
+
+def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.float32], list[str | None]]:
+    """The vectors of a column, and what is wrong with each.
+
+    Returns:
+        Float32 of shape (rows, dimensions), and per row an error or None: only vectors that are there, finite and of
+        length 1 may be compared. Rows with an error are zero.
+    """
+    array = embeddings.combine_chunks() if isinstance(embeddings, pa.ChunkedArray) else embeddings
+    dimensions = array.type.list_size
+    there = array.is_valid().to_numpy(zero_copy_only=False)
+    matrix = np.zeros((len(array), dimensions), np.float32)
+    if there.any():
+        matrix[there] = array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
+    errors = [
+        flaw if known else "no embedding: nothing is stored" for flaw, known in zip(flaws(matrix), there, strict=True)
+    ]
+    matrix[[error is not None for error in errors]] = 0
+    return matrix, errors
+
+
+def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str | None]]:
+    """Unit vectors out of a model's raw output, as a float16 column, and what is wrong with each row.
+
+    Args:
+        vectors: Shape (rows, dimensions), not normalised. A row that is not finite or zero has no direction: it
+            becomes null, with an error.
+    """
+    vectors = vectors.astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = ~np.isfinite(norms) | (norms == 0)
+    unit = vectors / np.where(bad, 1, norms)[:, None]
+    values = pa.array(np.where(bad[:, None], 0, unit).astype(np.float16).ravel())
+    array = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pa.array(bad))
+    return array, ["broken embedding: not finite or zero" if b else None for b in bad]
+
+
+def flaws(matrix: npt.NDArray[np.float32]) -> Sequence[str | None]:
+    """Per row what keeps it from being a unit vector, or None."""
+    norms = np.linalg.norm(matrix, axis=1)
+    return [_flaw(float(norm)) for norm in norms]
+
+
+def _flaw(norm: float) -> str | None:
+    if abs(norm - 1) <= NORM_TOLERANCE:
+        return None
+    return f"broken embedding: length {norm:.3g} instead of 1"

@@ -1,0 +1,139 @@
+"""What a stage has still to compute, and where its workers find the columns that it reads.
+
+Numbers ride along with the ids. Texts, lists, embeddings and images do not pass the driver: it says in which part of
+which table a row lies, and the workers read it there. So the driver holds some tens of bytes a row, whatever a stage
+reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from manifests.run import Run, stage_folder
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.pool.images import PLACE, Images
+from pipeline.pool.listing import root_of
+from pipeline.pool.urls import pool_columns
+from pipeline.recipe import IMAGE, Recipe, Step, of_pool, rides_along
+from pipeline.stages import StageRefusedError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Columns that workers read themselves.
+
+    Attributes:
+        table: The table they are in.
+        names: Its parts, when the job was planned.
+        columns: What is read.
+        position: The column of a block that says in which part each row lies.
+    """
+
+    table: Table
+    names: Sequence[str]
+    columns: Sequence[str]
+    position: str
+
+    def read(self, block: pa.Table) -> pa.Table:
+        """The columns for the ids of a block, in its order."""
+        ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
+        tables, order = [], []
+        for part in np.unique(parts):
+            rows = np.flatnonzero(parts == part)
+            stored = self.table.read(self.names[part], ["id", *self.columns])
+            there = stored["id"].to_numpy()
+            by_id = np.argsort(there)
+            found = by_id[np.searchsorted(there, ids[rows], sorter=by_id)]
+            tables.append(stored.select(list(self.columns)).take(found))
+            order.append(rows)
+        return pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How a worker completes a block of ids to what a stage reads.
+
+    Attributes:
+        sources: Tables that hold columns which do not ride along.
+        from_pool: Columns of the pool's own Parquet files.
+        root: What the pool's shard paths are relative to.
+        images: The images of the pool, if the stage reads them.
+    """
+
+    sources: Sequence[Source] = ()
+    from_pool: Sequence[str] = ()
+    root: Folder | None = None
+    images: Images | None = None
+
+    def complete(self, block: pa.Table) -> pa.Table:
+        """The block with the columns that did not ride along, all but the image."""
+        for source in self.sources:
+            for name, values in zip(source.columns, source.read(block).columns, strict=True):
+                block = block.append_column(name, values)
+        if self.from_pool and self.root is not None:
+            for name, values in zip(self.from_pool, self._pool_columns(block, self.root).columns, strict=True):
+                block = block.append_column(f"pool.{name}", values)
+        return block
+
+    def _pool_columns(self, block: pa.Table, root: Folder) -> pa.Table:
+        shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
+        tables, order = [], []
+        try:
+            for shard in dict.fromkeys(shards):
+                rows = np.flatnonzero(shards == shard)
+                tables.append(pool_columns(root, shard, self.from_pool, offsets[rows]))
+                order.append(rows)
+            joined = pa.concat_tables(tables, promote_options="permissive")
+        except (ValueError, OSError, pa.ArrowException) as error:
+            # They were fine when they were indexed, or their shards disagree on a column's type.
+            raise StageRefusedError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+        return joined.take(np.argsort(np.concatenate(order)))
+
+
+def plan(run: Run, recipe: Recipe, step: Step, table: Table, alive: pl.DataFrame) -> tuple[pl.DataFrame, Inputs]:
+    """The rows of `alive` (column `id`) that are not stored, or worth another try, and how workers complete them.
+
+    They come in the order of their ids, or, where workers read by themselves, in that of the pool, so that what lies
+    together is read together.
+    """
+    stored = table.scan().filter(~pl.col("retry")).select("id")
+    rows = alive.lazy().select("id").join(stored, on="id", how="anti")
+    carried: dict[str, list[str]] = {}
+    read: dict[str, list[str]] = {}
+    for column in step.stage.reads:
+        if column != IMAGE and not of_pool(column):
+            way = carried if rides_along(step.fields[column]) else read
+            way.setdefault(step.inputs.get(column, ""), []).append(column)
+    from_pool = [name for column in step.stage.reads if (name := of_pool(column))]
+    if IMAGE in step.stage.reads or from_pool:
+        where = PLACE if IMAGE in step.stage.reads else ("shard", "offset")
+        read[""] = list(dict.fromkeys([*read.get("", []), *where]))
+    for source, columns in carried.items():
+        facts = _stored(run, source)
+        rows = rows.join(facts.scan().select("id", *columns), on="id", how="left")
+    sources = []
+    for number, (source, columns) in enumerate(read.items()):
+        facts, position = _stored(run, source), f"part_{number}"
+        where_, names = facts.locate()
+        rows = rows.join(where_.rename({"part": position}), on="id", how="left")
+        sources.append(Source(facts, names, columns, position))
+    root = root_of(recipe.pool) if IMAGE in step.stage.reads or from_pool else None
+    images = Images(recipe.pool, root) if root and IMAGE in step.stage.reads else None
+    ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
+    return ordered.collect(engine="streaming"), Inputs(sources, from_pool, root, images)
+
+
+def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
+    place, _ = run.index.locate()
+    order = place.select("id").with_row_index("in_pool")
+    return rows.join(order, on="id", how="left").sort("in_pool").drop("in_pool")
+
+
+def _stored(run: Run, source: str) -> Table:
+    return Table.stored(stage_folder(run.folder, source)) if source else run.index

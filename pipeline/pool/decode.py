@@ -1,0 +1,62 @@
+"""Encoded bytes to an upright RGB image, whatever the bytes are: a bad image is one clear error, never a crash."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from pipeline.pool.headers import FORMATS, MAX_PIXELS, BadImageError, orientation_of
+
+_OPENED = (*FORMATS, "WEBP", "ICO")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, side: int | None = None) -> Image.Image:
+    """Decode one image: first frame, EXIF orientation applied, transparency laid on white, RGB.
+
+    Args:
+        data: The encoded image.
+        side: What the shorter side must have at least, pixels. A larger JPEG is decoded at 1/2, 1/4 or 1/8 of its
+            size as long as it stays above, in the frequency domain, at a fraction of the cost. None: every pixel.
+
+    Raises:
+        BadImageError: The bytes cannot be decoded, or hold more pixels than is safe; the text is the row's error.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadImageError(
+                    f"decompression bomb: {width}×{height} = {width * height:,} pixels > {MAX_PIXELS:,}"
+                )
+            turn = _TURNS.get(orientation_of(image)) if image.format != "TIFF" else None  # Pillow turns those itself
+            if side is not None and image.format in ("JPEG", "MPO"):
+                image.draft(None, (side, side))
+            flat = _rgb(image)
+            return flat.transpose(turn) if turn is not None else flat
+    except BadImageError:
+        raise
+    except Exception as error:  # decoders of hostile bytes fail in every way there is: each is this row's error
+        raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode.startswith("I"):  # 16 bits a sample; convert() would clip them to white
+        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        white = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return image.convert("RGB")

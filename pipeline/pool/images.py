@@ -1,0 +1,142 @@
+"""Encoded images out of the pool, many with one read where they lie close together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.storage import Folder
+from pipeline.pool.listing import Pool
+from pipeline.pool.parquet import BAD_PARQUET, image_column
+
+PLACE = ("shard", "key", "offset", "bytes")
+"""The columns of the index that say where an image is."""
+
+_GAP = 256 << 10  # bytes; to read over so many beats another request
+_SPAN = 8 << 20  # bytes; one read, held in memory until its images are decoded
+
+
+class Failure(NamedTuple):
+    """Why a row has no result; `retry` where another try can help."""
+
+    error: str
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are read at once.
+
+    Attributes:
+        shard: The file they are in.
+        rows: Their numbers in the table that was asked for.
+        keys, offsets, lengths: As in the index; a length is None where the index does not tell it.
+        row_group: Of a Parquet file.
+    """
+
+    shard: str
+    row_group: int = 0
+    rows: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.offsets[-1] + self.lengths[-1]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a pool.
+
+    Attributes:
+        pool: What kind of pool it is.
+        root: What shard paths are relative to.
+    """
+
+    pool: Pool
+    root: Folder
+
+    def groups(self, rows: pa.Table) -> Iterator[Group]:
+        """Bundle rows (columns `PLACE`, those of a shard together and in its order) into reads."""
+        group: Group | None = None
+        ends: Sequence[int] = ()
+        for row, (shard, key, offset, length) in enumerate(zip(*(rows[n].to_pylist() for n in PLACE), strict=True)):
+            if group is None or shard != group.shard:
+                ends = self._row_group_ends(shard)
+            number = sum(offset >= end for end in ends[:-1])
+            if group is None or not self._joins(group, shard, number, offset, length):
+                if group is not None:
+                    yield group
+                group = Group(shard, number)
+            group.rows.append(row)
+            group.keys.append(key)
+            group.offsets.append(offset)
+            group.lengths.append(length or 0)
+        if group is not None:
+            yield group
+
+    def read(self, group: Group) -> list[bytes | Failure]:
+        """The encoded images of a group, each or why it could not be read."""
+        try:
+            if group.shard.endswith(".tar") and self.pool.kind != "images":
+                return self._members(group)
+            if group.shard.endswith(".parquet") and self.pool.kind != "images":
+                return self._cells(group)
+            inside = f"{group.shard}/{group.keys[0]}" if self.pool.kind == "img2dataset" else group.shard
+            return [self.root.read(inside)]
+        except BAD_PARQUET as error:  # OSError among them: the disk or the network, worth another try
+            text = " ".join(str(error).split())[:300] or type(error).__name__
+            return [Failure(f"unreadable: {text}", isinstance(error, OSError))] * len(group.rows)
+
+    def _joins(self, group: Group, shard: str, number: int, offset: int, length: int | None) -> bool:
+        if shard != group.shard or number != group.row_group or self.pool.kind == "images":
+            return False
+        if shard.endswith(".parquet"):
+            return True
+        near = 0 <= offset - group.end <= _GAP
+        return shard.endswith(".tar") and near and offset + (length or 0) - group.offsets[0] <= _SPAN
+
+    def _row_group_ends(self, shard: str) -> list[int]:
+        """The row number behind each row group of a Parquet shard; empty for other shards and unreadable ones."""
+        if not shard.endswith(".parquet") or self.pool.kind == "images":
+            return []
+        try:
+            with self.root.filesystem.open_input_file(f"{self.root.path}/{shard}") as file:
+                metadata = pq.ParquetFile(file).metadata
+        except BAD_PARQUET:  # `read` will say so, row by row
+            return []
+        ends, total = [], 0
+        for number in range(metadata.num_row_groups):
+            total += metadata.row_group(number).num_rows
+            ends.append(total)
+        return ends
+
+    def _members(self, group: Group) -> list[bytes | Failure]:
+        with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
+            start = group.offsets[0]
+            span = memoryview(file.read_at(group.end - start, start))
+        found: list[bytes | Failure] = []
+        for offset, length in zip(group.offsets, group.lengths, strict=True):
+            data = bytes(span[offset - start : offset - start + length])
+            missing = f"cut off: {len(data):,} of {length:,} bytes are there"
+            found.append(data if len(data) == length else Failure(missing))
+        return found
+
+    def _cells(self, group: Group) -> list[bytes | Failure]:
+        with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
+            parquet = pq.ParquetFile(file)
+            column = image_column(parquet.schema_arrow, self.pool.image)
+            sizes = [parquet.metadata.row_group(n).num_rows for n in range(group.row_group)]
+            cells = parquet.read_row_group(group.row_group, columns=[column])[column]
+        wanted = [offset - sum(sizes) for offset in group.offsets]
+        found: list[bytes | Failure] = []
+        for cell in cells.take(pa.array(wanted)).to_pylist():
+            data = cell.get("bytes") if isinstance(cell, dict) else cell
+            found.append(Failure("null image: the cell holds no bytes") if data is None else data)
+        return found

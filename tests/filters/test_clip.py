@@ -1,0 +1,166 @@
+"""CLIP through open_clip from a small local checkpoint: the same vectors as open_clip's own transform and towers."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from filters.clip import Clip, ClipText, dimensions
+from manifests.embeddings import encoder_of, to_matrix
+from pipeline.pool.decode import decode
+
+
+def encoded(photo: Image.Image, format_: str, **options: object) -> bytes:
+    data = io.BytesIO()
+    photo.save(data, format_, **options)
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(photographs: list[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in photographs]
+
+
+def vectors(facts: pa.Table, name: str = "image_embedding") -> np.ndarray:
+    matrix, errors = to_matrix(facts[name])
+    assert errors == [None] * len(matrix)
+    return matrix
+
+
+def test_the_exact_path_equals_open_clips_transform(tiny_clip: Path, photos: list[bytes]) -> None:
+    network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    with torch.inference_mode():
+        pixels = torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in photos])
+        theirs = network.eval().encode_image(pixels, normalize=True).numpy()
+    stage = Clip(encoder=str(tiny_clip), draft=False)
+    tower = stage.load()
+    assert tower.side is None
+    facts = tower([tower.prepare(decode(data)) for data in photos])
+    assert facts.select(stage.writes.names).schema.equals(stage.writes)
+    ours = vectors(facts)
+    assert (ours * theirs).sum(1).min() > 0.9999
+    assert np.abs(np.triu(theirs @ theirs.T, 1)).mean() < 0.99, "else every picture is like every other"
+
+
+def test_large_jpegs_are_decoded_small_but_never_below_twice_the_models_side(tiny_clip: Path) -> None:
+    tower = Clip(encoder=str(tiny_clip)).load()
+    assert tower.side == 128
+    large = encoded(Image.effect_noise((1200, 900), 90).convert("RGB"), "JPEG")
+    assert decode(large, tower.side).size == (300, 225), "an eighth would be 150×113"
+    assert decode(large).size == (1200, 900)
+    assert tower.prepare(decode(large, tower.side)).shape == (64, 64, 3)
+
+
+def test_texts_equal_open_clips_and_missing_ones_are_told_apart(tiny_clip: Path) -> None:
+    texts = ["a cat", "two dogs in the snow", "a cat"]
+    network = open_clip.create_model(f"local-dir:{tiny_clip}").eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(texts)
+    with torch.inference_mode():
+        theirs = network.encode_text(tokens, normalize=True).numpy()
+    stage = ClipText(encoder=str(tiny_clip))
+    batch = pa.table({"coarse_caption": [*texts, None, "  "], "alt_text": [None, "a cat", None, None, "a cat"]})
+    facts = stage.load()(batch)
+    assert facts.select(stage.writes.names).schema.equals(stage.writes)
+    assert (vectors(facts.slice(0, 3), "text_embedding") * theirs).sum(1) == pytest.approx(1, abs=1e-4)
+    assert facts["error"].to_pylist() == [None] * 3 + ["no text: the caption is empty"] * 2
+    alts = facts["alt_text_embedding"]
+    assert alts.is_valid().to_pylist() == [False, True, False, False, False], "a failed row has no facts"
+    assert alts[1].as_py() == pytest.approx(facts["text_embedding"][0].as_py(), abs=1e-3)
+
+
+def test_provenance_names_the_weights_and_the_column_its_encoder(tiny_clip: Path) -> None:
+    import hashlib
+
+    file = tiny_clip / "open_clip_model.safetensors"
+    expected = hashlib.sha256(hashlib.sha256(file.read_bytes()).digest()).hexdigest()
+    assert Clip(encoder=str(tiny_clip)).load().made_by["weights"] == expected
+    field = Clip(encoder="ViT-L-14/openai").writes.field("image_embedding")
+    assert (encoder_of(field), field.type) == ("ViT-L-14/openai", pa.list_(pa.float16(), 768))
+
+
+def test_openais_weights_get_their_own_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By its name alone open_clip 3 builds them with another activation, and only warns."""
+    from safetensors.torch import save_file
+
+    made = open_clip.create_model("ViT-B-32-quickgelu")
+    weights = tmp_path / "open_clip_model.safetensors"
+    save_file({k: v.contiguous() for k, v in made.state_dict().items()}, weights)
+    for where in ("open_clip.factory", "open_clip"):  # the hub is not there: its file is
+        monkeypatch.setattr(f"{where}.download_pretrained", lambda *a, **k: str(weights))
+    monkeypatch.setattr("filters.clip.hub_file", lambda *a, **k: "")
+    tower = Clip(encoder="ViT-B-32/openai").load()
+    block = tower._model.network.visual.transformer.resblocks[0]
+    assert type(block.mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_a_model_that_gives_no_numbers_is_a_row_error(tiny_clip: Path) -> None:
+    tower = Clip(encoder=str(tiny_clip)).load()
+    torch.nn.init.constant_(tower._model.network.visual.ln_post.weight, float("nan"))
+    facts = tower([np.zeros((64, 64, 3), np.uint8)])
+    assert facts["error"].to_pylist() == ["broken embedding: not finite or zero"]
+    assert facts["image_embedding"].null_count == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ("/nowhere/clip", "it has no open_clip_config.json; give a"),
+        ("ViT-L-14/opnai", "there are no weights 'opnai' for ViT-L-14, only openai, "),
+        ("ViT-L-15/openai", "there are no weights 'openai' for ViT-L-15, only none"),
+        ("clip", "not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai"),
+        ("ViT-L-14/openai", "hf download timm/vit_large_patch14_clip_224.openai"),
+        ("hf-hub:nobody/nothing", "hf download nobody/nothing"),
+    ],
+)
+def test_a_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
+    begin = time.perf_counter()
+    with pytest.raises(ValueError, match=message) as refused:
+        Clip(encoder=encoder).ready()
+    assert "\n" not in str(refused.value)
+    assert encoder.removeprefix("hf-hub:") in str(refused.value) or "timm/" in str(refused.value)
+    assert time.perf_counter() - begin < 10
+
+
+def test_a_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_clip, tmp_path / "broken"))
+    weights = broken / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"open_clip_model\.safetensors is cut off"):
+        Clip(encoder=str(broken)).ready()
+    weights.unlink()
+    with pytest.raises(ValueError, match="the folder has no open_clip_model"):
+        Clip(encoder=str(broken)).ready()
+    config = broken / "open_clip_config.json"
+    config.write_text(config.read_text().replace('"embed_dim": 64', '"embed_dim": 32'))
+    shutil.copy(tiny_clip / weights.name, weights)
+    with pytest.raises(ValueError, match=r"clip: .*broken cannot be loaded \(RuntimeError: .*size mismatch"):
+        Clip(encoder=str(broken)).load()
+
+
+@pytest.mark.gpu
+def test_cuda_equals_the_cpu(tiny_clip: Path, photos: list[bytes]) -> None:
+    """Half precision on the device, against the float32 reference of open_clip on the CPU."""
+    network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    with torch.inference_mode():
+        pixels = torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in photos])
+        theirs = network.eval().encode_image(pixels, normalize=True).numpy()
+    tower = Clip(encoder=str(tiny_clip), draft=False).load()
+    assert tower._model.device.type == "cuda"
+    assert (vectors(tower([tower.prepare(decode(d)) for d in photos])) * theirs).sum(1).min() > 0.995
+
+
+def test_dimensions_come_from_the_configuration(tiny_clip: Path) -> None:
+    assert (dimensions(str(tiny_clip)), dimensions("ViT-B-32/laion2b_s34b_b79k"), dimensions("ViT-L-14/openai")) == (
+        64,
+        512,
+        768,
+    )

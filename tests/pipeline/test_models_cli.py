@@ -1,0 +1,146 @@
+"""The model stages from the command line, one after the other, on a machine without a hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+Here = Callable[..., Any]
+
+
+@pytest.fixture
+def here(engine: None, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run a command in this process, on the Ray that is there; its JSON, or its text."""
+    from pipeline.cli import app
+
+    def call(*arguments: object) -> Any:
+        app([str(argument) for argument in arguments], standalone_mode=False)
+        told = capsys.readouterr().out
+        return json.loads(told) if "--json" in arguments else told
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory, photographs: list[Path]) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    for path in photographs[:12]:
+        shutil.copy(path, folder)
+    whole = (folder / photographs[0].name).read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here) -> None:
+    """Offline: labels, similarity by ConSE, quality; each command computes what it needs and nothing again."""
+    run = tmp_path / "run"
+    here("index", "--images", pool, "--run", run)
+    with pytest.raises(ValueError, match="has no captions to compare with: run `vl3syn caption coarse`"):
+        here("filter", "similarity", "--run", run, "--encoder", "conse")
+    done = here("caption", "labels", "--run", run, "--json")
+    assert computed(done) == [("conse", 13, 1), ("label_caption", 12, 0)]
+    done = here("filter", "similarity", "--run", run, "--top", "0.5", "--json")
+    assert computed(done) == [("conse_text", 12, 0), ("similarity", 12, 0)]
+    assert done["funnel"]["survivors"] == 6
+    done = here("filter", "similarity", "--run", run, "--top", "0.75", "--json")
+    assert [job["computed"] for job in done["jobs"]] == [0, 0]
+    assert done["funnel"]["survivors"] == 9
+    with pytest.raises(ValueError, match=r"trained on ViT-L-14/openai and the embeddings are by conse-efflite0-minilm"):
+        here("filter", "aesthetic", "--run", run, "--min", "5")
+    done = here("filter", "quality", "--run", run, "--min", "0.3", "--json")
+    assert computed(done) == [("quality", 9, 0)]
+
+    assert "error: undecodable: " in here("explain", run, "torn.png")
+    assert "coarse_caption" in here("explain", run, "coffee.png")
+    spread = here("sweep", run, "--json")
+    assert {"label_probability", "similarity", "alt_similarity", "quality"} <= {row["column"] for row in spread}
+    points = here("sweep", run, "similarity.top=0.25,0.5", "quality.min=0", "--json")
+    assert [point["kept"] for point in points] == [3, 6]
+
+
+def test_captions_and_similarity_from_local_checkpoints(
+    tmp_path: Path, pool: Path, here: Here, tiny_clip: Path, tiny_blip2: Path
+) -> None:
+    run = tmp_path / "run"
+    here("index", "--images", pool, "--run", run)
+    options = ("--model", tiny_blip2, "--max-new-tokens", 3, "--prompt", "a photo of")
+    assert computed(here("caption", "coarse", "--run", run, *options, "--json")) == [("coarse_caption", 13, 1)]
+    with pytest.raises(ValueError, match="has no embeddings yet: give --encoder, such as ViT-L-14/openai"):
+        here("filter", "similarity", "--run", run)
+    done = here("filter", "similarity", "--run", run, "--encoder", tiny_clip, "--json")
+    assert computed(done) == [("clip", 12, 0), ("clip_text", 12, 0), ("similarity", 12, 0)]
+    (account,) = here("explain", run, "coffee.png", "--json")
+    facts = {stage["stage"]: stage["facts"] for stage in account["stages"]}
+    assert isinstance(facts["coarse_caption"]["coarse_caption"], str)
+    assert -1 <= facts["similarity"]["similarity"] <= 1
+
+
+def computed(done: dict[str, Any]) -> list[tuple[str, int, int]]:
+    return [(job["stage"], job["computed"], job["errors"]) for job in done["jobs"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["caption", "coarse", "--model", "/nowhere/blip"], "/nowhere/blip is not a model folder"),
+        (["caption", "coarse"], "hf download Salesforce/blip2-opt-2.7b"),
+        (["filter", "aesthetic"], "hf download timm/vit_large_patch14_clip_224.openai"),
+        (["filter", "aesthetic", "--predictor", "laion-v3"], "predictor: Input should be 'laion-v1' or 'laion-v2'"),
+        (["filter", "aesthetic", "--min", "0.5"], "aesthetic runs from 1 to 10"),
+        (["filter", "nsfw", "--max", "2"], "nsfw runs from 0 to 1"),
+        (["filter", "quality", "--top", "0"], "a fraction above 0 and up to 1"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line_and_leaves_the_run_as_it_was(
+    tmp_path: Path, pool: Path, vl3syn: Call, arguments: list[str], message: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = f"vl3syn: 0.1.0\nname: t\npool: {{images: {pool}}}\nstages: []\n"
+    (run / "recipe.yaml").write_text(recipe)
+    done = vl3syn(*arguments, "--run", run, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert message in done.stderr
+    assert (run / "recipe.yaml").read_text() == recipe
+
+
+def test_coyos_metadata_is_filtered_before_an_image_is_there(tmp_path: Path, here: Here) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = 40
+    table = pa.table(
+        {
+            "id": list(range(1000, 1000 + rows)),
+            "url": [f"https://example.org/{n}.jpg" for n in range(rows)],
+            "text": ["words"] * rows,
+            "width": [400 + 20 * n for n in range(rows)],
+            "height": [400] * rows,
+            "aesthetic_score_laion_v2": [3 + n / 10 for n in range(rows)],
+            "clip_similarity_vitb32": [0.3] * rows,
+            "watermark_score": [n / rows for n in range(rows)],
+            "nsfw_score_opennsfw2": [0.1] * rows,
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=16)
+    recipe = tmp_path / "coyo.yaml"
+    text = Path("recipes/coyo.yaml").read_text()
+    recipe.write_text(text.replace("coyo/*.parquet", f"{tmp_path}/*.parquet"))
+    done = here("run", recipe, "--run", tmp_path / "run", "--json")
+    stages = {stage["stage"]: stage for stage in done["funnel"]["stages"]}
+    assert done["funnel"]["rows"] == rows
+    assert stages["aspect_ratio"]["dropped"] == 9, "400 + 20n > 2.5 × 400 from n = 31 on"
+    assert stages["coyo"]["reasons"] == {"coyo_aesthetic < 4.5": 15}
+    (account,) = here("explain", tmp_path / "run", "1020", "--json")
+    assert account["stages"][1]["facts"]["coyo_aesthetic"] == pytest.approx(5)
+    (point,) = here("sweep", tmp_path / "run", "coyo.max_coyo_watermark=0.5", "--json")
+    assert point["kept"] == 6
+    with pytest.raises(ValueError, match="the pool has only their URLs; download them first"):
+        here("caption", "labels", "--run", tmp_path / "run")

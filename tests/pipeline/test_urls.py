@@ -1,0 +1,407 @@
+"""A pool of URLs: its index from metadata alone, and the columns of its files at some of their rows."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from pipeline.index import open_pool
+from pipeline.pool import Pool, Shard, list_pool
+from pipeline.pool.listing import root_of
+from pipeline.pool.readers import image_id, index_rows
+from pipeline.pool.urls import ROWS_AT_ONCE, pool_columns
+
+Row = dict[str, Any]
+
+URLS = ["http://x/0.jpg", "http://x/1.jpg", "http://x/2.jpg"]
+GOOD: dict[str, Any] = {
+    "id": [70, 80, 90],
+    "url": URLS,
+    "text": ["a fox", None, "ein Fuchs 🦊"],
+    "width": [640, 300, 1],
+    "height": [480, 200, 2**31 - 1],
+    "image_phash": ["aa", "bb", "cc"],
+}
+NO_SIZE = "no size: the metadata has no width and height for this row"
+
+
+def write(path: Path, take_out: str = "", **columns: Any) -> Path:
+    """A Parquet file of three rows as COYO has them, with some columns put in place."""
+    columns = {name: cells for name, cells in {**GOOD, **columns}.items() if name != take_out}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def index(folder: Path, **names: str) -> list[Row]:
+    """The rows of the whole pool, checked for what holds of every index."""
+    pool = Pool(urls=str(folder), **names)
+    listing = list_pool(pool)
+    table = index_rows(pool, listing.root, list(listing.shards))
+    assert table.schema.equals(INDEX, check_metadata=True)
+    table.validate(full=True)
+    rows: list[Row] = table.to_pylist()
+    assert {row["shard"] for row in rows} == {shard.path for shard in listing.shards}
+    assert all(row["error"] or (row["width"] and row["height"] and row["url"]) for row in rows)
+    for row in rows:
+        assert row["format"] is row["animated"] is row["bytes"] is None
+        assert "\n" not in (row["error"] or "")
+    return rows
+
+
+def not_utf8(*last: str) -> pa.Array:
+    """Strings of two bytes, the last of which is not valid."""
+    texts = [*(text.encode() for text in last), b"\xff\xfe"]
+    offsets = struct.pack(f"<{len(texts) + 1}i", *range(0, 2 * len(texts) + 2, 2))
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
+
+
+# The index
+
+
+def test_rows_are_made_of_the_metadata(tmp_path: Path) -> None:
+    path = write(tmp_path / "part-0.parquet", sha256=["ff", None, "ee"])
+    first, second, third = index(tmp_path)
+    assert first == {
+        **dict.fromkeys(INDEX.names),
+        "id": image_id("part-0.parquet", "0"),
+        "shard": "part-0.parquet",
+        "key": "http://x/0.jpg",
+        "offset": 0,
+        "width": 640,
+        "height": 480,
+        "shard_bytes": path.stat().st_size,
+        "sha256": "ff",
+        "url": "http://x/0.jpg",
+        "alt_text": "a fox",
+        "retry": False,
+    }
+    assert (second["id"], second["offset"], second["alt_text"], second["sha256"]) == (
+        *(image_id("part-0.parquet", "1"), 1),
+        *(None, None),
+    )
+    assert (third["alt_text"], third["width"], third["height"]) == ("ein Fuchs 🦊", 1, 2**31 - 1)
+
+
+def test_own_ids(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet")
+    assert [row["id"] for row in index(tmp_path, id="id")] == [70, 80, 90]
+
+
+def test_own_ids_that_are_none(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", id=pa.array([2**63, None, 5], pa.uint64()))
+    rows = index(tmp_path, id="id")
+    assert [row["error"] for row in rows] == [
+        "bad id: 9223372036854775808 in the column 'id'",
+        "bad id: None in the column 'id'",
+        None,
+    ]
+    assert [row["id"] for row in rows] == [image_id("0.parquet", "0"), image_id("0.parquet", "1"), 5]
+
+
+@pytest.mark.parametrize("type_", [pa.int8(), pa.uint16(), pa.int64(), pa.uint64()])
+def test_own_ids_of_any_integer_type(tmp_path: Path, type_: pa.DataType) -> None:
+    write(tmp_path / "0.parquet", id=pa.array([7, 0, 9], type_))
+    assert [row["id"] for row in index(tmp_path, id="id")] == [7, 0, 9]
+
+
+def test_null_and_empty_url(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", url=[None, URLS[1], ""])
+    rows = index(tmp_path)
+    assert [row["key"] for row in rows] == ["0", URLS[1], "2"]
+    assert [row["error"] for row in rows] == ["no url: the cell is null", None, "no url: the cell is empty"]
+
+
+def test_equal_urls_are_rows_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", url=[URLS[0]] * 3)
+    write(tmp_path / "1.parquet", url=[URLS[0]] * 3)
+    rows = index(tmp_path)
+    assert len({row["id"] for row in rows}) == 6
+    assert {row["error"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize(
+    "width",
+    [
+        pytest.param([640, None, 1], id="null"),
+        pytest.param([640, 0, 1], id="zero"),
+        pytest.param([640, -5, 1], id="negative"),
+        pytest.param([640, 2**31, 1], id="beyond 31 bits"),
+        pytest.param(pa.array([640, 2**63, 1], pa.uint64()), id="beyond 63 bits"),
+        pytest.param([640.0, None, 1.0], id="floats as pandas makes them"),
+        pytest.param([640.0, float("nan"), 1.0], id="NaN"),
+        pytest.param([640.0, float("inf"), 1.0], id="infinite"),
+        pytest.param([640.0, 299.5, 1.0], id="fraction"),
+    ],
+)
+def test_row_without_a_usable_size_says_so(tmp_path: Path, width: Any) -> None:
+    write(tmp_path / "0.parquet", width=width)
+    rows = index(tmp_path)
+    assert [row["error"] for row in rows] == [None, NO_SIZE, None]
+    assert [(row["width"], row["height"]) for row in rows] == [(640, 480), (None, None), (1, 2**31 - 1)]
+    assert [row["url"] for row in rows] == URLS
+
+
+@pytest.mark.parametrize(
+    "columns", [{"take_out": "height"}, {"height": ["480", "200", "1"]}, {"height": [True] * 3}, {"height": [None] * 3}]
+)
+def test_no_sizes_at_all(tmp_path: Path, columns: Any) -> None:
+    write(tmp_path / "0.parquet", **columns)
+    assert [row["error"] for row in index(tmp_path)] == [NO_SIZE] * 3
+
+
+def test_alt_text_is_the_first_that_there_is(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", caption=["c", "c", "c"], alt_text=["a", None, None], text=["t", "t", None])
+    assert [row["alt_text"] for row in index(tmp_path)] == ["a", "t", "c"]
+
+
+def test_columns_of_other_types_tell_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", text=[1, 2, 3], sha256=[b"f", b"e", b"d"], error=["x"] * 3, retry=[True] * 3)
+    assert [(row["alt_text"], row["sha256"], row["error"], row["retry"]) for row in index(tmp_path)] == [
+        (None, None, None, False)
+    ] * 3
+
+
+@pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view()])
+def test_texts_of_any_type(tmp_path: Path, type_: pa.DataType) -> None:
+    write(tmp_path / "0.parquet", url=pa.array(URLS, type_), text=pa.array(["a", None, ""], type_))
+    assert [(row["url"], row["alt_text"]) for row in index(tmp_path)] == list(zip(URLS, ["a", None, ""], strict=True))
+
+
+def test_texts_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", url=not_utf8("ab", "cd"), text=not_utf8("ef", "gh"))
+    rows = index(tmp_path)
+    assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "\\xff\\xfe"]
+    assert [row["alt_text"] for row in rows] == ["ef", "gh", "\\xff\\xfe"]
+
+
+def test_many_rows(tmp_path: Path) -> None:
+    count = 2 * ROWS_AT_ONCE + 10
+    urls = [f"http://x/{n}" for n in range(count)]
+    whole = pa.table({"url": urls, "width": np.arange(count) + 1, "height": np.arange(count) + 2})
+    pq.write_table(whole, tmp_path / "0.parquet", row_group_size=3000)
+    rows = index(tmp_path)
+    assert [(row["key"], row["offset"], row["width"]) for row in rows] == [(urls[n], n, n + 1) for n in range(count)]
+    assert len({row["id"] for row in rows}) == count
+
+
+def test_ids_do_not_depend_on_the_shards_read_before_and_change_with_the_revision(tmp_path: Path) -> None:
+    for name in ("0.parquet", "1.parquet"):
+        write(tmp_path / name)
+    root, pool = Folder.at(tmp_path), Pool(urls=str(tmp_path))
+
+    def ids(*shards: Shard) -> list[int]:
+        found: list[int] = index_rows(pool, root, list(shards))["id"].to_pylist()
+        return found
+
+    first, second = Shard("0.parquet", 1), Shard("1.parquet", 1)
+    assert ids(first, second) == ids(first) + ids(second)
+    assert not set(ids(first)) & set(ids(Shard("0.parquet", 1, revision="1")))
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(b"", "broken Parquet", id="empty file"),
+        pytest.param(b"PAR1PAR1", "broken Parquet", id="only its marks"),
+        pytest.param(b"id,url\n1,http://x\n", "broken Parquet", id="CSV"),
+        pytest.param(b"PAR1" + bytes(40) + b"\xff\xff\xff\x7fPAR1", "broken Parquet", id="a gigantic footer"),
+    ],
+)
+def test_damaged_file_is_one_row(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "0.parquet").write_bytes(data)
+    write(tmp_path / "1.parquet")
+    broken, *rows = index(tmp_path)
+    assert (broken["shard"], broken["key"], broken["offset"], broken["retry"]) == ("0.parquet", "", None, False)
+    assert broken["error"].startswith(f"{said}: ")
+    assert broken["error"].endswith("; 0 rows were read before it")
+    assert [row["key"] for row in rows] == URLS
+
+
+def test_rows_before_the_damage_are_kept(tmp_path: Path) -> None:
+    count = 4 * ROWS_AT_ONCE
+    urls = [f"http://x/{os.urandom(40).hex()}" for _ in range(count)]
+    whole = pa.table({"url": urls, "width": [9] * count, "height": [9] * count})
+    pq.write_table(whole, tmp_path / "0.parquet", row_group_size=ROWS_AT_ONCE, compression="snappy")
+    data = (tmp_path / "0.parquet").read_bytes()
+    start, end = int(len(data) * 0.6), int(len(data) * 0.8)
+    flipped = bytes(255 - byte for byte in data[start:end])
+    (tmp_path / "0.parquet").write_bytes(data[:start] + flipped + data[end:])
+    *rows, last = index(tmp_path)
+    assert [row["key"] for row in rows] == urls[: len(rows)]
+    assert ROWS_AT_ONCE <= len(rows) < count
+    assert (last["key"], last["id"]) == ("", image_id("0.parquet", ""))
+    assert last["error"].endswith(f"; {len(rows):,} rows were read before it")
+
+
+def test_file_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table(GOOD).slice(0, 0), tmp_path / "0.parquet")
+    (row,) = index(tmp_path)
+    assert (row["key"], row["error"]) == ("", "no images: a Parquet file without rows")
+
+
+def test_shard_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
+    pool, root = Pool(urls=str(tmp_path)), Folder.at(tmp_path)
+    (row,) = index_rows(pool, root, [Shard("gone.parquet", 9)]).to_pylist()
+    assert (row["key"], row["retry"], row["shard_bytes"]) == ("", True, 9)
+    assert row["error"].startswith("unreadable: ")
+    (changed,) = index_rows(pool, root, [Shard("gone.parquet", 9, revision="9")]).to_pylist()
+    assert changed["shard_bytes"] == 0
+
+
+def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet")
+    write(tmp_path / "1.parquet", take_out="url")
+    *rows, last = index(tmp_path)
+    assert [row["key"] for row in rows] == URLS
+    assert (last["key"], last["shard"]) == ("", "1.parquet")
+    assert last["error"].startswith("broken Parquet: no column 'url'")
+
+
+# What is refused before anything runs
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "said"),
+    [
+        ({"take_out": "url"}, {}, r"^urls: 0\.parquet: no column 'url' \(there are id, text, width, "),
+        ({"url": [1, 2, 3]}, {}, r"^urls: 0\.parquet: column 'url' is int64, not text$"),
+        ({"take_out": "id"}, {"id": "id"}, r"^urls: 0\.parquet: no integer column 'id' \(there are url, "),
+        ({"id": ["x", "y", "z"]}, {"id": "id"}, r"^urls: 0\.parquet: no integer column 'id' "),
+    ],
+)
+def test_pool_without_its_columns_is_refused(tmp_path: Path, columns: Any, names: dict[str, str], said: str) -> None:
+    write(tmp_path / "pool" / "0.parquet", **columns)
+    with pytest.raises(ValueError, match=said) as caught:
+        open_pool(Pool(urls=str(tmp_path / "pool"), **names), str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+
+
+def test_pool_is_opened(tmp_path: Path) -> None:
+    write(tmp_path / "pool" / "0.parquet")
+    write(tmp_path / "pool" / "sub" / "1.parquet")
+    (tmp_path / "pool" / "notes.txt").write_text("x")
+    pool = Pool(urls=str(tmp_path / "pool" / "**" / "*.parquet"), id="id")
+    listing = open_pool(pool, str(tmp_path / "run"))
+    assert [shard.path for shard in listing.shards] == ["0.parquet", "sub/1.parquet"]
+    assert (pool.kind, pool.where) == ("urls", str(tmp_path / "pool" / "**" / "*.parquet"))
+    assert root_of(pool) == listing.root
+
+
+def test_first_shard_that_is_broken_does_not_refuse_the_pool(tmp_path: Path) -> None:
+    (tmp_path / "0.parquet").write_bytes(b"no Parquet")
+    assert len(open_pool(Pool(urls=str(tmp_path)), str(tmp_path / "run")).shards) == 1
+
+
+def test_pool_of_urls_has_no_image_column() -> None:
+    with pytest.raises(ValueError, match="columns of a parquet pool, id of a urls pool too"):
+        Pool(urls="a", image="x")
+    assert Pool(urls="a", id="x").id == "x"
+
+
+# Columns at rows
+
+
+def numbered(count: int = 100) -> pa.Table:
+    return pa.table(
+        {
+            "url": [f"http://x/{n}" for n in range(count)],
+            "score": np.arange(count) / 2,
+            "phash": pa.array([None if n % 7 == 0 else f"{n:x}" for n in range(count)]),
+            "site": pa.array([f"s{n % 3}" for n in range(count)]).dictionary_encode(),
+            "a.b": np.arange(count),
+        }
+    )
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Folder:
+    pq.write_table(numbered(), tmp_path / "0.parquet", row_group_size=13)
+    return Folder.at(tmp_path)
+
+
+ROWS: dict[str, list[int]] = {
+    "all": list(range(100)),
+    "backwards": list(range(99, -1, -1)),
+    "one": [57],
+    "both ends": [0, 99],
+    "edges of row groups": [12, 13, 25, 26, 0, 99, 91, 90],
+    "repeated": [50, 3, 50, 50, 3, 98],
+    "of one row group": [14, 13, 20],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("rows", [pytest.param(rows, id=kind) for kind, rows in ROWS.items()])
+def test_columns_at_rows(stored: Folder, rows: list[int]) -> None:
+    found = pool_columns(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
+    assert found.column_names == ["phash", "score", "missing", "a.b"]
+    assert found["missing"].type == pa.null()
+    whole = numbered()
+    wanted = {name: whole[name].take(pa.array(rows, pa.int64())).to_pylist() for name in ("phash", "score", "a.b")}
+    assert found.to_pydict() == {**wanted, "missing": [None] * len(rows)}
+
+
+def test_columns_that_are_all_missing(stored: Folder) -> None:
+    found = pool_columns(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
+    assert found.to_pydict() == {"x": [None] * 3, "y": [None] * 3}
+    assert pool_columns(stored, "0.parquet", [], np.array([4])).num_columns == 0
+
+
+def test_dictionaries_come_as_their_values(stored: Folder) -> None:
+    found = pool_columns(stored, "0.parquet", ["site"], np.array([99, 1]))
+    assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
+
+
+def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, Any]] = []
+    read = pq.ParquetFile.read_row_groups
+
+    def spy(self: Any, groups: Any, columns: Any = None) -> Any:
+        asked.append((groups, columns))
+        return read(self, groups, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
+    pool_columns(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
+    assert asked == [([1, 7], ["score"])]
+
+
+@pytest.mark.parametrize("row", [100, -1])
+def test_row_that_the_file_does_not_have(stored: Folder, row: int) -> None:
+    with pytest.raises(ValueError, match=r"^0\.parquet: has 100 rows, and row"):
+        pool_columns(stored, "0.parquet", ["score"], np.array([5, row]))
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "0.parquet").write_bytes(b"no Parquet at all")
+    with pytest.raises(ValueError, match=r"^0\.parquet: "):
+        pool_columns(Folder.at(tmp_path), "0.parquet", ["score"], np.array([0]))
+    with pytest.raises(FileNotFoundError):
+        pool_columns(Folder.at(tmp_path), "1.parquet", ["score"], np.array([0]))
+
+
+def test_columns_of_a_pool_on_s3(bucket: str) -> None:
+    data = io.BytesIO()
+    pq.write_table(numbered(), data, row_group_size=13)
+    boto3.client("s3").put_object(Bucket="vl3syn", Key="urls/sub/0.parquet", Body=data.getvalue())
+    pool = Pool(urls=f"{bucket}/urls/**/*.parquet")
+    (shard,) = list_pool(pool).shards
+    found = pool_columns(root_of(pool), shard.path, ["score", "missing"], np.array([99, 0, 14]))
+    assert found.to_pydict() == {"score": [49.5, 0.0, 7.0], "missing": [None] * 3}
+    rows = index_rows(pool, root_of(pool), [shard])
+    assert rows["url"].to_pylist() == numbered()["url"].to_pylist()
+    assert set(rows["error"].to_pylist()) == {NO_SIZE}
