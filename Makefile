@@ -40,6 +40,7 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/clip_throughput.py
 	$(BIN)/python benchmarks/draft.py
+	$(BIN)/python benchmarks/quality.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

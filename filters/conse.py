@@ -63,6 +63,7 @@ class Conse(BaseModel):
     name: ClassVar = "conse"
     version: ClassVar = 1
     reads: ClassVar = ("image",)
+    gpu: ClassVar = True
     writes: ClassVar = pa.schema(
         [
             column(
@@ -101,6 +102,7 @@ class ConseText(BaseModel):
     name: ClassVar = "conse_text"
     version: ClassVar = 1
     reads: ClassVar = ("coarse_caption", "alt_text")
+    gpu: ClassVar = True
     writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
 
     def ready(self) -> None:

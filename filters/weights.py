@@ -52,24 +52,44 @@ def ready(model: str, what: str, config: str = "config.json", revision: str | No
 
 
 def hub_file(repository: str, name: str, what: str, revision: str | None = None) -> str:
-    """The local path of one file of a hub repository, fetched if it is not in the cache.
+    """The local path of one file of a hub repository: from the cache, else fetched.
+
+    What is in the cache is taken as it is, so that a branch that moves does not change a run half way.
 
     Raises:
-        ValueError: It can not be had, with the reason and the way out.
+        ValueError: It cannot be had, with the reason and the way out, within seconds.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
-        return str(hf_hub_download(repository, name, revision=revision, etag_timeout=5))
+        try:
+            return str(hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            # Asked without the downloader's own retries, which take half a minute to say that there is no network.
+            get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=5)
+            return str(hf_hub_download(repository, name, revision=revision))
     except HFValidationError as error:
         raise ValueError(f"{what}: {repository!r} is neither a folder here nor a name on the hub") from error
-    except OSError as error:  # the hub's own errors are all OSErrors: not found, gated, offline, no network
-        reason = " ".join(str(error).split())[:160]
+    except (OSError, HTTPError) as error:  # not found, gated, offline, no network
         raise ValueError(
-            f"{what}: cannot get {name} of {repository} ({type(error).__name__}: {reason}); "
-            f"give a local path, or fetch it where there is a network: hf download {repository}"
+            f"{what}: cannot get {name} of {repository}: {_reason(error)}; give a local path, or fetch it where there is "
+            f"a network: hf download {repository}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    told = {
+        errors.GatedRepoError: "its terms must be accepted on the hub, and a token be in HF_TOKEN",
+        errors.RepositoryNotFoundError: "there is no such repository, or it is private",
+        errors.RevisionNotFoundError: "the repository has no such revision",
+        errors.RemoteEntryNotFoundError: "the repository has no such file",
+        errors.OfflineModeIsEnabled: "it is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub",
+    }
+    known = next((text for kind, text in told.items() if isinstance(error, kind)), None)
+    return known or f"it is not in the cache, and the hub does not answer ({' '.join(str(error).split())[:120]})"
 
 
 @contextmanager

@@ -106,7 +106,11 @@ def _recipe(path: str) -> Finding:
     gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)
     if gpus > _gpus():
         lacks.append(f"a stage needs {gpus:g} GPU per actor, this machine has {_gpus()}")
-    return Finding(what, "missing", "; ".join(lacks)) if lacks else Finding(what, "ok", f"ready, pool of {pool}")
+    return (
+        Finding(what, "missing", "\n".join(dict.fromkeys(lacks)))
+        if lacks
+        else Finding(what, "ok", f"ready, pool of {pool}")
+    )
 
 
 def _gpus() -> int:
