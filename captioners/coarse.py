@@ -91,7 +91,8 @@ class CoarseCaption(BaseModel):
             start, echoed = _start(network.config, words)
             network = network.to(device).eval()
         identity = _local_weights(config.parent) if local else config.parent.name
-        made_by = {"weights": identity, "transformers": version("transformers"), "torch": version("torch")}
+        made_by = {"weights": identity, "dtype": str(dtype).removeprefix("torch.")}
+        made_by |= {"transformers": version("transformers"), "torch": version("torch")}
         return Captioner(network, processor, start, echoed, self.max_new_tokens, made_by)
 
     def _config(self) -> Path:
@@ -171,7 +172,7 @@ def _complete(network: Any, missing: Iterable[str], tokenizer: Any) -> None:
     Raises:
         ValueError: Saying what is lacking.
     """
-    lacking = sorted(name for name in missing if name.endswith(".weight"))
+    lacking = sorted(name for name in missing if not name.endswith((".bias", "position_ids")))
     if lacking:
         raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is no captioner")
     known, size = len(tokenizer), network.config.text_config.vocab_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +68,8 @@ class Aesthetic(BaseModel):
         file = self._file()
         with loading(str(file), self.name):
             layers, relu = read_head(file)
+            if (len(layers) == 1) != (self.predictor == "laion-v1"):
+                raise ValueError(f"a head of {len(layers)} layers is not one of {self.predictor}")
             return AestheticHead(layers if relu else [fold(layers)], {"weights": sha256([file])})
 
     def _file(self) -> Path:
@@ -137,15 +138,16 @@ def score(layers: Layers, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.fl
 
 
 def _state(file: Path) -> dict[str, Any]:
-    if os.fspath(file).endswith(".safetensors"):
-        from safetensors.numpy import load_file
-
-        return dict(load_file(file))
     import torch
+    from safetensors.torch import load_file
 
-    return {key: tensor.float().numpy() for key, tensor in torch.load(file, "cpu", weights_only=True).items()}
+    safe = file.suffix == ".safetensors"
+    state = load_file(file) if safe else torch.load(file, "cpu", weights_only=True)
+    return {key: tensor.float().numpy() for key, tensor in state.items()}
 
 
 def _layer(state: Mapping[str, Any], prefix: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     weight, bias = (np.asarray(state[f"{prefix}{n}"], np.float64) for n in ("weight", "bias"))
+    if weight.ndim != 2:
+        raise ValueError(f"{prefix}weight has {weight.ndim} dimensions instead of 2")
     return weight, bias

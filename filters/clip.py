@@ -33,9 +33,9 @@ class Clip(BaseModel):
     """The image tower.
 
     Attributes:
-        encoder: `ARCHITECTURE/WEIGHTS` as open_clip lists them (`ViT-L-14/openai`, `ViT-B-32/laion2b_s34b_b79k`) or
-            with a file for the weights (`ViT-B-32//models/b32.safetensors`), a folder with `open_clip_config.json`,
-            or `hf-hub:ORGANISATION/MODEL`.
+        encoder: `ARCHITECTURE/WEIGHTS` as open_clip lists them (`ViT-L-14/openai`, `ViT-B-32/laion2b_s34b_b79k`), a
+            folder with `open_clip_config.json` and the weights, or `hf-hub:ORGANISATION/MODEL`. A file of weights alone
+            does not tell with which activation and preprocessing they were trained, so it is none of these.
         draft: Decode large JPEGs at a reduced scale, never below twice the model's side: a fraction of the work.
             `benchmarks/draft.py` measures how far that moves an embedding. False: open_clip's own transform.
     """
@@ -84,16 +84,20 @@ class ClipText(BaseModel):
         encoder_ready(self.encoder, self.name)
 
     def load(self) -> TextTower:
-        return TextTower(Model.load(self.encoder, self.name), dimensions(self.encoder))
+        import open_clip
+
+        model = Model.load(self.encoder, self.name)
+        with loading(self.encoder, self.name):
+            tokenize = open_clip.get_tokenizer(_parts(self.encoder)[0])
+        return TextTower(model, tokenize, dimensions(self.encoder))
 
 
 class Model:
-    """An open_clip model on its device, with what goes into the provenance."""
+    """An open_clip model on its device, with its transform and what goes into the provenance."""
 
-    def __init__(self, model: Any, transform: Any, tokenize: Any, made_by: Mapping[str, object]) -> None:
-        self.device, self.dtype = place()
-        self.network = model.to(self.device, self.dtype).eval()
-        self.transform, self.tokenize, self.made_by = transform, tokenize, made_by
+    def __init__(self, network: Any, transform: Any, device: Any, dtype: Any, made_by: Mapping[str, object]) -> None:
+        self.network, self.transform, self.made_by = network, transform, made_by
+        self.device, self.dtype = device, dtype
 
     @classmethod
     def load(cls, encoder: str, what: str) -> Model:
@@ -106,6 +110,7 @@ class Model:
         import open_clip
 
         architecture, weights = _parts(encoder)
+        device, dtype = place()
         with loading(encoder, what):
             file = _weights_file(encoder)
             known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
@@ -114,9 +119,10 @@ class Model:
             network, _, transform = open_clip.create_model_and_transforms(
                 architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
             )
-            tokenize = open_clip.get_tokenizer(architecture)
-        made_by = {"weights": sha256([file]), "open_clip": version("open_clip_torch"), "torch": version("torch")}
-        return cls(network, transform, tokenize, made_by)
+            network = network.to(device, dtype).eval()
+        made_by = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}
+        versions = {"open_clip": version("open_clip_torch"), "torch": version("torch")}
+        return cls(network, transform, device, dtype, made_by | versions)
 
 
 class ImageTower:
@@ -129,6 +135,7 @@ class ImageTower:
         # The transform in two: what works on PIL images in the threads, and the normalisation, on the device.
         *on_image, _, normalize = model.transform.transforms
         self._on_image = on_image
+        self._crops = any(type(step).__name__ == "CenterCrop" for step in on_image)
         mean, std = (torch.tensor(v, device=model.device).view(1, 3, 1, 1) for v in (normalize.mean, normalize.std))
         self._mean, self._std = mean, std
         size = model.network.visual.image_size
@@ -136,6 +143,8 @@ class ImageTower:
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
         """Resized and cropped as open_clip does, (side, side, 3) uint8."""
+        # A strip of 1 × 20,000 pixels would be enlarged to gigabytes before its middle is cut out: cut it twice.
+        image = _middle(image) if self._crops else image
         for step in self._on_image:
             image = step(image)
         return np.asarray(image)
@@ -152,18 +161,28 @@ class ImageTower:
         return pa.table({"image_embedding": embeddings, "error": pa.array(errors, pa.string())})
 
 
+def _middle(image: Image) -> Image:
+    """At most four times as long as wide, around the middle."""
+    width, height = image.size
+    most = 4 * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
+
+
 class TextTower:
     """`Facts` of `clip_text`."""
 
-    def __init__(self, model: Model, size: int) -> None:
-        self._model, self.made_by, self._size = model, model.made_by, size
+    def __init__(self, model: Model, tokenize: Callable[[list[str]], Any], size: int) -> None:
+        self._model, self.made_by, self._tokenize, self._size = model, model.made_by, tokenize, size
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Raw text embeddings, (texts, dimensions); what is longer than the tower's context is cut, as in training."""
         import torch
 
         with torch.inference_mode():
-            tokens = self._model.tokenize(list(texts)).to(self._model.device)
+            tokens = self._tokenize(list(texts)).to(self._model.device)
             vectors: npt.NDArray[np.float32] = self._model.network.encode_text(tokens).float().cpu().numpy()
         return vectors
 
@@ -234,8 +253,9 @@ def dimensions(encoder: str) -> int:
         path = Path(spec.origin).parent / "model_configs" / f"{architecture}.json"
         if not path.is_file():
             raise ValueError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
-    config = json.loads(path.read_text())
-    return int(config.get("model_cfg", config)["embed_dim"])
+    with loading(encoder, "encoder"):
+        config = json.loads(path.read_text())
+        return int(config.get("model_cfg", config)["embed_dim"])
 
 
 def encoder_ready(encoder: str, what: str) -> None:
@@ -252,7 +272,7 @@ def encoder_ready(encoder: str, what: str) -> None:
             _weights_file(encoder)
     elif architecture.startswith(_HUB):
         hub_file(architecture.removeprefix(_HUB), _CONFIG, what)
-    elif not os.path.isfile(weights):
+    else:
         _named_weights_ready(encoder, architecture, weights, what)
 
 
@@ -264,28 +284,26 @@ def _named_weights_ready(encoder: str, architecture: str, weights: str, what: st
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise ValueError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
-    repository = str(known.get("hf_hub") or "").rstrip("/")
-    names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    repository, file = os.path.split(str(known.get("hf_hub") or ""))
+    names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     if repository and not any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
-        hub_file(repository, _CONFIG, what)
+        hub_file(repository, file or _CONFIG, what)
 
 
 def _weights_file(encoder: str) -> str:
     import open_clip
+    from open_clip.factory import _find_checkpoint_in_dir
     from open_clip.pretrained import download_pretrained_from_hf
 
     architecture, weights = _parts(encoder)
     if architecture.startswith("local-dir:"):
-        folder = Path(architecture.removeprefix("local-dir:"))
-        found = [folder / n for n in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")]
-        existing = [str(path) for path in found if path.is_file()]
-        if not existing:
-            raise OSError(f"the folder has no {found[0].name}")
-        return existing[0]
+        # open_clip's own choice among several: what is hashed is what is loaded.
+        found = _find_checkpoint_in_dir(Path(architecture.removeprefix("local-dir:")))
+        if not found:
+            raise OSError("the folder has no open_clip_model.safetensors")
+        return str(found)
     if architecture.startswith(_HUB):
         return str(download_pretrained_from_hf(architecture.removeprefix(_HUB)))
-    if os.path.isfile(weights):
-        return weights
     return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, weights)))
 
 
@@ -296,6 +314,6 @@ def _parts(encoder: str) -> tuple[str, str]:
     if is_local(encoder):
         return f"local-dir:{os.path.expanduser(encoder)}", ""
     architecture, slash, weights = encoder.partition("/")
-    if not slash or not weights:
+    if not slash or not weights or weights.startswith("/"):
         raise ValueError(f"encoder {encoder!r} is no folder and not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai")
     return architecture, weights

@@ -113,10 +113,12 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
 
     has = ray.cluster_resources()
     gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-    by_default = asked.num_gpus is None and gpus > 0 and getattr(stage, "gpu", False)
-    num_gpus = 1.0 if by_default else asked.num_gpus or 0.0
-    threads = asked.threads or (max(1, cpus // gpus) if by_default else max(1, math.ceil(asked.num_cpus)))
-    needs = {kind: n for kind, n in (("CPU", asked.num_cpus), ("GPU", num_gpus)) if n}
+    wants = getattr(stage, "gpu", False) and asked.num_gpus is None
+    num_gpus = 1.0 if wants and gpus else asked.num_gpus or 0.0
+    shared = min(8, cpus // (asked.actors or 1)) if wants and not gpus else 1
+    num_cpus = max(1, shared) if asked.num_cpus is None else asked.num_cpus
+    threads = asked.threads or (max(1, cpus // gpus) if wants and gpus else max(1, math.ceil(num_cpus)))
+    needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
     fits = min((int(has.get(kind, 0) / n) for kind, n in needs.items()), default=1)
     # A cluster that we joined may grow to what is asked for; one of our own does not.
     if not (asked.actors and "RAY_ADDRESS" in os.environ):
@@ -126,5 +128,5 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
                 f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
                 "or give `actors` on a cluster that will grow"
             )
-        return Placement(min(asked.actors or fits, fits, blocks), asked.num_cpus, num_gpus, threads)
-    return Placement(min(asked.actors, blocks), asked.num_cpus, num_gpus, threads)
+        return Placement(min(asked.actors or fits, fits, blocks), num_cpus, num_gpus, threads)
+    return Placement(min(asked.actors, blocks), num_cpus, num_gpus, threads)

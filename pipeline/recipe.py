@@ -37,11 +37,12 @@ def rides_along(field: pa.Field) -> bool:
 
 
 class Resources(BaseModel):
-    """How a stage is run. None of it changes its numbers.
+    """How a stage is run. None of it changes its numbers, beyond the rounding of a device: half precision on a GPU.
 
     Attributes:
         actors: Size of the actor pool; default as many as the cluster has CPUs and GPUs for.
-        num_cpus: CPUs an actor holds.
+        num_cpus: CPUs an actor holds; default one, or up to eight for a stage whose model wants a GPU and finds none:
+            a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
         batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
         part_rows: At most so many rows per stored part: what a crash can cost an actor.
@@ -52,7 +53,7 @@ class Resources(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     actors: int | None = Field(None, ge=1)
-    num_cpus: float = Field(1, ge=0)
+    num_cpus: float | None = Field(None, ge=0)
     num_gpus: float | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=1)
     part_rows: int = Field(65_536, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -56,8 +57,12 @@ class StageActor:
     """A stage that has something to load, in a Ray actor."""
 
     def __init__(self, part: Part) -> None:
+        import ray
+
         self._part = part
         self._refused: str | None = None
+        if not ray.get_gpu_ids():  # Ray leaves the GPUs that an actor did not ask for in sight of it
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
             self._facts = part.stage.load()
             made_by = getattr(self._facts, "made_by", {})
@@ -166,6 +171,8 @@ def _prepare(data: bytes | Failure, facts: ImageFacts) -> Any:
         return facts.prepare(decode(data, facts.side))
     except ValueError as error:  # BadImageError is one
         return Failure(" ".join(str(error).split()))
+    except MemoryError:
+        return Failure("too large: the memory does not hold what it is to be scaled to")
 
 
 def _failed(stage: Stage, failures: list[Failure]) -> pa.Table:

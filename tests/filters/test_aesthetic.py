@@ -185,6 +185,25 @@ def test_another_networks_keys_are_refused(tmp_path: Path) -> None:
         Aesthetic(weights=str(tmp_path / "x.safetensors")).load()
 
 
+def test_a_head_of_the_other_predictor_is_refused(tmp_path: Path) -> None:
+    weights = str(saved(nn.Linear(768, 1), tmp_path / "v1.pth"))
+    with pytest.raises(ValueError, match="a head of 1 layers is not one of laion-v2"):
+        Aesthetic(weights=weights).load()
+
+
+@pytest.mark.parametrize("state", [[], {"state_dict": {}}, 1.5, {"weight": torch.zeros(768), "bias": torch.zeros(1)}])
+def test_a_file_of_something_else_is_one_line(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "head.pth")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        Aesthetic(predictor="laion-v1", weights=str(tmp_path / "head.pth")).load()
+
+
+def test_half_precision_heads_are_read(tmp_path: Path) -> None:
+    weights = str(saved(varied(Published(768, False)).bfloat16(), tmp_path / "head.safetensors"))
+    facts = Aesthetic(weights=weights).load()(pa.table({"image_embedding": from_matrix(units(3, 768))[0]}))
+    assert facts["error"].null_count == 3
+
+
 def test_without_a_hub_the_line_says_how_to_get_the_head() -> None:
     with pytest.raises(ValueError, match="hf download ttj/sac-logos-ava1-l14-linearMSE"):
         Aesthetic().ready()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,9 @@ def test_the_exact_path_equals_open_clips_transform(tiny_clip: Path, photos: lis
     facts = tower([tower.prepare(decode(data)) for data in photos])
     assert facts.select(stage.writes.names).schema.equals(stage.writes)
     ours = vectors(facts)
-    assert (ours * theirs).sum(1).min() > 0.9999
-    assert np.abs(np.triu(theirs @ theirs.T, 1)).mean() < 0.99, "else every picture is like every other"
+    assert (ours * theirs).sum(1).min() > 0.9995, "what rounding to float16 costs"
+    between = (theirs @ theirs.T)[np.triu_indices(len(theirs), 1)]
+    assert between.mean() < 0.99, "else every picture is like every other"
 
 
 def test_large_jpegs_are_decoded_small_but_never_below_twice_the_models_side(tiny_clip: Path) -> None:
@@ -116,6 +118,7 @@ def test_a_model_that_gives_no_numbers_is_a_row_error(tiny_clip: Path) -> None:
         ("/nowhere/clip", "it has no open_clip_config.json; give a"),
         ("ViT-L-14/opnai", "there are no weights 'opnai' for ViT-L-14, only openai, "),
         ("ViT-L-15/openai", "there are no weights 'openai' for ViT-L-15, only none"),
+        ("ViT-B-32//weights.safetensors", "not ARCHITECTURE/WEIGHTS"),
         ("clip", "not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai"),
         ("ViT-L-14/openai", "hf download timm/vit_large_patch14_clip_224.openai"),
         ("hf-hub:nobody/nothing", "hf download nobody/nothing"),
@@ -144,6 +147,15 @@ def test_a_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_clip / weights.name, weights)
     with pytest.raises(ValueError, match=r"clip: .*broken cannot be loaded \(RuntimeError: .*size mismatch"):
         Clip(encoder=str(broken)).load()
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 900), (1, 1)])
+def test_a_strip_does_not_fill_the_memory(tiny_clip: Path, size: tuple[int, int]) -> None:
+    tower = Clip(encoder=str(tiny_clip)).load()
+    tracemalloc.start()
+    assert tower.prepare(Image.new("RGB", size, "red")).shape == (64, 64, 3)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.gpu
