@@ -273,7 +273,8 @@ def test_a_killed_worker_costs_the_part_it_was_at_and_no_other(
     opened, jobs = run(recipe_for(pool, stage), tmp_path / "run")
     killer.join()
     lines = [line.split(":") for line in log.read_text().split()]
-    assert len({pid for pid, _ in lines}) == 3, "two actors and the one that took the place of the killed"
+    # The one that takes the place of the killed may find nothing left to do.
+    assert len({pid for pid, _ in lines}) in (2, 3)
     computed = [key for _, key in lines]
     assert len(set(computed)) == 1200 == funnel(opened).survivors == jobs["counted"].computed
     assert len(computed) - 1200 <= 100
