@@ -312,12 +312,13 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
-    """The stage that embeds the images, if the run has none yet."""
+    """The stage that embeds the images: the run's own, so that what is new to it is embedded, else a new one."""
     from manifests import open_run
 
     present = [entry["stage"] for entry in open_run(url).recipe.get("stages") or []]
-    if "clip" in present or "conse" in present:
-        return []
+    for name in ("clip", "conse"):
+        if name in present:
+            return [{"stage": name}]
     return [{"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}]
 
 

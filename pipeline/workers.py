@@ -101,28 +101,21 @@ class ImageStageActor(StageActor):
         images = part.inputs.images
         assert images is not None
         stream = enumerate(self._prepared(complete, images, facts, ahead=2 * part.batch_size))
-        made: list[pa.Table] = []
         order: list[int] = []
         failures: dict[int, Failure] = {}
-        busy = 0.0
-        under_way: Future[tuple[pa.Table, float]] | None = None
+        running: list[Future[tuple[pa.Table, float]]] = []
         while batch := list(islice(stream, part.batch_size)):
             failures |= {row: found for row, found in batch if isinstance(found, Failure)}
             good = [(row, found) for row, found in batch if not isinstance(found, Failure)]
-            if under_way:
-                table, seconds = under_way.result()
-                made.append(table)
-                busy += seconds
-            under_way = None
+            if running:
+                running[-1].result()  # one batch is in the model, one is ready, no more
             if good:
                 order += [row for row, _ in good]
-                under_way = self._model.submit(_timed, part.stage, facts, [found for _, found in good])
-        if under_way:
-            table, seconds = under_way.result()
-            made.append(table)
-            busy += seconds
-        made.append(_failed(part.stage, list(failures.values())))
-        order += list(failures)
+                running.append(self._model.submit(_timed, part.stage, facts, [found for _, found in good]))
+        done = [future.result() for future in running]
+        made = [*(table for table, _ in done), _failed(part.stage, list(failures.values()))]
+        busy = sum(seconds for _, seconds in done)
+        order += failures
         computed = pa.concat_tables(made).take(_inverse(order))
         return part.store(with_ids(complete["id"], computed), begin, busy)
 

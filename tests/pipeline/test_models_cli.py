@@ -47,10 +47,10 @@ def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: He
     done = here("caption", "labels", "--run", run, "--json")
     assert computed(done) == [("conse", 13, 1), ("label_caption", 12, 0)]
     done = here("filter", "similarity", "--run", run, "--top", "0.5", "--json")
-    assert computed(done) == [("conse_text", 12, 0), ("similarity", 12, 0)]
+    assert computed(done) == [("conse", 0, 0), ("conse_text", 12, 0), ("similarity", 12, 0)]
     assert done["funnel"]["survivors"] == 6
     done = here("filter", "similarity", "--run", run, "--top", "0.75", "--json")
-    assert [job["computed"] for job in done["jobs"]] == [0, 0]
+    assert [job["computed"] for job in done["jobs"]] == [0, 0, 0]
     assert done["funnel"]["survivors"] == 9
     with pytest.raises(ValueError, match=r"trained on ViT-L-14/openai and the embeddings are by conse-efflite0-minilm"):
         here("filter", "aesthetic", "--run", run, "--min", "5")
