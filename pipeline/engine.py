@@ -111,15 +111,20 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     """
     import ray
 
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has = ray.cluster_resources()
-    gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
-    wants = getattr(stage, "gpu", False) and asked.num_gpus is None
-    num_gpus = 1.0 if wants and gpus else asked.num_gpus or 0.0
-    shared = min(8, cpus // (asked.actors or 1)) if wants and not gpus else 1
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
+    wants = getattr(stage, "gpu", False)
+    num_gpus = 1.0 if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
+    # A model that wants a GPU and has none: few copies, each with several cores of one machine.
+    cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+    shared = min(8, cores, int(has.get("CPU", 1)) // (asked.actors or 1)) if wants and not num_gpus else 1
     num_cpus = max(1, shared) if asked.num_cpus is None else asked.num_cpus
-    threads = asked.threads or (max(1, cpus // gpus) if wants and gpus else max(1, math.ceil(num_cpus)))
+    beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
+    by_default = wants and num_gpus and asked.num_gpus is None and asked.num_cpus is None
+    threads = asked.threads or max(1, beside if by_default else math.ceil(num_cpus))
     needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
-    fits = min((int(has.get(kind, 0) / n) for kind, n in needs.items()), default=1)
+    fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
     # A cluster that we joined may grow to what is asked for; one of our own does not.
     if not (asked.actors and "RAY_ADDRESS" in os.environ):
         if not fits:

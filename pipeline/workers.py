@@ -21,7 +21,7 @@ from pipeline.stages import Facts, ImageFacts, Stage, StageRefusedError
 from pipeline.store import Store
 
 _READERS = 16  # threads that wait for the disk or the network
-_GROUPS_AHEAD = 32  # reads of at most 8 MiB each that are under way
+_GROUPS_AHEAD = 16  # reads that are under way or wait to be decoded, of at most 8 MiB each (Parquet: a row group)
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,15 @@ class ImageStageActor(StageActor):
         """What `facts.prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
         groups = images.groups(rows)
         reading: deque[Future[list[bytes | Failure]]] = deque()
+        encoded: deque[bytes | Failure] = deque()
         decoding: deque[Future[Any]] = deque()
         while True:
             for group in islice(groups, _GROUPS_AHEAD - len(reading)):
                 reading.append(self._readers.submit(images.read, group))
-            while reading and len(decoding) < ahead:
-                for data in reading.popleft().result():
-                    decoding.append(self._decoders.submit(_prepare, data, facts))
+            while len(decoding) < ahead and (encoded or reading):
+                if not encoded:
+                    encoded.extend(reading.popleft().result())
+                decoding.append(self._decoders.submit(_prepare, encoded.popleft(), facts))
             if not decoding:
                 return
             yield decoding.popleft().result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -65,11 +66,11 @@ class Images:
     def groups(self, rows: pa.Table) -> Iterator[Group]:
         """Bundle rows (columns `PLACE`, those of a shard together and in its order) into reads."""
         group: Group | None = None
-        ends: Sequence[int] = ()
+        ends: Sequence[int] | None = ()
         for row, (shard, key, offset, length) in enumerate(zip(*(rows[n].to_pylist() for n in PLACE), strict=True)):
             if group is None or shard != group.shard:
                 ends = self._row_group_ends(shard)
-            number = sum(offset >= end for end in ends[:-1])
+            number = -1 if ends is None else bisect_right(ends, offset)
             if group is None or not self._joins(group, shard, number, offset, length):
                 if group is not None:
                     yield group
@@ -84,9 +85,10 @@ class Images:
     def read(self, group: Group) -> list[bytes | Failure]:
         """The encoded images of a group, each or why it could not be read."""
         try:
-            if group.shard.endswith(".tar") and self.pool.kind != "images":
+            kind = self._kind(group.shard)
+            if kind == "tar":
                 return self._members(group)
-            if group.shard.endswith(".parquet") and self.pool.kind != "images":
+            if kind == "parquet":
                 return self._cells(group)
             inside = f"{group.shard}/{group.keys[0]}" if self.pool.kind == "img2dataset" else group.shard
             return [self.root.read(inside)]
@@ -94,23 +96,29 @@ class Images:
             text = " ".join(str(error).split())[:300] or type(error).__name__
             return [Failure(f"unreadable: {text}", isinstance(error, OSError))] * len(group.rows)
 
-    def _joins(self, group: Group, shard: str, number: int, offset: int, length: int | None) -> bool:
-        if shard != group.shard or number != group.row_group or self.pool.kind == "images":
-            return False
-        if shard.endswith(".parquet"):
-            return True
-        near = 0 <= offset - group.end <= _GAP
-        return shard.endswith(".tar") and near and offset + (length or 0) - group.offsets[0] <= _SPAN
+    def _kind(self, shard: str) -> str:
+        """`tar`, `parquet` or `file`: by the pool's kind, as the index reads it; a glob may have any ending."""
+        if self.pool.kind == "img2dataset":
+            ending = shard.rpartition(".")[2]
+            return ending if ending in ("tar", "parquet") else "file"
+        return {"tars": "tar", "parquet": "parquet"}.get(self.pool.kind, "file")
 
-    def _row_group_ends(self, shard: str) -> list[int]:
-        """The row number behind each row group of a Parquet shard; empty for other shards and unreadable ones."""
-        if not shard.endswith(".parquet") or self.pool.kind == "images":
+    def _joins(self, group: Group, shard: str, number: int, offset: int, length: int | None) -> bool:
+        kind = self._kind(shard)
+        if shard != group.shard or number != group.row_group or kind == "file":
+            return False
+        near = 0 <= offset - group.end <= _GAP
+        return kind == "parquet" or (near and offset + (length or 0) - group.offsets[0] <= _SPAN)
+
+    def _row_group_ends(self, shard: str) -> list[int] | None:
+        """The row number behind each row group of a Parquet shard; empty for other shards, None if unreadable."""
+        if self._kind(shard) != "parquet":
             return []
         try:
             with self.root.filesystem.open_input_file(f"{self.root.path}/{shard}") as file:
                 metadata = pq.ParquetFile(file).metadata
-        except BAD_PARQUET:  # `read` will say so, row by row
-            return []
+        except BAD_PARQUET:  # `_cells` will say so, row by row
+            return None
         ends, total = [], 0
         for number in range(metadata.num_row_groups):
             total += metadata.row_group(number).num_rows
@@ -133,6 +141,8 @@ class Images:
             parquet = pq.ParquetFile(file)
             column = image_column(parquet.schema_arrow, self.pool.image)
             sizes = [parquet.metadata.row_group(n).num_rows for n in range(group.row_group)]
+            if not 0 <= group.row_group < parquet.num_row_groups:  # its footer could not be read a moment ago
+                raise OSError("the file could not be read, or it has changed")
             cells = parquet.read_row_group(group.row_group, columns=[column])[column]
         wanted = [offset - sum(sizes) for offset in group.offsets]
         found: list[bytes | Failure] = []

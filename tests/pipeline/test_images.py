@@ -75,6 +75,16 @@ def test_every_pool_gives_the_bytes_back(pools: dict[str, Pool], tmp_path: Path,
         assert reads <= most_reads or some is not rows
 
 
+@pytest.mark.parametrize(("kind", "name"), [("tars", "0.TAR"), ("parquet", "a.pq")])
+def test_a_shard_of_another_ending_is_read_as_it_was_indexed(
+    pools: dict[str, Pool], tmp_path: Path, kind: str, name: str
+) -> None:
+    files = {f.name: f.read_bytes() for f in (tmp_path / "files").iterdir()}
+    (tmp_path / f"{name.split('.')[0]}.{'tar' if kind == 'tars' else 'parquet'}").rename(tmp_path / name)
+    images, rows = stored(Pool(**{kind: str(tmp_path / name)}))
+    assert read(images, rows)[0] == [files[key] for key in rows["key"].to_pylist()]
+
+
 def test_members_far_apart_are_not_read_together(tmp_path: Path, make_images: MakeImages) -> None:
     files = sorted(make_images(tmp_path / "files", 2).iterdir())
     (tmp_path / "big.bin").write_bytes(b"\0" * (1 << 20))
