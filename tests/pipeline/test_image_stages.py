@@ -19,21 +19,14 @@ import pytest
 from PIL import Image
 
 from filters.clip import Clip, ImageTower
-from manifests import Run, funnel, open_run
+from manifests import funnel, open_run
 from pipeline.index import open_pool
 from pipeline.recipe import parse_recipe
-from pipeline.runner import Done, build_index, check_models, prepare, run_stages
+from pipeline.runner import build_index, check_models, prepare, run_stages
 from pipeline.stages import stage_class
+from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("engine")
-
-
-def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
-    checked = parse_recipe(recipe, "test")
-    listing = open_pool(checked.pool, str(url))
-    opened = prepare(checked, str(url))
-    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked)]
-    return open_run(str(url)), {job.stage: job for job in jobs}
 
 
 def noise(number: int, width: int = 70, height: int = 70) -> bytes:

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
-from pipeline.index import open_pool, unread
-from pipeline.recipe import parse_recipe
-from pipeline.runner import Done, build_index, prepare, run_stages
+from pipeline.index import unread
+from pipeline.runner import Done
 from pipeline.stages import stage_class
+from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("engine")
 MakeImages = Callable[..., Path]
@@ -29,14 +29,6 @@ MakeImages = Callable[..., Path]
 
 def recipe_for(pool: object, *stages: dict[str, Any]) -> dict[str, Any]:
     return {"name": "t", "pool": pool if isinstance(pool, dict) else {"images": str(pool)}, "stages": list(stages)}
-
-
-def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
-    checked = parse_recipe(recipe, "test")
-    listing = open_pool(checked.pool, str(url))
-    opened = prepare(checked, str(url))
-    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked)]
-    return open_run(str(url)), {job.stage: job for job in jobs}
 
 
 def aspect(**keep: float) -> dict[str, Any]:

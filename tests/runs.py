@@ -1,0 +1,20 @@
+"""A run in the test's own process, on the session's Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from manifests import Run, open_run
+from pipeline.index import open_pool
+from pipeline.recipe import parse_recipe
+from pipeline.runner import Done, build_index, prepare, run_stages
+
+
+def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
+    """Do everything the recipe says; the run, and what each job did."""
+    checked = parse_recipe(recipe, "test")
+    listing = open_pool(checked.pool, str(url))
+    opened = prepare(checked, str(url))
+    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked)]
+    return open_run(str(url)), {job.stage: job for job in jobs}
