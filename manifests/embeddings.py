@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -43,9 +41,9 @@ def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.fl
     matrix = np.zeros((len(array), dimensions), np.float32)
     if there.any():
         matrix[there] = array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
-    errors = [
-        flaw if known else "no embedding: nothing is stored" for flaw, known in zip(flaws(matrix), there, strict=True)
-    ]
+    errors = flaws(matrix)
+    for row in np.flatnonzero(~there):
+        errors[row] = "no embedding: nothing is stored"
     matrix[[error is not None for error in errors]] = 0
     return matrix, errors
 
@@ -66,13 +64,10 @@ def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str |
     return array, ["broken embedding: not finite or zero" if b else None for b in bad]
 
 
-def flaws(matrix: npt.NDArray[np.float32]) -> Sequence[str | None]:
+def flaws(matrix: npt.NDArray[np.float32]) -> list[str | None]:
     """Per row what keeps it from being a unit vector, or None."""
     norms = np.linalg.norm(matrix, axis=1)
-    return [_flaw(float(norm)) for norm in norms]
-
-
-def _flaw(norm: float) -> str | None:
-    if abs(norm - 1) <= NORM_TOLERANCE:
-        return None
-    return f"broken embedding: length {norm:.3g} instead of 1"
+    found: list[str | None] = [None] * len(norms)
+    for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):  # NaN is not near 1 either
+        found[row] = f"broken embedding: length {norms[row]:.3g} instead of 1"
+    return found

@@ -10,9 +10,15 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from manifests.schemas import bounds
+from manifests.groups import balanced, ordering
+from manifests.schemas import bounds, is_amount
 
-KINDS = ("min", "max", "top")
+KINDS = ("min", "max", "top", "per_group", "total")
+BALANCE = ("per_group", "total")
+"""Rules that keep rows of each value of a column, rather than values."""
+
+MODIFIERS = ("order", "seed")
+"""What a `keep` says besides rules: which rows its balance rules prefer."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +26,37 @@ class Rule:
     """Keep rows by one column.
 
     Attributes:
-        kind: `min` (value ≥ threshold), `max` (value ≤ threshold), or `top` (the best fraction of the rows that
-            reach the rule, by value; ties go to the smaller id, so exactly ⌈fraction · rows⌉ stay).
+        kind: `min` (value ≥ threshold), `max` (value ≤ threshold), `top` (the best fraction of the rows that reach the
+            rule, by value; ties go to the smaller id, so exactly ⌈fraction · rows⌉ stay), or balance over the groups
+            that the column's values make: `per_group` (at most so many rows of each), `total` (so many in all, as
+            evenly as the groups allow: `manifests/balance.py`).
         column: The stored column. A row whose value is null or NaN does not pass.
-        threshold: In the column's unit; for `top` a fraction in (0, 1].
+        threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
+        order: Balance: which rows of a group come first. `random`, `closest` and `farthest` (by the column
+            `distance`), `highest_X` and `lowest_X` (by any column X). Ties, and everything under `random`, go by a hash
+            of the id.
+        seed: Balance: of that hash.
+        within: `total`: columns of the coarser groups that the groups lie in, finest first; the total is shared out
+            from the coarsest down.
     """
 
     kind: str
     column: str
     threshold: float
+    order: str = "random"
+    seed: int = 0
+    within: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """As a recipe writes it: `max_aspect_ratio`."""
         return f"{self.kind}_{self.column}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The stored columns that it looks at."""
+        ranked = ordering(self.order)
+        return (self.column, *self.within, *([ranked[0]] if ranked else []))
 
     def __str__(self) -> str:
         """What a row that it turns away is like: `aspect_ratio > 2.5`."""
@@ -43,14 +66,20 @@ class Rule:
     def _miss(self) -> str:
         if self.kind == "top":
             return f"not in the top {plain(self.threshold * 100)} %"
+        if self.kind in BALANCE:
+            first = "at random" if self.order == "random" else f"{self.order.replace('_', ' ', 1)} first"
+            share = "a balanced " if self.kind == "total" else "its "
+            return f"not among {share}{plain(self.threshold)}, {first}"
         return f"{'<' if self.kind == 'min' else '>'} {plain(self.threshold)}"
 
     def passes(self, rows: pl.DataFrame) -> pl.Series:
-        """One boolean per row of `rows`, which has `id` and the rule's column and is all that reaches the rule."""
+        """One boolean per row of `rows`, which has `id` and the rule's columns and is all that reaches the rule."""
         values = rows[self.column]
         usable = values.is_not_null() & values.is_not_nan() if values.dtype.is_float() else values.is_not_null()
         if self.kind == "top":
             return self._best(rows.select("id", self.column).filter(usable), of=rows["id"])
+        if self.kind in BALANCE:
+            return self._balanced(rows, usable)
         # In the column's own precision: 0.7 stored as float32 passes `min: 0.7`.
         edge = pl.Series([self.threshold], dtype=values.dtype if values.dtype.is_float() else pl.Float64)
         return usable & (values >= edge if self.kind == "min" else values <= edge).fill_null(False)
@@ -63,6 +92,12 @@ class Rule:
         better = ranked.filter(pl.col(self.column) > edge)["id"]
         tied = ranked.filter(pl.col(self.column) == edge)["id"].sort().head(stay - better.len())
         return of.is_in(pl.concat([better, tied]).implode())
+
+    def _balanced(self, rows: pl.DataFrame, usable: pl.Series) -> pl.Series:
+        reached = rows.filter(usable).select("id", *self.columns)
+        amount = {"each" if self.kind == "per_group" else "total": int(self.threshold)}
+        chosen = balanced(reached, self.column, order=self.order, seed=self.seed, within=self.within, **amount)
+        return chosen if usable.all() else rows["id"].is_in(reached["id"].filter(chosen).implode())
 
     def reason(self) -> pl.Expr:
         """The text for a row that did not pass: `aspect_ratio 3.12 > 2.5`."""
@@ -77,32 +112,51 @@ def plain(number: float) -> str:
     return f"{number:.0f}" if number == int(number) else f"{number:.10g}"
 
 
-def parse_keep(keep: Mapping[str, object], writes: pa.Schema, where: str) -> tuple[Rule, ...]:
-    """Read a recipe's `keep`, in order: `{max: 2.5, min_side: 200}`.
+def parse_keep(
+    keep: Mapping[str, object], writes: pa.Schema, where: str, earlier: Mapping[str, pa.Field] | None = None
+) -> tuple[Rule, ...]:
+    """Read a recipe's `keep`, in order: `{max: 2.5, min_side: 200}`, `{per_group: 350, order: closest}`.
 
-    `min`, `max` and `top` alone are about the first column that the stage writes, `min_<column>` about another one.
+    A kind alone is about the first column that the stage writes, `<kind>_<column>` about another one. `order` and
+    `seed` are about the balance rules beside them.
 
     Args:
         keep: The mapping as written.
         writes: The stage's columns, with their ranges.
         where: How to name the place in an error.
+        earlier: The columns of the index and of the stages before, by name; rules may be about them too.
 
     Raises:
         ValueError: Unknown rule (the nearest valid one is suggested), not a number, or out of the column's range.
     """
+    columns = {name: field for name, field in (earlier or {}).items() if name not in ("id", "error", "retry")}
+    columns |= {field.name: field for field in writes}
+    order, seed = _modifiers(keep, columns, where)
     rules: list[Rule] = []
     for key, value in keep.items():
-        kind, _, column = str(key).partition("_")
-        column = column or writes.names[0]
-        if kind not in KINDS or column not in writes.names:
-            valid = [*KINDS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
-            raise ValueError(f"{where}: unknown rule {key!r}{suggest(key, valid)}")
-        rule = Rule(kind, column, _number(value, f"{where}: {key}"))
-        _check_range(rule, writes.field(column), f"{where}: {key}")
+        if key in MODIFIERS:
+            continue
+        kind = next((k for k in KINDS if key == k or str(key).startswith(f"{k}_")), "")
+        column = str(key)[len(kind) + 1 :] or writes.names[0]
+        if not kind or column not in columns:
+            valid = [*KINDS, *MODIFIERS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
+            raise ValueError(f"{where}: unknown rule {key!r}{suggest(str(key), valid)}")
+        rule = _rule(kind, columns[column], _number(value, f"{where}: {key}"), order, seed, columns)
+        _check_range(rule, columns[column], f"{where}: {key}")
         if any(r.name == rule.name for r in rules):
             raise ValueError(f"{where}: {key} says {rule.name} a second time")
         rules.append(rule)
+    if any(key in MODIFIERS for key in keep) and not any(r.kind in BALANCE for r in rules):
+        raise ValueError(f"{where}: order and seed are about per_group and total; there is neither")
     return tuple(rules)
+
+
+def as_keep(rules: Iterable[Rule]) -> dict[str, object]:
+    """What `parse_keep` reads: every rule by its full name."""
+    rules = tuple(rules)
+    keep: dict[str, object] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in rules}
+    balance = next((r for r in rules if r.kind in BALANCE), None)
+    return keep if balance is None else keep | {"order": balance.order, "seed": balance.seed}
 
 
 def suggest(word: str, valid: Iterable[str]) -> str:
@@ -112,6 +166,31 @@ def suggest(word: str, valid: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; valid are {', '.join(names)}"
 
 
+def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], where: str) -> tuple[str, int]:
+    order, seed = keep.get("order", "random"), keep.get("seed", 0)
+    if not isinstance(order, str):
+        raise ValueError(f"{where}: order must be a text, not {order!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"{where}: seed must be an integer from 0, not {seed!r}")
+    try:
+        ranked = ordering(order)
+    except ValueError as error:
+        raise ValueError(f"{where}: order: {error}") from error
+    if ranked and ranked[0] not in columns:
+        raise ValueError(f"{where}: order: {order} goes by {ranked[0]!r}, which no stage up to here writes")
+    if ranked and not is_amount(columns[ranked[0]]):
+        raise ValueError(f"{where}: order: {ranked[0]} holds no amounts to order by")
+    return order, seed
+
+
+def _rule(kind: str, field: pa.Field, threshold: float, order: str, seed: int, columns: Mapping[str, pa.Field]) -> Rule:
+    if kind not in BALANCE:
+        return Rule(kind, field.name, threshold)
+    coarser = (field.metadata or {}).get(b"within", b"").decode()
+    within = tuple(c for c in coarser.split(",") if c in columns) if kind == "total" else ()
+    return Rule(kind, field.name, threshold, order, seed, within)
+
+
 def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number, not {value!r}")
@@ -119,9 +198,21 @@ def _number(value: object, where: str) -> float:
 
 
 def _check_range(rule: Rule, field: pa.Field, where: str) -> None:
-    if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-        raise ValueError(f"{where}: {field.name} is {field.type}, not a number to compare")
+    if rule.kind in BALANCE:
+        _check_balance(rule, field, where)
+        return
+    if not is_amount(field):
+        of = f"{field.type}, not a number" if not pa.types.is_integer(field.type) else "a name, not an amount"
+        raise ValueError(f"{where}: {field.name} is {of} to compare")
     low, high = (0.0, 1.0) if rule.kind == "top" else bounds(field)
     if not low <= rule.threshold <= high or (rule.kind == "top" and rule.threshold == 0):
         of = "a fraction above 0 and up to 1" if rule.kind == "top" else f"{field.name} runs from {low:g} to {high:g}"
         raise ValueError(f"{where}: {plain(rule.threshold)} is out of range; {of}")
+
+
+def _check_balance(rule: Rule, field: pa.Field, where: str) -> None:
+    kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
+    if not any(is_kind(field.type) for is_kind in kinds):
+        raise ValueError(f"{where}: {field.name} is {field.type}; groups are made by texts, integers or booleans")
+    if not rule.threshold.is_integer() or rule.threshold < 1:
+        raise ValueError(f"{where}: {plain(rule.threshold)} is no number of rows; give an integer from 1")

@@ -11,7 +11,7 @@ import polars as pl
 import yaml
 
 from manifests.embeddings import is_embedding
-from manifests.rules import parse_keep, suggest
+from manifests.rules import Rule, parse_keep, suggest
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -44,16 +44,23 @@ class Run:
     @property
     def stages(self) -> tuple[StoredStage, ...]:
         """The recipe's stages in order, each with the table that its settings point at."""
-        return tuple(self._stage(entry) for entry in self.recipe.get("stages") or [])
+        stages: list[StoredStage] = []
+        tables = {field.name: self.index for field in INDEX}
+        reachable = True
+        for entry in self.recipe.get("stages") or []:
+            table = Table.stored(stage_folder(self.folder, entry["table"]))
+            # Until the first row is stored no column is known, and no row gets as far as a rule here or behind.
+            reachable = reachable and bool(table.writes.names)
+            rules = self._rules(entry, table, tables) if reachable else ()
+            stages.append(StoredStage(entry["stage"], table, rules, dict(tables)))
+            tables |= {field.name: table for field in table.writes}
+        return tuple(stages)
 
-    def _stage(self, entry: Mapping[str, Any]) -> StoredStage:
-        table = Table.stored(stage_folder(self.folder, entry["table"]))
+    def _rules(self, entry: Mapping[str, Any], table: Table, earlier: Mapping[str, Table]) -> tuple[Rule, ...]:
         keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {entry['stage']}"
         if not isinstance(keep, dict):
             raise ValueError(f"{where}: keep must be a mapping of rules, not {keep!r}")
-        # Until the first row is stored no column is known, and no row gets as far as a rule.
-        rules = parse_keep(keep, table.writes, where) if table.writes.names else ()
-        return StoredStage(entry["stage"], table, rules)
+        return parse_keep(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
 
     def facts(self, stage: str) -> pl.LazyFrame:
         """What a stage has stored, embeddings included: `id`, its columns, `error` and `retry`, in no order.

@@ -7,7 +7,9 @@ import math
 import pyarrow as pa
 
 
-def column(name: str, type_: pa.DataType, doc: str, low: float = -math.inf, high: float = math.inf) -> pa.Field:
+def column(
+    name: str, type_: pa.DataType, doc: str, low: float = -math.inf, high: float = math.inf, nominal: bool = False
+) -> pa.Field:
     """A documented column.
 
     Args:
@@ -16,14 +18,22 @@ def column(name: str, type_: pa.DataType, doc: str, low: float = -math.inf, high
         doc: What it says, with its unit.
         low: Smallest value it can take; a threshold below is refused.
         high: Largest value it can take; a threshold above is refused.
+        nominal: Its integers are names (a cluster, a hash, another image's id): to be grouped by, not to be compared.
     """
-    return pa.field(name, type_, metadata={"doc": doc, "low": repr(float(low)), "high": repr(float(high))})
+    meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
+    return pa.field(name, type_, metadata=meta | ({"nominal": "yes"} if nominal else {}))
 
 
 def bounds(field: pa.Field) -> tuple[float, float]:
     """The declared range of a column made by `column`."""
     meta = field.metadata or {}
     return float(meta.get(b"low", b"-inf")), float(meta.get(b"high", b"inf"))
+
+
+def is_amount(field: pa.Field) -> bool:
+    """Whether the column's values can be compared with a threshold: numbers that are no names."""
+    number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    return bool(number) and b"nominal" not in (field.metadata or {})
 
 
 ID = column("id", pa.int64(), "The image: the source's own integer, else 63 bits of a hash of shard and key")

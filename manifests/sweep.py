@@ -9,10 +9,10 @@ from itertools import product
 from operator import or_
 
 import polars as pl
-import pyarrow as pa
 
-from manifests.rules import Rule, parse_keep, suggest
+from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_keep, suggest
 from manifests.run import Run
+from manifests.schemas import is_amount
 from manifests.verdict import StoredStage, facts, sound
 
 
@@ -77,7 +77,7 @@ def spread(run: Run) -> pl.DataFrame:
     for stage in run.stages:
         scan = stage.table.scan().filter(pl.col("error").is_null())
         for field in stage.table.writes:
-            if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            if not is_amount(field):
                 continue
             values = scan.select(pl.col(field.name)).collect(engine="streaming")[field.name]
             told = {name: values.quantile(q, "nearest") for name, q in quantiles.items()}
@@ -123,7 +123,10 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
         raise ValueError(f"{stage.name}: nothing is stored yet; run it first")
     if not values:
         raise ValueError(f"{stage.name}.{key}: no thresholds given")
-    return tuple(parse_keep({key: value}, writes, stage.name)[0] for value in dict.fromkeys(values))
+    fields = {column: table.schema.field(column) for column, table in stage.earlier.items()}
+    preferred = {k: v for k, v in as_keep(stage.rules).items() if k in MODIFIERS} if key.startswith(BALANCE) else {}
+    keeps = ({key: value, **preferred} for value in dict.fromkeys(values))
+    return tuple(parse_keep(keep, writes, stage.name, fields)[0] for keep in keeps)
 
 
 def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
@@ -134,8 +137,8 @@ def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
 
 def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step) -> list[_Branch]:
     """Each branch once per variant of a rule."""
-    # min and max judge each row by itself, once for all branches; top depends on the rows that reach it.
-    alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind != "top" and rule.column in rows}
+    # min and max judge each row by itself, once for all branches; the others depend on the rows that reach them.
+    alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind in ("min", "max") and rule.column in rows}
     split = []
     for branch in branches:
         for rule in step.variants:

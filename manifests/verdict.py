@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -16,11 +16,19 @@ ERROR, PENDING, FIRST_RULE = 0, 1, 2
 
 @dataclass(frozen=True)
 class StoredStage:
-    """A stage as the manifest sees it: a table of facts and the rules over them, in the recipe's order."""
+    """A stage as the manifest sees it: a table of facts and the rules over them, in the recipe's order.
+
+    Attributes:
+        name: The stage's name.
+        table: What it has stored.
+        rules: Its rules, in order.
+        earlier: The tables of other columns that rules here may be about: those of the index and of the stages before.
+    """
 
     name: str
     table: Table
     rules: tuple[Rule, ...]
+    earlier: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,14 @@ def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> pl.
     Both sides are sorted by id and merged in one pass, a third of the work of a hash join; tables are stored in that
     order, which makes sorting them cheap.
     """
-    columns = sorted({r.column for r in rules} & set(stage.table.schema.names))
-    stored = stage.table.scan().select("id", *columns, pl.col("error").is_not_null().alias("failed"))
-    return alive.join_asof(stored.collect(engine="streaming").sort("id"), on="id", tolerance=0)
+    wanted = {column for rule in rules for column in rule.columns}
+    own = sorted(wanted & set(stage.table.writes.names))
+    stored = stage.table.scan().select("id", *own, pl.col("error").is_not_null().alias("failed"))
+    found = alive.join_asof(stored.collect(engine="streaming").sort("id"), on="id", tolerance=0)
+    for column in sorted(wanted & set(stage.earlier) - set(own)):
+        values = stage.earlier[column].scan().select("id", column).collect(engine="streaming").sort("id")
+        found = found.join_asof(values, on="id", tolerance=0)
+    return found
 
 
 def _leave(rows: pl.DataFrame, stage: int, cause: int) -> pl.DataFrame:

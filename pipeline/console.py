@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -26,6 +27,25 @@ err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highli
 def say(text: str) -> None:
     """One line of progress, on stderr."""
     err.print(text, markup=False, soft_wrap=True)
+
+
+def announce(done: Done) -> None:
+    """One line about a job that has ended."""
+    what = f"{done.computed:,} rows in {done.seconds:.1f} s" if done.computed else "nothing to compute"
+    say(f"{done.stage}: {what}, {done.stored:,} stored before")
+
+
+def finish(url: str, jobs: Sequence[Done], json_: bool) -> None:
+    """What a command that computed ends with: the jobs and the funnel."""
+    from manifests import funnel as count
+    from manifests import open_run
+
+    counted = count(open_run(url))
+    if json_:
+        print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json()})
+        return
+    print_done(jobs)
+    print_funnel(counted)
 
 
 def print_json(value: object) -> None:

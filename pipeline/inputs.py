@@ -20,7 +20,7 @@ from manifests.tables import Table
 from pipeline.pool.images import PLACE, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.urls import pool_columns
-from pipeline.recipe import IMAGE, Recipe, Step, of_pool, rides_along
+from pipeline.recipe import ENCODED, IMAGE, Recipe, Step, of_pool, rides_along
 from pipeline.stages import StageRefusedError
 
 
@@ -96,18 +96,23 @@ class Inputs:
         return joined.take(np.argsort(np.concatenate(order)))
 
 
-def plan(run: Run, recipe: Recipe, step: Step, table: Table, alive: pl.DataFrame) -> tuple[pl.DataFrame, Inputs]:
-    """The rows of `alive` (column `id`) that are not stored, or worth another try, and how workers complete them.
+def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `alive` (column `id`) that have no facts in `table`, or are worth another try."""
+    stored = table.scan().filter(~pl.col("retry")).select("id")
+    return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
+
+
+def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame) -> tuple[pl.DataFrame, Inputs]:
+    """The rows of `ids` (column `id`) with what rides along, and how workers complete them.
 
     They come in the order of their ids, or, where workers read by themselves, in that of the pool, so that what lies
     together is read together.
     """
-    stored = table.scan().filter(~pl.col("retry")).select("id")
-    rows = alive.lazy().select("id").join(stored, on="id", how="anti")
+    rows = ids.lazy().select("id")
     carried: dict[str, list[str]] = {}
     read: dict[str, list[str]] = {}
     for column in step.stage.reads:
-        if column != IMAGE and not of_pool(column):
+        if column not in ("id", IMAGE, ENCODED) and not of_pool(column):
             way = carried if rides_along(step.fields[column]) else read
             way.setdefault(step.inputs.get(column, ""), []).append(column)
     from_pool = [name for column in step.stage.reads if (name := of_pool(column))]
@@ -115,11 +120,11 @@ def plan(run: Run, recipe: Recipe, step: Step, table: Table, alive: pl.DataFrame
         where = PLACE if IMAGE in step.stage.reads else ("shard", "offset")
         read[""] = list(dict.fromkeys([*read.get("", []), *where]))
     for source, columns in carried.items():
-        facts = _stored(run, source)
+        facts = stored_table(run, source)
         rows = rows.join(facts.scan().select("id", *columns), on="id", how="left")
     sources = []
     for number, (source, columns) in enumerate(read.items()):
-        facts, position = _stored(run, source), f"part_{number}"
+        facts, position = stored_table(run, source), f"part_{number}"
         where_, names = facts.locate()
         rows = rows.join(where_.rename({"part": position}), on="id", how="left")
         sources.append(Source(facts, names, columns, position))
@@ -135,5 +140,6 @@ def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.join(order, on="id", how="left").sort("in_pool").drop("in_pool")
 
 
-def _stored(run: Run, source: str) -> Table:
+def stored_table(run: Run, source: str) -> Table:
+    """The table called `source`; "" is the index."""
     return Table.stored(stage_folder(run.folder, source)) if source else run.index

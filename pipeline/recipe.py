@@ -11,7 +11,7 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.rules import Rule, parse_keep, suggest
+from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
 from manifests.storage import Folder
@@ -24,6 +24,9 @@ _STAGE_KEYS = ("stage", "keep", "resources", "table")
 
 IMAGE = "image"
 """What a stage reads that looks at pixels: the decoded image."""
+
+ENCODED = "encoded"
+"""What a stage reads beside `image` that looks at the bytes as they came."""
 
 
 def of_pool(column: str) -> str | None:
@@ -45,7 +48,9 @@ class Resources(BaseModel):
             a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
         batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
-        part_rows: At most so many rows per stored part: what a crash can cost an actor.
+        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default 65,536; a stage that
+            compares rows within groups takes whole groups up to about 1,048,576 rows, since each of its parts is
+            gathered from all over the tables that it reads.
         threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
             by default: all the CPUs that there are per GPU).
     """
@@ -56,7 +61,7 @@ class Resources(BaseModel):
     num_cpus: float | None = Field(None, ge=0)
     num_gpus: float | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=1)
-    part_rows: int = Field(65_536, ge=1)
+    part_rows: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
 
 
@@ -71,6 +76,7 @@ class Step:
         table: The name of its stage table: the stage and the fingerprint of everything its numbers depend on.
         inputs: The tables of earlier stages that it reads, by column.
         fields: The columns that it reads, by name, without those of the pool.
+        rule_inputs: The tables of the columns that its rules are about and that it does not write; "" is the index.
     """
 
     stage: Stage
@@ -79,6 +85,7 @@ class Step:
     table: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, pa.Field] = field(default_factory=dict)
+    rule_inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,11 +169,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
     for key in settings:
         if key not in kind.model_fields:
-            rule = (
-                f"; a rule stands under keep: `keep: {{{key}: …}}`"
-                if key.split("_")[0] in ("min", "max", "top")
-                else ""
-            )
+            rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""
             raise ValueError(f"{where}: unknown key {key!r}{rule or suggest(key, [*kind.model_fields, *_STAGE_KEYS])}")
     stage: Stage = _model(kind, settings, where)
     keep = entry.get("keep") or {}
@@ -177,11 +180,14 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         writes = stage.writes
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    rules = parse_keep(keep, writes, f"{where}: keep")
+    rules = parse_keep(keep, writes, f"{where}: keep", fields)
+    judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
     inputs = {column: origin[column] for column in read if origin[column]}
     made_by = {"version": stage.version, "settings": stage.model_dump(mode="json"), "inputs": inputs}
-    return Step(stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read)
+    return Step(
+        stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
+    )
 
 
 def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
@@ -191,6 +197,8 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
         if column == IMAGE:
             if pool.urls is not None:
                 raise ValueError("reads images, and the pool has only their URLs; download them first (img2dataset)")
+        elif column == ENCODED:
+            continue  # comes with the image
         elif of_pool(column):
             if pool.parquet is None and pool.urls is None:
                 raise ValueError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")
@@ -204,7 +212,7 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
 
 def _resolved(step: Step) -> dict[str, Any]:
     entry: dict[str, Any] = {"stage": step.stage.name, **step.stage.model_dump(mode="json")}
-    entry["keep"] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in step.rules}
+    entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources
     entry["table"] = step.table

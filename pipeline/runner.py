@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,18 @@ from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
 from pipeline.engine import place_workers, run_job
+from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
+from pipeline.grouped import changed_groups, cut, groups_of, witness_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
-from pipeline.inputs import Inputs, plan
+from pipeline.inputs import plan, stored_table, unstored
 from pipeline.pool import Listing, Pool, told
 from pipeline.recipe import IMAGE, Recipe, Step, parse_recipe
 from pipeline.stages import ready
 from pipeline.store import Store
 from pipeline.workers import ImageStageActor, Part, StageActor
+
+PART, GROUPED_PART = 65_536, 1 << 20
+"""Rows of a stored part at most, where the recipe does not say; of whole groups, more where one group is larger."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,16 @@ class Done:
         return self.computed / max(self.working, 1e-3) if self.computed else None
 
 
-def prepare(recipe: Recipe, url: str) -> Run:
+def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     """Make the run directory, or open it anew under a changed recipe.
+
+    What the run's stages were trained to is used again, unless `refit`.
 
     Raises:
         ValueError: The directory is in use for something else, or was indexed from another pool.
     """
     folder = Folder.at(url)
-    resolved = recipe.resolved()
+    resolved = adopt(recipe, folder, refit).resolved()
     if folder.exists(RECIPE):
         before = open_run(url).recipe.get("pool")
         if before != resolved["pool"]:
@@ -71,8 +78,11 @@ def prepare(recipe: Recipe, url: str) -> Run:
             )
     elif folder.files():
         raise ValueError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    folder.write(RECIPE, text.encode())
+    return _write(resolved, folder, url)
+
+
+def _write(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+    folder.write(RECIPE, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
     return open_run(url)
 
 
@@ -89,7 +99,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     Raises:
         ValueError: One is not, with how to get it.
     """
-    for step in recipe.steps:
+    for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
             ready(step.stage)
@@ -124,52 +134,98 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
 
-def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None) -> Iterator[Done]:
-    """Compute the recipe's stages in order (or only those named), each over the rows that reach it."""
+def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refit: bool = False) -> Iterator[Done]:
+    """Compute the recipe's stages in order (or only those named), each over the rows that reach it.
+
+    A stage that must be trained is trained first, if the run has nothing for it yet, or with `refit`.
+    """
     check_ids(run.index, recipe.pool)
+    recipe = adopt(recipe, run.folder, refit)
     alive = sound(run.index.scan())
-    for step in recipe.steps:
-        schema = table_schema(step.stage.writes)
-        table = Table(stage_folder(run.folder, step.table), schema)
-        if only is None or step.stage.name in only:
-            yield _compute(run, recipe, step, table, alive)
-        alive = advance(alive, StoredStage(step.stage.name, table, step.rules)).alive
+    for position in range(len(recipe.steps)):
+        step = recipe.steps[position]
+        wanted = only is None or step.stage.name in only
+        if wanted and is_trained(step) and fitted_of(step) is None and alive.height:
+            recipe = _train(run, recipe, step, alive)
+            step = recipe.steps[position]
+        stored = _stored_stage(run, step)
+        if wanted:
+            yield _compute(run, recipe, step, stored, alive)
+        alive = advance(alive, stored).alive
 
 
 def part_size(rows: int, step: Step) -> int:
     """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose."""
     fewest = 64 if IMAGE in step.stage.reads else 256
-    return min(max(rows // 64, fewest), step.resources.part_rows)
+    most = step.resources.part_rows or (GROUPED_PART if groups_of(step) else PART)
+    return min(max(rows // 64, fewest), most)
 
 
-def _compute(run: Run, recipe: Recipe, step: Step, table: Table, alive: pl.DataFrame) -> Done:
-    begin = time.perf_counter()
-    name = step.stage.name
-    # Where nothing got this far, an earlier stage may have no columns to read.
-    rows, inputs = plan(run, recipe, step, table, alive) if alive.height else (alive, Inputs())
-    stored = alive.height - rows.height
-    if not rows.height:
-        return Done(name, 0, 0, stored, time.perf_counter() - begin)
+def _stored_stage(run: Run, step: Step) -> StoredStage:
+    table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
+    earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
+    return StoredStage(step.stage.name, table, step.rules, earlier)
+
+
+def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> Recipe:
+    """Train a step's stage on a sample of the rows that reach it; the recipe that names what came of it."""
     ready(step.stage)
-    made_by = {
-        "stage": name,
+    rows, inputs = plan(run, recipe, step, sample(step, alive["id"]))
+    fitted, told = train(step, inputs, rows)
+    made_by = {**_made_by(step), "alive": alive.height, "sample": rows.height, **told}
+    store(run.folder, step, fitted, made_by)
+    recipe = adopt(recipe, run.folder)
+    _write(recipe.resolved(), run.folder, run.url)
+    return recipe
+
+
+def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> Done:
+    begin = time.perf_counter()
+    name, table = step.stage.name, stored.table
+    # Where nothing got this far, an earlier stage may have no columns to read.
+    ids = _todo(run, step, stored, alive) if alive.height else alive
+    before = alive.height - ids.height
+    if not ids.height:
+        return Done(name, 0, 0, before, time.perf_counter() - begin)
+    ready(step.stage)
+    table.folder.sweep_aside()
+    rows, inputs = plan(run, recipe, step, ids)
+    size = part_size(rows.height, step)
+    blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups_of(step)))
+    batch_size = step.resources.batch_size or (64 if IMAGE in step.stage.reads else 1024)
+    part = Part(
+        step.stage,
+        inputs,
+        None if groups_of(step) else batch_size,
+        Store(table, table.next_writer(), _made_by(step)),
+        find(run.folder, step) if is_trained(step) else None,
+    )
+    done = run_job(blocks, _stage_job(step, part))
+    return Done(name, done.rows, done.errors, before, done.seconds, done.working, done.idle)
+
+
+def _todo(run: Run, step: Step, stored: StoredStage, alive: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `alive` that have no facts; where rows are compared, those of all groups that have changed."""
+    new = unstored(stored.table, alive)
+    column = groups_of(step)
+    if column is None:
+        return new
+    groups = stored_table(run, step.inputs[column]).scan().select("id", column)
+    return changed_groups(alive, new, stored, groups.collect(engine="streaming"), witness_of(step))
+
+
+def _made_by(step: Step) -> dict[str, object]:
+    return {
+        "stage": step.stage.name,
         "version": step.stage.version,
         "settings": step.stage.model_dump(mode="json"),
         "inputs": dict(step.inputs),
         "vl3syn": __version__,
     }
-    table.folder.sweep_aside()
-    size = part_size(rows.height, step)
-    blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in rows.iter_slices(size))
-    asked = step.resources
-    batch_size = asked.batch_size or (64 if IMAGE in step.stage.reads else 1024)
-    part = Part(step.stage, inputs, batch_size, Store(table, table.next_writer(), made_by))
-    done = run_job(blocks, _stage_job(step, size, part))
-    return Done(name, done.rows, done.errors, stored, done.seconds, done.working, done.idle)
 
 
-def _stage_job(step: Step, size: int, part: Part) -> Callable[[Any], Any]:
-    """A stage over a Ray dataset whose blocks have `size` rows: one call, one block, one part."""
+def _stage_job(step: Step, part: Part) -> Callable[[Any], Any]:
+    """A stage over a Ray dataset: one block, one call, one part."""
 
     def job(dataset: Any) -> Any:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -178,7 +234,7 @@ def _stage_job(step: Step, size: int, part: Part) -> Callable[[Any], Any]:
         how = {
             "num_cpus": placed.num_cpus,
             "num_gpus": placed.num_gpus or None,
-            "batch_size": size,
+            "batch_size": None,
             "batch_format": "pyarrow",
         }
         if not hasattr(step.stage, "load"):

@@ -22,6 +22,10 @@ STAGES = {
     "nsfw": "filters.nsfw:Nsfw",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
+    "hashes": "filters.hashes:Hashes",
+    "host": "filters.host:Host",
+    "clusters": "clustering.kmeans:Clusters",
+    "duplicates": "clustering.duplicates:Duplicates",
     "coarse_caption": "captioners.coarse:CoarseCaption",
     "label_caption": "captioners.labels:LabelCaption",
 }
@@ -42,7 +46,10 @@ class ImageFacts(Protocol):
     side: int | None
 
     def prepare(self, image: Image) -> Any:
-        """An upright RGB image to whatever the model takes; a ValueError becomes the error of this row alone."""
+        """An upright RGB image to whatever the model takes; a ValueError becomes the error of this row alone.
+
+        A stage that reads `encoded` too is given the bytes as they came as a second argument.
+        """
 
     def __call__(self, inputs: Sequence[Any]) -> pa.Table:
         """What `prepare` made of some images to one row of `writes` each; it may add the column `error`."""
@@ -67,11 +74,22 @@ class Stage(Protocol):
     A stage may have two more methods, both called before anything runs, both with a ValueError for what the user must
     mend: `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had.
 
+    Two kinds of stages see more than a row:
+
+    * one that must be trained has a field `fitted` (the hash of what was trained: a part of the fingerprint that the
+      run fills in), `sample_rows`, and `fit(sample)`, which one task calls once in the life of a run: a table of
+      `reads` of at most so many rows, chosen and ordered by a hash of their ids, to a table (stored in the run) and
+      what there is to tell of it. Its `load(fitted)` is given that table;
+    * one that compares rows has `within`, the column that tells their groups, and is itself the callable: one call,
+      some whole groups, all of their rows that are alive. What it says of a row must depend on the rows of its group
+      alone. `witness` names for a column of its own the column with the id of the other row that it is about: where
+      that row has left, and a rule on the first column drops this one, the group is computed again.
+
     Attributes:
         name: As recipes write it.
         version: Raised when the same settings begin to give other numbers; old facts then stay aside, unused.
-        reads: Columns of the index or of earlier stages; `image` (the decoded image); `pool.X` (the column X of the
-            pool's own Parquet files, null where there is none).
+        reads: Columns of the index or of earlier stages; `image` (the decoded image), `encoded` beside it (its bytes);
+            `pool.X` (the column X of the pool's own Parquet files, null where there is none).
         writes: Its columns, made with `manifests.schemas.column`; the first is what bare `min`, `max`, `top` mean.
         gpu: True, if it has it, says that its model runs on a GPU where there is one.
     """

@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.schemas import table_schema
+from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.decode import decode
 from pipeline.pool.images import Failure, Images
+from pipeline.recipe import ENCODED
 from pipeline.stages import Facts, ImageFacts, Stage, StageRefusedError
 from pipeline.store import Store
 
@@ -31,20 +33,27 @@ class Part:
     Attributes:
         stage: The stage.
         inputs: What completes the block of ids that comes from the driver.
-        batch_size: Rows per call.
+        batch_size: Rows per call; None: a whole part.
         store: Where the rows go.
+        fitted: What the stage was trained to, for one that is.
     """
 
     stage: Any
     inputs: Inputs
-    batch_size: int
+    batch_size: int | None
     store: Store
+    fitted: Fitted | None = None
+
+    def load(self) -> Any:
+        """The stage's callable, with its model."""
+        return self.stage.load(self.fitted.read()) if self.fitted else self.stage.load()
 
     def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt."""
         begin = time.time()
         rows = self.inputs.complete(block)
-        batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
+        size = self.batch_size or rows.num_rows
+        batches = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
         compute = facts or self.stage
         made = [
             with_ids(batch["id"], hold(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows))
@@ -64,7 +73,7 @@ class StageActor:
         if not ray.get_gpu_ids():  # Ray leaves the GPUs that an actor did not ask for in sight of it
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
-            self._facts = part.stage.load()
+            self._facts = part.load()
             made_by = getattr(self._facts, "made_by", {})
             _same_weights(part, made_by)
             self._part = replace(part, store=part.store.knowing(made_by))
@@ -93,6 +102,7 @@ class ImageStageActor(StageActor):
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = ThreadPoolExecutor(threads, "decode")
         self._model = ThreadPoolExecutor(1, "model")
+        self._with_bytes = ENCODED in part.stage.reads
 
     def _compute(self, rows: pa.Table) -> pa.Table:
         begin = time.time()
@@ -100,11 +110,12 @@ class ImageStageActor(StageActor):
         complete = part.inputs.complete(rows)
         images = part.inputs.images
         assert images is not None
-        stream = enumerate(self._prepared(complete, images, facts, ahead=2 * part.batch_size))
+        size = part.batch_size or complete.num_rows
+        stream = enumerate(self._prepared(complete, images, facts, ahead=2 * size))
         order: list[int] = []
         failures: dict[int, Failure] = {}
         running: list[Future[tuple[pa.Table, float]]] = []
-        while batch := list(islice(stream, part.batch_size)):
+        while batch := list(islice(stream, size)):
             failures |= {row: found for row, found in batch if isinstance(found, Failure)}
             good = [(row, found) for row, found in batch if not isinstance(found, Failure)]
             if running:
@@ -131,7 +142,7 @@ class ImageStageActor(StageActor):
             while len(decoding) < ahead and (encoded or reading):
                 if not encoded:
                     encoded.extend(reading.popleft().result())
-                decoding.append(self._decoders.submit(_prepare, encoded.popleft(), facts))
+                decoding.append(self._decoders.submit(_prepare, encoded.popleft(), facts, self._with_bytes))
             if not decoding:
                 return
             yield decoding.popleft().result()
@@ -159,11 +170,12 @@ def _timed(stage: Stage, facts: ImageFacts, inputs: list[Any]) -> tuple[pa.Table
     return hold(stage, computed, len(inputs)), time.perf_counter() - begin
 
 
-def _prepare(data: bytes | Failure, facts: ImageFacts) -> Any:
+def _prepare(data: bytes | Failure, facts: Any, with_bytes: bool) -> Any:
     if isinstance(data, Failure):
         return data
     try:
-        return facts.prepare(decode(data, facts.side))
+        image = decode(data, facts.side)
+        return facts.prepare(image, data) if with_bytes else facts.prepare(image)
     except ValueError as error:  # BadImageError is one
         return Failure(" ".join(str(error).split()))
     except MemoryError:

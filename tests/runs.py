@@ -11,10 +11,10 @@ from pipeline.recipe import parse_recipe
 from pipeline.runner import Done, build_index, prepare, run_stages
 
 
-def run(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Done]]:
+def run(recipe: dict[str, Any], url: Path | str, refit: bool = False) -> tuple[Run, dict[str, Done]]:
     """Do everything the recipe says; the run, and what each job did."""
     checked = parse_recipe(recipe, "test")
     listing = open_pool(checked.pool, str(url))
-    opened = prepare(checked, str(url))
-    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked)]
+    opened = prepare(checked, str(url), refit)
+    jobs = [build_index(opened, checked.pool, listing, lambda text: None), *run_stages(opened, checked, refit=refit)]
     return open_run(str(url)), {job.stage: job for job in jobs}

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import yaml
@@ -13,6 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests import Run, funnel, open_run
+from manifests.balance import name_priority, priority
+from manifests.rules import BALANCE, KINDS
 from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX, column, table_schema
 from manifests.storage import Folder
@@ -25,11 +28,32 @@ VALUES = st.one_of(
     st.none(), st.just(math.nan), st.sampled_from([0.0, 0.25, 0.5, SEVEN, 1.0]), st.floats(0, 1, width=32)
 )
 FACT = st.one_of(st.none(), st.just("error: on purpose"), st.tuples(VALUES, st.integers(0, 5)))
-RULES = st.dictionaries(
+VALUE_RULES = st.dictionaries(
     st.sampled_from(["min_{}", "max_{}", "top_{}", "min_{}_count", "max_{}_count"]),
     st.sampled_from([0.1, 0.25, 0.5, 0.7, 1.0]),
     max_size=3,
 )
+# a_count at a later stage is a column of an earlier one
+BALANCE_RULES = st.dictionaries(
+    st.sampled_from(["per_group_{}_count", "total_{}_count", "per_group_a_count", "total_a_count"]),
+    st.integers(1, 8),
+    min_size=1,
+    max_size=2,
+)
+ORDERS = st.sampled_from([{}, {"order": "lowest_{}"}, {"order": "highest_a"}, {"seed": 7}])
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> dict[str, Any]:
+    """The `keep` of a stage called `{}`."""
+    value_rules = draw(VALUE_RULES)
+    if draw(st.booleans()):
+        return value_rules
+    return value_rules | draw(BALANCE_RULES) | draw(ORDERS)
+
+
+def named(keep: dict[str, Any], stage: str) -> dict[str, Any]:
+    return {k.format(stage): v.format(stage) if isinstance(v, str) else v for k, v in keep.items()}
 
 
 @st.composite
@@ -39,7 +63,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "bad": draw(st.lists(st.booleans(), min_size=rows, max_size=rows)),
         "facts": {s: draw(st.lists(FACT, min_size=rows, max_size=rows)) for s in STAGES},
-        "rules": {s: {k.format(s): v for k, v in draw(RULES).items()} for s in STAGES},
+        "rules": {s: named(draw(rules()), s) for s in STAGES},
     }
 
 
@@ -79,6 +103,34 @@ def append(table: Table, rows: pa.Table) -> None:
     table.append(rows, table.next_writer(), {})
 
 
+def stored(world: dict[str, Any], row: int, column: str) -> Any:
+    return world["facts"][column[0]][row][column.endswith("_count")]
+
+
+def balanced(
+    world: dict[str, Any], keep: dict[str, Any], kind: str, edge: int, group: dict[int, int], ids: list[int]
+) -> set[int]:
+    """The rows that a balance rule keeps, one row at a time."""
+    order, seed = keep.get("order", "random"), keep.get("seed", 0)
+    hashes = priority(np.array(ids, np.int64), seed)
+
+    def place(row: int) -> tuple[Any, ...]:
+        way, _, column = order.partition("_")
+        by = stored(world, row, column) if column else 0.0
+        missing = by is None or math.isnan(by)
+        return (missing, 0.0 if missing else -by if way == "highest" else by, hashes[row])
+
+    names = sorted(set(group.values()))
+    waiting = {n: sorted((i for i in group if group[i] == n), key=place) for n in names}
+    first = dict(zip(names, name_priority(pl.Series(names, dtype=pl.Int64), seed), strict=True))
+    stay: set[int] = set()
+    for turn in range(len(group)):  # every group gives one row a turn, the one whose hash is lowest first
+        for name in sorted((n for n in names if len(waiting[n]) > turn), key=lambda n: first[n]):
+            if turn < edge if kind == "per_group" else len(stay) < edge:
+                stay.add(waiting[name][turn])
+    return stay
+
+
 def plainly(world: dict[str, Any]) -> list[str]:
     """What a loop over rows says: `kept`, `error`, `pending` or `dropped` for each."""
     rows = len(world["bad"])
@@ -89,11 +141,19 @@ def plainly(world: dict[str, Any]) -> list[str]:
             fact = world["facts"][stage][i]
             if status[i] == "kept" and not isinstance(fact, tuple):
                 status[i] = "pending" if fact is None else "error"
-        for name, edge in world["rules"][stage].items():
-            kind, _, col = name.partition("_")
+        keep = world["rules"][stage]
+        for name, edge in keep.items():
+            if name in ("order", "seed"):
+                continue
+            kind = next(k for k in KINDS if name.startswith(k))
+            col = name.removeprefix(f"{kind}_")
             reach = [i for i in range(rows) if status[i] == "kept"]
-            value = {i: world["facts"][stage][i][col.endswith("_count")] for i in reach}
+            value = {i: stored(world, i, col) for i in reach}
             usable = [i for i in reach if value[i] is not None and not math.isnan(value[i])]
+            if kind in BALANCE:
+                stay = balanced(world, keep, kind, edge, {i: value[i] for i in usable}, ids)
+                status = ["dropped" if i in reach and i not in stay else status[i] for i in range(rows)]
+                continue
             limit = edge if col.endswith("_count") else float(pl.Series([edge], dtype=pl.Float32)[0])
             if kind == "top":
                 best = sorted(usable, key=lambda i: (-value[i], ids[i]))
@@ -142,19 +202,24 @@ EMPTY_BETWEEN = {
 
 
 @settings(max_examples=60, deadline=None)
-@example(world=EMPTY_BETWEEN, first=0.5, second="top")
-@given(world=worlds(), first=st.sampled_from([0.25, 0.5, 1.0]), second=st.sampled_from(["min", "max", "top"]))
+@example(world=EMPTY_BETWEEN, first=0.5, second="top_c")
+@given(
+    world=worlds(),
+    first=st.sampled_from([0.25, 0.5, 1.0]),
+    second=st.sampled_from(["min_c", "max_c", "top_c", "per_group_a_count", "total_c_count"]),
+)
 def test_a_sweep_point_counts_what_a_run_with_those_thresholds_keeps(
     world: dict[str, Any], first: float, second: str, tmp_path_factory: Any
 ) -> None:
     if not all(any(f is not None for f in world["facts"][s]) for s in ("a", "c")):
         return  # nothing stored in a stage, nothing to sweep there
     run = build(world, tmp_path_factory.mktemp("world"))
-    table = sweep(run, {"a.min": [first, 0.7], f"c.{second}": [0.25, 0.7]})
+    edges = [2, 5] if second.startswith(BALANCE) else [0.25, 0.7]
+    table = sweep(run, {"a.min": [first, 0.7], f"c.{second}": edges})
     assert table.height == 4
     for a, c, kept, unknown in table.iter_rows():
         rules = {s: dict(world["rules"][s]) for s in STAGES}
-        rules["a"]["min_a"], rules["c"][f"{second}_c"] = a, c
+        rules["a"]["min_a"], rules["c"][second] = a, c
         expected = plainly({**world, "rules": rules})
         assert (kept, unknown) == (expected.count("kept"), expected.count("pending"))
 

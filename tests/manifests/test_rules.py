@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from manifests.rules import Rule, parse_keep
+from manifests.rules import Rule, as_keep, parse_keep
 from manifests.schemas import column
 
 WRITES = pa.schema(
@@ -16,6 +16,7 @@ WRITES = pa.schema(
         column("aesthetic", pa.float32(), "", 0, 10),
         column("side", pa.int32(), "", 1),
         column("caption", pa.string(), ""),
+        column("cluster", pa.int32(), "", nominal=True),
     ]
 )
 
@@ -78,8 +79,94 @@ def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
         ({"min": math.nan}, "must be a finite number"),
         ({"min_caption": 1}, "caption is string, not a number"),
         ({"min": 5, "min_aesthetic": 4}, "a second time"),
+        ({"min_cluster": 4}, "cluster is a name, not an amount"),
+        ({"per_group": 3}, "aesthetic is float; groups are made by texts, integers or booleans"),
+        ({"per_group_cluster": 0}, "0 is no number of rows"),
+        ({"total_cluster": 2.5}, "2.5 is no number of rows"),
+        ({"per_grop_cluster": 2}, "did you mean 'per_group_cluster'"),
+        ({"per_group_cluster": 2, "order": "nearest"}, "no order 'nearest'; valid are random, closest"),
+        ({"per_group_cluster": 2, "order": "closest"}, "goes by 'distance', which no stage up to here writes"),
+        ({"per_group_cluster": 2, "order": "highest_caption"}, "caption holds no amounts"),
+        ({"per_group_cluster": 2, "order": 3}, "order must be a text"),
+        ({"per_group_cluster": 2, "seed": -1}, "seed must be an integer from 0"),
+        ({"min": 5, "order": "random"}, "order and seed are about per_group and total; there is neither"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(keep: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_keep(keep, WRITES, "here")
+
+
+def test_a_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
+    earlier = {"label": column("label", pa.string(), ""), "width": column("width", pa.int32(), "", 0)}
+    rules = parse_keep({"per_group_label": 2, "min_width": 10, "order": "highest_width"}, WRITES, "here", earlier)
+    assert [(r.name, r.columns) for r in rules] == [
+        ("per_group_label", ("label", "width")),
+        ("min_width", ("width",)),
+    ]
+    with pytest.raises(ValueError, match="width runs from 0"):
+        parse_keep({"min_width": -1}, WRITES, "here", earlier)
+
+
+def test_a_rule_written_out_is_read_back_the_same() -> None:
+    keep = {"min_side": 200, "per_group_cluster": 3, "order": "lowest_side", "seed": 5}
+    rules = parse_keep(keep, WRITES, "here")
+    assert as_keep(rules) == keep
+    assert parse_keep(as_keep(rules), WRITES, "here") == rules
+
+
+def balanced(rule: Rule, groups: list[object], **columns: list[object]) -> list[bool]:
+    rows = pl.DataFrame({"id": list(range(len(groups))), rule.column: groups, **columns})
+    return rule.passes(rows).to_list()
+
+
+def test_per_group_keeps_the_first_of_each_group_in_order() -> None:
+    distance = [0.3, 0.1, 0.2, 0.9, None]
+    groups = ["a", "a", "a", "b", "a"]
+    for order, kept in {
+        "closest": [False, True, True, True, False],
+        "farthest": [True, False, True, True, False],
+    }.items():
+        assert balanced(Rule("per_group", "g", 2, order), groups, distance=distance) == kept
+    assert balanced(Rule("per_group", "g", 4, "closest"), groups, distance=distance) == [True] * 5
+
+
+def test_a_row_without_a_group_does_not_pass() -> None:
+    assert balanced(Rule("per_group", "g", 9), ["a", None, "b"]) == [True, False, True]
+    assert balanced(Rule("total", "g", 2), [None, 5, None]) == [False, True, False]
+
+
+def test_a_total_takes_evenly_and_no_more_than_there_is() -> None:
+    groups = [1] * 10 + [2] * 3 + [3]
+    kept = balanced(Rule("total", "g", 8), groups)
+    assert [sum(k for k, g in zip(kept, groups, strict=True) if g == n) for n in (1, 2, 3)] in ([4, 3, 1], [5, 2, 1])
+    assert sum(balanced(Rule("total", "g", 99), groups)) == 14
+
+
+def test_groups_far_apart_are_groups_like_any_other() -> None:
+    groups = [-(2**62), 2**62, 2**62, 0]
+    assert sum(balanced(Rule("per_group", "g", 1), groups)) == 3
+
+
+def test_a_total_within_coarser_groups_is_shared_out_from_the_top() -> None:
+    field = column("fine", pa.int32(), "", nominal=True)
+    field = field.with_metadata({**field.metadata, b"within": b"coarse"})
+    writes = pa.schema([field, column("coarse", pa.int32(), "", nominal=True)])
+    (rule,) = parse_keep({"total": 6}, writes, "here")
+    fine = [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
+    coarse = [0] * 15 + [1] * 5  # three fine groups against one
+    rows = pl.DataFrame({"id": range(20), "fine": fine, "coarse": coarse})
+    kept = rows.filter(rule.passes(rows))
+    assert kept["coarse"].value_counts().sort("coarse")["count"].to_list() == [3, 3]
+    assert kept["fine"].value_counts().sort("fine")["count"].to_list() == [1, 1, 1, 3]
+
+
+def test_reasons_of_balance_say_the_group_and_the_number() -> None:
+    rows = pl.DataFrame({"cluster": [17, None]})
+    assert rows.select(Rule("per_group", "cluster", 350, "closest").reason()).to_series().to_list() == [
+        "cluster 17 not among its 350, closest first",
+        "cluster is missing",
+    ]
+    assert str(Rule("total", "cluster", 7000, "highest_aesthetic")) == (
+        "cluster not among a balanced 7000, highest aesthetic first"
+    )

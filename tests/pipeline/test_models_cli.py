@@ -64,6 +64,26 @@ def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: He
     points = here("sweep", run, "similarity.top=0.25,0.5", "quality.min=0", "--json")
     assert [point["kept"] for point in points] == [3, 6]
 
+    with pytest.raises(ValueError, match=r"has no clusters, .*`vl3syn cluster` first"):
+        here("dedup", "--run", run)
+    with pytest.raises(ValueError, match="give --clusters"):
+        here("cluster", "--run", run)
+    done = here("cluster", "--run", run, "--clusters", 3, "--per-group", 2, "--order", "closest", "--json")
+    assert computed(done) == [("conse", 0, 0), ("clusters", 9, 0)]
+    seen = here("groups", run, "--json")
+    assert (seen["reached"]["rows"], seen["reached"]["groups"]) == (9, 3)
+    assert seen["kept"]["largest"] <= 2
+    assert "effective" in here("groups", run, "--by", "label")
+    asked = ("--max-similarity", 0.95, "--min-phash-distance", 5, "--per-group", 1, "--order", "closest")
+    done = here("dedup", "--run", run, *asked, "--json")
+    assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0), ("hashes", 9, 0), ("duplicates", 9, 0)]
+    assert done["funnel"]["survivors"] == 3
+    assert [s["dropped"] for s in done["funnel"]["stages"] if s["stage"] == "clusters"] == [0], "its rule has moved"
+    points = here("sweep", run, "duplicates.per_group_cluster=1,2", "--json")
+    assert [point["kept"] for point in points] == [3, seen["kept"]["rows"]]
+    done = here("cluster", "--run", run, "--clusters", 2, "--json")
+    assert computed(done) == [("conse", 0, 0), ("clusters", 9, 0)]
+
 
 def test_captions_and_similarity_from_local_checkpoints(
     tmp_path: Path, pool: Path, here: Here, tiny_clip: Path, tiny_blip2: Path

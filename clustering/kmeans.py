@@ -1,0 +1,301 @@
+"""Visual clusters: spherical k-means over stored embeddings, trained once, assigned in a streaming pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from filters.weights import require
+from manifests.embeddings import encoder_of, is_embedding, to_matrix
+from manifests.schemas import column
+
+Vectors = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_CANDIDATES = 4  # nearest centroids by matrix product, of which the nearest two are found exactly
+_ROWS = 4096  # that are compared with their candidates at once
+
+FITTED = pa.schema(
+    [
+        pa.field("level", pa.int32(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("parent", pa.int32()),
+        pa.field("points", pa.int64(), nullable=False),
+        pa.field("centroid", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""What `Clusters` is trained to: a row per centroid of each level, 1 the lowest, with its cluster in the level above,
+how many points (of the sample, or centroids of the level beneath) are nearest to it, and where it is, length 1."""
+
+
+class Clusters(BaseModel):
+    """The cluster of each image: which centroid its embedding is nearest to, and how near.
+
+    The fourth step of VL3-Syn7M clusters CLIP features and keeps a fixed number of images around each centre
+    (VideoLLaMA 3, arXiv 2501.13106, section 2.3; it says kNN, and neither how many clusters nor how many images).
+    Embeddings are unit vectors, so the means are put back onto the sphere (spherical k-means, Dhillon and Modha 2001),
+    by faiss.
+
+    With `levels` the centroids are clustered again, and those of that level again (hierarchical k-means, Vo et al.
+    2024, Automatic data curation for self-supervised learning, arXiv 2405.15613, section 3.2): k-means puts centroids
+    where images are dense, k-means over centroids spreads them more evenly over all there is. `resamplings` repeats
+    each upper level on the `nearest` points around each of its centroids alone, which goes further the same way.
+
+    Attributes:
+        clusters: How many, of the lowest level. With as many images per cluster as below, or more.
+        levels: How many of each level above, each fewer than the one before.
+        resamplings: How often each level above is trained again on the points nearest to its centroids.
+        nearest: How many of them.
+        iterations: Of k-means.
+        seed: Where k-means starts.
+        points_per_centroid: How many images of the sample per cluster; more make it slower, hardly better.
+        fitted: What it was trained to, by its hash; the run fills it in.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "clusters"
+    version: ClassVar = 1
+    reads: ClassVar = ("image_embedding",)
+    clusters: int = Field(ge=1)
+    levels: tuple[int, ...] = ()
+    resamplings: int = Field(0, ge=0)
+    nearest: int = Field(10, ge=1)
+    iterations: int = Field(25, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31 - 1_000_000)
+    points_per_centroid: int = Field(256, ge=1)
+    fitted: str | None = None
+
+    @model_validator(mode="after")
+    def _fewer_above(self) -> Clusters:
+        for below, above in zip((self.clusters, *self.levels), self.levels, strict=False):
+            if not 1 <= above < below:
+                raise ValueError(f"levels: {above} above {below}: each level has fewer clusters than the one beneath")
+        return self
+
+    @property
+    def writes(self) -> pa.Schema:
+        above = [f"cluster_{n}" for n in range(2, len(self.levels) + 2)]
+        own = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
+        if above:  # what a rule `total` shares out from the top down
+            own = own.with_metadata({**own.metadata, b"within": ",".join(above).encode()})
+        coarser = [column(name, pa.int32(), f"Its cluster of level {name[8:]}", 0, nominal=True) for name in above]
+        return pa.schema(
+            [
+                own,
+                column("distance", pa.float32(), "Cosine distance to that centroid", 0, 2),
+                column("second_cluster", pa.int32(), "Number of the next nearest", 0, nominal=True),
+                column("second_distance", pa.float32(), "Cosine distance to that one", 0, 2),
+                *coarser,
+            ]
+        )
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the faiss that is installed can use a GPU."""
+        try:
+            import faiss
+        except (ImportError, RuntimeError):  # RuntimeError: faiss-gpu without its CUDA runtime
+            return False
+        return hasattr(faiss, "StandardGpuResources")
+
+    @property
+    def sample_rows(self) -> int:
+        """How many images it is trained on, at most."""
+        return self.clusters * self.points_per_centroid
+
+    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+        if not is_embedding(inputs["image_embedding"]):
+            raise ValueError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
+
+    def ready(self) -> None:
+        require("faiss", "cpu", self.name)
+
+    def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+        """Train on a sample of embeddings: a table of `FITTED`, and what there is to tell of it.
+
+        Raises:
+            ValueError: Fewer usable embeddings than clusters.
+        """
+        begin = time.perf_counter()
+        vectors, errors = to_matrix(sample["image_embedding"])
+        if any(errors):
+            vectors = vectors[[error is None for error in errors]]
+        if len(vectors) < self.clusters:
+            raise ValueError(
+                f"clusters: {self.clusters:,} clusters of {len(vectors):,} images with an embedding cannot be; ask for "
+                f"at most {max(1, len(vectors) // 39):,}, 39 images for each"
+            )
+        centroids, objective = spherical_kmeans(vectors, self.clusters, self.iterations, self.seed)
+        found = [centroids]
+        for level, count in enumerate(self.levels, start=1):
+            found.append(self._above(found[-1], count, self.seed + level))
+        told: dict[str, object] = {
+            "faiss": version_of_faiss(),
+            "device": "cuda" if _gpus() else "cpu",
+            "encoder": encoder_of(sample.schema.field("image_embedding")),
+            "points": len(vectors),
+            "points_per_centroid": round(len(vectors) / self.clusters, 1),
+            "objective": objective,
+            "seconds": round(time.perf_counter() - begin, 1),
+        }
+        return _table(vectors, found), told
+
+    def load(self, fitted: pa.Table) -> Assignment:
+        return Assignment(self, fitted)
+
+    def _above(self, points: Vectors, count: int, seed: int) -> Vectors:
+        """The centroids of a level: of the points, then again and again of those nearest to its centroids."""
+        centroids, _ = spherical_kmeans(points, count, self.iterations, seed)
+        for _ in range(self.resamplings):
+            own, distances = nearest(points, centroids, 1)
+            order = np.lexsort((distances[:, 0], own[:, 0]))
+            sizes = np.bincount(own[:, 0], minlength=count)
+            place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            around = np.sort(order[place < self.nearest])
+            if len(around) < count:
+                break
+            centroids, _ = spherical_kmeans(points[around], count, self.iterations, seed)
+        return centroids
+
+
+class Assignment:
+    """`Facts` of `clusters`: the centroids, on a GPU if faiss has one."""
+
+    def __init__(self, stage: Clusters, fitted: pa.Table) -> None:
+        levels = fitted["level"].to_numpy()
+        lowest = fitted.filter(pa.array(levels == 1))
+        self._writes = stage.writes
+        self._centroids = np.stack(lowest["centroid"].to_numpy()).astype(np.float32)
+        self._index = _searchable(self._centroids)
+        self._above: list[Ints] = []
+        for level in range(1, len(stage.levels) + 1):
+            parents = fitted.filter(pa.array(levels == level))["parent"].to_numpy().astype(np.int64)
+            self._above.append(parents[self._above[-1]] if self._above else parents)
+        self.made_by = {"faiss": version_of_faiss(), "device": "cuda" if _gpus() else "cpu"}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        vectors, errors = to_matrix(batch["image_embedding"])
+        if vectors.shape[1] != self._centroids.shape[1]:
+            raise ValueError(
+                f"clusters: the centroids have {self._centroids.shape[1]} numbers and the embeddings {vectors.shape[1]}"
+            )
+        own, distances = nearest(vectors, self._centroids, 2, self._index)
+        bad = np.array([error is not None for error in errors], bool)
+        columns: list[Any] = []
+        for place in range(2):
+            there = own.shape[1] > place
+            columns.append(own[:, place] if there else None)
+            columns.append(distances[:, place] if there else None)
+        columns += [parents[own[:, 0]] for parents in self._above]
+        arrays = [
+            pa.nulls(len(bad), field.type) if values is None else pa.array(values, mask=bad).cast(field.type)
+            for values, field in zip(columns, self._writes, strict=True)
+        ]
+        return pa.table([*arrays, pa.array(errors, pa.string())], names=[*self._writes.names, "error"])
+
+
+def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int) -> tuple[Vectors, float]:
+    """faiss's k-means with its centroids on the sphere, on a GPU if it has one.
+
+    Args:
+        points: Unit vectors, (points, dimensions); at least `count`.
+        count: Of centroids.
+        iterations: At most.
+        seed: For the same points, count and device it gives the same centroids.
+
+    Returns:
+        Centroids of length 1, (count, dimensions), and the sum of the points' cosines to their own.
+    """
+    import faiss
+
+    # No sampling here: the runner has sampled; and no warning about few points: it is in the provenance.
+    trained = faiss.Kmeans(
+        points.shape[1],
+        count,
+        niter=iterations,
+        spherical=True,
+        seed=seed + 1,  # 0 is no seed to faiss
+        gpu=bool(_gpus()),
+        min_points_per_centroid=1,
+        max_points_per_centroid=-(-len(points) // count),
+    )
+    objective = trained.train(np.ascontiguousarray(points))
+    centroids = np.asarray(trained.centroids, np.float32)
+    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise ArithmeticError("faiss gave a centroid that is not finite or zero")
+    return centroids / lengths, round(float(objective), 4)
+
+
+def nearest(vectors: Vectors, centroids: Vectors, count: int, index: Any = None) -> tuple[Ints, Vectors]:
+    """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
+
+    A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances of
+    those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
+
+    Args:
+        vectors: Length 1, (rows, dimensions).
+        centroids: Length 1, (centroids, dimensions).
+        count: How many, at most.
+        index: The centroids in faiss, if they are there already.
+
+    Returns:
+        Numbers and cosine distances (float32, 0 to 2), both (rows, min(count, centroids)).
+    """
+    index = index or _searchable(centroids)
+    _, found = index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(centroids)))
+    cosines = np.empty(found.shape, np.float64)
+    for start in range(0, len(vectors), _ROWS):
+        rows = slice(start, start + _ROWS)
+        for place in range(found.shape[1]):
+            pair = vectors[rows].astype(np.float64), centroids[found[rows, place]].astype(np.float64)
+            cosines[rows, place] = np.einsum("nd,nd->n", *pair)
+    distances = (1 - cosines).clip(0, 2).astype(np.float32)
+    order = np.lexsort((found, distances), axis=-1)[:, :count]
+    return np.take_along_axis(found, order, 1), np.take_along_axis(distances, order, 1)
+
+
+def version_of_faiss() -> str:
+    import faiss
+
+    return str(faiss.__version__)
+
+
+def _table(vectors: Vectors, levels: list[Vectors]) -> pa.Table:
+    """Each level's centroids with their parents and with how many points of the level beneath are theirs."""
+    tables = []
+    beneath = vectors
+    for level, centroids in enumerate(levels, start=1):
+        points = np.bincount(nearest(beneath, centroids, 1)[0][:, 0], minlength=len(centroids))
+        above = nearest(centroids, levels[level], 1)[0][:, 0].astype(np.int32) if level < len(levels) else None
+        columns = [
+            pa.array(np.full(len(centroids), level, np.int32)),
+            pa.array(np.arange(len(centroids), dtype=np.int32)),
+            pa.nulls(len(centroids), pa.int32()) if above is None else pa.array(above),
+            pa.array(points),
+            pa.array(list(centroids), pa.list_(pa.float32())),
+        ]
+        tables.append(pa.table(columns, schema=FITTED))
+        beneath = centroids
+    return pa.concat_tables(tables)
+
+
+def _searchable(centroids: Vectors) -> Any:
+    import faiss
+
+    index = faiss.IndexFlatIP(centroids.shape[1])
+    index.add(np.ascontiguousarray(centroids))
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if _gpus() else index
+
+
+def _gpus() -> int:
+    import faiss
+
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0

@@ -1,0 +1,34 @@
+"""The host that an image comes from, to balance by."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from manifests.schemas import column
+
+
+class Host(BaseModel):
+    """The host of an image's URL, lower case, without port: `keep: {per_group: 1000}` bounds what one site gives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "host"
+    version: ClassVar = 1
+    reads: ClassVar = ("url",)
+    writes: ClassVar = pa.schema([column("host", pa.string(), "Host of the image's URL")])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        hosts = [_host(url) for url in batch["url"].to_pylist()]
+        errors = [None if host else "no host: the source tells no URL, or none with a host" for host in hosts]
+        return pa.table({"host": pa.array(hosts, pa.string()), "error": pa.array(errors, pa.string())})
+
+
+def _host(url: str | None) -> str | None:
+    try:
+        return urlsplit(url or "").hostname or None
+    except ValueError:  # a bracket that does not close
+        return None

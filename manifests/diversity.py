@@ -1,0 +1,106 @@
+"""How many groups a column makes, how large they are, and how diverse the rows are before and after the rules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from manifests.groups import effective_number
+from manifests.rules import suggest
+from manifests.run import Run
+from manifests.verdict import sound
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How rows are spread over groups.
+
+    Attributes:
+        rows: Rows in all.
+        groups: Groups with at least one row.
+        effective: How many groups of one size would be as diverse: exp(entropy), 1 to `groups`.
+        smallest, median, largest: Rows per group.
+        largest_share: Of the rows, those in the largest group, 0 to 1.
+        top_share: Those in the largest hundredth of the groups (at least one group), 0 to 1.
+    """
+
+    rows: int
+    groups: int
+    effective: float
+    smallest: int
+    median: float
+    largest: int
+    largest_share: float
+    top_share: float
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """The groups of one column.
+
+    Attributes:
+        column: The column.
+        reached: The rows that reach the stage that writes it.
+        kept: Those of them that the whole recipe keeps.
+        sizes: Columns `group`, `reached`, `kept`, largest first.
+    """
+
+    column: str
+    reached: Spread
+    kept: Spread
+    sizes: pl.DataFrame
+
+    def as_json(self) -> dict[str, Any]:
+        told = {"column": self.column, "reached": asdict(self.reached), "kept": asdict(self.kept)}
+        return told | {"sizes": self.sizes.to_dicts()}
+
+
+def diversity(run: Run, column: str) -> Diversity:
+    """Count the groups of a stored column, among the rows that reach its stage and among those that are kept.
+
+    Raises:
+        ValueError: No stage writes the column, or its values make no groups.
+    """
+    before, values = _values(run, column)
+    kept = run.verdict().alive
+    counted = (
+        values.join(before, on="id", how="semi")
+        .join(kept.with_columns(pl.lit(1).alias("kept")), on="id", how="left")
+        .group_by(column)
+        .agg(pl.len().cast(pl.Int64).alias("reached"), pl.col("kept").sum().cast(pl.Int64))
+        .sort(["reached", column], descending=[True, False])
+        .rename({column: "group"})
+    )
+    return Diversity(column, spread(counted["reached"].to_numpy()), spread(counted["kept"].to_numpy()), counted)
+
+
+def spread(sizes: npt.NDArray[np.int64]) -> Spread:
+    """Rows per group, of which some may be 0, summed up."""
+    there = np.sort(sizes[sizes > 0])[::-1]
+    if not len(there):
+        return Spread(0, 0, 0.0, 0, 0.0, 0, 0.0, 0.0)
+    rows = int(there.sum())
+    top = int(there[: max(1, len(there) // 100)].sum())
+    largest, smallest = int(there[0]), int(there[-1])
+    effective = effective_number(there)
+    return Spread(rows, len(there), effective, smallest, float(np.median(there)), largest, largest / rows, top / rows)
+
+
+def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The ids that reach the stage which writes the column, and `id` and the column where it is stored."""
+    stages = run.stages
+    number = next((i for i, s in enumerate(stages) if column in s.table.writes.names), None)
+    if number is None and column not in run.index.schema.names:
+        valid = [name for s in stages for name in s.table.writes.names]
+        raise ValueError(f"{run.url} has no column {column!r}{suggest(column, [*valid, *run.index.schema.names])}")
+    table = run.index if number is None else stages[number].table
+    kind = table.scan().select(column).collect_schema()[column]
+    if not (kind.is_integer() or kind in (pl.String, pl.Boolean)):
+        raise ValueError(f"{column} is {kind}; groups are made by texts, integers or booleans")
+    before = sound(run.index.scan()) if number is None else run.verdict(before=number).alive
+    stored = table.scan().filter(pl.col("error").is_null() & pl.col(column).is_not_null())
+    return before, stored.select("id", column).collect(engine="streaming")

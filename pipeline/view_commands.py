@@ -1,0 +1,118 @@
+"""The commands that look at a run and compute nothing: `funnel`, `sweep`, `explain`, `groups`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.options import JsonOption, RunArgument
+
+view_app = typer.Typer()
+
+
+@view_app.command()
+def funnel(run_: RunArgument, json_: JsonOption = False) -> None:
+    """Rows seen, kept, dropped and failed per stage, with reasons."""
+    from manifests import funnel as count
+    from manifests import open_run
+    from pipeline import console
+
+    counted = count(open_run(run_))
+    console.print_json(counted.as_json()) if json_ else console.print_funnel(counted)
+
+
+@view_app.command()
+def sweep(
+    run_: RunArgument,
+    axes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STAGE.RULE=VALUES]...",
+            help="aspect_ratio.max=1.5,2,2.5 or aspect_ratio.max=1.5:3:7 (from:to:points)",
+        ),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """What other thresholds would keep, jointly, without computing anything.
+
+    Without axes: how the stored scores are spread, to choose thresholds by.
+    """
+    import polars as pl
+
+    from manifests import open_run
+    from manifests.sweep import spread
+    from manifests.sweep import sweep as try_all
+    from pipeline import console
+
+    opened = open_run(run_)
+    table = try_all(opened, _axes(axes)) if axes else spread(opened)
+    if json_:
+        console.print_json(table.to_dicts())
+    else:
+        rows = opened.index.scan().select(pl.len()).collect().item()
+        title = f"kept of {rows:,} rows" if axes else "stored scores"
+        console.print_rows(title, table.columns, table.rows())
+
+
+@view_app.command()
+def explain(
+    run_: RunArgument,
+    key: Annotated[str, typer.Argument(help="The image's key, shard/key, or id")],
+    json_: JsonOption = False,
+) -> None:
+    """Everything known of one image, and why it was kept or dropped."""
+    from manifests import open_run
+    from manifests.explain import explain as account_of
+    from pipeline import console
+
+    accounts = account_of(open_run(run_), key)
+    if json_:
+        console.print_json([a.as_json() for a in accounts])
+        return
+    for account in accounts:
+        console.print_account(account)
+
+
+@view_app.command()
+def groups(
+    run_: RunArgument,
+    by: Annotated[str, typer.Option(help="A stored column: cluster, label, host, shard, …")] = "cluster",
+    limit: Annotated[int, typer.Option(min=0, help="So many of the largest groups")] = 20,
+    json_: JsonOption = False,
+) -> None:
+    """How large the groups of a column are, and how diverse the images, before and after the rules."""
+    from dataclasses import asdict
+
+    from manifests import open_run
+    from manifests.diversity import diversity
+    from pipeline import console
+
+    found = diversity(open_run(run_), by)
+    largest = found.sizes.head(limit)
+    if json_:
+        console.print_json(found.as_json() | {"sizes": largest.to_dicts()})
+        return
+    spreads = {"reached": asdict(found.reached), "kept": asdict(found.kept)}
+    rows = [(name.replace("_", " "), *(s[name] for s in spreads.values())) for name in spreads["kept"]]
+    console.print_rows(f"groups by {by}", ("", *spreads), rows)
+    console.print_rows(f"the {largest.height:,} largest of {found.reached.groups:,}", largest.columns, largest.rows())
+
+
+def _axes(texts: list[str]) -> dict[str, list[float]]:
+    axes: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name in axes:
+            raise ValueError(f"{name} is given twice; list all of its values after one =")
+        try:
+            axes[name] = _points(values) if ":" in values else [float(v) for v in values.split(",")]
+        except ValueError as error:
+            raise ValueError(f"{text}: give thresholds as STAGE.RULE=1,2,3 or STAGE.RULE=from:to:points") from error
+    return axes
+
+
+def _points(values: str) -> list[float]:
+    start, stop, points = values.split(":")
+    step = (float(stop) - float(start)) / max(int(points) - 1, 1)
+    return [round(float(start) + i * step, 10) for i in range(int(points))]

@@ -1,0 +1,29 @@
+"""How diverse rows in groups are: known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from manifests.diversity import spread
+from manifests.groups import effective_number
+
+
+def test_the_effective_number_of_groups() -> None:
+    assert effective_number(np.array([5, 5, 5, 5])) == pytest.approx(4)
+    assert effective_number(np.array([20])) == pytest.approx(1)
+    assert effective_number(np.array([0, 3, 0, 1])) == pytest.approx(
+        math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    )
+    assert effective_number(np.array([], np.int64)) == 0
+
+
+def test_sizes_summed_up_leave_empty_groups_out() -> None:
+    sizes = np.concatenate([np.full(199, 1), [801, 0, 0]])
+    found = spread(sizes)
+    assert (found.rows, found.groups, found.smallest, found.median, found.largest) == (1000, 200, 1, 1, 801)
+    assert found.largest_share == 0.801
+    assert found.top_share == 0.802, "the largest two of two hundred"
+    assert spread(np.zeros(3, np.int64)).rows == 0

@@ -1,0 +1,263 @@
+"""Clusters, balance and duplicates over a run: trained once, the same in parts of any size, exact as pools grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+from pydantic import BaseModel, ConfigDict
+
+from manifests import Run, funnel, open_run
+from manifests.diversity import diversity
+from manifests.embeddings import embedding_column, from_matrix
+from manifests.schemas import column
+from manifests.sweep import sweep
+from pipeline.stages import stage_class
+from tests.runs import run
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+ROWS, DIMENSIONS, CENTRES = 3_000, 16, 30
+
+
+class Vectors(BaseModel):
+    """Embedding, hash and score out of the pool's own columns: what a model would say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar = "vectors"
+    version: ClassVar = 1
+    reads: ClassVar = ("pool.vector", "pool.hash", "pool.score")
+    writes: ClassVar = pa.schema(
+        [
+            column("score", pa.float32(), "made up", 0, 1),
+            embedding_column("image_embedding", DIMENSIONS, "made-up", "made up"),
+            column("phash", pa.int64(), "made up", nominal=True),
+        ]
+    )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        raw = np.array(batch["pool.vector"].to_pylist(), np.float32)
+        vectors, errors = from_matrix(raw)
+        found = {"score": batch["pool.score"], "image_embedding": vectors, "phash": batch["pool.hash"]}
+        return pa.table({**found, "error": pa.array(errors, pa.string())})
+
+
+@pytest.fixture(autouse=True)
+def with_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Vectors if name == "vectors" else stage_class(name))
+
+
+def images(rows: int = ROWS) -> pl.DataFrame:
+    """So many images around 30 centres, the first half of them in four; every tenth one is a copy of the one before."""
+    dice = np.random.default_rng(1)
+    centres = dice.normal(size=(CENTRES, DIMENSIONS))
+    which = np.where(np.arange(rows) % 2 == 0, dice.integers(0, 4, rows), dice.integers(0, CENTRES, rows))
+    vectors = centres[which] + 0.25 * dice.normal(size=(rows, DIMENSIONS))
+    hashes = dice.integers(-(2**63), 2**63, rows, np.int64)
+    copies = np.arange(9, rows, 10)
+    vectors[copies] = vectors[copies - 1] + 0.001
+    hashes[copies] = hashes[copies - 1] ^ 3
+    return pl.DataFrame(
+        {
+            "id": np.arange(rows) * 7919 % 1_000_003,
+            "url": [f"https://host{n % 7}.example/{n}.jpg" for n in range(rows)],
+            "width": np.where(np.arange(rows) % 10 == 9, 300, 400),
+            "height": np.full(rows, 300),
+            "vector": vectors.astype(np.float32),
+            "hash": hashes,
+            "score": dice.random(rows).astype(np.float32),
+            "source": which,
+        }
+    )
+
+
+def pool(folder: Path, rows: pl.DataFrame, files: int = 1) -> dict[str, Any]:
+    folder.mkdir()
+    size = -(-rows.height // files)
+    for number, part in enumerate(rows.iter_slices(size)):
+        part.write_parquet(folder / f"{number}.parquet")
+    return {"urls": str(folder / "*.parquet"), "id": "id"}
+
+
+def recipe(
+    pool: dict[str, Any], min_score: float = 0.0, keep: dict[str, Any] | None = None, **how: Any
+) -> dict[str, Any]:
+    limits = {"max": 0.9999, "min_phash_distance": 4}
+    return {
+        "pool": pool,
+        "stages": [
+            {"stage": "vectors", "keep": {"min": min_score}},
+            {"stage": "clusters", "clusters": 20, "resources": how},
+            {"stage": "duplicates", "keep": limits | ({"per_group_cluster": 40} if keep is None else keep)},
+        ],
+    }
+
+
+def facts(opened: Run) -> pl.DataFrame:
+    """Everything about every image, as stored, without where the pool had it."""
+    manifest = opened.manifest().sort("id").collect()
+    return manifest.drop("shard", "key", "offset", "shard_bytes")
+
+
+def same(one: Run, other: Run) -> None:
+    """To the last bit."""
+    assert_frame_equal(facts(one), facts(other), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A run over the first 2,700 of the images in one file."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patched:
+        with_vectors.__wrapped__(patched)  # type: ignore[attr-defined]
+        opened, _ = run(recipe(pool(folder / "pool", images()[:2700]), actors=1), folder / "run")
+    return folder, opened
+
+
+def test_part_sizes_row_order_and_the_number_of_actors_change_nothing(tmp_path: Path, first: tuple[Path, Run]) -> None:
+    shuffled = images()[:2700].sample(fraction=1, shuffle=True, seed=3)
+    how = {"actors": 2, "part_rows": 300, "batch_size": 77}
+    opened, _ = run(recipe(pool(tmp_path / "pool", shuffled, files=4), **how), tmp_path / "run")
+    same(opened, first[1])
+
+
+def test_every_group_is_cut_to_its_share_and_the_rest_says_so(first: tuple[Path, Run]) -> None:
+    _, opened = first
+    kept = facts(opened).filter(pl.col("status") == "kept")
+    assert kept["cluster"].value_counts()["count"].max() == 40
+    last = funnel(opened).stages[-1]
+    assert last.reasons["duplicate_similarity > 0.9999"] == 270
+    assert set(last.reasons) == {"duplicate_similarity > 0.9999", "cluster not among its 40, at random"}
+    seen = diversity(opened, "cluster")
+    assert (seen.reached.rows, seen.kept.rows) == (2700, kept.height)
+    assert seen.kept.effective > seen.reached.effective
+    table = sweep(opened, {"duplicates.per_group_cluster": [10, 40], "duplicates.max": [0.9999, 1]})
+    assert (
+        table.filter((pl.col("duplicates.per_group_cluster") == 40) & (pl.col("duplicates.max") == 0.9999))[
+            "kept"
+        ].item()
+        == kept.height
+    )
+
+
+def test_what_comes_later_is_assigned_to_the_same_clusters_and_compared_where_it_belongs(
+    tmp_path: Path, first: tuple[Path, Run]
+) -> None:
+    folder, _ = moved(first[0], tmp_path / "grown")
+    new = images()[2700:].filter(pl.col("source") < 2)
+    new.write_parquet(folder / "pool" / "9.parquet")
+    grown = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"})
+    opened, jobs = run(grown, folder / "run")
+    assert jobs["clusters"].computed == new.height
+    assert [e["fitted"] for e in opened.recipe["stages"][1:2]] == [e["fitted"] for e in first[1].recipe["stages"][1:2]]
+    clusters = opened.facts("clusters").collect()
+    touched = clusters.join(new.select("id"), on="id", how="semi")["cluster"].unique()
+    assert touched.len() < 20, "or the next line shows nothing"
+    assert jobs["duplicates"].computed == clusters.filter(pl.col("cluster").is_in(touched.implode())).height
+
+    shutil.copytree(folder / "run/fitted", tmp_path / "afresh/fitted")
+    afresh, _ = run(grown, tmp_path / "afresh")
+    same(opened, afresh)
+
+    opened, jobs = run(grown, folder / "run", refit=True)
+    assert jobs["clusters"].computed == jobs["duplicates"].computed == 2700 + new.height
+    assert opened.recipe["stages"][1]["fitted"] != afresh.recipe["stages"][1]["fitted"]
+    assert len(list((folder / "run/fitted").rglob("*.parquet"))) == 2, "what was trained before stays"
+
+
+def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: tuple[Path, Run]) -> None:
+    folder, opened = moved(first[0], tmp_path / "tightened")
+    before = facts(opened)
+    again = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, min_score=0.5, keep={})
+    opened, jobs = run(again, folder / "run")
+    assert jobs["clusters"].computed == 0
+    assert 0 < jobs["duplicates"].computed < 1350, "the groups of those copies, and no others"
+    after = facts(opened).filter(pl.col("score") >= 0.5)
+    alive = set(after["id"])
+    copies = before.filter(pl.col("duplicate_similarity") > 0.9999).filter(pl.col("id").is_in(alive))
+    left_alone = copies.filter(~pl.col("duplicate_of").is_in(alive))["id"].to_list()
+    assert len(left_alone) > 30
+    status = dict(after.select("id", "status").iter_rows())
+    assert {status[i] for i in left_alone} == {"kept"}
+    assert {status[i] for i in copies["id"] if i not in left_alone} == {"dropped"}
+    dropped = after.filter(pl.col("drop_stage") == "duplicates")
+    assert dropped["duplicate_of"].is_in(list(alive)).all(), "nothing is dropped for the sake of what is not there"
+
+
+def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
+    asked = recipe(pool(tmp_path / "pool", images(12)))
+    with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
+        run(asked, tmp_path / "run")
+
+
+def test_clusters_of_another_run_have_to_be_brought_along(tmp_path: Path) -> None:
+    asked = recipe(pool(tmp_path / "pool", images(12)))
+    asked["stages"][1]["fitted"] = "0123456789abcdef"
+    with pytest.raises(ValueError, match=r"fitted 0123456789abcdef is not in .*train anew"):
+        run(asked, tmp_path / "run")
+
+
+def moved(folder: Path, to: Path) -> tuple[Path, Run]:
+    """A copy of a run and its pool."""
+    shutil.copytree(folder, to)
+    written = (to / "run/recipe.yaml").read_text()
+    (to / "run/recipe.yaml").write_text(written.replace(str(folder), str(to)))
+    return to, open_run(to / "run")
+
+
+DRIVER = """
+import json, sys
+import pipeline.recipe
+from pipeline.stages import stage_class
+from tests.pipeline.test_clusters import Vectors
+from tests.runs import run
+pipeline.recipe.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)
+run(json.loads(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        pytest.param("fitted/*/*.parquet", 1, marks=pytest.mark.slow, id="trained"),
+        pytest.param("stages/clusters-*/*.parquet", 4, id="assigning"),
+        pytest.param("stages/duplicates-*/*.parquet", 3, marks=pytest.mark.slow, id="comparing"),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_clusters_and_the_same_choice(
+    files: str, parts: int, tmp_path: Path, first: tuple[Path, Run]
+) -> None:
+    asked = recipe(pool(tmp_path / "pool", images()[:2700]), part_rows=300, actors=1)
+    asked["stages"][2]["resources"] = {"part_rows": 300}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", DRIVER, json.dumps(asked), str(tmp_path / "run")]
+    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    begin = time.monotonic()
+    while len(list((tmp_path / "run").glob(files))) < parts:
+        assert driver.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < begin + 120
+        time.sleep(0.002)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)  # its workers see that it is gone
+    killed = open_run(tmp_path / "run")
+    stored = {s.name: s.table.scan().select(pl.len()).collect().item() for s in killed.stages}
+    assert stored["duplicates"] < 2700
+    opened, jobs = run(asked, tmp_path / "run")
+    same(opened, first[1])
+    assert jobs["clusters"].computed == 2700 - stored["clusters"]
+    assert jobs["duplicates"].computed == 2700 - stored["duplicates"]
+    assert len(list((tmp_path / "run/fitted").rglob("*.parquet"))) == 1, "trained once"
