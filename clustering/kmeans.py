@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
 
 Vectors = npt.NDArray[np.float32]
+Init = Literal["afk-mc2", "random"]
 Ints = npt.NDArray[np.int64]
 
-_CANDIDATES = 4  # nearest centroids by matrix product, of which the nearest two are found exactly
-_ROWS = 4096  # that are compared with their candidates at once
+_CANDIDATES = 3  # nearest centroids by matrix product, of which the nearest two are found exactly
+_ROWS = 1024  # that are compared with their candidates at once
 
 FITTED = pa.schema(
     [
@@ -48,12 +49,16 @@ class Clusters(BaseModel):
     each upper level on the `nearest` points around each of its centroids alone, which goes further the same way.
 
     Attributes:
-        clusters: How many, of the lowest level. With as many images per cluster as below, or more.
+        clusters: How many, of the lowest level.
         levels: How many of each level above, each fewer than the one before.
         resamplings: How often each level above is trained again on the points nearest to its centroids.
         nearest: How many of them.
         iterations: Of k-means.
-        seed: Where k-means starts.
+        init: Where k-means starts. `afk-mc2` (Bachem et al. 2016, Fast and provably good seedings for k-means): from
+            points far from each other, so that what is rare gets a centroid too, and a balanced choice has more of it
+            (`benchmarks/diversity.py`). Its time does not depend on the sample and grows with the square of the
+            clusters. `random`: from random points, for very many clusters.
+        seed: Of that start.
         points_per_centroid: How many images of the sample per cluster; more make it slower, hardly better.
         fitted: What it was trained to, by its hash; the run fills it in.
     """
@@ -68,6 +73,7 @@ class Clusters(BaseModel):
     resamplings: int = Field(0, ge=0)
     nearest: int = Field(10, ge=1)
     iterations: int = Field(25, ge=1)
+    init: Init = "afk-mc2"
     seed: int = Field(0, ge=0, lt=2**31 - 1_000_000)
     points_per_centroid: int = Field(256, ge=1)
     fitted: str | None = None
@@ -132,7 +138,7 @@ class Clusters(BaseModel):
                 f"clusters: {self.clusters:,} clusters of {len(vectors):,} images with an embedding cannot be; ask for "
                 f"at most {max(1, len(vectors) // 39):,}, 39 images for each"
             )
-        centroids, objective = spherical_kmeans(vectors, self.clusters, self.iterations, self.seed)
+        centroids, objective = spherical_kmeans(vectors, self.clusters, self.iterations, self.seed, self.init)
         found = [centroids]
         for level, count in enumerate(self.levels, start=1):
             found.append(self._above(found[-1], count, self.seed + level))
@@ -152,16 +158,16 @@ class Clusters(BaseModel):
 
     def _above(self, points: Vectors, count: int, seed: int) -> Vectors:
         """The centroids of a level: of the points, then again and again of those nearest to its centroids."""
-        centroids, _ = spherical_kmeans(points, count, self.iterations, seed)
+        centroids, _ = spherical_kmeans(points, count, self.iterations, seed, self.init)
         for _ in range(self.resamplings):
-            own, distances = nearest(points, centroids, 1)
+            own, distances = Centroids(centroids).nearest(points, 1)
             order = np.lexsort((distances[:, 0], own[:, 0]))
             sizes = np.bincount(own[:, 0], minlength=count)
             place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
             around = np.sort(order[place < self.nearest])
             if len(around) < count:
                 break
-            centroids, _ = spherical_kmeans(points[around], count, self.iterations, seed)
+            centroids, _ = spherical_kmeans(points[around], count, self.iterations, seed, self.init)
         return centroids
 
 
@@ -172,8 +178,9 @@ class Assignment:
         levels = fitted["level"].to_numpy()
         lowest = fitted.filter(pa.array(levels == 1))
         self._writes = stage.writes
-        self._centroids = np.stack(lowest["centroid"].to_numpy()).astype(np.float32)
-        self._index = _searchable(self._centroids)
+        vectors = np.stack(lowest["centroid"].to_numpy()).astype(np.float32)
+        self._dimensions = vectors.shape[1]
+        self._centroids = Centroids(vectors)
         self._above: list[Ints] = []
         for level in range(1, len(stage.levels) + 1):
             parents = fitted.filter(pa.array(levels == level))["parent"].to_numpy().astype(np.int64)
@@ -182,11 +189,11 @@ class Assignment:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])
-        if vectors.shape[1] != self._centroids.shape[1]:
+        if vectors.shape[1] != self._dimensions:
             raise ValueError(
-                f"clusters: the centroids have {self._centroids.shape[1]} numbers and the embeddings {vectors.shape[1]}"
+                f"clusters: the centroids have {self._dimensions} numbers and the embeddings {vectors.shape[1]}"
             )
-        own, distances = nearest(vectors, self._centroids, 2, self._index)
+        own, distances = self._centroids.nearest(vectors, 2)
         bad = np.array([error is not None for error in errors], bool)
         columns: list[Any] = []
         for place in range(2):
@@ -201,7 +208,7 @@ class Assignment:
         return pa.table([*arrays, pa.array(errors, pa.string())], names=[*self._writes.names, "error"])
 
 
-def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int) -> tuple[Vectors, float]:
+def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, init: Init) -> tuple[Vectors, float]:
     """faiss's k-means with its centroids on the sphere, on a GPU if it has one.
 
     Args:
@@ -209,12 +216,14 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int) ->
         count: Of centroids.
         iterations: At most.
         seed: For the same points, count and device it gives the same centroids.
+        init: Where it starts, see `Clusters`.
 
     Returns:
         Centroids of length 1, (count, dimensions), and the sum of the points' cosines to their own.
     """
     import faiss
 
+    starts = {"afk-mc2": faiss.ClusteringInitMethod_AFK_MC2, "random": faiss.ClusteringInitMethod_RANDOM}
     # No sampling here: the runner has sampled; and no warning about few points: it is in the provenance.
     trained = faiss.Kmeans(
         points.shape[1],
@@ -223,6 +232,7 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int) ->
         spherical=True,
         seed=seed + 1,  # 0 is no seed to faiss
         gpu=bool(_gpus()),
+        init_method=starts[init],
         min_points_per_centroid=1,
         max_points_per_centroid=-(-len(points) // count),
     )
@@ -234,32 +244,52 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int) ->
     return centroids / lengths, round(float(objective), 4)
 
 
-def nearest(vectors: Vectors, centroids: Vectors, count: int, index: Any = None) -> tuple[Ints, Vectors]:
-    """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
-
-    A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances of
-    those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
+class Centroids:
+    """Centroids to be searched, on a GPU if faiss has one. Of equal ones only the first is ever found.
 
     Args:
-        vectors: Length 1, (rows, dimensions).
-        centroids: Length 1, (centroids, dimensions).
-        count: How many, at most.
-        index: The centroids in faiss, if they are there already.
-
-    Returns:
-        Numbers and cosine distances (float32, 0 to 2), both (rows, min(count, centroids)).
+        vectors: Length 1, (centroids, dimensions).
     """
-    index = index or _searchable(centroids)
-    _, found = index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(centroids)))
-    cosines = np.empty(found.shape, np.float64)
-    for start in range(0, len(vectors), _ROWS):
-        rows = slice(start, start + _ROWS)
-        for place in range(found.shape[1]):
-            pair = vectors[rows].astype(np.float64), centroids[found[rows, place]].astype(np.float64)
-            cosines[rows, place] = np.einsum("nd,nd->n", *pair)
-    distances = (1 - cosines).clip(0, 2).astype(np.float32)
-    order = np.lexsort((found, distances), axis=-1)[:, :count]
-    return np.take_along_axis(found, order, 1), np.take_along_axis(distances, order, 1)
+
+    def __init__(self, vectors: Vectors) -> None:
+        import faiss
+
+        _, first = np.unique(vectors, axis=0, return_index=True)
+        self._numbers: Ints = np.sort(first)
+        self._exact = vectors[self._numbers].astype(np.float64)
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(np.ascontiguousarray(vectors[self._numbers]))
+        if _gpus():
+            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+
+    def sizes(self, points: Vectors) -> Ints:
+        """How many of the points are nearest to each centroid."""
+        _, found = self._index.search(np.ascontiguousarray(points), 1)
+        return np.bincount(self._numbers[found[:, 0]])
+
+    def nearest(self, vectors: Vectors, count: int) -> tuple[Ints, Vectors]:
+        """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
+
+        A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances
+        of those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
+
+        Args:
+            vectors: Length 1, (rows, dimensions).
+            count: How many, at most: 1 or 2.
+
+        Returns:
+            Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer where there are not so many.
+        """
+        _, found = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
+        cosines = np.empty(found.shape, np.float64)
+        for start in range(0, len(vectors), _ROWS):
+            rows = slice(start, start + _ROWS)
+            exact = vectors[rows].astype(np.float64)
+            for place in range(found.shape[1]):
+                np.einsum("nd,nd->n", exact, self._exact[found[rows, place]], out=cosines[rows, place])
+        distances = (1 - cosines).clip(0, 2).astype(np.float32)
+        order = np.lexsort((found, distances), axis=-1)[:, :count]
+        return self._numbers[np.take_along_axis(found, order, 1)], np.take_along_axis(distances, order, 1)
 
 
 def version_of_faiss() -> str:
@@ -273,26 +303,20 @@ def _table(vectors: Vectors, levels: list[Vectors]) -> pa.Table:
     tables = []
     beneath = vectors
     for level, centroids in enumerate(levels, start=1):
-        points = np.bincount(nearest(beneath, centroids, 1)[0][:, 0], minlength=len(centroids))
-        above = nearest(centroids, levels[level], 1)[0][:, 0].astype(np.int32) if level < len(levels) else None
+        points = np.zeros(len(centroids), np.int64)
+        sizes = Centroids(centroids).sizes(beneath)
+        points[: len(sizes)] = sizes
+        above = Centroids(levels[level]).nearest(centroids, 1)[0][:, 0] if level < len(levels) else None
         columns = [
             pa.array(np.full(len(centroids), level, np.int32)),
             pa.array(np.arange(len(centroids), dtype=np.int32)),
-            pa.nulls(len(centroids), pa.int32()) if above is None else pa.array(above),
+            pa.nulls(len(centroids), pa.int32()) if above is None else pa.array(above.astype(np.int32)),
             pa.array(points),
             pa.array(list(centroids), pa.list_(pa.float32())),
         ]
         tables.append(pa.table(columns, schema=FITTED))
         beneath = centroids
     return pa.concat_tables(tables)
-
-
-def _searchable(centroids: Vectors) -> Any:
-    import faiss
-
-    index = faiss.IndexFlatIP(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids))
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if _gpus() else index
 
 
 def _gpus() -> int:

@@ -37,14 +37,19 @@ def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.fl
     """
     array = embeddings.combine_chunks() if isinstance(embeddings, pa.ChunkedArray) else embeddings
     dimensions = array.type.list_size
-    there = array.is_valid().to_numpy(zero_copy_only=False)
-    matrix = np.zeros((len(array), dimensions), np.float32)
-    if there.any():
-        matrix[there] = array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
-    errors = flaws(matrix)
-    for row in np.flatnonzero(~there):
-        errors[row] = "no embedding: nothing is stored"
-    matrix[[error is not None for error in errors]] = 0
+    values = array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
+    if not array.null_count:
+        matrix = values.astype(np.float32)
+        errors = flaws(matrix)
+    else:
+        there = array.is_valid().to_numpy(zero_copy_only=False)
+        matrix = np.zeros((len(array), dimensions), np.float32)
+        matrix[there] = values
+        errors = flaws(matrix)
+        for row in np.flatnonzero(~there):
+            errors[row] = "no embedding: nothing is stored"
+    for row in [n for n, error in enumerate(errors) if error]:
+        matrix[row] = 0
     return matrix, errors
 
 
@@ -66,7 +71,7 @@ def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str |
 
 def flaws(matrix: npt.NDArray[np.float32]) -> list[str | None]:
     """Per row what keeps it from being a unit vector, or None."""
-    norms = np.linalg.norm(matrix, axis=1)
+    norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix))
     found: list[str | None] = [None] * len(norms)
     for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):  # NaN is not near 1 either
         found[row] = f"broken embedding: length {norms[row]:.3g} instead of 1"

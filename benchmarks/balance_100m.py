@@ -1,0 +1,89 @@
+"""A balanced choice among a hundred million rows: time and memory of the rules `per_group` and `total`.
+
+The rows are synthetic: random ids, 20,000 clusters with a heavy tail, random distances; 16 bytes each, in memory as the
+verdict has them. Each rule is judged in a process of its own, and the peak is that of the whole process, the rows
+included. Targets: ≤ 60 s and ≤ 8 GiB.
+
+    .venv/bin/python benchmarks/balance_100m.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+from common import machine, report, spread, verdict
+
+TARGET_S, TARGET_GIB = 60.0, 8.0
+CLUSTERS = 20_000
+RULES = (
+    ("per_group", 350, "closest"),
+    ("per_group", 350, "random"),
+    ("total", 7_000_000, "closest"),
+    ("total", 7_000_000, "random"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000_000, help="rows (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--only", type=int, help="judge this rule once in this process, and print JSON")
+    args = parser.parse_args()
+    if args.only is not None:
+        print(json.dumps(judge(args.rows, *RULES[args.only])))
+        return
+    told = {"machine": machine(), "rows": args.rows}
+    rows = []
+    for number, (kind, threshold, order) in enumerate(RULES):
+        runs = [child("--only", str(number), "--rows", str(args.rows)) for _ in range(args.repeat)]
+        seconds, gib = [r["seconds"] for r in runs], [r["gib"] for r in runs]
+        name = f"{kind}: {threshold:,}, order: {order}"
+        told[name] = {"seconds": seconds, "gib": gib, "kept": runs[0]["kept"]}
+        met = verdict(statistics.median(seconds), TARGET_S), verdict(statistics.median(gib), TARGET_GIB)
+        rows.append((name, f"{runs[0]['kept']:,}", spread(seconds), spread(gib), *met))
+    report(told, ("rule", "kept", "seconds (min to max)", "peak GiB", "seconds", "GiB"), rows, args.json)
+
+
+def child(*arguments: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    told: dict[str, float] = json.loads(done.stdout)
+    return told
+
+
+def judge(count: int, kind: str, threshold: int, order: str) -> dict[str, float]:
+    import numpy as np
+    import polars as pl
+
+    from manifests.rules import Rule
+
+    dice = np.random.default_rng(0)
+    # Cluster c has a share that falls as 1 / (c + 100): the largest holds a hundredth or so, the median one 5,000 rows.
+    share = np.cumsum(1 / np.arange(100, CLUSTERS + 100))
+    cluster = np.empty(count, np.int32)
+    for start in range(0, count, 1 << 22):
+        part = slice(start, min(start + (1 << 22), count))
+        cluster[part] = np.searchsorted(share, dice.random(part.stop - part.start) * share[-1])
+    rows = pl.DataFrame(
+        {
+            "id": dice.integers(0, 2**63, count, np.int64),
+            "cluster": cluster,
+            "distance": dice.random(count, np.float32),
+        }
+    )
+    del cluster
+    begin = time.perf_counter()
+    kept = Rule(kind, "cluster", float(threshold), order).passes(rows).sum()
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "gib": peak / 2**30, "kept": int(kept or 0)}
+
+
+if __name__ == "__main__":
+    main()

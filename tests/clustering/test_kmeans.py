@@ -1,0 +1,187 @@
+"""Clusters: known answers, the same bits for a row in any batch, as good as scikit-learn's, and levels above."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from clustering.kmeans import Clusters
+from manifests.embeddings import embedding_column, from_matrix
+from manifests.schemas import column
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def table_of(vectors: Floats) -> pa.Table:
+    embeddings, _ = from_matrix(vectors)
+    field = embedding_column("image_embedding", vectors.shape[1], "made-up", "")
+    return pa.table([embeddings], schema=pa.schema([field]))
+
+
+def blobs(sizes: list[int], spread: float, dimensions: int = 24, seed: int = 0) -> tuple[pa.Table, Any]:
+    """Directions around so many centres, shuffled, and which centre each is of."""
+    dice = np.random.default_rng(seed)
+    labels = dice.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centres = dice.normal(size=(len(sizes), dimensions))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    return table_of(centres[labels] + spread * dice.normal(size=(len(labels), dimensions))), labels
+
+
+def assigned(stage: Clusters, sample: pa.Table, batch: pa.Table | None = None) -> pa.Table:
+    fitted, _ = stage.fit(sample)
+    return stage.load(fitted)(sample if batch is None else batch)
+
+
+def purity(labels: Any, clusters: Any) -> float:
+    counts = np.zeros((clusters.max() + 1, labels.max() + 1), int)
+    np.add.at(counts, (clusters, labels), 1)
+    return float(counts.max(axis=1).sum() / len(labels))
+
+
+def matrix(table: pa.Table) -> Floats:
+    array = table["image_embedding"].combine_chunks()
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1).astype(np.float64)
+
+
+def test_directions_that_lie_apart_are_clusters() -> None:
+    table, labels = blobs([40, 40, 40], spread=0.01)
+    found = assigned(Clusters(clusters=3, seed=2), table)
+    assert purity(labels, found["cluster"].to_numpy()) == 1
+    assert found["distance"].to_numpy().max() < 0.01
+    assert (found["second_distance"].to_numpy() > 0.3).all()
+    assert found.schema.names == [*Clusters(clusters=3).writes.names, "error"]
+
+
+def test_the_nearest_two_are_those_of_a_plain_search() -> None:
+    table, _ = blobs([300] * 8, spread=0.2)
+    stage = Clusters(clusters=40)
+    fitted, _ = stage.fit(table)
+    centroids = np.stack(fitted["centroid"].to_numpy()).astype(np.float64)
+    assert np.linalg.norm(centroids, axis=1) == pytest.approx(1)
+    found = stage.load(fitted)(table)
+    distances = 1 - matrix(table) @ centroids.T
+    order = np.argsort(distances, axis=1)
+    for place, (number, distance) in enumerate((("cluster", "distance"), ("second_cluster", "second_distance"))):
+        assert (found[number].to_numpy() == order[:, place]).all()
+        expected = np.take_along_axis(distances, order[:, place : place + 1], 1)[:, 0]
+        assert found[distance].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_a_row_is_told_the_same_to_the_bit_in_any_batch(size: int) -> None:
+    table, _ = blobs([250] * 4, spread=0.3, dimensions=96)
+    stage = Clusters(clusters=30)
+    fitted, _ = stage.fit(table)
+    load = stage.load(fitted)
+    whole = load(table)
+    turned = np.random.default_rng(size).permutation(table.num_rows)
+    shuffled = table.take(pa.array(turned))
+    parts = [load(shuffled.slice(start, size)) for start in range(0, table.num_rows, size)]
+    assert pa.concat_tables(parts).combine_chunks().equals(whole.take(pa.array(turned)).combine_chunks())
+
+
+def test_the_same_sample_and_seed_give_the_same_centroids_and_another_seed_others() -> None:
+    table, _ = blobs([200] * 5, spread=0.3)
+    stage = Clusters(clusters=25, levels=(5,))
+    assert stage.fit(table)[0].equals(stage.fit(table)[0])
+    assert not stage.fit(table)[0].equals(Clusters(clusters=25, levels=(5,), seed=1).fit(table)[0])
+
+
+def test_clusters_are_as_pure_as_those_of_scikit_learn() -> None:
+    from sklearn.cluster import KMeans
+
+    sizes = [int(2000 / (rank + 1)) for rank in range(30)]  # a heavy tail
+    table, labels = blobs(sizes, spread=0.3, dimensions=32)
+    ours = purity(labels, assigned(Clusters(clusters=60), table)["cluster"].to_numpy())
+    theirs = purity(labels, KMeans(60, random_state=0).fit(matrix(table)).labels_)
+    assert 0.5 < theirs < 0.99, "or there is nothing to compare"
+    assert ours > theirs - 0.02
+
+
+def test_a_broken_embedding_costs_its_own_row() -> None:
+    table, _ = blobs([30, 30], spread=0.05)
+    values = table["image_embedding"].to_pylist()
+    values[3], values[5], values[8] = None, [0.0] * 24, [float("nan")] * 24
+    broken = pa.table([pa.array(values, table.schema.field(0).type)], schema=table.schema)
+    found = assigned(Clusters(clusters=2), table, broken)
+    whole = assigned(Clusters(clusters=2), table)
+    for name in Clusters(clusters=2).writes.names:
+        assert [n for n, value in enumerate(found[name].to_pylist()) if value is None] == [3, 5, 8]
+    assert [n for n, error in enumerate(found["error"].to_pylist()) if error] == [3, 5, 8]
+    assert found["cluster"].to_pylist()[9:] == whole["cluster"].to_pylist()[9:]
+    fitted, told = Clusters(clusters=2).fit(broken)
+    assert told["points"] == 57, "they are not trained on"
+    assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
+
+
+def test_fewer_images_than_clusters_is_refused_and_as_many_are_not() -> None:
+    table, _ = blobs([5, 5], spread=0.2)
+    with pytest.raises(ValueError, match=r"11 clusters of 10 images .* ask for at most"):
+        Clusters(clusters=11).fit(table)
+    found = assigned(Clusters(clusters=10), table)
+    assert len(set(found["cluster"].to_pylist())) == 10
+
+
+def test_one_cluster_has_no_second() -> None:
+    found = assigned(Clusters(clusters=1), blobs([5, 5], spread=0.2)[0])
+    assert set(found["cluster"].to_pylist()) == {0}
+    assert found["second_cluster"].null_count == found["second_distance"].null_count == 10
+
+
+def test_images_that_are_all_the_same_are_no_trouble() -> None:
+    table = table_of(np.ones((50, 8)))
+    fitted, _ = Clusters(clusters=4).fit(table)
+    assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
+    found = Clusters(clusters=4).load(fitted)(table)
+    assert len(set(found["cluster"].to_pylist())) == 1
+    assert found["distance"].to_numpy().max() < 1e-3
+
+
+def test_levels_are_clusters_of_the_centroids_beneath() -> None:
+    table, _ = blobs([100] * 12, spread=0.1)
+    stage = Clusters(clusters=40, levels=(12, 3), resamplings=2, nearest=3)
+    fitted, _ = stage.fit(table)
+    rows = fitted.to_pylist()
+    assert [sum(r["level"] == level for r in rows) for level in (1, 2, 3)] == [40, 12, 3]
+    assert [sum(r["points"] for r in rows if r["level"] == level) for level in (1, 2, 3)] == [1200, 40, 12]
+    assert {r["parent"] for r in rows if r["level"] == 3} == {None}
+    parents = {level: {r["cluster"]: r["parent"] for r in rows if r["level"] == level} for level in (1, 2)}
+    found = stage.load(fitted)(table)
+    for low, middle, top in zip(*(found[n].to_pylist() for n in ("cluster", "cluster_2", "cluster_3")), strict=True):
+        assert (middle, top) == (parents[1][low], parents[2][middle])
+    assert stage.writes.field("cluster").metadata[b"within"] == b"cluster_2,cluster_3"
+    with pytest.raises(ValueError, match="12 above 12: each level has fewer clusters"):
+        Clusters(clusters=12, levels=(12,))
+
+
+def test_a_level_above_is_spread_more_evenly_than_the_images_are() -> None:
+    """Vo et al. 2024, figure 3: where images are dense there are more centroids, but fewer of those of centroids."""
+    dice = np.random.default_rng(0)
+    dense = np.array([1.0, 0, 0]) + 0.25 * dice.normal(size=(9000, 3))
+    sparse = np.array([-1.0, 0, 0]) + 0.25 * dice.normal(size=(600, 3))
+    table = table_of(np.concatenate([dense, sparse]))
+
+    def in_the_dense_half(level: int, **settings: Any) -> float:
+        shares = []
+        for seed in range(4):
+            fitted, _ = Clusters(seed=seed, **settings).fit(table)
+            shares += [r["centroid"][0] > 0 for r in fitted.to_pylist() if r["level"] == level]
+        return float(np.mean(shares))
+
+    flat = in_the_dense_half(1, clusters=50)
+    above = in_the_dense_half(2, clusters=1000, levels=(50,))
+    again = in_the_dense_half(2, clusters=1000, levels=(50,), resamplings=10, nearest=5)
+    assert 0.5 < again < above - 0.03 < flat - 0.06, "fifteen in sixteen images are in the dense half"
+
+
+def test_embeddings_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="is float, not a fixed-size list"):
+        Clusters(clusters=2).check({"image_embedding": column("image_embedding", pa.float32(), "")})
+    fitted, told = Clusters(clusters=2).fit(blobs([9, 9], 0.1)[0])
+    assert told["encoder"] == "made-up"
+    with pytest.raises(ValueError, match="the centroids have 24 numbers and the embeddings 8"):
+        Clusters(clusters=2).load(fitted)(table_of(np.ones((3, 8))))

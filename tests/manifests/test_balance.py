@@ -1,0 +1,185 @@
+"""Balanced sampling: exact totals, nobody above another that has rows left, the same rows in any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifests.balance import caps, name_priority, nested_caps, priority, select
+
+SIZES = st.one_of(
+    st.lists(st.integers(0, 30), max_size=60),
+    st.lists(st.integers(0, 5).map(lambda power: 10**power), max_size=40),  # heavy tails
+    st.lists(st.just(7), max_size=50),
+)
+
+
+def test_the_hash_is_splitmix64() -> None:
+    """The reference implementation's first outputs for the state 1234567."""
+    found = [int(priority(np.array([1234567]), seed)[0]) for seed in range(5)]
+    assert found == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+
+
+def test_a_draw_by_the_hash_knows_nothing_of_the_id() -> None:
+    ids = np.arange(200_000)
+    drawn = priority(ids) < np.uint64(1 << 63)
+    for share in (drawn.mean(), drawn[::2].mean(), drawn[: len(ids) // 2].mean(), drawn[1:][drawn[:-1]].mean()):
+        assert share == pytest.approx(0.5, abs=0.01)
+    assert (priority(ids, 1) < np.uint64(1 << 63))[drawn].mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_groups_of_any_kind_of_name_are_hashed_by_it() -> None:
+    for names in (pl.Series(["a", "b", "é"]), pl.Series([-5, 0, 7]), pl.Series([True, False])):
+        hashes = name_priority(names, 3)
+        assert len(set(hashes.tolist())) == names.len()
+        assert name_priority(names.reverse(), 3).tolist() == hashes[::-1].tolist()
+        assert name_priority(names, 4).tolist() != hashes.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes=SIZES, total=st.one_of(st.integers(0, 2000), st.integers(0, 10**7)))
+def test_a_total_is_reached_exactly_and_no_group_is_above_another_that_has_rows_left(
+    sizes: list[int], total: int
+) -> None:
+    have = np.array(sizes, np.int64)
+    kept = caps(have, total, priority(np.arange(len(sizes))))
+    assert kept.sum() == min(total, have.sum())
+    assert ((kept >= 0) & (kept <= have)).all()
+    short = kept[kept < have]
+    if len(short):
+        assert kept.max() <= short.min() + 1, "at most one more, and that is the remainder"
+        cap = short.min()
+        assert (kept[have <= cap] == have[have <= cap]).all()
+
+
+def test_the_remainder_goes_by_the_groups_hash() -> None:
+    have = np.full(10, 5)
+    first = priority(np.arange(10), 9)
+    kept = caps(have, 33, first)
+    assert set(np.flatnonzero(kept == 4)) == set(np.argsort(first)[:3])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    leaves=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5)), min_size=1, max_size=25),
+    middles=st.lists(st.integers(0, 2), min_size=6, max_size=6),
+    total=st.integers(0, 200),
+)
+def test_a_hierarchy_is_filled_from_the_top_down(leaves: list[tuple[int, int]], middles: list[int], total: int) -> None:
+    have, parent = np.array([s for s, _ in leaves]), np.array([p for _, p in leaves])
+    hashes = [priority(np.arange(n), 5) for n in (len(leaves), 6, 3)]
+    kept = nested_caps(have, [parent, np.array(middles)], total, hashes)
+    assert kept.tolist() == plainly_nested(have, [parent, np.array(middles)], total, hashes)
+    assert kept.sum() == min(total, have.sum())
+
+
+def plainly_nested(have: Any, parents: Sequence[Any], total: int, hashes: Sequence[Any]) -> list[int]:
+    """One level after the other, node by node, one row a turn."""
+    if not parents:
+        return plainly(have.tolist(), total, hashes[0].tolist())
+    above = [int(have[parents[0] == p].sum()) for p in range(len(hashes[1]))]
+    quotas = plainly_nested(np.array(above), parents[1:], total, hashes[1:])
+    kept = [0] * len(have)
+    for p, quota in enumerate(quotas):
+        children = np.flatnonzero(parents[0] == p)
+        for child, share in zip(
+            children, plainly(have[children].tolist(), quota, hashes[0][children].tolist()), strict=True
+        ):
+            kept[child] = share
+    return kept
+
+
+def plainly(have: list[int], total: int, first: list[int]) -> list[int]:
+    kept = [0] * len(have)
+    while sum(kept) < min(total, sum(have)):
+        for group in sorted(range(len(have)), key=lambda g: first[g]):
+            if kept[group] < have[group] and kept[group] == min(k for k, h in zip(kept, have, strict=True) if k < h):
+                kept[group] += 1
+                break
+    return kept
+
+
+NUMBERS = {
+    "none": st.none(),
+    "float32": st.one_of(st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf]), st.floats(-2, 2, width=32)),
+    "float64": st.one_of(st.sampled_from([0.0, -0.0, math.nan]), st.floats(-1e300, 1e300)),
+    "int32": st.integers(-3, 3),
+    "int64": st.integers(-(2**62), 2**62),
+}
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(list(NUMBERS)))
+    count = draw(st.integers(1, 2 ** draw(st.integers(0, 18))))
+    rows = draw(st.lists(st.tuples(st.integers(0, count - 1), NUMBERS[kind]), max_size=40))
+    quotas = draw(st.lists(st.integers(0, 6), min_size=1, max_size=7))
+    order = None if kind == "none" else np.array([value for _, value in rows], kind)
+    ids = np.array([(n * 7919 - 5) * 10**12 for n in range(len(rows))], np.int64)
+    quota = np.resize(np.array(quotas, np.int64), count)
+    return {"groups": np.array([g for g, _ in rows], np.int64), "order": order, "ids": ids, "quotas": quota}
+
+
+def plain_choice(groups: Any, order: Any, ids: Any, quotas: Any, seed: int) -> set[int]:
+    """A sort per group."""
+    first = priority(ids, seed)
+
+    def place(row: int) -> tuple[Any, ...]:
+        value = 0.0 if order is None else order[row]
+        return (bool(np.isnan(value)), 0.0 if np.isnan(value) else value, first[row])
+
+    chosen: set[int] = set()
+    for group in set(groups.tolist()):
+        rows = sorted(np.flatnonzero(groups == group).tolist(), key=place)
+        chosen |= {int(ids[row]) for row in rows[: quotas[group]]}
+    return chosen
+
+
+@settings(max_examples=300, deadline=None)
+@given(world=worlds(), seed=st.integers(0, 3), shuffled=st.randoms(use_true_random=False))
+def test_a_choice_is_that_of_a_sort_per_group_in_whatever_order_rows_come(
+    world: dict[str, Any], seed: int, shuffled: Any
+) -> None:
+    expected = plain_choice(**world, seed=seed)
+    assert set(world["ids"][select(**world, seed=seed)].tolist()) == expected
+    turned = list(range(len(world["ids"])))
+    shuffled.shuffle(turned)
+    again = {n: v if v is None or n == "quotas" else v[turned] for n, v in world.items()}
+    assert set(again["ids"][select(**again, seed=seed)].tolist()) == expected
+
+
+def test_many_rows_that_tie_are_chosen_by_their_hash() -> None:
+    ids, groups = np.arange(50_000), np.arange(50_000) % 7
+    for order in (np.zeros(50_000, np.float32), np.full(50_000, np.nan), None):
+        chosen = select(groups, order, ids, np.full(7, 100))
+        assert np.bincount(groups[chosen]).tolist() == [100] * 7
+        own = np.flatnonzero(groups == 3)
+        assert set(ids[chosen & (groups == 3)]) == set(own[np.argsort(priority(own))[:100]])
+
+
+def test_a_pool_that_grows_moves_only_the_edge() -> None:
+    dice = np.random.default_rng(0)
+    ids, groups = dice.permutation(20_000), dice.integers(0, 50, 20_000)
+    quotas = np.full(50, 60)
+    before = set(ids[:10_000][select(groups[:10_000], None, ids[:10_000], quotas)])
+    after = set(ids[select(groups, None, ids, quotas)])
+    assert after & set(ids[:10_000]) <= before, "nothing that was left out comes in as others come"
+    # a balanced total over the grown pool: the same rows, less what the new ones take
+    total = [caps(np.bincount(groups[:n], minlength=50), 3000, priority(np.arange(50))) for n in (10_000, 11_000)]
+    kept = [
+        set(ids[:n][select(groups[:n], None, ids[:n], quota)]) for n, quota in zip((10_000, 11_000), total, strict=True)
+    ]
+    assert len(kept[0] & kept[1]) > 3000 * 0.88, "a tenth more rows takes about a tenth of the places"
