@@ -3,9 +3,9 @@
 * train: `Clusters.fit` on 100,000 unit vectors of 512 numbers, 1,000 clusters, 25 iterations, and `faiss.Kmeans`
   (spherical, the same start, seed and iterations) on the same vectors, each in a process of its own, in turns. Target:
   ratio of the medians ≤ 1.1;
-* assign: the callable of `Clusters` over 1,000,000 vectors of 512 numbers in float16 and 1,000 centroids, in the stage's
-  batches of 1,024 rows, as an actor calls it: rows/s, and the process's peak memory beyond the vectors themselves.
-  Beside it faiss's own search (k = 1, float32) in the same batches.
+* assign: the callable of `Clusters` over 1,000,000 vectors of 512 numbers in float16 and 1,000 centroids, in the
+  stage's batches of 1,024 rows, as an actor calls it: rows/s, and the process's peak memory beyond the vectors
+  themselves. Beside it faiss's own search (k = 1, float32) in the same batches.
 
     .venv/bin/python benchmarks/kmeans.py
 """
@@ -113,7 +113,7 @@ def assign(who: str, rows: int) -> dict[str, float]:
 
 
 def vectors(rows: int) -> Any:
-    """Random directions around a thousand centres, as the table that the stage reads."""
+    """Random directions loosely around a thousand centres (k-means does not settle early), as the stage reads them."""
     import numpy as np
     import pyarrow as pa
 
@@ -122,7 +122,7 @@ def vectors(rows: int) -> Any:
     parts = []
     for start in range(0, rows, 65_536):
         count = min(65_536, rows - start)
-        part = centres[dice.integers(0, 1000, count)] + dice.standard_normal((count, DIMENSIONS), np.float32)
+        part = centres[dice.integers(0, 1000, count)] + 4 * dice.standard_normal((count, DIMENSIONS), np.float32)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         values = pa.array(part.astype(np.float16).ravel())
         parts.append(pa.FixedSizeListArray.from_arrays(values, DIMENSIONS))

@@ -257,10 +257,9 @@ class Centroids:
         _, first = np.unique(vectors, axis=0, return_index=True)
         self._numbers: Ints = np.sort(first)
         self._exact = vectors[self._numbers].astype(np.float64)
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(np.ascontiguousarray(vectors[self._numbers]))
-        if _gpus():
-            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors[self._numbers]))
+        self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if _gpus() else index
 
     def sizes(self, points: Vectors) -> Ints:
         """How many of the points are nearest to each centroid."""

@@ -48,8 +48,7 @@ def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.fl
         errors = flaws(matrix)
         for row in np.flatnonzero(~there):
             errors[row] = "no embedding: nothing is stored"
-    for row in [n for n, error in enumerate(errors) if error]:
-        matrix[row] = 0
+    matrix[[row for row, error in enumerate(errors) if error]] = 0
     return matrix, errors
 
 
