@@ -18,6 +18,8 @@ demo: $(SETUP)
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
+	@echo '              $(BIN)/vl3syn sweep demo/run duplicates.per_group_cluster=2,4,8,16 duplicates.min_phash_distance=5,11'
+	@echo '              $(BIN)/vl3syn groups demo/run'
 	@echo '              $(BIN)/vl3syn explain demo/run photographs/rocket.jpg'
 
 test: $(SETUP)
@@ -41,6 +43,10 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/clip_throughput.py
 	$(BIN)/python benchmarks/draft.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/balance_100m.py
+	$(BIN)/python benchmarks/diversity.py
+	$(BIN)/python benchmarks/duplicates.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

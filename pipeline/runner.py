@@ -36,7 +36,7 @@ class Done:
     """What one job did.
 
     Attributes:
-        stage: `index` or the stage's name.
+        stage: `index`, the stage's name, or that with ` (training)`.
         computed: Rows computed now.
         errors: Those of them that failed.
         stored: Rows that were stored before and not computed again.
@@ -146,8 +146,9 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
         step = recipe.steps[position]
         wanted = only is None or step.stage.name in only
         if wanted and is_trained(step) and fitted_of(step) is None and alive.height:
-            recipe = _train(run, recipe, step, alive)
+            recipe, trained = _train(run, recipe, step, alive)
             step = recipe.steps[position]
+            yield trained
         stored = _stored_stage(run, step)
         if wanted:
             yield _compute(run, recipe, step, stored, alive)
@@ -167,8 +168,9 @@ def _stored_stage(run: Run, step: Step) -> StoredStage:
     return StoredStage(step.stage.name, table, step.rules, earlier)
 
 
-def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> Recipe:
+def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, Done]:
     """Train a step's stage on a sample of the rows that reach it; the recipe that names what came of it."""
+    begin = time.perf_counter()
     ready(step.stage)
     rows, inputs = plan(run, recipe, step, sample(step, alive["id"]))
     fitted, told = train(step, inputs, rows)
@@ -176,7 +178,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> Recipe:
     store(run.folder, step, fitted, made_by)
     recipe = adopt(recipe, run.folder)
     _write(recipe.resolved(), run.folder, run.url)
-    return recipe
+    seconds = time.perf_counter() - begin
+    return recipe, Done(f"{step.stage.name} (training)", rows.height, 0, 0, seconds, seconds)
 
 
 def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> Done:

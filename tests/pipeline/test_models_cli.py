@@ -69,7 +69,7 @@ def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: He
     with pytest.raises(ValueError, match="give --clusters"):
         here("cluster", "--run", run)
     done = here("cluster", "--run", run, "--clusters", 3, "--per-group", 2, "--order", "closest", "--json")
-    assert computed(done) == [("conse", 0, 0), ("clusters", 9, 0)]
+    assert computed(done) == [("conse", 0, 0), ("clusters (training)", 9, 0), ("clusters", 9, 0)]
     seen = here("groups", run, "--json")
     assert (seen["reached"]["rows"], seen["reached"]["groups"]) == (9, 3)
     assert seen["kept"]["largest"] <= 2
@@ -82,7 +82,9 @@ def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: He
     points = here("sweep", run, "duplicates.per_group_cluster=1,2", "--json")
     assert [point["kept"] for point in points] == [3, seen["kept"]["rows"]]
     done = here("cluster", "--run", run, "--clusters", 2, "--json")
-    assert computed(done) == [("conse", 0, 0), ("clusters", 9, 0)]
+    assert computed(done) == [("conse", 0, 0), ("clusters (training)", 9, 0), ("clusters", 9, 0)]
+    done = here("cluster", "--run", run, "--clusters", 3, "--json")
+    assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0)], "what was found with 3 clusters is found again"
 
 
 def test_captions_and_similarity_from_local_checkpoints(
