@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -43,16 +45,40 @@ class Source:
     def read(self, block: pa.Table) -> pa.Table:
         """The columns for the ids of a block, in its order."""
         ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
+        fields = [self.table.schema.field(name) for name in self.columns]
+        vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
+        others = [name for name in self.columns if name not in vectors]
         tables, order = [], []
         for part in np.unique(parts):
             rows = np.flatnonzero(parts == part)
             stored = self.table.read(self.names[part], ["id", *self.columns])
             there = stored["id"].to_numpy()
             by_id = np.argsort(there)
-            found = by_id[np.searchsorted(there, ids[rows], sorter=by_id)]
-            tables.append(stored.select(list(self.columns)).take(found))
+            found = stored.take(by_id[np.searchsorted(there, ids[rows], sorter=by_id)])
+            for name, gathered in vectors.items():
+                gathered.put(rows, found[name])
+            tables.append(found.select(others))
             order.append(rows)
-        return pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
+        joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
+        return pa.table({name: vectors[name].array() if name in vectors else joined[name] for name in self.columns})
+
+
+class _Vectors:
+    """Embeddings gathered into their places. Arrow's own way would have each of them in memory three times."""
+
+    def __init__(self, field: pa.Field, rows: int) -> None:
+        self._type = field.type
+        self._values = np.zeros((rows, field.type.list_size), field.type.value_type.to_pandas_dtype())
+        self._missing = np.zeros(rows, bool)
+
+    def put(self, rows: npt.NDArray[np.int64], vectors: pa.ChunkedArray) -> None:
+        array = vectors.combine_chunks()
+        self._values[rows] = array.values.to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+        self._missing[rows] = array.is_null().to_numpy(zero_copy_only=False)
+
+    def array(self) -> pa.Array:
+        values = pa.array(self._values.reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(values, type=self._type, mask=pa.array(self._missing))
 
 
 @dataclass(frozen=True)
