@@ -185,3 +185,22 @@ def test_embeddings_of_another_kind_are_refused() -> None:
     assert told["encoder"] == "made-up"
     with pytest.raises(ValueError, match="the centroids have 24 numbers and the embeddings 8"):
         Clusters(clusters=2).load(fitted)(table_of(np.ones((3, 8))))
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_clusters() -> None:
+    """Assignment to the same centroids is the same to the bit; training is as pure."""
+    import faiss
+
+    assert faiss.get_num_gpus() > 0, "install the extra `gpu` instead of `cpu`"
+    table, labels = blobs([int(4000 / (rank + 1)) for rank in range(30)], spread=0.3, dimensions=256)
+    stage = Clusters(clusters=60, levels=(10,))
+    fitted, told = stage.fit(table)
+    assert told["device"] == "cuda"
+    on_gpu = stage.load(fitted)(table)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("clustering.kmeans._gpus", lambda: 0)
+        assert stage.load(fitted)(table).equals(on_gpu)
+        on_cpu, _ = stage.fit(table)
+        expected = purity(labels, stage.load(on_cpu)(table)["cluster"].to_numpy())
+    assert purity(labels, on_gpu["cluster"].to_numpy()) > expected - 0.02
