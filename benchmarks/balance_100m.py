@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 
-from common import machine, report, spread, verdict
+from common import machine, peak_gib, report, spread, verdict
 
 TARGET_S, TARGET_GIB = 60.0, 8.0
 CLUSTERS = 20_000
@@ -81,8 +80,7 @@ def judge(count: int, kind: str, threshold: int, order: str) -> dict[str, float]
     begin = time.perf_counter()
     kept = Rule(kind, "cluster", float(threshold), order).passes(rows).sum()
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "gib": peak / 2**30, "kept": int(kept or 0)}
+    return {"seconds": seconds, "gib": peak_gib(), "kept": int(kept or 0)}
 
 
 if __name__ == "__main__":

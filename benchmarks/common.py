@@ -7,7 +7,9 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,11 @@ def machine() -> str:
         f"{platform.machine()}, {os.cpu_count()} cores, {ram:.0f} GiB RAM, load {os.getloadavg()[0]:.1f} at the start; "
         f"Python {platform.python_version()}, {libraries}"
     )
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held at once, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def verdict(value: float, target: float) -> str:

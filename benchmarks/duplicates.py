@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -357,19 +356,21 @@ def print_rest(told: dict[str, Any]) -> None:
 
 def speed(rows: int, group: int, dimensions: int) -> dict[str, float]:
     """Seconds of `duplicates` on random unit vectors, and the memory of this process before and at most, GiB."""
+    from common import peak_gib
+
     dice = np.random.default_rng(0)
     numbers = {name: dice.integers(1, 2_000, rows) for name in ("width", "height", "bytes")}
     clusters = pa.array(dice.integers(0, max(1, rows // group), rows), pa.int32())
     hashes = dice.integers(-(2**63), 2**63 - 1, rows)
     columns = {"id": dice.permutation(rows), **numbers, "cluster": clusters, "phash": hashes}
     made = pa.table({**columns, "image_embedding": unit_vectors(dice, rows, dimensions)})
-    told = {"table_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    told = {"table_gib": peak_gib()}
     stages = {"semantic": Duplicates(by=("semantic",)), "perceptual": Duplicates(by=("perceptual",))}
     for name, stage in {**stages, "both": Duplicates()}.items():
         begin = time.perf_counter()
         stage(made.select(list(stage.reads)))
         told[f"{name}_s"] = time.perf_counter() - begin
-    return {**told, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {**told, "peak_gib": peak_gib()}
 
 
 def unit_vectors(dice: np.random.Generator, rows: int, dimensions: int) -> pa.ChunkedArray:

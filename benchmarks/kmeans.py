@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from typing import Any
 
-from common import machine, report, spread, verdict
+from common import machine, peak_gib, report, spread, verdict
 
 TARGET = 1.1
 CLUSTERS, DIMENSIONS, ITERATIONS, BATCH = 1_000, 512, 25, 1_024
@@ -101,7 +100,7 @@ def assign(who: str, rows: int) -> dict[str, float]:
     ours = Clusters(clusters=CLUSTERS).load(pa.table(arrays, schema=FITTED))
     index = faiss.IndexFlatIP(DIMENSIONS)
     index.add(centroids)
-    before = peak()
+    before = peak_gib()
     begin = time.perf_counter()
     for start in range(0, rows, BATCH):
         batch = table.slice(start, BATCH)
@@ -109,7 +108,7 @@ def assign(who: str, rows: int) -> dict[str, float]:
             ours(batch)
         else:
             index.search(flat(batch).astype(np.float32), 1)
-    return {"seconds": time.perf_counter() - begin, "gib": peak() - before}
+    return {"seconds": time.perf_counter() - begin, "gib": peak_gib() - before}
 
 
 def vectors(rows: int) -> Any:
@@ -133,10 +132,6 @@ def flat(table: Any) -> Any:
     """The vectors as they are stored, (rows, dimensions)."""
     column = table["image_embedding"].combine_chunks()
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSIONS)
-
-
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import SCRATCH, machine, report, spread, verdict
+from common import SCRATCH, machine, peak_gib, report, spread, verdict
 
 TARGET_S, TARGET_GIB = 5.0, 6.0
 DROPPED, FAILED = 0.2, 0.005
@@ -109,8 +108,7 @@ def work(url: str, what: str) -> dict[str, float]:
     if what == "manifest":
         run.manifest().select("status").collect()
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "peak_gib": peak / 2**30}
+    return {"seconds": seconds, "peak_gib": peak_gib()}
 
 
 def make(target: Path, rows: int, part_rows: int) -> dict[str, float]:

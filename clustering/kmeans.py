@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
 from filters.weights import require
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
-
-Vectors = npt.NDArray[np.float32]
-Init = Literal["afk-mc2", "random"]
-Ints = npt.NDArray[np.int64]
-
-_CANDIDATES = 3  # nearest centroids by matrix product, of which the nearest two are found exactly
-_ROWS = 1024  # that are compared with their candidates at once
 
 FITTED = pa.schema(
     [
@@ -143,8 +136,8 @@ class Clusters(BaseModel):
         for level, count in enumerate(self.levels, start=1):
             found.append(self._above(found[-1], count, self.seed + level))
         told: dict[str, object] = {
-            "faiss": version_of_faiss(),
-            "device": "cuda" if _gpus() else "cpu",
+            "faiss": faiss_version(),
+            "device": "cuda" if gpus() else "cpu",
             "encoder": encoder_of(sample.schema.field("image_embedding")),
             "points": len(vectors),
             "points_per_centroid": round(len(vectors) / self.clusters, 1),
@@ -185,7 +178,7 @@ class Assignment:
         for level in range(1, len(stage.levels) + 1):
             parents = fitted.filter(pa.array(levels == level))["parent"].to_numpy().astype(np.int64)
             self._above.append(parents[self._above[-1]] if self._above else parents)
-        self.made_by = {"faiss": version_of_faiss(), "device": "cuda" if _gpus() else "cpu"}
+        self.made_by = {"faiss": faiss_version(), "device": "cuda" if gpus() else "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])
@@ -208,95 +201,6 @@ class Assignment:
         return pa.table([*arrays, pa.array(errors, pa.string())], names=[*self._writes.names, "error"])
 
 
-def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, init: Init) -> tuple[Vectors, float]:
-    """faiss's k-means with its centroids on the sphere, on a GPU if it has one.
-
-    Args:
-        points: Unit vectors, (points, dimensions); at least `count`.
-        count: Of centroids.
-        iterations: At most.
-        seed: For the same points, count and device it gives the same centroids.
-        init: Where it starts, see `Clusters`.
-
-    Returns:
-        Centroids of length 1, (count, dimensions), and the sum of the points' cosines to their own.
-    """
-    import faiss
-
-    starts = {"afk-mc2": faiss.ClusteringInitMethod_AFK_MC2, "random": faiss.ClusteringInitMethod_RANDOM}
-    # No sampling here: the runner has sampled; and no warning about few points: it is in the provenance.
-    trained = faiss.Kmeans(
-        points.shape[1],
-        count,
-        niter=iterations,
-        spherical=True,
-        seed=seed + 1,  # 0 is no seed to faiss
-        gpu=bool(_gpus()),
-        init_method=starts[init],
-        min_points_per_centroid=1,
-        max_points_per_centroid=-(-len(points) // count),
-    )
-    objective = trained.train(np.ascontiguousarray(points))
-    centroids = np.asarray(trained.centroids, np.float32)
-    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or not lengths.all():
-        raise ArithmeticError("faiss gave a centroid that is not finite or zero")
-    return centroids / lengths, round(float(objective), 4)
-
-
-class Centroids:
-    """Centroids to be searched, on a GPU if faiss has one. Of equal ones only the first is ever found.
-
-    Args:
-        vectors: Length 1, (centroids, dimensions).
-    """
-
-    def __init__(self, vectors: Vectors) -> None:
-        import faiss
-
-        _, first = np.unique(vectors, axis=0, return_index=True)
-        self._numbers: Ints = np.sort(first)
-        self._exact = vectors[self._numbers].astype(np.float64)
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors[self._numbers]))
-        self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if _gpus() else index
-
-    def sizes(self, points: Vectors) -> Ints:
-        """How many of the points are nearest to each centroid."""
-        _, found = self._index.search(np.ascontiguousarray(points), 1)
-        return np.bincount(self._numbers[found[:, 0]])
-
-    def nearest(self, vectors: Vectors, count: int) -> tuple[Ints, Vectors]:
-        """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
-
-        A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances
-        of those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
-
-        Args:
-            vectors: Length 1, (rows, dimensions).
-            count: How many, at most: 1 or 2.
-
-        Returns:
-            Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer where there are not so many.
-        """
-        _, found = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
-        cosines = np.empty(found.shape, np.float64)
-        for start in range(0, len(vectors), _ROWS):
-            rows = slice(start, start + _ROWS)
-            exact = vectors[rows].astype(np.float64)
-            for place in range(found.shape[1]):
-                np.einsum("nd,nd->n", exact, self._exact[found[rows, place]], out=cosines[rows, place])
-        distances = (1 - cosines).clip(0, 2).astype(np.float32)
-        order = np.lexsort((found, distances), axis=-1)[:, :count]
-        return self._numbers[np.take_along_axis(found, order, 1)], np.take_along_axis(distances, order, 1)
-
-
-def version_of_faiss() -> str:
-    import faiss
-
-    return str(faiss.__version__)
-
-
 def _table(vectors: Vectors, levels: list[Vectors]) -> pa.Table:
     """Each level's centroids with their parents and with how many points of the level beneath are theirs."""
     tables = []
@@ -316,9 +220,3 @@ def _table(vectors: Vectors, levels: list[Vectors]) -> pa.Table:
         tables.append(pa.table(columns, schema=FITTED))
         beneath = centroids
     return pa.concat_tables(tables)
-
-
-def _gpus() -> int:
-    import faiss
-
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0

@@ -199,7 +199,8 @@ def test_a_gpu_finds_the_same_clusters() -> None:
     assert told["device"] == "cuda"
     on_gpu = stage.load(fitted)(table)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("clustering.kmeans._gpus", lambda: 0)
+        for module in ("kmeans", "centroids"):
+            patched.setattr(f"clustering.{module}.gpus", lambda: 0)
         assert stage.load(fitted)(table).equals(on_gpu)
         on_cpu, _ = stage.fit(table)
         expected = purity(labels, stage.load(on_cpu)(table)["cluster"].to_numpy())

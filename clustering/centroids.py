@@ -1,0 +1,110 @@
+"""Centroids on the sphere: found by k-means, and searched so that a row gets the same answer in every batch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Init = Literal["afk-mc2", "random"]
+Ints = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+_CANDIDATES = 3  # nearest centroids by matrix product, of which the nearest two are found exactly
+_ROWS = 1024  # that are compared with their candidates at once
+
+
+def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, init: Init) -> tuple[Vectors, float]:
+    """faiss's k-means with its centroids on the sphere, on a GPU if it has one.
+
+    Args:
+        points: Unit vectors, (points, dimensions); at least `count`.
+        count: Of centroids.
+        iterations: At most.
+        seed: For the same points, count and device it gives the same centroids.
+        init: Where it starts, see `Clusters`.
+
+    Returns:
+        Centroids of length 1, (count, dimensions), and the sum of the points' cosines to their own.
+    """
+    import faiss
+
+    starts = {"afk-mc2": faiss.ClusteringInitMethod_AFK_MC2, "random": faiss.ClusteringInitMethod_RANDOM}
+    # No sampling here: the runner has sampled; and no warning about few points: it is in the provenance.
+    trained = faiss.Kmeans(
+        points.shape[1],
+        count,
+        niter=iterations,
+        spherical=True,
+        seed=seed + 1,  # 0 is no seed to faiss
+        gpu=bool(gpus()),
+        init_method=starts[init],
+        min_points_per_centroid=1,
+        max_points_per_centroid=-(-len(points) // count),
+    )
+    objective = trained.train(np.ascontiguousarray(points))
+    centroids = np.asarray(trained.centroids, np.float32)
+    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise ArithmeticError("faiss gave a centroid that is not finite or zero")
+    return centroids / lengths, round(float(objective), 4)
+
+
+class Centroids:
+    """Centroids to be searched, on a GPU if faiss has one. Of equal ones only the first is ever found.
+
+    Args:
+        vectors: Length 1, (centroids, dimensions).
+    """
+
+    def __init__(self, vectors: Vectors) -> None:
+        import faiss
+
+        _, first = np.unique(vectors, axis=0, return_index=True)
+        self._numbers: Ints = np.sort(first)
+        self._exact = vectors[self._numbers].astype(np.float64)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors[self._numbers]))
+        self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if gpus() else index
+
+    def sizes(self, points: Vectors) -> Ints:
+        """How many of the points are nearest to each centroid."""
+        _, found = self._index.search(np.ascontiguousarray(points), 1)
+        return np.bincount(self._numbers[found[:, 0]])
+
+    def nearest(self, vectors: Vectors, count: int) -> tuple[Ints, Vectors]:
+        """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
+
+        A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances
+        of those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
+
+        Args:
+            vectors: Length 1, (rows, dimensions).
+            count: How many, at most: 1 or 2.
+
+        Returns:
+            Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer where there are not so many.
+        """
+        _, found = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
+        cosines = np.empty(found.shape, np.float64)
+        for start in range(0, len(vectors), _ROWS):
+            rows = slice(start, start + _ROWS)
+            exact = vectors[rows].astype(np.float64)
+            for place in range(found.shape[1]):
+                np.einsum("nd,nd->n", exact, self._exact[found[rows, place]], out=cosines[rows, place])
+        distances = (1 - cosines).clip(0, 2).astype(np.float32)
+        order = np.lexsort((found, distances), axis=-1)[:, :count]
+        return self._numbers[np.take_along_axis(found, order, 1)], np.take_along_axis(distances, order, 1)
+
+
+def faiss_version() -> str:
+    import faiss
+
+    return str(faiss.__version__)
+
+
+def gpus() -> int:
+    import faiss
+
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
