@@ -129,7 +129,7 @@ class Clusters(BaseModel):
         if len(vectors) < self.clusters:
             raise ValueError(
                 f"clusters: {self.clusters:,} clusters of {len(vectors):,} images with an embedding cannot be; ask for "
-                f"at most {max(1, len(vectors) // 39):,}, 39 images for each"
+                "fewer, best with 39 or more images for each"
             )
         centroids, objective = spherical_kmeans(vectors, self.clusters, self.iterations, self.seed, self.init)
         found = [centroids]

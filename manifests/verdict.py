@@ -98,6 +98,8 @@ def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> pl.
     stored = stage.table.scan().select("id", *own, pl.col("error").is_not_null().alias("failed"))
     found = alive.join_asof(stored.collect(engine="streaming").sort("id"), on="id", tolerance=0)
     for column in sorted(wanted & set(stage.earlier) - set(own)):
+        if column not in stage.earlier[column].schema.names:
+            continue  # nothing is stored there, and so no row gets here
         values = stage.earlier[column].scan().select("id", column).collect(engine="streaming").sort("id")
         found = found.join_asof(values, on="id", tolerance=0)
     return found

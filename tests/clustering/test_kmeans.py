@@ -120,7 +120,7 @@ def test_a_broken_embedding_costs_its_own_row() -> None:
 
 def test_fewer_images_than_clusters_is_refused_and_as_many_are_not() -> None:
     table, _ = blobs([5, 5], spread=0.2)
-    with pytest.raises(ValueError, match=r"11 clusters of 10 images .* ask for at most"):
+    with pytest.raises(ValueError, match=r"11 clusters of 10 images .* ask for fewer"):
         Clusters(clusters=11).fit(table)
     found = assigned(Clusters(clusters=10), table)
     assert len(set(found["cluster"].to_pylist())) == 10

@@ -83,6 +83,7 @@ def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: He
     assert [point["kept"] for point in points] == [3, seen["kept"]["rows"]]
     done = here("cluster", "--run", run, "--clusters", 2, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters (training)", 9, 0), ("clusters", 9, 0)]
+    here("filter", "host", "--run", run)  # behind duplicates, which has rules on clusters that nobody has computed
     done = here("cluster", "--run", run, "--clusters", 3, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0)], "what was found with 3 clusters is found again"
 
