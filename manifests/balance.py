@@ -110,8 +110,9 @@ def select(
     """The first rows of each group, as many as its quota: by order, then priority.
 
     Nothing is sorted but one number of 64 bits a row: the group in its high bits, then as much as fits of the order and
-    of the priority. What is equal at a group's edge, few rows, is then looked at in full. 100 million rows take about
-    20 bytes each beside the arguments.
+    of the priority. What is equal at a group's edge is then looked at in full: few rows, or, where the order left no
+    room for the priority, so many that they are sorted once more by what did not fit. 100 million rows take about 20
+    bytes each beside the arguments, 40 with an order of 64 bits, and some 30 bytes a group.
 
     Args:
         groups: The number of each row's group, from 0, (rows).
@@ -123,27 +124,52 @@ def select(
     Returns:
         Whether the row is chosen, (rows).
     """
+    return _choose(groups, None if order is None else _sortable(order), ids, quotas, seed)
+
+
+def _choose(
+    groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, quotas: Ints, seed: int
+) -> npt.NDArray[np.bool_]:
+    """`select` by ranks, which are unsigned."""
     sizes = np.bincount(groups, minlength=len(quotas))
-    ranks = None if order is None else _sortable(order)
-    keys = _keys(groups, ranks, ids, len(quotas), seed)
-    cut = np.flatnonzero((quotas > 0) & (quotas < sizes))
-    starts = np.cumsum(sizes)[cut] - sizes[cut]
-    in_order = np.sort(keys)
-    edges = np.zeros(len(quotas), np.uint64)  # the key of the last row that a group keeps
-    edges[cut] = in_order[starts + quotas[cut] - 1]
-    left = np.zeros(len(quotas), np.int64)  # how many of the rows that have this key it keeps
-    left[cut] = quotas[cut] - (np.searchsorted(in_order, edges[cut]) - starts)
-    del in_order
-    whole = quotas >= sizes
+    whole, cut = quotas >= sizes, (quotas > 0) & (quotas < sizes)
+    keys, lost = _keys(groups, ranks, ids, len(quotas), seed)
+    edges, left = _edges(keys[cut[groups]], sizes, quotas, cut)
+    del sizes
     chosen, tied = np.empty(len(ids), bool), []
     for start in range(0, len(ids), _CHUNK):
         rows = slice(start, start + _CHUNK)
         own, edge = groups[rows], edges[groups[rows]]
         chosen[rows] = whole[own] | (keys[rows] < edge)
         tied.append(start + np.flatnonzero((keys[rows] == edge) & (left[own] > 0)))
+    del keys, edges, whole, cut
     edge_rows = np.concatenate([*tied, np.zeros(0, np.int64)])
-    chosen[edge_rows[_first(edge_rows, groups, ranks, ids, left, seed)]] = True
+    del tied
+    # A row's rank is the same as its neighbours' at the edge, but for the bits that did not fit into the key.
+    rest = None if ranks is None or not lost else ranks[edge_rows] & np.uint64((1 << lost) - 1)
+    many = ranks is not None and len(edge_rows) > min(len(quotas), _CHUNK)
+    del ranks
+    pick = _choose if many else _first
+    chosen[edge_rows[pick(groups[edge_rows], rest, ids[edge_rows], left, seed)]] = True
     return chosen
+
+
+def _edges(keys: Hashes, sizes: Ints, quotas: Ints, cut: npt.NDArray[np.bool_]) -> tuple[Hashes, Ints]:
+    """For each group that is cut, the key of the last row it keeps, and how many of the rows with that key it keeps.
+
+    Args:
+        keys: Of the rows of the groups that are cut; sorted in place.
+        sizes: (groups).
+        quotas: (groups).
+        cut: Whether the group keeps some of its rows, but not all, (groups).
+    """
+    keys.sort()
+    begins = np.cumsum(sizes[cut]) - sizes[cut]
+    last = keys[begins + quotas[cut] - 1]
+    edges, left = np.zeros(len(quotas), np.uint64), np.zeros(len(quotas), np.int64)
+    edges[cut] = last
+    left[cut] = quotas[cut] + begins - np.searchsorted(keys, last)
+    return edges, left
 
 
 def _cap(sizes: Ints, total: int) -> int:
@@ -167,21 +193,32 @@ def _share_out(sizes: Ints, parent: Ints, quotas: Ints, priorities: Hashes) -> I
 
 
 def _sortable(values: npt.NDArray[np.generic]) -> Hashes:
-    """Numbers as unsigned integers in the same order, from 0; NaN becomes the largest."""
+    """Numbers as unsigned integers in the same order, from 0, and no larger than they must be; NaN is the largest."""
+    if not len(values):
+        return np.zeros(0, np.uint64)
     if values.dtype.kind in "iub":
-        codes = values.astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
-    else:
-        floats = np.asarray(values, np.float32 if values.dtype.itemsize <= 4 else np.float64) + 0  # -0 + 0 is 0
-        kind, sign = (np.uint32, 31) if floats.dtype == np.float32 else (np.uint64, 63)
-        codes = floats.view(kind)
-        negative = (codes >> kind(sign)).astype(bool)
-        codes = np.where(negative, ~codes, codes | kind(1 << sign))
-        codes[np.isnan(floats)] = np.iinfo(kind).max
-    return codes - codes.min() if len(codes) else codes
+        codes = values.astype(np.uint64)  # a negative number wraps, and the difference to the smallest wraps back
+        codes -= np.uint64(int(values.min()) % 2**64)
+        return codes
+    floats = np.asarray(values, np.float32 if values.dtype.itemsize <= 4 else np.float64) + 0  # -0 + 0 is 0
+    missing = np.isnan(floats)
+    kind, sign = (np.uint32, 31) if floats.dtype == np.float32 else (np.uint64, 63)
+    codes = floats.view(kind)
+    codes ^= -(codes >> kind(sign)) | kind(1 << sign)  # all bits of a negative number, else that of the sign
+    # One more than the largest, not 2⁶⁴ - 1: so that the bits of the key are left to the priority.
+    codes[missing] = codes.max(where=~missing, initial=0) + kind(1)
+    codes -= codes.min()
+    return codes
 
 
-def _keys(groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, count: int, seed: int) -> Hashes:
-    """For each row its group, its rank, its priority, most significant first, as far as 64 bits go."""
+def _keys(
+    groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, count: int, seed: int
+) -> tuple[Hashes, int]:
+    """For each row its group, its rank, its priority, most significant first, as far as 64 bits go.
+
+    Returns:
+        The keys, and how many low bits of the rank did not fit.
+    """
     group_bits = max(count - 1, 0).bit_length()
     rank_bits = 0 if ranks is None or not len(ranks) else int(ranks.max()).bit_length()
     free = 64 - group_bits - rank_bits
@@ -192,9 +229,9 @@ def _keys(groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, coun
         if ranks is not None:
             key |= _shift(ranks[rows].astype(np.uint64), free)
         if free > 0:
-            key |= priority(ids[rows], seed) >> np.uint64(64 - free) if free < 64 else priority(ids[rows], seed)
+            key |= _shift(priority(ids[rows], seed), free - 64)
         keys[rows] = key
-    return keys
+    return keys, max(-free, 0)
 
 
 def _shift(numbers: Hashes, bits: int) -> Hashes:
@@ -205,14 +242,14 @@ def _shift(numbers: Hashes, bits: int) -> Hashes:
 
 
 def _first(
-    rows: Ints, groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, left: Ints, seed: int
+    groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, left: Ints, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Of rows (all of a group have one key), those that come first: as many of a group as `left` says."""
-    own, hashes = groups[rows], priority(ids[rows], seed)
-    order = np.lexsort((hashes, own) if ranks is None else (hashes, ranks[rows], own))
-    own = own[order]
+    """`_choose` by a plain sort of few rows: those that come first, as many of a group as `left` says."""
+    hashes = priority(ids, seed)
+    order = np.lexsort((hashes, groups) if ranks is None else (hashes, ranks, groups))
+    own = groups[order]
     begins = np.flatnonzero(np.diff(own, prepend=-1))
     place = np.arange(len(own)) - np.repeat(begins, np.diff([*begins, len(own)]))
-    first = np.zeros(len(rows), bool)
+    first = np.zeros(len(ids), bool)
     first[order[place < left[own]]] = True
     return first

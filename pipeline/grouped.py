@@ -63,13 +63,14 @@ def orphans(alive: pl.DataFrame, stored: StoredStage, witness: Mapping[str, str]
     return pl.concat(found).unique()
 
 
-def cut(rows: pl.DataFrame, size: int, groups: str | None = None) -> Iterator[pl.DataFrame]:
-    """`rows` in blocks of `size`; or, where a column makes groups, of whole groups with at least `size` rows in all."""
+def cut(rows: pl.DataFrame, size: int, groups: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:
+    """`rows` in blocks of `size`; or, given the group of each id, in blocks of whole groups of at least `size` rows."""
     if groups is None:
         yield from rows.iter_slices(size)
         return
-    sizes = rows.group_by(groups).len().sort(groups)
-    block = (pl.col("len").cum_sum() - pl.col("len")) // size
-    numbers = sizes.select(groups, block.alias("_block"))
-    placed = rows.join(numbers, on=groups, how="left", nulls_equal=True, maintain_order="left")
-    yield from placed.partition_by("_block", maintain_order=True, include_key=False)
+    named = groups.select("id", pl.exclude("id").alias("_group"))
+    keyed = rows.join(named, on="id", how="left", maintain_order="left")
+    sizes = keyed.group_by("_group").len().sort("_group")
+    block = ((pl.col("len").cum_sum() - pl.col("len")) // size).alias("_block")
+    placed = keyed.join(sizes.select("_group", block), on="_group", how="left", nulls_equal=True, maintain_order="left")
+    yield from placed.drop("_group").partition_by("_block", maintain_order=True, include_key=False)

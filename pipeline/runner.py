@@ -186,7 +186,8 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     begin = time.perf_counter()
     name, table = step.stage.name, stored.table
     # Where nothing got this far, an earlier stage may have no columns to read.
-    ids = _todo(run, step, stored, alive) if alive.height else alive
+    groups = _groups(run, step) if alive.height else None
+    ids = _todo(step, stored, alive, groups) if alive.height else alive
     before = alive.height - ids.height
     if not ids.height:
         return Done(name, 0, 0, before, time.perf_counter() - begin)
@@ -194,12 +195,12 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     table.folder.sweep_aside()
     rows, inputs = plan(run, recipe, step, ids)
     size = part_size(rows.height, step)
-    blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups_of(step)))
+    blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
     batch_size = step.resources.batch_size or (64 if IMAGE in step.stage.reads else 1024)
     part = Part(
         step.stage,
         inputs,
-        None if groups_of(step) else batch_size,
+        batch_size if groups is None else None,
         Store(table, table.next_writer(), _made_by(step)),
         find(run.folder, step) if is_trained(step) else None,
     )
@@ -207,14 +208,18 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     return Done(name, done.rows, done.errors, before, done.seconds, done.working, done.idle)
 
 
-def _todo(run: Run, step: Step, stored: StoredStage, alive: pl.DataFrame) -> pl.DataFrame:
+def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
     """The rows of `alive` that have no facts; where rows are compared, those of all groups that have changed."""
     new = unstored(stored.table, alive)
+    return new if groups is None else changed_groups(alive, new, stored, groups, witness_of(step))
+
+
+def _groups(run: Run, step: Step) -> pl.DataFrame | None:
+    """The group of each id, for a stage that compares rows."""
     column = groups_of(step)
     if column is None:
-        return new
-    groups = stored_table(run, step.inputs[column]).scan().select("id", column)
-    return changed_groups(alive, new, stored, groups.collect(engine="streaming"), witness_of(step))
+        return None
+    return stored_table(run, step.inputs.get(column, "")).scan().select("id", column).collect(engine="streaming")
 
 
 def _made_by(step: Step) -> dict[str, object]:

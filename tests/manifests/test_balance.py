@@ -21,16 +21,23 @@ SIZES = st.one_of(
 )
 
 
-def test_the_hash_is_splitmix64() -> None:
-    """The reference implementation's first outputs for the state 1234567."""
-    found = [int(priority(np.array([1234567]), seed)[0]) for seed in range(5)]
-    assert found == [
+OUTPUTS = {
+    0: (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F),
+    1234567: (
         6457827717110365317,
         3203168211198807973,
         9817491932198370423,
         4593380528125082431,
         16408922859458223821,
-    ]
+    ),
+}
+
+
+@pytest.mark.parametrize("state", OUTPUTS)
+def test_the_hash_is_splitmix64(state: int) -> None:
+    """The reference implementation's first outputs for two states."""
+    found = [int(priority(np.array([state]), seed)[0]) for seed in range(len(OUTPUTS[state]))]
+    assert found == list(OUTPUTS[state])
 
 
 def test_a_draw_by_the_hash_knows_nothing_of_the_id() -> None:
@@ -117,7 +124,8 @@ NUMBERS = {
     "float32": st.one_of(st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf]), st.floats(-2, 2, width=32)),
     "float64": st.one_of(st.sampled_from([0.0, -0.0, math.nan]), st.floats(-1e300, 1e300)),
     "int32": st.integers(-3, 3),
-    "int64": st.integers(-(2**62), 2**62),
+    "int64": st.one_of(st.integers(0, 9), st.integers(-(2**63), 2**63 - 1)),  # few that tie, beside one far away
+    "uint64": st.integers(0, 2**64 - 1),
 }
 
 
@@ -168,6 +176,26 @@ def test_many_rows_that_tie_are_chosen_by_their_hash() -> None:
         assert np.bincount(groups[chosen]).tolist() == [100] * 7
         own = np.flatnonzero(groups == 3)
         assert set(ids[chosen & (groups == 3)]) == set(own[np.argsort(priority(own))[:100]])
+
+
+@pytest.mark.parametrize("far", [2**62, -(2**63)])
+def test_an_order_that_leaves_the_key_no_bits_is_still_followed_to_the_last(far: int) -> None:
+    """One value far from all others: the rest differ only in bits that the key has no room for, and tie there."""
+    count = 5000
+    groups, order = np.arange(count) % 7, np.arange(count) // 7 % 5
+    order[0] = far
+    ids, quotas = np.arange(count), np.array([0, 1, 300, 301, 500, 714, 9999])
+    chosen = select(groups, order, ids, quotas, 2)
+    assert set(ids[chosen].tolist()) == plain_choice(groups, order, ids, quotas, 2)
+
+
+def test_a_group_for_each_row_and_more_groups_than_rows() -> None:
+    ids = np.arange(3000)
+    for groups in (ids[::-1].copy(), np.random.default_rng(0).integers(0, 9000, 3000)):
+        quotas = np.resize([1, 0, 2], 9000)
+        for order in (None, np.zeros(3000), -ids):
+            chosen = select(groups, order, ids, quotas)
+            assert set(ids[chosen].tolist()) == plain_choice(groups, order, ids, quotas, 0)
 
 
 def test_a_pool_that_grows_moves_only_the_edge() -> None:

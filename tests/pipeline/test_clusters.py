@@ -197,6 +197,23 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     assert dropped["duplicate_of"].is_in(list(alive)).all(), "nothing is dropped for the sake of what is not there"
 
 
+def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
+    """Texts do not pass the driver with the ids; and `shard` is no stage's column."""
+    rows = images(200)
+    asked = recipe(pool(tmp_path / "pool", rows, files=3))
+    asked["stages"][1:] = [{"stage": "host"}, {"stage": "duplicates", "within": "host", "keep": {"max": 0.9999}}]
+    opened, jobs = run(asked, tmp_path / "run")
+    assert jobs["duplicates"].computed == 200
+    host = dict(rows.select("id", pl.col("url").str.extract("//(host.)")).iter_rows())
+    pairs = opened.facts("duplicates").filter(pl.col("duplicate_of").is_not_null()).collect()
+    assert pairs.height == 200 - 7
+    assert all(host[a] == host[b] for a, b in pairs.select("id", "duplicate_of").iter_rows())
+    asked["stages"][2] |= {"within": "shard"}
+    opened, jobs = run(asked, tmp_path / "run")
+    assert opened.facts("duplicates").collect()["duplicate_of"].null_count() == 3
+    assert funnel(opened).stages[-1].dropped == 20, "the copies, none of which is in another shard"
+
+
 def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
