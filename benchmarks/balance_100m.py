@@ -1,4 +1,4 @@
-"""A balanced choice among a hundred million rows: time and memory of the rules `per_group` and `total`, and of `select`.
+"""A balanced choice among a hundred million rows: time and memory of the rules `per_group` and `total`, and `select`.
 
 The rows are synthetic: random ids, 20,000 clusters with a heavy tail, random distances; 16 bytes each, in memory as the
 verdict has them. Each rule is judged in a process of its own, and the peak is that of the whole process, the rows

@@ -125,7 +125,7 @@ NUMBERS = {
     "float64": st.one_of(st.sampled_from([0.0, -0.0, math.nan]), st.floats(-1e300, 1e300)),
     "int32": st.integers(-3, 3),
     "int64": st.one_of(st.integers(0, 9), st.integers(-(2**63), 2**63 - 1)),  # few that tie, beside one far away
-    "uint64": st.integers(0, 2**64 - 1),
+    "uint64": st.one_of(st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]), st.integers(0, 2**64 - 1)),
 }
 
 
@@ -133,7 +133,9 @@ NUMBERS = {
 def worlds(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(list(NUMBERS)))
     count = draw(st.integers(1, 2 ** draw(st.integers(0, 18))))
-    rows = draw(st.lists(st.tuples(st.integers(0, count - 1), NUMBERS[kind]), max_size=40))
+    used = draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=4))  # few of many, so that quotas bite
+    size = draw(st.sampled_from([0, 1, 15, 40]))
+    rows = draw(st.lists(st.tuples(st.sampled_from(used), NUMBERS[kind]), min_size=size // 2, max_size=size))
     quotas = draw(st.lists(st.integers(0, 6), min_size=1, max_size=7))
     order = None if kind == "none" else np.array([value for _, value in rows], kind)
     ids = np.array([(n * 7919 - 5) * 10**12 for n in range(len(rows))], np.int64)

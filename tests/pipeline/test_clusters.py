@@ -100,7 +100,7 @@ def recipe(
         "pool": pool,
         "stages": [
             {"stage": "vectors", "keep": {"min": min_score}},
-            {"stage": "clusters", "clusters": 20, "resources": how},
+            {"stage": "clusters", "clusters": 20, "points_per_centroid": 64, "resources": how},
             {"stage": "duplicates", "keep": limits | ({"per_group_cluster": 40} if keep is None else keep)},
         ],
     }
