@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from clustering.centroids import Centroids
 from clustering.kmeans import Clusters
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
@@ -82,6 +83,31 @@ def test_a_row_is_told_the_same_to_the_bit_in_any_batch(size: int) -> None:
     shuffled = table.take(pa.array(turned))
     parts = [load(shuffled.slice(start, size)) for start in range(0, table.num_rows, size)]
     assert pa.concat_tables(parts).combine_chunks().equals(whole.take(pa.array(turned)).combine_chunks())
+
+
+def test_what_is_nearly_as_near_goes_by_the_distance_as_it_is_stored_and_then_by_number() -> None:
+    """Pairs of centroids a ten-millionth apart: a product in float32 cannot tell which is nearer."""
+    dice = np.random.default_rng(0)
+    pairs = np.repeat(dice.normal(size=(20, 256)), 2, axis=0) + 1e-7 * dice.normal(size=(40, 256))
+    pairs = (pairs / np.linalg.norm(pairs, axis=1, keepdims=True)).astype(np.float32)
+    vectors = pairs[dice.integers(0, 40, 500)] + 0.05 * dice.normal(size=(500, 256))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found, distances = Centroids(pairs).nearest(vectors, 2)
+    exact = (1 - vectors.astype(np.float64) @ pairs.astype(np.float64).T).astype(np.float32)
+    order = np.lexsort((np.broadcast_to(np.arange(40), exact.shape), exact), axis=-1)[:, :2]
+    assert (found == order).mean() > 0.99, "all but where float32 rounds the two sums of float64 apart"
+    assert distances == pytest.approx(np.take_along_axis(exact, order, 1), abs=1e-7)
+
+
+def test_of_equal_centroids_the_first_is_found() -> None:
+    dice = np.random.default_rng(0)
+    eight = np.tile(dice.normal(size=(5, 96)), (8, 1)).astype(np.float32)
+    eight /= np.linalg.norm(eight, axis=1, keepdims=True)
+    found, _ = Centroids(eight).nearest(eight, 2)
+    assert (found[:, 0] == np.arange(40) % 5).all()
+    assert (found[:, 1] < 5).all()
+    assert (found[:, 0] != found[:, 1]).all(), "the next nearest is another place"
+    assert Centroids(eight).sizes(eight).tolist() == [8] * 5
 
 
 def test_the_same_sample_and_seed_give_the_same_centroids_and_another_seed_others() -> None:

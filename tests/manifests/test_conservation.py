@@ -201,7 +201,16 @@ EMPTY_BETWEEN = {
 }
 
 
+CROWDED = {  # which rows a balance rule keeps depends on which the rule before lets through
+    "bad": [False] * 12,
+    "facts": {"a": [(1.0 if n % 2 else 0.25, 3) for n in range(12)], "b": [(1.0, 1)] * 12, "c": [(1.0, 1)] * 12},
+    "rules": {"a": {}, "b": {}, "c": {}},
+}
+
+
 @settings(max_examples=60, deadline=None)
+@example(world=CROWDED, first=0.25, second="per_group_a_count")
+@example(world=CROWDED, first=0.25, second="total_c_count")
 @example(world=EMPTY_BETWEEN, first=0.5, second="top_c")
 @given(
     world=worlds(),

@@ -24,6 +24,8 @@ from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
 from manifests.sweep import sweep
+from pipeline.fitted import sample
+from pipeline.runner import recipe_of
 from pipeline.stages import stage_class
 from tests.runs import run
 
@@ -212,6 +214,17 @@ def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
     opened, jobs = run(asked, tmp_path / "run")
     assert opened.facts("duplicates").collect()["duplicate_of"].null_count() == 3
     assert funnel(opened).stages[-1].dropped == 20, "the copies, none of which is in another shard"
+
+
+def test_a_sample_is_drawn_from_all_images_and_the_same_of_any_order(first: tuple[Path, Run]) -> None:
+    step = recipe_of(first[1]).steps[1]
+    ids = pl.Series(range(10_000))
+    drawn = sample(step, ids)["id"]
+    assert drawn.len() == drawn.n_unique() == 20 * 64
+    assert 4_700 < drawn.mean() < 5_300, "not the first ones"
+    assert set(drawn) == set(sample(step, ids.sample(fraction=1, shuffle=True, seed=1))["id"])
+    grown = set(sample(step, pl.Series(range(11_000)))["id"])
+    assert len(grown & set(drawn)) > 0.85 * 20 * 64
 
 
 def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
