@@ -93,10 +93,11 @@ def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores))
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    complete = [inputs.complete(rows.slice(start, _BLOCK)) for start in range(0, rows.num_rows, _BLOCK)]
-    sample = pa.concat_tables(complete)
+    starts = range(0, rows.num_rows, _BLOCK)
+    sample = pa.concat_tables(inputs.complete(rows.slice(start, _BLOCK)) for start in starts)
     order = np.argsort(priority(sample["id"].to_numpy(), 0))
-    fitted, told = stage.fit(sample.select(list(stage.reads)).take(order))
+    sample = sample.select(list(stage.reads)).take(order)  # and the sample as it was read may go
+    fitted, told = stage.fit(sample)
     return fitted, dict(told)
 
 
