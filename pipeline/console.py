@@ -102,7 +102,9 @@ def print_account(account: Account) -> None:
     print_rows("index", ("column", "value"), [(n, str(v)) for n, v in account.image.items() if v is not None])
     for stage in account.stages:
         rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
-        facts = [(name, _text(value)) for name, value in stage.facts.items()] or [("nothing stored", "")]
+        # Integers as they are: some are ids, to be given to `explain` again.
+        told = ((name, str(value) if isinstance(value, int) else _text(value)) for name, value in stage.facts.items())
+        facts = list(told) or [("nothing stored", "")]
         print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
 
 

@@ -60,7 +60,8 @@ class Source:
             tables.append(found.select(others))
             order.append(rows)
         joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
-        return pa.table({name: vectors[name].array() if name in vectors else joined[name] for name in self.columns})
+        values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
+        return pa.table(values, schema=pa.schema(fields))
 
 
 class _Vectors:
@@ -100,8 +101,9 @@ class Inputs:
     def complete(self, block: pa.Table) -> pa.Table:
         """The block with the columns that did not ride along, all but the image."""
         for source in self.sources:
-            for name, values in zip(source.columns, source.read(block).columns, strict=True):
-                block = block.append_column(name, values)
+            read = source.read(block)
+            for field, values in zip(read.schema, read.columns, strict=True):  # a field says which encoder's it is
+                block = block.append_column(field, values)
         if self.from_pool and self.root is not None:
             for name, values in zip(self.from_pool, self._pool_columns(block, self.root).columns, strict=True):
                 block = block.append_column(f"pool.{name}", values)

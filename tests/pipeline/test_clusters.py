@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, ConfigDict
@@ -134,6 +135,13 @@ def test_part_sizes_row_order_and_the_number_of_actors_change_nothing(tmp_path: 
     how = {"actors": 2, "part_rows": 300, "batch_size": 77}
     opened, _ = run(recipe(pool(tmp_path / "pool", shuffled, files=4), **how), tmp_path / "run")
     same(opened, first[1])
+
+
+def test_what_was_trained_says_on_what(first: tuple[Path, Run]) -> None:
+    (file,) = (first[0] / "run/fitted").rglob("*.parquet")
+    told = json.loads(pq.read_schema(file).metadata[b"vl3syn"])
+    assert (told["encoder"], told["alive"], told["sample"], told["points"]) == ("made-up", 2700, 1280, 1280)
+    assert pl.read_parquet(file).height == 20
 
 
 def test_every_group_is_cut_to_its_share_and_the_rest_says_so(first: tuple[Path, Run]) -> None:
