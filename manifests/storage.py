@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
@@ -82,23 +86,46 @@ class Folder:
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
 
-    def write(self, name: str, data: bytes | pa.Buffer) -> None:
-        """Write a file whole: locally aside, synced and renamed; elsewhere with one PUT.
+    def create(self) -> None:
+        """Make the folder, if it is a local one; object stores have none."""
+        if self.local:
+            os.makedirs(self.path, exist_ok=True)
 
-        Whoever is killed in between leaves at most an aside file, which no reader looks at.
+    def delete(self, name: str) -> None:
+        """Delete a file; nothing happens if it has gone."""
+        if self.exists(name):
+            self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a file whole, as `writing` does."""
+        with self.writing(name) as stream:
+            stream.write(data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to a file that appears whole at the end, or, after an exception or a kill, not at all.
+
+        Locally it is written aside, synced and renamed; elsewhere it is one upload, which the object store shows when
+        it is complete. Whoever is killed in between leaves at most an aside file, which no reader looks at.
         """
-        target = f"{self.path}/{name}"
         if not self.local:
-            with self.filesystem.open_output_stream(target) as stream:
-                stream.write(data)
+            with tempfile.TemporaryFile() as file:  # an upload that is closed half way would be taken for complete
+                yield file
+                file.seek(0)
+                with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                    shutil.copyfileobj(file, stream, 1 << 22)
             return
-        os.makedirs(self.path, exist_ok=True)
+        self.create()
         aside = f"{self.path}/{ASIDE}{uuid.uuid4().hex}"
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
+        try:
+            with open(aside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, f"{self.path}/{name}")
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
 
     def sweep_aside(self) -> int:
         """Delete what killed writers left aside more than an hour ago (a living writer's files are younger)."""

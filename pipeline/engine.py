@@ -114,8 +114,8 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has = ray.cluster_resources()
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    wants = getattr(stage, "gpu", False)
-    num_gpus = 1.0 if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
+    wants = getattr(stage, "gpu", False)  # or how many
+    num_gpus = float(wants) if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
     # A model that wants a GPU and has none: few copies, each with several cores of one machine.
     cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     shared = min(8, cores, int(has.get("CPU", 1)) // (asked.actors or 1)) if wants and not num_gpus else 1
@@ -123,6 +123,7 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
     by_default = wants and num_gpus and asked.num_gpus is None and asked.num_cpus is None
     threads = asked.threads or max(1, beside if by_default else math.ceil(num_cpus))
+    actors = asked.actors or getattr(stage, "actors", None)
     needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
     fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
     # A cluster that we joined may grow to what is asked for; one of our own does not.
@@ -133,5 +134,5 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
                 f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
                 "or give `actors` on a cluster that will grow"
             )
-        return Placement(min(asked.actors or fits, fits, blocks), num_cpus, num_gpus, threads)
+        return Placement(min(actors or fits, fits, blocks), num_cpus, num_gpus, threads)
     return Placement(min(asked.actors, blocks), num_cpus, num_gpus, threads)

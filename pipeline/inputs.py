@@ -22,7 +22,7 @@ from manifests.tables import Table
 from pipeline.pool.images import PLACE, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.urls import pool_columns
-from pipeline.recipe import ENCODED, IMAGE, Recipe, Step, of_pool, rides_along
+from pipeline.recipe import OF_IMAGE, Recipe, Step, looks, of_pool, rides_along
 from pipeline.stages import StageRefusedError
 
 
@@ -140,12 +140,12 @@ def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame) -> tuple[pl.Da
     carried: dict[str, list[str]] = {}
     read: dict[str, list[str]] = {}
     for column in step.stage.reads:
-        if column not in ("id", IMAGE, ENCODED) and not of_pool(column):
+        if column not in ("id", *OF_IMAGE) and not of_pool(column):
             way = carried if rides_along(step.fields[column]) else read
             way.setdefault(step.inputs.get(column, ""), []).append(column)
     from_pool = [name for column in step.stage.reads if (name := of_pool(column))]
-    if IMAGE in step.stage.reads or from_pool:
-        where = PLACE if IMAGE in step.stage.reads else ("shard", "offset")
+    if looks(step.stage) or from_pool:
+        where = PLACE if looks(step.stage) else ("shard", "offset")
         read[""] = list(dict.fromkeys([*read.get("", []), *where]))
     for source, columns in carried.items():
         facts = stored_table(run, source)
@@ -156,8 +156,8 @@ def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame) -> tuple[pl.Da
         where_, names = facts.locate()
         rows = rows.join(where_.rename({"part": position}), on="id", how="left")
         sources.append(Source(facts, names, columns, position))
-    root = root_of(recipe.pool) if IMAGE in step.stage.reads or from_pool else None
-    images = Images(recipe.pool, root) if root and IMAGE in step.stage.reads else None
+    root = root_of(recipe.pool) if looks(step.stage) or from_pool else None
+    images = Images(recipe.pool, root) if root and looks(step.stage) else None
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
     return ordered.collect(engine="streaming"), Inputs(sources, from_pool, root, images)
 

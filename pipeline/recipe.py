@@ -22,16 +22,20 @@ from pipeline.stages import STAGES, Stage, check, stage_class
 
 _STAGE_KEYS = ("stage", "keep", "resources", "table")
 
-IMAGE = "image"
-"""What a stage reads that looks at pixels: the decoded image."""
+IMAGE, ENCODED, PORTABLE = "image", "encoded", "portable"
+"""What a stage reads that looks at images: decoded; its bytes as they came; bytes that any program shows right."""
 
-ENCODED = "encoded"
-"""What a stage reads beside `image` that looks at the bytes as they came."""
+OF_IMAGE = (IMAGE, ENCODED, PORTABLE)
 
 
 def of_pool(column: str) -> str | None:
     """The X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
     return column.removeprefix("pool.") if column.startswith("pool.") else None
+
+
+def looks(stage: Stage) -> bool:
+    """Whether a stage looks at images."""
+    return not set(OF_IMAGE).isdisjoint(stage.reads)
 
 
 def rides_along(field: pa.Field) -> bool:
@@ -47,8 +51,10 @@ class Resources(BaseModel):
         num_cpus: CPUs an actor holds; default one, or up to eight for a stage whose model wants a GPU and finds none:
             a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
-        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
-        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default 65,536; a stage that
+        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels, or what the
+            stage says.
+        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default 65,536, and 1,024 for
+            captions (where the run is a local path, what is captioned is not lost with its part); a stage that
             compares rows within groups takes whole groups up to about 1,048,576 rows, since each of its parts is
             gathered from all over the tables that it reads.
         threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
@@ -184,7 +190,8 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
     inputs = {column: origin[column] for column in read if origin[column]}
-    made_by = {"version": stage.version, "settings": stage.model_dump(mode="json"), "inputs": inputs}
+    settings_ = stage.model_dump(mode="json", exclude=set(getattr(stage, "beside", ())))
+    made_by = {"version": stage.version, "settings": settings_, "inputs": inputs}
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
     )
@@ -194,11 +201,9 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
     """The columns that the stage reads from tables, after a look whether all that it reads is there and fits."""
     read = {}
     for column in stage.reads:
-        if column == IMAGE:
+        if column in OF_IMAGE:
             if pool.urls is not None:
                 raise ValueError("reads images, and the pool has only their URLs; download them first (img2dataset)")
-        elif column == ENCODED:
-            continue  # comes with the image
         elif of_pool(column):
             if pool.parquet is None and pool.urls is None:
                 raise ValueError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
 from manifests.schemas import table_schema
 from manifests.storage import Folder
@@ -22,12 +23,12 @@ from pipeline.grouped import changed_groups, cut, groups_of, witness_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.pool import Listing, Pool, told
-from pipeline.recipe import IMAGE, Recipe, Step, parse_recipe
+from pipeline.recipe import Recipe, Step, looks, parse_recipe
 from pipeline.stages import ready
 from pipeline.store import Store
 from pipeline.workers import ImageStageActor, Part, StageActor
 
-PART, GROUPED_PART = 65_536, 1 << 20
+PART, COSTLY_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Rows of a stored part at most, where the recipe does not say; of whole groups, more where one group is larger."""
 
 
@@ -157,8 +158,9 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
 
 def part_size(rows: int, step: Step) -> int:
     """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose."""
-    fewest = 64 if IMAGE in step.stage.reads else 256
-    most = step.resources.part_rows or (GROUPED_PART if groups_of(step) else PART)
+    fewest = 64 if looks(step.stage) else 256
+    by_default = GROUPED_PART if groups_of(step) else COSTLY_PART if getattr(step.stage, "costly", False) else PART
+    most = step.resources.part_rows or by_default
     return min(max(rows // 64, fewest), most)
 
 
@@ -185,6 +187,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
 def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> Done:
     begin = time.perf_counter()
     name, table = step.stage.name, stored.table
+    if getattr(step.stage, "costly", False):
+        recover(table)
     # Where nothing got this far, an earlier stage may have no columns to read.
     groups = _groups(run, step) if alive.height else None
     ids = _todo(step, stored, alive, groups) if alive.height else alive
@@ -196,7 +200,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     rows, inputs = plan(run, recipe, step, ids)
     size = part_size(rows.height, step)
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
-    batch_size = step.resources.batch_size or (64 if IMAGE in step.stage.reads else 1024)
+    batch_size = step.resources.batch_size or getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
     part = Part(
         step.stage,
         inputs,
@@ -247,7 +251,7 @@ def _stage_job(step: Step, part: Part) -> Callable[[Any], Any]:
         }
         if not hasattr(step.stage, "load"):
             return dataset.map_batches(part.compute, compute=TaskPoolStrategy(size=placed.workers), **how)
-        if IMAGE not in step.stage.reads:
+        if not looks(step.stage):
             pool = ActorPoolStrategy(size=placed.workers)
             return dataset.map_batches(StageActor, fn_constructor_args=(part,), compute=pool, **how)
         # Two parts at a time: one decodes ahead while the other keeps the model busy.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
-from PIL.Image import Image
 
 from manifests.rules import suggest
 
@@ -28,6 +27,8 @@ STAGES = {
     "duplicates": "clustering.duplicates:Duplicates",
     "coarse_caption": "captioners.coarse:CoarseCaption",
     "label_caption": "captioners.labels:LabelCaption",
+    "short_caption": "captioners.recaption:ShortCaption",
+    "detailed_caption": "captioners.recaption:DetailedCaption",
 }
 """Every stage a recipe can name, imported when it is named."""
 
@@ -36,7 +37,10 @@ Facts = Callable[[pa.Table], pa.Table]
 
 
 class ImageFacts(Protocol):
-    """What a stage computes with that reads `image`: `prepare` once per image in threads, then itself once per batch.
+    """What a stage computes with that looks at images: `prepare` once per image in threads, then itself once per batch.
+
+    It may have `calls`: how many batches it takes at once, from threads of their own; else one. And `longest`, with
+    `portable`: what the longer side may have at most, in pixels.
 
     Attributes:
         side: The shorter side, in pixels, that `prepare` needs: a larger JPEG may come decoded at a reduced scale,
@@ -45,14 +49,17 @@ class ImageFacts(Protocol):
 
     side: int | None
 
-    def prepare(self, image: Image) -> Any:
-        """An upright RGB image to whatever the model takes; a ValueError becomes the error of this row alone.
+    def prepare(self, *read: Any) -> Any:
+        """What the stage reads, in that order, to whatever the model takes. Decoded images are upright and RGB.
 
-        A stage that reads `encoded` too is given the bytes as they came as a second argument.
+        A ValueError becomes the error of this row alone.
         """
 
     def __call__(self, inputs: Sequence[Any]) -> pa.Table:
-        """What `prepare` made of some images to one row of `writes` each; it may add the column `error`."""
+        """What `prepare` made of some images to one row of `writes` each; it may add the columns `error` and `retry`.
+
+        An OSError says that what it depends on is gone: it ends the job with its text.
+        """
 
 
 class Stage(Protocol):
@@ -64,7 +71,7 @@ class Stage(Protocol):
     * with nothing to load it is itself the callable, `stage(table)`, and runs in plain Ray tasks;
     * else it has a method `load()`, which Ray actors call once each, for example to put a model on a GPU, and which
       returns the callable. A ValueError from it is the user's to mend and ends the run with that one line;
-    * if it reads `image`, `load()` returns `ImageFacts`.
+    * if it reads `image`, `encoded` or `portable`, `load()` returns `ImageFacts`.
 
     The callable maps a table of `reads` to one of `writes`, row by row in the same order. A row that fails gets null
     columns and a text in a further column `error` (and `retry` if trying again can help). An exception means that the
@@ -88,10 +95,16 @@ class Stage(Protocol):
     Attributes:
         name: As recipes write it.
         version: Raised when the same settings begin to give other numbers; old facts then stay aside, unused.
-        reads: Columns of the index or of earlier stages; `image` (the decoded image), `encoded` beside it (its bytes);
-            `pool.X` (the column X of the pool's own Parquet files, null where there is none).
+        reads: Columns of the index or of earlier stages; `image` (the decoded image); `encoded` (its bytes as they
+            came); `portable` (JPEG, PNG or WEBP that any program shows right: the bytes as they came, or encoded anew
+            where they are of another format, on their side, not RGB, transparent or too large); `pool.X` (the column X
+            of the pool's own Parquet files, null where there is none).
         writes: Its columns, made with `manifests.schemas.column`; the first is what bare `min`, `max`, `top` mean.
-        gpu: True, if it has it, says that its model runs on a GPU where there is one.
+        gpu: True, if it has it, says that its model runs on a GPU where there is one; a number, on how many.
+
+    It may have more attributes that say how it is run: `actors` and `batch_size`, defaults for the recipe's resources;
+    `beside`, names of settings that its numbers do not depend on and that are no part of its fingerprint; and `costly`:
+    a row costs seconds of a GPU, or money, and is written down as soon as it is computed (manifests/journal.py).
     """
 
     @property
@@ -103,7 +116,7 @@ class Stage(Protocol):
     @property
     def writes(self) -> pa.Schema: ...
 
-    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+    def model_dump(self, *, mode: str = ..., exclude: set[str] | None = ...) -> dict[str, Any]: ...
 
 
 class StageRefusedError(ValueError):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
+from threading import BoundedSemaphore
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
-from pipeline.pool.decode import decode
+from pipeline.pool.decode import decode, portable
 from pipeline.pool.images import Failure, Images
-from pipeline.recipe import ENCODED
-from pipeline.stages import Facts, ImageFacts, Stage, StageRefusedError
+from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
+from pipeline.stages import Facts, Stage, StageRefusedError
 from pipeline.store import Store
 
 _READERS = 16  # threads that wait for the disk or the network
@@ -94,45 +97,71 @@ class ImageStageActor(StageActor):
     """A stage that reads images: threads read and decode ahead while one thread keeps the model busy.
 
     Ray calls it for two parts at once, so that the images of the next one are decoded while the last batch of this one
-    is in the model.
+    is in the model. What a costly stage computes is in a journal before its part is whole.
     """
 
     def __init__(self, part: Part, threads: int) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = ThreadPoolExecutor(threads, "decode")
-        self._model = ThreadPoolExecutor(1, "model")
-        self._with_bytes = ENCODED in part.stage.reads
+        self._calls = 1 if self._refused else getattr(self._facts, "calls", 1)
+        self._model = ThreadPoolExecutor(self._calls, "model")
 
     def _compute(self, rows: pa.Table) -> pa.Table:
-        begin = time.time()
-        part, facts = self._part, self._facts
-        complete = part.inputs.complete(rows)
-        images = part.inputs.images
-        assert images is not None
-        size = part.batch_size or complete.num_rows
-        stream = enumerate(self._prepared(complete, images, facts, ahead=2 * size))
-        order: list[int] = []
-        failures: dict[int, Failure] = {}
-        running: list[Future[tuple[pa.Table, float]]] = []
-        while batch := list(islice(stream, size)):
-            failures |= {row: found for row, found in batch if isinstance(found, Failure)}
-            good = [(row, found) for row, found in batch if not isinstance(found, Failure)]
-            if running:
-                running[-1].result()  # one batch is in the model, one is ready, no more
-            if good:
-                order += [row for row, _ in good]
-                running.append(self._model.submit(_timed, part.stage, facts, [found for _, found in good]))
-        done = [future.result() for future in running]
-        made = [*(table for table, _ in done), _failed(part.stage, list(failures.values()))]
-        busy = sum(seconds for _, seconds in done)
-        order += failures
-        computed = pa.concat_tables(made).take(_inverse(order))
-        return part.store(with_ids(complete["id"], computed), begin, busy)
+        begin, part = time.time(), self._part
+        if not getattr(part.stage, "costly", False):
+            computed, busy = self._facts_of(part.inputs.complete(rows))
+            return part.store(computed, begin, busy)
+        journal = Journal(part.store.table, rows["id"], part.store.made_by)
+        left = journal.left_behind
+        todo = rows.filter(pc.invert(pc.is_in(rows["id"], left["id"])))
+        computed, busy = self._facts_of(part.inputs.complete(todo), journal)
+        whole = pa.concat_tables([left, computed])
+        stored = part.store(whole.take(pc.index_in(rows["id"], whole["id"])), begin, busy)
+        journal.delete()
+        return stored
 
-    def _prepared(self, rows: pa.Table, images: Images, facts: ImageFacts, ahead: int) -> Iterator[Any]:
-        """What `facts.prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
+    def _facts_of(self, rows: pa.Table, journal: Journal | None = None) -> tuple[pa.Table, float]:
+        """The facts of some rows, in their order, and for how many seconds the model was busy with them."""
+        stage, images = self._part.stage, self._part.inputs.images
+        assert images is not None
+        assert self._part.batch_size is not None
+        stream = enumerate(self._prepared(rows, images, ahead=max(2, self._calls) * self._part.batch_size))
+        failures: dict[int, Failure] = {}
+        order: list[int] = []
+        running: list[Future[tuple[pa.Table, float]]] = []
+        free = BoundedSemaphore(self._calls)  # so many batches are in the model, one is ready, no more
+        while batch := list(islice(stream, self._part.batch_size)):
+            failures |= {row: found for row, found in batch if isinstance(found, Failure)}
+            good = {row: found for row, found in batch if not isinstance(found, Failure)}
+            if good:
+                free.acquire()
+                order += good
+                ids = rows["id"].take(_numbers(good))
+                running.append(self._model.submit(self._batch, ids, list(good.values()), journal))
+                running[-1].add_done_callback(lambda _: free.release())
+        done = [future.result() for future in running]
+        order += failures
+        made = [*(table for table, _ in done), _failed(stage, rows["id"].take(_numbers(failures)), failures.values())]
+        return pa.concat_tables(made).take(_inverse(order)), sum(seconds for _, seconds in done)
+
+    def _batch(self, ids: pa.ChunkedArray, prepared: list[Any], journal: Journal | None) -> tuple[pa.Table, float]:
+        """One batch through the model, and the seconds it took."""
+        begin = time.perf_counter()
+        stage = self._part.stage
+        try:
+            computed = with_ids(ids, hold(stage, self._facts(prepared), len(prepared)))
+        except OSError as error:
+            raise StageRefusedError(f"{stage.name}: {' '.join(str(error).split())}") from error
+        if journal is not None:
+            journal.append(computed)
+        return computed, time.perf_counter() - begin
+
+    def _prepared(self, rows: pa.Table, images: Images, ahead: int) -> Iterator[Any]:
+        """What `prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
+        reads = self._part.stage.reads
         groups = images.groups(rows)
+        others = iter(rows.select([name for name in reads if name not in OF_IMAGE]).to_pylist() or repeat({}))
         reading: deque[Future[list[bytes | Failure]]] = deque()
         encoded: deque[bytes | Failure] = deque()
         decoding: deque[Future[Any]] = deque()
@@ -142,7 +171,8 @@ class ImageStageActor(StageActor):
             while len(decoding) < ahead and (encoded or reading):
                 if not encoded:
                     encoded.extend(reading.popleft().result())
-                decoding.append(self._decoders.submit(_prepare, encoded.popleft(), facts, self._with_bytes))
+                task = self._decoders.submit(_prepare, encoded.popleft(), next(others), reads, self._facts)
+                decoding.append(task)
             if not decoding:
                 return
             yield decoding.popleft().result()
@@ -164,35 +194,38 @@ def with_ids(ids: pa.ChunkedArray, computed: pa.Table) -> pa.Table:
     return computed.add_column(0, "id", ids)
 
 
-def _timed(stage: Stage, facts: ImageFacts, inputs: list[Any]) -> tuple[pa.Table, float]:
-    begin = time.perf_counter()
-    computed = facts(inputs)
-    return hold(stage, computed, len(inputs)), time.perf_counter() - begin
-
-
-def _prepare(data: bytes | Failure, facts: Any, with_bytes: bool) -> Any:
+def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[str], facts: Any) -> Any:
     if isinstance(data, Failure):
         return data
     try:
-        image = decode(data, facts.side)
-        return facts.prepare(image, data) if with_bytes else facts.prepare(image)
+        read = dict(others)
+        if IMAGE in reads:
+            read[IMAGE] = decode(data, facts.side)
+        if PORTABLE in reads:
+            read[PORTABLE] = portable(data, facts.longest)
+        read[ENCODED] = data
+        return facts.prepare(*(read[name] for name in reads))
     except ValueError as error:  # BadImageError is one
         return Failure(" ".join(str(error).split()))
     except MemoryError:
         return Failure("too large: the memory does not hold what it is to be scaled to")
 
 
-def _failed(stage: Stage, failures: list[Failure]) -> pa.Table:
+def _failed(stage: Stage, ids: pa.ChunkedArray, found: Collection[Failure]) -> pa.Table:
     """Rows without facts, each with its reason."""
+    failures = list(found)
     empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
     errors, retries = [f.error for f in failures], [f.retry for f in failures]
     told = {"error": pa.array(errors, pa.string()), "retry": pa.array(retries, pa.bool_())}
-    return hold(stage, pa.table({**empty, **told}), len(failures))
+    return with_ids(ids, hold(stage, pa.table({**empty, **told}), len(failures)))
 
 
 def _inverse(order: list[int]) -> pa.Array:
-    places = sorted(range(len(order)), key=order.__getitem__)
-    return pa.array(places, pa.int64())
+    return _numbers(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _numbers(places: Iterable[int]) -> pa.Array:
+    return pa.array(list(places), pa.int64())
 
 
 def _same_weights(part: Part, made_by: Mapping[str, object]) -> None:

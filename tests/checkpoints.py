@@ -184,3 +184,91 @@ def _widen(model: Any, seed: int = 0) -> None:
             if parameter.ndim >= 2:
                 width = parameter[0].numel()
                 parameter.normal_(std=1.5 / min(width, 64) ** 0.5, generator=generator)
+
+
+def save_internvl(folder: Path) -> Path:
+    """`InternVLForConditionalGeneration`: InternViT, pixel shuffle and Qwen2, like OpenGVLab/InternVL3-1B-hf.
+
+    Its processor cuts images into up to 4 tiles and a thumbnail. It says words and pieces of words.
+    """
+    import torch
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    side, patch = 56, 14
+    tokens = (side // patch) ** 2 // 4  # one for four patches
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level([*_CHAT, *_PICTURE.values()]),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=_PICTURE,
+    )
+    tokenizer.chat_template = _CHATML
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = InternVLConfig(
+        vision_config={**sizes, "image_size": [side, side], "patch_size": [patch, patch]},
+        text_config={
+            **sizes,
+            "model_type": "qwen2",
+            "num_key_value_heads": 2,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 2048,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "tie_word_embeddings": False,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids(_PICTURE["context_image_token"]),
+        image_seq_length=tokens,
+    )
+    model = InternVLForConditionalGeneration(config)
+    _widen(model)
+    silent = [number for token, number in tokenizer.get_vocab().items() if len(token) == 1 or token.startswith("<")]
+    with torch.no_grad():
+        model.lm_head.weight[silent] = 0
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    pictures = GotOcr2ImageProcessor(
+        size={"height": side, "width": side}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    clips = InternVLVideoProcessor(size={"height": side, "width": side})
+    processor = InternVLProcessor(pictures, tokenizer, clips, image_seq_length=tokens, chat_template=_CHATML)
+    processor.save_pretrained(folder)
+    return folder
+
+
+_CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_PICTURE = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'image' or part.type == 'image_url' %}<IMG_CONTEXT>\n"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _byte_level(special: list[str]) -> Any:
+    """A byte-level tokenizer over `WORDS`: every text can be encoded."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([f" {word}" for word in WORDS], trainer)
+    return tokenizer

@@ -9,6 +9,7 @@ from PIL import Image
 from pipeline.pool.headers import FORMATS, MAX_PIXELS, BadImageError, orientation_of
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
+_QUALITY = 95  # of a JPEG that is encoded anew
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,6 +48,42 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
         raise
     except Exception as error:  # decoders of hostile bytes fail in every way there is: each is this row's error
         raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
+
+
+def portable(data: bytes, longest: int) -> bytes:
+    """The image as bytes that any program shows right: as they are, if they are that, else encoded anew.
+
+    Few programs turn an image as its EXIF says, know what to do with CMYK, or lay transparency on white; here that is
+    done as `decode` does it.
+
+    Args:
+        data: The encoded image.
+        longest: What the longer side may have at most, pixels; a larger image is scaled down.
+
+    Returns:
+        JPEG, PNG or WEBP.
+
+    Raises:
+        BadImageError: As `decode`; but pixels that need not be decoded are not looked at.
+    """
+    if _shows_right(data, longest):
+        return data
+    image = decode(data, longest)
+    image.thumbnail((longest, longest))
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=_QUALITY)
+    return encoded.getvalue()
+
+
+def _shows_right(data: bytes, longest: int) -> bool:
+    try:
+        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+            plain = image.format in ("JPEG", "PNG", "WEBP") and image.mode in ("RGB", "L")
+            fits = max(image.size) <= longest
+            alone = getattr(image, "n_frames", 1) == 1 and "transparency" not in image.info
+            return plain and fits and alone and orientation_of(image) not in _TURNS
+    except Exception:  # `decode` says what is wrong with it
+        return False
 
 
 def _rgb(image: Image.Image) -> Image.Image:

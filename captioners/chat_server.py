@@ -1,0 +1,248 @@
+"""An engine that is a server: anything with OpenAI's chat completions (lmdeploy, vLLM, SGLang, transformers serve)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from captioners.engine import Answer, Question, Sampling
+from captioners.served import Served, start_server
+
+_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds before the second try, and before any
+_TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
+_IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
+_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_ABOUT_US = frozenset({401, 403, 404, 405})
+"""The server refuses the key, the model or the path: no fault of the image, and to be mended before the next run."""
+
+
+class Server(BaseModel):
+    """A server that runs already, or one that each actor starts for itself, on its own GPUs, and stops at its end.
+
+    Attributes:
+        url: Where it is, up to and with `/v1`.
+        start: Instead: the command that starts one, with `{model}` and `{port}`, such as `lmdeploy serve api_server
+            {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`.
+        serves: What the server calls the model, if not as the recipe does.
+        concurrency: Requests under way at once, per actor: about what keeps the engine's queue full.
+        timeout: Seconds to wait for one answer.
+        tries: How often an image is asked about at most, in one run.
+        start_timeout: Seconds that a server of our own may take to load its model.
+        key: Name of the environment variable that holds the API key; without one none is sent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["server"] = "server"
+    url: str | None = None
+    start: str | None = None
+    serves: str | None = None
+    concurrency: int = Field(default=64, ge=1, le=4096)
+    timeout: float = Field(default=300, gt=0)
+    tries: int = Field(default=6, ge=1)
+    start_timeout: float = Field(default=1800, gt=0)
+    key: str = "OPENAI_API_KEY"
+
+    @property
+    def gpus(self) -> int:
+        return 1 if self.start else 0
+
+    @field_validator("url")
+    @classmethod
+    def _public(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://x/")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url} is no http address, such as http://127.0.0.1:23333/v1")
+        if parts.password:
+            raise ValueError("keep credentials in the environment (key), not in the url")
+        return url.rstrip("/") if url else None
+
+    @model_validator(mode="after")
+    def _one(self) -> Server:
+        if (self.url is None) == (self.start is None):
+            raise ValueError("give url (a server that runs) or start (the command that starts one)")
+        if self.start and "{port}" not in self.start:
+            raise ValueError("start must have {port} in it, where the server is to listen")
+        return self
+
+    def ready(self, model: str, what: str, revision: str | None) -> None:
+        """See that the server answers; one of our own is not started yet.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if self.url:
+            _greet(self.url, self._headers(), what)
+
+    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> ChatServer:
+        """Connect to the server, or start one and wait until it answers.
+
+        Raises:
+            ValueError: There is none.
+        """
+        own = start_server(self.start, model, self.start_timeout, what) if self.start else None
+        url = own.url if own else self.url
+        assert url is not None
+        _greet(url, self._headers(), what)
+        return ChatServer(self, url, self.serves or model, sampling, self._headers(), own)
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.key)
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+class ChatServer:
+    """`Engine`: as many requests at once as `concurrency`, on an event loop of its own.
+
+    A request that fails for a while (no connection, no or a broken answer, the statuses 408, 429 and 5xx) is sent again
+    after a pause that doubles each time, of random length so that not all come back at once, or after what the server
+    says in Retry-After. What fails for good is that row's error, in the server's words.
+    """
+
+    def __init__(
+        self,
+        settings: Server,
+        url: str,
+        model: str,
+        sampling: Sampling,
+        headers: Mapping[str, str],
+        own: Served | None = None,
+    ) -> None:
+        self.calls = settings.concurrency
+        self.made_by = {"engine": "server", "server": settings.start or url}
+        self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
+        self._body = _body(model, sampling)
+        self._failed_in_a_row = 0
+        self._loop = asyncio.new_event_loop()
+        self._client = httpx2.AsyncClient(
+            headers={"Content-Type": "application/json", **headers},
+            timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
+        )
+        self._free = asyncio.Semaphore(settings.concurrency)
+        threading.Thread(target=self._loop.run_forever, name="chat", daemon=True).start()
+
+    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
+        """Ask about all of them at once.
+
+        Raises:
+            ConnectionError: A hundred images in a row have no answer, whatever was asked.
+        """
+        answers = asyncio.run_coroutine_threadsafe(self._all(questions), self._loop).result()
+        for answer in answers:
+            self._failed_in_a_row = self._failed_in_a_row + 1 if answer.retry else 0
+            if self._failed_in_a_row >= max(_IN_A_ROW, 2 * self.calls):
+                raise ConnectionError(
+                    f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
+                    "run again when the server is well"
+                )
+        return answers
+
+    async def _all(self, questions: Sequence[Question]) -> list[Answer]:
+        return await asyncio.gather(*(self._ask(question) for question in questions))
+
+    async def _ask(self, question: Question) -> Answer:
+        body = _request(self._body, question)
+        for attempt in range(self._settings.tries):
+            async with self._free:
+                answer, wait = await self._try(body)
+            if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
+                break
+            await asyncio.sleep(max(wait, random.uniform(0, min(_LONGEST_WAIT, _WAIT * 2**attempt))))
+        return answer
+
+    async def _try(self, body: bytes) -> tuple[Answer, float | None]:
+        """One request: what came of it, and how many seconds to wait at least before the next; None: do not try."""
+        try:
+            response = await self._client.post(self._endpoint, content=body)
+        except httpx2.TimeoutException as error:
+            return Answer(error=f"server: no answer ({type(error).__name__})", retry=True), 0
+        except httpx2.TransportError as error:
+            return Answer(error=f"server: {type(error).__name__} {error}".rstrip(), retry=True), 0
+        if response.status_code != 200:
+            said = f"server: {response.status_code} {_words(response)}"
+            again = response.status_code in _WORTH_ANOTHER_TRY
+            ours = response.status_code in _ABOUT_US
+            return Answer(error=said, retry=again or ours), _retry_after(response) if again else None
+        try:
+            return _answer(response.json()), 0
+        except (ValueError, LookupError, TypeError) as error:
+            return Answer(error=f"server: malformed answer ({type(error).__name__}: {error})"[:300], retry=True), 0
+
+
+def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
+    """See that somebody answers, and takes the key."""
+    try:
+        status = httpx2.get(f"{url}/models", headers=dict(headers), timeout=10).status_code
+    except httpx2.HTTPError as error:
+        raise ValueError(f"{what}: no server answers at {url} ({type(error).__name__}); start one") from error
+    if status in (401, 403):
+        raise ValueError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
+
+
+def _body(model: str, sampling: Sampling) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+    return body | ({"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {})
+
+
+def _request(body: Mapping[str, Any], question: Question) -> bytes:
+    """The body of one request. The image, by far the largest part of it, is not encoded as JSON once more."""
+    assert isinstance(question.image, bytes)
+    text = {"type": "text", "text": question.prompt}
+    place = {"type": "image_url", "image_url": {"url": ""}}
+    start, _, end = json.dumps({**body, "messages": [{"role": "user", "content": [place, text]}]}).partition('"url": "')
+    url = b"data:image/%b;base64,%b" % (_kind(question.image), base64.b64encode(question.image))
+    return b'%b"url": "%b%b' % (start.encode(), url, end.encode())
+
+
+def _kind(image: bytes) -> bytes:
+    return b"jpeg" if image[:2] == b"\xff\xd8" else b"png" if image[:4] == b"\x89PNG" else b"webp"
+
+
+def _answer(told: Any) -> Answer:
+    choice = told["choices"][0]
+    content = choice["message"]["content"]
+    if isinstance(content, list):  # in parts, as some servers answer
+        content = "".join(part.get("text", "") for part in content)
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is {type(content).__name__}")
+    usage = told.get("usage") or {}
+    cut = choice.get("finish_reason") == "length"
+    return Answer(content or "", cut, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _words(response: httpx2.Response) -> str:
+    """What the server says of an error, in one line."""
+    try:
+        told = response.json()
+        told = told.get("error", told) if isinstance(told, dict) else told
+        told = told.get("message", told) if isinstance(told, dict) else told
+    except ValueError:
+        told = response.text
+    return " ".join(str(told).split())[:200] or response.reason_phrase
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    """Seconds that the server asks to wait; 0 where it does not say."""
+    said = response.headers.get("Retry-After", "")
+    try:
+        seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
+    except ValueError:
+        return 0.0
+    return min(max(seconds, 0.0), _TOLD_TO_WAIT)
+
+
+def _until(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp() - time.time()

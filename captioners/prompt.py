@@ -1,0 +1,43 @@
+"""Prompts: kept in files, known by their hash, and shared out among the images by their ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from manifests.rules import suggest
+
+
+def read_prompts(source: str) -> tuple[str, ...]:
+    """The prompts of a file: paragraphs with blank lines between them; lines that start with `#` are comments.
+
+    Args:
+        source: A path, or the name of one of ours: `short`, `detailed`.
+
+    Raises:
+        ValueError: There is no such file, or no prompt in it.
+    """
+    ours = {file.name.removesuffix(".txt"): file for file in files("captioners").joinpath("prompts").iterdir()}
+    try:
+        text = (ours.get(source) or Path(source).expanduser()).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        hint = suggest(source, ours) or f"; ours are {', '.join(sorted(ours))}"
+        raise ValueError(f"{source!r} is no readable file of prompts{hint}") from error
+    kept = "\n".join(line.rstrip() for line in text.splitlines() if not line.startswith("#"))
+    prompts = tuple(paragraph.strip() for paragraph in kept.split("\n\n") if paragraph.strip())
+    if not prompts:
+        raise ValueError(f"{source}: no prompt in it; write some, with blank lines between them")
+    return prompts
+
+
+def prompt_hash(prompt: str) -> str:
+    """What a prompt is known by: the first eight hex digits of its SHA-256."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:8]
+
+
+def choose(prompts: Sequence[str], id_: int) -> str:
+    """The prompt of an image: always the same one, and each for about as many images."""
+    number = int.from_bytes(hashlib.blake2b(str(id_).encode(), digest_size=8).digest())
+    return prompts[number % len(prompts)]

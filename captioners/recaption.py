@@ -1,0 +1,222 @@
+"""The captions that are trained on: short and detailed, by an image chat model such as InternVL2.
+
+VL3-Syn7M has a short caption by InternVL2-8B and a detailed one by InternVL2-26B for every image (VideoLLaMA 3, arXiv
+2501.13106, section 2.3). Its prompts and sampling are unpublished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import pyarrow as pa
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from captioners.chat_server import Server
+from captioners.defects import check_language, language_share, refused, repetition, words
+from captioners.engine import Answer, Engine, Question, Sampling
+from captioners.lmdeploy_engine import Lmdeploy
+from captioners.prompt import choose, prompt_hash, read_prompts
+from captioners.transformers_engine import Transformers
+from manifests.schemas import ERROR, RETRY, column
+
+EngineSettings = Annotated[Server | Lmdeploy | Transformers, Field(discriminator="kind")]
+
+
+class Recaption(BaseModel):
+    """What `short_caption` and `detailed_caption` share.
+
+    Attributes:
+        model: A name on the hub or a folder; of a server, what it calls the model.
+        revision: Branch, tag or commit of the hub's repository.
+        prompts: What is asked: a list, the path of a file, or one of ours (`short`, `detailed`). Of several an image's
+            id chooses one. The texts are what counts: the same ones from another file change nothing.
+        max_new_tokens: Where a caption is cut, tokens.
+        temperature: 0 takes the most probable word each time.
+        top_p: Of the most probable words so many that their probabilities sum to this; where temperature is above 0.
+        seed: Of the random choice.
+        language: In which the captions are to be (ISO 639-1).
+        longest: An image whose longer side has more pixels is scaled down to it before the model sees it.
+        engine: What runs the model. It is no part of the fingerprint: another server makes no other captions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: ClassVar = 1
+    beside: ClassVar = ("engine",)
+    costly: ClassVar = True
+    use: ClassVar[str]
+    writes: ClassVar[pa.Schema]
+
+    model: str
+    revision: str | None = None
+    prompts: tuple[str, ...]
+    max_new_tokens: int = Field(ge=1, le=8192)
+    temperature: float = Field(default=0, ge=0, le=2)
+    top_p: float = Field(default=1, gt=0, le=1)
+    seed: int = 0
+    language: str = "en"
+    longest: int = Field(default=2048, ge=32)
+    engine: EngineSettings = Lmdeploy()
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _read(cls, prompts: Any) -> Any:
+        return read_prompts(prompts) if isinstance(prompts, str) else prompts
+
+    @field_validator("prompts")
+    @classmethod
+    def _some(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(prompt.strip() for prompt in prompts) or not prompts:
+            raise ValueError("give at least one prompt, and no empty ones")
+        return prompts
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, language: str) -> str:
+        check_language(language)
+        return language
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return ("portable" if self.engine.kind == "server" else "image", "id")
+
+    @property
+    def gpu(self) -> int:
+        """GPUs of one actor."""
+        return self.engine.gpus
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one call: a server schedules by itself, and an answer that is there is stored at once."""
+        return {"server": 1, "lmdeploy": 128, "transformers": 16}[self.engine.kind]
+
+    @property
+    def actors(self) -> int | None:
+        """One client is enough for one server."""
+        return 1 if self.engine.kind == "server" and not self.engine.gpus else None
+
+    def ready(self) -> None:
+        """See that the model, or the server, is to be had.
+
+        Raises:
+            ValueError: It is not.
+        """
+        self.engine.ready(self.model, f"{self.use}_caption", self.revision)
+
+    def load(self) -> Captioner:
+        """Load the model, or connect to the server.
+
+        Raises:
+            ValueError: It cannot be, with the reason.
+        """
+        sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+        return Captioner(self, self.engine.load(self.model, f"{self.use}_caption", self.revision, sampling))
+
+
+def _columns(use: str) -> pa.Schema:
+    return pa.schema(
+        [
+            column(f"{use}_caption", pa.string(), f"The {use} caption, in the model's words"),
+            column(f"{use}_prompt", pa.string(), "Which prompt made it: the first 8 hex digits of its SHA-256"),
+            column(f"{use}_words", pa.int32(), "Its words, told apart by white space", 0),
+            column(f"{use}_cut", pa.int8(), "1 where it was cut at the length limit, else 0", 0, 1),
+            column(f"{use}_refused", pa.int8(), "1 where it declines to describe the image, else 0", 0, 1),
+            column(f"{use}_repetition", pa.float32(), "Share of its words in runs of 4 that come again", 0, 1),
+            column(f"{use}_language", pa.float32(), "Probability that it is in the language asked for", 0, 1),
+            column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null where nobody tells", 0),
+            column(f"{use}_tokens", pa.int32(), "Tokens of the caption; null where nobody tells", 0),
+        ]
+    )
+
+
+class ShortCaption(Recaption):
+    """`short_caption`: one sentence."""
+
+    name: ClassVar = "short_caption"
+    use: ClassVar = "short"
+    writes: ClassVar = _columns("short")
+
+    model: str = "OpenGVLab/InternVL2-8B"
+    prompts: tuple[str, ...] = read_prompts("short")
+    max_new_tokens: int = Field(default=96, ge=1, le=8192)
+
+
+class DetailedCaption(Recaption):
+    """`detailed_caption`: a paragraph."""
+
+    name: ClassVar = "detailed_caption"
+    use: ClassVar = "detailed"
+    writes: ClassVar = _columns("detailed")
+
+    model: str = "OpenGVLab/InternVL2-26B"
+    prompts: tuple[str, ...] = read_prompts("detailed")
+    max_new_tokens: int = Field(default=768, ge=1, le=8192)
+
+
+def sound_captions(use: str) -> dict[str, float]:
+    """Rules that turn away what is no caption, for `keep`.
+
+    A loop, a refusal, a cut and another language are told by their columns. The numbers are ours, set where made-up
+    loops and sentences in 8 languages part from English ones (tests/captioners/test_defects.py).
+    """
+    return {
+        f"max_{use}_cut": 0,
+        f"max_{use}_refused": 0,
+        f"max_{use}_repetition": 0.3,
+        f"min_{use}_language": 0.01,
+    }
+
+
+class Asked(NamedTuple):
+    """A question, and which prompt it has."""
+
+    question: Question
+    prompt: str
+
+
+class Captioner:
+    """`ImageFacts` of the captions.
+
+    Attributes:
+        side: None: the model decides on the size of what it sees, from every pixel.
+        longest: Of the longer side, in pixels.
+        calls: How many calls the engine takes at once.
+        made_by: What computes the captions, as far as the engine can tell.
+    """
+
+    side: int | None = None
+
+    def __init__(self, stage: Recaption, engine: Engine) -> None:
+        self._stage, self._engine = stage, engine
+        self.longest, self.calls = stage.longest, engine.calls
+        self.made_by: Mapping[str, object] = engine.made_by
+
+    def prepare(self, image: Image | bytes, id_: int) -> Asked:
+        """The image and its prompt."""
+        if isinstance(image, Image) and max(image.size) > self.longest:
+            image.thumbnail((self.longest, self.longest))
+        prompt = choose(self._stage.prompts, id_)
+        return Asked(Question(image, prompt), prompt_hash(prompt))
+
+    def __call__(self, inputs: Sequence[Asked]) -> pa.Table:
+        answers = self._engine([asked.question for asked in inputs])
+        rows = [self._row(asked.prompt, answer) for asked, answer in zip(inputs, answers, strict=True)]
+        return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))
+
+    def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:
+        use, text = self._stage.use, answer.text.strip()
+        tokens = {f"{use}_prompt": prompt, f"{use}_prompt_tokens": answer.prompt_tokens, f"{use}_tokens": answer.tokens}
+        if answer.error or not text:
+            error = answer.error or "empty caption: the model ended it before its first word"
+            return {**tokens, "error": error, "retry": answer.retry}
+        facts = {
+            f"{use}_caption": text,
+            f"{use}_words": words(text),
+            f"{use}_cut": int(answer.cut),
+            f"{use}_refused": int(refused(text)),
+            f"{use}_repetition": repetition(text),
+            f"{use}_language": language_share(text, self._stage.language),
+        }
+        return {**facts, **tokens, "error": None, "retry": False}

@@ -1,0 +1,123 @@
+"""A server of our own: started on a free port for one actor, and gone with it, however it goes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import IO
+
+import httpx2
+
+_POLL = 0.5  # seconds
+_STOP = 20.0  # seconds that a server may take to end by itself
+
+# It holds the server's process group, and its standard input is a pipe whose other end we have: when we die, by
+# whatever signal, the pipe closes, and it ends the group.
+_KEEPER = """
+import os, signal, subprocess, sys
+server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
+print(server.pid, flush=True)
+sys.stdin.read()
+for sent, patience in ((signal.SIGTERM, float(sys.argv[1])), (signal.SIGKILL, None)):
+    try:
+        os.killpg(server.pid, sent)
+        server.wait(patience)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass
+"""
+
+
+@dataclass
+class Served:
+    """A running server.
+
+    Attributes:
+        url: Where it answers, up to and with `/v1`.
+    """
+
+    url: str
+    _keeper: subprocess.Popen[bytes]
+    _log: IO[bytes]
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        self._keeper.wait()
+        self._log.close()
+
+
+def start_server(command: str, model: str, timeout: float, what: str) -> Served:
+    """Start a server and wait until it has loaded its model.
+
+    Args:
+        command: With `{model}` and `{port}`.
+        model: What goes in there; no shell reads it.
+        timeout: Seconds.
+        what: The stage, for errors.
+
+    Raises:
+        ValueError: There is no such program, it ends before it answers, or it takes too long: with its last words.
+    """
+    port = _free_port()
+    words = [word.replace("{model}", model).replace("{port}", str(port)) for word in shlex.split(command)]
+    if shutil.which(words[0]) is None:
+        raise ValueError(f"{what}: there is no program {words[0]}; install it, or give its path in `start`")
+    log = tempfile.TemporaryFile()
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", _KEEPER, str(_STOP), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+    )
+    assert keeper.stdout is not None
+    pid = int(keeper.stdout.readline() or 0)
+    served = Served(f"http://127.0.0.1:{port}/v1", keeper, log)
+    try:
+        _wait(served, pid, timeout, what, words[0])
+    except ValueError:
+        served.stop()
+        raise
+    return served
+
+
+def _wait(served: Served, pid: int, timeout: float, what: str, program: str) -> None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            httpx2.get(f"{served.url}/models", timeout=5).raise_for_status()
+            return
+        except httpx2.HTTPError:
+            if not pid or not _runs(pid):
+                raise ValueError(f"{what}: {program} ended before it answered: {_last_words(served)}") from None
+        time.sleep(_POLL)
+    raise ValueError(f"{what}: {program} did not answer within {timeout:g} s; give it more (start_timeout)")
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there; one that has ended and is not yet waited for counts as gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        try:
+            os.kill(pid, 0)  # no /proc: macOS
+        except OSError:
+            return False
+        return sys.platform != "linux"
+
+
+def _last_words(served: Served) -> str:
+    served._log.seek(0)
+    return " ".join(served._log.read()[-2000:].decode(errors="replace").split())[-400:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
