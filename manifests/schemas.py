@@ -57,6 +57,7 @@ INDEX = pa.schema(
         column("sha256", pa.string(), "SHA-256 of the encoded image, where the source tells it"),
         column("url", pa.string(), "Where it was downloaded from, where the source tells it"),
         column("alt_text", pa.string(), "The text that came with the image, where the source tells it"),
+        column("license", pa.string(), "Under which licence it came, where the source tells it"),
         ERROR,
         RETRY,
     ]

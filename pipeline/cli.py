@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ from pipeline.view_commands import view_app
 
 if TYPE_CHECKING:
     from pipeline.pool import Pool
+    from pipeline.publish import Published
+    from pipeline.recipe import Publish
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +67,42 @@ def run(
     for done in run_stages(opened, checked, refit=refit):
         jobs.append(done)
         console.announce(done)
-    console.finish(run_, jobs, json_)
+    console.finish(run_, jobs, json_, _publish(run_, None, checked.publish) if checked.publish else None)
+
+
+@app.command()
+def publish(
+    run_: RunOption,
+    out: Annotated[str | None, typer.Option(help="Where the dataset goes: a path or URL; default RUN/shards")] = None,
+    subset: Annotated[
+        list[str] | None, typer.Option(help="short or detailed, both by giving it twice; default one table with both")
+    ] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="parquet (default) or webdataset")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(help="Images of a shard; default 5000")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the order, which is random; default 0")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write what the run keeps into shards, with a dataset card; what is in shards already stays as it is."""
+    from manifests import open_run
+    from pipeline import console
+    from pipeline.recipe import checked_publish
+
+    given = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
+    recipe = open_run(run_).recipe.get("publish") or {}
+    how = checked_publish({**recipe, **{name: value for name, value in given.items() if value is not None}}, "publish")
+    done = _publish(run_, out, how)
+    console.print_json(asdict(done)) if json_ else console.print_published(done)
+
+
+def _publish(run_: str, out: str | None, how: Publish) -> Published:
+    from manifests import open_run
+    from manifests.storage import Folder
+    from pipeline.publish import publish as write_shards
+    from pipeline.runner import recipe_of
+
+    opened = open_run(run_)
+    where = out or f"{run_.rstrip('/')}/shards"
+    return write_shards(opened, recipe_of(opened), how, Folder.at(where), where)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
+    from pipeline.publish import Published
     from pipeline.runner import Done
 
 _PIPED = 160  # columns, where there is no terminal to ask
@@ -35,17 +36,20 @@ def announce(done: Done) -> None:
     say(f"{done.stage}: {what}, {done.stored:,} stored before")
 
 
-def finish(url: str, jobs: Sequence[Done], json_: bool) -> None:
+def finish(url: str, jobs: Sequence[Done], json_: bool, published: Published | None = None) -> None:
     """What a command that computed ends with: the jobs and the funnel."""
     from manifests import funnel as count
     from manifests import open_run
 
     counted = count(open_run(url))
     if json_:
-        print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json()})
+        shards = {"published": asdict(published)} if published else {}
+        print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards})
         return
     print_done(jobs)
     print_funnel(counted)
+    if published:
+        print_published(published)
 
 
 def print_json(value: object) -> None:
@@ -73,6 +77,19 @@ def print_funnel(funnel: Funnel) -> None:
         rows.append((s.stage, s.seen, s.kept, s.dropped, s.errors, s.pending, reasons))
     title = f"{funnel.rows:,} rows, {funnel.survivors:,} survive{share}"
     print_rows(title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
+
+
+def print_published(done: Published) -> None:
+    """What is in the shards now, what is not, and how to open them."""
+    files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
+    out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
+    if done.stale:
+        say(f"{done.stale:,} images in shards are not kept any more; publish into another folder to be rid of them")
+    for id_, reason in list(done.left_out.items())[:10]:
+        say(f"not published: {id_}: {reason}")
+    if len(done.left_out) > 10:
+        say(f"not published: {len(done.left_out):,} images in all, see {done.where}/.publication")
+    say(f"open them as {done.where}/README.md says, which is the dataset's card")
 
 
 def print_done(jobs: Sequence[Done]) -> None:

@@ -130,8 +130,10 @@ def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
     return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
 
 
-def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame) -> tuple[pl.DataFrame, Inputs]:
+def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame, carry: bool = True) -> tuple[pl.DataFrame, Inputs]:
     """The rows of `ids` (column `id`) with what rides along, and how workers complete them.
+
+    Without `carry` nothing rides along.
 
     They come in the order of their ids, or, where workers read by themselves, in that of the pool, so that what lies
     together is read together.
@@ -141,7 +143,7 @@ def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame) -> tuple[pl.Da
     read: dict[str, list[str]] = {}
     for column in step.stage.reads:
         if column not in ("id", *OF_IMAGE) and not of_pool(column):
-            way = carried if rides_along(step.fields[column]) else read
+            way = carried if carry and rides_along(step.fields[column]) else read
             way.setdefault(step.inputs.get(column, ""), []).append(column)
     from_pool = [name for column in step.stage.reads if (name := of_pool(column))]
     if looks(step.stage) or from_pool:

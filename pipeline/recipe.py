@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import yaml
@@ -71,6 +71,25 @@ class Resources(BaseModel):
     threads: int | None = Field(None, ge=1)
 
 
+class Publish(BaseModel):
+    """How a run is published.
+
+    Attributes:
+        subsets: `short` and `detailed`: a subset for each caption, each with the images. Without: one table, `data`,
+            with both captions and each image once.
+        format: `parquet`, or `webdataset`: tars of images and JSON.
+        rows_per_shard: Images of a shard.
+        seed: Of the order, which is random over all images of a publication.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subsets: tuple[Literal["short", "detailed"], ...] = ()
+    format: Literal["parquet", "webdataset"] = "parquet"
+    rows_per_shard: int = Field(default=5000, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage of a recipe.
@@ -101,13 +120,15 @@ class Recipe:
     name: str
     pool: Pool
     steps: tuple[Step, ...]
+    publish: Publish | None = None
 
     def resolved(self) -> dict[str, Any]:
         """As stored in a run: every default written out, rules by their full names, tables named. Can be run again."""
         pool = self.pool.model_dump(exclude_none=True)
         pool[self.pool.kind] = _absolute(self.pool.where)
         stages = [_resolved(step) for step in self.steps]
-        return {WRITTEN_BY: __version__, "name": self.name, "pool": pool, "stages": stages}
+        publish = {"publish": self.publish.model_dump(mode="json")} if self.publish else {}
+        return {WRITTEN_BY: __version__, "name": self.name, "pool": pool, "stages": stages, **publish}
 
 
 def load_recipe(path: str) -> Recipe:
@@ -130,7 +151,7 @@ def load_recipe(path: str) -> Recipe:
 
 def parse_recipe(written: object, where: str) -> Recipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
-    top = _mapping(written, where, ("name", "pool", "stages", WRITTEN_BY))
+    top = _mapping(written, where, ("name", "pool", "stages", "publish", WRITTEN_BY))
     if "pool" not in top:
         raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
     pool = checked_pool(top["pool"], f"{where}: pool")
@@ -140,7 +161,8 @@ def parse_recipe(written: object, where: str) -> Recipe:
     name = top.get("name", os.path.splitext(os.path.basename(where))[0])
     if not isinstance(name, str):
         raise ValueError(f"{where}: name must be a text, not {name!r}")
-    return Recipe(name, pool, _steps(stages, pool, where))
+    publish = checked_publish(top["publish"] or {}, f"{where}: publish") if "publish" in top else None
+    return Recipe(name, pool, _steps(stages, pool, where), publish)
 
 
 def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]:
@@ -248,6 +270,16 @@ def _model(kind: type[Any], value: object, where: str) -> Any:
 
 def _absolute(where: str) -> str:
     return where.rstrip("/") if "://" in where else os.path.abspath(where)
+
+
+def checked_publish(written: object, where: str) -> Publish:
+    """Settings of a publication, as a recipe or the command line gives them.
+
+    Raises:
+        ValueError: Unknown keys, or a value that is not valid.
+    """
+    how: Publish = _model(Publish, written, where)
+    return how
 
 
 def checked_pool(written: object, where: str) -> Pool:

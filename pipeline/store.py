@@ -52,13 +52,18 @@ class Store:
             The receipt, one row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
         """
         self.table.append(part, self.writer, self.made_by)
-        end = time.time()
-        receipt = {
-            "rows": [part.num_rows],
-            "errors": [part.num_rows - part["error"].null_count],
-            "worker": [_WORKER],
-            "begin": [end if begin is None else begin],
-            "end": [end],
-            "busy": pa.array([busy], pa.float64()),
-        }
-        return pa.table(receipt)
+        return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)
+
+
+def receipt(rows: int, errors: int, begin: float | None = None, busy: float | None = None) -> pa.Table:
+    """What a task hands on: one row, with the columns that `Store.__call__` names."""
+    end = time.time()
+    told = {
+        "rows": [rows],
+        "errors": [errors],
+        "worker": [_WORKER],
+        "begin": [end if begin is None else begin],
+        "end": [end],
+        "busy": pa.array([busy], pa.float64()),
+    }
+    return pa.table(told)

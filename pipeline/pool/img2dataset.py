@@ -31,7 +31,7 @@ def read_img2dataset(root: Folder, shard: Shard) -> Iterator[Row]:
 
 
 def _sidecar(root: Folder, path: str) -> dict[str, Row]:
-    wanted = ("key", "status", "error_message", "url", "caption", "sha256")
+    wanted = ("key", "status", "error_message", "url", "caption", "sha256", "license")
     with on_disk(root, path) as file:
         parquet = pq.ParquetFile(file)
         if "key" not in parquet.schema_arrow.names:

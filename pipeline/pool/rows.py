@@ -14,7 +14,14 @@ from pipeline.pool.listing import Shard
 Row = dict[str, Any]
 """Some columns of the index; those missing are null."""
 
-NOTES = {"url": "url", "sha256": "sha256", "caption": "alt_text", "alt_text": "alt_text"}
+NOTES = {
+    "url": "url",
+    "sha256": "sha256",
+    "caption": "alt_text",
+    "alt_text": "alt_text",
+    "license": "license",
+    "licence": "license",
+}
 """What sidecars and Parquet columns tell of an image, and the column of the index that it goes to."""
 
 

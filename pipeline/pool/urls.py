@@ -111,14 +111,17 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 _ROWS = pa.schema(
-    [INDEX.field(n) for n in ("id", "key", "offset", "width", "height", "sha256", "url", "alt_text", "error")]
+    [
+        INDEX.field(n)
+        for n in ("id", "key", "offset", "width", "height", "sha256", "url", "alt_text", "license", "error")
+    ]
 )
 
 
 def _batches(parquet: pq.ParquetFile, id_: str | None) -> Iterator[pa.RecordBatch]:
     schema = parquet.schema_arrow
     wanted = [url_column(schema), *(n for n in _SIZES if n in schema.names)]
-    wanted += [f.name for f in schema if f.name in ("sha256", *ALT_TEXTS) and is_text(f.type)]
+    wanted += [f.name for f in schema if f.name in ("sha256", "license", *ALT_TEXTS) and is_text(f.type)]
     if id_ is not None:
         wanted.append(id_column(schema, id_))
     return parquet.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted)))  # type: ignore[no-any-return]
@@ -148,6 +151,7 @@ def _rows(batch: pa.RecordBatch, id_: str | None, start: int) -> pa.Table:
         "sha256": _texts(batch, "sha256"),
         "url": url,
         "alt_text": pc.coalesce(*(_texts(batch, name) for name in ALT_TEXTS)),
+        "license": _texts(batch, "license"),
         "error": pa.array(error, pa.string()),
     }
     return pa.table(columns, schema=_ROWS)

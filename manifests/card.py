@@ -1,0 +1,192 @@
+"""The dataset card: what a stranger has to know of a published dataset, in Hugging Face's form (README.md).
+
+It tells nothing that changes from one writing to the next, so that publishing again leaves the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+
+from manifests.funnel import Funnel, funnel
+from manifests.run import Run
+from manifests.schemas import is_amount
+from manifests.verdict import Verdict
+from manifests.version import __version__
+
+_BARS = "▁▂▃▄▅▆▇█"
+_BINS = 16
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
+_PRIVATE = ("engine", "resources", "table", "fitted")
+"""What a recipe has that is nobody else's business, or tells nothing."""
+
+_MODELS = ("model", "encoder", "predictor", "weights")
+_CARRIED = {
+    "conse": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
+    "conse_text": "all-MiniLM-L6-v2",
+    "nsfw": "open_nsfw",
+}
+"""The models of stages that have no setting for it."""
+
+_LICENCES = {
+    "EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0",
+    "all-MiniLM-L6-v2": "Apache-2.0",
+    "open_nsfw": "BSD-2-Clause",
+    "laion-v1": "MIT",
+    "laion-v2": "Apache-2.0",
+    "ViT-L-14/openai": "MIT",
+    "ViT-B-32/openai": "MIT",
+    "Salesforce/blip2-opt-2.7b": "MIT",
+    "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
+    "Salesforce/blip-image-captioning-large": "BSD-3-Clause",
+    "OpenGVLab/InternVL2-8B": "MIT",
+    "OpenGVLab/InternVL2-26B": "MIT",
+}
+"""As their pages said; to be checked there before anything rests on it."""
+
+_LIMITS = """\
+- The captions are written by models (see above) and not checked by people: they may name what is not there, miss what
+  is, and repeat the prejudices of their training data.
+- The images are other people's, collected from the web or wherever the pool came from. Their licences are theirs: the
+  column `license` has what the source told, if it told anything.
+- Faces, names, number plates and other personal data have not been looked for; a score for unsafe content is only there
+  if the funnel has a stage for it, and no filter finds everything.
+- Rules look at scores of models; what they turned away and why is in the run's manifest, not here."""
+
+
+def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int, columns: Mapping[str, str]) -> str:
+    """The text of README.md.
+
+    Args:
+        run: What is published.
+        subsets: Names of the subsets and the captions of each.
+        format_: `parquet` or `webdataset`.
+        rows: Images in shards.
+        columns: What each column says.
+    """
+    verdict = run.verdict()
+    counted = funnel(run, verdict)
+    name = str(run.recipe.get("name") or "dataset")
+    parts = [
+        f"---\n{_front(run, name, subsets, format_, rows)}---",
+        f"# {name}",
+        f"{rows:,} images with captions, chosen out of {counted.rows:,} by vl3syn {__version__}, which follows "
+        "VL3-Syn7M (VideoLLaMA 3, [arXiv 2501.13106](https://arxiv.org/abs/2501.13106), section 2.3).",
+        "## How to open it",
+        _opening(subsets, format_),
+        "## What is in a row",
+        _table(("column", "what it says"), [(f"`{column}`", doc) for column, doc in columns.items()]),
+        "## How it was chosen",
+        _funnel_table(counted),
+        "## Models",
+        _table(("stage", "model", "revision or weights", "licence"), _models(run)),
+        "## Scores of the images that are kept",
+        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict)),
+        "## Recipe",
+        f"```yaml\n{_recipe(run)}```",
+        "## Known limits",
+        _LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(run: Run, name: str, subsets: Mapping[str, Sequence[str]], format_: str, rows: int) -> str:
+    ending = "tar" if format_ == "webdataset" else "parquet"
+    size = next((label for limit, label in _SIZES if rows < limit), "n>10M")
+    languages = {e["language"] for e in run.recipe.get("stages") or [] if "language" in e} or {"en"}
+    front = {
+        "pretty_name": name,
+        "license": "other",
+        "language": sorted(languages),
+        "task_categories": ["image-to-text"],
+        "size_categories": [size],
+        "tags": ["vl3syn", "synthetic-captions", "videollama3"],
+        "configs": [
+            {"config_name": subset, "data_files": [{"split": "train", "path": f"{subset}/*.{ending}"}]}
+            for subset in subsets
+        ],
+    }
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+
+
+def _opening(subsets: Mapping[str, Sequence[str]], format_: str) -> str:
+    subset = next(iter(subsets))
+    if format_ == "webdataset":
+        shard = f'"{subset}/shard-00000.tar"'
+        return f"```python\nimport webdataset\nfor row in webdataset.WebDataset({shard}).decode('pil'):\n    …\n```"
+    return (
+        "```python\n"
+        "from datasets import load_dataset\n"
+        f'load_dataset("parquet", data_files="{subset}/*.parquet", split="train")[0]["image"]\n\n'
+        "import polars as pl\n"
+        f'pl.scan_parquet("{subset}/*.parquet").drop("image").collect()\n'
+        "```"
+    )
+
+
+def _funnel_table(counted: Funnel) -> str:
+    rows = []
+    for s in counted.stages:
+        reasons = sorted(s.reasons.items(), key=lambda reason: -reason[1])
+        rows.append((s.stage, s.seen, s.kept, "; ".join(f"{n:,} {why}" for why, n in reasons)))
+    return _table(("stage", "seen", "kept", "why the others left"), rows)
+
+
+def _models(run: Run) -> list[tuple[str, str, str, str]]:
+    found = []
+    for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
+        named = next((str(entry[key]) for key in _MODELS if entry.get(key)), _CARRIED.get(stage.name))
+        if named is None:
+            continue
+        told = stage.table.provenance()
+        version = entry.get("revision") or str(told.get("weights") or "")[:16] or "not told"
+        found.append((stage.name, _plain(named), _plain(str(version)), _LICENCES.get(named, "see the model's page")))
+    return found
+
+
+def _plain(model: str) -> str:
+    """A model's name; of a path only the last part, which says nothing of the machine."""
+    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
+
+
+def _spreads(run: Run, verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
+    found = []
+    for stage in run.stages:
+        for field in stage.table.writes:
+            if not is_amount(field):
+                continue
+            column = stage.table.scan().select("id", field.name).collect(engine="streaming")
+            values = column.join(verdict.alive, on="id", how="semi")[field.name].drop_nulls().to_numpy()
+            values = values[np.isfinite(values)]
+            if len(values):
+                low, middle, high = (f"{value:.4g}" for value in (values.min(), np.median(values), values.max()))
+                found.append((f"`{field.name}`", low, middle, high, bars(values)))
+    return found
+
+
+def bars(values: Any) -> str:
+    """A histogram of finite numbers in one line of 16 characters, from the smallest to the largest."""
+    counts, _ = np.histogram(values, _BINS)
+    heights = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
+    return "".join(_BARS[height] for height in heights)
+
+
+def _recipe(run: Run) -> str:
+    stages = [
+        {key: value for key, value in entry.items() if key not in _PRIVATE and value not in (None, {})}
+        | {key: _plain(entry[key]) for key in _MODELS if isinstance(entry.get(key), str)}
+        for entry in run.recipe.get("stages") or []
+    ]
+    return yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,162 @@
+"""Published shards: what is in them, and how they are written. Any reader of Parquet opens them.
+
+A shard has the images as they came, byte for byte, so that nothing is lost by another JPEG, with their captions,
+conversations as VideoLLaMA 3 is trained on, and every score.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.schemas import ID, column
+from manifests.storage import Folder
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""How Hugging Face stores images."""
+
+CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+"""VideoLLaMA 3's annotations: turns `from` human or gpt; `<image>` in a value is where the image stands."""
+
+USES = ("short", "detailed")
+"""The captions that there are, `<use>_caption`."""
+
+TOGETHER = "data"
+"""The subset with both captions."""
+
+FORMATS = ("parquet", "webdataset")
+
+LISTS, LEFT_OUT = ".publication", "left-out-"
+"""The folder with what was decided before the first shard was written, and its files of what could not be published."""
+
+RENAMED = {"shard": "source_shard", "key": "source_key"}
+"""Columns of the index that are called otherwise where there are other shards."""
+
+_PIXELS = "image.bytes"
+_ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
+
+
+def file_name(id_: int, format_: str | None) -> str:
+    """The name of an image inside of a shard: its id, and an ending after its format."""
+    ending = (format_ or "bin").lower()
+    return f"{id_}.{_ENDINGS.get(ending, ending)}"
+
+
+def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One turn of each, a question about the image and its caption; null where there is no caption.
+
+    Args:
+        questions: Texts, (rows).
+        captions: Texts, (rows).
+    """
+    rows = len(captions)
+    asked = pc.binary_join_element_wise(pa.scalar("<image>"), pa.array(questions.to_pylist(), pa.string()), "\n")
+    answers = pa.array(captions.to_pylist(), pa.string())
+    values = pa.concat_arrays([asked, answers])
+    speakers = pa.array(["human"] * rows + ["gpt"] * rows)
+    turns = pa.StructArray.from_arrays([speakers, values], fields=list(CONVERSATIONS.value_type.fields))
+    order = np.arange(2 * rows).reshape(2, rows).T.ravel()
+    offsets = pa.array(np.arange(0, 2 * rows + 1, 2), pa.int32())
+    return pa.ListArray.from_arrays(offsets, turns.take(pa.array(order)), type=CONVERSATIONS, mask=answers.is_null())
+
+
+def shard_name(subset: str, number: int, format_: str) -> str:
+    """Where a shard is, relative to the dataset."""
+    return f"{subset}/shard-{number:05d}.{'tar' if format_ == 'webdataset' else 'parquet'}"
+
+
+def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: bool) -> pa.Schema:
+    """The columns of a shard: what is trained on first, where it came from next, the scores last.
+
+    Args:
+        fields: The columns of index and stages, by name.
+        uses: The captions it has.
+        alone: It is the subset of one caption, whose column is then called `caption`.
+    """
+    captions = [fields[f"{use}_caption"].with_name("caption" if alone else f"{use}_caption") for use in uses]
+    turns = [
+        column(
+            conversation_column(use, uses), CONVERSATIONS, f"The {use} caption as the answer of two turns to train on"
+        )
+        for use in reversed(uses)
+    ]
+    image = column("image", IMAGE, "The image as it came: its encoded bytes, and a file name made of id and format")
+    used = {f"{use}_caption" for use in USES}
+    rest = [field.with_name(RENAMED.get(name, name)) for name, field in fields.items() if name not in used]
+    return pa.schema([ID, image, *captions, *turns, *rest])
+
+
+def conversation_column(use: str, uses: Sequence[str]) -> str:
+    """The column with the turns of a caption; of two captions in one table, those of the last are the plain ones."""
+    return "conversations" if use == uses[-1] else f"{use}_conversations"
+
+
+def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
+    """Write a shard, a row group per table; whole or not at all.
+
+    Args:
+        folder: The dataset.
+        name: From `shard_name`.
+        schema: From `shard_schema`.
+        groups: Tables of `schema`.
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    texts = [leaf for leaf in leaves if leaf != _PIXELS]
+    subset, _, base = name.rpartition("/")
+    with (
+        folder.join(subset).writing(base) as file,
+        pq.ParquetWriter(
+            file,
+            schema.with_metadata({"huggingface": _features(schema)}),
+            compression={leaf: "none" if leaf == _PIXELS else "zstd" for leaf in leaves},
+            use_dictionary=texts,
+            write_statistics=texts,
+        ) as writer,
+    ):
+        for table in groups:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+
+def write_tar(folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
+    """As `write_parquet`, but a tar for webdataset: `<id>.<format>` and `<id>.json` with all other columns."""
+    subset, _, base = name.rpartition("/")
+    with (
+        folder.join(subset).writing(base) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for table in groups:
+            for row in table.to_pylist():
+                image = row.pop("image")
+                _add(tar, image["path"], image["bytes"])
+                _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=True).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # of a fixed time and owner: the same rows make the same bytes
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _leaves(path: str, type_: pa.DataType) -> Iterator[str]:
+    """How Parquet calls the values of a column."""
+    if pa.types.is_struct(type_):
+        for field in type_.fields:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_list(type_):
+        yield from _leaves(f"{path}.list.element", type_.value_type)
+    else:
+        yield path
+
+
+def _features(schema: pa.Schema) -> str:
+    """What `datasets` must be told: that the image is one. It finds the other columns' types by itself."""
+    images: dict[str, Any] = {field.name: {"_type": "Image"} for field in schema if field.type == IMAGE}
+    return json.dumps({"info": {"features": images}})

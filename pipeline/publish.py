@@ -1,0 +1,221 @@
+"""Publishing: the images that are kept, with their captions, into shards that only ever grow in number.
+
+Which image goes into which shard is decided once, and written down (`OUT/.publication/`) before the first shard is. A
+shard is then a pure function of that list and of the run's facts: a crash, a second run, another number of workers
+give the same bytes, and a pool that has grown adds a list, and shards behind those that are there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from captioners.prompt import read_prompts
+from manifests.balance import priority
+from manifests.card import card
+from manifests.embeddings import is_embedding
+from manifests.run import Run
+from manifests.schemas import INDEX
+from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name, shard_schema
+from manifests.storage import Folder
+from pipeline.engine import JobDone, run_job
+from pipeline.inputs import plan
+from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
+from pipeline.shard_writer import ShardWriter
+
+SETTINGS = "settings.json"
+_OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a call of `publish` did, and what is there now.
+
+    Attributes:
+        rows: Images that are in shards.
+        where: The dataset.
+        shards: Files.
+        bytes: Their size.
+        written: Shards that this call wrote.
+        left_out: Images that were to be published and could not be, with the reason, by id.
+        stale: Images in shards that the run does not keep any more.
+        job: How fast; None where nothing was to do.
+    """
+
+    where: str
+    rows: int
+    shards: int
+    bytes: int
+    written: int
+    left_out: Mapping[str, str]
+    stale: int
+    job: JobDone | None = None
+
+
+def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> Published:
+    """Write the shards of all images that the run keeps and that are in none yet.
+
+    Args:
+        run: With its captions.
+        recipe: Of the run.
+        how: In which form.
+        out: The folder of the dataset.
+        where: How it is called.
+
+    Raises:
+        ValueError: The run has no captions; `out` holds shards of another recipe, or of other settings.
+    """
+    columns = _columns(run)
+    subsets = _subsets(how, columns)
+    _settle(out, how, run, subsets)
+    listed, stale = _list(run, how, out)
+    missing = _missing(out, how, subsets, listed)
+    job = None
+    if missing.height:
+        step = _step(columns)
+        rows, inputs = plan(run, recipe, step, missing.select("id").unique(), carry=False)
+        fields = {name: field for name, (_, field) in columns.items()}
+        writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets)
+        job = run_job(_blocks(rows, missing), writer.job)
+    done = _sum_up(out, where, how, subsets, listed, stale, job, missing["number"].n_unique() * len(subsets))
+    docs = _docs({name: field for name, (_, field) in columns.items()}, subsets)
+    out.write("README.md", card(run, subsets, how.format, done.rows, docs).encode())
+    return done
+
+
+def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
+    """The columns that are published: name -> the table that has it ("": the index), and its field."""
+    found: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
+    for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
+        found |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
+    return found
+
+
+def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """The subsets and the captions that each of them has."""
+    there = tuple(use for use in USES if f"{use}_caption" in columns)
+    if not there:
+        raise ValueError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
+    if lacking := [use for use in how.subsets if use not in there]:
+        raise ValueError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
+    return {use: (use,) for use in how.subsets} or {TOGETHER: there}
+
+
+def _settle(out: Folder, how: Publish, run: Run, subsets: Mapping[str, object]) -> None:
+    """Write down how `out` is published, or refuse if that is not how it was begun."""
+    tables = {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []}
+    now = {**how.model_dump(mode="json"), "subsets": list(subsets), "tables": tables}
+    lists = out.join(LISTS)
+    if not lists.exists(SETTINGS):
+        lists.write(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode())
+        return
+    before = json.loads(lists.read(SETTINGS))
+    if changed := [name for name in now if name != "tables" and before.get(name) != now[name]]:
+        name = changed[0]
+        raise ValueError(
+            f"{out.path} was published with {name} {before.get(name)}, not {now[name]}: publish elsewhere, with --out"
+        )
+    other = sorted(stage for stage in {*tables, *before["tables"]} if tables.get(stage) != before["tables"].get(stage))
+    if other:
+        raise ValueError(
+            f"{out.path} has shards of another recipe, whose {', '.join(other)} computed something else: "
+            "publish elsewhere, with --out"
+        )
+
+
+def _list(run: Run, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
+    """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more."""
+    lists = out.join(LISTS)
+    names = [file.base_name for file in lists.files() if file.base_name.endswith(".parquet")]
+    empty = pl.DataFrame(schema={"id": pl.Int64, "number": pl.Int32})
+    listed = lists.scan(names).collect() if names else empty
+    kept = run.verdict().alive
+    new = kept.join(listed, on="id", how="anti")
+    if new.height:
+        first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
+        order = np.argsort(priority(new["id"].to_numpy(), how.seed))
+        number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
+        new = new[order].with_columns(number)
+        sink = pa.BufferOutputStream()
+        new.write_parquet(sink)
+        lists.write(f"{len(names) + 1:06d}.parquet", sink.getvalue())
+        listed = pl.concat([listed, new])
+    return listed, listed.join(kept, on="id", how="anti").height
+
+
+def _missing(out: Folder, how: Publish, subsets: Mapping[str, object], listed: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `listed` whose shard is not there in some subset, with their place in it."""
+    there = {out.relative(file.path) for subset in subsets for file in out.join(subset).files()}
+    numbers = listed["number"].unique().to_list()
+    lacking = [n for n in numbers if any(shard_name(subset, n, how.format) not in there for subset in subsets)]
+    placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
+    return placed.filter(pl.col("number").is_in(lacking))
+
+
+def _step(columns: Mapping[str, tuple[str, pa.Field]]) -> Step:
+    """What `plan` is to complete, as if a stage read it."""
+
+    @dataclass(frozen=True)
+    class Reader:
+        reads: Sequence[str]
+
+    tables = {name: table for name, (table, _) in columns.items() if table}
+    fields = {name: field for name, (_, field) in columns.items()}
+    reader: Any = Reader([*columns, ENCODED])
+    return Step(reader, (), Resources.model_validate({}), "", tables, fields)
+
+
+def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
+    """A block per task: some whole shards, so that the tables of facts are not read anew for each."""
+    shards = missing["number"].unique().sort()
+    at_once = min(16, -(-len(shards) // 64))
+    placed = rows.join(missing, on="id", how="inner", maintain_order="left")
+    for start in range(0, len(shards), at_once):
+        block = placed.filter(pl.col("number").is_in(shards[start : start + at_once].implode()))
+        yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
+    """The prompts of each caption: those that the recipe's stage asked, else ours."""
+    found = {use: read_prompts(use) for use in USES}
+    for entry in run.recipe.get("stages") or []:
+        use = entry["stage"].removesuffix("_caption")
+        if use in USES and "prompts" in entry:
+            found[use] = tuple(entry["prompts"])
+    return found
+
+
+def _sum_up(
+    out: Folder,
+    where: str,
+    how: Publish,
+    subsets: Mapping[str, Sequence[str]],
+    listed: pl.DataFrame,
+    stale: int,
+    job: JobDone | None,
+    written: int,
+) -> Published:
+    lists = out.join(LISTS)
+    left_out: dict[str, str] = {}
+    for file in lists.files():
+        if file.base_name.startswith(LEFT_OUT):
+            left_out |= json.loads(lists.read(file.base_name))
+    wanted = {shard_name(subset, n, how.format) for subset in subsets for n in listed["number"].unique()}
+    found = {out.relative(f.path): f.size for subset in subsets for f in out.join(subset).files()}
+    size = sum(found[name] for name in wanted)
+    return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
+
+
+def _docs(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What each column of the shards says."""
+    told: dict[str, str] = {}
+    for uses in subsets.values():
+        schema = shard_schema(fields, uses, alone=TOGETHER not in subsets)
+        told |= {field.name: (field.metadata or {}).get(b"doc", b"").decode() for field in schema}
+    return told

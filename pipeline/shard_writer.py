@@ -1,0 +1,170 @@
+"""What runs inside of Ray's workers when a run is published: images and facts into shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioners.prompt import choose, prompt_hash
+from manifests.shards import (
+    IMAGE,
+    LEFT_OUT,
+    LISTS,
+    RENAMED,
+    TOGETHER,
+    conversation_column,
+    conversations,
+    file_name,
+    shard_name,
+    shard_schema,
+    write_parquet,
+    write_tar,
+)
+from manifests.storage import Folder
+from pipeline.inputs import Inputs
+from pipeline.pool.images import Failure
+from pipeline.stages import StageRefusedError
+from pipeline.store import receipt
+
+GROUP = 256
+"""Rows of a row group: what a reader has to have in memory at once."""
+
+_READERS = 16  # threads that wait for the disk or the network
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards, in Ray tasks.
+
+    Attributes:
+        out: The dataset.
+        format: One of `FORMATS`.
+        inputs: How a block of ids is completed.
+        fields: The columns that are there, by name.
+        prompts: What a caption answers, by use.
+        subsets: The captions of each subset.
+    """
+
+    out: Folder
+    format: str
+    inputs: Inputs
+    fields: Mapping[str, pa.Field]
+    prompts: Mapping[str, Sequence[str]]
+    subsets: Mapping[str, Sequence[str]]
+
+    def job(self, dataset: Any) -> Any:
+        return dataset.map_batches(self.write, batch_size=None, batch_format="pyarrow", num_cpus=1)
+
+    def write(self, block: pa.Table) -> pa.Table:
+        """Write all shards of a block that are not there yet; a receipt."""
+        begin = time.time()
+        complete = self.inputs.complete(block)
+        write = {"parquet": write_parquet, "webdataset": write_tar}[self.format]
+        for number in pc.unique(complete["number"]).sort().to_pylist():
+            rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
+            for subset, uses in self.subsets.items():
+                name = shard_name(subset, number, self.format)
+                if not self.out.exists(name):
+                    write(self.out, name, self._schema(uses), self._groups(rows, uses, number))
+        return receipt(complete.num_rows, 0, begin)
+
+    def _schema(self, uses: Sequence[str]) -> pa.Schema:
+        return shard_schema(self.fields, uses, alone=TOGETHER not in self.subsets).remove_metadata()
+
+    def _groups(self, rows: pa.Table, uses: Sequence[str], number: int) -> Iterator[pa.Table]:
+        """The row groups of a shard, with the images of the next one being read; what is left out is written down."""
+        left_out: dict[str, str] = {}
+        chunks = [rows.slice(start, GROUP) for start in range(0, rows.num_rows, GROUP)]
+        with ThreadPoolExecutor(_READERS) as readers:
+            reading: deque[list[Future[list[bytes | Failure]]]] = deque()
+            for position, chunk in enumerate(chunks):
+                for ahead in chunks[position + len(reading) : position + 2]:
+                    reading.append(self._start_reading(ahead, readers))
+                read = [found for task in reading.popleft() for found in task.result()]
+                images = _in_order(chunk, read)
+                faults = _faults(chunk, images)
+                left_out |= {str(chunk["id"][row].as_py()): reason for row, reason in faults.items()}
+                yield self._group(chunk, images, [row for row in range(len(images)) if row not in faults], uses)
+        if left_out:  # before the shard is there, so that no shard is without
+            self.out.join(LISTS).write(f"{LEFT_OUT}{number:05d}.json", json.dumps(left_out, indent=1).encode())
+
+    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
+        """The images of a chunk, in the order of the pool."""
+        images = self.inputs.images
+        assert images is not None
+        return [readers.submit(images.read, group) for group in images.groups(chunk.take(_pool_order(chunk)))]
+
+    def _group(
+        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Sequence[int], uses: Sequence[str]
+    ) -> pa.Table:
+        """A row group: the good rows of a chunk, with their images."""
+        kept = chunk.take(pa.array(good, pa.int64()))
+        shown = [
+            {"bytes": images[row], "path": file_name(id_, format_)}
+            for row, id_, format_ in zip(good, kept["id"].to_pylist(), kept["format"].to_pylist(), strict=True)
+        ]
+        digests = [hashlib.sha256(images[row]).hexdigest() for row in good]  # type: ignore[arg-type]
+        made: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
+            "id": kept["id"],
+            "image": pa.array(shown, IMAGE),
+            "sha256": pa.array(digests, pa.string()),
+        }
+        for use in uses:
+            caption = made["caption"] = kept[f"{use}_caption"]
+            made[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
+        schema = self._schema(uses)
+        return pa.table([made[name] for name in schema.names], schema=schema)
+
+    def _questions(self, rows: pa.Table, use: str) -> pa.Array:
+        """What each caption answers: the prompt that made it, where that is stored."""
+        prompts = self.prompts[use]
+        by_hash = {prompt_hash(prompt): prompt for prompt in prompts}
+        ids = rows["id"].to_pylist()
+        hashes = rows[f"{use}_prompt"].to_pylist() if f"{use}_prompt" in rows.column_names else [None] * len(ids)
+        return pa.array(
+            [by_hash.get(h) or choose(prompts, id_) for h, id_ in zip(hashes, ids, strict=True)], pa.string()
+        )
+
+
+def _pool_order(chunk: pa.Table) -> pa.Array:
+    return pc.sort_indices(chunk, [("shard", "ascending"), ("offset", "ascending"), ("key", "ascending")])
+
+
+def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
+    """What was read in the order of the pool, in the order of the chunk."""
+    order = _pool_order(chunk).to_pylist()
+    return [found for _, found in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
+
+
+def _faults(chunk: pa.Table, images: Sequence[bytes | Failure]) -> dict[int, str]:
+    """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
+
+    Raises:
+        StageRefusedError: An image cannot be read now; it may be another time.
+    """
+    known = chunk["sha256"].to_pylist()
+    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * len(images)
+    faults = {}
+    for row, (image, told, half) in enumerate(zip(images, known, halves, strict=True)):
+        if isinstance(image, Failure) and image.retry:
+            raise StageRefusedError(f"publish: an image is {image.error}; what is written stays, run again to go on")
+        if isinstance(image, Failure):
+            faults[row] = image.error
+        elif told or half is not None:
+            digest = hashlib.sha256(image).digest()
+            if (told and told.lower() != digest.hex()) or half not in (None, _half(digest)):
+                faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
+    return faults
+
+
+def _half(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big", signed=True)
