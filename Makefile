@@ -21,6 +21,9 @@ demo: $(SETUP)
 	@echo '              $(BIN)/vl3syn sweep demo/run duplicates.per_group_cluster=2,4,8,16 duplicates.min_phash_distance=5,11'
 	@echo '              $(BIN)/vl3syn groups demo/run'
 	@echo '              $(BIN)/vl3syn explain demo/run photographs/rocket.jpg'
+	@echo
+	@echo 'The dataset:  demo/run/shards/README.md is its card; its images and captions open with any reader of Parquet:'
+	@echo "              $(BIN)/python -c 'import polars as pl; print(pl.read_parquet(\"demo/run/shards/data/*.parquet\", columns=[\"short_caption\"]))'"
 
 test: $(SETUP)
 	$(BIN)/python -m pytest

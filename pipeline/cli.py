@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.caption_commands import caption_app
 from pipeline.options import JsonOption, RunOption
-from pipeline.stage_commands import caption_app, filter_app, stage_app
+from pipeline.stage_commands import filter_app, stage_app
 from pipeline.view_commands import view_app
 
 if TYPE_CHECKING:

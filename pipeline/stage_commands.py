@@ -1,4 +1,4 @@
-"""The commands that add one stage to a run and compute it: `filter`, `caption`, `cluster`, `dedup`."""
+"""The commands that add one stage to a run and compute it: `filter`, `cluster`, `dedup`; `add` does it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from pipeline.options import (
 
 filter_app = typer.Typer(no_args_is_help=True, help="Compute one score over a run, and set the rule on it.")
 stage_app = typer.Typer()
-caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
 
 _REMOVE = object()
@@ -37,7 +36,7 @@ def aspect_ratio(
 ) -> None:
     """Aspect ratio and size, from headers. A threshold given here becomes the run's; without any, facts only."""
     keep = {"max_aspect_ratio": max_, "min_side": min_side, "max_pixels": max_pixels}
-    _add(run_, [{"stage": "aspect_ratio", "keep": keep}], json_)
+    add(run_, [{"stage": "aspect_ratio", "keep": keep}], json_)
 
 
 @filter_app.command()
@@ -58,13 +57,13 @@ def aesthetic(
     used = encoder or Aesthetic().encoder
     settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
     scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
-    _add(run_, [*_image_encoder(run_, used), scored], json_)
+    add(run_, [*_image_encoder(run_, used), scored], json_)
 
 
 @filter_app.command()
 def quality(run_: RunOption, min_: MinOption = None, top: TopOption = None, json_: JsonOption = False) -> None:
     """Classical photographic quality: sharpness, contrast, colour, exposure, compression. Needs no model."""
-    _add(run_, [{"stage": "quality", "keep": {"min_quality": min_, "top_quality": top}}], json_)
+    add(run_, [{"stage": "quality", "keep": {"min_quality": min_, "top_quality": top}}], json_)
 
 
 @filter_app.command()
@@ -74,7 +73,7 @@ def nsfw(
     json_: JsonOption = False,
 ) -> None:
     """Probability that an image is not safe for work, by open_nsfw (extra `offline`, CPU)."""
-    _add(run_, [{"stage": "nsfw", "keep": {"max_nsfw": max_}}], json_)
+    add(run_, [{"stage": "nsfw", "keep": {"max_nsfw": max_}}], json_)
 
 
 @filter_app.command()
@@ -88,38 +87,19 @@ def similarity(
 ) -> None:
     """Cosine of image and coarse caption (and alt text); embeds first what is not embedded. Caption before."""
     keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
-    _add(run_, [*_encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
-
-
-@caption_app.command()
-def coarse(
-    run_: RunOption,
-    model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP: hub name or folder")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the caption begins with, or a question")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, tokens")] = None,
-    json_: JsonOption = False,
-) -> None:
-    """A short caption by BLIP-2 or BLIP, to filter by."""
-    settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
-    _add(run_, [{"stage": "coarse_caption", **settings}], json_)
-
-
-@caption_app.command()
-def labels(run_: RunOption, json_: JsonOption = False) -> None:
-    """A caption out of ImageNet's labels, offline: honest, and no wiser than its thousand classes."""
-    _add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
+    add(run_, [*_encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
 
 
 @filter_app.command()
 def hashes(run_: RunOption, exact: ExactOption = True, json_: JsonOption = False) -> None:
     """Hashes of the file and of the picture: finds exact copies without a model. `vl3syn dedup` finds near ones."""
-    _add(run_, [_hashes(exact)], json_)
+    add(run_, [_hashes(exact)], json_)
 
 
 @filter_app.command()
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
     """The host of each image's URL, and at most so many images of each."""
-    _add(run_, [{"stage": "host", "keep": _balance("host", per_host, None, None, seed)}], json_)
+    add(run_, [{"stage": "host", "keep": _balance("host", per_host, None, None, seed)}], json_)
 
 
 @stage_app.command()
@@ -152,7 +132,7 @@ def cluster(
     if levels is not None:
         settings |= {"levels": _numbers(levels)}
     keep = _balance("cluster", per_group, total, order, seed)
-    _add(run_, [*_image_encoder(run_, encoder or ""), {"stage": "clusters", **settings, "keep": keep}], json_, refit)
+    add(run_, [*_image_encoder(run_, encoder or ""), {"stage": "clusters", **settings, "keep": keep}], json_, refit)
 
 
 @stage_app.command()
@@ -186,7 +166,7 @@ def dedup(
     keep = {**limits, **_balance("cluster", per_group, total, order, seed)}
     clusters = {"stage": "clusters", "keep": dict.fromkeys(moved, _REMOVE)}
     images = _image_encoder(run_, "")
-    _add(run_, [_hashes(exact), *images, clusters, {"stage": "duplicates", "within": within, "keep": keep}], json_)
+    add(run_, [_hashes(exact), *images, clusters, {"stage": "duplicates", "within": within, "keep": keep}], json_)
 
 
 def _hashes(exact: bool) -> dict[str, Any]:
@@ -206,7 +186,7 @@ def _numbers(text: str) -> list[int]:
         raise ValueError(f"--levels {text}: give integers with commas between them, as in 1000,100") from error
 
 
-def _add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
+def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new ones at the end), and compute up to the last of them.
 
     What is None in an entry stays as the recipe or the stage's default has it, a rule that is `_REMOVE` goes. Rules go

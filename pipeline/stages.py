@@ -27,6 +27,7 @@ STAGES = {
     "duplicates": "clustering.duplicates:Duplicates",
     "coarse_caption": "captioners.coarse:CoarseCaption",
     "label_caption": "captioners.labels:LabelCaption",
+    "describe": "captioners.describe:Describe",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
 }
