@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from captioners.engine import Answer, Question, Sampling
 from captioners.served import Served, start_server
 
-_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds before the second try, and before any
+_LONGEST_PAUSE = 60.0  # seconds between two tries
 _TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
 _IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -39,6 +39,7 @@ class Server(BaseModel):
         concurrency: Requests under way at once, per actor: about what keeps the engine's queue full.
         timeout: Seconds to wait for one answer.
         tries: How often an image is asked about at most, in one run.
+        pause: Seconds before the second try, at most; each later pause is twice as long, up to a minute.
         start_timeout: Seconds that a server of our own may take to load its model.
         key: Name of the environment variable that holds the API key; without one none is sent.
     """
@@ -52,6 +53,7 @@ class Server(BaseModel):
     concurrency: int = Field(default=64, ge=1, le=4096)
     timeout: float = Field(default=300, gt=0)
     tries: int = Field(default=6, ge=1)
+    pause: float = Field(default=1, gt=0)
     start_timeout: float = Field(default=1800, gt=0)
     key: str = "OPENAI_API_KEY"
 
@@ -160,7 +162,8 @@ class ChatServer:
                 answer, wait = await self._try(body)
             if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
                 break
-            await asyncio.sleep(max(wait, random.uniform(0, min(_LONGEST_WAIT, _WAIT * 2**attempt))))
+            pause = min(_LONGEST_PAUSE, self._settings.pause * 2**attempt)
+            await asyncio.sleep(max(wait, random.uniform(pause / 2, pause)))
         return answer
 
     async def _try(self, body: bytes) -> tuple[Answer, float | None]:

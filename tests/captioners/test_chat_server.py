@@ -1,0 +1,151 @@
+"""The client of a server: what it asks again, what it gives up, and how many requests it keeps under way."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioners.chat_server import Server
+from captioners.engine import Question, Sampling
+from tests.chat_server import FAULTS, chat_server
+
+SAMPLING = Sampling(64, 0.0, 1.0, 0)
+
+
+def _questions(number: int, prompt: str = "What is it?") -> list[Question]:
+    found = []
+    for shade in range(number):
+        data = io.BytesIO()
+        Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7)).save(data, "PNG")
+        found.append(Question(data.getvalue(), prompt))
+    return found
+
+
+def _client(url: str, **settings: Any) -> Any:
+    return Server(url=url, **{"pause": 0.01, **settings}).load("some/model", "test", None, SAMPLING)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "429-date"])
+def test_what_fails_for_a_while_is_asked_again_and_answered_once(fault: str) -> None:
+    with chat_server(faults=(fault,), share=0.4) as server:
+        answers = _client(server.url, timeout=0.3 if fault == "hang" else 30, tries=12)(_questions(20))
+    assert all(answer.error is None and answer.text.startswith("A picture of number") for answer in answers)
+    assert sum(server.asked.values()) > 20
+    assert set(server.answered.values()) == {1}
+
+
+def test_answers_belong_to_their_questions() -> None:
+    import hashlib
+
+    questions = _questions(30)
+    with chat_server() as server:
+        answers = _client(server.url, concurrency=7)(questions)
+    for question, answer in zip(questions, answers, strict=True):
+        assert hashlib.sha256(question.image).hexdigest()[:8] in answer.text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [("429", 0.5), ("429-date", 0.9)])
+def test_retry_after_is_obeyed(fault: str, seconds: float) -> None:
+    with chat_server(faults=(fault,), share=0.4, retry_after=0.5) as server:
+        _client(server.url, tries=20)(_questions(5))
+        gaps = [later - sooner for times in server.times.values() for sooner, later in pairwise(times)]
+    assert gaps
+    assert min(gaps) >= seconds
+
+
+def test_a_refused_image_is_an_error_in_the_servers_words_and_is_not_asked_again() -> None:
+    with chat_server(faults=("400",), share=1.0) as server:
+        answer = _client(server.url)(_questions(1))[0]
+        assert answer.error == "server: 400 the image is too strange"
+        assert not answer.retry
+        assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("fault", ["401", "404"])
+def test_a_refused_key_or_model_is_no_fault_of_the_image(fault: str) -> None:
+    with chat_server(faults=(fault,), share=1.0) as server:
+        answer = _client(server.url)(_questions(1))[0]
+        assert answer.error == f"server: {fault} the image is too strange"
+        assert answer.retry  # by the next run, when it is mended
+        assert set(server.asked.values()) == {1}
+
+
+def test_what_never_works_gives_up_after_its_tries() -> None:
+    with chat_server(faults=("500",), share=1.0) as server:
+        answer = _client(server.url, tries=3)(_questions(1))[0]
+        assert answer.retry
+        assert answer.error is not None
+        assert answer.error.startswith("server: 500")
+        assert set(server.asked.values()) == {3}
+
+
+def test_a_server_that_is_gone_ends_it() -> None:
+    with chat_server(faults=("500",), share=1.0) as server:
+        client = _client(server.url, tries=1, concurrency=8)
+        with pytest.raises(ConnectionError, match=r"100 images in a row without an answer, the last one: server: 500"):
+            [client([question]) for question in _questions(200)]
+
+
+def test_one_that_answers_now_and_then_is_not_gone() -> None:
+    with chat_server(faults=("500",), share=0.9) as server:
+        answers = [_client(server.url, tries=1, concurrency=64)(_questions(150))]
+    assert any(answer.error is None for answer in answers[0])
+
+
+def test_as_many_requests_are_under_way_as_allowed_and_no_more() -> None:
+    with chat_server(delay=0.05) as server:
+        _client(server.url, concurrency=9)(_questions(60))
+        assert server.most == 9
+
+
+def test_tokens_are_counted_as_the_server_tells() -> None:
+    question = _questions(1)[0]
+    with chat_server() as server:
+        answer = _client(server.url)([question])[0]
+    assert answer.prompt_tokens == 100 + len(question.image) % 50  # type: ignore[arg-type]
+    assert answer.tokens == len(answer.text.split())
+
+
+def test_settings_reach_the_server() -> None:
+    with chat_server() as server:
+        Server(url=server.url, serves="internvl").load("m", "test", None, Sampling(33, 0.7, 0.9, 5))(_questions(1))
+        body = server.bodies[0]
+    assert body == {
+        "model": "internvl",
+        "max_tokens": 33,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 5,
+        "messages": None,
+    }
+
+
+def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        begin = time.monotonic()
+        with pytest.raises(ValueError, match=r"short_caption: no server answers at http://127\.0"):
+            Server(url=url).ready("m", "short_caption", None)
+    assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "give url .* or start"),
+        ({"url": "http://x/v1", "start": "x {port}"}, "give url .* or start"),
+        ({"url": "x:80"}, "is no http address"),
+        ({"url": "http://a:b@x/v1"}, "keep credentials in the environment"),
+        ({"start": "lmdeploy serve"}, "must have {port}"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Server(**settings)

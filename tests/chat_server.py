@@ -1,0 +1,174 @@
+"""A small server with OpenAI's chat completions on plain asyncio, which can be told to misbehave.
+
+Its caption of an image is made of the image's hash and the prompt's. What it is asked and answers goes, line by line,
+into a log: `asked` or `answered`, the image's hash, the prompt's. Run it by itself with `python -m tests.chat_server
+--port 8000`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+FAULTS = ("500", "429", "429-date", "hang", "reset", "malformed", "empty", "cut")
+
+
+@dataclass
+class ChatServer:
+    """What the server does, and what it has seen.
+
+    Attributes:
+        faults: Kinds of faults that occur, of `FAULTS`, `400`, `401` and `404`.
+        share: Of the requests that fail, chosen by a hash of image, prompt and number of the try.
+        delay: Seconds that an answer takes.
+        retry_after: Seconds that `429` asks for.
+        log: Where every request is written down; None: nowhere.
+    """
+
+    faults: tuple[str, ...] = ()
+    share: float = 0.0
+    delay: float = 0.0
+    retry_after: float = 0.2
+    log: Path | None = None
+    port: int = 0
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    now: int = 0
+    most: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def serve(self, started: threading.Event | None = None) -> None:
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024, limit=1 << 26)
+        self.port = server.sockets[0].getsockname()[1]
+        if started:
+            started.set()
+        async with server:
+            await server.serve_forever()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.decode("latin1").split("\r\n")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if lines[0].startswith("GET"):
+                    await self._send(writer, 200, {"object": "list", "data": []})
+                    continue
+                self.now += 1
+                self.most = max(self.most, self.now)
+                try:
+                    if not await self._chat(body, writer):
+                        break
+                finally:
+                    self.now -= 1
+        writer.close()
+
+    async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False ends the connection."""
+        told = json.loads(body)
+        image, prompt = (part for part in told["messages"][0]["content"])
+        data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
+        key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt["text"].encode()).hexdigest()[:8])
+        self.images.setdefault(key[0], data)
+        self.bodies.append({**told, "messages": None})
+        attempt = self.asked[key]
+        self.asked[key] += 1
+        self.times.setdefault(key, []).append(time.monotonic())
+        self._write("asked", key)
+        fault = self._fault(key, attempt)
+        await asyncio.sleep(self.delay)
+        if fault is not None:
+            return await self._fail(fault, writer)
+        words = f"A picture of number {key[0][:8]} as told by {key[1]}."
+        self.answered[key] += 1
+        self._write("answered", key)
+        choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 100 + len(data) % 50, "completion_tokens": len(words.split())}
+        await self._send(writer, 200, {"choices": [choice], "usage": usage})
+        return True
+
+    def _fault(self, key: tuple[str, str], attempt: int) -> str | None:
+        chance = hashlib.blake2b(f"{key} {attempt}".encode(), digest_size=8).digest()
+        hit = int.from_bytes(chance[:4]) / 2**32 < self.share
+        return self.faults[int.from_bytes(chance[4:]) % len(self.faults)] if hit and self.faults else None
+
+    async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
+        error = {"error": {"message": "the image is too strange", "type": "invalid_request_error"}}
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        elif fault == "reset":
+            writer.transport.abort()
+            return False
+        elif fault == "cut":
+            writer.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"choi')
+            return False
+        elif fault == "malformed":
+            await self._send(writer, 200, b'{"choices": [')
+        elif fault == "empty":
+            await self._send(writer, 200, {"choices": []})
+        elif fault.startswith("429"):
+            date = formatdate(time.time() + 2, usegmt=True)
+            await self._send(writer, 429, error, {"Retry-After": date if "date" in fault else f"{self.retry_after:g}"})
+        else:
+            await self._send(writer, int(fault), error)
+        return True
+
+    async def _send(
+        self, writer: asyncio.StreamWriter, status: int, body: Any, headers: dict[str, str] | None = None
+    ) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{more}\r\n"
+        writer.write(head.encode() + data)
+        await writer.drain()
+
+    def _write(self, what: str, key: tuple[str, str]) -> None:
+        if self.log:
+            with self.log.open("a") as file:
+                file.write(f"{what} {key[0]} {key[1]}\n")
+
+
+@contextmanager
+def chat_server(**settings: Any) -> Iterator[ChatServer]:
+    """A server in a thread of this process."""
+    server = ChatServer(**settings)
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+
+    def run() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(server.serve(started))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(10)
+    yield server
+    for task in asyncio.all_tasks(loop):
+        loop.call_soon_threadsafe(task.cancel)
+    thread.join(10)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--log", type=Path)
+    asyncio.run(ChatServer(**vars(parser.parse_args())).serve())
