@@ -190,6 +190,7 @@ class Captioner:
 
     def __init__(self, stage: Recaption, engine: Engine) -> None:
         self._stage, self._engine = stage, engine
+        check_language(stage.language)  # loads its model here, once, and not in each of the threads
         self.longest, self.calls = stage.longest, engine.calls
         self.made_by: Mapping[str, object] = engine.made_by
 

@@ -1,0 +1,121 @@
+"""What a caption costs beside the model: our client against a server that answers at once.
+
+The server is tests/chat_server.py in a process of its own, on the same cores: it decodes each request (a JPEG of 20 to
+60 kB in base64) and answers. Measured, medians of `--runs`:
+
+* the client alone, all images in one call: captions/s, and CPU time of our process per caption. Target: ≥ 500/s.
+* the stage in the pipeline: `vl3syn caption short --server …` over a folder of the same images, from the first row that
+  the worker takes to the last that is stored; it reads the files, looks whether any program shows them right (one in
+  ten is not upright, and encoded anew), writes each answer into the journal and measures it.
+
+    .venv/bin/python benchmarks/captions.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx2
+from common import SCRATCH, jpegs, machine, report, spread
+
+from captioners.chat_server import Server
+from captioners.engine import Question, Sampling
+
+TARGET = 500
+PORT = 18_437
+URL = f"http://127.0.0.1:{PORT}/v1"
+VL3SYN = (sys.executable, "-m", "pipeline")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=4_000, help="images (default %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="repetitions (default %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=64, help="requests at once (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+
+    images = jpegs(200, lambda text: print(text, file=sys.stderr))
+    images = [
+        image + str(n).encode() for n, image in enumerate(images * (args.captions // len(images)))
+    ]  # all distinct
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    server = subprocess.Popen([sys.executable, "-m", "tests.chat_server", "--port", str(PORT)])
+    try:
+        wait()
+        alone = [client(images, args.concurrency) for _ in range(args.runs)]
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+            whole = [stage(images, args.concurrency, Path(scratch, str(run))) for run in range(args.runs)]
+    finally:
+        server.terminate()
+        server.wait()
+
+    rates, cpu = [rate for rate, _ in alone], [1000 * seconds for _, seconds in alone]
+    met = "met" if statistics.median(rates) >= TARGET else "MISSED"
+    told = {
+        "machine": machine(),
+        "captions": len(images),
+        "client_per_s": rates,
+        "client_cpu_ms": cpu,
+        "stage_per_s": whole,
+    }
+    rows = [
+        ("client alone, captions/s", spread(rates), f"≥ {TARGET}: {met}"),
+        ("client alone, CPU of our process per caption, ms", spread(cpu), ""),
+        ("vl3syn caption short, images/s", spread(whole), ""),
+    ]
+    report(told, ("what", "median (min to max)", "target"), rows, args.json)
+
+
+def wait() -> None:
+    for _ in range(100):
+        try:
+            httpx2.get(f"{URL}/models")
+            return
+        except httpx2.HTTPError:
+            time.sleep(0.1)
+    sys.exit("the server does not start")
+
+
+def client(images: list[bytes], concurrency: int) -> tuple[float, float]:
+    """Captions per second, and CPU seconds of this process per caption."""
+    ask = Server(url=URL, concurrency=concurrency).load("m", "benchmark", None, Sampling(64, 0.0, 1.0, 0))
+    ask([Question(images[0], "warm up")])
+    begin, cpu = time.perf_counter(), time.process_time()
+    answers = ask([Question(image, "What is it?") for image in images])
+    seconds, used = time.perf_counter() - begin, time.process_time() - cpu
+    if any(answer.error for answer in answers):
+        sys.exit(f"an answer failed: {next(answer.error for answer in answers if answer.error)}")
+    return len(images) / seconds, used / len(images)
+
+
+def stage(images: list[bytes], concurrency: int, scratch: Path) -> float:
+    """Images per second of the stage."""
+    pool, run = scratch / "pool", scratch / "run"
+    pool.mkdir(parents=True)
+    for number, image in enumerate(images):
+        (pool / f"{number:06d}.jpg").write_bytes(image)
+    told = ""
+    for command in (
+        ("index", "--images", str(pool.absolute())),
+        ("caption", "short", "--server", URL, "--concurrency", str(concurrency), "--json"),
+    ):
+        done = subprocess.run([*VL3SYN, *command, "--run", str(run)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        told = done.stdout
+    job = json.loads(told)["jobs"][-1]
+    if job["computed"] != len(images) or job["errors"]:
+        sys.exit(f"not all images were captioned: {job}")
+    return float(job["computed"] / job["working"])
+
+
+if __name__ == "__main__":
+    main()
