@@ -126,7 +126,7 @@ class ChatServer:
         self.made_by = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
         self._body = _body(model, sampling)
-        self._failed_in_a_row = 0
+        self._failed_in_a_row, self._gone = 0, False
         self._loop = asyncio.new_event_loop()
         self._client = httpx2.AsyncClient(
             headers={"Content-Type": "application/json", **headers},
@@ -146,6 +146,7 @@ class ChatServer:
         for answer in answers:
             self._failed_in_a_row = self._failed_in_a_row + 1 if answer.retry else 0
             if self._failed_in_a_row >= max(_IN_A_ROW, 2 * self.calls):
+                self._gone = True  # for the other threads: nobody asks any more
                 raise ConnectionError(
                     f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
                     "run again when the server is well"
@@ -157,8 +158,11 @@ class ChatServer:
 
     async def _ask(self, question: Question) -> Answer:
         body = _request(self._body, question)
+        answer = Answer(error="server: given up", retry=True)
         for attempt in range(self._settings.tries):
             async with self._free:
+                if self._gone:
+                    break
                 answer, wait = await self._try(body)
             if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
                 break

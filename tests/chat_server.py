@@ -55,6 +55,9 @@ class ChatServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def caption(self, key: tuple[str, str]) -> str:
+        return f"A picture of number {key[0][:8]} as told by {key[1]}."
+
     async def serve(self, started: threading.Event | None = None) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024, limit=1 << 26)
         self.port = server.sockets[0].getsockname()[1]
@@ -97,7 +100,7 @@ class ChatServer:
         await asyncio.sleep(self.delay)
         if fault is not None:
             return await self._fail(fault, writer)
-        words = f"A picture of number {key[0][:8]} as told by {key[1]}."
+        words = self.caption(key)
         self.answered[key] += 1
         self._write("answered", key)
         choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}

@@ -1,0 +1,225 @@
+"""Captions by a server, through the runner: every image ends with a caption or a reason, and is paid for once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from captioners.recaption import sound_captions
+from manifests import open_run
+from manifests.storage import Folder
+from tests.chat_server import ChatServer, chat_server
+from tests.kills import end, kill, wait_for_end_of
+from tests.runs import run
+
+MakeImages = Callable[..., Path]
+FAULTS = ("500", "429", "hang", "reset", "malformed", "empty", "400", "cut")
+PYTHON = [sys.executable, "-m", "pipeline"]
+
+
+def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
+    engine = {"kind": "server", "url": url, "concurrency": 16, "pause": 0.01, "timeout": 0.5, "tries": 2}
+    stage = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "engine": engine} | settings
+    return {"name": "t", "pool": {"images": str(pool)}, "stages": [{"stage": "aspect_ratio"}, stage]}
+
+
+@pytest.mark.usefixtures("engine")
+def test_with_a_fifth_of_the_calls_failing_every_image_ends_with_a_caption_or_a_reason(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool, url = make_images(tmp_path / "pool", 400), tmp_path / "run"
+    with chat_server(faults=FAULTS, share=0.2) as server:
+        opened, jobs = run(recipe(pool, server.url), url)
+        rows = opened.facts("short_caption").collect()
+        assert rows.height == 400
+        assert (rows["short_caption"].is_not_null() ^ rows["error"].is_not_null()).all()
+        failed, again = rows.filter(pl.col("error").is_not_null()), rows.filter("retry")
+        assert failed.height == jobs["short_caption"].errors > again.height > 0  # of 2 tries, and those of 400
+        assert set(server.answered.values()) == {1}
+        before = Counter(server.asked)
+
+        server.share = 0
+        opened, jobs = run(recipe(pool, server.url), url)
+        assert jobs["short_caption"].computed == again.height
+        asked_now = Counter(server.asked) - before
+        assert sum(asked_now.values()) == again.height
+        assert set(server.answered.values()) == {1}
+        left = opened.facts("short_caption").filter(pl.col("error").is_not_null()).collect()
+        assert set(left["error"]) == {"server: 400 the image is too strange"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_changed_prompt_captions_anew_and_an_unchanged_one_never(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 30), tmp_path / "run"
+    with chat_server() as server, chat_server() as other:
+        run(recipe(pool, server.url), url)
+        assert sum(server.asked.values()) == 30
+        (tmp_path / "p.txt").write_text("# the same, from a file\n\nWhat is it?\n")
+        _, jobs = run(recipe(pool, other.url, prompts=str(tmp_path / "p.txt")), url)  # and another server
+        assert jobs["short_caption"].computed == 0
+        _, jobs = run(recipe(pool, other.url, prompts=["What is that?"]), url)
+        assert (jobs["short_caption"].computed, sum(other.asked.values())) == (30, 30)
+        assert sum(server.asked.values()) == 30
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_server_that_goes_away_ends_the_run_in_one_line_and_costs_no_caption(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    with chat_server(faults=("500",), share=0) as server:
+        stop_after(server, 40)
+        with pytest.raises(ValueError, match=r"short_caption: 1\d+ images in a row without an answer, the last one: s"):
+            run(recipe(pool, server.url), url)
+        paid = dict(server.answered)
+        assert 40 <= len(paid) < 60
+        server.share = 0
+        server.delay = 0
+        opened, _ = run(recipe(pool, server.url), url)
+        assert set(server.answered.values()) == {1}
+        assert opened.facts("short_caption").filter(pl.col("error").is_null()).collect().height == 300
+
+
+def stop_after(server: ChatServer, answers: int) -> None:
+    """From then on every request fails."""
+    import threading
+
+    def watch() -> None:
+        while sum(server.answered.values()) < answers:
+            time.sleep(0.002)
+        server.share = 1.0
+
+    server.delay = 0.01
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@pytest.mark.usefixtures("engine")
+def test_images_go_as_they_came_where_any_program_shows_them_right(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    picture = Image.effect_noise((60, 40), 90).convert("RGB")
+    picture.save(pool / "plain.jpg")
+    picture.save(pool / "plain.png")
+    picture.save(pool / "plain.webp")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.save(pool / "turned.jpg", exif=turned)
+    picture.convert("CMYK").save(pool / "cmyk.jpg")
+    glass = picture.convert("RGBA")
+    glass.putalpha(0)
+    glass.save(pool / "glass.png")
+    picture.resize((300, 200)).save(pool / "large.png")
+    picture.save(pool / "other.bmp")
+    files = {hashlib.sha256(f.read_bytes()).hexdigest(): f.name for f in pool.iterdir()}
+    with chat_server() as server:
+        run(recipe(pool, server.url, longest=100), tmp_path / "run")
+        sent = dict(server.images)
+    assert sorted(files[h] for h in sent if h in files) == ["plain.jpg", "plain.png", "plain.webp"]
+    anew = [Image.open(io.BytesIO(data)) for h, data in sent.items() if h not in files]
+    assert {(image.format, image.mode) for image in anew} == {("JPEG", "RGB")}
+    assert sorted(image.size for image in anew) == [(40, 60), (60, 40), (60, 40), (60, 40), (100, 67)]
+    white = [image for image in anew if image.size == (60, 40) and image.convert("L").getextrema()[0] > 250]
+    assert len(white) == 1  # the glass
+
+
+@pytest.mark.usefixtures("engine")
+def test_captions_that_are_none_are_dropped_by_name(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 4)
+    texts = iter(
+        ["I'm sorry, I can't help with that.", "red red red red red red red red", "Ein Hund.", "A red dog runs."]
+    )
+    with chat_server() as server:
+        server.caption = lambda key: next(texts)  # type: ignore[method-assign]
+        one_by_one = {"kind": "server", "url": server.url, "concurrency": 1}
+        opened, _ = run(recipe(pool, server.url, engine=one_by_one, keep=sound_captions("short")), tmp_path / "run")
+    reasons = sorted(filter(None, opened.manifest().collect()["drop_reason"]))
+    assert [reason.split(" ")[0] for reason in reasons] == ["short_language", "short_refused", "short_repetition"]
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A slow server in a process of its own, and its log."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path / "log"
+    log.touch()
+    command = [sys.executable, "-m", "tests.chat_server", "--port", str(port), "--delay", "0.1", "--log", str(log)]
+    server = subprocess.Popen(command)
+    yield f"http://127.0.0.1:{port}/v1", log
+    server.kill()
+    server.wait()
+
+
+def test_killed_while_captioning_no_caption_is_lost_or_paid_for_twice(
+    tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]
+) -> None:
+    kill_and_resume(tmp_path, make_images, paid, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_ten_times_while_captioning(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]) -> None:
+    kill_and_resume(tmp_path, make_images, paid, kills=10)
+
+
+def kill_and_resume(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path], kills: int) -> None:
+    """Of the captions that the server has given, only those may be asked for again that were on their way at a kill."""
+    import yaml
+
+    url, log = paid
+    concurrency = 4
+    written = recipe(make_images(tmp_path / "pool", 120 * kills), url)
+    written["stages"][1]["engine"] |= {"concurrency": concurrency, "timeout": 60, "tries": 5}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    command = [*PYTHON, "run", str(tmp_path / "recipe.yaml"), "--run", str(tmp_path / "run")]
+    dice = random.Random(kills)
+    for number in range(kills):
+        mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
+        name, _, value = mark.partition("=")
+        environment = {**os.environ, name: value}
+        begun = answered(log)
+        driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while answered(log) < begun + 40 and driver.poll() is None:
+                time.sleep(0.01)
+            time.sleep(dice.random() * 0.2)
+            victim = "worker" if number == kills - 1 else ("driver", "raylet")[number % 2]
+            assert kill(victim, driver.pid, mark)
+            if victim == "worker":  # Ray begins its part once more, from what the journal has, and goes on
+                assert driver.wait(timeout=240) == 0
+            wait_for_end_of(mark)
+        finally:
+            end(mark)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    facts = open_run(tmp_path / "run").facts("short_caption").collect()
+    assert facts["id"].is_unique().all()
+    assert facts["short_caption"].is_not_null().sum() == 120 * kills
+    times = Counter(line for line in log.read_text().splitlines() if line.startswith("answered"))
+    assert len(times) == 120 * kills
+    twice = sum(times.values()) - len(times)
+    print(f"{twice} captions of {len(times)} were paid for twice in {kills} kills")
+    assert twice <= kills * concurrency
+    table = open_run(tmp_path / "run").stages[1].table.folder
+    assert not [f for f in Folder.at(table.path).files() if "journal" in f.base_name]
+
+
+def answered(log: Path) -> int:
+    return log.read_text().count("answered")
