@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any
 
 _LOOP = 4  # words
+_NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character is a word here
+_WORD = re.compile(f"[{_NO_SPACES}]|[^\\W{_NO_SPACES}]+")
 
 _REFUSAL = re.compile(
     r"\b(i'?m sorry|i am sorry|i apologi[sz]e|sorry, (but )?i|as an ai\b|as a language model"
@@ -29,7 +31,7 @@ def repetition(text: str) -> float:
     After the duplicate n-grams of Rae et al. 2021 (Gopher, arXiv 2112.11446, table A1), by words instead of characters,
     and without the first of the runs. A model that loops comes near 1, prose that names its subject again near 0.
     """
-    said = re.findall(r"\w+", text.lower()) or list(text)
+    said = _WORD.findall(text.lower()) or list(text)
     seen: set[tuple[str, ...]] = set()
     again: set[int] = set()
     for start in range(len(said) - _LOOP + 1):

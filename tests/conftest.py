@@ -122,6 +122,14 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("models") / "clip")
 
 
+@pytest.fixture(scope="session")
+def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random InternVL chat model."""
+    from tests.checkpoints import save_internvl
+
+    return save_internvl(tmp_path_factory.mktemp("models") / "internvl")
+
+
 _DRAWN = ("logo", "phantom", "horse", "multipage", "chessboard", "color", "no_time")
 
 

@@ -1,0 +1,60 @@
+"""Prompts: read from files, known by their texts, shared out by id."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioners.prompt import choose, prompt_hash, read_prompts
+from pipeline.recipe import parse_recipe
+
+
+def test_paragraphs_are_prompts_and_comments_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("# a comment\n\nOne\nin two lines.\n# inside\n\n\nAnother.\n")
+    assert read_prompts(str(file)) == ("One\nin two lines.", "Another.")
+
+
+@pytest.mark.parametrize("ours", ["short", "detailed"])
+def test_ours_are_there(ours: str) -> None:
+    assert len(read_prompts(ours)) == 5
+
+
+def test_a_missing_file_and_one_without_prompts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# nothing\n")
+    with pytest.raises(ValueError, match="no prompt in it"):
+        read_prompts(str(tmp_path / "p.txt"))
+    with pytest.raises(ValueError, match="'shrt' is no readable file of prompts; did you mean 'short'"):
+        read_prompts("shrt")
+
+
+def test_an_image_always_gets_the_same_prompt_and_each_prompt_its_share() -> None:
+    prompts = read_prompts("short")
+    chosen = [choose(prompts, id_) for id_ in range(5000)]
+    assert chosen == [choose(prompts, id_) for id_ in range(5000)]
+    assert all(900 < times < 1100 for times in Counter(chosen).values())
+    assert len(Counter(chosen)) == 5
+
+
+def test_a_prompt_is_known_by_eight_digits() -> None:
+    assert prompt_hash("Describe the image.") == "8ed58dcc"  # sha256sum
+
+
+def table(**settings: Any) -> str:
+    stage = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": "http://a/v1"}, **settings}
+    return parse_recipe({"pool": {"images": "x"}, "stages": [stage]}, "test").steps[0].table
+
+
+def test_the_texts_of_prompts_count_and_neither_their_file_nor_the_engine(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("What is it?\n")
+    same = table(prompts=["What is it?"])
+    assert table(prompts=str(tmp_path / "a.txt")) == table(prompts=str(tmp_path / "b.txt")) == same
+    assert table(prompts=["What is it?"], engine={"kind": "transformers"}) == same
+    other = {"kind": "server", "url": "http://b/v1", "concurrency": 3}
+    assert table(prompts=["What is it?"], engine=other) == same
+    assert len({same, table(prompts=["What is it"]), table(prompts=["What is it?"], model="n"), table()}) == 4
+    assert table(prompts=["What is it?"], temperature=0.5) != same

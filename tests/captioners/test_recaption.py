@@ -1,0 +1,141 @@
+"""Captions by a chat model in this process: a small InternVL of transformers' own classes, on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioners.lmdeploy_engine import Lmdeploy
+from captioners.prompt import choose, prompt_hash
+from captioners.recaption import Captioner, DetailedCaption, ShortCaption
+
+TRANSFORMERS = {"kind": "transformers"}
+
+
+@pytest.fixture(scope="module")
+def pictures(photographs: list[Path]) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in photographs[:5]]
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_internvl: Path) -> Captioner:
+    return ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=12).load()  # type: ignore[arg-type]
+
+
+def rows(captioner: Captioner, pictures: list[Image.Image]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
+    return found
+
+
+def test_a_batch_says_what_each_image_gets_alone(captioner: Captioner, pictures: list[Image.Image]) -> None:
+    together = rows(captioner, pictures)
+    alone = [captioner([captioner.prepare(p, n)]).to_pylist()[0] for n, p in enumerate(pictures)]
+    assert together == alone
+    assert len({row["short_caption"] for row in together}) == len(pictures)
+
+
+def test_the_captions_are_those_of_transformers(
+    captioner: Captioner, pictures: list[Image.Image], tiny_internvl: Path
+) -> None:
+    import torch
+    from transformers import AutoProcessor, InternVLForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(tiny_internvl)
+    model = InternVLForConditionalGeneration.from_pretrained(tiny_internvl).eval()
+    for number, row in enumerate(rows(captioner, pictures)):
+        prompt = choose(ShortCaption().prompts, number)
+        content = [{"type": "image", "image": pictures[number]}, {"type": "text", "text": prompt}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(images=[pictures[number]], text=[text], return_tensors="pt")
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert row["short_caption"] == processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert row["short_prompt_tokens"] == inputs["input_ids"].shape[1]
+        assert row["short_prompt"] == prompt_hash(prompt)
+        assert (row["short_cut"], row["short_tokens"]) == (1, 12)
+
+
+def test_an_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Path) -> None:
+    """The model is made to end: its last layer says nothing but the end."""
+    import torch
+    from transformers import InternVLForConditionalGeneration
+
+    shutil.copytree(tiny_internvl, tmp_path / "m")
+    model = InternVLForConditionalGeneration.from_pretrained(tiny_internvl)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[model.generation_config.eos_token_id] = 1
+        model.model.language_model.norm.weight.abs_()
+    model.save_pretrained(tmp_path / "m")
+    mute = DetailedCaption(model=str(tmp_path / "m"), engine=TRANSFORMERS, max_new_tokens=5).load()  # type: ignore[arg-type]
+    row = mute([mute.prepare(Image.new("RGB", (60, 60)), 0)]).to_pylist()[0]
+    assert (row["detailed_caption"], row["detailed_tokens"]) == (None, 0)
+    assert row["error"] == "empty caption: the model ended it before its first word"
+
+
+def test_a_large_image_is_scaled_down_and_a_small_one_is_not(tiny_internvl: Path) -> None:
+    small = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, longest=100).load()  # type: ignore[arg-type]
+    assert small.prepare(Image.new("RGB", (400, 200)), 0).question.image.size == (100, 50)  # type: ignore[union-attr]
+    assert small.prepare(Image.new("RGB", (90, 50)), 0).question.image.size == (90, 50)  # type: ignore[union-attr]
+
+
+def test_a_model_without_a_chat_template_is_refused_in_one_line(tiny_blip: Path) -> None:
+    with pytest.raises(ValueError, match="it is no chat model"):
+        ShortCaption(model=str(tiny_blip), engine=TRANSFORMERS).load()  # type: ignore[arg-type]
+
+
+def test_missing_weights_are_refused_and_not_made_up(tiny_internvl: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_internvl, tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="weights are missing, such as"):
+        ShortCaption(model=str(tmp_path / "m"), engine=TRANSFORMERS).load()  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a model folder"):
+        ShortCaption(model=str(tmp_path), engine=TRANSFORMERS).ready()  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a driver here")
+def test_lmdeploy_without_a_gpu_says_so_in_one_line(tiny_internvl: Path) -> None:
+    with pytest.raises(ValueError, match="lmdeploy needs an NVIDIA GPU, and there is no driver here"):
+        ShortCaption(model=str(tiny_internvl)).load()
+
+
+def test_our_calls_fit_lmdeploys_own_signatures() -> None:
+    """Runs where lmdeploy is, with its interpreter: it does not go into one environment with this project's torch."""
+    python = os.environ.get("VL3SYN_LMDEPLOY_PYTHON")
+    if not python:
+        pytest.skip("VL3SYN_LMDEPLOY_PYTHON names no interpreter that has lmdeploy")
+    script = Path(__file__).with_name("lmdeploy_signatures.py")
+    done = subprocess.run([python, script], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["checked"] >= 6
+
+
+@pytest.mark.gpu
+def test_lmdeploy_captions_on_a_gpu(tiny_internvl: Path, pictures: list[Image.Image]) -> None:
+    pytest.importorskip("lmdeploy")
+    assert Lmdeploy().gpus == 1
+    captioner = DetailedCaption(model=str(tiny_internvl), max_new_tokens=8).load()
+    found = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
+    assert all(row["detailed_caption"] and row["detailed_tokens"] <= 8 for row in found)
+
+
+@pytest.mark.gpu
+def test_transformers_captions_on_a_gpu_are_words(tiny_internvl: Path, pictures: list[Image.Image]) -> None:
+    captioner = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=8).load()  # type: ignore[arg-type]
+    assert captioner.made_by["dtype"] in ("bfloat16", "float16")
+    assert all(row["short_caption"] for row in rows(captioner, pictures))

@@ -1,0 +1,64 @@
+"""A server of our own: it answers, it ends with its owner, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from captioners.served import start_server
+
+SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
+
+
+def test_it_answers_and_ends_when_told() -> None:
+    served = start_server(SERVE, "m", 20, "test")
+    assert httpx2.get(f"{served.url}/models").status_code == 200
+    served.stop()
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{served.url}/models")
+
+
+def test_it_ends_when_its_owner_is_killed() -> None:
+    script = (
+        "import time; from captioners.served import start_server\n"
+        f"print(start_server({SERVE!r}, 'm', 20, 'test').url, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    url = owner.stdout.readline().strip()
+    assert httpx2.get(f"{url}/models").status_code == 200
+    owner.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            httpx2.get(f"{url}/models", timeout=1)
+        except httpx2.TransportError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the server outlives its owner")
+
+
+def test_the_model_is_one_word_of_the_command_and_no_shell_reads_it(tmp_path: Path) -> None:
+    code = "import sys; sys.exit(f'said {len(sys.argv)} {sys.argv[1]}')"
+    with pytest.raises(ValueError, match="said 3 b; touch") as told:
+        start_server(f'{sys.executable} -c "{code}" {{model}} {{port}}', f"b; touch {tmp_path}/x", 20, "test")
+    assert "ended before it answered" in str(told.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_program_is_one_line() -> None:
+    with pytest.raises(ValueError, match="test: there is no program lmdeploy-of-no-one"):
+        start_server("lmdeploy-of-no-one serve {port}", "m", 5, "test")
+
+
+def test_one_that_takes_too_long_is_ended() -> None:
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="did not answer within 1 s"):
+        start_server(f'{sys.executable} -c "import time; time.sleep(60)" {{port}}', "m", 1, "test")
+    assert time.monotonic() - begin < 10
