@@ -63,7 +63,7 @@ checked += 1
 prompts = importlib.import_module("lmdeploy.serve.processors").MultimodalProcessor.format_prompts(
     [("What is it?", __import__("PIL.Image", fromlist=["Image"]).new("RGB", (8, 8)))]
 )
-assert {part["type"] for part in prompts[0][0]["content"]} == {"text", "image"}
+assert {part["type"] for part in prompts[0][0]["content"]} == {"text", "image_data"}
 checked += 1
 
 print(json.dumps({"lmdeploy": lmdeploy.__version__, "checked": checked}))

@@ -185,7 +185,7 @@ def kill_and_resume(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Pa
 
     url, log = paid
     concurrency = 4
-    written = recipe(make_images(tmp_path / "pool", 120 * kills), url)
+    written = recipe(make_images(tmp_path / "pool", 100 * kills), url)
     written["stages"][1]["engine"] |= {"concurrency": concurrency, "timeout": 60, "tries": 5}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
     command = [*PYTHON, "run", str(tmp_path / "recipe.yaml"), "--run", str(tmp_path / "run")]
@@ -197,7 +197,7 @@ def kill_and_resume(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Pa
         begun = answered(log)
         driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            while answered(log) < begun + 40 and driver.poll() is None:
+            while answered(log) < begun + 30 and driver.poll() is None:
                 time.sleep(0.01)
             time.sleep(dice.random() * 0.2)
             victim = "worker" if number == kills - 1 else ("driver", "raylet")[number % 2]
@@ -211,9 +211,9 @@ def kill_and_resume(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Pa
     assert done.returncode == 0, done.stderr
     facts = open_run(tmp_path / "run").facts("short_caption").collect()
     assert facts["id"].is_unique().all()
-    assert facts["short_caption"].is_not_null().sum() == 120 * kills
+    assert facts["short_caption"].is_not_null().sum() == 100 * kills
     times = Counter(line for line in log.read_text().splitlines() if line.startswith("answered"))
-    assert len(times) == 120 * kills
+    assert len(times) == 100 * kills
     twice = sum(times.values()) - len(times)
     print(f"{twice} captions of {len(times)} were paid for twice in {kills} kills")
     assert twice <= kills * concurrency

@@ -1,0 +1,308 @@
+"""Shards: whole, without duplicates, the same however they came to be, and open to every reader."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from captioners.prompt import read_prompts
+from manifests import Run
+from manifests.storage import Folder
+from pipeline.publish import Published
+from pipeline.publish import publish as write_shards
+from pipeline.recipe import Publish
+from pipeline.runner import recipe_of
+from tests.chat_server import chat_server
+from tests.kills import end, kill, wait_for_end_of
+from tests.runs import run
+
+pytestmark = pytest.mark.usefixtures("engine")
+MakeImages = Callable[..., Path]
+PYTHON = [sys.executable, "-m", "pipeline"]
+
+
+def captioned(pool: Path, url: Path, *more: str, **settings: Any) -> Run:
+    """A run over `pool` with short captions and more stages."""
+    with chat_server() as server:
+        engine = {"kind": "server", "url": server.url}
+        stages: list[dict[str, Any]] = [
+            {"stage": "aspect_ratio", "keep": {"max": 2.0}},
+            {"stage": "short_caption", "model": "m", "engine": engine, **settings},
+        ]
+        for name in more:
+            stages.append({"stage": name, **({"model": "m", "engine": engine} if "caption" in name else {})})
+        opened, _ = run({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
+    return opened
+
+
+def publish(opened: Run, out: Path | str, **how: Any) -> Published:
+    settings = Publish.model_validate({"rows_per_shard": 20, **how})
+    return write_shards(opened, recipe_of(opened), settings, Folder.at(out), str(out))
+
+
+@pytest.fixture(scope="module")
+def fifty(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Run:
+    """A run of 53 images, 50 of which are kept, with both captions."""
+    folder = tmp_path_factory.mktemp("fifty")
+    pool = folder / "pool"
+    pool.mkdir()
+    for number in range(50):
+        Image.effect_noise((40 + number, 50), 60).convert("RGB").save(
+            pool / f"{number:03d}.{('jpg', 'png')[number % 2]}"
+        )
+    for number in range(3):
+        Image.new("RGB", (200, 10 + number)).save(pool / f"wide{number}.png")
+    return captioned(pool, folder / "run", "detailed_caption", "hashes")
+
+
+def files(out: Path) -> dict[str, str]:
+    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in out.rglob("*") if f.is_file()}
+
+
+def pool_of(opened: Run) -> Path:
+    return Path(opened.recipe["pool"]["images"])
+
+
+def test_a_shard_has_the_bytes_of_the_pool_both_captions_and_turns_to_train_on(fifty: Run, tmp_path: Path) -> None:
+    done = publish(fifty, tmp_path / "out")
+    assert (done.rows, done.shards, done.written, dict(done.left_out), done.stale) == (50, 3, 3, {}, 0)
+    rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
+    kept = fifty.manifest().filter(pl.col("status") == "kept").collect()
+    assert sorted(row["id"] for row in rows) == sorted(kept["id"])
+    sources = dict(kept.select("id", "key").iter_rows())
+    for row in rows:
+        data = (pool_of(fifty) / sources[row["id"]]).read_bytes()
+        assert row["image"]["bytes"] == data
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        ending = "png" if data.startswith(b"\x89PNG") else "jpg"
+        assert row["image"]["path"] == f"{row['id']}.{ending}"
+        for use, turns in (("detailed", row["conversations"]), ("short", row["short_conversations"])):
+            human, gpt = turns
+            assert (human["from"], gpt["from"]) == ("human", "gpt")
+            mark, _, question = human["value"].partition("\n")
+            assert mark == "<image>"
+            assert question in read_prompts(use)
+            assert gpt["value"] == row[f"{use}_caption"]
+            # The server's caption names the prompt that it was asked: the question is the one that was answered.
+            assert gpt["value"].endswith(f"as told by {hashlib.sha256(question.encode()).hexdigest()[:8]}.")
+    assert [row["id"] for row in rows] != sorted(sources)
+    assert {"aspect_ratio", "phash", "short_words"} <= rows[0].keys()
+
+
+def test_every_reader_opens_them(fifty: Run, tmp_path: Path) -> None:
+    import datasets
+    import duckdb
+    import pandas as pd
+
+    publish(fifty, tmp_path / "out")
+    glob = f"{tmp_path}/out/data/*.parquet"
+    sizes = {i: (w, h) for i, w, h in fifty.index.scan().select("id", "width", "height").collect().iter_rows()}
+    loaded = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=str(tmp_path / "cache"))
+    assert {row["id"]: row["image"].size for row in loaded} == {row["id"]: sizes[row["id"]] for row in loaded}
+    by_card = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache2"))
+    assert len(by_card) == len(loaded) == 50
+    assert pl.scan_parquet(glob).select(pl.len()).collect().item() == 50
+    assert duckdb.sql(f"select count(distinct id), min(conversations[1].\"from\") from '{glob}'").fetchall() == [
+        (50, "human")
+    ]
+    frame = pd.read_parquet(tmp_path / "out" / "data")
+    assert Image.open(io.BytesIO(frame["image"][0]["bytes"])).size == sizes[frame["id"][0]]
+
+
+def test_subsets_and_webdataset(fifty: Run, tmp_path: Path) -> None:
+    import webdataset
+
+    publish(fifty, tmp_path / "p", subsets=("short", "detailed"))
+    for use in ("short", "detailed"):
+        table = pq.read_table(tmp_path / "p" / use)
+        assert table.num_rows == 50
+        assert [turns[1]["value"] for turns in table["conversations"].to_pylist()] == table["caption"].to_pylist()
+    publish(fifty, tmp_path / "w", subsets=("short",), format="webdataset")
+    shards = sorted(str(f) for f in (tmp_path / "w" / "short").glob("*.tar"))
+    rows = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
+    assert len(rows) == 50
+    facts = fifty.facts("short_caption").collect()
+    captions = dict(facts.select("id", "short_caption").iter_rows())
+    assert {row["json"]["id"]: row["json"]["caption"] for row in rows} == captions
+    assert all(("jpg" in row) != ("png" in row) and row["json"]["sha256"] for row in rows)
+
+
+def test_publishing_again_changes_nothing(fifty: Run, tmp_path: Path) -> None:
+    publish(fifty, tmp_path / "out")
+    before = files(tmp_path / "out")
+    done = publish(fifty, tmp_path / "out")
+    assert (done.written, done.rows, done.job) == (0, 50, None)
+    assert files(tmp_path / "out") == before
+    publish(fifty, tmp_path / "elsewhere")
+    assert files(tmp_path / "elsewhere") == before
+
+
+def test_another_seed_is_another_order_of_the_same_images(fifty: Run, tmp_path: Path) -> None:
+    orders = []
+    for seed in (0, 1):
+        publish(fifty, tmp_path / str(seed), seed=seed)
+        orders.append(pq.read_table(tmp_path / str(seed) / "data")["id"].to_pylist())
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_a_pool_that_has_grown_only_adds_shards(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 25)
+    publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
+    before = files(tmp_path / "out")
+    make_images(pool, 30, start=25)
+    opened = captioned(pool, tmp_path / "run")
+    done = publish(opened, tmp_path / "out")
+    after = files(tmp_path / "out")
+    same = [name for name in before if name != "README.md"]
+    assert [after[name] for name in same] == [before[name] for name in same]
+    assert done.written > 0
+    ids = pq.read_table(tmp_path / "out" / "data")["id"].to_pylist()
+    assert sorted(ids) == sorted(opened.manifest().filter(pl.col("status") == "kept").collect()["id"])
+
+
+def test_an_image_that_is_another_one_now_is_left_out_by_name(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 30)
+    opened = captioned(pool, tmp_path / "run", "hashes")
+    kept = opened.manifest().filter(pl.col("status") == "kept").collect()
+    changed, cut = kept.row(0, named=True), kept.row(1, named=True)
+    (pool / changed["key"]).write_bytes((pool / cut["key"]).read_bytes())
+    (pool / cut["key"]).write_bytes(b"")
+    done = publish(opened, tmp_path / "out")
+    assert set(done.left_out) == {str(changed["id"]), str(cut["id"])}
+    assert all(reason.startswith("changed") for reason in done.left_out.values())
+    published = pq.read_table(tmp_path / "out" / "data")["id"].to_pylist()
+    assert len(published) == done.rows == kept.height - 2
+    assert publish(opened, tmp_path / "out").left_out == done.left_out  # told by the next one too
+
+
+def test_an_image_that_cannot_be_read_now_ends_it_and_is_published_when_it_can(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool = make_images(tmp_path / "pool", 30)
+    opened = captioned(pool, tmp_path / "run")
+    key = opened.manifest().filter(pl.col("status") == "kept").collect()["key"][0]
+    (pool / key).rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"publish: an image is unreadable.*run again to go on"):
+        publish(opened, tmp_path / "out")
+    (tmp_path / "away").rename(pool / key)
+    assert publish(opened, tmp_path / "out").left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"rows_per_shard": 10}, "was published with rows_per_shard 20, not 10"),
+        ({"seed": 3}, "was published with seed 0, not 3"),
+        ({"format": "webdataset"}, "was published with format parquet, not webdataset"),
+        ({"subsets": ("short",)}, r"was published with subsets \['data'\], not \['short'\]"),
+    ],
+)
+def test_other_settings_do_not_go_into_the_same_place(
+    how: dict[str, Any], message: str, fifty: Run, tmp_path: Path
+) -> None:
+    publish(fifty, tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        publish(fifty, tmp_path / "out", **how)
+
+
+def test_other_captions_do_not_go_into_the_same_place(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 8)
+    publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
+    opened = captioned(pool, tmp_path / "run", prompts=["What else?"])
+    with pytest.raises(ValueError, match="has shards of another recipe, whose short_caption computed something else"):
+        publish(opened, tmp_path / "out")
+
+
+def test_stricter_rules_tell_of_what_is_published_and_not_kept(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 30)
+    opened = captioned(pool, tmp_path / "run")
+    everything = publish(opened, tmp_path / "out").rows
+    strict = captioned(pool, tmp_path / "run", keep={"min_short_words": 99})
+    done = publish(strict, tmp_path / "out")
+    assert (done.stale, done.rows) == (everything, everything)
+
+
+def test_without_captions_there_is_nothing_to_publish(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = {"images": str(make_images(tmp_path / "pool", 3))}
+    opened, _ = run({"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}, tmp_path / "run")
+    with pytest.raises(ValueError, match="nothing to publish: the run has no short and no detailed captions"):
+        publish(opened, tmp_path / "out")
+
+
+def test_to_an_object_store(fifty: Run, bucket: str) -> None:
+    done = publish(fifty, f"{bucket}/published")
+    assert done.rows == 50
+    folder = Folder.at(f"{bucket}/published/data")
+    assert len(folder.files()) == 3
+    assert folder.scan([f.base_name for f in folder.files()]).select(pl.col("id").n_unique()).collect().item() == 50
+
+
+def test_the_card_is_the_datasets_own(fifty: Run, tmp_path: Path) -> None:
+    publish(fifty, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told["configs"] == [{"config_name": "data", "data_files": [{"split": "train", "path": "data/*.parquet"}]}]
+    assert told["size_categories"] == ["n<1K"]
+    assert "50 images with captions, chosen out of 53" in body
+    assert "| aspect_ratio | 53 | 50 | 3 aspect_ratio > 2 |" in body
+    assert "127.0.0.1" not in text  # where the server was is nobody's business
+    assert str(tmp_path) not in text
+
+
+def test_a_killed_publication_ends_as_an_uninterrupted_one(fifty: Run, tmp_path: Path) -> None:
+    kill_and_resume(fifty, tmp_path, kills=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_ten_times_while_publishing(fifty: Run, tmp_path: Path) -> None:
+    kill_and_resume(fifty, tmp_path, kills=10)
+
+
+def kill_and_resume(opened: Run, tmp_path: Path, kills: int) -> None:
+    publish(opened, tmp_path / "whole", rows_per_shard=1)
+    out = tmp_path / "out"
+    command = [*PYTHON, "publish", "--run", opened.url, "--out", str(out), "--rows-per-shard", "1", "--json"]
+    dice = random.Random(kills)
+    there = 0
+    for number in range(kills):
+        mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
+        name, _, value = mark.partition("=")
+        environment = {**os.environ, name: value}
+        driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while driver.poll() is None and len(list(out.glob("data/*.parquet"))) < there + 50 // (kills + 2):
+                time.sleep(0.002)
+            time.sleep(dice.random() * 0.01)
+            kill(("driver", "raylet")[number % 2], driver.pid, mark)
+            wait_for_end_of(mark)
+        finally:
+            end(mark)
+        shards = list(out.glob("data/*.parquet"))
+        for shard in shards:
+            assert pq.read_table(shard).num_rows == 1
+        print(f"killed with {len(shards)} of 50 shards there")
+        there = len(shards)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 50
+    found = {name: digest for name, digest in files(out).items() if ".aside-" not in name}
+    assert found == files(tmp_path / "whole")
