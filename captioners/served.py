@@ -19,10 +19,14 @@ _POLL = 0.5  # seconds
 _STOP = 20.0  # seconds that a server may take to end by itself
 
 # It holds the server's process group, and its standard input is a pipe whose other end we have: when we die, by
-# whatever signal, the pipe closes, and it ends the group.
+# whatever signal, the pipe closes, and it ends the group. It forks away from us first: Ray kills the children of an
+# actor that has ended, and it would be gone before it had done its work.
 _KEEPER = """
 import os, signal, subprocess, sys
-server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
+if os.fork():
+    os._exit(0)
+os.setsid()
+server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
 print(server.pid, flush=True)
 sys.stdin.read()
 for sent, patience in ((signal.SIGTERM, float(sys.argv[1])), (signal.SIGKILL, None)):
@@ -49,7 +53,9 @@ class Served:
     def stop(self) -> None:
         """End it, and wait until it has ended."""
         assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
         self._keeper.stdin.close()
+        self._keeper.stdout.read()  # to its end, which comes when the keeper ends
         self._keeper.wait()
         self._log.close()
 

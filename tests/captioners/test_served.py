@@ -27,7 +27,7 @@ def test_it_answers_and_ends_when_told() -> None:
 def test_it_ends_when_its_owner_is_killed() -> None:
     script = (
         "import time; from captioners.served import start_server\n"
-        f"print(start_server({SERVE!r}, 'm', 20, 'test').url, flush=True); time.sleep(60)"
+        f"served = start_server({SERVE!r}, 'm', 20, 'test'); print(served.url, flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None

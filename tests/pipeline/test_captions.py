@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
 import subprocess
@@ -23,7 +24,7 @@ from captioners.recaption import sound_captions
 from manifests import open_run
 from manifests.storage import Folder
 from tests.chat_server import ChatServer, chat_server
-from tests.kills import end, kill, wait_for_end_of
+from tests.kills import end, kill, processes, wait_for_end_of
 from tests.runs import run
 
 MakeImages = Callable[..., Path]
@@ -105,6 +106,20 @@ def stop_after(server: ChatServer, answers: int) -> None:
 
     server.delay = 0.01
     threading.Thread(target=watch, daemon=True).start()
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_server_that_the_recipe_starts_is_gone_after_the_stage(tmp_path: Path, make_images: MakeImages) -> None:
+    log = tmp_path / "log"
+    start = f"{sys.executable} -m tests.chat_server --port {{port}} --log {log}"
+    pool = make_images(tmp_path / "pool", 30)
+    opened, _ = run(recipe(pool, "", engine={"kind": "server", "start": start}), tmp_path / "run")
+    assert opened.facts("short_caption").collect()["short_caption"].is_not_null().all()
+    assert answered(log) == 30
+    deadline = time.monotonic() + 20
+    while running := [pid for pid, command in processes("") if f"--log {log}" in command]:
+        assert time.monotonic() < deadline, f"{running} still run"
+        time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("engine")
@@ -223,3 +238,28 @@ def kill_and_resume(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Pa
 
 def answered(log: Path) -> int:
     return log.read_text().count("answered")
+
+
+@pytest.mark.slow
+def test_transformers_serve_captions_photographs(tmp_path: Path, photographs: list[Path], tiny_internvl: Path) -> None:
+    """A server that we have not written, over HTTP, with a small model of InternVL's own classes."""
+    import shutil
+
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for photograph in photographs:
+        shutil.copy(photograph, pool)
+    program = Path(sys.executable).with_name("transformers")
+    start = f"{program} serve {{model}} --host 127.0.0.1 --port {{port}} --device cpu"
+    engine = {"kind": "server", "start": start, "concurrency": 4}
+    stage = {"stage": "detailed_caption", "model": str(tiny_internvl), "engine": engine, "max_new_tokens": 12}
+    written = tmp_path / "recipe.yaml"
+    written.write_text(json.dumps({"pool": {"images": str(pool)}, "stages": [{"stage": "aspect_ratio"}, stage]}))
+    command = [*PYTHON, "run", str(written), "--run", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    facts = open_run(tmp_path / "run").facts("detailed_caption").collect()
+    assert facts["detailed_caption"].is_not_null().all()
+    assert facts["detailed_caption"].n_unique() > 0.8 * len(photographs)
+    assert facts["detailed_tokens"].max() == 12
+    assert facts["detailed_prompt_tokens"].min() > 20
