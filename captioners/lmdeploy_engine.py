@@ -45,7 +45,7 @@ class Lmdeploy(BaseModel):
         Raises:
             ValueError: It cannot be, with the reason.
         """
-        _driver(what)
+        check_driver(what)
         weights.require("lmdeploy", "lmdeploy", what)
         import lmdeploy
 
@@ -93,8 +93,12 @@ def _answer(response: Any) -> Answer:
     )
 
 
-def _driver(what: str) -> None:
-    """Refuse where there is no NVIDIA driver: lmdeploy imports there, and fails with a page of traceback later."""
+def check_driver(what: str) -> None:
+    """Refuse where there is no NVIDIA driver: lmdeploy imports there, and fails with a page of traceback later.
+
+    Raises:
+        ValueError: There is none, with what else can be used.
+    """
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:

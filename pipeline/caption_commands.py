@@ -91,8 +91,10 @@ def _engine(
         raise ValueError("give one of --server, --start and --engine")
     if server or start:
         chosen: dict[str, Any] = {"kind": "server", **({"url": server} if server else {"start": start})}
-    elif kind:
+    elif kind in ("lmdeploy", "transformers"):
         chosen = {"kind": kind}
+    elif kind:
+        raise ValueError(f"--engine {kind}: give lmdeploy or transformers; a server has --server or --start")
     else:
         chosen = _entry(url, use).get("engine") or {}
     if concurrency is not None:

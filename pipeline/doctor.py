@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
+from captioners.lmdeploy_engine import check_driver
 from pipeline.pool import list_pool
 from pipeline.recipe import load_recipe
 from pipeline.stages import ready
@@ -36,7 +37,7 @@ class Finding:
 
 def examine(recipes: Sequence[str] | None) -> list[Finding]:
     """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
-    checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _video]
+    checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
     found = [_recipe(path) for path in paths]
     return [check() for check in checks] + (
@@ -78,6 +79,18 @@ def _faiss() -> Finding:
         return Finding("faiss", "broken", f"{found[0]}: {' '.join(str(error).split())[:150]}")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     return Finding("faiss", "ok", f"{found[0]} {metadata.version(found[0])}, {gpus} GPUs")
+
+
+def _lmdeploy() -> Finding:
+    try:
+        check_driver("captions")
+    except ValueError as error:
+        return Finding("lmdeploy", "missing", str(error).removeprefix("captions: "))
+    try:
+        return Finding("lmdeploy", "ok", f"lmdeploy {metadata.version('lmdeploy')}")
+    except metadata.PackageNotFoundError:
+        there = "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
+        return Finding("lmdeploy", "missing", there)
 
 
 def _video() -> Finding:

@@ -75,6 +75,8 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     subsets = _subsets(how, columns)
     _settle(out, how, run, subsets)
     listed, stale = _list(run, how, out)
+    if not listed.height:
+        raise ValueError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _missing(out, how, subsets, listed)
     job = None
     if missing.height:
