@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from manifests.tables import writer_of
 from manifests.verdict import FIRST_RULE, StoredStage, advance
 from pipeline.recipe import Step
 
@@ -29,8 +30,9 @@ def changed_groups(
 ) -> pl.DataFrame:
     """The rows of every group that has to be compared again.
 
-    A group has changed if a row is new to it; or if a rule drops a row because of another (its witness) that has left
-    by now. A row that left otherwise changes no verdict: the rows that stayed were unlike it.
+    A group has changed if a row is new to it; if a row has come back that had left when the others were compared; or if
+    a rule drops a row because of another (its witness) that has left by now. A row that left otherwise changes no
+    verdict: the rows that stayed were unlike it.
 
     Args:
         alive: The rows that reach the stage, column `id`, sorted.
@@ -42,7 +44,7 @@ def changed_groups(
     Returns:
         Column `id`.
     """
-    changed = pl.concat([new, orphans(alive, stored, witness)])
+    changed = pl.concat([new, orphans(alive, stored, witness), mixed(alive, stored, groups)])
     names = groups.join(changed, on="id", how="semi").drop("id").unique()
     members = groups.join(alive, on="id", how="semi").join(names, on=names.columns, how="semi", nulls_equal=True)
     return members.select("id").sort("id")
@@ -61,6 +63,22 @@ def orphans(alive: pl.DataFrame, stored: StoredStage, witness: Mapping[str, str]
         lonely = seen.join(dropped, on="id", how="semi").join(alive, left_on="other", right_on="id", how="anti")
         found.append(lonely.select("id"))
     return pl.concat(found).unique()
+
+
+def mixed(alive: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
+    """A row of every group whose rows were not all compared by one job, and so not with each other; column `id`."""
+    where, parts = stored.table.locate()
+    writers = [writer_of(part) for part in parts]
+    if len(set(writers)) < 2:
+        return alive.select("id").head(0)
+    written = pl.LazyFrame(
+        {"part": range(len(parts)), "writer": writers},
+        schema={"part": pl.UInt32, "writer": pl.Enum(sorted(set(writers)))},
+    )
+    name = next(column for column in groups.columns if column != "id")
+    rows = where.join(alive.lazy(), on="id", how="semi").join(groups.lazy(), on="id").join(written, on="part")
+    several = rows.group_by(name).agg(pl.col("id").first(), pl.col("writer").n_unique()).filter(pl.col("writer") > 1)
+    return several.select("id").collect(engine="streaming")
 
 
 def cut(rows: pl.DataFrame, size: int, groups: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:

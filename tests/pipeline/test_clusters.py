@@ -206,6 +206,14 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     dropped = after.filter(pl.col("drop_stage") == "duplicates")
     assert dropped["duplicate_of"].is_in(list(alive)).all(), "nothing is dropped for the sake of what is not there"
 
+    loosened = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, keep={})
+    opened, jobs = run(loosened, folder / "run")
+    assert jobs["duplicates"].computed > 0
+    copies = before["duplicate_similarity"] > 0.9999
+    assert_frame_equal(facts(opened).select("id", "duplicate_of"), before.select("id", "duplicate_of"))
+    assert funnel(opened).survivors == 2700 - copies.sum(), "copies whose original is back are dropped again"
+    assert run(loosened, folder / "run")[1]["duplicates"].computed == 0
+
 
 def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
     """Texts do not pass the driver with the ids; and `shard` is no stage's column."""
