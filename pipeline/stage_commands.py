@@ -212,15 +212,19 @@ def _numbers(text: str) -> list[int]:
 def _add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new ones at the end), and compute up to the last of them.
 
+    What is refused, also by a worker, leaves the recipe as it was, so that it is in no other command's way.
+
     What is None in an entry stays as the recipe or the stage's default has it, a rule that is `_REMOVE` goes. Rules go
     by their full names, as a run's recipe has them.
     """
     from manifests import open_run
+    from manifests.run import RECIPE
     from pipeline import console
     from pipeline.recipe import parse_recipe
     from pipeline.runner import check_models, prepare, run_stages
 
-    recipe = dict(open_run(url).recipe)
+    run = open_run(url)
+    recipe, before = dict(run.recipe), run.folder.read(RECIPE)
     stages = [dict(entry) for entry in recipe.get("stages") or []]
     for given in entries:
         entry = next((s for s in stages if s["stage"] == given["stage"]), None)
@@ -233,7 +237,11 @@ def _add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = Fal
     checked = parse_recipe({**recipe, "stages": stages}, f"{url}: {last}")
     wanted = [entry["stage"] for entry in entries]
     check_models(checked, url, only=wanted)
-    jobs = list(run_stages(prepare(checked, url, refit), checked, only=wanted, refit=refit))
+    try:
+        jobs = list(run_stages(prepare(checked, url, refit), checked, only=wanted, refit=refit))
+    except ValueError:
+        run.folder.write(RECIPE, before)
+        raise
     for done in jobs:
         console.announce(done)
     console.finish(url, jobs, json_)

@@ -55,3 +55,16 @@ def test_exact_copies_go_as_long_as_nobody_says_otherwise(rules: Rules) -> None:
 def test_an_order_of_nothing_is_refused(rules: Rules) -> None:
     with pytest.raises(ValueError, match="order and seed are about per_group and total"):
         rules("cluster", "--order", "closest")
+
+
+def test_what_is_refused_while_it_runs_leaves_the_recipe_as_it_was(
+    tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("500 clusters of 40 images cannot be")
+
+    before = (tmp_path / "recipe.yaml").read_text()
+    monkeypatch.setattr("pipeline.runner.run_stages", refuse)
+    with pytest.raises(ValueError, match="500 clusters"):
+        rules("cluster", "--clusters", 500)
+    assert (tmp_path / "recipe.yaml").read_text() == before
