@@ -192,6 +192,7 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     folder, opened = moved(first[0], tmp_path / "tightened")
     before = facts(opened)
     again = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, min_score=0.5, keep={})
+    (foretold,) = sweep(opened, {"vectors.min": [0.5]}).to_dicts()
     opened, jobs = run(again, folder / "run")
     assert jobs["clusters"].computed == 0
     assert 0 < jobs["duplicates"].computed < 1350, "the groups of those copies, and no others"
@@ -200,6 +201,7 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     copies = before.filter(pl.col("duplicate_similarity") > 0.9999).filter(pl.col("id").is_in(alive))
     left_alone = copies.filter(~pl.col("duplicate_of").is_in(alive))["id"].to_list()
     assert len(left_alone) > 30
+    assert foretold["to_compute"] == len(left_alone)
     status = dict(after.select("id", "status").iter_rows())
     assert {status[i] for i in left_alone} == {"kept"}
     assert {status[i] for i in copies["id"] if i not in left_alone} == {"dropped"}
