@@ -20,6 +20,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, ConfigDict
 
+from clustering.kmeans import Clusters
 from manifests import Run, funnel, open_run
 from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix
@@ -249,6 +250,27 @@ def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
         run(asked, tmp_path / "run")
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    asked = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
+    with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
+        run(asked, tmp_path / "run")
+    assert not (tmp_path / "run/fitted").exists()
+
+
+class Dying(Clusters):
+    """Takes its process with it, as where there is too little memory."""
+
+    def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+        os._exit(1)
+
+
+def test_a_training_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {"vectors": Vectors, "clusters": Dying}
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: stages.get(name) or stage_class(name))
+    with pytest.raises(ValueError, match="Ray stopped under the job"):
+        run(recipe(pool(tmp_path / "pool", images(40))), tmp_path / "run")
 
 
 def test_clusters_of_another_run_have_to_be_brought_along(tmp_path: Path) -> None:
