@@ -34,6 +34,7 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
             "Largest cosine to an image of its group that ranks before it; -1: there is none",
             -1,
             1,
+            witness="duplicate_of",
         ),
         column("duplicate_of", pa.int64(), "That image's id; null: there is none", nominal=True),
     ),
@@ -44,6 +45,7 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
             "Fewest bits in which its phash differs from one that ranks before it in its group; 64: there is none",
             0,
             64,
+            witness="phash_duplicate_of",
         ),
         column("phash_duplicate_of", pa.int64(), "That image's id; null: there is none", nominal=True),
     ),
@@ -103,11 +105,6 @@ class Duplicates(BaseModel):
     @property
     def writes(self) -> pa.Schema:
         return pa.schema([field for method in self.by for field in _WRITES[method]])
-
-    @property
-    def witness(self) -> dict[str, str]:
-        """For each measure the column that names the other image."""
-        return {value.name: other.name for value, other in (_WRITES[method] for method in self.by)}
 
     def check(self, inputs: Mapping[str, pa.Field]) -> None:
         groups = inputs[self.within].type

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.groups import balanced, ordering
-from manifests.schemas import bounds, is_amount
+from manifests.schemas import bounds, is_amount, witness_of
 
 KINDS = ("min", "max", "top", "per_group", "total")
 BALANCE = ("per_group", "total")
@@ -127,7 +127,8 @@ def parse_keep(
         earlier: The columns of the index and of the stages before, by name; rules may be about them too.
 
     Raises:
-        ValueError: Unknown rule (the nearest valid one is suggested), not a number, or out of the column's range.
+        ValueError: Unknown rule (the nearest valid one is suggested), not a number, out of the column's range, or at
+            the wrong stage.
     """
     columns = {name: field for name, field in (earlier or {}).items() if name not in ("id", "error", "retry")}
     columns |= {field.name: field for field in writes}
@@ -141,6 +142,7 @@ def parse_keep(
         if not kind or column not in columns:
             valid = [*KINDS, *MODIFIERS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
             raise ValueError(f"{where}: unknown rule {key!r}{suggest(str(key), valid)}")
+        _check_place(kind, columns[column], writes, f"{where}: {key}")
         rule = _rule(kind, columns[column], _number(value, f"{where}: {key}"), order, seed, columns)
         _check_range(rule, columns[column], f"{where}: {key}")
         if any(r.name == rule.name for r in rules):
@@ -195,6 +197,18 @@ def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number, not {value!r}")
     return float(value)
+
+
+def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> None:
+    """Refuse what would drop an image because of another one that is not kept either."""
+    if field.name in writes.names:
+        return
+    if witness_of(field):
+        raise ValueError(f"{where}: {field.name} is about two images; put its rule into the stage that writes it")
+    if kind not in BALANCE and any(witness_of(own) for own in writes):
+        raise ValueError(
+            f"{where}: would drop an image and leave its copies dropped too; put the rule into an earlier stage"
+        )
 
 
 def _check_range(rule: Rule, field: pa.Field, where: str) -> None:

@@ -8,7 +8,13 @@ import pyarrow as pa
 
 
 def column(
-    name: str, type_: pa.DataType, doc: str, low: float = -math.inf, high: float = math.inf, nominal: bool = False
+    name: str,
+    type_: pa.DataType,
+    doc: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    nominal: bool = False,
+    witness: str | None = None,
 ) -> pa.Field:
     """A documented column.
 
@@ -19,15 +25,23 @@ def column(
         low: Smallest value it can take; a threshold below is refused.
         high: Largest value it can take; a threshold above is refused.
         nominal: Its integers are names (a cluster, a hash, another image's id): to be grouped by, not to be compared.
+        witness: The column with the id of the other image, where the value is about two.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
-    return pa.field(name, type_, metadata=meta | ({"nominal": "yes"} if nominal else {}))
+    meta |= {"nominal": "yes"} if nominal else {}
+    return pa.field(name, type_, metadata=meta | ({"witness": witness} if witness else {}))
 
 
 def bounds(field: pa.Field) -> tuple[float, float]:
     """The declared range of a column made by `column`."""
     meta = field.metadata or {}
     return float(meta.get(b"low", b"-inf")), float(meta.get(b"high", b"inf"))
+
+
+def witness_of(field: pa.Field) -> str | None:
+    """The column with the id of the other image that the values of this one are about; None: they are about one."""
+    told = (field.metadata or {}).get(b"witness")
+    return told.decode() if told else None
 
 
 def is_amount(field: pa.Field) -> bool:

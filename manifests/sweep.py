@@ -26,15 +26,27 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Branch:
-    """One combination of thresholds so far: which of the rows are alive under it, and how many it could not judge."""
+    """One combination of thresholds so far.
+
+    Attributes:
+        point: The thresholds.
+        alive: Which of the rows are alive under it.
+        unknown: How many it could not judge.
+        reached: Which of the rows reach the stage at hand.
+    """
 
     point: dict[str, float]
     alive: pl.Series
     unknown: int
+    reached: pl.Series
 
 
 def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
     """Try every combination of thresholds.
+
+    What a stage says of pairs, as `duplicates` does, was found among the images that reached it. An image that it drops
+    because of one that does not reach it under other thresholds counts as `to_compute`. Not seen is an image that
+    does reach it again and was away when others of its group were compared anew: run the stage to know.
 
     Args:
         run: The run; nothing is computed or written.
@@ -43,19 +55,21 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
 
     Returns:
         One row per combination, in the order given: a Float64 column per axis, `kept` (rows that pass everything)
-        and `to_compute` (rows whose facts at some stage are not stored, so that they could not be judged).
+        and `to_compute` (rows whose facts at some stage are not stored, or are about an image that is not there, so
+        that they could not be judged and may come on top of `kept`).
 
     Raises:
         ValueError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
     """
     steps = _steps(run.stages, axes)
     rows = sound(run.index.scan())
-    branches = [_Branch({}, pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True), 0)]
+    everything = pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
+    branches = [_Branch({}, everything, 0, everything)]
     for stage, plan in steps:
         rows = facts(rows, stage, [v for step in plan for v in step.variants])
         branches = [_judge(branch, rows["failed"]) for branch in branches]
         for step in plan:
-            branches = _split(rows, branches, step)
+            branches = _split(rows, branches, step, _witnesses(rows["id"], stage, step))
         union = reduce(or_, (b.alive for b in branches))
         rows = rows.filter(union).select("id")
         branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
@@ -132,10 +146,27 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
 def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
     """Rows that failed, or whose facts are not stored, go no further."""
     waiting = int((branch.alive & failed.is_null()).sum())
-    return replace(branch, alive=branch.alive & ~failed.fill_null(True), unknown=branch.unknown + waiting)
+    alive = branch.alive & ~failed.fill_null(True)
+    return replace(branch, alive=alive, unknown=branch.unknown + waiting, reached=branch.alive)
 
 
-def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step) -> list[_Branch]:
+def _witnesses(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | None:
+    """For each of `ids` the position among them of the image that a rule would drop it because of.
+
+    Returns:
+        Null where it is not among them, -1 where there is no such image; None where the rule is not about pairs.
+    """
+    witness = stage.witness(step.variants[0])
+    if witness is None:
+        return None
+    pairs = stage.table.scan().select("id", pl.col(witness).alias("other")).collect(engine="streaming")
+    positions = ids.to_frame().select(pl.col("id").alias("other"), pl.int_range(pl.len()).alias("position"))
+    found = ids.to_frame().join(pairs, on="id", how="left", maintain_order="left")
+    found = found.join(positions, on="other", how="left", maintain_order="left")
+    return found.select(pl.when(pl.col("other").is_null()).then(-1).otherwise("position")).to_series()
+
+
+def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, witnesses: pl.Series | None) -> list[_Branch]:
     """Each branch once per variant of a rule."""
     # min and max judge each row by itself, once for all branches; the others depend on the rows that reach them.
     alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind in ("min", "max") and rule.column in rows}
@@ -144,8 +175,15 @@ def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step) -> list
         for rule in step.variants:
             point = {**branch.point, step.axis: rule.threshold} if step.axis else branch.point
             passed = alone[rule] if rule in alone else _among(rows, branch.alive, rule)
-            split.append(_Branch(point, branch.alive & passed, branch.unknown))
+            lonely = _lonely(branch, branch.alive & ~passed, witnesses) if witnesses is not None else 0
+            split.append(_Branch(point, branch.alive & passed, branch.unknown + lonely, branch.reached))
     return split
+
+
+def _lonely(branch: _Branch, dropped: pl.Series, witnesses: pl.Series) -> int:
+    """How many rows are dropped because of one that does not reach the stage (see `_witnesses`)."""
+    there = (witnesses == -1) | branch.reached.gather(witnesses.replace(-1, None))
+    return int((dropped & ~there.fill_null(False)).sum())
 
 
 def _among(rows: pl.DataFrame, alive: pl.Series, rule: Rule) -> pl.Series:

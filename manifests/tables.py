@@ -71,7 +71,7 @@ class Table:
     def _current(self, names: Sequence[str], name_column: str | None) -> pl.LazyFrame:
         by_writer: dict[str, list[str]] = {}
         for name in names:
-            by_writer.setdefault(_writer(name), []).append(name)
+            by_writer.setdefault(writer_of(name), []).append(name)
         frames = [self.folder.scan(group, name_column) for group in by_writer.values()]
         keys = [frame.select(self.key) for frame in frames]
         current = [  # a writer never repeats an id, so only later ones have newer rows
@@ -81,7 +81,7 @@ class Table:
 
     def next_writer(self) -> str:
         """A name for one job's parts that sorts after all there are."""
-        generation = max((int(_writer(n).split("-")[0]) for n in self.parts()), default=0) + 1
+        generation = max((int(writer_of(n).split("-")[0]) for n in self.parts()), default=0) + 1
         return f"{generation:06d}-{uuid.uuid4().hex[:8]}"
 
     def append(self, rows: pa.Table, writer: str, provenance: Mapping[str, object]) -> str:
@@ -131,5 +131,6 @@ def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
-def _writer(name: str) -> str:
+def writer_of(name: str) -> str:
+    """The job that wrote the part called `name`."""
     return name.removeprefix(_PART).rsplit("-", 2)[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from manifests.rules import Rule
+from manifests.schemas import witness_of
 from manifests.tables import Table
 
 ERROR, PENDING, FIRST_RULE = 0, 1, 2
@@ -29,6 +30,11 @@ class StoredStage:
     table: Table
     rules: tuple[Rule, ...]
     earlier: Mapping[str, Table] = field(default_factory=dict)
+
+    def witness(self, rule: Rule) -> str | None:
+        """The column with the id of the image that the rule drops a row because of; None: it looks at one row alone."""
+        own = self.table.writes
+        return witness_of(own.field(rule.column)) if rule.column in own.names else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,25 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
         left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position))
         rows = rows.filter(passed)
     return Verdict(rows.select("id"), pl.concat(left))
+
+
+def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
+    """The rows of `alive` (ids, sorted) that a rule drops because of another, its witness, that is not alive.
+
+    Returns:
+        Column `id`.
+    """
+    left = advance(alive, stage).left
+    found = [alive.head(0)]
+    for position, rule in enumerate(stage.rules):
+        witness = stage.witness(rule)
+        if witness is None:
+            continue
+        dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
+        seen = stage.table.scan().filter(pl.col(witness).is_not_null()).select("id", witness)
+        pairs = seen.collect(engine="streaming").join(dropped, on="id", how="semi")
+        found.append(pairs.join(alive, left_on=witness, right_on="id", how="anti").select("id"))
+    return pl.concat(found).unique()
 
 
 def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> pl.DataFrame:

@@ -68,7 +68,8 @@ def run(
     for done in run_stages(opened, checked, refit=refit):
         jobs.append(done)
         console.announce(done)
-    console.finish(run_, jobs, json_, _publish(run_, None, checked.publish) if checked.publish else None)
+    how = checked.publish
+    console.finish(run_, jobs, json_, (lambda: _publish(run_, None, how)) if how else None)
 
 
 @app.command()

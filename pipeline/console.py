@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,20 +36,20 @@ def announce(done: Done) -> None:
     say(f"{done.stage}: {what}, {done.stored:,} stored before")
 
 
-def finish(url: str, jobs: Sequence[Done], json_: bool, published: Published | None = None) -> None:
+def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Published] | None = None) -> None:
     """What a command that computed ends with: the jobs and the funnel."""
     from manifests import funnel as count
     from manifests import open_run
 
     counted = count(open_run(url))
     if json_:
-        shards = {"published": asdict(published)} if published else {}
+        shards = {"published": asdict(publish())} if publish else {}
         print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards})
         return
     print_done(jobs)
     print_funnel(counted)
-    if published:
-        print_published(published)
+    if publish:
+        print_published(publish())
 
 
 def print_json(value: object) -> None:

@@ -58,9 +58,14 @@ def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> JobDone:
             raise ValueError(refused[1]) from error
         raise
     except RayError as error:
-        what = " ".join(str(error).split())[:200]
-        raise ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on") from error
+        raise stopped(error) from error
     return _sum_up(pa.concat_tables(receipts), time.perf_counter() - begin)
+
+
+def stopped(error: Exception) -> ValueError:
+    """What there is to tell a user when a worker, a machine or the cluster died."""
+    what = " ".join(str(error).split())[:200]
+    return ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
 
 
 def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from manifests.balance import priority
 from manifests.storage import Folder
 from manifests.tables import fingerprint
-from pipeline.engine import start_ray
+from pipeline.engine import place_workers, start_ray, stopped
 from pipeline.inputs import Inputs
 from pipeline.recipe import Recipe, Step, parse_recipe
 
@@ -54,7 +54,7 @@ def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
 
 
 def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dict[str, object]]:
-    """Train a step's stage in one Ray task: on a GPU if it uses one and there is one, else on all cores of a machine.
+    """Train a step's stage in one Ray task: on the GPU that an actor of it would hold, else on all cores of a machine.
 
     Args:
         step: The step.
@@ -62,17 +62,14 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
         rows: The sample, as `pipeline.inputs.plan` gives it.
 
     Raises:
-        ValueError: The stage refuses the sample: too few rows, say.
+        ValueError: The stage refuses the sample (too few rows, say), the cluster does not have what the recipe asks
+            for, or it died.
     """
     start_ray()
     import ray
 
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-    gpus = (
-        (step.resources.num_gpus or 1)
-        if getattr(step.stage, "gpu", False) and ray.cluster_resources().get("GPU")
-        else 0
-    )
+    gpus = place_workers(step.resources, step.stage, 1).num_gpus
     # It asks for one CPU and uses all: nothing else of ours runs meanwhile, and a machine that a submitted job holds
     # one CPU of would never have all of them to give.
     fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit)
@@ -82,6 +79,8 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
         if isinstance(error.cause, ValueError):
             raise ValueError(" ".join(str(error.cause).split())) from error
         raise
+    except ray.exceptions.RayError as error:
+        raise stopped(error) from error
     return fitted, told
 
 

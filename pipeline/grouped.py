@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import polars as pl
 
-from manifests.verdict import FIRST_RULE, StoredStage, advance
+from manifests.tables import writer_of
+from manifests.verdict import StoredStage, orphans
 from pipeline.recipe import Step
 
 
@@ -17,50 +17,42 @@ def groups_of(step: Step) -> str | None:
     return column
 
 
-def witness_of(step: Step) -> Mapping[str, str]:
-    """For a column of such a stage that a rule may be about, the column with the id of the other row."""
-    stage: Any = step.stage
-    witness: Mapping[str, str] = stage.witness
-    return witness
-
-
-def changed_groups(
-    alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame, witness: Mapping[str, str]
-) -> pl.DataFrame:
+def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
     """The rows of every group that has to be compared again.
 
-    A group has changed if a row is new to it; or if a rule drops a row because of another (its witness) that has left
-    by now. A row that left otherwise changes no verdict: the rows that stayed were unlike it.
+    A group has changed if a row is new to it; if a row has come back that had left when the others were compared; or if
+    a rule drops a row because of another (its witness) that has left by now. A row that left otherwise changes no
+    verdict: the rows that stayed were unlike it.
 
     Args:
         alive: The rows that reach the stage, column `id`, sorted.
         new: Those of them that have no facts.
         stored: The stage, with its rules.
         groups: Columns `id` and the group's.
-        witness: For a column that a rule may be about, the column that names the other row.
 
     Returns:
         Column `id`.
     """
-    changed = pl.concat([new, orphans(alive, stored, witness)])
+    changed = pl.concat([new, orphans(alive, stored), mixed(alive, stored, groups)])
     names = groups.join(changed, on="id", how="semi").drop("id").unique()
     members = groups.join(alive, on="id", how="semi").join(names, on=names.columns, how="semi", nulls_equal=True)
     return members.select("id").sort("id")
 
 
-def orphans(alive: pl.DataFrame, stored: StoredStage, witness: Mapping[str, str]) -> pl.DataFrame:
-    """The rows that a rule drops because of another that is not alive; column `id`."""
-    left = advance(alive, stored).left
-    found = [alive.select("id").head(0)]
-    for position, rule in enumerate(stored.rules):
-        if rule.column not in witness:
-            continue
-        dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
-        facts = stored.table.scan().select("id", pl.col(witness[rule.column]).alias("other"))
-        seen = facts.filter(pl.col("other").is_not_null()).collect(engine="streaming")
-        lonely = seen.join(dropped, on="id", how="semi").join(alive, left_on="other", right_on="id", how="anti")
-        found.append(lonely.select("id"))
-    return pl.concat(found).unique()
+def mixed(alive: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
+    """A row of every group whose rows were not all compared by one job, and so not with each other; column `id`."""
+    where, parts = stored.table.locate()
+    writers = [writer_of(part) for part in parts]
+    if len(set(writers)) < 2:
+        return alive.select("id").head(0)
+    written = pl.LazyFrame(
+        {"part": range(len(parts)), "writer": writers},
+        schema={"part": pl.UInt32, "writer": pl.Enum(sorted(set(writers)))},
+    )
+    name = next(column for column in groups.columns if column != "id")
+    rows = where.join(alive.lazy(), on="id", how="semi").join(groups.lazy(), on="id").join(written, on="part")
+    several = rows.group_by(name).agg(pl.col("id").first(), pl.col("writer").n_unique()).filter(pl.col("writer") > 1)
+    return several.select("id").collect(engine="streaming")
 
 
 def cut(rows: pl.DataFrame, size: int, groups: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:

@@ -14,7 +14,10 @@ TopOption = Annotated[float | None, typer.Option("--top", help="Fraction that st
 EncoderOption = Annotated[
     str | None, typer.Option(help="open_clip's ARCHITECTURE/WEIGHTS, a model folder, or `conse` (offline)")
 ]
-ExactOption = Annotated[bool, typer.Option("--exact/--no-exact", help="Drop all but one of identical files")]
+ExactOption = Annotated[
+    bool | None,
+    typer.Option("--exact/--no-exact", help="Drop all but one of identical files: by default a new stage does"),
+]
 PerGroupOption = Annotated[int | None, typer.Option(help="At most so many images of each group")]
 TotalOption = Annotated[int | None, typer.Option(help="So many images in all, as evenly as the groups allow")]
 OrderOption = Annotated[

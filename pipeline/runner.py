@@ -19,7 +19,7 @@ from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
 from pipeline.engine import place_workers, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
-from pipeline.grouped import changed_groups, cut, groups_of, witness_of
+from pipeline.grouped import changed_groups, cut, groups_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.pool import Listing, Pool, told
@@ -215,7 +215,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
 def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
     """The rows of `alive` that have no facts; where rows are compared, those of all groups that have changed."""
     new = unstored(stored.table, alive)
-    return new if groups is None else changed_groups(alive, new, stored, groups, witness_of(step))
+    return new if groups is None else changed_groups(alive, new, stored, groups)
 
 
 def _groups(run: Run, step: Step) -> pl.DataFrame | None:

@@ -91,9 +91,9 @@ def similarity(
 
 
 @filter_app.command()
-def hashes(run_: RunOption, exact: ExactOption = True, json_: JsonOption = False) -> None:
+def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
     """Hashes of the file and of the picture: finds exact copies without a model. `vl3syn dedup` finds near ones."""
-    add(run_, [_hashes(exact)], json_)
+    add(run_, [_hashes(run_, exact)], json_)
 
 
 @filter_app.command()
@@ -121,9 +121,7 @@ def cluster(
 
     Clusters are trained once; what comes later is assigned to them. Look at them with `vl3syn groups RUN`.
     """
-    from manifests import open_run
-
-    present = {entry["stage"] for entry in open_run(run_).recipe.get("stages") or []}
+    present = set(_entries(run_))
     if encoder is None and not {"clip", "conse"} & present:
         raise ValueError(f"{run_} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     if clusters is None and "clusters" not in present:
@@ -138,7 +136,7 @@ def cluster(
 @stage_app.command()
 def dedup(
     run_: RunOption,
-    exact: ExactOption = True,
+    exact: ExactOption = None,
     max_similarity: Annotated[
         float | None, typer.Option(help="Largest cosine to an image that goes before it, in its cluster")
     ] = None,
@@ -154,23 +152,28 @@ def dedup(
 ) -> None:
     """Find exact, perceptual and semantic duplicates among the images of each cluster; the largest image stays.
 
-    A balance rule given here comes after it, and replaces the one that `vl3syn cluster` has set.
+    A balance rule given here comes after it, and replaces the one that `vl3syn cluster` has set; its order stays.
     """
-    from manifests import open_run
-
-    entries = {entry["stage"]: entry for entry in open_run(run_).recipe.get("stages") or []}
+    entries = _entries(run_)
     if "clusters" not in entries:
         raise ValueError(f"{run_} has no clusters, and duplicates are looked for within them: `vl3syn cluster` first")
-    moved = ("per_group_cluster", "total_cluster", "order", "seed") if per_group or total else ()
+    before = entries["clusters"].get("keep") or {}
+    moved = [rule for rule in ("per_group_cluster", "total_cluster") if rule in before and (per_group or total)]
+    if moved:
+        order = order or before.get("order")
+        seed = before.get("seed") if seed is None else seed
     limits = {"max_duplicate_similarity": max_similarity, "min_phash_distance": min_phash_distance}
     keep = {**limits, **_balance("cluster", per_group, total, order, seed)}
     clusters = {"stage": "clusters", "keep": dict.fromkeys(moved, _REMOVE)}
-    images = _image_encoder(run_, "")
-    add(run_, [_hashes(exact), *images, clusters, {"stage": "duplicates", "within": within, "keep": keep}], json_)
+    duplicates = {"stage": "duplicates", "within": within, "keep": keep}
+    add(run_, [_hashes(run_, exact), *_image_encoder(run_, ""), clusters, duplicates], json_)
 
 
-def _hashes(exact: bool) -> dict[str, Any]:
-    return {"stage": "hashes", "keep": {"per_group_content_hash": 1 if exact else _REMOVE}}
+def _hashes(url: str, exact: bool | None) -> dict[str, Any]:
+    """The stage with its rule: as asked, else as the run has it; a new stage has it."""
+    if exact is None and "hashes" in _entries(url):
+        return {"stage": "hashes"}
+    return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
 
 
 def _balance(
@@ -189,32 +192,62 @@ def _numbers(text: str) -> list[int]:
 def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new ones at the end), and compute up to the last of them.
 
+    What is refused, also by a worker, leaves the recipe as it was, so that it is in no other command's way.
+
     What is None in an entry stays as the recipe or the stage's default has it, a rule that is `_REMOVE` goes. Rules go
     by their full names, as a run's recipe has them.
     """
     from manifests import open_run
+    from manifests.run import RECIPE
     from pipeline import console
     from pipeline.recipe import parse_recipe
     from pipeline.runner import check_models, prepare, run_stages
 
-    recipe = dict(open_run(url).recipe)
+    run = open_run(url)
+    recipe, before = dict(run.recipe), run.folder.read(RECIPE)
     stages = [dict(entry) for entry in recipe.get("stages") or []]
     for given in entries:
         entry = next((s for s in stages if s["stage"] == given["stage"]), None)
         if entry is None:
             entry = {}
             stages.append(entry)
-        keep = {**entry.get("keep", {}), **_given(given.get("keep", {}))}
-        entry |= _given(given) | {"keep": {rule: value for rule, value in keep.items() if value is not _REMOVE}}
+        entry |= _given(given) | {"keep": _merged(entry.get("keep") or {}, _given(given.get("keep", {})))}
         entry.pop("fitted", None)  # of other settings, or the newest, which is found again
     last = entries[-1]["stage"]
     checked = parse_recipe({**recipe, "stages": stages}, f"{url}: {last}")
     wanted = [entry["stage"] for entry in entries]
     check_models(checked, url, only=wanted)
-    jobs = list(run_stages(prepare(checked, url, refit), checked, only=wanted, refit=refit))
+    try:
+        jobs = list(run_stages(prepare(checked, url, refit), checked, only=wanted, refit=refit))
+    except ValueError:
+        run.folder.write(RECIPE, before)
+        raise
     for done in jobs:
         console.announce(done)
     console.finish(url, jobs, json_)
+
+
+def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The rules that a stage has with those that are given.
+
+    Balance comes last: rules apply in order, and what a later one drops would leave groups short.
+    """
+    from manifests.rules import BALANCE, MODIFIERS
+
+    if not given:
+        return before
+    keep = {rule: value for rule, value in {**before, **given}.items() if value is not _REMOVE}
+    balance = {rule: keep.pop(rule) for rule in list(keep) if rule.startswith(BALANCE)}
+    shared = {name: keep.pop(name) for name in MODIFIERS if name in keep and (balance or name in given)}
+    limits = {rule: value for rule, value in keep.items() if rule not in MODIFIERS}
+    return limits | balance | shared
+
+
+def _entries(url: str) -> dict[str, dict[str, Any]]:
+    """The stages of the run's recipe by name, in order."""
+    from manifests import open_run
+
+    return {entry["stage"]: entry for entry in open_run(url).recipe.get("stages") or []}
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
@@ -223,9 +256,7 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
     """The stage that embeds the images: the run's own, so that what is new to it is embedded, else a new one."""
-    from manifests import open_run
-
-    present = [entry["stage"] for entry in open_run(url).recipe.get("stages") or []]
+    present = _entries(url)
     for name in ("clip", "conse"):
         if name in present:
             return [{"stage": name}]
@@ -234,9 +265,7 @@ def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
 
 def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
     """The stages that embed images and texts by one encoder, as far as the run has them not."""
-    from manifests import open_run
-
-    entries = {entry["stage"]: entry for entry in open_run(url).recipe.get("stages") or []}
+    entries = _entries(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
         raise ValueError(
             f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first"

@@ -90,8 +90,8 @@ class Stage(Protocol):
       what there is to tell of it. Its `load(fitted)` is given that table;
     * one that compares rows has `within`, the column that tells their groups, and is itself the callable: one call,
       some whole groups, all of their rows that are alive. What it says of a row must depend on the rows of its group
-      alone. `witness` names for a column of its own the column with the id of the other row that it is about: where
-      that row has left, and a rule on the first column drops this one, the group is computed again.
+      alone. A column that is about two rows says in which other column the id of the second one is (`witness`): where
+      that row has left, and a rule drops the first one, the group is computed again.
 
     Attributes:
         name: As recipes write it.

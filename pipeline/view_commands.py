@@ -36,6 +36,7 @@ def sweep(
 ) -> None:
     """What other thresholds would keep, jointly, without computing anything.
 
+    Images in `to_compute` could not be judged: facts are not stored, or are about a duplicate that would be gone.
     Without axes: how the stored scores are spread, to choose thresholds by.
     """
     import polars as pl

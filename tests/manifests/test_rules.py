@@ -108,6 +108,16 @@ def test_a_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
         parse_keep({"min_width": -1}, WRITES, "here", earlier)
 
 
+def test_rules_about_pairs_stand_where_the_pairs_are_found_and_no_others_do() -> None:
+    pairs = pa.schema([column("likeness", pa.float32(), "", 0, 1, witness="other"), column("other", pa.int64(), "")])
+    earlier = {"width": column("width", pa.int32(), "", 0)}
+    assert len(parse_keep({"max": 0.9, "per_group_width": 3}, pairs, "here", earlier)) == 2
+    with pytest.raises(ValueError, match=r"min_width: would drop an image .* into an earlier stage"):
+        parse_keep({"min_width": 9}, pairs, "here", earlier)
+    with pytest.raises(ValueError, match=r"max_likeness: likeness is about two images; .* the stage that writes it"):
+        parse_keep({"max_likeness": 0.9}, WRITES, "here", {f.name: f for f in pairs})
+
+
 def test_a_rule_written_out_is_read_back_the_same() -> None:
     keep = {"min_side": 200, "per_group_cluster": 3, "order": "lowest_side", "seed": 5}
     rules = parse_keep(keep, WRITES, "here")

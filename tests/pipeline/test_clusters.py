@@ -20,6 +20,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, ConfigDict
 
+from clustering.kmeans import Clusters
 from manifests import Run, funnel, open_run
 from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix
@@ -192,6 +193,7 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     folder, opened = moved(first[0], tmp_path / "tightened")
     before = facts(opened)
     again = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, min_score=0.5, keep={})
+    (foretold,) = sweep(opened, {"vectors.min": [0.5]}).to_dicts()
     opened, jobs = run(again, folder / "run")
     assert jobs["clusters"].computed == 0
     assert 0 < jobs["duplicates"].computed < 1350, "the groups of those copies, and no others"
@@ -200,11 +202,20 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     copies = before.filter(pl.col("duplicate_similarity") > 0.9999).filter(pl.col("id").is_in(alive))
     left_alone = copies.filter(~pl.col("duplicate_of").is_in(alive))["id"].to_list()
     assert len(left_alone) > 30
+    assert foretold["to_compute"] == len(left_alone)
     status = dict(after.select("id", "status").iter_rows())
     assert {status[i] for i in left_alone} == {"kept"}
     assert {status[i] for i in copies["id"] if i not in left_alone} == {"dropped"}
     dropped = after.filter(pl.col("drop_stage") == "duplicates")
     assert dropped["duplicate_of"].is_in(list(alive)).all(), "nothing is dropped for the sake of what is not there"
+
+    loosened = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, keep={})
+    opened, jobs = run(loosened, folder / "run")
+    assert jobs["duplicates"].computed > 0
+    copies = before["duplicate_similarity"] > 0.9999
+    assert_frame_equal(facts(opened).select("id", "duplicate_of"), before.select("id", "duplicate_of"))
+    assert funnel(opened).survivors == 2700 - copies.sum(), "copies whose original is back are dropped again"
+    assert run(loosened, folder / "run")[1]["duplicates"].computed == 0
 
 
 def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
@@ -239,6 +250,27 @@ def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
         run(asked, tmp_path / "run")
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    asked = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
+    with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
+        run(asked, tmp_path / "run")
+    assert not (tmp_path / "run/fitted").exists()
+
+
+class Dying(Clusters):
+    """Takes its process with it, as where there is too little memory."""
+
+    def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+        os._exit(1)
+
+
+def test_a_training_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {"vectors": Vectors, "clusters": Dying}
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: stages.get(name) or stage_class(name))
+    with pytest.raises(ValueError, match="Ray stopped under the job"):
+        run(recipe(pool(tmp_path / "pool", images(40))), tmp_path / "run")
 
 
 def test_clusters_of_another_run_have_to_be_brought_along(tmp_path: Path) -> None:

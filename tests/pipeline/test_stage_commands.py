@@ -1,0 +1,70 @@
+"""What the commands make of a run's rules, over a run without images: nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests import open_run
+from pipeline.recipe import parse_recipe
+
+Rules = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Rules:
+    """Run a command; the rules of each stage afterwards, in order."""
+    from pipeline.cli import app
+
+    stages = [{"stage": "conse"}, {"stage": "clusters", "clusters": 5}]
+    recipe = parse_recipe({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, "test").resolved()
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def call(*arguments: object) -> dict[str, dict[str, Any]]:
+        app([*map(str, arguments), "--run", str(tmp_path)], standalone_mode=False)
+        return {entry["stage"]: entry["keep"] for entry in open_run(tmp_path).recipe["stages"]}
+
+    return call
+
+
+def test_a_limit_that_is_given_later_comes_before_the_balance(rules: Rules) -> None:
+    rules("dedup", "--per-group", 4)
+    after = rules("dedup", "--max-similarity", 0.9)["duplicates"]
+    assert list(after) == ["max_duplicate_similarity", "per_group_cluster", "order", "seed"]
+    assert rules("dedup", "--per-group", 3)["duplicates"] == {**after, "per_group_cluster": 3}
+
+
+def test_a_balance_that_moves_takes_its_order_along(rules: Rules) -> None:
+    rules("cluster", "--per-group", 5, "--order", "closest")
+    after = rules("dedup", "--per-group", 4)
+    assert after["clusters"] == {}
+    assert after["duplicates"] == {"per_group_cluster": 4, "order": "closest", "seed": 0}
+
+
+def test_exact_copies_go_as_long_as_nobody_says_otherwise(rules: Rules) -> None:
+    assert "per_group_content_hash" in rules("filter", "hashes")["hashes"]
+    assert rules("dedup", "--no-exact")["hashes"] == {}
+    assert rules("dedup")["hashes"] == rules("filter", "hashes")["hashes"] == {}
+    assert "per_group_content_hash" in rules("dedup", "--exact")["hashes"]
+
+
+def test_an_order_of_nothing_is_refused(rules: Rules) -> None:
+    with pytest.raises(ValueError, match="order and seed are about per_group and total"):
+        rules("cluster", "--order", "closest")
+
+
+def test_what_is_refused_while_it_runs_leaves_the_recipe_as_it_was(
+    tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("500 clusters of 40 images cannot be")
+
+    before = (tmp_path / "recipe.yaml").read_text()
+    monkeypatch.setattr("pipeline.runner.run_stages", refuse)
+    with pytest.raises(ValueError, match="500 clusters"):
+        rules("cluster", "--clusters", 500)
+    assert (tmp_path / "recipe.yaml").read_text() == before
