@@ -118,7 +118,7 @@ class Folder:
         self.create()
         aside = f"{self.path}/{ASIDE}{uuid.uuid4().hex}"
         try:
-            with open(aside, "wb") as file:
+            with pa.OSFile(aside, "wb") as file:  # Python's own files cost pyarrow four times as much
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

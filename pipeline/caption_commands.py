@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.options import JsonOption, RunOption
-from pipeline.stage_commands import add
+from pipeline.stage_commands import add, entries_of
 
 caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
@@ -112,7 +112,4 @@ def _sound(url: str, use: str) -> dict[str, float]:
 
 
 def _entry(url: str, use: str) -> dict[str, Any]:
-    from manifests import open_run
-
-    entries = open_run(url).recipe.get("stages") or []
-    return next((dict(entry) for entry in entries if entry["stage"] == f"{use}_caption"), {})
+    return entries_of(url).get(f"{use}_caption", {})

@@ -108,14 +108,13 @@ class ShardWriter:
     ) -> pa.Table:
         """A row group: the good rows of a chunk, with their images."""
         kept = chunk.take(pa.array(good, pa.int64()))
-        shown = [
-            {"bytes": images[row], "path": file_name(id_, format_)}
-            for row, id_, format_ in zip(good, kept["id"].to_pylist(), kept["format"].to_pylist(), strict=True)
-        ]
+        ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
+        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
+        encoded = pa.array([images[row] for row in good], pa.binary())
         digests = [hashlib.sha256(images[row]).hexdigest() for row in good]  # type: ignore[arg-type]
         made: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
             "id": kept["id"],
-            "image": pa.array(shown, IMAGE),
+            "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
             "sha256": pa.array(digests, pa.string()),
         }
         for use in uses:

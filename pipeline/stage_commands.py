@@ -121,7 +121,7 @@ def cluster(
 
     Clusters are trained once; what comes later is assigned to them. Look at them with `vl3syn groups RUN`.
     """
-    present = set(_entries(run_))
+    present = set(entries_of(run_))
     if encoder is None and not {"clip", "conse"} & present:
         raise ValueError(f"{run_} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     if clusters is None and "clusters" not in present:
@@ -154,7 +154,7 @@ def dedup(
 
     A balance rule given here comes after it, and replaces the one that `vl3syn cluster` has set; its order stays.
     """
-    entries = _entries(run_)
+    entries = entries_of(run_)
     if "clusters" not in entries:
         raise ValueError(f"{run_} has no clusters, and duplicates are looked for within them: `vl3syn cluster` first")
     before = entries["clusters"].get("keep") or {}
@@ -171,7 +171,7 @@ def dedup(
 
 def _hashes(url: str, exact: bool | None) -> dict[str, Any]:
     """The stage with its rule: as asked, else as the run has it; a new stage has it."""
-    if exact is None and "hashes" in _entries(url):
+    if exact is None and "hashes" in entries_of(url):
         return {"stage": "hashes"}
     return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
 
@@ -243,7 +243,7 @@ def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return limits | balance | shared
 
 
-def _entries(url: str) -> dict[str, dict[str, Any]]:
+def entries_of(url: str) -> dict[str, dict[str, Any]]:
     """The stages of the run's recipe by name, in order."""
     from manifests import open_run
 
@@ -256,7 +256,7 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
     """The stage that embeds the images: the run's own, so that what is new to it is embedded, else a new one."""
-    present = _entries(url)
+    present = entries_of(url)
     for name in ("clip", "conse"):
         if name in present:
             return [{"stage": name}]
@@ -265,7 +265,7 @@ def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
 
 def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
     """The stages that embed images and texts by one encoder, as far as the run has them not."""
-    entries = _entries(url)
+    entries = entries_of(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
         raise ValueError(
             f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first"
