@@ -102,6 +102,7 @@ def publish(folder: Path, run: int) -> float:
 def append(folder: Path, run: int) -> float:
     files = sorted((folder / "pool").iterdir())
     target = folder / f"one{run}"
+    os.sync()
     begin = time.perf_counter()
     with target.open("wb") as one:
         for file in files:
@@ -115,6 +116,7 @@ def append(folder: Path, run: int) -> float:
 
 def copy(folder: Path, run: int) -> float:
     target = folder / f"copy{run}"
+    os.sync()  # what others have left to be written is not this copy's
     begin = time.perf_counter()
     subprocess.run(["cp", "-r", folder / "pool", target], check=True)
     os.sync()

@@ -83,6 +83,10 @@ class Folder:
         return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def read(self, name: str) -> bytes:
+        """A whole file."""
+        if self.local:  # a third of the time that a file system of Arrow's takes for a small file
+            with open(f"{self.path}/{name}", "rb") as file:
+                return file.read()
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
 

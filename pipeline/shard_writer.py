@@ -31,7 +31,7 @@ from manifests.shards import (
 )
 from manifests.storage import Folder
 from pipeline.inputs import Inputs
-from pipeline.pool.images import Failure
+from pipeline.pool.images import Failure, Group
 from pipeline.stages import StageRefusedError
 from pipeline.store import receipt
 
@@ -101,7 +101,13 @@ class ShardWriter:
         """The images of a chunk, in the order of the pool."""
         images = self.inputs.images
         assert images is not None
-        return [readers.submit(images.read, group) for group in images.groups(chunk.take(_pool_order(chunk)))]
+        groups = list(images.groups(chunk.take(_pool_order(chunk))))
+        size = -(-len(groups) // _READERS)
+
+        def read(some: Sequence[Group]) -> list[bytes | Failure]:
+            return [found for group in some for found in images.read(group)]
+
+        return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
 
     def _group(
         self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Sequence[int], uses: Sequence[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -63,6 +64,10 @@ class Images:
     pool: Pool
     root: Folder
 
+    @cached_property
+    def _pool_kind(self) -> str:
+        return self.pool.kind
+
     def groups(self, rows: pa.Table) -> Iterator[Group]:
         """Bundle rows (columns `PLACE`, those of a shard together and in its order) into reads."""
         group: Group | None = None
@@ -98,10 +103,11 @@ class Images:
 
     def _kind(self, shard: str) -> str:
         """`tar`, `parquet` or `file`: by the pool's kind, as the index reads it; a glob may have any ending."""
-        if self.pool.kind == "img2dataset":
+        kind = self._pool_kind
+        if kind == "img2dataset":
             ending = shard.rpartition(".")[2]
             return ending if ending in ("tar", "parquet") else "file"
-        return {"tars": "tar", "parquet": "parquet"}.get(self.pool.kind, "file")
+        return {"tars": "tar", "parquet": "parquet"}.get(kind, "file")
 
     def _joins(self, group: Group, shard: str, number: int, offset: int, length: int | None) -> bool:
         kind = self._kind(shard)
