@@ -1,7 +1,7 @@
 """Captions out of what is measured: offline, true as far as they go, and no substitute for a model that sees.
 
 They say which of ImageNet's classes the image looks like and how sure that is, its colours, shape and light, and where
-its detail lies. They know no people, relations, actions or writing.
+its detail lies. They know no people, relations or actions, and writing only where OCR is asked for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from captioners.colours import colours
 from captioners.labels import with_article
+from captioners.measured import MEASURED_ON, Measured, measure
+from captioners.writing import SIDE, Reader
+from filters.weights import require
 from manifests.schemas import column
 
 _SURE, _LIKELY, _HINT = 0.6, 0.25, 0.1
 """Probabilities from which the class is named as "shows", "probably shows", "may show"; below it is not named."""
 
-_SIDE = 128  # pixels that brightness and detail are measured on
 _GREY = 8.0  # of Hasler and Süsstrunk's colourfulness: less is not seen as colour
 _VIVID = 60.0
 _DARK, _BRIGHT = 0.25, 0.65  # mean luma
@@ -30,6 +30,7 @@ _FLAT, _CONTRASTY = 0.12, 0.28  # standard deviation of luma
 _NAMED = 0.12  # share of the area from which a colour is named
 _WIDE, _PANORAMA = 1.15, 2.0  # width / height
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
+_QUOTED = 5  # lines of writing
 _CONCENTRATED = 0.2  # share of the detail in one ninth of the image; evenly spread it is 0.11
 
 
@@ -37,7 +38,10 @@ class Describe(BaseModel):
     """`short_caption` and `detailed_caption` from labels, colours, composition and light.
 
     A class is named with how probable it is: from 0.6 "shows", from 0.25 "probably shows", from 0.1 "may show", below
-    not at all. A colour is named from an eighth of the area. Wordings alternate by what is measured, never by chance.
+    not at all. A colour is named from an eighth of the area.
+
+    Attributes:
+        ocr: Read the writing on it too, with RapidOCR (extra `ocr`): about a second per image and core.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,69 +56,65 @@ class Describe(BaseModel):
             column("colours", pa.list_(pa.string()), "Names of its colours, the largest area first"),
             column("colour_shares", pa.list_(pa.float32()), "Share of the area of each of `colours`, 0 to 1"),
             column("brightness", pa.float32(), "Mean luma (Rec. 601)", 0, 1),
+            column(
+                "image_text", pa.string(), "Writing on it, line by line, by OCR; null: none found, or not looked for"
+            ),
         ]
     )
 
+    ocr: bool = False
+
+    def ready(self) -> None:
+        """See that the OCR package is there, if it is wanted.
+
+        Raises:
+            ValueError: It is not, with how to install it.
+        """
+        if self.ocr:
+            require("rapidocr_onnxruntime", "ocr", self.name)
+
     def load(self) -> _Describer:
-        return _Describer()
+        return _Describer(Reader(self.name) if self.ocr else None)
 
 
-class Measured(NamedTuple):
-    """What a description is made of.
+class Described(NamedTuple):
+    """The columns of one image, in the order of `Describe.writes`."""
 
-    Attributes:
-        labels, probabilities: Classes, the most probable first.
-        colours, shares: Names and areas, the largest first.
-        brightness, spread: Mean and standard deviation of luma, 0 to 1.
-        colourfulness: Hasler and Süsstrunk 2003, 0 to about 110.
-        shape: Width / height.
-        detail: Share of the gradient in each of 3 × 3 fields, row by row.
-    """
-
-    labels: Sequence[str]
-    probabilities: Sequence[float]
+    short_caption: str
+    detailed_caption: str
     colours: Sequence[str]
-    shares: Sequence[float]
+    colour_shares: Sequence[float]
     brightness: float
-    spread: float
-    colourfulness: float
-    shape: float
-    detail: npt.NDArray[np.float64]
+    image_text: str | None = None
 
 
 class _Describer:
-    """`Describe` at work; all of it happens in the threads."""
+    """`Describe` at work: measured in the threads, read by OCR in one."""
 
-    side = 2 * _SIDE
+    def __init__(self, reader: Reader | None) -> None:
+        self._reader = reader
+        self.side = SIDE if reader else 2 * MEASURED_ON
 
     def prepare(
         self, image: Image.Image, labels: Sequence[str] | None, probabilities: Sequence[float] | None
-    ) -> tuple[str, str, list[str], list[float], float]:
-        """An RGB image and its labels to the columns of `Describe.writes`."""
+    ) -> tuple[Described, Image.Image | None]:
+        """What is said of an RGB image with its labels, and the image itself if it is to be read."""
         found = measure(image, labels or (), probabilities or ())
-        return short(found), detailed(found), list(found.colours), list(found.shares), found.brightness
+        said = Described(short(found), detailed(found), found.colours, found.shares, found.brightness)
+        return said, image if self._reader else None
 
-    def __call__(self, inputs: Sequence[tuple[str, str, list[str], list[float], float]]) -> pa.Table:
-        columns = [pa.array([row[n] for row in inputs], field.type) for n, field in enumerate(Describe.writes)]
+    def __call__(self, inputs: Sequence[tuple[Described, Image.Image | None]]) -> pa.Table:
+        rows = [self._read(said, image) for said, image in inputs]
+        columns = [pa.array([row[n] for row in rows], field.type) for n, field in enumerate(Describe.writes)]
         return pa.table(columns, schema=Describe.writes)
 
-
-def measure(image: Image.Image, labels: Sequence[str], probabilities: Sequence[float]) -> Measured:
-    """Everything that a description says of an RGB image."""
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    luma = np.asarray(small.convert("L"), np.float64) / 255
-    names, shares = colours(image)
-    return Measured(
-        labels,
-        probabilities,
-        names,
-        shares,
-        float(luma.mean()),
-        float(luma.std()),
-        _colourfulness(np.asarray(small, np.float64)),
-        image.width / image.height,
-        _detail(luma),
-    )
+    def _read(self, said: Described, image: Image.Image | None) -> Described:
+        lines = self._reader.lines(image) if self._reader and image else []
+        if not lines:
+            return said
+        quoted = ", ".join(f"“{line}”" for line in lines[:_QUOTED])
+        more = f"{said.detailed_caption} It has writing on it: {quoted}{', and more' if lines[_QUOTED:] else ''}."
+        return said._replace(detailed_caption=more, image_text="\n".join(lines))
 
 
 def short(found: Measured) -> str:
@@ -222,19 +222,3 @@ def _light(found: Measured) -> str:
 
 def _and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _colourfulness(rgb: npt.NDArray[np.float64]) -> float:
-    """Hasler and Süsstrunk 2003, equation 7, of (rows, columns, 3), 0 to 255."""
-    red, green, blue = np.moveaxis(rgb, -1, 0)
-    first, second = red - green, (red + green) / 2 - blue
-    return float(np.hypot(first.std(), second.std()) + 0.3 * np.hypot(first.mean(), second.mean()))
-
-
-def _detail(luma: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of the gradient's magnitude in each of 3 × 3 fields; evenly where there is none."""
-    magnitude = np.hypot(*np.gradient(luma))
-    fields = [np.array_split(band, 3, axis=1) for band in np.array_split(magnitude, 3, axis=0)]
-    sums = np.array([field.sum() for band in fields for field in band])
-    total = float(sums.sum())
-    return sums / total if total > 1e-6 else np.full(9, 1 / 9)

@@ -78,9 +78,13 @@ caption_app.command("detailed", help=f"A paragraph {_BY.format('InternVL2-26B')}
 
 
 @caption_app.command()
-def describe(run_: RunOption, json_: JsonOption = False) -> None:
+def describe(
+    run_: RunOption,
+    ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read writing too (extra `ocr`)")] = None,
+    json_: JsonOption = False,
+) -> None:
     """Short and detailed captions out of what is measured, offline: labels, colours, composition, light."""
-    add(run_, [{"stage": "conse"}, {"stage": "describe"}], json_)
+    add(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
 def _engine(

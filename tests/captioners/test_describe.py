@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioners.colours import colours, name_of, to_lab
-from captioners.describe import Describe, measure
+from captioners.describe import Describe
+from captioners.measured import measure
 
 FACTS = Describe().load()
 
@@ -112,6 +113,29 @@ def test_photographs_differ_in_their_captions(photographs: list[Path]) -> None:
     rows = [described(picture) for picture in pictures]
     assert len({row["detailed_caption"] for row in rows}) >= 0.8 * len(rows)
     assert [described(picture) for picture in pictures[:3]] == rows[:3]
+
+
+def test_writing_is_read_where_it_is_asked_for() -> None:
+    pytest.importorskip("rapidocr_onnxruntime")
+    from PIL import ImageDraw, ImageFont
+
+    sign = Image.new("RGB", (400, 120), "white")
+    ImageDraw.Draw(sign).text((20, 30), "OPEN 24 HOURS", fill="black", font=ImageFont.load_default(32))
+    reading = Describe(ocr=True).load()
+    row = reading([reading.prepare(sign, None, None)]).to_pylist()[0]
+    assert row["image_text"].replace(" ", "") == "OPEN24HOURS"
+    assert f"It has writing on it: “{row['image_text']}”." in row["detailed_caption"]
+    assert described(sign)["image_text"] is None
+    assert "writing" not in described(sign)["detailed_caption"]
+
+
+def test_ocr_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filters.weights.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"describe needs the package rapidocr_onnxruntime: pip install 'vl3syn\[ocr\]'"
+    ):
+        Describe(ocr=True).ready()
+    Describe().ready()
 
 
 @settings(max_examples=40, deadline=None)
