@@ -48,9 +48,9 @@ class Resources(BaseModel):
             a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
         batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
-        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default 65,536; a stage that
-            compares rows within groups takes whole groups up to about 1,048,576 rows, since each of its parts is
-            gathered from all over the tables that it reads.
+        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default a 64th of the work, up
+            to 65,536. A stage that compares rows within groups takes whole groups of so many rows together, by default
+            a 64th of the work up to about 1,048,576, since each of its parts is gathered from all over the tables.
         threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
             by default: all the CPUs that there are per GPU).
     """
