@@ -92,6 +92,8 @@ def spread(sizes: npt.NDArray[np.int64]) -> Spread:
 
 def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The ids that reach the stage which writes the column, and `id` and the column where it is stored."""
+    if column in ("id", "error", "retry"):
+        raise ValueError(f"{column} makes no groups; name a column such as cluster, label, host or shard")
     stages = run.stages
     number = next((i for i, s in enumerate(stages) if column in s.table.writes.names), None)
     if number is None and column not in run.index.schema.names:

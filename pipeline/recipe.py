@@ -53,10 +53,10 @@ class Resources(BaseModel):
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
         batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels, or what the
             stage says.
-        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default 65,536, and 1,024 for
-            captions (where the run is a local path, what is captioned is not lost with its part); a stage that
-            compares rows within groups takes whole groups up to about 1,048,576 rows, since each of its parts is
-            gathered from all over the tables that it reads.
+        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default a 64th of the work, up
+            to 65,536; of captions up to 1,024 (where the run is a local path, none is lost with its part). A stage that
+            compares rows within groups takes whole groups of so many rows together, by default a 64th of the work up to
+            about 1,048,576, since each of its parts is gathered from all over the tables.
         threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
             by default: all the CPUs that there are per GPU).
     """

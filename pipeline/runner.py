@@ -157,11 +157,16 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
 
 
 def part_size(rows: int, step: Step) -> int:
-    """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose."""
+    """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose.
+
+    Of whole groups as many as the recipe says: each part costs a reading of the tables, so fewer may be wanted.
+    """
+    grouped, asked = groups_of(step) is not None, step.resources.part_rows
+    if grouped and asked:
+        return asked
     fewest = 64 if looks(step.stage) else 256
-    by_default = GROUPED_PART if groups_of(step) else COSTLY_PART if getattr(step.stage, "costly", False) else PART
-    most = step.resources.part_rows or by_default
-    return min(max(rows // 64, fewest), most)
+    most = GROUPED_PART if grouped else COSTLY_PART if getattr(step.stage, "costly", False) else PART
+    return min(max(rows // 64, fewest), asked or most)
 
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from manifests.diversity import spread
+from manifests import open_run
+from manifests.diversity import diversity, spread
 from manifests.groups import effective_number
 
 
@@ -18,6 +20,13 @@ def test_the_effective_number_of_groups() -> None:
         math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
     )
     assert effective_number(np.array([], np.int64)) == 0
+
+
+@pytest.mark.parametrize("column", ["id", "error", "retry"])
+def test_what_every_table_has_makes_no_groups(tmp_path: Path, column: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("vl3syn: 0.1.0\npool: {images: pool}\n")
+    with pytest.raises(ValueError, match=f"{column} makes no groups; name a column such as cluster"):
+        diversity(open_run(tmp_path), column)
 
 
 def test_sizes_summed_up_leave_empty_groups_out() -> None:

@@ -27,7 +27,8 @@ from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
 from manifests.sweep import sweep
 from pipeline.fitted import sample
-from pipeline.runner import recipe_of
+from pipeline.recipe import parse_recipe
+from pipeline.runner import part_size, recipe_of
 from pipeline.stages import stage_class
 from tests.runs import run
 
@@ -233,6 +234,16 @@ def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
     opened, jobs = run(asked, tmp_path / "run")
     assert opened.facts("duplicates").collect()["duplicate_of"].null_count() == 3
     assert funnel(opened).stages[-1].dropped == 20, "the copies, none of which is in another shard"
+
+
+def test_parts_of_whole_groups_are_as_docs_scaling_md_says() -> None:
+    def parts(rows: int, **resources: int) -> int:
+        asked = recipe({"urls": "x"}, keep={})
+        asked["stages"][2]["resources"] = resources
+        return -(-rows // part_size(rows, parse_recipe(asked, "test").steps[2]))
+
+    assert [parts(n * 10**6) for n in (10, 100, 700)] == [64, 96, 668]
+    assert [parts(n * 10**6, part_rows=8_000_000) for n in (10, 100, 700)] == [2, 13, 88]
 
 
 def test_a_sample_is_drawn_from_all_images_and_the_same_of_any_order(first: tuple[Path, Run]) -> None:
