@@ -115,8 +115,10 @@ class ImageStageActor(StageActor):
         journal = Journal(part.store.table, rows["id"], part.store.made_by)
         left = journal.left_behind
         todo = rows.filter(pc.invert(pc.is_in(rows["id"], left["id"])))
-        computed, busy = self._facts_of(part.inputs.complete(todo), journal)
-        whole = pa.concat_tables([left, computed])
+        whole, busy = left, 0.0
+        if todo.num_rows:
+            computed, busy = self._facts_of(part.inputs.complete(todo), journal)
+            whole = pa.concat_tables([left, computed])
         stored = part.store(whole.take(pc.index_in(rows["id"], whole["id"])), begin, busy)
         journal.delete()
         return stored

@@ -165,6 +165,64 @@ def test_captions_that_are_none_are_dropped_by_name(tmp_path: Path, make_images:
     assert [reason.split(" ")[0] for reason in reasons] == ["short_language", "short_refused", "short_repetition"]
 
 
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("written", [7, 20])
+def test_a_part_that_is_begun_anew_takes_what_its_journal_has(
+    written: int, tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Ray runs the part of a killed actor again: nothing is recovered first, since it is the same job."""
+    from manifests.journal import Journal
+    from manifests.tables import Table
+
+    pool, url = make_images(tmp_path / "pool", 20), tmp_path / "run"
+    monkeypatch.setattr("pipeline.runner.recover", lambda table: 0)
+    with chat_server() as server:
+        opened, _ = run(recipe(pool, server.url), url)
+        before = opened.facts("short_caption").sort("id").collect()
+        stored = opened.stages[1].table
+        part = stored.parts()[0]
+        rows = stored.read(part, stored.schema.names)
+        stored.folder.delete(part)
+        table = Table(stored.folder, stored.schema.remove_metadata())
+        journal = Journal(table, rows["id"], {})
+        journal.append(rows.slice(0, written))
+        asked = sum(server.asked.values())
+        opened, jobs = run(recipe(pool, server.url), url)
+        assert jobs["short_caption"].computed == 20
+        assert sum(server.asked.values()) - asked == 20 - written
+        assert opened.facts("short_caption").sort("id").collect().equals(before)
+
+
+def test_from_the_command_line(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+    pool, url = make_images(tmp_path / "pool", 12), tmp_path / "run"
+    assert vl3syn("index", "--images", pool, "--run", url).returncode == 0
+    (tmp_path / "p.txt").write_text("What is it?\n\nWhat else is it?\n")
+    with chat_server() as server:
+        asked = ("--server", server.url, "--model", "m", "--prompts", tmp_path / "p.txt", "--concurrency", 2)
+        done = vl3syn("caption", "short", "--run", url, *asked, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["funnel"]["survivors"] == 12
+        assert server.most <= 2
+        assert len({prompt for _, prompt in server.asked}) == 2
+    entry = open_run(url).recipe["stages"][-1]
+    assert entry["keep"] == sound_captions("short")  # what is no caption does not stay
+    assert entry["prompts"] == ["What is it?", "What else is it?"]
+    moved = vl3syn("caption", "short", "--run", url, "--server", "http://127.0.0.1:9/v1", "--json")
+    assert json.loads(moved.stdout)["jobs"][-1]["computed"] == 0  # nothing to ask, so nobody is missed
+    published = vl3syn("publish", "--run", url, "--out", tmp_path / "out", "--json")
+    assert json.loads(published.stdout)["rows"] == 12
+    for wrong, said in (
+        (("caption", "short", "--run", url, "--server", "http://x/v1", "--engine", "lmdeploy"), "give one of --server"),
+        (("caption", "short", "--run", url, "--engine", "vllm"), "--engine vllm: give lmdeploy or transformers"),
+        (("publish", "--run", url, "--out", tmp_path / "out", "--seed", "2"), "was published with seed 0, not 2"),
+        (("publish", "--run", url, "--subset", "detailed"), "the run has no detailed captions: `vl3syn caption detail"),
+    ):
+        refused = vl3syn(*wrong)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
 @pytest.fixture
 def paid(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A slow server in a process of its own, and its log."""
