@@ -47,7 +47,8 @@ class Resources(BaseModel):
         num_cpus: CPUs an actor holds; default one, or up to eight for a stage whose model wants a GPU and finds none:
             a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
-        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels.
+        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels. Not for a
+            stage that compares rows within groups: it is given a whole part.
         part_rows: At most so many rows per stored part: what a crash can cost an actor. Default a 64th of the work, up
             to 65,536. A stage that compares rows within groups takes whole groups of so many rows together, by default
             a 64th of the work up to about 1,048,576, since each of its parts is gathered from all over the tables.
@@ -183,6 +184,10 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
+    if resources.batch_size and hasattr(stage, "within"):
+        raise ValueError(
+            f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows"
+        )
     inputs = {column: origin[column] for column in read if origin[column]}
     made_by = {"version": stage.version, "settings": stage.model_dump(mode="json"), "inputs": inputs}
     return Step(

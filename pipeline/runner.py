@@ -205,7 +205,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     part = Part(
         step.stage,
         inputs,
-        batch_size if groups is None else None,
+        batch_size if groups is None else rows.height,
         Store(table, table.next_writer(), _made_by(step)),
         find(run.folder, step) if is_trained(step) else None,
     )
