@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.engine import place_workers, start_ray, stopped
 from pipeline.inputs import Inputs
 from pipeline.recipe import Recipe, Step, parse_recipe
 
+_NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
 _BLOCK = 65_536  # rows of a sample that are read at once
 
 
@@ -119,8 +121,7 @@ def find(folder: Folder, step: Step) -> Fitted | None:
         ValueError: It names what is not there.
     """
     place = _place(folder, step)
-    names = sorted(f.base_name for f in place.files() if f.base_name.endswith(".parquet"))
-    there = [Fitted(place, name) for name in names if not name.startswith(".")]
+    there = [Fitted(place, f.base_name) for f in place.files() if _NAME.fullmatch(f.base_name)]
     named = fitted_of(step)
     if named is None:
         return there[-1] if there else None

@@ -52,7 +52,7 @@ class Resources(BaseModel):
             a copy of such a model per core would not fit a small machine.
         num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
         batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels, or what the
-            stage says.
+            stage says. Not for a stage that compares rows within groups: it is given a whole part.
         part_rows: At most so many rows per stored part: what a crash can cost an actor. Default a 64th of the work, up
             to 65,536; of captions up to 1,024 (where the run is a local path, none is lost with its part). A stage that
             compares rows within groups takes whole groups of so many rows together, by default a 64th of the work up to
@@ -211,6 +211,10 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
+    if resources.batch_size and hasattr(stage, "within"):
+        raise ValueError(
+            f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows"
+        )
     inputs = {column: origin[column] for column in read if origin[column]}
     settings_ = stage.model_dump(mode="json", exclude=set(getattr(stage, "beside", ())))
     made_by = {"version": stage.version, "settings": settings_, "inputs": inputs}

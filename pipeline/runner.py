@@ -205,11 +205,11 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     rows, inputs = plan(run, recipe, step, ids)
     size = part_size(rows.height, step)
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
-    batch_size = step.resources.batch_size or getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
+    batch_size: int = step.resources.batch_size or getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
     part = Part(
         step.stage,
         inputs,
-        batch_size if groups is None else None,
+        batch_size if groups is None else rows.height,
         Store(table, table.next_writer(), _made_by(step)),
         find(run.folder, step) if is_trained(step) else None,
     )

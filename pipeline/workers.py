@@ -36,14 +36,14 @@ class Part:
     Attributes:
         stage: The stage.
         inputs: What completes the block of ids that comes from the driver.
-        batch_size: Rows per call; None: a whole part.
+        batch_size: Rows per call, at most.
         store: Where the rows go.
         fitted: What the stage was trained to, for one that is.
     """
 
     stage: Any
     inputs: Inputs
-    batch_size: int | None
+    batch_size: int
     store: Store
     fitted: Fitted | None = None
 
@@ -55,8 +55,7 @@ class Part:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt."""
         begin = time.time()
         rows = self.inputs.complete(block)
-        size = self.batch_size or rows.num_rows
-        batches = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+        batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
         compute = facts or self.stage
         made = [
             with_ids(batch["id"], hold(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows))
@@ -127,7 +126,6 @@ class ImageStageActor(StageActor):
         """The facts of some rows, in their order, and for how many seconds the model was busy with them."""
         stage, images = self._part.stage, self._part.inputs.images
         assert images is not None
-        assert self._part.batch_size is not None
         stream = enumerate(self._prepared(rows, images, ahead=max(2, self._calls) * self._part.batch_size))
         failures: dict[int, Failure] = {}
         order: list[int] = []

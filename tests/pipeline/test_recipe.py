@@ -17,6 +17,9 @@ GOOD: dict[str, Any] = {
 }
 
 
+GROUPED = [{"stage": "conse"}, {"stage": "hashes"}, {"stage": "clusters", "clusters": 2}]
+
+
 def with_stage(**changes: object) -> dict[str, Any]:
     return {**GOOD, "stages": [{**GOOD["stages"][0], **changes}]}
 
@@ -40,6 +43,7 @@ def with_stage(**changes: object) -> dict[str, Any]:
         (with_stage(resorces={}), "unknown key 'resorces'; did you mean 'resources'"),
         (with_stage(resources={"gpus": 1}), "unknown key 'gpus'; did you mean 'num_gpus'"),
         (with_stage(resources={"actors": 0}), "actors: Input should be greater than or equal to 1"),
+        ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows says"),
         (with_stage(keep={"max": 0.5}), "aspect_ratio runs from 1 to inf"),
         (with_stage(keep={"max_sides": 5}), "unknown rule 'max_sides'; did you mean 'max_side'"),
         (with_stage(keep=[1]), "keep must be a mapping of rules"),
