@@ -205,7 +205,8 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     rows, inputs = plan(run, recipe, step, ids)
     size = part_size(rows.height, step)
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
-    batch_size: int = step.resources.batch_size or getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
+    by_default = getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
+    batch_size = int(step.resources.batch_size or by_default)
     part = Part(
         step.stage,
         inputs,
