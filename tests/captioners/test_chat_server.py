@@ -53,7 +53,7 @@ def test_answers_belong_to_their_questions() -> None:
 @pytest.mark.parametrize(("fault", "seconds"), [("429", 0.5), ("429-date", 0.9)])
 def test_retry_after_is_obeyed(fault: str, seconds: float) -> None:
     with chat_server(faults=(fault,), share=0.4, retry_after=0.5) as server:
-        _client(server.url, tries=20)(_questions(5))
+        _client(server.url, tries=20)(_questions(3))
         gaps = [later - sooner for times in server.times.values() for sooner, later in pairwise(times)]
     assert gaps
     assert min(gaps) >= seconds

@@ -199,6 +199,7 @@ def test_an_image_that_could_not_be_read_is_tried_again(
     assert (done.computed, done.errors) == (1, 0)
 
 
+@pytest.mark.slow
 def test_on_s3_in_tars_it_is_the_same(tmp_path: Path, pool: Path, tiny_clip: Path, bucket: str) -> None:
     import torch
     from pyarrow import fs as pafs
