@@ -126,7 +126,7 @@ class ChatServer:
         self.made_by = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
         self._body = _body(model, sampling)
-        self._failed_in_a_row, self._gone = 0, False
+        self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
         self._client = httpx2.AsyncClient(
             headers={"Content-Type": "application/json", **headers},
@@ -145,12 +145,13 @@ class ChatServer:
         answers = asyncio.run_coroutine_threadsafe(self._all(questions), self._loop).result()
         for answer in answers:
             self._failed_in_a_row = self._failed_in_a_row + 1 if answer.retry else 0
-            if self._failed_in_a_row >= max(_IN_A_ROW, 2 * self.calls):
-                self._gone = True  # for the other threads: nobody asks any more
-                raise ConnectionError(
+            if self._failed_in_a_row >= max(_IN_A_ROW, 2 * self.calls) and not self._gone:
+                self._gone = (
                     f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
                     "run again when the server is well"
                 )
+        if self._gone:  # for the other threads too: nobody asks any more
+            raise ConnectionError(self._gone)
         return answers
 
     async def _all(self, questions: Sequence[Question]) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -45,21 +46,31 @@ def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> JobDone:
         ValueError: A stage could not start, or the cluster died; what is stored stays.
     """
     start_ray()
-    import ray
     from ray.exceptions import RayError, RayTaskError
 
     begin = time.perf_counter()
-    dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
     try:
-        receipts = [*job(dataset).iter_batches(batch_format="pyarrow", batch_size=None)]
+        receipts = _receipts(blocks, job)
+        return _sum_up(receipts, time.perf_counter() - begin)
     except RayTaskError as error:
         # Ray hands the exception itself on as text only.
-        if refused := re.search(rf"{StageRefusedError.__name__}: (.*)", str(error)):
-            raise ValueError(refused[1]) from error
-        raise
+        refused = re.search(rf"{StageRefusedError.__name__}: (.*)", str(error))
+        if not refused:
+            raise
+        failed, cause = ValueError(refused[1]), str(error)
     except RayError as error:
-        raise stopped(error) from error
-    return _sum_up(pa.concat_tables(receipts), time.perf_counter() - begin)
+        failed, cause = stopped(error), str(error)
+    # The actors of a job, and the CPUs that they hold, live as long as anything knows of it: a traceback, for one. The
+    # next job in this process would wait for them.
+    gc.collect()
+    raise failed from RuntimeError(cause)
+
+
+def _receipts(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> pa.Table:
+    import ray
+
+    dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
+    return pa.concat_tables([*job(dataset).iter_batches(batch_format="pyarrow", batch_size=None)])
 
 
 def stopped(error: Exception) -> ValueError:
