@@ -9,22 +9,37 @@ import numpy.typing as npt
 from PIL import Image
 
 _SIDE = 64  # pixels; the areas of colours need no more
-_SWATCHES = 8  # colours that an image is reduced to before they are named
+_BITS = 5  # of each channel that a name is looked up by; further ones change hardly a name
+_LEAST = 0.03  # share of the area; less is no colour of the image
 
-# sRGB. The names are CSS's; where a term spans much, several stand for it.
-_PROTOTYPES = {
-    "black": ("#000000", "#1c1c1c", "#2a2a2e"),
-    "white": ("#ffffff", "#f2f2f2", "#faf0e6"),
-    "grey": ("#808080", "#555555", "#a9a9a9", "#c8c8c8", "#708090"),
-    "red": ("#ff0000", "#b22222", "#8b0000", "#dc143c"),
-    "orange": ("#ffa500", "#ff7f00", "#ff8c00"),
-    "yellow": ("#ffff00", "#ffd700", "#f0e68c"),
-    "green": ("#008000", "#00c800", "#556b2f", "#90ee90", "#2e8b57", "#3b4a2b"),
-    "blue": ("#0000ff", "#4169e1", "#27408b", "#1e90ff", "#87ceeb", "#191970", "#4682b4", "#b0c4de", "#008b8b"),
-    "purple": ("#800080", "#9370db", "#4b0082"),
-    "pink": ("#ffc0cb", "#ff69b4", "#ff1493"),
-    "brown": ("#8b4513", "#a0522d", "#654321", "#d2b48c", "#4a3525", "#bc8f6f"),
+# sRGB. Where a term spans much, several colours stand for it.
+_CSS = {
+    "black": "#000000",
+    "white": "#ffffff #faf0e6",
+    "grey": "#808080 #a9a9a9 #708090",
+    "red": "#ff0000 #b22222 #8b0000 #dc143c",
+    "orange": "#ffa500 #ff8c00",
+    "yellow": "#ffff00 #ffd700 #f0e68c",
+    "green": "#008000 #556b2f #90ee90 #2e8b57",
+    "blue": "#0000ff #4169e1 #1e90ff #87ceeb #191970 #4682b4 #b0c4de #008b8b",
+    "purple": "#800080 #9370db #4b0082",
+    "pink": "#ffc0cb #ff69b4 #ff1493",
+    "brown": "#8b4513 #a0522d #d2b48c",
 }
+"""Named colours of CSS (CSS Color 4), most of them of the same name or a shade of it."""
+
+_BY_EYE = {
+    "black": "#1c1c1c #2a2a2e",
+    "white": "#f2f2f2",
+    "grey": "#555555 #c8c8c8",
+    "orange": "#ff7f00",
+    "green": "#00c800 #3b4a2b",
+    "blue": "#27408b",
+    "brown": "#654321 #4a3525 #bc8f6f",
+}
+"""What CSS has no names for and photographs are full of, named by eye."""
+
+NAMES = tuple(_CSS)
 
 Vectors = npt.NDArray[np.float64]
 
@@ -32,23 +47,22 @@ Vectors = npt.NDArray[np.float64]
 def colours(image: Image.Image) -> tuple[list[str], list[float]]:
     """The colours of an RGB image, the largest area first.
 
+    Every pixel of a small copy is named by itself: reduced to a palette of 8 first, as one does, photographs got up to
+    a quarter of their area named after means of colours that are not on them.
+
     Returns:
-        Names, each once, and their shares of the area, 0 to 1, which sum to 1.
+        Names, each once, and their shares of the area, 0.03 to 1; they sum to 1, less what is too small to be told.
     """
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX).quantize(_SWATCHES, Image.Quantize.MEDIANCUT)
-    palette = np.array(small.getpalette(), np.float64).reshape(-1, 3)
-    shares: dict[str, float] = {}
-    for count, number in small.getcolors() or ():
-        name = name_of(palette[number])  # type: ignore[index]
-        shares[name] = shares.get(name, 0.0) + count / _SIDE**2
-    ranked = sorted(shares.items(), key=lambda share: (-share[1], share[0]))
-    return [name for name, _ in ranked], [share for _, share in ranked]
+    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
+    red, green, blue = (small >> 8 - _BITS).T.astype(np.intp)
+    shares = np.bincount(_table()[red, green, blue], minlength=len(NAMES)) / _SIDE**2
+    ranked = sorted(((-share, name) for name, share in zip(NAMES, shares.tolist(), strict=True) if share >= _LEAST))
+    return [name for _, name in ranked], [-share for share, _ in ranked]
 
 
 def name_of(rgb: Vectors) -> str:
     """The basic colour term of an sRGB colour, (3,), 0 to 255."""
-    names, prototypes = _named()
-    return names[int(np.argmin(np.linalg.norm(prototypes - to_lab(rgb[None]), axis=1)))]
+    return NAMES[int(_nearest(rgb[None])[0])]
 
 
 def to_lab(rgb: Vectors) -> Vectors:
@@ -63,7 +77,25 @@ def to_lab(rgb: Vectors) -> Vectors:
 
 
 @cache
-def _named() -> tuple[list[str], Vectors]:
-    pairs = [(name, code) for name, codes in _PROTOTYPES.items() for code in codes]
+def _table() -> npt.NDArray[np.int8]:
+    """The number of the name of each colour at 5 bits per channel, (32, 32, 32)."""
+    steps = np.arange(1 << _BITS)
+    cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    middles = ((cells + 0.5) * (1 << 8 - _BITS)).astype(np.float64)
+    return _nearest(middles).astype(np.int8).reshape(3 * (len(steps),))
+
+
+def _nearest(rgb: Vectors) -> npt.NDArray[np.intp]:
+    """The numbers of the names of sRGB colours, (n, 3), 0 to 255."""
+    names, prototypes = _prototypes()
+    squares = (prototypes**2).sum(axis=1) - 2 * to_lab(rgb) @ prototypes.T  # less what is the same for all
+    found: npt.NDArray[np.intp] = names[np.argmin(squares, axis=1)]
+    return found
+
+
+@cache
+def _prototypes() -> tuple[npt.NDArray[np.intp], Vectors]:
+    """The numbers of the names of the prototypes, and their CIELAB."""
+    pairs = [(NAMES.index(name), code) for table in (_CSS, _BY_EYE) for name in table for code in table[name].split()]
     rgb = np.array([[int(code[place : place + 2], 16) for place in (1, 3, 5)] for _, code in pairs], np.float64)
-    return [name for name, _ in pairs], to_lab(rgb)
+    return np.array([number for number, _ in pairs], np.intp), to_lab(rgb)

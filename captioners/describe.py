@@ -1,7 +1,8 @@
 """Captions out of what is measured: offline, true as far as they go, and no substitute for a model that sees.
 
-They say which of ImageNet's classes the image looks like and how sure that is, its colours, shape and light, and where
-its detail lies. They know no people, relations or actions, and writing only where OCR is asked for.
+They say which of ImageNet's classes the image looks like to a classifier and how sure it is, the colours, shape and
+light of the image, and where its detail lies. They know no people, relations or actions, and writing only where OCR is
+asked for. `captioners/sentences.py` has the words.
 """
 
 from __future__ import annotations
@@ -10,35 +11,34 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import PIL
 import pyarrow as pa
-from PIL import Image
+from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
-from captioners.labels import with_article
-from captioners.measured import MEASURED_ON, Measured, measure
+from captioners.measured import MEASURED_ON, measure
+from captioners.sentences import detailed, short
 from captioners.writing import SIDE, Reader
 from filters.weights import require
 from manifests.schemas import column
 
-_SURE, _LIKELY, _HINT = 0.6, 0.25, 0.1
-"""Probabilities from which the class is named as "shows", "probably shows", "may show"; below it is not named."""
-
-_GREY = 8.0  # of Hasler and Süsstrunk's colourfulness: less is not seen as colour
-_VIVID = 60.0
-_DARK, _BRIGHT = 0.25, 0.65  # mean luma
-_FLAT, _CONTRASTY = 0.12, 0.28  # standard deviation of luma
-_NAMED = 0.12  # share of the area from which a colour is named
-_WIDE, _PANORAMA = 1.15, 2.0  # width / height
-_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 _QUOTED = 5  # lines of writing
-_CONCENTRATED = 0.2  # share of the detail in one ninth of the image; evenly spread it is 0.11
 
 
 class Describe(BaseModel):
     """`short_caption` and `detailed_caption` from labels, colours, composition and light.
 
-    A class is named with how probable it is: from 0.6 "shows", from 0.25 "probably shows", from 0.1 "may show", below
-    not at all. A colour is named from an eighth of the area.
+    A class is said with how probable it is to the classifier of `conse`: from 0.9 "shows", from 0.5 "probably shows",
+    from 0.1 "may show" or "perhaps"; below that, or without labels, no class is said. The classifier knows 1000 classes
+    and is sometimes sure of one that is not there: it gives the eye of `skimage.data.microaneurysms` 0.72 for a worm.
+
+    Colours are the 11 basic terms of English, the three largest from 12 % of the area on; "black and white" is said
+    where next to no pixel has a colour. Shares are said in words, from "practically all" (97 % and more) over "about
+    half" (42 to 58 %) down to "about an eighth". Dark is a mean luma below 0.25, bright one above 0.65; contrast is low
+    below a standard deviation of 0.12, high above 0.28; colours are muted below a colourfulness of 15, vivid from 59
+    (Hasler and Süsstrunk 2003). Detail is the gradient of luma in 3 × 3 fields: "most" is half of it in one field,
+    "densest" a fifth. There are several ways to say a thing, chosen by what is measured: the same image is always
+    described in the same words.
 
     Attributes:
         ocr: Read the writing on it too, with RapidOCR (extra `ocr`): about a second per image and core.
@@ -51,9 +51,9 @@ class Describe(BaseModel):
     reads: ClassVar = ("image", "labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [
-            column("short_caption", pa.string(), "One sentence on what was measured: class of ImageNet, colours"),
+            column("short_caption", pa.string(), "One sentence on what was measured: class, shape, colours"),
             column("detailed_caption", pa.string(), "Some sentences: class, colours, composition, light"),
-            column("colours", pa.list_(pa.string()), "Names of its colours, the largest area first"),
+            column("colours", pa.list_(pa.string()), "Names of its colours, 11 basic terms, the largest area first"),
             column("colour_shares", pa.list_(pa.float32()), "Share of the area of each of `colours`, 0 to 1"),
             column("brightness", pa.float32(), "Mean luma (Rec. 601)", 0, 1),
             column(
@@ -93,132 +93,26 @@ class _Describer:
 
     def __init__(self, reader: Reader | None) -> None:
         self._reader = reader
+        self.made_by = {"pillow": PIL.__version__, "numpy": np.__version__, **(reader.made_by if reader else {})}
         self.side = SIDE if reader else 2 * MEASURED_ON
 
     def prepare(
-        self, image: Image.Image, labels: Sequence[str] | None, probabilities: Sequence[float] | None
-    ) -> tuple[Described, Image.Image | None]:
+        self, image: Image, labels: Sequence[str | None] | None, probabilities: Sequence[float | None] | None
+    ) -> tuple[Described, Image | None]:
         """What is said of an RGB image with its labels, and the image itself if it is to be read."""
-        found = measure(image, labels or (), probabilities or ())
+        found = measure(image, labels, probabilities)
         said = Described(short(found), detailed(found), found.colours, found.shares, found.brightness)
         return said, image if self._reader else None
 
-    def __call__(self, inputs: Sequence[tuple[Described, Image.Image | None]]) -> pa.Table:
+    def __call__(self, inputs: Sequence[tuple[Described, Image | None]]) -> pa.Table:
         rows = [self._read(said, image) for said, image in inputs]
         columns = [pa.array([row[n] for row in rows], field.type) for n, field in enumerate(Describe.writes)]
         return pa.table(columns, schema=Describe.writes)
 
-    def _read(self, said: Described, image: Image.Image | None) -> Described:
+    def _read(self, said: Described, image: Image | None) -> Described:
         lines = self._reader.lines(image) if self._reader and image else []
         if not lines:
             return said
-        quoted = ", ".join(f"“{line}”" for line in lines[:_QUOTED])
-        more = f"{said.detailed_caption} It has writing on it: {quoted}{', and more' if lines[_QUOTED:] else ''}."
+        quoted = [*(f"“{line}”" for line in lines[:_QUOTED]), *(["and more"] if lines[_QUOTED:] else [])]
+        more = f"{said.detailed_caption} The writing on it seems to be {', '.join(quoted)}."
         return said._replace(detailed_caption=more, image_text="\n".join(lines))
-
-
-def short(found: Measured) -> str:
-    """One sentence."""
-    subject = _subject(found)
-    shades = _shades(found)
-    if subject is None:
-        return f"{_kind(found)}, {_mostly(found, shades)}."
-    return f"{_kind(found)} that {subject}, {_mostly(found, shades)}."
-
-
-def detailed(found: Measured) -> str:
-    """Some sentences."""
-    sentences = [_what(found), _areas(found), _composition(found), _light(found)]
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _subject(found: Measured) -> str | None:
-    """ "probably shows a tabby"; None where no class is probable enough to be named."""
-    if not found.labels or found.probabilities[0] < _HINT:
-        return None
-    verb = _verb(found.probabilities[0])
-    return f"{verb} {with_article(found.labels[0])}"
-
-
-def _verb(probability: float) -> str:
-    return "shows" if probability >= _SURE else "probably shows" if probability >= _LIKELY else "may show"
-
-
-def _kind(found: Measured) -> str:
-    return f"A {_SHAPES[_shape(found)]} image"
-
-
-_SHAPES = {"panorama": "panoramic", "landscape": "wide", "portrait": "tall", "square": "square"}
-_FORMS = {"panorama": "a panorama", "landscape": "wider than high", "portrait": "higher than wide", "square": "square"}
-
-
-def _shape(found: Measured) -> str:
-    if found.shape >= _PANORAMA:
-        return "panorama"
-    if found.shape >= _WIDE:
-        return "landscape"
-    return "portrait" if found.shape <= 1 / _WIDE else "square"
-
-
-def _shades(found: Measured) -> list[str]:
-    """The colours of a notable area; of an image without colour none but its greys."""
-    named = [name for name, share in zip(found.colours, found.shares, strict=True) if share >= _NAMED]
-    return (named or list(found.colours))[:3]
-
-
-def _mostly(found: Measured, shades: Sequence[str]) -> str:
-    if found.colourfulness < _GREY:
-        return "in black and white"
-    lead = "mostly" if found.shares[0] >= 0.5 else "largely" if found.shares[0] >= 0.35 else "in"
-    return f"{lead} {_and(shades)}"
-
-
-def _what(found: Measured) -> str:
-    subject = _subject(found)
-    if subject is None:
-        return "What it shows is not among the classes that are known here."
-    others = [
-        with_article(label)
-        for label, probability in zip(found.labels[1:3], found.probabilities[1:3], strict=True)
-        if probability >= max(_HINT, found.probabilities[0] / 4)
-    ]
-    return f"The image {subject}{', or ' + ' or '.join(others) if others else ''}."
-
-
-def _areas(found: Measured) -> str:
-    if found.colourfulness < _GREY:
-        return "It has no colours but shades of grey."
-    told = [f"{name} covers {_portion(share)}" for name, share in zip(found.colours, found.shares, strict=True)]
-    large = [text for text, share in zip(told, found.shares, strict=True) if share >= _NAMED][:3]
-    text = _and(large or told[:1])
-    return f"{text[0].upper()}{text[1:]} of it."
-
-
-_PORTIONS = ((0.9, "nearly all"), (0.7, "three quarters"), (0.55, "more than half"), (0.45, "half"), (0.3, "a third"))
-
-
-def _portion(share: float) -> str:
-    small = "a quarter" if share >= 0.2 else "an eighth"
-    return next((words for least, words in _PORTIONS if share >= least), small)
-
-
-def _composition(found: Measured) -> str:
-    place = int(np.argmax(found.detail))
-    if found.detail[place] < _CONCENTRATED:
-        return f"It is {_FORMS[_shape(found)]}, with its detail spread over the whole."
-    row, side = _ROWS[place // 3], _COLUMNS[place % 3]
-    where = "centre" if (row, side) == ("middle", "centre") else f"{row} {side}" if side != "centre" else row
-    return f"It is {_FORMS[_shape(found)]}, and most of its detail is at the {where.replace('middle ', '')}."
-
-
-def _light(found: Measured) -> str:
-    light = "dark" if found.brightness < _DARK else "bright" if found.brightness > _BRIGHT else "moderately bright"
-    contrast = "low" if found.spread < _FLAT else "high" if found.spread > _CONTRASTY else "moderate"
-    colour = ""
-    if found.colourfulness >= _GREY:
-        colour = ", its colours vivid" if found.colourfulness >= _VIVID else ""
-    return f"It is {light} and of {contrast} contrast{colour}."
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

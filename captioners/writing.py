@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Reader:
         from rapidocr_onnxruntime import RapidOCR
 
         self._engine: Any = RapidOCR()
+        self.made_by = {"rapidocr-onnxruntime": version("rapidocr-onnxruntime")}
 
     def lines(self, image: Image.Image) -> list[str]:
         """The lines of writing on an RGB image, from top to bottom as they were found; none where there is none."""

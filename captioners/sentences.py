@@ -1,0 +1,203 @@
+"""Sentences out of what `describe` measures. None says more than was measured, nor more surely."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from captioners.labels import with_article
+from captioners.measured import Measured
+
+SURE, LIKELY, HINT = 0.9, 0.5, 0.1
+"""Probabilities from which a class is said with "shows", "probably shows", "may show"; below, it is not said."""
+
+_GREYS = frozenset(("black", "white", "grey"))
+_GREY = 10  # of `tint`; JPEG alone gives some
+_MUTED, _VIVID = 15, 59  # colourfulness that people called slight, and quite colourful (Hasler and Süsstrunk 2003)
+_DARK, _BRIGHT = 0.25, 0.65  # mean luma
+_EVEN = 0.05  # luma
+_FLAT, _CONTRASTY = 0.12, 0.28  # standard deviation of luma
+_NEARLY_ALL = 0.93
+_NAMED = 0.12  # share of the area from which a colour is named
+_SQUARE, _NEARLY, _PANORAMA = 1.02, 1.15, 2.0  # longer / shorter side
+_MOST, _DENSEST, _SPREAD = 0.5, 0.2, 0.145  # share of the detail in the fullest ninth of the image; 0.11 if even
+_LEAST = 0.08  # and in the emptiest, if it is called even
+_ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
+_PORTIONS = (  # between two of them the border is in the middle
+    (0.97, "practically all"),
+    (_NEARLY_ALL, "nearly all"),
+    (0.83, "most"),
+    (0.71, "about three quarters"),
+    (0.58, "about two thirds"),
+    (0.42, "about half"),
+    (0.29, "about a third"),
+    (0.21, "about a quarter"),
+    (0.146, "about a sixth"),
+    (0.11, "about an eighth"),
+    (0, "a small part"),
+)
+
+
+def short(found: Measured) -> str:
+    """One sentence: "A wide image that probably shows a tabby, mostly grey and brown."."""
+    shape, shades = _SHAPES[_shape(found)][0], _shades(found)
+    if not _sure_enough(found):
+        return f"A {shape} image, {shades}."
+    subject = f"{_verb(found.probabilities[0])} {with_article(found.labels[0])}"
+    return _pick(
+        found,
+        f"A {shape} image that {subject}, {shades}.",
+        f"This {shape} image, {shades}, {subject}.",
+        f"A {shape} image, {shades}, that {subject}.",
+    )
+
+
+def detailed(found: Measured) -> str:
+    """Four to six sentences; one or two less where no class is probable enough."""
+    parts = [_what(found), _others(found), _areas(found), _form(found), _where(found), _light(found)]
+    return " ".join(part for part in parts if part)
+
+
+def _pick(found: Measured, *templates: str) -> str:
+    """One of several ways to say the same, by a hash of what was measured: the same image, the same words."""
+    numbers = (found.brightness, found.spread, *found.shares)
+    key = " ".join((str(len(templates)), templates[0][:8], *(f"{number:.2f}" for number in numbers)))
+    return templates[zlib.crc32(key.encode()) % len(templates)]
+
+
+def _sure_enough(found: Measured) -> bool:
+    return bool(found.labels) and found.probabilities[0] >= HINT
+
+
+def _verb(probability: float) -> str:
+    return "shows" if probability >= SURE else "probably shows" if probability >= LIKELY else "may show"
+
+
+def _rivals(found: Measured) -> list[str]:
+    """The second and third class, with articles, where they are probable enough to be said."""
+    pairs = zip(found.labels[1:3], found.probabilities[1:3], strict=True)
+    return [with_article(label) for label, probability in pairs if probability >= HINT]
+
+
+def _what(found: Measured) -> str:
+    if not _sure_enough(found):
+        return ""
+    first, probability = with_article(found.labels[0]), found.probabilities[0]
+    if probability >= LIKELY:
+        return f"The image {_verb(probability)} {first}."
+    named = _list([first, *_rivals(found)], "or")
+    return _pick(found, f"The image may show {named}.", f"Perhaps it shows {named}.")
+
+
+def _others(found: Measured) -> str:
+    """What else it may be where one class is probable; where none is, `_what` has said them all."""
+    rivals = _rivals(found)
+    if not rivals or found.probabilities[0] < LIKELY:
+        return ""
+    named = _list(rivals, "or")
+    return _pick(found, f"It could also be {named}.", f"Less probably it is {named}.")
+
+
+def _colourless(found: Measured) -> bool:
+    return found.tint <= _GREY and set(found.colours) <= _GREYS
+
+
+def _named(found: Measured) -> list[tuple[str, float]]:
+    """At most three colours of a notable area, or the largest, with their shares."""
+    pairs = list(zip(found.colours, found.shares, strict=True))
+    return ([pair for pair in pairs if pair[1] >= _NAMED] or pairs[:1])[:3]
+
+
+def _shades(found: Measured) -> str:
+    if _colourless(found):
+        return "in black and white"
+    named = _named(found)
+    names, together = _list([name for name, _ in named]), sum(share for _, share in named)
+    if found.shares[0] >= _NEARLY_ALL:
+        return f"nearly all {names}"
+    return f"{'mostly' if together >= 0.5 else 'partly'} {names}"
+
+
+def _areas(found: Measured) -> str:
+    named = [(name, _portion(share)) for name, share in _named(found)]
+    lead = "it is black and white, without any colour: " if _colourless(found) else ""
+    (name, portion), *rest = named
+    by_portion = _list([f"{portion} of it is {name}", *(f"{portion} {name}" for name, portion in rest)])
+    by_colour = _list([f"{name} covers {portion}", *(f"{name} {portion}" for name, portion in rest)])
+    chosen = lead + _pick(found, f"{by_portion}.", f"{by_colour} of it.")
+    return chosen[0].upper() + chosen[1:]
+
+
+def _portion(share: float) -> str:
+    return next(words for least, words in _PORTIONS if share >= least)
+
+
+_SHAPES = {
+    "panorama": ("panoramic", "a panorama, at least twice as wide as high"),
+    "landscape": ("wide", "in landscape format, wider than high"),
+    "square": ("square", "square"),
+    "nearly": ("nearly square", "nearly square"),
+    "portrait": ("tall", "in portrait format, higher than wide"),
+    "strip": ("tall and narrow", "in portrait format, at least twice as high as wide"),
+}
+
+
+def _shape(found: Measured) -> str:
+    longer = max(found.shape, 1 / found.shape)
+    if longer < _NEARLY:
+        return "square" if longer <= _SQUARE else "nearly"
+    if found.shape > 1:
+        return "panorama" if longer >= _PANORAMA else "landscape"
+    return "strip" if longer >= _PANORAMA else "portrait"
+
+
+def _form(found: Measured) -> str:
+    form = _SHAPES[_shape(found)][1]
+    return _pick(found, f"It is {form}.", f"The image is {form}.", f"The picture is {form}.")
+
+
+def _where(found: Measured) -> str:
+    if found.detail is None:
+        return "There is hardly any detail on it."
+    most = float(found.detail.max())
+    if most >= _DENSEST:
+        place = _place(int(np.argmax(found.detail)))
+        if most >= _MOST:
+            return f"Most of its detail is {place}."
+        return _pick(found, f"Its detail is densest {place}.", f"There is more detail {place} than elsewhere.")
+    if most < _SPREAD and found.detail.min() >= _LEAST:
+        return _pick(found, "Its detail is spread fairly evenly.", "No part of it has much more detail than another.")
+    return _pick(
+        found,
+        "Its detail is spread unevenly, with no clear centre.",
+        "Some parts of it have more detail than others, but none stands out.",
+    )
+
+
+def _place(field: int) -> str:
+    """ "in the upper left", "at the top", "on the right", "in the centre"."""
+    row, column = _ROWS[field // 3], _COLUMNS[field % 3]
+    if row and column:
+        return f"in the {row} {column}"
+    if row:
+        return "at the top" if row == "upper" else "at the bottom"
+    return f"on the {column}" if column else "in the centre"
+
+
+def _light(found: Measured) -> str:
+    light = "dark" if found.brightness < _DARK else "bright" if found.brightness > _BRIGHT else "moderately bright"
+    place = "all over" if found.evenness < _EVEN else "on the whole"
+    contrast = "low" if found.spread < _FLAT else "high" if found.spread > _CONTRASTY else "moderate"
+    shown = "muted" if found.colourfulness < _MUTED else "vivid" if found.colourfulness >= _VIVID else ""
+    colours = f"its colours are {shown}" if shown and not _colourless(found) else ""
+    return _pick(
+        found,
+        f"It is {light} {place} and of {contrast} contrast{colours and '; '}{colours}.",
+        f"{place.capitalize()}, it is {light}; its contrast is {contrast}{colours and ' and '}{colours}.",
+    )
+
+
+def _list(words: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
