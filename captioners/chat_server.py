@@ -150,7 +150,7 @@ class ChatServer:
                     f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
                     "run again when the server is well"
                 )
-        if self._gone:  # for the other threads too: nobody asks any more
+        if self._gone and all(answer.error for answer in answers):  # also in the other threads: nobody asks any more
             raise ConnectionError(self._gone)
         return answers
 

@@ -71,7 +71,7 @@ class Describe(BaseModel):
             ValueError: It is not, with how to install it.
         """
         if self.ocr:
-            require("rapidocr_onnxruntime", "ocr", self.name)
+            require("rapidocr", "ocr", self.name)
 
     def load(self) -> _Describer:
         return _Describer(Reader(self.name) if self.ocr else None)

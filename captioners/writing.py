@@ -1,4 +1,4 @@
-"""Writing on an image, read by RapidOCR: PP-OCRv4's detection and recognition, whose weights its wheel carries."""
+"""Writing on an image, read by RapidOCR: detection and recognition by PP-OCR, whose weights its wheel carries."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class Reader:
 
     def __init__(self, what: str) -> None:
         """Load it for the stage called `what`; a ValueError if it is not installed."""
-        require("rapidocr_onnxruntime", "ocr", what)
-        from rapidocr_onnxruntime import RapidOCR
+        for package in ("rapidocr", "onnxruntime"):
+            require(package, "ocr", what)
+        from rapidocr import RapidOCR
 
-        self._engine: Any = RapidOCR()
-        self.made_by = {"rapidocr-onnxruntime": version("rapidocr-onnxruntime")}
+        self._engine: Any = RapidOCR(params={"Global.log_level": "error"})
+        self.made_by = {"rapidocr": version("rapidocr"), "onnxruntime": version("onnxruntime")}
 
     def lines(self, image: Image.Image) -> list[str]:
         """The lines of writing on an RGB image, from top to bottom as they were found; none where there is none."""
-        found, _ = self._engine(np.asarray(image)[:, :, ::-1])  # as OpenCV has it: blue first
-        return [" ".join(str(text).split()) for _, text, score in found or () if float(score) >= _SURE and text.strip()]
+        found = self._engine(np.asarray(image)[:, :, ::-1])  # as OpenCV has it: blue first
+        told = zip(found.txts or (), found.scores or (), strict=True)
+        return [" ".join(text.split()) for text, score in told if score >= _SURE and text.strip()]

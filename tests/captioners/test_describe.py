@@ -216,7 +216,7 @@ def test_nothing_is_written_for_no_images() -> None:
 
 
 def test_writing_is_read_where_it_is_asked_for() -> None:
-    pytest.importorskip("rapidocr_onnxruntime")
+    pytest.importorskip("rapidocr")
     from PIL import ImageDraw, ImageFont
 
     sign = Image.new("RGB", (400, 120), "white")
@@ -231,9 +231,7 @@ def test_writing_is_read_where_it_is_asked_for() -> None:
 
 def test_ocr_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filters.weights.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"describe needs the package rapidocr_onnxruntime: pip install 'vl3syn\[ocr\]'"
-    ):
+    with pytest.raises(ValueError, match=r"describe needs the package rapidocr: pip install 'vl3syn\[ocr\]'"):
         Describe(ocr=True).ready()
     Describe().ready()
 
