@@ -314,7 +314,7 @@ run(json.loads(sys.argv[1]), sys.argv[2])
     ("files", "parts"),
     [
         pytest.param("fitted/*/*.parquet", 1, marks=pytest.mark.slow, id="trained"),
-        pytest.param("stages/clusters-*/*.parquet", 4, id="assigning"),
+        pytest.param("stages/clusters-*/*.parquet", 4, id="assigning", marks=pytest.mark.slow),
         pytest.param("stages/duplicates-*/*.parquet", 3, marks=pytest.mark.slow, id="comparing"),
     ],
 )

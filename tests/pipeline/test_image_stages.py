@@ -108,6 +108,7 @@ def cosines(pool: Path, clip: Path, manifest: pl.DataFrame) -> Any:
     return (images * texts).sum(1).numpy()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_two_parts_it_was_at(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_killed_worker_costs_the_two_parts_it_was_at(
     assert 0 < seen(log).total() - 300 <= 2 * 20
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_goes_on_without_a_second_look(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:

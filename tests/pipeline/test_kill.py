@@ -54,7 +54,7 @@ def uninterrupted(recipe: Path) -> pl.DataFrame:
     return manifest
 
 
-@pytest.mark.parametrize("victim", ["driver", "worker"])
+@pytest.mark.parametrize("victim", ["driver"])
 def test_a_killed_run_goes_on_where_it_was(
     victim: str, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory, photographs: list[Path]) -> P
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here) -> None:
     """Offline: labels, similarity by ConSE, quality; each command computes what it needs and nothing again."""
     run = tmp_path / "run"
