@@ -93,7 +93,7 @@ def segment_attention(
     done = [
         _equal_lengths(q, k, v, count, causal, scale)
         for (_, count), q, k, v in zip(
-            segments.groups, q_NHD.split(sizes), k_NKD.split(sizes), v_NKD.split(sizes), strict=True
+            segments.groups, *(torch.split(x, sizes) for x in (q_NHD, k_NKD, v_NKD)), strict=True
         )
     ]
     out_NHD = done[0] if len(done) == 1 else torch.cat(done)
@@ -102,7 +102,7 @@ def segment_attention(
 
 def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, scale: float | None) -> Tensor:
     """Attention of `count` neighbouring segments of one length, as one batch."""
-    q_BHLD, k_BKLD, v_BKLD = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in (q, k, v))
+    q_BHLD, k_BKLD, v_BKLD = (torch.unflatten(x, 0, (count, -1)).transpose(1, 2) for x in (q, k, v))
     # Groups of queries share keys and values; CPU's fused kernel wants them repeated.
     shared = q.shape[1] // k.shape[1]
     if shared > 1:

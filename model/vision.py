@@ -91,7 +91,8 @@ class Block(nn.Module):
     def forward(self, x_PC: Tensor, rotation: Rotation, segments: Segments) -> Tensor:
         """(P, C) to (P, C)."""
         x_PC = x_PC + self.self_attn(self.layer_norm1(x_PC), rotation, segments)
-        return x_PC + self.mlp(self.layer_norm2(x_PC))
+        out: Tensor = x_PC + self.mlp(self.layer_norm2(x_PC))
+        return out
 
 
 class Attention(nn.Module):
@@ -165,8 +166,8 @@ def merge(x_PC: Tensor, grids: Grids, merges: list[int]) -> Tensor:
     """
     if set(merges) == {1}:
         return x_PC
-    items = x_PC.split([t * h * w for t, h, w in grids])
-    return torch.cat([item.unflatten(0, (-1, m * m)).mean(1) for item, m in zip(items, merges, strict=True)])
+    items = torch.split(x_PC, [t * h * w for t, h, w in grids])
+    return torch.cat([torch.unflatten(item, 0, (-1, m * m)).mean(1) for item, m in zip(items, merges, strict=True)])
 
 
 def _check(patches: int, grids: Grids, merges: list[int]) -> None:

@@ -28,6 +28,9 @@ def _masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> 
     return torch.einsum("hnm,mhd->nhd", scores.masked_fill(~mask, -torch.inf).softmax(-1), v)
 
 
+_grad = torch.autograd.grad
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shared", [1, 2, 4])
 def test_equals_masked_attention_with_gradients(causal: bool, shared: int) -> None:
@@ -36,7 +39,7 @@ def test_equals_masked_attention_with_gradients(causal: bool, shared: int) -> No
     theirs = _masked(*row, causal)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     weight = torch.randn_like(ours)
-    for a, b in zip(torch.autograd.grad((ours * weight).sum(), row), torch.autograd.grad((theirs * weight).sum(), row)):
+    for a, b in zip(_grad((ours * weight).sum(), row), _grad((theirs * weight).sum(), row), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -90,5 +93,5 @@ def test_the_kernel_equals_masked_attention_on_cuda(causal: bool, shared: int) -
     ours = segment_attention(*row, Segments.of(LENGTHS, "cuda"), causal=causal)
     theirs = _masked(*[x.cpu().float() for x in row], causal)
     torch.testing.assert_close(ours.cpu().float(), theirs, atol=2e-2, rtol=2e-2)
-    for a, b in zip(torch.autograd.grad(ours.float().sum(), row), torch.autograd.grad(theirs.sum(), row)):
+    for a, b in zip(_grad(ours.float().sum(), row), _grad(theirs.sum(), row), strict=True):
         torch.testing.assert_close(a, b, atol=3e-2, rtol=3e-2)

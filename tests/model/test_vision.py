@@ -43,7 +43,7 @@ def test_packed_equals_one_by_one() -> None:
     row = patches(GRIDS)
     packed = encoder(row, torch.tensor(GRIDS), torch.tensor(MERGES))
     items = row.split([t * h * w for t, h, w in GRIDS])
-    single = [encoder(x, torch.tensor([g]), torch.tensor([m])) for x, g, m in zip(items, GRIDS, MERGES)]
+    single = [encoder(x, torch.tensor([g]), torch.tensor([m])) for x, g, m in zip(items, GRIDS, MERGES, strict=True)]
     torch.testing.assert_close(packed, torch.cat(single), atol=1e-5, rtol=0)
 
 
@@ -79,14 +79,19 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     encoder.layers[1].layer_norm2.register_forward_hook(lambda *_: calls.append(1))
     encoder(*row).square().mean().backward()
     assert len(calls) == 2, "the block is computed again in the backward pass"
-    for parameter, gradient in zip(encoder.parameters(), kept):
+    for parameter, gradient in zip(encoder.parameters(), kept, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("grid", "merge_size", "advice"),
-    [((1, 3, 4), 2, "multiples"), ((1, 4, 4), 3, "use 1 or 2"), ((1, 4, 8), 2, "grids tell of 32"), ((0, 4, 4), 1, "multiples")],
-)  # fmt: skip
+    [
+        ((1, 3, 4), 2, "multiples"),
+        ((0, 4, 4), 1, "multiples"),
+        ((1, 4, 4), 3, "use 1 or 2"),
+        ((1, 4, 8), 2, "grids tell of 32"),
+    ],
+)
 def test_grids_that_do_not_fit_are_told(grid: tuple[int, int, int], merge_size: int, advice: str) -> None:
     encoder = VisionEncoder(preset("tiny").vision)
     with pytest.raises(ValueError, match=advice):
