@@ -103,11 +103,9 @@ def segment_attention(
 def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, scale: float | None) -> Tensor:
     """Attention of `count` neighbouring segments of one length, as one batch."""
     q_BHLD, k_BKLD, v_BKLD = (torch.unflatten(x, 0, (count, -1)).transpose(1, 2) for x in (q, k, v))
-    # Groups of queries share keys and values; CPU's fused kernel wants them repeated.
-    shared = q.shape[1] // k.shape[1]
-    if shared > 1:
-        k_BKLD, v_BKLD = (x.repeat_interleave(shared, dim=1) for x in (k_BKLD, v_BKLD))
-    out_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BKLD, v_BKLD, is_causal=causal, scale=scale)
+    out_BHLD = F.scaled_dot_product_attention(
+        q_BHLD, k_BKLD, v_BKLD, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
     return out_BHLD.transpose(1, 2).flatten(0, 1)
 
 
