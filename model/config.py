@@ -111,8 +111,8 @@ PRESETS = {
         image_token_id=259,
         video_token_id=260,
     ),
-    # Qwen2.5-1.5B: 1,543,714,304 parameters; with encoder and projector 1.96 G, the 3.92 GB file in bf16.
+    # Qwen2.5-1.5B: 1,543,714,304 parameters; with encoder and projector 1.96 G, a file of 3.92 GB in bf16.
     "2b": ModelConfig(language=_qwen2(1536, 8960, 28, 12, 2, tie_word_embeddings=True)),
     # Qwen2.5-7B: 7,615,616,512 parameters.
-    "7b": ModelConfig(language=_qwen2(3584, 18944, 28, 28, 4)),
+    "7b": ModelConfig(language=_qwen2(3584, 18944, 28, 28, 4, vocab_size=152064)),
 }

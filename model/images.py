@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+Source = str | Path | bytes | Image.Image
+
 HALF = 127.5
 """Mean and standard deviation of the normalisation, in grey levels: 0 becomes -1 and 255 becomes 1."""
 
+_ORIENTATION = 0x0112
 
-def read_image(source: str | Path | bytes | Image.Image) -> Tensor:
+
+def read_image(source: Source) -> Tensor:
     """Decode an image, upright by its EXIF orientation, in RGB.
 
     Args:
@@ -32,14 +38,32 @@ def read_image(source: str | Path | bytes | Image.Image) -> Tensor:
     Raises:
         ValueError: It cannot be read.
     """
+    with _opened(source) as image:
+        return _tensor(image)
+
+
+def image_size(source: Source) -> tuple[int, int]:
+    """Height and width, upright, out of the header: pixels are not decoded.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    with _opened(source) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
     name = source if isinstance(source, str | Path) else "image"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
-                return _tensor(source)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-                return _tensor(opened)
+                yield source
+                return
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                yield image
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"cannot read {name}: {error}; give a whole JPEG, PNG or WebP file") from error
 

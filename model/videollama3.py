@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -203,8 +203,8 @@ class VideoLLaMA3(nn.Module):
         self.vision.checkpointing = True
         self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
-    @classmethod
-    def from_pretrained(cls, path: str | Path, dtype: torch.dtype | None = None) -> Self:
+    @staticmethod
+    def from_pretrained(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
         """Load a folder in transformers' layout or in the original one.
 
         Args:
@@ -216,7 +216,7 @@ class VideoLLaMA3(nn.Module):
         """
         from model.checkpoint import load
 
-        return load(cls, path, dtype)
+        return load(path, dtype)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Save in transformers' layout: `VideoLlama3ForConditionalGeneration.from_pretrained(path)` opens it."""

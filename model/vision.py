@@ -10,6 +10,8 @@ own image or frame only. After the last LayerNorm every m x m block of patches b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import Segments, segment_attention
 from model.config import VisionConfig
+
+PORTION = 8192
+"""Patches that go through the encoder together when no gradients are wanted: bounds the memory of long videos."""
 
 Grids = list[tuple[int, int, int]]
 Rotation = tuple[Tensor, Tensor]
@@ -66,6 +71,14 @@ class VisionEncoder(nn.Module):
         grids: Grids = [(t, h, w) for t, h, w in grid_thw_I3.tolist()]
         merges: list[int] = merge_sizes_I.tolist()
         _check(len(pixels_PX), grids, merges)
+        if torch.is_grad_enabled():
+            return self._encode(pixels_PX, grids, merges)
+        # Frames know nothing of each other: what nothing is kept of for a backward pass can go by in portions.
+        portions = list(_portions(grids, merges))
+        pixels = torch.split(pixels_PX, [sum(t * h * w for t, h, w in part) for part, _ in portions])
+        return torch.cat([self._encode(x, *portion) for x, portion in zip(pixels, portions, strict=True)])
+
+    def _encode(self, pixels_PX: Tensor, grids: Grids, merges: list[int]) -> Tensor:
         weight = self.patch_embedding.weight.flatten(1)
         x_PC = F.linear(pixels_PX.to(weight.dtype), weight, self.patch_embedding.bias)
         segments = Segments.of([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
@@ -126,6 +139,21 @@ class MLP(nn.Module):
         """(P, C) to (P, C)."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x_PC), approximate="tanh"))
         return out
+
+
+def _portions(grids: Grids, merges: list[int]) -> Iterator[tuple[Grids, list[int]]]:
+    """Grids and merge sizes of runs of whole frames, of at most `PORTION` patches where one frame has not more."""
+    part: Grids = []
+    sizes: list[int] = []
+    room = PORTION
+    for (t, h, w), m in zip(grids, merges, strict=True):
+        while t:
+            if part and room < h * w:
+                yield part, sizes
+                part, sizes, room = [], [], PORTION
+            frames = min(t, max(room // (h * w), 1))
+            part, sizes, room, t = [*part, (frames, h, w)], [*sizes, m], room - frames * h * w, t - frames
+    yield part, sizes
 
 
 def patch_positions(grids: Grids, merges: list[int]) -> Tensor:

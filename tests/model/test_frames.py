@@ -128,7 +128,7 @@ def test_a_truncated_file_is_told_and_where_it_breaks_off(clip: Path, tmp_path: 
     whole = write(tmp_path / "whole.mkv", TENTHS)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(ValueError, match="breaks off at .* s, before 9.0 s: give a whole file, or end="):
+    with pytest.raises(ValueError, match=r"breaks off at .* s, before 9.0 s: give a whole file, or end="):
         decode(probe(cut), (28, 28))
 
 
@@ -150,5 +150,5 @@ def test_no_video_is_told(tmp_path: Path) -> None:
 
 
 def test_a_video_without_frames_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="without frames|cannot be read"):
+    with pytest.raises(ValueError, match=r"without frames|cannot be read"):
         probe(write(tmp_path / "empty.mkv", []))

@@ -80,7 +80,7 @@ def test_four_hundred_images_fit_at_their_minimum_and_more_are_refused() -> None
     items = [_image(3000, 2000)] * 400
     sizes = plan_sizes(items, BUDGET)
     assert sum(items[0].tokens(size) for size in sizes) <= BUDGET
-    with pytest.raises(ValueError, match="1200 images and clips need at least .* give fewer"):
+    with pytest.raises(ValueError, match=r"1200 images and clips need at least .* give fewer"):
         plan_sizes(items * 3, BUDGET)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model import vision
 from model.config import VisionConfig, preset
 from model.vision import VisionEncoder, merge, patch_positions
 from tests.model.oracles import copy_vision, patches, vision_oracle
@@ -66,6 +67,23 @@ def test_positions_follow_the_blocks() -> None:
 def test_merge_is_the_mean_of_each_block() -> None:
     x = torch.arange(12.0)[:, None]
     assert merge(x, [(1, 2, 2), (1, 4, 2)], [1, 2]).squeeze(1).tolist() == [0, 1, 2, 3, 5.5, 9.5]
+
+
+def test_portions_without_gradients_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, encoder = _pair()
+    row = patches(GRIDS), torch.tensor(GRIDS), torch.tensor(MERGES)
+    whole = encoder(*row)
+    seen: list[int] = []
+    encoder.layers[0].register_forward_hook(lambda _, given, out: seen.append(len(out)))
+    monkeypatch.setattr(vision, "PORTION", 50)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(*row), whole, atol=1e-5, rtol=0)
+    # 24 + 3 x 8 | 20 + 24 | 64 | 64: whole frames, a large one alone, a clip divided
+    assert seen == [48, 44, 64, 64]
+    monkeypatch.setattr(vision, "PORTION", 10**6)
+    with torch.no_grad():
+        encoder(*row)
+    assert seen[4:] == [220]
 
 
 def test_checkpointing_gives_the_same_gradients() -> None:
