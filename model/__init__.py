@@ -1,0 +1,30 @@
+"""VideoLLaMA3-min: the model of arXiv 2501.13106, small enough to be read in an evening.
+
+>>> from model import Processor, VideoLLaMA3
+>>> model, processor = VideoLLaMA3.from_pretrained(path), Processor.from_pretrained(path)
+>>> tensors = processor([{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, "What is this?"]}])
+>>> model(**tensors).logits
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.processor import Processor
+    from model.videollama3 import VideoLLaMA3
+
+__all__ = ["Processor", "VideoLLaMA3"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when one of the two is asked for."""
+    if name == "VideoLLaMA3":
+        from model.videollama3 import VideoLLaMA3
+
+        return VideoLLaMA3
+    if name == "Processor":
+        from model.processor import Processor
+
+        return Processor
+    raise AttributeError(f"module 'model' has no attribute {name!r}")

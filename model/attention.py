@@ -1,0 +1,171 @@
+"""Attention within the segments of one packed row: the only attention of this model.
+
+A packed row holds many sequences behind one another: the frames of all images and clips in the encoder, the samples of
+a training row in the language model. Each token sees its own segment only. Masks over the whole row cost N x N memory
+(277 GiB in a report on the reference); here every segment is attended to by itself, so that cost is the sum of squares.
+
+    N tokens of the row, S segments, H heads, K key/value heads (K divides H), D width of a head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LANGUAGE_ATTENTION = "vl3syn_segments"
+"""Name under which transformers' decoders find `language_attention`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """How a packed row is divided, with what attention needs of it, computed once per row.
+
+    Attributes:
+        lengths: Tokens of each segment, in row order; all at least 1.
+        offsets_S1: Where each segment starts, and N at the end; int32 (S + 1,), for the varlen kernel.
+        groups: (length, count) of runs of equal lengths, after sorting by `order`.
+        order_N: Permutation that brings segments of equal length together, None if they are already.
+        back_N: Its inverse.
+    """
+
+    lengths: tuple[int, ...]
+    offsets_S1: Tensor
+    groups: tuple[tuple[int, int], ...]
+    order_N: Tensor | None
+    back_N: Tensor | None
+
+    @staticmethod
+    def of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Segments:
+        """Prepare a row whose segments have these lengths.
+
+        Raises:
+            ValueError: A segment is empty.
+        """
+        lengths = tuple(lengths)
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"segments must have at least one token each, got lengths {lengths}: leave out empty ones")
+        lengths_S = torch.tensor(lengths, device=device)
+        offsets_S1 = F.pad(lengths_S.cumsum(0), (1, 0)).to(torch.int32)
+        runs = [length for length, _ in groupby(lengths)]
+        if len(runs) == len(set(runs)):
+            return Segments(lengths, offsets_S1, _groups(lengths), None, None)
+        key_N = lengths_S.repeat_interleave(lengths_S)
+        order_N = torch.argsort(key_N, stable=True)
+        return Segments(lengths, offsets_S1, _groups(sorted(lengths)), order_N, torch.argsort(order_N))
+
+
+def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((length, sum(1 for _ in run)) for length, run in groupby(lengths))
+
+
+def segment_attention(
+    q_NHD: Tensor,
+    k_NKD: Tensor,
+    v_NKD: Tensor,
+    segments: Segments,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(q k' * scale) v within each segment.
+
+    Args:
+        q_NHD: Queries (N, H, D).
+        k_NKD: Keys (N, K, D); K divides H.
+        v_NKD: Values (N, K, D).
+        segments: Division of the row; its lengths sum to N.
+        causal: Whether a token sees only itself and what is before it in its segment.
+        scale: 1 / sqrt(D) by default.
+
+    Returns:
+        (N, H, D).
+    """
+    if q_NHD.is_cuda and q_NHD.dtype in (torch.bfloat16, torch.float16):
+        return _varlen(q_NHD, k_NKD, v_NKD, segments, causal, scale)
+    if segments.order_N is not None:
+        q_NHD, k_NKD, v_NKD = (x[segments.order_N] for x in (q_NHD, k_NKD, v_NKD))
+    sizes = [length * count for length, count in segments.groups]
+    done = [
+        _equal_lengths(q, k, v, count, causal, scale)
+        for (_, count), q, k, v in zip(
+            segments.groups, *(torch.split(x, sizes) for x in (q_NHD, k_NKD, v_NKD)), strict=True
+        )
+    ]
+    out_NHD = done[0] if len(done) == 1 else torch.cat(done)
+    return out_NHD if segments.back_N is None else out_NHD[segments.back_N]
+
+
+def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, scale: float | None) -> Tensor:
+    """Attention of `count` neighbouring segments of one length, as one batch."""
+    q_BHLD, k_BKLD, v_BKLD = (torch.unflatten(x, 0, (count, -1)).transpose(1, 2) for x in (q, k, v))
+    out_BHLD = F.scaled_dot_product_attention(
+        q_BHLD, k_BKLD, v_BKLD, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out_BHLD.transpose(1, 2).flatten(0, 1)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, scale: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # needs no package but torch; CUDA and half precision only
+
+    offsets, longest = segments.offsets_S1.to(q.device), max(segments.lengths)
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        offsets,
+        offsets,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1, 0) if causal else (-1, -1),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def language_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    segments: Segments | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers' decoders call it: query (B, H, N, D), key and value (B, K, M, D).
+
+    A packed row comes with its `segments` and B = 1. Without them, in generation, this is transformers' SDPA.
+    """
+    if segments is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
+        return out, None
+    q_NHD, k_NKD, v_NKD = (x[0].transpose(0, 1) for x in (query, key, value))
+    return segment_attention(q_NHD, k_NKD, v_NKD, segments, causal=True, scale=scaling)[None], None
+
+
+def language_mask(
+    *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **others: Any
+) -> Tensor | None:
+    """The mask that goes with `language_attention`: none for a whole row without padding, else SDPA's."""
+    if attention_mask is None and q_length == kv_length:
+        return None  # causal, or packed: then the segments do it, and no N x N mask is made
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **others)
+
+
+def register_language_attention() -> None:
+    """Tell transformers of both; again does no harm."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)
+    AttentionMaskInterface.register(LANGUAGE_ATTENTION, language_mask)

@@ -1,0 +1,118 @@
+"""Shapes of the model, and the presets: `tiny` (tests, demo), `2b` and `7b` (as published).
+
+Figures: arXiv 2501.13106 section 3, google/siglip-so400m-patch14-384 and Qwen2.5's config.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class VisionConfig(BaseModel):
+    """SigLIP so400m without its position table and pooling head. Field names are transformers'.
+
+    Attributes:
+        hidden_size: Width C of a patch's vector.
+        intermediate_size: Width of the MLP.
+        num_hidden_layers: Transformer blocks, all of them used.
+        num_attention_heads: Heads; hidden_size / heads must divide by 4, for rows and columns each rotate pairs.
+        num_channels: Colours of a pixel.
+        patch_size: Side of a patch, pixels.
+        layer_norm_eps: Of every LayerNorm.
+        rope_theta: Base of the 2D rotary frequencies.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden_size: int = Field(default=1152, ge=4)
+    intermediate_size: int = Field(default=4304, ge=1)
+    num_hidden_layers: int = Field(default=27, ge=1)
+    num_attention_heads: int = Field(default=16, ge=1)
+    num_channels: int = Field(default=3, ge=1)
+    patch_size: int = Field(default=14, ge=1)
+    layer_norm_eps: float = Field(default=1e-6, gt=0)
+    rope_theta: float = Field(default=10000.0, gt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (4 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 4 x num_attention_heads "
+                f"({self.num_attention_heads}): change one of them"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in one patch: channels x side x side."""
+        return self.num_channels * self.patch_size**2
+
+
+class ModelConfig(BaseModel):
+    """The whole model.
+
+    Attributes:
+        vision: The encoder.
+        language: config.json of a causal language model of transformers; `model_type` names its class.
+        image_token_id: Placeholder of one merged token of an image.
+        video_token_id: Placeholder of one merged token of a video; may be the same id.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vision: VisionConfig = VisionConfig()
+    language: dict[str, Any]
+    image_token_id: int = Field(default=151655, ge=0)
+    video_token_id: int = Field(default=151656, ge=0)
+
+
+def preset(name: str) -> ModelConfig:
+    """The configuration of that name.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset named {name!r}: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _qwen2(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **others: Any) -> dict[str, Any]:
+    return {
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        "max_position_embeddings": 32768,
+        "vocab_size": 151936,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "tie_word_embeddings": False,
+        **others,
+    }
+
+
+PRESETS = {
+    # Vocabulary and ids of `model.tokenizer.byte_tokenizer`.
+    "tiny": ModelConfig(
+        vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
+        language=_qwen2(64, 128, 2, 4, 2, vocab_size=264, bos_token_id=256, eos_token_id=258, tie_word_embeddings=True),
+        image_token_id=259,
+        video_token_id=260,
+    ),
+    # Qwen2.5-1.5B: 1,543,714,304 parameters; with encoder and projector 1.96 G, a file of 3.92 GB in bf16.
+    "2b": ModelConfig(language=_qwen2(1536, 8960, 28, 12, 2, tie_word_embeddings=True)),
+    # Qwen2.5-7B: 7,615,616,512 parameters.
+    "7b": ModelConfig(language=_qwen2(3584, 18944, 28, 28, 4, vocab_size=152064)),
+}

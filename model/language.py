@@ -1,0 +1,58 @@
+"""The language model: transformers' decoder, whichever the configuration names, attending within segments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from model.attention import LANGUAGE_ATTENTION, register_language_attention
+
+Language = Any
+"""A causal language model of transformers, such as `Qwen2ForCausalLM`."""
+
+
+def build_language(config: dict[str, Any]) -> Language:
+    """A decoder with new weights.
+
+    Args:
+        config: Its config.json; `model_type` names the class.
+
+    Raises:
+        ValueError: Packed rows cannot be run through a decoder of this kind, or there is none of this name.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    register_language_attention()
+    kind = config.get("model_type")
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        auto: Any = AutoConfig
+        parsed = auto.for_model(kind, **fields)
+        auto = AutoModelForCausalLM
+        model = auto.from_config(parsed, attn_implementation=LANGUAGE_ATTENTION, dtype=torch.get_default_dtype())
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"language model of type {kind!r}: {_line(error)}; use qwen2, qwen3, llama or a like"
+        ) from error
+    check_language(model)
+    return model
+
+
+def check_language(model: Language) -> None:
+    """See that a decoder takes segments.
+
+    Raises:
+        ValueError: It does not hand them to its attention, has no rotary positions, or layers with windows.
+    """
+    kind = model.config.model_type
+    if not model._supports_attention_backend or model.base_model_prefix != "model":
+        raise ValueError(f"{kind} does not pass segments on to its attention: use qwen2, qwen3, llama or a like")
+    layers = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if layers != {"full_attention"}:
+        others = ", ".join(sorted(layers - {"full_attention"}))
+        raise ValueError(f"{kind} has layers with {others}: use a decoder with full attention only")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,234 @@
+"""From a conversation with images and videos to the tensors of `VideoLLaMA3`.
+
+N tokens, P patches, X numbers of a patch, I images and clips, M merged tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from model import frames, images
+from model.prompt import CHAT_TEMPLATE, IGNORE, Message, take_apart, tokenize
+from model.prune import Pruning, keep_mask
+from model.sizes import Item, plan_sizes
+from model.tokenizer import Tokenizer, byte_tokenizer
+
+
+class Limits(BaseModel):
+    """Tokens of images, or of videos.
+
+    Attributes:
+        merge: Side of the block of patches that becomes one token: 1 or 2.
+        min_tokens: Of an image, or of each frame of a clip whose maximum allows.
+        max_tokens: Of an image, or of all frames of a clip together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    merge: int = Field(default=1, ge=1, le=2)
+    min_tokens: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=16384, ge=1)
+
+
+class Settings(BaseModel):
+    """What a processor does besides the tokenizer. Defaults are the published ones for inference.
+
+    Attributes:
+        patch_size: Side of a patch, pixels.
+        image: Merge 1 as released; stage 4 was trained with 2.
+        video: Merge 2.
+        max_tokens: Visual tokens of a whole conversation, before pruning: 10,240 in training, 16,384 in evaluation.
+        fps: Frames per second of a video.
+        max_frames: Of each video.
+        pruning: DiffFP on videos; None keeps all tokens.
+        image_token: Stands for one visual token of an image.
+        video_token: Stands for one of a video.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patch_size: int = Field(default=14, ge=1)
+    image: Limits = Limits()
+    video: Limits = Limits(merge=2)
+    max_tokens: int = Field(default=16384, ge=1)
+    fps: float = Field(default=1.0, gt=0)
+    max_frames: int = Field(default=180, ge=1)
+    pruning: Pruning | None = Pruning()
+    image_token: str = "<|image_pad|>"
+    video_token: str = "<|video_pad|>"
+
+
+class Processor:
+    """Calls give transformers' `BatchFeature`: a mapping, with `.to(device, dtype)`, that `VideoLLaMA3` takes as it is.
+
+    Attributes:
+        tokenizer: A fast tokenizer of transformers.
+        settings: The rest.
+        chat_template: Jinja.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, settings: Settings | None = None, chat_template: str = CHAT_TEMPLATE
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings or Settings()
+        self.chat_template = chat_template
+        for token in (self.settings.image_token, self.settings.video_token):
+            if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
+                raise ValueError(f"the tokenizer has no token {token}: use Qwen2.5's, or name another in Settings")
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """For the `tiny` preset, without any file."""
+        return cls(byte_tokenizer())
+
+    def __call__(
+        self, conversation: Sequence[Message], *, labels: bool = False, generation_prompt: bool | None = None
+    ) -> Any:
+        """Prepare one conversation.
+
+        Args:
+            conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
+                {"type": "image", "image": file, bytes or PIL image} and
+                {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
+            labels: Whether to give labels: the ids of what assistants answered, -100 elsewhere.
+            generation_prompt: Whether an answer is to be generated; by default if an assistant did not speak last.
+
+        Returns:
+            input_ids (N,), segment_lengths (1,); with media also pixel_values float32 (P, X), grid_thw (I, 3),
+            merge_sizes (I,), keep_mask bool (M,); labels (N,) if asked for. All on the CPU.
+
+        Raises:
+            ValueError: A message, an image or a video is not what it should be, with what to do.
+        """
+        script = take_apart(conversation)
+        media = [_Medium(part, self.settings) for part in script.media]
+        sizes = plan_sizes([medium.item for medium in media], self.settings.max_tokens)
+        read = [medium.read(size) for medium, size in zip(media, sizes, strict=True)]
+        if generation_prompt is None:
+            generation_prompt = conversation[-1]["role"] != "assistant"
+        tokens = tokenize(
+            script,
+            [_placeholders(one) for one in read],
+            self.tokenizer,
+            self.chat_template,
+            self.settings.image_token,
+            self.settings.video_token,
+            generation_prompt,
+        )
+        row = {"input_ids": torch.tensor(tokens.ids), "segment_lengths": torch.tensor([len(tokens.ids)])}
+        if read:
+            row["pixel_values"] = torch.cat([one["pixels"] for one in read])
+            row["grid_thw"] = torch.tensor([one["grid"] for one in read])
+            row["merge_sizes"] = torch.tensor([one["merge"] for one in read])
+            row["keep_mask"] = torch.cat([one["keep"] for one in read])
+        if labels:
+            row["labels"] = torch.tensor(tokens.labels)
+        return _feature(row)
+
+    def decode(self, ids: Tensor) -> str:
+        """The text of an answer, without special tokens."""
+        text: str = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        return text
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Load a folder in our layout, in transformers' or in the original one.
+
+        Raises:
+            ValueError: There is no tokenizer in it.
+        """
+        from model.processor_files import load
+
+        return cls(*load(path))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Save in transformers' layout: `VideoLlama3Processor.from_pretrained(path)` opens it."""
+        from model.processor_files import save
+
+        save(self, path)
+
+
+class _Medium:
+    """One image or video on its way: first its size is learned, then it is read at the size that it may have.
+
+    So of many large images, or of a long film, only one picture at a time is in memory at its full size.
+    """
+
+    def __init__(self, part: Mapping[str, Any], settings: Settings) -> None:
+        self.settings, self.source = settings, part[part["type"]]
+        self.is_video = part["type"] == "video"
+        self.limits = settings.video if self.is_video else settings.image
+        self.video: frames.Video | None = None
+        self.times: tuple[float, ...] = ()
+        if not self.is_video:
+            self.size = images.image_size(self.source)
+        elif isinstance(self.source, str | Path):
+            fps, most = part.get("fps", settings.fps), part.get("max_frames", settings.max_frames)
+            self.video = frames.probe(self.source, fps, most, part.get("start") or 0.0, part.get("end"))
+            self.size, self.times = (self.video.height, self.video.width), self.video.times
+        else:
+            self.source = images.frames_tensor(self.source)
+            self.size = tuple(self.source.shape[-2:])
+            self.times = tuple(k / part.get("fps", settings.fps) for k in range(len(self.source)))
+
+    @property
+    def item(self) -> Item:
+        """What is sized."""
+        limits, factor = self.limits, self.settings.patch_size * self.limits.merge
+        name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
+        return Item(*self.size, factor, limits.min_tokens, limits.max_tokens, max(len(self.times), 1), name)
+
+    def read(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Patches, grid, merge size, kept tokens and times at that size."""
+        side, merge = self.settings.patch_size, self.limits.merge
+        if self.video is not None:
+            pixels, self.times = frames.decode(self.video, size)
+        else:
+            pixels = images.resize(self.source if self.is_video else images.read_image(self.source), size)
+        patches = images.patchify(pixels, side, merge)
+        grid = (len(pixels), size[0] // side, size[1] // side)
+        keep = keep_mask(patches, grid, merge, self.settings.pruning if self.is_video else None)
+        return {"pixels": patches, "grid": grid, "merge": merge, "keep": keep, "times": self.times}
+
+
+def _placeholders(read: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Per frame the text before it and its number of tokens; an image has no text."""
+    counts = read["keep"].view(read["grid"][0], -1).sum(1).tolist()
+    if not read["times"]:
+        return [("", counts[0])]
+    before = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(read["times"])]
+    return list(zip(before, counts, strict=True))
+
+
+def pack(rows: Sequence[Mapping[str, Tensor]]) -> Any:
+    """Several of a processor's outputs as one packed row.
+
+    Raises:
+        ValueError: None, or some with labels and some without.
+    """
+    if not rows or len({"labels" in row for row in rows}) > 1:
+        raise ValueError("rows to pack must be at least one, all with labels or all without")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _feature({name: torch.cat([row[name] for row in rows if name in row]) for name in names})
+
+
+def kept_share(row: Mapping[str, Tensor]) -> float:
+    """Kept visual tokens of all, 0 to 1; 1 without media."""
+    return row["keep_mask"].float().mean().item() if "keep_mask" in row else 1.0
+
+
+def _feature(row: dict[str, Tensor]) -> Any:
+    import transformers
+
+    auto: Any = transformers.BatchFeature
+    return auto(row)
+
+
+__all__ = ["IGNORE", "Limits", "Processor", "Settings", "kept_share", "pack"]

@@ -1,0 +1,20 @@
+"""From the encoder's width to the language model's: Linear, exact GELU, Linear, per token (arXiv 2501.13106, 2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """`mlp2x_gelu` of the reference, with its parameter names."""
+
+    def __init__(self, vision_width: int, language_width: int) -> None:
+        super().__init__()
+        self.readout = nn.Sequential(
+            nn.Linear(vision_width, language_width), nn.GELU(), nn.Linear(language_width, language_width)
+        )
+
+    def forward(self, x_MC: Tensor) -> Tensor:
+        """Merged tokens (M, vision width) to (M, language width)."""
+        out: Tensor = self.readout(x_MC)
+        return out

@@ -1,0 +1,183 @@
+"""From a conversation to tokens and labels: ChatML, with a placeholder per visual token (arXiv 2501.13106, figure 4).
+
+What users and assistants write is text, whatever it looks like: it never becomes a special token. The template is
+rendered with marks in place of the texts, split at special tokens, and only then are the texts put in. So a literal
+`<|image_pad|>` in a question is eleven letters, while everything else is tokenised as transformers would do it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.tokenizer import Tokenizer
+
+IGNORE = -100
+
+SYSTEM_PROMPT = (
+    "You are VideoLLaMA3 created by Alibaba DAMO Academy, a helpful assistant to help people understand images and "
+    "videos."
+)
+"""What the published checkpoints were told at inference."""
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}{{- message.content -}}
+{%- else -%}{%- for part in message.content -%}
+{%- if part.type == 'text' -%}{{- part.text -}}
+{%- elif part.type == 'image' -%}
+{%- if part.time is defined and part.time is not none -%}{{- 'Time %.1fs: ' % part.time -}}{%- endif -%}
+{{- '<|image_pad|>\\n' -}}
+{%- elif part.type == 'video' -%}{{- '<|video_pad|>\\n' -}}
+{%- endif -%}{%- endfor -%}{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+_MARK = re.compile("\ue000([0-9]+)\ue001")
+_ROLES = ("system", "user", "assistant")
+_PARTS = ("text", "image", "video")
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A conversation taken apart.
+
+    Attributes:
+        messages: For the template, with marks in place of texts.
+        texts: What the marks stand for.
+        answers: Numbers of the texts that assistants wrote.
+        media: Images and videos in the order of their placeholders.
+    """
+
+    messages: list[dict[str, Any]]
+    texts: list[str]
+    answers: set[int]
+    media: list[Mapping[str, Any]]
+
+
+@dataclass
+class Tokens:
+    """Ids, and labels: the id where an assistant's answer is learned, its end token included, else -100."""
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], learned: bool) -> None:
+        """Append."""
+        self.ids += ids
+        self.labels += ids if learned else [IGNORE] * len(ids)
+
+
+def take_apart(conversation: Sequence[Message]) -> Script:
+    """Check a conversation and separate what is text, what is media, and how they are arranged.
+
+    Args:
+        conversation: [{"role": "user", "content": text or parts}, …]; a part is a text, or {"type": "text", "text": …},
+            {"type": "image", "image": …}, {"type": "video", "video": …}.
+
+    Raises:
+        ValueError: Something else.
+    """
+    if not conversation:
+        raise ValueError("an empty conversation: give at least one message")
+    script = Script([], [], set(), [])
+    for number, message in enumerate(conversation):
+        role, content = message.get("role"), message.get("content")
+        if role not in _ROLES:
+            raise ValueError(f"message {number}: role {role!r}: use one of {', '.join(_ROLES)}")
+        parts = [content] if isinstance(content, str) else content
+        if not isinstance(parts, list | tuple):
+            raise ValueError(f"message {number}: content must be a text or a list of parts")
+        arranged = [_part(part, f"message {number}", role == "assistant", script) for part in parts]
+        whole = isinstance(content, str)
+        script.messages.append({"role": role, "content": arranged[0]["text"] if whole else arranged})
+    return script
+
+
+def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]:
+    part = {"type": "text", "text": part} if isinstance(part, str) else part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
+        raise ValueError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
+    if kind == "text":
+        if answer:
+            script.answers.add(len(script.texts))
+        script.texts.append(part["text"])
+        return {"type": "text", "text": f"\ue000{len(script.texts) - 1}\ue001"}
+    if answer:
+        raise ValueError(f"{where}: an {kind} in an assistant's message: put it into the user's")
+    script.media.append(part)
+    return {"type": kind, "time": part.get("time")}
+
+
+def tokenize(
+    script: Script,
+    placeholders: Sequence[Sequence[tuple[str, int]]],
+    tokenizer: Tokenizer,
+    template: str,
+    image_token: str,
+    video_token: str,
+    generation_prompt: bool,
+) -> Tokens:
+    """Render, and tokenise piece by piece.
+
+    Args:
+        placeholders: Per item of media, (text before, number of visual tokens) of the image or of each frame.
+        template: In Jinja, with one image_token or video_token per item.
+
+    Raises:
+        ValueError: The template does not place every item once.
+    """
+    rendered = tokenizer.apply_chat_template(
+        script.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+    )
+    kinds = {image_token, video_token}
+    rendered, counts = _expand(rendered, placeholders, kinds)
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    longest_first = sorted({*special, *kinds}, key=len, reverse=True)
+    tokens, answered = Tokens(), False
+    for piece in filter(None, re.split("(" + "|".join(map(re.escape, longest_first)) + ")", rendered)):
+        if piece in kinds:
+            tokens.add([tokenizer.convert_tokens_to_ids(piece)] * next(counts), False)
+            answered = False
+        elif piece in special:
+            tokens.add([tokenizer.convert_tokens_to_ids(piece)], answered)  # learned if it ends an answer
+            answered = False
+        else:
+            answered = _add_text(piece, script, tokenizer, tokens)
+    return tokens
+
+
+def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], kinds: set[str]) -> tuple[str, Any]:
+    """Repeat an item's token once per frame, each with the text before it; and the number of tokens of each."""
+    split = re.split("(" + "|".join(map(re.escape, sorted(kinds))) + ")", rendered)
+    if len(split) // 2 != len(placeholders):
+        raise ValueError(
+            f"the chat template places {len(split) // 2} of {len(placeholders)} images and videos: mend it"
+        )
+    for number, frames in enumerate(placeholders):
+        token = split[2 * number + 1]
+        split[2 * number + 1] = "".join(before + token for before, _ in frames)
+    return "".join(split), iter([count for frames in placeholders for _, count in frames])
+
+
+def _add_text(piece: str, script: Script, tokenizer: Tokenizer, tokens: Tokens) -> bool:
+    """Tokenise text between special tokens; an answer by itself, as it is when it is generated. True if it ends so."""
+    runs: list[tuple[str, bool]] = []
+    for number, part in enumerate(_MARK.split(piece)):
+        answer = number % 2 == 1 and int(part) in script.answers
+        text = script.texts[int(part)] if number % 2 else part
+        if runs and runs[-1][1] == answer:
+            runs[-1] = (runs[-1][0] + text, answer)
+        elif text or answer:
+            runs.append((text, answer))
+    for text, answer in runs:
+        tokens.add(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], answer)
+    return bool(runs) and runs[-1][1]

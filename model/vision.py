@@ -1,0 +1,210 @@
+"""The vision encoder: SigLIP's transformer with 2D rotary positions, for images of any size (arXiv 2501.13106, 2.1).
+
+One packed row holds the patches of all images and of all frames of all clips. A patch is seen by the patches of its
+own image or frame only. After the last LayerNorm every m x m block of patches becomes one token, their mean.
+
+    P patches of the row, I images and clips, M merged tokens, C width, H heads, D width of a head
+    grid_thw_I3: frames, rows and columns of patches (t, h, w), per image (t = 1) or clip
+    Patches lie frame by frame, in a frame block by block, in a block row by row: (t, h/m, w/m, m, m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from model.attention import Segments, segment_attention
+from model.config import VisionConfig
+
+PORTION = 8192
+"""Patches that go through the encoder together when no gradients are wanted: bounds the memory of long videos."""
+
+Grids = list[tuple[int, int, int]]
+Rotation = tuple[Tensor, Tensor]
+
+
+class VisionEncoder(nn.Module):
+    """From patches to merged tokens.
+
+    Attributes:
+        checkpointing: Compute each block's activations again in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = False
+        side = config.patch_size
+        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, side, side)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights as the reference does: Xavier in the blocks, LeCun for the patches, zero biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.patch_embedding.weight, std=self.config.patch_dim**-0.5)
+        assert self.patch_embedding.bias is not None
+        nn.init.zeros_(self.patch_embedding.bias)
+
+    def forward(self, pixels_PX: Tensor, grid_thw_I3: Tensor, merge_sizes_I: Tensor) -> Tensor:
+        """Encode a packed row.
+
+        Args:
+            pixels_PX: Patches (P, channels * side * side), channel first, normalised to -1 to 1.
+            grid_thw_I3: Integers (I, 3).
+            merge_sizes_I: m of each, 1 or 2, (I,); h and w are multiples of it.
+
+        Returns:
+            (M, C), M = sum over images of t * h * w / m^2.
+
+        Raises:
+            ValueError: Grids and patches do not fit each other.
+        """
+        grids: Grids = [(t, h, w) for t, h, w in grid_thw_I3.tolist()]
+        merges: list[int] = merge_sizes_I.tolist()
+        _check(len(pixels_PX), grids, merges)
+        if torch.is_grad_enabled():
+            return self._encode(pixels_PX, grids, merges)
+        # Frames know nothing of each other: what nothing is kept of for a backward pass can go by in portions.
+        portions = list(_portions(grids, merges))
+        pixels = torch.split(pixels_PX, [sum(t * h * w for t, h, w in part) for part, _ in portions])
+        return torch.cat([self._encode(x, *portion) for x, portion in zip(pixels, portions, strict=True)])
+
+    def _encode(self, pixels_PX: Tensor, grids: Grids, merges: list[int]) -> Tensor:
+        weight = self.patch_embedding.weight.flatten(1)
+        x_PC = F.linear(pixels_PX.to(weight.dtype), weight, self.patch_embedding.bias)
+        segments = Segments.of([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
+        rotation = rotary(patch_positions(grids, merges).to(x_PC.device), self.config)
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x_PC = checkpoint(layer, x_PC, rotation, segments, use_reentrant=False)
+            else:
+                x_PC = layer(x_PC, rotation, segments)
+        return merge(self.post_layernorm(x_PC), grids, merges)
+
+
+class Block(nn.Module):
+    """One pre-LayerNorm transformer block. Names of parameters are SigLIP's."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.self_attn = Attention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x_PC: Tensor, rotation: Rotation, segments: Segments) -> Tensor:
+        """(P, C) to (P, C)."""
+        x_PC = x_PC + self.self_attn(self.layer_norm1(x_PC), rotation, segments)
+        out: Tensor = x_PC + self.mlp(self.layer_norm2(x_PC))
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head attention within segments, queries and keys rotated by their patch's row and column."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        width = config.hidden_size
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x_PC: Tensor, rotation: Rotation, segments: Segments) -> Tensor:
+        """(P, C) to (P, C)."""
+        q_PHD = rotate(self.q_proj(x_PC).unflatten(-1, (self.heads, -1)), rotation)
+        k_PHD = rotate(self.k_proj(x_PC).unflatten(-1, (self.heads, -1)), rotation)
+        v_PHD = self.v_proj(x_PC).unflatten(-1, (self.heads, -1))
+        out: Tensor = self.out_proj(segment_attention(q_PHD, k_PHD, v_PHD, segments).flatten(-2))
+        return out
+
+
+class MLP(nn.Module):
+    """Linear, GELU (tanh form), Linear."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x_PC: Tensor) -> Tensor:
+        """(P, C) to (P, C)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x_PC), approximate="tanh"))
+        return out
+
+
+def _portions(grids: Grids, merges: list[int]) -> Iterator[tuple[Grids, list[int]]]:
+    """Grids and merge sizes of runs of whole frames, of at most `PORTION` patches where one frame has not more."""
+    part: Grids = []
+    sizes: list[int] = []
+    room = PORTION
+    for (t, h, w), m in zip(grids, merges, strict=True):
+        while t:
+            if part and room < h * w:
+                yield part, sizes
+                part, sizes, room = [], [], PORTION
+            frames = min(t, max(room // (h * w), 1))
+            part, sizes, room, t = [*part, (frames, h, w)], [*sizes, m], room - frames * h * w, t - frames
+    yield part, sizes
+
+
+def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
+    """Row and column of every patch in its frame, counted from 0, in the order of the row: int64 (P, 2)."""
+    made: dict[tuple[int, int, int], Tensor] = {}
+    positions = []
+    for (t, h, w), m in zip(grids, merges, strict=True):
+        if (h, w, m) not in made:
+            blocks_hw2 = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(h // m, m, w // m, m, 2)
+            made[h, w, m] = blocks_hw2.transpose(1, 2).reshape(h * w, 2)
+        positions.append(made[h, w, m].repeat(t, 1))
+    return torch.cat(positions)
+
+
+def rotary(positions_P2: Tensor, config: VisionConfig) -> Rotation:
+    """Cosines and sines of the angles, float32 (P, 1, D/2): D/4 of the row, then D/4 of the column.
+
+    Both use the frequencies theta^(-2i / (D/2)), i < D/4. Frames of a clip share positions: there is no time axis.
+    """
+    half = config.head_dim // 2
+    exponents = torch.arange(0, half, 2, dtype=torch.float32, device=positions_P2.device) / half
+    angles_P2F = positions_P2[..., None].float() * (1.0 / config.rope_theta**exponents)
+    angles_P1A = angles_P2F.flatten(1)[:, None]
+    return angles_P1A.cos(), angles_P1A.sin()
+
+
+def rotate(x_PHD: Tensor, rotation: Rotation) -> Tensor:
+    """Turn number i of each head against number i + D/2, in float32 whatever the model's type."""
+    cos, sin = rotation
+    a, b = x_PHD.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_PHD.dtype)
+
+
+def merge(x_PC: Tensor, grids: Grids, merges: list[int]) -> Tensor:
+    """Mean of each m x m block: (P, C) to (M, C).
+
+    The reference resizes the map bilinearly to half its sides, which for m = 2 is this mean.
+    """
+    if set(merges) == {1}:
+        return x_PC
+    items = torch.split(x_PC, [t * h * w for t, h, w in grids])
+    return torch.cat([torch.unflatten(item, 0, (-1, m * m)).mean(1) for item, m in zip(items, merges, strict=True)])
+
+
+def _check(patches: int, grids: Grids, merges: list[int]) -> None:
+    if len(grids) != len(merges):
+        raise ValueError(f"{len(grids)} grids but {len(merges)} merge sizes: give one per image or clip")
+    for grid, m in zip(grids, merges, strict=True):
+        if m not in (1, 2):
+            raise ValueError(f"merge size {m}: use 1 or 2")
+        if min(grid) < 1 or grid[1] % m or grid[2] % m:
+            raise ValueError(f"grid {grid} with merge size {m}: sides must be positive multiples of it, as Processor's")
+    if (expected := sum(t * h * w for t, h, w in grids)) != patches:
+        raise ValueError(f"{patches} patches, but the grids tell of {expected}: pass both as Processor made them")

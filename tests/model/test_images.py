@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.images import frames_tensor, patchify, read_image, resize
+
+
+def _picture(height: int, width: int) -> Image.Image:
+    pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(("height", "width", "merge"), [(100, 150, 1), (300, 200, 2), (57, 56, 1), (33, 400, 2)])
+def test_patches_equal_transformers_bit_for_bit(height: int, width: int, merge: int) -> None:
+    from transformers import VideoLlama3ImageProcessor
+
+    f = 14 * merge
+    size = {"shortest_edge": 16 * f * f, "longest_edge": 100 * f * f}
+    theirs = VideoLlama3ImageProcessor(size=size, merge_size=merge)(_picture(height, width), return_tensors="pt")
+    _, h, w = theirs["image_grid_thw"][0].tolist()
+    ours = patchify(resize(read_image(_picture(height, width)), (h * 14, w * 14)), 14, merge)
+    assert torch.equal(ours, theirs["pixel_values"])
+
+
+def test_patches_lie_block_by_block() -> None:
+    numbers = torch.arange(2 * 4, dtype=torch.uint8).view(1, 1, 2, 4).expand(1, 3, 2, 4)
+    first = (patchify(numbers, 1, 2)[:, 0] * 127.5 + 127.5).round()
+    assert first.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+
+
+def test_images_come_upright_and_in_rgb(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _picture(40, 60).save(tmp_path / "turned.jpg", exif=exif)
+    assert tuple(read_image(tmp_path / "turned.jpg").shape) == (1, 3, 60, 40)
+    for mode in ("L", "P", "RGBA", "CMYK", "I;16"):
+        assert tuple(read_image(Image.new(mode, (5, 7))).shape) == (1, 3, 7, 5), mode
+
+
+def test_bytes_and_files_give_the_same(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    _picture(20, 30).save(out, "PNG")
+    (tmp_path / "a.png").write_bytes(out.getvalue())
+    assert torch.equal(read_image(out.getvalue()), read_image(str(tmp_path / "a.png")))
+
+
+def test_broken_images_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    _picture(200, 300).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    for source in (path, tmp_path / "none.jpg", b"", b"no image"):
+        with pytest.raises(ValueError, match=r"cannot read .* give a whole"):
+            read_image(source)
+
+
+def test_a_decompression_bomb_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    out = io.BytesIO()
+    Image.new("RGB", (50, 30)).save(out, "PNG")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_image(out.getvalue())
+
+
+def test_frames_come_as_pictures_arrays_or_tensors() -> None:
+    pictures = [_picture(8, 6), _picture(8, 6)]
+    array = np.stack([np.asarray(p) for p in pictures])
+    tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
+    assert torch.equal(frames_tensor(pictures), tensor)
+    assert torch.equal(frames_tensor(array), tensor)
+    assert torch.equal(frames_tensor(tensor), tensor)
+
+
+@pytest.mark.parametrize(
+    ("frames", "advice"),
+    [
+        ([], "uint8"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "at least one"),
+        (np.zeros((2, 8, 8, 3)), "uint8"),
+        ([Image.new("RGB", (3, 4)), Image.new("RGB", (4, 4))], "several sizes"),
+        ("clip.mp4", "uint8"),
+    ],
+)
+def test_frames_that_are_none_are_told(frames: object, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        frames_tensor(frames)
