@@ -146,7 +146,20 @@ class Clusters(BaseModel):
         }
         return _table(vectors, found), told
 
-    def load(self, fitted: pa.Table) -> Assignment:
+    def load(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Assignment:
+        """What assigns.
+
+        Raises:
+            ValueError: `fitted`, which may have been copied from another run, is not for these embeddings.
+        """
+        if fitted.column_names != FITTED.names or not fitted.num_rows:
+            raise ValueError("clusters: what is stored in fitted/ are no centroids; delete it, or train with --refit")
+        there, wanted = len(fitted["centroid"][0]), inputs["image_embedding"].type.list_size
+        if there != wanted:
+            raise ValueError(
+                f"clusters: the centroids in fitted/ have {there} numbers and the embeddings {wanted}; "
+                "delete them, or train with --refit"
+            )
         return Assignment(self, fitted)
 
     def _above(self, points: Vectors, count: int, seed: int) -> Vectors:
@@ -172,7 +185,6 @@ class Assignment:
         lowest = fitted.filter(pa.array(levels == 1))
         self._writes = stage.writes
         vectors = np.stack(lowest["centroid"].to_numpy()).astype(np.float32)
-        self._dimensions = vectors.shape[1]
         self._centroids = Centroids(vectors)
         self._above: list[Ints] = []
         for level in range(1, len(stage.levels) + 1):
@@ -182,10 +194,6 @@ class Assignment:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])
-        if vectors.shape[1] != self._dimensions:
-            raise ValueError(
-                f"clusters: the centroids have {self._dimensions} numbers and the embeddings {vectors.shape[1]}"
-            )
         own, distances = self._centroids.nearest(vectors, 2)
         bad = np.array([error is not None for error in errors], bool)
         columns: list[Any] = []

@@ -213,6 +213,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
         batch_size if groups is None else rows.height,
         Store(table, table.next_writer(), _made_by(step)),
         find(run.folder, step) if is_trained(step) else None,
+        step.fields,
     )
     done = run_job(blocks, _stage_job(step, part))
     return Done(name, done.rows, done.errors, before, done.seconds, done.working, done.idle)

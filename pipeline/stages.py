@@ -87,7 +87,7 @@ class Stage(Protocol):
     * one that must be trained has a field `fitted` (the hash of what was trained: a part of the fingerprint that the
       run fills in), `sample_rows`, and `fit(sample)`, which one task calls once in the life of a run: a table of
       `reads` of at most so many rows, chosen and ordered by a hash of their ids, to a table (stored in the run) and
-      what there is to tell of it. Its `load(fitted)` is given that table;
+      what there is to tell of it. Its `load(fitted, inputs)` is given that table and the fields of what it reads;
     * one that compares rows has `within`, the column that tells their groups, and is itself the callable: one call,
       some whole groups, all of their rows that are alive. What it says of a row must depend on the rows of its group
       alone. A column that is about two rows says in which other column the id of the second one is (`witness`): where

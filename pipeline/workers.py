@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from threading import BoundedSemaphore
 from typing import Any
@@ -39,6 +39,7 @@ class Part:
         batch_size: Rows per call, at most.
         store: Where the rows go.
         fitted: What the stage was trained to, for one that is.
+        fields: The columns that it reads, by name.
     """
 
     stage: Any
@@ -46,10 +47,11 @@ class Part:
     batch_size: int
     store: Store
     fitted: Fitted | None = None
+    fields: Mapping[str, pa.Field] = field(default_factory=dict)
 
     def load(self) -> Any:
         """The stage's callable, with its model."""
-        return self.stage.load(self.fitted.read()) if self.fitted else self.stage.load()
+        return self.stage.load(self.fitted.read(), self.fields) if self.fitted else self.stage.load()
 
     def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt."""

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from polars.testing import assert_frame_equal
 from pydantic import BaseModel, ConfigDict
 
@@ -288,6 +289,21 @@ def test_clusters_of_another_run_have_to_be_brought_along(tmp_path: Path) -> Non
     asked = recipe(pool(tmp_path / "pool", images(12)))
     asked["stages"][1]["fitted"] = "0123456789abcdef"
     with pytest.raises(ValueError, match=r"fitted 0123456789abcdef is not in .*train anew"):
+        run(asked, tmp_path / "run")
+
+
+def test_centroids_that_do_not_fit_are_one_line_and_other_files_are_passed_over(
+    tmp_path: Path, first: tuple[Path, Run]
+) -> None:
+    asked = recipe(pool(tmp_path / "pool", images(100)))
+    (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
+    place = tmp_path / "run/fitted" / brought.parent.name
+    place.mkdir(parents=True)
+    shorter = pl.read_parquet(brought).with_columns(pl.col("centroid").list.head(8))
+    shorter.write_parquet(place / brought.name)
+    shutil.copy(brought, place / "centroids.parquet")
+    (tmp_path / "run/recipe.yaml").write_text(yaml.safe_dump(parse_recipe(asked, "test").resolved()))
+    with pytest.raises(ValueError, match="clusters: the centroids in fitted/ have 8 numbers and the embeddings 16"):
         run(asked, tmp_path / "run")
 
 
