@@ -75,8 +75,12 @@ def rename(name: str, table: Table, back: bool = False) -> str:
     raise ValueError(f"unknown weight {name}: the checkpoint is of another model")
 
 
-def save(model: VideoLLaMA3, path: str | Path) -> None:
-    """Write config.json, generation_config.json and model*.safetensors, shards of at most 5 GB."""
+def save(model: VideoLLaMA3, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write config.json, generation_config.json and model*.safetensors, shards of at most 5 GB.
+
+    Args:
+        weights: Instead of the model's own, under the same names; a trainer has gathered them, or changed their type.
+    """
     from huggingface_hub import save_torch_state_dict
 
     folder = Path(path)
@@ -84,9 +88,10 @@ def save(model: VideoLLaMA3, path: str | Path) -> None:
     for stale in folder.glob("model*.safetensors*"):
         stale.unlink()  # shards of what was saved here before would be read too
     shared = _tied(model)
-    weights = {rename(name, TRANSFORMERS): w for name, w in model.state_dict().items() if name not in shared}
-    save_torch_state_dict(weights, folder, max_shard_size="5GB", metadata={"format": "pt"})
-    write_config(model.config, folder, next(model.parameters()).dtype)
+    weights = model.state_dict() if weights is None else weights
+    renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items() if name not in shared}
+    save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
+    write_config(model.config, folder, next(iter(renamed.values())).dtype)
     model.language.generation_config.save_pretrained(folder)
 
 

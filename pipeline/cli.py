@@ -12,6 +12,7 @@ import typer
 from pipeline.caption_commands import caption_app
 from pipeline.options import JsonOption, RunOption
 from pipeline.stage_commands import filter_app, stage_app
+from pipeline.train_command import train_app
 from pipeline.view_commands import view_app
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)
 app.add_typer(view_app)
+app.add_typer(train_app)
 
 
 @app.command()

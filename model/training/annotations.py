@@ -1,0 +1,141 @@
+"""Samples out of annotations in VideoLLaMA3's form, JSON or JSONL: image, several images, video, text only, streaming.
+
+    {"image": ["a.jpg"], "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"}, …]}
+    {"video": ["a.mp4"], "conversations": [{"from": "human", "value": "<video>\\nWhat happens?"}, …]}
+    {"stream": true, "video": ["a.mp4"], "conversation": [{"role": "user", "content": "Tell me", "time": 2.0}, …]}
+
+A JSONL stays on the disk: what is held is where its lines begin, 8 bytes each. A JSON array is held whole: fine for
+hundreds of thousands, beyond that make it a JSONL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.training.conversations import from_turns, streaming
+from model.training.kept import Kept
+from model.training.samples import Sample
+
+_LINES = 256  # of a block
+_VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
+
+
+class AnnotationSource:
+    """A file of annotations.
+
+    Attributes:
+        name: In a recipe.
+        blocks: Samples of each block of lines.
+    """
+
+    def __init__(self, name: str, path: str, media: str | None = None, blocks_in_memory: int = 8) -> None:
+        """Find the lines. Media are not looked at before they are wanted.
+
+        Args:
+            name: For messages.
+            path: A .json or .jsonl file.
+            media: What paths in it are relative to; by default its folder.
+            blocks_in_memory: Blocks of lines that are kept.
+
+        Raises:
+            ValueError: No such file, or a .json that is no list.
+        """
+        self.name, self._path = name, Path(path)
+        self._media = Path(media) if media else self._path.parent
+        self._whole: list[Any] | None = None
+        if self._path.suffix == ".json":
+            self._whole = self._array()
+            count = len(self._whole)
+        else:
+            self._starts = self._lines()
+            count = len(self._starts) - 1
+        if not count:
+            raise ValueError(f"{name}: {path}: no samples in it")
+        self.blocks = tuple(min(_LINES, count - at) for at in range(0, count, _LINES))
+        self._kept: Kept[list[bytes]] = Kept(self._read, blocks_in_memory)
+
+    def sample(self, row: int) -> Sample:
+        """The sample of that row, its media as paths.
+
+        Raises:
+            ValueError: It is no JSON, a file is not there, marks and media do not fit, ….
+        """
+        name = f"{self.name}: {self._path.name} {'entry' if self._whole is not None else 'line'} {row + 1}"
+        try:
+            return Sample(name, self._conversation(self._told(row)))
+        except ValueError as error:
+            reason = f"no JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
+            raise ValueError(f"{name}: {reason}") from error
+
+    def _told(self, row: int) -> Any:
+        if self._whole is not None:
+            return self._whole[row]
+        return json.loads(self._kept(row // _LINES)[row % _LINES])
+
+    def _conversation(self, told: Any) -> list[dict[str, Any]]:
+        if not isinstance(told, Mapping):
+            raise ValueError("must be an object with `conversations`")
+        images, videos = ([self._file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
+        settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
+        if told.get("stream"):
+            if len(videos) != 1:
+                raise ValueError("a stream has one video")
+            turns = told.get("conversation") or told.get("conversations") or []
+            settings.pop("start", None), settings.pop("end", None)
+            return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
+        messages = from_turns(told.get("conversations") or [], images, videos)
+        for message in messages:
+            for part in message["content"] if isinstance(message["content"], list) else []:
+                if isinstance(part, dict) and part["type"] == "video":
+                    part.update(settings)
+        return messages
+
+    def _file(self, path: Any) -> str:
+        if not isinstance(path, str):
+            raise ValueError(f"a path must be a text, not {path!r}")
+        found = self._media / path  # an absolute path stays what it is
+        if not found.is_file():
+            raise ValueError(f"{found}: no such file")
+        return str(found)
+
+    def _array(self) -> list[Any]:
+        try:
+            told = json.loads(self._path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name}: {self._path}: no JSON: {error}; one object per line goes into .jsonl"
+            ) from error
+        if not isinstance(told, list):
+            raise ValueError(f"{self.name}: {self._path}: must be a list of samples")
+        return told
+
+    def _lines(self) -> Any:
+        """Where each line that is not empty begins, and where the last ends: int64 (lines + 1,)."""
+        starts, at = [], 0
+        try:
+            with open(self._path, "rb") as file:
+                for line in file:
+                    if not line.isspace():
+                        starts.append(at)
+                    at += len(line)
+        except OSError as error:
+            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+        return np.array([*starts, at], np.int64)
+
+    def _read(self, number: int) -> list[bytes]:
+        starts = self._starts[number * _LINES : (number + 1) * _LINES + 1]
+        with open(self._path, "rb") as file:
+            file.seek(int(starts[0]))
+            read = file.read(int(starts[-1] - starts[0]))
+        return [read[begin:end] for begin, end in zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)]
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]

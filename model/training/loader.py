@@ -1,0 +1,301 @@
+"""From an order of samples to packed rows, ahead of the trainer, and back to the same place after a stop.
+
+The rows of a step come from lanes. Lane v of V sees the samples v, v + V, v + 2V, … of the order, packs them by itself,
+and gives rows / V rows to each step. A worker has some of the lanes. So what a step consists of does not depend on how
+many workers there are, and a state (a cursor and the open rows of each lane, as numbers) can be taken up by any number.
+
+A bad sample is skipped, counted and named; many in a row end the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.processor import Processor, pack
+from model.prompt import IGNORE
+from model.training.conversations import split
+from model.training.order import Order
+from model.training.packing import Packer, Row
+from model.training.recipe import Stage
+from model.training.samples import Sample
+
+log = logging.getLogger("vl3syn.train")
+
+AHEAD = 8  # samples of a lane that are read before they are wanted
+STEPS_AHEAD = 2
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A sample, or a piece of one, ready to be packed.
+
+    Attributes:
+        name: For people.
+        index: In the order.
+        piece: 0, or which of the pieces that a long conversation was split into.
+        tensors: What the processor made, with labels.
+        labelled: Tokens that are learned.
+    """
+
+    name: str
+    index: int
+    piece: int
+    tensors: Mapping[str, Tensor]
+    labelled: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, placeholders included."""
+        return len(self.tensors["input_ids"])
+
+    @property
+    def patches(self) -> int:
+        """Patches."""
+        return len(self.tensors["pixel_values"]) if "pixel_values" in self.tensors else 0
+
+
+@dataclass(frozen=True, eq=False)
+class StepRows:
+    """What one worker runs in one step.
+
+    Attributes:
+        rows: Packed rows; fewer than asked for, or none, at the end.
+        skipped: Bad samples that were met, with their reasons.
+        given: Samples of this worker's lanes that have been given out (or skipped) so far, these rows included.
+        state: Where each lane stands after these rows.
+    """
+
+    rows: list[Row[Prepared]]
+    skipped: list[str]
+    given: int
+    state: dict[int, State]
+
+
+def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
+    """The tensors of a packed row.
+
+    A row of text alone gets a blank image of one patch, whose token is not kept: so every row runs through all parts,
+    and workers that gather sharded weights layer by layer stay in step.
+    """
+    tensors: dict[str, Tensor] = dict(pack([sample.tensors for sample in row.samples]))
+    if "pixel_values" not in tensors:
+        tensors |= {
+            "pixel_values": torch.zeros(1, patch_dim),
+            "grid_thw": torch.ones(1, 3, dtype=torch.long),
+            "merge_sizes": torch.ones(1, dtype=torch.long),
+            "keep_mask": torch.zeros(1, dtype=torch.bool),
+        }
+    return tensors
+
+
+def for_stage(processor: Processor, stage: Stage) -> Processor:
+    """The processor with a stage's merge sizes, pruning and visual budget."""
+    settings = processor.settings.model_copy(
+        update={
+            "image": processor.settings.image.model_copy(update={"merge": stage.image_merge}),
+            "video": processor.settings.video.model_copy(update={"merge": stage.video_merge}),
+            "max_tokens": stage.visual_tokens,
+            "pruning": stage.pruning,
+            "fps": stage.fps,
+            "max_frames": stage.max_frames,
+        }
+    )
+    return Processor(processor.tokenizer, settings, processor.chat_template)
+
+
+def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patches: int) -> list[Prepared]:
+    """Tokenise a sample; one that is longer than a row is split between turns.
+
+    Raises:
+        ValueError: It is bad, has nothing to learn, or cannot be split.
+    """
+
+    def made(piece: Sample, number: int) -> Prepared:
+        tensors = processor(piece.conversation, labels=True, generation_prompt=False)
+        labelled = int((tensors["labels"][1:] != IGNORE).sum())
+        return Prepared(piece.name, index, number, tensors, labelled)
+
+    def fits(ready: Prepared) -> bool:
+        return ready.tokens <= tokens and ready.patches <= patches
+
+    try:
+        whole = made(sample, 0)
+        pieces = [whole]
+        if not fits(whole):
+            parts = split(sample, lambda piece: fits(made(piece, 0)))
+            pieces = [made(part, number) for number, part in enumerate(parts)]
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(sample.name) else f"{sample.name}: {message}") from error
+    if not all(piece.labelled for piece in pieces):
+        raise ValueError(f"{sample.name}: nothing to learn: it has no words of an assistant")
+    return pieces
+
+
+class Lane:
+    """One stream of samples, packed."""
+
+    def __init__(
+        self,
+        number: int,
+        lanes: int,
+        end: int | None,
+        packer: Packer[Prepared],
+        submit: Callable[[int], Future[list[Prepared]]],
+    ) -> None:
+        self.number, self.lanes, self.end, self.packer, self._submit = number, lanes, end, packer, submit
+        self.cursor = 0
+        self.pending: deque[Prepared] = deque()
+        self._futures: deque[Future[list[Prepared]]] = deque()
+
+    def row(self, skip: Callable[[ValueError | None], None]) -> Row[Prepared] | None:
+        """The next row, None at the end; `skip` is told of each sample, with the error of a bad one."""
+        while True:
+            while self.pending:
+                if done := self.packer.add(self.pending.popleft()):
+                    return done
+            future = self._next()
+            if future is None:
+                return next(self.packer.flush(), None)
+            self.cursor += 1
+            try:
+                self.pending.extend(future.result())
+                skip(None)
+            except ValueError as error:
+                skip(error)
+
+    def _next(self) -> Future[list[Prepared]] | None:
+        while len(self._futures) < AHEAD:
+            index = self.number + (self.cursor + len(self._futures)) * self.lanes
+            if self.end is not None and index >= self.end:
+                break
+            self._futures.append(self._submit(index))
+        return self._futures.popleft() if self._futures else None
+
+    @property
+    def given(self) -> int:
+        """Samples that have left in rows, or were skipped."""
+        held = {sample.index for row in self.packer.open for sample in row.samples}
+        return self.cursor - len(held | {sample.index for sample in self.pending})
+
+    def state(self) -> State:
+        """Where it stands: numbers only."""
+
+        def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
+            return [[sample.index, sample.piece] for sample in samples]
+
+        return {
+            "cursor": self.cursor,
+            "open": [references(row.samples) for row in self.packer.open],
+            "pending": references(self.pending),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go to where it stood; what was open is read again.
+
+        Raises:
+            ValueError: A sample that was good is not any more.
+        """
+        self.cursor = state["cursor"]
+        wanted = [*state["open"], state["pending"]]
+        futures = {index: self._submit(index) for index in sorted({index for row in wanted for index, _ in row})}
+        pieces = {index: future.result() for index, future in futures.items()}
+        for row in state["open"]:
+            opened: Row[Prepared] = Row()
+            for index, piece in row:
+                opened.add(pieces[index][piece])
+            self.packer.open.append(opened)
+        self.pending.extend(pieces[index][piece] for index, piece in state["pending"])
+
+
+class Loader:
+    """Steps of rows for one worker; an iterator without end, whose last steps have no rows."""
+
+    def __init__(
+        self,
+        order: Order,
+        processor: Processor,
+        stage: Stage,
+        *,
+        rank: int = 0,
+        workers: int = 1,
+        threads: int = 4,
+        skip_limit: int = 100,
+        state: Mapping[int, State] | None = None,
+    ) -> None:
+        """Begin at the beginning, or at a state that any number of workers has left.
+
+        Raises:
+            ValueError: The lanes cannot be shared out among the workers, or a sample of the state is gone.
+        """
+        lanes = stage.lane_count
+        if lanes % workers:
+            raise ValueError(
+                f"stage {stage.name}: {lanes} lanes for {workers} workers: make `lanes` a multiple of the workers"
+            )
+        self._order, self._sources, self._stage, self._skip_limit = order, order.sources, stage, skip_limit
+        self.total = None if stage.epochs is None else max(round(stage.epochs * order.epoch_length), 1)
+        self._processor, self._local = for_stage(processor, stage), threading.local()
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._packing = ThreadPoolExecutor(1, thread_name_prefix="packing")
+        self._lanes = [
+            Lane(n, lanes, self.total, Packer(stage.tokens, stage.patch_budget), self._submit)
+            for n in range(rank, lanes, workers)
+        ]
+        self._rows_per_lane = stage.rows // lanes
+        self._in_a_row = 0
+        self._steps: deque[Future[StepRows]] = deque()
+        for lane in self._lanes:
+            if state:
+                lane.restore(state[lane.number])
+
+    def _submit(self, index: int) -> Future[list[Prepared]]:
+        return self._readers.submit(self._prepare, index)
+
+    def _prepare(self, index: int) -> list[Prepared]:
+        if not hasattr(self._local, "processor"):
+            self._local.processor = copy.deepcopy(self._processor)  # tokenizers may not be shared by threads
+        source, row = self._order(index)
+        sample = self._sources[source].sample(row)
+        return prepare(self._local.processor, sample, index, self._stage.tokens, self._stage.patch_budget)
+
+    def __iter__(self) -> Iterator[StepRows]:
+        return self
+
+    def __next__(self) -> StepRows:
+        while len(self._steps) < STEPS_AHEAD:
+            self._steps.append(self._packing.submit(self._step))
+        return self._steps.popleft().result()
+
+    def _step(self) -> StepRows:
+        skipped: list[str] = []
+
+        def skip(error: ValueError | None) -> None:
+            self._in_a_row = self._in_a_row + 1 if error else 0
+            if error is None:
+                return
+            skipped.append(str(error))
+            log.warning("skipped %s", error)
+            if self._in_a_row >= self._skip_limit:
+                raise ValueError(f"{self._in_a_row} bad samples in a row, so the run stops; the last: {error}")
+
+        rows = [row for lane in self._lanes for _ in range(self._rows_per_lane) if (row := lane.row(skip))]
+        given = sum(lane.given for lane in self._lanes)
+        return StepRows(rows, skipped, given, {lane.number: lane.state() for lane in self._lanes})
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        for pool in (self._packing, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,47 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft, put in place and merged again for an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from model.training.recipe import Lora
+
+if TYPE_CHECKING:
+    from model.videollama3 import VideoLLaMA3
+
+_BASE, _DOWN, _UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
+    """Give the language model's layers adapters, which change nothing yet.
+
+    Parameters of an adapter have `lora_` in their names, those of the layers `base_layer`:
+    `{"language.*lora_": 1.0e-4, "language": frozen}`.
+
+    Raises:
+        ValueError: peft is not installed, or no layer is called so.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("lora needs peft: pip install 'vl3syn[lora]'") from error
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
+    inject_adapter_in_model(config, model.language)
+
+
+def merged(weights: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
+    """Weights under their names before there were adapters, these added: W + alpha / r * up @ down."""
+    plain = {}
+    for name, weight in weights.items():
+        if ".lora_" in name:
+            continue
+        stem = name.replace(".base_layer", "")
+        layer = stem.removesuffix(".weight")
+        if _BASE in name and layer + _DOWN in weights and stem.endswith(".weight"):
+            update = weights[layer + _UP].float() @ weights[layer + _DOWN].float()
+            weight = weight + (lora.alpha / lora.r * update).to(weight.dtype)
+        plain[stem] = weight
+    return plain

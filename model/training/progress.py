@@ -1,0 +1,145 @@
+"""What a person sees of a training, and what is kept of it: a line per step, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from model.training.trainer import Step
+
+METRICS = "metrics.jsonl"
+
+
+class Progress:
+    """Writes down the steps of one stage.
+
+    metrics.jsonl has an object per line: `kind` is `step`, `held_out`, `answer` or `note`. After a resume, lines of
+    steps that are done again are dropped first, so that each step is there once.
+    """
+
+    def __init__(self, folder: Path, stage: str, steps: int | None, done: int, peak: float | None) -> None:
+        """Go on behind the steps that are done.
+
+        Args:
+            folder: Of the training.
+            stage: Its name.
+            steps: How many there will be, if that is known.
+            done: Steps that are done.
+            peak: Operations per second of all devices together, for MFU; None leaves it out.
+        """
+        self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
+        self._begin = time.perf_counter()
+        self._begun_at: float | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        forget(self._file, stage, done)
+        self._board = _board(folder / "tensorboard" / stage, done)
+
+    def step(self, step: Step) -> None:
+        """A step is done: print its line and write it down."""
+        print(self.line(step), flush=True)
+        for reason in step.skipped:
+            print(f"  skipped {reason}", file=sys.stderr, flush=True)
+        told = {key: value for key, value in vars(step).items() if key != "skipped"}
+        mfu = self._mfu(step)
+        self._write("step", step.step, {**told, "mfu": mfu, "skipped": list(step.skipped)})
+        numbers = {"loss": step.loss, "grad_norm": step.grad_norm, "fill": step.fill, "mfu": mfu}
+        numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
+        numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
+        self._scalars(step.step, numbers)
+
+    def line(self, step: Step) -> str:
+        """The line of a step."""
+        steps = f"/{self._steps}" if self._steps else ""
+        rates = " ".join(f"{name} {rate:.1e}" for name, rate in step.rates.items())
+        mfu = self._mfu(step)
+        parts = [
+            f"{self._stage} {step.step}{steps}",
+            f"loss {step.loss:.4f}",
+            f"lr {rates}",
+            f"{step.tokens / step.seconds:,.0f} tok/s",
+            f"{step.patches / step.seconds:,.0f} patches/s",
+            f"fill {step.fill:.2f}",
+            *([f"MFU {mfu:.1%}"] if mfu is not None else []),
+            f"data {step.waiting / step.seconds:.1%}",
+            f"ETA {self._eta(step.progress)}",
+        ]
+        return "  ".join(parts)
+
+    def held_out(self, step: int, losses: Mapping[str, float]) -> None:
+        """Losses of held-out samples, by source."""
+        print("  held out: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
+        self._write("held_out", step, {"losses": dict(losses)})
+        self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
+
+    def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
+        """What the model says by now: (name of the sample, its answer, the right one)."""
+        for name, answer, reference in answers:
+            print(f"  {name}: {_short(answer)!r}; reference {_short(reference)!r}", flush=True)
+            self._write("answer", step, {"sample": name, "answer": answer, "reference": reference})
+            if self._board:
+                self._board.add_text(name, f"{answer}\n\n*{reference}*", step)
+
+    def close(self) -> None:
+        """Flush."""
+        if self._board:
+            self._board.close()
+
+    def _mfu(self, step: Step) -> float | None:
+        return step.flops / step.seconds / self._peak if self._peak else None
+
+    def _eta(self, progress: float) -> str:
+        now = time.perf_counter()
+        if self._begun_at is None:  # the first step of this process is no measure: things warm up
+            self._begun_at, self._begin = progress, now
+            return "?"
+        left = (now - self._begin) / max(progress - self._begun_at, 1e-9) * (1 - progress)
+        return f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+
+    def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> None:
+        with open(self._file, "a") as file:
+            file.write(json.dumps({"kind": kind, "stage": self._stage, "step": step, **told}) + "\n")
+
+    def _scalars(self, step: int, numbers: Mapping[str, float | None]) -> None:
+        for name, value in numbers.items() if self._board else ():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All lines of a training's metrics.jsonl; one that a kill has cut short is left out."""
+    records = []
+    for line in (folder / METRICS).read_text().splitlines() if (folder / METRICS).is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue  # only the last line can be; `forget` drops it
+    return records
+
+
+def forget(file: Path, stage: str, done: int) -> None:
+    """Drop lines of a stage's steps after `done`, and a last line that was cut short."""
+    if not file.is_file():
+        return
+    kept = [r for r in read_metrics(file.parent) if r["stage"] != stage or r["step"] <= done]
+    aside = file.with_suffix(".partial")
+    aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    os.replace(aside, file)
+
+
+def _board(folder: Path, done: int) -> Any:
+    """TensorBoard's writer, if the package is there."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=done + 1 if done else None)
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 160 else flat[:160] + "…"

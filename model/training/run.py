@@ -1,0 +1,248 @@
+"""A whole training: stage after stage, each from what the one before has exported; goes on by itself after a stop.
+
+    OUT/
+      recipe.yaml                what was asked for
+      metrics.jsonl, tensorboard/, curves.png, curves.svg
+      1-encoder/
+        step-00000100/           checkpoints of the stage under way (checkpoints.py)
+        model/                   what it handed on, in transformers' layout; the stage is done when this is there
+      2-alignment/ …
+
+OUT is a local folder, or one on a file system that all workers share.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from manifests.version import __version__
+from model.training import checkpoints
+from model.training.annotations import AnnotationSource
+from model.training.flops import peak_flops
+from model.training.loader import for_stage
+from model.training.order import Order, Source
+from model.training.recipe import Stage, Start, TrainRecipe
+from model.training.samples import Sample
+from model.training.shards import ShardSource
+from model.training.world import World, whole
+
+if TYPE_CHECKING:
+    from model.processor import Processor
+    from model.training.progress import Progress
+    from model.training.trainer import Trainer
+    from model.videollama3 import VideoLLaMA3
+
+PROVENANCE = "vl3syn_training.json"
+_SPOKEN = 64  # tokens of an answer that is asked for on the way
+
+
+def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> Path:
+    """Go through the stages that are not done yet.
+
+    Returns:
+        The folder of the last export.
+
+    Raises:
+        ValueError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
+    """
+    world, folder = world or World.here(), Path(out)
+    sources = {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
+    if world.leads:
+        _begin(recipe, folder)
+    world.wait()
+    done = None
+    for number, stage in enumerate(recipe.stages, 1):
+        place = folder / f"{number}-{stage.name}"
+        if (place / "model").is_dir():
+            _check_done(place / "model", stage)
+        else:
+            _stage(recipe, stage, number, sources, place, done, world)
+        done = place / "model"
+    assert done is not None
+    return done
+
+
+def _begin(recipe: TrainRecipe, folder: Path) -> None:
+    """Write the recipe down.
+
+    Raises:
+        ValueError: Another training is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, told = folder / "recipe.yaml", recipe.model_dump(mode="json")
+    if file.is_file():
+        before = yaml.safe_load(file.read_text())
+        for key in ("model", "seed"):
+            if before.get(key) != told[key]:
+                raise ValueError(
+                    f"{folder}: a training with {key} {before.get(key)} is there, the recipe says {told[key]}: "
+                    "put it back, or train into another folder"
+                )
+    aside = folder / ".recipe.yaml.partial"
+    aside.write_text(yaml.safe_dump(told, sort_keys=False))
+    aside.replace(file)
+
+
+def _check_done(model: Path, stage: Stage) -> None:
+    told = json.loads((model / PROVENANCE).read_text())["stage"]
+    now = stage.model_dump(mode="json")
+    for key, value in told.items():
+        if now.get(key) != value:
+            raise ValueError(
+                f"{model}: stage {stage.name} is done, with {key} {value}, and the recipe says {now.get(key)}: "
+                "put it back, or train into another folder"
+            )
+
+
+def _source(recipe: TrainRecipe, name: str) -> Source:
+    asked, kept = recipe.sources[name], 2 * recipe.shuffle_blocks
+    if asked.shards:
+        return ShardSource(name, asked.shards, asked.caption, kept)
+    assert asked.annotations is not None
+    return AnnotationSource(name, asked.annotations, asked.media, kept)
+
+
+def _stage(
+    recipe: TrainRecipe,
+    stage: Stage,
+    number: int,
+    sources: dict[str, Source],
+    place: Path,
+    before: Path | None,
+    world: World,
+) -> None:
+    from model.training.lora import add_adapters
+    from model.training.progress import Progress
+    from model.training.trainer import Trainer
+
+    model, processor = open_start(recipe.model if before is None else Start(checkpoint=str(before)), recipe.seed)
+    if stage.lora:
+        torch.manual_seed(recipe.seed + number)
+        add_adapters(model, stage.lora)
+    held = {name: source.held_out for name, source in recipe.sources.items()}
+    chosen = [sources[name] for name in stage.mixture]
+    order = Order(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
+    trainer = Trainer(model, processor, recipe, stage, order, place, world)
+    peak = peak_flops(world.device)
+    progress = None
+    if world.leads:
+        _announce(stage, trainer, order)
+        told = peak * world.size if peak else None
+        progress = Progress(place.parent, stage.name, stage.steps, trainer.step, told)
+    look = for_stage(processor, stage)
+    try:
+        while step := trainer.run_step():
+            if progress:
+                progress.step(step)
+            if step.step % recipe.save_every == 0:
+                trainer.save()
+            if step.step % recipe.evaluate_every == 0 and step.progress < 1:
+                _look(recipe, trainer, look, order, progress)
+        _look(recipe, trainer, look, order, progress)
+        _export(recipe, trainer, processor, place, world)
+    finally:
+        trainer.close()
+        if progress:
+            progress.close()
+
+
+def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
+    """What a training begins with, weights in fp32.
+
+    Raises:
+        ValueError: A folder is not what it should be.
+    """
+    from model.checkpoint import from_parts
+    from model.config import preset
+    from model.processor import Processor
+    from model.videollama3 import VideoLLaMA3
+
+    torch.manual_seed(seed)
+    if start.checkpoint:
+        return VideoLLaMA3.from_pretrained(start.checkpoint, torch.float32), Processor.from_pretrained(start.checkpoint)
+    if start.preset:
+        processor = Processor.from_pretrained(start.tokenizer) if start.tokenizer else Processor.tiny()
+        return VideoLLaMA3(preset(start.preset)), processor
+    assert start.vision
+    assert start.language
+    return from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
+
+
+def _announce(stage: Stage, trainer: Trainer, order: Order) -> None:
+    learned = sum(parameter.numel() for parameter in trainer.learning.values())
+    total = sum(parameter.numel() for parameter in trainer.model.parameters())
+    length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs of {order.epoch_length:,} samples"
+    shares = ", ".join(
+        f"{s.name} {n:,} of {p.rows:,}" for s, n, p in zip(order.sources, order.counts, order.passes, strict=True)
+    )
+    print(f"{stage.name}: {length}; {learned:,} of {total:,} parameters learn; an epoch: {shares}", flush=True)
+    if trainer.step:
+        print(f"  goes on after step {trainer.step}", flush=True)
+
+
+def _held_out(order: Order) -> Iterator[tuple[str, list[Sample]]]:
+    """Samples that are not trained on, by source; bad ones are left out."""
+    for source, passes in zip(order.sources, order.passes, strict=True):
+        if len(passes.held_out):
+            yield source.name, list(_good(source, passes.held_out.tolist()))
+
+
+def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
+    for row in rows:
+        try:
+            yield source.sample(row)
+        except ValueError:
+            continue
+
+
+def _look(recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: Order, progress: Progress | None) -> None:
+    """Held-out losses, and a few answers; all workers do it, the first one tells."""
+    from model.training.evaluation import Answer, generate_answers, held_out_loss
+
+    held = dict(_held_out(order))
+    losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
+    asked = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
+    if not held and recipe.ask:
+        rows = [order(index) for index in range(recipe.ask)]
+        asked = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
+    answers = list(generate_answers(trainer.model, processor, asked, _SPOKEN))
+    if progress and losses:
+        progress.held_out(trainer.step, losses)
+    if progress:
+        progress.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])
+
+
+def _export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: World) -> None:
+    """Write what the stage hands on, in transformers' layout, with where it comes from."""
+    from model import checkpoint
+    from model.training.curves import draw
+    from model.training.lora import merged
+
+    stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
+    weights: dict[str, Any] = {}
+    for name, tensor in trainer.model.state_dict().items():
+        full = whole(tensor.detach())
+        if world.leads:
+            weights[name] = full.to("cpu", kind)
+    if world.leads:
+        weights = merged(weights, stage.lora) if stage.lora else weights
+        aside = place / ".model.partial"
+        checkpoint.save(trainer.model, aside, weights)
+        for_stage(processor, stage).save_pretrained(aside)
+        told: dict[str, Any] = {"vl3syn": __version__, "steps": trainer.step, "samples": trainer.given}
+        told |= {
+            "workers": world.size,
+            "recipe": recipe.model_dump(mode="json"),
+            "stage": stage.model_dump(mode="json"),
+        }
+        (aside / PROVENANCE).write_text(json.dumps(told, indent=2))
+        checkpoints.publish(aside, place / "model")
+        draw(place.parent)
+        print(f"{stage.name}: done, exported to {place / 'model'}", flush=True)
+    world.wait()

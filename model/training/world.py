@@ -1,0 +1,109 @@
+"""The workers of a training: one process, or several that torch.distributed has joined (Ray Train does it).
+
+Several shard weights, gradients and moments among themselves (FSDP2, `fully_shard`), over NCCL on GPUs and gloo on
+CPUs. What is stored is whole again, so that any number of workers can go on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from model.videollama3 import VideoLLaMA3
+
+
+@dataclass(frozen=True)
+class World:
+    """The workers.
+
+    Attributes:
+        device: Of this one.
+        rank: Its number.
+        size: How many there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @staticmethod
+    def here() -> World:
+        """This process as torch.distributed knows it; alone, with a GPU if there is one, if it knows of none."""
+        import torch.distributed as dist
+
+        joined = dist.is_available() and dist.is_initialized()
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        return World(device, dist.get_rank(), dist.get_world_size()) if joined else World(device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker is the one that writes and speaks."""
+        return self.rank == 0
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Sums over all workers."""
+        if self.size == 1:
+            return list(values)
+        import torch.distributed as dist
+
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        told: list[float] = summed.tolist()
+        return told
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Every worker's value, by rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+
+def shard(model: VideoLLaMA3, world: World, half: bool) -> None:
+    """Divide a model among the workers, block by block.
+
+    Args:
+        half: Compute in bf16. Weights, and the sum of gradients, stay fp32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    policy = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32)
+    blocks = [*model.vision.layers, *model.language.model.layers]
+    for module in [*blocks, model.vision, model.projector]:
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)  # embeddings and head, one and the same in small models
+    register_fsdp_forward_method(model, "generate")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor, put together on every worker; others as they are."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def assign(target: Tensor, source: Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(target, DTensor):
+        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
+    with torch.no_grad():
+        target.copy_(source)
