@@ -6,10 +6,15 @@ Run with another number of workers, a training goes on with the same samples in 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
-from model.training.recipe import TrainRecipe, parse_recipe
+from model.training.recipe import TrainRecipe, anchored, parse_recipe
+from model.training.run import open_sources, train
+
+_REFUSED = ".refused"
+"""A file in OUT with what a user has to mend; whoever starts again after it was written leaves at once."""
 
 
 def train_on_workers(
@@ -38,26 +43,49 @@ def train_on_workers(
                 f"stage {stage.name}: {stage.lane_count} lanes for {workers} workers: "
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
     if not ray.is_initialized():
-        ray.init(log_to_driver=True)
+        ray.init()
     there = int(ray.cluster_resources().get("GPU", 0))
     gpus = there >= workers if gpus is None else gpus
     if gpus and there < workers:
         raise ValueError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
+    recipe, folder = anchored(recipe), Path(os.path.abspath(out))
+    open_sources(recipe)  # what is wrong with them is better said before workers start
+    folder.mkdir(parents=True, exist_ok=True)
+    refused = folder / _REFUSED
+    refused.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"recipe": recipe.model_dump(mode="json"), "out": os.path.abspath(out)},
+        train_loop_config={"recipe": recipe.model_dump(mode="json"), "out": str(folder)},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus),
         run_config=ray.train.RunConfig(
             name="vl3syn-train",
-            storage_path=os.path.join(os.path.abspath(out), ".ray"),
+            storage_path=str(folder / ".ray"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise ValueError(f"{workers} workers: given up after {max_failures} failures: {_last_line(error)}") from error
+    if refused.is_file():
+        raise ValueError(refused.read_text())
 
 
 def _worker(config: dict[str, Any]) -> None:
-    from model.training.run import train
+    """What runs on each."""
+    refused = Path(config["out"]) / _REFUSED
+    if refused.is_file():
+        return
+    # The logits are one; nothing writes into them.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+    try:
+        train(parse_recipe(config["recipe"], "recipe"), config["out"])
+    except ValueError as error:
+        refused.write_text(str(error))  # and up it goes, since the others wait for this one
+        raise
 
-    train(parse_recipe(config["recipe"], "recipe"), config["out"])
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[-1]

@@ -27,7 +27,7 @@ def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora needs peft: pip install 'vl3syn[lora]'") from error
+        raise ValueError("lora needs peft: pip install 'vl3syn[train]'") from error
     config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
     inject_adapter_in_model(config, model.language)
 

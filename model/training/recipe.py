@@ -5,6 +5,7 @@ The paper's four stages (arXiv 2501.13106, section 3.3) are recipes/train-*.yaml
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -236,6 +237,16 @@ class TrainRecipe(_Value):
                     f"stage {stage.name}: no source {min(unknown)!r}: name one of {', '.join(self.sources)}"
                 )
         return self
+
+
+def anchored(recipe: TrainRecipe) -> TrainRecipe:
+    """The same with absolute paths, for processes that run in other folders."""
+    told = recipe.model_dump(mode="json")
+    for entry in (told["model"], *told["sources"].values()):
+        for key in ("checkpoint", "vision", "language", "tokenizer", "shards", "annotations", "media"):
+            if (path := entry.get(key)) and "://" not in path:
+                entry[key] = os.path.abspath(path)
+    return TrainRecipe.model_validate(told)
 
 
 def load_recipe(path: str | Path) -> TrainRecipe:

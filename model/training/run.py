@@ -52,7 +52,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
         ValueError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
     """
     world, folder = world or World.here(), Path(out)
-    sources = {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
+    sources = open_sources(recipe)
     if world.leads:
         _begin(recipe, folder)
     world.wait()
@@ -98,6 +98,15 @@ def _check_done(model: Path, stage: Stage) -> None:
                 f"{model}: stage {stage.name} is done, with {key} {value}, and the recipe says {now.get(key)}: "
                 "put it back, or train into another folder"
             )
+
+
+def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
+    """The sources that stages ask for, by name.
+
+    Raises:
+        ValueError: One is not there.
+    """
+    return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
 
 
 def _source(recipe: TrainRecipe, name: str) -> Source:
