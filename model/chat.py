@@ -86,10 +86,13 @@ class Chat:
         self.told = None
         question = {"role": "user", "content": [*media, text] if media else text}
         row = self.processor([*self.conversation, question])
-        self._check_length(len(row["input_ids"]))
+        self._check(row["input_ids"])
         return self._answer(question, row)
 
-    def _check_length(self, tokens: int) -> None:
+    def _check(self, input_ids: Tensor) -> None:
+        words, tokens = self.model.language.get_input_embeddings().num_embeddings, len(input_ids)
+        if input_ids.max() >= words:  # on CUDA the kernel would say so, and nothing would run after it
+            raise ValueError(f"the tokenizer has more than the model's {words} tokens: copy the one that belongs to it")
         room = self.model.config.language.get("max_position_embeddings")
         if room is not None and tokens + self.max_new_tokens > room:
             raise ValueError(

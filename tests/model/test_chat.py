@@ -144,6 +144,10 @@ def test_what_cannot_be_asked_is_told_at_once(model: VideoLLaMA3, processor: Pro
         chat.ask("What?", [{"type": "image", "image": "none.jpg"}])
     with pytest.raises(ValueError, match=r"the model reads 32768: begin a new conversation"):
         chat.ask("x" * 32_700)
+    other = Processor.tiny()
+    other.tokenizer.add_tokens([f"word{number}" for number in range(9)])
+    with pytest.raises(ValueError, match=r"more than the model's 264 tokens"):
+        Chat(model, other).ask("word8")
     assert chat.conversation == []
 
 
