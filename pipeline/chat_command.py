@@ -155,6 +155,8 @@ def _questions() -> Iterator[str]:
         try:
             line = input("> " if typed else "").strip()
         except EOFError:
+            if typed:
+                print()
             return
         except KeyboardInterrupt:
             print()
