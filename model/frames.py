@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,7 @@ def probe(
     Raises:
         ValueError: No readable video, or nothing between start and end.
     """
-    if fps <= 0 or max_frames < 1 or start < 0 or (end is not None and end <= start):
-        raise ValueError(
-            f"{path}: fps {fps}, max_frames {max_frames}, start {start}, end {end}: choose 0 <= start < end"
-        )
+    check_sampling(str(path), fps, max_frames, start, end)
     with _open(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
@@ -74,6 +72,24 @@ def probe(
     quarters = round(first.rotation / 90) % 4
     height, width = (first.width, first.height) if quarters % 2 else (first.height, first.width)
     return Video(str(path), height, width, tuple(start + k / fps for k in chosen), quarters)
+
+
+def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.0, end: float | None = None) -> None:
+    """See that frames can be taken so.
+
+    Raises:
+        ValueError: Something is no number, not finite, or the wrong way round.
+    """
+    given = (fps, start, *(() if end is None else (end,)))
+    if (
+        not all(isinstance(number, Real) for number in given)
+        or not isinstance(max_frames, Integral)
+        or not (0 < fps < math.inf and max_frames >= 1 and 0 <= start < math.inf and (end is None or end > start))
+    ):
+        raise ValueError(
+            f"{name}: fps {fps!r}, max_frames {max_frames!r}, start {start!r}, end {end!r}: "
+            "give numbers, fps above 0, max_frames of 1 or more, and 0 <= start < end"
+        )
 
 
 def decode(video: Video, size: tuple[int, int]) -> tuple[Tensor, tuple[float, ...]]:
@@ -165,7 +181,8 @@ def _length(container: Any, stream: Any) -> float:
 @contextmanager
 def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
     try:
-        with av.open(str(path)) as container:
+        # Titles in other encodings are no reason to refuse a film.
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: no video stream: give a video file")
             stream = container.streams.video[0]

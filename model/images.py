@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +24,16 @@ HALF = 127.5
 """Mean and standard deviation of the normalisation, in grey levels: 0 becomes -1 and 255 becomes 1."""
 
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 
 def read_image(source: Source) -> Tensor:
@@ -49,28 +59,43 @@ def image_size(source: Source) -> tuple[int, int]:
         ValueError: It cannot be read.
     """
     with _opened(source) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return (image.width, image.height) if _turn(image) in _SIDEWAYS else (image.height, image.width)
 
 
 @contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
     name = source if isinstance(source, str | Path) else "image"
+    if not isinstance(source, str | Path | bytes | Image.Image):
+        raise ValueError(f"an image given as {type(source).__name__}: give a file, its bytes, or a PIL image")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow mends what it can, and says so
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 yield source
                 return
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"cannot read {name}: {error}; give a whole JPEG, PNG or WebP file") from error
+    except Exception as error:  # decoders of hostile bytes fail in every way there is
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings it upright, by its header; what is damaged says nothing, as viewers take it."""
+    if image.format == "TIFF":
+        return None  # Pillow turns those itself, size first
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # parsers of hostile bytes fail in every way there is
+        return None
 
 
 def _tensor(image: Image.Image) -> Tensor:
+    turn = _turn(image)  # before pixels are decoded, as in `image_size`: behind them a PNG may say otherwise
+    flat = image.convert("RGB")
     # A copy: arrays of PIL may not be written to.
-    pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    pixels = np.array(flat if turn is None else flat.transpose(turn))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 

@@ -97,6 +97,7 @@ class Processor:
             conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
                 {"type": "image", "image": file, bytes or PIL image} and
                 {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
+                Frames that are given are all taken; fps only tells their times.
             labels: Whether to give labels: the ids of what assistants answered, -100 elsewhere.
             generation_prompt: Whether an answer is to be generated; by default if an assistant did not speak last.
 
@@ -169,14 +170,17 @@ class _Medium:
         self.times: tuple[float, ...] = ()
         if not self.is_video:
             self.size = images.image_size(self.source)
-        elif isinstance(self.source, str | Path):
-            fps, most = part.get("fps", settings.fps), part.get("max_frames", settings.max_frames)
-            self.video = frames.probe(self.source, fps, most, part.get("start") or 0.0, part.get("end"))
+            return
+        told = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
+        sampling = {"fps": settings.fps, "max_frames": settings.max_frames, **told}
+        if isinstance(self.source, str | Path):
+            self.video = frames.probe(self.source, **sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times
         else:
+            frames.check_sampling("video", **sampling)
             self.source = images.frames_tensor(self.source)
             self.size = tuple(self.source.shape[-2:])
-            self.times = tuple(k / part.get("fps", settings.fps) for k in range(len(self.source)))
+            self.times = tuple(k / sampling["fps"] for k in range(len(self.source)))
 
     @property
     def item(self) -> Item:

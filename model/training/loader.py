@@ -33,7 +33,6 @@ log = logging.getLogger("vl3syn.train")
 
 AHEAD = 8  # samples of a lane that are read before they are wanted
 STEPS_AHEAD = 2
-
 State = dict[str, Any]
 
 

@@ -47,6 +47,18 @@ def write(path: Path, stamps: list[float], gop: int = 10, size: tuple[int, int] 
     return path
 
 
+def without_frames(path: Path) -> Path:
+    """A film of one second that has sound, and a video stream with nothing in it."""
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=5)
+        picture.height, picture.width, picture.pix_fmt = 64, 96, "yuv420p"
+        sound = container.add_stream("aac", rate=44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="flt", layout="mono")
+        silence.sample_rate = 44100
+        container.mux([*sound.encode(silence), *sound.encode()])
+    return path
+
+
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     """Write a rotation into the header, as a phone does: a, b, c, d of the track's display matrix."""
     data = bytearray(path.read_bytes())

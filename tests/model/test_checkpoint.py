@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import VideoLLaMA3
-from model.checkpoint import ORIGINAL, TRANSFORMERS, from_parts, rename
+from model.checkpoint import ORIGINAL, TRANSFORMERS, Table, from_parts, rename
 from model.config import preset
 from tests.model.oracles import Sample, ours_of, packed, whole_oracle
 
@@ -137,30 +137,88 @@ PUBLISHED = {
 """In bf16 the encoder is VL3-SigLIP-NaViT's 824 MB, 2B is the 3.92 GB of its file; Qwen2.5's are its own counts."""
 
 
-@pytest.mark.parametrize("name", ["2b", "7b"])
-def test_names_and_shapes_of_the_published_sizes_are_complete(name: str) -> None:
-    from transformers import AutoConfig, VideoLlama3Config, VideoLlama3ForConditionalGeneration
+def _shapes(module: torch.nn.Module, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    return {prefix + name: tuple(weight.shape) for name, weight in module.state_dict().items()}
 
-    config = preset(name)
-    ours = VideoLLaMA3(config, "meta")
+
+@pytest.fixture(scope="module", params=["2b", "7b"])
+def published(request: pytest.FixtureRequest) -> tuple[str, VideoLLaMA3]:
+    """The published sizes, without memory."""
+    return request.param, VideoLLaMA3(preset(request.param), "meta")
+
+
+def test_the_published_sizes_have_their_published_counts(published: tuple[str, VideoLLaMA3]) -> None:
+    name, ours = published
     assert all(parameter.is_meta for parameter in ours.parameters())
-    vision = config.vision.model_dump()
-    vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
-    text = AutoConfig.for_model("qwen2", **{k: v for k, v in config.language.items() if k != "model_type"})
-    with torch.device("meta"):
-        theirs = VideoLlama3ForConditionalGeneration(VideoLlama3Config(text_config=text, vision_config=vision))
-    expected = {key: value.shape for key, value in theirs.state_dict().items()}
-    assert {rename(key, TRANSFORMERS): value.shape for key, value in ours.state_dict().items()} == expected
-    published = [part.split("=") for part in _ORIGINAL_NAMES[name].split()]
-    original = {rename(key, ORIGINAL): value for key, value in ours.state_dict().items()}
-    assert len(original) == len(expected)
-    for key, shape in published:
-        assert list(original[key].shape) == [int(side) for side in shape.split("x")], key
     counted = {part: sum(p.numel() for p in getattr(ours, part).parameters()) for part in PUBLISHED[name]}
     assert counted == PUBLISHED[name]
     assert counted["vision"] * 2 == pytest.approx(824e6, rel=1e-3)
+    total = sum(p.numel() for p in ours.parameters())
+    assert total == sum(counted.values())
     if name == "2b":
-        assert sum(p.numel() for p in ours.parameters()) * 2 == pytest.approx(3.92e9, rel=1e-3)
+        assert total * 2 == pytest.approx(3.92e9, rel=1e-3)
+
+
+def test_the_published_sizes_have_transformers_names_and_shapes(published: tuple[str, VideoLLaMA3]) -> None:
+    from transformers import AutoConfig, VideoLlama3Config, VideoLlama3ForConditionalGeneration
+
+    name, ours = published
+    config = preset(name)
+    vision = config.vision.model_dump()
+    vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
+    text = AutoConfig.for_model("qwen2", **{k: v for k, v in config.language.items() if k != "model_type"})
+    whole = VideoLlama3Config(
+        text_config=text, vision_config=vision, tie_word_embeddings=config.language["tie_word_embeddings"]
+    )
+    with torch.device("meta"):
+        theirs = VideoLlama3ForConditionalGeneration(whole)
+    mine = {rename(key, TRANSFORMERS): shape for key, shape in _shapes(ours).items()}
+    assert mine == _shapes(theirs)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    _comes_back(ours, TRANSFORMERS)
+
+
+def test_the_published_sizes_have_the_original_s_names_and_shapes(published: tuple[str, VideoLLaMA3]) -> None:
+    """Built of what the original is built of: SigLIP's tower without positions and head, Qwen2.5, a projector."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+    name, ours = published
+    # google/siglip-so400m-patch14-384 and Qwen/Qwen2.5-1.5B, -7B as their config.json tell.
+    siglip = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+    width, mlp, heads, shared, vocabulary = {"2b": (1536, 8960, 12, 2, 151936), "7b": (3584, 18944, 28, 4, 152064)}[
+        name
+    ]
+    qwen = Qwen2Config(
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=28,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        vocab_size=vocabulary,
+        tie_word_embeddings=name == "2b",
+    )
+    with torch.device("meta"):
+        tower = SiglipVisionModel(SiglipVisionConfig(**siglip, patch_size=14, image_size=384))
+        decoder = Qwen2ForCausalLM(qwen)
+    expected = _shapes(decoder)
+    for key, shape in _shapes(tower).items():
+        inner = key.removeprefix("vision_model.")
+        if not inner.startswith(("embeddings.position_embedding.", "head.")):
+            expected[f"model.vision_encoder.{inner}"] = shape
+    projector = {"0.weight": (width, 1152), "0.bias": (width,), "2.weight": (width, width), "2.bias": (width,)}
+    expected |= {f"model.mm_projector.readout.{key}": shape for key, shape in projector.items()}
+    assert len(expected) == 27 * 16 + 4 + 4 + 28 * 12 + 3
+    assert {rename(key, ORIGINAL): shape for key, shape in _shapes(ours).items()} == expected
+    listed = {
+        key: tuple(map(int, shape.split("x"))) for key, shape in (part.split("=") for part in LISTED[name].split())
+    }
+    assert listed.items() <= expected.items(), "as issue #66 lists them"
+    _comes_back(ours, ORIGINAL)
+
+
+def _comes_back(model: VideoLLaMA3, table: Table) -> None:
+    names = list(model.state_dict())
+    assert [rename(rename(key, table), table, back=True) for key in names] == names
 
 
 # One of each kind, as issue #66 of the original repository lists them.
@@ -170,7 +228,7 @@ model.vision_encoder.encoder.layers.26.self_attn.out_proj.weight=1152x1152
 model.vision_encoder.encoder.layers.0.mlp.fc1.weight=4304x1152
 model.vision_encoder.encoder.layers.0.layer_norm2.bias=1152
 """
-_ORIGINAL_NAMES = {
+LISTED = {
     "2b": _COMMON + """model.mm_projector.readout.0.weight=1536x1152 model.mm_projector.readout.2.bias=1536
         model.layers.27.self_attn.k_proj.bias=256 model.embed_tokens.weight=151936x1536 model.norm.weight=1536""",
     "7b": _COMMON + """model.mm_projector.readout.2.weight=3584x3584 lm_head.weight=152064x3584

@@ -8,7 +8,7 @@ import torch
 
 from model import frames
 from model.frames import Video, decode, probe
-from tests.model.clips import real, turn, write
+from tests.model.clips import real, turn, without_frames, write
 
 TENTHS = [k / 10 for k in range(100)]
 
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_told_and_where_it_breaks_off(clip: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("options", "advice"),
-    [({"start": 30}, "behind the end"), ({"fps": 0}, "choose"), ({"start": 3, "end": 2}, "0 <= start < end")],
+    [({"start": 30}, "behind the end"), ({"fps": 0}, "fps above 0"), ({"start": 3, "end": 2}, "0 <= start < end")],
 )
 def test_impossible_ranges_are_told(clip: Path, options: dict[str, float], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
@@ -150,5 +150,5 @@ def test_no_video_is_told(tmp_path: Path) -> None:
 
 
 def test_a_video_without_frames_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"without frames|cannot be read"):
-        probe(write(tmp_path / "empty.mkv", []))
+    with pytest.raises(ValueError, match="a video without frames"):
+        probe(without_frames(tmp_path / "empty.mkv"))

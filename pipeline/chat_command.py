@@ -1,0 +1,196 @@
+"""`vl3syn chat`: ask a VideoLLaMA3 about images and videos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from model.chat import Chat, Told
+    from model.processor import Processor
+    from model.videollama3 import VideoLLaMA3
+
+chat_app = typer.Typer()
+
+TYPES = ("float32", "bfloat16", "float16")
+
+
+@chat_app.command()
+def chat(
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A folder with model and processor")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The question; - reads it from stdin. Without: a chat, one question a line, also by pipe"),
+    ] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image file; may be given again")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="A video file; may be given again")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of a video; default the checkpoint's")] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Frames of a video at most, then evenly spaced; default the checkpoint's")
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="Seconds into the video to begin at")] = None,
+    end: Annotated[float | None, typer.Option(help="Seconds into the video to end before")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVELS|all",
+            help="Keep the tokens of a video that change by more grey levels (0-255); default the checkpoint's, "
+            "as published 0.05",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help='System prompt; default what the published checkpoints were told, "" for none')
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, tokens")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most probable words, else they are drawn")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Share of probability that they are drawn from")] = 1,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default cuda if there is one")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default the checkpoint's")] = None,
+) -> None:
+    """Ask a VideoLLaMA3 about images and videos; the answer comes word by word.
+
+    Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
+    """
+    options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
+    clip = {name: value for name, value in options.items() if value is not None}
+    if not video and (clip or keep):
+        raise typer.BadParameter("options about frames are given, but no --video")
+    if dtype not in (None, *TYPES):
+        raise typer.BadParameter(f"{dtype!r}: use one of {', '.join(TYPES)}", param_hint="--dtype")
+    media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
+    media += [{"type": "video", "video": _file(path), **clip} for path in video or ()]
+    levels = _levels(keep)
+
+    from model.chat import Chat
+    from model.prompt import SYSTEM_PROMPT
+
+    model, processor = _load(checkpoint, device, dtype)
+    if keep is not None:
+        processor = _pruning(processor, levels)
+    told = SYSTEM_PROMPT if system is None else system
+    talk = Chat(
+        model,
+        processor,
+        [{"role": "system", "content": told}] if told else [],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+    )
+    if prompt is None:
+        _converse(talk, media)
+    else:
+        _say(talk, sys.stdin.read().strip() if prompt == "-" else prompt, media)
+        _finish(talk)
+
+
+def _file(path: str) -> str:
+    """The path, if a file is there: seen before a model is loaded."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    return path
+
+
+def _levels(keep: str | None) -> float | None:
+    """Grey levels; None keeps all."""
+    if keep in (None, "all"):
+        return None
+    try:
+        levels = float(str(keep))
+    except ValueError:
+        levels = -1.0
+    if not 0 <= levels <= 255:
+        raise typer.BadParameter(f"{keep!r}: give grey levels, 0 to 255, or all", param_hint="--keep")
+    return levels
+
+
+def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[VideoLLaMA3, Processor]:
+    import torch
+
+    from model import Processor, VideoLLaMA3
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        raise ValueError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
+    model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)
+    return model.to(chosen), Processor.from_pretrained(checkpoint)
+
+
+def _pruning(processor: Processor, levels: float | None) -> Processor:
+    """The processor with another threshold."""
+    from model import Processor
+    from model.prune import Pruning
+
+    before = processor.settings.pruning or Pruning()
+    pruning = None if levels is None else before.model_copy(update={"threshold": levels, "unit": "grey"})
+    settings = processor.settings.model_copy(update={"pruning": pruning})
+    return Processor(processor.tokenizer, settings, processor.chat_template)
+
+
+def _converse(talk: Chat, media: list[dict[str, Any]]) -> None:
+    """Question by question; images and videos belong to the first that is answered."""
+    for question in _questions():
+        before = len(talk.conversation)
+        with suppress(KeyboardInterrupt):
+            _say(talk, question, media)
+        _finish(talk)
+        if len(talk.conversation) > before:
+            media = []
+
+
+def _questions() -> Iterator[str]:
+    """Lines that somebody types, or a pipe brings."""
+    typed = sys.stdin.isatty()
+    if typed:
+        import readline  # noqa: F401  # input() has lines edited by it
+
+        print("/quit or Ctrl-D ends, Ctrl-C stops an answer", file=sys.stderr)
+    while True:
+        try:
+            line = input("> " if typed else "").strip()
+        except EOFError:
+            if typed:
+                print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if line == "/quit":
+            return
+        if line:
+            yield line
+
+
+def _say(talk: Chat, question: str, media: list[dict[str, Any]]) -> None:
+    """Print the answer as it comes."""
+    with closing(talk.ask(question, media)) as answer:
+        for piece in answer:
+            print(_shown(piece), end="", flush=True)
+
+
+def _finish(talk: Chat) -> None:
+    """End the line, and tell on stderr what the answer took."""
+    print(flush=True)
+    if talk.told is not None:
+        print(_line(talk.told), file=sys.stderr)
+
+
+def _shown(text: str) -> str:
+    """No escapes to a terminal; into a file or pipe all is written as it is."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def _line(told: Told) -> str:
+    visual = "no visual tokens"
+    if told.visual_tokens:
+        visual = f"{told.visual_tokens:,} visual tokens, {told.kept_tokens / told.visual_tokens:.0%} kept"
+    rate = f", then {(told.tokens - 1) / told.rest_s:.1f} tokens/s" if told.rest_s else ""
+    return f"{visual}; first token after {told.first_s:.2f} s{rate}"

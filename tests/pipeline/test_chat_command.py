@@ -1,0 +1,202 @@
+"""`vl3syn chat` with a small random model, through the command line."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from PIL import Image
+
+from tests.model.clips import grey, write
+
+BRIEF = ("--max-new-tokens", 12)
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ckpt`, two images, a clip of 4 s whose shade drifts, and one that stands still."""
+    from model import Processor, VideoLLaMA3
+    from model.config import preset
+    from tests.model.oracles import widen
+
+    made = tmp_path_factory.mktemp("chat")
+    model = VideoLLaMA3(preset("tiny"))
+    widen(model)
+    model.language.generation_config.eos_token_id = None  # else an answer may be over at once
+    model.save_pretrained(made / "ckpt")
+    Processor.tiny().save_pretrained(made / "ckpt")
+    Image.fromarray(grey(90)).save(made / "a.png")
+    Image.fromarray(grey(30, 100, 60)).save(made / "b.png")
+    write(made / "clip.mp4", [k / 10 for k in range(40)])
+    return made
+
+
+@pytest.fixture
+def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Call the command as `vl3syn chat` would be, within this process."""
+    from pipeline.cli import main
+
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: object, stdin: str = "") -> Answer:
+        monkeypatch.setattr(sys, "argv", ["vl3syn", "chat", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+        return Answer(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def _expected(folder: Path, question: str, *media: dict[str, Any], system: str | None = None) -> str:
+    """What generate and decode give."""
+    from model import Processor, VideoLLaMA3
+    from model.prompt import SYSTEM_PROMPT
+
+    told = SYSTEM_PROMPT if system is None else system
+    model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
+    start = [{"role": "system", "content": told}] if told else []
+    row = processor([*start, {"role": "user", "content": [*media, question] if media else question}])
+    return processor.decode(model.generate(**row, max_new_tokens=12)[0])
+
+
+def test_one_image(folder: Path, ask: Ask) -> None:
+    answer = ask("ckpt", "--image", "a.png", "What?", *BRIEF)
+    assert answer.code == 0
+    assert answer.out == _expected(folder, "What?", {"type": "image", "image": str(folder / "a.png")}) + "\n"
+    line = r"35 visual tokens, 100% kept; first token after \d+\.\d\d s, then \d+\.\d tokens/s\n"
+    assert re.fullmatch(line, answer.err)
+
+
+def test_two_images_in_their_order(folder: Path, ask: Ask) -> None:
+    answer = ask("ckpt", "--image", "b.png", "--image", "a.png", "What?", *BRIEF)
+    media = [{"type": "image", "image": str(folder / name)} for name in ("b.png", "a.png")]
+    assert answer.out == _expected(folder, "What?", *media) + "\n"
+    assert answer.out != ask("ckpt", "--image", "a.png", "--image", "b.png", "What?", *BRIEF).out
+
+
+def test_a_video_with_its_options(folder: Path, ask: Ask) -> None:
+    options = {"fps": 2.0, "max_frames": 3, "start": 1.0, "end": 3.0}
+    given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+    answer = ask("ckpt", "--video", "clip.mp4", *given, "What?", *BRIEF)
+    clip = {"type": "video", "video": str(folder / "clip.mp4"), **options}
+    assert answer.out == _expected(folder, "What?", clip) + "\n"
+    assert int(answer.err.split()[0]) % 3 == 0, "three frames"
+
+
+def test_keep_prunes_by_grey_levels(ask: Ask) -> None:
+    """From second to second the clip gets 20 levels brighter, but for its white corner."""
+    shares = {}
+    for keep in ("all", 0, 19, 30):
+        found = re.search(r"visual tokens, (\d+)% kept", ask("ckpt", "--video", "clip.mp4", "--keep", keep, "?").err)
+        assert found is not None
+        shares[keep] = int(found[1])
+    assert shares["all"] == 100
+    assert shares[0] >= shares[19] > shares[30]
+    assert shares[30] < 60
+
+
+def test_text_only_and_the_system_prompt(folder: Path, ask: Ask) -> None:
+    answer = ask("ckpt", "Who are you?", *BRIEF)
+    assert answer.out == _expected(folder, "Who are you?") + "\n"
+    assert answer.err.startswith("no visual tokens; first token")
+    for system in ("", "Be brief."):
+        other = ask("ckpt", "Who are you?", "--system", system, *BRIEF)
+        assert other.out == _expected(folder, "Who are you?", system=system) + "\n"
+        assert other.out != answer.out
+
+
+def test_lines_of_a_pipe_are_turns_of_one_conversation(ask: Ask) -> None:
+    answer = ask("ckpt", "--image", "a.png", *BRIEF, stdin="What?\n\n  \nSure?\n/quit\nWhat else?\n")
+    assert answer.code == 0
+    assert answer.err.count("35 visual tokens") == 2, "two answers, and the image stays"
+    first = ask("ckpt", "--image", "a.png", "What?", *BRIEF).out
+    assert answer.out.startswith(first)
+    alone = ask("ckpt", "--image", "a.png", "Sure?", *BRIEF).out
+    assert answer.out.removeprefix(first) != alone, "what was said before is known"
+
+
+def test_a_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> None:
+    answer = ask("ckpt", "-", *BRIEF, stdin="What\n\nis it?\n")
+    assert answer.out == _expected(folder, "What\n\nis it?") + "\n"
+
+
+def test_a_type_may_be_chosen(ask: Ask) -> None:
+    exact, half = (ask("ckpt", "Who?", "--dtype", dtype, "--max-new-tokens", 60) for dtype in ("float32", "bfloat16"))
+    assert exact.code == half.code == 0
+    assert exact.out != half.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("ckpt", "--image", "none.jpg", "?"), "none.jpg: no such file"),
+        (("ckpt", "--video", "a.txt", "?"), "a.txt: cannot be read as a video"),
+        (("ckpt", "--image", "a.txt", "?"), "cannot read a.txt"),
+        (("none", "?"), "config.json: cannot be read: give a folder with a checkpoint"),
+        (("ckpt", "--video", "clip.mp4", "--start", "60", "?"), "start 60 s is behind the end"),
+        (("ckpt", "--device", "nonsense", "?"), "--device nonsense: "),
+        (("ckpt", "--max-new-tokens", "40000", "?"), "the model reads 32768"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_1(folder: Path, ask: Ask, arguments: tuple[str, ...], told: str) -> None:
+    (folder / "a.txt").write_text("neither an image nor a video")
+    answer = ask(*arguments)
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("vl3syn: ")
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ckpt", "?", "--keep", "3"),
+        ("ckpt", "?", "--fps", "2"),
+        ("ckpt", "?", "--video", "clip.mp4", "--keep", "most"),
+        ("ckpt", "?", "--video", "clip.mp4", "--keep", "300"),
+        ("ckpt", "?", "--dtype", "int8"),
+        ("ckpt", "?", "--top-p", "2"),
+        (),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(ask: Ask, arguments: tuple[str, ...]) -> None:
+    answer = ask(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+
+
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "chat", folder / "ckpt", "--max-new-tokens", "30000"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, **pipes, env=environment) as running:  # type: ignore[call-overload]
+        for _ in range(2):
+            running.stdin.write(b"What?\n")
+            running.stdin.flush()
+            assert running.stdout.read(20)
+            running.send_signal(signal.SIGINT)
+            assert b"no visual tokens" in running.stderr.readline()
+        out, err = running.communicate(timeout=60)  # which also ends the pipe
+        assert running.returncode == 0, err.decode()
+    assert len(out) < 25_000
+    assert err == b""
