@@ -40,10 +40,7 @@ class Progress:
         self._board = _board(folder / "tensorboard" / stage, done)
 
     def step(self, step: Step) -> None:
-        """A step is done: print its line and write it down."""
-        print(self.line(step), flush=True)
-        for reason in step.skipped:
-            print(f"  skipped {reason}", file=sys.stderr, flush=True)
+        """A step is done: write it down and print its line."""
         told = {key: value for key, value in vars(step).items() if key != "skipped"}
         mfu = self._mfu(step)
         self._write("step", step.step, {**told, "mfu": mfu, "skipped": list(step.skipped)})
@@ -51,6 +48,9 @@ class Progress:
         numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
         self._scalars(step.step, numbers)
+        print(self.line(step), flush=True)
+        for reason in step.skipped:
+            print(f"  skipped {reason}", file=sys.stderr, flush=True)
 
     def line(self, step: Step) -> str:
         """The line of a step."""

@@ -25,8 +25,8 @@ from manifests.version import __version__
 from model.training import checkpoints
 from model.training.annotations import AnnotationSource
 from model.training.flops import peak_flops
-from model.training.loader import for_stage
 from model.training.order import Order, Source
+from model.training.prepare import for_stage
 from model.training.recipe import Stage, Start, TrainRecipe
 from model.training.samples import Sample
 from model.training.shards import ShardSource

@@ -19,10 +19,11 @@ import torch
 from model.processor import Processor
 from model.training import checkpoints
 from model.training.flops import row_flops
-from model.training.loader import Loader, Prepared, StepRows, row_tensors
+from model.training.loader import Loader, StepRows
 from model.training.order import Order
 from model.training.packing import Row
 from model.training.parts import parameter_groups
+from model.training.prepare import Prepared, row_tensors
 from model.training.recipe import Stage, TrainRecipe
 from model.training.schedule import factor
 from model.training.world import World, shard

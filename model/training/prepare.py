@@ -1,0 +1,111 @@
+"""From a sample to what is packed, and from a packed row to the tensors of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.processor import Processor, pack
+from model.prompt import IGNORE
+from model.training.conversations import split
+from model.training.packing import Row
+from model.training.recipe import Stage
+from model.training.samples import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A sample, or a piece of one, ready to be packed.
+
+    Attributes:
+        name: For people.
+        index: In the order.
+        piece: 0, or which of the pieces that a long conversation was split into.
+        tensors: What the processor made, with labels.
+        labelled: Tokens that are learned.
+    """
+
+    name: str
+    index: int
+    piece: int
+    tensors: Mapping[str, Tensor]
+    labelled: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, placeholders included."""
+        return len(self.tensors["input_ids"])
+
+    @property
+    def patches(self) -> int:
+        """Patches."""
+        return len(self.tensors["pixel_values"]) if "pixel_values" in self.tensors else 0
+
+
+def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
+    """The tensors of a packed row.
+
+    A row of text alone gets a blank image of one patch, whose token is not kept: so every row runs through all parts,
+    and workers that gather sharded weights layer by layer stay in step.
+    """
+    tensors: dict[str, Tensor] = dict(pack([sample.tensors for sample in row.samples]))
+    if "pixel_values" not in tensors:
+        tensors |= {
+            "pixel_values": torch.zeros(1, patch_dim),
+            "grid_thw": torch.ones(1, 3, dtype=torch.long),
+            "merge_sizes": torch.ones(1, dtype=torch.long),
+            "keep_mask": torch.zeros(1, dtype=torch.bool),
+        }
+    return tensors
+
+
+def for_stage(processor: Processor, stage: Stage) -> Processor:
+    """The processor with a stage's merge sizes, pruning and visual budget."""
+    settings = processor.settings.model_copy(
+        update={
+            "image": processor.settings.image.model_copy(update={"merge": stage.image_merge}),
+            "video": processor.settings.video.model_copy(update={"merge": stage.video_merge}),
+            "max_tokens": stage.visual_tokens,
+            "pruning": stage.pruning,
+            "fps": stage.fps,
+            "max_frames": stage.max_frames,
+        }
+    )
+    return Processor(processor.tokenizer, settings, processor.chat_template)
+
+
+def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patches: int) -> list[Prepared]:
+    """Tokenise a sample; one that is longer than a row is split between turns.
+
+    Raises:
+        ValueError: It is bad, has nothing to learn, or cannot be split.
+    """
+
+    def made(piece: Sample, number: int) -> Prepared:
+        tensors = processor(piece.conversation, labels=True, generation_prompt=False)
+        labelled = int((tensors["labels"][1:] != IGNORE).sum())
+        return Prepared(piece.name, index, number, tensors, labelled)
+
+    def fits(ready: Prepared) -> bool:
+        return ready.tokens <= tokens and ready.patches <= patches
+
+    if not any(_spoken(message) for message in sample.conversation):
+        raise ValueError(f"{sample.name}: nothing to learn: it has no words of an assistant")
+    try:
+        whole = made(sample, 0)
+        pieces = [whole]
+        if not fits(whole):
+            parts = split(sample, lambda piece: fits(made(piece, 0)))
+            pieces = [made(part, number) for number, part in enumerate(parts)]
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(sample.name) else f"{sample.name}: {message}") from error
+    return pieces
+
+
+def _spoken(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "assistant" and bool(str(message["content"]).strip())

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model import Processor
+from model.training.annotations import AnnotationSource
+from model.training.loader import Loader, StepRows
+from model.training.order import Order
+from model.training.prepare import prepare, row_tensors
+from model.training.recipe import Stage, parse_recipe
+from model.training.samples import Sample
+from model.training.shards import ShardSource
+from tests.model.training import data
+
+
+@dataclass
+class World:
+    stage: Stage
+    sources: list[Any]
+
+    def loader(self, rank: int = 0, workers: int = 1, state: Any = None, **others: Any) -> Loader:
+        order = Order(self.sources, self.stage.mixture, {}, 3)
+        return Loader(order, Processor.tiny(), self.stage, rank=rank, workers=workers, state=state, **others)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def world(folder: Path) -> World:
+    recipe = parse_recipe(data.recipe(folder, lanes=4, rows=8), "test")
+    sources = [
+        ShardSource("captions", str(folder / "shards"), "short"),
+        AnnotationSource("qa", str(folder / "qa/qa.jsonl")),
+    ]
+    return World(recipe.stages[1], sources)
+
+
+def contents(step: StepRows) -> list[list[tuple[int, int]]]:
+    return [[(sample.index, sample.piece) for sample in row.samples] for row in step.rows]
+
+
+def steps(loader: Loader, count: int) -> list[StepRows]:
+    made = [next(loader) for _ in range(count)]
+    loader.close()
+    return made
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: World, workers: int) -> None:
+    alone = [contents(step) for step in steps(world.loader(), 6)]
+    shared = [steps(world.loader(rank, workers), 6) for rank in range(workers)]
+    for number, expected in enumerate(alone):
+        rows = [row for rank in range(workers) for row in contents(shared[rank][number])]
+        assert sorted(rows) == sorted(expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (1, 2)])
+def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(world: World, before: int, after: int) -> None:
+    whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
+    state: dict[int, Any] = {}
+    for rank in range(before):
+        state |= steps(world.loader(rank, before), 4)[-1].state
+    assert any(lane["open"] for lane in state.values()), "nothing was open: the packer is not tried"
+    state = json.loads(
+        json.dumps(state), object_hook=lambda told: {int(k) if k.isdigit() else k: v for k, v in told.items()}
+    )
+    resumed = [steps(world.loader(rank, after, state), 5) for rank in range(after)]
+    for number in range(5):
+        assert sorted(row for rank in range(after) for row in contents(resumed[rank][number])) == whole[4 + number]
+
+
+def test_an_epoch_gives_every_sample_once_and_then_nothing(world: World) -> None:
+    stage = world.stage.model_copy(update={"steps": None, "epochs": 2.0})
+    once = World(stage, world.sources)
+    loader = once.loader()
+    made = []
+    while (step := next(loader)).rows:
+        made.append(step)
+    assert not next(loader).rows
+    loader.close()
+    given = sorted(index for step in made for row in contents(step) for index, _ in row)
+    assert given == list(range(2 * Order(world.sources, stage.mixture, {}, 3).epoch_length))
+    assert made[-1].given == len(given)
+
+
+def test_lanes_that_cannot_be_shared_out_are_refused(world: World) -> None:
+    with pytest.raises(ValueError, match="4 lanes for 3 workers: make `lanes` a multiple"):
+        world.loader(0, 3)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Good ones, and one each of what can be wrong."""
+    file = data.annotations(tmp_path, 12)
+    (tmp_path / "bad.png").write_bytes(data.picture(1)[:60])
+
+    def entry(asked: str, **media: Any) -> str:
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "Yes."}]
+        return json.dumps({**media, "conversations": turns})
+
+    lines = [
+        entry("<image>\nGood?", image="bad.png"),
+        entry("<video>\nGood?", video="gone.mp4"),
+        entry("<image><image>\nGood?", image=["1.png"]),
+        '{"conversations": [',
+        json.dumps({"conversations": [{"from": "human", "value": "Well?"}, {"from": "gpt", "value": ""}]}),
+        entry("Long? " + "very " * 100),
+    ]
+    with open(file, "a") as opened:
+        opened.write("\n".join(lines))
+    return file
+
+
+def test_bad_samples_are_skipped_and_named_with_their_reason(broken: Path, world: World) -> None:
+    stage = world.stage.model_copy(update={"steps": None, "epochs": 1.0, "mixture": parse_share({"qa": 1.0})})
+    once = World(stage, [AnnotationSource("qa", str(broken))])
+    loader = once.loader()
+    made = []
+    while (step := next(loader)).rows:
+        made.append(step)
+    loader.close()
+    skipped = sorted(reason for step in [*made, step] for reason in step.skipped)
+    given = [name for step in made for row in step.rows for name in row.samples]
+    assert len(given) == 12
+    assert len(skipped) == 6
+    expected = {
+        13: "cannot read",
+        14: "gone.mp4: no such file",
+        15: "more <image> marks than images",
+        16: "no JSON",
+        17: "nothing to learn",
+        18: "too long for a row",
+    }
+    for line, reason in expected.items():
+        assert any(f"qa: qa.jsonl line {line}: " in told and reason in told for told in skipped), (line, skipped)
+
+
+def parse_share(mixture: dict[str, Any]) -> Any:
+    stage = {"name": "s", "learning_rates": {"": 1.0}, "steps": 1, "mixture": mixture}
+    return Stage.model_validate(stage).mixture
+
+
+def test_a_hundred_bad_ones_in_a_row_stop_the_run_with_one_line(tmp_path: Path, world: World) -> None:
+    file = tmp_path / "bad.jsonl"
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
+    file.write_text("\n".join(json.dumps({"image": f"{n}.png", "conversations": turns}) for n in range(300)))
+    stage = world.stage.model_copy(update={"mixture": parse_share({"bad": 1.0})})
+    loader = World(stage, [AnnotationSource("bad", str(file))]).loader(skip_limit=100)
+    with pytest.raises(ValueError, match="100 bad samples in a row, so the run stops; the last: bad: "):
+        next(loader)
+    loader.close()
+
+
+def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_once() -> None:
+    turns: list[dict[str, Any]] = [{"role": "system", "content": "Be short."}]
+    for number in range(6):
+        picture: list[Any] = [{"type": "image", "image": data.picture(number)}] if number % 2 == 0 else []
+        turns.append({"role": "user", "content": [*picture, f"Question {number}?"]})
+        turns.append({"role": "assistant", "content": f"Answer {number}."})
+    processor = Processor.tiny()
+    whole = prepare(processor, Sample("s", turns), 0, 4096, 10**6)
+    assert len(whole) == 1
+    pieces = prepare(processor, Sample("s", turns), 0, 300, 10**6)
+    assert [piece.name for piece in pieces] == [f"s part {n + 1}/{len(pieces)}" for n in range(len(pieces))]
+    assert len(pieces) > 1
+    assert all(piece.tokens <= 300 for piece in pieces)
+    assert sum(piece.labelled for piece in pieces) == whole[0].labelled
+    assert len(pieces[-1].tensors["grid_thw"]) == 3  # what was seen before comes along
+
+
+def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: World) -> None:
+    sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
+    (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
+    from model.training.packing import Row
+
+    row = row_tensors(Row([ready], ready.tokens, 0), 588)
+    assert row["pixel_values"].shape == (1, 588)
+    assert not row["keep_mask"].any()

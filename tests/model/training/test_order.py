@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.training.order import Order
+from model.training.recipe import Share
+from model.training.samples import Sample
+
+
+@dataclass
+class Rows:
+    name: str
+    blocks: Sequence[int]
+
+    def sample(self, row: int) -> Sample:
+        return Sample(f"{self.name} {row}", [])
+
+
+def seen(order: Order, count: int, start: int = 0) -> list[tuple[str, int]]:
+    return [(order.sources[n].name, row) for n, row in map(order, range(start, start + count))]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.integers(0, 3),
+    st.integers(1, 5),
+    st.integers(0, 99),
+)
+def test_every_pass_has_every_row_once_and_nothing_that_is_held_out(
+    blocks: list[int], held: int, window: int, seed: int
+) -> None:
+    total = sum(blocks)
+    held = min(held, total - 1)
+    order = Order([Rows("a", blocks)], {"a": Share(weight=1)}, {"a": held}, seed, window=window)
+    rows = total - held
+    for number in range(3):
+        assert len({row for _, row in seen(order, rows, number * rows)}) == rows
+    assert not {row for _, row in seen(order, 3 * rows)} & set(order.passes[0].held_out.tolist())
+
+
+def test_the_mixture_holds_in_every_epoch_and_leftovers_come_in_the_next() -> None:
+    sources = [Rows("a", [10] * 10), Rows("b", [7] * 3)]
+    order = Order(sources, {"a": Share(weight=0.3), "b": Share(samples=50)}, {}, 1)
+    assert order.epoch_length == 80
+    for epoch in range(5):
+        counts = Counter(name for name, _ in seen(order, 80, epoch * 80))
+        assert counts == {"a": 30, "b": 50}
+    first = [row for name, row in seen(order, 80 * 4) if name == "a"]
+    assert len(set(first[:100])) == 100  # 30 a time, but nothing twice before everything once
+    repeats = Counter(row for name, row in seen(order, 80) if name == "b")
+    assert set(repeats.values()) <= {2, 3}
+
+
+def test_rows_that_come_together_lie_in_a_few_blocks() -> None:
+    order = Order([Rows("a", [10] * 50)], {"a": Share(weight=1)}, {}, 0, window=4)
+    for at in range(0, 480, 40):
+        assert len({row // 10 for _, row in seen(order, 40, at)}) == 4
+
+
+def test_the_order_is_a_function_of_seed_and_index() -> None:
+    def fresh(seed: int) -> Order:
+        return Order([Rows("a", [8] * 9), Rows("b", [5] * 4)], {"a": Share(weight=1), "b": Share(weight=2)}, {}, seed)
+
+    whole = seen(fresh(5), 300)
+    jumping = fresh(5)
+    asked = np.random.default_rng(0).permutation(300)
+    assert [(jumping.sources[n].name, row) for n, row in map(jumping, asked.tolist())] == [whole[i] for i in asked]
+    assert seen(fresh(6), 300) != whole
+
+
+def test_what_is_held_out_is_the_same_in_every_stage() -> None:
+    chosen = [
+        Order([Rows("a", [9] * 9)], {"a": Share(weight=1)}, {"a": 7}, seed, held_out_seed=42).passes[0].held_out
+        for seed in (1, 2)
+    ]
+    assert (chosen[0] == chosen[1]).all()
+    with pytest.raises(ValueError, match="9 samples, 9 held out: nothing is left"):
+        Order([Rows("a", [9])], {"a": Share(weight=1)}, {"a": 9}, 0)

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from model import Processor, VideoLLaMA3
+from model.config import preset
+from model.processor import pack
+from model.training.packing import Row
+from model.training.prepare import Prepared, row_tensors
+from model.training.progress import read_metrics
+from model.training.recipe import parse_recipe
+from model.training.run import train
+from tests.model.training import data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def go(written: dict[str, Any], out: Path) -> Path:
+    return train(parse_recipe(written, "test"), out)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A training of two stages that nothing has disturbed."""
+    go(data.recipe(folder), folder / "whole")
+    return folder / "whole"
+
+
+def trace(out: Path) -> list[tuple[str, int, float]]:
+    return [(r["stage"], r["step"], r["loss"]) for r in read_metrics(out) if r["kind"] == "step"]
+
+
+def weights(out: Path, stage: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(out / stage / "model/model.safetensors")
+    return found
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_stages_hand_on_and_each_loss_falls(whole: Path) -> None:
+    losses = trace(whole)
+    assert [(stage, step) for stage, step, _ in losses] == [(s, n) for s in ("first", "second") for n in range(1, 7)]
+    assert losses[5][2] < losses[0][2] - 0.2
+    assert losses[6][2] < losses[0][2]  # it goes on from what the first stage has learned
+    model, processor = (kind.from_pretrained(whole / "2-second/model") for kind in (VideoLLaMA3, Processor))
+    tensors = processor([{"role": "user", "content": [{"type": "image", "image": data.picture(1)}, "Say it."]}])
+    assert model.generate(**tensors, max_new_tokens=3)[0].numel()
+
+
+def test_transformers_opens_an_export_with_the_same_logits(whole: Path) -> None:
+    from transformers import VideoLlama3ForConditionalGeneration
+
+    ours, processor = (kind.from_pretrained(whole / "2-second/model") for kind in (VideoLLaMA3, Processor))
+    theirs = VideoLlama3ForConditionalGeneration.from_pretrained(whole / "2-second/model")
+    row = processor([{"role": "user", "content": [{"type": "image", "image": data.picture(1)}, "Say it."]}])
+    expected = theirs(
+        input_ids=row["input_ids"][None],
+        pixel_values=row["pixel_values"],
+        image_grid_thw=row["grid_thw"],
+        image_merge_sizes=row["merge_sizes"],
+    ).logits[0]
+    torch.testing.assert_close(ours(**row).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_finished_training_does_nothing_a_second_time(folder: Path, whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
+    lines = (whole / "metrics.jsonl").read_text()
+    go(data.recipe(folder), whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
+    assert (whole / "metrics.jsonl").read_text() == lines
+
+
+def test_frozen_parts_stay_as_they_were_to_the_bit(folder: Path, whole: Path, tmp_path: Path) -> None:
+    rates = {"vision": "frozen", "projector": 1e-3, "language": "frozen"}
+    written = data.recipe(folder, learning_rates=rates, steps=3)
+    written |= {"model": {"checkpoint": str(whole / "1-first/model")}, "stages": written["stages"][:1]}
+    go(written, tmp_path)
+    before, after = weights(whole, "1-first"), weights(tmp_path, "1-first")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("model.projector.") for name in changed)
+
+
+_DRIVER = """
+import sys, yaml
+from model.training.recipe import parse_recipe
+from model.training.run import train
+train(parse_recipe(yaml.safe_load(open(sys.argv[1])), "test"), sys.argv[2])
+"""
+
+
+def _killed_after(file: Path, out: Path, steps: int) -> None:
+    """Run a training in a process of its own, and kill -9 it as soon as it has told of so many steps."""
+    command = [sys.executable, "-c", _DRIVER, str(file), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+    assert process.stdout
+    seen = 0
+    for line in process.stdout:
+        seen += "loss" in line
+        if seen >= steps:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _is_undisturbed(out: Path, whole: Path) -> None:
+    assert trace(out) == trace(whole)
+    for stage in ("1-first", "2-second"):
+        assert same(weights(out, stage), weights(whole, stage))
+
+
+@pytest.mark.parametrize("steps", [3, 8])
+def test_after_a_kill_losses_and_weights_are_those_of_an_undisturbed_training(
+    folder: Path, whole: Path, tmp_path: Path, steps: int
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(data.recipe(folder)))
+    _killed_after(file, tmp_path / "out", steps)
+    assert len(trace(tmp_path / "out")) >= steps
+    assert not (tmp_path / "out/2-second/model").exists()
+    go(data.recipe(folder), tmp_path / "out")
+    _is_undisturbed(tmp_path / "out", whole)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_nothing(folder: Path, whole: Path, tmp_path: Path) -> None:
+    import random
+
+    dice = random.Random(7)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(data.recipe(folder)))
+    for _ in range(10):
+        command = [sys.executable, "-c", _DRIVER, str(file), str(tmp_path / "out")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+        assert process.stdout
+        next((line for line in process.stdout if "loss" in line), None)  # it has started
+        time.sleep(dice.uniform(0, 0.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    go(data.recipe(folder), tmp_path / "out")
+    _is_undisturbed(tmp_path / "out", whole)
+
+
+def test_a_damaged_checkpoint_is_one_line(folder: Path, tmp_path: Path) -> None:
+    written = data.recipe(folder)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(written))
+    _killed_after(file, tmp_path / "out", 3)
+    (weights_,) = (tmp_path / "out/1-first").glob("step-*/weights.safetensors")
+    weights_.write_bytes(weights_.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"damaged .* delete this folder to go on from the one before"):
+        go(written, tmp_path / "out")
+
+
+def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole: Path, tmp_path: Path) -> None:
+    written = data.recipe(folder)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(written))
+    _killed_after(file, tmp_path / "out", 3)
+    with pytest.raises(ValueError, match=r"was made with rows: 4, the recipe says 8: put it back"):
+        go(data.recipe(folder, rows=8), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"stage first is done, with steps 6, and the recipe says 7"):
+        go(data.recipe(folder, steps=7), whole)
+    with pytest.raises(ValueError, match="a training with seed 3 is there, the recipe says 4"):
+        go({**written, "seed": 4}, whole)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_samples_and_changes_nothing(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    model = VideoLLaMA3.from_pretrained(whole / "1-first/model")
+    with torch.no_grad():
+        model.projector.readout[0].weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    Processor.tiny().save_pretrained(tmp_path / "nan")
+    written = data.recipe(folder) | {"model": {"checkpoint": str(tmp_path / "nan")}}
+    with pytest.raises(
+        ValueError, match=r"stage first, step 1: loss nan.* captions: shard-0000\d.parquet row \d+ \(id 10"
+    ):
+        go(written, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_schedule_by_epochs_ends_with_the_samples(folder: Path, tmp_path: Path) -> None:
+    written = data.recipe(folder, steps=None, epochs=2)
+    written["stages"] = written["stages"][:1]
+    go(written, tmp_path)
+    steps = [r for r in read_metrics(tmp_path) if r["kind"] == "step"]
+    assert sum(r["samples"] for r in steps) == 2 * 36  # 40 less 4 held out
+    assert steps[-1]["progress"] == 1
+    rates = [r["rates"]["vision"] for r in steps]
+    assert max(rates) <= 1e-3
+    assert 0 < rates[-1] < max(rates)
+
+
+def test_activation_checkpointing_changes_nothing_but_memory(folder: Path, whole: Path, tmp_path: Path) -> None:
+    written = data.recipe(folder, checkpointing=True)
+    go(written | {"stages": written["stages"][:1]}, tmp_path)
+    torch.testing.assert_close(
+        [loss for _, _, loss in trace(tmp_path)], [loss for _, _, loss in trace(whole)[:6]], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path, tmp_path: Path) -> None:
+    rates = {".*lora_": 1e-2, "projector": 1e-3, "": "frozen"}
+    written = data.recipe(folder, learning_rates=rates, lora={"r": 4, "alpha": 8}, steps=4)
+    written |= {"model": {"checkpoint": str(whole / "1-first/model")}, "stages": written["stages"][:1]}
+    go(written, tmp_path)
+    before, after = weights(whole, "1-first"), weights(tmp_path, "1-first")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("q_proj" in name for name in changed)
+    assert not any("embed" in name or "vision" in name for name in changed)
+    losses = [loss for _, _, loss in trace(tmp_path)]
+    assert losses[-1] < losses[0]
+    stored = load_file(next((tmp_path / "1-first").glob("step-00000004/weights.safetensors")))
+    assert all("lora_" in name or name.startswith("projector") for name in stored)
+
+
+def _prepared(count: int) -> list[Prepared]:
+    processor = Processor.tiny()
+    made = []
+    for number in range(count):
+        picture: list[Any] = (
+            [{"type": "image", "image": data.picture(number, 56 + 28 * (number % 2))}] if number % 4 else []
+        )
+        asked = {"role": "user", "content": [*picture, "Say it."]}
+        answer = {"role": "assistant", "content": data.caption(number) * (1 + number % 3)}
+        tensors = processor([asked, answer], labels=True, generation_prompt=False)
+        made.append(Prepared(str(number), number, 0, tensors, int((tensors["labels"] >= 0).sum())))
+    return made
+
+
+def _gradients(
+    model: VideoLLaMA3, rows: Sequence[Sequence[Prepared]], count: float
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    total = 0.0
+    for samples in rows:
+        row = Row(list(samples), 0, 0)
+        loss = model(**row_tensors(row, 588), label_count=count).loss
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_one_row_of_eight_and_eight_rows_of_one_have_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model, samples = VideoLLaMA3(preset("tiny")), _prepared(8)
+    count = float(sum(sample.labelled for sample in samples))
+    loss, gradients = _gradients(model, [samples], count)
+    loss_, gradients_ = _gradients(model, [[sample] for sample in samples], count)
+    assert loss == pytest.approx(loss_, abs=1e-5)
+    assert gradients.keys() == gradients_.keys() == dict(model.named_parameters()).keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, gradients_[name], atol=1e-5, rtol=1e-4)
+
+
+def test_neighbours_in_a_row_never_change_a_loss() -> None:
+    torch.manual_seed(0)
+    model, samples = VideoLLaMA3(preset("tiny")), _prepared(6)
+    with torch.no_grad():
+        for number, sample in enumerate(samples):
+            alone = model(**row_tensors(Row([sample]), 588)).loss
+            others = [other for other in samples if other is not sample]
+            for place in (0, 2, 5):
+                row = [*others[:place], sample, *others[place:]]
+                packed = pack([one.tensors for one in row])
+                hidden = packed["labels"].clone()
+                starts = [0, *torch.tensor([one.tokens for one in row]).cumsum(0).tolist()]
+                hidden[: starts[place]] = -100
+                hidden[starts[place + 1] :] = -100
+                assert float(model(**{**packed, "labels": hidden}).loss) == pytest.approx(float(alone), abs=1e-5), (
+                    number
+                )
+
+
+def test_a_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
+    good = data.recipe(folder)
+    for change, message in (
+        ({"model": {"preset": "tiny", "checkpoint": "x"}}, "model: give one of"),
+        ({"model": {"preset": "2b"}}, "preset 2b needs `tokenizer: DIR`"),
+        ({"stagse": []}, "stagse: unknown key"),
+        ({"sources": {"captions": {"shards": "a", "annotations": "b"}}}, "sources.captions: give one of"),
+        ({"stages": [{**good["stages"][0], "mixture": {"nobody": 1}}]}, "no source 'nobody': name one of captions, qa"),
+        ({"stages": [{**good["stages"][0], "epochs": 1}]}, "stages.0: give one of `steps` and `epochs`"),
+        ({"stages": [{**good["stages"][0], "lanes": 3}]}, "rows 4 must be a multiple of lanes 3"),
+    ):
+        with pytest.raises(ValueError, match=message) as told:
+            parse_recipe({**good, **change}, "r.yaml")
+        assert "\n" not in str(told.value)
+        assert str(told.value).startswith("r.yaml: ")
+
+
+def test_metrics_of_a_resumed_training_have_each_step_once(whole: Path) -> None:
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"step", "held_out", "answer"}
+    held = [line for line in lines if line["kind"] == "held_out"]
+    assert [sorted(line["losses"]) for line in held] == [["captions"], ["captions", "qa"]]
