@@ -23,13 +23,13 @@ _SIZES = range(20_000, 60_001)  # bytes of a JPEG of a web pool
 _QUALITIES = (85, 75, 92, 65, 96, 50, 35)
 
 
-def machine() -> str:
+def machine(libraries: Sequence[str] = ("ray", "polars", "pyarrow", "pillow")) -> str:
     """Cores, memory, load and versions: what a number depends on besides the code."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "polars", "pyarrow", "pillow"))
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, {ram:.0f} GiB RAM, load {os.getloadavg()[0]:.1f} at the start; "
-        f"Python {platform.python_version()}, {libraries}"
+        f"Python {platform.python_version()}, {versions}"
     )
 
 

@@ -23,6 +23,9 @@ from model.config import VisionConfig
 PORTION = 8192
 """Patches that go through the encoder together when no gradients are wanted: bounds the memory of long videos."""
 
+CPU_PORTION = 1024
+"""The same on a CPU, which keeps no more than that in its caches from one layer to the next."""
+
 Grids = list[tuple[int, int, int]]
 Rotation = tuple[Tensor, Tensor]
 
@@ -74,7 +77,8 @@ class VisionEncoder(nn.Module):
         if torch.is_grad_enabled():
             return self._encode(pixels_PX, grids, merges)
         # Frames know nothing of each other: what nothing is kept of for a backward pass can go by in portions.
-        portions = list(_portions(grids, merges))
+        most = CPU_PORTION if pixels_PX.device.type == "cpu" else PORTION
+        portions = list(_portions(grids, merges, most))
         pixels = torch.split(pixels_PX, [sum(t * h * w for t, h, w in part) for part, _ in portions])
         return torch.cat([self._encode(x, *portion) for x, portion in zip(pixels, portions, strict=True)])
 
@@ -141,16 +145,16 @@ class MLP(nn.Module):
         return out
 
 
-def _portions(grids: Grids, merges: list[int]) -> Iterator[tuple[Grids, list[int]]]:
-    """Grids and merge sizes of runs of whole frames, of at most `PORTION` patches where one frame has not more."""
+def _portions(grids: Grids, merges: list[int], most: int) -> Iterator[tuple[Grids, list[int]]]:
+    """Grids and merge sizes of runs of whole frames, of at most `most` patches where one frame has not more."""
     part: Grids = []
     sizes: list[int] = []
-    room = PORTION
+    room = most
     for (t, h, w), m in zip(grids, merges, strict=True):
         while t:
             if part and room < h * w:
                 yield part, sizes
-                part, sizes, room = [], [], PORTION
+                part, sizes, room = [], [], most
             frames = min(t, max(room // (h * w), 1))
             part, sizes, room, t = [*part, (frames, h, w)], [*sizes, m], room - frames * h * w, t - frames
     yield part, sizes

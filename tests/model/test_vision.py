@@ -75,12 +75,12 @@ def test_portions_without_gradients_change_nothing(monkeypatch: pytest.MonkeyPat
     whole = encoder(*row)
     seen: list[int] = []
     encoder.layers[0].register_forward_hook(lambda _, given, out: seen.append(len(out)))
-    monkeypatch.setattr(vision, "PORTION", 50)
+    monkeypatch.setattr(vision, "CPU_PORTION", 50)
     with torch.no_grad():
         torch.testing.assert_close(encoder(*row), whole, atol=1e-5, rtol=0)
     # 24 + 3 x 8 | 20 + 24 | 64 | 64: whole frames, a large one alone, a clip divided
     assert seen == [48, 44, 64, 64]
-    monkeypatch.setattr(vision, "PORTION", 10**6)
+    monkeypatch.setattr(vision, "CPU_PORTION", 10**6)
     with torch.no_grad():
         encoder(*row)
     assert seen[4:] == [220]

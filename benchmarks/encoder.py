@@ -1,0 +1,155 @@
+"""The vision encoder against transformers' `VideoLlama3VisionModel`: same weights, same patches, time and peak memory.
+
+Both at the width of so400m (1152, MLP 4304, 16 heads), in float32, with fewer layers than its 27: all but the patch
+embedding is the same work in every layer, so cost is linear in them. Cases:
+
+* 16, 64 and 256 images of mixed sizes, sides of 6 to 24 patches (84 to 336 pixels). Time per patch tells of linearity;
+* 256 small images, sides of 4 to 10 patches;
+* 32 frames of a clip, 10 x 20 patches (16:9 in the budget of training), merged 2 x 2;
+* one image of 64 x 64 patches (896 pixels a side);
+* 16 of the images again, forward and backward.
+
+Each variant runs in a process of its own, in turns; peak memory is measured apart from time. Targets: time ratio ≤ 1.0 on
+small images and frames, ≤ 1.05 elsewhere; peak memory ratio ≤ 1.0. Results are compared too.
+
+    .venv/bin/python benchmarks/encoder.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+from typing import Any
+
+from common import machine, verdict
+from turns import EXACT, in_turns, markdown, serve
+
+Grids = list[tuple[int, int, int]]
+
+
+def images(count: int, least: int, most: int) -> Grids:
+    rng = random.Random(0)
+    return [(1, rng.randint(least, most), rng.randint(least, most)) for _ in range(count)]
+
+
+CASES: dict[str, tuple[Grids, float]] = {  # and the target of time
+    "16 images": (images(16, 6, 24), 1.05),
+    "64 images": (images(64, 6, 24), 1.05),
+    "256 images": (images(256, 6, 24), 1.05),
+    "256 small images": (images(256, 4, 10), 1.0),
+    "32 frames": ([(32, 10, 20)], 1.0),
+    "one large image": ([(1, 64, 64)], 1.05),
+    "16 images, backward": (images(16, 6, 24), 1.05),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=2, help="of 27 (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default %(default)s)")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="all by default")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--only", help="serve this variant and case")
+    args = parser.parse_args()
+    if args.only:
+        who, _, case = args.only.partition(" ")
+        serve(work(who, case, args.layers))
+        return
+    told: dict[str, Any] = {"machine": machine(("torch", "transformers")), "layers": args.layers}
+    for case in args.cases:
+        told[case] = measure(case, args.layers, args.repeat)
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return
+    columns = ("case", "patches", "ours, s", "µs a patch", "time / transformers'", "target", "ours, MiB", "memory / transformers'", "target")  # fmt: skip
+    print(f"{told['machine']}, {args.layers} layers\n\n{markdown(columns, [row(c, told[c]) for c in args.cases])}")
+
+
+def measure(case: str, layers: int, rounds: int) -> dict[str, Any]:
+    works, arguments = [f"ours {case}", f"theirs {case}"], ["--layers", str(layers)]
+    timed = in_turns(__file__, works, rounds + 1, arguments)[1:]
+    held = in_turns(__file__, works, 1, arguments, EXACT)
+    for ours, theirs in timed + held:
+        if not math.isclose(ours["result"], theirs["result"], rel_tol=1e-4):
+            raise SystemExit(f"{case}: not the same result: {ours['result']} and {theirs['result']}")
+    return {
+        "patches": sum(t * h * w for t, h, w in CASES[case][0]),
+        "seconds": [ours["seconds"] for ours, _ in timed],
+        "ratios": [ours["seconds"] / theirs["seconds"] for ours, theirs in timed],
+        "mib": [one["mib"] for one in held[0]],
+    }
+
+
+def row(case: str, told: dict[str, Any]) -> tuple[str, ...]:
+    seconds, ratio = statistics.median(told["seconds"]), statistics.median(told["ratios"])
+    ours, theirs = told["mib"]
+    return (
+        case,
+        f"{told['patches']:,}",
+        f"{seconds:.2f}",
+        f"{seconds / told['patches'] * 1e6:.0f}",
+        f"{ratio:.2f} ({min(told['ratios']):.2f} to {max(told['ratios']):.2f})",
+        verdict(ratio, CASES[case][1]),
+        f"{ours:.0f}",
+        f"{ours / theirs:.2f}",
+        verdict(ours / theirs, 1.0),
+    )
+
+
+def work(who: str, case: str, layers: int) -> Any:
+    """One variant, ready to run the case; the mean square of what it gives tells whether both do the same."""
+    import torch
+
+    grids, backward = CASES[case][0], case.endswith("backward")
+    rows = torch.tensor(grids), torch.tensor([2 if t > 1 else 1 for t, _, _ in grids])
+    patches = torch.rand(sum(t * h * w for t, h, w in grids), 588, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    encoder = build(who, layers)
+
+    def run() -> float:
+        encoder.zero_grad()
+        with torch.set_grad_enabled(backward):
+            if who == "ours":
+                out = encoder(patches, *rows)
+            else:
+                out = encoder(patches, grid_thw=rows[0], merge_sizes=rows[1]).last_hidden_state
+            loss = (out[:, ::64] ** 2).mean()
+        if backward:
+            loss.backward()
+            return float(encoder.post_layernorm.weight.grad.abs().sum())
+        return float(loss)
+
+    return run
+
+
+def build(who: str, layers: int) -> Any:
+    """An encoder of either kind with the weights that the seed gives ours."""
+    import torch
+
+    from model.config import VisionConfig
+    from model.vision import VisionEncoder
+
+    torch.manual_seed(0)
+    config = VisionConfig(num_hidden_layers=layers)
+    ours = VisionEncoder(config)
+    if who == "ours":
+        return ours
+    from transformers import VideoLlama3VisionConfig
+    from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3VisionModel
+
+    shape = config.model_dump()
+    rope = {"rope_type": "axial", "rope_theta": shape.pop("rope_theta")}
+    theirs = VideoLlama3VisionModel(VideoLlama3VisionConfig(**shape, rope_parameters=rope, attn_implementation="sdpa"))
+    renamed = {"patch_embedding.": "embeddings.patch_embedding.", "layers.": "encoder.layers."}
+    weights = {}
+    for name, weight in ours.state_dict().items():
+        first = next((prefix for prefix in renamed if name.startswith(prefix)), "")
+        weights[renamed.get(first, "") + name.removeprefix(first)] = weight
+    theirs.load_state_dict(weights)
+    return theirs
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Packed rows in training: forward and backward against transformers' `VideoLlama3ForConditionalGeneration`.
+
+Same weights, same row, float32: samples of 512 tokens behind one another, each an image of 12 x 16 patches (192 tokens), a
+question, and an answer of 128 tokens that is learned. transformers is told of samples by position ids that restart, without
+attention mask and cache, the one way in which it keeps them apart; it makes a dense mask of them. The losses must be equal
+to 1e-5.
+
+* the preset `tiny`, and a model of 30 M parameters, 4,096 tokens: time and peak memory. Target: time ratio ≤ 0.7;
+* 2,048 to 8,192 tokens: time per token, which ought not to grow.
+
+Each variant runs in a process of its own, in turns; peak memory is measured apart from time.
+
+    .venv/bin/python benchmarks/packed.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from typing import Any
+
+from common import machine, verdict
+from turns import EXACT, in_turns, markdown, serve
+
+TARGET = 0.7
+SAMPLE, GRID, ANSWER = 512, (1, 12, 16), 128
+SIZES = ("tiny", "30m")
+TOKENS = (2048, 4096, 8192)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--only", help="serve this variant, size and number of tokens")
+    args = parser.parse_args()
+    if args.only:
+        who, size, tokens = args.only.split()
+        serve(work(who, size, int(tokens)))
+        return
+    told: dict[str, Any] = {"machine": machine(("torch", "transformers"))}
+    for size in SIZES:
+        for tokens in TOKENS:
+            told[f"{size} {tokens}"] = measure(size, tokens, args.repeat)
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return
+    columns = ("model", "tokens", "ours, s", "µs a token", "transformers', µs a token", "time ratio", "target", "ours, MiB", "memory ratio", "loss differs by")  # fmt: skip
+    rows = [row(size, tokens, told[f"{size} {tokens}"]) for size in SIZES for tokens in TOKENS]
+    print(f"{told['machine']}\n\n{markdown(columns, rows)}")
+
+
+def measure(size: str, tokens: int, rounds: int) -> dict[str, Any]:
+    works = [f"{who} {size} {tokens}" for who in ("ours", "theirs")]
+    timed = in_turns(__file__, works, rounds + 1)[1:]
+    held = in_turns(__file__, works, 1, environment=EXACT)
+    for ours, theirs in timed + held:
+        if not math.isclose(ours["result"], theirs["result"], rel_tol=1e-5):
+            raise SystemExit(f"{size}, {tokens} tokens: losses {ours['result']} and {theirs['result']}")
+    return {
+        "seconds": [[one["seconds"] for one in both] for both in timed],
+        "mib": [one["mib"] for one in held[0]],
+        "losses": [one["result"] for one in held[0]],
+    }
+
+
+def row(size: str, tokens: int, told: dict[str, Any]) -> tuple[str, ...]:
+    ours, theirs = (statistics.median(seconds) for seconds in zip(*told["seconds"], strict=True))
+    ratios = [one / other for one, other in told["seconds"]]
+    ratio = statistics.median(ratios)
+    loss, expected = told["losses"]
+    return (
+        size,
+        f"{tokens:,}",
+        f"{ours:.2f}",
+        f"{ours / tokens * 1e6:.0f}",
+        f"{theirs / tokens * 1e6:.0f}",
+        f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        verdict(ratio, TARGET) if tokens == 4096 else "",
+        f"{told['mib'][0]:.0f}",
+        f"{told['mib'][0] / told['mib'][1]:.2f}",
+        f"{abs(loss / expected - 1):.0e}",
+    )
+
+
+def config(size: str) -> Any:
+    from model.config import ModelConfig, VisionConfig, preset
+
+    tiny = preset("tiny")
+    if size == "tiny":
+        return tiny
+    shape = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
+    return ModelConfig(
+        vision=VisionConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4),
+        language={**tiny.language, **shape, "vocab_size": 4096},
+        image_token_id=tiny.image_token_id,
+        video_token_id=tiny.video_token_id,
+    )
+
+
+def work(who: str, size: str, tokens: int) -> Any:
+    """One variant, ready to run one row forward and backward; it gives the loss."""
+    import torch
+
+    model, given = build(who, size), inputs(who, tokens, config(size))
+
+    def run() -> float:
+        model.zero_grad()
+        loss = model(**given).loss
+        loss.backward()
+        return float(loss)
+
+    model.train()
+    torch.set_grad_enabled(True)
+    return run
+
+
+def inputs(who: str, tokens: int, shape: Any) -> dict[str, Any]:
+    import torch
+
+    dice = torch.Generator().manual_seed(0)
+    samples, visual = tokens // SAMPLE, math.prod(GRID)
+    ids = torch.randint(0, 256, (samples, SAMPLE), generator=dice)
+    ids[:, 8 : 8 + visual] = shape.image_token_id
+    labels = torch.full_like(ids, -100)
+    labels[:, -ANSWER:] = ids[:, -ANSWER:]
+    pixels = torch.rand(samples * visual, 588, generator=dice) * 2 - 1
+    grids, ones = torch.tensor([GRID] * samples), torch.ones(samples, dtype=torch.long)
+    if who == "ours":
+        return {
+            "input_ids": ids.flatten(),
+            "labels": labels.flatten(),
+            "segment_lengths": ones * SAMPLE,
+            "pixel_values": pixels,
+            "grid_thw": grids,
+            "merge_sizes": ones,
+        }
+    return {
+        "input_ids": ids.reshape(1, -1),
+        "labels": labels.reshape(1, -1),
+        "position_ids": torch.arange(SAMPLE).repeat(samples)[None],
+        "attention_mask": None,
+        "use_cache": False,
+        "pixel_values": pixels,
+        "image_grid_thw": grids,
+        "image_merge_sizes": ones,
+    }
+
+
+def build(who: str, size: str) -> Any:
+    """A model of either kind with the weights that the seed gives ours."""
+    import torch
+
+    from model.checkpoint import TRANSFORMERS, rename
+    from model.videollama3 import VideoLLaMA3
+
+    torch.manual_seed(0)
+    shape = config(size)
+    ours = VideoLLaMA3(shape)
+    if who == "ours":
+        return ours
+    from transformers import Qwen2Config, VideoLlama3Config, VideoLlama3ForConditionalGeneration
+
+    vision = shape.vision.model_dump()
+    vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
+    theirs = VideoLlama3ForConditionalGeneration(
+        VideoLlama3Config(
+            text_config=Qwen2Config(**{k: v for k, v in shape.language.items() if k != "model_type"}),
+            vision_config=vision,
+            image_token_id=shape.image_token_id,
+            video_token_id=shape.video_token_id,
+            tie_word_embeddings=True,
+        )
+    )
+    theirs.load_state_dict({rename(name, TRANSFORMERS): weight for name, weight in ours.state_dict().items()})
+    return theirs
+
+
+if __name__ == "__main__":
+    main()
