@@ -1,0 +1,277 @@
+"""`vl3syn eval` with a small random model, through the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+COUNT, BRIEF = 5, ("--max-new-tokens", 6)
+
+
+class Told(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Told]
+
+
+def _png(number: int) -> bytes:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
+    Image.fromarray(pixels).resize((60 + 7 * number, 56)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ckpt`; `shards` of five images with both captions; `qa.jsonl`, whose references are the model's own answers."""
+    from model import Processor, VideoLLaMA3
+    from model.config import preset
+    from tests.model.oracles import widen
+
+    made = tmp_path_factory.mktemp("eval")
+    model, processor = VideoLLaMA3(preset("tiny")), Processor.tiny()
+    widen(model)
+    model.language.generation_config.eos_token_id = None  # else an answer may be over at once
+    model.save_pretrained(made / "ckpt")
+    processor.save_pretrained(made / "ckpt")
+    _write_shards(made / "shards" / "data")
+    lines = []
+    for number in range(3):
+        (made / f"{number}.png").write_bytes(_png(number))
+        asked = [{"role": "user", "content": [{"type": "image", "image": _png(number)}, "What?"]}]
+        answer = processor.decode(model.eval().generate(**processor(asked), max_new_tokens=6)[0]).strip()
+        turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": answer}]
+        lines.append({"image": [f"{number}.png"], "conversations": turns})
+    (made / "qa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return made
+
+
+def _write_shards(folder: Path) -> None:
+    def turns(caption: str) -> list[dict[str, str]]:
+        return [{"from": "human", "value": "<image>\nDescribe it."}, {"from": "gpt", "value": caption}]
+
+    folder.mkdir(parents=True)
+    rows = range(COUNT)
+    short, detailed = (
+        [f"Picture {n}." for n in rows],
+        [f"A picture with the number {n} on it, in colour." for n in rows],
+    )
+    pl.DataFrame(
+        {
+            "id": list(rows),
+            "image": [{"bytes": _png(n), "path": f"{n}.png"} for n in rows],
+            "short_caption": short,
+            "detailed_caption": detailed,
+            "conversations": [turns(caption) for caption in detailed],
+            "short_conversations": [turns(caption) for caption in short],
+        }
+    ).write_parquet(folder / "shard-00000.parquet", row_group_size=2)
+
+
+@pytest.fixture
+def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Call the command as `vl3syn eval ckpt` would be, within this process."""
+    from pipeline.cli import main
+
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: object, checkpoint: str = "ckpt") -> Told:
+        monkeypatch.setattr(sys, "argv", ["vl3syn", "eval", checkpoint, *map(str, arguments)])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+        return Told(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    from model import Processor, VideoLLaMA3
+    from model.training.evaluation import caption_metrics, held_out_loss
+    from model.training.shards import ShardSource
+
+    told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
+    assert (told.code, told.err) == (0, "")
+    found = json.loads(told.out)
+    model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
+    source = ShardSource("eval", str(folder / "shards"))
+    loss = held_out_loss(model, processor, map(source.sample, range(COUNT)))
+    assert found["loss"] == {"mean": pytest.approx(loss.mean, rel=1e-5), "tokens": loss.tokens, "samples": COUNT}
+    assert found["skipped"] == []
+    said = _lines(tmp_path / "new" / "out.jsonl")
+    assert [line["sample"] for line in said] == [source.sample(n).name for n in range(COUNT)]
+    assert said[3]["reference"] == "A picture with the number 3 on it, in colour."
+    assert len({line["answer"] for line in said}) > 2
+    metrics = caption_metrics([line["answer"] for line in said], [line["reference"] for line in said])
+    assert {name: found["answers"][name] for name in ("count", "chrf", "rouge_l")} == {
+        "count": COUNT, "chrf": metrics.chrf, "rouge_l": metrics.rouge_l,
+    }  # fmt: skip
+    assert found["answers"]["exact"] is None  # no reference is short
+    assert found["clip_score"] is None
+
+
+def test_the_caption_may_be_chosen(ask: Ask, tmp_path: Path) -> None:
+    tokens = {}
+    for caption in ("short", "detailed"):
+        out = tmp_path / f"{caption}.jsonl"
+        found = json.loads(ask("--data", "shards", "--caption", caption, "--predictions", out, "--json", *BRIEF).out)
+        tokens[caption] = found["loss"]["tokens"]
+    assert _lines(tmp_path / "short.jsonl")[1]["reference"] == "Picture 1."
+    assert tokens["short"] < tokens["detailed"]
+
+
+def test_answers_that_are_the_references_have_full_marks(ask: Ask) -> None:
+    found = json.loads(ask("--data", "qa.jsonl", "--json", *BRIEF).out)
+    assert found["answers"]["chrf"] == pytest.approx(100)
+    assert (found["answers"]["exact"], found["answers"]["exact_count"]) == (1.0, 3)
+
+
+def test_the_table_tells_what_each_number_is_of(ask: Ask) -> None:
+    title, *lines = ask("--data", "qa.jsonl", *BRIEF).out.splitlines()
+    assert title == "ckpt on qa.jsonl"
+    table = [" ".join(line.split()) for line in lines]
+    assert any(re.fullmatch(r"loss [\d.]+ nats per token; \d+ tokens of 3 samples", line) for line in table)
+    assert any(line.startswith("chrF 100 100; 3 answers; nrefs:1|") for line in table)
+    assert "exact match 1 1; 3 answers of a few words" in table
+
+
+def test_only_the_first_so_many(ask: Ask) -> None:
+    assert json.loads(ask("--data", "shards", "--limit", 2, "--json", *BRIEF).out)["loss"]["samples"] == 2
+    assert json.loads(ask("--data", "shards", "--limit", 99, "--json", *BRIEF).out)["loss"]["samples"] == COUNT
+
+
+def test_the_loss_alone(ask: Ask) -> None:
+    told = ask("--data", "shards", "--max-new-tokens", 0)
+    assert "loss" in told.out
+    assert "chrF" not in told.out
+    assert json.loads(ask("--data", "shards", "--max-new-tokens", 0, "--json").out)["answers"] is None
+
+
+def test_bad_samples_are_named_once_and_the_others_counted(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Red."}]
+    (tmp_path / "bad.png").write_text("<html>404")
+    (tmp_path / "good.png").write_bytes(_png(1))
+    images = [["good.png"], ["bad.png"], ["gone.png"], ["good.png", "good.png"]]
+    lines = [json.dumps({"image": image, "conversations": turns}) for image in images]
+    (tmp_path / "qa.jsonl").write_text("\n".join([*lines, "no json"]))
+    told = ask("--data", tmp_path / "qa.jsonl", "--json", *BRIEF)
+    found = json.loads(told.out)
+    assert (told.code, found["loss"]["samples"], found["answers"]["count"]) == (0, 1, 1)
+    assert sorted(line.split(":")[1].strip() for line in found["skipped"]) == [
+        f"qa.jsonl line {n}" for n in (2, 3, 4, 5)
+    ]
+    assert told.err.count("skipped eval: qa.jsonl line") == 4
+    assert "gone.png: no such file" in told.err
+
+
+def test_media_may_lie_elsewhere(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "qa.jsonl").write_bytes((folder / "qa.jsonl").read_bytes())
+    assert ask("--data", tmp_path / "qa.jsonl", "--max-new-tokens", 0).code == 1
+    assert ask("--data", tmp_path / "qa.jsonl", "--media", ".", "--max-new-tokens", 0).code == 0
+
+
+def test_clip_score_is_open_clips_own_cosine(folder: Path, ask: Ask, tmp_path: Path, tiny_clip: Path) -> None:
+    import open_clip
+    import torch
+
+    out = tmp_path / "out.jsonl"
+    told = ask("--data", "shards", "--encoder", tiny_clip, "--predictions", out, "--json", *BRIEF)
+    found = json.loads(told.out)["clip_score"]
+    network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    scores = []
+    for number, line in enumerate(_lines(out)):
+        with torch.no_grad():
+            image = network.eval().encode_image(transform(Image.open(io.BytesIO(_png(number))).convert("RGB"))[None])
+            text = network.encode_text(tokenize(["A photo depicts " + line["answer"]]))
+        scores.append(2.5 * max(float(torch.cosine_similarity(image, text)), 0))
+        assert line["clip_score"] == pytest.approx(scores[-1], abs=2e-3)
+    assert max(scores) > 0.05
+    assert found == {"encoder": str(tiny_clip), "mean": pytest.approx(np.mean(scores), abs=2e-3), "count": COUNT}
+
+
+def test_what_was_trained_on_is_said_to_be_remembered(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder / "ckpt", tmp_path / "ckpt")
+    sources = {"scene": {"shards": str(folder / "shards")}, "qa": {"shards": None, "annotations": "other.jsonl"}}
+    (tmp_path / "ckpt" / "vl3syn_training.json").write_text(json.dumps({"recipe": {"sources": sources}}))
+    trained = str(tmp_path / "ckpt")
+    for data in ("shards", "shards/data"):
+        told = ask("--data", data, "--max-new-tokens", 0, checkpoint=trained)
+        assert f"was trained on {data} (scene): this tells what it remembers" in told.err
+    assert ask("--data", "qa.jsonl", "--max-new-tokens", 0, checkpoint=trained).err == ""
+
+
+def test_a_failure_leaves_the_predictions_that_were_there(ask: Ask, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("before\n")
+    (tmp_path / "qa.jsonl").write_text("no json\n")
+    told = ask("--data", tmp_path / "qa.jsonl", "--predictions", out, *BRIEF)
+    assert told.code == 1
+    assert told.err.count("\n") == 1
+    assert "not one of its samples could be looked at; the first: eval: qa.jsonl line 1" in told.err
+    assert out.read_text() == "before\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "qa.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--data", "nowhere"), "no shards"),
+        (("--data", "nowhere.jsonl"), "cannot be read"),
+        (("--data", "shards", "--predictions", "."), "is a folder"),
+        (("--data", "shards", "--encoder", "conse"), "is no folder and not ARCHITECTURE/WEIGHTS"),
+    ],
+)
+def test_mistakes_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str) -> None:
+    told = ask(*arguments, *BRIEF)
+    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
+    assert reason in told.err
+
+
+def test_a_checkpoint_that_is_none_is_one_line(ask: Ask) -> None:
+    told = ask("--data", "shards", checkpoint="shards")
+    assert (told.code, told.err.count("\n")) == (1, 1)
+    assert "shards" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--data", "shards", "--caption", "long"),
+        ("--data", "qa.jsonl", "--caption", "short"),
+        ("--data", "shards", "--media", "."),
+        ("--data", "shards", "--limit", "0"),
+        ("--data", "shards", "--max-new-tokens", "0", "--predictions", "out.jsonl"),
+    ],
+)
+def test_wrong_usage(ask: Ask, arguments: tuple[str, ...]) -> None:
+    assert ask(*arguments).code == 2
+
+
+def test_nothing_heavy_is_imported_with_the_command_line() -> None:
+    heavy = "{'torch', 'transformers', 'sacrebleu', 'rouge_score', 'pyarrow', 'numpy'} & set(sys.modules)"
+    program = f"import sys, pipeline.eval_command; sys.exit(str({heavy}) if {heavy} else 0)"
+    subprocess.run([sys.executable, "-c", program], check=True)
