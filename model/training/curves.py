@@ -1,9 +1,64 @@
-"""Loss curves of a training as PNG and SVG, out of its metrics.jsonl."""
+"""Loss curves of a training as PNG and SVG, out of its metrics.jsonl: what one looks at first."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.training.progress import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WINDOW = 0.02  # of a stage's steps: over so many the thick line is a mean
 
 
 def draw(folder: Path) -> None:
-    """Write curves.png and curves.svg into a training's folder."""
+    """Write curves.png and curves.svg into a training's folder; nothing before its first step, or without matplotlib.
+
+    A panel per stage: loss per learned token at each step, pale; its mean over the last fiftieth of the stage; held-out
+    loss of each source as dots.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    records = read_metrics(folder)
+    stages = list(dict.fromkeys(record["stage"] for record in records if record["kind"] == "step"))
+    if not stages:
+        return
+    figure = Figure(figsize=(1 + 3.6 * len(stages), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+    for panel, stage in zip(panels, stages, strict=True):
+        _panel(panel, stage, [record for record in records if record["stage"] == stage])
+    panels[0].set_ylabel("loss, nats per token")
+    for kind in ("png", "svg"):
+        aside = folder / f".curves.partial.{kind}"
+        figure.savefig(aside, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+        os.replace(aside, folder / f"curves.{kind}")
+
+
+def _panel(panel: Axes, stage: str, records: Sequence[dict[str, Any]]) -> None:
+    done = [record for record in records if record["kind"] == "step"]
+    steps, losses = [record["step"] for record in done], [record["loss"] for record in done]
+    panel.plot(steps, losses, color="C0", alpha=0.25, linewidth=0.8)
+    panel.plot(steps, _means(losses), color="C0", linewidth=1.6, label="trained on")
+    looks = [record for record in records if record["kind"] == "held_out"]
+    for number, name in enumerate(dict.fromkeys(name for look in looks for name in look["losses"]), 1):
+        points = [(look["step"], look["losses"][name]) for look in looks if name in look["losses"]]
+        panel.plot(
+            *zip(*points, strict=True), "o-", color=f"C{number}", markersize=3, linewidth=0.8, label=f"held out: {name}"
+        )
+    panel.set_title(f"{stage}: {losses[0]:.2f} to {_means(losses)[-1]:.2f}", fontsize=10)
+    panel.set_xlabel("step")
+    panel.set_ylim(bottom=0)
+    panel.grid(alpha=0.2)
+    panel.legend(fontsize=8)
+
+
+def _means(values: Sequence[float]) -> list[float]:
+    """At each place the mean of the last few values."""
+    window = max(round(_WINDOW * len(values)), 1)
+    return [sum(values[max(at - window, 0) : at]) / min(window, at) for at in range(1, len(values) + 1)]

@@ -1,0 +1,39 @@
+"""Loss curves out of metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.training.curves import draw
+
+
+def _write(folder: Path, *stages: str) -> None:
+    lines = [
+        {"kind": "step", "stage": stage, "step": step, "loss": 4 / step} for stage in stages for step in range(1, 41)
+    ]
+    lines += [{"kind": "held_out", "stage": stages[0], "step": step, "losses": {"scenes": 1.0}} for step in (20, 40)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
+
+
+def test_each_stage_has_its_panel_in_both_files(tmp_path: Path) -> None:
+    _write(tmp_path, "encoder", "alignment")
+    draw(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "curves.svg", "metrics.jsonl"]
+    told = (tmp_path / "curves.svg").read_text()
+    for text in ("encoder: 4.00 to 0.10", "alignment: 4.00 to 0.10", "held out: scenes", "loss, nats per token"):
+        assert re.search(f"<!-- {text} -->", told), text
+    with Image.open(tmp_path / "curves.png") as picture:
+        width, height = picture.size
+        pixels = np.asarray(picture.convert("RGB"))
+    assert width > 1.5 * height
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, "something is drawn"
+
+
+def test_before_the_first_step_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    draw(tmp_path)
+    assert not list(tmp_path.iterdir())
