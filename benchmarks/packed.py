@@ -1,9 +1,9 @@
 """Packed rows in training: forward and backward against transformers' `VideoLlama3ForConditionalGeneration`.
 
-Same weights, same row, float32: samples of 512 tokens behind one another, each an image of 12 x 16 patches (192 tokens), a
-question, and an answer of 128 tokens that is learned. transformers is told of samples by position ids that restart, without
-attention mask and cache, the one way in which it keeps them apart; it makes a dense mask of them. The losses must be equal
-to 1e-5.
+Same weights, same row, float32: samples of 512 tokens behind one another, each an image of 12 x 16 patches (192), a
+question, and an answer of 128 tokens that is learned. transformers is told of samples by position ids that restart,
+without attention mask and cache, the one way in which it keeps them apart; it makes a dense mask of them. The losses
+must be equal to 1e-5.
 
 * the preset `tiny`, and a model of 30 M parameters, 4,096 tokens: time and peak memory. Target: time ratio ≤ 0.7;
 * 2,048 to 8,192 tokens: time per token, which ought not to grow.
@@ -47,7 +47,10 @@ def main() -> None:
     if args.json:
         print(json.dumps(told, indent=2))
         return
-    columns = ("model", "tokens", "ours, s", "µs a token", "transformers', µs a token", "time ratio", "target", "ours, MiB", "memory ratio", "loss differs by")  # fmt: skip
+    columns = (
+        *("model", "tokens", "ours, s", "µs a token", "transformers', µs a token", "time ratio", "target"),
+        *("ours, MiB", "memory ratio", "loss differs by"),
+    )
     rows = [row(size, tokens, told[f"{size} {tokens}"]) for size in SIZES for tokens in TOKENS]
     print(f"{told['machine']}\n\n{markdown(columns, rows)}")
 

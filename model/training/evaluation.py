@@ -19,9 +19,6 @@ from model.processor import Processor, pack
 from model.training.samples import Sample
 from model.videollama3 import IGNORE, VideoLLaMA3
 
-SHORT = 5
-"""Words of the longest reference that an answer is asked to equal; words are what spaces part."""
-
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
 """Of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""
 
@@ -79,8 +76,7 @@ class CaptionMetrics:
         rouge_l: F1, mean over texts, 0 to 1; NaN without any.
         rouge_l_count: Texts that it is about: rouge-score knows words of a-z and 0-9 only, so of a reference without
             any it says 0, whatever the text is.
-        exact: Share of texts that are their reference, case and space folded, 0 to 1; NaN without any.
-        exact_count: Texts that it is about: those with a reference of at most `SHORT` words.
+        exact: Share of texts that are their reference, case and space folded, 0 to 1.
     """
 
     count: int
@@ -89,7 +85,6 @@ class CaptionMetrics:
     rouge_l: float
     rouge_l_count: int
     exact: float
-    exact_count: int
 
 
 def held_out_loss(
@@ -140,7 +135,7 @@ def generate_answers(
 
 
 def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionMetrics:
-    """chrF by sacrebleu (Popović 2015), ROUGE-L by rouge-score (Lin 2004; no stemming), and equality of short answers.
+    """chrF by sacrebleu (Popović 2015), ROUGE-L by rouge-score (Lin 2004; no stemming), and equality.
 
     Raises:
         ValueError: No texts, or not as many references.
@@ -157,9 +152,9 @@ def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionM
     scorer = RougeScorer(["rougeL"], tokenizer=words)
     pairs = list(zip(texts, references, strict=True))
     rouge = [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs if words.tokenize(reference)]
-    exact = [_folded(text) == _folded(reference) for text, reference in pairs if len(reference.split()) <= SHORT]
+    exact = [_folded(text) == _folded(reference) for text, reference in pairs]
     signature = str(chrf.get_signature())
-    return CaptionMetrics(len(texts), corpus, signature, _mean(rouge), len(rouge), _mean(exact), len(exact))
+    return CaptionMetrics(len(texts), corpus, signature, _mean(rouge), len(rouge), _mean(exact))
 
 
 def clip_score(image: Any, text: str, encode: ClipEncoder) -> float:

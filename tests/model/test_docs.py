@@ -81,7 +81,11 @@ def test_the_table_of_shapes_is_what_2b_computes(big: VideoLLaMA3, monkeypatch: 
 
     first = big.vision.layers[0]
     hooks = [first.register_forward_hook(block)]
-    hooks.append(first.mlp.fc1.register_forward_hook(lambda *call: seen.update({"inside the encoder's MLP": tuple(call[2].shape)})))
+    hooks.append(
+        first.mlp.fc1.register_forward_hook(
+            lambda *call: seen.update({"inside the encoder's MLP": tuple(call[2].shape)})
+        )
+    )
     merged = big.vision(row["pixel_values"].to("meta"), row["grid_thw"], row["merge_sizes"])
     for hook in hooks:
         hook.remove()
@@ -91,7 +95,9 @@ def test_the_table_of_shapes_is_what_2b_computes(big: VideoLLaMA3, monkeypatch: 
     assert len(projected) == places
 
     text = len(row["input_ids"]) - places
-    reads = torch.cat([projected, big.language.get_input_embeddings()(torch.zeros(text, dtype=torch.long, device="meta"))])
+    reads = torch.cat(
+        [projected, big.language.get_input_embeddings()(torch.zeros(text, dtype=torch.long, device="meta"))]
+    )
     layer = big.language.model.layers[0]
     seen["what the language model reads"] = reads.shape
     seen["its queries"] = layer.self_attn.q_proj(reads).shape

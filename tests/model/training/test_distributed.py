@@ -1,0 +1,133 @@
+"""Several workers by Ray Train, on CPUs: FSDP2 over gloo, through the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from model.training.progress import read_metrics
+from model.training.recipe import parse_recipe
+from model.training.run import train
+from tests.model.training import data
+
+ROOT = Path(__file__).parents[3]
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _written(folder: Path, **changes: Any) -> dict[str, Any]:
+    """One stage of 20 steps over images, pairs of them, and text."""
+    written = data.recipe(folder, steps=20, rows=4, **changes)
+    stage = {**written["stages"][1], "name": "only"}
+    return written | {"stages": [stage], "save_every": 4, "ask": 0}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of it."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(parse_recipe(_written(folder), "test"), folder / "out")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(_written(folder)))
+    return folder
+
+
+def _steps(out: Path) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(out) if record["kind"] == "step"]
+
+
+def _is_the_same(out: Path, other: Path) -> None:
+    """Losses within 1e-5, the same samples in each step, weights as near as 20 steps of Adam let them be."""
+    ours, theirs = _steps(out), _steps(other)
+    assert [step["step"] for step in ours] == list(range(1, 21))
+    for name in ("samples", "tokens", "labelled", "patches"):
+        assert [step[name] for step in ours] == [step[name] for step in theirs], name
+    for one, another in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(another["loss"], abs=1e-5)
+    weights, expected = (load_file(place / "1-only/model/model.safetensors") for place in (out, other))
+    assert weights.keys() == expected.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
+
+
+def test_two_workers_train_as_one_process_does(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+    told = vl3syn("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    assert told.returncode == 0, told.stderr
+    _is_the_same(tmp_path, alone / "out")
+
+
+def test_what_a_user_has_to_mend_is_one_line_without_a_worker(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+    told = vl3syn("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
+    assert told.returncode == 1
+    assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_is_one_line(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+    written = yaml.safe_load((alone / "recipe.yaml").read_text())
+    written["stages"][0]["learning_rates"] = {"vision": 1e-3, "language": 1e-3}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    told = vl3syn("train", tmp_path / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    assert told.returncode == 1
+    assert re.search(r"^vl3syn: .*projector.*$", told.stderr, re.M), told.stderr
+
+
+def _killed_worker(process: subprocess.Popen[str], step: int) -> list[str]:
+    """Kill -9 the worker that tells of this step, once; all lines."""
+    assert process.stdout
+    lines, killed = [], False
+    for line in process.stdout:
+        lines.append(line)
+        found = re.search(rf"pid=(\d+).*only {step}/20", line)
+        if found and not killed:
+            os.kill(int(found[1]), signal.SIGKILL)
+            killed = True
+    assert killed, "".join(lines)
+    return lines
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_started_again_and_goes_on_from_a_checkpoint(tmp_path: Path, alone: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), "--workers", "2", "--cpus"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    lines = _killed_worker(process, 10)
+    assert process.wait() == 0, "".join(lines)
+    assert any(re.search(r"goes on after step (4|8|12)", line) for line in lines), "".join(lines)
+    _is_the_same(tmp_path, alone / "out")
+
+
+@pytest.mark.slow
+def test_one_worker_then_two_then_one_see_the_same_samples(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+    """Each stopped by a kill of the whole, as a cluster does it that ends a job."""
+    for workers, step in ((1, 5), (2, 13)):
+        command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]
+        process = subprocess.Popen(
+            [*map(str, command), "--workers", str(workers), "--cpus"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        assert process.stdout
+        assert any(f"only {step}/20" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert vl3syn("train", alone / "recipe.yaml", "--run", tmp_path).returncode == 0
+    _is_the_same(tmp_path, alone / "out")
