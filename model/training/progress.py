@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from model.training.trainer import Step
 
 METRICS = "metrics.jsonl"
+
+_FLUSH = 10  # seconds that TensorBoard's files may lag behind
 
 
 class Progress:
@@ -49,8 +50,6 @@ class Progress:
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
         self._scalars(step.step, numbers)
         print(self.line(step), flush=True)
-        for reason in step.skipped:
-            print(f"  skipped {reason}", file=sys.stderr, flush=True)
 
     def line(self, step: Step) -> str:
         """The line of a step."""
@@ -96,8 +95,9 @@ class Progress:
         now = time.perf_counter()
         if self._begun_at is None:  # the first step of this process is no measure: things warm up
             self._begun_at, self._begin = progress, now
-            return "?"
-        left = (now - self._begin) / max(progress - self._begun_at, 1e-9) * (1 - progress)
+        if progress <= self._begun_at:
+            return "?" if progress < 1 else "0:00:00"
+        left = (now - self._begin) / (progress - self._begun_at) * (1 - progress)
         return f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
 
     def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> None:
@@ -137,7 +137,8 @@ def _board(folder: Path, done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(folder, purge_step=done + 1 if done else None)
+    # What an attempt before this one has written of later steps is not shown again.
+    return SummaryWriter(folder, purge_step=done + 1, flush_secs=_FLUSH)
 
 
 def _short(text: str) -> str:
