@@ -97,8 +97,8 @@ class Progress:
             self._begun_at, self._begin = progress, now
         if progress <= self._begun_at:
             return "?" if progress < 1 else "0:00:00"
-        left = (now - self._begin) / (progress - self._begun_at) * (1 - progress)
-        return f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        left = round((now - self._begin) / (progress - self._begun_at) * (1 - progress))
+        return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
 
     def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> None:
         with open(self._file, "a") as file:
