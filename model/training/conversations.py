@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any
 
 from model.training.samples import Sample
@@ -144,7 +143,7 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
 
 
 def _seconds(value: Any, what: str) -> float:
-    if not isinstance(value, Real) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{what}: {value!r}: give seconds, 0 or more")
     return float(value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ FREEZINGS: dict[str, Mapping[str, float | str]] = {
     "all but biases of the first block": {r"vision\.layers\.0.*bias": 1.0, "": "frozen"},
     "all but the language's embeddings, which are its head": {"language.model.embed_tokens": 1.0, "": "frozen"},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """On one core: of what is so small, two threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,19 @@ def test_steps_that_are_done_again_are_there_once(tmp_path: Path) -> None:
     assert losses(tmp_path) == [("one", n, 3.0 - n / 8) for n in range(1, 11)]
 
 
+def test_what_a_stage_tells_again_at_its_end_is_there_once(tmp_path: Path) -> None:
+    for _ in range(2):  # killed behind its last checkpoint, before it was exported
+        progress = Progress(tmp_path, "one", 3, 3, None)
+        progress.held_out(3, {"qa": 2.5})
+        progress.answers(3, [("qa: line 7", "A.", "B."), ("qa: line 8", "A.", "B.")])
+        progress.close()
+    assert [(line["kind"], line.get("sample")) for line in read_metrics(tmp_path)] == [
+        ("held_out", None),
+        ("answer", "qa: line 7"),
+        ("answer", "qa: line 8"),
+    ]
+
+
 def test_what_was_told_of_other_stages_stays(tmp_path: Path) -> None:
     go(tmp_path, range(1, 4), "one", 3)
     go(tmp_path, range(1, 4), "two", 5)
