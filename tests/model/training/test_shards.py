@@ -206,13 +206,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("large"), [[8] * 50])
 
 
-def test_rows_are_read_by_row_group_and_few_groups_are_kept(large: Path) -> None:
-    held, most = memory(large, 1, "in order")
-    assert 2 * GROUP < held < 4 * GROUP
-    assert most < 7 * GROUP
-
-
-def test_threads_get_the_same_rows_and_keep_no_more(large: Path) -> None:
+def test_threads_read_by_row_group_and_few_groups_are_kept(large: Path) -> None:
     held, most = memory(large, 4, "shuffled")
     assert 2 * GROUP < held < 4 * GROUP
     assert most < 16 * GROUP  # those that four threads are reading too, twice while they are put together
