@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,7 +77,8 @@ def _opened(source: Source) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 yield image
     except Exception as error:  # decoders of hostile bytes fail in every way there is
-        reason = " ".join(str(error).split())
+        unknown = isinstance(error, UnidentifiedImageError)  # which tells where in memory the bytes are
+        reason = "no known format" if unknown else " ".join(str(error).split())
         raise ValueError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
 
 

@@ -11,6 +11,9 @@ hundreds of thousands, beyond that make it a JSONL.
 from __future__ import annotations
 
 import json
+import os
+from array import array
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,7 @@ class AnnotationSource:
         self.name, self._path = name, Path(path)
         self._media = Path(media) if media else self._path.parent
         self._whole: list[Any] | None = None
+        self._blank = array("q")  # for each empty line, how many lines that are not come before it
         if self._path.suffix == ".json":
             self._whole = self._array()
             count = len(self._whole)
@@ -65,12 +69,14 @@ class AnnotationSource:
         Raises:
             ValueError: It is no JSON, a file is not there, marks and media do not fit, ….
         """
-        name = f"{self.name}: {self._path.name} {'entry' if self._whole is not None else 'line'} {row + 1}"
+        kind = "entry" if self._whole is not None else "line"
+        name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
             return Sample(name, self._conversation(self._told(row)))
-        except ValueError as error:
-            reason = f"no JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
-            raise ValueError(f"{name}: {reason}") from error
+        except (ValueError, RecursionError) as error:
+            # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
+            unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
+            raise ValueError(f"{name}: {'no JSON: ' if unread else ''}{error}") from error
 
     def _told(self, row: int) -> Any:
         if self._whole is not None:
@@ -86,7 +92,7 @@ class AnnotationSource:
             if len(videos) != 1:
                 raise ValueError("a stream has one video")
             turns = told.get("conversation") or told.get("conversations") or []
-            settings.pop("start", None), settings.pop("end", None)
+            settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
             return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
         messages = from_turns(told.get("conversations") or [], images, videos)
         for message in messages:
@@ -99,7 +105,7 @@ class AnnotationSource:
         if not isinstance(path, str):
             raise ValueError(f"a path must be a text, not {path!r}")
         found = self._media / path  # an absolute path stays what it is
-        if not found.is_file():
+        if not os.path.isfile(found):  # Path's own raises for a name that is too long
             raise ValueError(f"{found}: no such file")
         return str(found)
 
@@ -108,7 +114,7 @@ class AnnotationSource:
             told = json.loads(self._path.read_bytes())
         except OSError as error:
             raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{self.name}: {self._path}: no JSON: {error}; one object per line goes into .jsonl"
             ) from error
@@ -118,16 +124,19 @@ class AnnotationSource:
 
     def _lines(self) -> Any:
         """Where each line that is not empty begins, and where the last ends: int64 (lines + 1,)."""
-        starts, at = [], 0
+        starts, at = array("q"), 0
         try:
             with open(self._path, "rb") as file:
                 for line in file:
-                    if not line.isspace():
+                    if line.isspace():
+                        self._blank.append(len(starts))
+                    else:
                         starts.append(at)
                     at += len(line)
         except OSError as error:
             raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
-        return np.array([*starts, at], np.int64)
+        starts.append(at)
+        return np.frombuffer(starts, np.int64)
 
     def _read(self, number: int) -> list[bytes]:
         starts = self._starts[number * _LINES : (number + 1) * _LINES + 1]

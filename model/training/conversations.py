@@ -6,9 +6,12 @@ Annotations have turns of `human` and `gpt`, in whose texts `<image>` and `<vide
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from model.training.samples import Sample
@@ -24,7 +27,8 @@ _ROLES = {
     "system": "system",
 }
 _MARK = re.compile("(<image>|<video>)\n?")
-_BOX = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
+_BOX = re.compile(r"\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*\]")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)\s*s\b")
 GRID = 1000
 """Coordinates of a box are thousandths of the image's width and height."""
 
@@ -93,50 +97,61 @@ def _check_turns(messages: Sequence[Message]) -> None:
         raise ValueError(f"turns go {', '.join(roles)}: a question, its answer, and so on, with system first if at all")
 
 
-def streaming(
-    video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, end: float | None = None, **settings: Any
-) -> list[Message]:
+def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, **settings: Any) -> list[Message]:
     """A video that is commented as it runs: before each turn stand the frames up to its time.
 
     Args:
         video: The file.
-        turns: [{"role": "user", "content": text, "time": seconds}, …]; times never fall. An assistant may speak
-            several times in a row: each comment answers the frames before it.
+        turns: [{"role": "user", "content": text, "time": seconds}, …]; times never fall, and a turn without one comes
+            right behind the one before. An assistant may speak several times in a row: each comment answers the
+            frames before it.
         start: Seconds of the first frame.
-        end: Where the frames after the last turn end; none of them by default.
         settings: Of the video, such as fps.
 
     Raises:
-        ValueError: Times that fall, or unknown speakers.
+        ValueError: Times that fall, unknown speakers, an answer to nothing, or a question without an answer.
     """
+    if not isinstance(turns, list | tuple):
+        raise ValueError("no conversation: `conversation` must be a list of turns")
     messages: list[Message] = []
-    now, waiting = start, list[Any]()
+    now, waiting = _seconds(start, "start_time"), list[Any]()
     for number, turn in enumerate(turns):
-        role, time = _ROLES.get(str(turn.get("role"))), turn.get("time", now)
-        if role is None or not isinstance(turn.get("content"), str):
-            raise ValueError(f'turn {number} must be {{"role": user or assistant, "content": text, "time": seconds}}')
+        role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
+        if role is None or not isinstance(turn.get("content"), str) or (role == "system" and number):
+            raise ValueError(
+                f'turn {number} must be {{"role": user or assistant, "content": text, "time": seconds}}; '
+                "system comes first if at all"
+            )
+        time = _seconds(turn.get("time", now), f"time of turn {number}")
         if time < now:
             raise ValueError(f"turn {number} at {time:g} s comes before {now:g} s: sort turns by time")
         if time > now:
             waiting.append({"type": "video", "video": video, "start": now, "end": time, **settings})
             now = time
-        if role != "assistant":
+        if role == "system":
+            messages.append({"role": role, "content": turn["content"]})
+        elif role == "user":
             waiting.append(turn["content"])
-            if role == "system":
-                messages.append({"role": role, "content": waiting.pop()})
-            continue
-        if not waiting:
+        elif not waiting:
             raise ValueError(f"turn {number}: an answer at {time:g} s to nothing new: leave it out or join it")
-        messages += [{"role": "user", "content": waiting}, {"role": "assistant", "content": turn["content"]}]
-        waiting = []
-    if not messages or messages[-1]["role"] != "assistant":
-        raise ValueError("no assistant speaks: nothing can be learned")
+        else:
+            messages += [{"role": "user", "content": waiting}, {"role": "assistant", "content": turn["content"]}]
+            waiting = []
+    if waiting or len(messages) < 2:
+        raise ValueError("the last to speak must be an assistant: what comes after cannot be learned")
     return messages
 
 
+def _seconds(value: Any, what: str) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{what}: {value!r}: give seconds, 0 or more")
+    return float(value)
+
+
 def box_text(boxes: Sequence[Box], width: int, height: int) -> str:
-    """Boxes as VideoLLaMA 3 writes them: `[[x0,y0,x1,y1]]`, thousandths of the image, as in grounding's
-    `<ref>cat</ref>[[12,30,405,998]]`. A single one stands in a question as `[x0,y0,x1,y1]`.
+    """Boxes as VideoLLaMA 3 writes them: `[[x0,y0,x1,y1],…]`, thousandths of the image.
+
+    A single one stands in a question as `[x0,y0,x1,y1]`.
 
     Args:
         boxes: (x0, y0, x1, y1), pixels.
@@ -151,15 +166,27 @@ def box_text(boxes: Sequence[Box], width: int, height: int) -> str:
 
 def _thousandths(box: Box, width: int, height: int) -> tuple[int, ...]:
     x0, y0, x1, y1 = box
-    if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+    if not (width > 0 and height > 0 and 0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
         raise ValueError(f"box {box} in an image of {width}x{height}: give x0 <= x1, y0 <= y1 within it")
     return tuple(round(v * GRID / side) for v, side in ((x0, width), (y0, height), (x1, width), (y1, height)))
 
 
 def boxes_of(text: str, width: int, height: int) -> list[Box]:
-    """All boxes in a text, in pixels; within half a thousandth of what `box_text` was given."""
+    """All boxes in a text, in pixels; within half a thousandth of what `box_text` was given.
+
+    Four numbers that are no box of an image (beyond 1000, inside out) are passed over.
+    """
     found = [[int(number) for number in match] for match in _BOX.findall(text)]
-    return [(x0 * width / GRID, y0 * height / GRID, x1 * width / GRID, y1 * height / GRID) for x0, y0, x1, y1 in found]
+    return [
+        (x0 * width / GRID, y0 * height / GRID, x1 * width / GRID, y1 * height / GRID)
+        for x0, y0, x1, y1 in found
+        if x0 <= x1 <= GRID and y0 <= y1 <= GRID
+    ]
+
+
+def grounding_text(things: Sequence[tuple[str, Sequence[Box]]], width: int, height: int) -> str:
+    """What is where, as in the reference's notebook on images: `<ref>cat</ref>[[12,30,405,998]]`, a line each."""
+    return "\n".join(f"<ref>{thing}</ref>{box_text(boxes, width, height)}" for thing, boxes in things)
 
 
 def ocr_text(words: Sequence[tuple[str, Box]], width: int, height: int) -> str:
@@ -168,14 +195,32 @@ def ocr_text(words: Sequence[tuple[str, Box]], width: int, height: int) -> str:
 
 
 def span_text(spans: Sequence[tuple[float, float]]) -> str:
-    """Seconds of a video, as in temporal grounding (arXiv 2501.13106, table 4): `1.0-2.0 s`."""
+    """Seconds of a video, as in temporal grounding (arXiv 2501.13106, table 4): `1.0-2.0 s, 7.5-9.0 s`.
+
+    Raises:
+        ValueError: A span that ends before it begins, or begins before the video.
+    """
+    for start, end in spans:
+        if not 0 <= start <= end < math.inf:
+            raise ValueError(f"span {start}-{end} s: give 0 <= start <= end")
     return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans)
+
+
+def spans_of(text: str) -> list[tuple[float, float]]:
+    """All spans in a text, seconds; within 0.05 s of what `span_text` was given."""
+    found = [(float(start), float(end)) for start, end in _SPAN.findall(text)]
+    return [span for span in found if span[0] <= span[1]]
 
 
 def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
     """Divide a conversation that is too long between its turns; never within one, nor within an image.
 
     A piece has the system's message, the media of all turns before it, and as many turns as fit.
+
+    Args:
+        sample: Questions and answers in turn.
+        fits: Asked about few candidates only, since each may mean that a video is decoded: what fits with more turns is
+            taken to fit with fewer. What is returned was asked about.
 
     Raises:
         ValueError: One turn with its media is too long.
@@ -187,16 +232,13 @@ def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
     first = 0
     while first < len(pairs):
         seen = [part for pair in pairs[:first] for part in _media(pair[0])]
-        best = None
-        for last in range(first + 1, len(pairs) + 1):
-            candidate = [*head, *_with_media(pairs[first:last], seen)]
-            if not fits(replace(sample, conversation=candidate)):
-                break
-            best = last, candidate
-        if best is None:
+        build = partial(_piece, head, pairs, seen, first)
+        ends = range(first + 1, len(pairs) + 1)
+        most = bisect_left(ends, True, key=lambda end: not fits(replace(sample, conversation=build(end))))
+        if not most:
             raise ValueError(f"{sample.name}: turn {first + 1} of {len(pairs)} is too long for a row")
-        first = best[0]
-        pieces.append(best[1])
+        pieces.append(build(first + most))
+        first += most
     count = len(pieces)
     return [Sample(f"{sample.name} part {number + 1}/{count}", piece) for number, piece in enumerate(pieces)]
 
@@ -210,10 +252,17 @@ def _media(message: Mapping[str, Any]) -> list[Any]:
     )
 
 
-def _with_media(pairs: Sequence[Sequence[Mapping[str, Any]]], seen: Sequence[Any]) -> list[Mapping[str, Any]]:
-    messages = [message for pair in pairs for message in pair]
+def _piece(
+    head: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Sequence[Mapping[str, Any]]],
+    seen: Sequence[Any],
+    first: int,
+    end: int,
+) -> list[Mapping[str, Any]]:
+    """Some of the turns, with what was seen before them."""
+    messages = [message for pair in pairs[first:end] for message in pair]
     if seen:
         content = messages[0]["content"]
         parts = [content] if isinstance(content, str) else list(content)
         messages[0] = {**messages[0], "content": [*seen, *parts]}
-    return messages
+    return [*head, *messages]

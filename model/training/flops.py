@@ -1,31 +1,42 @@
 """Floating point operations of a packed row, counted from the model's own layers, the vision encoder included.
 
-A linear layer costs 2 x in x out per token; attention 4 x L^2 x width per segment of L tokens, causal or not: the
-convention of torch.utils.flop_counter, which the tests compare with. Backward, a layer costs as much again for its
-input's gradient where something before it learns, and as much for its weight's where it learns itself; attention 2.5
-times its forward pass (scores are computed again). What activation checkpointing computes twice is not counted.
+A linear layer costs 2 x in x out per token. Backward, it costs as much again for its input's gradient where something
+before it learns, and as much for its weight's where it learns itself. Attention costs 4 x L^2 x width per segment of L
+tokens, its backward pass twice that where something before it learns. This is what `torch.utils.flop_counter` counts
+with SDPA's maths backend, and the tests compare with; three things about that:
+
+- A causal segment is counted as a full one: the counter knows shapes only, and the literature counts so too. Kernels
+  that leave out what is masked get a better MFU for it.
+- Fused kernels compute the scores again in the backward pass, and of them the counter says 2.5 instead of twice. Here
+  that is left out, as is what activation checkpointing computes twice: MFU is about what the model needs.
+- On a CPU the counter does not see SDPA's fused kernel at all.
+
+Norms, rotations, the softmax and the loss count as nothing in both. Experts that are no `nn.Linear` are not seen.
 
     MFU = flops / (seconds x peak): the peak is the device's, dense bf16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from model.prompt import IGNORE
 from model.videollama3 import VideoLLaMA3
+from model.vision import VisionEncoder
 
-_ATTENTION_BACKWARD = 2.5
+_ATTENTION_BACKWARD = 2
+_LAST = ("out_proj", "o_proj", "fc2", "down_proj")
+"""Projections of a block's attention and MLP whose input is what the others have made."""
 
 PEAKS = {
     # Dense bf16, without sparsity: NVIDIA's data sheets.
     "A100": 312e12,
     "A10G": 70e12,
     "L4": 121e12,
+    "L40": 181e12,
     "L40S": 362e12,
     "RTX 4090": 165e12,
     "H100 PCIe": 756e12,
@@ -41,7 +52,8 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for known, peak in PEAKS.items() if known in name), None)
+    known = max((each for each in PEAKS if each in name), key=len, default=None)  # L40S is no L4
+    return PEAKS[known] if known else None
 
 
 def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
@@ -62,43 +74,87 @@ def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
     heads = language.num_attention_heads
     width = heads * (getattr(language, "head_dim", None) or language.hidden_size // heads)
     counter = _Counter()
-    counter.weights([vision.patch_embedding], patches, first=True)
+    counter.flops += _patch_embedding(vision, patches)
+    counter.learns(vision.patch_embedding)
     for block in vision.layers:
-        counter.weights(_linears(block), patches)
-        counter.attention(vision_squares, vision.config.hidden_size)
-    counter.weights(_linears(model.projector), kept)
+        counter.block(block, patches, vision_squares, vision.config.hidden_size)
+    counter.learns(vision.post_layernorm)
+    counter.parallel([model.projector], kept)
+    counter.learns(model.language.get_input_embeddings())
     for block in model.language.model.layers:
-        counter.weights(_linears(block), tokens, anyway=_embeddings_learn(model))
-        counter.attention(language_squares, width)
-    counter.weights([model.language.lm_head], labelled)
+        counter.block(block, tokens, language_squares, width)
+    for name, part in model.language.model.named_children():
+        if name != "layers":
+            counter.learns(part)
+    counter.parallel([model.language.lm_head], labelled)
     return counter.flops
 
 
 class _Counter:
-    """Adds up layers in the order of the forward pass, which decides where gradients have to go."""
+    """Adds up layers in the order of the forward pass, which decides where gradients have to go.
+
+    Attributes:
+        flops: So far.
+        flows: Whether what goes into the next layer depends on something that learns.
+    """
 
     def __init__(self) -> None:
-        self.flops = 0.0
-        self.flows = False  # whether what goes into the next layer depends on something that learns
+        self.flops, self.flows = 0.0, False
 
-    def weights(self, layers: Iterable[Any], tokens: int, first: bool = False, anyway: bool = False) -> None:
-        self.flows = self.flows or anyway
-        inward, layers = self.flows, list(layers)
-        for layer in layers:
-            once = 2.0 * layer.weight.numel() * tokens
-            self.flops += once * (1 + layer.weight.requires_grad + (inward and not first))
-        self.flows = self.flows or any(p.requires_grad for layer in layers for p in layer.parameters())
+    def learns(self, module: nn.Module) -> None:
+        """A module whose own operations are not counted: norms, embeddings."""
+        self.flows = self.flows or _learns(module)
 
-    def attention(self, squares: int, width: int) -> None:
+    def parallel(self, modules: Sequence[nn.Module], tokens: int) -> None:
+        """Modules with the same input. In each its linear layers are a chain, such as an adapter's two."""
+        for module in modules:
+            flows = self.flows
+            for layer in _linears(module):
+                self.flops += 2.0 * layer.weight.numel() * tokens * (1 + layer.weight.requires_grad + flows)
+                flows = flows or _learns(layer)
+        for module in modules:
+            self.learns(module)
+
+    def block(self, block: nn.Module, tokens: int, squares: int, width: int) -> None:
+        """A transformer block: norm, attention, norm, MLP."""
+        attention = block.get_submodule("self_attn")
+        norms = [part for part in block.children() if not _linears(part)]
+        for norm in norms[:1]:
+            self.learns(norm)
+        inside, last = _projections(attention)
+        self.parallel(inside, tokens)
+        for norm in attention.children():  # of queries and keys, if any
+            if not _linears(norm):
+                self.learns(norm)
         self.flops += 4.0 * squares * width * (1 + (_ATTENTION_BACKWARD if self.flows else 0))
+        self.parallel(last, tokens)
+        for norm in norms[1:]:
+            self.learns(norm)
+        for mlp in block.children():
+            if mlp is not attention:
+                for part in _projections(mlp):
+                    self.parallel(part, tokens)
+
+
+def _projections(module: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Those that read a module's input, and those that read what these have given."""
+    parts = {name: part for name, part in module.named_children() if _linears(part)}
+    last = [part for name, part in parts.items() if name in _LAST]
+    return [part for name, part in parts.items() if name not in _LAST], last
+
+
+def _patch_embedding(vision: VisionEncoder, patches: int) -> float:
+    """Run as a linear layer; pixels want no gradient."""
+    weight = vision.patch_embedding.weight
+    return 2.0 * weight.numel() * patches * (1 + weight.requires_grad)
 
 
 def _linears(module: nn.Module) -> list[nn.Linear]:
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
-def _embeddings_learn(model: VideoLLaMA3) -> bool:
-    return bool(model.language.get_input_embeddings().weight.requires_grad)
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _merged(row: Mapping[str, Tensor]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +13,14 @@ from model.training.trainer import Step
 
 METRICS = "metrics.jsonl"
 
+_FLUSH = 10  # seconds that TensorBoard's files may lag behind
+
 
 class Progress:
     """Writes down the steps of one stage.
 
-    metrics.jsonl has an object per line: `kind` is `step`, `held_out`, `answer` or `note`. After a resume, lines of
-    steps that are done again are dropped first, so that each step is there once.
+    metrics.jsonl has an object per line: `kind` is `step`, `held_out` or `answer`. After a resume, lines of steps that
+    are done again are dropped first, and what a stage tells again at its end is not written again: each is there once.
     """
 
     def __init__(self, folder: Path, stage: str, steps: int | None, done: int, peak: float | None) -> None:
@@ -36,7 +37,7 @@ class Progress:
         self._begin = time.perf_counter()
         self._begun_at: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        forget(self._file, stage, done)
+        self._told = {_key(record) for record in forget(self._file, stage, done)}
         self._board = _board(folder / "tensorboard" / stage, done)
 
     def step(self, step: Step) -> None:
@@ -49,8 +50,6 @@ class Progress:
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
         self._scalars(step.step, numbers)
         print(self.line(step), flush=True)
-        for reason in step.skipped:
-            print(f"  skipped {reason}", file=sys.stderr, flush=True)
 
     def line(self, step: Step) -> str:
         """The line of a step."""
@@ -73,15 +72,15 @@ class Progress:
     def held_out(self, step: int, losses: Mapping[str, float]) -> None:
         """Losses of held-out samples, by source."""
         print("  held out: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
-        self._write("held_out", step, {"losses": dict(losses)})
-        self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
+        if self._write("held_out", step, {"losses": dict(losses)}):
+            self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
 
     def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
         """What the model says by now: (name of the sample, its answer, the right one)."""
         for name, answer, reference in answers:
             print(f"  {name}: {_short(answer)!r}; reference {_short(reference)!r}", flush=True)
-            self._write("answer", step, {"sample": name, "answer": answer, "reference": reference})
-            if self._board:
+            told = {"sample": name, "answer": answer, "reference": reference}
+            if self._write("answer", step, told) and self._board:
                 self._board.add_text(name, f"{answer}\n\n*{reference}*", step)
 
     def close(self) -> None:
@@ -96,13 +95,18 @@ class Progress:
         now = time.perf_counter()
         if self._begun_at is None:  # the first step of this process is no measure: things warm up
             self._begun_at, self._begin = progress, now
-            return "?"
-        left = (now - self._begin) / max(progress - self._begun_at, 1e-9) * (1 - progress)
-        return f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        if progress <= self._begun_at:
+            return "?" if progress < 1 else "0:00:00"
+        left = round((now - self._begin) / (progress - self._begun_at) * (1 - progress))
+        return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
 
-    def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> None:
+    def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> bool:
+        record = {"kind": kind, "stage": self._stage, "step": step, **told}
+        if _key(record) in self._told:
+            return False
         with open(self._file, "a") as file:
-            file.write(json.dumps({"kind": kind, "stage": self._stage, "step": step, **told}) + "\n")
+            file.write(json.dumps(record) + "\n")
+        return True
 
     def _scalars(self, step: int, numbers: Mapping[str, float | None]) -> None:
         for name, value in numbers.items() if self._board else ():
@@ -121,14 +125,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def forget(file: Path, stage: str, done: int) -> None:
-    """Drop lines of a stage's steps after `done`, and a last line that was cut short."""
+def forget(file: Path, stage: str, done: int) -> list[dict[str, Any]]:
+    """Drop lines of a stage's steps after `done`, and a last line that was cut short; the lines that are left."""
     if not file.is_file():
-        return
+        return []
     kept = [r for r in read_metrics(file.parent) if r["stage"] != stage or r["step"] <= done]
     aside = file.with_suffix(".partial")
     aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
     os.replace(aside, file)
+    return kept
+
+
+def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return record["stage"], record["kind"], record["step"], record.get("sample")
 
 
 def _board(folder: Path, done: int) -> Any:
@@ -137,7 +146,8 @@ def _board(folder: Path, done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(folder, purge_step=done + 1 if done else None)
+    # What an attempt before this one has written of later steps is not shown again.
+    return SummaryWriter(folder, purge_step=done + 1, flush_secs=_FLUSH)
 
 
 def _short(text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -12,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.shards import TOGETHER
+from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
 from model.training.conversations import from_turns
 from model.training.kept import Kept
@@ -28,6 +30,7 @@ class _Group:
     file: str
     number: int
     rows: int
+    column: str
 
 
 class ShardSource:
@@ -52,18 +55,18 @@ class ShardSource:
         Raises:
             ValueError: No shards there, a broken one, or none with this caption.
         """
-        self.name, self._path = name, path.rstrip("/")
-        self._folder, files = _shards(self._path, caption)
+        self.name = name
+        self._folder, self._path, files = _shards(path.rstrip("/"), caption)
         with ThreadPoolExecutor(_FOOTERS) as readers:
             footers = list(readers.map(self._footer, files))
-        self._column = self._conversations(footers, caption)
         self._groups: list[_Group] = []
         for file, footer in zip(files, footers, strict=True):
             if footer is None or not footer.num_rows:
                 log.warning("%s: %s/%s is empty and passed over", name, self._path, file)
                 continue
+            column = self._conversations(file, footer, caption)
             rows = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
-            self._groups += [_Group(file, number, count) for number, count in enumerate(rows)]
+            self._groups += [_Group(file, number, count, column) for number, count in enumerate(rows)]
         self.blocks = tuple(group.rows for group in self._groups)
         self._ends = list(accumulate(self.blocks))
         self._kept: Kept[pa.Table] = Kept(self._read, blocks_in_memory)
@@ -74,50 +77,64 @@ class ShardSource:
         """The sample of that row.
 
         Raises:
-            ValueError: It has no image, or no caption.
-            OSError: The file cannot be read.
+            ValueError: It has no image or no caption, or what the file has there is damaged.
+            OSError: The file cannot be reached.
         """
         number = bisect_right(self._ends, row)
         group = self._groups[number]
         place = row - (self._ends[number] - group.rows)
         table = self._kept(number)
-        id_, image, turns = (table[column][place].as_py() for column in ("id", "image", self._column))
+        id_, image, turns = (table[column][place].as_py() for column in ("id", "image", group.column))
         first = self._ends[number - group.number - 1] if number > group.number else 0
         name = f"{self.name}: {group.file} row {row - first} (id {id_})"
         if not turns or not (image or {}).get("bytes"):
             raise ValueError(f"{name}: no {'image' if turns else 'caption'}")
-        return Sample(name, from_turns(turns, images=[image["bytes"]]))
+        try:
+            return Sample(name, from_turns(turns, images=[image["bytes"]]))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def _read(self, number: int) -> pa.Table:
         group = self._groups[number]
-        with self._folder.filesystem.open_input_file(f"{self._folder.path}/{group.file}") as opened:
-            columns = ["id", "image", self._column]
-            return pq.ParquetFile(opened, pre_buffer=True).read_row_group(group.number, columns=columns)
+        with self._opened(group.file, f"row group {group.number} is damaged") as file:
+            columns = ["id", "image", group.column]
+            return pq.ParquetFile(file, pre_buffer=True).read_row_group(group.number, columns=columns)
 
     def _footer(self, file: str) -> pq.FileMetaData | None:
-        try:
-            with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
-                return pq.ParquetFile(opened).metadata if opened.size() else None
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.name}: {self._path}/{file}: no Parquet file: copy it again") from error
+        with self._opened(file, "no whole Parquet file") as opened:
+            return pq.ParquetFile(opened).metadata if opened.size() else None
 
-    def _conversations(self, footers: list[Any], caption: str) -> str:
-        footer = next((footer for footer in footers if footer is not None), None)
-        names = footer.schema.to_arrow_schema().names if footer is not None else []
-        if footer is not None and not {"id", "image", "conversations", f"{caption}_caption"} <= set(names):
-            raise ValueError(
-                f"{self.name}: {self._path}: no {caption} captions in its shards: caption the run, publish it"
-            )
-        return column if (column := f"{caption}_conversations") in names else "conversations"
+    @contextmanager
+    def _opened(self, file: str, fault: str) -> Iterator[Any]:
+        """A shard to read from; what is wrong with its contents becomes a ValueError that says `fault`."""
+        with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
+            try:
+                yield opened
+            except (pa.ArrowException, OSError) as error:
+                opened.read_at(8, 0)  # raises again if the store is gone, which is no fault of the file's
+                told = " ".join(str(error).split())
+                raise ValueError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({told})") from error
+
+    def _conversations(self, file: str, footer: pq.FileMetaData, caption: str) -> str:
+        """The column with the turns of this caption."""
+        names = set(footer.schema.to_arrow_schema().names)
+        there = [use for use in USES if f"{use}_caption" in names]
+        if not there and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
+            there = [caption]  # the subset of one caption, told by its name
+        column = conversation_column(caption, there) if caption in there else ""
+        if not {"id", "image", column} <= names:
+            raise ValueError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
+        return column
 
 
-def _shards(path: str, caption: str) -> tuple[Folder, list[str]]:
-    """Where the shards are: in the folder, or in the subset with this caption, or with both; by name."""
+def _shards(path: str, caption: str) -> tuple[Folder, str, list[str]]:
+    """Where the shards are, in the folder, or its subset with this caption, or the one with both; and their names."""
     top = Folder.at(path)
-    for folder in (top, top.join(caption), top.join(TOGETHER)):
+    for subset in ("", caption, TOGETHER):
+        folder = top.join(subset) if subset else top
         names = sorted(folder.relative(info.path) for info in folder.files())
         if shards := [name for name in names if name.startswith("shard-") and name.endswith(".parquet")]:
-            return folder, shards
+            return folder, f"{path}/{subset}".rstrip("/"), shards
     raise ValueError(
         f"{path}: no shards (shard-*.parquet), nor in {caption}/ or {TOGETHER}/: give what publish has written"
     )

@@ -1,0 +1,244 @@
+"""Samples out of annotations: every form, and what can be wrong with one, with a file, with all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model import Processor
+from model.training.annotations import AnnotationSource
+from tests.model import clips
+from tests.model.training import data
+
+PAGE = Path(__file__).parents[3] / "docs/training-data.md"
+QUESTION = {"from": "human", "value": "<image>\nWhat?"}
+ANSWER = {"from": "gpt", "value": "It."}
+
+
+def source(folder: Path, entries: list[Any], suffix: str = ".jsonl", **others: Any) -> AnnotationSource:
+    """A file of these entries; texts are written as they are."""
+    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    file = folder / f"notes{suffix}"
+    file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    return AnnotationSource("notes", str(file), **others)
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Two images and a clip."""
+    for number, name in enumerate(("a.png", "b.png")):
+        (tmp_path / name).write_bytes(data.picture(number))
+    (tmp_path / "clip.mp4").touch()  # not opened before it is wanted
+    return tmp_path
+
+
+def turns(*values: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[number % 2], "value": value} for number, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_every_kind_of_media(media: Path, suffix: str) -> None:
+    entries = [
+        {"image": "a.png", "conversations": turns("<image>\nWhat?", "It.")},
+        {"image": ["a.png", "b.png"], "conversations": turns("See <image> and\n<image>\n!", "It.", "And?", "Yes.")},
+        {"video": ["clip.mp4"], "fps": 2, "start": 1.5, "conversations": turns("<video>\nWhat?", "It.")},
+        {"conversations": turns("What?", "It.")},
+        {"image": "b.png", "video": "clip.mp4", "conversations": turns("<video><image>?", "It.")},
+        {"image": ["a.png", "b.png"], "conversations": turns("Without marks?", "It.")},
+    ]
+    found = source(media, entries, suffix)
+    first, second, film = (str(media / name) for name in ("a.png", "b.png", "clip.mp4"))
+    image, other = ({"type": "image", "image": path} for path in (first, second))
+    video = {"type": "video", "video": film}
+    questions = [
+        [image, "What?"],
+        ["See ", image, " and\n", other, "!"],
+        [video | {"fps": 2, "start": 1.5}, "What?"],
+        ["What?"],
+        [video, other, "?"],
+        [image, other, "Without marks?"],
+    ]
+    assert sum(found.blocks) == len(entries)
+    for row, question in enumerate(questions):
+        sample = found.sample(row)
+        assert sample.name == f"notes: notes{suffix} {'line' if suffix == '.jsonl' else 'entry'} {row + 1}"
+        assert [message["role"] for message in sample.conversation[:2]] == ["user", "assistant"]
+        assert sample.conversation[0]["content"] == question
+        assert sample.conversation[1]["content"] == "It."
+    assert [message["content"] for message in found.sample(1).conversation[2:]] == [["And?"], "Yes."]
+
+
+def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
+    for place in ("notes", "photos/inner"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").write_bytes(data.picture(0))
+    absolute = str(tmp_path / "photos/inner/a.png")
+
+    def path(told: str, **others: Any) -> Any:
+        entry = {"image": told, "conversations": [QUESTION, ANSWER]}
+        return source(tmp_path / "notes", [entry], **others).sample(0).conversation[0]["content"][0]["image"]
+
+    assert path("a.png") == str(tmp_path / "notes/a.png")
+    assert path("../photos/inner/a.png") == str(tmp_path / "notes/../photos/inner/a.png")
+    assert path("inner/a.png", media=str(tmp_path / "photos")) == absolute
+    assert path(absolute) == path(absolute, media="/elsewhere") == absolute
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "more marks": (
+        {"image": ["a.png"], "conversations": turns("<image><image>?", "It.")},
+        "more <image> marks than im",
+    ),
+    "more images": (
+        {"image": ["a.png", "b.png"], "conversations": turns("<image>?", "It.")},
+        "more images than <image>",
+    ),
+    "mark of a video": (
+        {"image": "a.png", "conversations": turns("<video>?", "It.")},
+        "more <video> marks than videos",
+    ),
+    "no file": ({"image": "c.png", "conversations": turns("<image>?", "It.")}, r"c\.png: no such file"),
+    "a folder": ({"image": ".", "conversations": turns("<image>?", "It.")}, "no such file"),
+    "a long name": ({"image": "x" * 5000, "conversations": turns("<image>?", "It.")}, "no such file"),
+    "a name with a null": ({"image": "a\0b", "conversations": turns("<image>?", "It.")}, "no such file"),
+    "a number for a path": ({"image": 7, "conversations": turns("<image>?", "It.")}, "a path must be a text, not 7"),
+    "cut off": ('{"image": "a.png", "conv', "no JSON: "),
+    "nested": ("[" * 100_000, "no JSON: "),
+    "a list": ([1, 2], "must be an object with `conversations`"),
+    "null": (None, "must be an object with `conversations`"),
+    "no conversation": ({"image": "a.png"}, "no conversation: `conversations` must be a list"),
+    "a text for turns": ({"conversations": "What? It."}, "no conversation: `conversations` must be a list"),
+    "a turn without words": ({"conversations": [{"from": "human"}, ANSWER]}, "a turn must be"),
+    "a turn of null": ({"conversations": [None, ANSWER]}, "a turn must be"),
+    "an unknown speaker": (
+        {"conversations": [QUESTION | {"from": "bot"}]},
+        "turn 0 is from 'bot': use human, gpt or sys",
+    ),
+    "no answer": ({"image": "a.png", "conversations": [QUESTION]}, "turns go user: a question, its answer"),
+    "two questions": ({"conversations": turns("A", "B", "C")}, "turns go user, assistant, user"),
+    "answer first": ({"conversations": [ANSWER]}, "turns go assistant"),
+    "system alone": ({"conversations": [{"from": "system", "value": "Be short."}]}, "turns go system"),
+    "no film of a stream": ({"stream": True, "conversation": []}, "a stream has one video"),
+    "a stream of nothing": ({"stream": True, "video": "clip.mp4"}, "the last to speak must be an assistant"),
+    "a stream of text": ({"stream": True, "video": "clip.mp4", "conversation": "Hi"}, "must be a list of turns"),
+    "a start that is no number": (
+        {"stream": True, "video": "clip.mp4", "start_time": "now", "conversation": [{}]},
+        "start_time: 'now': give seconds",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "suffix"),
+    # A text is a line that is no JSON, which a list as a whole cannot have.
+    [
+        (what, suffix)
+        for what, (entry, _) in BAD.items()
+        for suffix in (".jsonl", ".json")[: 2 - isinstance(entry, str)]
+    ],
+)
+def test_a_bad_one_is_told_in_one_line_and_the_next_is_good(media: Path, what: str, suffix: str) -> None:
+    entry, reason = BAD[what]
+    found = source(media, [entry, {"image": "a.png", "conversations": [QUESTION, ANSWER]}], suffix)
+    with pytest.raises(ValueError, match=reason) as error:
+        found.sample(0)
+    assert str(error.value).startswith(f"notes: notes{suffix} {'line' if suffix == '.jsonl' else 'entry'} 1: ")
+    assert "\n" not in str(error.value)
+    assert found.sample(1).conversation[1]["content"] == "It."
+
+
+def test_bytes_that_are_no_text_are_a_bad_line(media: Path) -> None:
+    file = media / "notes.jsonl"
+    good = json.dumps({"conversations": turns("What?", "Ça.")}, ensure_ascii=False).encode()
+    file.write_bytes(b"\xef\xbb\xbf" + good + b"\r\n\xff\xfe\x00{\r\n" + good)
+    found = AnnotationSource("notes", str(file))
+    assert [found.sample(row).conversation[1]["content"] for row in (0, 2)] == ["Ça."] * 2
+    with pytest.raises(ValueError, match=r"notes\.jsonl line 2: no JSON: "):
+        found.sample(1)
+
+
+def test_empty_lines_are_no_samples_and_lines_keep_their_numbers(media: Path) -> None:
+    good = [json.dumps({"conversations": turns("What?", str(number))}) for number in range(3)]
+    found = source(media, ["", good[0], "  ", "\t", good[1], good[2], "", ""])
+    assert found.blocks == (3,)
+    samples = [found.sample(row) for row in range(3)]
+    assert [sample.conversation[1]["content"] for sample in samples] == ["0", "1", "2"]
+    assert [sample.name for sample in samples] == [f"notes: notes.jsonl line {line}" for line in (2, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("notes.jsonl", None, r"notes\.jsonl: cannot be read: No such file"),
+        ("notes.json", None, r"notes\.json: cannot be read: No such file"),
+        ("notes.jsonl", "", r"notes\.jsonl: no samples in it"),
+        ("notes.jsonl", "\n  \n", r"notes\.jsonl: no samples in it"),
+        ("notes.json", "", r"notes\.json: no JSON: "),
+        ("notes.json", "[]", r"notes\.json: no samples in it"),
+        ("notes.json", '{"a": 1}', "must be a list of samples"),
+        ("notes.json", '{"a": 1}\n{"a": 2}', r"one object per line goes into \.jsonl"),
+        ("notes.json", "[" * 100_000, "no JSON: "),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=reason) as error:
+        AnnotationSource("notes", str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_a_large_file_stays_on_the_disk(tmp_path: Path) -> None:
+    """20 MB: opened and read with less than 2 MB, of which 8 bytes a line stay."""
+    file, lines = tmp_path / "notes.jsonl", 10_000
+    with open(file, "w") as opened:
+        for number in range(lines):
+            told = {"pad": "x" * 2000, "conversations": turns("What?", f"It is {number}.")}
+            opened.write(json.dumps(told) + "\n")
+    tracemalloc.start()
+    found = AnnotationSource("notes", str(file), blocks_in_memory=1)
+    opened_with = tracemalloc.get_traced_memory()[1]
+    for number in (0, 255, 256, 5000, lines - 1):
+        assert found.sample(number).conversation[1]["content"] == f"It is {number}."
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened_with < 500_000
+    assert peak < 3_000_000
+    assert sum(found.blocks) == lines
+    assert max(found.blocks) < 1000
+
+
+def test_a_file_that_has_changed_since_gives_bad_lines_not_wrong_ones(tmp_path: Path) -> None:
+    entries = [{"conversations": turns("What?", str(number) * 50)} for number in range(5)]
+    found = source(tmp_path, entries)
+    text = (tmp_path / "notes.jsonl").read_text()
+    (tmp_path / "notes.jsonl").write_text(text[: len(text) // 2])
+    assert found.sample(0).conversation[1]["content"] == "0" * 50
+    with pytest.raises(ValueError, match=r"notes\.jsonl line 5: no JSON: "):
+        found.sample(4)
+
+
+def examples() -> list[dict[str, Any]]:
+    """Those of docs/training-data.md."""
+    return [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", PAGE.read_text(), re.S)]
+
+
+def test_the_examples_of_the_docs_are_read_to_the_end(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        (tmp_path / name).write_bytes(data.picture(number))
+    clips.write(tmp_path / "clip.mp4", [k / 5 for k in range(50)])
+    told = examples()
+    assert len(told) == 8
+    found, processor = source(tmp_path, told), Processor.tiny()
+    for row, entry in enumerate(told):
+        tensors = processor(found.sample(row).conversation, labels=True, generation_prompt=False)
+        learned = processor.decode(tensors["labels"][tensors["labels"] >= 0])
+        turns = entry.get("conversations") or entry["conversation"]
+        assert learned == "".join(
+            t.get("value", t.get("content")) for t in turns if "gpt" in t.values() or "assistant" in t.values()
+        )
