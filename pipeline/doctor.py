@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from captioners.lmdeploy_engine import check_driver
 from pipeline.pool import list_pool
@@ -39,7 +42,7 @@ def examine(recipes: Sequence[str] | None) -> list[Finding]:
     """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
     checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
-    found = [_recipe(path) for path in paths]
+    found = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
     return [check() for check in checks] + (
         found or [Finding("recipes", "missing", "none given, none in recipes/ here")]
     )
@@ -98,6 +101,33 @@ def _video() -> Finding:
         return Finding("video", "ok", f"PyAV {metadata.version('av')}, FFmpeg inside")
     except metadata.PackageNotFoundError:
         return Finding("video", "missing", "PyAV (`av`) is not installed; only video training data needs it")
+
+
+def _is_training(path: str) -> bool:
+    """Whether it is one for `vl3syn train`; what cannot be read is none."""
+    try:
+        told = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(told, dict) and "sources" in told
+
+
+def _training(path: str) -> Finding:
+    what = f"recipe {path}"
+    try:
+        from model.training.recipe import load_recipe as load_training
+        from model.training.run import open_sources
+    except (ImportError, OSError):
+        return Finding(what, "missing", "a training needs torch: pip install 'vl3syn[models]'")
+    try:
+        recipe = load_training(path)
+    except ValueError as error:
+        return Finding(what, "broken", str(error))
+    try:
+        samples = {name: sum(source.blocks) for name, source in open_sources(recipe).items()}
+    except (ValueError, OSError) as error:
+        return Finding(what, "missing", str(error))
+    return Finding(what, "ok", "ready, " + ", ".join(f"{name} {count:,}" for name, count in samples.items()))
 
 
 def _recipe(path: str) -> Finding:

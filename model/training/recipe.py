@@ -5,12 +5,13 @@ The paper's four stages (arXiv 2501.13106, section 3.3) are recipes/train-*.yaml
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from model.config import PRESETS
 from model.prune import Pruning
@@ -112,7 +113,17 @@ class Lora(_Value):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-Rate = Annotated[float, Field(gt=0)]
+def _rate(value: Any) -> float | str:
+    try:
+        if value == "frozen" or 0 < float(value) < math.inf:
+            return value if value == "frozen" else float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{value!r}: give a learning rate, as in `projector: 1.0e-3`, or `frozen`")
+
+
+Rate = Annotated[float | Literal["frozen"], BeforeValidator(_rate)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Stage(_Value):
@@ -148,7 +159,7 @@ class Stage(_Value):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    learning_rates: dict[str, Rate | Literal["frozen"]]
+    learning_rates: dict[str, Rate]
     mixture: dict[str, Share]
     image_merge: Literal[1, 2] = 1
     video_merge: Literal[1, 2] = 2
@@ -165,7 +176,7 @@ class Stage(_Value):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip: float | None = Field(default=1.0, gt=0)
     precision: Literal["bf16", "fp32"] | None = None
     checkpointing: bool = False
@@ -259,7 +270,7 @@ def load_recipe(path: str | Path) -> TrainRecipe:
         written = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return parse_recipe(written, str(path))
 
@@ -276,4 +287,6 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "unknown key"
+        elif first["type"] in ("model_type", "dict_type"):
+            said = "must be a mapping"
         raise ValueError(f"{where}: {place + ': ' if place else ''}{said}") from error

@@ -210,16 +210,20 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_doctor_finds_two_faiss_and_a_recipe_that_cannot_run(tmp_path: Path, vl3syn: Call) -> None:
-    bad, poor = tmp_path / "bad.yaml", tmp_path / "poor.yaml"
+    bad, poor, training = (tmp_path / f"{name}.yaml" for name in ("bad", "poor", "training"))
     bad.write_text("pool: {imags: x}")
     poor.write_text("pool: {images: /nowhere}\nstages: [{stage: aspect_ratio, resources: {num_gpus: 1}}]")
+    training.write_text(
+        "model: {preset: tiny}\nsources: {qa: {annotations: /nowhere.jsonl}}\n"
+        "stages: [{name: a, learning_rates: {'': 1.0e-3}, mixture: {qa: 1}, steps: 1}]"
+    )
     for name in ("faiss_cpu", "faiss_gpu"):
         (tmp_path / f"{name}-1.15.1.dist-info").mkdir()
         (tmp_path / f"{name}-1.15.1.dist-info" / "METADATA").write_text(
             f"Name: {name.replace('_', '-')}\nVersion: 1.15.1\n"
         )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "pipeline", "doctor", str(bad), str(poor), "--json"]
+    command = [sys.executable, "-m", "pipeline", "doctor", str(bad), str(poor), str(training), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     findings = {f["what"]: f for f in json.loads(done.stdout)}
@@ -229,3 +233,5 @@ def test_doctor_finds_two_faiss_and_a_recipe_that_cannot_run(tmp_path: Path, vl3
     assert "did you mean 'images'" in findings[f"recipe {bad}"]["found"]
     assert "a stage needs 1 GPU per actor" in findings[f"recipe {poor}"]["found"]
     assert "/nowhere" in findings[f"recipe {poor}"]["found"]
+    assert findings[f"recipe {training}"]["state"] == "missing"
+    assert "/nowhere.jsonl: cannot be read" in findings[f"recipe {training}"]["found"]
