@@ -19,6 +19,8 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
+    # Models here are tiny: a second thread only waits for a core that a worker of Ray has.
+    "OMP_NUM_THREADS": "1",
 }
 
 

@@ -39,12 +39,14 @@ class State:
         given: Samples that have been given out.
         lanes: State of each lane of the loader.
         stage: The stage's configuration, to be compared.
+        rows: Of each source, to be compared: with others the order is another.
     """
 
     step: int
     given: int
     lanes: dict[int, dict[str, Any]]
     stage: dict[str, Any]
+    rows: dict[str, int]
 
 
 def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: World) -> None:

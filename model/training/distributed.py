@@ -26,7 +26,7 @@ def train_on_workers(
         recipe: Its `lanes` must be a multiple of the workers.
         out: A folder that all workers see.
         workers: Processes.
-        gpus: Whether each has a GPU; by default if the cluster has enough.
+        gpus: Whether each has a GPU; by default if the cluster has any.
         max_failures: How often workers may die before the training ends; each time it goes on from the newest
             checkpoint. -1: without limit.
 
@@ -47,7 +47,7 @@ def train_on_workers(
     if not ray.is_initialized():
         ray.init()
     there = int(ray.cluster_resources().get("GPU", 0))
-    gpus = there >= workers if gpus is None else gpus
+    gpus = there > 0 if gpus is None else gpus
     if gpus and there < workers:
         raise ValueError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
     recipe, folder = anchored(recipe), Path(os.path.abspath(out))
@@ -65,12 +65,15 @@ def train_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
+    failed = None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise ValueError(f"{workers} workers: given up after {max_failures} failures: {_last_line(error)}") from error
+        failed = error
     if refused.is_file():
-        raise ValueError(refused.read_text())
+        raise ValueError(refused.read_text()) from failed
+    if failed:
+        raise ValueError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -83,8 +86,10 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         train(parse_recipe(config["recipe"], "recipe"), config["out"])
     except ValueError as error:
-        refused.write_text(str(error))  # and up it goes, since the others wait for this one
-        raise
+        aside = refused.with_name(f"{_REFUSED}.{os.getpid()}")
+        aside.write_text(str(error))
+        aside.replace(refused)
+        raise  # since the others wait for this one
 
 
 def _last_line(error: Exception) -> str:

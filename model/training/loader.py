@@ -22,7 +22,7 @@ from model.processor import Processor
 from model.training.order import Order
 from model.training.packing import Packer, Row
 from model.training.prepare import Prepared, for_stage, prepare
-from model.training.recipe import Stage
+from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from model.training.recipe import Lora
+from model.training.stage import Lora
 
 if TYPE_CHECKING:
     from model.videollama3 import VideoLLaMA3

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from model.training.recipe import Share
 from model.training.samples import Sample
+from model.training.stage import Share
 
 Ints = Any
 """An integer array of numpy."""

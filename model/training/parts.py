@@ -30,7 +30,7 @@ def parameter_groups(
     Raises:
         ValueError: A pattern without a parameter, or the other way round; or nothing learns.
     """
-    patterns = {pattern: _compiled(pattern) for pattern in rates}
+    patterns = {pattern: re.compile(pattern) for pattern in rates}
     matched: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}
     for name, parameter in parameters:
         found = next((pattern for pattern, regex in patterns.items() if regex.match(name)), None)
@@ -53,10 +53,3 @@ def parameter_groups(
     if not groups:
         raise ValueError("learning_rates: everything is frozen: give a part a rate")
     return groups
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"learning_rates: {pattern!r} is no regular expression: {error}") from error

@@ -13,8 +13,8 @@ from model.processor import Processor, pack
 from model.prompt import IGNORE
 from model.training.conversations import split
 from model.training.packing import Row
-from model.training.recipe import Stage
 from model.training.samples import Sample
+from model.training.stage import Stage
 
 
 @dataclass(frozen=True, eq=False)

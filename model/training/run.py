@@ -14,7 +14,7 @@ OUT is a local folder, or one on a file system that all workers share.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,10 @@ from model.training.annotations import AnnotationSource
 from model.training.flops import peak_flops
 from model.training.order import Order, Source
 from model.training.prepare import for_stage
-from model.training.recipe import Stage, Start, TrainRecipe
+from model.training.recipe import Start, TrainRecipe, anchored
 from model.training.samples import Sample
 from model.training.shards import ShardSource
+from model.training.stage import Stage
 from model.training.world import World, whole
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
     Raises:
         ValueError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
     """
-    world, folder = world or World.here(), Path(out)
+    world, folder, recipe = world or World.here(), Path(out), anchored(recipe)
     sources = open_sources(recipe)
     if world.leads:
         _begin(recipe, folder)
@@ -77,16 +78,22 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, told = folder / "recipe.yaml", recipe.model_dump(mode="json")
     if file.is_file():
-        before = yaml.safe_load(file.read_text())
-        for key in ("model", "seed"):
-            if before.get(key) != told[key]:
-                raise ValueError(
-                    f"{folder}: a training with {key} {before.get(key)} is there, the recipe says {told[key]}: "
-                    "put it back, or train into another folder"
-                )
+        _check_same(folder, yaml.safe_load(file.read_text()), told)
     aside = folder / ".recipe.yaml.partial"
     aside.write_text(yaml.safe_dump(told, sort_keys=False))
     aside.replace(file)
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """What decides which samples come when must stay; sources and stages may be added."""
+    pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
+    pairs += [(f"source {name}", before["sources"].get(name, told), told) for name, told in now["sources"].items()]
+    for what, was, told in pairs:
+        if was != told:
+            raise ValueError(
+                f"{folder}: a training with {what} {was} is there, the recipe says {told}: "
+                "put it back, or train into another folder"
+            )
 
 
 def _check_done(model: Path, stage: Stage) -> None:
@@ -215,12 +222,14 @@ def _look(recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: Or
     from model.training.evaluation import Answer, generate_answers, held_out_loss
 
     held = dict(_held_out(order))
-    losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
+    with trainer.precision():
+        losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
     asked = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
     if not held and recipe.ask:
         rows = [order(index) for index in range(recipe.ask)]
         asked = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
-    answers = list(generate_answers(trainer.model, processor, asked, _SPOKEN))
+    with trainer.precision():
+        answers = list(generate_answers(trainer.model, processor, asked, _SPOKEN))
     if progress and losses:
         progress.held_out(trainer.step, losses)
     if progress:
@@ -252,6 +261,7 @@ def _export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: 
         }
         (aside / PROVENANCE).write_text(json.dumps(told, indent=2))
         checkpoints.publish(aside, place / "model")
+        checkpoints.retain(place, 0)
         draw(place.parent)
         print(f"{stage.name}: done, exported to {place / 'model'}", flush=True)
     world.wait()

@@ -24,8 +24,9 @@ from model.training.order import Order
 from model.training.packing import Row
 from model.training.parts import parameter_groups
 from model.training.prepare import Prepared, row_tensors
-from model.training.recipe import Stage, TrainRecipe
+from model.training.recipe import TrainRecipe
 from model.training.schedule import factor
+from model.training.stage import Stage
 from model.training.world import World, shard
 from model.videollama3 import VideoLLaMA3
 
@@ -94,6 +95,7 @@ class Trainer:
                 another stage.
         """
         self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
+        self._rows = {source.name: sum(source.blocks) for source in order.sources}
         self._half = (stage.precision or ("bf16" if world.device.type == "cuda" else "fp32")) == "bf16"
         self.groups = self._prepare()
         self.optimizer = torch.optim.AdamW(self.groups, betas=stage.betas, fused=world.device.type == "cuda")
@@ -140,6 +142,12 @@ class Trainer:
                     f"{path}: was made with {key}: {value}, the recipe says {now.get(key)}: "
                     "put it back, or train into another folder"
                 )
+        for name, rows in state.rows.items():
+            if self._rows.get(name, rows) != rows:
+                raise ValueError(
+                    f"{path}: source {name} had {rows} samples and has {self._rows[name]}: put back what there was, or "
+                    "train into another folder"
+                )
 
     def run_step(self) -> Step | None:
         """Do one step; None if the stage is over."""
@@ -182,20 +190,16 @@ class Trainer:
         count = self.stage.rows // self.world.size
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         for number in range(count if self.world.size > 1 else len(rows)):
-            last = number + 1 == count
-            if self.world.size > 1:
-                self.model.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2's
             tensors = (
                 row_tensors(rows[number], self.model.config.vision.patch_dim) if number < len(rows) else self._blank()
             )
             flops += row_flops(self.model, tensors)
             tensors = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in tensors.items()}
-            with self._precision():
+            with self.precision():
                 # FSDP2 takes the mean over workers of gradients that we want summed.
                 out = self.model(**tensors, label_count=max(labelled, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
-            self._last = rows[number] if number < len(rows) else None
         summed = self.world.sums([float(loss) / self.world.size, flops])
         return summed[0], summed[1]
 
@@ -207,7 +211,8 @@ class Trainer:
         sample = Prepared("blank", 0, 0, tensors, 0)
         return row_tensors(Row([sample], 2, 0), self.model.config.vision.patch_dim)
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def precision(self) -> AbstractContextManager[Any]:
+        """Where one process computes in half precision; several have FSDP2 do it."""
         if self._half and self.world.size == 1:
             return torch.autocast(self.world.device.type, torch.bfloat16)
         return nullcontext()
@@ -225,7 +230,8 @@ class Trainer:
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
     def _stop(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
-        names = [sample.name for row in rows for sample in row.samples]
+        mine = [sample.name for row in rows for sample in row.samples]
+        names = [name for theirs in self.world.gathered(mine) for name in theirs]
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
         raise ValueError(
             f"stage {self.stage.name}, step {self.step + 1}: loss {loss}, gradient norm {norm}; nothing was "
@@ -275,7 +281,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and delete those before the last few."""
         lanes = {number: lane for part in self.world.gathered(self._lanes) for number, lane in part.items()}
-        state = checkpoints.State(self.step, self.given, lanes, self.stage.model_dump(mode="json"))
+        state = checkpoints.State(self.step, self.given, lanes, self.stage.model_dump(mode="json"), self._rows)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
         if self.world.leads:
             checkpoints.retain(self.folder, self.recipe.keep_last)

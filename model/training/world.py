@@ -85,8 +85,10 @@ def shard(model: VideoLLaMA3, world: World, half: bool) -> None:
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     policy = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32)
-    blocks = [*model.vision.layers, *model.language.model.layers]
-    for module in [*blocks, model.vision, model.projector]:
+    inside = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32, cast_forward_inputs=False)
+    for block in [*model.vision.layers, *model.language.model.layers]:
+        fully_shard(block, mesh=mesh, mp_policy=inside)  # angles of positions stay fp32
+    for module in [model.vision, model.projector]:
         fully_shard(module, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)  # embeddings and head, one and the same in small models
     register_fsdp_forward_method(model, "generate")

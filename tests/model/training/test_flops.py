@@ -19,8 +19,8 @@ from model.training.lora import add_adapters
 from model.training.packing import Row
 from model.training.parts import parameter_groups
 from model.training.prepare import for_stage, prepare, row_tensors
-from model.training.recipe import Lora, Stage
 from model.training.samples import Sample
+from model.training.stage import Lora, Stage
 from model.videollama3 import VideoLLaMA3
 from tests.model import clips
 from tests.model.training import data

@@ -12,9 +12,10 @@ from model.training.annotations import AnnotationSource
 from model.training.loader import Loader, StepRows
 from model.training.order import Order
 from model.training.prepare import prepare, row_tensors
-from model.training.recipe import Stage, parse_recipe
+from model.training.recipe import parse_recipe
 from model.training.samples import Sample
 from model.training.shards import ShardSource
+from model.training.stage import Stage
 from tests.model.training import data
 
 

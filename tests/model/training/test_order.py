@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.training.order import Order
-from model.training.recipe import Share
 from model.training.samples import Sample
+from model.training.stage import Share
 
 
 @dataclass

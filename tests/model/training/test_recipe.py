@@ -11,7 +11,8 @@ import pytest
 from model.config import preset
 from model.prune import Pruning
 from model.training.parts import parameter_groups
-from model.training.recipe import Stage, TrainRecipe, load_recipe, parse_recipe
+from model.training.recipe import TrainRecipe, load_recipe, parse_recipe
+from model.training.stage import Stage
 from model.videollama3 import VideoLLaMA3
 
 GOOD: dict[str, Any] = {

@@ -1,3 +1,5 @@
+"""A training from its recipe to its export: what is learned, what a kill costs, what is refused."""
+
 from __future__ import annotations
 
 import json
@@ -6,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,10 @@ import yaml
 from safetensors.torch import load_file
 
 from model import Processor, VideoLLaMA3
-from model.config import preset
-from model.processor import pack
-from model.training.packing import Row
-from model.training.prepare import Prepared, row_tensors
-from model.training.progress import read_metrics
+from model.training.progress import Progress, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
+from model.training.trainer import Step
 from tests.model.training import data
 
 
@@ -121,6 +119,25 @@ def _killed_after(file: Path, out: Path, steps: int) -> None:
     process.wait()
 
 
+class StoppedError(Exception):
+    """Where a test has had enough."""
+
+
+def _stopped_after(written: dict[str, Any], out: Path, steps: int) -> None:
+    """Train so many steps, and no more."""
+
+    def step(self: Progress, told: Step) -> None:
+        seen.append(told)
+        if len(seen) == steps:
+            raise StoppedError
+
+    seen: list[Step] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Progress, "step", step)
+        with pytest.raises(StoppedError):
+            go(written, out)
+
+
 def _is_undisturbed(out: Path, whole: Path) -> None:
     assert trace(out) == trace(whole)
     for stage in ("1-first", "2-second"):
@@ -161,9 +178,7 @@ def test_ten_kills_at_random_moments_change_nothing(folder: Path, whole: Path, t
 
 def test_a_damaged_checkpoint_is_one_line(folder: Path, tmp_path: Path) -> None:
     written = data.recipe(folder)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(written))
-    _killed_after(file, tmp_path / "out", 3)
+    _stopped_after(written, tmp_path / "out", 3)
     (weights_,) = (tmp_path / "out/1-first").glob("step-*/weights.safetensors")
     weights_.write_bytes(weights_.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"damaged .* delete this folder to go on from the one before"):
@@ -172,15 +187,30 @@ def test_a_damaged_checkpoint_is_one_line(folder: Path, tmp_path: Path) -> None:
 
 def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole: Path, tmp_path: Path) -> None:
     written = data.recipe(folder)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(written))
-    _killed_after(file, tmp_path / "out", 3)
+    _stopped_after(written, tmp_path / "out", 3)
     with pytest.raises(ValueError, match=r"was made with rows: 4, the recipe says 8: put it back"):
         go(data.recipe(folder, rows=8), tmp_path / "out")
     with pytest.raises(ValueError, match=r"stage first is done, with steps 6, and the recipe says 7"):
         go(data.recipe(folder, steps=7), whole)
     with pytest.raises(ValueError, match="a training with seed 3 is there, the recipe says 4"):
         go({**written, "seed": 4}, whole)
+    with pytest.raises(ValueError, match="a training with shuffle_blocks 4 is there, the recipe says 1"):
+        go({**written, "shuffle_blocks": 1}, whole)
+    captions = {**written["sources"]["captions"], "held_out": 5}
+    with pytest.raises(
+        ValueError, match=r"a training with source captions {.*'held_out': 4} is there, the recipe says"
+    ):
+        go({**written, "sources": {**written["sources"], "captions": captions}}, whole)
+
+
+def test_a_source_that_has_grown_in_the_middle_of_a_stage_is_refused(tmp_path: Path) -> None:
+    written = data.recipe(tmp_path)
+    written["stages"] = written["stages"][1:]
+    _stopped_after(written, tmp_path / "out", 3)
+    with open(tmp_path / "qa/qa.jsonl", "a") as file:
+        file.write("{}\n")
+    with pytest.raises(ValueError, match=r"source qa had 30 samples and has 31: put back what there was"):
+        go(written, tmp_path / "out")
 
 
 def test_a_loss_that_is_no_number_stops_with_the_samples_and_changes_nothing(
@@ -231,66 +261,10 @@ def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path,
     assert not any("embed" in name or "vision" in name for name in changed)
     losses = [loss for _, _, loss in trace(tmp_path)]
     assert losses[-1] < losses[0]
-    stored = load_file(next((tmp_path / "1-first").glob("step-00000004/weights.safetensors")))
+    assert not list((tmp_path / "1-first").glob("step-*")), "a stage that is done needs no checkpoints"
+    _stopped_after(written, tmp_path / "again", 3)
+    stored = load_file(tmp_path / "again/1-first/step-00000002/weights.safetensors")
     assert all("lora_" in name or name.startswith("projector") for name in stored)
-
-
-def _prepared(count: int) -> list[Prepared]:
-    processor = Processor.tiny()
-    made = []
-    for number in range(count):
-        picture: list[Any] = (
-            [{"type": "image", "image": data.picture(number, 56 + 28 * (number % 2))}] if number % 4 else []
-        )
-        asked = {"role": "user", "content": [*picture, "Say it."]}
-        answer = {"role": "assistant", "content": data.caption(number) * (1 + number % 3)}
-        tensors = processor([asked, answer], labels=True, generation_prompt=False)
-        made.append(Prepared(str(number), number, 0, tensors, int((tensors["labels"] >= 0).sum())))
-    return made
-
-
-def _gradients(
-    model: VideoLLaMA3, rows: Sequence[Sequence[Prepared]], count: float
-) -> tuple[float, dict[str, torch.Tensor]]:
-    model.zero_grad()
-    total = 0.0
-    for samples in rows:
-        row = Row(list(samples), 0, 0)
-        loss = model(**row_tensors(row, 588), label_count=count).loss
-        loss.backward()
-        total += loss.item()
-    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def test_one_row_of_eight_and_eight_rows_of_one_have_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    model, samples = VideoLLaMA3(preset("tiny")), _prepared(8)
-    count = float(sum(sample.labelled for sample in samples))
-    loss, gradients = _gradients(model, [samples], count)
-    loss_, gradients_ = _gradients(model, [[sample] for sample in samples], count)
-    assert loss == pytest.approx(loss_, abs=1e-5)
-    assert gradients.keys() == gradients_.keys() == dict(model.named_parameters()).keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, gradients_[name], atol=1e-5, rtol=1e-4)
-
-
-def test_neighbours_in_a_row_never_change_a_loss() -> None:
-    torch.manual_seed(0)
-    model, samples = VideoLLaMA3(preset("tiny")), _prepared(6)
-    with torch.no_grad():
-        for number, sample in enumerate(samples):
-            alone = model(**row_tensors(Row([sample]), 588)).loss
-            others = [other for other in samples if other is not sample]
-            for place in (0, 2, 5):
-                row = [*others[:place], sample, *others[place:]]
-                packed = pack([one.tensors for one in row])
-                hidden = packed["labels"].clone()
-                starts = [0, *torch.tensor([one.tokens for one in row]).cumsum(0).tolist()]
-                hidden[: starts[place]] = -100
-                hidden[starts[place + 1] :] = -100
-                assert float(model(**{**packed, "labels": hidden}).loss) == pytest.approx(float(alone), abs=1e-5), (
-                    number
-                )
 
 
 def test_a_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
@@ -303,6 +277,8 @@ def test_a_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
         ({"stages": [{**good["stages"][0], "mixture": {"nobody": 1}}]}, "no source 'nobody': name one of captions, qa"),
         ({"stages": [{**good["stages"][0], "epochs": 1}]}, "stages.0: give one of `steps` and `epochs`"),
         ({"stages": [{**good["stages"][0], "lanes": 3}]}, "rows 4 must be a multiple of lanes 3"),
+        ({"stages": [{**good["stages"][0], "learning_rates": {"(": 1}}]}, r"'\(' is no regular expression"),
+        ({"stages": [{**good["stages"][0], "tokens": 64}]}, "tokens 64 have to hold visual_tokens 64 and the text"),
     ):
         with pytest.raises(ValueError, match=message) as told:
             parse_recipe({**good, **change}, "r.yaml")
