@@ -11,7 +11,7 @@ and clips shrink to a budget. Of 100 samples
      10  text                a question of about 60 tokens, an answer of about 250
       7  clips               8 to 64 frames of 10 x 18 patches, merged 2 x 2, an answer of about 100
 
-An image has about 500 patches, as of 370 x 260 pixels, mostly 190 to 1,300, each of which is a token. All of these are
+An image has about 440 patches, as of 340 x 250 pixels, mostly 160 to 1,200, each of which is a token. All of these are
 log-normal about their medians.
 """
 
@@ -82,7 +82,7 @@ def _sample(dice: random.Random, kind: str, scale: float) -> Drawn:
         return max(round(scale * _lognormal(dice, median, sigma)), 2)
 
     def image() -> tuple[int, int]:
-        area, ratio = scale * min(max(_lognormal(dice, 500, 0.6), 64), 3400), _lognormal(dice, 1, 0.3)
+        area, ratio = scale * min(max(_lognormal(dice, 440, 0.6), 64), 3400), _lognormal(dice, 1, 0.3)
         return max(round(math.sqrt(area / ratio)), 4), max(round(math.sqrt(area * ratio)), 4)
 
     if kind == "short":
