@@ -8,13 +8,13 @@ backward and AdamW, float32, on the same samples, images and weights:
 * grouped: the same, but 8 of about one length: transformers' `group_by_length`, which sorts 400 at a time.
 
 Samples are the mixture of mixture.py without clips, texts and images (by area) a quarter of its size. Few must stand
-for many: they are those of every so-manyeth batch that grouping makes of 2,000, so that grouped batches are as even as
-in earnest (column `fill`), while random ones lack the longest samples and are padded less. That all three compute the
-same is checked: the loss before the first step must be equal to 1e-4. Models:
+for many: they are those of every so-manyeth batch that grouping makes of 2,000, so that grouped batches are at least
+as even as in earnest (column `fill`: 0.96 of all 2,000), while random ones lack the longest samples. That all three
+compute the same is checked: the loss before the first step must be equal to 1e-4. Models:
 
 * the preset `tiny`, and one of 30 M parameters with a vocabulary of 4,096. Targets: ≥ 1.4 of padded, ≥ 1.0 of grouped;
 * one of 20 M with Qwen2.5's vocabulary, 151,936, samples of at most 512 tokens. Target: ≥ 2.0 of padded. Its head is
-  nearly all of it: for the preset `2b` it is an eighth of the language model.
+  nearly all of it: for the preset `2b` it is a seventh of the language model.
 
 Each variant runs in a process of its own, in turns, on one core: so other work on the machine weighs little.
 A core-second is one of CPU time; ratios by the clock are told too.
