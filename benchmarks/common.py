@@ -43,6 +43,11 @@ def verdict(value: float, target: float) -> str:
     return f"≤ {target:g}: {'met' if value <= target else 'MISSED'}"
 
 
+def reached(value: float, target: float) -> str:
+    """Whether a target of the form `value ≥ target` is met."""
+    return f"≥ {target:g}: {'met' if value >= target else 'MISSED'}"
+
+
 def spread(values: Sequence[float]) -> str:
     """`1.23 (1.20 to 1.31)`: the median, the smallest and the largest."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -107,13 +107,13 @@ def work(who: str, size: str, tokens: int) -> Any:
     """One variant, ready to run one row forward and backward; it gives the loss."""
     import torch
 
-    model, given = build(who, size), inputs(who, tokens, config(size))
+    model, given = build(who, config(size)), inputs(who, tokens, config(size))
 
     def run() -> float:
         model.zero_grad()
         loss = model(**given).loss
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     model.train()
     torch.set_grad_enabled(True)
@@ -152,15 +152,14 @@ def inputs(who: str, tokens: int, shape: Any) -> dict[str, Any]:
     }
 
 
-def build(who: str, size: str) -> Any:
-    """A model of either kind with the weights that the seed gives ours."""
+def build(who: str, shape: Any) -> Any:
+    """A model of either kind, of that configuration, with the weights that the seed gives ours."""
     import torch
 
     from model.checkpoint import TRANSFORMERS, rename
     from model.videollama3 import VideoLLaMA3
 
     torch.manual_seed(0)
-    shape = config(size)
     ours = VideoLLaMA3(shape)
     if who == "ours":
         return ours

@@ -26,7 +26,7 @@ def in_turns(
     rounds: int,
     arguments: Sequence[str] = (),
     environment: dict[str, str] | None = None,
-) -> list[list[dict[str, float]]]:
+) -> list[list[dict[str, Any]]]:
     """What `serve` told of each work (the script is called with `--only WORK`), round by round; the first warms up."""
     processes = [
         subprocess.Popen(
@@ -44,7 +44,7 @@ def in_turns(
     return told
 
 
-def _ask(process: subprocess.Popen[str]) -> dict[str, float]:
+def _ask(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("go\n")
@@ -52,21 +52,23 @@ def _ask(process: subprocess.Popen[str]) -> dict[str, float]:
     line = process.stdout.readline()
     if not line:
         raise SystemExit(f"{' '.join(map(str, process.args))} ended with {process.wait()}")  # type: ignore[arg-type]
-    answer: dict[str, float] = json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
     return answer
 
 
-def serve(work: Callable[[], float]) -> None:
+def serve(work: Callable[[], Any]) -> None:
     """In the process of one variant: at each call do the work, and tell its result, seconds and peak memory, MiB.
 
+    `seconds` are those of the clock, `core_seconds` those of all cores that the process was given.
     Peak memory is what the process holds at most during the work beyond what it held before the first time (Linux).
     """
     before = _held("VmRSS")
     for _ in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), time.process_time()
         result = work()
-        told = {"seconds": time.perf_counter() - begin, "mib": _held("VmHWM") - before, "result": result}
+        told = {"seconds": time.perf_counter() - begin, "core_seconds": time.process_time() - busy}
+        told |= {"mib": _held("VmHWM") - before, "result": result}
         print(json.dumps(told), flush=True)
 
 
