@@ -15,6 +15,11 @@ $(SETUP): pyproject.toml constraints.txt
 demo: $(SETUP)
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
+	$(BIN)/python recipes/demo_lessons.py demo/run/shards demo/lessons
+	$(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
+	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --limit 10
+	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/rocket.jpg \
+		'Describe the image in detail.'
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
@@ -24,6 +29,9 @@ demo: $(SETUP)
 	@echo
 	@echo 'The dataset:  demo/run/shards/README.md is its card; its images and captions open with any reader of Parquet:'
 	@echo "              $(BIN)/python -c 'import polars as pl; print(pl.read_parquet(\"demo/run/shards/data/*.parquet\", columns=[\"short_caption\"]))'"
+	@echo
+	@echo 'The training: demo/training/curves.png; and what it makes of a clip:'
+	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/bigbuckbunny.mp4 'Describe the clip.'"
 
 test: $(SETUP)
 	$(BIN)/python -m pytest
@@ -50,6 +58,12 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/balance_100m.py
 	$(BIN)/python benchmarks/diversity.py
 	$(BIN)/python benchmarks/duplicates.py
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/packed.py
+	$(BIN)/python benchmarks/kept_share.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/trainer.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

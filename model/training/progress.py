@@ -23,7 +23,9 @@ class Progress:
     are done again are dropped first, and what a stage tells again at its end is not written again: each is there once.
     """
 
-    def __init__(self, folder: Path, stage: str, steps: int | None, done: int, peak: float | None) -> None:
+    def __init__(
+        self, folder: Path, stage: str, steps: int | None, done: int, peak: float | None, every: int = 1
+    ) -> None:
         """Go on behind the steps that are done.
 
         Args:
@@ -32,7 +34,9 @@ class Progress:
             steps: How many there will be, if that is known.
             done: Steps that are done.
             peak: Operations per second of all devices together, for MFU; None leaves it out.
+            every: Steps for each line that is printed; all are written down.
         """
+        self._every = every
         self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
         self._begin = time.perf_counter()
         self._begun_at: float | None = None
@@ -49,7 +53,8 @@ class Progress:
         numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
         self._scalars(step.step, numbers)
-        print(self.line(step), flush=True)
+        if step.step % self._every == 0 or step.progress >= 1:
+            print(self.line(step), flush=True)
 
     def line(self, step: Step) -> str:
         """The line of a step."""

@@ -21,7 +21,7 @@ class Start(Value):
 
     Attributes:
         checkpoint: A folder in transformers' layout or the original one, weights and processor.
-        preset: New weights of this size; its tokenizer comes from `tokenizer`, or is the byte tokenizer (`tiny`).
+        preset: New weights of this size; its tokenizer comes from `tokenizer`, or is the byte tokenizer (`tiny`, `small`).
         vision: A folder of SigLIP or VL3-SigLIP-NaViT, ...
         language: ... with one of Qwen2.5 or a like, whose tokenizer is taken too; the projector is new.
         tokenizer: With `preset`: a folder with a tokenizer.
@@ -40,7 +40,7 @@ class Start(Value):
             raise ValueError("give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`")
         if self.preset and self.preset not in PRESETS:
             raise ValueError(f"no preset named {self.preset!r}: use one of {', '.join(PRESETS)}")
-        if self.preset and self.preset != "tiny" and not self.tokenizer:
+        if self.preset in ("2b", "7b") and not self.tokenizer:
             raise ValueError(f"preset {self.preset} needs `tokenizer: DIR`, such as a folder of Qwen2.5")
         return self
 
@@ -78,6 +78,7 @@ class TrainRecipe(Value):
         seed: Of new weights and of the order of samples.
         sources: By name.
         stages: One after another, each beginning with what the one before has exported.
+        print_every: Steps for each line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
         keep_last: Checkpoints that stay while a stage goes on.
         evaluate_every: Steps between looks at held-out losses, and answers to `ask`; at a stage's end in any case.
@@ -93,6 +94,7 @@ class TrainRecipe(Value):
     seed: int = Field(default=42, ge=0)
     sources: dict[str, Source]
     stages: tuple[Stage, ...] = Field(min_length=1)
+    print_every: int = Field(default=1, ge=1)
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=2, ge=1)
     evaluate_every: int = Field(default=1000, ge=1)

@@ -150,7 +150,7 @@ def _stage(
     if world.leads:
         _announce(stage, trainer, order)
         told = peak * world.size if peak else None
-        progress = Progress(place.parent, stage.name, stage.steps, trainer.step, told)
+        progress = Progress(place.parent, stage.name, stage.steps, trainer.step, told, recipe.print_every)
     look = for_stage(processor, stage)
     try:
         while step := trainer.run_step():

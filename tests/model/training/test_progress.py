@@ -69,6 +69,17 @@ def test_without_a_peak_there_is_no_mfu_and_without_a_length_no_total(
     assert told["mfu"] is None
 
 
+def test_fewer_lines_may_be_printed_and_every_step_is_written_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress(tmp_path, "one", 10, 0, None, every=4)
+    for number in range(1, 11):
+        progress.step(step(number, progress=number / 10))
+    progress.close()
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["4/10", "8/10", "10/10"]
+    assert [number for _, number, _ in losses(tmp_path)] == list(range(1, 11))
+
+
 def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
     progress = Progress(tmp_path, "one", 10, 0, 1e13)
     progress.step(step(1, skipped=["qa: qa.jsonl line 3: no such file"]))

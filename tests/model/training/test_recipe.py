@@ -54,7 +54,7 @@ WRONG = [
     ("model", {}, "model", "give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`"),
     ("model", {"preset": "tiny", "checkpoint": "x"}, "model", "give one of `checkpoint"),
     ("model", {"vision": "siglip"}, "model", "`vision: DIR` with `language: DIR`"),
-    ("model", {"preset": "3b"}, "model", "no preset named '3b': use one of tiny, 2b, 7b"),
+    ("model", {"preset": "3b"}, "model", "no preset named '3b': use one of tiny, small, 2b, 7b"),
     ("model", {"preset": "2b"}, "model", "preset 2b needs `tokenizer: DIR`"),
     ("model", {"pretrained": "x"}, "model.pretrained", "unknown key"),
     ("model", "2b", "model", "must be a mapping"),
