@@ -16,10 +16,11 @@ demo: $(SETUP)
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
 	$(BIN)/python recipes/demo_lessons.py demo/run/shards demo/lessons
-	$(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
-	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --limit 10
-	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/rocket.jpg \
-		'Describe the image in detail.'
+	@# One thread: so small a model gains nothing from a second one, and images are decoded meanwhile.
+	OMP_NUM_THREADS=1 $(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
+	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --trained-on --limit 10
+	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/motorcycle_left.png \
+		'Explain in detail what this image shows, including people, objects, actions, setting and visible text.'
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'

@@ -51,7 +51,9 @@ class Passes:
     """
 
     def __init__(self, source: Source, held_out: int, seed: int, held_out_seed: int, window: int) -> None:
-        """Choose what is held out: of a source always the same with the same seed for it.
+        """Choose what is held out: of so many samples always the same with the same seed for it.
+
+        So two sources out of one dataset, such as its short and its detailed captions, hold out the same images.
 
         Raises:
             ValueError: Nothing is left to train on.
@@ -62,7 +64,7 @@ class Passes:
             raise ValueError(f"source {source.name}: {total} samples, {held_out} held out: nothing is left to train on")
         self._seed, self._window = [seed, zlib.crc32(source.name.encode())], window
         self.held_out: Ints = np.sort(
-            np.random.default_rng([held_out_seed, self._seed[1]]).permutation(total)[:held_out]
+            np.random.default_rng([held_out_seed, total]).permutation(total)[:held_out]
         )
         held = np.searchsorted(self.held_out, self._starts)
         self._sizes = np.diff(self._starts) - np.diff(held)

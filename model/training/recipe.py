@@ -21,7 +21,7 @@ class Start(Value):
 
     Attributes:
         checkpoint: A folder in transformers' layout or the original one, weights and processor.
-        preset: New weights of this size; its tokenizer comes from `tokenizer`, or is the byte tokenizer (`tiny`, `small`).
+        preset: New weights of this size; its tokenizer comes from `tokenizer`, or for the small ones is that of bytes.
         vision: A folder of SigLIP or VL3-SigLIP-NaViT, ...
         language: ... with one of Qwen2.5 or a like, whose tokenizer is taken too; the projector is new.
         tokenizer: With `preset`: a folder with a tokenizer.

@@ -1,3 +1,5 @@
+"""Which sample comes when."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -84,3 +86,10 @@ def test_what_is_held_out_is_the_same_in_every_stage() -> None:
     assert (chosen[0] == chosen[1]).all()
     with pytest.raises(ValueError, match="9 samples, 9 held out: nothing is left"):
         Order([Rows("a", [9])], {"a": Share(weight=1)}, {"a": 9}, 0)
+
+
+def test_both_captions_of_a_dataset_hold_out_the_same_images() -> None:
+    shares = {"short": Share(weight=1), "detailed": Share(weight=1)}
+    order = Order([Rows("short", [9] * 9), Rows("detailed", [9] * 9)], shares, dict.fromkeys(shares, 7), 1, 42)
+    assert (order.passes[0].held_out == order.passes[1].held_out).all()
+    assert [order.passes[0].row(n) for n in range(50)] != [order.passes[1].row(n) for n in range(50)]
