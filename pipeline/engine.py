@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,28 +53,29 @@ def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> JobDone:
         receipts = _receipts(blocks, job)
         return _sum_up(receipts, time.perf_counter() - begin)
     except RayTaskError as error:
-        _let_go(error)
         # Ray hands the exception itself on as text only.
         refused = re.search(rf"{StageRefusedError.__name__}: (.*)", str(error))
         if not refused:
             raise
         failed, cause = ValueError(refused[1]), str(error)
     except RayError as error:
-        _let_go(error)
         failed, cause = stopped(error), str(error)
-    gc.collect()
+    _end_actors()
     raise failed from RuntimeError(cause)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Let the actors of a job end, and the CPUs that they hold, for which the next job in this process would wait.
+def _end_actors() -> None:
+    """End the actors of a job that failed: the next job in this process would wait for the CPUs that they hold.
 
-    They live as long as anything knows of them, such as the frames of a traceback, which is kept by a notebook's last
-    error, or by a log handler that remembers records.
+    By themselves they live as long as anything knows of them, such as the frames of an error's traceback; and errors
+    are kept, as a notebook's last one, or by a log handler that remembers records.
     """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    import ray
+    from ray.actor import ActorHandle
+
+    for handle in [kept for kept in gc.get_objects() if isinstance(kept, ActorHandle)]:
+        if "MapWorker" in repr(handle):  # Ray Data's; one job runs at a time, so they are all of this one
+            ray.kill(handle)
 
 
 def _receipts(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> pa.Table:

@@ -93,7 +93,8 @@ def test_a_server_that_goes_away_ends_the_run_in_one_line_and_costs_no_caption(
         assert 40 <= len(paid) <= 40 + 2 * 16
         server.share = 0
         server.delay = 0
-        opened, _ = run(recipe(pool, server.url), url)
+        # With all of the CPUs, so that it would wait for ever for an actor that the failure still holds.
+        opened, _ = run(recipe(pool, server.url, resources={"num_cpus": 2}), url)
         assert set(server.answered.values()) == {1}
         assert opened.facts("short_caption").filter(pl.col("error").is_null()).collect().height == 300
     assert "run again when the server is well" in str(told.value)
@@ -117,9 +118,7 @@ def test_a_server_that_the_recipe_starts_is_gone_after_the_stage(tmp_path: Path,
     log = tmp_path / "log"
     start = f"{sys.executable} -m tests.chat_server --port {{port}} --log {log}"
     pool = make_images(tmp_path / "pool", 30)
-    # One CPU: pytest keeps what the test before has logged, and with it an actor that holds another.
-    stage = {"engine": {"kind": "server", "start": start}, "resources": {"num_cpus": 1}}
-    opened, _ = run(recipe(pool, "", **stage), tmp_path / "run")
+    opened, _ = run(recipe(pool, "", engine={"kind": "server", "start": start}), tmp_path / "run")
     assert opened.facts("short_caption").collect()["short_caption"].is_not_null().all()
     assert answered(log) == 30
     deadline = time.monotonic() + 20
