@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.training.progress import read_metrics
+from model.training.progress import ends, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def draw(folder: Path) -> None:
     """Write curves.png and curves.svg into a training's folder; nothing before its first step, or without matplotlib.
 
     A panel per stage: loss per learned token at each step, pale; its mean over the last fiftieth of the stage; held-out
-    loss of each source as dots.
+    loss of each source as dots. Titles have the mean of the first and of the last ten steps.
     """
     try:
         from matplotlib.figure import Figure
@@ -51,7 +51,8 @@ def _panel(panel: Axes, stage: str, records: Sequence[dict[str, Any]]) -> None:
         panel.plot(
             *zip(*points, strict=True), "o-", color=f"C{number}", markersize=3, linewidth=0.8, label=f"held out: {name}"
         )
-    panel.set_title(f"{stage}: {losses[0]:.2f} to {_means(losses)[-1]:.2f}", fontsize=10)
+    begin, end = ends(losses)
+    panel.set_title(f"{stage}: {begin:.2f} to {end:.3g}", fontsize=10)
     panel.set_xlabel("step")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.2)

@@ -63,9 +63,7 @@ class Passes:
         if held_out >= total:
             raise ValueError(f"source {source.name}: {total} samples, {held_out} held out: nothing is left to train on")
         self._seed, self._window = [seed, zlib.crc32(source.name.encode())], window
-        self.held_out: Ints = np.sort(
-            np.random.default_rng([held_out_seed, total]).permutation(total)[:held_out]
-        )
+        self.held_out: Ints = np.sort(np.random.default_rng([held_out_seed, total]).permutation(total)[:held_out])
         held = np.searchsorted(self.held_out, self._starts)
         self._sizes = np.diff(self._starts) - np.diff(held)
         self.rows = total - held_out

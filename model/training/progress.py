@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # only the last line can be; `forget` drops it
     return records
+
+
+def ends(losses: Sequence[float], steps: int = 10) -> tuple[float, float]:
+    """Mean loss of a stage's first few steps and of its last few, since one step says little; NaN without any."""
+    if not losses:
+        return math.nan, math.nan
+    first, last = losses[:steps], losses[-steps:]
+    return sum(first) / len(first), sum(last) / len(last)
 
 
 def forget(file: Path, stage: str, done: int) -> list[dict[str, Any]]:

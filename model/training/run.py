@@ -241,6 +241,7 @@ def _export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: 
     from model import checkpoint
     from model.training.curves import draw
     from model.training.lora import merged
+    from model.training.progress import ends, read_metrics
 
     stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
     weights: dict[str, Any] = {}
@@ -263,5 +264,7 @@ def _export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: 
         checkpoints.publish(aside, place / "model")
         checkpoints.retain(place, 0)
         draw(place.parent)
-        print(f"{stage.name}: done, exported to {place / 'model'}", flush=True)
+        losses = [r["loss"] for r in read_metrics(place.parent) if r["stage"] == stage.name and r["kind"] == "step"]
+        begin, end = ends(losses)
+        print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {place / 'model'}", flush=True)
     world.wait()

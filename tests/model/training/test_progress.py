@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.training.progress import METRICS, Progress, forget, read_metrics
+from model.training.progress import METRICS, Progress, ends, forget, read_metrics
 from model.training.trainer import Step
 
 
@@ -238,3 +238,8 @@ def test_a_progress_that_stands_still_tells_no_time(tmp_path: Path, monkeypatch:
     assert eta(progress.line(step(3, progress=0.5))) == "0:00:05"
     assert eta(progress.line(step(4, progress=1.0))) == "0:00:00"
     progress.close()
+
+
+def test_how_far_a_stage_has_come_is_told_by_means() -> None:
+    assert ends([float(loss) for loss in range(30, 0, -1)]) == (25.5, 5.5)
+    assert ends([3.0, 1.0]) == (2.0, 2.0)
