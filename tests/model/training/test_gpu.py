@@ -55,6 +55,7 @@ class Place:
             "learning_rates": dict.fromkeys(("vision", "projector", "language"), 3e-4),
             "mixture": {"all": 1.0},
             "tokens": self.tokens,
+            "visual_tokens": self.tokens // 2,
             "rows": 1,
             "steps": 8,
             "warmup": 0.0,
