@@ -243,6 +243,7 @@ def paid(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.wait()
 
 
+@pytest.mark.slow
 def test_killed_while_captioning_no_caption_is_lost_or_paid_for_twice(
     tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]
 ) -> None:

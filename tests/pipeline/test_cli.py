@@ -140,6 +140,7 @@ def test_what_the_web_wrote_is_no_markup_and_no_terminal_code(tmp_path: Path, vl
     assert "sale [/b] [red] \ufffd[31m now" in told.stdout
 
 
+@pytest.mark.slow
 def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
     """index, then facts without a rule, then a rule: the threshold moves without computing."""
     run = tmp_path / "run"

@@ -227,6 +227,7 @@ def test_on_s3_in_tars_it_is_the_same(tmp_path: Path, pool: Path, tiny_clip: Pat
     assert np.array_equal(one["image_embedding"].to_numpy(), other["image_embedding"].to_numpy())
 
 
+@pytest.mark.slow
 def test_other_weights_at_the_same_path_are_refused(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path
 ) -> None:

@@ -267,6 +267,7 @@ def test_the_card_is_the_datasets_own(fifty: Run, tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_a_killed_publication_ends_as_an_uninterrupted_one(fifty: Run, tmp_path: Path) -> None:
     kill_and_resume(fifty, tmp_path, kills=1)
 

@@ -144,7 +144,7 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
         assert same(weights(out, stage), weights(whole, stage))
 
 
-@pytest.mark.parametrize("steps", [3, 8])
+@pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 8])
 def test_after_a_kill_losses_and_weights_are_those_of_an_undisturbed_training(
     folder: Path, whole: Path, tmp_path: Path, steps: int
 ) -> None:
