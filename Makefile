@@ -18,7 +18,7 @@ demo: $(SETUP)
 	$(BIN)/python recipes/demo_lessons.py demo/run/shards demo/lessons
 	@# One thread: so small a model gains nothing from a second one, and images are decoded meanwhile.
 	OMP_NUM_THREADS=1 $(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
-	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --trained-on --limit 10
+	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --trained-on --limit 10 --max-new-tokens 400
 	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/motorcycle_left.png \
 		'Explain in detail what this image shows, including people, objects, actions, setting and visible text.'
 	@echo
