@@ -27,7 +27,7 @@ from model.training.annotations import AnnotationSource
 from model.training.flops import peak_flops
 from model.training.order import Order, Source
 from model.training.prepare import for_stage
-from model.training.recipe import Start, TrainRecipe, anchored
+from model.training.recipe import Start, TrainRecipe, anchored, load_recipe
 from model.training.samples import Sample
 from model.training.shards import ShardSource
 from model.training.stage import Stage
@@ -62,6 +62,8 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
         place = folder / f"{number}-{stage.name}"
         if (place / "model").is_dir():
             _check_done(place / "model", stage)
+            if world.leads:
+                print(f"{stage.name}: done before, {place / 'model'}", flush=True)
         else:
             _stage(recipe, stage, number, sources, place, done, world)
         done = place / "model"
@@ -78,7 +80,7 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, told = folder / "recipe.yaml", recipe.model_dump(mode="json")
     if file.is_file():
-        _check_same(folder, yaml.safe_load(file.read_text()), told)
+        _check_same(folder, load_recipe(file).model_dump(mode="json"), told)
     aside = folder / ".recipe.yaml.partial"
     aside.write_text(yaml.safe_dump(told, sort_keys=False))
     aside.replace(file)

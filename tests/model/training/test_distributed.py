@@ -77,7 +77,8 @@ def test_an_error_in_a_worker_is_one_line(vl3syn: CommandLine, tmp_path: Path, a
     written = yaml.safe_load((alone / "recipe.yaml").read_text())
     written["stages"][0]["learning_rates"] = {"vision": 1e-3, "language": 1e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-    told = vl3syn("train", tmp_path / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    out = tmp_path / "out"
+    told = vl3syn("train", tmp_path / "recipe.yaml", "--run", out, "--workers", 2, "--cpus", timeout=280)
     assert told.returncode == 1
     assert re.search(r"^vl3syn: .*projector.*$", told.stderr, re.M), told.stderr
 
