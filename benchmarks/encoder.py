@@ -24,6 +24,7 @@ import random
 import statistics
 from typing import Any
 
+import packed
 from common import machine, verdict
 from turns import EXACT, in_turns, markdown, serve
 
@@ -128,30 +129,11 @@ def work(who: str, case: str, layers: int) -> Any:
 
 
 def build(who: str, layers: int) -> Any:
-    """An encoder of either kind with the weights that the seed gives ours."""
-    import torch
+    """An encoder of either kind with the weights that the seed gives ours; the language model beside it is `tiny`."""
+    from model.config import VisionConfig, preset
 
-    from model.config import VisionConfig
-    from model.vision import VisionEncoder
-
-    torch.manual_seed(0)
-    config = VisionConfig(num_hidden_layers=layers)
-    ours = VisionEncoder(config)
-    if who == "ours":
-        return ours
-    from transformers import VideoLlama3VisionConfig
-    from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3VisionModel
-
-    shape = config.model_dump()
-    rope = {"rope_type": "axial", "rope_theta": shape.pop("rope_theta")}
-    theirs = VideoLlama3VisionModel(VideoLlama3VisionConfig(**shape, rope_parameters=rope, attn_implementation="sdpa"))
-    renamed = {"patch_embedding.": "embeddings.patch_embedding.", "layers.": "encoder.layers."}
-    weights = {}
-    for name, weight in ours.state_dict().items():
-        first = next((prefix for prefix in renamed if name.startswith(prefix)), "")
-        weights[renamed.get(first, "") + name.removeprefix(first)] = weight
-    theirs.load_state_dict(weights)
-    return theirs
+    whole = packed.build(who, preset("tiny").model_copy(update={"vision": VisionConfig(num_hidden_layers=layers)}))
+    return whole.vision if who == "ours" else whole.model.vision_model
 
 
 if __name__ == "__main__":

@@ -154,30 +154,21 @@ def inputs(who: str, tokens: int, shape: Any) -> dict[str, Any]:
 
 def build(who: str, shape: Any) -> Any:
     """A model of either kind, of that configuration, with the weights that the seed gives ours."""
+    import tempfile
+
     import torch
 
-    from model.checkpoint import TRANSFORMERS, rename
     from model.videollama3 import VideoLLaMA3
 
     torch.manual_seed(0)
     ours = VideoLLaMA3(shape)
     if who == "ours":
         return ours
-    from transformers import Qwen2Config, VideoLlama3Config, VideoLlama3ForConditionalGeneration
+    from transformers import VideoLlama3ForConditionalGeneration
 
-    vision = shape.vision.model_dump()
-    vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
-    theirs = VideoLlama3ForConditionalGeneration(
-        VideoLlama3Config(
-            text_config=Qwen2Config(**{k: v for k, v in shape.language.items() if k != "model_type"}),
-            vision_config=vision,
-            image_token_id=shape.image_token_id,
-            video_token_id=shape.video_token_id,
-            tie_word_embeddings=True,
-        )
-    )
-    theirs.load_state_dict({rename(name, TRANSFORMERS): weight for name, weight in ours.state_dict().items()})
-    return theirs
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save_pretrained(folder)
+        return VideoLlama3ForConditionalGeneration.from_pretrained(folder)
 
 
 if __name__ == "__main__":
