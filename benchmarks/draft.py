@@ -75,7 +75,7 @@ def embed(facts: Any, images: list[Any]) -> Any:
 
 
 def prepared(facts: Any, photos: Sequence[bytes], side: int | None) -> tuple[list[Any], list[float]]:
-    from pipeline.pool.decode import decode
+    from core.images import decode
 
     images, seconds = [], []
     for data in photos:

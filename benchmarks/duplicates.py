@@ -43,7 +43,7 @@ from PIL import Image, ImageEnhance
 from clustering.duplicates import Duplicates, Method
 from filters.hashes import Hashes
 from manifests.balance import priority
-from pipeline.pool.decode import decode
+from core.images import decode
 
 TARGET_RECALL, TARGET_FALSE = 0.95, 0.01
 CLUSTERS = 12

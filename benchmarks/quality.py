@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     from filters.quality import Quality
-    from pipeline.pool.decode import decode
+    from core.images import decode
 
     facts = Quality().load()
     photos = [decode(path.read_bytes()) for path in sorted(PHOTOGRAPHS.iterdir())]

@@ -209,7 +209,7 @@ def _place(path: str) -> str:
 def _clip(encoder: str) -> ClipEncoder:
     """An image and a text to their embeddings, images by open_clip's own transform."""
     from filters.clip import Clip, ClipText
-    from pipeline.pool.decode import decode
+    from core.images import decode
 
     images, texts = Clip(encoder=encoder, draft=False).load(), ClipText(encoder=encoder).load()
 

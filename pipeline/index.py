@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pool import Listing, Pool, Shard, list_pool
-from pipeline.pool.headers import BadImageError
+from core.image_header import BadImageError
 from pipeline.pool.parquet import id_column, image_column
 from pipeline.pool.readers import index_rows
 from pipeline.pool.urls import url_column

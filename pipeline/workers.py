@@ -19,7 +19,7 @@ from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
-from pipeline.pool.decode import decode, portable
+from core.images import decode, portable
 from pipeline.pool.images import Failure, Images
 from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
 from pipeline.stages import Facts, Stage, StageRefusedError

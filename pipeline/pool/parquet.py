@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.storage import Folder
-from pipeline.pool.headers import BadImageError
+from core.image_header import BadImageError
 from pipeline.pool.listing import Shard
 from pipeline.pool.rows import NOTES, Row, known, measure, on_disk
 

@@ -8,7 +8,7 @@ import tempfile
 from typing import Any, BinaryIO
 
 from manifests.storage import Folder
-from pipeline.pool.headers import BadImageError, read_header
+from core.image_header import BadImageError, read_header
 from pipeline.pool.listing import Shard
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.pool.headers import BadImageError
+from core.image_header import BadImageError
 from pipeline.pool.listing import Shard
 from pipeline.pool.parquet import BAD_PARQUET, damage, id_column, is_text
 from pipeline.pool.rows import on_disk

@@ -17,7 +17,7 @@ from PIL import Image
 
 from filters.clip import Clip, ClipText, dimensions
 from manifests.embeddings import encoder_of, to_matrix
-from pipeline.pool.decode import decode
+from core.images import decode
 
 
 def encoded(photo: Image.Image, format_: str, **options: object) -> bytes:

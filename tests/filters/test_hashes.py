@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from filters.hashes import Hashes, content_hash, perceptual_hash
-from pipeline.pool.decode import decode
+from core.images import decode
 
 
 def bits(number: int | None) -> str:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from pipeline.pool.headers import MAX_PIXELS, BadImageError, Header, read_header
+from core.image_header import MAX_PIXELS, BadImageError, Header, read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from pipeline.pool import Pool, list_pool
-from pipeline.pool.decode import decode
-from pipeline.pool.headers import BadImageError
+from core.images import decode
+from core.image_header import BadImageError
 from pipeline.pool.images import PLACE, Failure, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.readers import index_rows

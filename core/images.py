@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from pipeline.pool.headers import FORMATS, MAX_PIXELS, BadImageError, orientation_of
+from core.image_header import FORMATS, MAX_PIXELS, BadImageError, orientation_of
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
 _QUALITY = 95  # of a JPEG that is encoded anew

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from core.errors import BadSampleError
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is left to Pillow. It reserves the canvas to open a WebP and decodes an icon to open it: both are read here."""
 
@@ -23,7 +25,7 @@ Image.MAX_IMAGE_PIXELS = None  # the size is wanted of a bomb too; _bomb refuses
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class BadImageError(ValueError):
+class BadImageError(BadSampleError):
     """The bytes are no image that can be read; the text is the row's error, as `kind: details`."""
 
 

@@ -1,0 +1,1 @@
+"""The ground floor: what several rooms need and none of them owns. It imports no other room, no Ray, no torch at import."""
