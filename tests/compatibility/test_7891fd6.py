@@ -1,0 +1,97 @@
+"""What version 7891fd6 has written opens, resumes and publishes, and no stored fact is computed again.
+
+`make_7891fd6.py` made the files; ROOT in them stands for the folder that they lie in.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+
+from manifests import open_run
+from tests.chat_server import chat_server
+from tests.compatibility.make_7891fd6 import RECIPE, picture
+
+FILES = Path(__file__).parent / "written_by_7891fd6"
+STAGES = [stage["stage"] for stage in RECIPE["stages"]]
+Vl3syn = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files, which is the working directory too."""
+    folder = tmp_path / "old"
+    shutil.copytree(FILES, folder)
+    for name in ("run/recipe.yaml", "training/recipe.yaml", "training/1-first/model/vl3syn_training.json"):
+        (folder / name).write_text((folder / name).read_text().replace("ROOT", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(vl3syn: Vl3syn, folder: Path, server: str = "http://127.0.0.1:9/v1") -> dict[str, Any]:
+    """`vl3syn run` with the recipe of the run, whose captions come from `server`: what `--json` prints."""
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"pool": {"images": str(folder / "pool")}}
+    for stage in recipe["stages"][-2:]:
+        stage["engine"]["url"] = server
+    (folder / "again.yaml").write_text(yaml.safe_dump(recipe))
+    done = vl3syn("run", "again.yaml", "--run", "run", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_manifest_has_the_rows_it_had(old: Path) -> None:
+    before = pl.read_json(old / "manifest.json", infer_schema_length=None).sort("id")
+    now = open_run("run").manifest().collect().sort("id")
+    assert_frame_equal(now.select(before.columns), before, check_dtypes=False, rel_tol=1e-6)
+
+
+def test_run_again_computes_nothing_and_leaves_the_publication(old: Path, vl3syn: Vl3syn) -> None:
+    before = {part: contents(old / "run" / part) for part in ("stages", "index", "shards/data", "shards/.publication")}
+    printed = run(vl3syn, old)
+    assert {job["stage"]: job["computed"] for job in printed["jobs"]} == dict.fromkeys(["index", *STAGES], 0)
+    assert (printed["published"]["rows"], printed["published"]["written"]) == (10, 0)
+    assert {part: contents(old / "run" / part) for part in before} == before
+
+
+def test_grown_pool_computes_the_new_image_alone_and_adds_a_shard(old: Path, vl3syn: Vl3syn) -> None:
+    picture(10).save(old / "pool/new.png")
+    shards = contents(old / "run/shards/data")
+    with chat_server() as server:
+        printed = run(vl3syn, old, server.url)
+        asked = sum(server.asked.values())
+    computed = {job["stage"]: job["computed"] for job in printed["jobs"]}
+    assert computed.pop("duplicates") <= 11  # the group that the image came into is compared again
+    assert set(computed.values()) == {1}
+    assert asked == 2
+    assert (printed["published"]["rows"], printed["published"]["written"]) == (11, 1)
+    after = contents(old / "run/shards/data")
+    assert {name: after[name] for name in shards} == shards
+    names = [pq.read_schema(old / "run/shards/data" / name).names for name in sorted(after)]
+    assert names[0] == names[1]
+    assert set(names[0]) <= set(names[2])
+
+
+def test_training_goes_on_where_it_was_killed(old: Path, vl3syn: Vl3syn) -> None:
+    done = vl3syn("train", "train.yaml", "--run", "training", timeout=300)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in (old / "training/metrics.jsonl").read_text().splitlines()]
+    second = [line["step"] for line in steps if line["kind"] == "step" and line["stage"] == "second"]
+    assert second == list(range(1, 13))
+    printed = vl3syn("chat", "training/2-second/model", "--image", "pool/1.png", "What is it?", "--max-new-tokens", 3)
+    assert printed.returncode == 0, printed.stderr
