@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import struct
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from core.errors import BadSampleError
 
@@ -16,13 +16,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is left to Pillow. It reserves the canvas to open a WebP and decodes an icon to open it: both are read here."""
 
 MAX_PIXELS = 178_956_970
-"""Above this an image is a decompression bomb: where Pillow refuses to decode, 512 MiB of RGB."""
+"""Above this an image is a decompression bomb: 512 MiB of RGB, Pillow's own limit. `Header.bomb` and `decode` check."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-
-Image.MAX_IMAGE_PIXELS = None  # the size is wanted of a bomb too; _bomb refuses it
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BadImageError(BadSampleError):
@@ -72,8 +69,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def _by_pillow(file: BinaryIO) -> Header:
-    file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
+    with identify(file, FORMATS) as image:
         width, height = image.size
         format_ = image.format or "?"
         if format_ != "TIFF" and orientation_of(image) in _TURNED:  # Pillow turns the size of a TIFF itself
@@ -83,12 +79,40 @@ def _by_pillow(file: BinaryIO) -> Header:
         return Header(width, height, "JPEG" if format_ == "MPO" else format_, animated)
 
 
+def identify(file: BinaryIO, formats: Sequence[str]) -> ImageFile.ImageFile:
+    """Open an image by its content, in one of these formats. No pixel is decoded.
+
+    Pillow's `Image.open` would refuse a decompression bomb before it tells the size, unless the limit is lifted for the
+    whole process. So its plugins are asked here one by one, and who decodes checks the size against `MAX_PIXELS`.
+
+    Args:
+        file: Seekable. The image goes on reading from it.
+        formats: Pillow's names, such as JPEG.
+
+    Raises:
+        UnidentifiedImageError: None of the formats fits.
+    """
+    Image.init()  # registers the plugins, once
+    file.seek(0)
+    start = file.read(16)
+    for name in formats:
+        factory, accepts = Image.OPEN[name]
+        try:
+            if accepts is None or accepts(start) is True:
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # how a plugin says that the bytes are not its own
+            continue
+    raise UnidentifiedImageError("cannot identify image file")
+
+
 def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8 (1: upright). Damaged EXIF counts as upright, which is how viewers show it."""
     if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode it to look behind its pixels
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF does not make a damaged image; viewers show it unturned
+    except Exception:  # parsers of hostile bytes fail in every way there is; the pixels may be fine
         return 1
 
 

@@ -1,14 +1,27 @@
-"""Encoded bytes to an upright RGB image, whatever the bytes are: a bad image is one clear error, never a crash."""
+"""The one decoder: stages, captioners, model, chat and evaluation see the same pixels of an image.
+
+A bad image is one clear error, never a crash. What an image shows is decided here:
+
+* the first frame, turned upright by its EXIF orientation, in RGB, 8 bits;
+* transparency is laid on white, as browsers show it;
+* 16 bits a sample are cut to their upper 8; a TIFF that tells another depth or largest value is scaled by that;
+* 32-bit and float samples have no fixed white, so the smallest of 1 (floats only), 255 and 65,535 that is not below the
+  largest sample is taken for white, and the largest sample itself beyond that. Negative samples and NaN are black.
+"""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from core.image_header import FORMATS, MAX_PIXELS, BadImageError, orientation_of
+from core.image_header import FORMATS, BadImageError, Header, identify, orientation_of, read_header
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
+_CANVAS_AT_OPEN = (b"RIFF", b"\0\0\1\0")  # Pillow reserves the canvas of a WebP or an icon before it tells the size
 _QUALITY = 95  # of a JPEG that is encoded anew
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -19,6 +32,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+_BITS, _LARGEST, _SAMPLE_FORMAT, _SIGNED = 258, 281, 339, 2  # tags of TIFF, and a value
 
 
 def decode(data: bytes, side: int | None = None) -> Image.Image:
@@ -33,21 +48,28 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
         BadImageError: The bytes cannot be decoded, or hold more pixels than is safe; the text is the row's error.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BadImageError(
-                    f"decompression bomb: {width}×{height} = {width * height:,} pixels > {MAX_PIXELS:,}"
-                )
-            turn = _TURNS.get(orientation_of(image)) if image.format != "TIFF" else None  # Pillow turns those itself
+        if data[:4] in _CANVAS_AT_OPEN:
+            _refuse_bomb(read_header(io.BytesIO(data)))
+        with identify(io.BytesIO(data), _OPENED) as image:
+            _refuse_bomb(Header(*image.size, format=image.format or "", animated=False))
+            turn = _turn(image)
             if side is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (side, side))
-            flat = _rgb(image)
-            return flat.transpose(turn) if turn is not None else flat
+            return _upright_rgb(image, turn)
     except BadImageError:
         raise
     except Exception as error:  # decoders of hostile bytes fail in every way there is: each is this row's error
         raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """An image that Pillow has opened, as `decode` shows it."""
+    return _upright_rgb(image, _turn(image))
+
+
+def turns_sideways(image: Image.Image) -> bool:
+    """Whether `flatten` swaps width and height."""
+    return _turn(image) in _SIDEWAYS
 
 
 def portable(data: bytes, longest: int) -> bytes:
@@ -77,7 +99,7 @@ def portable(data: bytes, longest: int) -> bytes:
 
 def _shows_right(data: bytes, longest: int) -> bool:
     try:
-        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+        with identify(io.BytesIO(data), _OPENED) as image:
             plain = image.format in ("JPEG", "PNG", "WEBP") and image.mode in ("RGB", "L")
             fits = max(image.size) <= longest
             alone = getattr(image, "n_frames", 1) == 1 and "transparency" not in image.info
@@ -86,14 +108,58 @@ def _shows_right(data: bytes, longest: int) -> bool:
         return False
 
 
+def _refuse_bomb(header: Header) -> None:
+    if header.bomb:
+        raise BadImageError(header.bomb)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings it upright. To be asked before pixels are decoded: behind them a PNG may say otherwise."""
+    return None if image.format == "TIFF" else _TURNS.get(orientation_of(image))  # Pillow turns a TIFF by itself
+
+
+def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    flat = _rgb(image)
+    return flat if turn is None else flat.transpose(turn)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
-    if image.mode.startswith("I"):  # 16 bits a sample; convert() would clip them to white
-        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these to white or black
+        return _eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         seen = image.convert("RGBA")
         white = Image.new("RGBA", seen.size, "white")
         return Image.alpha_composite(white, seen).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """One channel of 16 or 32 bits as 8 bits; the rules are at the top of this module."""
+    tags: Any = getattr(image, "tag_v2", {})
+    samples: npt.NDArray[Any] = np.asarray(image)
+    if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT) != (_SIGNED,):
+        samples = samples.view(np.uint32)  # Pillow has no unsigned mode
+    white = _white(samples, tags)
+    known = np.nan_to_num(samples.astype(np.float32), nan=0, posinf=white, neginf=0)
+    scaled = np.rint(known / white * 255) if samples.dtype.kind == "f" else known * (256 / (white + 1))
+    grey = np.clip(scaled, 0, 255).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):  # one value that stands for transparent pixels
+        grey[samples == key] = 255
+    return Image.fromarray(grey)
+
+
+def _white(samples: npt.NDArray[Any], tags: Any) -> float:
+    """The sample value that is shown as white."""
+    if samples.dtype.itemsize == 2 or not tags:  # PNG, JPEG 2000 and PPM fill 16 bits, also in Pillow's mode I
+        bits = tags.get(_BITS, (16,))[0]
+        largest = tags.get(_LARGEST, 0)
+        told = largest[0] if isinstance(largest, tuple) else largest
+        return float(told if samples.max(initial=0) <= told < 1 << 16 else (1 << bits) - 1)
+    finite = samples[np.isfinite(samples)]
+    top = float(finite.max(initial=0))
+    steps = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
+    return next((step for step in steps if top <= step), top)

@@ -6,7 +6,7 @@ T frames (1 for an image), H and W pixels, P patches, X numbers of a patch
 from __future__ import annotations
 
 import io
-import warnings
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,30 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from core.errors import BadSampleError
+from core.image_header import BadImageError, read_header
+from core.images import decode, flatten, turns_sideways
 
 Source = str | Path | bytes | Image.Image
 
 HALF = 127.5
 """Mean and standard deviation of the normalisation, in grey levels: 0 becomes -1 and 255 becomes 1."""
 
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
-
 
 def read_image(source: Source) -> Tensor:
-    """Decode an image, upright by its EXIF orientation, in RGB.
+    """Decode an image as the pipeline's stages do (core/images.py): upright, transparency on white, RGB.
 
     Args:
         source: A file, its bytes, or a PIL image.
@@ -48,8 +40,9 @@ def read_image(source: Source) -> Tensor:
     Raises:
         ValueError: It cannot be read.
     """
-    with _opened(source) as image:
-        return _tensor(image)
+    with _telling(source):
+        image = flatten(source) if isinstance(source, Image.Image) else decode(_encoded(source))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: arrays of PIL may not be written to
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -58,46 +51,34 @@ def image_size(source: Source) -> tuple[int, int]:
     Raises:
         ValueError: It cannot be read.
     """
-    with _opened(source) as image:
-        return (image.width, image.height) if _turn(image) in _SIDEWAYS else (image.height, image.width)
+    with _telling(source):
+        if isinstance(source, Image.Image):
+            return (source.width, source.height) if turns_sideways(source) else (source.height, source.width)
+        header = read_header(io.BytesIO(_encoded(source)))
+        if header.bomb:
+            raise BadImageError(header.bomb)
+    return header.height, header.width
+
+
+def _encoded(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would wait for ever, a device has no end
+        raise BadImageError("not a file")
+    return Path(source).read_bytes()
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    name = source if isinstance(source, str | Path) else "image"
+def _telling(source: Source) -> Iterator[None]:
+    """Errors that name the source and say what to do."""
     if not isinstance(source, str | Path | bytes | Image.Image):
-        raise ValueError(f"an image given as {type(source).__name__}: give a file, its bytes, or a PIL image")
+        raise BadSampleError(f"an image given as {type(source).__name__}: give a file, its bytes, or a PIL image")
+    name = source if isinstance(source, str | Path) else "image"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow mends what it can, and says so
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(source, Image.Image):
-                yield source
-                return
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                yield image
-    except Exception as error:  # decoders of hostile bytes fail in every way there is
-        unknown = isinstance(error, UnidentifiedImageError)  # which tells where in memory the bytes are
-        reason = "no known format" if unknown else " ".join(str(error).split())
-        raise ValueError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings it upright, by its header; what is damaged says nothing, as viewers take it."""
-    if image.format == "TIFF":
-        return None  # Pillow turns those itself, size first
-    try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # parsers of hostile bytes fail in every way there is
-        return None
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    turn = _turn(image)  # before pixels are decoded, as in `image_size`: behind them a PNG may say otherwise
-    flat = image.convert("RGB")
-    # A copy: arrays of PIL may not be written to.
-    pixels = np.array(flat if turn is None else flat.transpose(turn))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        yield
+    except (OSError, ValueError) as error:  # BadImageError is a ValueError; so is a path with a NUL in it
+        reason = " ".join(str(error).split())
+        raise BadSampleError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
 
 
 def frames_tensor(frames: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -192,6 +193,7 @@ def _is_run(url: str) -> bool:
 
 def main() -> None:
     """Exit codes: 0 done; 1 failed, one line on stderr; 2 wrong usage. VL3SYN_TRACEBACK=1 shows where it failed."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow mends is no line for the user
     try:
         app()
     except Exception as error:
