@@ -9,10 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.image_header import BadImageError
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pool import Listing, Pool, Shard, list_pool
-from core.image_header import BadImageError
 from pipeline.pool.parquet import id_column, image_column
 from pipeline.pool.readers import index_rows
 from pipeline.pool.urls import url_column

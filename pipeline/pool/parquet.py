@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.storage import Folder
 from core.image_header import BadImageError
+from manifests.storage import Folder
 from pipeline.pool.listing import Shard
 from pipeline.pool.rows import NOTES, Row, known, measure, on_disk
 

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from typing import Any, BinaryIO
 
-from manifests.storage import Folder
 from core.image_header import BadImageError, read_header
+from manifests.storage import Folder
 from pipeline.pool.listing import Shard
 
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core.image_header import BadImageError
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from core.image_header import BadImageError
 from pipeline.pool.listing import Shard
 from pipeline.pool.parquet import BAD_PARQUET, damage, id_column, is_text
 from pipeline.pool.rows import on_disk
