@@ -168,7 +168,7 @@ class _Seen:
 
 def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
     """The source of our trainer's recipe that the data are, or are a part of."""
-    from model.training.run import PROVENANCE
+    from model.training.export import PROVENANCE
 
     file = Path(checkpoint) / PROVENANCE
     recipe = json.loads(file.read_text())["recipe"] if file.is_file() else {"sources": {}}
@@ -208,8 +208,8 @@ def _place(path: str) -> str:
 
 def _clip(encoder: str) -> ClipEncoder:
     """An image and a text to their embeddings, images by open_clip's own transform."""
-    from filters.clip import Clip, ClipText
     from core.images import decode
+    from filters.clip import Clip, ClipText
 
     images, texts = Clip(encoder=encoder, draft=False).load(), ClipText(encoder=encoder).load()
 
