@@ -85,9 +85,11 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """What decides which samples come when must stay; sources and stages may be added."""
+    """What decides which samples come when must stay; sources and stages may be added, and `roots` may change."""
     pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
-    pairs += [(f"source {name}", before["sources"].get(name, told), told) for name, told in now["sources"].items()]
+    for name, told in now["sources"].items():
+        was = before["sources"].get(name, told)
+        pairs.append((f"source {name}", {**was, "roots": told["roots"]}, told))
     for what, was, told in pairs:
         if was != told:
             raise ValueError(
@@ -110,7 +112,7 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
     if asked.shards:
         return ShardSource(name, asked.shards, asked.caption, kept)
     assert asked.annotations is not None
-    return AnnotationSource(name, asked.annotations, asked.media, kept)
+    return AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
 
 
 def _stage(
