@@ -81,10 +81,15 @@ class CoarseCaption(BaseModel):
         source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
         device, dtype = weights.place()
         with weights.loading(self.model, self.name):
-            processor = auto_processor.from_pretrained(source, revision=revision)
+            processor = auto_processor.from_pretrained(source, revision=revision, trust_remote_code=False)
             # Safetensors where there are some, else a pickle of which nothing but tensors is read.
             network, found = getattr(transformers, self._class()).from_pretrained(
-                source, revision=revision, dtype=dtype, weights_only=True, output_loading_info=True
+                source,
+                revision=revision,
+                dtype=dtype,
+                weights_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
             _complete(network, found["missing_keys"], processor.tokenizer)
             words = processor.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]

@@ -55,11 +55,16 @@ class Transformers(BaseModel):
         source, commit = (str(folder), None) if local else (model, folder.name)
         device, dtype = weights.place()
         with weights.loading(model, what):
-            processor = auto.AutoProcessor.from_pretrained(source, revision=commit)
+            processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise ValueError("its processor has no chat template: it is no chat model")
             network, found = auto.AutoModelForImageTextToText.from_pretrained(
-                source, revision=commit, dtype=dtype, weights_only=True, output_loading_info=True
+                source,
+                revision=commit,
+                dtype=dtype,
+                weights_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
             if lacking := sorted(found["missing_keys"]):
                 raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")

@@ -21,6 +21,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from filters.weights import hub_file, is_local, loading, place, require, sha256
 from filters.weights import ready as folder_ready
 from manifests.embeddings import embedding_column, from_matrix
@@ -88,7 +89,9 @@ class ClipText(BaseModel):
 
         model = Model.load(self.encoder, self.name)
         with loading(self.encoder, self.name):
-            tokenize = open_clip.get_tokenizer(_parts(self.encoder)[0])
+            # What a foreign configuration may have in `tokenizer_kwargs` is overruled.
+            safe = {"trust_remote_code": False} if _hugging_face(self.encoder).get("hf_tokenizer_name") else {}
+            tokenize = open_clip.get_tokenizer(_parts(self.encoder)[0], **safe)
         return TextTower(model, tokenize, dimensions(self.encoder))
 
 
@@ -107,6 +110,7 @@ class Model:
             ValueError: It cannot be loaded, with the reason.
         """
         encoder_ready(encoder, what)
+        _check_text_tower(encoder, what)
         import open_clip
 
         architecture, weights = _parts(encoder)
@@ -231,9 +235,40 @@ def _embed(
     return embeddings.take(pa.array([places.get(row) for row in range(len(texts))], pa.int64())), errors
 
 
+def _hugging_face(encoder: str) -> dict[str, Any]:
+    """`text_cfg` of an encoder: `hf_model_name` and `hf_tokenizer_name` are opened by transformers."""
+    text = _model_config(encoder).get("text_cfg")
+    return dict(text) if isinstance(text, dict) else {}
+
+
+def _check_text_tower(encoder: str, what: str) -> None:
+    """See that open_clip need not ask on stdin whether to run code: transformers does, for a tower with `auto_map`.
+
+    Raises:
+        UserError: There is code.
+    """
+    if tower := _hugging_face(encoder).get("hf_model_name"):
+        from transformers import PretrainedConfig
+
+        with loading(encoder, what):
+            config, _ = PretrainedConfig.get_config_dict(tower)
+        if "auto_map" in config:
+            raise UserError(f"{what}: {encoder}: its text tower {tower} needs code of its own, which is never run")
+
+
 @lru_cache
 def dimensions(encoder: str) -> int:
     """Length of the embeddings, by the model's configuration alone.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    with loading(encoder, "encoder"):
+        return int(_model_config(encoder)["embed_dim"])
+
+
+def _model_config(encoder: str) -> dict[str, Any]:
+    """open_clip's `model_cfg`.
 
     Raises:
         ValueError: There is no such model.
@@ -255,7 +290,7 @@ def dimensions(encoder: str) -> int:
             raise ValueError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
     with loading(encoder, "encoder"):
         config = json.loads(path.read_text())
-        return int(config.get("model_cfg", config)["embed_dim"])
+        return dict(config.get("model_cfg", config))
 
 
 def encoder_ready(encoder: str, what: str) -> None:

@@ -200,8 +200,10 @@ class _Sentences:
         folder = str(_sentence_model())
         self._device, _ = place()
         with loading(folder, stage):
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._network: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._network: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
         self._network.eval().to(self._device)
 
     def __call__(self, texts: Sequence[str]) -> Vectors:

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
+
 
 def is_local(model: str) -> bool:
     """Whether `model` is a path of this machine rather than a name on the hub."""
@@ -102,6 +104,11 @@ def loading(model: str, what: str) -> Iterator[None]:
         yield
     except Exception as error:  # parsers of whatever lies in a folder fail in every way there is; the cause is kept
         reason = " ".join(str(error).split())[:240]
+        if "custom code" in reason:  # transformers' words; it would propose to trust it
+            raise UserError(
+                f"{what}: {model} needs code out of its own folder (auto_map), which is never run: give a model whose "
+                "type transformers knows"
+            ) from error
         raise ValueError(f"{what}: {model} cannot be loaded ({type(error).__name__}: {reason})") from error
 
 

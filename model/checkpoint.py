@@ -14,6 +14,7 @@ What follows the star is the same everywhere. Weights tied to another are not st
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +92,19 @@ def save(model: VideoLLaMA3, path: str | Path, weights: Mapping[str, Tensor] | N
     weights = model.state_dict() if weights is None else weights
     renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items() if name not in shared}
     save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
+    readable_by_umask(folder)
     write_config(model.config, folder, next(iter(renamed.values())).dtype)
     model.language.generation_config.save_pretrained(folder)
+
+
+def readable_by_umask(folder: Path) -> None:
+    """Give a folder's safetensors the mode of any new file: the library writes them for their owner alone."""
+    files = list(folder.glob("*.safetensors"))
+    usual = folder / ".mode"
+    usual.touch()
+    for file in files:
+        shutil.copymode(usual, file)
+    usual.unlink()
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:

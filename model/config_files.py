@@ -52,7 +52,7 @@ def transformers_config(told: dict[str, Any], folder: Path) -> ModelConfig:
     """
     if told.get("model_type") != "video_llama_3":
         raise ValueError(f"{folder}: a model of type {told.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
-    language = {"model_type": "qwen2", **told["text_config"]}
+    language = {"model_type": "qwen2", **_without_code(told["text_config"])}
     # transformers keeps what it ties beside the language model's own configuration.
     language.setdefault("tie_word_embeddings", told.get("tie_word_embeddings", False))
     language["tie_word_embeddings"] = language["tie_word_embeddings"] or told.get("tie_word_embeddings", False)
@@ -82,7 +82,12 @@ def parts_config(vision: Path, language: Path) -> ModelConfig:
     """
     told = read_json(vision / "config.json")
     tower = told.get("vision_config") or told.get("vision_encoder_config") or told
-    return ModelConfig(vision=_vision(tower), language=read_json(language / "config.json"))
+    return ModelConfig(vision=_vision(tower), language=_without_code(read_json(language / "config.json")))
+
+
+def _without_code(language: dict[str, Any]) -> dict[str, Any]:
+    """A language model's configuration without what names code of its own folder: that is never run, nor handed on."""
+    return {key: value for key, value in language.items() if key != "auto_map"}
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def build_language(config: dict[str, Any]) -> Language:
         auto: Any = AutoConfig
         parsed = auto.for_model(kind, **fields)
         auto = AutoModelForCausalLM
-        model = auto.from_config(parsed, attn_implementation=LANGUAGE_ATTENTION, dtype=torch.get_default_dtype())
+        model = auto.from_config(
+            parsed, attn_implementation=LANGUAGE_ATTENTION, dtype=torch.get_default_dtype(), trust_remote_code=False
+        )
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"language model of type {kind!r}: {_line(error)}; use qwen2, qwen3, llama or a like"

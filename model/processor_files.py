@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import UserError
 from model.prompt import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -67,9 +68,14 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
         raise ValueError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
     auto: Any = AutoTokenizer
     try:
-        tokenizer = auto.from_pretrained(folder)
+        tokenizer = auto.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [""])[0]
+        if "custom code" in reason:
+            raise UserError(
+                f"{folder}: its tokenizer is code of its own (auto_map in tokenizer_config.json), which is never run: "
+                "give a folder whose tokenizer.json transformers opens by itself"
+            ) from error
         raise ValueError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
     ours, theirs = folder / OURS, _read(folder, "processor_config.json")
     if ours.is_file():

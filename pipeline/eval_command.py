@@ -35,6 +35,9 @@ def evaluate(
     media: Annotated[
         str | None, typer.Option(help="What paths in annotations are relative to; default the file's own folder")
     ] = None,
+    root: Annotated[
+        list[str] | None, typer.Option(help="A further folder that media of annotations may lie in; may be given again")
+    ] = None,
     held_out: Annotated[
         bool | None,
         typer.Option("--held-out/--trained-on", help="Of a source of its own training: what was held out, or the rest"),
@@ -60,13 +63,15 @@ def evaluate(
         raise typer.BadParameter("annotations have no captions to choose from: leave it out", param_hint="--caption")
     if media and not annotated:
         raise typer.BadParameter("shards hold their images: leave it out", param_hint="--media")
+    if root and not annotated:
+        raise typer.BadParameter("shards hold their images: leave it out", param_hint="--root")
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
     _check(predictions, max_new_tokens)
     seen = _seen(checkpoint, data, caption)
     if held_out is not None and seen is None:
         raise ValueError(f"{checkpoint}: was not trained on {data}: leave out --held-out and --trained-on")
-    source = _source(seen.name if seen else "eval", data, caption, media, annotated)
+    source = _source(seen.name if seen else "eval", data, caption, media, annotated, root or ())
     chosen = _Chosen(source, _rows_of(source, seen, held_out)[:limit])
     encode = _clip(encoder) if encoder else None
     model, processor = _load(checkpoint)
@@ -137,12 +142,14 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
         Folder.at(os.path.dirname(predictions) or ".").create()
 
 
-def _source(name: str, data: str, caption: str | None, media: str | None, annotated: bool) -> Source:
+def _source(
+    name: str, data: str, caption: str | None, media: str | None, annotated: bool, roots: Sequence[str]
+) -> Source:
     from model.training.annotations import AnnotationSource
     from model.training.shards import ShardSource
 
     if annotated:
-        return AnnotationSource(name, data, media)
+        return AnnotationSource(name, data, media, roots=roots)
     return ShardSource(name, data, cast(Literal["short", "detailed"], _caption(caption)))
 
 
@@ -168,7 +175,7 @@ class _Seen:
 
 def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
     """The source of our trainer's recipe that the data are, or are a part of."""
-    from model.training.run import PROVENANCE
+    from model.training.export import PROVENANCE
 
     file = Path(checkpoint) / PROVENANCE
     recipe = json.loads(file.read_text())["recipe"] if file.is_file() else {"sources": {}}

@@ -11,17 +11,18 @@ hundreds of thousands, beyond that make it a JSONL.
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.errors import BadSampleError
 from model.training.conversations import from_turns, streaming
 from model.training.kept import Kept
+from model.training.media_root import MediaRoot
 from model.training.samples import Sample
 
 _LINES = 256  # of a block
@@ -36,20 +37,28 @@ class AnnotationSource:
         blocks: Samples of each block of lines.
     """
 
-    def __init__(self, name: str, path: str, media: str | None = None, blocks_in_memory: int = 8) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        media: str | None = None,
+        blocks_in_memory: int = 8,
+        roots: Sequence[str] = (),
+    ) -> None:
         """Find the lines. Media are not looked at before they are wanted.
 
         Args:
             name: For messages.
             path: A .json or .jsonl file.
-            media: What paths in it are relative to; by default its folder.
+            media: What paths in it are relative to, and must lie below; by default its folder.
             blocks_in_memory: Blocks of lines that are kept.
+            roots: Further folders that its media may lie below.
 
         Raises:
             ValueError: No such file, or a .json that is no list.
         """
         self.name, self._path = name, Path(path)
-        self._media = Path(media) if media else self._path.parent
+        self._media = MediaRoot(media or self._path.parent, roots)
         self._whole: list[Any] | None = None
         self._blank = array("q")  # for each empty line, how many lines that are not come before it
         if self._path.suffix == ".json":
@@ -76,7 +85,7 @@ class AnnotationSource:
         except (ValueError, RecursionError) as error:
             # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
             unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            raise ValueError(f"{name}: {'no JSON: ' if unread else ''}{error}") from error
+            raise BadSampleError(f"{name}: {'no JSON: ' if unread else ''}{error}") from error
 
     def _told(self, row: int) -> Any:
         if self._whole is not None:
@@ -86,7 +95,7 @@ class AnnotationSource:
     def _conversation(self, told: Any) -> list[dict[str, Any]]:
         if not isinstance(told, Mapping):
             raise ValueError("must be an object with `conversations`")
-        images, videos = ([self._file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
+        images, videos = ([self._media.file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
         settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
         if told.get("stream"):
             if len(videos) != 1:
@@ -100,14 +109,6 @@ class AnnotationSource:
                 if isinstance(part, dict) and part["type"] == "video":
                     part.update(settings)
         return messages
-
-    def _file(self, path: Any) -> str:
-        if not isinstance(path, str):
-            raise ValueError(f"a path must be a text, not {path!r}")
-        found = self._media / path  # an absolute path stays what it is
-        if not os.path.isfile(found):  # Path's own raises for a name that is too long
-            raise ValueError(f"{found}: no such file")
-        return str(found)
 
     def _array(self) -> list[Any]:
         try:

@@ -3,27 +3,33 @@
     OUT/1-encoder/step-00000100/
       weights.safetensors   parameters that learn, fp32, by name; frozen ones are those that the stage began with
       moments.safetensors   AdamW's, as `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`; and the state of torch's RNG
-      state.json            step, where each lane of the loader stands, the stage as it was configured
+      state.json            step, where each lane of the loader stands, the stage as it was configured, fingerprints of
+                            the data, SHA-256 of the files and of itself
 
-All of it is independent of the number of workers. No pickles.
+All of it is independent of the number of workers. No pickles. resume.py chooses the checkpoint to go on from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.errors import UserError
+from model.checkpoint import readable_by_umask
 from model.training.world import World, assign, whole
 
+_DAMAGED = "damaged-"
+_FILES = ("weights.safetensors", "moments.safetensors")
 _NAME = re.compile(r"step-(\d{8})")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -40,6 +46,10 @@ class State:
         lanes: State of each lane of the loader.
         stage: The stage's configuration, to be compared.
         rows: Of each source, to be compared: with others the order is another.
+        data: Fingerprints of what the stage is trained on, by name, to be compared. Checkpoints of earlier versions
+            lack it, and the next two.
+        files: SHA-256 of the other files, by name.
+        sha256: Of all of the above.
     """
 
     step: int
@@ -47,6 +57,13 @@ class State:
     lanes: dict[int, dict[str, Any]]
     stage: dict[str, Any]
     rows: dict[str, int]
+    data: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+
+class DamagedError(UserError):
+    """A checkpoint whose bytes are not those that were written."""
 
 
 def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: World) -> None:
@@ -64,7 +81,9 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
         aside.mkdir(parents=True)
         save_file(weights, aside / "weights.safetensors")
         save_file(moments, aside / "moments.safetensors")
-        (aside / "state.json").write_text(json.dumps(vars(state)))
+        readable_by_umask(aside)
+        written = json.loads(json.dumps({**vars(state), "files": sums(aside, _FILES)}))  # keys are texts, as when read
+        (aside / "state.json").write_text(json.dumps({**written, "sha256": _own_sum(written)}))
         publish(aside, folder / f"step-{state.step:08d}")
     world.wait()
 
@@ -79,52 +98,85 @@ def publish(aside: Path, place: Path) -> None:
     os.replace(aside, place)
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint of a stage."""
-    return max(found(folder), default=None)
+def sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files, by name."""
+    digests = {}
+    for name in names:
+        with open(folder / name, "rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
-def found(folder: Path) -> list[Path]:
-    """All of them, oldest first."""
+def _own_sum(state: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in state.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Those of a stage, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
 def retain(folder: Path, keep: int) -> None:
-    """Delete all but the last few."""
-    for path in found(folder)[: -keep or None]:
+    """Delete all but the last few; with 0 also those that were set aside as damaged."""
+    for path in checkpoints_of(folder)[: -keep or None]:
+        shutil.rmtree(path)
+    for path in [] if keep else folder.glob(f"{_DAMAGED}*"):
         shutil.rmtree(path)
 
 
-def read_state(path: Path) -> State:
-    """Of a checkpoint.
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint, so that it neither counts as one that is kept nor is looked at again."""
+    aside = path.with_name(_DAMAGED + path.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+
+
+def verify(path: Path) -> State:
+    """Read a checkpoint's state, and see that all of its files are as they were written.
+
+    Checkpoints of earlier versions have no sums: of them only files that are missing or cut are noticed.
 
     Raises:
-        ValueError: It is damaged.
+        DamagedError: Naming what is damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        told = json.loads((path / "state.json").read_text())
-        lanes = {int(number): lane for number, lane in told.pop("lanes").items()}
-        return State(lanes=lanes, **told)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: damaged ({error}): delete this folder to go on from the one before") from error
+        stored = json.loads((path / "state.json").read_text())
+        state = State(**{**stored, "lanes": {int(number): lane for number, lane in stored["lanes"].items()}})
+        if state.sha256 != (_own_sum(stored) if "sha256" in stored else ""):
+            raise ValueError("not as it was written")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path}: state.json is damaged ({_reason(error)})") from error
+    for name in _FILES:
+        try:
+            if not state.files:
+                with safe_open(path / name, framework="pt"):
+                    continue
+            if sums(path, [name])[name] != state.files.get(name):
+                raise ValueError("not as it was written")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DamagedError(f"{path}: {name} is damaged ({_reason(error)})") from error
+    return state
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def restore(path: Path, learning: Named, optimizer: torch.optim.Optimizer, world: World) -> None:
-    """Put weights, moments and the random generator's state back.
+    """Put weights, moments and the random generator's state back, out of a checkpoint that was verified.
 
     Raises:
-        ValueError: It is damaged, or of another model.
+        UserError: It is of another model.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        weights, moments = (load_file(path / f"{name}.safetensors") for name in ("weights", "moments"))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: damaged ({error}): delete this folder to go on from the one before") from error
+    weights, moments = (load_file(path / name) for name in _FILES)
     if weights.keys() != learning.keys():
         differing = min(weights.keys() ^ learning.keys())
-        raise ValueError(f"{path}: {differing} learns in only one of checkpoint and recipe: begin in another folder")
+        raise UserError(f"{path}: {differing} learns in only one of checkpoint and recipe: begin in another folder")
     for name, parameter in learning.items():
         assign(parameter, weights[name])
         if f"step.{name}" in moments:

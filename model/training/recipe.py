@@ -52,7 +52,8 @@ class Source(Value):
         shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
         caption: Of shards, which caption is learned.
         annotations: A .json or .jsonl file in VideoLLaMA3's form.
-        media: The folder that paths in annotations are relative to; by default the file's own.
+        media: The folder that paths in annotations are relative to, and must lie below; by default the file's own.
+        roots: Further folders that they may lie below, links resolved.
         held_out: So many samples are not trained on; their loss is told.
     """
 
@@ -60,12 +61,15 @@ class Source(Value):
     caption: Literal["short", "detailed"] = "detailed"
     annotations: str | None = None
     media: str | None = None
+    roots: tuple[str, ...] = ()
     held_out: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if bool(self.shards) == bool(self.annotations):
             raise ValueError("give one of `shards: DIR` and `annotations: FILE`")
+        if self.shards and self.roots:
+            raise ValueError("roots: shards hold their images: leave it out")
         return self
 
 
@@ -124,6 +128,8 @@ def anchored(recipe: TrainRecipe) -> TrainRecipe:
         for key in ("checkpoint", "vision", "language", "tokenizer", "shards", "annotations", "media"):
             if (path := entry.get(key)) and "://" not in path:
                 entry[key] = os.path.abspath(path)
+    for source in told["sources"].values():
+        source["roots"] = [os.path.abspath(root) for root in source["roots"]]
     return TrainRecipe.model_validate(told)
 
 

@@ -13,7 +13,6 @@ OUT is a local folder, or one on a file system that all workers share.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from manifests.version import __version__
-from model.training import checkpoints
 from model.training.annotations import AnnotationSource
+from model.training.export import check_done, check_export, export
+from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
 from model.training.order import Order, Source
 from model.training.prepare import for_stage
@@ -31,7 +30,7 @@ from model.training.recipe import Start, TrainRecipe, anchored, load_recipe
 from model.training.samples import Sample
 from model.training.shards import ShardSource
 from model.training.stage import Stage
-from model.training.world import World, whole
+from model.training.world import World
 
 if TYPE_CHECKING:
     from model.processor import Processor
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from model.training.trainer import Trainer
     from model.videollama3 import VideoLLaMA3
 
-PROVENANCE = "vl3syn_training.json"
 _SPOKEN = 64  # tokens of an answer that is asked for on the way
 
 
@@ -61,7 +59,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
     for number, stage in enumerate(recipe.stages, 1):
         place = folder / f"{number}-{stage.name}"
         if (place / "model").is_dir():
-            _check_done(place / "model", stage)
+            check_done(place / "model", stage)
             if world.leads:
                 print(f"{stage.name}: done before, {place / 'model'}", flush=True)
         else:
@@ -87,24 +85,15 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """What decides which samples come when must stay; sources and stages may be added."""
+    """What decides which samples come when must stay; sources and stages may be added, and `roots` may change."""
     pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
-    pairs += [(f"source {name}", before["sources"].get(name, told), told) for name, told in now["sources"].items()]
+    for name, told in now["sources"].items():
+        was = before["sources"].get(name, told)
+        pairs.append((f"source {name}", {**was, "roots": told["roots"]}, told))
     for what, was, told in pairs:
         if was != told:
             raise ValueError(
                 f"{folder}: a training with {what} {was} is there, the recipe says {told}: "
-                "put it back, or train into another folder"
-            )
-
-
-def _check_done(model: Path, stage: Stage) -> None:
-    told = json.loads((model / PROVENANCE).read_text())["stage"]
-    now = stage.model_dump(mode="json")
-    for key, value in told.items():
-        if now.get(key) != value:
-            raise ValueError(
-                f"{model}: stage {stage.name} is done, with {key} {value}, and the recipe says {now.get(key)}: "
                 "put it back, or train into another folder"
             )
 
@@ -123,7 +112,7 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
     if asked.shards:
         return ShardSource(name, asked.shards, asked.caption, kept)
     assert asked.annotations is not None
-    return AnnotationSource(name, asked.annotations, asked.media, kept)
+    return AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
 
 
 def _stage(
@@ -139,14 +128,18 @@ def _stage(
     from model.training.progress import Progress
     from model.training.trainer import Trainer
 
-    model, processor = open_start(recipe.model if before is None else Start(checkpoint=str(before)), recipe.seed)
+    start = recipe.model if before is None else Start(checkpoint=str(before))
+    if before is not None and world.leads:
+        check_export(before)
+    model, processor = open_start(start, recipe.seed)
     if stage.lora:
         torch.manual_seed(recipe.seed + number)
         add_adapters(model, stage.lora)
     held = {name: source.held_out for name, source in recipe.sources.items()}
     chosen = [sources[name] for name in stage.mixture]
     order = Order(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
-    trainer = Trainer(model, processor, recipe, stage, order, place, world)
+    data = world.gathered(fingerprints(recipe.sources, stage, start) if world.leads else None)[0]
+    trainer = Trainer(model, processor, recipe, stage, order, place, world, data)
     peak = peak_flops(world.device)
     progress = None
     if world.leads:
@@ -163,7 +156,7 @@ def _stage(
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 _look(recipe, trainer, look, order, progress)
         _look(recipe, trainer, look, order, progress)
-        _export(recipe, trainer, processor, place, world)
+        export(recipe, trainer, processor, place, world)
     finally:
         trainer.close()
         if progress:
@@ -236,37 +229,3 @@ def _look(recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: Or
         progress.held_out(trainer.step, losses)
     if progress:
         progress.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])
-
-
-def _export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: World) -> None:
-    """Write what the stage hands on, in transformers' layout, with where it comes from."""
-    from model import checkpoint
-    from model.training.curves import draw
-    from model.training.lora import merged
-    from model.training.progress import ends, read_metrics
-
-    stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
-    weights: dict[str, Any] = {}
-    for name, tensor in trainer.model.state_dict().items():
-        full = whole(tensor.detach())
-        if world.leads:
-            weights[name] = full.to("cpu", kind)
-    if world.leads:
-        weights = merged(weights, stage.lora) if stage.lora else weights
-        aside = place / ".model.partial"
-        checkpoint.save(trainer.model, aside, weights)
-        for_stage(processor, stage).save_pretrained(aside)
-        told: dict[str, Any] = {"vl3syn": __version__, "steps": trainer.step, "samples": trainer.given}
-        told |= {
-            "workers": world.size,
-            "recipe": recipe.model_dump(mode="json"),
-            "stage": stage.model_dump(mode="json"),
-        }
-        (aside / PROVENANCE).write_text(json.dumps(told, indent=2))
-        checkpoints.publish(aside, place / "model")
-        checkpoints.retain(place, 0)
-        draw(place.parent)
-        losses = [r["loss"] for r in read_metrics(place.parent) if r["stage"] == stage.name and r["kind"] == "step"]
-        begin, end = ends(losses)
-        print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {place / 'model'}", flush=True)
-    world.wait()

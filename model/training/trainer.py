@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,11 @@ from model.training.packing import Row
 from model.training.parts import parameter_groups
 from model.training.prepare import Prepared, row_tensors
 from model.training.recipe import TrainRecipe
+from model.training.resume import check_same, last_sound
 from model.training.schedule import factor
 from model.training.stage import Stage
 from model.training.world import World, shard
 from model.videollama3 import VideoLLaMA3
-
-_RESUMABLE = {"checkpointing", "compile"}  # of a stage's settings, what may change while it is under way
 
 
 @dataclass(frozen=True)
@@ -87,24 +86,36 @@ class Trainer:
         order: Order,
         folder: Path,
         world: World,
+        data: dict[str, str] | None = None,
     ) -> None:
-        """Begin a stage, or go on from its newest checkpoint in `folder`.
+        """Begin a stage, or go on from the newest sound checkpoint in `folder`.
+
+        Args:
+            model: Changed in place.
+            processor: Of the model.
+            recipe: Of the training.
+            stage: That is trained.
+            order: Of its samples.
+            folder: Of the stage.
+            world: The workers.
+            data: Fingerprints of what it is trained on, by name; a checkpoint with others is refused.
 
         Raises:
-            ValueError: Patterns and parameters do not fit, lanes and workers neither, or a checkpoint is damaged or of
-                another stage.
+            ValueError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
+                or of other data, or none is sound.
         """
         self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
-        self._rows = {source.name: sum(source.blocks) for source in order.sources}
+        rows = {source.name: sum(source.blocks) for source in order.sources}
         self._half = (stage.precision or ("bf16" if world.device.type == "cuda" else "fp32")) == "bf16"
         self.groups = self._prepare()
         self.optimizer = torch.optim.AdamW(self.groups, betas=stage.betas, fused=world.device.type == "cuda")
         self.learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.step, self.given, lanes = 0, 0, None
-        if newest := checkpoints.latest(folder):
-            state = checkpoints.read_state(newest)
-            self._check(newest, state)
-            checkpoints.restore(newest, self.learning, self.optimizer, world)
+        self._state = checkpoints.State(0, 0, {}, stage.model_dump(mode="json"), rows, data or {})
+        if last := last_sound(folder, world):
+            path, state = last
+            check_same(path, state, self._state)
+            checkpoints.restore(path, self.learning, self.optimizer, world)
             self.step, self.given, lanes = state.step, state.given, state.lanes
         self.loader = Loader(
             order,
@@ -133,21 +144,6 @@ class Trainer:
             shard(model, self.world, self._half)
             groups = parameter_groups(model.named_parameters(), rates, decay)  # those that sharding has put there
         return groups
-
-    def _check(self, path: Path, state: checkpoints.State) -> None:
-        now = self.stage.model_dump(mode="json")
-        for key, value in state.stage.items():
-            if key not in _RESUMABLE and now.get(key) != value:
-                raise ValueError(
-                    f"{path}: was made with {key}: {value}, the recipe says {now.get(key)}: "
-                    "put it back, or train into another folder"
-                )
-        for name, rows in state.rows.items():
-            if self._rows.get(name, rows) != rows:
-                raise ValueError(
-                    f"{path}: source {name} had {rows} samples and has {self._rows[name]}: put back what there was, or "
-                    "train into another folder"
-                )
 
     def run_step(self) -> Step | None:
         """Do one step; None if the stage is over."""
@@ -281,7 +277,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and delete those before the last few."""
         lanes = {number: lane for part in self.world.gathered(self._lanes) for number, lane in part.items()}
-        state = checkpoints.State(self.step, self.given, lanes, self.stage.model_dump(mode="json"), self._rows)
+        state = replace(self._state, step=self.step, given=self.given, lanes=lanes)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
         if self.world.leads:
             checkpoints.retain(self.folder, self.recipe.keep_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import BadSampleError
 from model import Processor
 from model.training.annotations import AnnotationSource
 from tests.model import clips
@@ -84,9 +86,53 @@ def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
         return source(tmp_path / "notes", [entry], **others).sample(0).conversation[0]["content"][0]["image"]
 
     assert path("a.png") == str(tmp_path / "notes/a.png")
-    assert path("../photos/inner/a.png") == str(tmp_path / "notes/../photos/inner/a.png")
+    assert path("../notes/a.png") == str(tmp_path / "notes/a.png")
     assert path("inner/a.png", media=str(tmp_path / "photos")) == absolute
-    assert path(absolute) == path(absolute, media="/elsewhere") == absolute
+    assert path(absolute, media=str(tmp_path / "photos")) == absolute
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize(
+    "named",
+    ["{top}/other/a.png", "../other/a.png", "./inner/../../other/a.png", "link.png", "linked/a.png", "/dev/zero"],
+)
+def test_media_outside_of_their_folder_are_refused_unless_roots_allow_it(tmp_path: Path, kind: str, named: str) -> None:
+    """Absolute, upwards, by a link to a file or a folder; a folder whose name begins alike is another one."""
+    for place in ("notes/inner", "other", "notes-more"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "other/a.png").write_bytes(data.picture(0))
+    (tmp_path / "notes/link.png").symlink_to(tmp_path / "other/a.png")
+    (tmp_path / "notes/linked").symlink_to(tmp_path / "other")
+    path = named.format(top=tmp_path)
+    entry = {kind: path, "conversations": turns("What?", "It.")}
+    for roots in ([], [str(tmp_path / "notes-more")], [str(tmp_path / "othe")]):
+        with pytest.raises(
+            BadSampleError, match=r"line 1: .* lies outside of .*: .* allow its folder by `roots:`"
+        ) as told:
+            source(tmp_path / "notes", [entry], roots=roots).sample(0)
+        assert "\n" not in str(told.value)
+    allowed = source(tmp_path / "notes", [entry], roots=[str(tmp_path / "other"), "/dev"])
+    if path == "/dev/zero":
+        with pytest.raises(BadSampleError, match="/dev/zero: no such file"):  # no regular one
+            allowed.sample(0)
+    else:
+        assert allowed.sample(0).conversation[0]["content"][0][kind] == str(tmp_path / "other/a.png")
+
+
+def test_the_media_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    for place in ("notes", "disk"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "disk/a.png").write_bytes(data.picture(0))
+    (tmp_path / "photos").symlink_to(tmp_path / "disk")
+    entry = {"image": "a.png", "conversations": [QUESTION, ANSWER]}
+    sample = source(tmp_path / "notes", [entry], media=str(tmp_path / "photos")).sample(0)
+    assert sample.conversation[0]["content"][0]["image"] == str(tmp_path / "disk/a.png")
+
+
+def test_a_pipe_beside_the_annotations_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BadSampleError, match="no such file"):
+        source(tmp_path, [{"image": "a.png", "conversations": [QUESTION, ANSWER]}]).sample(0)
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -105,7 +151,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "no file": ({"image": "c.png", "conversations": turns("<image>?", "It.")}, r"c\.png: no such file"),
     "a folder": ({"image": ".", "conversations": turns("<image>?", "It.")}, "no such file"),
     "a long name": ({"image": "x" * 5000, "conversations": turns("<image>?", "It.")}, "no such file"),
-    "a name with a null": ({"image": "a\0b", "conversations": turns("<image>?", "It.")}, "no such file"),
+    "a name with a null": ({"image": "a\0b", "conversations": turns("<image>?", "It.")}, "no path: embedded null"),
+    "half a character": ({"image": "\ud800.png", "conversations": turns("<image>?", "It.")}, "no path: |no such file"),
+    "a link of the web": ({"image": "http://x/a.png", "conversations": turns("<image>?", "It.")}, "no such file"),
     "a number for a path": ({"image": 7, "conversations": turns("<image>?", "It.")}, "a path must be a text, not 7"),
     "cut off": ('{"image": "a.png", "conv', "no JSON: "),
     "nested": ("[" * 100_000, "no JSON: "),

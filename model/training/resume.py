@@ -1,0 +1,78 @@
+"""Which checkpoint a stage goes on from: the newest that is sound, of the same stage, trained on the same data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from core.errors import UserError
+from model.training.checkpoints import DamagedError, State, checkpoints_of, set_aside, verify
+from model.training.world import World
+
+log = logging.getLogger("vl3syn.train")
+
+_RESUMABLE = {"checkpointing", "compile"}  # of a stage's settings, what may change while it is under way
+
+
+def last_sound(folder: Path, world: World) -> tuple[Path, State] | None:
+    """The newest sound checkpoint of a stage; None without any. The first worker reads them, and tells the others.
+
+    Damaged ones that are newer are named in one line, and renamed to `damaged-…`.
+
+    Raises:
+        UserError: There are checkpoints, and none is sound. To begin again would cost hours that nobody has agreed to.
+    """
+    chosen: tuple[Path, State] | None = world.gathered(_choose(folder) if world.leads else None)[0]
+    return chosen
+
+
+def _choose(folder: Path) -> tuple[Path, State] | None:
+    faults: list[DamagedError] = []
+    damaged: list[Path] = []
+    for path in reversed(checkpoints_of(folder)):
+        try:
+            state = verify(path)
+        except DamagedError as fault:
+            faults.append(fault)
+            damaged.append(path)
+            continue
+        for broken in damaged:
+            set_aside(broken)
+        if faults:
+            log.warning("%s; goes on from %s instead, after step %d", _told(faults), path.name, state.step)
+        return path, state
+    if faults:
+        raise UserError(f"{_told(faults)}; no other checkpoint is there: delete {folder} to begin this stage again")
+    return None
+
+
+def _told(faults: list[DamagedError]) -> str:
+    return "; ".join(map(str, faults))
+
+
+def check_same(path: Path, state: State, now: State) -> None:
+    """See that a checkpoint is of the stage and the data that are asked for.
+
+    What a checkpoint of an earlier version does not tell is not compared.
+
+    Raises:
+        UserError: It is of others.
+    """
+    for key, value in state.stage.items():
+        if key not in _RESUMABLE and now.stage.get(key) != value:
+            raise UserError(
+                f"{path}: was made with {key}: {value}, the recipe says {now.stage.get(key)}: "
+                "put it back, or train into another folder"
+            )
+    for name, rows in state.rows.items():
+        if now.rows.get(name, rows) != rows:
+            raise UserError(
+                f"{path}: source {name} had {rows} samples and has {now.rows[name]}: put back what there was, or "
+                "train into another folder"
+            )
+    for name, fingerprint in state.data.items():
+        if now.data.get(name, fingerprint) != fingerprint:
+            raise UserError(
+                f"{path}: {name} has changed since this stage began: put back what there was, or train into another "
+                "folder"
+            )

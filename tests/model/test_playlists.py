@@ -1,0 +1,152 @@
+"""Films that name other files: nothing but the film itself is opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from core.errors import BadSampleError
+from model import Processor
+from model.frames import DEMUXERS, open_container, probe
+from tests.model.clips import real, write
+
+TENTHS = [k / 10 for k in range(20)]
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return Processor.tiny()
+
+
+def _remuxed(clip: Path, path: Path, kind: str) -> Path:
+    with av.open(str(clip)) as read, av.open(str(path), "w", format=kind) as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                written.mux(packet)
+    return path
+
+
+def _playlists(secret: Path) -> dict[str, str]:
+    """Each kind, with what it has to say to have `secret` opened."""
+    mpd = (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+        'mimeType="video/mp4"><Representation id="1" bandwidth="1000"><BaseURL>{}</BaseURL></Representation>'
+        "</AdaptationSet></Period></MPD>"
+    )
+    return {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n",
+        "ffconcat": f"ffconcat version 1.0\nfile {secret.name}\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        "mpd": mpd.format(secret),
+        "m3u": f"#EXTM3U\n{secret}\n",
+        "pls": f"[playlist]\nFile1={secret}\nNumberOfEntries=1\n",
+        "asx": f'<asx version="3.0"><entry><ref href="{secret}"/></entry></asx>',
+    }
+
+
+@pytest.mark.parametrize("ending", ["", ".mp4", ".ts"])
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd", "m3u", "pls", "asx"])
+def test_a_playlist_is_refused_whatever_it_is_called(
+    processor: Processor, tmp_path: Path, kind: str, ending: str
+) -> None:
+    secret = _remuxed(write(tmp_path / "s.mp4", TENTHS), tmp_path / "secret.ts", "mpegts")
+    listed = tmp_path / f"list.{kind}{ending}"
+    listed.write_text(_playlists(secret)[kind])
+    with pytest.raises(BadSampleError, match=r"a playlist, or no known film: give|cannot be read as a video") as told:
+        processor([{"role": "user", "content": [{"type": "video", "video": str(listed)}, "What?"]}])
+    assert "\n" not in str(told.value)
+
+
+def test_an_address_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is made, and no protocol of FFmpeg's (concat:, subfile:, data:) is taken for one."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.mp4", TENTHS)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        for name in (f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4", "concat:a.mp4", "subfile,,:a.mp4"):
+            with pytest.raises(BadSampleError, match="No such file"):
+                probe(name)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def _boxed(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _external(film: bytes, path: bytes) -> bytes:
+    """A film whose data reference is an alias of another file; its index is at its end, so that sizes alone change."""
+    alias = bytes(10) + bytes([0]) + bytes(27) + bytes(12) + bytes([5]) + b"other".ljust(63, b"\0")
+    alias += bytes(16) + struct.pack(">HH", 1, 1) + bytes(16) + struct.pack(">HH", 2, len(path)) + path
+    alias += b"\0" * (len(path) % 2) + struct.pack(">HH", 0xFFFF, 0)
+    old = b"url \x00\x00\x00\x01"
+    at = film.index(old) - 4
+    new = _boxed(b"alis", bytes(4) + alias)
+    changed = bytearray(film[:at] + new + film[at + 12 :])
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        start = changed.rindex(box, 0, at) - 4
+        size = struct.unpack_from(">I", changed, start)[0]
+        struct.pack_into(">I", changed, start, size + len(new) - 12)
+    return bytes(changed)
+
+
+def test_external_data_of_quicktime_stay_closed(tmp_path: Path) -> None:
+    secret, film = write(tmp_path / "secret.mp4", TENTHS), tmp_path / "film.mov"
+    film.write_bytes(_external(_remuxed(secret, tmp_path / "plain.mov", "mov").read_bytes(), bytes(secret)))
+    options = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(str(film), container_options=options) as opened:
+        assert sum(1 for _ in opened.demux(video=0)) > 1, "the film does name another"
+    with open_container(film) as opened:
+        assert [packet.size for packet in opened.demux(video=0)] == [0]
+    with pytest.raises(ValueError, match="without frames"):
+        probe(film)
+
+
+@pytest.mark.parametrize("name", ["nul\0.mp4", "n" * 300 + ".mp4", "pipe.mp4", "/dev/zero", ".", "none.mp4"])
+def test_what_is_no_file_is_one_line_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(BadSampleError, match=r"no regular file|null byte|too long|No such file") as told:
+        probe(str(tmp_path / name))
+    assert "\n" not in str(told.value)
+
+
+def test_names_that_are_no_utf_8_and_names_with_marks_are_read(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.mp4", TENTHS).read_bytes()
+    for name in (b"caf\xe9.mp4", b"a,b:c%03d?x#y.mp4", b"file:x.mp4"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        Path(os.fsdecode(path)).write_bytes(whole)
+        assert probe(os.fsdecode(path)).times == (0.0, 1.0)
+
+
+CODECS = {"webm": "libvpx-vp9", "mpeg": "mpeg2video", "asf": "wmv2", "avi": "mpeg4", "gif": "gif", "mjpeg": "mjpeg"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "h264", "3gp", "gif", "mjpeg"]
+)
+def test_containers_that_people_have_stay_open(tmp_path: Path, kind: str) -> None:
+    path, pixels = tmp_path / f"film.{kind}", {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(kind, "yuv420p")
+    with av.open(str(path), "w", format=kind) as written:
+        stream: Any = written.add_stream(CODECS.get(kind, "libx264"), rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
+        for _ in range(20):
+            written.mux(stream.encode(av.VideoFrame(96, 64, "rgb24").reformat(format=pixels)))
+        written.mux(stream.encode())
+    with open_container(path) as opened:
+        assert sum(1 for _ in opened.decode(video=0)) == 20
+        assert set(opened.format.name.split(",")) & set(DEMUXERS)
+
+
+def test_real_clips_stay_open() -> None:
+    for name in ("bigbuckbunny", "bikes", "carphone"):
+        assert probe(real(name)).times
