@@ -49,7 +49,8 @@ def row(told: dict[str, Any], against: str) -> list[str]:
 
 def measure(name: str, fps: float) -> dict[str, Any]:
     """Kept shares of one clip."""
-    from model.frames import decode, probe
+    from core.videos import probe
+    from model.frames import decode
     from model.images import patchify
     from model.processor import Settings
     from model.prune import Pruning, keep_mask

@@ -154,12 +154,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _white(samples: npt.NDArray[Any], tags: Any) -> float:
     """The sample value that is shown as white."""
-    if samples.dtype.itemsize == 2 or not tags:  # PNG, JPEG 2000 and PPM fill 16 bits, also in Pillow's mode I
+    is_float = samples.dtype.kind == "f"
+    if not is_float and (samples.dtype.itemsize == 2 or not tags):  # PNG and PPM fill 16 bits, also in Pillow's mode I
         bits = tags.get(_BITS, (16,))[0]
-        largest = tags.get(_LARGEST, 0)
-        told = largest[0] if isinstance(largest, tuple) else largest
-        return float(told if samples.max(initial=0) <= told < 1 << 16 else (1 << bits) - 1)
+        declared = tags.get(_LARGEST, 0)
+        largest = declared[0] if isinstance(declared, tuple) else declared
+        return float(largest if 0 < samples.max(initial=0) <= largest < 1 << 16 else (1 << bits) - 1)
     finite = samples[np.isfinite(samples)]
     top = float(finite.max(initial=0))
-    steps = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
+    steps = (1.0, 255.0, 65535.0) if is_float else (255.0, 65535.0)
     return next((step for step in steps if top <= step), top)

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from core import videos
 from model import frames, images
 from model.prompt import CHAT_TEMPLATE, IGNORE, Message, take_apart, tokenize
 from model.prune import Pruning, keep_mask
@@ -166,7 +167,7 @@ class _Medium:
         self.settings, self.source = settings, part[part["type"]]
         self.is_video = part["type"] == "video"
         self.limits = settings.video if self.is_video else settings.image
-        self.video: frames.Video | None = None
+        self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
         if not self.is_video:
             self.size = images.image_size(self.source)
@@ -174,10 +175,10 @@ class _Medium:
         told = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
         sampling = {"fps": settings.fps, "max_frames": settings.max_frames, **told}
         if isinstance(self.source, str | Path):
-            self.video = frames.probe(self.source, **sampling)
+            self.video = videos.probe(self.source, **sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times
         else:
-            frames.check_sampling("video", **sampling)
+            videos.check_sampling("video", **sampling)
             self.source = images.frames_tensor(self.source)
             self.size = tuple(self.source.shape[-2:])
             self.times = tuple(k / sampling["fps"] for k in range(len(self.source)))

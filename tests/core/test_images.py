@@ -84,6 +84,7 @@ CASES: dict[str, tuple[Callable[[], bytes], npt.NDArray[np.uint8]]] = {
     "float TIFF from 0 to 1": (lambda: encoded((EIGHT / 255).astype(np.float32), "TIFF"), grey(EIGHT)),
     "float TIFF from 0 to 255": (lambda: encoded(EIGHT.astype(np.float32), "TIFF"), grey(EIGHT)),
     "float TIFF from 0 to 65535": (lambda: encoded(RAMP.astype(np.float32), "TIFF"), grey(EIGHT)),
+    "PFM": (lambda: b"Pf\n256 4\n-1.0\n" + (EIGHT / 255).astype("<f4").tobytes(), grey(EIGHT)),
     "float TIFF with NaN and below 0": (
         lambda: encoded(np.array([[np.nan, -3, 0.5, 1]], np.float32), "TIFF"),
         grey(np.array([[0, 0, 128, 255]], np.uint8)),

@@ -6,8 +6,10 @@ import av
 import pytest
 import torch
 
+from core import videos
+from core.videos import Video, probe
 from model import frames
-from model.frames import Video, decode, probe
+from model.frames import decode
 from tests.model.clips import real, turn, without_frames, write
 
 TENTHS = [k / 10 for k in range(100)]
@@ -62,7 +64,7 @@ def test_jumping_ahead_finds_the_same_frames(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=gop)
     video = probe(path, fps=0.2)
     jumped = _shown(video)
-    monkeypatch.setattr(frames, "SEEK_GAP", 1e9)
+    monkeypatch.setattr(videos, "SEEK_GAP", 1e9)
     assert jumped == _shown(video) == [0, 20, 40, 60, 80, 100]
 
 
@@ -70,14 +72,14 @@ def test_a_jump_spares_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=4)
     video = probe(path, start=25, end=26)
     seen = []
-    real_timed = frames._timed
+    real_timed = videos._timed
 
     def spy(*given: object) -> object:
         for at, frame in real_timed(*given):  # type: ignore[arg-type]
             seen.append(at)
             yield at, frame
 
-    monkeypatch.setattr(frames, "_timed", spy)
+    monkeypatch.setattr(videos, "_timed", spy)
     decode(video, (28, 28))
     assert min(seen) > 20
 

@@ -12,8 +12,8 @@ import av
 import pytest
 
 from core.errors import BadSampleError
+from core.videos import DEMUXERS, open_container, probe
 from model import Processor
-from model.frames import DEMUXERS, open_container, probe
 from tests.model.clips import real, write
 
 TENTHS = [k / 10 for k in range(20)]

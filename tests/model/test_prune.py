@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.frames import decode, probe
+from core.videos import probe
+from model.frames import decode
 from model.images import patchify, resize
 from model.prune import Pruning, keep_mask
 from tests.model.clips import REAL, real

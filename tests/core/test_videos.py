@@ -1,0 +1,162 @@
+"""Which frame is shown when, in files that tell it and in files that do not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import av
+import numpy as np
+import pytest
+
+from core import videos
+from core.videos import Frame, decode, probe
+
+SIDES = 128, 192
+
+
+def picture(number: int) -> Frame:
+    """White, with an object whose left edge is at 10 + 4 * number."""
+    pixels = np.full((*SIDES, 3), 255, np.uint8)
+    pixels[20:60, 10 + 4 * number : 60 + 4 * number] = (200, 30, 30)
+    return pixels
+
+
+def number_in(frame: Frame) -> int:
+    return round((int((frame[40, :, 1] < 128).nonzero()[0][0]) - 10) / 4)
+
+
+def film(
+    path: Path,
+    codec: str = "libx264",
+    b_frames: int = 3,
+    container: str | None = None,
+    stamps: Sequence[int] = range(30),
+    **options: str,
+) -> Path:
+    """The n-th picture at stamps[n], 10 a second."""
+    if codec == "libx264":
+        options = {"bf": str(b_frames), "qp": "0", **options}
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
+        stream.codec_context.max_b_frames = b_frames
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 10)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def shown(path: Path, fps: float = 10.0, **options: float) -> list[int]:
+    """The numbers of the pictures that are shown at 0, 1 / fps, 2 / fps, … seconds."""
+    taken, times = decode(probe(path, fps=fps, **options), number_in)  # type: ignore[arg-type]
+    assert len(taken) == len(times)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames", "options"),
+    [
+        ("h264_b.avi", "libx264", 3, {}),
+        ("h264_pyramid.avi", "libx264", 7, {"x264-params": "b-adapt=0:b-pyramid=normal"}),
+        ("h264_open.avi", "libx264", 3, {"x264-params": "open-gop=1:keyint=10"}),
+        ("h264.avi", "libx264", 0, {}),
+        ("mpeg4_b.avi", "mpeg4", 2, {}),
+        ("mpeg4.avi", "mpeg4", 0, {}),
+        ("mjpeg.avi", "mjpeg", 0, {}),
+        ("h264_b.mkv", "libx264", 3, {}),
+        ("h264_b.mp4", "libx264", 3, {}),
+        ("h264_b.ts", "libx264", 3, {}),
+        ("h264_b.flv", "libx264", 3, {}),
+        ("raw.h264", "libx264", 3, {}),
+        ("raw.m4v", "mpeg4", 2, {}),
+    ],
+)
+def test_every_frame_is_shown_once_and_in_order(
+    tmp_path: Path, name: str, codec: str, b_frames: int, options: dict[str, str]
+) -> None:
+    if codec == "mjpeg":
+        options = {"color_range": "pc", "strict": "unofficial"}
+    path = film(tmp_path / name, codec, b_frames, **options)
+    assert shown(path) == list(range(30))
+    assert shown(path, fps=2) == [0, 5, 10, 15, 20, 25]
+    assert shown(path, start=1.05, end=1.35) == [10, 11, 12]
+
+
+def test_a_raw_stream_of_mpeg_2_starts_at_its_first_frame(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.m2v"), "w", format="mpeg2video") as output:
+        stream = output.add_stream("mpeg2video", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
+        stream.codec_context.max_b_frames = 2
+        for number in range(30):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        output.mux(stream.encode())
+    assert shown(tmp_path / "a.m2v", fps=25) == list(range(30))
+
+
+def test_dropped_frames_of_an_avi_keep_their_places(tmp_path: Path) -> None:
+    """AVI has an empty chunk where a frame is dropped: pictures 3 and 4 are at places 5 and 6."""
+    path = film(tmp_path / "dropped.avi", "mpeg4", 0, stamps=[0, 1, 2, 5, 6, 9])
+    assert shown(path) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
+
+
+def test_times_of_variable_rate_stay_what_the_file_says(tmp_path: Path) -> None:
+    path = film(tmp_path / "variable.mkv", stamps=[0, 1, 2, 5, 6, 9])
+    assert shown(path) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
+
+
+def test_a_stream_that_was_cut_in_the_middle_keeps_its_clock(tmp_path: Path) -> None:
+    """Its first packets lead to a key frame that is not there; what can be decoded keeps its distance in time."""
+    whole = film(tmp_path / "whole.ts", **{"x264-params": "keyint=10:min-keyint=10:scenecut=0"}).read_bytes()
+    cut = tmp_path / "cut.ts"
+    cut.write_bytes(whole[len(whole) // 188 // 2 * 188 :])
+    seen = shown(cut)
+    moving = [number for number, before in zip(seen[1:], seen, strict=False) if number != before]
+    assert seen[-1] == 29
+    assert moving == list(range(moving[0], 30))
+
+
+def test_times_that_go_back_are_counted_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The guesses of FFmpeg for an AVI, taken for times of the file."""
+    monkeypatch.setattr(videos, "WITHOUT_TIMES", frozenset())
+    path = film(tmp_path / "guessed.avi")
+    with av.open(str(path)) as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+    assert times != sorted(times)
+    videos._tell_of_counting.cache_clear()
+    with caplog.at_level(logging.WARNING, "vl3syn.videos"):
+        assert shown(path)[:30] == list(range(30))
+        shown(path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"frames of {path} carry no usable times: they are counted, in decoding order, at the frame rate"
+    ]
+
+
+def test_eval_reads_an_avi_as_it_reads_the_same_film_as_matroska(
+    tmp_path: Path, vl3syn: Callable[..., CompletedProcess[str]]
+) -> None:
+    from model import Processor, VideoLLaMA3
+    from model.config import preset
+
+    VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path / "model")
+    Processor.tiny().save_pretrained(tmp_path / "model")
+    losses = []
+    for ending in ("mkv", "avi"):
+        film(tmp_path / f"film.{ending}")
+        turns = [{"from": "human", "value": "<video>\nWhat moves?"}, {"from": "gpt", "value": "A red square."}]
+        line = {"video": [f"film.{ending}"], "conversations": turns, "fps": 5}
+        (tmp_path / f"{ending}.jsonl").write_text(json.dumps(line))
+        done = vl3syn(
+            "eval", tmp_path / "model", "--data", tmp_path / f"{ending}.jsonl", "--max-new-tokens", 0, "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        losses.append(json.loads(done.stdout)["loss"]["mean"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-7)
