@@ -127,7 +127,7 @@ def test_times_that_go_back_are_counted_and_told_once(
 ) -> None:
     """The guesses of FFmpeg for an AVI, taken for times of the file."""
     monkeypatch.setattr(videos, "WITHOUT_TIMES", frozenset())
-    path = film(tmp_path / "guessed.avi")
+    path = film(tmp_path / "guessed.avi", qp="20", **{"x264-params": "b-adapt=0:b-pyramid=normal"})
     with av.open(str(path)) as container:
         times = [frame.pts for frame in container.decode(video=0)]
     assert times != sorted(times)
