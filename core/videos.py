@@ -12,6 +12,7 @@ import functools
 import logging
 import math
 import os
+import reprlib
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,9 @@ dash, image2, …) are not among them: they open other files and hosts, whatever
 
 WITHOUT_TIMES = frozenset({"avi"})
 """Containers that store no presentation times. FFmpeg makes them up from the decoding order, wrongly for B-frames."""
+
+FPS, MOST_FRAMES, LONGEST = (1e-6, 1000), 1_000_000, 1e9
+"""Frames per second and seconds that may be asked for, frames that are taken: beyond them memory ends, not the film."""
 
 LOST = 0.1, 1.0
 """What may be missing at the end: a share of the length, or seconds; containers round durations, and sound runs on."""
@@ -92,7 +96,8 @@ def probe(
         raise ValueError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
     until = length if end is None else min(end, length)
     count = max(math.ceil((until - start) * fps - 1e-6), 1)
-    chosen = range(count) if count <= max_frames else np.linspace(0, count - 1, max_frames, dtype=int).tolist()
+    most = min(max_frames, MOST_FRAMES)
+    chosen = range(count) if count <= most else np.linspace(0, count - 1, most, dtype=int).tolist()
     quarters = round(first.rotation / 90) % 4
     height, width = (first.width, first.height) if quarters % 2 else (first.height, first.width)
     return Video(str(path), height, width, tuple(start + k / fps for k in chosen), quarters, clock)
@@ -104,15 +109,21 @@ def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.
     Raises:
         ValueError: Something is no number, not finite, or the wrong way round.
     """
-    given = (fps, start, *(() if end is None else (end,)))
+    numbers = (fps, max_frames, start, *(() if end is None else (end,)))
     if (
-        not all(isinstance(number, Real) for number in given)
+        any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers)
         or not isinstance(max_frames, Integral)
-        or not (0 < fps < math.inf and max_frames >= 1 and 0 <= start < math.inf and (end is None or end > start))
+        # Compared as they are: an integer of 400 digits cannot become a float.
+        or not (FPS[0] <= fps <= FPS[1] and 1 <= max_frames < 2**63 and 0 <= start <= LONGEST)
+        or not (end is None or end > start)
     ):
-        raise ValueError(
-            f"{name}: fps {fps!r}, max_frames {max_frames!r}, start {start!r}, end {end!r}: "
-            "give numbers, fps above 0, max_frames of 1 or more, and 0 <= start < end"
+        shown = ", ".join(
+            f"{key} {reprlib.repr(value)}"
+            for key, value in (("fps", fps), ("max_frames", max_frames), ("start", start), ("end", end))
+        )
+        raise BadSampleError(
+            f"{name}: {shown}: give numbers, fps above 0 and up to {FPS[1]}, max_frames of 1 or more, "
+            "and 0 <= start < end"
         )
 
 

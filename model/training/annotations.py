@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadSampleError
 from model.training.conversations import from_turns, streaming
 from model.training.kept import Kept
 from model.training.media_root import MediaRoot
-from model.training.samples import Sample
+from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 
 _LINES = 256  # of a block
 _VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
@@ -82,10 +81,10 @@ class AnnotationSource:
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
             return Sample(name, self._conversation(self._told(row)))
-        except (ValueError, RecursionError) as error:
+        except SAMPLE_ERRORS as error:
             # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
             unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            raise BadSampleError(f"{name}: {'no JSON: ' if unread else ''}{error}") from error
+            raise bad_sample(f"{name}: no JSON" if unread else name, error) from error
 
     def _told(self, row: int) -> Any:
         if self._whole is not None:

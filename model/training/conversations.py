@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from core.videos import LONGEST
 from model.training.samples import Sample
 
 Message = dict[str, Any]
@@ -72,7 +74,7 @@ def _mark(turn: Any) -> list[str]:
 def _role(turn: Mapping[str, Any], number: int) -> str:
     role = _ROLES.get(str(turn.get("from")))
     if role is None:
-        raise ValueError(f"turn {number} is from {turn.get('from')!r}: use human, gpt or system")
+        raise ValueError(f"turn {number} is from {reprlib.repr(turn.get('from'))}: use human, gpt or system")
     return role
 
 
@@ -143,8 +145,9 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
 
 
 def _seconds(value: Any, what: str) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{what}: {value!r}: give seconds, 0 or more")
+    # An integer of 400 digits cannot become a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
+        raise ValueError(f"{what}: {reprlib.repr(value)}: give seconds, 0 or more")
     return float(value)
 
 

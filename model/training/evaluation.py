@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.processor import Processor, pack
-from model.training.samples import Sample
+from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import IGNORE, VideoLLaMA3
 
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
@@ -125,7 +125,7 @@ def generate_answers(
             if not reference.strip():
                 raise ValueError("does not end with an answer")
             waiting.append((sample, reference, processor(before, generation_prompt=True)))
-        except ValueError as error:
+        except SAMPLE_ERRORS as error:
             yield _named(sample, error)
         if len(waiting) == batch:
             yield from _answered(model, processor, waiting, max_new_tokens)
@@ -200,7 +200,7 @@ def _rows(
             learned = int((ready["labels"][1:] != IGNORE).sum())  # nothing is before the first to tell it from
             if not learned:
                 raise ValueError("nothing is learned from it: it has no words of an assistant")
-        except ValueError as error:
+        except SAMPLE_ERRORS as error:
             found.skipped.append(_named(sample, error))
             continue
         found.samples += 1
@@ -214,8 +214,8 @@ def _rows(
         yield pack(waiting)
 
 
-def _named(sample: Sample, error: ValueError) -> str:
-    return f"{sample.name}: {' '.join(str(error).split())}"
+def _named(sample: Sample, error: Exception) -> str:
+    return str(bad_sample(sample.name, error))
 
 
 def _folded(text: str) -> str:

@@ -13,7 +13,7 @@ from model.processor import Processor, pack
 from model.prompt import IGNORE
 from model.training.conversations import split
 from model.training.packing import Row
-from model.training.samples import Sample
+from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.stage import Stage
 
 
@@ -101,9 +101,8 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
         if not fits(whole):
             parts = split(sample, lambda piece: fits(made(piece, 0)))
             pieces = [made(part, number) for number, part in enumerate(parts)]
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if message.startswith(sample.name) else f"{sample.name}: {message}") from error
+    except SAMPLE_ERRORS as error:
+        raise bad_sample(sample.name, error) from error
     return pieces
 
 

@@ -6,12 +6,14 @@ The paper's four stages (arXiv 2501.13106, section 3.3) are recipes/train-*.yaml
 from __future__ import annotations
 
 import os
+import reprlib
 from pathlib import Path
 from typing import Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from core.errors import UserError
 from model.config import PRESETS
 from model.training.stage import Stage, Value
 
@@ -121,6 +123,9 @@ class TrainRecipe(Value):
         return self
 
 
+_MOST = 2**63 - 1  # the size of any number in a recipe
+
+
 def anchored(recipe: TrainRecipe) -> TrainRecipe:
     """The same with absolute paths, for processes that run in other folders."""
     told = recipe.model_dump(mode="json")
@@ -143,7 +148,7 @@ def load_recipe(path: str | Path) -> TrainRecipe:
         written = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return parse_recipe(written, str(path))
 
@@ -152,6 +157,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
     if not isinstance(written, dict):
         raise ValueError(f"{where}: must be a mapping with model, sources, stages")
+    _check_numbers(written, where)
     try:
         return TrainRecipe.model_validate(written)
     except ValidationError as error:
@@ -163,3 +169,12 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         elif first["type"] in ("model_type", "dict_type"):
             said = "must be a mapping"
         raise ValueError(f"{where}: {place + ': ' if place else ''}{said}") from error
+
+
+def _check_numbers(written: object, where: str, place: str = "") -> None:
+    """Refuse numbers that no setting means, before they end a training as an overflow."""
+    if isinstance(written, dict | list):
+        for key, value in written.items() if isinstance(written, dict) else enumerate(written):
+            _check_numbers(value, where, f"{place}.{key}" if place else str(key))
+    elif isinstance(written, int | float) and not -_MOST <= written <= _MOST:
+        raise UserError(f"{where}: {place}: {reprlib.repr(written)}: give a smaller number, no infinity, no NaN")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from core.videos import FPS
 from model.prune import Pruning
 
 
@@ -117,7 +118,7 @@ class Stage(Value):
     tokens: int = Field(default=16384, ge=32)
     visual_tokens: int = Field(default=10240, ge=16)
     patches: int | None = Field(default=None, ge=16)
-    fps: float = Field(default=1.0, gt=0)
+    fps: float = Field(default=1.0, gt=0, le=FPS[1])
     max_frames: int = Field(default=180, ge=1)
     rows: int = Field(default=128, ge=1)
     lanes: int | None = Field(default=None, ge=1)
