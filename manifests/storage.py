@@ -7,16 +7,14 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as pads
 from pyarrow import fs as pafs
 
 ASIDE = ".aside-"
@@ -139,17 +137,6 @@ class Folder:
         for file in stale:
             file.unlink(missing_ok=True)
         return len(stale)
-
-    def scan(self, names: Sequence[str], name_column: str | None = None) -> pl.LazyFrame:
-        """The named Parquet files, in this order, as one lazy frame; each row's file in `name_column`, if asked for."""
-        paths = [f"{self.path}/{name}" for name in names]
-        if self.local:
-            frame = pl.scan_parquet(paths, glob=False, include_file_paths=name_column)
-            short = [] if name_column is None else [pl.col(name_column).str.slice(len(self.path) + 1)]
-            return frame.with_columns(short)
-        if name_column is None:
-            return pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.filesystem, format="parquet"))
-        return pl.concat([self.scan([name]).with_columns(pl.lit(name).alias(name_column)) for name in names])
 
 
 def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:
