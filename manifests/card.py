@@ -158,7 +158,7 @@ def _spreads(run: Run, verdict: Verdict) -> list[tuple[str, str, str, str, str]]
         for field in stage.table.writes:
             if not is_amount(field):
                 continue
-            column = stage.table.scan().select("id", field.name).collect(engine="streaming")
+            column = stage.table.scan(["id", field.name]).collect(engine="streaming")
             values = column.join(verdict.alive, on="id", how="semi")[field.name].drop_nulls().to_numpy()
             values = values[np.isfinite(values)]
             if len(values):

@@ -7,6 +7,7 @@ pyarrow checks the pages while it reads them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +24,8 @@ from manifests.storage import Folder
 VERSION = 2
 """Of the files' layout: 1 had no checksums."""
 
-_FILES_AT_ONCE = 16
+_REQUESTS = 16
+"""To an object store, at a time."""
 
 
 def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True) -> bytes:
@@ -77,7 +79,10 @@ def check_parts(folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schem
                     f"another version wrote it; use that version, or {remedy}"
                 )
 
-    with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+    if len(infos) == 1:
+        check_part(infos[0])
+        return
+    with ThreadPoolExecutor(min(len(infos), os.cpu_count() or 1) if folder.local else _REQUESTS) as threads:
         list(threads.map(check_part, infos))
 
 
@@ -123,8 +128,8 @@ def _scan(folder: Folder, paths: Sequence[str], schema: pa.Schema, name_column: 
     return pl.concat(named)
 
 
-def read_part(folder: Folder, name: str, schema: pa.Schema, remedy: str) -> pa.Table:
-    """The columns of `schema` of one part; those that it lacks are null.
+def read_part(folder: Folder, name: str, remedy: str, schema: pa.Schema | None = None) -> pa.Table:
+    """The columns of `schema` of one part, those that it lacks as nulls; or all of its columns, with its metadata.
 
     Raises:
         UserError: The part is damaged, or has another type in a column.
@@ -133,14 +138,15 @@ def read_part(folder: Folder, name: str, schema: pa.Schema, remedy: str) -> pa.T
     info = folder.filesystem.get_file_info(path)
     if info.type != pafs.FileType.File:
         raise FileNotFoundError(f"{path}: the file has gone")
-    check_parts(folder, [info], schema, schema.names[0], remedy)
-    stored = footer_of(folder, info, remedy).schema.names
+    stored = footer_of(folder, info, remedy).schema
+    wanted = stored if schema is None else schema
+    check_parts(folder, [info], wanted, wanted.names[0], remedy)
     with folder.filesystem.open_input_file(path) as file:
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            read = parquet.read(columns=[n for n in schema.names if n in stored])
+            read = parquet.read(columns=[n for n in wanted.names if n in stored.names])
         except UNREADABLE as error:
-            folder.read(name)  # if the disk or the network failed, this says so
+            folder.read(name)  # if it is the disk or the network that failed, this says so
             raise damaged(path, error, remedy) from error
-    columns = [read[f.name] if f.name in stored else pa.nulls(read.num_rows, f.type) for f in schema]
-    return pa.table(columns, schema=schema.remove_metadata())
+    columns = [read[f.name] if f.name in stored.names else pa.nulls(read.num_rows, f.type) for f in wanted]
+    return pa.table(columns, schema=wanted)

@@ -103,6 +103,29 @@ class Folder:
         with self.writing(name) as stream:
             stream.write(data)
 
+    def create_file(self, name: str, data: bytes) -> bool:
+        """Write a file whole, unless there is one of that name; whether this call wrote it.
+
+        Of several writers at once exactly one does, on a local (or shared) folder whose file system has hard links.
+        Elsewhere, object stores too, it is looked for just before it is written, and the last of two counts.
+        """
+        if self.exists(name):
+            return False
+        if not self.local:
+            self.write(name, data)
+            return self.read(name) == data
+        aside = f"{ASIDE}{uuid.uuid4().hex}"
+        self.write(aside, data)
+        try:
+            os.link(f"{self.path}/{aside}", f"{self.path}/{name}")
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here
+            os.replace(f"{self.path}/{aside}", f"{self.path}/{name}")
+        finally:
+            Path(f"{self.path}/{aside}").unlink(missing_ok=True)
+        return True
+
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A stream to a file that appears whole at the end, or, after an exception or a kill, not at all.

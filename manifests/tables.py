@@ -93,7 +93,7 @@ class Table:
         Raises:
             UserError: As `scan`.
         """
-        return read_part(self.folder, part, self._fields(columns), _REMEDY)
+        return read_part(self.folder, part, _REMEDY, self._fields(columns))
 
     def _fields(self, names: Sequence[str]) -> pa.Schema:
         return pa.schema([self.schema.field(name) for name in names])
