@@ -88,9 +88,9 @@ def check(filesystem: pafs.FileSystem, info: pafs.FileInfo, columns: Iterable[st
             _footers[key] = footer
         for column in set(columns) - footer.checked:
             for path, first, length, expected in footer.chunks:
-                if path == column or path.startswith(f"{column}."):
-                    if zlib.crc32(file.read_at(length, first)) != expected:
-                        raise DamagedError(f"the checksum of column {column} is wrong")
+                of_column = path == column or path.startswith(f"{column}.")
+                if of_column and zlib.crc32(file.read_at(length, first)) != expected:
+                    raise DamagedError(f"the checksum of column {column} is wrong")
             footer.checked.add(column)
     return footer
 

@@ -1,4 +1,4 @@
-"""Parquet files that we write and read ourselves, with checksums: the parts of tables, lists, what stages are fitted to.
+"""Parquet files that we write and read ourselves, with checksums: parts of tables, lists, what stages are fitted to.
 
 Each call says which columns it needs. Of those, locally, the checksums are compared once per process before polars
 reads them. From an object store every byte would be read twice that way: there only the footers are compared, and
@@ -62,7 +62,7 @@ def damaged(path: str, error: Exception, remedy: str) -> UserError:
 
 
 def check_parts(folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schema, needs: str, remedy: str) -> None:
-    """Compare checksums and types before polars scans the columns of `schema`. A column that a part lacks is null there.
+    """Compare checksums and types before polars scans the columns of `schema`; one that a part lacks is null there.
 
     Raises:
         UserError: A part is damaged, has another type in a column, or lacks the column `needs`.
