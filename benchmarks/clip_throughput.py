@@ -182,7 +182,7 @@ def compare(vectors: np.ndarray[Any, Any], url: str) -> float:
 
     run = open_run(url)
     # The loop went through the tars in order, as does the index within each of them.
-    order = run.index.scan().select("id", "shard", "offset").sort("shard", "offset")
+    order = run.index.scan(["id", "shard", "offset"]).sort("shard", "offset")
     stored = order.join(run.facts("clip"), on="id", maintain_order="left").collect()
     return float((stored["image_embedding"].to_numpy().astype(np.float32) * vectors).sum(1).min())
 

@@ -5,17 +5,26 @@ It tells nothing that changes from one writing to the next, so that publishing a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import yaml
 
+from core.text import code_block, code_span, markdown, printable
 from manifests.funnel import Funnel, funnel
 from manifests.run import Run
 from manifests.schemas import is_amount
 from manifests.verdict import Verdict
 from manifests.version import __version__
+
+
+class _Code(str):
+    """A cell that is shown as code."""
+
+    __slots__ = ()
+
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 16
@@ -69,16 +78,16 @@ def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
-    name = str(run.recipe.get("name") or "dataset")
+    name = " ".join(printable(str(run.recipe.get("name") or "dataset")).split())
     parts = [
         f"---\n{_front(run, name, subsets, format_, rows)}---",
-        f"# {name}",
+        f"# {markdown(name)}",
         f"{rows:,} images with captions, chosen out of {counted.rows:,} by vl3syn {__version__}, which follows "
         "VL3-Syn7M (VideoLLaMA 3, [arXiv 2501.13106](https://arxiv.org/abs/2501.13106), section 2.3).",
         "## How to open it",
         _opening(subsets, format_),
         "## What is in a row",
-        _table(("column", "what it says"), [(f"`{column}`", doc) for column, doc in columns.items()]),
+        _table(("column", "what it says"), [(_Code(column), doc) for column, doc in columns.items()]),
         "## How it was chosen",
         _funnel_table(counted),
         "## Models",
@@ -86,7 +95,7 @@ def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int
         "## Scores of the images that are kept",
         _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict)),
         "## Recipe",
-        f"```yaml\n{_recipe(run)}```",
+        code_block(_recipe(run), "yaml"),
         "## Known limits",
         _LIMITS,
     ]
@@ -98,7 +107,6 @@ def _front(run: Run, name: str, subsets: Mapping[str, Sequence[str]], format_: s
     size = next((label for limit, label in _SIZES if rows < limit), "n>10M")
     languages = {e["language"] for e in run.recipe.get("stages") or [] if "language" in e} or {"en"}
     front = {
-        "pretty_name": name,
         "license": "other",
         "language": sorted(languages),
         "task_categories": ["image-to-text"],
@@ -109,7 +117,9 @@ def _front(run: Run, name: str, subsets: Mapping[str, Sequence[str]], format_: s
             for subset in subsets
         ],
     }
-    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    # Quoted in any case: what ends in three dashes would end the front matter for a simple reader.
+    pretty_name = json.dumps(name, ensure_ascii=False)
+    return f"pretty_name: {pretty_name}\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}"
 
 
 def _opening(subsets: Mapping[str, Sequence[str]], format_: str) -> str:
@@ -152,18 +162,18 @@ def _plain(model: str) -> str:
     return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
 
 
-def _spreads(run: Run, verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
+def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str]]:
     found = []
     for stage in run.stages:
         for field in stage.table.writes:
             if not is_amount(field):
                 continue
-            column = stage.table.scan().select("id", field.name).collect(engine="streaming")
+            column = stage.table.scan(["id", field.name]).collect(engine="streaming")
             values = column.join(verdict.alive, on="id", how="semi")[field.name].drop_nulls().to_numpy()
             values = values[np.isfinite(values)]
             if len(values):
                 low, middle, high = (f"{value:.4g}" for value in (values.min(), np.median(values), values.max()))
-                found.append((f"`{field.name}`", low, middle, high, bars(values)))
+                found.append((_Code(field.name), low, middle, high, bars(values)))
     return found
 
 
@@ -184,9 +194,12 @@ def _recipe(run: Run) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+    lines = [[_cell(value) for value in line] for line in (columns, *rows)]
+    lines.insert(1, ["---"] * len(columns))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
+    if isinstance(value, int):
+        return f"{value:,}"
+    return code_span(value) if isinstance(value, _Code) else markdown(str(value))

@@ -100,9 +100,9 @@ def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         valid = [name for s in stages for name in s.table.writes.names]
         raise ValueError(f"{run.url} has no column {column!r}{suggest(column, [*valid, *run.index.schema.names])}")
     table = run.index if number is None else stages[number].table
-    kind = table.scan().select(column).collect_schema()[column]
+    kind = table.scan([column]).collect_schema()[column]
     if not (kind.is_integer() or kind in (pl.String, pl.Boolean)):
         raise ValueError(f"{column} is {kind}; groups are made by texts, integers or booleans")
-    before = sound(run.index.scan()) if number is None else run.verdict(before=number).alive
-    stored = table.scan().filter(pl.col("error").is_null() & pl.col(column).is_not_null())
+    before = sound(run.index) if number is None else run.verdict(before=number).alive
+    stored = table.scan(["id", column, "error"]).filter(pl.col("error").is_null() & pl.col(column).is_not_null())
     return before, stored.select("id", column).collect(engine="streaming")

@@ -72,6 +72,6 @@ def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
 
 
 def _error_kinds(table: Table, failed: pl.DataFrame) -> dict[str, int]:
-    stored = table.scan().filter(pl.col("error").is_not_null()).select("id", "error").collect(engine="streaming")
+    stored = table.scan(["id", "error"]).filter(pl.col("error").is_not_null()).collect(engine="streaming")
     kinds = stored.join(failed, on="id", how="semi")["error"].str.split(":").list.first()
     return dict(kinds.value_counts(sort=True).iter_rows())

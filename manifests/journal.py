@@ -1,20 +1,34 @@
-"""Rows written down one by one while their part is being computed, so that a kill costs none that was paid for."""
+"""Rows written down one by one while their part is being computed, so that a kill costs none that was paid for.
+
+Several jobs may work on one table. Each reads what all journals hold, so that nothing is paid for twice that was
+written down before; but a journal is deleted only by its owner, or when its owner is gone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import fs as pafs
 
+from manifests.checksums import UNREADABLE
+from manifests.process import is_gone, this_process
 from manifests.tables import Table
 
 _PREFIX, _SUFFIX = "journal-", ".arrows"
+_CRC = "crc32"
+
+_QUIET_S = 600.0
+"""A journal of another machine that has not grown for so long is no one's any more."""
 
 
 class Journal:
@@ -25,84 +39,132 @@ class Journal:
     grow a file; elsewhere nothing is written down, and a kill costs the part.
 
     Attributes:
-        left_behind: Rows that an earlier try at this part, killed since, has written down, without those that are
-            worth another try.
+        left_behind: Rows that another try at this part, killed since or going on, has written down, without those that
+            are worth another try.
     """
 
     def __init__(self, table: Table, ids: pa.ChunkedArray, provenance: Mapping[str, object]) -> None:
         """Open a journal for the part of `table` that holds `ids`."""
-        self._table, self._name = table, _part_name(ids)
-        read = _read(table, self._files()).values() if table.folder.local else []
+        self._table, self._part = table, _part_name(ids)
+        read = [_read(table, file) for file in self._files()] if table.folder.local else []
         rows = pa.concat_tables([table.schema.empty_table(), *read])
         self.left_behind: pa.Table = _once(rows.filter(pc.invert(rows["retry"])))
+        self._name = f"{self._part}-{uuid.uuid4().hex[:8]}-{this_process()}{_SUFFIX}"
         self._writer: Any = None
         self._lock = threading.Lock()
         schema = table.schema.with_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
+        self._schema_crc = zlib.crc32(schema.serialize())
         if table.folder.local:
             table.folder.create()
-            path = f"{table.folder.path}/{self._name}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
-            self._writer = pa.ipc.new_stream(pa.OSFile(path, "wb"), schema)
+            self._writer = pa.ipc.new_stream(pa.OSFile(f"{table.folder.path}/{self._name}", "wb"), schema)
 
     def append(self, rows: pa.Table) -> None:
         """Write rows down; from any thread."""
         if self._writer is not None and rows.num_rows:
+            rows = rows.select(self._table.schema.names).cast(self._table.schema).combine_chunks()
             with self._lock:
-                self._writer.write_table(rows.select(self._table.schema.names).cast(self._table.schema))
+                for batch in rows.to_batches():
+                    crc = zlib.crc32(batch.serialize(), self._schema_crc)
+                    self._writer.write_batch(batch, custom_metadata={_CRC: str(crc)})
 
     def delete(self) -> None:
-        """Forget it: its part is stored."""
+        """Forget it, and those of earlier tries at the part: it is stored."""
         if self._writer is not None:
             self._writer.close()
-            for name in self._files():
-                self._table.folder.delete(name)
+            for file in self._files():
+                if file.base_name == self._name or _is_left(file):
+                    self._table.folder.delete(file.base_name)
 
-    def _files(self) -> list[str]:
-        return [name for name in _journals(self._table) if name.startswith(self._name)]
+    def _files(self) -> list[pafs.FileInfo]:
+        return [file for file in _journals(self._table) if file.base_name.startswith(f"{self._part}-")]
 
 
 def recover(table: Table) -> int:
-    """Store what killed jobs had written down as parts of the table; how many rows that were.
+    """Store what jobs have written down, and not stored, as parts of the table; how many rows that were.
 
-    To be called while nobody computes: by the next job, before it looks at what is stored.
+    Of a job that is going on the rows are copied, for it stores its part itself. To be called by the next job before it
+    looks at what is stored.
     """
     if not table.folder.local:
         return 0
-    found = _read(table, _journals(table))
+    files = _journals(table)
+    left = {file.base_name for file in files if _is_left(file)}  # before they are read: owners may write, and end
+    read = {file.base_name: _read(table, file) for file in files}
     writer = table.next_writer()
-    stored: set[int] = set()
+    stored = _stored(table, [id_ for rows in read.values() for id_ in rows["id"].to_pylist()])
     recovered = 0
-    for rows in found.values():
-        rows = _once(rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(stored, pa.int64())))))
+    for file in files:
+        rows = read[file.base_name]
+        skip = pc.is_in(rows["id"], pa.array(stored, pa.int64()))
+        if file.base_name not in left:
+            skip = pc.or_(skip, rows["retry"])
+        rows = _once(rows.filter(pc.invert(skip)))
         if rows.num_rows:
             provenance = json.loads((rows.schema.metadata or {}).get(b"vl3syn", b"{}"))
             table.append(rows, writer, provenance)
             stored.update(rows["id"].to_pylist())
             recovered += rows.num_rows
-    for name in found:
+    for name in left:
         table.folder.delete(name)
     return recovered
 
 
-def _journals(table: Table) -> list[str]:
-    names = [file.base_name for file in table.folder.files()]
-    return [name for name in names if name.startswith(_PREFIX) and name.endswith(_SUFFIX)]
+def _stored(table: Table, ids: list[int]) -> set[int]:
+    """Those of `ids` that the table has facts of."""
+    if not ids:
+        return set()
+    rows = table.scan(["id", "retry"]).filter(~pl.col("retry") & pl.col("id").is_in(ids))
+    return set(rows.select("id").collect(engine="streaming")["id"])
 
 
-def _read(table: Table, names: list[str]) -> dict[str, pa.Table]:
-    """The whole rows of each journal; what a kill has cut off at its end is left out."""
-    return {name: _whole_rows(f"{table.folder.path}/{name}", table.schema) for name in names}
+def _journals(table: Table) -> list[pafs.FileInfo]:
+    files = table.folder.files()
+    return [f for f in files if f.base_name.startswith(_PREFIX) and f.base_name.endswith(_SUFFIX)]
 
 
-def _whole_rows(path: str, schema: pa.Schema) -> pa.Table:
+def _is_left(file: pafs.FileInfo) -> bool:
+    """Whether a journal's owner is gone. Earlier versions named no owner; what is empty holds nothing to lose."""
+    _, _, *owner = file.base_name.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("-")
+    if not owner and not file.size:
+        return True
+    gone = is_gone("-".join(owner)) if owner else None
+    return time.time() - file.mtime_ns / 1e9 > _QUIET_S if gone is None else gone
+
+
+def _read(table: Table, file: pafs.FileInfo) -> pa.Table:
+    """The whole rows of a journal, with its provenance; what a kill has cut off at its end is left out."""
     batches: list[pa.RecordBatch] = []
-    with pa.OSFile(path) as file:
+    try:
+        with pa.OSFile(file.path) as source:
+            for batch in _sound_batches(pa.ipc.open_stream(source)):
+                batches.append(batch)
+    except UNREADABLE:  # cut in the middle of a message; or the file has gone, for its part was stored a moment ago
+        pass
+    if not batches:
+        return table.schema.empty_table()
+    read = pa.Table.from_batches(batches)
+    if any(name in read.schema.names and read.schema.field(name).type != type_ for name, type_ in _types(table)):
+        return table.schema.empty_table()  # another version's
+    columns = [read[n] if n in read.schema.names else pa.nulls(read.num_rows, t) for n, t in _types(table)]
+    return pa.table(columns, schema=table.schema.with_metadata(read.schema.metadata))
+
+
+def _types(table: Table) -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in table.schema]
+
+
+def _sound_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches up to the first that is damaged. Earlier versions wrote no checksums."""
+    schema_crc = zlib.crc32(reader.schema.serialize())
+    while True:
         try:
-            reader = pa.ipc.open_stream(file)
-            schema = reader.schema
-            while True:
-                batches.append(reader.read_next_batch())
-        except (StopIteration, pa.ArrowInvalid, OSError):  # OSError: cut in the middle of a message
-            return pa.Table.from_batches(batches, schema)
+            batch, metadata = reader.read_next_batch_with_custom_metadata()
+        except StopIteration:
+            return
+        expected = (metadata or {}).get(_CRC.encode())
+        if expected is not None and int(expected) != zlib.crc32(batch.serialize(), schema_crc):
+            return
+        yield batch
 
 
 def _once(rows: pa.Table) -> pa.Table:

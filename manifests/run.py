@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,12 @@ class Run:
             raise ValueError(f"{where}: keep must be a mapping of rules, not {keep!r}")
         return parse_keep(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
 
-    def facts(self, stage: str) -> pl.LazyFrame:
+    def facts(self, stage: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """What a stage has stored, embeddings included: `id`, its columns, `error` and `retry`, in no order.
+
+        Args:
+            stage: Its name.
+            columns: Those that are read; checking and reading all takes longest where there are embeddings.
 
         Raises:
             ValueError: The recipe has no such stage.
@@ -71,11 +75,15 @@ class Run:
         stages = {stored.name: stored for stored in self.stages}
         if stage not in stages:
             raise ValueError(f"{self.url} has no stage {stage!r}{suggest(stage, stages)}")
-        return stages[stage].table.scan()
+        return stages[stage].table.scan(columns)
 
     def verdict(self, before: int | None = None) -> Verdict:
-        """Settle every row; `before` looks only at the stages in front of that position."""
-        return settle(self.index.scan(), self.stages[:before])
+        """Settle every row; `before` looks only at the stages in front of that position.
+
+        Raises:
+            UserError: A part is damaged, or parts of the index are missing.
+        """
+        return settle(self.index, self.stages[:before])
 
     def manifest(self) -> pl.LazyFrame:
         """Exactly one row per input, sorted by id: the index's columns, every stage's columns, and the verdict.
@@ -92,7 +100,7 @@ class Run:
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"
             columns = [field.name for field in stage.table.writes if not is_embedding(field)]
-            facts = stage.table.scan().select("id", *columns, pl.col("error").alias(failure))
+            facts = stage.table.scan(["id", *columns, "error"]).rename({"error": failure})
             frame = _merge(frame, facts)
             reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))
             for position, rule in enumerate(stage.rules):

@@ -119,6 +119,7 @@ def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator
             compression={leaf: "none" if leaf == _PIXELS else "zstd" for leaf in leaves},
             use_dictionary=texts,
             write_statistics=texts,
+            write_page_checksum=True,
         ) as writer,
     ):
         for table in groups:

@@ -7,16 +7,14 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as pads
 from pyarrow import fs as pafs
 
 ASIDE = ".aside-"
@@ -105,6 +103,29 @@ class Folder:
         with self.writing(name) as stream:
             stream.write(data)
 
+    def create_file(self, name: str, data: bytes) -> bool:
+        """Write a file whole, unless there is one of that name; whether this call wrote it.
+
+        Of several writers at once exactly one does, on a local (or shared) folder whose file system has hard links.
+        Elsewhere, object stores too, it is looked for just before it is written, and the last of two counts.
+        """
+        if self.exists(name):
+            return False
+        if not self.local:
+            self.write(name, data)
+            return self.read(name) == data
+        aside = f"{ASIDE}{uuid.uuid4().hex}"
+        self.write(aside, data)
+        try:
+            os.link(f"{self.path}/{aside}", f"{self.path}/{name}")
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here
+            os.replace(f"{self.path}/{aside}", f"{self.path}/{name}")
+        finally:
+            Path(f"{self.path}/{aside}").unlink(missing_ok=True)
+        return True
+
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A stream to a file that appears whole at the end, or, after an exception or a kill, not at all.
@@ -139,17 +160,6 @@ class Folder:
         for file in stale:
             file.unlink(missing_ok=True)
         return len(stale)
-
-    def scan(self, names: Sequence[str], name_column: str | None = None) -> pl.LazyFrame:
-        """The named Parquet files, in this order, as one lazy frame; each row's file in `name_column`, if asked for."""
-        paths = [f"{self.path}/{name}" for name in names]
-        if self.local:
-            frame = pl.scan_parquet(paths, glob=False, include_file_paths=name_column)
-            short = [] if name_column is None else [pl.col(name_column).str.slice(len(self.path) + 1)]
-            return frame.with_columns(short)
-        if name_column is None:
-            return pl.scan_pyarrow_dataset(pads.dataset(paths, filesystem=self.filesystem, format="parquet"))
-        return pl.concat([self.scan([name]).with_columns(pl.lit(name).alias(name_column)) for name in names])
 
 
 def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:

@@ -13,7 +13,7 @@ import polars as pl
 from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_keep, suggest
 from manifests.run import Run
 from manifests.schemas import is_amount
-from manifests.verdict import StoredStage, facts, sound
+from manifests.verdict import StoredStage, facts, refuse_gaps, sound, strays
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,21 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         ValueError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
     """
     steps = _steps(run.stages, axes)
-    rows = sound(run.index.scan())
+    rows = sound(run.index)
+    beyond = []
     everything = pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
     branches = [_Branch({}, everything, 0, everything)]
     for stage, plan in steps:
-        rows = facts(rows, stage, [v for step in plan for v in step.variants])
+        reached, stored = facts(rows, stage, [v for step in plan for v in step.variants])
+        beyond.append(strays(reached, stored))
+        rows = reached
         branches = [_judge(branch, rows["failed"]) for branch in branches]
         for step in plan:
             branches = _split(rows, branches, step, _witnesses(rows["id"], stage, step))
         union = reduce(or_, (b.alive for b in branches))
         rows = rows.filter(union).select("id")
         branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
+    refuse_gaps(run.index, beyond)
     found = {tuple(b.point[a] for a in axes): (int(b.alive.sum()), b.unknown) for b in branches}
     points = list(product(*(map(float, values) for values in axes.values())))
     columns = {name: [p[i] for p in points] for i, name in enumerate(axes)}
@@ -89,11 +93,11 @@ def spread(run: Run) -> pl.DataFrame:
     quantiles = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
     found: list[dict[str, object]] = []
     for stage in run.stages:
-        scan = stage.table.scan().filter(pl.col("error").is_null())
         for field in stage.table.writes:
             if not is_amount(field):
                 continue
-            values = scan.select(pl.col(field.name)).collect(engine="streaming")[field.name]
+            sound_rows = stage.table.scan([field.name, "error"]).filter(pl.col("error").is_null())
+            values = sound_rows.select(field.name).collect(engine="streaming")[field.name]
             told = {name: values.quantile(q, "nearest") for name, q in quantiles.items()}
             found.append(
                 {
@@ -159,7 +163,7 @@ def _witnesses(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | N
     witness = stage.witness(step.variants[0])
     if witness is None:
         return None
-    pairs = stage.table.scan().select("id", pl.col(witness).alias("other")).collect(engine="streaming")
+    pairs = stage.table.scan(["id", witness]).rename({witness: "other"}).collect(engine="streaming")
     positions = ids.to_frame().select(pl.col("id").alias("other"), pl.int_range(pl.len()).alias("position"))
     found = ids.to_frame().join(pairs, on="id", how="left", maintain_order="left")
     found = found.join(positions, on="other", how="left", maintain_order="left")

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import fs as pafs
 
 from manifests.embeddings import is_embedding
+from manifests.parts import footer_of, read_part, scan_parts, to_bytes
 from manifests.schemas import table_schema
 from manifests.storage import Folder
 
 _PART, _SUFFIX = "part-", ".parquet"
+_OF_EVERY_TABLE = ("id", "error", "retry")
+_REMEDY = "delete it and run again: its rows are computed again"
 
 
 @dataclass(frozen=True)
@@ -40,39 +43,74 @@ class Table:
     @property
     def writes(self) -> pa.Schema:
         """The columns of a stage table that are the stage's own."""
-        return pa.schema([field for field in self.schema if field.name not in ("id", "error", "retry")])
+        return pa.schema([field for field in self.schema if field.name not in _OF_EVERY_TABLE])
 
     def parts(self) -> list[str]:
         """Names of the parts there are now, oldest generation first."""
-        names = [f.base_name for f in self.folder.files()]
-        return [n for n in names if n.startswith(_PART) and n.endswith(_SUFFIX)]
+        return [info.base_name for info in self._infos()]
 
-    def scan(self) -> pl.LazyFrame:
-        """The rows that count, as stored so far; a writer may be adding parts meanwhile."""
-        names = self.parts()
-        return self._current(names, None) if names else pl.DataFrame(self.schema.empty_table()).lazy()
+    def _infos(self) -> list[pafs.FileInfo]:
+        files = self.folder.files()
+        return [f for f in files if f.base_name.startswith(_PART) and f.base_name.endswith(_SUFFIX)]
+
+    def scan(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+        """The rows that count, as stored so far; a writer may be adding parts meanwhile.
+
+        Args:
+            columns: What is read, for these are checked before; all, if it is not said.
+
+        Raises:
+            UserError: A part is damaged, or another version wrote a column in another type.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        infos = self._infos()
+        if not infos:
+            return pl.DataFrame(self.schema.empty_table()).lazy().select(names)
+        return self._current(infos, names).select(names)
+
+    def every_id(self) -> pl.LazyFrame:
+        """The ids of all rows in all parts, also of those that newer ones replace: column `id`."""
+        infos = self._infos()
+        if not infos:
+            return pl.LazyFrame(schema={"id": pl.Int64})
+        return scan_parts(self.folder, infos, self._fields(["id"]), _REMEDY)
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Where the rows that count lie, for readers that want a few of them: columns `id` and `part`, in stored order.
 
         `part` is a position in the names, which are returned too.
         """
-        names = self.parts()
-        if not names:
+        infos = self._infos()
+        names = [info.base_name for info in infos]
+        if not infos:
             return pl.LazyFrame(schema={"id": pl.Int64, "part": pl.UInt32}), names
         part = pl.col("part").cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
-        return self._current(names, "part").select("id", part), names
+        return self._current(infos, ["id"], "part").select("id", part), names
 
     def read(self, part: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of one part."""
-        with self.folder.filesystem.open_input_file(f"{self.folder.path}/{part}") as file:
-            return pq.ParquetFile(file).read(columns=list(columns))
+        """Some columns of one part.
 
-    def _current(self, names: Sequence[str], name_column: str | None) -> pl.LazyFrame:
-        by_writer: dict[str, list[str]] = {}
-        for name in names:
-            by_writer.setdefault(writer_of(name), []).append(name)
-        frames = [self.folder.scan(group, name_column) for group in by_writer.values()]
+        Raises:
+            UserError: As `scan`.
+        """
+        return read_part(self.folder, part, _REMEDY, self._fields(columns))
+
+    def _fields(self, names: Sequence[str]) -> pa.Schema:
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def _current(
+        self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None = None
+    ) -> pl.LazyFrame:
+        by_writer: dict[str, list[pafs.FileInfo]] = {}
+        for info in infos:
+            by_writer.setdefault(writer_of(info.base_name), []).append(info)
+        keyed = columns if len(by_writer) == 1 else dict.fromkeys([*columns, self.key])
+        fields = self._fields(list(keyed))
+        frames = [
+            scan_parts(self.folder, group, fields, _REMEDY, name_column=name_column) for group in by_writer.values()
+        ]
+        if len(frames) == 1:
+            return frames[0]
         keys = [frame.select(self.key) for frame in frames]
         current = [  # a writer never repeats an id, so only later ones have newer rows
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
@@ -98,25 +136,31 @@ class Table:
         smallest = int(ids.min()) + (1 << 63)
         digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
         name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
-        sink = pa.BufferOutputStream()
         # A dictionary of the numbers of embeddings saves nothing, and reading them takes four times as long.
         repeating = [_leaf(field) for field in self.schema if not is_embedding(field)]
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=repeating)
-        self.folder.write(name, sink.getvalue())
+        self.folder.write(name, to_bytes(rows, repeating))
         return name
 
     @classmethod
     def stored(cls, folder: Folder) -> Table:
-        """The table in `folder` with the columns of its newest part (only id, error and retry before the first)."""
-        names = cls(folder, table_schema(pa.schema([]))).parts()
-        if not names:
-            return cls(folder, table_schema(pa.schema([])))
-        return cls(folder, pq.read_schema(f"{folder.path}/{names[-1]}", filesystem=folder.filesystem))
+        """The table in `folder` with the columns that any job has written (only id, error and retry before the first).
+
+        One job is of one version, so one part of each job is looked at; of two types of a column the newest counts.
+        """
+        infos = cls(folder, table_schema(pa.schema([])))._infos()
+        newest_of_each = {writer_of(info.base_name): info for info in infos}
+        fields: dict[str, pa.Field] = {}
+        for info in reversed(newest_of_each.values()):
+            for field in footer_of(folder, info, _REMEDY).schema:
+                fields.setdefault(field.name, field)
+        writes = [field for name, field in fields.items() if name not in _OF_EVERY_TABLE]
+        return cls(folder, table_schema(pa.schema(writes)))
 
     def provenance(self) -> dict[str, object]:
         """What computed the newest rows, as given to `append`; empty for an empty table."""
-        meta = Table.stored(self.folder).schema.metadata or {}
-        told: dict[str, object] = json.loads(meta.get(b"vl3syn", b"{}"))
+        infos = self._infos()
+        meta = footer_of(self.folder, infos[-1], _REMEDY).schema.metadata if infos else None
+        told: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
         return told
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from core.errors import UserError
 from manifests.rules import Rule
 from manifests.schemas import witness_of
 from manifests.tables import Table
@@ -45,39 +46,48 @@ class Verdict:
         alive: Column `id`, sorted: the rows that passed everything.
         left: Columns `id`, `stage` (UInt16: 0 is the index, then the recipe's stages from 1) and `cause` (UInt16),
             for each row that did not.
+        strays: Column `id`: rows that have facts of a stage and did not reach it. Of one stage only, see `advance`.
     """
 
     alive: pl.DataFrame
     left: pl.DataFrame
+    strays: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"id": pl.Int64}))
 
     @property
     def rows(self) -> int:
         return self.alive.height + self.left.height
 
 
-def sound(index: pl.LazyFrame) -> pl.DataFrame:
+def sound(index: Table) -> pl.DataFrame:
     """The rows that the index could read, as a column `id`, sorted."""
-    return index.filter(pl.col("error").is_null()).select("id").collect(engine="streaming").sort("id")
+    rows = index.scan(["id", "error"]).filter(pl.col("error").is_null())
+    return rows.select("id").collect(engine="streaming").sort("id")
 
 
-def settle(index: pl.LazyFrame, stages: Sequence[StoredStage]) -> Verdict:
+def settle(index: Table, stages: Sequence[StoredStage]) -> Verdict:
     """Send every row of `index` through the stages; a row leaves at the first that fails or drops it.
 
     Memory and time follow the rows that are still alive at each stage: about 25 bytes a row and column of a rule.
+
+    Raises:
+        UserError: A part is damaged, or parts of the index are missing.
     """
     alive = sound(index)
-    failed = index.filter(pl.col("error").is_not_null()).select("id").collect(engine="streaming")
+    failed = index.scan(["id", "error"]).filter(pl.col("error").is_not_null()).select("id").collect(engine="streaming")
     left = [_leave(failed, 0, ERROR)]
+    beyond = []
     for number, stage in enumerate(stages, start=1):
         verdict = advance(alive, stage, number)
         alive = verdict.alive
         left.append(verdict.left)
+        beyond.append(verdict.strays)
+    refuse_gaps(index, beyond)
     return Verdict(alive, pl.concat(left))
 
 
 def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict:
     """Send the rows of `alive` (ids, sorted) through one stage, called `number` in the verdict."""
-    reached = facts(alive, stage, stage.rules)
+    reached, stored = facts(alive, stage, stage.rules)
     failed = reached["failed"]
     left = [
         _leave(reached.filter(failed.fill_null(False)), number, ERROR),
@@ -90,7 +100,7 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
         passed = rule.passes(rows)
         left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position))
         rows = rows.filter(passed)
-    return Verdict(rows.select("id"), pl.concat(left))
+    return Verdict(rows.select("id"), pl.concat(left), strays(reached, stored))
 
 
 def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
@@ -106,28 +116,62 @@ def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
         if witness is None:
             continue
         dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
-        seen = stage.table.scan().filter(pl.col(witness).is_not_null()).select("id", witness)
+        seen = stage.table.scan(["id", witness]).filter(pl.col(witness).is_not_null())
         pairs = seen.collect(engine="streaming").join(dropped, on="id", how="semi")
         found.append(pairs.join(alive, left_on=witness, right_on="id", how="anti").select("id"))
     return pl.concat(found).unique()
 
 
-def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> pl.DataFrame:
-    """`alive` (ids, sorted) with the columns of `rules` and `failed` (null where nothing is stored), in the same order.
+def strays(reached: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are stored and did not reach the stage; arguments as `facts` returns them."""
+    if stored.height == reached.height - reached["failed"].null_count():
+        return stored.clear()
+    return stored.join(reached, on="id", how="anti")
+
+
+def refuse_gaps(index: Table, beyond: Sequence[pl.DataFrame]) -> None:
+    """Refuse an index that lacks images which have facts.
+
+    Args:
+        index: The index. Rows that newer ones replace count too: a shard that changed has new ids.
+        beyond: What `strays` says of each stage. Rows that reach a stage are in the index.
+
+    Raises:
+        UserError: It does.
+    """
+    several = [ids for ids in beyond if ids.height]
+    if not several:
+        return
+    lacking = pl.concat(several).unique().lazy().join(index.every_id(), on="id", how="anti").select(pl.len())
+    if count := lacking.collect(engine="streaming").item():
+        raise UserError(
+            f"{index.folder.path}: a part is missing: {count:,} images have facts, but no row in the index; "
+            "copy it back, or run `vl3syn index` with this run to read the pool again"
+        )
+
+
+def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What a stage has stored about `alive` (ids, sorted).
 
     Both sides are sorted by id and merged in one pass, a third of the work of a hash join; tables are stored in that
     order, which makes sorting them cheap.
+
+    Returns:
+        `alive` with the columns of `rules` and `failed` (null where nothing is stored), in the same order; and the ids
+        of all stored rows, column `id`.
     """
     wanted = {column for rule in rules for column in rule.columns}
     own = sorted(wanted & set(stage.table.writes.names))
-    stored = stage.table.scan().select("id", *own, pl.col("error").is_not_null().alias("failed"))
-    found = alive.join_asof(stored.collect(engine="streaming").sort("id"), on="id", tolerance=0)
+    columns = list(dict.fromkeys(["id", *own, "error"]))
+    scan = stage.table.scan(columns).select("id", *own, pl.col("error").is_not_null().alias("failed"))
+    stored = scan.collect(engine="streaming").sort("id")
+    found = alive.join_asof(stored, on="id", tolerance=0)
     for column in sorted(wanted & set(stage.earlier) - set(own)):
         if column not in stage.earlier[column].schema.names:
             continue  # nothing is stored there, and so no row gets here
-        values = stage.earlier[column].scan().select("id", column).collect(engine="streaming").sort("id")
+        values = stage.earlier[column].scan(["id", column]).collect(engine="streaming").sort("id")
         found = found.join_asof(values, on="id", tolerance=0)
-    return found
+    return found, stored.select("id")
 
 
 def _leave(rows: pl.DataFrame, stage: int, cause: int) -> pl.DataFrame:

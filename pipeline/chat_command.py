@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.text import printable
+
 if TYPE_CHECKING:
     from model.chat import Chat, Told
     from model.processor import Processor
@@ -185,7 +187,7 @@ def _shown(text: str) -> str:
     """No escapes to a terminal; into a file or pipe all is written as it is."""
     if not sys.stdout.isatty():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return printable(text, keep="\n\t")
 
 
 def _line(told: Told) -> str:

@@ -201,5 +201,7 @@ def main() -> None:
         theirs = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("polars")
         if os.environ.get("VL3SYN_TRACEBACK") or not theirs:
             raise
-        print(f"vl3syn: {' '.join(str(error).split())}", file=sys.stderr)
+        from core.text import printable
+
+        print(f"vl3syn: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(1)

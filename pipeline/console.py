@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.text import printable
+
 if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from pipeline.runner import Done
 
 _PIPED = 160  # columns, where there is no terminal to ask
-out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False)
-err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False)
+out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False, emoji=False)
+err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """One line of progress, on stderr."""
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(printable(text), markup=False, soft_wrap=True)
 
 
 def announce(done: Done) -> None:
@@ -53,7 +55,13 @@ def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Pu
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False))
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+    print("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """JSON in which what a terminal would not print is written as `\\uXXXX`."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
@@ -62,10 +70,12 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     for position, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
         last = position == len(columns) - 1
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
+        table.add_column(
+            Text(printable(name)), justify="right" if numeric else "left", no_wrap=not last, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row))  # Text: what the web wrote is no markup
-    to.print(title, style="bold", markup=False, soft_wrap=True)
+    to.print(printable(title), style="bold", markup=False, soft_wrap=True)
     to.print(table)
 
 
@@ -73,7 +83,8 @@ def print_funnel(funnel: Funnel) -> None:
     share = f" ({funnel.survivors / funnel.rows:.1%})" if funnel.rows else ""
     rows = []
     for s in funnel.stages:
-        reasons = "\n".join(f"{n:,} {reason}" for reason, n in sorted(s.reasons.items(), key=lambda r: -r[1]))
+        sorted_reasons = sorted(s.reasons.items(), key=lambda r: -r[1])
+        reasons = "\n".join(f"{n:,} {printable(reason)}" for reason, n in sorted_reasons)
         rows.append((s.stage, s.seen, s.kept, s.dropped, s.errors, s.pending, reasons))
     title = f"{funnel.rows:,} rows, {funnel.survivors:,} survive{share}"
     print_rows(title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
@@ -115,8 +126,9 @@ def _rate(rate: float | None) -> float | None:
 
 def print_account(account: Account) -> None:
     why = f": {account.drop_reason} (at {account.drop_stage})" if account.drop_stage else ""
-    out.print(Text(_text(f"{account.status}{why}")), style="bold")
-    print_rows("index", ("column", "value"), [(n, str(v)) for n, v in account.image.items() if v is not None])
+    out.print(Text(printable(f"{account.status}{why}")), style="bold")
+    image = [(name, printable(str(value))) for name, value in account.image.items() if value is not None]
+    print_rows("index", ("column", "value"), image)
     for stage in account.stages:
         rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
         # Integers as they are: some are ids, to be given to `explain` again.
@@ -141,4 +153,4 @@ def _text(value: Any) -> str:
         return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:,.5g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))  # no escapes to the terminal
+    return printable(str(value), keep="\n")

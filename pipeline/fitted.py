@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests.balance import priority
+from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.engine import place_workers, start_ray, stopped
@@ -34,8 +34,7 @@ class Fitted:
     name: str
 
     def read(self) -> pa.Table:
-        with self.folder.filesystem.open_input_file(f"{self.folder.path}/{self.name}") as file:
-            return pq.read_table(file)
+        return read_part(self.folder, self.name, "copy it back, or train anew, with --refit")
 
     @property
     def hash(self) -> str:
@@ -172,9 +171,7 @@ def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, obj
         stream.write_table(table.replace_schema_metadata(None).combine_chunks())
     name = f"{number:06d}-{hashlib.blake2b(content.getvalue(), digest_size=8).hexdigest()}.parquet"
     told = table.replace_schema_metadata({"vl3syn": json.dumps(dict(made_by), sort_keys=True)})
-    sink = pa.BufferOutputStream()
-    pq.write_table(told, sink, compression="zstd")
-    place.write(name, sink.getvalue())
+    place.write(name, to_bytes(told))
     return Fitted(place, name)
 
 

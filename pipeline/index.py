@@ -67,7 +67,7 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
         ValueError: A shard has changed in a pool whose ids are its own, and so cannot be made new.
     """
     stored = (
-        index.scan()
+        index.scan(["shard", "shard_bytes", "retry"])
         .group_by("shard")
         .agg(pl.col("shard_bytes").first(), pl.col("retry").any())
         .collect(engine="streaming")
@@ -119,13 +119,12 @@ def check_ids(index: Table, pool: Pool) -> None:
     Raises:
         ValueError: Naming an id and two of its images.
     """
-    ids = index.scan().select("id").collect(engine="streaming")["id"]
+    ids = index.scan(["id"]).collect(engine="streaming")["id"]
     if ids.n_unique() == ids.len():
         return
     twice = ids.filter(ids.is_duplicated())[0]
-    both = (
-        index.scan().filter(pl.col("id") == twice).select(pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
-    )
+    rows = index.scan(["id", "shard", "key"]).filter(pl.col("id") == twice)
+    both = rows.select(pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
     what_to_do = (
         "start a new run without `id`, so that ids are made from shard and row"
         if pool.id

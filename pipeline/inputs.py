@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
 from manifests.storage import Folder
@@ -101,7 +102,10 @@ class Inputs:
     def complete(self, block: pa.Table) -> pa.Table:
         """The block with the columns that did not ride along, all but the image."""
         for source in self.sources:
-            read = source.read(block)
+            try:
+                read = source.read(block)
+            except UserError as error:
+                raise StageRefusedError(str(error)) from error
             for field, values in zip(read.schema, read.columns, strict=True):  # a field says which encoder's it is
                 block = block.append_column(field, values)
         if self.from_pool and self.root is not None:
@@ -126,7 +130,7 @@ class Inputs:
 
 def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
     """The rows of `alive` (column `id`) that have no facts in `table`, or are worth another try."""
-    stored = table.scan().filter(~pl.col("retry")).select("id")
+    stored = table.scan(["id", "retry"]).filter(~pl.col("retry")).select("id")
     return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
 
 
@@ -151,7 +155,7 @@ def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame, carry: bool = 
         read[""] = list(dict.fromkeys([*read.get("", []), *where]))
     for source, columns in carried.items():
         facts = stored_table(run, source)
-        rows = rows.join(facts.scan().select("id", *columns), on="id", how="left")
+        rows = rows.join(facts.scan(["id", *columns]), on="id", how="left")
     sources = []
     for number, (source, columns) in enumerate(read.items()):
         facts, position = stored_table(run, source), f"part_{number}"

@@ -17,9 +17,11 @@ import polars as pl
 import pyarrow as pa
 
 from captioners.prompt import read_prompts
+from core.errors import UserError
 from manifests.balance import priority
 from manifests.card import card
 from manifests.embeddings import is_embedding
+from manifests.parts import scan_parts, to_bytes
 from manifests.run import Run
 from manifests.schemas import INDEX
 from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name, shard_schema
@@ -30,6 +32,8 @@ from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
 from pipeline.shard_writer import ShardWriter
 
 SETTINGS = "settings.json"
+_LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
+_LIST_REMEDY = "copy it back, or publish elsewhere, with --out"
 _OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
@@ -133,22 +137,32 @@ def _settle(out: Folder, how: Publish, run: Run, subsets: Mapping[str, object]) 
 
 def _list(run: Run, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
     """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more."""
-    lists = out.join(LISTS)
-    names = [file.base_name for file in lists.files() if file.base_name.endswith(".parquet")]
-    empty = pl.DataFrame(schema={"id": pl.Int64, "number": pl.Int32})
-    listed = lists.scan(names).collect() if names else empty
-    kept = run.verdict().alive
-    new = kept.join(listed, on="id", how="anti")
-    if new.height:
-        first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
-        order = np.argsort(priority(new["id"].to_numpy(), how.seed))
-        number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
-        new = new[order].with_columns(number)
-        sink = pa.BufferOutputStream()
-        new.write_parquet(sink)
-        lists.write(f"{len(names) + 1:06d}.parquet", sink.getvalue())
-        listed = pl.concat([listed, new])
+    lists, kept = out.join(LISTS), run.verdict().alive
+    while True:
+        listed, next_name = _listed(lists)
+        new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)
+        # Where another publication was quicker, its list counts, and what it lacks comes behind.
+        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(_LISTED))):
+            break
+    listed = pl.concat([listed, new])
     return listed, listed.join(kept, on="id", how="anti").height
+
+
+def _listed(lists: Folder) -> tuple[pl.DataFrame, str]:
+    """What was listed so far, and the name of the next list."""
+    files = [file for file in lists.files() if file.base_name.endswith(".parquet")]
+    expected = [f"{number:06d}.parquet" for number in range(1, len(files) + 2)]
+    if lacking := [name for name in expected[:-1] if name not in {file.base_name for file in files}]:
+        raise UserError(f"{lists.path}/{lacking[0]}: this list is missing, and what is in which shard; {_LIST_REMEDY}")
+    empty = pl.DataFrame(_LISTED.empty_table())
+    return scan_parts(lists, files, _LISTED, _LIST_REMEDY).collect() if files else empty, expected[-1]
+
+
+def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataFrame:
+    """New images in their order, with the numbers of their shards: behind those that are listed."""
+    first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
+    number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
+    return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
 
 
 def _missing(out: Folder, how: Publish, subsets: Mapping[str, object], listed: pl.DataFrame) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
-    stored = table.scan().select(pl.len()).collect().item()
+    stored = table.scan(["id"]).select(pl.len()).collect().item()
     if not todo.shards:
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
@@ -142,7 +142,7 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
     """
     check_ids(run.index, recipe.pool)
     recipe = adopt(recipe, run.folder, refit)
-    alive = sound(run.index.scan())
+    alive = sound(run.index)
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]
         wanted = only is None or step.stage.name in only
@@ -230,7 +230,7 @@ def _groups(run: Run, step: Step) -> pl.DataFrame | None:
     column = groups_of(step)
     if column is None:
         return None
-    return stored_table(run, step.inputs.get(column, "")).scan().select("id", column).collect(engine="streaming")
+    return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
 
 
 def _made_by(step: Step) -> dict[str, object]:

@@ -51,7 +51,7 @@ def sweep(
     if json_:
         console.print_json(table.to_dicts())
     else:
-        rows = opened.index.scan().select(pl.len()).collect().item()
+        rows = opened.index.scan(["id"]).select(pl.len()).collect().item()
         title = f"kept of {rows:,} rows" if axes else "stored scores"
         console.print_rows(title, table.columns, table.rows())
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -68,6 +70,7 @@ def test_rows_of_a_killed_writer_are_whole_and_all_there(tmp_path: Path) -> None
 import sys
 sys.path.insert(0, {os.getcwd()!r})
 import pyarrow as pa
+from collections.abc import Iterator
 from pathlib import Path
 from tests.manifests.test_journal import rows, table_at
 from manifests.journal import Journal
@@ -119,3 +122,139 @@ def test_object_stores_have_no_journal(bucket: str) -> None:
     journal.delete()
     assert recover(table) == 0
     assert table.folder.files() == []
+
+
+OWNER = """
+import sys
+sys.path.insert(0, {here!r})
+import pyarrow as pa
+from collections.abc import Iterator
+from pathlib import Path
+from tests.manifests.test_journal import rows, table_at
+from manifests.journal import Journal
+journal = Journal(table_at(Path({folder!r})), pa.chunked_array([[1, 2, 3, 4]]), {{"weights": "x"}})
+journal.append(rows(1, 2))
+journal.append(rows(4, retry=True))
+print("written", flush=True)
+sys.stdin.readline()
+journal.append(rows(3))
+print("written", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A living process with a journal of the table `t` that holds 1 and 2; told to go on, it writes 3."""
+    script = OWNER.format(here=os.getcwd(), folder=str(tmp_path / "t"))
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def go_on(owner: subprocess.Popen[str]) -> None:
+    assert owner.stdin is not None
+    assert owner.stdout is not None
+    owner.stdin.write("\n")
+    owner.stdin.flush()
+    assert owner.stdout.readline() == "written\n"
+
+
+def journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob("t/journal-*"))
+
+
+def test_a_living_jobs_journal_stays_and_its_rows_are_copied_once(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+    table = table_at(tmp_path / "t")
+    assert recover(table) == 2
+    assert ids_of(table) == [1, 2]  # nothing is asked for again that is written down
+    assert recover(table) == 0
+    assert len(journals(tmp_path)) == 1
+    go_on(owner)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert recover(table) == 2  # 3, and 4 with the reason why it is worth another try
+    assert ids_of(table) == [1, 2, 3, 4]
+    assert journals(tmp_path) == []
+    assert table.provenance() == {"weights": "x"}
+
+
+def test_another_job_at_the_same_part_leaves_the_journal_of_the_first(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
+    table = table_at(tmp_path / "t")
+    before = journals(tmp_path)
+    second = Journal(table, pa.chunked_array([[1, 2, 3, 4]]), {})
+    assert second.left_behind["id"].to_pylist() == [1, 2]
+    second.append(rows(3))
+    second.delete()
+    assert journals(tmp_path) == before
+    owner.kill()
+    owner.wait()
+    Journal(table, pa.chunked_array([[1, 2, 3, 4]]), {}).delete()
+    assert journals(tmp_path) == []
+
+
+def test_another_process_with_the_owners_number_is_not_the_owner(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+    (journal,) = journals(tmp_path)
+    head, _, started = journal.stem.rpartition("-")
+    journal.rename(journal.with_name(f"{head}-{int(started) - 5}.arrows"))
+    assert recover(table_at(tmp_path / "t")) == 3
+    assert journals(tmp_path) == []
+
+
+@pytest.mark.parametrize("owner_named", [True, False])
+def test_another_machines_journal_is_left_once_it_has_not_grown_for_ten_minutes(
+    tmp_path: Path, owner: subprocess.Popen[str], owner_named: bool
+) -> None:
+    (journal,) = journals(tmp_path)
+    prefix, part, nonce, _, pid, started = journal.stem.split("-")
+    # Earlier versions named no owner.
+    name = [prefix, part, nonce, *(["0123456789abcdef", pid, started] if owner_named else [])]
+    moved = journal.rename(journal.with_name("-".join(name) + ".arrows"))
+    table = table_at(tmp_path / "t")
+    os.utime(moved, (time.time() - 500,) * 2)
+    assert recover(table) == 2
+    assert journals(tmp_path) == [moved]
+    os.utime(moved, (time.time() - 700,) * 2)
+    assert recover(table) == 1  # 4, with its error
+    assert journals(tmp_path) == []
+    assert ids_of(table) == [1, 2, 4]
+
+
+def test_a_flipped_bit_in_a_journal_costs_rows_and_changes_none(tmp_path: Path) -> None:
+    table = table_at(tmp_path / "t")
+    journal = Journal(table, pa.chunked_array([[1, 2, 3]]), {"weights": "x"})
+    for id_ in (1, 2, 3):
+        journal.append(rows(id_))
+    sound = journals(tmp_path)[0].read_bytes()
+    expected = {(i, f"c{i}", None, False) for i in (1, 2, 3)}
+    sizes = set()
+    for bit in random.Random(30).sample(range(8 * len(sound)), 400):
+        journals(tmp_path)[0].write_bytes(
+            sound[: bit // 8] + bytes([sound[bit // 8] ^ (1 << bit % 8)]) + sound[bit // 8 + 1 :]
+        )
+        again = Journal(table, pa.chunked_array([[1, 2, 3]]), {})
+        left = again.left_behind.to_pylist()
+        assert {tuple(row.values()) for row in left} <= expected, f"bit {bit}"
+        sizes.add(len(left))
+        for name in journals(tmp_path):
+            if name.stat().st_size != len(sound):
+                name.unlink()
+    assert sizes == {0, 1, 2, 3}
+
+
+def test_a_journal_of_an_earlier_version_without_checksums_is_read(tmp_path: Path) -> None:
+    table = table_at(tmp_path / "t")
+    table.folder.create()
+    path = tmp_path / "t" / "journal-0011223344556677-00000000.arrows"
+    with pa.ipc.new_stream(str(path), SCHEMA.with_metadata({"vl3syn": '{"weights": "x"}'})) as stream:
+        stream.write_table(rows(1, 2))
+    os.utime(path, (time.time() - 700,) * 2)
+    assert recover(table) == 2
+    assert table.provenance() == {"weights": "x"}
+    assert journals(tmp_path) == []

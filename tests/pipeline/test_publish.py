@@ -9,9 +9,11 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from PIL import Image
 from captioners.prompt import read_prompts
 from manifests import Run
 from manifests.storage import Folder
-from pipeline.publish import Published
+from pipeline.publish import Published, _list
 from pipeline.publish import publish as write_shards
 from pipeline.recipe import Publish
 from pipeline.runner import recipe_of
@@ -251,7 +253,8 @@ def test_to_an_object_store(fifty: Run, bucket: str) -> None:
     assert done.rows == 50
     folder = Folder.at(f"{bucket}/published/data")
     assert len(folder.files()) == 3
-    assert folder.scan([f.base_name for f in folder.files()]).select(pl.col("id").n_unique()).collect().item() == 50
+    read = [pq.read_table(f.path, columns=["id"], filesystem=folder.filesystem) for f in folder.files()]
+    assert len({id_ for table in read for id_ in table["id"].to_pylist()}) == 50
 
 
 def test_the_card_is_the_datasets_own(fifty: Run, tmp_path: Path) -> None:
@@ -307,3 +310,49 @@ def kill_and_resume(opened: Run, tmp_path: Path, kills: int) -> None:
     assert json.loads(done.stdout)["rows"] == 50
     found = {name: digest for name, digest in files(out).items() if ".aside-" not in name}
     assert found == files(tmp_path / "whole")
+
+
+def test_two_publications_at_once_share_one_assignment(
+    fifty: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have decided what goes where before either has written it down."""
+    both, write = threading.Barrier(2), Folder.create_file
+
+    def at_once(folder: Folder, name: str, data: bytes) -> bool:
+        if not folder.exists(name):
+            both.wait(20)
+        return write(folder, name, data)
+
+    monkeypatch.setattr(Folder, "create_file", at_once)
+    out = tmp_path / "out"
+    with ThreadPoolExecutor() as threads:  # of two numbers of images per shard, so that the lists are not the same
+        sizes = (20, 15)
+        lists = [threads.submit(_list, fifty, Publish(rows_per_shard=size), Folder.at(out)) for size in sizes]
+        first, second = (task.result()[0] for task in lists)
+    assert first.equals(second)
+    assert len(list((out / ".publication").glob("*.parquet"))) == 1
+    assert len(set(first["id"])) == first.height == 50
+
+
+def test_a_damaged_or_missing_list_is_named(fifty: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish(fifty, out)
+    path = out / ".publication" / "000001.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    with pytest.raises(ValueError, match=f"{path}: the file is damaged .*; copy it back, or publish elsewhere"):
+        publish(fifty, out)
+    path.rename(path.with_name("000002.parquet"))
+    with pytest.raises(ValueError, match=f"{path}: this list is missing"):
+        publish(fifty, out)
+
+
+def test_shards_have_page_checksums(fifty: Run, tmp_path: Path) -> None:
+    publish(fifty, tmp_path / "out")
+    shard = next((tmp_path / "out" / "data").iterdir())
+    data = bytearray(shard.read_bytes())
+    chunk = pq.read_metadata(shard).row_group(0).column(1)
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    with pytest.raises(OSError, match="CRC"):
+        pq.read_table(shard, page_checksum_verification=True)

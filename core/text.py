@@ -1,0 +1,56 @@
+"""Text that others wrote (file names, alt texts, captions, errors), made safe for what it is written to."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SPECIAL = re.compile(r"[\\`*_\[\]|~#@!$]")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text for a terminal: nothing that moves its cursor, changes its colours, turns its direction or is not seen.
+
+    Spaces and ends of lines of any kind become plain spaces, other characters that are not printed become U+FFFD:
+    controls (C0 with escape, C1), changes of direction, zero-width ones, surrogates.
+
+    Args:
+        text: One line, or several.
+        keep: Characters that stay, such as a newline.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or c.isprintable() else " " if _is_space(c) else "\ufffd" for c in text)
+
+
+def _is_space(character: str) -> bool:
+    return character in "\t\n\r\v\f\x85" or unicodedata.category(character) in ("Zs", "Zl", "Zp")
+
+
+def markdown(text: str) -> str:
+    """Text for a line, a heading or a table's cell of Markdown, which shows it as it is.
+
+    No character of it makes HTML, a link, an image, emphasis, code, a formula or another cell.
+    """
+    escaped = _SPECIAL.sub(r"\\\g<0>", " ".join(printable(text).split())).translate(_ENTITIES)
+    return escaped.replace("://", r":\/\/").replace("www.", r"www\.").replace("WWW.", r"WWW\.")
+
+
+def code_span(text: str) -> str:
+    """Text as code in a line or a table's cell of Markdown."""
+    shown = " ".join(printable(text).split()).replace("|", r"\|")
+    fence = "`" * (_longest_run(shown) + 1)
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def code_block(text: str, language: str) -> str:
+    """Lines as a block of code in Markdown, which nothing in them closes."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    lines = printable(text, keep="\n").rstrip()
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -1,0 +1,152 @@
+"""Parquet files that we write and read ourselves, with checksums: parts of tables, lists, what stages are fitted to.
+
+Each call says which columns it needs. Of those, locally, the checksums are compared once per process before polars
+reads them. From an object store every byte would be read twice that way: there only the footers are compared, and
+pyarrow checks the pages while it reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from core.errors import UserError
+from manifests.checksums import LAYOUT, UNREADABLE, DamagedError, Footer, check, seal
+from manifests.storage import Folder
+
+VERSION = 2
+"""Of the files' layout: 1 had no checksums."""
+
+_REQUESTS = 16
+"""To an object store, at a time."""
+
+
+def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True) -> bytes:
+    """A sealed Parquet file.
+
+    Args:
+        rows: What is in it; their schema's metadata goes into the file.
+        dictionary: The columns whose values repeat.
+    """
+    sink = pa.BufferOutputStream()
+    stamped = rows.replace_schema_metadata({**(rows.schema.metadata or {}), LAYOUT: str(VERSION).encode()})
+    pq.write_table(stamped, sink, compression="zstd", use_dictionary=dictionary, write_page_checksum=True)
+    return seal(sink.getvalue())
+
+
+def footer_of(folder: Folder, info: pafs.FileInfo, remedy: str, columns: Sequence[str] = ()) -> Footer:
+    """What a part's footer says, its checksum and those of some columns compared.
+
+    Raises:
+        UserError: The part is damaged, or of a later version than this one reads. `remedy` says what to do then.
+    """
+    try:
+        footer = check(folder.filesystem, info, columns if folder.local else ())
+    except DamagedError as error:
+        raise damaged(info.path, error, remedy) from error
+    version = int((footer.schema.metadata or {}).get(LAYOUT, b"1"))
+    if version > VERSION:
+        raise UserError(f"{info.path}: written by a newer version of vl3syn (layout {version}); use that version")
+    return footer
+
+
+def damaged(path: str, error: Exception, remedy: str) -> UserError:
+    return UserError(f"{path}: the file is damaged ({' '.join(str(error).split())}); {remedy}")
+
+
+def check_parts(folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schema, needs: str, remedy: str) -> None:
+    """Compare checksums and types before polars scans the columns of `schema`; one that a part lacks is null there.
+
+    Raises:
+        UserError: A part is damaged, has another type in a column, or lacks the column `needs`.
+    """
+
+    def check_part(info: pafs.FileInfo) -> None:
+        stored = footer_of(folder, info, remedy, schema.names).schema
+        if needs not in stored.names:
+            raise UserError(f"{info.path}: no part of this table: it has no column {needs}; move it away")
+        for field in schema:
+            if field.name in stored.names and stored.field(field.name).type != field.type:
+                raise UserError(
+                    f"{info.path}: column {field.name} is {stored.field(field.name).type} where {field.type} is read: "
+                    f"another version wrote it; use that version, or {remedy}"
+                )
+
+    if len(infos) == 1:
+        check_part(infos[0])
+        return
+    with ThreadPoolExecutor(min(len(infos), os.cpu_count() or 1) if folder.local else _REQUESTS) as threads:
+        list(threads.map(check_part, infos))
+
+
+def scan_parts(
+    folder: Folder,
+    infos: Sequence[pafs.FileInfo],
+    schema: pa.Schema,
+    remedy: str,
+    needs: str = "id",
+    name_column: str | None = None,
+) -> pl.LazyFrame:
+    """The columns of `schema` of some parts, in this order, as one lazy frame; each row's part in `name_column`.
+
+    Raises:
+        UserError: As `check_parts`.
+    """
+    check_parts(folder, infos, schema, needs, remedy)
+    return _scan(folder, [info.path for info in infos], schema, name_column)
+
+
+def _scan(folder: Folder, paths: Sequence[str], schema: pa.Schema, name_column: str | None) -> pl.LazyFrame:
+    if folder.local:
+        types: Mapping[str, pl.DataType] = pl.DataFrame(schema.empty_table()).schema
+        frame = pl.scan_parquet(
+            list(paths),
+            glob=False,
+            schema=dict(types),
+            missing_columns="insert",
+            extra_columns="ignore",
+            include_file_paths=name_column,
+        )
+        short = [] if name_column is None else [pl.col(name_column).str.slice(len(folder.path) + 1)]
+        return frame.with_columns(short)
+    if name_column is None:
+        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+        layout = pads.ParquetFileFormat(default_fragment_scan_options=options)
+        return pl.scan_pyarrow_dataset(
+            pads.dataset(list(paths), schema=schema, filesystem=folder.filesystem, format=layout)
+        )
+    named = (
+        _scan(folder, [p], schema, None).with_columns(pl.lit(folder.relative(p)).alias(name_column)) for p in paths
+    )
+    return pl.concat(named)
+
+
+def read_part(folder: Folder, name: str, remedy: str, schema: pa.Schema | None = None) -> pa.Table:
+    """The columns of `schema` of one part, those that it lacks as nulls; or all of its columns, with its metadata.
+
+    Raises:
+        UserError: The part is damaged, or has another type in a column.
+    """
+    path = f"{folder.path}/{name}"
+    info = folder.filesystem.get_file_info(path)
+    if info.type != pafs.FileType.File:
+        raise FileNotFoundError(f"{path}: the file has gone")
+    stored = footer_of(folder, info, remedy).schema
+    wanted = stored if schema is None else schema
+    check_parts(folder, [info], wanted, wanted.names[0], remedy)
+    with folder.filesystem.open_input_file(path) as file:
+        try:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            read = parquet.read(columns=[n for n in wanted.names if n in stored.names])
+        except UNREADABLE as error:
+            folder.read(name)  # if it is the disk or the network that failed, this says so
+            raise damaged(path, error, remedy) from error
+    columns = [read[f.name] if f.name in stored.names else pa.nulls(read.num_rows, f.type) for f in wanted]
+    return pa.table(columns, schema=wanted)
