@@ -61,7 +61,7 @@ def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa
     asked = pc.binary_join_element_wise(pa.scalar("<image>"), pa.array(questions.to_pylist(), pa.string()), "\n")
     answers = pa.array(captions.to_pylist(), pa.string())
     values = pa.concat_arrays([asked, answers])
-    speakers = pa.array(["human"] * rows + ["gpt"] * rows)
+    speakers = pa.array(["human"] * rows + ["gpt"] * rows, pa.string())
     turns = pa.StructArray.from_arrays([speakers, values], fields=list(CONVERSATIONS.value_type.fields))
     order = np.arange(2 * rows).reshape(2, rows).T.ravel()
     offsets = pa.array(np.arange(0, 2 * rows + 1, 2), pa.int32())

@@ -91,6 +91,7 @@ def publish(
     """Write what the run keeps into shards, with a dataset card; what is in shards already stays as it is."""
     from manifests import open_run
     from pipeline import console
+    from pipeline.outcome import nothing_published
     from pipeline.recipe import checked_publish
 
     given = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
@@ -98,6 +99,8 @@ def publish(
     how = checked_publish({**recipe, **{name: value for name, value in given.items() if value is not None}}, "publish")
     done = _publish(run_, out, how)
     console.print_json(asdict(done)) if json_ else console.print_published(done)
+    if failure := nothing_published(done):
+        raise failure
 
 
 def _publish(run_: str, out: str | None, how: Publish) -> Published:

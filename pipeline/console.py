@@ -39,19 +39,35 @@ def announce(done: Done) -> None:
 
 
 def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Published] | None = None) -> None:
-    """What a command that computed ends with: the jobs and the funnel."""
+    """What a command that computed ends with: the jobs, the funnel, what is published.
+
+    Raises:
+        UserError: Every row of a job failed, or nothing could be published; all that there is to print is printed.
+    """
     from manifests import funnel as count
     from manifests import open_run
+    from pipeline.outcome import nothing_published, total_failure
 
-    counted = count(open_run(url))
+    run = open_run(url)
+    counted = count(run)
+    failure: ValueError | None = total_failure(run, counted, {job.stage.partition(" ")[0] for job in jobs})
+    if not json_:
+        print_done(jobs)
+        print_funnel(counted)
+    published = None
+    if publish and failure is None:
+        try:
+            published = publish()
+            failure = nothing_published(published)
+        except ValueError as error:
+            failure = error
     if json_:
-        shards = {"published": asdict(publish())} if publish else {}
+        shards = {"published": asdict(published)} if published else {}
         print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards})
-        return
-    print_done(jobs)
-    print_funnel(counted)
-    if publish:
-        print_published(publish())
+    elif published:
+        print_published(published)
+    if failure:
+        raise failure
 
 
 def print_json(value: object) -> None:

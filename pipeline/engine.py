@@ -6,18 +6,49 @@ import gc
 import logging
 import math
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
+from pipeline.pool.images import Failure
+from pipeline.receipts import BLOCK, raise_failure
 from pipeline.recipe import Resources
-from pipeline.stages import StageRefusedError
+
+RETRIES = 1
+"""How often Ray gives a block to another worker when its worker died."""
+
+# Ray prints them on stdout, between our JSON. They are in its log files too, and what comes of them is in the tables.
+_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are -?\d+ retries remaining"
+
+_MOST_LOST = 100  # blocks of one job; where more lose their workers, the stage is broken or the cluster is
+
+
+class Job(Protocol):
+    """What is done to blocks."""
+
+    def __call__(self, dataset: Any, alone: bool = False) -> Any:
+        """A Ray dataset of blocks to one of receipts; with `alone`, no worker has two blocks at once."""
+
+
+class Rescue(Protocol):
+    """What becomes of blocks whose worker died at every try."""
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        """Store what the dead left written down; what is left of the blocks, and receipts."""
+
+    def divide(self, block: pa.Table) -> list[pa.Table]:
+        """Smaller blocks of the same rows; only the block itself where it cannot be divided."""
+
+    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+        """Store the rows of a block as errors; the receipt."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +70,87 @@ class JobDone:
     idle: float | None
 
 
-def run_job(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> JobDone:
+def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobDone:
     """Send blocks through a Ray Data job that stores them as parts.
 
+    Without `rescue` a block whose worker died at every try ends the job. With it such blocks are run again in smaller
+    pieces, each alone in its worker, until what kills a worker cannot be divided any more and is given up.
+
     Raises:
-        ValueError: A stage could not start, or the cluster died; what is stored stays.
+        UserError: A stage could not start, or the cluster died; what is stored stays.
     """
     start_ray()
     from ray.exceptions import RayError, RayTaskError
 
     begin = time.perf_counter()
+    receipts: list[pa.Table] = []
+    waiting, alone = list(blocks), False
     try:
-        receipts = _receipts(blocks, job)
-        return _sum_up(receipts, time.perf_counter() - begin)
-    except RayTaskError as error:
-        # Ray hands the exception itself on as text only.
-        refused = re.search(rf"{StageRefusedError.__name__}: (.*)", str(error))
-        if not refused:
-            raise
-        failed, cause = ValueError(refused[1]), str(error)
+        while waiting:
+            deaths = _Deaths()
+            done, lost = _run(waiting, job, alone, deaths, tolerant=rescue is not None)
+            receipts += done
+            waiting = []
+            if lost and rescue:
+                waiting, more = _rescued(rescue, lost, deaths.failure() if alone else None)
+                receipts += more
+            alone = True
+        return _sum_up(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
+    except (RayTaskError, UserError):
+        _end_actors()
+        raise
     except RayError as error:
         failed, cause = stopped(error), str(error)
     _end_actors()
     raise failed from RuntimeError(cause)
+
+
+def _rescued(rescue: Rescue, lost: list[pa.Table], failure: Failure | None) -> tuple[list[pa.Table], list[pa.Table]]:
+    """The blocks to run next in place of those that are lost, and the receipts of what is settled.
+
+    A block that cannot be divided is given up for `failure`; with None it was not alone yet, and gets another chance.
+    """
+    lost, receipts = rescue.salvage(lost)
+    waiting: list[pa.Table] = []
+    for block in lost:
+        pieces = rescue.divide(block)
+        if len(pieces) > 1 or failure is None:
+            waiting += pieces
+        else:
+            receipts.append(rescue.give_up(block, failure))
+    return waiting, receipts
+
+
+class _Deaths(logging.Handler):
+    """Why blocks were lost. Ray Data passes over them as it is told to, and says why in its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self._errors.append(record.exc_info[1])
+
+    def failure(self) -> Failure:
+        """The error of a row that was alone in its worker. Where memory or a machine ran out, another try can help."""
+        from ray.exceptions import NodeDiedError, OutOfMemoryError
+
+        tries = f"at each of {RETRIES + 1} tries alone"
+        for error in self._errors:
+            if isinstance(error, OutOfMemoryError) or "OOM" in str(error) or "memory pressure" in str(error):
+                return Failure(f"killed its worker: out of memory {tries}", retry=True)
+            if isinstance(error, NodeDiedError) or "node died" in str(error).lower():
+                return Failure(f"killed its worker: the machine was lost {tries}", retry=True)
+        return Failure(f"killed its worker: its process ended {tries}, as in a crash of a decoder")
+
+    def raise_others(self) -> None:
+        """Raise what is no death of a worker: it is not the block's."""
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+        for error in self._errors:
+            if not isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError):
+                raise error
 
 
 def _end_actors() -> None:
@@ -78,17 +167,46 @@ def _end_actors() -> None:
             ray.kill(handle)
 
 
-def _receipts(blocks: Iterable[pa.Table], job: Callable[[Any], Any]) -> pa.Table:
+def _run(
+    blocks: list[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
+) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Run blocks through a job; the receipts, and the blocks that are lost."""
     import ray
+    from ray.data import DataContext
 
-    dataset = ray.data.from_arrow_refs([ray.put(block) for block in blocks])
-    return pa.concat_tables([*job(dataset).iter_batches(batch_format="pyarrow", batch_size=None)])
+    numbered = [block.append_column(BLOCK, pa.repeat(n, block.num_rows)) for n, block in enumerate(blocks)]
+    DataContext.get_current().max_errored_blocks = _MOST_LOST if tolerant else 0
+    dataset = job(ray.data.from_arrow_refs([ray.put(block) for block in numbered]), alone=alone)
+    receipts: list[pa.Table] = []
+    log = logging.getLogger("ray.data")
+    log.addHandler(deaths)
+    try:
+        with redirect_stdout(sys.stderr):  # what else Ray has to say of its machines; stdout is for results
+            for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+                raise_failure(receipt)
+                receipts.append(receipt)
+    finally:
+        log.removeHandler(deaths)
+    deaths.raise_others()
+    done = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
+    return receipts, [block for number, block in enumerate(blocks) if number not in done]
 
 
-def stopped(error: Exception) -> ValueError:
+def map_blocks(dataset: Any, call: Any, **how: Any) -> Any:
+    """`dataset.map_batches` with whole blocks, and a bounded number of retries."""
+    from ray.data import ActorPoolStrategy
+    from ray.util.annotations import RayDeprecationWarning
+
+    retries = "max_task_retries" if isinstance(how.get("compute"), ActorPoolStrategy) else "max_retries"
+    with warnings.catch_warnings():  # that Ray 2.64 will have another way to say it; 2.60 has none
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **how)
+
+
+def stopped(error: Exception) -> UserError:
     """What there is to tell a user when a worker, a machine or the cluster died."""
     what = " ".join(str(error).split())[:200]
-    return ValueError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
+    return UserError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
 
 
 def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
@@ -106,6 +224,7 @@ def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
 
 def start_ray() -> None:
     """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads it when it is imported
     import ray
     from ray.data import DataContext
 
@@ -116,9 +235,10 @@ def start_ray() -> None:
     # A job here is one operator that hands on receipts of a few bytes. Sharing resources out between operators would
     # only keep one worker idle: on 2 CPUs, half of them.
     context.op_resource_reservation_enabled = False
-    for handler in logging.getLogger("ray.data").handlers:  # to the terminal errors only; its log file keeps all
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.ERROR)
+    log = logging.getLogger("ray.data")  # what it says stays in its log files; what concerns a user we raise or store
+    for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
+        if not isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -17,13 +18,15 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
-from pipeline.engine import place_workers, run_job
+from pipeline.engine import Job, map_blocks, place_workers, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.pool import Listing, Pool, told
+from pipeline.receipts import reported
 from pipeline.recipe import Recipe, Step, looks, parse_recipe
+from pipeline.rescue import RowRescue, ShardRescue
 from pipeline.stages import ready
 from pipeline.store import Store
 from pipeline.workers import ImageStageActor, Part, StageActor
@@ -126,11 +129,11 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
 
     store = Store(table, table.next_writer(), made_by)
 
-    def job(dataset: Any) -> Any:
-        read = {"pool": pool, "root": listing.root, "store": store}
-        return dataset.map_batches(read_chunk, fn_kwargs=read, batch_size=None, batch_format="pyarrow")
+    def job(dataset: Any, alone: bool = False) -> Any:
+        call = partial(read_chunk, pool=pool, root=listing.root, store=store)
+        return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
-    done = run_job(chunks(todo.shards), job)
+    done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
     check_ids(table, pool)
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
@@ -215,7 +218,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
         find(run.folder, step) if is_trained(step) else None,
         step.fields,
     )
-    done = run_job(blocks, _stage_job(step, part))
+    done = run_job(blocks, _stage_job(step, part), RowRescue(part, groups))
     return Done(name, done.rows, done.errors, before, done.seconds, done.working, done.idle)
 
 
@@ -243,29 +246,24 @@ def _made_by(step: Step) -> dict[str, object]:
     }
 
 
-def _stage_job(step: Step, part: Part) -> Callable[[Any], Any]:
+def _stage_job(step: Step, part: Part) -> Job:
     """A stage over a Ray dataset: one block, one call, one part."""
 
-    def job(dataset: Any) -> Any:
+    def job(dataset: Any, alone: bool = False) -> Any:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
         placed = place_workers(step.resources, step.stage, dataset.num_blocks())
-        how = {
-            "num_cpus": placed.num_cpus,
-            "num_gpus": placed.num_gpus or None,
-            "batch_size": None,
-            "batch_format": "pyarrow",
-        }
+        how = {"num_cpus": placed.num_cpus, "num_gpus": placed.num_gpus or None}
         if not hasattr(step.stage, "load"):
-            return dataset.map_batches(part.compute, compute=TaskPoolStrategy(size=placed.workers), **how)
-        if not looks(step.stage):
-            pool = ActorPoolStrategy(size=placed.workers)
-            return dataset.map_batches(StageActor, fn_constructor_args=(part,), compute=pool, **how)
-        # Two parts at a time: one decodes ahead while the other keeps the model busy.
-        pool = ActorPoolStrategy(
-            size=placed.workers, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
-        )
-        return dataset.map_batches(ImageStageActor, fn_constructor_args=(part, placed.threads), compute=pool, **how)
+            tasks = TaskPoolStrategy(size=placed.workers)
+            return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
+        images = looks(step.stage)
+        actor, args = (ImageStageActor, (part, placed.threads)) if images else (StageActor, (part,))
+        # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
+        at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}
+        ways = {"max_tasks_in_flight_per_actor": 1} if alone else at_once
+        pool = ActorPoolStrategy(size=placed.workers, **ways)
+        return map_blocks(dataset, actor, fn_constructor_args=args, compute=pool, **how)
 
     return job
 

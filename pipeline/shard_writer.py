@@ -30,10 +30,11 @@ from manifests.shards import (
     write_tar,
 )
 from manifests.storage import Folder
+from pipeline.engine import map_blocks
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure, Group
+from pipeline.receipts import receipt, reported
 from pipeline.stages import StageRefusedError
-from pipeline.store import receipt
 
 GROUP = 256
 """Rows of a row group: what a reader has to have in memory at once."""
@@ -61,8 +62,9 @@ class ShardWriter:
     prompts: Mapping[str, Sequence[str]]
     subsets: Mapping[str, Sequence[str]]
 
-    def job(self, dataset: Any) -> Any:
-        return dataset.map_batches(self.write, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    def job(self, dataset: Any, alone: bool = False) -> Any:
+        """The Ray Data job; a block is alone in its task anyway."""
+        return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
 
     def write(self, block: pa.Table) -> pa.Table:
         """Write all shards of a block that are not there yet; a receipt."""

@@ -7,8 +7,6 @@ docs/decisions.md.
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -16,8 +14,7 @@ from typing import Self
 import pyarrow as pa
 
 from manifests.tables import Table
-
-_WORKER = uuid.uuid4().hex
+from pipeline.receipts import receipt
 
 
 @dataclass(frozen=True)
@@ -41,29 +38,6 @@ class Store:
         return replace(self, made_by={**self.made_by, **more})
 
     def __call__(self, part: pa.Table, begin: float | None = None, busy: float | None = None) -> pa.Table:
-        """Store one part.
-
-        Args:
-            part: Its rows.
-            begin: When the work on it began, by the worker's clock, seconds.
-            busy: Seconds in which the model ran, where that is told apart from waiting for images.
-
-        Returns:
-            The receipt, one row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
-        """
+        """Store the rows of one part; its receipt, for which `begin` and `busy` are."""
         self.table.append(part, self.writer, self.made_by)
         return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)
-
-
-def receipt(rows: int, errors: int, begin: float | None = None, busy: float | None = None) -> pa.Table:
-    """What a task hands on: one row, with the columns that `Store.__call__` names."""
-    end = time.time()
-    told = {
-        "rows": [rows],
-        "errors": [errors],
-        "worker": [_WORKER],
-        "begin": [end if begin is None else begin],
-        "end": [end],
-        "busy": pa.array([busy], pa.float64()),
-    }
-    return pa.table(told)

@@ -21,6 +21,7 @@ from manifests.schemas import table_schema
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure, Images
+from pipeline.receipts import reported
 from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
 from pipeline.stages import Facts, Stage, StageRefusedError
 from pipeline.store import Store
@@ -85,7 +86,10 @@ class StageActor:
             # Told by the first part: of an actor that dies here Ray tells only the traceback.
             self._refused = " ".join(str(error).split())
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return reported(block, self._stored)
+
+    def _stored(self, rows: pa.Table) -> pa.Table:
         if self._refused:
             raise StageRefusedError(self._refused)
         return self._compute(rows)
@@ -144,7 +148,8 @@ class ImageStageActor(StageActor):
                 running[-1].add_done_callback(lambda _: free.release())
         done = [future.result() for future in running]
         order += failures
-        made = [*(table for table, _ in done), _failed(stage, rows["id"].take(_numbers(failures)), failures.values())]
+        failed = failed_rows(stage, rows["id"].take(_numbers(failures)), failures.values())
+        made = [*(table for table, _ in done), failed]
         return pa.concat_tables(made).take(_inverse(order)), sum(seconds for _, seconds in done)
 
     def _batch(self, ids: pa.ChunkedArray, prepared: list[Any], journal: Journal | None) -> tuple[pa.Table, float]:
@@ -213,7 +218,7 @@ def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[s
         return Failure("too large: the memory does not hold what it is to be scaled to")
 
 
-def _failed(stage: Stage, ids: pa.ChunkedArray, found: Collection[Failure]) -> pa.Table:
+def failed_rows(stage: Stage, ids: pa.ChunkedArray, found: Collection[Failure]) -> pa.Table:
     """Rows without facts, each with its reason."""
     failures = list(found)
     empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}

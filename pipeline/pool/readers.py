@@ -40,6 +40,16 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
     return _table(rows)
 
 
+def unread_shards(pool: Pool, shards: list[Shard], error: str, retry: bool) -> pa.Table:
+    """The index rows of shards that cannot be read: one each, with the error."""
+    rows = []
+    for shard in shards:
+        row = _about(pool, shard, error)
+        about = {"id": image_id(_revised(shard), row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
+        rows.append({**row, **about, "retry": retry})
+    return _table(rows)
+
+
 def image_id(shard: str, key: str) -> int:
     """63 bits of BLAKE2b over shard and key."""
     digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
@@ -90,9 +100,13 @@ def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
 
 
 def _unreadable(pool: Pool, shard: Shard, error: OSError) -> Row:
-    key = shard.path if pool.kind == "images" else ""
-    row: Row = {"key": key, "error": f"unreadable: {' '.join(str(error).split())[:300]}", "retry": True}
+    row = _about(pool, shard, f"unreadable: {' '.join(str(error).split())[:300]}") | {"retry": True}
     return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run sees the change again
+
+
+def _about(pool: Pool, shard: Shard, error: str) -> Row:
+    """The row that says why a whole shard has no others."""
+    return {"key": shard.path if pool.kind == "images" else "", "error": error}
 
 
 def _read(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:

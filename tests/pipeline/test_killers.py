@@ -1,0 +1,226 @@
+"""A row that kills its worker, by a real SIGKILL: it becomes an error, all other rows are computed, the run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from manifests import open_run
+from manifests.schemas import column
+from pipeline.stages import stage_class
+from tests.runs import run
+
+MakeImages = Callable[..., Path]
+KILLER = "000005.jpg"
+KILLED = "killed its worker: its process ended at each of 2 tries alone, as in a crash of a decoder"
+
+# Pillow in every process of the command's: as if libjpeg crashed over a file that says so in its comment.
+SITE = """
+import os, signal
+from PIL import JpegImagePlugin
+
+def deadly(method, when):
+    def call(self, *arguments):
+        result = method(self, *arguments)
+        if self.info.get("comment") == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return call
+
+JPEG = JpegImagePlugin.JpegImageFile
+JPEG._open = deadly(JPEG._open, b"kill at open")
+JPEG.load = deadly(JPEG.load, b"kill at load")
+"""
+
+
+def save_deadly(path: Path, when: str) -> None:
+    Image.new("RGB", (50, 40), (200, 30, 90)).save(path, comment=f"kill at {when}".encode())
+
+
+@pytest.fixture
+def deadly_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("deadly_pillow")
+def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_nothing_else_is_lost(
+    tmp_path: Path, make_images: MakeImages, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    pool = make_images(tmp_path / "pool", 14)
+    save_deadly(pool / "header.jpg", "open")
+    save_deadly(pool / "pixels.jpg", "load")
+    (tmp_path / "recipe.yaml").write_text(f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes}}\n")
+    done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=200)
+    assert done.returncode == 0, done.stderr
+    jobs = {job["stage"]: job for job in json.loads(done.stdout)["jobs"]}
+    assert (jobs["index"]["computed"], jobs["index"]["errors"]) == (16, 1)
+    assert (jobs["hashes"]["computed"], jobs["hashes"]["errors"]) == (15, 1)
+    manifest = open_run(tmp_path / "run").manifest().collect()
+    errors = manifest.filter(pl.col("status") == "error").sort("key")
+    assert errors["key"].to_list() == ["header.jpg", "pixels.jpg"]
+    assert errors["drop_stage"].to_list() == ["index", "hashes"]
+    assert errors["drop_reason"].to_list() == [KILLED, KILLED]
+    good = manifest.filter(pl.col("status") == "kept")
+    assert good["content_hash"].null_count() == 0
+    assert good.height == 14
+    again = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
+    assert [job["computed"] for job in json.loads(again.stdout)["jobs"]] == [0, 0], "a killer is not tried for ever"
+
+
+@pytest.mark.usefixtures("engine", "own_stages")
+@pytest.mark.parametrize(("name", "rows"), [("deadly", 16), pytest.param("deadly_actor", 300, marks=pytest.mark.slow)])
+def test_a_row_that_kills_is_isolated_in_tasks_and_in_actors(
+    tmp_path: Path, make_images: MakeImages, name: str, rows: int
+) -> None:
+    pool = make_images(tmp_path / "pool", rows)
+    stage = {"stage": name, "resources": {"batch_size": 4}}
+    opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
+    assert (jobs[name].computed, jobs[name].errors) == (rows, 1)
+    manifest = opened.manifest().collect()
+    assert manifest.filter(pl.col("status") == "error")["key"].to_list() == [KILLER]
+    assert manifest.filter(pl.col("key") != KILLER)["length"].to_list() == [10] * (rows - 1)
+    stored = opened.facts(name).collect()
+    assert stored.filter(pl.col("error").is_not_null()).select("error", "retry").rows() == [(KILLED, False)]
+
+
+@pytest.mark.usefixtures("engine", "own_stages")
+def test_a_group_with_a_killer_is_not_divided_and_the_other_groups_are_computed(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool = make_images(tmp_path / "pool", 24)
+    stages = [{"stage": "sixes"}, {"stage": "deadly_group"}]
+    opened, jobs = run({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
+    assert (jobs["deadly_group"].computed, jobs["deadly_group"].errors) == (24, 6)
+    manifest = opened.manifest().collect().sort("key")
+    assert manifest["status"].to_list() == ["error"] * 6 + ["kept"] * 18
+    assert manifest["members"].to_list() == [None] * 6 + [6] * 18, "each saw its whole group"
+
+
+@pytest.mark.usefixtures("engine", "own_stages")
+def test_of_a_costly_stage_no_row_is_paid_for_twice(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, log = make_images(tmp_path / "pool", 12), tmp_path / "log"
+    stage = {"stage": "deadly_caption", "log": str(log), "resources": {"actors": 1, "batch_size": 1}}
+    opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
+    assert (jobs["deadly_caption"].computed, jobs["deadly_caption"].errors) == (12, 1)
+    paid = Counter(log.read_text().split())
+    assert paid.pop(KILLER) >= 2
+    assert sorted(paid.values()) == [1] * 11
+    assert opened.manifest().filter(pl.col("status") == "error").collect()["key"].to_list() == [KILLER]
+    assert not list((tmp_path / "run").rglob("journal-*")), "what was in journals is in parts"
+
+
+@pytest.mark.usefixtures("engine", "own_stages")
+def test_a_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 3, start=1000)
+    _, jobs = run({"pool": {"images": str(pool)}, "stages": [{"stage": "deadly"}]}, tmp_path / "run")
+    assert (jobs["deadly"].computed, jobs["deadly"].errors) == (3, 3)
+
+
+@pytest.fixture
+def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of this module may name the stages below."""
+    own = {kind.name: kind for kind in (Deadly, DeadlyActor, Sixes, DeadlyGroup, DeadlyCaption)}
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deadly(BaseModel):
+    """A stage in plain tasks that one row, or all above a thousand, kills."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar = "deadly"
+    version: ClassVar = 1
+    reads: ClassVar = ("key",)
+    writes: ClassVar = pa.schema([column("length", pa.int32(), "of the key", 0)])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        keys = batch["key"].to_pylist()
+        if KILLER in keys or max(keys) >= "001000":
+            die()
+        return pa.table({"length": pa.array([len(key) for key in keys], pa.int32())})
+
+
+class DeadlyActor(Deadly):
+    name: ClassVar = "deadly_actor"
+
+    def load(self) -> Any:
+        return self
+
+
+class Sixes(BaseModel):
+    """Groups of six rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar = "sixes"
+    version: ClassVar = 1
+    reads: ClassVar = ("key",)
+    writes: ClassVar = pa.schema([column("six", pa.int32(), "number of the group", 0)])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.table({"six": pa.array([int(key[:6]) // 6 for key in batch["key"].to_pylist()], pa.int32())})
+
+
+class DeadlyGroup(BaseModel):
+    """A stage that compares rows, in tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar = "deadly_group"
+    version: ClassVar = 1
+    within: ClassVar = "six"
+    reads: ClassVar = ("six", "key")
+    writes: ClassVar = pa.schema([column("members", pa.int32(), "rows of the group", 0)])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if KILLER in batch["key"].to_pylist():
+            die()
+        six = batch["six"].to_pylist()
+        return pa.table({"members": pa.array([Counter(six)[number] for number in six], pa.int32())})
+
+
+class DeadlyCaption(BaseModel):
+    """A costly stage that reads images; it writes down each call, which costs money."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar = "deadly_caption"
+    version: ClassVar = 1
+    costly: ClassVar = True
+    reads: ClassVar = ("encoded", "key")
+    writes: ClassVar = pa.schema([column("caption", pa.string(), "of the image")])
+    log: str
+
+    def load(self) -> Any:
+        return _Captioner(self.log)
+
+
+class _Captioner:
+    side = 1
+
+    def __init__(self, log: str) -> None:
+        self._log = Path(log)
+
+    def prepare(self, encoded: bytes, key: str) -> tuple[int, str]:
+        return len(encoded), key
+
+    def __call__(self, inputs: Sequence[tuple[int, str]]) -> pa.Table:
+        with self._log.open("a") as log:
+            log.write("".join(f"{key}\n" for _, key in inputs))
+        if any(key == KILLER for _, key in inputs):
+            die()
+        return pa.table({"caption": [f"a picture of {key}" for _, key in inputs]})
