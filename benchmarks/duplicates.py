@@ -41,9 +41,9 @@ import pyarrow as pa
 from PIL import Image, ImageEnhance
 
 from clustering.duplicates import Duplicates, Method
+from core.images import decode
 from filters.hashes import Hashes
 from manifests.balance import priority
-from core.images import decode
 
 TARGET_RECALL, TARGET_FALSE = 0.95, 0.01
 CLUSTERS = 12

@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    from filters.quality import Quality
     from core.images import decode
+    from filters.quality import Quality
 
     facts = Quality().load()
     photos = [decode(path.read_bytes()) for path in sorted(PHOTOGRAPHS.iterdir())]

@@ -208,8 +208,8 @@ def _place(path: str) -> str:
 
 def _clip(encoder: str) -> ClipEncoder:
     """An image and a text to their embeddings, images by open_clip's own transform."""
-    from filters.clip import Clip, ClipText
     from core.images import decode
+    from filters.clip import Clip, ClipText
 
     images, texts = Clip(encoder=encoder, draft=False).load(), ClipText(encoder=encoder).load()
 

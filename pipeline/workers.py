@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.images import decode, portable
 from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
-from core.images import decode, portable
 from pipeline.pool.images import Failure, Images
 from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
 from pipeline.stages import Facts, Stage, StageRefusedError

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from core.images import decode
 from filters.clip import Clip, ClipText, dimensions
 from manifests.embeddings import encoder_of, to_matrix
-from core.images import decode
 
 
 def encoded(photo: Image.Image, format_: str, **options: object) -> bytes:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from filters.hashes import Hashes, content_hash, perceptual_hash
 from core.images import decode
+from filters.hashes import Hashes, content_hash, perceptual_hash
 
 
 def bits(number: int | None) -> str:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.pool import Pool, list_pool
-from core.images import decode
 from core.image_header import BadImageError
+from core.images import decode
+from pipeline.pool import Pool, list_pool
 from pipeline.pool.images import PLACE, Failure, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.readers import index_rows
