@@ -129,22 +129,29 @@ class Parquet:
         return max(1, _AT_ONCE // longest)
 
 
-def decoded(column: pa.Array, most: int = _MOST_TEXT) -> pa.Array:
+def decoded(column: pa.Array, longest: int | None = None) -> pa.Array:
     """The values of a dictionary, each as often as it comes; other columns as they are.
 
+    Args:
+        column: Any column.
+        longest: Texts and bytes of more bytes become null.
+
     Raises:
-        BombError: They take more than `most` bytes.
+        BombError: The values take too much memory.
     """
     if not pa.types.is_dictionary(column.type):
-        return column
+        return column if longest is None else pc.if_else(pc.greater(_lengths(column), longest), None, column)
     values = column.dictionary
-    if is_text(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-        size = (
-            pc.sum(pc.binary_length(values.cast(pa.large_binary())).take(column.indices).cast(pa.int64())).as_py() or 0
-        )
-        if size > most:
+    if is_text(values.type) or is_bytes(values.type):
+        values = values if longest is None else decoded(values, longest)
+        size = pc.sum(_lengths(values).take(column.indices)).as_py() or 0
+        if size > _MOST_TEXT:
             raise BombError(f"decompression bomb: {len(column):,} repeated values of {size:,} bytes")
-    return column.cast(values.type)
+    return values.take(column.indices)
+
+
+def _lengths(texts: pa.Array) -> pa.Array:
+    return pc.binary_length(texts.cast(pa.large_binary())).cast(pa.int64())
 
 
 def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
@@ -154,28 +161,36 @@ def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
         BadSampleError: One does not; the text names it and its type.
     """
     for field in schema:
-        for path, type_ in _not_plain(field.name, field.type):
+        for path, type_ in _not_plain(field, field.name):
             if any(_overlap(path, column) for column in columns):
                 raise BadSampleError(
-                    f"column {path!r} is of the type {' '.join(str(type_).split())}, whose values may run code: "
-                    "not read; write it as numbers, text or bytes"
+                    f"column {path!r} is of the type {type_}, whose values may run code: not read; "
+                    "write it as numbers, text or bytes"
                 )
 
 
-def _not_plain(path: str, type_: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """The parts of a type that are no plain data, with their paths."""
+def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
+    """The parts of a column that are no plain data: their paths and types."""
+    type_ = field.type
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        yield from _not_plain(path, type_.value_type)
+        type_ = type_.value_type
+    if name := (field.metadata or {}).get(b"ARROW:extension:name"):  # no program here has registered it
+        yield path, f"extension<{name.decode(errors='replace')}>"
     elif pa.types.is_struct(type_):
-        for field in type_.fields:
-            yield from _not_plain(f"{path}.{field.name}", field.type)
+        for part in type_.fields:
+            yield from _not_plain(part, f"{path}.{part.name}")
     elif pa.types.is_map(type_):
-        yield from _not_plain(f"{path}.key", type_.key_type)
-        yield from _not_plain(f"{path}.value", type_.item_type)
+        yield from _not_plain(type_.key_field, f"{path}.key")
+        yield from _not_plain(type_.item_field, f"{path}.value")
     elif is_list(type_):
-        yield from _not_plain(f"{path}.element", type_.value_type)
-    elif not _is_value(type_):
-        yield path, type_
+        yield from _not_plain(type_.value_field, f"{path}.element")
+    elif not (is_number(type_) or is_text(type_) or is_bytes(type_)):
+        yield path, type_name(type_)
+
+
+def is_number(type_: pa.DataType) -> bool:
+    """Whether it is of numbers, truth values, times or nothing but nulls."""
+    return bool(pa.types.is_primitive(type_) or pa.types.is_decimal(type_) or pa.types.is_null(type_))
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -185,12 +200,16 @@ def is_list(type_: pa.DataType) -> bool:
     return any(kind(type_) for kind in lists)
 
 
-def _is_value(type_: pa.DataType) -> bool:
+def is_bytes(type_: pa.DataType) -> bool:
     is_ = pa.types
-    bytes_ = (is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary, is_.is_binary_view)
-    others = (is_.is_null, is_.is_decimal, is_text)
-    # An extension type with numbers inside of it is not primitive.
-    return bool(is_.is_primitive(type_)) or any(kind(type_) for kind in (*bytes_, *others))
+    kinds = (is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary, is_.is_binary_view)
+    return any(kind(type_) for kind in kinds)
+
+
+def type_name(type_: pa.DataType) -> str:
+    """A type in one line for a message, and not the whole of a long one."""
+    name = " ".join(str(type_).split())
+    return name if len(name) <= 120 else f"{name[:119]}…"
 
 
 def is_text(type_: pa.DataType) -> bool:

@@ -23,7 +23,7 @@ from model.training.samples import Sample
 
 log = logging.getLogger("vl3syn.train")
 
-_LARGEST = 2 << 30  # bytes of a row group in memory
+_LARGEST = 1 << 30  # bytes of a row group in memory
 _FOOTERS = 16  # read at a time: on an object store each is a request
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet, check_plain, is_list, is_text
+from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet, check_plain, is_list, is_text, type_name
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
 from pipeline.pool.rows import TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk
@@ -123,7 +123,10 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
     candidates = [f.name for f in schema if is_image(f.type) and image in (None, f.name)]
     if image is not None and not candidates:
-        raise BadImageError(f"column {image!r} is {schema.field(image).type}, not binary or struct{{bytes, path}}")
+        type_ = type_name(schema.field(image).type)
+        raise BadImageError(f"column {image!r} is {type_}, not binary or struct{{bytes, path}}")
+    if not candidates:
+        check_plain(schema, schema.names)  # an image that is none for its type is said to be that
     if len(candidates) != 1:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
         raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
@@ -150,7 +153,9 @@ def id_column(schema: pa.Schema, id_: str) -> str:
         BadImageError: It is not there, or holds no integers.
     """
     if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
-        raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
+        types = [type_name(f.type) for f in schema if f.name == id_]
+        names = f"it is {types[0]}" if types else f"there are {', '.join(schema.names)}"
+        raise BadImageError(f"no integer column {id_!r} ({names})")
     return id_
 
 
@@ -168,8 +173,8 @@ def note_columns(schema: pa.Schema, alt_text: str | None = None) -> dict[str, li
     if alt_text is not None and alt_text not in texts:
         if alt_text not in schema.names:
             raise BadImageError(f"alt_text: no column {alt_text!r} (there are {', '.join(schema.names)})")
-        type_ = " ".join(str(schema.field(schema.names.index(alt_text)).type).split())
-        raise BadImageError(f"alt_text: column {alt_text!r} is {type_}, not text")
+        type_ = schema.field(schema.names.index(alt_text)).type
+        raise BadImageError(f"alt_text: column {alt_text!r} is {type_name(type_)}, not text")
     return note_names(texts, alt_text)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, decoded, is_list
+from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, decoded, is_list, type_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
@@ -96,7 +96,8 @@ def url_column(schema: pa.Schema) -> str:
         raise BadImageError(f"no column 'url' (there are {', '.join(schema.names)})")
     texts = note_columns(schema)["url"]
     if not texts:
-        raise BadImageError(f"column {names[0]!r} is {schema.field(schema.names.index(names[0])).type}, not text")
+        type_ = schema.field(schema.names.index(names[0])).type
+        raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
     return texts[0]
 
 
@@ -200,9 +201,7 @@ def _text(column: pa.Array) -> pa.Array:
     """
     if is_list(column.type):
         return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
-    column = decoded(column)
-    data = column.cast(pa.binary())
-    data = pc.if_else(pc.greater(pc.binary_length(data), TEXT_LIMIT), None, data)
+    data = decoded(column, TEXT_LIMIT).cast(pa.binary())
     try:
         return data.cast(pa.string())
     except pa.ArrowInvalid:
