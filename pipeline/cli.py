@@ -126,6 +126,12 @@ def index(
     id_: Annotated[
         str | None, typer.Option("--id", help="Parquet, URLs: an integer column that identifies the image")
     ] = None,
+    alt_text: Annotated[
+        str | None, typer.Option(help="Parquet, URLs: the column with alt text; tars: a .json key or a file ending")
+    ] = None,
+    max_image_bytes: Annotated[
+        int | None, typer.Option(help="Parquet: longer cells are errors; default 268435456 (256 MiB)")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Read the header of every image of a pool: one row per image, whatever is wrong with it.
@@ -141,7 +147,9 @@ def index(
     from pipeline.runner import build_index, prepare, recipe_of
 
     given = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
-    given |= {"image": image, "id": id_}
+    given |= {"image": image, "id": id_, "alt_text": alt_text}
+    if max_image_bytes is not None:
+        given["max_image_bytes"] = str(max_image_bytes)
     if any(given.values()):
         pool = _pool(given)
         before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())

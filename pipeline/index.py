@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from core.image_header import BadImageError
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pool import Listing, Pool, Shard, list_pool
-from pipeline.pool.parquet import id_column, image_column
+from pipeline.pool.first_shard import alt_text_source
 from pipeline.pool.readers import index_rows
-from pipeline.pool.urls import url_column
 from pipeline.store import Store
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
@@ -40,21 +37,10 @@ def open_pool(pool: Pool, run: str) -> Listing:
     """List a pool, without what lies in the run directory, and look at its first shard, before anything is written.
 
     Raises:
-        ValueError: There is nothing there to index, or its Parquet files have not the columns that they should.
+        ValueError: There is nothing there to index, or its first shard has not what the pool's settings name.
     """
     listing = list_pool(pool, leave_out=Folder.at(run))
-    if pool.kind in ("parquet", "urls"):
-        first = f"{listing.root.path}/{listing.shards[0].path}"
-        try:
-            schema = pq.read_schema(first, filesystem=listing.root.filesystem)
-            url_column(schema) if pool.urls else image_column(schema, pool.image)
-            if pool.id is not None:
-                id_column(schema, pool.id)
-        except BadImageError as error:
-            raise ValueError(f"{pool.kind}: {listing.shards[0].path}: {error}") from error
-        except pa.ArrowException:  # this one shard is broken, which its row will say
-            pass
-    return listing
+    return replace(listing, alt_text=alt_text_source(pool, listing))
 
 
 def unread(index: Table, listing: Listing, pool: Pool) -> Todo:

@@ -124,6 +124,8 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     if not todo.shards:
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
+    if listing.alt_text:
+        say(f"pool: {listing.alt_text}")
     made_by = {"stage": "index", "pool": pool.kind, "vl3syn": __version__}
     table.folder.sweep_aside()
 

@@ -12,8 +12,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from core.errors import BadSampleError
+from core.parquet import Parquet, check_plain
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
 from model.training.conversations import from_turns
@@ -22,6 +23,7 @@ from model.training.samples import Sample
 
 log = logging.getLogger("vl3syn.train")
 
+_LARGEST = 1 << 30  # bytes of a row group in memory
 _FOOTERS = 16  # read at a time: on an object store each is a request
 
 
@@ -61,12 +63,11 @@ class ShardSource:
             footers = list(readers.map(self._footer, files))
         self._groups: list[_Group] = []
         for file, footer in zip(files, footers, strict=True):
-            if footer is None or not footer.num_rows:
+            if footer is None or not sum(footer.row_groups):
                 log.warning("%s: %s/%s is empty and passed over", name, self._path, file)
                 continue
-            column = self._conversations(file, footer, caption)
-            rows = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
-            self._groups += [_Group(file, number, count, column) for number, count in enumerate(rows)]
+            column = self._conversations(file, footer.schema, caption)
+            self._groups += [_Group(file, number, rows, column) for number, rows in enumerate(footer.row_groups)]
         self.blocks = tuple(group.rows for group in self._groups)
         self._ends = list(accumulate(self.blocks))
         self._kept: Kept[pa.Table] = Kept(self._read, blocks_in_memory)
@@ -97,12 +98,11 @@ class ShardSource:
     def _read(self, number: int) -> pa.Table:
         group = self._groups[number]
         with self._opened(group.file, f"row group {group.number} is damaged") as file:
-            columns = ["id", "image", group.column]
-            return pq.ParquetFile(file, pre_buffer=True).read_row_group(group.number, columns=columns)
+            return Parquet(file).group(group.number, ["id", "image.bytes", group.column], _LARGEST)
 
-    def _footer(self, file: str) -> pq.FileMetaData | None:
+    def _footer(self, file: str) -> Parquet | None:
         with self._opened(file, "no whole Parquet file") as opened:
-            return pq.ParquetFile(opened).metadata if opened.size() else None
+            return Parquet(opened) if opened.size() else None
 
     @contextmanager
     def _opened(self, file: str, fault: str) -> Iterator[Any]:
@@ -110,20 +110,26 @@ class ShardSource:
         with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
             try:
                 yield opened
+            except BadSampleError as error:
+                raise ValueError(f"{self.name}: {self._path}/{file}: {error}") from error
             except (pa.ArrowException, OSError) as error:
                 opened.read_at(8, 0)  # raises again if the store is gone, which is no fault of the file's
                 told = " ".join(str(error).split())
                 raise ValueError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({told})") from error
 
-    def _conversations(self, file: str, footer: pq.FileMetaData, caption: str) -> str:
+    def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
         """The column with the turns of this caption."""
-        names = set(footer.schema.to_arrow_schema().names)
+        names = set(schema.names)
         there = [use for use in USES if f"{use}_caption" in names]
         if not there and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
             there = [caption]  # the subset of one caption, told by its name
         column = conversation_column(caption, there) if caption in there else ""
         if not {"id", "image", column} <= names:
             raise ValueError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
+        try:
+            check_plain(schema, ["id", "image.bytes", column])
+        except BadSampleError as error:
+            raise ValueError(f"{self.name}: {self._path}/{file}: {error}") from error
         return column
 
 

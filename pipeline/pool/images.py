@@ -6,20 +6,23 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool
-from pipeline.pool.parquet import BAD_PARQUET, image_column
+from pipeline.pool.parquet import cell_bytes, image_column, image_leaves
 
 PLACE = ("shard", "key", "offset", "bytes")
 """The columns of the index that say where an image is."""
 
 _GAP = 256 << 10  # bytes; to read over so many beats another request
 _SPAN = 8 << 20  # bytes; one read, held in memory until its images are decoded
+_CELLS = 128 << 20  # bytes; the same of a row group, whose start is read again for the rest
+_ROWS_AT_ONCE = 64
 
 
 class Failure(NamedTuple):
@@ -113,8 +116,9 @@ class Images:
         kind = self._kind(shard)
         if shard != group.shard or number != group.row_group or kind == "file":
             return False
-        near = 0 <= offset - group.end <= _GAP
-        return kind == "parquet" or (near and offset + (length or 0) - group.offsets[0] <= _SPAN)
+        if kind == "parquet":
+            return sum(group.lengths) + (length or 0) <= _CELLS
+        return 0 <= offset - group.end <= _GAP and offset + (length or 0) - group.offsets[0] <= _SPAN
 
     def _row_group_ends(self, shard: str) -> list[int] | None:
         """The row number behind each row group of a Parquet shard; empty for other shards, None if unreadable."""
@@ -122,14 +126,9 @@ class Images:
             return []
         try:
             with self.root.filesystem.open_input_file(f"{self.root.path}/{shard}") as file:
-                metadata = pq.ParquetFile(file).metadata
+                return list(accumulate(Parquet(file).row_groups))
         except BAD_PARQUET:  # `_cells` will say so, row by row
             return None
-        ends, total = [], 0
-        for number in range(metadata.num_row_groups):
-            total += metadata.row_group(number).num_rows
-            ends.append(total)
-        return ends
 
     def _members(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
@@ -144,15 +143,29 @@ class Images:
 
     def _cells(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
-            parquet = pq.ParquetFile(file)
-            column = image_column(parquet.schema_arrow, self.pool.image)
-            sizes = [parquet.metadata.row_group(n).num_rows for n in range(group.row_group)]
-            if not 0 <= group.row_group < parquet.num_row_groups:  # its footer could not be read a moment ago
+            parquet = Parquet(file, self.pool.max_cell)
+            if not 0 <= group.row_group < len(parquet.row_groups):  # its footer could not be read a moment ago
                 raise OSError("the file could not be read, or it has changed")
-            cells = parquet.read_row_group(group.row_group, columns=[column])[column]
-        wanted = [offset - sum(sizes) for offset in group.offsets]
+            start = sum(parquet.row_groups[: group.row_group])
+            cells: dict[int, bytes | None] = {}
+            for offset, cell in self._wanted(parquet, group, {offset - start for offset in group.offsets}):
+                cells[start + offset] = cell_bytes(cell)
         found: list[bytes | Failure] = []
-        for cell in cells.take(pa.array(wanted)).to_pylist():
-            data = cell.get("bytes") if isinstance(cell, dict) else cell
+        for offset in group.offsets:
+            data = cells[offset]
             found.append(Failure("null image: the cell holds no bytes") if data is None else data)
         return found
+
+    def _wanted(self, parquet: Parquet, group: Group, rows: set[int]) -> Iterator[tuple[int, Any]]:
+        """Those cells of a row group, with their rows in it; only these ever become Python objects."""
+        column = image_column(parquet.schema, self.pool.image)
+        leaves = image_leaves(parquet.schema, column, ("bytes",))
+        last, start = max(rows), 0
+        for batch in parquet.batches(leaves, _ROWS_AT_ONCE, [group.row_group]):
+            here = [row for row in range(start, start + batch.num_rows) if row in rows]
+            cells = batch[column].take(pa.array([row - start for row in here], pa.int64()))
+            yield from zip(here, cells.to_pylist(), strict=True)
+            start += batch.num_rows
+            if start > last:
+                return
+        raise ValueError(f"row {last:,} of its row group is not there any more")

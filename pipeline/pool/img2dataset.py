@@ -4,41 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow.parquet as pq
-
+from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
-from pipeline.pool.listing import Shard, is_candidate
-from pipeline.pool.parquet import BAD_PARQUET, ROWS_AT_ONCE, damage, is_image, plain_rows
-from pipeline.pool.rows import Row, image_file, known, measure, on_disk
-from pipeline.pool.tars import stem, tar_rows
+from pipeline.pool.listing import Pool, Shard, is_candidate
+from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_leaves, is_image, measured, note_columns
+from pipeline.pool.rows import Row, image_file, notes_of, on_disk
+from pipeline.pool.side_files import full_stem, stem
+from pipeline.pool.tars import tar_rows
 
 
-def read_img2dataset(root: Folder, shard: Shard) -> Iterator[Row]:
+def read_img2dataset(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
     """The rows of its sidecar, failed downloads with their message, each with what the image's header says."""
     name = shard.path.removesuffix(".tar").removesuffix(".parquet")
     try:
-        sidecar = _sidecar(root, f"{name}.parquet")
+        sidecar = _sidecar(root, f"{name}.parquet", pool.alt_text)
     except FileNotFoundError:
         sidecar = {}
         yield {"key": "", "error": f"broken sidecar: there is no {name}.parquet"}
     except BAD_PARQUET as error:
         sidecar = {}
         yield {"key": "", "error": f"broken sidecar: {name}.parquet, {damage(error)}"}
-    for row in _downloaded(root, shard):
-        yield {**sidecar.pop(stem(row["key"].rpartition("/")[2]), {}), **row}
+    for row in _downloaded(root, shard, pool.max_cell):
+        base = row["key"].rpartition("/")[2]
+        name = full_stem(base) if full_stem(base) in sidecar else stem(base)
+        yield {**sidecar.pop(name, {}), **row}
     for key, told in sidecar.items():
         yield {"error": "missing: downloaded according to the sidecar, but not in the shard", **told, "key": key}
 
 
-def _sidecar(root: Folder, path: str) -> dict[str, Row]:
-    wanted = ("key", "status", "error_message", "url", "caption", "sha256", "license")
+def _sidecar(root: Folder, path: str, alt_text: str | None) -> dict[str, Row]:
     with on_disk(root, path) as file:
-        parquet = pq.ParquetFile(file)
-        if "key" not in parquet.schema_arrow.names:
+        parquet = Parquet(file)
+        if "key" not in parquet.schema.names:
             raise ValueError("it has no column key")
-        table = parquet.read(columns=[n for n in wanted if n in parquet.schema_arrow.names])
-    batches = table.to_batches()
-    return {str(told["key"]): known(told) | _download_error(told) for batch in batches for told in plain_rows(batch)}
+        notes = note_columns(parquet.schema, alt_text)
+        wanted = ["key", "status", "error_message", *(name for theirs in notes.values() for name in theirs)]
+        rows = {}
+        for told in bounded_rows(parquet, wanted):
+            if isinstance(told, BombError):
+                raise told
+            rows[str(told["key"])] = notes_of(told, notes) | _download_error(told)
+        return rows
 
 
 def _download_error(told: Row) -> Row:
@@ -46,14 +52,14 @@ def _download_error(told: Row) -> Row:
     return {} if status == "success" else {"error": f"{status}: {told.get('error_message')}"}
 
 
-def _downloaded(root: Folder, shard: Shard) -> Iterator[Row]:
+def _downloaded(root: Folder, shard: Shard, max_cell: int) -> Iterator[Row]:
     """The images of a shard in the webdataset, parquet or files format."""
     if shard.path.endswith(".tar"):
         with on_disk(root, shard.path) as file:
             # A shard whose downloads all failed is an empty tar, and no fault.
             yield from (r for r in tar_rows(file) if not str(r["error"]).startswith("no images"))
     elif shard.path.endswith(".parquet"):
-        yield from _downloaded_cells(root, shard.path)
+        yield from _downloaded_cells(root, shard.path, max_cell)
     else:
         folder = root.join(shard.path)
         for info in folder.files():
@@ -61,18 +67,19 @@ def _downloaded(root: Folder, shard: Shard) -> Iterator[Row]:
                 yield image_file(folder, Shard(info.base_name, info.size))
 
 
-def _downloaded_cells(root: Folder, path: str) -> Iterator[Row]:
+def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:
     number = 0
     try:
         with on_disk(root, path) as file:
-            parquet = pq.ParquetFile(file)
-            names = [f.name for f in parquet.schema_arrow if is_image(f.type)]
-            for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=["key", *names[:1]]):
-                for told in plain_rows(batch):
-                    cell = told[names[0]] if names else None
-                    data = cell.get("bytes") if isinstance(cell, dict) else cell
-                    if data is not None:
-                        yield {"key": str(told["key"]), "offset": number, **measure(data)}
-                    number += 1
+            parquet = Parquet(file, max_cell)
+            image = next((f.name for f in parquet.schema if is_image(f.type)), None)
+            leaves = [] if image is None else image_leaves(parquet.schema, image)
+            keys = [row["key"] for row in bounded_rows(parquet, ["key"]) if not isinstance(row, BombError)]
+            for told in bounded_rows(parquet, ["key", *leaves]):
+                if isinstance(told, BombError):
+                    yield {"key": str(keys[number]), "offset": number, "error": str(told)}
+                elif image is not None and (data := cell_bytes(told[image])) is not None:
+                    yield {"key": str(told["key"]), "offset": number, **measured(data, max_cell)}
+                number += 1
     except BAD_PARQUET as error:
         yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}

@@ -13,8 +13,9 @@ from typing import Self
 
 from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.parquet import MAX_CELL
 from manifests.storage import Folder
 
 KINDS = ("images", "tars", "parquet", "img2dataset", "urls")
@@ -37,6 +38,9 @@ class Pool(BaseModel):
         img2dataset: An output folder of img2dataset (webdataset, parquet or files format).
         image: Name of the Parquet image column, where it is not plain from the schema.
         id: Name of the integer column of a parquet or urls pool that identifies the image over the whole pool.
+        alt_text: Where the text that came with an image is, if not under a usual name (`rows.NOTES`): a column of
+            Parquet files, or in tars a key of the `.json` members or the ending of a side file.
+        max_image_bytes: The longest cell of Parquet that is taken for an image, bytes; default 268,435,456.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +52,8 @@ class Pool(BaseModel):
     img2dataset: str | None = None
     image: str | None = None
     id: str | None = None
+    alt_text: str | None = None
+    max_image_bytes: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -55,11 +61,18 @@ class Pool(BaseModel):
             raise ValueError(f"a pool is exactly one of {', '.join(KINDS)}")
         if (self.image and not self.parquet) or (self.id and not (self.parquet or self.urls)):
             raise ValueError("image and id name columns of a parquet pool, id of a urls pool too")
+        if self.alt_text is not None and self.images:
+            raise ValueError("alt_text: a folder of images has no alt text; it is read from tars and Parquet files")
         return self
 
     @property
     def kind(self) -> str:
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def max_cell(self) -> int:
+        """Bytes of the longest cell of Parquet that is taken for an image."""
+        return self.max_image_bytes or MAX_CELL
 
     @property
     def where(self) -> str:
@@ -92,11 +105,13 @@ class Listing:
         root: The folder that shard paths are relative to.
         shards: By path.
         passed_over: Files that are no candidates, counted by ending (or by what they are).
+        alt_text: Where the alt text is from, as a line for the log; empty if nobody has looked.
     """
 
     root: Folder
     shards: tuple[Shard, ...]
     passed_over: Counter[str] = field(default_factory=Counter)
+    alt_text: str = ""
 
 
 def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:

@@ -2,48 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.image_header import BadImageError
+from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet, check_plain, is_list, is_text, type_name
 from manifests.storage import Folder
-from pipeline.pool.listing import Shard
-from pipeline.pool.rows import NOTES, Row, known, measure, on_disk
+from pipeline.pool.listing import Pool, Shard
+from pipeline.pool.rows import TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk
 
 ROWS_AT_ONCE = 64
 
 
-def read_parquet(root: Folder, shard: Shard, image: str | None, id_: str | None) -> Iterator[Row]:
+@dataclass(frozen=True)
+class ImageColumns:
+    """What is read of a file.
+
+    Attributes:
+        image: The column with the encoded image.
+        leaves: The same as it is read: of a struct only its parts `bytes` and `path`.
+        id: The column with the image's own id, if there is one.
+        notes: The columns that tell of the image, by the column of the index.
+    """
+
+    image: str
+    leaves: Sequence[str]
+    id: str | None
+    notes: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, schema: pa.Schema, image: str | None, id_: str | None, alt_text: str | None) -> ImageColumns:
+        """Choose the columns, by the pool's settings.
+
+        Raises:
+            BadSampleError: One that is needed is missing, or cannot be read.
+        """
+        column = image_column(schema, image)
+        id_ = None if id_ is None else id_column(schema, id_)
+        columns = cls(column, image_leaves(schema, column), id_, note_columns(schema, alt_text))
+        check_plain(schema, columns.read)
+        return columns
+
+    @property
+    def read(self) -> list[str]:
+        names = [*self.leaves, *(name for theirs in self.notes.values() for name in theirs)]
+        return list(dict.fromkeys([*names, self.id] if self.id else names))
+
+
+def read_parquet(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
     """The rows of a Parquet file."""
     with on_disk(root, shard.path) as file:
-        yield from parquet_rows(file, image, id_)
+        yield from parquet_rows(file, pool.image, pool.id, pool.alt_text, pool.max_cell)
 
 
-def parquet_rows(file: Any, image: str | None, id_: str | None) -> Iterator[Row]:
+def parquet_rows(
+    file: Any, image: str | None, id_: str | None, alt_text: str | None = None, max_cell: int = MAX_CELL
+) -> Iterator[Row]:
     """One row per row, and one with key "" that says where a damaged file breaks off."""
-    number = 0
+    number = text = 0
     try:
-        parquet = pq.ParquetFile(file)
-        schema = parquet.schema_arrow
-        column = image_column(schema, image)
-        wanted = [column, *(f.name for f in schema if f.name in NOTES and is_text(f.type))]
-        if id_ is not None:
-            wanted.append(id_column(schema, id_))
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted))):
-            for told in plain_rows(batch):
-                yield _cell(told, column, id_, number)
-                number += 1
+        parquet = Parquet(file, max_cell)
+        columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
+        for told in bounded_rows(parquet, columns.read):
+            row = told_row(told, columns, number, max_cell)
+            text += sum(len(value) for value in row.values() if isinstance(value, str))
+            if text > parquet.most_text:
+                raise BombError(f"decompression bomb: {text:,} bytes of text in {number + 1:,} rows")
+            yield row
+            number += 1
         if not number:
             yield {"key": "", "error": "no images: a Parquet file without rows"}
     except BAD_PARQUET as error:
-        text = damage(error)
-        yield {"key": "", "error": f"broken Parquet: {text}; {number:,} rows were read before it"}
+        yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}
 
 
-BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
+def bounded_rows(parquet: Parquet, columns: Sequence[str]) -> Iterator[Row | BombError]:
+    """The rows of a file; for each of a row group that would take too much memory, why it is not read."""
+    for group, rows in enumerate(parquet.row_groups):
+        try:
+            for batch in parquet.batches(columns, ROWS_AT_ONCE, [group]):
+                yield from plain_rows(batch)
+        except BombError as error:
+            yield from repeat(error, rows)
 
 
 def damage(error: Exception) -> str:
@@ -79,11 +123,27 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
     candidates = [f.name for f in schema if is_image(f.type) and image in (None, f.name)]
     if image is not None and not candidates:
-        raise BadImageError(f"column {image!r} is {schema.field(image).type}, not binary or struct{{bytes, path}}")
+        type_ = type_name(schema.field(image).type)
+        raise BadImageError(f"column {image!r} is {type_}, not binary or struct{{bytes, path}}")
+    if not candidates:
+        check_plain(schema, schema.names)  # an image that is none for its type is said to be that
     if len(candidates) != 1:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
         raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
     return str(candidates[0])
+
+
+def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes", "path")) -> list[str]:
+    """What is read of the image column: of a struct these parts, whatever else is in it."""
+    type_ = schema.field(schema.names.index(column)).type
+    if not pa.types.is_struct(type_):
+        return [column]
+    return [f"{column}.{field.name}" for field in type_.fields if field.name in parts]
+
+
+def cell_bytes(cell: Any) -> Any:
+    """The encoded image in a cell of the image column; None if there is none."""
+    return cell.get("bytes") if isinstance(cell, dict) else cell
 
 
 def id_column(schema: pa.Schema, id_: str) -> str:
@@ -93,8 +153,36 @@ def id_column(schema: pa.Schema, id_: str) -> str:
         BadImageError: It is not there, or holds no integers.
     """
     if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
-        raise BadImageError(f"no integer column {id_!r} (there are {', '.join(schema.names)})")
+        types = [type_name(f.type) for f in schema if f.name == id_]
+        names = f"it is {types[0]}" if types else f"there are {', '.join(schema.names)}"
+        raise BadImageError(f"no integer column {id_!r} ({names})")
     return id_
+
+
+def note_columns(schema: pa.Schema, alt_text: str | None = None) -> dict[str, list[str]]:
+    """The columns of text that tell of the image, by the column of the index.
+
+    Args:
+        schema: The file's.
+        alt_text: The column with the alt text; default those that are called so.
+
+    Raises:
+        BadImageError: That column is not there, or holds no text.
+    """
+    texts = [f.name for f in schema if _holds_text(f.type)]
+    if alt_text is not None and alt_text not in texts:
+        if alt_text not in schema.names:
+            raise BadImageError(f"alt_text: no column {alt_text!r} (there are {', '.join(schema.names)})")
+        type_ = schema.field(schema.names.index(alt_text)).type
+        raise BadImageError(f"alt_text: column {alt_text!r} is {type_name(type_)}, not text")
+    return note_names(texts, alt_text)
+
+
+def _holds_text(type_: pa.DataType) -> bool:
+    """Text, repeated text, or a list of texts."""
+    if pa.types.is_dictionary(type_):
+        return is_text(type_.value_type)
+    return is_text(type_) or (is_list(type_) and _holds_text(type_.value_type))
 
 
 def is_image(type_: pa.DataType) -> bool:
@@ -103,24 +191,31 @@ def is_image(type_: pa.DataType) -> bool:
     return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
 
 
-def is_text(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
-
-
-def _cell(told: Row, column: str, id_: str | None, number: int) -> Row:
-    cell = told[column]
-    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-    path = path if isinstance(path, str) else None
-    row: Row = {"key": path or str(number), "offset": number, **known(told)}
+def told_row(told: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
+    """The row of the index for a row of the file."""
+    if isinstance(told, BombError):
+        return {"key": str(number), "offset": number, "error": str(told)}
+    cell, id_ = told[columns.image], None if columns.id is None else told[columns.id]
+    path = cell.get("path") if isinstance(cell, dict) else None
+    path = path if isinstance(path, str) and len(path) <= TEXT_LIMIT else None
+    row: Row = {"key": path or str(number), "offset": number, **notes_of(told, columns.notes)}
     if path:
         row["identity"] = str(number)  # paths may repeat between rows
-    if id_ is not None and told[id_] is not None and told[id_] < 1 << 63:
-        row["id"] = told[id_]
+    if id_ is not None and id_ < 1 << 63:
+        row["id"] = id_
+    data = cell_bytes(cell)
     if data is None:
         where = f", and its path {path!r} is a label that is not followed" if path else ""
         row["error"] = f"null image: the cell holds no bytes{where}"
-    elif id_ is not None and "id" not in row:
-        row["error"] = f"bad id: {told[id_]} in the column {id_!r}"
+    elif columns.id is not None and "id" not in row:
+        row["error"] = f"bad id: {id_} in the column {columns.id!r}"
     else:
-        row |= measure(data)
+        row |= measured(data, max_cell)
     return row
+
+
+def measured(data: bytes, max_cell: int) -> Row:
+    """As `measure`; an image that is longer than the pool allows is not looked at."""
+    if len(data) > max_cell:
+        return {"bytes": len(data), "error": f"too long: {len(data):,} bytes, max_image_bytes is {max_cell:,}"}
+    return measure(data)

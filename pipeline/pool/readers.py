@@ -68,7 +68,7 @@ def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
     """The rows of a shard of URLs, and a last one that says where it breaks off."""
     about = {"id": image_id(_revised(shard), ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
     try:
-        found, broken = read_urls(root, shard, pool.id)
+        found, broken = read_urls(root, shard, pool)
     except OSError as error:
         return _table([about | _unreadable(pool, shard, error)])
     last = [about | {"key": "", "error": broken}] if broken else []
@@ -111,9 +111,9 @@ def _about(pool: Pool, shard: Shard, error: str) -> Row:
 
 def _read(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
     if pool.kind == "tars":
-        return read_tar(root, shard)
+        return read_tar(root, shard, pool.alt_text)
     if pool.kind == "parquet":
-        return read_parquet(root, shard, pool.image, pool.id)
+        return read_parquet(root, shard, pool)
     if pool.kind == "img2dataset":
-        return read_img2dataset(root, shard)
+        return read_img2dataset(root, shard, pool)
     return iter([image_file(root, shard)])

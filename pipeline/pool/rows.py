@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from core.image_header import BadImageError, read_header
@@ -15,14 +16,50 @@ Row = dict[str, Any]
 """Some columns of the index; those missing are null."""
 
 NOTES = {
-    "url": "url",
-    "sha256": "sha256",
-    "caption": "alt_text",
-    "alt_text": "alt_text",
-    "license": "license",
-    "licence": "license",
+    "url": ("url", "image_url", "img_url"),
+    "sha256": ("sha256",),
+    "alt_text": ("alt_text", "alttext", "alt", "txt", "text", "caption", "captions"),
+    "license": ("license", "licence"),
 }
-"""What sidecars and Parquet columns tell of an image, and the column of the index that it goes to."""
+"""What pools tell of an image: a column of the index, and what pools call it, in any case. The first that is not empty
+counts. They are columns of Parquet files and keys of JSON; the names of alt text are endings of side files too."""
+
+SIZES = {"width": ("width", "original_width"), "height": ("height", "original_height")}
+"""The same for sizes in pixels. They count where there is no image yet."""
+
+TEXT_LIMIT = 1 << 20
+"""Bytes; alt text and metadata of one image are never longer."""
+
+
+def matching(names: Iterable[str], accepted: Sequence[str]) -> list[str]:
+    """Those of `names` that are accepted, in any case; in the order of `accepted`."""
+    ranks = {name: rank for rank, name in enumerate(accepted)}
+    return sorted((n for n in names if n.lower() in ranks), key=lambda n: (ranks[n.lower()], n not in ranks))
+
+
+def note_names(names: Collection[str], alt_text: str | None = None) -> dict[str, list[str]]:
+    """For each column of `NOTES` the names that tell it; `alt_text` is the only one for the alt text, if given."""
+    found = {ours: matching(names, theirs) for ours, theirs in NOTES.items()}
+    if alt_text is not None:
+        found["alt_text"] = [alt_text] if alt_text in names else matching(names, [alt_text.lower()])
+    return found
+
+
+def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
+    """The index's own columns out of a row or a JSON object; `names` is of `note_names`."""
+    row = {}
+    for ours, theirs in names.items():
+        texts = [text for name in theirs if (text := first_text(told.get(name))) is not None]
+        if texts:
+            row[ours] = next((text for text in texts if text), texts[0])
+    return row
+
+
+def first_text(value: object) -> str | None:
+    """A text, or the first of a list of them that is not empty; None if it is neither, or too long."""
+    if isinstance(value, list):
+        return next((text for item in value if (text := first_text(item))), None)
+    return clean(value) if isinstance(value, str) and len(value) <= TEXT_LIMIT else None
 
 
 def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
@@ -58,11 +95,6 @@ def on_disk(root: Folder, path: str) -> BinaryIO:
         shutil.copyfileobj(stream, copy, 1 << 22)
     copy.seek(0)
     return copy  # type: ignore[return-value]
-
-
-def known(told: Row) -> Row:
-    """The index's own columns out of a downloader's metadata."""
-    return {ours: clean(told[theirs]) for theirs, ours in NOTES.items() if isinstance(told.get(theirs), str)}
 
 
 def clean(text: str) -> str:

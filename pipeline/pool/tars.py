@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from manifests.storage import Folder
 from pipeline.pool.listing import Shard, is_candidate
-from pipeline.pool.rows import Row, clean, known, measure, on_disk
+from pipeline.pool.rows import TEXT_LIMIT, Row, clean, measure, on_disk
+from pipeline.pool.side_files import Note, pair, read_note, stem
 
-_SIDECAR_LIMIT = 1 << 20  # bytes; alt text and metadata of one image are never longer
+__all__ = ["read_tar", "stem", "tar_rows"]
+
 _NAME_LIMIT = 1 << 14  # bytes; tarfile takes quadratic time over longer pax headers
 _HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
 
 
-def read_tar(root: Folder, shard: Shard) -> Iterator[Row]:
-    """The rows of a tar, with what its `.txt` and `.json` members tell."""
+def read_tar(root: Folder, shard: Shard, alt_text: str | None = None) -> Iterator[Row]:
+    """The rows of a tar, with what its side files tell: texts and `.json` members."""
     with on_disk(root, shard.path) as file:
-        notes: dict[str, Row] = {}
-        rows = list(tar_rows(file, notes))
+        notes: dict[str, Note] = {}
+        rows = list(tar_rows(file, notes, alt_text))
+    told = pair((row["key"] for row in rows), notes)
     for row in rows:
-        yield {**notes.get(stem(row["key"]), {}), **row}
+        yield {**told.get(row["key"], {}), **row}
 
 
-def stem(key: str) -> str:
-    """What the members of one webdataset sample share: the path up to the first dot of the file name."""
-    folder, slash, name = key.rpartition("/")
-    return folder + slash + name.split(".", 1)[0]
-
-
-def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Row]:
+def tar_rows(file: BinaryIO, notes: dict[str, Note] | None = None, alt_text: str | None = None) -> Iterator[Row]:
     """One row per image member, and one with key "" that says where a damaged tar breaks off.
 
     Args:
         file: The tar, seekable. Members are read where they lie; nothing is extracted and no link is followed.
-        notes: Filled with what `.txt` and `.json` members say of their sample, by `stem`.
+        notes: Filled with what side files tell, by their names.
+        alt_text: As in the pool.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -56,8 +53,10 @@ def tar_rows(file: BinaryIO, notes: dict[str, Row] | None = None) -> Iterator[Ro
                 yield {"key": clean(member.name), "offset": member.offset_data, **_member(archive, member, file, size)}
             else:
                 others += 1
-                if notes is not None and member.isreg() and member.size <= _SIDECAR_LIMIT:
-                    _take_note(notes, member.name, archive.extractfile(member))
+                if notes is not None and member.isreg() and member.size <= TEXT_LIMIT:
+                    data = archive.extractfile(member).read()  # type: ignore[union-attr]  # it is a file
+                    if note := read_note(member.name, data, alt_text):
+                        notes[clean(member.name)] = note
             if archive.offset > size:
                 raise tarfile.ReadError("unexpected end of data")
         broken = _end_of(file, archive.offset, size)
@@ -119,17 +118,3 @@ def _end_of(file: BinaryIO, offset: int, size: int) -> str | None:
         if more.strip(b"\0"):
             return f"data behind the end-of-archive mark at byte {position:,} (tars joined together?)"
     return None
-
-
-def _take_note(notes: dict[str, Row], name: str, member: Any) -> None:
-    text = member.read().decode("utf-8", "replace")
-    note = notes.setdefault(stem(clean(name)), {})
-    if name.endswith(".txt"):
-        note["alt_text"] = text.strip()
-    elif name.endswith(".json"):
-        try:
-            told = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(told, dict):
-            note |= known(told)

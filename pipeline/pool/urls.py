@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from core.image_header import BadImageError
+from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, decoded, is_list, type_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.pool.listing import Shard
-from pipeline.pool.parquet import BAD_PARQUET, damage, id_column, is_text
-from pipeline.pool.rows import on_disk
-
-ALT_TEXTS = ("alt_text", "text", "caption")
-"""Columns with the text that came with the image; the first that has one counts."""
+from pipeline.pool.listing import Pool, Shard
+from pipeline.pool.parquet import damage, id_column, note_columns
+from pipeline.pool.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
 
 ROWS_AT_ONCE = 8192
 
-_SIZES = ("width", "height")
 _NO_SIZE = "no size: the metadata has no width and height for this row"
 _SIDES = 1 << 31  # one more than the largest side that the index can hold
 _IDS = 1 << 63  # one more than the largest id
 
 
-def read_urls(root: Folder, shard: Shard, id_: str | None) -> tuple[pa.Table, str | None]:
+@dataclass(frozen=True)
+class UrlColumns:
+    """What is read of a file.
+
+    Attributes:
+        notes: The columns of text, by the column of the index; `url` is among them.
+        sizes: The columns with width and height, where there are any.
+        id: The column with the source's own id, if there is one.
+    """
+
+    notes: Mapping[str, Sequence[str]]
+    sizes: Mapping[str, str]
+    id: str | None
+
+    @classmethod
+    def of(cls, schema: pa.Schema, pool: Pool) -> UrlColumns:
+        """Choose the columns.
+
+        Raises:
+            BadSampleError: One that is needed is missing, or cannot be read.
+        """
+        notes = {**note_columns(schema, pool.alt_text), "url": [url_column(schema)]}
+        sizes = {ours: names[0] for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
+        columns = cls(notes, sizes, None if pool.id is None else id_column(schema, pool.id))
+        check_plain(schema, columns.read)
+        return columns
+
+    @property
+    def read(self) -> list[str]:
+        names = [*(name for theirs in self.notes.values() for name in theirs), *self.sizes.values()]
+        return list(dict.fromkeys([*names, self.id] if self.id else names))
+
+
+def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | None]:
     """The rows of a Parquet file, and what is wrong where it breaks off.
 
     They are columns all the way: a file of URLs has millions of rows, too many for a dict each.
@@ -37,12 +67,17 @@ def read_urls(root: Folder, shard: Shard, id_: str | None) -> tuple[pa.Table, st
         Columns of the index, one row per row: `id` (null where it is to be made from the row number), `key` and `url`,
         `offset` (the row number), `width`, `height`, `alt_text`, `sha256`, `error`. The text is an error or None.
     """
-    tables, number, broken = [_ROWS.empty_table()], 0, None
+    tables, number, size, broken = [_ROWS.empty_table()], 0, 0, None
     with on_disk(root, shard.path) as file:
         try:
-            for batch in _batches(pq.ParquetFile(file), id_):
-                tables.append(_rows(batch, id_, number))
+            parquet = Parquet(file)
+            columns = UrlColumns.of(parquet.schema, pool)
+            for batch in parquet.batches(columns.read, ROWS_AT_ONCE, dictionaries=True):
+                tables.append(_rows(batch, columns, number))
                 number += batch.num_rows
+                size += tables[-1].nbytes
+                if size > parquet.most_text:
+                    raise BombError(f"decompression bomb: {number:,} rows of {size:,} bytes")
         except BAD_PARQUET as error:
             broken = f"broken Parquet: {damage(error)}; {number:,} rows were read before it"
     if not number and broken is None:
@@ -56,11 +91,14 @@ def url_column(schema: pa.Schema) -> str:
     Raises:
         BadImageError: There is none, or it holds no text.
     """
-    if "url" not in schema.names:
+    names = matching(schema.names, NOTES["url"])
+    if not names:
         raise BadImageError(f"no column 'url' (there are {', '.join(schema.names)})")
-    if not any(f.name == "url" and is_text(f.type) for f in schema):
-        raise BadImageError(f"column 'url' is {schema.field(schema.names.index('url')).type}, not text")
-    return "url"
+    texts = note_columns(schema)["url"]
+    if not texts:
+        type_ = schema.field(schema.names.index(names[0])).type
+        raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
+    return texts[0]
 
 
 def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
@@ -83,31 +121,32 @@ def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArra
     """
     with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
         try:
-            return _at_rows(pq.ParquetFile(file, pre_buffer=True), names, rows)
+            return _at_rows(Parquet(file), names, rows)
         except BAD_PARQUET as error:
             kind = OSError if isinstance(error, OSError) else ValueError
             raise kind(f"{path}: {' '.join(str(error).split())[:300]}") from error
 
 
-def _at_rows(parquet: pq.ParquetFile, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-    sizes = np.array([parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)], np.int64)
-    ends = np.cumsum(sizes)
-    if rows.size and not 0 <= rows.min() <= rows.max() < sizes.sum():
-        raise ValueError(f"has {sizes.sum():,} rows, and row {rows.max():,} is asked for; index the pool again")
-    groups, which = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
-    there = [name for name in dict.fromkeys(names) if parquet.schema_arrow.get_field_index(name) >= 0]
-    if not groups.size or not there:
+def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+    ends = np.cumsum(np.array(parquet.row_groups, np.int64))
+    if rows.size and not 0 <= rows.min() <= rows.max() < ends[-1]:
+        raise ValueError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
+    columns = [name for name in dict.fromkeys(names) if parquet.schema.get_field_index(name) >= 0]
+    if not rows.size or not columns:
         return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
-    read = parquet.read_row_groups(groups.tolist(), columns=there)
-    skipped = ends[groups] - np.cumsum(sizes[groups])  # rows in front of each group that are in no group read
-    places = pa.array(rows - skipped[which])
-    found = {name: _plain(read[name].take(places)) for name in there}
-    return pa.table([found.get(name, pa.nulls(rows.size)) for name in names], names=list(names))
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary's values, so that one file's rows go together with another's."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    pieces = []
+    for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
+        start = int(ends[group]) - parquet.row_groups[group]
+        for batch in parquet.batches(columns, ROWS_AT_ONCE, [group], dictionaries=True):
+            here = slice(*np.searchsorted(ordered, [start, start + batch.num_rows]))
+            places = pa.array(ordered[here] - start)
+            # A dictionary's values, so that one file's rows go together with another's.
+            pieces.append(pa.table([decoded(batch[name].take(places)) for name in columns], names=columns))
+            start += batch.num_rows
+    found = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
+    return pa.table([found[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
 
 
 _ROWS = pa.schema(
@@ -118,50 +157,51 @@ _ROWS = pa.schema(
 )
 
 
-def _batches(parquet: pq.ParquetFile, id_: str | None) -> Iterator[pa.RecordBatch]:
-    schema = parquet.schema_arrow
-    wanted = [url_column(schema), *(n for n in _SIZES if n in schema.names)]
-    wanted += [f.name for f in schema if f.name in ("sha256", "license", *ALT_TEXTS) and is_text(f.type)]
-    if id_ is not None:
-        wanted.append(id_column(schema, id_))
-    return parquet.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(wanted)))  # type: ignore[no-any-return]
-
-
-def _rows(batch: pa.RecordBatch, id_: str | None, start: int) -> pa.Table:
+def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     """The rows of a batch whose first row is the file's row `start`."""
     numbers = pa.array(np.arange(start, start + batch.num_rows))
-    url = _texts(batch, "url")
+    texts = {ours: _texts(batch, theirs) for ours, theirs in columns.notes.items()}
+    url = texts["url"]
     no_url = pc.is_null(url).to_numpy(False)
     empty = pc.equal(url, "").fill_null(False).to_numpy(False)
-    ids, bad_ids = _ids(batch, id_)
-    (width, no_width), (height, no_height) = (_sides(batch, name) for name in _SIZES)
+    ids, bad_ids = _ids(batch, columns.id)
+    (width, no_width), (height, no_height) = (_sides(batch, columns.sizes.get(name)) for name in SIZES)
     no_size = no_width | no_height
     error = np.full(batch.num_rows, None, object)
     error[no_size] = _NO_SIZE
     for row in np.flatnonzero(bad_ids):
-        error[row] = f"bad id: {batch[id_][row].as_py()} in the column {id_!r}"
+        error[row] = f"bad id: {batch[columns.id][row].as_py()} in the column {columns.id!r}"
     error[empty] = "no url: the cell is empty"
     error[no_url] = "no url: the cell is null"
-    columns = {
+    rows = {
         "id": ids,
         "key": pc.if_else(pa.array(no_url | empty), numbers.cast(pa.string()), url),
         "offset": numbers,
         "width": pa.array(width, pa.int32(), mask=no_size),
         "height": pa.array(height, pa.int32(), mask=no_size),
-        "sha256": _texts(batch, "sha256"),
-        "url": url,
-        "alt_text": pc.coalesce(*(_texts(batch, name) for name in ALT_TEXTS)),
-        "license": _texts(batch, "license"),
+        **texts,
         "error": pa.array(error, pa.string()),
     }
-    return pa.table(columns, schema=_ROWS)
+    return pa.table(rows, schema=_ROWS)
 
 
-def _texts(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A column of text, nulls if there is none. Bytes that are not UTF-8 are written out: no column can hold them."""
-    if name not in batch.schema.names:
-        return pa.nulls(batch.num_rows, pa.string())
-    data = batch[name].cast(pa.binary())
+def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """The first of some columns of text that is not empty, row by row; nulls if there are no such columns."""
+    columns = [_text(batch[name]) for name in names]
+    if len(columns) < 2:
+        return columns[0] if columns else pa.nulls(batch.num_rows, pa.string())
+    full = [pc.if_else(pc.equal(column, ""), None, column) for column in columns]
+    return pc.coalesce(*full, *columns)
+
+
+def _text(column: pa.Array) -> pa.Array:
+    """A column as text; of lists the first that is not empty, and no text that is too long.
+
+    Bytes that are not UTF-8 are written out: no column can hold them.
+    """
+    if is_list(column.type):
+        return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
+    data = decoded(column, TEXT_LIMIT).cast(pa.binary())
     try:
         return data.cast(pa.string())
     except pa.ArrowInvalid:
@@ -169,9 +209,9 @@ def _texts(batch: pa.RecordBatch, name: str) -> pa.Array:
         return pa.array(texts, pa.string())
 
 
-def _sides(batch: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Width or height in pixels, and where there is none: 1 where the cell is not a whole number from 1 to 2³¹ - 1."""
-    column = batch[name] if name in batch.schema.names else pa.nulls(batch.num_rows)
+    column = pa.nulls(batch.num_rows) if name is None else batch[name]
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         column = pa.nulls(batch.num_rows)
     # Floats, since that is what pandas makes of integers where some are missing.

@@ -369,15 +369,15 @@ def test_dictionaries_come_as_their_values(stored: Folder) -> None:
 
 def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, Any]] = []
-    read = pq.ParquetFile.read_row_groups
+    read = pq.ParquetFile.iter_batches
 
-    def spy(self: Any, groups: Any, columns: Any = None) -> Any:
-        asked.append((groups, columns))
-        return read(self, groups, columns=columns)
+    def spy(self: Any, rows: int, row_groups: Any, columns: Any) -> Any:
+        asked.append((row_groups, columns))
+        return read(self, rows, row_groups=row_groups, columns=columns)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     pool_columns(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
-    assert asked == [([1, 7], ["score"])]
+    assert asked == [([1], ["score"]), ([7], ["score"])]
 
 
 @pytest.mark.parametrize("row", [100, -1])

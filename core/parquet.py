@@ -1,0 +1,264 @@
+"""Parquet files that somebody else wrote: what is read of them is data of plain types, and as much as memory holds.
+
+- A column may have an extension type, whose values run code when they become Python objects (those that `ray.data`
+  registers unpickle them). Types are looked at before values.
+- Some hundred bytes can stand for gigabytes. Pages are looked at before they are unpacked, and rows are read as few at
+  a time as the worst case allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from core.errors import BadSampleError
+from core.parquet_pages import column_chunks, pages
+
+MAX_CELL = 256 << 20
+"""Bytes of one value, unless a setting says otherwise; no photograph is so large."""
+
+_AT_ONCE = 64 << 20  # bytes that the rows of one batch may take in the worst case, if they are more than one
+_USUAL_RATIO = 8  # a page of more than MAX_CELL bytes may be so many times as long as what is stored of it
+_BUFFER = 8 << 20  # bytes; one read
+_LONGEST_FOOTER = 16 << 20  # bytes; in memory it takes up to forty times as much
+_ROWS_ANYWAY = 100_000  # rows that a file may have, be it shorter than one byte per row
+_MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes, and how many bytes a byte of a file with more text may stand for
+_ENTRIES = 64  # of lists, per row on average
+
+BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
+"""What reading a damaged file raises."""
+
+
+class BombError(BadSampleError):
+    """A part of a file takes far more memory than its length in the file; the text begins with `decompression bomb`."""
+
+
+class Parquet:
+    """A Parquet file to read from.
+
+    Attributes:
+        schema: Its columns.
+        row_groups: The rows of each row group.
+        most_text: Bytes that all its texts may take together where they are kept.
+    """
+
+    def __init__(self, file: Any, max_cell: int = MAX_CELL) -> None:
+        """Read the footer.
+
+        Args:
+            file: Seekable, open; a Python or an Arrow file.
+            max_cell: A page may be unpacked to so many bytes, whatever is stored of it.
+
+        Raises:
+            BadSampleError: It claims more than a file of its length can hold.
+            pa.ArrowException, OSError: It is damaged, or the disk is.
+        """
+        self._file, self._max_cell = file, max_cell
+        length, self._footer = _footer(file)
+        self._parquet = _opened(file)
+        metadata = self._parquet.metadata
+        if metadata.num_rows > max(length, _ROWS_ANYWAY):
+            raise BadSampleError(f"claims {metadata.num_rows:,} rows in {length:,} bytes")
+        self.schema: pa.Schema = self._parquet.schema_arrow
+        self.most_text = max(_MOST_TEXT, _TEXT_RATIO * length)
+        self.row_groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+    def batches(
+        self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None, dictionaries: bool = False
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows, a few at a time, and never of two row groups in one batch.
+
+        Args:
+            columns: Names, or `struct.field` for a part of one. Those that the file lacks are left out.
+            rows: At most so many in a batch; less where they could take much memory.
+            groups: Numbers of row groups; default all.
+            dictionaries: Texts and bytes of columns that are no struct or list come as dictionaries where the file has
+                them so: a value that is repeated takes memory once, and rows need not be few for that.
+
+        Raises:
+            BombError: A page of a row group would take too much memory; rows of the groups before it have come.
+            BadSampleError: A column's type is not plain.
+            pa.ArrowException, OSError: The file is damaged, or the disk is.
+        """
+        check_plain(self.schema, columns)
+        leaves = [leaf for leaf in _leaves(self._parquet.schema) if leaf.is_in(columns)]
+        whole = [leaf.path for leaf in leaves if dictionaries and leaf.dictionary]
+        parquet = (
+            _opened(self._file, metadata=self._parquet.metadata, read_dictionary=whole) if whole else self._parquet
+        )
+        for group in range(len(self.row_groups)) if groups is None else groups:
+            most = min([rows, *(self._most_rows(group, leaf, leaf.path in whole) for leaf in leaves)])
+            for batch in parquet.iter_batches(most, row_groups=[group], columns=list(columns)):
+                check_plain(batch.schema, batch.schema.names)  # what has come, after what was announced
+                yield batch
+
+    def group(self, number: int, columns: Sequence[str], most: int) -> pa.Table:
+        """A whole row group.
+
+        Raises:
+            BombError: It takes more than `most` bytes, or a page of it does.
+            BadSampleError, pa.ArrowException, OSError: As `batches`.
+        """
+        size, batches = 0, []
+        for batch in self.batches(columns, self.row_groups[number] or 1, [number]):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > most:
+                raise BombError(f"decompression bomb: row group {number} takes more than {most:,} bytes")
+        return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
+
+    def _most_rows(self, group: int, leaf: _Leaf, as_dictionary: bool) -> int:
+        """How many rows can be in memory at once, whatever is in them."""
+        chunk = column_chunks(self._footer)[group][leaf.number]
+        longest, entries = 1, 0
+        for page in pages(self._file, chunk):
+            if page.unpacked > max(self._max_cell, _USUAL_RATIO * page.stored):
+                raise BombError(
+                    f"decompression bomb: {page.stored:,} bytes of column {leaf.path!r} unpack to {page.unpacked:,}, "
+                    f"more than {self._max_cell:,}"
+                )
+            entries += page.values
+            if leaf.text and (page.delta or (page.dictionary and not as_dictionary)):
+                longest = max(longest, page.unpacked)
+        if leaf.repeated and entries > _ENTRIES * self.row_groups[group] + _ROWS_ANYWAY:
+            raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
+        return max(1, _AT_ONCE // longest)
+
+
+def decoded(column: pa.Array, longest: int | None = None) -> pa.Array:
+    """The values of a dictionary, each as often as it comes; other columns as they are.
+
+    Args:
+        column: Any column.
+        longest: Texts and bytes of more bytes become null.
+
+    Raises:
+        BombError: The values take too much memory.
+    """
+    if not pa.types.is_dictionary(column.type):
+        return column if longest is None else pc.if_else(pc.greater(_lengths(column), longest), None, column)
+    values = column.dictionary
+    if is_text(values.type) or is_bytes(values.type):
+        values = values if longest is None else decoded(values, longest)
+        size = pc.sum(_lengths(values).take(column.indices)).as_py() or 0
+        if size > _MOST_TEXT:
+            raise BombError(f"decompression bomb: {len(column):,} repeated values of {size:,} bytes")
+    return values.take(column.indices)
+
+
+def _lengths(texts: pa.Array) -> pa.Array:
+    return pc.binary_length(texts.cast(pa.large_binary())).cast(pa.int64())
+
+
+def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Look whether columns (names, or `struct.field`) hold nothing but data.
+
+    Raises:
+        BadSampleError: One does not; the text names it and its type.
+    """
+    for field in schema:
+        for path, type_ in _not_plain(field, field.name):
+            if any(_overlap(path, column) for column in columns):
+                raise BadSampleError(
+                    f"column {path!r} is of the type {type_}, whose values may run code: not read; "
+                    "write it as numbers, text or bytes"
+                )
+
+
+def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
+    """The parts of a column that are no plain data: their paths and types."""
+    type_ = field.type
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    if name := (field.metadata or {}).get(b"ARROW:extension:name"):  # no program here has registered it
+        yield path, f"extension<{name.decode(errors='replace')}>"
+    elif pa.types.is_struct(type_):
+        for part in type_.fields:
+            yield from _not_plain(part, f"{path}.{part.name}")
+    elif pa.types.is_map(type_):
+        yield from _not_plain(type_.key_field, f"{path}.key")
+        yield from _not_plain(type_.item_field, f"{path}.value")
+    elif is_list(type_):
+        yield from _not_plain(type_.value_field, f"{path}.element")
+    elif not (is_number(type_) or is_text(type_) or is_bytes(type_)):
+        yield path, type_name(type_)
+
+
+def is_number(type_: pa.DataType) -> bool:
+    """Whether it is of numbers, truth values, times or nothing but nulls."""
+    return bool(pa.types.is_primitive(type_) or pa.types.is_decimal(type_) or pa.types.is_null(type_))
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether it is a list of any kind."""
+    is_ = pa.types
+    lists = (is_.is_list, is_.is_large_list, is_.is_fixed_size_list, is_.is_list_view, is_.is_large_list_view)
+    return any(kind(type_) for kind in lists)
+
+
+def is_bytes(type_: pa.DataType) -> bool:
+    is_ = pa.types
+    kinds = (is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary, is_.is_binary_view)
+    return any(kind(type_) for kind in kinds)
+
+
+def type_name(type_: pa.DataType) -> str:
+    """A type in one line for a message, and not the whole of a long one."""
+    name = " ".join(str(type_).split())
+    return name if len(name) <= 120 else f"{name[:119]}…"
+
+
+def is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def _overlap(path: str, column: str) -> bool:
+    """Whether one of two paths lies inside of the other, or they are the same."""
+    return f"{path}.".startswith(f"{column}.") or f"{column}.".startswith(f"{path}.")
+
+
+class _Leaf:
+    """A column as Parquet stores it: a part of a struct and the entries of a list are columns of their own."""
+
+    def __init__(self, number: int, column: pq.ColumnSchema) -> None:
+        self.number = number
+        self.path: str = column.path
+        self.repeated = column.max_repetition_level > 0
+        self.text = column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+        self.dictionary = column.physical_type == "BYTE_ARRAY" and column.path == column.name and not self.repeated
+
+    def is_in(self, columns: Sequence[str]) -> bool:
+        return any(f"{self.path}.".startswith(f"{column}.") for column in columns)
+
+
+def _leaves(schema: pq.ParquetSchema) -> list[_Leaf]:
+    return [_Leaf(number, schema.column(number)) for number in range(len(schema))]
+
+
+def _footer(file: Any) -> tuple[int, bytes]:
+    """The length of the file, and its footer."""
+    length: int = file.seek(0, 2)
+    footer = b""
+    if length >= 12:
+        file.seek(length - 8)
+        size = int.from_bytes(file.read(8)[:4], "little")
+        if _LONGEST_FOOTER < size < length:
+            raise BadSampleError(f"has a footer of {size:,} bytes, more than {_LONGEST_FOOTER:,}")
+        if size <= length - 12:
+            file.seek(length - 8 - size)
+            footer = file.read(size)
+    file.seek(0)
+    return length, footer
+
+
+def _opened(file: Any, **how: Any) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file, arrow_extensions_enabled=False, buffer_size=_BUFFER, **how)
+    except BAD_PARQUET:
+        raise
+    except Exception as error:  # an extension type's own code looks at what the footer says of it
+        raise BadSampleError(f"a column's type is damaged: {type(error).__name__} {error}") from error

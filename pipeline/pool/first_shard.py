@@ -1,0 +1,98 @@
+"""A look at a pool's first shard before anything is written: its settings fit, and where the alt text is from."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from core.errors import BadSampleError, UserError
+from core.parquet import BAD_PARQUET, Parquet
+from pipeline.pool.listing import Listing, Pool, is_candidate
+from pipeline.pool.parquet import ImageColumns, note_columns
+from pipeline.pool.rows import NOTES, TEXT_LIMIT
+from pipeline.pool.side_files import Note, read_note
+from pipeline.pool.urls import UrlColumns
+
+_MEMBERS = 200  # of a tar, that tell where alt text is from
+_READ = 1 << 20  # bytes; an object store is asked for so many at a time
+
+
+def alt_text_source(pool: Pool, listing: Listing) -> str:
+    """Where the alt text of the first shard is from, as a line for the log; empty if it cannot be told.
+
+    Raises:
+        UserError: The shard has not the columns or side files that the pool's settings name, or cannot be read safely.
+    """
+    shard = listing.shards[0]
+    if pool.kind == "images" or shard.problem:
+        return ""
+    if pool.kind == "tars":
+        return _of_tar(pool, listing)
+    name = shard.path
+    if pool.kind == "img2dataset":
+        name = f"{name.removesuffix('.tar').removesuffix('.parquet')}.parquet"
+    schema = _schema(listing, name)
+    if schema is None:
+        return ""
+    try:
+        names = _notes(pool, schema)["alt_text"]
+    except BadSampleError as error:
+        raise UserError(f"{pool.kind}: {name}: {error}") from error
+    return _line([f"the column {column!r}" for column in names], name)
+
+
+def _schema(listing: Listing, name: str) -> pa.Schema | None:
+    """The columns of a Parquet file; None if it is damaged, which the index will say."""
+    try:
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{name}") as file:
+            return Parquet(file).schema
+    except BAD_PARQUET:
+        return None
+
+
+def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
+    if pool.kind == "urls":
+        return UrlColumns.of(schema, pool).notes
+    if pool.kind == "parquet":
+        return ImageColumns.of(schema, pool.image, pool.id, pool.alt_text).notes
+    return note_columns(schema, pool.alt_text)
+
+
+def _of_tar(pool: Pool, listing: Listing) -> str:
+    shard = listing.shards[0]
+    try:
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{shard.path}") as file:
+            notes = _side_files(io.BufferedReader(file, _READ), pool.alt_text)
+            some = [note for note in islice(notes, _MEMBERS) if note]
+            if pool.alt_text is not None and not any(note.source for note in some):
+                some += [note for note in notes if note and note.source][:1]
+    except (OSError, ValueError, tarfile.TarError):  # the index will say so
+        return ""
+    sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]
+    if pool.alt_text is not None and not sources:
+        name = pool.alt_text.lstrip(".")
+        raise UserError(f"tars: {shard.path}: alt_text: no side file ends in .{name}, and no .json has that key")
+    return _line(list(dict.fromkeys(sources)), shard.path)
+
+
+def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
+    """What each member of a tar tells that is no image."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            if is_candidate(member.name) or not member.isreg() or member.size > TEXT_LIMIT:
+                yield None
+            else:
+                yield read_note(member.name, archive.extractfile(member).read(), alt_text)  # type: ignore[union-attr]
+
+
+def _line(sources: list[str], name: str) -> str:
+    if not sources:
+        return (
+            f"no alt text: {name} has none under {', '.join(NOTES['alt_text'])}; `alt_text` of the pool names another"
+        )
+    return f"alt text from {' or '.join(sources)}" + (" (the first that is not empty)" if len(sources) > 1 else "")

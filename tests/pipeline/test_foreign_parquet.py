@@ -1,0 +1,424 @@
+"""Parquet files made to do harm: none runs code, whichever reader has it, and a few bytes do not fill the memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import ray.data  # noqa: F401  # it registers the types that run code
+from PIL import Image
+
+from manifests import open_run
+from manifests.storage import Folder
+from model.training.shards import ShardSource
+from pipeline.index import open_pool
+from pipeline.pool import Pool, list_pool
+from pipeline.pool.images import PLACE, Failure, Images
+from pipeline.pool.readers import index_rows
+from pipeline.pool.urls import pool_columns
+
+CANARIES = (
+    "in_the_path in_a_part_not_needed deep_in_a_part_not_needed deep_in_the_path the_image the_bytes the_caption "
+    "list_of_captions repeated_caption tensor_as_caption the_key the_url the_status the_id the_width deep_in_the_turns "
+    "list_of_turns"
+).split()
+
+
+@pytest.fixture(scope="module")
+def canaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of `tests.canary_files`."""
+    folder = tmp_path_factory.mktemp("canaries")
+    subprocess.run([sys.executable, "-m", "tests.canary_files", str(folder)], check=True)
+    return folder
+
+
+def rows_of(pool: Pool) -> list[dict[str, Any]]:
+    listing = list_pool(pool)
+    rows: list[dict[str, Any]] = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    return rows
+
+
+def errors_of(pool: Pool) -> list[str]:
+    return [row["error"] for row in rows_of(pool) if row["error"]]
+
+
+def refusal(call: Callable[[], Any]) -> list[str]:
+    try:
+        call()
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def index_of_images(file: Path) -> list[str]:
+    return errors_of(Pool(parquet=str(file)))
+
+
+def index_with_own_ids(file: Path) -> list[str]:
+    return errors_of(Pool(parquet=str(file), id="id"))
+
+
+def index_of_urls(file: Path) -> list[str]:
+    return errors_of(Pool(urls=str(file)))
+
+
+def first_look_at_images(file: Path) -> list[str]:
+    return refusal(lambda: open_pool(Pool(parquet=str(file)), "/nowhere"))
+
+
+def first_look_at_urls(file: Path) -> list[str]:
+    return refusal(lambda: open_pool(Pool(urls=str(file), id="id"), "/nowhere"))
+
+
+def named_alt_text(file: Path) -> list[str]:
+    return refusal(lambda: open_pool(Pool(parquet=str(file), alt_text="caption"), "/nowhere"))
+
+
+def img2dataset_parquet(file: Path) -> list[str]:
+    return errors_of(Pool(img2dataset=str(as_downloads(file))))
+
+
+def img2dataset_sidecar(file: Path) -> list[str]:
+    folder = as_downloads(file)
+    (folder / "00000.tar").write_bytes(bytes(10240))
+    return errors_of(Pool(img2dataset=str(folder)))
+
+
+def images_of_a_changed_file(file: Path) -> list[str]:
+    """Indexed while it was plain, read when it is not."""
+    pool_folder = file.parent / f"changed-{file.stem}"
+    pool_folder.mkdir(exist_ok=True)
+    shutil.copy(file.parent / "plain.parquet", pool_folder / "0.parquet")
+    pool = Pool(parquet=str(pool_folder))
+    listing = list_pool(pool)
+    rows = index_rows(pool, listing.root, list(listing.shards))
+    shutil.copy(file, pool_folder / "0.parquet")
+    images = Images(pool, listing.root)
+    found = [data for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
+    assert len(found) == 3
+    return [data.error for data in found if isinstance(data, Failure)]
+
+
+def columns_of_the_pool(file: Path) -> list[str]:
+    names = ["id", "caption", "url", "image", "conversations", "key", "status", "width"]
+    return refusal(lambda: pool_columns(Folder.at(file.parent), file.name, names, np.arange(3)).to_pylist())
+
+
+def training_shards(file: Path) -> list[str]:
+    folder = file.parent / f"shards-{file.stem}"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(file, folder / "shard-00000.parquet")
+
+    def read() -> None:
+        source = ShardSource("test", str(folder))
+        for row in range(3):
+            source.sample(row)
+
+    return refusal(read)
+
+
+def as_downloads(file: Path) -> Path:
+    folder = file.parent / f"downloads-{file.stem}"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(file, folder / "00000.parquet")
+    (folder / "00000_stats.json").write_text("{}")
+    return folder
+
+
+READERS: dict[Callable[[Path], list[str]], set[str]] = {
+    index_of_images: {"in_the_path", "deep_in_the_path", "the_image", "the_bytes"},
+    index_with_own_ids: {"in_the_path", "deep_in_the_path", "the_image", "the_bytes", "the_id"},
+    index_of_urls: {"the_url", "the_width"},
+    first_look_at_images: {"in_the_path", "deep_in_the_path", "the_image", "the_bytes"},
+    first_look_at_urls: {"the_url", "the_id", "the_width"},
+    named_alt_text: {
+        *("in_the_path", "deep_in_the_path", "the_image", "the_bytes"),
+        *("the_caption", "list_of_captions", "repeated_caption", "tensor_as_caption"),
+    },
+    img2dataset_parquet: {"in_the_path", "deep_in_the_path", "the_key", "the_status"},
+    img2dataset_sidecar: {"the_key", "the_status"},
+    images_of_a_changed_file: {"the_image", "the_bytes"},
+    columns_of_the_pool: set(CANARIES),
+    training_shards: {"the_image", "the_bytes", "the_id", "deep_in_the_turns", "list_of_turns"},
+}
+"""The readers of files that others wrote, and the files of which each says what it does not read. The others it reads:
+what is in the way there is no part of what it needs."""
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_no_reader_runs_code(canaries: Path, reader: Callable[[Path], list[str]]) -> None:
+    (canaries / "CANARY").unlink(missing_ok=True)
+    said = {name: reader(canaries / f"{name}.parquet") for name in CANARIES}
+    assert not (canaries / "CANARY").exists(), [name for name, texts in said.items() if not texts]
+    for name in sorted(READERS[reader]):
+        assert said[name], name
+        assert len(set(said[name])) == 1 or reader is img2dataset_parquet, said[name]
+        assert any(type_ in said[name][0] for type_ in ("extension<ray.data.arrow_", "ArrowTensorType")), said[name]
+        assert "\n" not in said[name][0]
+    assert {name for name, texts in said.items() if any("extension<" in text for text in texts)} <= READERS[reader]
+
+
+def test_index_command_names_the_column_and_runs_nothing(
+    canaries: Path, tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    shutil.copy(canaries / "plain.parquet", pool / "a.parquet")
+    shutil.copy(canaries / "in_the_path.parquet", pool / "b.parquet")
+    result = vl3syn("index", "--parquet", pool / "*.parquet", "--run", tmp_path / "run")
+    assert (result.returncode, not (canaries / "CANARY").exists()) == (0, True), result.stderr
+    rows = open_run(tmp_path / "run").index.scan().sort("shard", "offset").collect().to_dicts()
+    assert [(row["shard"], row["width"]) for row in rows] == [("a.parquet", 40)] * 3 + [("b.parquet", None)]
+    assert "column 'image.path' is of the type extension<ray.data.arrow_pickled_object" in rows[3]["error"]
+    refused = vl3syn("index", "--parquet", pool / "b.parquet", "--run", tmp_path / "other")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("vl3syn: parquet: b.parquet: column 'image.path' is of the type extension<")
+    assert not (canaries / "CANARY").exists()
+
+
+# Bombs: each reader in a process of its own, whose memory is measured
+
+LIMIT = 500  # MB above what the process takes with its imports; 64 values of 8 MiB are 512 MiB as bytes alone
+
+
+BOMBS = ("dictionary", "struct", "delta", "many row groups", "zstd page", "gzip page", "brotli page", "caption", "path")
+
+
+def bomb(folder: Path, kind: str) -> Path:
+    """A small file of large values: a picture with 8 MiB of zeros behind it, or a text as long, in 64 rows."""
+    image = pa.array([picture() + bytes(8 << 20)])
+    text = pa.array(["x" * (8 << 20)])
+    many = pa.array([0] * 64, pa.int32())
+    columns: dict[str, Any] = {"image": pa.array([picture()] * 64), "n": pa.array(range(64))}
+    how: dict[str, Any] = {"store_schema": False}
+    if kind == "dictionary":
+        columns["image"] = pa.DictionaryArray.from_arrays(many, image)
+    elif kind == "struct":
+        cells = [pa.DictionaryArray.from_arrays(many, image), pa.array([None] * 64, pa.string())]
+        columns["image"] = pa.StructArray.from_arrays(cells, names=["bytes", "path"])
+    elif kind == "delta":
+        columns["image"] = image.take(many)
+        how |= {"use_dictionary": False, "column_encoding": {"image": "DELTA_BYTE_ARRAY"}}
+    elif kind in ("zstd page", "gzip page", "brotli page"):
+        columns["image"] = image.take(many)
+        how |= {"use_dictionary": False, "compression": kind.split()[0]}
+    elif kind == "caption":
+        columns["caption"] = pa.DictionaryArray.from_arrays(many, text)
+    elif kind == "path":
+        cells = [columns["image"], pa.DictionaryArray.from_arrays(many, text)]
+        columns["image"] = pa.StructArray.from_arrays(cells, names=["bytes", "path"])
+    elif kind == "many row groups":
+        columns["image"] = pa.DictionaryArray.from_arrays(many, image)
+        how |= {"row_group_size": 8}
+    file = folder / f"{kind}.parquet"
+    pq.write_table(pa.table(columns), file, **{"compression": "zstd", **how})
+    assert file.stat().st_size < 600_000
+    return file
+
+
+def picture() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(data, "PNG")
+    return data.getvalue()
+
+
+URLS = 20_000
+HARNESS = """
+import json, os, resource, sys
+import numpy as np
+from manifests.storage import Folder
+from model.training.shards import ShardSource
+from pipeline.pool import Pool, list_pool
+from pipeline.pool.images import PLACE, Images
+from pipeline.pool.readers import index_rows
+from pipeline.pool.urls import pool_columns
+
+
+def index(**pool):
+    pool = Pool(**pool)
+    listing = list_pool(pool)
+    return pool, listing.root, index_rows(pool, listing.root, list(listing.shards))
+
+
+def rows(**pool):
+    rows = index(**pool)[2].to_pylist()
+    return [[row["width"], row["bytes"], (row["error"] or "").partition(":")[0], row["alt_text"]] for row in rows]
+
+
+def images(path):
+    pool, root, rows = index(parquet=path)
+    images = Images(pool, root)
+    return [len(data) for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
+
+
+def columns(folder, name):
+    return pool_columns(Folder.at(folder), name, ["n", "caption"], np.arange(64)).num_rows
+
+
+def shards(folder):
+    return len(ShardSource("test", folder).sample(0).text)
+
+
+for call in json.load(sys.stdin):
+    if os.fork():
+        os.wait()
+        continue
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        result = eval(call)
+    except ValueError as error:
+        result = str(error)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(json.dumps([call, result, peak]), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def bombs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bombs")
+    for kind in BOMBS:
+        bomb(folder, kind)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * URLS, pa.int32()), pa.array(["x" * (8 << 20)]))
+    urls = pa.table({"url": [f"http://x/{n}" for n in range(URLS)], "width": [9] * URLS, "height": [9] * URLS})
+    pq.write_table(urls.append_column("text", repeated), folder / "urls.parquet", store_schema=False)
+    image = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array([picture() + bytes(8 << 20)]))
+    turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 400
+    shard = pa.table({"id": range(400), "detailed_caption": ["y"] * 400, "conversations": turns})
+    shard = shard.append_column("image", pa.StructArray.from_arrays([image], names=["bytes"]))
+    pq.write_table(shard, folder / "shard-00000.parquet", store_schema=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(bombs: Path) -> dict[str, tuple[Any, float]]:
+    """What each reader says of a bomb, and how much memory that took it, MB; each in a process of its own."""
+    calls = [f"rows(parquet='{bombs}/{kind}.parquet')" for kind in BOMBS]
+    calls += [f"images('{bombs}/{kind}.parquet')" for kind in ("dictionary", "struct", "delta")]
+    calls += [f"rows(urls='{bombs}/urls.parquet')", f"columns('{bombs}', 'caption.parquet')", f"shards('{bombs}')"]
+    command = [sys.executable, "-c", HARNESS]
+    said = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=200, check=False)
+    assert said.returncode == 0, said.stderr
+    found = [json.loads(line) for line in said.stdout.splitlines()]
+    return {call.replace(f"{bombs}/", ""): (result, peak) for call, result, peak in found}
+
+
+LARGE = len(picture()) + (8 << 20)
+
+
+Measured = dict[str, tuple[Any, float]]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "struct", "delta", "many row groups"])
+def test_repeated_image_takes_little_memory_and_is_indexed(measured: Measured, kind: str) -> None:
+    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
+    assert rows == [[40, LARGE, "", None]] * 64
+    assert peak < LIMIT
+
+
+@pytest.mark.parametrize("kind", ["zstd page", "gzip page", "brotli page"])
+def test_page_that_unpacks_to_half_a_gigabyte_is_not_unpacked(measured: Measured, kind: str) -> None:
+    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
+    assert rows == [[None, None, "decompression bomb", None]] * 64
+    assert peak < LIMIT
+
+
+@pytest.mark.parametrize("kind", ["caption", "path"])
+def test_repeated_text_takes_little_memory_and_is_left_out(measured: Measured, kind: str) -> None:
+    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
+    assert rows == [[40, len(picture()), "", None]] * 64
+    assert peak < LIMIT
+
+
+def test_repeated_text_of_urls_takes_little_memory_and_is_left_out(measured: Measured) -> None:
+    rows, peak = measured["rows(urls='urls.parquet')"]
+    assert rows == [[9, None, "", None]] * URLS
+    assert peak < LIMIT
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "struct", "delta"])
+def test_repeated_images_are_read_a_few_at_a_time(measured: Measured, kind: str) -> None:
+    lengths, peak = measured[f"images('{kind}.parquet')"]
+    assert lengths == [LARGE] * 64
+    assert peak < LIMIT + 600, "the images themselves, and what one read takes"
+
+
+def test_columns_of_the_pool_have_a_limit(measured: Measured, bombs: Path) -> None:
+    said, peak = measured[f"columns('{bombs}', 'caption.parquet')"]
+    assert said == "caption.parquet: decompression bomb: 64 repeated values of 536,870,912 bytes"
+    assert peak < LIMIT
+
+
+def test_training_shards_have_a_limit(measured: Measured, bombs: Path) -> None:
+    said, peak = measured[f"shards('{bombs}')"]
+    bomb_ = "decompression bomb: row group 0 takes more than 1,073,741,824 bytes"
+    assert said == f"test: {bombs}/shard-00000.parquet: {bomb_}"
+    assert peak < 2 * LIMIT + 400
+
+
+def test_rows_above_the_limit_are_errors_and_the_others_stay(tmp_path: Path) -> None:
+    cells = [picture(), picture() + bytes(3000), picture()]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=1, compression="none")
+    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1000))
+    assert [(row["width"], row["error"]) for row in rows] == [
+        (40, None),
+        (None, f"too long: {len(cells[1]):,} bytes, max_image_bytes is 1,000"),
+        (40, None),
+    ]
+
+
+def test_row_group_above_the_limit_leaves_the_others(tmp_path: Path) -> None:
+    cells = [picture(), picture(), picture() + bytes(1 << 20), picture(), picture()]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=2, compression="zstd")
+    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    assert [row["width"] for row in rows] == [40, 40, None, None, 40]
+    assert [row["key"] for row in rows] == list("01234")
+    assert rows[2]["error"].startswith("decompression bomb: ")
+    assert rows[2]["error"].endswith(" of column 'image' unpack to 1,048,780, more than 1,048,576")
+    images, table = images_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    alive = table.filter(pc.is_null(table["error"]))
+    assert [data for group in images.groups(alive.select(PLACE)) for data in images.read(group)] == [picture()] * 3
+
+
+def images_of(pool: Pool) -> tuple[Images, pa.Table]:
+    listing = list_pool(pool)
+    return Images(pool, listing.root), index_rows(pool, listing.root, list(listing.shards))
+
+
+def test_list_of_millions_of_captions_is_refused(tmp_path: Path) -> None:
+    captions = pa.array([[""] * 5_000_000, ["a fox"]])
+    table = pa.table({"image": [picture()] * 2, "caption": captions})
+    pq.write_table(table, tmp_path / "0.parquet", compression="zstd")
+    assert (tmp_path / "0.parquet").stat().st_size < 100_000
+    rows = rows_of(Pool(parquet=str(tmp_path)))
+    assert [row["error"] for row in rows] == [
+        "decompression bomb: column 'caption.list.element' has 5,000,001 list entries"
+    ] * 2
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.nulls(3_000_000, pa.binary())}), tmp_path / "0.parquet")
+    assert (tmp_path / "0.parquet").stat().st_size < 10_000
+    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    assert row["error"].startswith("broken Parquet: claims 3,000,000 rows in ")
+
+
+def test_index_command_of_a_bomb(tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    bomb(tmp_path, "zstd page")
+    bomb(tmp_path, "dictionary")
+    result = vl3syn("index", "--parquet", tmp_path, "--run", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    rows = open_run(tmp_path / "run").index.scan().sort("shard", "offset").collect().to_dicts()
+    assert [row["width"] for row in rows] == [40] * 64 + [None] * 64
+    assert {row["error"].partition(":")[0] for row in rows[64:]} == {"decompression bomb"}
