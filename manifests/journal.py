@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.schemas import aligned
 from manifests.tables import Table
 
 _PREFIX, _SUFFIX = "journal-", ".arrows"
@@ -95,14 +96,15 @@ def _read(table: Table, names: list[str]) -> dict[str, pa.Table]:
 
 def _whole_rows(path: str, schema: pa.Schema) -> pa.Table:
     batches: list[pa.RecordBatch] = []
+    written = schema  # by the version that wrote it
     with pa.OSFile(path) as file:
         try:
             reader = pa.ipc.open_stream(file)
-            schema = reader.schema
+            written = reader.schema
             while True:
                 batches.append(reader.read_next_batch())
         except (StopIteration, pa.ArrowInvalid, OSError):  # OSError: cut in the middle of a message
-            return pa.Table.from_batches(batches, schema)
+            return aligned(pa.Table.from_batches(batches, written), schema)
 
 
 def _once(rows: pa.Table) -> pa.Table:

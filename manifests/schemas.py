@@ -81,3 +81,11 @@ INDEX = pa.schema(
 def table_schema(writes: pa.Schema) -> pa.Schema:
     """The schema of a stage table: the id, what the stage writes, and how it failed."""
     return pa.schema([ID, *writes, ERROR, RETRY])
+
+
+def aligned(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with the columns of `schema`; one that they lack, because an older version wrote them, is null."""
+    lacking = [field for field in schema if field.name not in rows.column_names]
+    for field in lacking:
+        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(schema.names)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.embeddings import is_embedding
-from manifests.schemas import table_schema
+from manifests.schemas import aligned, table_schema
 from manifests.storage import Folder
 
 _PART, _SUFFIX = "part-", ".parquet"
@@ -66,13 +66,18 @@ class Table:
     def read(self, part: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of one part."""
         with self.folder.filesystem.open_input_file(f"{self.folder.path}/{part}") as file:
-            return pq.ParquetFile(file).read(columns=list(columns))
+            read = pq.ParquetFile(file).read(columns=list(columns))
+        return aligned(read, pa.schema([self.schema.field(name) for name in columns]))
 
     def _current(self, names: Sequence[str], name_column: str | None) -> pl.LazyFrame:
         by_writer: dict[str, list[str]] = {}
         for name in names:
             by_writer.setdefault(writer_of(name), []).append(name)
-        frames = [self.folder.scan(group, name_column) for group in by_writer.values()]
+        # A version that knew fewer columns wrote the older parts: what they lack is null.
+        types = pl.DataFrame(self.schema.empty_table()).schema
+        scans = [self.folder.scan(group, name_column) for group in by_writer.values()]
+        names_ = [*types, *([name_column] if name_column else [])]
+        frames = [_with_columns(scan, types).select(names_) for scan in scans]
         keys = [frame.select(self.key) for frame in frames]
         current = [  # a writer never repeats an id, so only later ones have newer rows
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
@@ -88,14 +93,14 @@ class Table:
         """Write `rows` as one part, whole or not at all, and return its name.
 
         Args:
-            rows: Columns of `schema`, each id once; at least one row.
+            rows: Columns of `schema`, each id once. Without rows the part only tells readers the columns.
             writer: From `next_writer`.
             provenance: What computed the rows; goes into the part's Parquet metadata under `vl3syn`.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
         rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
         ids = rows["id"].combine_chunks().to_numpy(zero_copy_only=False)
-        smallest = int(ids.min()) + (1 << 63)
+        smallest = int(ids.min()) + (1 << 63) if len(ids) else 0
         digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
         name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
         sink = pa.BufferOutputStream()
@@ -124,6 +129,11 @@ def fingerprint(what: Mapping[str, object]) -> str:
     """Eight hex digits that change when anything in `what` does."""
     canonical = json.dumps(what, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()
+
+
+def _with_columns(frame: pl.LazyFrame, types: pl.Schema) -> pl.LazyFrame:
+    stored = frame.collect_schema()
+    return frame.with_columns(pl.lit(None, type_).alias(n) for n, type_ in types.items() if n not in stored)
 
 
 def _leaf(field: pa.Field) -> str:
