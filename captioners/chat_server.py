@@ -18,6 +18,7 @@ import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from captioners.engine import Answer, Question, Sampling
+from captioners.finish import finished
 from captioners.served import Served, start_server
 
 _LONGEST_PAUSE = 60.0  # seconds between two tries
@@ -219,16 +220,37 @@ def _kind(image: bytes) -> bytes:
     return b"jpeg" if image[:2] == b"\xff\xd8" else b"png" if image[:4] == b"\x89PNG" else b"webp"
 
 
-def _answer(told: Any) -> Answer:
-    choice = told["choices"][0]
-    content = choice["message"]["content"]
+def _answer(body: Any) -> Answer:
+    choice = body["choices"][0]
+    message = choice["message"]
+    thought = _reasoning(message)
+    content = message.get("content") if thought else message["content"]
     if isinstance(content, list):  # in parts, as some servers answer
-        content = "".join(part.get("text", "") for part in content)
+        thought = thought or any(_is_thought(part) for part in content)
+        content = "".join(_text(part) for part in content if not _is_thought(part))
     if not isinstance(content, str | None):
         raise TypeError(f"content is {type(content).__name__}")
-    usage = told.get("usage") or {}
-    cut = choice.get("finish_reason") == "length"
-    return Answer(content or "", cut, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    usage = body.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
+
+
+def _reasoning(message: Mapping[str, Any]) -> bool:
+    """Whether the server gives reasoning in a field of its own."""
+    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning", "redacted_thinking")
+
+
+def _text(part: Any) -> str:
+    return part if isinstance(part, str) else str(part.get("text") or "")
+
+
+def _count(tokens: Any) -> int | None:
+    return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
 
 
 def _words(response: httpx2.Response) -> str:

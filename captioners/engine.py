@@ -26,11 +26,12 @@ class Answer(NamedTuple):
 
     Attributes:
         text: The model's words; empty if there are none.
-        cut: Whether it was cut at the length limit.
+        cut: Whether it ended before it was whole: at the length limit, say (captioners/finish.py).
         prompt_tokens: Tokens that went in, those of the image among them; None where the engine does not tell.
         tokens: Tokens that came out.
         error: Why there is no text.
         retry: Whether asking again can help.
+        reasoned: Whether the engine gave reasoning apart from the text.
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Answer(NamedTuple):
     tokens: int | None = None
     error: str | None = None
     retry: bool = False
+    reasoned: bool = False
 
 
 @dataclass(frozen=True)

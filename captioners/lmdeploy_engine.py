@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from captioners.engine import Answer, Question, Sampling
+from captioners.finish import finished
 from filters import weights
 
 
@@ -68,7 +69,7 @@ class LmdeployEngine:
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         asked = [(question.prompt, question.image) for question in questions]
-        return [_answer(response) for response in self._pipeline(asked, gen_config=self._config)] if asked else []
+        return [answer_of(response) for response in self._pipeline(asked, gen_config=self._config)] if asked else []
 
 
 def generation(sampling: Sampling) -> Any:
@@ -84,13 +85,11 @@ def generation(sampling: Sampling) -> Any:
     )
 
 
-def _answer(response: Any) -> Answer:
-    """An lmdeploy `Response` as ours."""
-    if response.finish_reason in ("error", "abort"):
-        return Answer(error=f"lmdeploy: {response.error_message or response.text or response.finish_reason}"[:300])
-    return Answer(
-        response.text, response.finish_reason == "length", response.input_token_len, response.generate_token_len
-    )
+def answer_of(response: Any) -> Answer:
+    """An lmdeploy `Response` as ours. Its finish_reason is stop, length, error or abort; None where it was stopped."""
+    text, reason = response.text or "", response.finish_reason
+    details = str(response.error_message or text) if reason in ("error", "abort") else ""
+    return finished(text, reason, "lmdeploy", response.input_token_len, response.generate_token_len, details=details)
 
 
 def check_driver(what: str) -> None:

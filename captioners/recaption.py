@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -17,6 +18,7 @@ from captioners.chat_server import Server
 from captioners.defects import check_language, language_share, refused, repetition, words
 from captioners.engine import Answer, Engine, Question, Sampling
 from captioners.lmdeploy_engine import Lmdeploy
+from captioners.markup import SUSPECT, Stripped, printable, strip
 from captioners.prompt import choose, prompt_hash, read_prompts
 from captioners.transformers_engine import Transformers
 from manifests.schemas import ERROR, RETRY, column
@@ -37,6 +39,11 @@ class Recaption(BaseModel):
         top_p: Of the most probable words so many that their probabilities sum to this; where temperature is above 0.
         seed: Of the random choice.
         language: In which the captions are to be (ISO 639-1).
+        strip: Take reasoning (`<think>…</think>` and its other spellings) and end tokens (`<|im_end|>` and others) out
+            of the answer (captioners/markup.py); control characters always go. What is left is the caption, and all
+            facts but `raw_characters` are about it.
+        end_tokens: Further end tokens. What stands behind the first one goes.
+        reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
         longest: An image whose longer side has more pixels is scaled down to it before the model sees it.
         engine: What runs the model. It is no part of the fingerprint: another server makes no other captions.
     """
@@ -45,6 +52,7 @@ class Recaption(BaseModel):
 
     version: ClassVar = 1
     beside: ClassVar = ("engine",)
+    added_settings: ClassVar = ("strip", "end_tokens", "reasoning_tags")
     costly: ClassVar = True
     use: ClassVar[str]
     writes: ClassVar[pa.Schema]
@@ -57,6 +65,9 @@ class Recaption(BaseModel):
     top_p: float = Field(default=1, gt=0, le=1)
     seed: int = 0
     language: str = "en"
+    strip: bool = True
+    end_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    reasoning_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     longest: int = Field(default=2048, ge=32)
     engine: EngineSettings = Lmdeploy()
 
@@ -97,6 +108,26 @@ class Recaption(BaseModel):
         """One client is enough for one server."""
         return 1 if self.engine.kind == "server" and not self.engine.gpus else None
 
+    def stripped(self, text: str) -> Stripped:
+        """What of an answer is the caption."""
+        if self.strip:
+            return strip(text, self.end_tokens, self.reasoning_tags)
+        return Stripped(printable(text).strip())
+
+    def outdated(self, stored: pl.LazyFrame) -> pl.Series:
+        """The ids of rows that earlier versions stored with reasoning, end tokens or control characters in the caption.
+
+        Those versions took nothing out of an answer and stored no `raw_characters`. Their other rows are right.
+
+        Args:
+            stored: The stage's table.
+        """
+        caption = f"{self.use}_caption"
+        suspect = pl.col(f"{self.use}_raw_characters").is_null() & pl.col(caption).str.contains(SUSPECT)
+        rows = stored.filter(suspect).select("id", caption).collect(engine="streaming")
+        changed = [self.stripped(text).text.split() != text.split() for text in rows[caption]]
+        return rows.filter(pl.Series(changed, dtype=pl.Boolean))["id"]
+
     def ready(self) -> None:
         """See that the model, or the server, is to be had.
 
@@ -121,12 +152,20 @@ def _columns(use: str) -> pa.Schema:
             column(f"{use}_caption", pa.string(), f"The {use} caption, in the model's words"),
             column(f"{use}_prompt", pa.string(), "Which prompt made it: the first 8 hex digits of its SHA-256"),
             column(f"{use}_words", pa.int32(), "Its words, told apart by white space", 0),
-            column(f"{use}_cut", pa.int8(), "1 where it was cut at the length limit, else 0", 0, 1),
+            column(
+                f"{use}_cut", pa.int8(), "1 where it is not known to be whole (the length limit, say), else 0", 0, 1
+            ),
             column(f"{use}_refused", pa.int8(), "1 where it declines to describe the image, else 0", 0, 1),
             column(f"{use}_repetition", pa.float32(), "Share of its words in runs of 4 that come again", 0, 1),
             column(f"{use}_language", pa.float32(), "Probability that it is in the language asked for", 0, 1),
             column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null where nobody tells", 0),
-            column(f"{use}_tokens", pa.int32(), "Tokens of the caption; null where nobody tells", 0),
+            column(f"{use}_tokens", pa.int32(), "Tokens of the answer; null where nobody tells", 0),
+            column(
+                f"{use}_raw_characters",
+                pa.int32(),
+                "Characters of the answer before reasoning and end tokens were taken out; null in older rows",
+                0,
+            ),
         ]
     )
 
@@ -207,17 +246,29 @@ class Captioner:
         return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))
 
     def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:
-        use, text = self._stage.use, answer.text.strip()
-        tokens = {f"{use}_prompt": prompt, f"{use}_prompt_tokens": answer.prompt_tokens, f"{use}_tokens": answer.tokens}
+        use, stripped = self._stage.use, self._stage.stripped(answer.text)
+        text, cut = stripped.text, answer.cut or stripped.thinking
+        counts = {f"{use}_prompt": prompt, f"{use}_prompt_tokens": answer.prompt_tokens, f"{use}_tokens": answer.tokens}
+        counts |= {} if answer.error else {f"{use}_raw_characters": len(answer.text)}
         if answer.error or not text:
-            error = answer.error or "empty caption: the model ended it before its first word"
-            return {**tokens, "error": error, "retry": answer.retry}
+            error = answer.error or _why_empty(cut, answer.reasoned or stripped.reasoned)
+            return {**counts, "error": error, "retry": answer.retry}
         facts = {
             f"{use}_caption": text,
             f"{use}_words": words(text),
-            f"{use}_cut": int(answer.cut),
+            f"{use}_cut": int(cut),
             f"{use}_refused": int(refused(text)),
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
         }
-        return {**facts, **tokens, "error": None, "retry": False}
+        return {**facts, **counts, "error": None, "retry": False}
+
+
+def _why_empty(cut: bool, reasoned: bool) -> str:
+    if cut and reasoned:
+        return "empty caption: cut while thinking; raise max_new_tokens, or have the model answer without reasoning"
+    if reasoned:
+        return "empty caption: the model ended it after its reasoning, before its first word"
+    if cut:
+        return "empty caption: cut before its first word"
+    return "empty caption: the model ended it before its first word"

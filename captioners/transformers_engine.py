@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from captioners.engine import Answer, Question, Sampling
+from captioners.finish import finished
+from captioners.markup import is_mark
 from filters import weights
 
 
@@ -86,6 +88,9 @@ class LocalModel:
         self._sampling = sampling
         ends = network.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        # Special tokens are no words. But reasoning is told by its marks, which some tokenizers have among them.
+        tokens = processor.tokenizer.added_tokens_decoder.items()
+        self._silent = frozenset(id_ for id_, token in tokens if token.special and not is_mark(token.content))
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         if not questions:
@@ -119,8 +124,9 @@ class LocalModel:
     def _answer(self, generated: list[int], prompt_tokens: int) -> Answer:
         end = next((place for place, token in enumerate(generated) if token in self._ends), None)
         said = generated if end is None else generated[:end]
-        text: str = self._processor.tokenizer.decode(said, skip_special_tokens=True)
-        return Answer(text, end is None, prompt_tokens, len(said))
+        words = [token for token in said if token not in self._silent]
+        text: str = self._processor.tokenizer.decode(words, skip_special_tokens=False)
+        return finished(text, "length" if end is None else "eos", "transformers", prompt_tokens, len(said))
 
 
 def _conversation(question: Question) -> list[dict[str, Any]]:

@@ -126,14 +126,14 @@ class Table:
         """Write `rows` as one part, whole or not at all, and return its name.
 
         Args:
-            rows: Columns of `schema`, each id once; at least one row.
+            rows: Columns of `schema`, each id once. Without rows the part only tells readers the columns.
             writer: From `next_writer`.
             provenance: What computed the rows; goes into the part's Parquet metadata under `vl3syn`.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
         rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
         ids = rows["id"].combine_chunks().to_numpy(zero_copy_only=False)
-        smallest = int(ids.min()) + (1 << 63)
+        smallest = int(ids.min()) + (1 << 63) if len(ids) else 0
         digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
         name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
         # A dictionary of the numbers of embeddings saves nothing, and reading them takes four times as long.

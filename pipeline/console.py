@@ -112,6 +112,8 @@ def print_published(done: Published) -> None:
     out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
     if done.stale:
         say(f"{done.stale:,} images in shards are not kept any more; publish into another folder to be rid of them")
+    if done.outdated:
+        say(f"not published: {done.outdated:,} images with outdated captions; `vl3syn run` computes these again")
     for id_, reason in list(done.left_out.items())[:10]:
         say(f"not published: {id_}: {reason}")
     if len(done.left_out) > 10:

@@ -21,6 +21,7 @@ from manifests.tables import fingerprint
 from pipeline.engine import place_workers, start_ray, stopped
 from pipeline.inputs import Inputs
 from pipeline.recipe import Recipe, Step, parse_recipe
+from pipeline.stages import fingerprint_settings
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
 _BLOCK = 65_536  # rows of a sample that are read at once
@@ -176,6 +177,6 @@ def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, obj
 
 
 def _place(folder: Folder, step: Step) -> Folder:
-    settings = {k: v for k, v in step.stage.model_dump(mode="json").items() if k != "fitted"}
+    settings = {k: v for k, v in fingerprint_settings(step.stage).items() if k != "fitted"}
     by = {"version": step.stage.version, "settings": settings, "inputs": dict(step.inputs)}
     return folder.join("fitted").join(f"{step.stage.name}-{fingerprint(by)}")

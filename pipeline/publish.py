@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from captioners.prompt import read_prompts
 from core.errors import UserError
@@ -22,14 +23,16 @@ from manifests.balance import priority
 from manifests.card import card
 from manifests.embeddings import is_embedding
 from manifests.parts import scan_parts, to_bytes
-from manifests.run import Run
-from manifests.schemas import INDEX
-from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name, shard_schema
+from manifests.run import Run, stage_folder
+from manifests.schemas import INDEX, table_schema
+from manifests.shards import LEFT_OUT, LISTS, RENAMED, TOGETHER, USES, shard_name, shard_schema
 from manifests.storage import Folder
+from manifests.tables import Table
 from pipeline.engine import JobDone, run_job
 from pipeline.inputs import plan
 from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
 from pipeline.shard_writer import ShardWriter
+from pipeline.stages import outdated
 
 SETTINGS = "settings.json"
 _LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
@@ -49,6 +52,8 @@ class Published:
         written: Shards that this call wrote.
         left_out: Images that were to be published and could not be, with the reason, by id.
         stale: Images in shards that the run does not keep any more.
+        outdated: Images that are kept, but have a wrong fact by an earlier version: the next run computes it again, and
+            then they are published.
         job: How fast; None where nothing was to do.
     """
 
@@ -60,6 +65,7 @@ class Published:
     left_out: Mapping[str, str]
     stale: int
     job: JobDone | None = None
+    outdated: int = 0
 
 
 def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> Published:
@@ -78,7 +84,13 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     columns = _columns(run)
     subsets = _subsets(how, columns)
     _settle(out, how, run, subsets)
-    listed, stale = _list(run, how, out)
+    columns = _as_begun(out, subsets, columns)
+    kept = run.verdict().alive
+    right = kept.join(_outdated(run, recipe), on="id", how="anti")
+    outdated_ = kept.height - right.height
+    listed, stale = _list(right, how, out)
+    if not listed.height and outdated_:
+        raise UserError(f"nothing to publish: all {outdated_:,} captions are outdated; `vl3syn run` makes them again")
     if not listed.height:
         raise ValueError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _missing(out, how, subsets, listed)
@@ -90,6 +102,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets)
         job = run_job(_blocks(rows, missing), writer.job)
     done = _sum_up(out, where, how, subsets, listed, stale, job, missing["number"].n_unique() * len(subsets))
+    done = replace(done, outdated=outdated_)
     docs = _docs({name: field for name, (_, field) in columns.items()}, subsets)
     out.write("README.md", card(run, subsets, how.format, done.rows, docs).encode())
     return done
@@ -135,9 +148,33 @@ def _settle(out: Folder, how: Publish, run: Run, subsets: Mapping[str, object]) 
         )
 
 
-def _list(run: Run, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
-    """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more."""
-    lists, kept = out.join(LISTS), run.verdict().alive
+def _as_begun(
+    out: Folder, subsets: Mapping[str, object], columns: dict[str, tuple[str, pa.Field]]
+) -> dict[str, tuple[str, pa.Field]]:
+    """The columns that the shards in `out` have already, so that all shards of a dataset have the same; else all."""
+    shards = [file.path for subset in subsets for file in out.join(subset).files() if file.path.endswith(".parquet")]
+    if not shards:
+        return columns
+    names = {name for path in shards[:1] for name in pq.read_schema(path, filesystem=out.filesystem).names}
+    captions = {f"{use}_caption" for use in USES}
+    return {n: c for n, c in columns.items() if n in captions or RENAMED.get(n, n) in names}
+
+
+def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
+    """The rows that a stage would compute again, since an earlier version of it got them wrong: column `id`."""
+    ids = [pl.DataFrame(schema={"id": pl.Int64})]
+    for step in recipe.steps:
+        table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
+        ids.append(outdated(step.stage, table.scan()))
+    return pl.concat(ids).unique()
+
+
+def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
+    """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more.
+
+    `kept` (column `id`) are the images to publish.
+    """
+    lists = out.join(LISTS)
     while True:
         listed, next_name = _listed(lists)
         new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)

@@ -18,7 +18,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pool import Pool
-from pipeline.stages import STAGES, Stage, check, stage_class
+from pipeline.stages import STAGES, Stage, check, fingerprint_settings, stage_class
 
 _STAGE_KEYS = ("stage", "keep", "resources", "table")
 
@@ -216,8 +216,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
             f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows"
         )
     inputs = {column: origin[column] for column in read if origin[column]}
-    settings_ = stage.model_dump(mode="json", exclude=set(getattr(stage, "beside", ())))
-    made_by = {"version": stage.version, "settings": settings_, "inputs": inputs}
+    made_by = {"version": stage.version, "settings": fingerprint_settings(stage), "inputs": inputs}
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
     )

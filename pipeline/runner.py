@@ -27,7 +27,7 @@ from pipeline.pool import Listing, Pool, told
 from pipeline.receipts import reported
 from pipeline.recipe import Recipe, Step, looks, parse_recipe
 from pipeline.rescue import RowRescue, ShardRescue
-from pipeline.stages import ready
+from pipeline.stages import outdated, ready
 from pipeline.store import Store
 from pipeline.workers import ImageStageActor, Part, StageActor
 
@@ -199,6 +199,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     name, table = step.stage.name, stored.table
     if getattr(step.stage, "costly", False):
         recover(table)
+    _declare(table)
     # Where nothing got this far, an earlier stage may have no columns to read.
     groups = _groups(run, step) if alive.height else None
     ids = _todo(step, stored, alive, groups) if alive.height else alive
@@ -224,9 +225,18 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     return Done(name, done.rows, done.errors, before, done.seconds, done.working, done.idle)
 
 
+def _declare(table: Table) -> None:
+    """Let readers, who learn the columns from the parts, see those that an older version's parts lack."""
+    if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
+        table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
+
+
 def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows of `alive` that have no facts; where rows are compared, those of all groups that have changed."""
+    """The rows of `alive` without facts or with outdated ones; where rows are compared, all of changed groups."""
     new = unstored(stored.table, alive)
+    wrong = outdated(step.stage, stored.table.scan())
+    if wrong.height:
+        new = pl.concat([new, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
     return new if groups is None else changed_groups(alive, new, stored, groups)
 
 

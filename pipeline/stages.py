@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import polars as pl
 import pyarrow as pa
 
 from manifests.rules import suggest
@@ -104,8 +105,12 @@ class Stage(Protocol):
         gpu: True, if it has it, says that its model runs on a GPU where there is one; a number, on how many.
 
     It may have more attributes that say how it is run: `actors` and `batch_size`, defaults for the recipe's resources;
-    `beside`, names of settings that its numbers do not depend on and that are no part of its fingerprint; and `costly`:
+    `beside`, names of settings that its numbers do not depend on and that are no part of its fingerprint;
+    `added_settings`, names of settings that came after the first release: each is part of the fingerprint only where it
+    differs from its default, so that facts stored before it existed are not computed again; and `costly`:
     a row costs seconds of a GPU, or money, and is written down as soon as it is computed (manifests/journal.py).
+    It may have a method `outdated(stored)`: the ids of stored rows that an earlier version of it got wrong. They are
+    computed again and are not published until then, while the right rows stay, which a raised `version` would not do.
     """
 
     @property
@@ -122,6 +127,20 @@ class Stage(Protocol):
 
 class StageRefusedError(ValueError):
     """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
+
+
+def fingerprint_settings(stage: Any) -> dict[str, Any]:
+    """The settings that are part of a stage's fingerprint: without `beside`, and `added_settings` at their defaults."""
+    fields = type(stage).model_fields
+    added = {n for n in getattr(stage, "added_settings", ()) if getattr(stage, n) == fields[n].get_default()}
+    settings: dict[str, Any] = stage.model_dump(mode="json", exclude={*getattr(stage, "beside", ()), *added})
+    return settings
+
+
+def outdated(stage: Any, stored: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a stage's table that an earlier version of the stage got wrong, as a column `id`."""
+    ids = stage.outdated(stored) if hasattr(stage, "outdated") else []
+    return pl.DataFrame({"id": ids}, schema={"id": pl.Int64})
 
 
 def check(stage: Any, inputs: Mapping[str, pa.Field]) -> None:

@@ -34,6 +34,7 @@ class ChatServer:
         share: Of the requests that fail, chosen by a hash of image, prompt and number of the try.
         delay: Seconds that an answer takes.
         retry_after: Seconds that `429` asks for.
+        choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         log: Where every request is written down; None: nowhere.
     """
 
@@ -41,6 +42,7 @@ class ChatServer:
     share: float = 0.0
     delay: float = 0.0
     retry_after: float = 0.2
+    choice: dict[str, Any] = field(default_factory=dict)
     log: Path | None = None
     port: int = 0
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -104,6 +106,7 @@ class ChatServer:
         self.answered[key] += 1
         self._write("answered", key)
         choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
+        choice |= self.choice
         usage = {"prompt_tokens": 100 + len(data) % 50, "completion_tokens": len(words.split())}
         await self._send(writer, 200, {"choices": [choice], "usage": usage})
         return True

@@ -57,7 +57,8 @@ assert [(a.text, a.cut, a.prompt_tokens, a.tokens) for a in answers[:2]] == [
     ("a cat", False, 100, 3),
     ("a", True, 100, 64),
 ]
-assert answers[2].error == "lmdeploy: error"
+assert answers[2].error == "lmdeploy: the answer broke off (finish_reason error)"
+assert answers[2].retry
 checked += 1
 
 prompts = importlib.import_module("lmdeploy.serve.processors").MultimodalProcessor.format_prompts(

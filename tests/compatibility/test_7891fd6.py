@@ -66,7 +66,10 @@ def test_run_again_computes_nothing_and_leaves_the_publication(old: Path, vl3syn
     printed = run(vl3syn, old)
     assert {job["stage"]: job["computed"] for job in printed["jobs"]} == dict.fromkeys(["index", *STAGES], 0)
     assert (printed["published"]["rows"], printed["published"]["written"]) == (10, 0)
-    assert {part: contents(old / "run" / part) for part in before} == before
+    after = {part: contents(old / "run" / part) for part in before}
+    assert {part: {name: files[name] for name in before[part]} for part, files in after.items()} == before
+    new = [name for part, files in after.items() for name in files.keys() - before[part].keys()]
+    assert [pq.read_metadata(old / "run/stages" / name).num_rows for name in new] == [0] * len(new)  # columns alone
 
 
 def test_grown_pool_computes_the_new_image_alone_and_adds_a_shard(old: Path, vl3syn: Vl3syn) -> None:

@@ -1,0 +1,54 @@
+"""Why an answer ended: whole, cut, or broken off. One table for servers, lmdeploy and transformers.
+
+| `finish_reason` | the answer |
+| --- | --- |
+| `stop`, `eos`, `eos_token`, `stop_sequence`, `stop_token`, `end_turn`, `complete` | is whole |
+| `length`, `max_tokens`, `max_length`, `model_length`, `token_limit` | is cut |
+| `content_filter`, `safety`, `recitation`, `sensitive`, `repetition` | is cut |
+| `tool_calls`, `tool_call`, `function_call`, `tool_use` | is cut |
+| `abort`, `aborted`, `cancel`, `cancelled`, `canceled`, `error` | broke off: an error, worth another try |
+| `timeout`, `insufficient_system_resource` | broke off: an error, worth another try |
+| null, any other | is cut; where it has no word it broke off |
+
+OpenAI, vLLM, SGLang, lmdeploy, llama.cpp, Ollama, TGI, Mistral, DeepSeek and Anthropic use these names; case, `-` and
+`_` do not matter. Only what is known to be whole counts as whole: a server that cut an answer and does not say so must
+not make a whole caption of a half one.
+"""
+
+from __future__ import annotations
+
+from captioners.engine import Answer
+
+_WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())
+_CUT = frozenset(
+    "length max_tokens max_length model_length token_limit content_filter safety recitation sensitive repetition"
+    " tool_calls tool_call function_call tool_use".split()
+)
+_BROKEN_OFF = frozenset("abort aborted cancel cancelled canceled error timeout insufficient_system_resource".split())
+
+
+def finished(
+    text: str,
+    reason: object,
+    engine: str,
+    prompt_tokens: int | None = None,
+    tokens: int | None = None,
+    reasoned: bool = False,
+    details: str = "",
+) -> Answer:
+    """An answer that ended for `reason`, as the table above says.
+
+    Args:
+        text: The model's words, possibly none.
+        reason: The engine's `finish_reason`; None where it gives none.
+        engine: What to call it in errors.
+        prompt_tokens: As in `Answer`.
+        tokens: As in `Answer`.
+        reasoned: Whether the engine gave reasoning apart from the text.
+        details: The engine's own words on an error.
+    """
+    known = reason.lower().replace("-", "_") if isinstance(reason, str) else None
+    if known in _BROKEN_OFF or (not text and not reasoned and known not in _WHOLE | _CUT):
+        said = f"{engine}: the answer broke off (finish_reason {reason or 'null'}) {details}".rstrip()
+        return Answer(error=said[:300], retry=True, prompt_tokens=prompt_tokens, tokens=tokens)
+    return Answer(text, known not in _WHOLE, prompt_tokens, tokens, reasoned=reasoned)

@@ -1,0 +1,68 @@
+"""Which finish reasons make a whole caption, a cut one, or an error that is worth another try."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from captioners.engine import Answer
+from captioners.finish import finished
+from captioners.lmdeploy_engine import answer_of
+
+WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "Complete")
+CUT = ("length", "max_tokens", "model_length", "content_filter", "content-filter", "tool_calls", "function_call")
+UNKNOWN = (None, "", "something_new", 7, {"type": "stop"}, ["stop"])
+BROKEN_OFF = ("abort", "error", "cancelled", "insufficient_system_resource", "timeout")
+
+
+@pytest.mark.parametrize("reason", WHOLE)
+def test_whole(reason: str) -> None:
+    assert finished("A red square.", reason, "server", 5, 3) == Answer("A red square.", False, 5, 3)
+
+
+@pytest.mark.parametrize("reason", [*CUT, *UNKNOWN])
+def test_cut(reason: object) -> None:
+    assert finished("A red square lies on", reason, "server", 5, 3) == Answer("A red square lies on", True, 5, 3)
+
+
+@pytest.mark.parametrize("reason", BROKEN_OFF)
+def test_broken_off(reason: str) -> None:
+    answer = finished("A red square lies on", reason, "server", 5, 3)
+    assert (answer.text, answer.retry) == ("", True)
+    assert answer.error == f"server: the answer broke off (finish_reason {reason})"
+
+
+@pytest.mark.parametrize("reason", UNKNOWN)
+def test_no_word_and_no_reason_is_worth_another_try(reason: object) -> None:
+    assert finished("", reason, "server").retry
+
+
+@pytest.mark.parametrize("reason", [*WHOLE, *CUT])
+def test_no_word_and_a_reason_is_not(reason: str) -> None:
+    assert not finished("", reason, "server").retry
+
+
+def test_lmdeploys_reasons_by_the_same_table() -> None:
+    def response(text: str, reason: str | None, error: str | None = None) -> SimpleNamespace:
+        tokens = {"input_token_len": 100, "generate_token_len": 3}
+        return SimpleNamespace(text=text, finish_reason=reason, error_message=error, **tokens)
+
+    responses = [
+        response("A red square.", "stop"),
+        response("A red", "length"),
+        response("A red", None),
+        response("A red", "abort"),
+        response("internal error happened", "error"),
+        response("", "error", "out of memory"),
+        response("", None),
+    ]
+    answers = [answer_of(response) for response in responses]
+    assert [(a.text, a.cut) for a in answers[:3]] == [("A red square.", False), ("A red", True), ("A red", True)]
+    assert [a.error for a in answers[3:]] == [
+        "lmdeploy: the answer broke off (finish_reason abort) A red",
+        "lmdeploy: the answer broke off (finish_reason error) internal error happened",
+        "lmdeploy: the answer broke off (finish_reason error) out of memory",
+        "lmdeploy: the answer broke off (finish_reason null)",
+    ]
+    assert all(answer.retry for answer in answers[3:])

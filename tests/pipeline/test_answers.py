@@ -1,0 +1,278 @@
+"""What servers answer besides a caption, by commands: stored and published is the caption, whole, or a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from captioners.recaption import ShortCaption, sound_captions
+from manifests import Run, funnel, open_run
+from manifests.storage import Folder
+from pipeline.publish import publish
+from pipeline.recipe import Publish, parse_recipe
+from pipeline.runner import recipe_of
+from tests.chat_server import chat_server
+from tests.conftest import jpeg
+from tests.runs import run
+
+MakeImages = Callable[..., Path]
+WORDS = "A red square lies on a grey table beside a small green cup."
+THOUGHT = "The user wants a caption of the picture. Let me count the corners first."
+REASONED = f"<think>\n{THOUGHT}\n</think>\n\n{WORDS}<|im_end|>\x00"
+
+# Of `parse_recipe` at commit 7891fd6. A setting that came later must not change them.
+TABLES = {
+    "aspect_ratio": "bfd49c55",
+    "clip": "5a285df8",
+    "aesthetic": "06215cf1",
+    "coarse_caption": "0e50aeb2",
+    "clip_text": "6c8211d5",
+    "similarity": "7609a0ea",
+    "clusters": "9a147a89",
+    "duplicates": "0df21d61",
+    "short_caption": "e5f5c9cd",
+    "detailed_caption": "c3b4730a",
+}
+NEEDED = {"clip": {"encoder": "ViT-L-14/openai"}, "clip_text": {"encoder": "ViT-L-14/openai"}}
+NEEDED |= {"clusters": {"clusters": 10}}
+OF_A_SERVER = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "language": "de"}
+OF_A_SERVER |= {"engine": {"kind": "server", "url": "http://x/v1"}, "max_new_tokens": 12}
+
+
+def tables(stages: list[dict[str, Any]]) -> dict[str, str]:
+    steps = parse_recipe({"name": "t", "pool": {"images": "/x"}, "stages": stages}, "t").steps
+    return {step.stage.name: step.table.rpartition("-")[2] for step in steps}
+
+
+def test_default_settings_have_the_fingerprints_that_they_had() -> None:
+    assert tables([{"stage": "hashes"}, *({"stage": n, **NEEDED.get(n, {})} for n in TABLES)]) == {
+        "hashes": "bfd49c55",
+        **TABLES,
+    }
+    assert tables([OF_A_SERVER]) == {"short_caption": "83e88305"}
+
+
+@pytest.mark.parametrize("setting", [{"strip": False}, {"end_tokens": ["###"]}, {"reasoning_tags": ["musing"]}])
+def test_a_later_setting_that_is_not_at_its_default_is_another_table(setting: dict[str, Any]) -> None:
+    assert tables([{**OF_A_SERVER, **setting}]) != {"short_caption": "83e88305"}
+    defaults = {"strip": True, "end_tokens": [], "reasoning_tags": []}
+    assert tables([{**OF_A_SERVER, **defaults}]) == {"short_caption": "83e88305"}
+
+
+def message(content: Any, **more: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": content, **more}}
+
+
+def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
+    engine = {"kind": "server", "url": url, "concurrency": 4, "pause": 0.01, "timeout": 20, "tries": 2}
+    stage = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "engine": engine}
+    return {"name": "t", "pool": {"images": str(pool)}, "stages": [stage | settings]}
+
+
+def test_reasoning_and_end_tokens_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+    pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
+    assert vl3syn("index", "--images", pool, "--run", url).returncode == 0
+    with chat_server(choice=message(REASONED)) as server:
+        done = vl3syn("caption", "short", "--run", url, "--server", server.url, "--model", "m")
+    assert done.returncode == 0, done.stderr
+    done = vl3syn("publish", "--run", url)
+    assert done.returncode == 0, done.stderr
+    shard = pl.read_parquet(url / "shards" / "data" / "*.parquet")
+    assert shard["short_caption"].to_list() == [WORDS] * 3
+    assert [turns[1]["value"] for turns in shard["conversations"]] == [WORDS] * 3
+    assert shard["short_raw_characters"].to_list() == [len(REASONED)] * 3
+    assert shard["short_words"].to_list() == [13] * 3
+    assert shard["short_cut"].to_list() == [0] * 3
+
+
+HALF = "A red square lies on a"
+ENDINGS = {  # finish reason -> short_cut, or the error and whether it is worth another try
+    "abort": ("server: the answer broke off (finish_reason abort)", True),
+    "error": ("server: the answer broke off (finish_reason error)", True),
+    "content_filter": 1,
+    "tool_calls": 1,
+    "length": 1,
+    "made_up": 1,
+    None: 1,
+    "stop": 0,
+    "eos_token": 0,
+}
+
+
+def test_half_answers_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+    """One image for each finish reason."""
+    import yaml
+
+    pool, url = make_images(tmp_path / "pool", len(ENDINGS)), tmp_path / "run"
+    reason_of: dict[str, Any] = {}
+    reasons = iter(ENDINGS)
+    with chat_server() as server:
+
+        def caption(key: tuple[str, str]) -> str:
+            if key[0] not in reason_of:
+                reason_of[key[0]] = next(reasons)
+            server.choice = {"finish_reason": reason_of[key[0]]}
+            return f"{HALF} {key[0]}"
+
+        server.caption = caption  # type: ignore[method-assign]
+        written = recipe(pool, server.url, keep={"max_short_cut": 0})
+        written["stages"][0]["engine"]["concurrency"] = 1
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**written, "publish": {}}))
+        done = vl3syn("run", tmp_path / "recipe.yaml", "--run", url)
+        assert done.returncode == 0, done.stderr
+    published = pl.read_parquet(url / "shards" / "data" / "*.parquet")["short_caption"]
+    whole = sorted(f"{HALF} {image}" for image, reason in reason_of.items() if ENDINGS[reason] == 0)
+    assert sorted(published) == whole
+    rows = open_run(url).facts("short_caption").collect()
+    stored = {
+        text.rpartition(" ")[2]: cut for text, cut in rows.select("short_caption", "short_cut").drop_nulls().rows()
+    }
+    assert stored == {image: ENDINGS[reason] for image, reason in reason_of.items() if type(ENDINGS[reason]) is int}
+    failed = rows.filter(pl.col("error").is_not_null()).select("error", "retry").rows()
+    assert sorted(failed) == sorted(ending for ending in ENDINGS.values() if isinstance(ending, tuple))
+
+
+CUT_WHILE_THINKING = (
+    "empty caption: cut while thinking; raise max_new_tokens, or have the model answer without reasoning"
+)
+ENDED_AFTER_REASONING = "empty caption: the model ended it after its reasoning, before its first word"
+IN_PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}]
+
+
+def caption_of(choice: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The row of one image, without a run."""
+    with chat_server(choice=choice) as server:
+        captioner = ShortCaption(model="m", engine={"kind": "server", "url": server.url}, **settings).load()  # type: ignore[arg-type]
+        row: dict[str, Any] = captioner([captioner.prepare(jpeg(8, 8), 0)]).to_pylist()[0]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "finish", "error"),
+    [
+        (None, {"reasoning_content": THOUGHT}, "length", CUT_WHILE_THINKING),
+        (None, {"reasoning": THOUGHT}, "length", CUT_WHILE_THINKING),
+        (f"<think>{THOUGHT}", {}, "length", CUT_WHILE_THINKING),
+        (f"<think>{THOUGHT}", {}, "stop", CUT_WHILE_THINKING),
+        (IN_PARTS, {}, "length", CUT_WHILE_THINKING),
+        ("", {"reasoning_content": THOUGHT}, "stop", ENDED_AFTER_REASONING),
+        (f"<think>{THOUGHT}</think>", {}, "stop", ENDED_AFTER_REASONING),
+        ("", {}, "length", "empty caption: cut before its first word"),
+        ("<|im_end|>", {}, "stop", "empty caption: the model ended it before its first word"),
+        (None, {}, "stop", "empty caption: the model ended it before its first word"),
+    ],
+)
+def test_an_answer_without_a_caption_says_why(content: Any, more: dict[str, Any], finish: str, error: str) -> None:
+    row = caption_of({**message(content, **more), "finish_reason": finish})
+    assert (row["short_caption"], row["error"], row["retry"]) == (None, error, False)
+    assert row["short_raw_characters"] == (len(content) if isinstance(content, str) else 0)
+
+
+def test_a_caption_beside_reasoning_in_parts_or_as_texts() -> None:
+    parts = [*IN_PARTS, {"type": "text", "text": WORDS}]
+    for choice in (message(WORDS, reasoning_content=THOUGHT), message(parts), message([WORDS])):
+        row = caption_of(choice)
+        assert (row["short_caption"], row["short_cut"], row["error"]) == (WORDS, 0, None)
+
+
+def test_a_stage_that_strips_nothing_keeps_all_but_control_characters() -> None:
+    assert caption_of(message(REASONED), strip=False)["short_caption"] == REASONED.removesuffix("\x00")
+    assert caption_of(message(f"{WORDS}### and"), end_tokens=["###"])["short_caption"] == WORDS
+
+
+def as_an_earlier_version(opened: Run, captions: list[str]) -> None:
+    """Make the stored captions those, in a part without the columns that came later."""
+    table = opened.stages[0].table
+    (part,) = table.parts()
+    path = f"{table.folder.path}/{part}"
+    rows = pq.read_table(path)
+    rows = rows.set_column(1, rows.schema.field("short_caption"), pa.array(captions))
+    pq.write_table(rows.drop_columns(["short_raw_characters"]), path)
+
+
+@pytest.mark.usefixtures("engine")
+def test_old_captions_stay_but_those_with_reasoning_are_computed_again(
+    tmp_path: Path, make_images: MakeImages, vl3syn: Any
+) -> None:
+    pool, url = make_images(tmp_path / "pool", 4), tmp_path / "run"
+    with chat_server(choice=message(WORDS)) as server:
+        run(recipe(pool, server.url), url)
+        old = ["An old dog.", REASONED, "An old\r\ncat [sic].", f"{WORDS}</s>"]
+        as_an_earlier_version(open_run(url), old)
+        done = vl3syn("publish", "--run", url)
+        assert done.returncode == 0, done.stderr
+        assert "not published: 2 images with outdated captions" in done.stderr
+        shards = str(url / "shards" / "data" / "*.parquet")
+        assert set(pl.read_parquet(shards)["short_caption"]) == {old[0], old[2]}
+        asked = sum(server.asked.values())
+        _, jobs = run(recipe(pool, server.url), url)
+        assert jobs["short_caption"].computed == sum(server.asked.values()) - asked == 2
+        opened, jobs = run(recipe(pool, server.url), url)
+        assert jobs["short_caption"].computed == 0
+    rows = opened.manifest().collect()
+    assert sorted(rows["short_caption"]) == sorted([old[0], old[2], WORDS, WORDS])
+    raw = dict(rows.select("short_caption", "short_raw_characters").rows())
+    assert raw == {old[0]: None, old[2]: None, WORDS: len(WORDS)}
+    publish(opened, recipe_of(opened), Publish(), Folder.at(url / "shards"), "out")
+    published = pl.read_parquet(shards)  # all shards have the columns of the first
+    assert sorted(published["short_caption"]) == sorted([old[0], old[2], WORDS, WORDS])
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_rule_about_a_column_that_all_stored_rows_lack(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
+    with chat_server(choice=message(WORDS)) as server:
+        opened, _ = run(recipe(pool, server.url), url)
+        as_an_earlier_version(opened, ["a", "b", "c"])
+        opened, jobs = run(recipe(pool, server.url, keep={"min_short_raw_characters": 1}), url)
+        assert jobs["short_caption"].computed == 0
+        assert funnel(opened).survivors == 0
+        assert set(opened.manifest().collect()["drop_reason"]) == {"short_raw_characters is missing"}
+        opened, _ = run(recipe(pool, server.url, keep=sound_captions("short")), url)
+        assert opened.manifest().collect()["short_raw_characters"].to_list() == [None] * 3
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_journal_of_an_earlier_version_is_stored_with_what_it_has(tmp_path: Path, make_images: MakeImages) -> None:
+    from manifests.journal import Journal
+    from manifests.tables import Table
+
+    pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
+    with chat_server(choice=message(WORDS)) as server:
+        opened, _ = run(recipe(pool, server.url), url)
+        stored = opened.stages[0].table
+        (part,) = stored.parts()
+        rows = stored.read(part, stored.schema.names)
+        stored.folder.delete(part)
+        older = pa.schema([field for field in stored.schema if field.name != "short_raw_characters"])
+        Journal(Table(stored.folder, older), rows["id"], {}).append(rows.select(older.names).slice(0, 2))
+        asked = sum(server.asked.values())
+        opened, _ = run(recipe(pool, server.url), url)
+        assert sum(server.asked.values()) - asked == 1
+    facts = opened.facts("short_caption").collect()
+    assert facts["short_caption"].to_list() == [WORDS] * 3
+    assert sorted(facts["short_raw_characters"].to_list(), key=str) == [len(WORDS), None, None]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_publication_of_an_earlier_version_grows_with_the_columns_it_has(
+    tmp_path: Path, make_images: MakeImages
+) -> None:
+    pool, url, out = make_images(tmp_path / "pool", 2), tmp_path / "run", tmp_path / "out"
+    with chat_server(choice=message(WORDS)) as server:
+        opened, _ = run(recipe(pool, server.url), url)
+        as_an_earlier_version(opened, ["An old dog.", "An old cat."])
+        publish(opened, recipe_of(opened), Publish(), Folder.at(out), "out")
+        make_images(pool, 2, start=2)
+        opened, _ = run(recipe(pool, server.url), url)
+        done = publish(opened, recipe_of(opened), Publish(), Folder.at(out), "out")
+    assert done.rows == 4
+    shards = sorted((out / "data").iterdir())
+    assert pq.read_schema(shards[0]).names == pq.read_schema(shards[1]).names
+    assert "short_raw_characters" not in pq.read_schema(shards[1]).names
