@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
+from manifests.contents import CONTENTS, contents_table, seen_lengths
 from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
 from manifests.storage import Folder
@@ -25,6 +26,8 @@ from pipeline.pool.listing import root_of
 from pipeline.pool.urls import pool_columns
 from pipeline.recipe import OF_IMAGE, Recipe, Step, looks, of_pool, rides_along
 from pipeline.stages import StageRefusedError
+
+_NOWHERE = -1  # in place of a part's position
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Source:
     position: str
 
     def read(self, block: pa.Table) -> pa.Table:
-        """The columns for the ids of a block, in its order."""
+        """The columns for the ids of a block, in its order; nulls where the table has no row."""
         ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
         fields = [self.table.schema.field(name) for name in self.columns]
         vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
@@ -52,10 +55,7 @@ class Source:
         tables, order = [], []
         for part in np.unique(parts):
             rows = np.flatnonzero(parts == part)
-            stored = self.table.read(self.names[part], ["id", *self.columns])
-            there = stored["id"].to_numpy()
-            by_id = np.argsort(there)
-            found = stored.take(by_id[np.searchsorted(there, ids[rows], sorter=by_id)])
+            found = self._rows(part, ids[rows])
             for name, gathered in vectors.items():
                 gathered.put(rows, found[name])
             tables.append(found.select(others))
@@ -63,6 +63,16 @@ class Source:
         joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
         values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
         return pa.table(values, schema=pa.schema(fields))
+
+    def _rows(self, part: int, ids: npt.NDArray[np.int64]) -> pa.Table:
+        """The columns of some rows that are all in one part, or in none."""
+        if part == _NOWHERE:
+            fields = [self.table.schema.field(name) for name in self.columns]
+            return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
+        stored = self.table.read(self.names[part], ["id", *self.columns])
+        there = stored["id"].to_numpy()
+        by_id = np.argsort(there)
+        return stored.take(by_id[np.searchsorted(there, ids, sorter=by_id)])
 
 
 class _Vectors:
@@ -160,10 +170,13 @@ def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame, carry: bool = 
     for number, (source, columns) in enumerate(read.items()):
         facts, position = stored_table(run, source), f"part_{number}"
         where_, names = facts.locate()
-        rows = rows.join(where_.rename({"part": position}), on="id", how="left")
+        place = where_.select("id", pl.col("part").cast(pl.Int32).alias(position))
+        rows = rows.join(place, on="id", how="left").with_columns(pl.col(position).fill_null(_NOWHERE))
         sources.append(Source(facts, names, columns, position))
     root = root_of(recipe.pool) if looks(step.stage) or from_pool else None
     images = Images(recipe.pool, root) if root and looks(step.stage) else None
+    if images:
+        rows = rows.join(seen_lengths(run.folder), on="id", how="left")
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
     return ordered.collect(engine="streaming"), Inputs(sources, from_pool, root, images)
 
@@ -176,4 +189,6 @@ def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def stored_table(run: Run, source: str) -> Table:
     """The table called `source`; "" is the index."""
+    if source == CONTENTS:
+        return contents_table(run.folder)
     return Table.stored(stage_folder(run.folder, source)) if source else run.index

@@ -21,6 +21,7 @@ from captioners.prompt import read_prompts
 from core.errors import UserError
 from manifests.balance import priority
 from manifests.card import card
+from manifests.contents import CONTENTS, SHA256, contents_table
 from manifests.embeddings import is_embedding
 from manifests.parts import scan_parts, to_bytes
 from manifests.run import Run, stage_folder
@@ -28,11 +29,13 @@ from manifests.schemas import INDEX, table_schema
 from manifests.shards import LEFT_OUT, LISTS, RENAMED, TOGETHER, USES, shard_name, shard_schema
 from manifests.storage import Folder
 from manifests.tables import Table
+from manifests.version import __version__
 from pipeline.engine import JobDone, run_job
 from pipeline.inputs import plan
 from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
 from pipeline.shard_writer import ShardWriter
 from pipeline.stages import outdated
+from pipeline.store import Store
 
 SETTINGS = "settings.json"
 _LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
@@ -99,7 +102,9 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         step = _step(columns)
         rows, inputs = plan(run, recipe, step, missing.select("id").unique(), carry=False)
         fields = {name: field for name, (_, field) in columns.items()}
-        writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets)
+        table = contents_table(run.folder)
+        contents = Store(table, table.next_writer(), {"vl3syn": __version__})
+        writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets, contents)
         job = run_job(_blocks(rows, missing), writer.job)
     done = _sum_up(out, where, how, subsets, listed, stale, job, missing["number"].n_unique() * len(subsets))
     done = replace(done, outdated=outdated_)
@@ -165,7 +170,7 @@ def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
     ids = [pl.DataFrame(schema={"id": pl.Int64})]
     for step in recipe.steps:
         table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
-        ids.append(outdated(step.stage, table.scan()))
+        ids.append(outdated(step.stage, table))
     return pl.concat(ids).unique()
 
 
@@ -220,8 +225,8 @@ def _step(columns: Mapping[str, tuple[str, pa.Field]]) -> Step:
 
     tables = {name: table for name, (table, _) in columns.items() if table}
     fields = {name: field for name, (_, field) in columns.items()}
-    reader: Any = Reader([*columns, ENCODED])
-    return Step(reader, (), Resources.model_validate({}), "", tables, fields)
+    reader: Any = Reader([*columns, SHA256, ENCODED])
+    return Step(reader, (), Resources.model_validate({}), "", {**tables, SHA256: CONTENTS}, fields)
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:

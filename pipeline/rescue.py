@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.journal import recover
+from pipeline.content_check import with_seen_lengths
 from pipeline.grouped import cut
 from pipeline.pool import Pool, Shard
 from pipeline.pool.images import Failure
@@ -37,7 +38,13 @@ class RowRescue:
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
         """The rows that a costly stage has in its journals are stored; the others of the blocks are left."""
-        if not getattr(self.part.stage, "costly", False):
+        costly = getattr(self.part.stage, "costly", False)
+        if self.part.contents:  # what the dead have read counts as read
+            contents = self.part.contents.table
+            if costly:
+                recover(contents)
+            lost = [with_seen_lengths(block, contents) for block in lost]
+        if not costly:
             return lost, []
         table = self.part.store.table
         recover(table)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
 from manifests.schemas import table_schema
@@ -197,8 +198,11 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
 def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> Done:
     begin = time.perf_counter()
     name, table = step.stage.name, stored.table
+    contents = contents_table(run.folder) if looks(step.stage) else None
     if getattr(step.stage, "costly", False):
         recover(table)
+        if contents:
+            recover(contents)
     _declare(table)
     # Where nothing got this far, an earlier stage may have no columns to read.
     groups = _groups(run, step) if alive.height else None
@@ -218,6 +222,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
         inputs,
         batch_size if groups is None else rows.height,
         Store(table, table.next_writer(), _made_by(step)),
+        Store(contents, contents.next_writer(), {"vl3syn": __version__}) if contents else None,
         find(run.folder, step) if is_trained(step) else None,
         step.fields,
     )
@@ -234,7 +239,7 @@ def _declare(table: Table) -> None:
 def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
     """The rows of `alive` without facts or with outdated ones; where rows are compared, all of changed groups."""
     new = unstored(stored.table, alive)
-    wrong = outdated(step.stage, stored.table.scan())
+    wrong = outdated(step.stage, stored.table)
     if wrong.height:
         new = pl.concat([new, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
     return new if groups is None else changed_groups(alive, new, stored, groups)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioners.prompt import choose, prompt_hash
+from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
     LEFT_OUT,
@@ -35,11 +36,15 @@ from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure, Group
 from pipeline.receipts import receipt, reported
 from pipeline.stages import StageRefusedError
+from pipeline.store import Store
 
 GROUP = 256
 """Rows of a row group: what a reader has to have in memory at once."""
 
 _READERS = 16  # threads that wait for the disk or the network
+
+Content = tuple[int, bytes]
+"""Length of an image in bytes, and its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class ShardWriter:
         fields: The columns that are there, by name.
         prompts: What a caption answers, by use.
         subsets: The captions of each subset.
+        contents: Where lengths and digests of images go that nobody has read before.
     """
 
     out: Folder
@@ -61,6 +67,7 @@ class ShardWriter:
     fields: Mapping[str, pa.Field]
     prompts: Mapping[str, Sequence[str]]
     subsets: Mapping[str, Sequence[str]]
+    contents: Store
 
     def job(self, dataset: Any, alone: bool = False) -> Any:
         """The Ray Data job; a block is alone in its task anyway."""
@@ -71,19 +78,32 @@ class ShardWriter:
         begin = time.time()
         complete = self.inputs.complete(block)
         write = {"parquet": write_parquet, "webdataset": write_tar}[self.format]
+        first: dict[int, Content] = {}
         for number in pc.unique(complete["number"]).sort().to_pylist():
             rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
             for subset, uses in self.subsets.items():
                 name = shard_name(subset, number, self.format)
                 if not self.out.exists(name):
-                    write(self.out, name, self._schema(uses), self._groups(rows, uses, number))
+                    write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
+        self._write_down(complete, first)
         return receipt(complete.num_rows, 0, begin)
+
+    def _write_down(self, rows: pa.Table, first: Mapping[int, Content]) -> None:
+        """Store lengths and digests of the images that nobody has read before: of runs that an earlier version made."""
+        unseen = rows.filter(pc.is_null(rows[SHA256]))["id"].to_pylist()
+        if new := content_rows(unseen, [first.get(id_) for id_ in unseen]) if first and unseen else None:
+            self.contents.table.append(new, self.contents.writer, self.contents.made_by)
 
     def _schema(self, uses: Sequence[str]) -> pa.Schema:
         return shard_schema(self.fields, uses, alone=TOGETHER not in self.subsets).remove_metadata()
 
-    def _groups(self, rows: pa.Table, uses: Sequence[str], number: int) -> Iterator[pa.Table]:
-        """The row groups of a shard, with the images of the next one being read; what is left out is written down."""
+    def _groups(
+        self, rows: pa.Table, uses: Sequence[str], number: int, first: dict[int, Content]
+    ) -> Iterator[pa.Table]:
+        """The row groups of a shard, with the images of the next one being read; what is left out is written down.
+
+        `first` is filled with length and SHA-256 of the images, by id.
+        """
         left_out: dict[str, str] = {}
         chunks = [rows.slice(start, GROUP) for start in range(0, rows.num_rows, GROUP)]
         with ThreadPoolExecutor(_READERS) as readers:
@@ -93,9 +113,13 @@ class ShardWriter:
                     reading.append(self._start_reading(ahead, readers))
                 read = [found for task in reading.popleft() for found in task.result()]
                 images = _in_order(chunk, read)
-                faults = _faults(chunk, images)
-                left_out |= {str(chunk["id"][row].as_py()): reason for row, reason in faults.items()}
-                yield self._group(chunk, images, [row for row in range(len(images)) if row not in faults], uses)
+                digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
+                faults = _faults(chunk, images, digests)
+                ids = chunk["id"].to_pylist()
+                left_out |= {str(ids[row]): reason for row, reason in faults.items()}
+                good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
+                first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
+                yield self._group(chunk, images, good, uses)
         if left_out:  # before the shard is there, so that no shard is without
             self.out.join(LISTS).write(f"{LEFT_OUT}{number:05d}.json", json.dumps(left_out, indent=1).encode())
 
@@ -112,18 +136,17 @@ class ShardWriter:
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
 
     def _group(
-        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Sequence[int], uses: Sequence[str]
+        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
     ) -> pa.Table:
-        """A row group: the good rows of a chunk, with their images."""
-        kept = chunk.take(pa.array(good, pa.int64()))
+        """A row group: the good rows of a chunk, given with their digests, and their images."""
+        kept = chunk.take(pa.array(list(good), pa.int64()))
         ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
         names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
         encoded = pa.array([images[row] for row in good], pa.binary())
-        digests = [hashlib.sha256(images[row]).hexdigest() for row in good]  # type: ignore[arg-type]
         made: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
             "id": kept["id"],
             "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
-            "sha256": pa.array(digests, pa.string()),
+            "sha256": pa.array([digest.hex() for digest in good.values()], pa.string()),
         }
         for use in uses:
             caption = made["caption"] = kept[f"{use}_caption"]
@@ -152,25 +175,40 @@ def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | 
     return [found for _, found in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
 
-def _faults(chunk: pa.Table, images: Sequence[bytes | Failure]) -> dict[int, str]:
+def _faults(chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None]) -> dict[int, str]:
     """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
 
     Raises:
         StageRefusedError: An image cannot be read now; it may be another time.
     """
-    known = chunk["sha256"].to_pylist()
-    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * len(images)
     faults = {}
-    for row, (image, told, half) in enumerate(zip(images, known, halves, strict=True)):
-        if isinstance(image, Failure) and image.retry:
-            raise StageRefusedError(f"publish: an image is {image.error}; what is written stays, run again to go on")
+    for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
         if isinstance(image, Failure):
+            if image.retry:
+                raise StageRefusedError(
+                    f"publish: an image is {image.error}; what is written stays, run again to go on"
+                )
             faults[row] = image.error
-        elif told or half is not None:
-            digest = hashlib.sha256(image).digest()
-            if (told and told.lower() != digest.hex()) or half not in (None, _half(digest)):
-                faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
+        elif digest is not None and not _is_same(len(image), digest, *known):
+            faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
     return faults
+
+
+def _known_of(chunk: pa.Table) -> list[list[Any]]:
+    """Of each image its SHA-256 when first read, its length in the index, what the source and what `hashes` tell.
+
+    Each may be null.
+    """
+    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * chunk.num_rows
+    return [chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves]
+
+
+def _is_same(
+    length: int, digest: bytes, seen: bytes | None, indexed: int | None, told: str | None, half: int | None
+) -> bool:
+    if seen is None and indexed is not None and length != indexed:
+        return False
+    return seen in (None, digest) and (not told or told.lower() == digest.hex()) and half in (None, _half(digest))
 
 
 def _half(digest: bytes) -> int:

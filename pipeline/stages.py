@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.rules import suggest
+from manifests.tables import Table
 
 STAGES = {
     "aspect_ratio": "filters.aspect_ratio:AspectRatio",
@@ -137,9 +138,9 @@ def fingerprint_settings(stage: Any) -> dict[str, Any]:
     return settings
 
 
-def outdated(stage: Any, stored: pl.LazyFrame) -> pl.DataFrame:
+def outdated(stage: Any, stored: Table) -> pl.DataFrame:
     """The rows of a stage's table that an earlier version of the stage got wrong, as a column `id`."""
-    ids = stage.outdated(stored) if hasattr(stage, "outdated") else []
+    ids = stage.outdated(stored.scan()) if hasattr(stage, "outdated") else []
     return pl.DataFrame({"id": ids}, schema={"id": pl.Int64})
 
 

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 from core.images import decode, portable
 from manifests.journal import Journal
 from manifests.schemas import table_schema
+from pipeline.content_check import ContentCheck
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
-from pipeline.pool.images import Failure, Images
+from pipeline.pool.images import Failure
 from pipeline.receipts import reported
 from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
 from pipeline.stages import Facts, Stage, StageRefusedError
@@ -39,6 +40,7 @@ class Part:
         inputs: What completes the block of ids that comes from the driver.
         batch_size: Rows per call, at most.
         store: Where the rows go.
+        contents: Where lengths and digests of images go that nobody has read before, for a stage that reads images.
         fitted: What the stage was trained to, for one that is.
         fields: The columns that it reads, by name.
     """
@@ -47,6 +49,7 @@ class Part:
     inputs: Inputs
     batch_size: int
     store: Store
+    contents: Store | None = None
     fitted: Fitted | None = None
     fields: Mapping[str, pa.Field] = field(default_factory=dict)
 
@@ -114,30 +117,36 @@ class ImageStageActor(StageActor):
 
     def _compute(self, rows: pa.Table) -> pa.Table:
         begin, part = time.time(), self._part
-        if not getattr(part.stage, "costly", False):
-            computed, busy = self._facts_of(part.inputs.complete(rows))
+        costly = getattr(part.stage, "costly", False)
+        assert part.contents is not None
+        check = ContentCheck(part.contents, rows, journaled=costly)
+        if not costly:
+            computed, busy = self._facts_of(part.inputs.complete(rows), check)
+            check.store()
             return part.store(computed, begin, busy)
         journal = Journal(part.store.table, rows["id"], part.store.made_by)
         left = journal.left_behind
         todo = rows.filter(pc.invert(pc.is_in(rows["id"], left["id"])))
         whole, busy = left, 0.0
         if todo.num_rows:
-            computed, busy = self._facts_of(part.inputs.complete(todo), journal)
+            computed, busy = self._facts_of(part.inputs.complete(todo), check, journal)
             whole = pa.concat_tables([left, computed])
+        check.store()
         stored = part.store(whole.take(pc.index_in(rows["id"], whole["id"])), begin, busy)
         journal.delete()
+        check.delete_journal()
         return stored
 
-    def _facts_of(self, rows: pa.Table, journal: Journal | None = None) -> tuple[pa.Table, float]:
+    def _facts_of(self, rows: pa.Table, check: ContentCheck, journal: Journal | None = None) -> tuple[pa.Table, float]:
         """The facts of some rows, in their order, and for how many seconds the model was busy with them."""
-        stage, images = self._part.stage, self._part.inputs.images
-        assert images is not None
-        stream = enumerate(self._prepared(rows, images, ahead=max(2, self._calls) * self._part.batch_size))
+        stage = self._part.stage
+        stream = enumerate(self._prepared(rows, check, ahead=max(2, self._calls) * self._part.batch_size))
         failures: dict[int, Failure] = {}
         order: list[int] = []
         running: list[Future[tuple[pa.Table, float]]] = []
         free = BoundedSemaphore(self._calls)  # so many batches are in the model, one is ready, no more
         while batch := list(islice(stream, self._part.batch_size)):
+            check.write_down()
             failures |= {row: found for row, found in batch if isinstance(found, Failure)}
             good = {row: found for row, found in batch if not isinstance(found, Failure)}
             if good:
@@ -164,17 +173,18 @@ class ImageStageActor(StageActor):
             journal.append(computed)
         return computed, time.perf_counter() - begin
 
-    def _prepared(self, rows: pa.Table, images: Images, ahead: int) -> Iterator[Any]:
+    def _prepared(self, rows: pa.Table, check: ContentCheck, ahead: int) -> Iterator[Any]:
         """What `prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
-        reads = self._part.stage.reads
-        groups = images.groups(rows)
+        reads, images = self._part.stage.reads, self._part.inputs.images
+        assert images is not None
+        groups, ids, lengths = images.groups(rows), rows["id"].to_pylist(), rows["bytes"].to_pylist()
         others = iter(rows.select([name for name in reads if name not in OF_IMAGE]).to_pylist() or repeat({}))
         reading: deque[Future[list[bytes | Failure]]] = deque()
         encoded: deque[bytes | Failure] = deque()
         decoding: deque[Future[Any]] = deque()
         while True:
             for group in islice(groups, _GROUPS_AHEAD - len(reading)):
-                reading.append(self._readers.submit(images.read, group))
+                reading.append(self._readers.submit(check.read, images, group, ids, lengths))
             while len(decoding) < ahead and (encoded or reading):
                 if not encoded:
                     encoded.extend(reading.popleft().result())

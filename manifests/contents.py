@@ -1,0 +1,53 @@
+"""What the bytes of each image were when a job first read them: length and SHA-256, a small table of its own.
+
+Facts are about those bytes. Every later reader compares the length, publishing the SHA-256 too, so that no image is
+captioned or published under facts of another one. A run of an earlier version has no such table: it fills as images
+are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from manifests.schemas import column, table_schema
+from manifests.storage import Folder
+from manifests.tables import Table
+
+CONTENTS = "contents"
+"""The table's folder, beside those of the stages."""
+
+LENGTH, SHA256 = "seen_bytes", "seen_sha256"
+
+_SCHEMA = table_schema(
+    pa.schema(
+        [
+            column(LENGTH, pa.int64(), "Length of the encoded image when it was first read, in bytes", 0),
+            column(SHA256, pa.binary(), "SHA-256 of the encoded image when it was first read, 32 bytes"),
+        ]
+    )
+)
+
+
+def contents_table(run: Folder) -> Table:
+    """The table of the run in the folder `run`."""
+    return Table(run.join("stages").join(CONTENTS), _SCHEMA)
+
+
+def seen_lengths(run: Folder) -> pl.LazyFrame:
+    """Columns `id` and `seen_bytes` of the images that were read."""
+    return contents_table(run).scan(["id", LENGTH]).drop_nulls()
+
+
+def content_rows(ids: Sequence[int], contents: Sequence[tuple[int, bytes] | None]) -> pa.Table:
+    """Rows of the table, from lengths and SHA-256s; one without could not be read, and is read by the next job."""
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        LENGTH: pa.array([content and content[0] for content in contents], pa.int64()),
+        SHA256: pa.array([content and content[1] for content in contents], pa.binary()),
+        "error": pa.nulls(len(ids), pa.string()),
+        "retry": pa.array([content is None for content in contents], pa.bool_()),
+    }
+    return pa.table(columns)
