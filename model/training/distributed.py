@@ -6,12 +6,14 @@ Run with another number of workers, a training goes on with the same samples in 
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 from model.training.recipe import TrainRecipe, anchored, parse_recipe
 from model.training.run import open_sources, train
+from model.training.stop import FILE, TerminatedError
 
 _REFUSED = ".refused"
 """A file in OUT with what a user has to mend; whoever starts again after it was written leaves at once."""
@@ -55,6 +57,8 @@ def train_on_workers(
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)
+    asked = folder / FILE
+    asked.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "out": str(folder)},
@@ -66,12 +70,23 @@ def train_on_workers(
         ),
     )
     failed = None
+
+    def ask(*_: object) -> None:
+        asked.touch()
+        signal.signal(signal.SIGTERM, before)  # of a second one nothing is caught
+
+    before = signal.signal(signal.SIGTERM, ask)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         failed = error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if refused.is_file():
         raise ValueError(refused.read_text()) from failed
+    if asked.is_file():
+        asked.unlink()
+        raise TerminatedError
     if failed:
         raise ValueError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
 
@@ -85,6 +100,8 @@ def _worker(config: dict[str, Any]) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     try:
         train(parse_recipe(config["recipe"], "recipe"), config["out"])
+    except TerminatedError:
+        return  # the process that has started the workers ends with its code
     except ValueError as error:
         aside = refused.with_name(f"{_REFUSED}.{os.getpid()}")
         aside.write_text(str(error))

@@ -30,6 +30,7 @@ from model.training.recipe import Start, TrainRecipe, anchored, load_recipe
 from model.training.samples import Sample
 from model.training.shards import ShardSource
 from model.training.stage import Stage
+from model.training.stop import FILE, Stop, TerminatedError
 from model.training.world import World
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
 
     Raises:
         ValueError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
+        TerminatedError: After a SIGTERM, when a checkpoint was written.
     """
     world, folder, recipe = world or World.here(), Path(out), anchored(recipe)
     sources = open_sources(recipe)
@@ -56,15 +58,18 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
         _begin(recipe, folder)
     world.wait()
     done = None
-    for number, stage in enumerate(recipe.stages, 1):
-        place = folder / f"{number}-{stage.name}"
-        if (place / "model").is_dir():
-            check_done(place / "model", stage)
-            if world.leads:
-                print(f"{stage.name}: done before, {place / 'model'}", flush=True)
-        else:
-            _stage(recipe, stage, number, sources, place, done, world)
-        done = place / "model"
+    with Stop(folder / FILE, world.size) as stop:
+        for number, stage in enumerate(recipe.stages, 1):
+            place = folder / f"{number}-{stage.name}"
+            if (place / "model").is_dir():
+                check_done(place / "model", stage)
+                if world.leads:
+                    print(f"{stage.name}: done before, {place / 'model'}", flush=True)
+            else:
+                if stop.agreed(world):
+                    raise TerminatedError(f"stage {stage.name} has not begun" if world.leads else "")
+                _stage(recipe, stage, number, sources, place, done, world, stop)
+            done = place / "model"
     assert done is not None
     return done
 
@@ -123,6 +128,7 @@ def _stage(
     place: Path,
     before: Path | None,
     world: World,
+    stop: Stop,
 ) -> None:
     from model.training.lora import add_adapters
     from model.training.progress import Progress
@@ -151,8 +157,12 @@ def _stage(
         while step := trainer.run_step():
             if progress:
                 progress.step(step)
-            if step.step % recipe.save_every == 0:
+            terminated = stop.agreed(world)
+            if terminated or step.step % recipe.save_every == 0:
                 trainer.save()
+            if terminated:
+                line = f"stage {stage.name} has a checkpoint after step {step.step}"
+                raise TerminatedError(line if world.leads else "")
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 _look(recipe, trainer, look, order, progress)
         _look(recipe, trainer, look, order, progress)

@@ -307,3 +307,21 @@ def test_nothing_heavy_is_imported_with_the_command_line() -> None:
     heavy = "{'torch', 'transformers', 'sacrebleu', 'rouge_score', 'pyarrow', 'numpy'} & set(sys.modules)"
     program = f"import sys, pipeline.eval_command; sys.exit(str({heavy}) if {heavy} else 0)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_media_elsewhere_need_root(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.png").write_bytes(_png(1))
+    (tmp_path / "notes").mkdir()
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
+    entry = {"image": "../photos/1.png", "conversations": turns}
+    (tmp_path / "notes/qa.jsonl").write_text(json.dumps(entry))
+    notes = ("--data", tmp_path / "notes/qa.jsonl", "--max-new-tokens", 0)
+    refused = ask(*notes)
+    assert refused.code == 1
+    assert "lies outside of" in refused.err
+    assert "(--root of eval)" in refused.err
+    told = ask(*notes, "--root", tmp_path / "photos", "--json")
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["loss"]["samples"] == 1
+    assert ask("--data", "shards", "--root", tmp_path, *BRIEF).code == 2
