@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.secrets import redact
+
 if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
@@ -27,7 +29,7 @@ err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highli
 
 def say(text: str) -> None:
     """One line of progress, on stderr."""
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(redact(text), markup=False, soft_wrap=True)
 
 
 def announce(done: Done) -> None:

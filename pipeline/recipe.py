@@ -11,6 +11,7 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.secrets import refuse_credentials_within
 from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
@@ -151,6 +152,7 @@ def load_recipe(path: str) -> Recipe:
 
 def parse_recipe(written: object, where: str) -> Recipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
+    refuse_credentials_within(written, where)
     top = _mapping(written, where, ("name", "pool", "stages", "publish", WRITTEN_BY))
     if "pool" not in top:
         raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
@@ -291,5 +293,6 @@ def checked_pool(written: object, where: str) -> Pool:
     Raises:
         ValueError: Unknown keys, or not exactly one kind.
     """
+    refuse_credentials_within(written, where)
     pool: Pool = _model(Pool, written, where)
     return pool

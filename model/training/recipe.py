@@ -12,6 +12,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from core.secrets import refuse_credentials_within
 from model.config import PRESETS
 from model.training.stage import Stage, Value
 
@@ -146,6 +147,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
     if not isinstance(written, dict):
         raise ValueError(f"{where}: must be a mapping with model, sources, stages")
+    refuse_credentials_within(written, where)
     try:
         return TrainRecipe.model_validate(written)
     except ValidationError as error:
