@@ -35,8 +35,9 @@ _OF_A_COMMAND = (
 )
 
 _SCHEME = r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)"
-_USER = re.compile(  # up to the last @ in front of the path; a secret key of Amazon's may have a slash in it
-    rf"{_SCHEME}://(?P<user>[^\s/?#\"'<>]*|[^\s/?#\"'<>@:\[]*:(?!\d+/)[^\s?#\"'<>]{{0,300}})@(?P<host>[^\s/?#\"'<>@]*)"
+_IN_URL = r"[^\s?#\"'<>]"
+_USER = re.compile(  # up to the last @; a secret key of Amazon's may have a slash in it, so that a path is not safe
+    rf"{_SCHEME}://(?P<user>(?![^/]*:\d+/)[^\s/?#\"'<>@:\[]*:{_IN_URL}{{0,300}}|[^\s/?#\"'<>]*)@(?P<host>[^\s/?#\"'<>@]*)"
 )
 _ENCODED_USER = re.compile(r"(%3A%2F%2F)(?:(?!%40|%2F)[^\s&\"'])*(%40)", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?P<before>[?&;#])(?P<name>[^=&;#?\s\"'/]+)=(?P<value>[^&;#\s\"']+)")
@@ -145,7 +146,7 @@ def _credentials(text: str) -> Iterator[tuple[str, str]]:
     for pattern in (_OPTION, _VARIABLE, _ENTRY):
         for option in pattern.finditer(text):
             if _names_secret(option):
-                yield f"the value of {option['name'][:40]}", _OF_A_COMMAND
+                yield f"the value of `{option['name'][:40]}`", _OF_A_COMMAND
     for header in (*_HEADER.finditer(text), *_BEARER.finditer(text)):
         if not _HARMLESS.fullmatch(header["value"].split()[-1]):
             yield f"the value of {header['name']}", _OF_A_COMMAND

@@ -11,6 +11,7 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
 from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
@@ -146,7 +147,7 @@ def load_recipe(path: str) -> Recipe:
     try:
         written = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, path)
 
 
@@ -164,7 +165,9 @@ def parse_recipe(written: object, where: str) -> Recipe:
     if not isinstance(name, str):
         raise ValueError(f"{where}: name must be a text, not {name!r}")
     publish = checked_publish(top["publish"] or {}, f"{where}: publish") if "publish" in top else None
-    return Recipe(name, pool, _steps(stages, pool, where), publish)
+    recipe = Recipe(name, pool, _steps(stages, pool, where), publish)
+    refuse_credentials_within(recipe.resolved(), where)  # the prompts may have come from a file
+    return recipe
 
 
 def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]:

@@ -12,6 +12,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
 from model.config import PRESETS
 from model.training.stage import Stage, Value
@@ -139,7 +140,7 @@ def load_recipe(path: str | Path) -> TrainRecipe:
     except OSError as error:
         raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, str(path))
 
 
