@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,9 +19,15 @@ import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from captioners.engine import Answer, Question, Sampling
+from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
 from captioners.finish import finished
+from captioners.markup import printable
 from captioners.served import Served, start_server
+from core.errors import UserError
+from core.secrets import redact, refuse_credentials
 
+_GREETING = 10.0  # seconds to wait for the first sign of a server
+_LONGEST_ERROR = 300  # characters
 _LONGEST_PAUSE = 60.0  # seconds between two tries
 _TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
 _IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
@@ -38,14 +45,15 @@ class Server(BaseModel):
             {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`.
         serves: What the server calls the model, if not as the recipe does.
         concurrency: Requests under way at once, per actor: about what keeps the engine's queue full.
-        timeout: Seconds to wait for one answer.
+        timeout: Seconds for one answer, from the request's first byte to the answer's last one.
         tries: How often an image is asked about at most, in one run.
         pause: Seconds before the second try, at most; each later pause is twice as long, up to a minute.
         start_timeout: Seconds that a server of our own may take to load its model.
-        key: Name of the environment variable that holds the API key; without one none is sent.
+        key: Name of the environment variable that holds the API key; without one none is sent. A server of our own
+            inherits the environment.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     kind: Literal["server"] = "server"
     url: str | None = None
@@ -56,7 +64,7 @@ class Server(BaseModel):
     tries: int = Field(default=6, ge=1)
     pause: float = Field(default=1, gt=0)
     start_timeout: float = Field(default=1800, gt=0)
-    key: str = "OPENAI_API_KEY"
+    key: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
     @property
     def gpus(self) -> int:
@@ -65,12 +73,19 @@ class Server(BaseModel):
     @field_validator("url")
     @classmethod
     def _public(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "http://x/")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url} is no http address, such as http://127.0.0.1:23333/v1")
-        if parts.password:
-            raise ValueError("keep credentials in the environment (key), not in the url")
-        return url.rstrip("/") if url else None
+        if url is None:
+            return None
+        refuse_credentials(url, "url")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:  # what else it is may be a key: not printed
+            raise UserError("it is no http address, such as http://127.0.0.1:23333/v1")
+        return url.rstrip("/")
+
+    @field_validator("start")
+    @classmethod
+    def _without_key(cls, start: str | None) -> str | None:
+        refuse_credentials(start or "", "start")
+        return start
 
     @model_validator(mode="after")
     def _one(self) -> Server:
@@ -101,9 +116,13 @@ class Server(BaseModel):
         _greet(url, self._headers(), what)
         return ChatServer(self, url, self.serves or model, sampling, self._headers(), own)
 
+    @property
+    def secret(self) -> str:
+        """The API key; empty where there is none."""
+        return os.environ.get(self.key, "").strip()
+
     def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.key)
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        return {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
 
 
 class ChatServer:
@@ -126,11 +145,11 @@ class ChatServer:
         self.calls = settings.concurrency
         self.made_by = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
-        self._body = _body(model, sampling)
+        self._body, self._key = _body(model, sampling), settings.secret
         self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
         self._client = httpx2.AsyncClient(
-            headers={"Content-Type": "application/json", **headers},
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
             timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
         )
@@ -175,27 +194,31 @@ class ChatServer:
     async def _try(self, body: bytes) -> tuple[Answer, float | None]:
         """One request: what came of it, and how many seconds to wait at least before the next; None: do not try."""
         try:
-            response = await self._client.post(self._endpoint, content=body)
-        except httpx2.TimeoutException as error:
-            return Answer(error=f"server: no answer ({type(error).__name__})", retry=True), 0
-        except httpx2.TransportError as error:
-            return Answer(error=f"server: {type(error).__name__} {error}".rstrip(), retry=True), 0
-        if response.status_code != 200:
-            said = f"server: {response.status_code} {_words(response)}"
-            again = response.status_code in _WORTH_ANOTHER_TRY
-            ours = response.status_code in _ABOUT_US
-            return Answer(error=said, retry=again or ours), _retry_after(response) if again else None
+            reply = await exchange(self._client, "POST", self._endpoint, self._settings.timeout, body)
+        except (httpx2.TimeoutException, TimeoutError):
+            return Answer(error=f"server: no whole answer within {self._settings.timeout:g} s", retry=True), 0
+        except FAILURES as error:
+            said = redact(f"server: {type(error).__name__} {error}".rstrip(), self._key)
+            return Answer(error=said[:_LONGEST_ERROR], retry=True), 0
+        if reply.status != 200:
+            said = redact(f"server: {reply.status} {_words(reply)}", self._key)
+            again = reply.status in _WORTH_ANOTHER_TRY
+            ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
+            return Answer(error=said, retry=again or ours), _retry_after(reply) if again else None
+        if not reply.whole:
+            return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
         try:
-            return _answer(response.json()), 0
-        except (ValueError, LookupError, TypeError) as error:
-            return Answer(error=f"server: malformed answer ({type(error).__name__}: {error})"[:300], retry=True), 0
+            return _answer(json.loads(reply.body)), 0
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            said = redact(f"server: malformed answer ({type(error).__name__}: {error})", self._key)
+            return Answer(error=printable(said)[:_LONGEST_ERROR], retry=True), 0
 
 
 def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
     """See that somebody answers, and takes the key."""
     try:
-        status = httpx2.get(f"{url}/models", headers=dict(headers), timeout=10).status_code
-    except httpx2.HTTPError as error:
+        status = get(f"{url}/models", _GREETING, headers).status
+    except FAILURES as error:
         raise ValueError(f"{what}: no server answers at {url} ({type(error).__name__}); start one") from error
     if status in (401, 403):
         raise ValueError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
@@ -253,20 +276,20 @@ def _count(tokens: Any) -> int | None:
     return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
 
 
-def _words(response: httpx2.Response) -> str:
+def _words(reply: Reply) -> str:
     """What the server says of an error, in one line."""
     try:
-        told = response.json()
-        told = told.get("error", told) if isinstance(told, dict) else told
-        told = told.get("message", told) if isinstance(told, dict) else told
-    except ValueError:
-        told = response.text
-    return " ".join(str(told).split())[:200] or response.reason_phrase
+        said = json.loads(reply.body)
+        said = said.get("error", said) if isinstance(said, dict) else said
+        said = said.get("message", said) if isinstance(said, dict) else said
+    except (ValueError, RecursionError):
+        said = reply.body[:_LONGEST_ERROR].decode(errors="replace")
+    return " ".join(printable(str(said)).split())[:200] or HTTPStatus(reply.status).phrase
 
 
-def _retry_after(response: httpx2.Response) -> float:
+def _retry_after(reply: Reply) -> float:
     """Seconds that the server asks to wait; 0 where it does not say."""
-    said = response.headers.get("Retry-After", "")
+    said = reply.headers.get("Retry-After", "")
     try:
         seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
     except ValueError:

@@ -48,7 +48,7 @@ class Recaption(BaseModel):
         engine: What runs the model. It is no part of the fingerprint: another server makes no other captions.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     version: ClassVar = 1
     beside: ClassVar = ("engine",)

@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import IO
 
-import httpx2
+from captioners.fetch import FAILURES, get
+from core.secrets import redact
 
 _POLL = 0.5  # seconds
+_ONE_TRY = 5.0  # seconds to wait for an answer
 _STOP = 20.0  # seconds that a server may take to end by itself
 
 # It holds the server's process group, and its standard input is a pipe whose other end we have: when we die, by
@@ -95,11 +97,12 @@ def _wait(served: Served, pid: int, timeout: float, what: str, program: str) -> 
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         try:
-            httpx2.get(f"{served.url}/models", timeout=5).raise_for_status()
-            return
-        except httpx2.HTTPError:
-            if not pid or not _runs(pid):
-                raise ValueError(f"{what}: {program} ended before it answered: {_last_words(served)}") from None
+            if get(f"{served.url}/models", _ONE_TRY).status // 100 == 2:
+                return
+        except FAILURES:
+            pass
+        if not pid or not _runs(pid):
+            raise ValueError(f"{what}: {program} ended before it answered: {_last_words(served)}")
         time.sleep(_POLL)
     raise ValueError(f"{what}: {program} did not answer within {timeout:g} s; give it more (start_timeout)")
 
@@ -118,8 +121,8 @@ def _runs(pid: int) -> bool:
 
 
 def _last_words(served: Served) -> str:
-    served._log.seek(0)
-    return " ".join(served._log.read()[-2000:].decode(errors="replace").split())[-400:]
+    served._log.seek(max(0, served._log.seek(0, os.SEEK_END) - 2000))
+    return redact(" ".join(served._log.read().decode(errors="replace").split()))[-400:]
 
 
 def _free_port() -> int:

@@ -9,3 +9,10 @@ class UserError(ValueError):
 
 class BadSampleError(ValueError):
     """One image, film, row or text that cannot be used. The text is one line, stored as the row's `error`."""
+
+
+def yaml_problem(error: Exception) -> str:
+    """What a YAML parser says is wrong, and where. The lines that it quotes are left out: they may hold a key."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{place}{problem or type(error).__name__}"

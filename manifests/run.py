@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from core.errors import UserError, yaml_problem
 from manifests.embeddings import is_embedding
 from manifests.rules import Rule, parse_keep, suggest
 from manifests.schemas import INDEX
@@ -137,7 +138,7 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     try:
         recipe = yaml.safe_load(folder.read(RECIPE))
     except yaml.YAMLError as error:
-        raise ValueError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: not YAML: {yaml_problem(error)}") from error
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise ValueError(f"{where} is a recipe, but not of a run; choose another run directory")
     for entry in recipe.get("stages") or []:

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from core.secrets import refuse_credentials
+
 ASIDE = ".aside-"
 """Prefix of a file that is still being written; readers pass over it."""
 
@@ -43,16 +45,14 @@ class Folder:
         """Open `url`: a local path, `s3://`, `gs://`, or whatever fsspec knows. Nothing is created.
 
         Raises:
-            ValueError: The URL carries a password, or no installed file system knows its scheme.
+            UserError: The URL has a credential in it.
+            ValueError: No installed file system knows its scheme.
         """
         text = os.fspath(url)
         if "://" not in text:
             return cls(pafs.LocalFileSystem(), os.path.abspath(text), True)
+        refuse_credentials(text, f"{text.partition('://')[0]}://…")
         parts = urlsplit(text)
-        if parts.password:
-            raise ValueError(
-                f"{parts.scheme}://…@{parts.hostname}: keep credentials in the environment, not in the URL"
-            )
         if parts.fragment or (parts.scheme == "file" and (parts.netloc or parts.query)):
             raise ValueError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
         if parts.scheme == "file":

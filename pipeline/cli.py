@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.secrets import redact
+from core.text import printable
 from pipeline.caption_commands import caption_app
 from pipeline.chat_command import chat_app
 from pipeline.eval_command import eval_app
@@ -211,8 +214,7 @@ def main() -> None:
         # What a user, a disk or a network can do wrong; anything else is our bug and shows its traceback.
         theirs = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("polars")
         if os.environ.get("VL3SYN_TRACEBACK") or not theirs:
-            raise
-        from core.text import printable
-
-        print(f"vl3syn: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
+        else:
+            print(f"vl3syn: {printable(redact(' '.join(str(error).split())))}", file=sys.stderr)
         sys.exit(1)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.secrets import redact
 from core.text import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highli
 
 def say(text: str) -> None:
     """One line of progress, on stderr."""
-    err.print(printable(text), markup=False, soft_wrap=True)
+    err.print(printable(redact(text)), markup=False, soft_wrap=True)
 
 
 def announce(done: Done) -> None:

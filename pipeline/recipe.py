@@ -11,6 +11,8 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.errors import UserError, yaml_problem
+from core.secrets import refuse_credentials_within
 from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
@@ -145,12 +147,13 @@ def load_recipe(path: str) -> Recipe:
     try:
         written = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, path)
 
 
 def parse_recipe(written: object, where: str) -> Recipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
+    refuse_credentials_within(written, where)
     top = _mapping(written, where, ("name", "pool", "stages", "publish", WRITTEN_BY))
     if "pool" not in top:
         raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
@@ -162,7 +165,9 @@ def parse_recipe(written: object, where: str) -> Recipe:
     if not isinstance(name, str):
         raise ValueError(f"{where}: name must be a text, not {name!r}")
     publish = checked_publish(top["publish"] or {}, f"{where}: publish") if "publish" in top else None
-    return Recipe(name, pool, _steps(stages, pool, where), publish)
+    recipe = Recipe(name, pool, _steps(stages, pool, where), publish)
+    refuse_credentials_within(recipe.resolved(), where)  # the prompts may have come from a file
+    return recipe
 
 
 def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]:
@@ -291,5 +296,6 @@ def checked_pool(written: object, where: str) -> Pool:
     Raises:
         ValueError: Unknown keys, or not exactly one kind.
     """
+    refuse_credentials_within(written, where)
     pool: Pool = _model(Pool, written, where)
     return pool

@@ -10,19 +10,34 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import gzip
 import hashlib
 import json
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 FAULTS = ("500", "429", "429-date", "hang", "reset", "malformed", "empty", "cut")
+HOSTILE = (
+    "gzip-bomb",
+    "deflate-bomb",
+    "gzip-twice-bomb",
+    "large",
+    "drip",
+    "drip-headers",
+    "continue",
+    "deep",
+    "not-gzip",
+)
+"""Answers that are much larger, slower or deeper than they look."""
 
 
 @dataclass
@@ -30,18 +45,24 @@ class ChatServer:
     """What the server does, and what it has seen.
 
     Attributes:
-        faults: Kinds of faults that occur, of `FAULTS`, `400`, `401` and `404`.
+        faults: Kinds of faults that occur, of `FAULTS`, `HOSTILE`, `400`, `401`, `404`, `500-bomb`, `redirect`.
+        greeting: A fault of the list of models.
+        encoding: How answers are encoded, `gzip` or `deflate`, whatever the client accepts; empty: not at all.
         share: Of the requests that fail, chosen by a hash of image, prompt and number of the try.
         delay: Seconds that an answer takes.
         retry_after: Seconds that `429` asks for.
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
+        refusal: What it says of an error.
         log: Where every request is written down; None: nowhere.
     """
 
     faults: tuple[str, ...] = ()
+    greeting: str = ""
+    encoding: str = ""
     share: float = 0.0
     delay: float = 0.0
     retry_after: float = 0.2
+    refusal: str = "the image is too strange"
     choice: dict[str, Any] = field(default_factory=dict)
     log: Path | None = None
     port: int = 0
@@ -49,6 +70,7 @@ class ChatServer:
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
+    keys: set[str | None] = field(default_factory=set)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     now: int = 0
     most: int = 0
@@ -74,9 +96,14 @@ class ChatServer:
                 lines = head.decode("latin1").split("\r\n")
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if lines[0].startswith("GET") and self.greeting:
+                    if not await self._fail(self.greeting, writer):
+                        break
+                    continue
                 if lines[0].startswith("GET"):
                     await self._send(writer, 200, {"object": "list", "data": []})
                     continue
+                self.keys.add(headers.get("authorization"))
                 self.now += 1
                 self.most = max(self.most, self.now)
                 try:
@@ -108,7 +135,9 @@ class ChatServer:
         choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
         choice |= self.choice
         usage = {"prompt_tokens": 100 + len(data) % 50, "completion_tokens": len(words.split())}
-        await self._send(writer, 200, {"choices": [choice], "usage": usage})
+        body = json.dumps({"choices": [choice], "usage": usage}).encode()
+        coded = {"gzip": gzip.compress, "deflate": zlib.compress}.get(self.encoding, bytes)(body)
+        await self._send(writer, 200, coded, {"Content-Encoding": self.encoding} if self.encoding else None)
         return True
 
     def _fault(self, key: tuple[str, str], attempt: int) -> str | None:
@@ -117,7 +146,7 @@ class ChatServer:
         return self.faults[int.from_bytes(chance[4:]) % len(self.faults)] if hit and self.faults else None
 
     async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
-        error = {"error": {"message": "the image is too strange", "type": "invalid_request_error"}}
+        error = {"error": {"message": self.refusal, "type": "invalid_request_error"}}
         if fault == "hang":
             await asyncio.sleep(3600)
         elif fault == "reset":
@@ -130,6 +159,30 @@ class ChatServer:
             await self._send(writer, 200, b'{"choices": [')
         elif fault == "empty":
             await self._send(writer, 200, {"choices": []})
+        elif fault == "500-bomb":
+            await self._send(writer, 500, bomb("gzip"), {"Content-Encoding": "gzip"})
+        elif fault.endswith("-bomb"):
+            encoding = {"gzip-twice-bomb": "gzip, gzip"}.get(fault, fault.removesuffix("-bomb"))
+            await self._send(writer, 200, bomb(encoding), {"Content-Encoding": encoding})
+        elif fault == "not-gzip":
+            await self._send(writer, 200, b"{}", {"Content-Encoding": "gzip"})
+        elif fault == "large":
+            await self._send(writer, 200, b'{"choices": "' + b" " * (6 << 20) + b'"}')
+        elif fault == "deep":
+            await self._send(writer, 200, b"[" * 1_000_000)
+        elif fault == "redirect":
+            await self._send(writer, 307, error, {"Location": f"http://127.0.0.1:{self.port}/v1/elsewhere"})
+        elif fault in ("drip", "drip-headers", "continue"):
+            start = {
+                "drip": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+                "drip-headers": b"HTTP/1.1 200 OK\r\nX: ",
+            }
+            writer.write(start.get(fault, b""))
+            for _ in range(600):
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" if fault == "continue" else b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            return False
         elif fault.startswith("429"):
             date = formatdate(time.time() + 2, usegmt=True)
             await self._send(writer, 429, error, {"Retry-After": date if "date" in fault else f"{self.retry_after:g}"})
@@ -150,6 +203,14 @@ class ChatServer:
         if self.log:
             with self.log.open("a") as file:
                 file.write(f"{what} {key[0]} {key[1]}\n")
+
+
+@cache
+def bomb(encoding: str, size: int = 300 << 20) -> bytes:
+    """So many decoded bytes in a thousandth of them (a millionth, encoded twice)."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | (16 if encoding.startswith("gzip") else 0))
+    data = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(size >> 20)) + compressor.flush()
+    return gzip.compress(data) if encoding == "gzip, gzip" else data
 
 
 @contextmanager

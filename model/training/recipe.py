@@ -13,7 +13,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from core.errors import UserError
+from core.errors import UserError, yaml_problem
+from core.secrets import refuse_credentials_within
 from model.config import PRESETS
 from model.training.stage import Stage, Value
 
@@ -149,7 +150,7 @@ def load_recipe(path: str | Path) -> TrainRecipe:
     except OSError as error:
         raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, str(path))
 
 
@@ -158,6 +159,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
     if not isinstance(written, dict):
         raise ValueError(f"{where}: must be a mapping with model, sources, stages")
     _check_numbers(written, where)
+    refuse_credentials_within(written, where)
     try:
         return TrainRecipe.model_validate(written)
     except ValidationError as error:

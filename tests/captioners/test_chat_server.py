@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import time
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from captioners.chat_server import Server
 from captioners.engine import Question, Sampling
-from tests.chat_server import FAULTS, chat_server
+from tests.chat_server import FAULTS, HOSTILE, chat_server
 
 SAMPLING = Sampling(64, 0.0, 1.0, 0)
 
@@ -38,6 +39,85 @@ def test_what_fails_for_a_while_is_asked_again_and_answered_once(fault: str) -> 
     assert all(answer.error is None and answer.text.startswith("A picture of number") for answer in answers)
     assert sum(server.asked.values()) > 20
     assert set(server.answered.values()) == {1}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_a_hostile_answer_is_asked_again_and_the_connections_stay_right(fault: str) -> None:
+    """In bounded time and memory: of a bomb of 300 MB no more than what is allowed is decoded."""
+    with chat_server(faults=(fault,), share=0.4) as server:
+        client = _client(server.url, timeout=1, tries=12, concurrency=6)
+        tracemalloc.start()
+        answers = client(_questions(12))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert all(answer.error is None and answer.text.startswith("A picture of number") for answer in answers)
+        assert len({answer.text for answer in answers}) == 12
+        assert sum(server.asked.values()) > 12
+        assert set(server.answered.values()) == {1}
+    assert most < 60 << 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("gzip-bomb", "server: an answer of more than 4 MiB"),
+        ("deflate-bomb", "server: an answer of more than 4 MiB"),
+        ("gzip-twice-bomb", "server: an answer of more than 4 MiB"),
+        ("large", "server: an answer of more than 4 MiB"),
+        ("drip", "server: no whole answer within 0.5 s"),
+        ("drip-headers", "server: no whole answer within 0.5 s"),
+        ("continue", "server: no whole answer within 0.5 s"),
+        ("hang", "server: no whole answer within 0.5 s"),
+        ("redirect", "server: 307 the image is too strange"),
+    ],
+)
+def test_what_a_hostile_answer_is_called(fault: str, error: str) -> None:
+    with chat_server(faults=(fault,), share=1.0) as server:
+        client = _client(server.url, timeout=0.5, tries=1)
+        begin = time.monotonic()
+        answer = client(_questions(1))[0]
+        assert time.monotonic() - begin < 5
+        assert (answer.error, answer.retry) == (error, True)
+        assert sum(server.asked.values()) == 1  # a redirect is not followed
+
+
+def test_the_body_of_an_error_is_bounded_too() -> None:
+    with chat_server(faults=("500-bomb",), share=1.0) as server:
+        client = _client(server.url, tries=1)
+        tracemalloc.start()
+        answer = client(_questions(1))[0]
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (answer.error, answer.retry) == ("server: 500 Internal Server Error", True)
+    assert most < 60 << 20
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_encoded_answer_is_read(encoding: str) -> None:
+    with chat_server(encoding=encoding) as server:
+        assert _client(server.url)(_questions(1))[0].text.startswith("A picture of number")
+
+
+@pytest.mark.parametrize("greeting", ["gzip-bomb", "large", "drip", "drip-headers"])
+def test_a_hostile_greeting_is_over_in_time(greeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioners.chat_server._GREETING", 0.5)
+    with chat_server(greeting=greeting) as server:
+        begin = time.monotonic()
+        if greeting.startswith("drip"):
+            with pytest.raises(ValueError, match="test: no server answers at http://127"):
+                _client(server.url)
+        else:
+            _client(server.url)
+        assert time.monotonic() - begin < 10
+
+
+def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_A_SERVER", "abcdefgh-123 \n")
+    with chat_server(faults=("401",), share=1.0) as server:
+        server.refusal = "Incorrect API key provided: abcdefgh-123."
+        answer = _client(server.url, key="OF_A_SERVER", tries=1)(_questions(1))[0]
+        assert server.keys == {"Bearer abcdefgh-123"}
+    assert answer.error == "server: 401 Incorrect API key provided: …."
 
 
 def test_answers_belong_to_their_questions() -> None:
@@ -144,6 +224,7 @@ def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
         ({"url": "x:80"}, "is no http address"),
         ({"url": "http://a:b@x/v1"}, "keep credentials in the environment"),
         ({"start": "lmdeploy serve"}, "must have {port}"),
+        ({"url": "http://x/v1", "key": "sk-abc"}, "should match pattern"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:

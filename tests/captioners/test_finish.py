@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from captioners.engine import Answer
-from captioners.finish import finished
+from captioners.finish import _BROKEN_OFF, _CUT, _WHOLE, finished
 from captioners.lmdeploy_engine import answer_of
 
 WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "Complete")
@@ -41,6 +43,16 @@ def test_no_word_and_no_reason_is_worth_another_try(reason: object) -> None:
 @pytest.mark.parametrize("reason", [*WHOLE, *CUT])
 def test_no_word_and_a_reason_is_not(reason: str) -> None:
     assert not finished("", reason, "server").retry
+
+
+def test_the_docs_have_the_same_table() -> None:
+    documented = Path(__file__).parents[2].joinpath("docs", "captions.md").read_text()
+    rows = [line.split("|")[1:3] for line in documented.splitlines() if line.startswith("| `")]
+    for names, meaning in rows:
+        for reason in re.findall(r"`(\w+)`", names):
+            answer = finished("A red square", reason, "server")
+            assert ("broke off" in meaning, "is cut" in meaning) == (bool(answer.error), answer.cut)
+    assert sum(len(re.findall(r"`(\w+)`", names)) for names, _ in rows) == len(_WHOLE | _CUT | _BROKEN_OFF)
 
 
 def test_lmdeploys_reasons_by_the_same_table() -> None:

@@ -1,4 +1,4 @@
-"""What servers answer besides a caption, by commands: stored and published is the caption, whole, or a reason."""
+"""What servers answer, by a user's commands: what is stored and published is a caption or a reason."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from captioners.recaption import ShortCaption, sound_captions
 from manifests import Run, funnel, open_run
@@ -77,11 +78,10 @@ def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
 
 def test_reasoning_and_end_tokens_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
-    assert vl3syn("index", "--images", pool, "--run", url).returncode == 0
     with chat_server(choice=message(REASONED)) as server:
-        done = vl3syn("caption", "short", "--run", url, "--server", server.url, "--model", "m")
-    assert done.returncode == 0, done.stderr
-    done = vl3syn("publish", "--run", url)
+        written = {**recipe(pool, server.url, keep=sound_captions("short")), "publish": {}}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+        done = vl3syn("run", tmp_path / "recipe.yaml", "--run", url)
     assert done.returncode == 0, done.stderr
     shard = pl.read_parquet(url / "shards" / "data" / "*.parquet")
     assert shard["short_caption"].to_list() == [WORDS] * 3
@@ -107,8 +107,6 @@ ENDINGS = {  # finish reason -> short_cut, or the error and whether it is worth 
 
 def test_half_answers_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """One image for each finish reason."""
-    import yaml
-
     pool, url = make_images(tmp_path / "pool", len(ENDINGS)), tmp_path / "run"
     reason_of: dict[str, Any] = {}
     reasons = iter(ENDINGS)
