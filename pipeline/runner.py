@@ -258,7 +258,8 @@ def _stage_job(step: Step, part: Part) -> Job:
             tasks = TaskPoolStrategy(size=placed.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
         images = looks(step.stage)
-        actor, args = (ImageStageActor, (part, placed.threads)) if images else (StageActor, (part,))
+        of_images = (part, placed.threads, step.resources.image_seconds)
+        actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
         # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
         at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}
         ways = {"max_tasks_in_flight_per_actor": 1} if alone else at_once
