@@ -26,7 +26,8 @@ RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
 
 # Ray prints them on stdout, between our JSON. They are in its log files too, and what comes of them is in the tables.
-_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are -?\d+ retries remaining"
+_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
+_MEMORY_RETRIES = "3"  # of a task that was killed for the memory it took; Ray's default is to try for ever
 
 _MOST_LOST = 100  # blocks of one job; where more lose their workers, the stage is broken or the cluster is
 
@@ -84,16 +85,16 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
 
     begin = time.perf_counter()
     receipts: list[pa.Table] = []
-    waiting, alone = list(blocks), False
+    waiting, alone = blocks, False
     try:
         while waiting:
             deaths = _Deaths()
             done, lost = _run(waiting, job, alone, deaths, tolerant=rescue is not None)
             receipts += done
             waiting = []
-            if lost and rescue:
-                waiting, more = _rescued(rescue, lost, deaths.failure() if alone else None)
-                receipts += more
+            if rescue and lost:
+                waiting, settled = _rescued(rescue, lost, deaths.failure() if alone else None)
+                receipts += settled
             alone = True
         return _sum_up(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
     except (RayTaskError, UserError):
@@ -168,20 +169,20 @@ def _end_actors() -> None:
 
 
 def _run(
-    blocks: list[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
+    blocks: Iterable[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; the receipts, and the blocks that are lost."""
     import ray
     from ray.data import DataContext
 
-    numbered = [block.append_column(BLOCK, pa.repeat(n, block.num_rows)) for n, block in enumerate(blocks)]
+    refs = [ray.put(block.append_column(BLOCK, pa.repeat(n, block.num_rows))) for n, block in enumerate(blocks)]
     DataContext.get_current().max_errored_blocks = _MOST_LOST if tolerant else 0
-    dataset = job(ray.data.from_arrow_refs([ray.put(block) for block in numbered]), alone=alone)
     receipts: list[pa.Table] = []
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
     try:
         with redirect_stdout(sys.stderr):  # what else Ray has to say of its machines; stdout is for results
+            dataset = job(ray.data.from_arrow_refs(refs), alone=alone)
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
@@ -189,7 +190,7 @@ def _run(
         log.removeHandler(deaths)
     deaths.raise_others()
     done = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    return receipts, [block for number, block in enumerate(blocks) if number not in done]
+    return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in done]
 
 
 def map_blocks(dataset: Any, call: Any, **how: Any) -> Any:
@@ -224,7 +225,8 @@ def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
 
 def start_ray() -> None:
     """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine."""
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads it when it is imported
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads them when it is imported
+    os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     import ray
     from ray.data import DataContext
 
