@@ -1,10 +1,9 @@
-"""Ray: started or joined, asked what it can hold, and given one Data job at a time."""
+"""Ray: started or joined, and given one Data job at a time."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import math
 import os
 import sys
 import time
@@ -20,7 +19,6 @@ import pyarrow as pa
 from core.errors import UserError
 from pipeline.pool.images import Failure
 from pipeline.receipts import BLOCK, raise_failure
-from pipeline.recipe import Resources
 
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
@@ -163,7 +161,7 @@ def _end_actors() -> None:
     import ray
     from ray.actor import ActorHandle
 
-    for handle in [kept for kept in gc.get_objects() if isinstance(kept, ActorHandle)]:
+    for handle in [kept for kept in gc.get_objects() if issubclass(type(kept), ActorHandle)]:
         if "MapWorker" in repr(handle):  # Ray Data's; one job runs at a time, so they are all of this one
             ray.kill(handle)
 
@@ -241,48 +239,3 @@ def start_ray() -> None:
     for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
         if not isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How many workers a stage gets, and what each of them holds."""
-
-    workers: int
-    num_cpus: float
-    num_gpus: float
-    threads: int
-
-
-def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
-    """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
-
-    Raises:
-        ValueError: The cluster does not have what one actor needs.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    has = ray.cluster_resources()
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    wants = getattr(stage, "gpu", False)  # or how many
-    num_gpus = float(wants) if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
-    # A model that wants a GPU and has none: few copies, each with several cores of one machine.
-    cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
-    shared = min(8, cores, int(has.get("CPU", 1)) // (asked.actors or 1)) if wants and not num_gpus else 1
-    num_cpus = max(1, shared) if asked.num_cpus is None else asked.num_cpus
-    beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
-    by_default = wants and num_gpus and asked.num_gpus is None and asked.num_cpus is None
-    threads = asked.threads or max(1, beside if by_default else math.ceil(num_cpus))
-    actors = asked.actors or getattr(stage, "actors", None)
-    needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
-    fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
-    # A cluster that we joined may grow to what is asked for; one of our own does not.
-    if not (asked.actors and "RAY_ADDRESS" in os.environ):
-        if not fits:
-            told = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
-            raise ValueError(
-                f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
-                "or give `actors` on a cluster that will grow"
-            )
-        return Placement(min(actors or fits, fits, blocks), num_cpus, num_gpus, threads)
-    return Placement(min(asked.actors, blocks), num_cpus, num_gpus, threads)

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from manifests.balance import priority
 from manifests.storage import Folder
 from manifests.tables import fingerprint
-from pipeline.engine import place_workers, start_ray, stopped
+from pipeline.engine import start_ray, stopped
 from pipeline.inputs import Inputs
+from pipeline.placement import place_workers
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")

@@ -18,11 +18,12 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
-from pipeline.engine import Job, map_blocks, place_workers, run_job
+from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
+from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
 from pipeline.receipts import reported
 from pipeline.recipe import Recipe, Step, looks, parse_recipe
