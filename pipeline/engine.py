@@ -1,10 +1,9 @@
-"""Ray: started or joined, asked what it can hold, and given one Data job at a time."""
+"""Ray: started or joined, and given one Data job at a time."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import math
 import os
 import sys
 import time
@@ -20,13 +19,13 @@ import pyarrow as pa
 from core.errors import UserError
 from pipeline.pool.images import Failure
 from pipeline.receipts import BLOCK, raise_failure
-from pipeline.recipe import Resources
 
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
 
 # Ray prints them on stdout, between our JSON. They are in its log files too, and what comes of them is in the tables.
-_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are -?\d+ retries remaining"
+_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
+_MEMORY_RETRIES = "3"  # of a task that was killed for the memory it took; Ray's default is to try for ever
 
 _MOST_LOST = 100  # blocks of one job; where more lose their workers, the stage is broken or the cluster is
 
@@ -84,16 +83,16 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
 
     begin = time.perf_counter()
     receipts: list[pa.Table] = []
-    waiting, alone = list(blocks), False
+    waiting, alone = blocks, False
     try:
         while waiting:
             deaths = _Deaths()
             done, lost = _run(waiting, job, alone, deaths, tolerant=rescue is not None)
             receipts += done
             waiting = []
-            if lost and rescue:
-                waiting, more = _rescued(rescue, lost, deaths.failure() if alone else None)
-                receipts += more
+            if rescue and lost:
+                waiting, settled = _rescued(rescue, lost, deaths.failure() if alone else None)
+                receipts += settled
             alone = True
         return _sum_up(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
     except (RayTaskError, UserError):
@@ -162,26 +161,26 @@ def _end_actors() -> None:
     import ray
     from ray.actor import ActorHandle
 
-    for handle in [kept for kept in gc.get_objects() if isinstance(kept, ActorHandle)]:
+    for handle in [kept for kept in gc.get_objects() if issubclass(type(kept), ActorHandle)]:
         if "MapWorker" in repr(handle):  # Ray Data's; one job runs at a time, so they are all of this one
             ray.kill(handle)
 
 
 def _run(
-    blocks: list[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
+    blocks: Iterable[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; the receipts, and the blocks that are lost."""
     import ray
     from ray.data import DataContext
 
-    numbered = [block.append_column(BLOCK, pa.repeat(n, block.num_rows)) for n, block in enumerate(blocks)]
+    refs = [ray.put(block.append_column(BLOCK, pa.repeat(n, block.num_rows))) for n, block in enumerate(blocks)]
     DataContext.get_current().max_errored_blocks = _MOST_LOST if tolerant else 0
-    dataset = job(ray.data.from_arrow_refs([ray.put(block) for block in numbered]), alone=alone)
     receipts: list[pa.Table] = []
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
     try:
         with redirect_stdout(sys.stderr):  # what else Ray has to say of its machines; stdout is for results
+            dataset = job(ray.data.from_arrow_refs(refs), alone=alone)
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
@@ -189,7 +188,7 @@ def _run(
         log.removeHandler(deaths)
     deaths.raise_others()
     done = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    return receipts, [block for number, block in enumerate(blocks) if number not in done]
+    return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in done]
 
 
 def map_blocks(dataset: Any, call: Any, **how: Any) -> Any:
@@ -224,7 +223,8 @@ def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
 
 def start_ray() -> None:
     """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine."""
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads it when it is imported
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads them when it is imported
+    os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     import ray
     from ray.data import DataContext
 
@@ -239,48 +239,3 @@ def start_ray() -> None:
     for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
         if not isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How many workers a stage gets, and what each of them holds."""
-
-    workers: int
-    num_cpus: float
-    num_gpus: float
-    threads: int
-
-
-def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
-    """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
-
-    Raises:
-        ValueError: The cluster does not have what one actor needs.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    has = ray.cluster_resources()
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    wants = getattr(stage, "gpu", False)  # or how many
-    num_gpus = float(wants) if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
-    # A model that wants a GPU and has none: few copies, each with several cores of one machine.
-    cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
-    shared = min(8, cores, int(has.get("CPU", 1)) // (asked.actors or 1)) if wants and not num_gpus else 1
-    num_cpus = max(1, shared) if asked.num_cpus is None else asked.num_cpus
-    beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
-    by_default = wants and num_gpus and asked.num_gpus is None and asked.num_cpus is None
-    threads = asked.threads or max(1, beside if by_default else math.ceil(num_cpus))
-    actors = asked.actors or getattr(stage, "actors", None)
-    needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
-    fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
-    # A cluster that we joined may grow to what is asked for; one of our own does not.
-    if not (asked.actors and "RAY_ADDRESS" in os.environ):
-        if not fits:
-            told = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
-            raise ValueError(
-                f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
-                "or give `actors` on a cluster that will grow"
-            )
-        return Placement(min(actors or fits, fits, blocks), num_cpus, num_gpus, threads)
-    return Placement(min(asked.actors, blocks), num_cpus, num_gpus, threads)

@@ -18,8 +18,9 @@ from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
 from manifests.tables import fingerprint
-from pipeline.engine import place_workers, start_ray, stopped
+from pipeline.engine import start_ray, stopped
 from pipeline.inputs import Inputs
+from pipeline.placement import place_workers
 from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages import fingerprint_settings
 

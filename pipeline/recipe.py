@@ -61,6 +61,8 @@ class Resources(BaseModel):
             about 1,048,576, since each of its parts is gathered from all over the tables.
         threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
             by default: all the CPUs that there are per GPU).
+        image_seconds: Seconds that the decoding of one image may take, by the clock; the row of one that takes longer
+            is an error, and worth another try. Photographs take well under a second.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +73,7 @@ class Resources(BaseModel):
     batch_size: int | None = Field(None, ge=1)
     part_rows: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
+    image_seconds: float = Field(60.0, gt=0)
 
 
 class Publish(BaseModel):

@@ -19,11 +19,12 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, sound
 from manifests.version import __version__
-from pipeline.engine import Job, map_blocks, place_workers, run_job
+from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
 from pipeline.index import check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
+from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
 from pipeline.receipts import reported
 from pipeline.recipe import Recipe, Step, looks, parse_recipe
@@ -275,7 +276,8 @@ def _stage_job(step: Step, part: Part) -> Job:
             tasks = TaskPoolStrategy(size=placed.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
         images = looks(step.stage)
-        actor, args = (ImageStageActor, (part, placed.threads)) if images else (StageActor, (part,))
+        of_images = (part, placed.threads, step.resources.image_seconds)
+        actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
         # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
         at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}
         ways = {"max_tasks_in_flight_per_actor": 1} if alone else at_once

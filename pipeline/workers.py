@@ -19,6 +19,7 @@ from core.images import decode, portable
 from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.content_check import ContentCheck
+from pipeline.decoders import Decoders, Task
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure
@@ -108,10 +109,10 @@ class ImageStageActor(StageActor):
     is in the model. What a costly stage computes is in a journal before its part is whole.
     """
 
-    def __init__(self, part: Part, threads: int) -> None:
+    def __init__(self, part: Part, threads: int, seconds: float) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
-        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._decoders = Decoders(threads, seconds)
         self._calls = 1 if self._refused else getattr(self._facts, "calls", 1)
         self._model = ThreadPoolExecutor(self._calls, "model")
 
@@ -181,7 +182,7 @@ class ImageStageActor(StageActor):
         others = iter(rows.select([name for name in reads if name not in OF_IMAGE]).to_pylist() or repeat({}))
         reading: deque[Future[list[bytes | Failure]]] = deque()
         encoded: deque[bytes | Failure] = deque()
-        decoding: deque[Future[Any]] = deque()
+        decoding: deque[Task] = deque()
         while True:
             for group in islice(groups, _GROUPS_AHEAD - len(reading)):
                 reading.append(self._readers.submit(check.read, images, group, ids, lengths))
@@ -192,7 +193,7 @@ class ImageStageActor(StageActor):
                 decoding.append(task)
             if not decoding:
                 return
-            yield decoding.popleft().result()
+            yield self._decoders.result(decoding.popleft())
 
 
 def hold(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from manifests import open_run
 from manifests.schemas import column
+from pipeline.recipe import parse_recipe
 from pipeline.stages import stage_class
 from tests.runs import run
 
@@ -28,7 +29,7 @@ KILLED = "killed its worker: its process ended at each of 2 tries alone, as in a
 
 # Pillow in every process of the command's: as if libjpeg crashed over a file that says so in its comment.
 SITE = """
-import os, signal
+import os, signal, time
 from PIL import JpegImagePlugin
 
 def deadly(method, when):
@@ -36,6 +37,8 @@ def deadly(method, when):
         result = method(self, *arguments)
         if self.info.get("comment") == when:
             os.kill(os.getpid(), signal.SIGKILL)
+        if when == b"kill at load" and self.info.get("comment") == b"sleep at load":
+            time.sleep(600)
         return result
     return call
 
@@ -45,8 +48,8 @@ JPEG.load = deadly(JPEG.load, b"kill at load")
 """
 
 
-def save_deadly(path: Path, when: str) -> None:
-    Image.new("RGB", (50, 40), (200, 30, 90)).save(path, comment=f"kill at {when}".encode())
+def save_deadly(path: Path, comment: str) -> None:
+    Image.new("RGB", (50, 40), (200, 30, 90)).save(path, comment=comment.encode())
 
 
 @pytest.fixture
@@ -61,8 +64,8 @@ def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_n
     tmp_path: Path, make_images: MakeImages, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = make_images(tmp_path / "pool", 14)
-    save_deadly(pool / "header.jpg", "open")
-    save_deadly(pool / "pixels.jpg", "load")
+    save_deadly(pool / "header.jpg", "kill at open")
+    save_deadly(pool / "pixels.jpg", "kill at load")
     (tmp_path / "recipe.yaml").write_text(f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes}}\n")
     done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=200)
     assert done.returncode == 0, done.stderr
@@ -79,6 +82,37 @@ def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_n
     assert good.height == 14
     again = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
     assert [job["computed"] for job in json.loads(again.stdout)["jobs"]] == [0, 0], "a killer is not tried for ever"
+
+
+@pytest.mark.usefixtures("deadly_pillow")
+def test_by_a_users_command_an_image_that_is_decoded_for_ever_is_one_error_and_the_run_ends(
+    tmp_path: Path, make_images: MakeImages, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    pool = make_images(tmp_path / "pool", 20)
+    for name in ("000003b.jpg", "000007b.jpg"):  # more than there are threads
+        save_deadly(pool / name, "sleep at load")
+    resources = "{image_seconds: 1, threads: 1, actors: 1}"
+    (tmp_path / "recipe.yaml").write_text(
+        f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes, resources: {resources}}}\n"
+    )
+    done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["jobs"][1]["errors"] == 2
+    opened = open_run(tmp_path / "run")
+    failed = opened.facts("hashes").filter(pl.col("error").is_not_null()).select("error", "retry").collect()
+    assert failed.rows() == [("too slow: not decoded within 1 s", True)] * 2
+    manifest = opened.manifest().collect()
+    assert manifest.filter(pl.col("status") == "error")["key"].to_list() == ["000003b.jpg", "000007b.jpg"]
+    assert manifest.filter(pl.col("status") == "kept")["content_hash"].null_count() == 0
+
+
+def test_the_limit_of_seconds_changes_no_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    pool = {"images": str(tmp_path / "pool")}
+    entries: list[dict[str, Any]] = [{"stage": "hashes"}, {"stage": "hashes", "resources": {"image_seconds": 5}}]
+    default, changed = (parse_recipe({"pool": pool, "stages": [entry]}, "test") for entry in entries)
+    assert default.steps[0].table == changed.steps[0].table
+    assert "resources" not in default.resolved()["stages"][0]
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
@@ -123,6 +157,7 @@ def test_of_a_costly_stage_no_row_is_paid_for_twice(tmp_path: Path, make_images:
     assert not list((tmp_path / "run").rglob("journal-*")), "what was in journals is in parts"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine", "own_stages")
 def test_a_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3, start=1000)
