@@ -53,8 +53,11 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
         with identify(io.BytesIO(data), _OPENED) as image:
             _refuse_bomb(Header(*image.size, format=image.format or "", animated=False))
             turn = _turn(image)
-            if side is not None and image.format in ("JPEG", "MPO"):
-                image.draft(None, (side, side))
+            if image.format in ("JPEG", "MPO"):
+                if error := scan_error(data, image.width * image.height):
+                    raise BadImageError(error)
+                if side is not None:
+                    image.draft(None, (side, side))
             return _upright_rgb(image, turn)
     except BadImageError:
         raise

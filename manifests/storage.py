@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -17,13 +18,21 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from core.errors import BadSampleError
 from core.secrets import refuse_credentials
 
 ASIDE = ".aside-"
 """Prefix of a file that is still being written; readers pass over it."""
 
+LEADS_OUT = "link: leads out of the pool, not followed (follow_links of the pool allows it)"
+NO_FILE = "not a file: a pipe, socket or device, not opened"
+
 _ASIDE_LIFETIME_S = 3600.0
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+
+
+class LinkError(BadSampleError):
+    """A path that leads out of its folder by a link, or to no file; the text is a row's error."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,21 @@ class Folder:
                 return file.read()
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
+
+    def open_inside(self, name: str) -> BinaryIO:
+        """Open a file of a local folder that others fill. What a link makes of the name stays in the folder.
+
+        Raises:
+            LinkError: It leads out of the folder, or to a pipe, socket or device.
+        """
+        top, path = os.path.realpath(self.path), os.path.realpath(f"{self.path}/{name}")
+        if not path.startswith(top.rstrip(os.sep) + os.sep):
+            raise LinkError(LEADS_OUT)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its other end
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise LinkError(NO_FILE)
+        return os.fdopen(file, "rb")
 
     def create(self) -> None:
         """Make the folder, if it is a local one; object stores have none."""

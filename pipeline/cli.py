@@ -135,6 +135,9 @@ def index(
     max_image_bytes: Annotated[
         int | None, typer.Option(help="Parquet: longer cells are errors; default 268435456 (256 MiB)")
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links of a local pool that lead out of it")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Read the header of every image of a pool: one row per image, whatever is wrong with it.
@@ -153,6 +156,8 @@ def index(
     given |= {"image": image, "id": id_, "alt_text": alt_text}
     if max_image_bytes is not None:
         given["max_image_bytes"] = str(max_image_bytes)
+    if follow_links:
+        given["follow_links"] = "true"
     if any(given.values()):
         pool = _pool(given)
         before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())

@@ -116,7 +116,8 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     begin = time.perf_counter()
     table = index_table(run.folder)
     if listing.passed_over:
-        say(f"pool: passed over files that are no images by their ending: {told(listing.passed_over)}")
+        what = " files that are no images by their ending" if pool.images else ""
+        say(f"pool: passed over{what}: {told(listing.passed_over)}")
     todo = unread(table, listing, pool)
     if todo.changed:
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")

@@ -92,7 +92,6 @@ def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note 
 
 def _line(sources: list[str], name: str) -> str:
     if not sources:
-        return (
-            f"no alt text: {name} has none under {', '.join(NOTES['alt_text'])}; `alt_text` of the pool names another"
-        )
+        names = ", ".join(NOTES["alt_text"])
+        return f"no alt text: {name} has none called {names}; the pool's setting alt_text names another"
     return f"alt text from {' or '.join(sources)}" + (" (the first that is not empty)" if len(sources) > 1 else "")

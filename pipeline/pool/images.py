@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from core.parquet import BAD_PARQUET, Parquet
-from manifests.storage import Folder
+from manifests.storage import Folder, LinkError
 from pipeline.pool.listing import Pool
 from pipeline.pool.parquet import cell_bytes, image_column, image_leaves
 
@@ -99,10 +99,18 @@ class Images:
             if kind == "parquet":
                 return self._cells(group)
             inside = f"{group.shard}/{group.keys[0]}" if self.pool.kind == "img2dataset" else group.shard
-            return [self.root.read(inside)]
+            return [self._file(inside)]
+        except LinkError as error:
+            return [Failure(str(error))]
         except BAD_PARQUET as error:  # OSError among them: the disk or the network, worth another try
             text = " ".join(str(error).split())[:300] or type(error).__name__
             return [Failure(f"unreadable: {text}", isinstance(error, OSError))] * len(group.rows)
+
+    def _file(self, path: str) -> bytes:
+        if not self.root.local or self.pool.follow_links:
+            return self.root.read(path)
+        with self.root.open_inside(path) as file:  # since it was indexed it may have become a link
+            return file.read()
 
     def _kind(self, shard: str) -> str:
         """`tar`, `parquet` or `file`: by the pool's kind, as the index reads it; a glob may have any ending."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
-from pipeline.pool.listing import Pool, Shard, is_candidate
+from pipeline.pool.listing import Entry, Pool, Shard, entries, is_candidate
 from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_leaves, is_image, measured, note_columns
 from pipeline.pool.rows import Row, image_file, notes_of, on_disk
 from pipeline.pool.side_files import full_stem, stem
@@ -24,7 +24,7 @@ def read_img2dataset(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
     except BAD_PARQUET as error:
         sidecar = {}
         yield {"key": "", "error": f"broken sidecar: {name}.parquet, {damage(error)}"}
-    for row in _downloaded(root, shard, pool.max_cell):
+    for row in _downloaded(root, shard, pool):
         base = row["key"].rpartition("/")[2]
         name = full_stem(base) if full_stem(base) in sidecar else stem(base)
         yield {**sidecar.pop(name, {}), **row}
@@ -52,19 +52,25 @@ def _download_error(told: Row) -> Row:
     return {} if status == "success" else {"error": f"{status}: {told.get('error_message')}"}
 
 
-def _downloaded(root: Folder, shard: Shard, max_cell: int) -> Iterator[Row]:
+def _downloaded(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
     """The images of a shard in the webdataset, parquet or files format."""
     if shard.path.endswith(".tar"):
         with on_disk(root, shard.path) as file:
             # A shard whose downloads all failed is an empty tar, and no fault.
             yield from (r for r in tar_rows(file) if not str(r["error"]).startswith("no images"))
     elif shard.path.endswith(".parquet"):
-        yield from _downloaded_cells(root, shard.path, max_cell)
+        yield from _downloaded_cells(root, shard.path, pool.max_cell)
     else:
         folder = root.join(shard.path)
-        for info in folder.files():
-            if is_candidate(info.base_name):
-                yield image_file(folder, Shard(info.base_name, info.size))
+        for entry in sorted(entries(folder, pool, root, recursive=False)):
+            if is_candidate(entry.path):
+                yield _downloaded_file(folder, entry, pool)
+
+
+def _downloaded_file(folder: Folder, entry: Entry, pool: Pool) -> Row:
+    if entry.problem:
+        return {"key": entry.path, "error": entry.problem}
+    return image_file(folder, Shard(entry.path, entry.size), pool.follow_links)
 
 
 def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:

@@ -6,17 +6,17 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Self
+from typing import NamedTuple, Self
 
 from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.parquet import MAX_CELL
-from manifests.storage import Folder
+from manifests.storage import LEADS_OUT, NO_FILE, Folder
 
 KINDS = ("images", "tars", "parquet", "img2dataset", "urls")
 
@@ -41,6 +41,7 @@ class Pool(BaseModel):
         alt_text: Where the text that came with an image is, if not under a usual name (`rows.NOTES`): a column of
             Parquet files, or in tars a key of the `.json` members or the ending of a side file.
         max_image_bytes: The longest cell of Parquet that is taken for an image, bytes; default 268,435,456.
+        follow_links: Whether links of a local pool may lead out of it; default not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +55,7 @@ class Pool(BaseModel):
     id: str | None = None
     alt_text: str | None = None
     max_image_bytes: int | None = Field(None, ge=1)
+    follow_links: bool | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -122,10 +124,9 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
     """
     try:
         if pool.kind in ("tars", "parquet", "urls"):
-            listing = _list_glob(pool.where, ".tar" if pool.kind == "tars" else ".parquet")
+            listing = _list_glob(pool, ".tar" if pool.kind == "tars" else ".parquet")
         else:
-            root = Folder.at(pool.where)
-            listing = _list_img2dataset(root) if pool.kind == "img2dataset" else _list_images(root)
+            listing = _list_img2dataset(pool) if pool.kind == "img2dataset" else _list_images(pool)
     except NotADirectoryError as error:
         raise ValueError(f"{pool.kind}: {pool.where}: not a folder") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
@@ -153,54 +154,80 @@ def is_candidate(name: str) -> bool:
     return ending in IMAGE_ENDINGS or not ending
 
 
-def _list_images(root: Folder) -> Listing:
-    passed_over: Counter[str] = Counter()
-    found = (
-        _walk(root.path) if root.local else ((root.relative(f.path), f.size, None) for f in root.files(recursive=True))
-    )
+def _list_images(pool: Pool) -> Listing:
+    root, passed_over = Folder.at(pool.where), Counter[str]()
     shards = []
-    for path, size, problem in found:
+    for path, size, problem in entries(root, pool):
         if any(part.startswith(".") for part in PurePosixPath(path).parts):
             passed_over["hidden"] += 1
         elif is_candidate(path) or problem:
-            shards.append(Shard(path, size, problem))
+            shards.append(Shard(path, 0 if problem else size, problem))
         else:
             passed_over[PurePosixPath(path).suffix.lower()] += 1
     return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), passed_over)
 
 
-def _walk(root: str) -> Iterator[tuple[str, int, str | None]]:
-    """Every entry below a local folder; only links to files inside of it are followed, and no pipe or device opened."""
-    inside = os.path.realpath(root) + os.sep
-    pending = [root]
+class Entry(NamedTuple):
+    """A file below a folder: its path in it, its length, and why it must not be opened."""
+
+    path: str
+    size: int
+    problem: str | None
+
+
+def entries(root: Folder, pool: Pool, inside: Folder | None = None, recursive: bool = True) -> Iterator[Entry]:
+    """Every file below a folder of the pool, in no order. No pipe or device is opened.
+
+    Args:
+        root: The folder.
+        pool: Says whether links may lead out of it.
+        inside: What links may not lead out of; default `root`.
+        recursive: Also those in folders below it.
+    """
+    if not root.local:
+        yield from (Entry(root.relative(file.path), file.size, None) for file in root.files(recursive))
+        return
+    limit = os.sep if pool.follow_links else os.path.realpath((inside or root).path).rstrip(os.sep) + os.sep
+    pending, seen = [root.path], set[str]()
     while pending:
         folder = pending.pop()
+        seen.add(os.path.realpath(folder))
         try:
-            entries = list(os.scandir(folder))
+            listed = list(os.scandir(folder))
+        except FileNotFoundError:
+            listed = []
         except OSError as error:
-            if folder == root:
-                raise ValueError(f"images: {root}: {error.strerror}") from error
-            yield _label(os.path.relpath(folder, root))[0], 0, f"unreadable folder: {error.strerror}"
+            if folder == root.path and isinstance(error, NotADirectoryError):
+                raise
+            if folder == root.path:
+                raise ValueError(f"{pool.kind}: {folder}: {error.strerror}") from error
+            yield Entry(_label(os.path.relpath(folder, root.path))[0], 0, f"unreadable folder: {error.strerror}")
             continue
-        for entry in entries:
-            path, problem = _label(os.path.relpath(entry.path, root))
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-                continue
-            try:
-                mode = entry.stat(follow_symlinks=False).st_mode
-            except FileNotFoundError:  # gone since the folder was read, so it never was in this listing
-                continue
-            if stat.S_ISLNK(mode):
-                target = os.path.realpath(entry.path)
-                if not target.startswith(inside):
-                    problem = problem or "link: leads out of the pool, not followed"
-                elif not os.path.isfile(target):
-                    problem = problem or "link: does not lead to a file, not followed"
-            elif not stat.S_ISREG(mode):
-                problem = problem or "not a file: a pipe, socket or device, not opened"
-            size = 0 if problem else entry.stat().st_size
-            yield path, size, problem
+        for entry in listed:
+            linked = pool.follow_links and entry.is_dir() and os.path.realpath(entry.path) not in seen
+            if entry.is_dir(follow_symlinks=False) or linked:
+                pending += [entry.path] if recursive else []
+            elif found := _entry(entry, root.path, limit):
+                yield found
+
+
+def _entry(entry: os.DirEntry[str], root: str, limit: str) -> Entry | None:
+    """A file as `entries` gives it; None if it has gone since its folder was read."""
+    path, problem = _label(os.path.relpath(entry.path, root))
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        target = os.path.realpath(entry.path)
+        if not target.startswith(limit):
+            problem = problem or LEADS_OUT
+        elif not os.path.isfile(target):
+            problem = problem or "link: does not lead to a file, not followed"
+        status = os.stat(target) if os.path.isfile(target) else status
+    elif not stat.S_ISREG(status.st_mode):
+        problem = problem or NO_FILE
+    return Entry(path, status.st_size, problem)
 
 
 def _label(path: str) -> tuple[str, str | None]:
@@ -211,16 +238,31 @@ def _label(path: str) -> tuple[str, str | None]:
     return path, None
 
 
-def _list_glob(pattern: str, ending: str) -> Listing:
+def _list_glob(pool: Pool, ending: str) -> Listing:
     """A glob (`*`, `?`, `**`), a folder (all files of that ending, recursively), or one file."""
-    root, rest, wild = _split(pattern)
-    if not rest:
-        return _listing(root, [f for f in root.files(recursive=True) if f.path.endswith(ending)])
+    root, rest, wild = _split(pool.where)
     try:
-        matches = re.compile(glob_translate(rest) if wild else re.escape(rest))
+        matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
     except re.error as error:
-        raise ValueError(f"{pattern}: not a glob: {error}") from error
-    return _listing(root, [f for f in root.files(recursive="/" in rest) if matches.fullmatch(root.relative(f.path))])
+        raise ValueError(f"{pool.where}: not a glob: {error}") from error
+    if rest and not wild:  # a file that the user names is opened, wherever its name leads
+        size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
+        return Listing(root, (Shard(rest, size),) if size is not None else ())
+    shards, others = [], []
+    for entry in entries(root, pool, recursive=not rest or "/" in rest):
+        if matches.fullmatch(entry.path) if matches else entry.path.endswith(ending):
+            shards.append(Shard(*entry))
+        else:
+            others.append(entry)
+    return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), _passed_over(others))
+
+
+def _passed_over(others: Sequence[Entry]) -> Counter[str]:
+    """Of files that are no shards those that are odd, such as links to folders, with one of them by name."""
+    odd = [entry for entry in others if entry.problem]
+    counts = Counter((entry.problem or "").partition(",")[0] for entry in odd)
+    first = {(entry.problem or "").partition(",")[0]: entry.path for entry in reversed(odd)}
+    return Counter({f"{what} ({first[what]})": count for what, count in counts.items()})
 
 
 def _split(pattern: str) -> tuple[Folder, str, bool]:
@@ -234,25 +276,26 @@ def _split(pattern: str) -> tuple[Folder, str, bool]:
     return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None
 
 
-def _listing(root: Folder, files: list[pafs.FileInfo]) -> Listing:
-    return Listing(root, tuple(Shard(root.relative(f.path), f.size) for f in files))
-
-
-def _list_img2dataset(root: Folder) -> Listing:
+def _list_img2dataset(pool: Pool) -> Listing:
     """Finished shards only: img2dataset writes NNNNN_stats.json last."""
-    sizes = {root.relative(f.path): f.size for f in root.files()}
-    stems = sorted(name.removesuffix("_stats.json") for name in sizes if name.endswith("_stats.json"))
-    shards, passed_over = [], Counter[str]()
-    for stem in stems:
-        sidecar = sizes.get(f"{stem}.parquet", 0)
-        if f"{stem}.tar" in sizes:
-            shards.append(Shard(f"{stem}.tar", sizes[f"{stem}.tar"]))
-        elif root.join(stem).files():
-            shards.append(Shard(stem, sidecar))
-        elif f"{stem}.parquet" in sizes:
-            shards.append(Shard(f"{stem}.parquet", sidecar))
-        else:
-            shards.append(Shard(stem, 0, "missing: no tar, folder or Parquet file beside the stats"))
-    unfinished = {n.split(".")[0] for n in sizes if n.endswith((".tar", ".parquet"))} - set(stems)
-    passed_over["unfinished"] += len(unfinished)
+    root = Folder.at(pool.where)
+    files = {entry.path: entry for entry in entries(root, pool, recursive=False)}
+    stems = sorted(name.removesuffix("_stats.json") for name in files if name.endswith("_stats.json"))
+    shards = [_downloads(root, pool, stem, files) for stem in stems]
+    passed_over = _passed_over([e for e in files.values() if e.path.rpartition(".")[0] not in stems])
+    names = {n.split(".")[0] for n in files if n.endswith((".tar", ".parquet"))}
+    passed_over["unfinished"] += len(names - set(stems))
     return Listing(root, tuple(shards), +passed_over)
+
+
+def _downloads(root: Folder, pool: Pool, stem: str, files: Mapping[str, Entry]) -> Shard:
+    """One shard of img2dataset's: a tar, a folder or a Parquet file, beside a Parquet file of what happened."""
+    tar, table = files.get(f"{stem}.tar"), files.get(f"{stem}.parquet")
+    problem = next((entry.problem for entry in (tar, table, files.get(stem)) if entry and entry.problem), None)
+    if tar:
+        return Shard(tar.path, tar.size, problem)
+    if any(True for _ in entries(root.join(stem), pool, root, recursive=False)) or (problem and stem in files):
+        return Shard(stem, table.size if table else 0, problem)
+    if table:
+        return Shard(table.path, table.size, problem)
+    return Shard(stem, 0, "missing: no tar, folder or Parquet file beside the stats")

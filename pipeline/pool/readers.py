@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from manifests.schemas import INDEX
-from manifests.storage import Folder
+from manifests.storage import Folder, LinkError
 from pipeline.pool.img2dataset import read_img2dataset
 from pipeline.pool.listing import Pool, Shard
 from pipeline.pool.parquet import read_parquet
@@ -94,6 +94,8 @@ def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
         return
     try:
         rows = list(_read(pool, root, shard))
+    except LinkError as error:  # it was none when the pool was listed
+        rows = [{"key": shard.path, "error": str(error)}]
     except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
         rows = [_unreadable(pool, shard, error)]
     yield from rows
@@ -116,4 +118,4 @@ def _read(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
         return read_parquet(root, shard, pool)
     if pool.kind == "img2dataset":
         return read_img2dataset(root, shard, pool)
-    return iter([image_file(root, shard)])
+    return iter([image_file(root, shard, pool.follow_links)])

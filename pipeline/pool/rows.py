@@ -80,9 +80,13 @@ def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
     }
 
 
-def image_file(root: Folder, shard: Shard) -> Row:
+def image_file(root: Folder, shard: Shard, follow_links: bool | None = None) -> Row:
     """The row of an image that is a file of its own."""
-    image = open(f"{root.path}/{shard.path}", "rb") if root.local else root.read(shard.path)
+    image: bytes | BinaryIO
+    if not root.local:
+        image = root.read(shard.path)
+    else:
+        image = open(f"{root.path}/{shard.path}", "rb") if follow_links else root.open_inside(shard.path)
     return {"key": shard.path, "offset": 0, **measure(image, shard.bytes)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pipeline.pool.rows import NOTES, Row, note_names, notes_of
@@ -75,10 +75,10 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
 def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
     """What the side files of a tar tell, by image.
 
-    `22.05.txt` belongs to `22.05.png`: the names are equal up to the last dot. A side file that has no such partner
-    belongs to the images whose names are equal up to the first dot, as webdataset pairs them: `c0.txt` to `c0.left.jpg`
-    and `c0.right.jpg`. Where names have dots of their own, so that others of that first part are pairs up to the last
-    dot, `22.07.txt` is that of an image that is missing, and not of `22.05.png`.
+    `22.05.txt` belongs to `22.05.png`: the names are equal up to the last dot. Endings may be more: `22.05.caption.txt`
+    is of `22.05.png` too. A side file that finds no image so belongs to those whose names are equal up to the first
+    dot, as webdataset pairs them: `c0.txt` to `c0.left.jpg` and `c0.right.jpg`. Where names have dots of their own, so
+    that others of that first part are pairs, `22.07.txt` is that of an image that is missing, and not of `22.05.png`.
 
     Args:
         images: Names of the image members.
@@ -91,19 +91,22 @@ def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
     dotted = {stem(name) for name in notes if full_stem(name) in by_full and full_stem(name) != stem(name)}
     told: dict[str, list[tuple[bool, int, Row]]] = defaultdict(list)
     for name, note in notes.items():
-        partners = by_full.get(full_stem(name))
-        for image in partners or _up_to_first_dot(name, by_first.get(stem(name), []), stem(name) in dotted):
-            told[image].append((not partners, note.rank, note.row))
+        full, first = full_stem(name), stem(name)
+        partners = next((by_full[part] for part in _parts(full, first) if part in by_full), [])
+        hidden = not first or first.endswith("/")  # such names share nothing but their first dot
+        if not partners and not hidden and not (first in dotted and full != first):
+            partners = by_first.get(first, [])
+        for image in partners:
+            told[image].append((full not in by_full, note.rank, note.row))
     return {image: _merged(sorted(rows, key=lambda row: row[:2])) for image, rows in told.items()}
 
 
-def _up_to_first_dot(name: str, images: list[str], dotted: bool) -> list[str]:
-    first = stem(name)
-    if first.endswith("/") or not first:  # hidden files share nothing but their first dot
-        return []
-    if dotted and full_stem(name) != first:
-        return [image for image in images if full_stem(image) == first]
-    return images
+def _parts(full: str, first: str) -> Iterator[str]:
+    """A name with one ending less each time, down to its first dot."""
+    yield full
+    while len(full) > len(first):
+        full = full.rpartition(".")[0]
+        yield full
 
 
 def _merged(rows: list[tuple[bool, int, Row]]) -> Row:

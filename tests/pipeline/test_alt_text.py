@@ -1,0 +1,186 @@
+"""The text that came with an image, under whatever name and type a pool has it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from manifests import open_run
+from pipeline.index import open_pool
+from pipeline.pool import Pool
+from pipeline.pool.readers import index_rows
+from pipeline.recipe import parse_recipe
+from pipeline.runner import prepare
+from tests.pipeline.test_side_files import tar
+
+Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
+TEXTS = ["a fox", "", None, "ein Fuchs 🦊"]
+
+
+def picture() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(data, "PNG")
+    return data.getvalue()
+
+
+def images_table(**columns: Any) -> pa.Table:
+    return pa.table({"image": [picture()] * 4, **columns})
+
+
+def urls_table(**columns: Any) -> pa.Table:
+    urls = {} if {"URL", "image_url"} & set(columns) else {"url": [f"http://x/{n}" for n in range(4)]}
+    return pa.table({**urls, "width": [40] * 4, "height": [30] * 4, **columns})
+
+
+def sidecar_table(**columns: Any) -> pa.Table:
+    return pa.table({"key": list("abcd"), "status": ["success"] * 4, "png": [picture()] * 4, **columns})
+
+
+def index(folder: Path, kind: str, table: pa.Table, **settings: Any) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a pool of one file, and what the log says of alt text."""
+    folder.mkdir(exist_ok=True)
+    pq.write_table(table, folder / "00000.parquet")
+    (folder / "00000_stats.json").write_text("{}")
+    where = folder if kind == "img2dataset" else folder / "00000.parquet"
+    pool = Pool(**{kind: str(where)}, **settings)
+    listing = open_pool(pool, str(folder / "run"))
+    return index_rows(pool, listing.root, list(listing.shards)).to_pylist(), listing.alt_text
+
+
+TABLES = {"parquet": images_table, "urls": urls_table, "img2dataset": sidecar_table}
+TYPES: dict[str, Callable[[], pa.Array]] = {
+    "string": lambda: pa.array(TEXTS),
+    "large_string": lambda: pa.array(TEXTS, pa.large_string()),
+    "string_view": lambda: pa.array(TEXTS, pa.string_view()),
+    "dictionary": lambda: pa.array(TEXTS).dictionary_encode(),
+    "dictionary of large_string": lambda: pa.array(TEXTS, pa.large_string()).dictionary_encode(),
+    "list": lambda: pa.array([["", "a fox", "again"], [""], None, ["ein Fuchs 🦊"]]),
+    "large_list": lambda: pa.array([["a fox"], [""], [], [None, "ein Fuchs 🦊"]], pa.large_list(pa.string())),
+    "list of dictionary": lambda: pa.array(
+        [["a fox"], [""], None, ["ein Fuchs 🦊"]], pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("type_", TYPES)
+def test_alt_text_of_any_type(tmp_path: Path, kind: str, type_: str) -> None:
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](caption=TYPES[type_]()))
+    assert [row["alt_text"] or None for row in rows] == ["a fox", None, None, "ein Fuchs 🦊"]
+    assert [row["error"] for row in rows] == [None] * 4
+    assert said == "alt text from the column 'caption'"
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("name", ["text", "TEXT", "Caption", "alt", "ALT_TEXT", "txt", "captions"])
+def test_alt_text_of_any_accepted_name(tmp_path: Path, kind: str, name: str) -> None:
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](**{name: list("wxyz")}))
+    assert [row["alt_text"] for row in rows] == list("wxyz")
+    assert said == f"alt text from the column {name!r}"
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_first_that_is_not_empty_counts(tmp_path: Path, kind: str) -> None:
+    columns = {"caption": list("wxyz"), "alt_text": ["a", "", None, "d"], "TEXT": ["A", None, "C", "D"]}
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](**columns))
+    assert [row["alt_text"] for row in rows] == ["a", "x", "C", "d"]
+    assert said.startswith(
+        "alt text from the column 'alt_text' or the column 'TEXT' or the column 'caption' (the first"
+    )
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_other_names_and_types_are_no_alt_text(tmp_path: Path, kind: str) -> None:
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](titel=list("wxyz"), text=[1, 2, 3, 4]))
+    assert [row["alt_text"] for row in rows] == [None] * 4
+    assert said.startswith("no alt text: 00000.parquet has none called alt_text, ")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_named_column_is_the_only_one(tmp_path: Path, kind: str) -> None:
+    table = TABLES[kind](titel=["w", None, "", "z"], text=list("abcd"))
+    rows, said = index(tmp_path / "pool", kind, table, alt_text="titel")
+    assert [row["alt_text"] or None for row in rows] == ["w", None, None, "z"]
+    assert said == "alt text from the column 'titel'"
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_named_column_that_cannot_be_read_is_refused(tmp_path: Path, kind: str) -> None:
+    table = TABLES[kind](number=[1, 2, 3, 4])
+    with pytest.raises(ValueError, match=rf"^{kind}: 00000\.parquet: alt_text: no column 'titel' \(there are "):
+        index(tmp_path / "pool", kind, table, alt_text="titel")
+    with pytest.raises(ValueError, match=r"alt_text: column 'number' is int64, not text$"):
+        index(tmp_path / "pool", kind, table, alt_text="number")
+
+
+def test_url_and_sizes_of_laion(tmp_path: Path) -> None:
+    columns = {"URL": [f"http://x/{n}" for n in range(4)], "TEXT": list("wxyz")}
+    table = urls_table(**columns).rename_columns(["WIDTH", "HEIGHT", "URL", "TEXT"])
+    rows, _ = index(tmp_path / "pool", "urls", table)
+    assert [(row["key"], row["url"], row["alt_text"], row["width"], row["height"], row["error"]) for row in rows] == [
+        (f"http://x/{n}", f"http://x/{n}", "wxyz"[n], 40, 30, None) for n in range(4)
+    ]
+
+
+def test_url_and_licence_beside_images_in_any_case(tmp_path: Path) -> None:
+    table = images_table(URL=list("abcd"), Licence=list("efgh"), SHA256=list("ijkl"))
+    rows, _ = index(tmp_path / "pool", "parquet", table)
+    assert [row["url"] + row["license"] + row["sha256"] for row in rows] == ["aei", "bfj", "cgk", "dhl"]
+
+
+def test_folder_of_images_has_none() -> None:
+    with pytest.raises(ValueError, match="alt_text: a folder of images has no alt text"):
+        Pool(images="a", alt_text="text")
+
+
+def test_run_of_an_earlier_version_has_the_same_pool(tmp_path: Path) -> None:
+    pq.write_table(images_table(text=list("abcd")), tmp_path / "0.parquet")
+    recipe = {"pool": {"parquet": str(tmp_path / "0.parquet")}}
+    prepare(parse_recipe(recipe, "test"), str(tmp_path / "run"))
+    stored = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert stored["pool"] == recipe["pool"]
+    named = parse_recipe({"pool": {**recipe["pool"], "alt_text": "text"}}, "test")
+    with pytest.raises(ValueError, match="was made from the pool"):
+        prepare(named, str(tmp_path / "run"))
+
+
+def test_index_command_says_once_where_alt_text_is_from(tmp_path: Path, vl3syn: Vl3syn) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number in range(3):
+        pq.write_table(images_table(titel=list("wxyz"), text=list("abcd")), pool / f"{number}.parquet")
+    refused = vl3syn("index", "--parquet", pool, "--alt-text", "Titel", "--run", tmp_path / "run")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "vl3syn: parquet: 0.parquet: alt_text: no column 'Titel' (there are image, titel, text)\n",
+    )
+    for options, name, said in (([], "text", "abcd"), (["--alt-text", "titel"], "titel", "wxyz")):
+        done = vl3syn("index", "--parquet", pool, *options, "--run", tmp_path / f"run-{name}")
+        assert (done.returncode, done.stderr.count("alt text")) == (0, 1), done.stderr
+        assert f"pool: alt text from the column {name!r}\n" in done.stderr
+        rows = open_run(tmp_path / f"run-{name}").index.scan().sort("shard", "offset").collect()
+        assert rows["alt_text"].to_list() == list(said) * 3
+
+
+def test_named_ending_of_tars(tmp_path: Path) -> None:
+    members: list[Any] = ["a.png", "a.txt", ("a.de", b"ein Fuchs"), ("a.json", json.dumps({"en": "x"}).encode())]
+    tar(tmp_path / "0.tar", members)
+    with pytest.raises(
+        ValueError, match=r"^tars: 0\.tar: alt_text: no side file ends in \.fr, and no \.json has that key$"
+    ):
+        open_pool(Pool(tars=str(tmp_path), alt_text="fr"), str(tmp_path / "run"))
+    assert open_pool(Pool(tars=str(tmp_path), alt_text=".de"), str(tmp_path / "run")).alt_text == "alt text from .de"
+    assert open_pool(Pool(tars=str(tmp_path), alt_text="en"), str(tmp_path / "run")).alt_text == (
+        "alt text from 'en' of .json"
+    )
+    assert open_pool(Pool(tars=str(tmp_path)), str(tmp_path / "run")).alt_text == "alt text from .txt"

@@ -1,0 +1,178 @@
+"""Texts beside the images of a tar reach the image that they are about, whatever dots its name has."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from manifests import open_run
+from pipeline.pool import Pool, list_pool
+from pipeline.pool.readers import index_rows
+
+Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
+Member = str | tuple[str, bytes]
+
+
+def picture(shade: int = 0, format_: str = "PNG") -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), (shade, 90, 90)).save(data, format_)
+    return data.getvalue()
+
+
+def tar(path: Path, members: Sequence[Member]) -> Path:
+    """Members that are only named are images, or texts that say their own name."""
+    with tarfile.open(path, "w") as archive:
+        for number, member in enumerate(members):
+            name, data = member if isinstance(member, tuple) else (member, b"")
+            if not data:
+                is_text = name.lower().endswith((".txt", ".caption", ".text", ".cls"))
+                data = name.encode() if is_text else picture(number)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def texts(path: Path, members: Sequence[Member], **settings: str) -> dict[str, str | None]:
+    """The alt text of each image."""
+    pool = Pool(tars=str(tar(path / "0.tar", members)), **settings)
+    listing = list_pool(pool)
+    return {row["key"]: row["alt_text"] for row in index_rows(pool, listing.root, list(listing.shards)).to_pylist()}
+
+
+PAIRS: dict[str, tuple[list[Member], dict[str, str | None]]] = {
+    "versions": (
+        ["22.05.png", "22.05.txt", "22.06.png", "22.06.txt"],
+        {"22.05.png": "22.05.txt", "22.06.png": "22.06.txt"},
+    ),
+    "texts first": (
+        ["22.05.txt", "22.06.txt", "22.06.png", "22.05.png"],
+        {"22.05.png": "22.05.txt", "22.06.png": "22.06.txt"},
+    ),
+    "coordinates": (
+        ["48.137_11.575.jpg", "48.137_11.576.jpg", "48.137_11.575.txt", "48.137_11.576.txt"],
+        {"48.137_11.575.jpg": "48.137_11.575.txt", "48.137_11.576.jpg": "48.137_11.576.txt"},
+    ),
+    "one without a text": (
+        ["22.05.png", "22.05.txt", "22.06.png"],
+        {"22.05.png": "22.05.txt", "22.06.png": None},
+    ),
+    "a text without its image": (
+        ["22.05.png", "22.05.txt", "22.06.png", "22.07.txt"],
+        {"22.05.png": "22.05.txt", "22.06.png": None},
+    ),
+    "two views of one sample": (
+        ["c0.left.jpg", "c0.right.jpg", "c0.txt", "c1.txt", "c1.right.jpg", "c1.left.jpg"],
+        {"c0.left.jpg": "c0.txt", "c0.right.jpg": "c0.txt", "c1.left.jpg": "c1.txt", "c1.right.jpg": "c1.txt"},
+    ),
+    "a view with a text of its own": (
+        ["c0.left.jpg", "c0.right.jpg", "c0.txt", "c0.left.txt"],
+        {"c0.left.jpg": "c0.left.txt", "c0.right.jpg": "c0.txt"},
+    ),
+    "two views and a text of a double ending": (
+        ["c0.left.jpg", "c0.right.jpg", "c0.caption.txt"],
+        {"c0.left.jpg": "c0.caption.txt", "c0.right.jpg": "c0.caption.txt"},
+    ),
+    "double ending": (
+        ["b4.JPG", "b4.caption.txt", "b5.caption.txt", "b5.jpg"],
+        {"b4.JPG": "b4.caption.txt", "b5.jpg": "b5.caption.txt"},
+    ),
+    "double ending beside dotted names": (
+        ["22.05.png", "22.05.caption.txt", "22.06.png", "22.06.txt"],
+        {"22.05.png": "22.05.caption.txt", "22.06.png": "22.06.txt"},
+    ),
+    "both ways in one tar": (
+        ["22.05.png", "22.05.txt", "c0.left.jpg", "c0.txt", "a.jpg", "a.txt"],
+        {"22.05.png": "22.05.txt", "c0.left.jpg": "c0.txt", "a.jpg": "a.txt"},
+    ),
+    "dotted folder": (
+        ["set.v1/0.jpg", "set.v1/0.txt", "set.v2/0.jpg", "set.v2/0.txt"],
+        {"set.v1/0.jpg": "set.v1/0.txt", "set.v2/0.jpg": "set.v2/0.txt"},
+    ),
+    "dotted folder and name": (
+        ["set.v1/22.05.jpg", "set.v1/22.05.txt", "set.v1/22.06.jpg"],
+        {"set.v1/22.05.jpg": "set.v1/22.05.txt", "set.v1/22.06.jpg": None},
+    ),
+    "upper case": (
+        ["b.0.JPG", "b.0.TXT", "b.1.Png", "b.1.Caption"],
+        {"b.0.JPG": "b.0.TXT", "b.1.Png": "b.1.Caption"},
+    ),
+    "no dot": (["picture", "picture.txt", "other.png"], {"picture": "picture.txt", "other.png": None}),
+    "hidden": (
+        [".a.jpg", ".a.txt", ".b.jpg", ".c.txt"],
+        {".a.jpg": ".a.txt", ".b.jpg": None},
+    ),
+    "three dots": (
+        ["a.b.c.png", "a.b.c.txt", "a.b.d.png", "a.b.d.txt"],
+        {"a.b.c.png": "a.b.c.txt", "a.b.d.png": "a.b.d.txt"},
+    ),
+    "DOI": (
+        ["10.1000/x.12.jpg", "10.1000/x.12.txt", "10.1000/x.13.txt", "10.1000/x.13.jpg"],
+        {"10.1000/x.12.jpg": "10.1000/x.12.txt", "10.1000/x.13.jpg": "10.1000/x.13.txt"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_text_reaches_its_image(tmp_path: Path, kind: str) -> None:
+    members, said = PAIRS[kind]
+    assert texts(tmp_path, members) == said
+
+
+def about(**told: object) -> bytes:
+    return json.dumps(told).encode()
+
+
+SIDE_FILES: dict[str, tuple[list[Member], str | None]] = {
+    "txt": (["a.png", "a.txt"], "a.txt"),
+    "TXT": (["a.png", "a.TXT"], "a.TXT"),
+    "text": (["a.png", "a.text"], "a.text"),
+    "caption": (["a.png", "a.caption"], "a.caption"),
+    "cls is no text": (["a.png", "a.cls"], None),
+    "JSON text": (["a.png", ("a.json", about(text="of JSON"))], "of JSON"),
+    "JSON TEXT": (["a.png", ("a.json", about(TEXT="of JSON"))], "of JSON"),
+    "JSON list": (["a.png", ("a.json", about(captions=["", "of JSON", "x"]))], "of JSON"),
+    "JSON alt": (["a.png", ("a.JSON", about(alt="of JSON"))], "of JSON"),
+    "JSON of two": (["a.png", ("a.json", about(text="", caption="of JSON"))], "of JSON"),
+    "a text before JSON": (["a.png", ("a.json", about(text="of JSON")), "a.txt"], "a.txt"),
+    "an empty text": (["a.png", ("a.txt", b" "), ("a.json", about(text="of JSON"))], "of JSON"),
+    "txt before caption": (["a.png", "a.caption", "a.txt"], "a.txt"),
+}
+
+
+@pytest.mark.parametrize("kind", SIDE_FILES)
+def test_alt_text_of_side_files(tmp_path: Path, kind: str) -> None:
+    members, said = SIDE_FILES[kind]
+    assert texts(tmp_path, members) == {"a.png": said}
+
+
+def test_named_alt_text_is_the_only_one(tmp_path: Path) -> None:
+    members: list[Member] = ["a.png", "a.txt", "a.de", ("a.json", about(text="of JSON", titel="ein Titel"))]
+    members[2] = ("a.de", b"ein Fuchs")
+    assert texts(tmp_path, members, alt_text="de") == {"a.png": "ein Fuchs"}
+    assert texts(tmp_path, members, alt_text=".de") == {"a.png": "ein Fuchs"}
+    assert texts(tmp_path, members, alt_text="titel") == {"a.png": "ein Titel"}
+
+
+def test_index_command_of_dotted_names(tmp_path: Path, vl3syn: Vl3syn) -> None:
+    names = [f"22.{number:02d}" for number in range(5, 10)]
+    members: list[Member] = []
+    for name in names:
+        url = {"url": f"https://example.org/{name}.png", "license": f"licence of {name}", "sha256": name}
+        members += [f"{name}.png", f"{name}.txt", (f"{name}.json", about(**url))]
+    tar(tmp_path / "0.tar", members)
+    done = vl3syn("index", "--tars", tmp_path / "0.tar", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("alt text") == 1
+    assert "pool: alt text from .txt\n" in done.stderr
+    rows = open_run(tmp_path / "run").index.scan().sort("key").collect().to_dicts()
+    assert [(row["key"], row["alt_text"], row["url"], row["license"], row["sha256"]) for row in rows] == [
+        (f"{name}.png", f"{name}.txt", f"https://example.org/{name}.png", f"licence of {name}", name) for name in names
+    ]
