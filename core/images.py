@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from core.image_header import FORMATS, BadImageError, Header, identify, orientation_of, read_header
+from core.jpeg import scan_error
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
 _CANVAS_AT_OPEN = (b"RIFF", b"\0\0\1\0")  # Pillow reserves the canvas of a WebP or an icon before it tells the size

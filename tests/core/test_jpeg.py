@@ -10,7 +10,10 @@ import time
 import pytest
 from PIL import Image, ImageFile
 
+from core.image_header import BadImageError
+from core.images import decode
 from core.jpeg import MAX_SCANS, count_scans, scan_error
+from model.images import read_image
 
 ENDING = b"\xff\xd9"
 
@@ -41,6 +44,16 @@ def test_three_thousand_scans_are_an_error_and_told_in_a_moment() -> None:
     small = progressive(64, 3000)
     with Image.open(io.BytesIO(small)) as image:
         image.load()  # the file is whole: a decoder goes through all of its scans
+
+
+def test_stages_and_model_refuse_it_before_they_decode() -> None:
+    data = progressive(2000, 3000)
+    begin = time.perf_counter()
+    with pytest.raises(BadImageError, match=r"^too many scans: 3,000 > 500"):
+        decode(data)
+    with pytest.raises(ValueError, match=r"^cannot read image: too many scans: 3,000 > 500"):
+        read_image(data)
+    assert time.perf_counter() - begin < 5  # decoded, it takes minutes
 
 
 def test_the_limit_falls_with_the_size_of_the_image() -> None:
