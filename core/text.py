@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SPECIAL = re.compile(r"[\\`*_\[\]|~#@!$]")
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# An underscore inside a word emphasises nothing, and > alone opens nothing: `aspect_ratio > 2` stays legible.
+_SPECIAL = re.compile(r"[\\`*\[\]|~#@!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;"})
 
 
 def printable(text: str, keep: str = "") -> str:

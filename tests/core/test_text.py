@@ -17,6 +17,7 @@ HOSTILE = [
     "two\nlines\r\n\n# heading\n\n---\n| a | b |",
     "`code` ``more`` ```\nfence",
     "*emphasis* _under_ ~~gone~~ $x^2$ \\",
+    "aspect_ratio > 2 _x_ __y__ a_b_ _c_d > e é_f_é",
     "[ref]: https://evil.example",
     "\x1b[31mred\x1b[0m \x9b2J \x07 \x00 \x08",
     "\u202egnp.exe\u202c \u2066x\u2069 zero\u200bwidth\ufeff",
