@@ -20,7 +20,7 @@ def total_failure(run: Run, counted: Funnel, stages: Collection[str]) -> UserErr
     tables = [run.index, *(stage.table for stage in run.stages)]
     for stage, table in zip(counted.stages, tables, strict=True):
         if stage.stage in stages and stage.errors and not stage.kept + stage.dropped:
-            errors = table.scan().select("error").drop_nulls().collect(engine="streaming")["error"]
+            errors = table.scan(["error"]).drop_nulls().collect(engine="streaming")["error"]
             return UserError(f"{stage.stage}: {_all(stage.errors, 'row')} failed: {_commonest(errors)}")
     return None
 

@@ -49,7 +49,7 @@ class RowRescue:
         table = self.part.store.table
         recover(table)
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
-        stored = table.scan().filter(~pl.col("retry")).join(ids, on="id", how="semi").select("id", "error").collect()
+        stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
         left = [block.filter(pa.array(~_ids(block).is_in(stored["id"].implode()))) for block in lost]
         receipts = [receipt(stored.height, stored["error"].count())] if stored.height else []
         return [block for block in left if block.num_rows], receipts
