@@ -136,10 +136,10 @@ def _settle(out: Folder, how: Publish, run: Run, subsets: Mapping[str, object]) 
     tables = {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []}
     now = {**how.model_dump(mode="json"), "subsets": list(subsets), "tables": tables}
     lists = out.join(LISTS)
-    if not lists.exists(SETTINGS):
-        lists.write(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode())
+    if lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
         return
-    before = json.loads(lists.read(SETTINGS))
+    # A setting that an earlier version did not have was as its default is.
+    before = {**Publish().model_dump(mode="json"), **json.loads(lists.read(SETTINGS))}
     if changed := [name for name in now if name != "tables" and before.get(name) != now[name]]:
         name = changed[0]
         raise ValueError(

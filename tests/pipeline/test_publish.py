@@ -207,6 +207,17 @@ def test_an_image_that_cannot_be_read_now_ends_it_and_is_published_when_it_can(
     assert publish(opened, tmp_path / "out").left_out == {}
 
 
+def test_a_setting_that_an_earlier_version_lacked_counts_as_its_default(fifty: Run, tmp_path: Path) -> None:
+    publish(fifty, tmp_path / "out")
+    settings = tmp_path / "out/.publication/settings.json"
+    written = json.loads(settings.read_text())
+    del written["seed"]
+    settings.write_text(json.dumps(written))
+    assert publish(fifty, tmp_path / "out").written == 0
+    with pytest.raises(ValueError, match="was published with seed 0, not 1"):
+        publish(fifty, tmp_path / "out", seed=1)
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
