@@ -47,7 +47,11 @@ def test_no_word_and_a_reason_is_not(reason: str) -> None:
 
 def test_the_docs_have_the_same_table() -> None:
     documented = Path(__file__).parents[2].joinpath("docs", "captions.md").read_text()
-    rows = [line.split("|")[1:3] for line in documented.splitlines() if line.startswith("| `")]
+    rows = [
+        line.split("|")[1:3]
+        for line in documented.splitlines()
+        if line.startswith("| `") and "`finish_reason`" not in line
+    ]
     for names, meaning in rows:
         for reason in re.findall(r"`(\w+)`", names):
             answer = finished("A red square", reason, "server")
