@@ -20,7 +20,7 @@ from core.parquet_pages import column_chunks, longest_value, pages
 MAX_CELL = 256 << 20
 """Bytes of one value, unless a setting says otherwise; no photograph is so large."""
 
-_AT_ONCE = 128 << 20  # bytes that the rows of one batch may take in the worst case, if they are more than one
+_AT_ONCE = 64 << 20  # bytes that the rows of one batch may take in the worst case, if they are more than one
 _USUAL_RATIO = 8  # a page of more than MAX_CELL bytes may be so many times as long as what is stored of it
 _BUFFER = 8 << 20  # bytes; one read
 _LONGEST_FOOTER = 16 << 20  # bytes; in memory it takes up to forty times as much

@@ -209,7 +209,9 @@ def _text(column: pa.Array) -> pa.Array:
     if is_list(column.type):
         return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
     data = _plain(column).cast(pa.binary())
-    data = pc.if_else(pc.greater(pc.binary_length(data), TEXT_LIMIT), None, data)
+    long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
+    if pc.any(long).as_py():
+        data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
     try:
         return data.cast(pa.string())
     except pa.ArrowInvalid:
