@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import BadSampleError
-from core.parquet_pages import column_chunks, pages
+from core.parquet_pages import column_chunks, longest_value, pages
 
 MAX_CELL = 256 << 20
 """Bytes of one value, unless a setting says otherwise; no photograph is so large."""
@@ -27,7 +26,7 @@ _BUFFER = 8 << 20  # bytes; one read
 _LONGEST_FOOTER = 16 << 20  # bytes; in memory it takes up to forty times as much
 _ROWS_ANYWAY = 100_000  # rows that a file may have, be it shorter than one byte per row
 _MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes, and how many bytes a byte of a file with more text may stand for
-_ENTRIES = 64  # of lists, per row on average
+_ENTRIES, _LISTS = 64, 1 << 30  # of lists, per row on average, and the bytes that they can take in a row group
 
 BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
 """What reading a damaged file raises."""
@@ -68,7 +67,7 @@ class Parquet:
         self.row_groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
     def batches(
-        self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None, dictionaries: bool = False
+        self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """The rows, a few at a time, and never of two row groups in one batch.
 
@@ -76,8 +75,6 @@ class Parquet:
             columns: Names, or `struct.field` for a part of one. Those that the file lacks are left out.
             rows: At most so many in a batch; less where they could take much memory.
             groups: Numbers of row groups; default all.
-            dictionaries: Texts and bytes of columns that are no struct or list come as dictionaries where the file has
-                them so: a value that is repeated takes memory once, and rows need not be few for that.
 
         Raises:
             BombError: A page of a row group would take too much memory; rows of the groups before it have come.
@@ -86,14 +83,12 @@ class Parquet:
         """
         check_plain(self.schema, columns)
         leaves = [leaf for leaf in _leaves(self._parquet.schema) if leaf.is_in(columns)]
-        whole = [leaf.path for leaf in leaves if dictionaries and leaf.dictionary]
-        parquet = (
-            _opened(self._file, metadata=self._parquet.metadata, read_dictionary=whole) if whole else self._parquet
-        )
         for group in range(len(self.row_groups)) if groups is None else groups:
-            most = min([rows, *(self._most_rows(group, leaf, leaf.path in whole) for leaf in leaves)])
-            for batch in parquet.iter_batches(most, row_groups=[group], columns=list(columns)):
-                check_plain(batch.schema, batch.schema.names)  # what has come, after what was announced
+            most = min([rows, *(self._most_rows(group, leaf, rows) for leaf in leaves)])
+            checked = None
+            for batch in self._parquet.iter_batches(most, row_groups=[group], columns=list(columns)):
+                if checked is None or batch.schema != checked:  # what has come, after what was announced
+                    check_plain(checked := batch.schema, batch.schema.names)
                 yield batch
 
     def group(self, number: int, columns: Sequence[str], most: int) -> pa.Table:
@@ -111,8 +106,8 @@ class Parquet:
                 raise BombError(f"decompression bomb: row group {number} takes more than {most:,} bytes")
         return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
-    def _most_rows(self, group: int, leaf: _Leaf, as_dictionary: bool) -> int:
-        """How many rows can be in memory at once, whatever is in them."""
+    def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
+        """How many rows, up to `rows`, can be in memory at once, whatever is in them."""
         chunk = column_chunks(self._footer)[group][leaf.number]
         longest, entries = 1, 0
         for page in pages(self._file, chunk):
@@ -121,37 +116,14 @@ class Parquet:
                     f"decompression bomb: {page.stored:,} bytes of column {leaf.path!r} unpack to {page.unpacked:,}, "
                     f"more than {self._max_cell:,}"
                 )
-            entries += page.values
-            if leaf.text and (page.delta or (page.dictionary and not as_dictionary)):
-                longest = max(longest, page.unpacked)
-        if leaf.repeated and entries > _ENTRIES * self.row_groups[group] + _ROWS_ANYWAY:
+            entries += 0 if page.dictionary else page.values
+            if leaf.text and (page.dictionary or page.delta) and page.unpacked > longest:
+                few = _AT_ONCE // page.unpacked < rows // 8  # then it pays to look how long its values really are
+                scan = page.dictionary and (few or leaf.repeated)
+                longest = max(longest, longest_value(self._file, page, chunk.codec) if scan else page.unpacked)
+        if leaf.repeated and (entries > _ENTRIES * self.row_groups[group] + _ROWS_ANYWAY or entries * longest > _LISTS):
             raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
         return max(1, _AT_ONCE // longest)
-
-
-def decoded(column: pa.Array, longest: int | None = None) -> pa.Array:
-    """The values of a dictionary, each as often as it comes; other columns as they are.
-
-    Args:
-        column: Any column.
-        longest: Texts and bytes of more bytes become null.
-
-    Raises:
-        BombError: The values take too much memory.
-    """
-    if not pa.types.is_dictionary(column.type):
-        return column if longest is None else pc.if_else(pc.greater(_lengths(column), longest), None, column)
-    values = column.dictionary
-    if is_text(values.type) or is_bytes(values.type):
-        values = values if longest is None else decoded(values, longest)
-        size = pc.sum(_lengths(values).take(column.indices)).as_py() or 0
-        if size > _MOST_TEXT:
-            raise BombError(f"decompression bomb: {len(column):,} repeated values of {size:,} bytes")
-    return values.take(column.indices)
-
-
-def _lengths(texts: pa.Array) -> pa.Array:
-    return pc.binary_length(texts.cast(pa.large_binary())).cast(pa.int64())
 
 
 def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
@@ -228,8 +200,7 @@ class _Leaf:
         self.number = number
         self.path: str = column.path
         self.repeated = column.max_repetition_level > 0
-        self.text = column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
-        self.dictionary = column.physical_type == "BYTE_ARRAY" and column.path == column.name and not self.repeated
+        self.text = column.physical_type == "BYTE_ARRAY"
 
     def is_in(self, columns: Sequence[str]) -> bool:
         return any(f"{self.path}.".startswith(f"{column}.") for column in columns)
@@ -255,9 +226,9 @@ def _footer(file: Any) -> tuple[int, bytes]:
     return length, footer
 
 
-def _opened(file: Any, **how: Any) -> pq.ParquetFile:
+def _opened(file: Any) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, arrow_extensions_enabled=False, buffer_size=_BUFFER, **how)
+        return pq.ParquetFile(file, arrow_extensions_enabled=False, buffer_size=_BUFFER)
     except BAD_PARQUET:
         raise
     except Exception as error:  # an extension type's own code looks at what the footer says of it

@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
+import pyarrow as pa
+
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
 _DELTA_BYTE_ARRAY = 7  # Encoding.DELTA_BYTE_ARRAY
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_SCANNED = 64 << 20  # bytes of a dictionary that are looked through for its longest value
 _FIRST, _LONGEST = 256, 1 << 20  # bytes; a header has some tens, with statistics some thousands
 _DEEPEST = 16
 
@@ -23,13 +27,15 @@ class Page(NamedTuple):
     """One page.
 
     Attributes:
+        start: Where its data begin in the file, bytes.
         stored: Its length in the file, bytes.
         unpacked: What it is decompressed to, bytes.
-        values: How many it holds; those of a list all count, those of a dictionary do not.
+        values: How many it holds; those of a list all count.
         dictionary: Whether it is the dictionary, whose values other pages repeat.
         delta: Whether a value is a part of the value before it and a rest.
     """
 
+    start: int
     stored: int
     unpacked: int
     values: int
@@ -38,10 +44,16 @@ class Page(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Where the pages of one column of one row group lie: the first byte, and the byte behind the last."""
+    """Where the pages of one column of one row group lie.
+
+    Attributes:
+        start, end: The first byte, and the byte behind the last.
+        codec: By which they are compressed, as the format numbers it.
+    """
 
     start: int
     end: int
+    codec: int
 
 
 @lru_cache(maxsize=2)  # a file is opened anew for each row group that is read of it
@@ -64,12 +76,12 @@ def column_chunks(footer: bytes) -> tuple[tuple[Chunk, ...], ...]:
 def _chunk(about: dict[int, Any]) -> Chunk:
     first, dictionary = about[9], about.get(11, 0)
     start = dictionary if 0 < dictionary < first else first
-    return Chunk(start, start + about[7])
+    return Chunk(start, start + about[7], about[4])
 
 
 def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
     """The pages of a column chunk, as pyarrow will meet them. It ends at a damaged header, as pyarrow does."""
-    position, end = chunk
+    position, end, _ = chunk
     while position < end:
         header = _header(file, position)
         if header is None:
@@ -80,9 +92,31 @@ def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
             return
         about: dict[int, Any] = next((fields[id_] for id_ in (5, 7, 8) if isinstance(fields.get(id_), dict)), {})
         dictionary = fields.get(1) == _DICTIONARY
-        values = 0 if dictionary else int(about.get(1) or 0)
-        yield Page(stored, unpacked, values, dictionary, about.get(4 if 8 in fields else 2) == _DELTA_BYTE_ARRAY)
+        delta = about.get(4 if 8 in fields else 2) == _DELTA_BYTE_ARRAY
+        yield Page(position + length, stored, unpacked, int(about.get(1) or 0), dictionary, delta)
         position += length + stored
+
+
+def longest_value(file: BinaryIO, page: Page, codec: int) -> int:
+    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has."""
+    if page.unpacked > _SCANNED or (codec and codec not in _CODECS):
+        return page.unpacked
+    file.seek(page.start)
+    data = file.read(page.stored)
+    if codec:
+        try:
+            data = pa.decompress(data, page.unpacked, _CODECS[codec], asbytes=False)
+        except (pa.ArrowException, OSError, ValueError):  # damaged, as its reader will say
+            return page.unpacked
+    view, longest, at = memoryview(data), 0, 0
+    length_at = struct.Struct("<I").unpack_from
+    for _ in range(page.values):
+        if at + 4 > len(view):
+            break
+        (length,) = length_at(view, at)
+        longest = max(longest, length)
+        at += 4 + length
+    return min(longest, page.unpacked)
 
 
 def _header(file: BinaryIO, position: int) -> tuple[dict[int, Any], int] | None:

@@ -39,7 +39,7 @@ def alt_text_source(pool: Pool, listing: Listing) -> str:
     if schema is None:
         return ""
     try:
-        names = _notes(pool, schema)["alt_text"]
+        names = _notes(pool, schema).get("alt_text", [])
     except BadSampleError as error:
         raise UserError(f"{pool.kind}: {name}: {error}") from error
     return _line([f"the column {column!r}" for column in names], name)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
-from pipeline.pool.listing import Entry, Pool, Shard, entries, is_candidate
+from pipeline.pool.entries import Entry, entries
+from pipeline.pool.listing import Pool, Shard, is_candidate
 from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_leaves, is_image, measured, note_columns
 from pipeline.pool.rows import Row, image_file, notes_of, on_disk
 from pipeline.pool.side_files import full_stem, stem
@@ -62,7 +63,7 @@ def _downloaded(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
         yield from _downloaded_cells(root, shard.path, pool.max_cell)
     else:
         folder = root.join(shard.path)
-        for entry in sorted(entries(folder, pool, root, recursive=False)):
+        for entry in sorted(entries(folder, pool.follow_links, root, recursive=False)):
             if is_candidate(entry.path):
                 yield _downloaded_file(folder, entry, pool)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import NamedTuple, Self
+from typing import Self
 
 from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.parquet import MAX_CELL
-from manifests.storage import LEADS_OUT, NO_FILE, Folder
+from manifests.storage import Folder
+from pipeline.pool.entries import Entry, entries
 
 KINDS = ("images", "tars", "parquet", "img2dataset", "urls")
 
@@ -129,6 +128,10 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
             listing = _list_img2dataset(pool) if pool.kind == "img2dataset" else _list_images(pool)
     except NotADirectoryError as error:
         raise ValueError(f"{pool.kind}: {pool.where}: not a folder") from error
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise ValueError(f"{pool.kind}: {error.filename or pool.where}: {error.strerror}") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
         listing = replace(listing, shards=tuple(shards))
@@ -157,7 +160,7 @@ def is_candidate(name: str) -> bool:
 def _list_images(pool: Pool) -> Listing:
     root, passed_over = Folder.at(pool.where), Counter[str]()
     shards = []
-    for path, size, problem in entries(root, pool):
+    for path, size, problem in entries(root, pool.follow_links):
         if any(part.startswith(".") for part in PurePosixPath(path).parts):
             passed_over["hidden"] += 1
         elif is_candidate(path) or problem:
@@ -165,77 +168,6 @@ def _list_images(pool: Pool) -> Listing:
         else:
             passed_over[PurePosixPath(path).suffix.lower()] += 1
     return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), passed_over)
-
-
-class Entry(NamedTuple):
-    """A file below a folder: its path in it, its length, and why it must not be opened."""
-
-    path: str
-    size: int
-    problem: str | None
-
-
-def entries(root: Folder, pool: Pool, inside: Folder | None = None, recursive: bool = True) -> Iterator[Entry]:
-    """Every file below a folder of the pool, in no order. No pipe or device is opened.
-
-    Args:
-        root: The folder.
-        pool: Says whether links may lead out of it.
-        inside: What links may not lead out of; default `root`.
-        recursive: Also those in folders below it.
-    """
-    if not root.local:
-        yield from (Entry(root.relative(file.path), file.size, None) for file in root.files(recursive))
-        return
-    limit = os.sep if pool.follow_links else os.path.realpath((inside or root).path).rstrip(os.sep) + os.sep
-    pending, seen = [root.path], set[str]()
-    while pending:
-        folder = pending.pop()
-        seen.add(os.path.realpath(folder))
-        try:
-            listed = list(os.scandir(folder))
-        except FileNotFoundError:
-            listed = []
-        except OSError as error:
-            if folder == root.path and isinstance(error, NotADirectoryError):
-                raise
-            if folder == root.path:
-                raise ValueError(f"{pool.kind}: {folder}: {error.strerror}") from error
-            yield Entry(_label(os.path.relpath(folder, root.path))[0], 0, f"unreadable folder: {error.strerror}")
-            continue
-        for entry in listed:
-            linked = pool.follow_links and entry.is_dir() and os.path.realpath(entry.path) not in seen
-            if entry.is_dir(follow_symlinks=False) or linked:
-                pending += [entry.path] if recursive else []
-            elif found := _entry(entry, root.path, limit):
-                yield found
-
-
-def _entry(entry: os.DirEntry[str], root: str, limit: str) -> Entry | None:
-    """A file as `entries` gives it; None if it has gone since its folder was read."""
-    path, problem = _label(os.path.relpath(entry.path, root))
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISLNK(status.st_mode):
-        target = os.path.realpath(entry.path)
-        if not target.startswith(limit):
-            problem = problem or LEADS_OUT
-        elif not os.path.isfile(target):
-            problem = problem or "link: does not lead to a file, not followed"
-        status = os.stat(target) if os.path.isfile(target) else status
-    elif not stat.S_ISREG(status.st_mode):
-        problem = problem or NO_FILE
-    return Entry(path, status.st_size, problem)
-
-
-def _label(path: str) -> tuple[str, str | None]:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(path).decode("utf-8", "backslashreplace"), "odd name: not valid UTF-8, rename the file"
-    return path, None
 
 
 def _list_glob(pool: Pool, ending: str) -> Listing:
@@ -249,7 +181,7 @@ def _list_glob(pool: Pool, ending: str) -> Listing:
         size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
         return Listing(root, (Shard(rest, size),) if size is not None else ())
     shards, others = [], []
-    for entry in entries(root, pool, recursive=not rest or "/" in rest):
+    for entry in entries(root, pool.follow_links, recursive=not rest or "/" in rest):
         if matches.fullmatch(entry.path) if matches else entry.path.endswith(ending):
             shards.append(Shard(*entry))
         else:
@@ -279,7 +211,7 @@ def _split(pattern: str) -> tuple[Folder, str, bool]:
 def _list_img2dataset(pool: Pool) -> Listing:
     """Finished shards only: img2dataset writes NNNNN_stats.json last."""
     root = Folder.at(pool.where)
-    files = {entry.path: entry for entry in entries(root, pool, recursive=False)}
+    files = {entry.path: entry for entry in entries(root, pool.follow_links, recursive=False)}
     stems = sorted(name.removesuffix("_stats.json") for name in files if name.endswith("_stats.json"))
     shards = [_downloads(root, pool, stem, files) for stem in stems]
     passed_over = _passed_over([e for e in files.values() if e.path.rpartition(".")[0] not in stems])
@@ -294,8 +226,15 @@ def _downloads(root: Folder, pool: Pool, stem: str, files: Mapping[str, Entry]) 
     problem = next((entry.problem for entry in (tar, table, files.get(stem)) if entry and entry.problem), None)
     if tar:
         return Shard(tar.path, tar.size, problem)
-    if any(True for _ in entries(root.join(stem), pool, root, recursive=False)) or (problem and stem in files):
+    if _has_files(root.join(stem), pool, root) or (problem and stem in files):
         return Shard(stem, table.size if table else 0, problem)
     if table:
         return Shard(table.path, table.size, problem)
     return Shard(stem, 0, "missing: no tar, folder or Parquet file beside the stats")
+
+
+def _has_files(folder: Folder, pool: Pool, root: Folder) -> bool:
+    try:
+        return any(True for _ in entries(folder, pool.follow_links, root, recursive=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -13,7 +13,7 @@ from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet, check_plain, is_list, is_text, type_name
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
-from pipeline.pool.rows import TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk
+from pipeline.pool.rows import NOTES, TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk
 
 ROWS_AT_ONCE = 64
 
@@ -69,7 +69,7 @@ def parquet_rows(
         columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
         for told in bounded_rows(parquet, columns.read):
             row = told_row(told, columns, number, max_cell)
-            text += sum(len(value) for value in row.values() if isinstance(value, str))
+            text += len(row["key"]) + sum([len(row.get(name) or "") for name in NOTES])
             if text > parquet.most_text:
                 raise BombError(f"decompression bomb: {text:,} bytes of text in {number + 1:,} rows")
             yield row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from core.image_header import BadImageError, read_header
@@ -37,29 +37,41 @@ def matching(names: Iterable[str], accepted: Sequence[str]) -> list[str]:
     return sorted((n for n in names if n.lower() in ranks), key=lambda n: (ranks[n.lower()], n not in ranks))
 
 
-def note_names(names: Collection[str], alt_text: str | None = None) -> dict[str, list[str]]:
-    """For each column of `NOTES` the names that tell it; `alt_text` is the only one for the alt text, if given."""
-    found = {ours: matching(names, theirs) for ours, theirs in NOTES.items()}
-    if alt_text is not None:
-        found["alt_text"] = [alt_text] if alt_text in names else matching(names, [alt_text.lower()])
-    return found
+_ACCEPTED = {name: (ours, rank) for ours, names in NOTES.items() for rank, name in enumerate(names)}
+
+
+def note_names(names: Iterable[str], alt_text: str | None = None) -> dict[str, list[str]]:
+    """For columns of `NOTES` the names that tell them, if any; an `alt_text` that is given is the only one for that."""
+    ranked: dict[str, list[tuple[int, bool, str]]] = {}
+    for name in names:
+        ours, rank = _ACCEPTED.get(name.lower(), ("", 0))
+        if alt_text is not None and (ours == "alt_text" or name.lower() == alt_text.lower()):
+            ours, rank = ("alt_text" if name.lower() == alt_text.lower() else ""), int(name != alt_text)
+        if ours:
+            ranked.setdefault(ours, []).append((rank, name != name.lower(), name))
+    return {ours: [name for _, _, name in sorted(those)] for ours, those in ranked.items()}
 
 
 def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
     """The index's own columns out of a row or a JSON object; `names` is of `note_names`."""
-    row = {}
+    row: Row = {}
     for ours, theirs in names.items():
-        texts = [text for name in theirs if (text := first_text(told.get(name))) is not None]
-        if texts:
-            row[ours] = next((text for text in texts if text), texts[0])
+        for name in theirs:
+            text = first_text(told.get(name))
+            if text or (text is not None and ours not in row):
+                row[ours] = text
+            if text:
+                break
     return row
 
 
 def first_text(value: object) -> str | None:
     """A text, or the first of a list of them that is not empty; None if it is neither, or too long."""
+    if isinstance(value, str):
+        return clean(value) if len(value) <= TEXT_LIMIT else None
     if isinstance(value, list):
         return next((text for item in value if (text := first_text(item))), None)
-    return clean(value) if isinstance(value, str) and len(value) <= TEXT_LIMIT else None
+    return None
 
 
 def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:

@@ -68,8 +68,7 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
         return None
     names = note_names(told, None if alt_text is None else alt_text.lstrip("."))
     row = notes_of(told, names)
-    source = next((name for name in names["alt_text"] if row.get("alt_text")), "")
-    return Note(len(endings), row, f"{source!r} of .json" if source else "")
+    return Note(len(endings), row, f"{names['alt_text'][0]!r} of .json" if row.get("alt_text") else "")
 
 
 def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:

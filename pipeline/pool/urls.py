@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, decoded, is_list, type_name
+from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, is_list, type_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
@@ -72,7 +72,7 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
         try:
             parquet = Parquet(file)
             columns = UrlColumns.of(parquet.schema, pool)
-            for batch in parquet.batches(columns.read, ROWS_AT_ONCE, dictionaries=True):
+            for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
                 tables.append(_rows(batch, columns, number))
                 number += batch.num_rows
                 size += tables[-1].nbytes
@@ -94,7 +94,7 @@ def url_column(schema: pa.Schema) -> str:
     names = matching(schema.names, NOTES["url"])
     if not names:
         raise BadImageError(f"no column 'url' (there are {', '.join(schema.names)})")
-    texts = note_columns(schema)["url"]
+    texts = note_columns(schema).get("url")
     if not texts:
         type_ = schema.field(schema.names.index(names[0])).type
         raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
@@ -136,17 +136,24 @@ def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]
         return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
-    pieces = []
+    pieces, size = [], 0
     for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
         start = int(ends[group]) - parquet.row_groups[group]
-        for batch in parquet.batches(columns, ROWS_AT_ONCE, [group], dictionaries=True):
+        for batch in parquet.batches(columns, ROWS_AT_ONCE, [group]):
             here = slice(*np.searchsorted(ordered, [start, start + batch.num_rows]))
             places = pa.array(ordered[here] - start)
-            # A dictionary's values, so that one file's rows go together with another's.
-            pieces.append(pa.table([decoded(batch[name].take(places)) for name in columns], names=columns))
+            pieces.append(pa.table([_plain(batch[name].take(places)) for name in columns], names=columns))
             start += batch.num_rows
+            size += pieces[-1].nbytes
+            if size > parquet.most_text:
+                raise BombError(f"decompression bomb: {rows.size:,} rows of more than {parquet.most_text:,} bytes")
     found = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
     return pa.table([found[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """A dictionary's values, so that one file's rows go together with another's."""
+    return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
 
 
 _ROWS = pa.schema(
@@ -160,7 +167,7 @@ _ROWS = pa.schema(
 def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     """The rows of a batch whose first row is the file's row `start`."""
     numbers = pa.array(np.arange(start, start + batch.num_rows))
-    texts = {ours: _texts(batch, theirs) for ours, theirs in columns.notes.items()}
+    texts = {ours: _texts(batch, columns.notes.get(ours, ())) for ours in NOTES}
     url = texts["url"]
     no_url = pc.is_null(url).to_numpy(False)
     empty = pc.equal(url, "").fill_null(False).to_numpy(False)
@@ -201,7 +208,10 @@ def _text(column: pa.Array) -> pa.Array:
     """
     if is_list(column.type):
         return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
-    data = decoded(column, TEXT_LIMIT).cast(pa.binary())
+    data = _plain(column).cast(pa.binary())
+    long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
+    if pc.any(long).as_py():
+        data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
     try:
         return data.cast(pa.string())
     except pa.ArrowInvalid:
