@@ -191,7 +191,8 @@ def as_an_earlier_version(opened: Run, captions: list[str]) -> None:
     path = f"{table.folder.path}/{part}"
     rows = pq.read_table(path)
     rows = rows.set_column(1, rows.schema.field("short_caption"), pa.array(captions))
-    pq.write_table(rows.drop_columns(["short_raw_characters"]), path)
+    metadata = {name: value for name, value in (rows.schema.metadata or {}).items() if name != b"vl3syn.layout"}
+    pq.write_table(rows.drop_columns(["short_raw_characters"]).replace_schema_metadata(metadata), path)
 
 
 @pytest.mark.usefixtures("engine")
