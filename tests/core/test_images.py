@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import subprocess
@@ -230,6 +231,32 @@ def test_chat_refuses_a_bomb_in_one_line(tmp_path: Path, vl3syn: Callable[..., C
     assert done.returncode == 1
     assert "decompression bomb: 40000×40000" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_eval_sees_a_deep_and_a_transparent_image_as_people_do(
+    tmp_path: Path, vl3syn: Callable[..., CompletedProcess[str]]
+) -> None:
+    from model import Processor, VideoLLaMA3
+    from model.config import preset
+
+    VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path / "model")
+    Processor.tiny().save_pretrained(tmp_path / "model")
+    ramp = np.tile(np.linspace(0, 65535, 256, dtype=np.uint16), (128, 1))
+    plain = grey(np.tile(np.arange(256, dtype=np.uint8), (128, 1)))
+    spot = np.zeros((128, 256, 4), np.uint8)
+    spot[32:96, 64:192] = (200, 30, 30, 255)
+    on_white = np.where(spot[..., 3:] > 0, spot[..., :3], 255).astype(np.uint8)
+    losses = {}
+    for name, pixels in {"deep": ramp, "plain": plain, "cut-out": spot, "on white": on_white}.items():
+        (tmp_path / f"{name}.png").write_bytes(encoded(pixels, "PNG"))
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A red spot, a grey ramp."}]
+        (tmp_path / "one.jsonl").write_text(json.dumps({"image": [f"{name}.png"], "conversations": turns}))
+        done = vl3syn("eval", tmp_path / "model", "--data", tmp_path / "one.jsonl", "--max-new-tokens", 0, "--json")
+        assert done.returncode == 0, done.stderr
+        losses[name] = json.loads(done.stdout)["loss"]["mean"]
+    assert losses["deep"] == pytest.approx(losses["plain"], rel=1e-7)
+    assert losses["cut-out"] == pytest.approx(losses["on white"], rel=1e-7)
+    assert losses["plain"] != pytest.approx(losses["on white"], rel=1e-7)
 
 
 FOREIGN = {
