@@ -4,7 +4,7 @@ A bad image is one clear error, never a crash. What an image shows is decided he
 
 * the first frame, turned upright by its EXIF orientation, in RGB, 8 bits;
 * transparency is laid on white, as browsers show it;
-* 16 bits a sample are cut to their upper 8; a TIFF that tells another depth or largest value is scaled by that;
+* 16 bits a sample are cut to their upper 8; a grey TIFF that tells another depth or largest value is scaled by that;
 * 32-bit and float samples have no fixed white, so the smallest of 1 (floats only), 255 and 65,535 that is not below the
   largest sample is taken for white, and the largest sample itself beyond that. Negative samples and NaN are black.
 """
@@ -34,7 +34,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
-_BITS, _LARGEST, _SAMPLE_FORMAT, _SIGNED = 258, 281, 339, 2  # tags of TIFF, and a value
+_BITS, _LARGEST, _SAMPLE_FORMAT, _PHOTOMETRIC = 258, 281, 339, 262  # tags of TIFF
+_SIGNED, _MIN_IS_WHITE = 2, 0  # values of the last two
 
 
 def decode(data: bytes, side: int | None = None) -> Image.Image:
@@ -128,16 +129,33 @@ def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Imag
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    key = _transparent_key(image)
     image.load()
+    if key is not None:
+        image.info["transparency"] = key
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these to white or black
         return _eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        seen = image.convert("RGBA")
+        seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", seen.size, "white")
         return Image.alpha_composite(white, seen).convert("RGB")
     return image.convert("RGB")
+
+
+def _transparent_key(image: Image.Image) -> Any:
+    """The colour that stands for transparent pixels of a PNG, in 8 bits; None where it is so already, or there is none.
+
+    It is stored in as many bits as the samples have, and Pillow compares it with samples of 8. Ask before it loads.
+    """
+    key, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    raw = tiles[0].args if image.format == "PNG" and tiles else None
+    if raw == "RGB;16B" and isinstance(key, tuple):
+        return tuple(sample >> 8 for sample in key)
+    if raw in ("L;2", "L;4") and isinstance(key, int):
+        return key * 255 // ((1 << int(raw[-1])) - 1)
+    return None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -148,6 +166,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         samples = samples.view(np.uint32)  # Pillow has no unsigned mode
     white = _white(samples, tags)
     known = np.nan_to_num(samples.astype(np.float32), nan=0, posinf=white, neginf=0)
+    if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+        known = white - known
     scaled = np.rint(known / white * 255) if samples.dtype.kind == "f" else known * (256 / (white + 1))
     grey = np.clip(scaled, 0, 255).astype(np.uint8)
     key = image.info.get("transparency")

@@ -8,16 +8,11 @@ which they are decoded, at the stream's frame rate.
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-import os
 import reprlib
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,25 +21,15 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from core.containers import open_film
 from core.errors import BadSampleError
-
-log = logging.getLogger("vl3syn.videos")
+from core.frame_counting import Count, count_frames, counted, has_times
 
 Frame = npt.NDArray[np.uint8]
 Kept = TypeVar("Kept")
 
 SEEK_GAP = 3.0
 """Seconds to the next wanted frame beyond which the decoder jumps to the key frame before it."""
-
-DEMUXERS = (
-    "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "mxf", "rm", "nut", "wtv", "dv",
-    "h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "ivf", "vc1", "mjpeg", "yuv4mpegpipe", "gif", "apng",
-)  # fmt: skip
-"""FFmpeg's names of the containers that are read: those that hold their frames themselves. Playlists (hls, concat, sdp,
-dash, image2, …) are not among them: they open other files and hosts, whatever their own name is."""
-
-WITHOUT_TIMES = frozenset({"avi"})
-"""Containers that store no presentation times. FFmpeg makes them up from the decoding order, wrongly for B-frames."""
 
 FPS, MOST_FRAMES, LONGEST = (1e-6, 1000), 1_000_000, 1e9
 """Frames per second and seconds that may be asked for, frames that are taken: beyond them memory ends, not the film."""
@@ -63,7 +48,7 @@ class Video:
         width: Of a frame, upright, pixels.
         times: When frames are to be taken, seconds from the start of the stream, ascending.
         quarters: Quarter turns to the left that bring a frame upright.
-        clock: When each frame is shown, in seconds, where the file does not tell; empty where it does.
+        count: How its frames are counted, where the file does not tell when each is shown.
     """
 
     path: str
@@ -71,7 +56,7 @@ class Video:
     width: int
     times: tuple[float, ...]
     quarters: int
-    clock: tuple[float, ...] = ()
+    count: Count | None = None
 
 
 def probe(
@@ -85,13 +70,16 @@ def probe(
         ValueError: No readable video, or nothing between start and end.
     """
     check_sampling(str(path), fps, max_frames, start, end)
-    with _open(path) as (container, stream):
+    with open_film(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise ValueError(f"{path}: a video without frames: give another file")
         kind = container.format.name
-        untold = bool(WITHOUT_TIMES & set(kind.split(","))) or first.pts is None
-        clock, length = _counted(str(path), kind) if untold else ((), _length(container, stream, first.time))
+        counting = None
+        if first.pts is None or not has_times(str(path), kind):
+            counting, length = count_frames(str(path), kind)
+        else:
+            length = _length(container, stream, first.time)
     if start >= max(length, 1e-6):
         raise ValueError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
     until = length if end is None else min(end, length)
@@ -100,7 +88,7 @@ def probe(
     chosen = range(count) if count <= most else np.linspace(0, count - 1, most, dtype=int).tolist()
     quarters = round(first.rotation / 90) % 4
     height, width = (first.width, first.height) if quarters % 2 else (first.height, first.width)
-    return Video(str(path), height, width, tuple(start + k / fps for k in chosen), quarters, clock)
+    return Video(str(path), height, width, tuple(start + k / fps for k in chosen), quarters, counting)
 
 
 def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.0, end: float | None = None) -> None:
@@ -143,8 +131,8 @@ def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tup
     try:
         return _decode(video, keep)
     except _UnusableTimesError:
-        clock, _ = _counted(video.path, video.path)
-        return _decode(replace(video, clock=clock), keep)
+        counting, _ = count_frames(video.path, video.path)
+        return _decode(replace(video, count=counting), keep)
 
 
 class _UnusableTimesError(Exception):
@@ -154,7 +142,7 @@ class _UnusableTimesError(Exception):
 def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tuple[float, ...]]:
     taken: list[Kept] = []
     last = 0.0
-    with _open(video.path) as (container, stream):
+    with open_film(video.path) as (container, stream):
         shown = None
         for at, frame in _timed(container, stream, video, taken):
             while shown is not None and len(taken) < len(video.times) and video.times[len(taken)] < at - 1e-6:
@@ -170,9 +158,9 @@ def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tu
 
 def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iterator[tuple[float, Any]]:
     """Decoded frames with their times, jumping ahead while the next wanted time is far."""
-    if video.clock:  # which counts from the first frame, so none may be jumped over
+    if video.count:  # from the first frame on, so none may be jumped over
         with suppress(av.error.FFmpegError):  # what is broken off is told by `_check_end`
-            yield from zip(video.clock, container.decode(stream), strict=False)
+            yield from counted(container.decode(stream), video.count)
         return
     zero: float | None = None if stream.start_time is None else _zero(stream, 0.0)
     position, may_seek = 0.0, zero is not None
@@ -221,31 +209,6 @@ def _check_end(video: Video, taken: int, last: float) -> None:
         )
 
 
-def _counted(path: str, kind: str) -> tuple[tuple[float, ...], float]:
-    """When the frames of a stream without usable times are shown, in display order, and its length; in seconds.
-
-    Packets come in decoding order. Where they are numbered (AVI's places, which dropped frames leave empty), the n-th
-    frame that is shown takes the n-th place; else it takes n / frame rate.
-    """
-    _tell_of_counting(kind)
-    with _open(path) as (container, stream):
-        rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
-        places: list[int | None] = []
-        with suppress(av.error.FFmpegError):
-            places = [packet.dts for packet in container.demux(stream) if packet.size]
-        numbered = sorted(place for place in places if place is not None)
-        if len(numbered) == len(places) and len(set(numbered)) == len(places):
-            clock = tuple(float((place - numbered[0]) * stream.time_base) for place in numbered)
-        else:
-            clock = tuple(float(number / rate) for number in range(len(places)))
-        return clock, clock[-1] + float(1 / rate) if clock else 0.0
-
-
-@functools.lru_cache(maxsize=64)  # once for each kind: data sets have thousands of such files
-def _tell_of_counting(kind: str) -> None:
-    log.warning("frames of %s carry no usable times: they are counted, in decoding order, at the frame rate", kind)
-
-
 def _zero(stream: Any, first: float) -> float:
     """The time that counts as 0, seconds: where the stream starts, or the `first` frame's where no header tells."""
     return first if stream.start_time is None else float(stream.start_time * stream.time_base)
@@ -265,39 +228,3 @@ def _length(container: Any, stream: Any, first: float) -> float:
             if packet.pts is not None:
                 told = max(told, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
     return told
-
-
-def open_container(path: str | Path) -> Any:
-    """Open one film, and nothing else: FFmpeg may neither follow what a file names nor take a path for an address.
-
-    Raises:
-        BadSampleError: It is no regular file, or of no container that is read here.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever, a device never end
-            raise ValueError("no regular file")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise BadSampleError(f"{path}: cannot be read as a video: {reason}; give a file") from error
-    # External data of QuickTime's `dref` stay closed by FFmpeg's default; it is said here, for the default may change.
-    options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file", "enable_drefs": "0"}
-    try:
-        # Titles in other encodings are no reason to refuse a film.
-        return av.open(f"file:{os.fspath(path)}", metadata_errors="replace", container_options=options)
-    except av.error.ArgumentError as error:
-        raise BadSampleError(f"{path}: a playlist, or no known film: give mp4, mov, mkv, webm, avi, mpeg, …") from error
-    except (av.error.FFmpegError, OSError) as error:
-        raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error
-
-
-@contextmanager
-def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    try:
-        with open_container(path) as container:
-            if not container.streams.video:
-                raise BadSampleError(f"{path}: no video stream: give a video file")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error

@@ -70,6 +70,33 @@ def keyed_16_bits() -> bytes:
     return png(4, 4, 16, 0, zlib.compress(rows), chunk(b"tRNS", struct.pack(">H", 0x1234)))
 
 
+def keyed_rgb_16_bits() -> bytes:
+    """`SPOT` in 16 bits a sample, on a colour that is declared transparent."""
+    around, spot = struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC), struct.pack(">HHH", 0xC800, 0x1E00, 0x1E00)
+    rows = [b"\0" + b"".join(spot if pixel else around for pixel in row) for row in SPOT[..., 3].tolist()]
+    return png(8, 8, 16, 2, zlib.compress(b"".join(rows)), chunk(b"tRNS", around))
+
+
+def keyed_grey(bits: int) -> bytes:
+    """A row of the levels 0, 1, 2, 3 in so many bits, of which 1 is declared transparent."""
+    row = {2: bytes([0b00011011]), 4: bytes([0x01, 0x23])}[bits]
+    return png(4, 1, bits, 0, zlib.compress(b"\0" + row), chunk(b"tRNS", struct.pack(">H", 1)))
+
+
+def premultiplied() -> bytes:
+    data = bytearray(encoded(SPOT[..., [0, 3]], "TIFF"))
+    at = data.index(struct.pack("<HHII", 338, 3, 1, 2))
+    data[at + 8] = 1  # of ExtraSamples: the samples are multiplied by alpha, as those of SPOT are
+    return bytes(data)
+
+
+def min_is_white() -> bytes:
+    data = bytearray(encoded(RAMP, "TIFF"))
+    at = data.index(struct.pack("<HHII", 262, 3, 1, 1))
+    data[at + 8] = 0
+    return bytes(data)
+
+
 CASES: dict[str, tuple[Callable[[], bytes], npt.NDArray[np.uint8]]] = {
     "16-bit PNG": (lambda: encoded(RAMP, "PNG"), grey(EIGHT)),
     "16-bit TIFF": (lambda: encoded(RAMP, "TIFF"), grey(EIGHT)),
@@ -102,6 +129,11 @@ CASES: dict[str, tuple[Callable[[], bytes], npt.NDArray[np.uint8]]] = {
         np.where(SPOT[..., 3:] > 0, 200, 255).repeat(3, 2),
     ),
     "16-bit grey with a transparent value": (keyed_16_bits, np.full((4, 4, 3), 255)),
+    "16-bit RGB with a transparent colour": (keyed_rgb_16_bits, ON_WHITE),
+    "2-bit grey with a transparent value": (lambda: keyed_grey(2), grey(np.array([[0, 255, 170, 255]], np.uint8))),
+    "4-bit grey with a transparent value": (lambda: keyed_grey(4), grey(np.array([[0, 255, 34, 51]], np.uint8))),
+    "16-bit TIFF in which 0 is white": (min_is_white, grey(255 - EIGHT)),
+    "grey TIFF with premultiplied alpha": (premultiplied, np.where(SPOT[..., 3:] > 0, 200, 255).repeat(3, 2)),
     "black writing on nothing": (
         lambda: encoded(np.array([[[0, 0, 0, 255], [0, 0, 0, 0]]], np.uint8), "PNG"),
         grey(np.array([[0, 255]], np.uint8)),

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from core import videos
+from core import frame_counting
 from core.videos import Frame, decode, probe
 
 SIDES = 128, 192
@@ -76,6 +76,7 @@ def shown(path: Path, fps: float = 10.0, **options: float) -> list[int]:
         ("h264_b.flv", "libx264", 3, {}),
         ("raw.h264", "libx264", 3, {}),
         ("raw.m4v", "mpeg4", 2, {}),
+        ("raw.hevc", "libx265", 3, {"x265-params": "log-level=none:bframes=3"}),
     ],
 )
 def test_every_frame_is_shown_once_and_in_order(
@@ -89,9 +90,10 @@ def test_every_frame_is_shown_once_and_in_order(
     assert shown(path, start=1.05, end=1.35) == [10, 11, 12]
 
 
-def test_a_raw_stream_of_mpeg_2_starts_at_its_first_frame(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.m2v"), "w", format="mpeg2video") as output:
-        stream = output.add_stream("mpeg2video", rate=25)
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_a_raw_stream_of_mpeg_starts_at_its_first_frame(tmp_path: Path, codec: str) -> None:
+    with av.open(str(tmp_path / "a.m2v"), "w", format=codec) as output:
+        stream = output.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
         stream.codec_context.max_b_frames = 2
         for number in range(30):
@@ -104,6 +106,37 @@ def test_dropped_frames_of_an_avi_keep_their_places(tmp_path: Path) -> None:
     """AVI has an empty chunk where a frame is dropped: pictures 3 and 4 are at places 5 and 6."""
     path = film(tmp_path / "dropped.avi", "mpeg4", 0, stamps=[0, 1, 2, 5, 6, 9])
     assert shown(path) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
+
+
+def test_dropped_frames_of_an_avi_with_b_frames_keep_their_places(tmp_path: Path) -> None:
+    stamps = [n for n in range(30) if n not in (12, 13, 14)]
+    path = film(tmp_path / "dropped.avi", stamps=stamps)
+    assert shown(path)[:28] == [max(k for k, stamp in enumerate(stamps) if stamp <= t) for t in range(28)]
+
+
+@pytest.mark.parametrize("ending", ["ts", "mpg"])
+def test_films_put_one_behind_the_other_are_seen_whole(tmp_path: Path, ending: str) -> None:
+    """Their times begin anew in the middle."""
+    codec = "libx264" if ending == "ts" else "mpeg4"
+    one = film(tmp_path / f"one.{ending}", codec, 2).read_bytes()
+    (tmp_path / f"both.{ending}").write_bytes(one + one)
+    assert shown(tmp_path / f"both.{ending}", fps=2)[:12] == [0, 5, 10, 15, 20, 25] * 2
+
+
+def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mp4"
+    with av.open(str(path), "w") as output:
+        cover = output.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = 64
+        cover.pix_fmt, cover.disposition = "yuvj420p", av.stream.Disposition.attached_pic
+        stream = output.add_stream("libx264", rate=10, options={"qp": "0", "bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        output.mux(cover.encode())
+        for number in range(30):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        output.mux(stream.encode())
+    assert shown(path, fps=2) == [0, 5, 10, 15, 20, 25]
 
 
 def test_times_of_variable_rate_stay_what_the_file_says(tmp_path: Path) -> None:
@@ -126,12 +159,12 @@ def test_times_that_go_back_are_counted_and_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The guesses of FFmpeg for an AVI, taken for times of the file."""
-    monkeypatch.setattr(videos, "WITHOUT_TIMES", frozenset())
+    monkeypatch.setattr(frame_counting, "WITHOUT_TIMES", frozenset())
     path = film(tmp_path / "guessed.avi", qp="20", **{"x264-params": "b-adapt=0:b-pyramid=normal"})
     with av.open(str(path)) as container:
         times = [frame.pts for frame in container.decode(video=0)]
     assert times != sorted(times)
-    videos._tell_of_counting.cache_clear()
+    frame_counting._tell_of_counting.cache_clear()
     with caplog.at_level(logging.WARNING, "vl3syn.videos"):
         assert shown(path)[:30] == list(range(30))
         shown(path)

@@ -11,8 +11,9 @@ from typing import Any
 import av
 import pytest
 
+from core.containers import DEMUXERS, open_container
 from core.errors import BadSampleError
-from core.videos import DEMUXERS, open_container, probe
+from core.videos import probe
 from model import Processor
 from tests.model.clips import real, write
 
