@@ -51,7 +51,7 @@ def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Pu
 
     run = open_run(url)
     counted = count(run)
-    failure: ValueError | None = total_failure(run, counted, {job.stage.partition(" ")[0] for job in jobs})
+    failure: ValueError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
     if not json_:
         print_done(jobs)
         print_funnel(counted)

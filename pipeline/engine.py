@@ -27,7 +27,8 @@ RETRIES = 1
 _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
 _MEMORY_RETRIES = "3"  # of a task that was killed for the memory it took; Ray's default is to try for ever
 
-_MOST_LOST = 100  # blocks of one job; where more lose their workers, the stage is broken or the cluster is
+_MOST_LOST = 100  # blocks of a job at first; where more lose their workers, the stage is broken or the cluster is
+_MOST_GIVEN_UP = 1000  # blocks that cannot be divided, of one job; the next run goes on behind them
 
 
 class Job(Protocol):
@@ -83,17 +84,12 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
 
     begin = time.perf_counter()
     receipts: list[pa.Table] = []
-    waiting, alone = blocks, False
     try:
-        while waiting:
-            deaths = _Deaths()
-            done, lost = _run(waiting, job, alone, deaths, tolerant=rescue is not None)
-            receipts += done
-            waiting = []
-            if rescue and lost:
-                waiting, settled = _rescued(rescue, lost, deaths.failure() if alone else None)
-                receipts += settled
-            alone = True
+        deaths = _Deaths()
+        done, lost = _run(blocks, job, False, deaths, tolerant=rescue is not None)
+        receipts += done
+        if rescue and lost:
+            receipts += _rescue_all(rescue, lost, job)
         return _sum_up(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
     except (RayTaskError, UserError):
         _end_actors()
@@ -102,6 +98,34 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
         failed, cause = stopped(error), str(error)
     _end_actors()
     raise failed from RuntimeError(cause)
+
+
+def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:
+    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all are stored or given up.
+
+    A round has no more blocks than may be lost in it.
+
+    Returns:
+        The receipts.
+
+    Raises:
+        UserError: So many are given up that it is hardly their fault.
+    """
+    waiting, receipts = _rescued(rescue, lost, None)
+    given_up = 0
+    while waiting:
+        deaths = _Deaths()
+        done, lost = _run(waiting[:_MOST_LOST], job, True, deaths, tolerant=True)
+        pieces, settled = _rescued(rescue, lost, deaths.failure()) if lost else ([], [])
+        receipts += [*done, *settled]
+        waiting = [*pieces, *waiting[_MOST_LOST:]]
+        given_up += len(settled)
+        if given_up > _MOST_GIVEN_UP:
+            raise UserError(
+                f"{given_up:,} rows or groups killed their workers; what is stored stays, they are errors: "
+                "look at the memory of the machines and at the model, then run again to go on"
+            )
+    return receipts
 
 
 def _rescued(rescue: Rescue, lost: list[pa.Table], failure: Failure | None) -> tuple[list[pa.Table], list[pa.Table]]:

@@ -46,7 +46,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
             "workers": world.size,
             "recipe": recipe.model_dump(mode="json"),
             "stage": stage.model_dump(mode="json"),
-            "files": checkpoints.sums(aside, [file.name for file in sorted(aside.glob("*.safetensors"))]),
+            "files": checkpoints.sums(aside, [file.name for file in sorted(aside.iterdir()) if file.is_file()]),
         }
         (aside / PROVENANCE).write_text(json.dumps(provenance, indent=2))
         checkpoints.publish(aside, place / "model")
@@ -89,7 +89,7 @@ def check_done(model: Path, stage: Stage) -> None:
 
 
 def check_export(model: Path) -> None:
-    """See that the weights that the next stage begins with are those that were written; earlier versions have no sums.
+    """See that the files that the next stage begins with are those that were written; earlier versions have no sums.
 
     Raises:
         UserError: A file is gone or has other bytes.

@@ -46,6 +46,8 @@ def test_an_index_of_errors_alone_is_a_failure_with_the_commonest_reason(tmp_pat
     assert again.returncode == 1, "nothing new was computed, and what is stored is of no use"
     assert again.stdout.startswith("4 rows, 0 survive (0.0%)")
     assert ours(again.stderr)[-1] == "vl3syn: index: all 4 rows failed: not an image: HTML"
+    stage = vl3syn("filter", "aspect-ratio", "--run", tmp_path / "run")
+    assert (stage.returncode, ours(stage.stderr)[-1]) == (1, "vl3syn: index: all 4 rows failed: not an image: HTML")
 
 
 def test_a_stage_of_errors_alone_is_a_failure_and_rules_that_drop_all_are_not(tmp_path: Path, vl3syn: Call) -> None:

@@ -188,13 +188,12 @@ def test_a_cut_file_in_a_checkpoint_of_an_earlier_version_is_noticed(
     _goes_on_after_step_2(folder, out, caplog, "moments.safetensors")
 
 
-def test_weights_that_a_stage_hands_on_are_checked_before_the_next_begins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_what_a_stage_hands_on_is_checked_before_the_next_begins(tmp_path: Path, name: str) -> None:
     written = data.recipe(tmp_path, steps=2)
     go({**written, "stages": written["stages"][:1]}, tmp_path / "out")
-    flip(tmp_path / "out/1-first/model/model.safetensors", 200_001)
-    with pytest.raises(
-        ValueError, match=r"model.safetensors: is not as its stage has written it: copy it back, or del"
-    ):
+    flip(tmp_path / "out/1-first/model" / name, 301)
+    with pytest.raises(ValueError, match=rf"{name}: is not as its stage has written it: copy it back, or del"):
         go(written, tmp_path / "out")
 
 
