@@ -201,14 +201,17 @@ class ChatServer:
             said = redact(f"server: {type(error).__name__} {error}".rstrip(), self._key)
             return Answer(error=said[:_LONGEST_ERROR], retry=True), 0
         if reply.status != 200:
-            said = redact(f"server: {reply.status} {_words(reply)}", self._key)
+            said = redact(f"server: {reply.status} {_words(reply) or HTTPStatus(reply.status).phrase}", self._key)
             again = reply.status in _WORTH_ANOTHER_TRY
             ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
             return Answer(error=said, retry=again or ours), _retry_after(reply) if again else None
         if not reply.whole:
             return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
         try:
-            return _answer(json.loads(reply.body)), 0
+            body = json.loads(reply.body)
+            if failure := _failure(body):
+                return Answer(error=redact(f"server: {failure}", self._key), retry=True), _retry_after(reply)
+            return _answer(body), 0
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             said = redact(f"server: malformed answer ({type(error).__name__}: {error})", self._key)
             return Answer(error=printable(said)[:_LONGEST_ERROR], retry=True), 0
@@ -247,7 +250,7 @@ def _answer(body: Any) -> Answer:
     choice = body["choices"][0]
     message = choice["message"]
     thought = _reasoning(message)
-    content = message.get("content") if thought else message["content"]
+    content = message.get("content")
     if isinstance(content, list):  # in parts, as some servers answer
         thought = thought or any(_is_thought(part) for part in content)
         content = "".join(_text(part) for part in content if not _is_thought(part))
@@ -255,6 +258,8 @@ def _answer(body: Any) -> Answer:
         raise TypeError(f"content is {type(content).__name__}")
     usage = body.get("usage")
     counts = usage if isinstance(usage, dict) else {}
+    details = counts.get("completion_tokens_details")
+    thought = thought or (isinstance(details, dict) and bool(_count(details.get("reasoning_tokens"))))
     tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
     return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
 
@@ -265,7 +270,8 @@ def _reasoning(message: Mapping[str, Any]) -> bool:
 
 
 def _is_thought(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning", "redacted_thinking")
+    kinds = ("thinking", "reasoning", "redacted_thinking")
+    return isinstance(part, dict) and (part.get("type") in kinds or part.get("thought") is True)
 
 
 def _text(part: Any) -> str:
@@ -276,15 +282,26 @@ def _count(tokens: Any) -> int | None:
     return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
 
 
+def _failure(body: Any) -> str:
+    """What a server says of an error in an answer that has the status 200; empty where there is none."""
+    choices = body.get("choices") or [{}]
+    error = body.get("error") or (body if body.get("object") == "error" else choices[0].get("error"))
+    failed = any(error.values()) if isinstance(error, dict) else error
+    return (_line(error) or "an error") if failed else ""
+
+
 def _words(reply: Reply) -> str:
-    """What the server says of an error, in one line."""
+    """What the server says of an error, in one line; empty where it says nothing."""
     try:
-        said = json.loads(reply.body)
-        said = said.get("error", said) if isinstance(said, dict) else said
-        said = said.get("message", said) if isinstance(said, dict) else said
+        return _line(json.loads(reply.body))
     except (ValueError, RecursionError):
-        said = reply.body[:_LONGEST_ERROR].decode(errors="replace")
-    return " ".join(printable(str(said)).split())[:200] or HTTPStatus(reply.status).phrase
+        return _line(reply.body[:_LONGEST_ERROR].decode(errors="replace"))
+
+
+def _line(said: Any) -> str:
+    said = said.get("error", said) if isinstance(said, dict) else said
+    said = said.get("message", said) if isinstance(said, dict) else said
+    return " ".join(printable(str(said)).split())[:200]
 
 
 def _retry_after(reply: Reply) -> float:
