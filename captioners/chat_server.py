@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from captioners.chat_answer import answer_of, failure, words
 from captioners.engine import Answer, Question, Sampling
 from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
-from captioners.finish import finished
 from captioners.markup import printable
 from captioners.served import Served, start_server
 from core.errors import UserError
@@ -209,9 +209,9 @@ class ChatServer:
             return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
         try:
             body = json.loads(reply.body)
-            if failure := _failure(body):
-                return Answer(error=redact(f"server: {failure}", self._key), retry=True), _retry_after(reply)
-            return _answer(body), 0
+            if said := failure(body):
+                return Answer(error=redact(f"server: {said}", self._key), retry=True), _retry_after(reply)
+            return answer_of(body), 0
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             said = redact(f"server: malformed answer ({type(error).__name__}: {error})", self._key)
             return Answer(error=printable(said)[:_LONGEST_ERROR], retry=True), 0
@@ -246,62 +246,12 @@ def _kind(image: bytes) -> bytes:
     return b"jpeg" if image[:2] == b"\xff\xd8" else b"png" if image[:4] == b"\x89PNG" else b"webp"
 
 
-def _answer(body: Any) -> Answer:
-    choice = body["choices"][0]
-    message = choice["message"]
-    thought = _reasoning(message)
-    content = message.get("content")
-    if isinstance(content, list):  # in parts, as some servers answer
-        thought = thought or any(_is_thought(part) for part in content)
-        content = "".join(_text(part) for part in content if not _is_thought(part))
-    if not isinstance(content, str | None):
-        raise TypeError(f"content is {type(content).__name__}")
-    usage = body.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    details = counts.get("completion_tokens_details")
-    thought = thought or (isinstance(details, dict) and bool(_count(details.get("reasoning_tokens"))))
-    tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
-    return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
-
-
-def _reasoning(message: Mapping[str, Any]) -> bool:
-    """Whether the server gives reasoning in a field of its own."""
-    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
-
-
-def _is_thought(part: Any) -> bool:
-    kinds = ("thinking", "reasoning", "redacted_thinking")
-    return isinstance(part, dict) and (part.get("type") in kinds or part.get("thought") is True)
-
-
-def _text(part: Any) -> str:
-    return part if isinstance(part, str) else str(part.get("text") or "")
-
-
-def _count(tokens: Any) -> int | None:
-    return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
-
-
-def _failure(body: Any) -> str:
-    """What a server says of an error in an answer that has the status 200; empty where there is none."""
-    choices = body.get("choices") or [{}]
-    error = body.get("error") or (body if body.get("object") == "error" else choices[0].get("error"))
-    failed = any(error.values()) if isinstance(error, dict) else error
-    return (_line(error) or "an error") if failed else ""
-
-
 def _words(reply: Reply) -> str:
     """What the server says of an error, in one line; empty where it says nothing."""
     try:
-        return _line(json.loads(reply.body))
+        return words(json.loads(reply.body))
     except (ValueError, RecursionError):
-        return _line(reply.body[:_LONGEST_ERROR].decode(errors="replace"))
-
-
-def _line(said: Any) -> str:
-    said = said.get("error", said) if isinstance(said, dict) else said
-    said = said.get("message", said) if isinstance(said, dict) else said
-    return " ".join(printable(str(said)).split())[:200]
+        return words(reply.body[:_LONGEST_ERROR].decode(errors="replace"))
 
 
 def _retry_after(reply: Reply) -> float:

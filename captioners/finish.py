@@ -11,8 +11,9 @@
 | null, any other | is cut; where it has no word it broke off |
 
 OpenAI, vLLM, SGLang, lmdeploy, llama.cpp, Ollama, TGI, Mistral, DeepSeek and Anthropic use these names; case, `-` and
-`_` do not matter, nor does what stands around the word (`FinishReason.STOP`, SGLang's `{"type": "stop"}`). Only what is known to be whole counts as whole: a server that cut an answer and does not say so must
-not make a whole caption of a half one.
+`_` do not matter, nor does what stands around the word (`FinishReason.STOP`, SGLang's `{"type": "stop"}`). Only what is
+known to be whole counts as whole: a server that cut an answer and does not say so must not make a whole caption of a
+half one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where the answer's turn begins and ends: the tokens of chat templates that a server lets through.
 
 An unmistakable token (`<|im_end|>`) ends the answer anywhere but in quotes or amid the words of a sentence. What a
-caption may have of its own (`</s>` of HTML, the `[PAD]` of a diagram) ends it only where nothing but another turn follows.
+caption may have of its own (`</s>` of HTML, the `[PAD]` of a diagram) ends it only at the text's end
+or before another turn.
 """
 
 from __future__ import annotations
