@@ -51,8 +51,14 @@ def without_next_turns(text: str, more: tuple[str, ...]) -> str:
     """
     prose, tokens = Prose(text), _found(text, more)
     ends = (token.start() for token in tokens if token["own"] or (token["token"] and not prose.mentions(token)))
-    turns = (token.start() for token in tokens if token["turn"])
+    struck = text.find("<s>")
+    turns = (token.start() for token in tokens if token["turn"] and not _strikes(token, struck))
     return _before_tail(text, tokens, min(next(ends, len(text)), next(turns, len(text))))
+
+
+def _strikes(token: re.Match[str], struck: int) -> bool:
+    """Whether it is HTML's `</s>`: the text has a `<s>`, at `struck`, before it."""
+    return token[0] == "</s>" and 0 <= struck < token.start()
 
 
 def _found(text: str, more: tuple[str, ...]) -> list[re.Match[str]]:
@@ -63,11 +69,11 @@ def _before_tail(text: str, tokens: list[re.Match[str]], stop: int) -> str:
     half = _HALF.search(text, max(0, stop - 64), stop)
     if half and any(token.startswith(half[0].strip().lower()) for token in _TOKENS):
         stop = half.start()
-    struck = text.find("<s>")  # of HTML, with its own </s>
+    struck = text.find("<s>")
     for token in reversed(tokens):
         if token.start() >= stop:
             continue
-        if text[token.end() : stop].strip() or (token[0] == "</s>" and 0 <= struck < token.start()):
+        if text[token.end() : stop].strip() or _strikes(token, struck):
             break
         stop = token.start()
     return text[:stop].rstrip()
