@@ -13,6 +13,7 @@ ORDINARY = (
     "A table lists <eos>, </s> and [EOS] as end tokens of three models.",
     'A book cover with the words "A quick <think> on AI" in red.',
     "A coffee mug that says <think> in white letters.",
+    "A mug (<think>) and a cap (</think>) on a shelf.",
     "A poster with <think> on the left and </think> on the right.",
     "A flow chart with the boxes <thought>, <action> and <observation>.",
     # signs, clothes, things
