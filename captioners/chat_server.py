@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from captioners.chat_answer import answer_of, failure, words
 from captioners.engine import Answer, Question, Sampling
 from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
-from captioners.finish import finished
 from captioners.markup import printable
 from captioners.served import Served, start_server
 from core.errors import UserError
@@ -201,14 +201,17 @@ class ChatServer:
             said = redact(f"server: {type(error).__name__} {error}".rstrip(), self._key)
             return Answer(error=said[:_LONGEST_ERROR], retry=True), 0
         if reply.status != 200:
-            said = redact(f"server: {reply.status} {_words(reply)}", self._key)
+            said = redact(f"server: {reply.status} {_words(reply) or HTTPStatus(reply.status).phrase}", self._key)
             again = reply.status in _WORTH_ANOTHER_TRY
             ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
             return Answer(error=said, retry=again or ours), _retry_after(reply) if again else None
         if not reply.whole:
             return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
         try:
-            return _answer(json.loads(reply.body)), 0
+            body = json.loads(reply.body)
+            if said := failure(body):
+                return Answer(error=redact(f"server: {said}", self._key), retry=True), _retry_after(reply)
+            return answer_of(body), 0
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             said = redact(f"server: malformed answer ({type(error).__name__}: {error})", self._key)
             return Answer(error=printable(said)[:_LONGEST_ERROR], retry=True), 0
@@ -243,48 +246,12 @@ def _kind(image: bytes) -> bytes:
     return b"jpeg" if image[:2] == b"\xff\xd8" else b"png" if image[:4] == b"\x89PNG" else b"webp"
 
 
-def _answer(body: Any) -> Answer:
-    choice = body["choices"][0]
-    message = choice["message"]
-    thought = _reasoning(message)
-    content = message.get("content") if thought else message["content"]
-    if isinstance(content, list):  # in parts, as some servers answer
-        thought = thought or any(_is_thought(part) for part in content)
-        content = "".join(_text(part) for part in content if not _is_thought(part))
-    if not isinstance(content, str | None):
-        raise TypeError(f"content is {type(content).__name__}")
-    usage = body.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
-    return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
-
-
-def _reasoning(message: Mapping[str, Any]) -> bool:
-    """Whether the server gives reasoning in a field of its own."""
-    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
-
-
-def _is_thought(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning", "redacted_thinking")
-
-
-def _text(part: Any) -> str:
-    return part if isinstance(part, str) else str(part.get("text") or "")
-
-
-def _count(tokens: Any) -> int | None:
-    return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
-
-
 def _words(reply: Reply) -> str:
-    """What the server says of an error, in one line."""
+    """What the server says of an error, in one line; empty where it says nothing."""
     try:
-        said = json.loads(reply.body)
-        said = said.get("error", said) if isinstance(said, dict) else said
-        said = said.get("message", said) if isinstance(said, dict) else said
+        return words(json.loads(reply.body))
     except (ValueError, RecursionError):
-        said = reply.body[:_LONGEST_ERROR].decode(errors="replace")
-    return " ".join(printable(str(said)).split())[:200] or HTTPStatus(reply.status).phrase
+        return words(reply.body[:_LONGEST_ERROR].decode(errors="replace"))
 
 
 def _retry_after(reply: Reply) -> float:

@@ -11,13 +11,15 @@
 | null, any other | is cut; where it has no word it broke off |
 
 OpenAI, vLLM, SGLang, lmdeploy, llama.cpp, Ollama, TGI, Mistral, DeepSeek and Anthropic use these names; case, `-` and
-`_` do not matter. Only what is known to be whole counts as whole: a server that cut an answer and does not say so must
-not make a whole caption of a half one.
+`_` do not matter, nor does what stands around the word (`FinishReason.STOP`, SGLang's `{"type": "stop"}`). Only what is
+known to be whole counts as whole: a server that cut an answer and does not say so must not make a whole caption of a
+half one.
 """
 
 from __future__ import annotations
 
 from captioners.engine import Answer
+from captioners.markup import printable
 
 _WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())
 _CUT = frozenset(
@@ -47,8 +49,15 @@ def finished(
         reasoned: Whether the engine gave reasoning apart from the text.
         details: The engine's own words on an error.
     """
-    known = reason.lower().replace("-", "_") if isinstance(reason, str) else None
-    if known in _BROKEN_OFF or (not text and not reasoned and known not in _WHOLE | _CUT):
-        said = f"{engine}: the answer broke off (finish_reason {reason or 'null'}) {details}".rstrip()
+    known = _word(reason)
+    wordless = not printable(text).strip() and not reasoned
+    if known in _BROKEN_OFF or (wordless and known not in _WHOLE | _CUT):
+        said = f"{engine}: the answer broke off (finish_reason {known or 'null'}) {details}".rstrip()
         return Answer(error=said[:300], retry=True, prompt_tokens=prompt_tokens, tokens=tokens)
     return Answer(text, known not in _WHOLE, prompt_tokens, tokens, reasoned=reasoned)
+
+
+def _word(reason: object) -> str:
+    """The reason as the tables have it; empty where there is none."""
+    said = reason.get("type") if isinstance(reason, dict) else reason
+    return said.strip().lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""

@@ -108,10 +108,10 @@ class Recaption(BaseModel):
         """One client is enough for one server."""
         return 1 if self.engine.kind == "server" and not self.engine.gpus else None
 
-    def stripped(self, text: str) -> Stripped:
-        """What of an answer is the caption."""
+    def stripped(self, text: str, reasoned: bool = False) -> Stripped:
+        """What of an answer is the caption; `reasoned`: the engine gave reasoning apart from it."""
         if self.strip:
-            return strip(text, self.end_tokens, self.reasoning_tags)
+            return strip(text, self.end_tokens, self.reasoning_tags, reasoned)
         return Stripped(printable(text).strip())
 
     def outdated(self, stored: pl.LazyFrame) -> pl.Series:
@@ -246,7 +246,7 @@ class Captioner:
         return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))
 
     def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:
-        use, stripped = self._stage.use, self._stage.stripped(answer.text)
+        use, stripped = self._stage.use, self._stage.stripped(answer.text, answer.reasoned)
         text, cut = stripped.text, answer.cut or stripped.thinking
         counts = {f"{use}_prompt": prompt, f"{use}_prompt_tokens": answer.prompt_tokens, f"{use}_tokens": answer.tokens}
         counts |= {} if answer.error else {f"{use}_raw_characters": len(answer.text)}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from captioners.engine import Answer, Question, Sampling
 from captioners.finish import finished
-from captioners.markup import is_mark
+from captioners.reasoning import is_mark
 from filters import weights
 
 

@@ -52,6 +52,7 @@ class ChatServer:
         delay: Seconds that an answer takes.
         retry_after: Seconds that `429` asks for.
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
+        more: What else stands in an answer, beside `choices`.
         refusal: What it says of an error.
         log: Where every request is written down; None: nowhere.
     """
@@ -64,6 +65,7 @@ class ChatServer:
     retry_after: float = 0.2
     refusal: str = "the image is too strange"
     choice: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
     log: Path | None = None
     port: int = 0
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -135,7 +137,7 @@ class ChatServer:
         choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
         choice |= self.choice
         usage = {"prompt_tokens": 100 + len(data) % 50, "completion_tokens": len(words.split())}
-        body = json.dumps({"choices": [choice], "usage": usage}).encode()
+        body = json.dumps({"choices": [choice], "usage": usage, **self.more}).encode()
         coded = {"gzip": gzip.compress, "deflate": zlib.compress}.get(self.encoding, bytes)(body)
         await self._send(writer, 200, coded, {"Content-Encoding": self.encoding} if self.encoding else None)
         return True

@@ -12,14 +12,35 @@ from captioners.engine import Answer
 from captioners.finish import _BROKEN_OFF, _CUT, _WHOLE, finished
 from captioners.lmdeploy_engine import answer_of
 
-WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "STOP", "Complete")
-CUT = ("length", "max_tokens", "model_length", "content_filter", "content-filter", "tool_calls", "function_call")
-UNKNOWN = (None, "", "something_new", 7, {"type": "stop"}, ["stop"])
+WHOLE: tuple[object, ...] = (
+    "stop",
+    "eos",
+    "eos_token",
+    "stop_sequence",
+    "end_turn",
+    "STOP",
+    "Complete",
+    " stop ",
+    "FinishReason.STOP",
+    {"type": "stop"},
+)
+CUT: tuple[object, ...] = (
+    "length",
+    "max_tokens",
+    "model_length",
+    "content_filter",
+    "content-filter",
+    "tool_calls",
+    "function_call",
+    "MAX_TOKENS",
+)
+CUT += ({"type": "length", "length": 10},)
+UNKNOWN = (None, "", "something_new", 7, {"type": "new"}, {}, ["stop"])
 BROKEN_OFF = ("abort", "error", "cancelled", "insufficient_system_resource", "timeout")
 
 
 @pytest.mark.parametrize("reason", WHOLE)
-def test_whole(reason: str) -> None:
+def test_whole(reason: object) -> None:
     assert finished("A red square.", reason, "server", 5, 3) == Answer("A red square.", False, 5, 3)
 
 
@@ -37,11 +58,11 @@ def test_broken_off(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", UNKNOWN)
 def test_no_word_and_no_reason_is_worth_another_try(reason: object) -> None:
-    assert finished("", reason, "server").retry
+    assert all(finished(text, reason, "server").retry for text in ("", " \n", "\0"))
 
 
 @pytest.mark.parametrize("reason", [*WHOLE, *CUT])
-def test_no_word_and_a_reason_is_not(reason: str) -> None:
+def test_no_word_and_a_reason_is_not(reason: object) -> None:
     assert not finished("", reason, "server").retry
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import time
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioners.markup import SUSPECT, strip
+from captioners.markup import SUSPECT, printable, strip
+from captioners.recaption import ShortCaption
+from tests.captioners.ordinary import ORDINARY
 
 WORDS = "A red square lies on a grey table beside a small green cup."
 PAIRS = (
@@ -31,10 +34,28 @@ PAIRS = (
     ("<unused94>thought\n", "<unused95>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("<|channel>thought\n", "<channel|>"),
+    ("<antThinking>", "</antThinking>"),
+    ("<|startofthink|>", "<|endofthink|>"),
+    ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+)
+BOTH = (  # marks that count only where both are there
     ("analysis", "assistantfinal"),
     ("Here is my thought process: ", "Here is my response: "),
+    ("Here's my thought process: ", "Here's my response: "),
+    ("Thinking...\n", "\n...done thinking.\n\n"),
+    ("< think >", "</ think >"),
+    ("< think >", "< / think >"),
+    ("&lt;think&gt;", "&lt;/think&gt;"),
+    ("＜think＞", "＜/think＞"),
+    ("[think]", "[/think]"),
+    ('<details type="reasoning" done="true"><summary>Thought for 3 s</summary>', "</details>"),
+    ("<reasoning_process>", "</reasoning_process>"),
+    ("<analysis>", "</analysis>"),
+    ("<reflection>", "</reflection>"),
 )
 ENDS = ("<|im_end|>", "<|endoftext|>", "</s>", "<|eot_id|>", "<eos>", "<end_of_turn>", "<|end|>", "<|return|>", "[EOS]")
+ENDS += ("<|IM_END|>", "<|eod|>", "[|endofturn|]", "<|im_sep|>", "<|eom|>", "<|eos_token|>", "<|assistant_end|>")
+ENDS += ("<eot>", "<eoa>", "[PAD][PAD]", "</s><pad>", "[/INST]", "</S>")
 ENDS += ("<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|end_of_text|>", "<turn|>", "<pad><pad>", "<|im_end")
 
 
@@ -45,6 +66,45 @@ def test_reasoning_goes_and_the_caption_stays(opening: str, closing: str) -> Non
     assert strip(f"{thought}{closing}\n{WORDS}") == (WORDS, True, False)
     assert strip(f"{opening}{thought}") == ("", True, True)
     assert strip(f"{opening}{closing}{WORDS}<|im_end|>") == (WORDS, True, False)
+
+
+@pytest.mark.parametrize(("opening", "closing"), BOTH)
+def test_reasoning_between_two_marks_goes(opening: str, closing: str) -> None:
+    thought = "The user wants a caption.\nI see 1 < 2 squares, and count <b>corners</b>."
+    assert strip(f"{opening}{thought}{closing}{WORDS}") == (WORDS, True, False)
+
+
+def test_reasoning_without_its_opening_is_told_by_where_its_closing_stands() -> None:
+    for answer in (
+        f"Hm.\n</think>\n\n{WORDS}",
+        f"Hm.</think>\n{WORDS}",
+        f"Hm.</think>{WORDS}",
+        f"Hm. </think> {WORDS}",
+    ):
+        assert strip(answer) == (WORDS, True, False)
+    assert strip("I see a cat.\n</think>") == ("", True, False)
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_captions_stay(text: str) -> None:
+    assert strip(text) == (text, False, False)
+    assert strip(f"{text}<|im_end|>\n<|im_start|>user\nAnd this?").text == text
+    assert strip(f"<think>Hm.</think>{WORDS}\n{text}").text == f"{WORDS}\n{text}"
+    assert strip(f"{WORDS} {text}").text == f"{WORDS} {text}"
+
+
+def test_old_rows_with_ordinary_captions_are_right() -> None:
+    wrong = [f"<think>Hm.</think>{WORDS}", f"{WORDS}</s>", f"{WORDS}\x00"]
+    odd = ["a page\x0cand another", "a\x0bb", "a\x85b", "a\u2028b", "a\r\nb"]
+    captions = [*ORDINARY, *odd, *wrong]
+    stored = {"id": range(len(captions)), "short_caption": captions, "short_raw_characters": [None] * len(captions)}
+    outdated = ShortCaption(model="m").outdated(pl.LazyFrame(stored))
+    assert [captions[row] for row in outdated] == wrong
+
+
+@pytest.mark.parametrize("line_end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\r\n", "\r"])
+def test_line_ends_do_not_join_words(line_end: str) -> None:
+    assert printable(f"a cat{line_end}and a dog") == "a cat\nand a dog"
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -69,6 +129,13 @@ def test_end_tokens_go_with_what_stands_behind_them(end: str) -> None:
         (f"<|im_start|>assistant\n{WORDS}<|im_end|>", WORDS),
         (f"<|start_header_id|>assistant<|end_header_id|>\n\n{WORDS}<|eot_id|>", WORDS),
         (f"<s> {WORDS}</s>", WORDS),
+        (f"<think>a</think>{WORDS}</think>", WORDS),
+        (f"{WORDS}</think>", WORDS),
+        (f"<think>a</think>{WORDS}\n</think><|im_end|>", WORDS),
+        (f"<|begin_of_box|>{WORDS}<|end_of_box|>", WORDS),
+        (f"{WORDS}</s>[INST] And this? [/INST]", WORDS),
+        (f"{WORDS}<eos>Human: more", WORDS),
+        (f"{WORDS} [/INST] [PAD] [PAD] user: more", WORDS),
         ("A red\x00 square.\x00\x00", "A red square."),
         ("\x1b[1mA red\x1b[0m square.\x07", "A red square."),
         ("A red\r\nsquare.\x85", "A red\nsquare."),
@@ -107,6 +174,11 @@ def test_a_users_own_tags_and_end_tokens() -> None:
     assert strip(text, ["###"], ["musing"]).text == WORDS
 
 
+def test_the_wrapping_of_an_answer_goes_where_the_engine_gave_the_reasoning_apart() -> None:
+    assert strip(f"<answer>{WORDS}</answer>").text == f"<answer>{WORDS}</answer>"
+    assert strip(f"<answer>{WORDS}</answer>", reasoned=True) == (WORDS, False, False)
+
+
 PIECES = ["<think>", "</think>", "<|im_end|>", "\x00", "[THINK]", "a", " ", "<", "|>"]
 
 
@@ -118,7 +190,24 @@ def test_what_is_changed_is_suspect_and_nothing_is_left_to_change(text: str) -> 
     assert "<|im_end|>" not in words
 
 
-@pytest.mark.parametrize("piece", ["<think>", "</think", "<|", " ", "<", "<think ", "a_", "<|channel|> ", "[THINK"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<think>",
+        "</think",
+        "<|",
+        " ",
+        "<",
+        "<think ",
+        "a_",
+        "<|channel|> ",
+        "[THINK",
+        "<s></s>",
+        "[PAD]",
+        "</think>",
+        '"',
+    ],
+)
 def test_hostile_answers_take_no_longer_than_their_length(piece: str) -> None:
     begin = time.monotonic()
     strip(piece * (200_000 // len(piece)))

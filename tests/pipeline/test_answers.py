@@ -143,10 +143,11 @@ ENDED_AFTER_REASONING = "empty caption: the model ended it after its reasoning, 
 IN_PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}]
 
 
-def caption_of(choice: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """The row of one image, without a run."""
-    with chat_server(choice=choice) as server:
-        captioner = ShortCaption(model="m", engine={"kind": "server", "url": server.url}, **settings).load()  # type: ignore[arg-type]
+def caption_of(choice: dict[str, Any], more: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """The row of one image, without a run; `more` stands beside the answer's choices."""
+    with chat_server(choice=choice, more=more or {}) as server:
+        engine = {"kind": "server", "url": server.url, "tries": 2, "pause": 0.01}
+        captioner = ShortCaption(model="m", engine=engine, **settings).load()  # type: ignore[arg-type]
         row: dict[str, Any] = captioner([captioner.prepare(jpeg(8, 8), 0)]).to_pylist()[0]
     return row
 
@@ -164,6 +165,7 @@ def caption_of(choice: dict[str, Any], **settings: Any) -> dict[str, Any]:
         ("", {}, "length", "empty caption: cut before its first word"),
         ("<|im_end|>", {}, "stop", "empty caption: the model ended it before its first word"),
         (None, {}, "stop", "empty caption: the model ended it before its first word"),
+        (" ", {}, "length", "empty caption: cut before its first word"),
     ],
 )
 def test_an_answer_without_a_caption_says_why(content: Any, more: dict[str, Any], finish: str, error: str) -> None:
@@ -177,6 +179,58 @@ def test_a_caption_beside_reasoning_in_parts_or_as_texts() -> None:
     for choice in (message(WORDS, reasoning_content=THOUGHT), message(parts), message([WORDS])):
         row = caption_of(choice)
         assert (row["short_caption"], row["short_cut"], row["error"]) == (WORDS, 0, None)
+
+
+HARMONY = "<|start|>assistant<|channel|>{}<|message|>{}"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        message(f"<answer>{WORDS}</answer>", reasoning_content=THOUGHT),
+        message(f"<|begin_of_box|>{WORDS}<|end_of_box|>", reasoning_content=THOUGHT),
+        message(f"<think>{THOUGHT}</think>{WORDS}</think>"),
+        message(f"{HARMONY.format('analysis', THOUGHT)}<|end|>{HARMONY.format('final', WORDS)}<|return|>"),
+        message([{"type": "text", "text": THOUGHT, "thought": True}, {"type": "text", "text": {"value": WORDS}}]),
+        {**message(WORDS), "finish_reason": {"type": "stop", "matched": 151645}},
+        {**message(WORDS), "finish_reason": "FinishReason.STOP"},
+    ],
+)
+def test_good_answers_of_many_servers(choice: dict[str, Any]) -> None:
+    row = caption_of(choice)
+    assert (row["short_caption"], row["short_cut"], row["error"]) == (WORDS, 0, None)
+
+
+def test_reasoning_that_only_the_usage_tells_of() -> None:
+    usage = {"completion_tokens": 96, "completion_tokens_details": {"reasoning_tokens": 96}}
+    row = caption_of({**message(""), "finish_reason": "length"}, {"usage": usage})
+    assert (row["error"], row["retry"], row["short_tokens"]) == (CUT_WHILE_THINKING, False, 96)
+
+
+@pytest.mark.parametrize("content", [" ", "\0", "\n\x0b", None])
+def test_no_word_and_no_reason_broke_off(content: str | None) -> None:
+    row = caption_of({**message(content), "finish_reason": None})
+    assert (row["error"], row["retry"]) == ("server: the answer broke off (finish_reason null)", True)
+
+
+def test_a_message_without_content_is_one_without_words() -> None:
+    row = caption_of({"message": {"role": "assistant"}, "finish_reason": "length"})
+    assert (row["error"], row["retry"]) == ("empty caption: cut before its first word", False)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"error": {"message": "out of memory", "code": 500}, "choices": None},
+        {"error": {"message": "out of memory"}},
+        {"error": "out of memory"},
+        {"object": "error", "message": "out of memory", "choices": []},
+    ],
+)
+def test_an_error_in_an_answer_of_status_200(more: dict[str, Any]) -> None:
+    row = caption_of(message("A red"), more)
+    assert (row["short_caption"], row["error"], row["retry"]) == (None, "server: out of memory", True)
+    assert caption_of(message(WORDS), {"error": None, "object": "chat.completion"})["short_caption"] == WORDS
 
 
 def test_a_stage_that_strips_nothing_keeps_all_but_control_characters() -> None:
@@ -202,7 +256,7 @@ def test_old_captions_stay_but_those_with_reasoning_are_computed_again(
     pool, url = make_images(tmp_path / "pool", 4), tmp_path / "run"
     with chat_server(choice=message(WORDS)) as server:
         run(recipe(pool, server.url), url)
-        old = ["An old dog.", REASONED, "An old\r\ncat [sic].", f"{WORDS}</s>"]
+        old = ["A <think> mug, an <EOS> lens.", REASONED, "An old\r\ncat [sic].", f"{WORDS}</s>"]
         as_an_earlier_version(open_run(url), old)
         done = vl3syn("publish", "--run", url)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,87 @@
+"""Where the answer's turn begins and ends: the tokens of chat templates that a server lets through.
+
+An unmistakable token (`<|im_end|>`) ends the answer anywhere but in quotes or amid the words of a sentence. What a
+caption may have of its own (`</s>` of HTML, the `[PAD]` of a diagram) ends it only at the text's end
+or before another turn.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from captioners.prose import Prose
+
+_TOKENS = (
+    "<|eos|> <|eos_token|> <|eod|> <|eom|> <|endoftext|> <|end_of_text|> <|im_end|> <|im_start|> <|im_sep|> <|end|>"
+    " <|return|> <|start|> <|call|> <|eot_id|> <|eom_id|> <|eot|> <|start_header_id|> <end_of_turn> <start_of_turn>"
+    " <turn|> <|turn> <|end_of_turn|> <|endofturn|> [|endofturn|] <|end_of_turn_token|> <|start_of_turn_token|>"
+    " <|end_of_sentence|> <|endofchunk|> <｜end▁of▁sentence｜> <|end▁of▁sentence|> <end_of_utterance>"
+    " <|end_of_message|> <|user|> <|assistant_end|> <|observation|> <|im_user|> <|pad|>"
+).split()
+_AT_THE_END = "</s> <eos> [EOS] <eos_token> <eot> <eoa> <eod> <eom> [/INST] <pad> [PAD]".split()
+_TURN = r"(?=\s*(?:<s>|<bos>|\[BOS\]|\[INST\]|(?:user|human|assistant)\s*:))"
+_BEGINNING = re.compile(  # the header of the assistant's own turn
+    r"(?:\s|<s>(?![^<]*</s>\s*[^\s<])|(?:<bos>|\[BOS\]|<pad>|\[PAD\])(?![ ]+[a-z]|,)"
+    r"|<\|(?:bos|startoftext|begin_of_text|pad)\|>|<｜begin▁of▁sentence｜>"
+    r"|<\|im_start\|>\s*assistant\b|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|<\|assistant\|>"
+    r"|<start_of_turn>\s*model\b|<\|turn>\s*model\b|<\|start\|>\s*assistant\s*<\|message\|>|<｜Assistant｜>"
+    r"|<think(?:ing)?\s*/>)*"
+)
+_HALF = re.compile(r"<[|｜][\w▁]{1,30}[|｜]?\s*\Z|(?<=\S)<[|｜]\s*\Z")
+
+
+def without_header(text: str) -> str:
+    """The text without the beginning of a turn, and without white space before its first letter."""
+    header = _BEGINNING.match(text)
+    return text[header.end() :] if header else text
+
+
+def without_tail(text: str, more: tuple[str, ...]) -> str:
+    """The text without the end tokens at its very end, whole or half."""
+    return _before_tail(text, _found(text, more), len(text))
+
+
+def without_next_turns(text: str, more: tuple[str, ...]) -> str:
+    """The text up to its first end token.
+
+    Args:
+        text: The answer without reasoning.
+        more: Further end tokens; these end it anywhere.
+    """
+    prose, tokens = Prose(text), _found(text, more)
+    ends = (token.start() for token in tokens if token["own"] or (token["token"] and not prose.mentions(token)))
+    struck = text.find("<s>")
+    turns = (token.start() for token in tokens if token["turn"] and not _strikes(token, struck))
+    return _before_tail(text, tokens, min(next(ends, len(text)), next(turns, len(text))))
+
+
+def _strikes(token: re.Match[str], struck: int) -> bool:
+    """Whether it is HTML's `</s>`: the text has a `<s>`, at `struck`, before it."""
+    return token[0] == "</s>" and 0 <= struck < token.start()
+
+
+def _found(text: str, more: tuple[str, ...]) -> list[re.Match[str]]:
+    return list(_pattern(more).finditer(text))
+
+
+def _before_tail(text: str, tokens: list[re.Match[str]], stop: int) -> str:
+    half = _HALF.search(text, max(0, stop - 64), stop)
+    if half and any(token.startswith(half[0].strip().lower()) for token in _TOKENS):
+        stop = half.start()
+    struck = text.find("<s>")
+    for token in reversed(tokens):
+        if token.start() >= stop:
+            continue
+        if text[token.end() : stop].strip() or _strikes(token, struck):
+            break
+        stop = token.start()
+    return text[:stop].rstrip()
+
+
+@cache
+def _pattern(more: tuple[str, ...]) -> re.Pattern[str]:
+    own = "|".join(map(re.escape, more)) or "(?!)"
+    tokens, at_the_end = ("|".join(map(re.escape, names)) for names in (_TOKENS, _AT_THE_END))
+    turn = f"(?:{at_the_end})(?:{_TURN}|(?=\\s*(?:{tokens})))"
+    return re.compile(f"(?P<own>{own})|(?i:(?P<token>{tokens})|(?P<turn>{turn})|(?P<last>{at_the_end}))")
