@@ -93,8 +93,8 @@ def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
     - Else it is of the images that have the same name up to the last dot: `22.05.txt` of `22.05.png`.
     - Else words at its end are left off one at a time until that is so: `22.05.caption.txt` of `22.05.png`.
     - An image without a side file of some ending takes the one that shares most of its name up to a dot:
-      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless a `.txt`
-      of the tar is of a name with dots: then `23.07.txt` is of an image that is missing, and not of `23.06.png`.
+      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless names
+      with dots of their own have a `.txt`: then `a.c.txt` is of an image that is missing, and not of `a.b.png`.
 
     Args:
         images: Names of the image members.
