@@ -124,7 +124,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     if todo.misread:
         say(
             f"pool: {todo.misread:,} tars are read again: an earlier version mixed up the texts of images with dots in "
-            "their names; ids stay, and so do facts"
+            "their names; ids and facts stay (docs/run.md says what to do about those of alt text)"
         )
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
