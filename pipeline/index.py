@@ -18,6 +18,8 @@ from pipeline.store import Store
 READER = 2
 """In the provenance of the index, of how side files of tars find their images. What had none went by the first dot."""
 
+_SOME = 8  # rows of a shard that show its revision; the ids of names that it holds twice do not
+
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
 
 
@@ -82,7 +84,8 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
     positions = {shard.path: p for p, shard in enumerate(listing.shards)}
     wrong = [positions[path] for path in misread(index, pool) if path in positions]
     wrong = [p for p in wrong if p not in shards]
-    shards |= {p: _as_stored(index, listing.shards[p]) for p in wrong}
+    if wrong:
+        shards |= zip(wrong, _as_stored(index, [listing.shards[p] for p in wrong]), strict=True)
     vanished = stored.join(now, on="shard", how="anti").height
     return Todo(tuple(shards[p] for p in sorted(shards)), changed.height, len(wrong), vanished)
 
@@ -111,12 +114,16 @@ def misread(index: Table, pool: Pool) -> list[str]:
     return places.select("shard").unique().join(mixed, on="shard", how="semi").collect()["shard"].sort().to_list()
 
 
-def _as_stored(index: Table, shard: Shard) -> Shard:
-    """A stored shard with the revision that its ids are made from."""
-    rows = index.scan(["id", "shard", "key"]).filter(pl.col("shard") == shard.path).collect()
-    ids = set(rows["id"])
-    first = any(image_id(shard.path, key) in ids for key in rows["key"])
-    return shard if first else replace(shard, revision=str(shard.bytes))
+def _as_stored(index: Table, shards: Sequence[Shard]) -> list[Shard]:
+    """Stored shards, each with the revision that its ids are made from."""
+    some = index.scan(["id", "shard", "key"]).filter(pl.col("shard").is_in([shard.path for shard in shards]))
+    some = some.group_by("shard").agg(pl.col("id").head(_SOME), pl.col("key").head(_SOME))
+    rows = {shard: list(zip(ids, keys, strict=True)) for shard, ids, keys in some.collect().iter_rows()}
+    revised = [replace(shard, revision=str(shard.bytes)) for shard in shards]
+    return [
+        new if any(image_id(new.identity, key) == id_ for id_, key in rows[new.path]) else old
+        for old, new in zip(shards, revised, strict=True)
+    ]
 
 
 def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
