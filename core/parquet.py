@@ -62,7 +62,7 @@ class Parquet:
         metadata = self._parquet.metadata
         if metadata.num_rows > max(length, _ROWS_ANYWAY):
             raise BadSampleError(f"claims {metadata.num_rows:,} rows in {length:,} bytes")
-        self.schema: pa.Schema = self._parquet.schema_arrow
+        self.schema = _json_as_text(self._parquet.schema_arrow)
         self.most_text = max(_MOST_TEXT, _TEXT_RATIO * length)
         self.row_groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
@@ -87,6 +87,9 @@ class Parquet:
             most = min([rows, *(self._most_rows(group, leaf, rows) for leaf in leaves)])
             checked = None
             for batch in self._parquet.iter_batches(most, row_groups=[group], columns=list(columns)):
+                if any(map(_is_json, batch.schema.types)):
+                    plain = [column.storage if _is_json(column.type) else column for column in batch.columns]
+                    batch = pa.RecordBatch.from_arrays(plain, schema=_json_as_text(batch.schema))
                 if checked is None or batch.schema != checked:  # what has come, after what was announced
                     check_plain(checked := batch.schema, batch.schema.names)
                 yield batch
@@ -158,6 +161,16 @@ def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
         yield from _not_plain(type_.value_field, f"{path}.element")
     elif not (is_number(type_) or is_text(type_) or is_bytes(type_)):
         yield path, type_name(type_)
+
+
+def _is_json(type_: pa.DataType) -> bool:
+    """Whether it is Arrow's own type of JSON texts; they are read as the texts that they are stored as."""
+    return isinstance(type_, pa.JsonType) and is_text(type_.storage_type)
+
+
+def _json_as_text(schema: pa.Schema) -> pa.Schema:
+    fields = [pa.field(f.name, f.type.storage_type, f.nullable) if _is_json(f.type) else f for f in schema]
+    return pa.schema(fields, schema.metadata)
 
 
 def is_number(type_: pa.DataType) -> bool:

@@ -159,9 +159,17 @@ class Table:
     def provenance(self) -> dict[str, object]:
         """What computed the newest rows, as given to `append`; empty for an empty table."""
         infos = self._infos()
-        meta = footer_of(self.folder, infos[-1], _REMEDY).schema.metadata if infos else None
-        told: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
-        return told
+        return self._made_by(infos[-1]) if infos else {}
+
+    def provenances(self) -> dict[str, dict[str, object]]:
+        """What computed the rows of each writer."""
+        one_of_each = {writer_of(info.base_name): info for info in self._infos()}
+        return {writer: self._made_by(info) for writer, info in one_of_each.items()}
+
+    def _made_by(self, info: pafs.FileInfo) -> dict[str, object]:
+        meta = footer_of(self.folder, info, _REMEDY).schema.metadata
+        made_by: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
+        return made_by
 
 
 def fingerprint(what: Mapping[str, object]) -> str:

@@ -9,11 +9,16 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.storage import Folder
-from manifests.tables import Table
+from manifests.tables import Table, writer_of
 from pipeline.pool import Listing, Pool, Shard, list_pool
 from pipeline.pool.first_shard import alt_text_source
-from pipeline.pool.readers import index_rows
+from pipeline.pool.readers import image_id, index_rows
 from pipeline.store import Store
+
+READER = 2
+"""In the provenance of the index, of how side files of tars find their images. What had none went by the first dot."""
+
+_SOME = 8  # rows of a shard that show its revision; the ids of names that it holds twice do not
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
 
@@ -25,11 +30,13 @@ class Todo:
     Attributes:
         shards: Not stored yet, worth another try, or changed.
         changed: How many of them have changed; their images count as new.
+        misread: How many of them an earlier version read wrongly; their images keep their ids.
         vanished: Stored shards that the pool does not have any more; their rows stay.
     """
 
     shards: tuple[Shard, ...]
     changed: int
+    misread: int
     vanished: int
 
 
@@ -72,10 +79,51 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
             "start a new run"
         )
     again = seen.filter(pl.col("shard_bytes").is_null() | pl.col("retry"))["position"]
-    shards = [replace(listing.shards[p], revision=str(listing.shards[p].bytes)) for p in changed["position"]]
-    shards += [listing.shards[p] for p in set(again) - set(changed["position"])]
+    shards = {p: replace(listing.shards[p], revision=str(listing.shards[p].bytes)) for p in changed["position"]}
+    shards = {p: listing.shards[p] for p in again} | shards
+    positions = {shard.path: p for p, shard in enumerate(listing.shards)}
+    wrong = [positions[path] for path in misread(index, pool) if path in positions]
+    wrong = [p for p in wrong if p not in shards]
+    if wrong:
+        shards |= zip(wrong, _as_stored(index, [listing.shards[p] for p in wrong]), strict=True)
     vanished = stored.join(now, on="shard", how="anti").height
-    return Todo(tuple(sorted(shards, key=lambda s: s.path)), changed.height, vanished)
+    return Todo(tuple(shards[p] for p in sorted(shards)), changed.height, len(wrong), vanished)
+
+
+def misread(index: Table, pool: Pool) -> list[str]:
+    """Tars that were read when side files went by the first dot alone, and where that can have been wrong.
+
+    That is where names are equal up to the first dot and differ up to the last one.
+    """
+    if pool.kind != "tars":
+        return []
+    before = [writer for writer, made_by in index.provenances().items() if "reader" not in made_by]
+    if not before:
+        return []
+    rows = index.scan(["shard", "key"])
+    dotted = rows.filter(pl.col("key").str.contains(r"\.[^/]*\.[^/]*$")).select("shard").unique()
+    shards = dotted.collect(engine="streaming")["shard"]
+    if shards.is_empty():
+        return []
+    first, full = (pl.col("key").str.replace(ending, "") for ending in (r"\.[^/]*$", r"\.[^./]*$"))
+    groups = rows.filter(pl.col("shard").is_in(shards.implode())).group_by("shard", first.alias("first"))
+    mixed = groups.agg(full.n_unique().alias("names")).filter(pl.col("names") > 1).select("shard").unique()
+    places, parts = index.locate()
+    old = [number for number, part in enumerate(parts) if writer_of(part) in before]
+    places = index.scan(["id", "shard"]).join(places.filter(pl.col("part").is_in(old)), on="id", how="semi")
+    return places.select("shard").unique().join(mixed, on="shard", how="semi").collect()["shard"].sort().to_list()
+
+
+def _as_stored(index: Table, shards: Sequence[Shard]) -> list[Shard]:
+    """Stored shards, each with the revision that its ids are made from."""
+    some = index.scan(["id", "shard", "key"]).filter(pl.col("shard").is_in([shard.path for shard in shards]))
+    some = some.group_by("shard").agg(pl.col("id").head(_SOME), pl.col("key").head(_SOME))
+    rows = {shard: list(zip(ids, keys, strict=True)) for shard, ids, keys in some.collect().iter_rows()}
+    revised = [replace(shard, revision=str(shard.bytes)) for shard in shards]
+    return [
+        new if any(image_id(new.identity, key) == id_ for id_, key in rows[new.path]) else old
+        for old, new in zip(shards, revised, strict=True)
+    ]
 
 
 def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:

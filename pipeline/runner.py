@@ -22,7 +22,7 @@ from manifests.version import __version__
 from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
-from pipeline.index import check_ids, chunks, read_chunk, unread
+from pipeline.index import READER, check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
@@ -121,6 +121,11 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     todo = unread(table, listing, pool)
     if todo.changed:
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
+    if todo.misread:
+        say(
+            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up the texts of images with dots in "
+            "their names; ids and facts stay (docs/run.md says what to do about those of alt text)"
+        )
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
@@ -129,7 +134,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
     if listing.alt_text:
         say(f"pool: {listing.alt_text}")
-    made_by = {"stage": "index", "pool": pool.kind, "vl3syn": __version__}
+    made_by = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
     table.folder.sweep_aside()
 
     store = Store(table, table.next_writer(), made_by)

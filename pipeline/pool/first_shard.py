@@ -10,10 +10,10 @@ from itertools import islice
 import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
-from core.parquet import BAD_PARQUET, Parquet
+from core.parquet import BAD_PARQUET, Parquet, type_name
 from pipeline.pool.listing import Listing, Pool, is_candidate
-from pipeline.pool.parquet import ImageColumns, note_columns
-from pipeline.pool.rows import NOTES, TEXT_LIMIT
+from pipeline.pool.parquet import ImageColumns, holds_text, note_columns
+from pipeline.pool.rows import NOTES, TEXT_LIMIT, matching
 from pipeline.pool.side_files import Note, read_note
 from pipeline.pool.urls import UrlColumns
 
@@ -42,7 +42,15 @@ def alt_text_source(pool: Pool, listing: Listing) -> str:
         names = _notes(pool, schema).get("alt_text", [])
     except BadSampleError as error:
         raise UserError(f"{pool.kind}: {name}: {error}") from error
-    return _line([f"the column {column!r}" for column in names], name)
+    unread = [] if names else _unread(schema)
+    return _line([f"the column {column!r}" for column in names], name, unread)
+
+
+def _unread(schema: pa.Schema) -> list[str]:
+    """Columns that are called as alt text is, and hold none."""
+    names = matching(schema.names, NOTES["alt_text"])
+    types = {field.name: field.type for field in schema if not holds_text(field.type)}
+    return [f"the column {name!r} is {type_name(types[name])}, not text" for name in names if name in types]
 
 
 def _schema(listing: Listing, name: str) -> pa.Schema | None:
@@ -90,8 +98,8 @@ def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note 
                 yield read_note(member.name, archive.extractfile(member).read(), alt_text)  # type: ignore[union-attr]
 
 
-def _line(sources: list[str], name: str) -> str:
+def _line(sources: list[str], name: str, unread: Sequence[str] = ()) -> str:
     if not sources:
-        names = ", ".join(NOTES["alt_text"])
-        return f"no alt text: {name} has none called {names}; the pool's setting alt_text names another"
+        why = "; ".join(unread) or f"it has none called {', '.join(NOTES['alt_text'])}"
+        return f"no alt text in {name}: {why}; the pool's setting alt_text names another"
     return f"alt text from {' or '.join(sources)}" + (" (the first that is not empty)" if len(sources) > 1 else "")

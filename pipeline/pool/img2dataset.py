@@ -8,7 +8,7 @@ from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
 from pipeline.pool.entries import Entry, entries
 from pipeline.pool.listing import Pool, Shard, is_candidate
-from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_leaves, is_image, measured, note_columns
+from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_columns, image_leaves, measured, note_columns
 from pipeline.pool.rows import Row, image_file, notes_of, on_disk
 from pipeline.pool.side_files import full_stem, stem
 from pipeline.pool.tars import tar_rows
@@ -79,7 +79,7 @@ def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:
     try:
         with on_disk(root, path) as file:
             parquet = Parquet(file, max_cell)
-            image = next((f.name for f in parquet.schema if is_image(f.type)), None)
+            image = next(iter(image_columns(parquet.schema)), None)
             leaves = [] if image is None else image_leaves(parquet.schema, image)
             keys = [row["key"] for row in bounded_rows(parquet, ["key"]) if not isinstance(row, BombError)]
             for told in bounded_rows(parquet, ["key", *leaves]):

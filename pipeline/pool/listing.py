@@ -97,6 +97,11 @@ class Shard:
     problem: str | None = None
     revision: str = ""
 
+    @property
+    def identity(self) -> str:
+        """What its images' ids are made from."""
+        return f"{self.path}\0{self.revision}" if self.revision else self.path
+
 
 @dataclass(frozen=True)
 class Listing:

@@ -43,7 +43,7 @@ class ImageColumns:
         """
         column = image_column(schema, image)
         id_ = None if id_ is None else id_column(schema, id_)
-        columns = cls(column, image_leaves(schema, column), id_, note_columns(schema, alt_text))
+        columns = cls(column, image_leaves(schema, column), id_, note_columns(schema, alt_text, column))
         check_plain(schema, columns.read)
         return columns
 
@@ -121,7 +121,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
     """
     if image is not None and image not in schema.names:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
-    candidates = [f.name for f in schema if is_image(f.type) and image in (None, f.name)]
+    candidates = image_columns(schema) if image is None else [image] if is_image(schema.field(image).type) else []
     if image is not None and not candidates:
         type_ = type_name(schema.field(image).type)
         raise BadImageError(f"column {image!r} is {type_}, not binary or struct{{bytes, path}}")
@@ -131,6 +131,12 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
         raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
     return str(candidates[0])
+
+
+def image_columns(schema: pa.Schema) -> list[str]:
+    """The columns that can be the one with the encoded image. Texts may be stored as bytes: their names come last."""
+    columns = [f.name for f in schema if is_image(f.type)]
+    return [name for name in columns if not note_names([name])] or columns
 
 
 def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes", "path")) -> list[str]:
@@ -159,35 +165,46 @@ def id_column(schema: pa.Schema, id_: str) -> str:
     return id_
 
 
-def note_columns(schema: pa.Schema, alt_text: str | None = None) -> dict[str, list[str]]:
+def note_columns(schema: pa.Schema, alt_text: str | None = None, image: str | None = None) -> dict[str, list[str]]:
     """The columns of text that tell of the image, by the column of the index.
 
     Args:
         schema: The file's.
         alt_text: The column with the alt text; default those that are called so.
+        image: The column with the image, which is no text.
 
     Raises:
         BadImageError: That column is not there, or holds no text.
     """
-    texts = [f.name for f in schema if _holds_text(f.type)]
-    if alt_text is not None and alt_text not in texts:
-        if alt_text not in schema.names:
+    texts = [f.name for f in schema if f.name != image and holds_text(f.type, f.name.lower() != "sha256")]
+    names = note_names(texts, alt_text)
+    if alt_text is not None and "alt_text" not in names:
+        types = [type_name(f.type) for f in schema if f.name.lower() == alt_text.lower()]
+        if not types:
             raise BadImageError(f"alt_text: no column {alt_text!r} (there are {', '.join(schema.names)})")
-        type_ = schema.field(schema.names.index(alt_text)).type
-        raise BadImageError(f"alt_text: column {alt_text!r} is {type_name(type_)}, not text")
-    return note_names(texts, alt_text)
+        raise BadImageError(f"alt_text: column {alt_text!r} is {types[0]}, not text")
+    return names
 
 
-def _holds_text(type_: pa.DataType) -> bool:
-    """Text, repeated text, or a list of texts."""
+def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
+    """Text, repeated text, or a list of texts; with `as_bytes` also as bytes, as Spark and Hive may store it.
+
+    A digest may be stored as bytes that are no text.
+    """
     if pa.types.is_dictionary(type_):
-        return is_text(type_.value_type)
-    return is_text(type_) or (is_list(type_) and _holds_text(type_.value_type))
+        type_ = type_.value_type
+    if is_list(type_):
+        return holds_text(type_.value_type, as_bytes)
+    return is_text(type_) or (as_bytes and _is_binary(type_))
 
 
 def is_image(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
         return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
+    return _is_binary(type_)
+
+
+def _is_binary(type_: pa.DataType) -> bool:
     return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
 
 

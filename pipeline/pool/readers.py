@@ -24,15 +24,14 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
     rows: list[Row] = []
     for shard in shards:
         seen: set[int] = set()
-        revised = _revised(shard)
         for number, row in enumerate(_shard_rows(pool, root, shard)):
             row["shard"] = shard.path
             row.setdefault("shard_bytes", shard.bytes)
             row.setdefault("retry", False)
             if "id" not in row:
-                row["id"] = image_id(revised, row.pop("identity", row["key"]))
+                row["id"] = image_id(shard.identity, row.pop("identity", row["key"]))
                 if row["id"] in seen:  # a name that a tar holds twice: both rows stay, the later one says so
-                    row["id"] = image_id(revised, f"{row['key']}\0{number}")
+                    row["id"] = image_id(shard.identity, f"{row['key']}\0{number}")
                     if row["key"] or "width" in row:  # else it tells how the shard is broken
                         row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
                 seen.add(row["id"])
@@ -45,7 +44,7 @@ def unread_shards(pool: Pool, shards: list[Shard], error: str, retry: bool) -> p
     rows = []
     for shard in shards:
         row = _about(pool, shard, error)
-        about = {"id": image_id(_revised(shard), row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
+        about = {"id": image_id(shard.identity, row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
         rows.append({**row, **about, "retry": retry})
     return _table(rows)
 
@@ -56,24 +55,20 @@ def image_id(shard: str, key: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _revised(shard: Shard) -> str:
-    return f"{shard.path}\0{shard.revision}" if shard.revision else shard.path
-
-
 def _table(rows: list[Row]) -> pa.Table:
     return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
 
 
 def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
     """The rows of a shard of URLs, and a last one that says where it breaks off."""
-    about = {"id": image_id(_revised(shard), ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
+    about = {"id": image_id(shard.identity, ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
     try:
         found, broken = read_urls(root, shard, pool)
     except OSError as error:
         return _table([about | _unreadable(pool, shard, error)])
     last = [about | {"key": "", "error": broken}] if broken else []
     columns = dict(zip(found.column_names, found.columns, strict=True))
-    columns["id"] = _with_hashes(found, _revised(shard))
+    columns["id"] = _with_hashes(found, shard.identity)
     for name in ("shard", "shard_bytes", "retry"):
         columns[name] = pa.repeat(pa.scalar(about[name], INDEX.field(name).type), found.num_rows)
     whole = [columns.get(f.name, pa.nulls(found.num_rows, f.type)) for f in INDEX]

@@ -66,9 +66,13 @@ def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row
 
 
 def first_text(value: object) -> str | None:
-    """A text, or the first of a list of them that is not empty; None if it is neither, or too long."""
+    """A text or its bytes, or the first of a list of them that is not empty; None if it is neither, or too long."""
+    if isinstance(value, (str, bytes)) and len(value) > TEXT_LIMIT:
+        return None
     if isinstance(value, str):
-        return clean(value) if len(value) <= TEXT_LIMIT else None
+        return clean(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     if isinstance(value, list):
         return next((text for item in value if (text := first_text(item))), None)
     return None

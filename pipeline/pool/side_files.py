@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,13 +56,12 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
         alt_text: As in the pool.
     """
     ending, endings = ending_of(name), side_endings(alt_text)
-    text = data.decode("utf-8", "replace")
     if ending in endings:
-        return Note(endings.index(ending), {"alt_text": text.strip()}, f".{ending}")
+        return Note(endings.index(ending), {"alt_text": _decoded(data).strip()}, f".{ending}")
     if ending != "json":
         return None
     try:
-        told = json.loads(text)
+        told = json.loads(data.decode(json.detect_encoding(data), "replace"))
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
@@ -71,45 +71,100 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
     return Note(len(endings), row, f"{names['alt_text'][0]!r} of .json" if row.get("alt_text") else "")
 
 
+def _decoded(data: bytes) -> str:
+    """A text file: UTF-8, unless its byte-order mark says otherwise."""
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, "replace")
+
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
 def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
     """What the side files of a tar tell, by image.
 
-    `22.05.txt` belongs to `22.05.png`: the names are equal up to the last dot. Endings may be more: `22.05.caption.txt`
-    is of `22.05.png` too. A side file that finds no image so belongs to those whose names are equal up to the first
-    dot, as webdataset pairs them: `c0.txt` to `c0.left.jpg` and `c0.right.jpg`. Where names have dots of their own, so
-    that others of that first part are pairs, `22.07.txt` is that of an image that is missing, and not of `22.05.png`.
+    - A side file whose name without its ending is an image's full name is of that image alone: `a.jpg.txt`.
+    - Else it is of the images that have the same name up to the last dot: `22.05.txt` of `22.05.png`.
+    - Else words at its end are left off one at a time until that is so: `22.05.caption.txt` of `22.05.png`.
+    - An image without a side file of some ending takes the one that shares most of its name up to a dot:
+      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless names
+      with dots of their own have a `.txt`: then `a.c.txt` is of an image that is missing, and not of `a.b.png`.
 
     Args:
         images: Names of the image members.
         notes: What side files tell, by their names.
     """
-    by_full, by_first = defaultdict(list), defaultdict(list)
+    by_stem = defaultdict(list)
     for image in dict.fromkeys(images):
-        by_full[full_stem(image)].append(image)
-        by_first[stem(image)].append(image)
-    dotted = {stem(name) for name in notes if full_stem(name) in by_full and full_stem(name) != stem(name)}
-    told: dict[str, list[tuple[bool, int, Row]]] = defaultdict(list)
+        by_stem[full_stem(image)].append(image)
+    names = {image for those in by_stem.values() for image in those if "." in _base(image)}
+    beginnings = {beginning for known in by_stem for beginning in [known, *_beginnings(known)]}
+    dotted = {ending_of(name) for name in notes if full_stem(name) in beginnings and "." in _base(full_stem(name))}
+
+    pairs: dict[str, list[_Pair]] = defaultdict(list)
+    common: dict[tuple[str, str], list[_Pair]] = defaultdict(list)
     for name, note in notes.items():
-        full, first = full_stem(name), stem(name)
-        partners = next((by_full[part] for part in _parts(full, first) if part in by_full), [])
-        hidden = not first or first.endswith("/")  # such names share nothing but their first dot
-        if not partners and not hidden and not (first in dotted and full != first):
-            partners = by_first.get(first, [])
-        for image in partners:
-            told[image].append((full not in by_full, note.rank, note.row))
-    return {image: _merged(sorted(rows, key=lambda row: row[:2])) for image, rows in told.items()}
+        ending, full = ending_of(name), full_stem(name)
+        shorter = [full, *_without_words(full)]
+        shared = next((part for part in shorter if part in names or part in by_stem), None)
+        for image in () if shared is None else [shared] if shared in names else by_stem[shared]:
+            pairs[image].append(_Pair(shorter.index(shared or full), note, ending))
+        if full not in names:
+            common[ending, full].append(_Pair(0, note, ending))
+        if shared is None and len(shorter) > 1 and ending not in dotted:
+            common[ending, shorter[1]].append(_Pair(1, note, ending))
+    endings = sorted({ending for ending, _ in common})
+    for image in (image for those in by_stem.values() for image in those):
+        for ending in set(endings) - {pair.ending for pair in pairs[image]}:
+            nearest = next((part for part in _beginnings(full_stem(image)) if (ending, part) in common), "")
+            pairs[image] += [pair._replace(words=_FAR + pair.words) for pair in common.get((ending, nearest), [])]
+    return {
+        image: _merged(sorted(those, key=lambda pair: (pair.words, pair.note.rank))) for image, those in pairs.items()
+    }
 
 
-def _parts(full: str, first: str) -> Iterator[str]:
-    """A name with one ending less each time, down to its first dot."""
-    yield full
-    while len(full) > len(first):
-        full = full.rpartition(".")[0]
-        yield full
+class _Pair(NamedTuple):
+    """A side file of an image: how many words are left off its name, what it tells, and its ending."""
+
+    words: int
+    note: Note
+    ending: str
 
 
-def _merged(rows: list[tuple[bool, int, Row]]) -> Row:
+_MOST_DOTS = 16  # of a name that are looked at
+_FAR = 2 * _MOST_DOTS  # what several images share comes after what an image has for itself
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """A name up to each of its dots, the longest first."""
+    for _ in range(_MOST_DOTS):
+        folder, slash, base = name.rpartition("/")
+        base = base.rpartition(".")[0]
+        if not base.strip("."):  # names of hidden files share nothing but their first dot
+            return
+        yield (name := folder + slash + base)
+
+
+def _without_words(name: str) -> Iterator[str]:
+    """A name without `.caption`, `.en` at its end, one less each time; a number there is part of the name itself."""
+    for shorter in _beginnings(name):
+        if not name[len(shorter) + 1 :].replace("-", "_").isidentifier():
+            return
+        yield (name := shorter)
+
+
+def _merged(pairs: Iterable[_Pair]) -> Row:
     merged: Row = {}
-    for _, _, row in rows:
-        merged |= {name: text for name, text in row.items() if not merged.get(name)}
+    for pair in pairs:
+        merged |= {name: text for name, text in pair.note.row.items() if not merged.get(name)}
     return merged

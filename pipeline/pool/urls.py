@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, is_list, type_name
+from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, is_list, is_text, type_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
@@ -204,10 +204,11 @@ def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
 def _text(column: pa.Array) -> pa.Array:
     """A column as text; of lists the first that is not empty, and no text that is too long.
 
-    Bytes that are not UTF-8 are written out: no column can hold them.
+    Bytes that are not UTF-8 are written out, or replaced in a column of bytes: no column of text can hold them.
     """
     if is_list(column.type):
         return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
+    errors = "backslashreplace" if is_text(_plain(column).type) else "replace"
     data = _plain(column).cast(pa.binary())
     long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
     if pc.any(long).as_py():
@@ -215,7 +216,7 @@ def _text(column: pa.Array) -> pa.Array:
     try:
         return data.cast(pa.string())
     except pa.ArrowInvalid:
-        texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in data.to_pylist()]
+        texts = [None if value is None else value.decode("utf-8", errors) for value in data.to_pylist()]
         return pa.array(texts, pa.string())
 
 

@@ -64,6 +64,13 @@ TYPES: dict[str, Callable[[], pa.Array]] = {
     "string_view": lambda: pa.array(TEXTS, pa.string_view()),
     "dictionary": lambda: pa.array(TEXTS).dictionary_encode(),
     "dictionary of large_string": lambda: pa.array(TEXTS, pa.large_string()).dictionary_encode(),
+    "binary": lambda: pa.array(TEXTS).cast(pa.binary()),
+    "large_binary": lambda: pa.array(TEXTS).cast(pa.large_binary()),
+    "binary_view": lambda: pa.array(TEXTS).cast(pa.binary()).cast(pa.binary_view()),
+    "dictionary of binary": lambda: pa.array(TEXTS).cast(pa.binary()).dictionary_encode(),
+    "list of binary": lambda: pa.array([[b"a fox"], [b""], None, ["ein Fuchs 🦊".encode()]]),
+    "JSON": lambda: pa.array(TEXTS, pa.json_()),
+    "JSON of large_string": lambda: pa.array(TEXTS, pa.json_(pa.large_string())),
     "list": lambda: pa.array([["", "a fox", "again"], [""], None, ["ein Fuchs 🦊"]]),
     "large_list": lambda: pa.array([["a fox"], [""], [], [None, "ein Fuchs 🦊"]], pa.large_list(pa.string())),
     "list of dictionary": lambda: pa.array(
@@ -79,6 +86,48 @@ def test_alt_text_of_any_type(tmp_path: Path, kind: str, type_: str) -> None:
     assert [row["alt_text"] or None for row in rows] == ["a fox", None, None, "ein Fuchs 🦊"]
     assert [row["error"] for row in rows] == [None] * 4
     assert said == "alt text from the column 'caption'"
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_bytes_that_are_no_text_are_replaced(tmp_path: Path, kind: str) -> None:
+    rows, _ = index(tmp_path / "pool", kind, TABLES[kind](caption=[b"a f\xf6x", b"b", None, b""]))
+    assert [row["alt_text"] for row in rows] == ["a f\ufffdx", "b", None, ""]
+
+
+def test_url_and_licence_of_bytes_but_no_digest(tmp_path: Path) -> None:
+    columns = {
+        "URL": [f"http://x/{n}".encode() for n in range(4)],
+        "license": [b"CC0"] * 4,
+        "sha256": [b"\xaa" * 32] * 4,
+    }
+    for kind in TABLES:
+        rows, _ = index(tmp_path / kind, kind, TABLES[kind](**columns))
+        assert [(row["url"], row["license"], row["sha256"]) for row in rows] == [
+            (f"http://x/{n}", "CC0", None) for n in range(4)
+        ]
+
+
+def test_image_column_may_be_called_as_texts_are(tmp_path: Path) -> None:
+    table = pa.table({"caption": [picture()] * 4, "text": list("wxyz")})
+    rows, said = index(tmp_path / "pool", "parquet", table)
+    assert [(row["alt_text"], row["error"]) for row in rows] == [(letter, None) for letter in "wxyz"]
+    assert said == "alt text from the column 'text'"
+
+
+REFUSED_TYPES: dict[str, Callable[[], pa.Array]] = {
+    "struct<en: string>": lambda: pa.array([{"en": "a"}] * 4),
+    "list<element: struct<en: string>>": lambda: pa.array([[{"en": "a"}]] * 4),
+    "map<string, string ('caption')>": lambda: pa.array([[("en", "a")]] * 4, pa.map_(pa.string(), pa.string())),
+    "extension<arrow.uuid>": lambda: pa.array([b"a" * 16] * 4, pa.uuid()),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("type_", REFUSED_TYPES)
+def test_log_names_a_column_of_alt_text_that_is_not_read(tmp_path: Path, kind: str, type_: str) -> None:
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](caption=REFUSED_TYPES[type_]()))
+    assert [(row["alt_text"], row["error"]) for row in rows] == [(None, None)] * 4
+    assert said.startswith(f"no alt text in 00000.parquet: the column 'caption' is {type_}, not text; ")
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -103,7 +152,10 @@ def test_first_that_is_not_empty_counts(tmp_path: Path, kind: str) -> None:
 def test_other_names_and_types_are_no_alt_text(tmp_path: Path, kind: str) -> None:
     rows, said = index(tmp_path / "pool", kind, TABLES[kind](titel=list("wxyz"), text=[1, 2, 3, 4]))
     assert [row["alt_text"] for row in rows] == [None] * 4
-    assert said.startswith("no alt text: 00000.parquet has none called alt_text, ")
+    assert said.startswith("no alt text in 00000.parquet: the column 'text' is int64, not text; the pool's setting ")
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](titel=list("wxyz")))
+    assert [row["alt_text"] for row in rows] == [None] * 4
+    assert said.startswith("no alt text in 00000.parquet: it has none called alt_text, ")
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -112,6 +164,9 @@ def test_named_column_is_the_only_one(tmp_path: Path, kind: str) -> None:
     rows, said = index(tmp_path / "pool", kind, table, alt_text="titel")
     assert [row["alt_text"] or None for row in rows] == ["w", None, None, "z"]
     assert said == "alt text from the column 'titel'"
+    rows, said = index(tmp_path / "pool", kind, TABLES[kind](Titel=list("wxyz"), text=list("abcd")), alt_text="titel")
+    assert [row["alt_text"] for row in rows] == list("wxyz")
+    assert said == "alt text from the column 'Titel'"
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -159,10 +214,10 @@ def test_index_command_says_once_where_alt_text_is_from(tmp_path: Path, vl3syn: 
     pool.mkdir()
     for number in range(3):
         pq.write_table(images_table(titel=list("wxyz"), text=list("abcd")), pool / f"{number}.parquet")
-    refused = vl3syn("index", "--parquet", pool, "--alt-text", "Titel", "--run", tmp_path / "run")
+    refused = vl3syn("index", "--parquet", pool, "--alt-text", "Title", "--run", tmp_path / "run")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "vl3syn: parquet: 0.parquet: alt_text: no column 'Titel' (there are image, titel, text)\n",
+        "vl3syn: parquet: 0.parquet: alt_text: no column 'Title' (there are image, titel, text)\n",
     )
     for options, name, said in (([], "text", "abcd"), (["--alt-text", "titel"], "titel", "wxyz")):
         done = vl3syn("index", "--parquet", pool, *options, "--run", tmp_path / f"run-{name}")

@@ -7,14 +7,20 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from manifests import open_run
+from manifests.run import index_table
+from manifests.storage import Folder
 from pipeline.pool import Pool, list_pool
 from pipeline.pool.readers import index_rows
+from pipeline.recipe import parse_recipe
+from pipeline.runner import prepare
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 Member = str | tuple[str, bytes]
@@ -42,9 +48,15 @@ def tar(path: Path, members: Sequence[Member]) -> Path:
 
 def texts(path: Path, members: Sequence[Member], **settings: str) -> dict[str, str | None]:
     """The alt text of each image."""
+    return {key: text for key, (text, _) in rows_of(path, members, **settings).items()}
+
+
+def rows_of(path: Path, members: Sequence[Member], **settings: str) -> dict[str, tuple[str | None, str | None]]:
+    """The alt text and the URL of each image."""
     pool = Pool(tars=str(tar(path / "0.tar", members)), **settings)
     listing = list_pool(pool)
-    return {row["key"]: row["alt_text"] for row in index_rows(pool, listing.root, list(listing.shards)).to_pylist()}
+    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    return {row["key"]: (row["alt_text"], row["url"]) for row in rows}
 
 
 PAIRS: dict[str, tuple[list[Member], dict[str, str | None]]] = {
@@ -88,6 +100,45 @@ PAIRS: dict[str, tuple[list[Member], dict[str, str | None]]] = {
         ["22.05.png", "22.05.caption.txt", "22.06.png", "22.06.txt"],
         {"22.05.png": "22.05.caption.txt", "22.06.png": "22.06.txt"},
     ),
+    "views of dotted samples": (
+        ["22.05.left.png", "22.05.right.png", "22.05.txt", "22.06.left.png", "22.06.right.png", "22.06.txt"],
+        {
+            "22.05.left.png": "22.05.txt",
+            "22.05.right.png": "22.05.txt",
+            "22.06.left.png": "22.06.txt",
+            "22.06.right.png": "22.06.txt",
+        },
+    ),
+    "a view of a missing dotted sample": (
+        ["22.05.left.png", "22.05.txt", "22.06.left.png", "22.07.txt"],
+        {"22.05.left.png": "22.05.txt", "22.06.left.png": None},
+    ),
+    "image endings and text endings on dotted names": (
+        ["22.05.orig.png", "22.05.en.txt", "22.06.orig.png", "22.06.en.txt", "22.08.orig.png", "22.07.en.txt"],
+        {"22.05.orig.png": "22.05.en.txt", "22.06.orig.png": "22.06.en.txt", "22.08.orig.png": None},
+    ),
+    "jpg.webp": (
+        ["22.05.jpg.webp", "22.05.txt", "22.06.jpg.webp", "22.06.jpg.txt"],
+        {"22.05.jpg.webp": "22.05.txt", "22.06.jpg.webp": "22.06.jpg.txt"},
+    ),
+    "full names": (
+        ["a.jpg", "a.jpg.txt", "a.png", "a.png.txt", "b.jpg", "b.jpg.txt", "b.png"],
+        {"a.jpg": "a.jpg.txt", "a.png": "a.png.txt", "b.jpg": "b.jpg.txt", "b.png": None},
+    ),
+    "an image and a view of it": (
+        ["c0.jpg", "c0.left.jpg", "c0.txt", "22.05.jpg", "22.05.thumb.jpg", "22.05.txt"],
+        {"c0.jpg": "c0.txt", "c0.left.jpg": "c0.txt", "22.05.jpg": "22.05.txt", "22.05.thumb.jpg": "22.05.txt"},
+    ),
+    "a text of a missing image elsewhere": (
+        ["22.05.png", "22.05.txt", "23.06.png", "23.07.txt"],
+        {"22.05.png": "22.05.txt", "23.06.png": None},
+    ),
+    "a text of a missing image alone": (["22.05.png", "22.06.txt"], {"22.05.png": None}),
+    "words of a name": (["St. Paul.jpg", "St. Peter.txt"], {"St. Paul.jpg": None}),
+    "nested names": (
+        ["1.jpg", "1.5.jpg", "1.5.txt", "1.6.jpg"],
+        {"1.jpg": None, "1.5.jpg": "1.5.txt", "1.6.jpg": None},
+    ),
     "both ways in one tar": (
         ["22.05.png", "22.05.txt", "c0.left.jpg", "c0.txt", "a.jpg", "a.txt"],
         {"22.05.png": "22.05.txt", "c0.left.jpg": "c0.txt", "a.jpg": "a.txt"},
@@ -128,6 +179,41 @@ def test_text_reaches_its_image(tmp_path: Path, kind: str) -> None:
 
 def about(**told: object) -> bytes:
     return json.dumps(told).encode()
+
+
+def test_json_of_full_names(tmp_path: Path) -> None:
+    members: list[Member] = ["a.jpg", "a.png", ("a.jpg.json", about(text="J")), ("a.png.json", about(text="P"))]
+    assert texts(tmp_path, members) == {"a.jpg": "J", "a.png": "P"}
+
+
+def test_json_of_each_view_and_a_text_of_both(tmp_path: Path) -> None:
+    members: list[Member] = ["c.l.jpg", "c.r.jpg", "c.caption.txt", "d.jpg", "d.l.jpg", "d.txt"]
+    for name in ("c.l", "c.r", "d"):
+        members.append((f"{name}.json", about(url=f"http://x/{name}")))
+    assert rows_of(tmp_path, members) == {
+        "c.l.jpg": ("c.caption.txt", "http://x/c.l"),
+        "c.r.jpg": ("c.caption.txt", "http://x/c.r"),
+        "d.jpg": ("d.txt", "http://x/d"),
+        "d.l.jpg": ("d.txt", "http://x/d"),
+    }
+
+
+def test_notes_of_a_view_come_before_those_of_all(tmp_path: Path) -> None:
+    members: list[Member] = ["c.l.jpg", "c.r.jpg", "c.txt", ("c.l.json", about(url="l")), ("c.json", about(url="c"))]
+    members += [("c.l.txt", b"ein Fuchs")]
+    assert rows_of(tmp_path, members) == {"c.l.jpg": ("ein Fuchs", "l"), "c.r.jpg": ("c.txt", "c")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
+    members: list[Member] = ["a.png", ("a.txt", "ein Füchs 🦊".encode(encoding)), "b.png"]
+    members += [("b.json", json.dumps({"text": "ein Füchs 🦊"}, ensure_ascii=False).encode(encoding))]
+    assert texts(tmp_path, members) == {"a.png": "ein Füchs 🦊", "b.png": "ein Füchs 🦊"}
+
+
+def test_big_endian_text(tmp_path: Path) -> None:
+    members: list[Member] = ["a.png", ("a.txt", b"\xfe\xff" + "ein Füchs".encode("utf-16-be"))]
+    assert texts(tmp_path, members) == {"a.png": "ein Füchs"}
 
 
 SIDE_FILES: dict[str, tuple[list[Member], str | None]] = {
@@ -176,3 +262,39 @@ def test_index_command_of_dotted_names(tmp_path: Path, vl3syn: Vl3syn) -> None:
     assert [(row["key"], row["alt_text"], row["url"], row["license"], row["sha256"]) for row in rows] == [
         (f"{name}.png", f"{name}.txt", f"https://example.org/{name}.png", f"licence of {name}", name) for name in names
     ]
+
+
+def as_read_before(rows: pa.Table) -> pa.Table:
+    """Index rows as the first reader of tars made them: all that share their first dot have the last one's texts."""
+    table = rows.to_pylist()
+    last = {row["key"].partition(".")[0]: row for row in table}
+    about_image = ("alt_text", "url", "sha256", "license")
+    wrong = [{**row, **{name: last[row["key"].partition(".")[0]][name] for name in about_image}} for row in table]
+    return pa.Table.from_pylist(wrong, schema=rows.schema)
+
+
+@pytest.mark.parametrize("revision", ["", "changed"])
+def test_index_of_an_earlier_version_is_mended(tmp_path: Path, vl3syn: Vl3syn, revision: str) -> None:
+    for name, keys in (("0", ["22.05", "22.06", "22.07"]), ("1", ["plain", "1.5"])):
+        members: list[Member] = []
+        for key in keys:
+            members += [f"{key}.png", f"{key}.txt", (f"{key}.json", about(url=f"http://x/{key}"))]
+        tar(tmp_path / f"{name}.tar", members)
+    pool, run = Pool(tars=str(tmp_path)), tmp_path / "run"
+    prepare(parse_recipe({"pool": {"tars": str(tmp_path)}}, "test"), str(run))
+    table, listing = index_table(Folder.at(run)), list_pool(pool, leave_out=Folder.at(run))
+    shards = [replace(shard, revision=revision and str(shard.bytes)) for shard in listing.shards]
+    made_by = {"stage": "index", "pool": "tars", "vl3syn": "0.1.0"}
+    right = index_rows(pool, listing.root, shards)
+    table.append(as_read_before(right), table.next_writer(), made_by)
+
+    done = vl3syn("index", "--tars", tmp_path, "--run", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["jobs"][0]["computed"] == 3  # those of 0.tar
+    assert "pool: 1 tars are read again" in done.stderr
+    stored = open_run(run).index.scan().sort("shard", "key").collect()
+    assert stored["alt_text"].to_list() == ["22.05.txt", "22.06.txt", "22.07.txt", "1.5.txt", "plain.txt"]
+    assert stored.to_dicts() == right.sort_by([("shard", "ascending"), ("key", "ascending")]).to_pylist()
+    again = vl3syn("index", "--tars", tmp_path, "--run", run, "--json")
+    assert json.loads(again.stdout)["jobs"][0]["computed"] == 0
+    assert "read again" not in again.stderr
