@@ -24,7 +24,7 @@ from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
 from captioners.markup import printable
 from captioners.served import Served, start_server
 from core.errors import UserError
-from core.secrets import redact, refuse_credentials
+from core.secrets import check_variable_name, redact, refuse_credentials
 
 _GREETING = 10.0  # seconds to wait for the first sign of a server
 _LONGEST_ERROR = 300  # characters
@@ -64,7 +64,7 @@ class Server(BaseModel):
     tries: int = Field(default=6, ge=1)
     pause: float = Field(default=1, gt=0)
     start_timeout: float = Field(default=1800, gt=0)
-    key: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key: str = "OPENAI_API_KEY"
 
     @property
     def gpus(self) -> int:
@@ -84,8 +84,14 @@ class Server(BaseModel):
     @field_validator("start")
     @classmethod
     def _without_key(cls, start: str | None) -> str | None:
-        refuse_credentials(start or "", "start")
+        refuse_credentials(start or "", "start", "command")
         return start
+
+    @field_validator("key")
+    @classmethod
+    def _name(cls, key: str) -> str:
+        check_variable_name(key)
+        return key
 
     @model_validator(mode="after")
     def _one(self) -> Server:

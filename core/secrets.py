@@ -1,7 +1,8 @@
 """Credentials have their place in the environment: what looks like one in a URL, command or recipe is refused.
 
 A recipe is copied, a run directory is shared, a card is published, a log is mailed. `refuse_credentials` comes before
-anything is stored or printed; `redact` is the last thing that happens to a message.
+anything is stored or printed; `redact` is the last thing that happens to a message. How much looks like a credential
+depends on the kind of text: people write "password:" in a prompt, and nobody writes it in a path.
 """
 
 from __future__ import annotations
@@ -9,13 +10,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from core.errors import UserError
 
+Kind = Literal["prose", "setting", "command"]
+"""What people read or a model is asked; a URL, path or name; what a program is started with."""
+
+_KINDS: dict[str, Kind] = {
+    "name": "prose",
+    "prompt": "prose",
+    "prompts": "prose",
+    "language": "prose",
+    "start": "command",
+}
+"""Keys of a recipe whose texts are no settings."""
+
 _HIDDEN = "…"
 _SHORTEST = 8  # characters of a secret that is looked for by its value; a shorter one is part of too many words
+_SIGNED = 16  # characters of a URL's parameter that is taken for a credential in prose too, if digits are among them
+_LONGEST_NAME = 40  # characters of a variable's name
 _USERS_ARE_NAMES = ("abfs", "abfss", "wasb", "wasbs", "hdfs", "viewfs", "webhdfs", "sftp", "ssh", "scp", "ftp", "smb")
 """Schemes whose user is a container or an account's name. Elsewhere (http, s3) a user alone may be a key."""
 
@@ -34,25 +49,35 @@ _OF_A_COMMAND = (
     "fill it in: sh -c '… --api-keys $OPENAI_API_KEY'"
 )
 
-_SCHEME = r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)"
+_SCHEME = (  # with any number of slashes where it is well known: `Path` makes one out of two
+    r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*(?=://[^/])|(?i:" + "|".join(_ENVIRONMENT) + r")(?=:/))"
+)
+_NO_SCHEME = r"(?<![^\s\"'=])(?=//[^\s/@]*:)"  # //user:password@host
 _IN_URL = r"[^\s?#\"'<>]"
 _USER = re.compile(  # up to the last @; a secret key of Amazon's may have a slash in it, so that a path is not safe
-    rf"{_SCHEME}://(?P<user>(?![^/]*:\d+/)[^\s/?#\"'<>@:\[]*:{_IN_URL}{{0,300}}|[^\s/?#\"'<>]*)@(?P<host>[^\s/?#\"'<>@]*)"
+    rf"(?:{_SCHEME}:|{_NO_SCHEME})/{{1,3}}"
+    rf"(?P<user>(?![^/]*:\d+/)[^\s/?#\"'<>@:\[]*:{_IN_URL}{{0,300}}|[^\s/?#\"'<>]*)@(?P<host>[^\s/?#\"'<>@]*)"
 )
 _ENCODED_USER = re.compile(r"(%3A%2F%2F)(?:(?!%40|%2F)[^\s&\"'])*(%40)", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?P<before>[?&;#])(?P<name>[^=&;#?\s\"'/]+)=(?P<value>[^&;#\s\"']+)")
-_OPTION = re.compile(
+_OPTION = re.compile(  # --api-key a b
     r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<between>\s*[=:]\s*|\s+)(?P<value>(?!-)\S+(?:[ \t]+(?!-)\S+)*)"
 )
-_VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)(?P<between>=)(?P<value>\S+)")
-_HEADER = re.compile(
-    r"(?P<name>\b(?:proxy-)?authorization|\bx-api-key|\bapi-key)(?P<between>[\"']?\s*[:=]\s*[\"']?)"
-    r"(?P<value>(?:(?:bearer|basic|token)\s+)?[^\s\"',;]+)",
+_VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)(?P<between>=)(?P<value>\S+)")  # HF_TOKEN=a
+_IS = r"(?P<between>[\"']?\s*[:=]\s*[\"'\[]*)(?P<value>\$\{\w+\}|[^\s\"',\]}]+)"
+_ENTRY = re.compile(  # of JSON, YAML, headers; names of one word say too little, unless they are in quotes as in JSON
+    r"(?:(?<![\w/-])(?P<name>[A-Za-z][A-Za-z0-9]{0,40}(?:[_-]{1,2}[A-Za-z0-9]{1,40}){1,8}|passw(?:or)?d)"
+    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=[\"']\s*:)){_IS}"
+)
+_WORD = re.compile(rf"(?<![\w/-])(?P<name>token|apikey|secret|passw(?:or)?d){_IS}", re.IGNORECASE)  # token=a
+_HEADER = re.compile(  # Authorization: Bearer a; a cookie goes to the end of its line, as it has several parts
+    r"(?<![\w/-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie)(?P<between>[\"']?\s*[:=]\s*[\"']?)"
+    r"(?P<value>(?:(?:bearer|basic|token)\s+)?[^\s\"',;]+(?:;[^\"'\r\n]*)?)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(?P<name>Bearer)(?P<between>\s+)(?P<value>(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})")
-_ENTRY = re.compile(  # of JSON, YAML or a program's own arguments; names of one word say too little there
-    r"(?<![\w/-])(?P<name>[A-Za-z]\w{0,40}[_-]\w{1,40}|passw(?:or)?d)(?P<between>[\"']?\s*[:=]\s*[\"'\[]*)(?P<value>[^\s\"',\]}]+)"
+_LOGIN = re.compile(  # curl -u user:password; not docker's numbers of a user and a group, and not $(id -u)
+    r"(?<![\w-])(?P<name>-u|--(?:proxy-)?user)(?P<between>[\s=]+[\"']?)(?P<value>(?!\d+:\d+(?!\S)|\$)[^\s:\"'/]+:[^\s\"']+)"
 )
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -67,50 +92,83 @@ _SHAPES = re.compile(
 
 _SECRET_NAME = re.compile(
     r"(?:^|api|access|secret|account|private|subscription|auth|master|admin|shared|storage|functions?|server|service"
-    r"|openai|azure|anthropic|encryption|customer|signing|license|hf|user|client)keys?(?:id)?$"
+    r"|openai|azure|anthropic|encryption|customer|signing|license|hf|user|client|wandb|comet|ngc|hub|deploy)keys?(?:id)?$"
     r"|secrets?$|passw(?:or)?d$|passphrase$|^pwd$|^pass$|^sig$|signature$|credentials?$|^auth$|authorization$|accessid$"
-    r"|^jwt$|bearer$|^sas$|^code$"
+    r"|^jwt$|bearer$|^sas$|^code$|connectionstring$|^(?:set)?cookie$"
 )
 _TOKENS_OF_TEXT = re.compile(
     r"(?:image|video|audio|mm|vision|media|pad|eos|bos|unk|stop|mask|special|start|end|begin|max|min|new|next|first|per"
     r"|time|think|thinking|reasoning|tool|call|sep|cls|draft|placeholder|prompt|completion|output|input|context|batched"
     r"|num|number|speculative|logprob|tail|extra|added|prefix|suffix|generated|cached|total|of|skip|by|chunk)s?$"
 )
-_HARMLESS = re.compile(r"[\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|…)[\"']*(?:\s+[\"']*(?:\$\w+|\$\{\w+\}|\{\w+\})[\"']*)*")
+_FILLED_IN = r"[\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\"']*"
+_HARMLESS = re.compile(rf"{_FILLED_IN}(?:\s+{_FILLED_IN})*")
 """A value that says where the secret is: a variable that a shell fills in, or a placeholder."""
 
 
-def refuse_credentials(text: str, what: str) -> None:
+_NAMED: dict[Kind, tuple[re.Pattern[str], ...]] = {
+    "prose": (),
+    "setting": (_OPTION, _VARIABLE, _ENTRY),
+    "command": (_OPTION, _VARIABLE, _ENTRY, _WORD),
+}
+"""By kind of text: what is a credential if its name is one of a secret."""
+
+_SENT = (_HEADER, _BEARER, _LOGIN)
+"""What is a credential by its form, outside of prose."""
+
+
+def refuse_credentials(text: str, what: str, kind: Kind = "setting") -> None:
     """Refuse a text that has something like a credential in it.
 
     Args:
-        text: A URL, path, command or other setting.
+        text: A URL, path, command or other setting, or a prompt.
         what: What it is, for the error.
+        kind: In prose only tokens that are known by their form are credentials, and URLs with a password or signature.
 
     Raises:
         UserError: Without the credential, with what to do instead.
     """
     for seen in dict.fromkeys((text, unquote(text), unquote(unquote(text)))):
-        for kind, remedy in _credentials(seen):
-            raise UserError(f"{what}: {kind} is a credential; keep credentials in the environment, not here ({remedy})")
+        for credential, remedy in _credentials(seen, kind):
+            raise UserError(
+                f"{what}: {credential} is a credential; keep credentials in the environment, not here ({remedy})"
+            )
 
 
-def refuse_credentials_within(value: Any, what: str) -> None:
-    """`refuse_credentials` for every text in nested mappings and lists, keys included.
+def refuse_credentials_within(value: Any, what: str, kind: Kind = "setting") -> None:
+    """`refuse_credentials` for every text in nested mappings and lists, keys included; a recipe's key says the kind.
 
     Raises:
         UserError: As there.
     """
     if isinstance(value, str):
-        refuse_credentials(value, what)
+        refuse_credentials(value, what, kind)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            refuse_credentials_within(key, what)
-            _refuse_entry(key, inner, f"{what}: {redact(str(key))}")
-            refuse_credentials_within(inner, f"{what}: {redact(str(key))}")
+            where = f"{what}: {redact(str(key))}"
+            refuse_credentials_within(key, what, kind)
+            if kind != "prose":
+                _refuse_entry(key, inner, where)
+            refuse_credentials_within(inner, where, _KINDS.get(key, kind) if isinstance(key, str) else kind)
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            refuse_credentials_within(inner, f"{what}[{number}]")
+            refuse_credentials_within(inner, f"{what}[{number}]", kind)
+
+
+def check_variable_name(name: str) -> None:
+    """Refuse what is no name of an environment variable: most often it is the key itself.
+
+    Names are of upper case, or lower case with underscores; others have to be in the environment.
+
+    Raises:
+        UserError: Without the name.
+    """
+    usual = re.fullmatch(r"[A-Z_][A-Z0-9_]*|[a-z]+(?:_[a-z]+)+", name) or name in os.environ
+    if not usual or len(name) > _LONGEST_NAME or _SHAPES.search(name):
+        raise UserError(
+            "key is the NAME of the environment variable that holds the API key, such as OPENAI_API_KEY, and not the "
+            "API key; keep credentials in the environment, not here"
+        )
 
 
 def redact(text: str, *known: str | None) -> str:
@@ -124,34 +182,42 @@ def redact(text: str, *known: str | None) -> str:
         if secret and len(secret) >= _SHORTEST:
             text = text.replace(secret, _HIDDEN)
     text = _ENCODED_USER.sub(rf"\1{_HIDDEN}\2", _USER.sub(_without_user, text))
-    for pattern in (_PARAMETER, _OPTION, _VARIABLE, _ENTRY):
+    for pattern in (_PARAMETER, *_NAMED["setting"]):
         text = pattern.sub(_without_value, text)
-    for pattern in (_HEADER, _BEARER):
+    for pattern in _SENT:
         text = pattern.sub(rf"\g<name>\g<between>{_HIDDEN}", text)
     return _SHAPES.sub(_HIDDEN, text)
 
 
-def _credentials(text: str) -> Iterator[tuple[str, str]]:
+def _credentials(text: str, kind: Kind) -> Iterator[tuple[str, str]]:
     """What is in the text, in words that do not repeat it, and where it belongs."""
-    for url in _USER.finditer(text):
-        if _is_credential(url):
-            scheme = url["scheme"].lower()
-            remedy = _ENVIRONMENT.get(scheme, "as its client reads it")
-            yield f"what stands before the host of a {scheme}:// URL", remedy
-    for parameter in _PARAMETER.finditer(text):
-        if _names_secret(parameter):
-            scheme = re.match(_SCHEME, text)
-            remedy = _ENVIRONMENT.get(scheme["scheme"].lower() if scheme else "", "as its client reads it")
-            yield f"{parameter['name'][:40]}=… in a URL", remedy
-    for pattern in (_OPTION, _VARIABLE, _ENTRY):
-        for option in pattern.finditer(text):
-            if _names_secret(option):
-                yield f"the value of `{option['name'][:40]}`", _OF_A_COMMAND
-    for header in (*_HEADER.finditer(text), *_BEARER.finditer(text)):
-        if not _HARMLESS.fullmatch(header["value"].split()[-1]):
-            yield f"the value of {header['name']}", _OF_A_COMMAND
+    yield from _of_urls(text, prose=kind == "prose")
+    for pattern in _NAMED[kind]:
+        for named in pattern.finditer(text):
+            if _names_secret(named):
+                yield f"the value of `{_name(named)[:40]}`", _OF_A_COMMAND
+    for pattern in () if kind == "prose" else _SENT:
+        for sent in pattern.finditer(text):
+            if not _HARMLESS.fullmatch(sent["value"].split()[-1]):
+                yield f"the value of {sent['name']}", _OF_A_COMMAND
     if shape := _SHAPES.search(text):
         yield f"{shape[0][:3]}{_HIDDEN}, by its form,", "HF_TOKEN, OPENAI_API_KEY and so on"
+
+
+def _of_urls(text: str, prose: bool) -> Iterator[tuple[str, str]]:
+    for url in _USER.finditer(text):
+        if _is_credential(url) and (":" in url["user"] or not prose):
+            of = f"{url['scheme'].lower()}:// URL" if url["scheme"] else "URL"
+            yield f"what stands before the host of a {of}", _remedy(url["scheme"])
+    for parameter in _PARAMETER.finditer(text):
+        signed = len(parameter["value"]) >= _SIGNED and re.search(r"\d", parameter["value"])
+        if _names_secret(parameter) and (signed or not prose):
+            scheme = re.search(_SCHEME, text)
+            yield f"{parameter['name'][:40]}=… in a URL", _remedy(scheme and scheme["scheme"])
+
+
+def _remedy(scheme: str | None) -> str:
+    return _ENVIRONMENT.get((scheme or "").lower(), "as its client reads it")
 
 
 def _refuse_entry(key: object, value: object, what: str) -> None:
@@ -170,23 +236,24 @@ def is_secret_name(name: str) -> bool:
     return plain.endswith("token") and not _TOKENS_OF_TEXT.search(plain.removesuffix("token"))
 
 
+def _name(match: re.Match[str]) -> str:
+    return match["name"] or match["quoted"]
+
+
 def _names_secret(match: re.Match[str]) -> bool:
-    return is_secret_name(match["name"]) and not _HARMLESS.fullmatch(match["value"])
+    return is_secret_name(_name(match)) and not _HARMLESS.fullmatch(match["value"])
 
 
 def _is_credential(url: re.Match[str]) -> bool:
-    scheme, user = url["scheme"].lower(), url["user"]
+    user = url["user"]
     if not user or user == "anonymous":  # of Google's storage
         return False
-    return ":" in user or scheme not in _USERS_ARE_NAMES
+    return ":" in user or (url["scheme"] or "").lower() not in _USERS_ARE_NAMES
 
 
 def _without_user(url: re.Match[str]) -> str:
-    return f"{url['scheme']}://{_HIDDEN}@{url['host']}" if _is_credential(url) else url[0]
+    return f"{url.string[url.start() : url.start('user')]}{_HIDDEN}@{url['host']}" if _is_credential(url) else url[0]
 
 
 def _without_value(match: re.Match[str]) -> str:
-    if not _names_secret(match):
-        return match[0]
-    groups = match.groupdict()
-    return f"{groups.get('before', '')}{match['name']}{groups.get('between', '=')}{_HIDDEN}"
+    return f"{match.string[match.start() : match.start('value')]}{_HIDDEN}" if _names_secret(match) else match[0]

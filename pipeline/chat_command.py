@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.secrets import refuse_credentials
 from core.text import printable
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def chat(
 
     Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
+    refuse_credentials(checkpoint, "CKPT")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}
     if not video and (clip or keep):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from core.secrets import refuse_credentials
 from pipeline.options import JsonOption
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def evaluate(
     json_: JsonOption = False,
 ) -> None:
     """Loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples that it has not seen."""
+    places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
+    for what, place in places.items():
+        refuse_credentials(place or "", what)
     annotated = Path(data).suffix in (".json", ".jsonl")
     if caption not in (None, *CAPTIONS):
         raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")

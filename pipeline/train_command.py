@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from core.secrets import refuse_credentials
+
 train_app = typer.Typer()
 
 
@@ -27,6 +29,8 @@ def train(
     ] = 3,
 ) -> None:
     """Train VideoLLaMA3 through the stages of a recipe; what is done is not done again."""
+    refuse_credentials(recipe, "RECIPE")
+    refuse_credentials(run, "--run")
     from model.training.recipe import load_recipe
 
     checked = load_recipe(recipe)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from core.errors import UserError
-from core.secrets import is_secret_name, redact, refuse_credentials, refuse_credentials_within
+from core.secrets import check_variable_name, is_secret_name, redact, refuse_credentials, refuse_credentials_within
 
 SECRET = "Zq7/xW+3kL9pRt2v"
 HF = "hf_aBcDeFgHiJkLmNoPqRsTuVwXyZ01234567"
@@ -41,6 +41,20 @@ IN_COMMANDS += [
     'serve --api-key "{}"',
 ]
 IN_COMMANDS += ["curl -H 'Authorization: Bearer {}'", "curl -H 'X-Api-Key: {}'", 'serve --x \'{{"api_key": "{}"}}\'']
+IN_COMMANDS += [
+    "serve --header 'X-Auth-Token: {}'",
+    "serve --header 'Cookie: session={}; b=c'",
+    "serve --header 'Cookie: b=c; session={}'",
+    "serve --wandb-key {}",
+    "serve --env OTEL_HEADERS='authorization=Basic {}'",
+    "curl -u user:{} {{{{port}}}}",
+    "curl --proxy-user 'user:{}'",
+    """serve --config '{{{{"token": "{}"}}}}'""",
+    """serve --config {{{{"apikey":"{}"}}}}""",
+    """serve --config '{{{{"apiKey": ["{}"]}}}}'""",
+]
+SINGLE_WORDS = ["serve token={}", "serve a secret={} b", "serve --config '{{{{token: {}}}}}'", "env PASSWORD={} serve"]
+ODD_SLASHES = ["http:/u:{}@host/x", "https:///u:{}@host/x", "//user:{}@host/share", "x --from=//user:{}@host/share"]
 BY_FORM = [
     HF,
     f"models/{HF}/x",
@@ -78,6 +92,38 @@ HARMLESS = [
     "/data/password=1/key.jpg",
     "What is the key in this picture? The password? Answer as key=value, code: 5, token: <image>.",
     "user@host:path",
+    "C:/photos@2x/a",
+    "host:/export/a:b@c",
+    "file:///home/me@work/a",
+    "hdfs:///data/me@work/a",
+    "//server/share/a@b",
+    "/data/my token=5/x",
+    "photos/cookie=1/x",
+    "images of Secret=Garden",
+]
+HARMLESS_COMMANDS = [
+    "env HF_TOKEN=${HF_TOKEN} serve --header 'X-Auth-Token: $TOKEN' --token <token>",
+    "docker run -u 1000:1000 -v /a:/b image --user 0:0",
+    "sh -c 'docker run -u $(id -u):$(id -g) image'",
+    """serve --config '{"token": "${TOKEN}", "key": "name", "eos_token": "</s>", "max-tokens": 5}'""",
+    """serve --limit-mm-per-prompt '{"image": 4}' --sort-key name --pad-token-id 0 --hash-key sha256""",
+    "serve --x http://127.0.0.1:{port}/v1 --tokenizer=a --secrets-dir /run -u --user me",
+]
+HARMLESS_PROSE = [
+    "Transcribe any password: or pin: shown",
+    "Extract the password: field if shown.",
+    "Use user_token: yes if a badge is seen.",
+    "The image has client_secret: text?",
+    "Mention Authorization: headers if seen.",
+    "Output api_key: none when nothing.",
+    "KEY=VALUE style",
+    "TOKEN=5 per line",
+    "MAX_TOKENS=50 API_KEY=unknown",
+    "Describe --style vivid and --key points",
+    "See https://example.com/?code=5",
+    "As https://example.com/?token=your_token_stands_here or http://me@host",
+    "Bearer 12345678 shown?",
+    'Answer as {"secret": "...", "token": "5"}; a Cookie: is a biscuit, -u a:b',
 ]
 
 
@@ -91,7 +137,10 @@ def fill(template: str, secret: str) -> str:
     )
 
 
-@pytest.mark.parametrize("template", [*IN_FRONT_OF_HOSTS, *USERS_ALONE, *IN_PARAMETERS, *IN_COMMANDS])
+TEMPLATES = [*IN_FRONT_OF_HOSTS, *USERS_ALONE, *IN_PARAMETERS, *IN_COMMANDS, *ODD_SLASHES]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_credentials_are_refused_and_redacted_and_never_repeated(template: str) -> None:
     secrets = [SECRET, quote(SECRET, safe=""), "plainsecret", "1234567"]
     for secret in secrets[template in USERS_ALONE :]:  # a slash in a user alone begins the path
@@ -101,6 +150,13 @@ def test_credentials_are_refused_and_redacted_and_never_repeated(template: str) 
         for said in (str(refused.value), redact(text), redact(f"no server at {text} (timeout)"), redact(repr(text))):
             assert secret not in said
             assert secret.partition("/")[2] not in said or "/" not in secret
+
+
+@pytest.mark.parametrize("template", SINGLE_WORDS)
+def test_in_commands_a_name_of_one_word_is_enough(template: str) -> None:
+    with pytest.raises(UserError, match="keep credentials in the environment") as refused:
+        refuse_credentials(fill(template, SECRET), "start", "command")
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", BY_FORM)
@@ -116,6 +172,46 @@ def test_tokens_are_known_by_their_form(text: str) -> None:
 def test_other_texts_stay_as_they_are(text: str) -> None:
     refuse_credentials(text, "setting")
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("text", HARMLESS_COMMANDS)
+def test_other_commands_stay_as_they_are(text: str) -> None:
+    refuse_credentials(text, "start", "command")
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("text", HARMLESS_PROSE)
+def test_prose_may_speak_of_credentials(text: str) -> None:
+    refuse_credentials(text, "prompt", "prose")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Say {HF}.",
+        "As at https://user:hunter2@host/x",
+        "As at http:/user:hunter2@host/x",
+        f"See https://b.s3.amazonaws.com/x?X-Amz-Signature={'0a' * 32}",
+        "See https://a.blob.core.windows.net/x?sv=1&sig=0123456789abcdefghij%3D",
+    ],
+)
+def test_prose_with_a_credential_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="keep credentials in the environment"):
+        refuse_credentials(text, "prompt", "prose")
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY", "_K2", "my_key", "hunter2secretXYZ"])
+def test_names_of_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "hunter2secretXYZ":  # whatever it is called, if it is set
+        monkeypatch.setenv(name, "x")
+    check_variable_name(name)
+
+
+@pytest.mark.parametrize("name", ["hunter2secretXYZ", "plainsecret", "A" * 41, "AKIAIOSFODNN7EXAMPLE", HF, "a-b", ""])
+def test_what_is_no_name_of_a_variable_is_not_repeated(name: str) -> None:
+    with pytest.raises(UserError, match="key is the NAME of the environment variable") as refused:
+        check_variable_name(name)
+    assert not name or name not in str(refused.value)
 
 
 def test_a_url_within_a_url() -> None:
@@ -179,9 +275,11 @@ def test_names(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
 
 
-@pytest.mark.parametrize(
-    "piece", ["http://", "http://a/", "http://a:b", "--a ", "?a=", "a_", "A", "-eyJ", "a.b", "x://a@"]
-)
+PIECES = ["http://", "http:/", "http://a/", "http://a:b", "//a: ", "--a ", "?a=", "a_", "a-b-", "A", "-eyJ", "a.b"]
+PIECES += ["x://a@", '"a": ', "cookie:", "cookie:a; ", "-u a"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
 def test_hostile_messages_take_no_longer_than_their_length(piece: str) -> None:
     begin = time.monotonic()
     redact(piece * (30_000 // len(piece)))

@@ -12,6 +12,7 @@ import yaml
 
 from manifests import open_run
 from pipeline.cli import main
+from pipeline.recipe import parse_recipe
 from tests.chat_server import chat_server
 from tests.runs import run
 
@@ -27,7 +28,13 @@ URLS = (
     f"https://host/path?token={SECRET}",
 )
 SERVERS = (f"http://{SECRET}@127.0.0.1:9/v1", f"http://127.0.0.1:9/v1?api_key={SECRET}", f"127.0.0.1:9/{SECRET}")
+CHECKPOINTS = (f"https://user:{SECRET}@host/model", f"http:/user:{SECRET}@host/model", f"//user:{SECRET}@host/model")
 STARTS = (f"lmdeploy serve {{model}} --server-port {{port}} --api-keys x {SECRET}", f"env API_KEY={SECRET} x {{port}}")
+STARTS += (
+    f"serve {{port}} --header 'X-Auth-Token: {SECRET}'",
+    f"serve {{port}} token={SECRET}",
+    f"curl -u a:{SECRET} {{port}}",
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,12 @@ COMMANDS = [
     ["caption", "coarse", "--run", "run", "--model", f"https://user:{SECRET}@huggingface.co/org/model"],
     ["filter", "aesthetic", "--run", "run", "--encoder", "ViT-L-14/openai", "--weights", URLS[-1]],
     ["caption", "short", "--run", "run", "--server", "http://127.0.0.1:9/v1", "--prompts", "prompts.txt"],
+    *(["chat", checkpoint, "hi"] for checkpoint in CHECKPOINTS),
+    *(["eval", checkpoint, "--data", "pool"] for checkpoint in CHECKPOINTS),
+    *(["eval", "model", "--data", f"{checkpoint}.jsonl"] for checkpoint in CHECKPOINTS),
+    *(["train", "train.yaml", "--run", checkpoint] for checkpoint in CHECKPOINTS),
+    *(["train", checkpoint, "--run", "new"] for checkpoint in CHECKPOINTS),
+    ["train", "train.yaml", "--run", "new"],
 ]
 
 
@@ -82,6 +95,7 @@ def test_a_command_with_a_credential_is_refused(
     command: list[str], indexed: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (indexed / "prompts.txt").write_text(f"What is it? hf_{SECRET}\n")
+    (indexed / "train.yaml").write_text(yaml.safe_dump({"model": {"checkpoint": CHECKPOINTS[0]}}))
     if command[0] == "publish" and not (indexed / "captioned").exists():
         with chat_server() as server:
             caption = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
@@ -99,6 +113,7 @@ RECIPES: list[dict[str, Any]] = [
     *({"stages": [{**CAPTION, "engine": {"kind": "server", "start": command}}]} for command in STARTS),
     {"stages": [{**CAPTION, "engine": {**ENGINE, "key": f"sk-{SECRET}"}}]},
     {"stages": [{**CAPTION, "engine": {**ENGINE, "key": f"hf_{SECRET}"}}]},
+    {"stages": [{**CAPTION, "engine": {**ENGINE, "key": SECRET}}]},
     {"stages": [{**CAPTION, "engine": {**ENGINE, "api_key": SECRET}}]},
     {"stages": [{**CAPTION, "engine": {**ENGINE, "serves": f"hf_{SECRET}"}}]},
     {"stages": [{**CAPTION, "engine": URLS[0]}]},
@@ -122,6 +137,31 @@ def test_a_recipe_with_a_credential_is_refused(
     (indexed / "recipe.yaml").write_text(yaml.safe_dump(written))
     refused(["run", "recipe.yaml", "--run", "new"], indexed, capfd, monkeypatch)
     assert not (indexed / "new").exists()
+
+
+PROSE = [
+    "Transcribe any password: or pin: shown, user_token: yes, api_key: none, or an Authorization: header.",
+    "TOKEN=5 per line, KEY=VALUE style, --key points, https://example.com/?code=5, Bearer 12345678",
+]
+
+
+def test_a_recipe_may_speak_of_passwords_where_it_is_prose(tmp_path: Path) -> None:
+    caption = {**CAPTION, "prompts": PROSE}
+    checked = parse_recipe({"name": "secret: x", "pool": {"images": "pool"}, "stages": [caption]}, "recipe")
+    assert checked.resolved()["stages"][0]["prompts"] == PROSE
+    assert parse_recipe(checked.resolved(), "run").name == "secret: x"
+    (tmp_path / "prompts.txt").write_text("\n\n".join(PROSE))
+    read = parse_recipe(
+        {"pool": {"images": "pool"}, "stages": [{**caption, "prompts": str(tmp_path / "prompts.txt")}]}, "r"
+    )
+    assert read.resolved()["stages"][0]["prompts"] == PROSE
+
+
+def test_a_key_in_place_of_its_variables_name_is_refused_in_clear_words() -> None:
+    written = {"pool": {"images": "pool"}, "stages": [{**CAPTION, "engine": {**ENGINE, "key": "hunter2secretXYZ"}}]}
+    with pytest.raises(ValueError, match="key is the NAME of the environment variable") as refused:
+        parse_recipe(written, "recipe")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_recipe_that_is_no_yaml_is_not_quoted(
