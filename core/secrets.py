@@ -64,10 +64,10 @@ _OPTION = re.compile(  # --api-key a b
     r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?:\s*[=:]\s*|\s+)(?P<value>(?!-)\S+(?:[ \t]+(?!-)\S+)*)"
 )
 _VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S+)")  # HF_TOKEN=a
-_IS = r"[\"']?\s*[:=]\s*[\"'\[]*(?P<value>\$\{\w+\}|[^\s\"',\]}]+)"
+_IS = r"[\\\"']*\s*[:=]\s*[\\\"'\[]*(?P<value>\$\{\w+\}|[^\s\\\"',\]}]+)"
 _ENTRY = re.compile(  # of JSON, YAML, headers; names of one word say too little, unless they are in quotes as in JSON
     r"(?:(?<![\w/-])(?P<name>[A-Za-z][A-Za-z0-9]{0,40}(?:[_-]{1,2}[A-Za-z0-9]{1,40}){1,8}|passw(?:or)?d)"
-    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=[\"']\s*:)){_IS}"
+    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=\\?[\"']\s*:)){_IS}"
 )
 _WORD = re.compile(rf"(?<![\w/-])(?P<name>token|apikey|secret|passw(?:or)?d){_IS}", re.IGNORECASE)  # token=a
 _HEADER = re.compile(  # Authorization: Bearer a; a cookie goes to the end of its line, as it has several parts
@@ -101,7 +101,7 @@ _TOKENS_OF_TEXT = re.compile(
     r"|time|think|thinking|reasoning|tool|call|sep|cls|draft|placeholder|prompt|completion|output|input|context|batched"
     r"|num|number|speculative|logprob|tail|extra|added|prefix|suffix|generated|cached|total|of|skip|by|chunk)s?$"
 )
-_FILLED_IN = r"[\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\"']*"
+_FILLED_IN = r"[\\\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\\\"']*"
 _HARMLESS = re.compile(rf"{_FILLED_IN}(?:\s+{_FILLED_IN})*")
 """A value that says where the secret is: a variable that a shell fills in, or a placeholder."""
 
