@@ -67,7 +67,7 @@ _VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S+)")  
 _IS = r"[\\\"']*\s*[:=]\s*[\\\"'\[]*(?P<value>\$\{\w+\}|[^\s\\\"',\]}]+)"
 _ENTRY = re.compile(  # of JSON, YAML, headers; names of one word say too little, unless they are in quotes as in JSON
     r"(?:(?<![\w/-])(?P<name>[A-Za-z][A-Za-z0-9]{0,40}(?:[_-]{1,2}[A-Za-z0-9]{1,40}){1,8}|passw(?:or)?d)"
-    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=\\?[\"']\s*:)){_IS}"
+    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=\\*[\"']\s*:)){_IS}"
 )
 _WORD = re.compile(rf"(?<![\w/-])(?P<name>token|apikey|secret|passw(?:or)?d){_IS}", re.IGNORECASE)  # token=a
 _HEADER = re.compile(  # Authorization: Bearer a; a cookie goes to the end of its line, as it has several parts
