@@ -59,25 +59,25 @@ _USER = re.compile(  # up to the last @; a secret key of Amazon's may have a sla
     rf"(?P<user>(?![^/]*:\d+/)[^\s/?#\"'<>@:\[]*:{_IN_URL}{{0,300}}|[^\s/?#\"'<>]*)@(?P<host>[^\s/?#\"'<>@]*)"
 )
 _ENCODED_USER = re.compile(r"(%3A%2F%2F)(?:(?!%40|%2F)[^\s&\"'])*(%40)", re.IGNORECASE)
-_PARAMETER = re.compile(r"(?P<before>[?&;#])(?P<name>[^=&;#?\s\"'/]+)=(?P<value>[^&;#\s\"']+)")
+_PARAMETER = re.compile(r"[?&;#](?P<name>[^=&;#?\s\"'/]+)=(?P<value>[^&;#\s\"']+)")
 _OPTION = re.compile(  # --api-key a b
-    r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<between>\s*[=:]\s*|\s+)(?P<value>(?!-)\S+(?:[ \t]+(?!-)\S+)*)"
+    r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?:\s*[=:]\s*|\s+)(?P<value>(?!-)\S+(?:[ \t]+(?!-)\S+)*)"
 )
-_VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)(?P<between>=)(?P<value>\S+)")  # HF_TOKEN=a
-_IS = r"(?P<between>[\"']?\s*[:=]\s*[\"'\[]*)(?P<value>\$\{\w+\}|[^\s\"',\]}]+)"
+_VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S+)")  # HF_TOKEN=a
+_IS = r"[\\\"']*\s*[:=]\s*[\\\"'\[]*(?P<value>\$\{\w+\}|[^\s\\\"',\]}]+)"
 _ENTRY = re.compile(  # of JSON, YAML, headers; names of one word say too little, unless they are in quotes as in JSON
     r"(?:(?<![\w/-])(?P<name>[A-Za-z][A-Za-z0-9]{0,40}(?:[_-]{1,2}[A-Za-z0-9]{1,40}){1,8}|passw(?:or)?d)"
-    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=[\"']\s*:)){_IS}"
+    rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=\\*[\"']\s*:)){_IS}"
 )
 _WORD = re.compile(rf"(?<![\w/-])(?P<name>token|apikey|secret|passw(?:or)?d){_IS}", re.IGNORECASE)  # token=a
 _HEADER = re.compile(  # Authorization: Bearer a; a cookie goes to the end of its line, as it has several parts
-    r"(?<![\w/-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie)(?P<between>[\"']?\s*[:=]\s*[\"']?)"
+    r"(?<![\w/-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie)[\"']?\s*[:=]\s*[\"']?"
     r"(?P<value>(?:(?:bearer|basic|token)\s+)?[^\s\"',;]+(?:;[^\"'\r\n]*)?)",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"\b(?P<name>Bearer)(?P<between>\s+)(?P<value>(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})")
+_BEARER = re.compile(r"\b(?P<name>Bearer)\s+(?P<value>(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})")
 _LOGIN = re.compile(  # curl -u user:password; not docker's numbers of a user and a group, and not $(id -u)
-    r"(?<![\w-])(?P<name>-u|--(?:proxy-)?user)(?P<between>[\s=]+[\"']?)(?P<value>(?!\d+:\d+(?!\S)|\$)[^\s:\"'/]+:[^\s\"']+)"
+    r"(?<![\w-])(?P<name>-u|--(?:proxy-)?user)[\s=]+[\"']?(?P<value>(?!\d+:\d+(?!\S)|\$)[^\s:\"'/]+:[^\s\"']+)"
 )
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -101,10 +101,9 @@ _TOKENS_OF_TEXT = re.compile(
     r"|time|think|thinking|reasoning|tool|call|sep|cls|draft|placeholder|prompt|completion|output|input|context|batched"
     r"|num|number|speculative|logprob|tail|extra|added|prefix|suffix|generated|cached|total|of|skip|by|chunk)s?$"
 )
-_FILLED_IN = r"[\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\"']*"
+_FILLED_IN = r"[\\\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\\\"']*"
 _HARMLESS = re.compile(rf"{_FILLED_IN}(?:\s+{_FILLED_IN})*")
 """A value that says where the secret is: a variable that a shell fills in, or a placeholder."""
-
 
 _NAMED: dict[Kind, tuple[re.Pattern[str], ...]] = {
     "prose": (),
@@ -185,7 +184,7 @@ def redact(text: str, *known: str | None) -> str:
     for pattern in (_PARAMETER, *_NAMED["setting"]):
         text = pattern.sub(_without_value, text)
     for pattern in _SENT:
-        text = pattern.sub(rf"\g<name>\g<between>{_HIDDEN}", text)
+        text = pattern.sub(_hide_value, text)
     return _SHAPES.sub(_HIDDEN, text)
 
 
@@ -256,4 +255,8 @@ def _without_user(url: re.Match[str]) -> str:
 
 
 def _without_value(match: re.Match[str]) -> str:
-    return f"{match.string[match.start() : match.start('value')]}{_HIDDEN}" if _names_secret(match) else match[0]
+    return _hide_value(match) if _names_secret(match) else match[0]
+
+
+def _hide_value(match: re.Match[str]) -> str:
+    return f"{match.string[match.start() : match.start('value')]}{_HIDDEN}"

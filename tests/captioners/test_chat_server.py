@@ -224,7 +224,7 @@ def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
         ({"url": "x:80"}, "is no http address"),
         ({"url": "http://a:b@x/v1"}, "keep credentials in the environment"),
         ({"start": "lmdeploy serve"}, "must have {port}"),
-        ({"url": "http://x/v1", "key": "sk-abc"}, "should match pattern"),
+        ({"url": "http://x/v1", "key": "sk-abc"}, "key is the NAME of the environment variable"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -51,6 +51,7 @@ IN_COMMANDS += [
     "curl --proxy-user 'user:{}'",
     """serve --config '{{{{"token": "{}"}}}}'""",
     """serve --config {{{{"apikey":"{}"}}}}""",
+    r"""serve --config {{{{\"token\":\"{}\"}}}}""",
     """serve --config '{{{{"apiKey": ["{}"]}}}}'""",
 ]
 SINGLE_WORDS = ["serve token={}", "serve a secret={} b", "serve --config '{{{{token: {}}}}}'", "env PASSWORD={} serve"]
@@ -103,6 +104,7 @@ HARMLESS = [
 ]
 HARMLESS_COMMANDS = [
     "env HF_TOKEN=${HF_TOKEN} serve --header 'X-Auth-Token: $TOKEN' --token <token>",
+    r"""sh -c "HF_TOKEN=\"$HF_TOKEN\" serve --api-key \"$KEY\" --config '{\"token\": \"$KEY\"}'" """,
     "docker run -u 1000:1000 -v /a:/b image --user 0:0",
     "sh -c 'docker run -u $(id -u):$(id -g) image'",
     """serve --config '{"token": "${TOKEN}", "key": "name", "eos_token": "</s>", "max-tokens": 5}'""",
