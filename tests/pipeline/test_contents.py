@@ -26,6 +26,10 @@ from PIL import Image
 
 from manifests import open_run
 from manifests.contents import contents_table
+from manifests.storage import Folder
+from pipeline.publish import publish
+from pipeline.recipe import Publish
+from pipeline.runner import recipe_of
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
 from tests.runs import run
@@ -55,6 +59,13 @@ def keys(url: Path) -> dict[str, int]:
     return dict(open_run(url).manifest().select("key", "id").collect().iter_rows())
 
 
+def left_out(url: Path, out: Path) -> set[str]:
+    """Publish, in this process; the ids of the images that are left out."""
+    opened = open_run(url)
+    how = Publish.model_validate({})
+    return set(publish(opened, recipe_of(opened), how, Folder.at(out), str(out)).left_out)
+
+
 def published(out: Path) -> dict[str, bytes]:
     """The images in shards, by the key that they had in the pool."""
     rows = pq.read_table(out / "data", columns=["source_key", "image"]).to_pylist()
@@ -82,11 +93,11 @@ def test_publish_leaves_out_what_was_replaced_since_it_was_captioned(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert published(tmp_path / "out") == {name: before[name] for name in ("0.bmp", "5.bmp")}
     ids = keys(tmp_path / "run")
-    left_out = json.loads(done.stdout)["left_out"]
-    assert left_out.keys() == {str(ids[f"{number}.bmp"]) for number in (1, 2, 3, 4)}
-    assert left_out[str(ids["1.bmp"])].startswith("link: ")
+    reasons = json.loads(done.stdout)["left_out"]
+    assert reasons.keys() == {str(ids[f"{number}.bmp"]) for number in (1, 2, 3, 4)}
+    assert reasons[str(ids["1.bmp"])].startswith("link: ")
     for number in (2, 3, 4):
-        assert left_out[str(ids[f"{number}.bmp"])].startswith("changed: the pool has other bytes there")
+        assert reasons[str(ids[f"{number}.bmp"])].startswith("changed: the pool has other bytes there")
 
 
 def tar_of(path: Path, images: dict[str, bytes]) -> None:
@@ -114,7 +125,7 @@ def files_of(path: Path, images: dict[str, bytes]) -> None:
 )
 @pytest.mark.usefixtures("engine")
 def test_every_pool_is_compared_by_length_in_later_stages_and_by_digest_when_published(
-    tmp_path: Path, vl3syn: Vl3syn, kind: str, place: str, write: Callable[[Path, dict[str, bytes]], None]
+    tmp_path: Path, kind: str, place: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
     write(tmp_path / place, images)
@@ -129,8 +140,7 @@ def test_every_pool_is_compared_by_length_in_later_stages_and_by_digest_when_pub
         opened, done = run(recipe(pool, server.url, {"stage": "hashes"}), url)
         assert done["hashes"].errors == 0  # of the same length: not noticed before it is published
         assert contents(url) == seen
-    left_out = json.loads(vl3syn("publish", "--run", url, "--out", tmp_path / "out", "--json").stdout)["left_out"]
-    assert left_out.keys() == {str(ids["2.bmp"])}
+    assert left_out(url, tmp_path / "out") == {str(ids["2.bmp"])}
     assert published(tmp_path / "out").keys() == {"0.bmp", "1.bmp", "3.bmp"}
     assert opened.index.scan().collect().height == 4
 
@@ -160,7 +170,7 @@ def test_a_later_stage_makes_an_image_of_another_length_an_error_that_ends_when_
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_run_without_the_table_fills_it(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_a_run_without_the_table_fills_it(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
     files_of(tmp_path / "pool", images)
     url = tmp_path / "run"
@@ -168,12 +178,11 @@ def test_a_run_without_the_table_fills_it(tmp_path: Path, vl3syn: Vl3syn) -> Non
         run(recipe({"images": str(tmp_path / "pool")}, server.url), url)
     seen = contents(url)
     shutil.rmtree(url / "stages/contents")
-    done = vl3syn("publish", "--run", url, "--out", tmp_path / "out", "--json")
-    assert json.loads(done.stdout)["rows"] == 4
+    assert left_out(url, tmp_path / "out") == set()
     assert contents(url) == seen
     (tmp_path / "pool/0.bmp").write_bytes(picture(9))
-    again = json.loads(vl3syn("publish", "--run", url, "--out", tmp_path / "other", "--json").stdout)
-    assert (again["rows"], list(again["left_out"])) == (3, [str(keys(url)["0.bmp"])])
+    assert left_out(url, tmp_path / "other") == {str(keys(url)["0.bmp"])}
+    assert published(tmp_path / "other").keys() == {"1.bmp", "2.bmp", "3.bmp"}
 
 
 def test_what_a_killed_worker_had_read_counts_as_read(tmp_path: Path, vl3syn: Vl3syn) -> None:
