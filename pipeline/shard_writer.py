@@ -81,10 +81,13 @@ class ShardWriter:
         first: dict[int, Content] = {}
         for number in pc.unique(complete["number"]).sort().to_pylist():
             rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
-            for subset, uses in self.subsets.items():
-                name = shard_name(subset, number, self.format)
-                if not self.out.exists(name):
-                    write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
+            names = {subset: shard_name(subset, number, self.format) for subset in self.subsets}
+            lacking = {subset: name for subset, name in names.items() if not self.out.exists(name)}
+            if len(lacking) == len(names):  # what a deleted shard lacked may be there again
+                self.out.join(LISTS).delete(_left_out_name(number))
+            for subset, name in lacking.items():
+                uses = self.subsets[subset]
+                write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
         self._write_down(complete, first)
         return receipt(complete.num_rows, 0, begin)
 
@@ -121,7 +124,9 @@ class ShardWriter:
                 first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
                 yield self._group(chunk, images, good, uses)
         if left_out:  # before the shard is there, so that no shard is without
-            self.out.join(LISTS).write(f"{LEFT_OUT}{number:05d}.json", json.dumps(left_out, indent=1).encode())
+            lists, name = self.out.join(LISTS), _left_out_name(number)
+            of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
+            lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
 
     def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
         """The images of a chunk, in the order of the pool."""
@@ -163,6 +168,10 @@ class ShardWriter:
         return pa.array(
             [by_hash.get(h) or choose(prompts, id_) for h, id_ in zip(hashes, ids, strict=True)], pa.string()
         )
+
+
+def _left_out_name(number: int) -> str:
+    return f"{LEFT_OUT}{number:05d}.json"
 
 
 def _pool_order(chunk: pa.Table) -> pa.Array:
