@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from core.errors import UserError
 from manifests import Run, open_run
 from manifests.storage import Folder
-from tests.pipeline.test_publish import fifty, files, pool_of, publish
+from tests.pipeline.test_publish import captioned, fifty, files, pool_of, publish
 
 pytestmark = pytest.mark.usefixtures("engine")
 Vl3syn = Callable[..., CompletedProcess[str]]
@@ -178,3 +179,35 @@ def test_a_damaged_list_of_what_was_left_out_is_named(small: Path) -> None:
         UserError, match=rf"^{file}: the file is damaged \(.+\); delete it and the shards of that number"
     ):
         publish(open_run(small), small / "shards")
+
+
+def test_a_caption_keeps_its_own_question_where_the_recipe_has_it_no_more(small: Path, tmp_path: Path) -> None:
+    recipe = small / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("Describe the image in one short", "Desdribe the image in one short"))
+    assert recipe.read_text() != text
+    assert publish(open_run(small), tmp_path / "ours").rows == 50  # the prompts are ours: nothing is lost
+    read = [pq.read_table(folder / "data").to_pylist() for folder in (small / "shards", tmp_path / "ours")]
+    assert read[0] == read[1]
+
+
+def test_prompts_of_the_users_that_were_changed_are_refused(
+    tmp_path: Path, make_images: Callable[..., Path], vl3syn: Vl3syn
+) -> None:
+    asked = ["What is it?", "What else?"]
+    captioned(make_images(tmp_path / "pool", 12), tmp_path / "run", prompts=asked)
+    recipe = tmp_path / "run/recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("What is it?", "Who is it?"))
+    done = vl3syn("publish", "--run", tmp_path / "run", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(lines(done.stderr)) == 1, done.stderr
+    assert "captions of short_caption answer a prompt with hash" in done.stderr
+    assert "its prompts are not those of the recipe any more: put them back" in done.stderr
+    assert not (tmp_path / "out/data").exists()
+    recipe.write_text(text)
+    assert vl3syn("publish", "--run", tmp_path / "run", "--out", tmp_path / "out").returncode == 0
+    for row in pq.read_table(tmp_path / "out/data").to_pylist():
+        question = row["conversations"][0]["value"].partition("\n")[2]
+        assert question in asked
+        assert row["short_prompt"] == hashlib.sha256(question.encode()).hexdigest()[:8]
