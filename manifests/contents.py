@@ -21,6 +21,8 @@ CONTENTS = "contents"
 
 LENGTH, SHA256 = "seen_bytes", "seen_sha256"
 
+_REMEDY = "copy it back; if you delete it, images that have changed since they were first read are no longer noticed"
+
 _SCHEMA = table_schema(
     pa.schema(
         [
@@ -33,7 +35,7 @@ _SCHEMA = table_schema(
 
 def contents_table(run: Folder) -> Table:
     """The table of the run in the folder `run`."""
-    return Table(run.join("stages").join(CONTENTS), _SCHEMA)
+    return Table(run.join("stages").join(CONTENTS), _SCHEMA, remedy=_REMEDY)
 
 
 def seen_lengths(run: Folder) -> pl.LazyFrame:

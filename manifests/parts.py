@@ -27,16 +27,21 @@ VERSION = 2
 _REQUESTS = 16
 """To an object store, at a time."""
 
+_NAME = b"vl3syn.part"
+"""Key in a file's metadata: its name, without the folder. Files of earlier versions have none."""
 
-def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True) -> bytes:
+
+def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True, name: str = "") -> bytes:
     """A sealed Parquet file.
 
     Args:
         rows: What is in it; their schema's metadata goes into the file.
         dictionary: The columns whose values repeat.
+        name: What the file will be called; under another name it is refused. Without one it may have any.
     """
     sink = pa.BufferOutputStream()
-    stamped = rows.replace_schema_metadata({**(rows.schema.metadata or {}), LAYOUT: str(VERSION).encode()})
+    named = {_NAME: name.encode()} if name else {}
+    stamped = rows.replace_schema_metadata({**(rows.schema.metadata or {}), LAYOUT: str(VERSION).encode(), **named})
     pq.write_table(stamped, sink, compression="zstd", use_dictionary=dictionary, write_page_checksum=True)
     return seal(sink.getvalue())
 
@@ -45,13 +50,18 @@ def footer_of(folder: Folder, info: pafs.FileInfo, remedy: str, columns: Sequenc
     """What a part's footer says, its checksum and those of some columns compared.
 
     Raises:
-        UserError: The part is damaged, or of a later version than this one reads. `remedy` says what to do then.
+        UserError: The part is damaged (`remedy` says what to do then), has another name than it was written under, or
+            is of a later version than this one reads.
     """
     try:
         footer = check(folder.filesystem, info, columns if folder.local else ())
     except DamagedError as error:
         raise damaged(info.path, error, remedy) from error
-    version = int((footer.schema.metadata or {}).get(LAYOUT, b"1"))
+    metadata = footer.schema.metadata or {}
+    name = metadata.get(_NAME, b"").decode(errors="replace")
+    if name not in ("", info.base_name):
+        raise UserError(f"{info.path}: a copy of {name}, or that file under another name; move it away, or rename it")
+    version = int(metadata.get(LAYOUT, b"1"))
     if version > VERSION:
         raise UserError(f"{info.path}: written by a newer version of vl3syn (layout {version}); use that version")
     return footer

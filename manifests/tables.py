@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.parts import footer_of, read_part, scan_parts, to_bytes
 from manifests.schemas import table_schema
 from manifests.storage import Folder
 
 _PART, _SUFFIX = "part-", ".parquet"
+_NAME = re.compile(rf"{_PART}\d{{6,}}-[0-9a-f]+-[0-9a-f]{{16}}-[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
 _OF_EVERY_TABLE = ("id", "error", "retry")
-_REMEDY = "delete it and run again: its rows are computed again"
+REMEDY = "delete it and run again: its rows are computed again"
+"""What to do about a damaged part of most tables."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Table:
         folder: Where the parts are.
         schema: The columns of a part; `append` casts to it, and an empty table has them.
         key: The column whose newest rows count: `id`, or `shard` for the index, which is read shard by shard.
+        remedy: What to do about a damaged part.
     """
 
     folder: Folder
     schema: pa.Schema
     key: str = "id"
+    remedy: str = REMEDY
 
     @property
     def writes(self) -> pa.Schema:
@@ -46,12 +52,23 @@ class Table:
         return pa.schema([field for field in self.schema if field.name not in _OF_EVERY_TABLE])
 
     def parts(self) -> list[str]:
-        """Names of the parts there are now, oldest generation first."""
+        """Names of the parts there are now, oldest generation first.
+
+        Raises:
+            UserError: The folder has a file that is called nearly like a part, as copies are.
+        """
         return [info.base_name for info in self._infos()]
 
     def _infos(self) -> list[pafs.FileInfo]:
         files = self.folder.files()
-        return [f for f in files if f.base_name.startswith(_PART) and f.base_name.endswith(_SUFFIX)]
+        parts = [f for f in files if f.base_name.startswith(_PART) and f.base_name.endswith(_SUFFIX)]
+        # Its rows may be in another part too, or nowhere else: only the user knows.
+        if wrong := [f.path for f in parts if not _NAME.fullmatch(f.base_name)]:
+            raise UserError(
+                f"{wrong[0]}: no part has such a name; if it is a copy, move it away, if it was renamed, "
+                "give it back its name"
+            )
+        return parts
 
     def scan(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """The rows that count, as stored so far; a writer may be adding parts meanwhile.
@@ -73,7 +90,7 @@ class Table:
         infos = self._infos()
         if not infos:
             return pl.LazyFrame(schema={"id": pl.Int64})
-        return scan_parts(self.folder, infos, self._fields(["id"]), _REMEDY)
+        return scan_parts(self.folder, infos, self._fields(["id"]), self.remedy)
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Where the rows that count lie, for readers that want a few of them: columns `id` and `part`, in stored order.
@@ -93,7 +110,7 @@ class Table:
         Raises:
             UserError: As `scan`.
         """
-        return read_part(self.folder, part, _REMEDY, self._fields(columns))
+        return read_part(self.folder, part, self.remedy, self._fields(columns))
 
     def _fields(self, names: Sequence[str]) -> pa.Schema:
         return pa.schema([self.schema.field(name) for name in names])
@@ -107,7 +124,7 @@ class Table:
         keyed = columns if len(by_writer) == 1 else dict.fromkeys([*columns, self.key])
         fields = self._fields(list(keyed))
         frames = [
-            scan_parts(self.folder, group, fields, _REMEDY, name_column=name_column) for group in by_writer.values()
+            scan_parts(self.folder, group, fields, self.remedy, name_column=name_column) for group in by_writer.values()
         ]
         if len(frames) == 1:
             return frames[0]
@@ -138,7 +155,7 @@ class Table:
         name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
         # A dictionary of the numbers of embeddings saves nothing, and reading them takes four times as long.
         repeating = [_leaf(field) for field in self.schema if not is_embedding(field)]
-        self.folder.write(name, to_bytes(rows, repeating))
+        self.folder.write(name, to_bytes(rows, repeating, name))
         return name
 
     @classmethod
@@ -151,7 +168,7 @@ class Table:
         newest_of_each = {writer_of(info.base_name): info for info in infos}
         fields: dict[str, pa.Field] = {}
         for info in reversed(newest_of_each.values()):
-            for field in footer_of(folder, info, _REMEDY).schema:
+            for field in footer_of(folder, info, REMEDY).schema:
                 fields.setdefault(field.name, field)
         writes = [field for name, field in fields.items() if name not in _OF_EVERY_TABLE]
         return cls(folder, table_schema(pa.schema(writes)))
@@ -167,7 +184,7 @@ class Table:
         return {writer: self._made_by(info) for writer, info in one_of_each.items()}
 
     def _made_by(self, info: pafs.FileInfo) -> dict[str, object]:
-        meta = footer_of(self.folder, info, _REMEDY).schema.metadata
+        meta = footer_of(self.folder, info, self.remedy).schema.metadata
         made_by: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
         return made_by
 

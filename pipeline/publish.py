@@ -7,7 +7,6 @@ give the same bytes, and a pool that has grown adds a list, and shards behind th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,23 +22,22 @@ from manifests.balance import priority
 from manifests.card import card
 from manifests.contents import CONTENTS, SHA256, contents_table
 from manifests.embeddings import is_embedding
-from manifests.parts import scan_parts, to_bytes
+from manifests.parts import to_bytes
 from manifests.run import Run, stage_folder
 from manifests.schemas import INDEX, table_schema
-from manifests.shards import LEFT_OUT, LISTS, RENAMED, TOGETHER, USES, shard_name, shard_schema
+from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.version import __version__
 from pipeline.engine import JobDone, run_job
 from pipeline.inputs import plan
+from pipeline.publication import LISTED, Publication, Shards, listed_in, refuse_twice
 from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
 from pipeline.shard_writer import ShardWriter
 from pipeline.stages import outdated
 from pipeline.store import Store
 
-SETTINGS = "settings.json"
-_LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
-_LIST_REMEDY = "copy it back, or publish elsewhere, with --out"
+_COPIED = "a part was copied: move the copy away"
 _OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
@@ -86,9 +84,11 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     """
     columns = _columns(run)
     subsets = _subsets(how, columns)
-    _settle(out, how, run, subsets)
-    columns = _as_begun(out, subsets, columns)
+    place = Publication(out, how.format, subsets)
+    there = place.settle(how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []})
+    columns = _as_begun(out, there, columns)
     kept = run.verdict().alive
+    refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)
     right = kept.join(_outdated(run, recipe), on="id", how="anti")
     outdated_ = kept.height - right.height
     listed, stale = _list(right, how, out)
@@ -96,17 +96,18 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         raise UserError(f"nothing to publish: all {outdated_:,} captions are outdated; `vl3syn run` makes them again")
     if not listed.height:
         raise ValueError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
-    missing = _missing(out, how, subsets, listed)
+    missing = _missing(place, listed)
     job = None
     if missing.height:
         step = _step(columns)
         rows, inputs = plan(run, recipe, step, missing.select("id").unique(), carry=False)
+        refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
         fields = {name: field for name, (_, field) in columns.items()}
         table = contents_table(run.folder)
         contents = Store(table, table.next_writer(), {"vl3syn": __version__})
         writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets, contents)
         job = run_job(_blocks(rows, missing), writer.job)
-    done = _sum_up(out, where, how, subsets, listed, stale, job, missing["number"].n_unique() * len(subsets))
+    done = _sum_up(place, where, listed, stale, job, missing["number"].n_unique() * len(subsets))
     done = replace(done, outdated=outdated_)
     docs = _docs({name: field for name, (_, field) in columns.items()}, subsets)
     out.write("README.md", card(run, subsets, how.format, done.rows, docs).encode())
@@ -131,33 +132,9 @@ def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str
     return {use: (use,) for use in how.subsets} or {TOGETHER: there}
 
 
-def _settle(out: Folder, how: Publish, run: Run, subsets: Mapping[str, object]) -> None:
-    """Write down how `out` is published, or refuse if that is not how it was begun."""
-    tables = {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []}
-    now = {**how.model_dump(mode="json"), "subsets": list(subsets), "tables": tables}
-    lists = out.join(LISTS)
-    if lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
-        return
-    # A setting that an earlier version did not have was as its default is.
-    before = {**Publish().model_dump(mode="json"), **json.loads(lists.read(SETTINGS))}
-    if changed := [name for name in now if name != "tables" and before.get(name) != now[name]]:
-        name = changed[0]
-        raise ValueError(
-            f"{out.path} was published with {name} {before.get(name)}, not {now[name]}: publish elsewhere, with --out"
-        )
-    other = sorted(stage for stage in {*tables, *before["tables"]} if tables.get(stage) != before["tables"].get(stage))
-    if other:
-        raise ValueError(
-            f"{out.path} has shards of another recipe, whose {', '.join(other)} computed something else: "
-            "publish elsewhere, with --out"
-        )
-
-
-def _as_begun(
-    out: Folder, subsets: Mapping[str, object], columns: dict[str, tuple[str, pa.Field]]
-) -> dict[str, tuple[str, pa.Field]]:
+def _as_begun(out: Folder, there: Shards, columns: dict[str, tuple[str, pa.Field]]) -> dict[str, tuple[str, pa.Field]]:
     """The columns that the shards in `out` have already, so that all shards of a dataset have the same; else all."""
-    shards = [file.path for subset in subsets for file in out.join(subset).files() if file.path.endswith(".parquet")]
+    shards = [file.path for file in there.values() if file.path.endswith(".parquet")]
     if not shards:
         return columns
     names = {name for path in shards[:1] for name in pq.read_schema(path, filesystem=out.filesystem).names}
@@ -181,23 +158,13 @@ def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, 
     """
     lists = out.join(LISTS)
     while True:
-        listed, next_name = _listed(lists)
+        listed, next_name = listed_in(lists)
         new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)
         # Where another publication was quicker, its list counts, and what it lacks comes behind.
-        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(_LISTED))):
+        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
             break
     listed = pl.concat([listed, new])
     return listed, listed.join(kept, on="id", how="anti").height
-
-
-def _listed(lists: Folder) -> tuple[pl.DataFrame, str]:
-    """What was listed so far, and the name of the next list."""
-    files = [file for file in lists.files() if file.base_name.endswith(".parquet")]
-    expected = [f"{number:06d}.parquet" for number in range(1, len(files) + 2)]
-    if lacking := [name for name in expected[:-1] if name not in {file.base_name for file in files}]:
-        raise UserError(f"{lists.path}/{lacking[0]}: this list is missing, and what is in which shard; {_LIST_REMEDY}")
-    empty = pl.DataFrame(_LISTED.empty_table())
-    return scan_parts(lists, files, _LISTED, _LIST_REMEDY).collect() if files else empty, expected[-1]
 
 
 def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataFrame:
@@ -207,11 +174,10 @@ def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataF
     return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
 
 
-def _missing(out: Folder, how: Publish, subsets: Mapping[str, object], listed: pl.DataFrame) -> pl.DataFrame:
+def _missing(place: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     """The rows of `listed` whose shard is not there in some subset, with their place in it."""
-    there = {out.relative(file.path) for subset in subsets for file in out.join(subset).files()}
-    numbers = listed["number"].unique().to_list()
-    lacking = [n for n in numbers if any(shard_name(subset, n, how.format) not in there for subset in subsets)]
+    there = {place.out.relative(file.path) for subset in place.subsets for file in place.out.join(subset).files()}
+    lacking = [number for number in listed["number"].unique() if not place.names([number]) <= there]
     placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
     return placed.filter(pl.col("number").is_in(lacking))
 
@@ -250,22 +216,15 @@ def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
 
 
 def _sum_up(
-    out: Folder,
+    place: Publication,
     where: str,
-    how: Publish,
-    subsets: Mapping[str, Sequence[str]],
     listed: pl.DataFrame,
     stale: int,
     job: JobDone | None,
     written: int,
 ) -> Published:
-    lists = out.join(LISTS)
-    left_out: dict[str, str] = {}
-    for file in lists.files():
-        if file.base_name.startswith(LEFT_OUT):
-            left_out |= json.loads(lists.read(file.base_name))
-    wanted = {shard_name(subset, n, how.format) for subset in subsets for n in listed["number"].unique()}
-    found = {out.relative(f.path): f.size for subset in subsets for f in out.join(subset).files()}
+    left_out, wanted = place.left_out(), place.names(listed["number"].unique())
+    found = {place.out.relative(f.path): f.size for subset in place.subsets for f in place.out.join(subset).files()}
     size = sum(found[name] for name in wanted)
     return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioners.prompt import choose, prompt_hash
+from captioners.prompt import choose, prompt_hash, read_prompts
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
@@ -74,17 +74,26 @@ class ShardWriter:
         return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
 
     def write(self, block: pa.Table) -> pa.Table:
-        """Write all shards of a block that are not there yet; a receipt."""
+        """Write all shards of a block that are not there yet; a receipt.
+
+        Raises:
+            StageRefusedError: Nobody knows what a caption answers; an image cannot be read now.
+        """
         begin = time.time()
         complete = self.inputs.complete(block)
+        for use in {use for uses in self.subsets.values() for use in uses}:
+            self._questions(complete, use)  # refused before the first image is read
         write = {"parquet": write_parquet, "webdataset": write_tar}[self.format]
         first: dict[int, Content] = {}
         for number in pc.unique(complete["number"]).sort().to_pylist():
             rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
-            for subset, uses in self.subsets.items():
-                name = shard_name(subset, number, self.format)
-                if not self.out.exists(name):
-                    write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
+            names = {subset: shard_name(subset, number, self.format) for subset in self.subsets}
+            lacking = {subset: name for subset, name in names.items() if not self.out.exists(name)}
+            if len(lacking) == len(names):  # what a deleted shard lacked may be there again
+                self.out.join(LISTS).delete(_left_out_name(number))
+            for subset, name in lacking.items():
+                uses = self.subsets[subset]
+                write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
         self._write_down(complete, first)
         return receipt(complete.num_rows, 0, begin)
 
@@ -121,7 +130,9 @@ class ShardWriter:
                 first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
                 yield self._group(chunk, images, good, uses)
         if left_out:  # before the shard is there, so that no shard is without
-            self.out.join(LISTS).write(f"{LEFT_OUT}{number:05d}.json", json.dumps(left_out, indent=1).encode())
+            lists, name = self.out.join(LISTS), _left_out_name(number)
+            of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
+            lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
 
     def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
         """The images of a chunk, in the order of the pool."""
@@ -157,12 +168,20 @@ class ShardWriter:
     def _questions(self, rows: pa.Table, use: str) -> pa.Array:
         """What each caption answers: the prompt that made it, where that is stored."""
         prompts = self.prompts[use]
-        by_hash = {prompt_hash(prompt): prompt for prompt in prompts}
+        by_hash = {prompt_hash(prompt): prompt for prompt in (*read_prompts(use), *prompts)}
         ids = rows["id"].to_pylist()
         hashes = rows[f"{use}_prompt"].to_pylist() if f"{use}_prompt" in rows.column_names else [None] * len(ids)
-        return pa.array(
-            [by_hash.get(h) or choose(prompts, id_) for h, id_ in zip(hashes, ids, strict=True)], pa.string()
-        )
+        if unknown := [h for h in hashes if h is not None and h not in by_hash]:
+            raise StageRefusedError(
+                f"publish: captions of {use}_caption answer a prompt with hash {unknown[0]}, which "
+                "the run's recipe.yaml does not have: its prompts are not those of the recipe any more: put them back"
+            )
+        questions = [choose(prompts, id_) if h is None else by_hash[h] for h, id_ in zip(hashes, ids, strict=True)]
+        return pa.array(questions, pa.string())
+
+
+def _left_out_name(number: int) -> str:
+    return f"{LEFT_OUT}{number:05d}.json"
 
 
 def _pool_order(chunk: pa.Table) -> pa.Array:

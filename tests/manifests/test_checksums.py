@@ -15,6 +15,7 @@ import yaml
 
 from core.errors import UserError
 from manifests import Run, funnel, open_run
+from manifests.contents import content_rows, contents_table
 from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX, column, table_schema
 from manifests.storage import Folder
@@ -235,3 +236,14 @@ def test_a_deleted_part_is_computed_again(tmp_path: Path, make_images: Callable[
         part.unlink()
         after, _ = compute(recipe, tmp_path / "run")
         assert after.manifest().collect().equals(before)
+
+
+def test_who_deletes_a_damaged_part_of_the_contents_is_told_what_is_lost(tmp_path: Path) -> None:
+    table = contents_table(Folder.at(tmp_path))
+    part = Path(table.folder.path) / table.append(content_rows([1], [(3, b"x" * 32)]), table.next_writer(), {})
+    part.write_bytes(part.read_bytes()[:-20])
+    for read in (table.scan, table.every_id, table.locate, table.provenance, lambda: table.read(part.name, ["id"])):
+        with pytest.raises(
+            UserError, match=rf"^{part}: the file is damaged .*; copy it back; if you delete it, images"
+        ):
+            read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from core.errors import UserError
 from manifests.schemas import column, table_schema
 from manifests.storage import ASIDE, Folder
 from manifests.tables import Table, fingerprint
@@ -124,3 +126,34 @@ def test_a_url_with_a_tail_is_not_taken_for_the_folder_before_it(url: str) -> No
 def test_local_paths_may_look_like_urls(tmp_path: Path) -> None:
     assert Folder.at("exp:1#2").path.endswith("/exp:1#2")
     assert Folder.at("file:///a%20b").path == "/a b"
+
+
+@pytest.mark.parametrize(
+    "name", ["{} (1)", "{} copy", "{}-copy", "{}.sync-conflict-20260101-101010-ABCDEFG", "part-1", "{}0"]
+)
+def test_a_file_called_nearly_like_a_part_is_named_and_not_read(tmp_path: Path, name: str) -> None:
+    t = table(tmp_path)
+    stored = Path(t.folder.path) / t.append(part([1, 2], 1), t.next_writer(), {})
+    copy = stored.with_name(f"{name.format(stored.stem)}.parquet")
+    copy.write_bytes(stored.read_bytes())
+    for read in (t.scan, t.every_id, t.locate, t.parts, t.next_writer, lambda: Table.stored(t.folder)):
+        with pytest.raises(UserError, match=rf"^{re.escape(str(copy))}: no part has such a name; .*move it away"):
+            read()
+    copy.unlink()
+    assert t.scan().collect()["id"].to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("change", ["generation", "writer", "smallest id", "hash"])
+def test_a_part_under_another_name_of_a_part_is_refused(tmp_path: Path, change: str) -> None:
+    t = table(tmp_path)
+    stored = Path(t.folder.path) / t.append(part([1, 2], 1), t.next_writer(), {})
+    words = stored.stem.split("-")
+    position = ["generation", "writer", "smallest id", "hash"].index(change) + 1
+    words[position] = words[position].replace(words[position][-1], "7" if words[position][-1] != "7" else "8")
+    copy = stored.with_name(f"{'-'.join(words)}.parquet")
+    copy.write_bytes(stored.read_bytes())
+    with pytest.raises(UserError, match=rf"^{copy}: a copy of {stored.name}, or that file under another name; move it"):
+        t.scan()
+    stored.unlink()
+    with pytest.raises(UserError, match=rf"^{copy}: a copy of {stored.name}"):
+        t.read(copy.name, ["id"])

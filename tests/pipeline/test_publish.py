@@ -338,7 +338,8 @@ def test_two_publications_at_once_share_one_assignment(
     out = tmp_path / "out"
     with ThreadPoolExecutor() as threads:  # of two numbers of images per shard, so that the lists are not the same
         sizes = (20, 15)
-        lists = [threads.submit(_list, fifty, Publish(rows_per_shard=size), Folder.at(out)) for size in sizes]
+        kept = fifty.verdict().alive
+        lists = [threads.submit(_list, kept, Publish(rows_per_shard=size), Folder.at(out)) for size in sizes]
         first, second = (task.result()[0] for task in lists)
     assert first.equals(second)
     assert len(list((out / ".publication").glob("*.parquet"))) == 1

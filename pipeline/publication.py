@@ -1,0 +1,209 @@
+"""What a publication has already: settings, lists, shards. They are compared before anything is written.
+
+`OUT/.publication/` says which image is in which shard. Without it nobody knows what is published, so shards that are in
+no list are refused, and so are shards that are not what their list says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from core.errors import UserError
+from manifests.checksums import UNREADABLE, DamagedError
+from manifests.parts import scan_parts
+from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name
+from manifests.storage import Folder
+from pipeline.recipe import Publish
+
+SETTINGS = "settings.json"
+LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
+
+_ELSEWHERE = "publish elsewhere, with --out"
+_REMEDY = f"copy it back, or {_ELSEWHERE}"
+_SHARD = re.compile(r"shard-.*\.(parquet|tar)")
+_REQUESTS = 16  # at a time, of a footer each
+_BLOCK, _END = 512, 1024  # bytes: a tar is whole blocks, the last two of them zeros
+
+Shards = Mapping[str, pafs.FileInfo]
+"""Files, by their path in the publication."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A place where shards are, or will be.
+
+    Attributes:
+        out: The folder.
+        format: Of the shards.
+        subsets: Their captions.
+    """
+
+    out: Folder
+    format: str
+    subsets: Mapping[str, Sequence[str]]
+
+    @property
+    def lists(self) -> Folder:
+        return self.out.join(LISTS)
+
+    def names(self, numbers: Iterable[int]) -> set[str]:
+        """What the shards of these numbers are called, relative to the publication."""
+        return {shard_name(subset, number, self.format) for number in numbers for subset in self.subsets}
+
+    def settle(self, how: Publish, tables: Mapping[str, str]) -> Shards:
+        """Write down how this is published, or compare that with what is written; the shards that are there.
+
+        Args:
+            how: The settings.
+            tables: What is published, a table's name by its stage.
+
+        Raises:
+            ValueError: It was begun with other settings, or by another recipe.
+            UserError: Settings or lists are missing or damaged; a shard is damaged, or in no list.
+        """
+        # Another publication at the same time writes settings, list and shards in this order: look in the other one.
+        shards = self._shards()
+        listed, _ = listed_in(self.lists)
+        begun = self.lists.exists(SETTINGS)
+        now = {**how.model_dump(mode="json"), "subsets": list(self.subsets), "tables": tables}
+        if begun:
+            self._compare_settings(now)
+        elif listed.height:
+            raise UserError(f"{self.lists.path}/{SETTINGS}: this file is missing; {_REMEDY}")
+        if strange := sorted(shards.keys() - self.names(listed["number"].unique())):
+            raise UserError(
+                f"{self.out.path}/{strange[0]} is in no list of {LISTS}: copy that folder too, or {_ELSEWHERE} "
+                "(a copy of a shard is to be moved away)"
+            )
+        if not begun and not self.lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
+            self._compare_settings(now)
+        self._check_shards(shards, listed)
+        return shards
+
+    def left_out(self) -> dict[str, str]:
+        """The images that could not be published, with the reason, by id.
+
+        Raises:
+            UserError: What says so is damaged.
+        """
+        files = [file.base_name for file in self.lists.files() if file.base_name.startswith(LEFT_OUT)]
+        remedy = "delete it and the shards of that number, and publish again: they are written again"
+        return {id_: reason for name in files for id_, reason in read_json(self.lists, name, remedy).items()}
+
+    def _shards(self) -> Shards:
+        every = [file for subset in (TOGETHER, *USES) for file in self.out.join(subset).files()]
+        return {self.out.relative(file.path): file for file in every if _SHARD.fullmatch(file.base_name)}
+
+    def _compare_settings(self, now: Mapping[str, Any]) -> None:
+        stored = read_json(self.lists, SETTINGS, _REMEDY)
+        if not isinstance(stored.get("tables"), dict) or "subsets" not in stored:
+            raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {_REMEDY}")
+        # A setting that an earlier version did not have was as its default is.
+        before = {**Publish().model_dump(mode="json"), **stored}
+        if changed := [name for name in now if name != "tables" and before.get(name) != now[name]]:
+            name = changed[0]
+            raise ValueError(
+                f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"
+            )
+        tables, then = now["tables"], before["tables"]
+        if other := sorted(stage for stage in {*tables, *then} if tables.get(stage) != then.get(stage)):
+            raise ValueError(
+                f"{self.out.path} has shards of another recipe, whose {', '.join(other)} computed something else: "
+                f"{_ELSEWHERE}"
+            )
+
+    def _check_shards(self, shards: Shards, listed: pl.DataFrame) -> None:
+        """Compare each shard that is there with its list, by one small reading of each."""
+        if not shards:
+            return
+        left_out = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
+        fewer = pl.col("id").is_in(left_out.to_list()).sum()
+        of_number = listed.group_by("number").agg(
+            pl.len(), fewer.alias("fewer"), pl.min("id"), pl.max("id").alias("max")
+        )
+        facts = {name: row[1:] for row in of_number.iter_rows() for name in self.names(row[:1])}
+        with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as threads:
+            list(threads.map(partial(self._check_shard), shards.values(), [facts[name] for name in shards]))
+
+    def _check_shard(self, file: pafs.FileInfo, listed: tuple[int, int, int, int]) -> None:
+        with self.out.filesystem.open_input_file(file.path) as opened:
+            try:
+                if file.path.endswith(".parquet"):
+                    _check_footer(pq.ParquetFile(opened).metadata, *listed)
+                else:
+                    _check_tar(opened, file.size)
+            except UNREADABLE as error:
+                opened.seek(0)
+                opened.read(1)  # if it is the disk or the network that failed, this says so
+                problem = " ".join(str(error).split())
+                raise UserError(
+                    f"{file.path}: the shard is damaged ({problem}); delete it and publish again: it is written again"
+                ) from error
+
+
+def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
+    """What was listed so far, columns `id` and `number` in order, and the name of the next list.
+
+    Raises:
+        UserError: A list is missing or damaged, or two name one image.
+    """
+    files = [file for file in lists.files() if file.base_name.endswith(".parquet")]
+    expected = [f"{number:06d}.parquet" for number in range(1, len(files) + 2)]
+    if lacking := [name for name in expected[:-1] if name not in {file.base_name for file in files}]:
+        raise UserError(f"{lists.path}/{lacking[0]}: this list is missing, and what is in which shard; {_REMEDY}")
+    if not files:
+        return pl.DataFrame(LISTED.empty_table()), expected[-1]
+    listed = scan_parts(lists, files, LISTED, _REMEDY).collect()
+    refuse_twice(listed["id"], f"{lists.path}: the lists have", f"a list was copied; {_ELSEWHERE}")
+    return listed, expected[-1]
+
+
+def refuse_twice(ids: pl.Series, where: str, why: str) -> None:
+    """Refuse ids of which one is there twice: an image would be published twice.
+
+    Raises:
+        UserError: There is such an id.
+    """
+    if ids.n_unique() < len(ids):
+        raise UserError(f"{where} image {ids.filter(ids.is_duplicated())[0]} twice; {why}")
+
+
+def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: It is damaged; `remedy` says what to do then.
+    """
+    try:
+        read = json.loads(folder.read(name))
+    except ValueError as error:
+        raise UserError(f"{folder.path}/{name}: the file is damaged ({error}); {remedy}") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{folder.path}/{name}: the file is damaged (no JSON object); {remedy}")
+    return read
+
+
+def _check_footer(footer: pq.FileMetaData, listed: int, fewer: int, smallest: int, largest: int) -> None:
+    """Compare a shard with its list: how many images are listed, how many of them left out, their extreme ids."""
+    if not listed - fewer <= footer.num_rows <= listed:
+        raise DamagedError(f"it has {footer.num_rows:,} images, and its list {listed - fewer:,}")
+    groups = [footer.row_group(number).column(0) for number in range(footer.num_row_groups)]
+    ids = [group.statistics for group in groups if group.path_in_schema == "id" and group.is_stats_set]
+    if not fewer and ids and (min(s.min for s in ids), max(s.max for s in ids)) != (smallest, largest):
+        raise DamagedError("it has other images than its list")
+
+
+def _check_tar(file: pa.NativeFile, size: int) -> None:
+    if size < _END or size % _BLOCK or file.read_at(_END, size - _END).strip(b"\0"):
+        raise DamagedError("it is cut off")
