@@ -69,7 +69,8 @@ class Parquet:
             raise BadSampleError(f"claims {rows:,} rows in {self._length:,} bytes")
         self.schema: pa.Schema = self._parquet.schema_arrow
         self.most_text = max(_MOST_TEXT, _TEXT_RATIO * self._length)
-        self._checked: set[tuple[str, ...]] = set()
+        self._leaves: dict[tuple[str, ...], list[_Leaf]] = {}
+        self._arrived: pa.Schema | None = None
 
     def batches(
         self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
@@ -86,15 +87,13 @@ class Parquet:
             BadSampleError: A column's type is not plain.
             pa.ArrowException, OSError: The file is damaged, or the disk is.
         """
-        check_plain(self.schema, columns)
-        self._check_places(columns)
-        leaves = _leaves(self._parquet, columns)
+        leaves = self._leaves_of(columns)
         for group in range(len(self.row_groups)) if groups is None else groups:
             most = min([rows, *(self._most_rows(group, leaf, rows) for leaf in leaves)])
-            checked = None
-            for batch in _arrived(self._parquet.iter_batches(most, row_groups=[group], columns=list(columns))):
-                if checked is None or batch.schema != checked:  # what has come, after what was announced
-                    check_plain(checked := batch.schema, batch.schema.names)
+            for batch in _bounded(self._parquet.iter_batches(most, row_groups=[group], columns=list(columns))):
+                if batch.schema != self._arrived:  # what has come, after what was announced
+                    check_plain(batch.schema, batch.schema.names)
+                    self._arrived = batch.schema
                 yield batch
 
     def group(self, number: int, columns: Sequence[str], most: int) -> pa.Table:
@@ -112,13 +111,20 @@ class Parquet:
                 raise BombError(f"decompression bomb: row group {number} takes more than {most:,} bytes")
         return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
+    def _leaves_of(self, columns: Sequence[str]) -> list[_Leaf]:
+        """The leaves of columns that are plain, and whose pages lie in the file."""
+        key = tuple(columns)
+        if key not in self._leaves:
+            check_plain(self.schema, columns)
+            self._check_places(columns)
+            self._leaves[key] = _leaves(self._parquet, self.schema, columns)
+        return self._leaves[key]
+
     def _check_places(self, columns: Sequence[str]) -> None:
         """Look whether the pages of columns lie in the file, unencrypted.
 
         pyarrow's Python objects end the process if they do not. Its reader raises an error, here before it reads.
         """
-        if tuple(columns) in self._checked:
-            return
         groups = range(len(self.row_groups))
         if any(self.footer.row_group(group).num_columns != self.footer.num_columns for group in groups):
             raise ValueError("the footer is damaged: a row group lacks columns")
@@ -127,7 +133,6 @@ class Parquet:
             next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
         except _ShutError:
             pass
-        self._checked.add(tuple(columns))
 
     def _chunk(self, group: int, leaf: _Leaf) -> Chunk:
         about = self.footer.row_group(group).column(leaf.number)
@@ -253,10 +258,10 @@ class _Leaf:
         )
 
 
-def _leaves(parquet: pq.ParquetFile, columns: Sequence[str]) -> list[_Leaf]:
+def _leaves(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) -> list[_Leaf]:
     """Those of some columns. `parquet.schema` is not asked: it would keep the whole footer in memory."""
     paths = [".".join(path) for path in parquet.reader.column_paths]
-    types = [leaf for field in parquet.schema_arrow for leaf in _leaf_types(field.type, False)]
+    types = [leaf for field in schema for leaf in _leaf_types(field.type, False)]
     if len(types) != len(paths):
         raise ValueError("the schema is damaged")
     return [
@@ -322,7 +327,7 @@ class _Shut(io.RawIOBase):
         raise _ShutError("it was only to be looked at")
 
 
-def _arrived(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
     except pa.ArrowNotImplementedError as error:

@@ -186,6 +186,8 @@ def _holds_text(type_: pa.DataType) -> bool:
 
 
 def is_image(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
     if pa.types.is_struct(type_):
         return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
     return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
