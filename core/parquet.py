@@ -34,7 +34,13 @@ BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
 
 
 class BombError(BadSampleError):
-    """A part of a file takes far more memory than its length in the file; the text begins with `decompression bomb`."""
+    """A part of a file takes far more memory than its length in the file; the text begins with `decompression bomb`.
+
+    Attributes:
+        group: The number of the row group that is not read, if it is only that.
+    """
+
+    group: int | None = None
 
 
 class Parquet:
@@ -75,7 +81,7 @@ class Parquet:
     def batches(
         self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """The rows, a few at a time, and never of two row groups in one batch.
+        """The rows, a few at a time.
 
         Args:
             columns: Names, or `struct.field` for a part of one. Those that the file lacks are left out.
@@ -83,18 +89,36 @@ class Parquet:
             groups: Numbers of row groups; default all.
 
         Raises:
-            BombError: A page of a row group would take too much memory; rows of the groups before it have come.
+            BombError: A page of a row group would take too much memory; the rows of those before it have come.
             BadSampleError: A column's type is not plain.
             pa.ArrowException, OSError: The file is damaged, or the disk is.
         """
         leaves = self._leaves_of(columns)
-        for group in range(len(self.row_groups)) if groups is None else groups:
-            most = min([rows, *(self._most_rows(group, leaf, rows) for leaf in leaves)])
-            for batch in _bounded(self._parquet.iter_batches(most, row_groups=[group], columns=list(columns))):
+        for run, most in self._runs(range(len(self.row_groups)) if groups is None else groups, leaves, rows):
+            for batch in _bounded(self._parquet.iter_batches(most, row_groups=run, columns=list(columns))):
                 if batch.schema != self._arrived:  # what has come, after what was announced
                     check_plain(batch.schema, batch.schema.names)
                     self._arrived = batch.schema
                 yield batch
+
+    def _runs(self, groups: Sequence[int], leaves: list[_Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
+        """Row groups to be read at once, since each has few rows; and how many of their rows a batch may have."""
+        run: list[int] = []
+        most = rows
+        for group in groups:
+            try:
+                most = min([most, *(self._most_rows(group, leaf, rows) for leaf in leaves)])
+            except BombError as error:
+                if run:
+                    yield run, most
+                error.group = group
+                raise
+            run.append(group)
+            if sum([self.row_groups[number] for number in run]) >= most:
+                yield run, most
+                run, most = [], rows
+        if run:
+            yield run, most
 
     def group(self, number: int, columns: Sequence[str], most: int) -> pa.Table:
         """A whole row group.

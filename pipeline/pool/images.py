@@ -190,8 +190,9 @@ class Images:
         last, start = max(rows), 0
         for batch in parquet.batches(leaves, _ROWS_AT_ONCE, [group.row_group]):
             here = [row for row in range(start, start + batch.num_rows) if row in rows]
-            cells = batch[column].take(pa.array([row - start for row in here], pa.int64()))
-            yield from zip(here, cells.to_pylist(), strict=True)
+            cells = batch[column]
+            for row in here:
+                yield row, cells[row - start].as_py()
             start += batch.num_rows
             if start > last:
                 return
