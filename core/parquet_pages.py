@@ -1,8 +1,7 @@
 """How large the pages of a Parquet column are, by their own headers.
 
 A footer cannot be trusted with that: its sizes are the writer's claim, and a value that a dictionary repeats counts
-once. pyarrow allocates what a page's header says, so the header is looked at first. Where pages lie is read here too:
-pyarrow's Python objects for that end the process if a footer contradicts itself.
+once. pyarrow allocates what a page's header says, so the header is looked at first.
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift, in Thrift's compact protocol.
 """
 
@@ -10,16 +9,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
-_DELTA_BYTE_ARRAY = 7  # Encoding.DELTA_BYTE_ARRAY
-_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
+_RLE = 3  # Encoding.RLE
+_CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
 _SCANNED = 64 << 20  # bytes of a dictionary that are looked through for its longest value
-_FIRST, _LONGEST = 256, 1 << 20  # bytes; a header has some tens, with statistics some thousands
+_WINDOW, _LONGEST = 8 << 10, 1 << 20  # bytes; a header has some tens, with statistics some thousands
 _DEEPEST = 16
 
 
@@ -32,7 +31,9 @@ class Page(NamedTuple):
         unpacked: What it is decompressed to, bytes.
         values: How many it holds; those of a list all count.
         dictionary: Whether it is the dictionary, whose values other pages repeat.
-        delta: Whether a value is a part of the value before it and a rest.
+        encoding: Of its values, as the format numbers it.
+        about: The header of its kind, by field number.
+        second: Whether it is a data page of the second version.
     """
 
     start: int
@@ -40,7 +41,19 @@ class Page(NamedTuple):
     unpacked: int
     values: int
     dictionary: bool
-    delta: bool
+    encoding: int
+    about: dict[int, Any]
+    second: bool
+
+    @property
+    def delta(self) -> bool:
+        """Whether a value is a part of the value before it and a rest."""
+        return self.encoding == _DELTA
+
+    @property
+    def counted(self) -> bool:
+        """Whether its data have a count of their own, which `honest` looks at."""
+        return not self.dictionary and self.encoding in (_DELTA_LENGTH, _DELTA)
 
 
 class Chunk(NamedTuple):
@@ -48,67 +61,61 @@ class Chunk(NamedTuple):
 
     Attributes:
         start, end: The first byte, and the byte behind the last.
-        codec: By which they are compressed, as the format numbers it.
+        codec: By which they are compressed, as pyarrow calls it.
     """
 
     start: int
     end: int
-    codec: int
-
-
-@lru_cache(maxsize=2)  # a file is opened anew for each row group that is read of it
-def column_chunks(footer: bytes) -> tuple[tuple[Chunk, ...], ...]:
-    """The chunks of each row group, in the order of the columns.
-
-    Args:
-        footer: Of the file, without its length and the mark behind it.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        fields, _ = _struct(footer, 0, 0)
-        return tuple(tuple(_chunk(column[3]) for column in group[1]) for group in fields.get(4, ()))
-    except (IndexError, KeyError, TypeError, struct.error) as error:
-        raise ValueError(f"the footer is damaged: {error}") from error
-
-
-def _chunk(about: dict[int, Any]) -> Chunk:
-    first, dictionary = about[9], about.get(11, 0)
-    start = dictionary if 0 < dictionary < first else first
-    return Chunk(start, start + about[7], about[4])
+    codec: str
 
 
 def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
     """The pages of a column chunk, as pyarrow will meet them. It ends at a damaged header, as pyarrow does."""
     position, end, _ = chunk
+    data, base, size = b"", position, _WINDOW
     while position < end:
-        header = _header(file, position)
-        if header is None:
+        try:
+            fields, length = _struct(data, position - base, 0)
+        except (IndexError, struct.error):  # it goes on behind what has been read
+            if data and base == position:
+                if len(data) < size or size >= _LONGEST:
+                    return
+                size *= 16
+            file.seek(position)
+            data, base = file.read(size), position
+            if not data:
+                return
+            continue
+        except ValueError:
             return
-        fields, length = header
+        position, size = base + length, _WINDOW
         stored, unpacked = fields.get(3), fields.get(2)
         if not (isinstance(stored, int) and isinstance(unpacked, int) and stored >= 0 and unpacked >= 0):
             return
         about: dict[int, Any] = next((fields[id_] for id_ in (5, 7, 8) if isinstance(fields.get(id_), dict)), {})
-        dictionary = fields.get(1) == _DICTIONARY
-        delta = about.get(4 if 8 in fields else 2) == _DELTA_BYTE_ARRAY
-        yield Page(position + length, stored, unpacked, int(about.get(1) or 0), dictionary, delta)
-        position += length + stored
+        values, encoding = about.get(1), about.get(4 if 8 in fields else 2)
+        yield Page(
+            position,
+            stored,
+            unpacked,
+            values if isinstance(values, int) else 0,
+            fields.get(1) == _DICTIONARY,
+            encoding if isinstance(encoding, int) else -1,
+            about,
+            8 in fields,
+        )
+        position += stored
 
 
-def longest_value(file: BinaryIO, page: Page, codec: int) -> int:
+def longest_value(file: BinaryIO, page: Page, codec: str) -> int:
     """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has."""
-    if page.unpacked > _SCANNED or (codec and codec not in _CODECS):
+    if page.unpacked > _SCANNED:
         return page.unpacked
-    file.seek(page.start)
-    data = file.read(page.stored)
-    if codec:
-        try:
-            data = pa.decompress(data, page.unpacked, _CODECS[codec], asbytes=False)
-        except (pa.ArrowException, OSError, ValueError):  # damaged, as its reader will say
-            return page.unpacked
-    view, longest, at = memoryview(data), 0, 0
+    try:
+        view = memoryview(_unpacked(file, page, codec))
+    except (pa.ArrowException, OSError, ValueError):  # damaged, as its reader will say
+        return page.unpacked
+    longest = at = 0
     length_at = struct.Struct("<I").unpack_from
     for _ in range(page.values):
         if at + 4 > len(view):
@@ -119,20 +126,65 @@ def longest_value(file: BinaryIO, page: Page, codec: int) -> int:
     return min(longest, page.unpacked)
 
 
-def _header(file: BinaryIO, position: int) -> tuple[dict[int, Any], int] | None:
-    """A page's header by field number, and its length; None if it is damaged."""
-    size = _FIRST
-    while True:
-        file.seek(position)
-        data = file.read(size)
-        try:
-            return _struct(data, 0, 0)
-        except (IndexError, struct.error):
-            if len(data) < size or size >= _LONGEST:
-                return None
-            size *= 16
-        except ValueError:
-            return None
+def honest(file: BinaryIO, page: Page, codec: str, levels: int) -> bool:
+    """Whether a page of a delta encoding counts no more values than its header: pyarrow makes room for its count.
+
+    Args:
+        file: To read the page from.
+        page: One that is `counted`.
+        codec: Of its chunk.
+        levels: How many kinds of levels stand before its values, 0 to 2.
+    """
+    try:
+        data, at = _unpacked(file, page, codec), 0
+        for id_ in (3, 4)[: 0 if page.second else levels]:  # each its length and so many bytes
+            if page.about.get(id_) != _RLE:
+                return False
+            at += 4 + int.from_bytes(data[at : at + 4], "little")
+        for _ in range(page.encoding - _DELTA_LENGTH + 1):  # the lengths; of two encodings those of the parts before
+            if at >= len(data):
+                return True
+            at = _behind_numbers(data, at, page.values)
+    except (IndexError, ArithmeticError, ValueError, TypeError, pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _behind_numbers(data: bytes, at: int, most: int) -> int:
+    """Where a run of numbers in DELTA_BINARY_PACKED ends.
+
+    Raises:
+        ValueError: It counts more than `most`.
+    """
+    block, at = _unsigned(data, at)
+    parts, at = _unsigned(data, at)
+    count, at = _unsigned(data, at)
+    _, at = _unsigned(data, at)
+    if count > most:
+        raise ValueError(f"{count:,} values")
+    count -= 1
+    while count > 0:
+        _, at = _unsigned(data, at)
+        widths = data[at : at + parts]
+        at += parts
+        for width in widths[: -(-count // (block // parts))]:
+            at += width * (block // parts) // 8
+        count -= block
+    return at
+
+
+def _unpacked(file: BinaryIO, page: Page, codec: str) -> bytes:
+    """The data of a page, without the levels of the second version, which are never compressed."""
+    file.seek(page.start)
+    data = file.read(page.stored)
+    levels = page.about.get(5, 0) + page.about.get(6, 0) if page.second else 0
+    data = data[levels:] if levels else data
+    if codec == "UNCOMPRESSED" or (page.second and page.about.get(7) is False):
+        return data
+    if codec not in _CODECS:
+        raise ValueError(f"compressed by {codec}")
+    unpacked: bytes = pa.decompress(data, page.unpacked - levels, _CODECS[codec], asbytes=True)
+    return unpacked
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:

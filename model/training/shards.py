@@ -60,14 +60,14 @@ class ShardSource:
         self.name = name
         self._folder, self._path, files = _shards(path.rstrip("/"), caption)
         with ThreadPoolExecutor(_FOOTERS) as readers:
-            footers = list(readers.map(self._footer, files))
+            footers = list(readers.map(self._columns, files))
         self._groups: list[_Group] = []
         for file, footer in zip(files, footers, strict=True):
-            if footer is None or not sum(footer.row_groups):
+            if footer is None or not sum(footer[1]):
                 log.warning("%s: %s/%s is empty and passed over", name, self._path, file)
                 continue
-            column = self._conversations(file, footer.schema, caption)
-            self._groups += [_Group(file, number, rows, column) for number, rows in enumerate(footer.row_groups)]
+            column = self._conversations(file, footer[0], caption)
+            self._groups += [_Group(file, number, rows, column) for number, rows in enumerate(footer[1])]
         self.blocks = tuple(group.rows for group in self._groups)
         self._ends = list(accumulate(self.blocks))
         self._kept: Kept[pa.Table] = Kept(self._read, blocks_in_memory)
@@ -100,9 +100,13 @@ class ShardSource:
         with self._opened(group.file, f"row group {group.number} is damaged") as file:
             return Parquet(file).group(group.number, ["id", "image.bytes", group.column], _LARGEST)
 
-    def _footer(self, file: str) -> Parquet | None:
+    def _columns(self, file: str) -> tuple[pa.Schema, list[int]] | None:
+        """The columns of a shard, and the rows of its row groups."""
         with self._opened(file, "no whole Parquet file") as opened:
-            return Parquet(opened) if opened.size() else None
+            if not opened.size():
+                return None
+            parquet = Parquet(opened)
+            return parquet.schema, parquet.row_groups
 
     @contextmanager
     def _opened(self, file: str, fault: str) -> Iterator[Any]:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from threading import Lock
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder, LinkError
@@ -23,6 +25,8 @@ _GAP = 256 << 10  # bytes; to read over so many beats another request
 _SPAN = 8 << 20  # bytes; one read, held in memory until its images are decoded
 _CELLS = 128 << 20  # bytes; the same of a row group, whose start is read again for the rest
 _ROWS_AT_ONCE = 64
+_FOOTERS = 4  # shards; row group by row group they are read at the same time, or one behind another
+_LOCK = Lock()
 
 
 class Failure(NamedTuple):
@@ -70,6 +74,10 @@ class Images:
     @cached_property
     def _pool_kind(self) -> str:
         return self.pool.kind
+
+    @cached_property
+    def _footers(self) -> dict[tuple[str, int, int], pq.FileMetaData]:
+        return {}
 
     def groups(self, rows: pa.Table) -> Iterator[Group]:
         """Bundle rows (columns `PLACE`, those of a shard together and in its order) into reads."""
@@ -134,9 +142,20 @@ class Images:
             return []
         try:
             with self.root.filesystem.open_input_file(f"{self.root.path}/{shard}") as file:
-                return list(accumulate(Parquet(file).row_groups))
+                return list(accumulate(self._parquet(shard, file).row_groups))
         except BAD_PARQUET:  # `_cells` will say so, row by row
             return None
+
+    def _parquet(self, shard: str, file: pa.NativeFile) -> Parquet:
+        """A shard's, opened; its footer is read once while it stays the same file."""
+        info = self.root.filesystem.get_file_info(f"{self.root.path}/{shard}")
+        version = (shard, info.size, info.mtime_ns)
+        parquet = Parquet(file, self.pool.max_cell, self._footers.get(version))
+        with _LOCK:
+            self._footers[version] = parquet.footer
+            while len(self._footers) > _FOOTERS:
+                del self._footers[next(iter(self._footers))]
+        return parquet
 
     def _members(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
@@ -151,7 +170,7 @@ class Images:
 
     def _cells(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
-            parquet = Parquet(file, self.pool.max_cell)
+            parquet = self._parquet(group.shard, file)
             if not 0 <= group.row_group < len(parquet.row_groups):  # its footer could not be read a moment ago
                 raise OSError("the file could not be read, or it has changed")
             start = sum(parquet.row_groups[: group.row_group])
@@ -171,8 +190,9 @@ class Images:
         last, start = max(rows), 0
         for batch in parquet.batches(leaves, _ROWS_AT_ONCE, [group.row_group]):
             here = [row for row in range(start, start + batch.num_rows) if row in rows]
-            cells = batch[column].take(pa.array([row - start for row in here], pa.int64()))
-            yield from zip(here, cells.to_pylist(), strict=True)
+            cells = batch[column]
+            for row in here:
+                yield row, cells[row - start].as_py()
             start += batch.num_rows
             if start > last:
                 return

@@ -82,12 +82,17 @@ def parquet_rows(
 
 def bounded_rows(parquet: Parquet, columns: Sequence[str]) -> Iterator[Row | BombError]:
     """The rows of a file; for each of a row group that would take too much memory, why it is not read."""
-    for group, rows in enumerate(parquet.row_groups):
+    groups = range(len(parquet.row_groups))
+    while groups:
         try:
-            for batch in parquet.batches(columns, ROWS_AT_ONCE, [group]):
+            for batch in parquet.batches(columns, ROWS_AT_ONCE, groups):
                 yield from plain_rows(batch)
+            return
         except BombError as error:
-            yield from repeat(error, rows)
+            if error.group is None:
+                raise
+            yield from repeat(error, parquet.row_groups[error.group])
+            groups = groups[error.group - groups.start + 1 :]
 
 
 def damage(error: Exception) -> str:
@@ -199,6 +204,8 @@ def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
 
 
 def is_image(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
     if pa.types.is_struct(type_):
         return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
     return _is_binary(type_)
