@@ -375,7 +375,13 @@ def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _opened(file: Any, footer: pq.FileMetaData | None) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, metadata=footer, arrow_extensions_enabled=False, buffer_size=_BUFFER)
+        return pq.ParquetFile(
+            file,
+            metadata=footer,
+            arrow_extensions_enabled=False,
+            buffer_size=_BUFFER,
+            page_checksum_verification=True,  # where a file has any, as our own shards have
+        )
     except BAD_PARQUET:
         raise
     except Exception as error:  # an extension type's own code looks at what the footer says of it
