@@ -158,8 +158,8 @@ class Parquet:
         file = pq.ParquetFile(_Shut(self._length), metadata=self.footer, arrow_extensions_enabled=False)
         try:
             next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
-        except _ShutError:
-            pass
+        except _ShutError as error:
+            error.__traceback__ = None  # it leads here, and pyarrow keeps the error: neither would ever be freed
 
     def _chunk(self, group: int, leaf: _Leaf) -> Chunk:
         about = self.footer.row_group(group).column(leaf.number)

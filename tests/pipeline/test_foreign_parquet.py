@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gc
 import io
 import json
 import shutil
@@ -422,3 +424,176 @@ def test_index_command_of_a_bomb(tmp_path: Path, vl3syn: Callable[..., subproces
     rows = open_run(tmp_path / "run").index.scan().sort("shard", "offset").collect().to_dicts()
     assert [row["width"] for row in rows] == [40] * 64 + [None] * 64
     assert {row["error"].partition(":")[0] for row in rows[64:]} == {"decompression bomb"}
+
+
+# Pages that repeat nothing, and are small all the same
+
+PAGES = ("plain", "delta length", "list", "plain shard")
+
+
+def one_page_per_value(folder: Path, kind: str) -> None:
+    """Values of 40 MiB of zeros, each in a page of its own: each page is allowed, and together they are 2.5 GiB."""
+    zeros = pa.array([bytes(40 << 20)]).take(pa.array([0] * 20))
+    columns: dict[str, Any] = {"image": zeros, "n": range(20)}
+    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1, "data_page_size": 1}
+    if kind == "delta length":
+        how |= {"column_encoding": {"image": "DELTA_LENGTH_BYTE_ARRAY"}, "data_page_version": "2.0"}
+    elif kind == "list":
+        lists = pa.ListArray.from_arrays(pa.array(range(21), pa.int32()), zeros.cast(pa.string()))
+        columns = {"image": [picture()] * 20, "caption": lists}
+    elif kind == "plain shard":
+        turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 40
+        image = pa.StructArray.from_arrays([zeros.take(pa.array([0] * 40))], names=["bytes"])
+        columns = {"id": range(40), "detailed_caption": ["y"] * 40, "conversations": turns, "image": image}
+    name = "shard-00000" if kind == "plain shard" else kind
+    (folder / kind).mkdir()
+    pq.write_table(pa.table(columns), folder / kind / f"{name}.parquet", write_statistics=False, **how)
+
+
+@pytest.fixture(scope="module")
+def paged(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """As `measured`, of files with a page per value, of wide columns of nulls and of many long captions."""
+    folder = tmp_path_factory.mktemp("paged")
+    for kind in PAGES:
+        one_page_per_value(folder, kind)
+    captions = pa.array(["a" * 900_000]).take(pa.array([0] * 1500))
+    urls = pa.table({"url": [f"http://x/{n}" for n in range(1500)], "n": range(1500), "caption": captions})
+    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1}
+    pq.write_table(urls, folder / "captions.parquet", write_statistics=False, **how)
+    wide = pa.table({"n": pa.array([b"\1" * 2_000_000, None] * 500, pa.binary(2_000_000))})
+    pq.write_table(wide, folder / "wide.parquet", compression="zstd", write_statistics=False)
+    calls = [f"rows(parquet='{folder}/{kind}/{kind}.parquet')" for kind in ("plain", "delta length", "list")]
+    calls += [f"images('{folder}/plain/plain.parquet')", f"rows(urls='{folder}/captions.parquet')"]
+    calls += [f"columns('{folder}', '{name}.parquet')" for name in ("captions", "wide")]
+    calls += [f"shards('{folder}/plain shard')"]
+    command = [sys.executable, "-c", LIMITED + HARNESS]
+    said = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=200, check=False)
+    assert said.returncode == 0, said.stderr
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    return {call.replace(str(folder), ""): (result, peak) for call, result, peak in lines}
+
+
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
+
+
+@pytest.mark.parametrize("kind", ["plain", "delta length"])
+def test_pages_of_one_value_are_read_a_few_at_a_time(paged: Measured, kind: str) -> None:
+    rows, peak = paged[f"rows(parquet='/{kind}/{kind}.parquet')"]
+    assert rows == [[None, 40 << 20, "not an image", None]] * 20
+    assert peak < LIMIT
+
+
+def test_lists_of_long_texts_are_not_read(paged: Measured) -> None:
+    rows, peak = paged["rows(parquet='/list/list.parquet')"]
+    assert rows == [[None, None, "decompression bomb", None]] * 20
+    assert peak < LIMIT
+
+
+def test_urls_with_long_captions_end_at_the_limit_of_text(paged: Measured) -> None:
+    rows, peak = paged["rows(urls='/captions.parquet')"]
+    assert rows[-1][2] == "broken Parquet"
+    assert {len(row[3]) for row in rows[:-1]} == {900_000}
+    assert peak < 2 * LIMIT, "256 MiB of text, and the same as Python's"
+
+
+@pytest.mark.parametrize("name", ["captions", "wide"])
+def test_columns_of_long_values_are_read_a_few_at_a_time(paged: Measured, name: str) -> None:
+    rows, peak = paged[f"columns('', '{name}.parquet')"]
+    assert rows == 64
+    assert peak < LIMIT
+
+
+def test_shard_of_large_pages_has_a_limit(paged: Measured) -> None:
+    said, peak = paged["shards('/plain shard')"]
+    assert said.endswith("decompression bomb: row group 0 takes more than 1,073,741,824 bytes")
+    assert peak < 2 * LIMIT + 400
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "zstd", "lz4"])
+def test_delta_pages_are_read_with_their_nulls(tmp_path: Path, encoding: str, version: str, codec: str) -> None:
+    cells = ([picture(), None, picture() + b"x"] * 300)[:-1]
+    table = pa.table({"image": cells, "caption": [["a"], [], None] * 299 + [["a"], []]})
+    how = {"use_dictionary": False, "column_encoding": {"image": encoding, "caption.list.element": encoding}}
+    pq.write_table(table, tmp_path / "0.parquet", compression=codec, data_page_version=version, **how)
+    rows = rows_of(Pool(parquet=str(tmp_path)))
+    assert [row["bytes"] for row in rows] == [cell and len(cell) for cell in cells]
+    assert [row["alt_text"] for row in rows[:4]] == ["a", None, None, "a"]
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+@pytest.mark.parametrize("count", [4, 1 << 28])
+def test_delta_page_that_counts_more_values_than_it_holds_is_refused(tmp_path: Path, encoding: str, count: int) -> None:
+    how = {"use_dictionary": False, "write_statistics": False, "compression": "none"}
+    file = tmp_path / "0.parquet"
+    pq.write_table(pa.table({"image": [b"A" * 4000] * 3}), file, column_encoding={"image": encoding}, **how)
+    data = file.read_bytes()
+    header = b"\x80\x01\x04\x03"  # blocks of 128, four parts, three values
+    at = data.index(header)
+    size = bytearray()
+    while count > 127:
+        size.append(count & 127 | 128)
+        count >>= 7
+    claim = header[:3] + bytes(size) + bytes([count, 0, 0, 0, 0, 0, 0])
+    file.write_bytes(data[:at] + claim + data[at + len(claim) :])
+    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    assert "column 'image' is damaged: a page of it claims more values than it holds" in row["error"]
+
+
+def test_encrypted_column_is_an_error_and_no_end_of_the_process(tmp_path: Path) -> None:
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):  # type: ignore[misc, name-defined]
+        def __init__(self, _: Any) -> None:
+            super().__init__()
+
+        def wrap_key(self, key: bytes, _: str) -> bytes:
+            return base64.b64encode(key)
+
+        def unwrap_key(self, key: bytes, _: str) -> bytes:
+            return base64.b64decode(key)
+
+    how = encryption.EncryptionConfiguration(footer_key="f", column_keys={"k": ["image"]}, plaintext_footer=True)
+    keys = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), how)
+    table = pa.table({"image": [picture()] * 3})
+    pq.write_table(table, tmp_path / "0.parquet", encryption_properties=keys)
+    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    assert row["error"].startswith("broken Parquet: Cannot decrypt ColumnMetadata.")
+
+
+def test_image_in_a_repeated_column_is_seen(tmp_path: Path) -> None:
+    images = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), [picture(), picture() + b"x"])
+    pq.write_table(pa.table({"image": images}), tmp_path / "0.parquet")
+    images_, table = images_of(Pool(parquet=str(tmp_path)))
+    assert table["error"].to_pylist() == [None] * 3
+    read = [data for group in images_.groups(table.select(PLACE)) for data in images_.read(group)]
+    assert read == [picture(), picture() + b"x", picture()]
+
+
+def test_row_groups_read_one_by_one_leave_no_footers_behind(tmp_path: Path) -> None:
+    columns = {"image": [picture()] * 1500} | {f"c{n}": range(1500) for n in range(20)}
+    pq.write_table(pa.table(columns), tmp_path / "0.parquet", row_group_size=5)
+    images, table = images_of(Pool(parquet=str(tmp_path)))
+    groups = list(images.groups(table.select(PLACE)))
+    gc.collect()
+    gc.disable()
+    try:
+        for group in groups[:5]:
+            images.read(group)
+        before = sum(type(thing).__name__ == "FileMetaData" for thing in gc.get_objects())
+        for group in groups:
+            assert images.read(group) == [picture()] * 5
+        after = sum(type(thing).__name__ == "FileMetaData" for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after <= before + 1
+
+
+def test_row_groups_of_few_rows_are_read_together_and_a_bad_one_left_out(tmp_path: Path) -> None:
+    cells = [picture() + bytes([n]) for n in range(20)]
+    cells[7] += bytes(1 << 20)
+    pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=3, compression="zstd")
+    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    assert [row["width"] for row in rows] == [None if n in (6, 7, 8) else 40 for n in range(20)]
+    assert [row["key"] for row in rows] == [str(n) for n in range(20)]
