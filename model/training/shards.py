@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from core.arrow_types import check_plain
 from core.errors import BadSampleError
-from core.parquet import Parquet, check_plain
+from core.parquet import Parquet
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
 from model.training.conversations import from_turns

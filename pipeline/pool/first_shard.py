@@ -9,8 +9,9 @@ from itertools import islice
 
 import pyarrow as pa
 
+from core.arrow_types import type_name
 from core.errors import BadSampleError, UserError
-from core.parquet import BAD_PARQUET, Parquet, type_name
+from core.parquet import BAD_PARQUET, Parquet
 from pipeline.pool.listing import Listing, Pool, is_candidate
 from pipeline.pool.parquet import ImageColumns, holds_text, note_columns
 from pipeline.pool.rows import NOTES, TEXT_LIMIT, matching

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.arrow_types import check_plain, is_list, is_text, type_name
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet, check_plain, is_list, is_text, type_name
+from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
 from pipeline.pool.rows import NOTES, TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.arrow_types import check_plain, is_list, is_text, type_name
 from core.image_header import BadImageError
-from core.parquet import BAD_PARQUET, BombError, Parquet, check_plain, is_list, is_text, type_name
+from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
