@@ -11,6 +11,7 @@ from typing import BinaryIO
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from core.errors import BadSampleError
+from core.text import printable
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is left to Pillow. It reserves the canvas to open a WebP and decodes an icon to open it: both are read here."""
@@ -203,7 +204,7 @@ def _diagnosis(file: BinaryIO, error: Exception) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
         return f"broken header: AVIF, {_brief(error)}"
     if start[4:8] == b"ftyp":
-        return f"unsupported format: {start[8:12].decode('latin-1')}"
+        return f"unsupported format: {printable(start[8:12].decode('latin-1'))}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, name in _FOREIGN:
         if text.startswith(magic):

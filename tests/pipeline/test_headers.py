@@ -183,6 +183,10 @@ def test_fuzzed_image_is_a_header_or_a_bad_image(
     assert outcome(changed(data, changes, kept)) in OUTCOMES
 
 
+def test_format_with_a_line_end_in_its_name_is_one_line() -> None:
+    assert outcome(b"\0\0\0 ftypav\nf" + bytes(20)) == "unsupported format"
+
+
 @given(data=st.binary(max_size=200))
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_are_a_header_or_a_bad_image(data: bytes) -> None:
