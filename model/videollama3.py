@@ -8,9 +8,10 @@ All inputs of one call are one packed row: the tokens of S samples behind one an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 
 from model.attention import Segments
 from model.config import ModelConfig
+from model.config_files import parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
 from model.vision import VisionEncoder
+from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
 
 IGNORE = -100
 """Label of a token that is not to be learned."""
@@ -203,8 +206,8 @@ class VideoLLaMA3(nn.Module):
         self.vision.checkpointing = True
         self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
-    @staticmethod
-    def from_pretrained(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
+    @classmethod
+    def from_pretrained(cls, path: str | Path, dtype: torch.dtype | None = None) -> Self:
         """Load a folder in transformers' layout or in the original one.
 
         Args:
@@ -214,15 +217,67 @@ class VideoLLaMA3(nn.Module):
         Raises:
             ValueError: The folder is not such a checkpoint, or it is not complete.
         """
-        from model.checkpoint import load
+        folder = Path(path)
+        stored = open_model(folder)
+        model = cls._without_weights(stored.config, dtype or stored.dtype)
+        fill(model, stored.weights, folder, model._tied_names())
+        if (folder / "generation_config.json").is_file():
+            import transformers
 
-        return load(path, dtype)
+            auto: Any = transformers.GenerationConfig
+            model.language.generation_config = auto.from_pretrained(folder)
+        return model
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Save in transformers' layout: `VideoLlama3ForConditionalGeneration.from_pretrained(path)` opens it."""
-        from model.checkpoint import save
+    @classmethod
+    def from_parts(cls, vision: str | Path, language: str | Path) -> Self:
+        """Start a training: an encoder, a language model, and a new projector between them, all float32.
 
-        save(self, path)
+        Args:
+            vision: A folder of SigLIP, whose position table, head and text tower are left out, or of VL3-SigLIP-NaViT.
+            language: A folder of Qwen2.5 or a similar model.
+
+        Raises:
+            ValueError: One of them is no such checkpoint.
+        """
+        model = cls(parts_config(Path(vision), Path(language)))
+        fill(model.vision, encoder_tensors(Path(vision)), Path(vision), ())
+        tied = [name.removeprefix("language.") for name in model._tied_names()]
+        fill(model.language, tensors(Path(language)), Path(language), tied)
+        return model
+
+    def save_pretrained(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Save in transformers' layout: `VideoLlama3ForConditionalGeneration.from_pretrained(path)` opens it.
+
+        Args:
+            path: The folder; it is made where it does not exist.
+            weights: Written in place of the model's own, by the same names: gathered from ranks, or cast.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = self.state_dict() if weights is None else weights
+        stored = {name: weight for name, weight in weights.items() if name not in self._tied_names()}
+        save_weights(stored, folder)
+        write_config(self.config, folder, next(iter(stored.values())).dtype)
+        self.language.generation_config.save_pretrained(folder)
+
+    @classmethod
+    def _without_weights(cls, config: ModelConfig, dtype: torch.dtype) -> Self:
+        """A model whose weights are not initialised, since they are read from disk next."""
+        from transformers.initialization import no_init_weights
+
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with no_init_weights():
+                model = cls(config)
+            model.language.tie_weights()  # no_init_weights skips it
+            return model.eval()
+        finally:
+            torch.set_default_dtype(before)
+
+    def _tied_names(self) -> Sequence[str]:
+        """Weights that share another's memory: the head's, where it is the embedding table."""
+        return ["language.lm_head.weight"] if self.language.config.tie_word_embeddings else []
 
 
 def _positions(segments: Segments, device: torch.device) -> Tensor:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from model.checkpoint import readable_by_umask
 from model.training.world import World, assign, whole
+from model.weights_io import readable_by_umask
 
 _DAMAGED = "damaged-"
 _FILES = ("weights.safetensors", "moments.safetensors")

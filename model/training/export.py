@@ -25,7 +25,6 @@ PROVENANCE = "vl3syn_training.json"
 
 def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: World) -> None:
     """Write the model of a stage that is done into `place`/model, and delete the stage's checkpoints."""
-    from model import checkpoint
     from model.training.curves import draw
     from model.training.lora import merged
     from model.training.progress import ends, read_metrics
@@ -39,7 +38,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
     if world.leads:
         weights = merged(weights, stage.lora) if stage.lora else weights
         aside = place / ".model.partial"
-        checkpoint.save(trainer.model, aside, weights)
+        trainer.model.save_pretrained(aside, weights)
         for_stage(processor, stage).save_pretrained(aside)
         provenance: dict[str, Any] = {"vl3syn": __version__, "steps": trainer.step, "samples": trainer.given}
         provenance |= {

@@ -179,7 +179,6 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     Raises:
         ValueError: A folder is not what it should be.
     """
-    from model.checkpoint import from_parts
     from model.config import preset
     from model.processor import Processor
     from model.videollama3 import VideoLLaMA3
@@ -192,7 +191,7 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
         return VideoLLaMA3(preset(start.preset)), processor
     assert start.vision
     assert start.language
-    return from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
+    return VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
 
 
 def _announce(stage: Stage, trainer: Trainer, order: Order) -> None:

@@ -1,4 +1,4 @@
-"""Weights on disk: transformers' layout both ways, the original repository's layout, and parts to begin from.
+"""Weights on disk: transformers' layout both ways, the original repository's layout, and parts to start from.
 
 | here                     | transformers: model.vision_model…  | DAMO-NLP-SG/VideoLLaMA3-*: model.vision_encoder… |
 | ------------------------ | ---------------------------------- | ------------------------------------------------ |
@@ -9,31 +9,21 @@
 | language.model.*         | model.language_model.*             | model.*                                          |
 | language.lm_head.*       | lm_head.*                          | lm_head.*                                        |
 
-What follows the star is the same everywhere. Weights tied to another are not stored.
+The suffix after `*` is identical in all layouts. Tied weights are not stored.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.config_files import (
-    WEIGHTS,
-    original_config,
-    parts_config,
-    read_json,
-    transformers_config,
-    write_config,
-)
-
-if TYPE_CHECKING:
-    from model.videollama3 import VideoLLaMA3
+from model.config_files import WEIGHTS, original_config, read_json, transformers_config
 
 Table = Mapping[str, str]
 """Prefix here to prefix there; of several that fit, the first counts."""
@@ -76,25 +66,51 @@ def rename(name: str, table: Table, back: bool = False) -> str:
     raise ValueError(f"unknown weight {name}: the checkpoint is of another model")
 
 
-def save(model: VideoLLaMA3, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write config.json, generation_config.json and model*.safetensors, shards of at most 5 GB.
+@dataclass(frozen=True)
+class StoredModel:
+    """A checkpoint folder that is open for reading.
+
+    Attributes:
+        config: Shapes and token ids.
+        dtype: The type that the weights were saved in.
+        weights: Names in `VideoLLaMA3` and tensors, read from disk one at a time.
+    """
+
+    config: ModelConfig
+    dtype: torch.dtype
+    weights: Iterator[tuple[str, Tensor]]
+
+
+def open_model(folder: Path) -> StoredModel:
+    """Open a folder in transformers' or in the original repository's layout.
+
+    Raises:
+        ValueError: It is no such checkpoint, a file is missing, or a weight has an unknown name.
+    """
+    stored = read_json(folder / "config.json")
+    original = stored.get("model_type") == "videollama3_qwen2"
+    config = original_config(stored) if original else transformers_config(stored, folder)
+    table = ORIGINAL if original else TRANSFORMERS
+    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
+    # The original's local training format doubles a prefix.
+    pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
+    return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
+
+
+def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write model*.safetensors in transformers' layout, in shards of at most 5 GB.
 
     Args:
-        weights: Instead of the model's own, under the same names; a trainer has gathered them, or changed their type.
+        weights: By their names in `VideoLLaMA3`, without tied ones.
+        folder: An existing folder. Weights that an earlier call wrote there are deleted.
     """
     from huggingface_hub import save_torch_state_dict
 
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("model*.safetensors*"):
-        stale.unlink()  # shards of what was saved here before would be read too
-    shared = _tied(model)
-    weights = model.state_dict() if weights is None else weights
-    renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items() if name not in shared}
+        stale.unlink()  # readers take every shard of the folder
+    renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items()}
     save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
     readable_by_umask(folder)
-    write_config(model.config, folder, next(iter(renamed.values())).dtype)
-    model.language.generation_config.save_pretrained(folder)
 
 
 def readable_by_umask(folder: Path) -> None:
@@ -107,51 +123,8 @@ def readable_by_umask(folder: Path) -> None:
     usual.unlink()
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
-    """Read a folder in either layout.
-
-    Raises:
-        ValueError: It is no such checkpoint, a weight is missing, unknown or of another shape.
-    """
-    folder = Path(path)
-    told = read_json(folder / "config.json")
-    original = told.get("model_type") == "videollama3_qwen2"
-    config = original_config(told) if original else transformers_config(told, folder)
-    table = ORIGINAL if original else TRANSFORMERS
-    kind = dtype or getattr(torch, str(told.get("dtype") or told.get("torch_dtype") or "float32"))
-    model = _empty(config, kind)
-    # The local training format doubles a prefix.
-    pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
-    fill(model, ((rename(name, table, back=True), tensor) for name, tensor in pairs), folder, _tied(model))
-    if (folder / "generation_config.json").is_file():
-        from transformers import GenerationConfig
-
-        auto: Any = GenerationConfig
-        model.language.generation_config = auto.from_pretrained(folder)
-    return model
-
-
-def from_parts(vision: str | Path, language: str | Path) -> VideoLLaMA3:
-    """Begin a training: an encoder, a language model, and a new projector between them, all float32.
-
-    Args:
-        vision: A folder of SigLIP, whose position table, head and text tower are left out, or of VL3-SigLIP-NaViT.
-        language: A folder of Qwen2.5 or a like.
-
-    Raises:
-        ValueError: One of them is no such checkpoint.
-    """
-    from model.videollama3 import VideoLLaMA3
-
-    model = VideoLLaMA3(parts_config(Path(vision), Path(language)))
-    fill(model.vision, _tower(Path(vision)), Path(vision), set())
-    tied = {name.removeprefix("language.") for name in _tied(model)}
-    fill(model.language, tensors(Path(language)), Path(language), tied)
-    return model
-
-
-def _tower(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Weights of an encoder under our names."""
+def encoder_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights of a vision encoder alone, SigLIP or VL3-SigLIP-NaViT, by their names in `VisionEncoder`."""
     for name, tensor in tensors(folder):
         inner = name.removeprefix("vision_model.").removeprefix("vision_encoder.")
         if not name.startswith(("text_model.", "logit_")) and not inner.startswith(_UNUSED):
@@ -179,14 +152,14 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise ValueError(f"{folder / file}: broken: {error}; copy it again") from error
 
 
-def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path, tied: set[str]) -> None:
+def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path, tied: Collection[str]) -> None:
     """Copy weights in place, each into its own type and device; every one must have its counterpart.
 
     Raises:
         ValueError: One is missing, unknown or of another shape.
     """
     targets = module.state_dict(keep_vars=True)
-    missing = set(targets) - tied
+    missing = set(targets).difference(tied)
     with torch.no_grad():
         for name, tensor in weights:
             if name not in targets or targets[name].shape != tensor.shape:
@@ -196,28 +169,6 @@ def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path,
             missing.discard(name)
     if missing:
         raise ValueError(f"{folder}: {len(missing)} weights are missing, {min(missing)} among them: copy all its files")
-
-
-def _empty(config: ModelConfig, dtype: torch.dtype) -> VideoLLaMA3:
-    """A model whose weights are not drawn, since they are read."""
-    from transformers.initialization import no_init_weights
-
-    from model.videollama3 import VideoLLaMA3
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with no_init_weights():
-            model = VideoLLaMA3(config)
-        model.language.tie_weights()  # a part of what was left out
-        return model.eval()
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _tied(model: VideoLLaMA3) -> set[str]:
-    """Names of weights that are another's: the head's, where it is the embeddings' transpose."""
-    return {"language.lm_head.weight"} if model.language.config.tie_word_embeddings else set()
 
 
 def _undoubled(name: str) -> str:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import VideoLLaMA3
-from model.checkpoint import ORIGINAL, TRANSFORMERS, Table, from_parts, rename
 from model.config import preset
+from model.weights_io import ORIGINAL, TRANSFORMERS, Table, rename
 from tests.model.oracles import Sample, ours_of, packed, whole_oracle
 
 SAMPLE = Sample.of((1, 4, 6), (3, 4, 4), seed=1, pruned=True)
@@ -120,7 +120,7 @@ def test_parts_come_from_siglip_and_qwen(tmp_path: Path) -> None:
     siglip.save_pretrained(tmp_path / "siglip")
     qwen = Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in tiny.language.items() if k != "model_type"}))
     qwen.save_pretrained(tmp_path / "qwen")
-    model = from_parts(tmp_path / "siglip", tmp_path / "qwen")
+    model = VideoLLaMA3.from_parts(tmp_path / "siglip", tmp_path / "qwen")
     assert torch.equal(model.vision.layers[1].mlp.fc2.bias, siglip.vision_model.encoder.layers[1].mlp.fc2.bias)
     patch = siglip.vision_model.embeddings.patch_embedding.weight
     assert torch.equal(model.vision.patch_embedding.weight, patch)
