@@ -52,11 +52,11 @@ def measure(name: str, fps: float) -> dict[str, Any]:
     from core.videos import probe
     from model.frames import decode
     from model.images import patchify
-    from model.processor import Settings
+    from model.processor_config import ProcessorConfig
     from model.prune import Pruning, keep_mask
     from model.sizes import Item, plan_sizes
 
-    settings = Settings()
+    settings = ProcessorConfig()
     side, limits = settings.patch_size, settings.video
     video = probe(clip(name), fps, settings.max_frames)
     shape = video.height, video.width, side * limits.merge, limits.min_tokens, limits.max_tokens, len(video.times)

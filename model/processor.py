@@ -10,59 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from core import videos
 from model import frames, images
-from model.prompt import CHAT_TEMPLATE, IGNORE, Message, take_apart, tokenize
-from model.prune import Pruning, keep_mask
+from model.processor_config import ProcessorConfig, read_processor, write_processor
+from model.prompt import CHAT_TEMPLATE, Message, take_apart, tokenize
+from model.prune import keep_mask
 from model.sizes import Item, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
-
-
-class Limits(BaseModel):
-    """Tokens of images, or of videos.
-
-    Attributes:
-        merge: Side of the block of patches that becomes one token: 1 or 2.
-        min_tokens: Of an image, or of each frame of a clip whose maximum allows.
-        max_tokens: Of an image, or of all frames of a clip together.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    merge: int = Field(default=1, ge=1, le=2)
-    min_tokens: int = Field(default=16, ge=1)
-    max_tokens: int = Field(default=16384, ge=1)
-
-
-class Settings(BaseModel):
-    """What a processor does besides the tokenizer. Defaults are the published ones for inference.
-
-    Attributes:
-        patch_size: Side of a patch, pixels.
-        image: Merge 1 as released; stage 4 was trained with 2.
-        video: Merge 2.
-        max_tokens: Visual tokens of a whole conversation, before pruning: 10,240 in training, 16,384 in evaluation.
-        fps: Frames per second of a video.
-        max_frames: Of each video.
-        pruning: DiffFP on videos; None keeps all tokens.
-        image_token: Stands for one visual token of an image.
-        video_token: Stands for one of a video.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    patch_size: int = Field(default=14, ge=1)
-    image: Limits = Limits()
-    video: Limits = Limits(merge=2)
-    max_tokens: int = Field(default=16384, ge=1)
-    fps: float = Field(default=1.0, gt=0)
-    max_frames: int = Field(default=180, ge=1)
-    pruning: Pruning | None = Pruning()
-    image_token: str = "<|image_pad|>"
-    video_token: str = "<|video_pad|>"
 
 
 class Processor:
@@ -70,19 +26,21 @@ class Processor:
 
     Attributes:
         tokenizer: A fast tokenizer of transformers.
-        settings: The rest.
+        config: Sizes, sampling of videos and pruning.
         chat_template: Jinja.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: Settings | None = None, chat_template: str = CHAT_TEMPLATE
+        self, tokenizer: Tokenizer, config: ProcessorConfig | None = None, chat_template: str = CHAT_TEMPLATE
     ) -> None:
         self.tokenizer = tokenizer
-        self.settings = settings or Settings()
+        self.config = config or ProcessorConfig()
         self.chat_template = chat_template
-        for token in (self.settings.image_token, self.settings.video_token):
+        for token in (self.config.image_token, self.config.video_token):
             if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-                raise ValueError(f"the tokenizer has no token {token}: use Qwen2.5's, or name another in Settings")
+                raise ValueError(
+                    f"the tokenizer has no token {token}: use Qwen2.5's, or name another in ProcessorConfig"
+                )
 
     @classmethod
     def tiny(cls) -> Self:
@@ -110,8 +68,8 @@ class Processor:
             ValueError: A message, an image or a video is not what it should be, with what to do.
         """
         script = take_apart(conversation)
-        media = [_Medium(part, self.settings) for part in script.media]
-        sizes = plan_sizes([medium.item for medium in media], self.settings.max_tokens)
+        media = [_Medium(part, self.config) for part in script.media]
+        sizes = plan_sizes([medium.item for medium in media], self.config.max_tokens)
         read = [medium.read(size) for medium, size in zip(media, sizes, strict=True)]
         if generation_prompt is None:
             generation_prompt = conversation[-1]["role"] != "assistant"
@@ -120,8 +78,8 @@ class Processor:
             [_placeholders(one) for one in read],
             self.tokenizer,
             self.chat_template,
-            self.settings.image_token,
-            self.settings.video_token,
+            self.config.image_token,
+            self.config.video_token,
             generation_prompt,
         )
         row = {"input_ids": torch.tensor(tokens.ids), "segment_lengths": torch.tensor([len(tokens.ids)])}
@@ -146,15 +104,11 @@ class Processor:
         Raises:
             ValueError: There is no tokenizer in it.
         """
-        from model.processor_files import load
-
-        return cls(*load(path))
+        return cls(*read_processor(path))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Save in transformers' layout: `VideoLlama3Processor.from_pretrained(path)` opens it."""
-        from model.processor_files import save
-
-        save(self, path)
+        write_processor(path, self.tokenizer, self.config, self.chat_template)
 
 
 class _Medium:
@@ -163,17 +117,17 @@ class _Medium:
     So of many large images, or of a long film, only one picture at a time is in memory at its full size.
     """
 
-    def __init__(self, part: Mapping[str, Any], settings: Settings) -> None:
-        self.settings, self.source = settings, part[part["type"]]
+    def __init__(self, part: Mapping[str, Any], config: ProcessorConfig) -> None:
+        self.config, self.source = config, part[part["type"]]
         self.is_video = part["type"] == "video"
-        self.limits = settings.video if self.is_video else settings.image
+        self.limits = config.video if self.is_video else config.image
         self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
         if not self.is_video:
             self.size = images.image_size(self.source)
             return
         told = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
-        sampling = {"fps": settings.fps, "max_frames": settings.max_frames, **told}
+        sampling = {"fps": config.fps, "max_frames": config.max_frames, **told}
         if isinstance(self.source, str | Path):
             self.video = videos.probe(self.source, **sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times
@@ -186,20 +140,20 @@ class _Medium:
     @property
     def item(self) -> Item:
         """What is sized."""
-        limits, factor = self.limits, self.settings.patch_size * self.limits.merge
+        limits, factor = self.limits, self.config.patch_size * self.limits.merge
         name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
         return Item(*self.size, factor, limits.min_tokens, limits.max_tokens, max(len(self.times), 1), name)
 
     def read(self, size: tuple[int, int]) -> dict[str, Any]:
         """Patches, grid, merge size, kept tokens and times at that size."""
-        side, merge = self.settings.patch_size, self.limits.merge
+        side, merge = self.config.patch_size, self.limits.merge
         if self.video is not None:
             pixels, self.times = frames.decode(self.video, size)
         else:
             pixels = images.resize(self.source if self.is_video else images.read_image(self.source), size)
         patches = images.patchify(pixels, side, merge)
         grid = (len(pixels), size[0] // side, size[1] // side)
-        keep = keep_mask(patches, grid, merge, self.settings.pruning if self.is_video else None)
+        keep = keep_mask(patches, grid, merge, self.config.pruning if self.is_video else None)
         return {"pixels": patches, "grid": grid, "merge": merge, "keep": keep, "times": self.times}
 
 
@@ -234,6 +188,3 @@ def _feature(row: dict[str, Tensor]) -> Any:
 
     auto: Any = transformers.BatchFeature
     return auto(row)
-
-
-__all__ = ["IGNORE", "Limits", "Processor", "Settings", "kept_share", "pack"]

@@ -15,6 +15,7 @@ from typing import Any
 from model.tokenizer import Tokenizer
 
 IGNORE = -100
+"""Label of a token that is not learned; torch's cross entropy skips it."""
 
 SYSTEM_PROMPT = (
     "You are VideoLLaMA3 created by Alibaba DAMO Academy, a helpful assistant to help people understand images and "

@@ -22,11 +22,9 @@ from model.config import ModelConfig
 from model.config_files import parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
+from model.prompt import IGNORE
 from model.vision import VisionEncoder
 from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
-
-IGNORE = -100
-"""Label of a token that is not to be learned."""
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,10 @@ def _pruning(processor: Processor, levels: float | None) -> Processor:
     from model import Processor
     from model.prune import Pruning
 
-    before = processor.settings.pruning or Pruning()
+    before = processor.config.pruning or Pruning()
     pruning = None if levels is None else before.model_copy(update={"threshold": levels, "unit": "grey"})
-    settings = processor.settings.model_copy(update={"pruning": pruning})
-    return Processor(processor.tokenizer, settings, processor.chat_template)
+    config = processor.config.model_copy(update={"pruning": pruning})
+    return Processor(processor.tokenizer, config, processor.chat_template)
 
 
 def _converse(talk: Chat, media: list[dict[str, Any]]) -> None:

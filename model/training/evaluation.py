@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.processor import Processor, pack
+from model.prompt import IGNORE
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
-from model.videollama3 import IGNORE, VideoLLaMA3
+from model.videollama3 import VideoLLaMA3
 
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
 """Of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""

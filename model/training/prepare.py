@@ -65,17 +65,17 @@ def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
 
 def for_stage(processor: Processor, stage: Stage) -> Processor:
     """The processor with a stage's merge sizes, pruning and visual budget."""
-    settings = processor.settings.model_copy(
+    config = processor.config.model_copy(
         update={
-            "image": processor.settings.image.model_copy(update={"merge": stage.image_merge}),
-            "video": processor.settings.video.model_copy(update={"merge": stage.video_merge}),
+            "image": processor.config.image.model_copy(update={"merge": stage.image_merge}),
+            "video": processor.config.video.model_copy(update={"merge": stage.video_merge}),
             "max_tokens": stage.visual_tokens,
             "pruning": stage.pruning,
             "fps": stage.fps,
             "max_frames": stage.max_frames,
         }
     )
-    return Processor(processor.tokenizer, settings, processor.chat_template)
+    return Processor(processor.tokenizer, config, processor.chat_template)
 
 
 def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patches: int) -> list[Prepared]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model import Processor, VideoLLaMA3
 from model.config import preset
-from model.processor import Settings
+from model.processor_config import ProcessorConfig
 from tests.model.clips import turn, without_frames, write
 from tests.model.oracles import widen
 
@@ -164,11 +164,11 @@ def test_a_film_longer_than_the_budget(processor: Processor, model: VideoLLaMA3,
     row = _asked(processor, _video(film))
     assert row["grid_thw"][0, 0] == 180
     assert 12_000 < len(row["keep_mask"]) <= 16_384
-    tight = Processor(processor.tokenizer, Settings(max_tokens=4000))
+    tight = Processor(processor.tokenizer, ProcessorConfig(max_tokens=4000))
     assert len(_asked(tight, _video(film))["keep_mask"]) <= 4000
     _logits(tight, model, _video(film))
     with pytest.raises(ValueError, match="give fewer images or frames, or raise max_tokens"):
-        _asked(Processor(processor.tokenizer, Settings(max_tokens=1000)), _video(film))
+        _asked(Processor(processor.tokenizer, ProcessorConfig(max_tokens=1000)), _video(film))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (17, 33), (20, 400), (400, 20)])

@@ -10,7 +10,8 @@ from PIL import Image
 
 from model import Processor, VideoLLaMA3
 from model.config import preset
-from model.processor import Limits, Settings, kept_share, pack
+from model.processor import kept_share, pack
+from model.processor_config import ProcessorConfig, TokenLimits
 from model.prompt import CHAT_TEMPLATE
 from model.prune import Pruning
 from tests.model.clips import real, write
@@ -100,7 +101,10 @@ def test_a_conversation_equals_transformers_processor(
 
 
 def test_the_text_a_model_reads(processor: Processor) -> None:
-    small = Processor(processor.tokenizer, Settings(image=Limits(max_tokens=16), video=Limits(merge=2, max_tokens=32)))
+    small = Processor(
+        processor.tokenizer,
+        ProcessorConfig(image=TokenLimits(max_tokens=16), video=TokenLimits(merge=2, max_tokens=32)),
+    )
     clip = {"type": "video", "video": _frames(2, 56, 56), "fps": 2}
     late = {"type": "image", "image": _picture(8, 8), "time": 3}
     row = small([SYSTEM, {"role": "user", "content": [late, clip, "Hi"]}])
@@ -153,12 +157,12 @@ def test_a_video_file_gives_its_frames_at_their_times(processor: Processor, tmp_
 
 
 def test_a_video_longer_than_the_budget_fits_it(processor: Processor) -> None:
-    small = Processor(processor.tokenizer, Settings(max_tokens=800, max_frames=20))
+    small = Processor(processor.tokenizer, ProcessorConfig(max_tokens=800, max_frames=20))
     row = small([{"role": "user", "content": [{"type": "video", "video": real("bikes"), "fps": 5}, "What?"]}])
     assert row["grid_thw"][0, 0] == 20
     assert 600 <= len(row["keep_mask"]) <= 800
     with pytest.raises(ValueError, match="raise max_tokens"):
-        Processor(processor.tokenizer, Settings(max_tokens=100))(
+        Processor(processor.tokenizer, ProcessorConfig(max_tokens=100))(
             [{"role": "user", "content": [{"type": "image", "image": _picture(90, 90)}] * 20}]
         )
 
@@ -177,11 +181,11 @@ def test_packing_joins_rows_and_their_images(processor: Processor) -> None:
 
 
 def test_settings_come_back(processor: Processor, tmp_path: Path) -> None:
-    settings = Settings(
-        image=Limits(merge=2, max_tokens=100), fps=2, pruning=Pruning(threshold=4, unit="grey", against="kept")
+    settings = ProcessorConfig(
+        image=TokenLimits(merge=2, max_tokens=100), fps=2, pruning=Pruning(threshold=4, unit="grey", against="kept")
     )
     Processor(processor.tokenizer, settings).save_pretrained(tmp_path)
-    assert Processor.from_pretrained(tmp_path).settings == settings
+    assert Processor.from_pretrained(tmp_path).config == settings
 
 
 def test_transformers_own_folder_opens_here(processor: Processor, tmp_path: Path) -> None:
@@ -193,9 +197,9 @@ def test_transformers_own_folder_opens_here(processor: Processor, tmp_path: Path
         VideoLlama3VideoProcessor(size={"shortest_edge": 784 * 4, "longest_edge": 784 * 300}, max_frames=9),
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(tmp_path)
-    settings = Processor.from_pretrained(tmp_path).settings
-    assert settings.image == Limits(merge=1, min_tokens=16, max_tokens=500)
-    assert settings.video == Limits(merge=2, min_tokens=4, max_tokens=300)
+    settings = Processor.from_pretrained(tmp_path).config
+    assert settings.image == TokenLimits(merge=1, min_tokens=16, max_tokens=500)
+    assert settings.video == TokenLimits(merge=2, min_tokens=4, max_tokens=300)
     assert settings.max_frames == 9
 
 
@@ -205,8 +209,8 @@ def test_the_original_folder_opens_here(processor: Processor, tmp_path: Path) ->
     (tmp_path / "preprocessor_config.json").write_text('{"min_tokens": 9, "max_tokens": 777, "patch_size": 14}')
     (tmp_path / "processor_config.json").write_text('{"image_merge_size": 2, "max_frames": 128, "fps": 1}')
     opened = Processor.from_pretrained(tmp_path)
-    assert opened.settings.image == Limits(merge=2, min_tokens=9, max_tokens=777)
-    assert (opened.settings.max_tokens, opened.settings.max_frames) == (777, 128)
+    assert opened.config.image == TokenLimits(merge=2, min_tokens=9, max_tokens=777)
+    assert (opened.config.max_tokens, opened.config.max_frames) == (777, 128)
     assert opened.chat_template == CHAT_TEMPLATE
 
 
@@ -238,7 +242,7 @@ def test_a_template_that_loses_an_image_is_told(processor: Processor) -> None:
 
 def test_a_tokenizer_without_placeholders_is_refused(processor: Processor) -> None:
     with pytest.raises(ValueError, match=r"no token <x>: use Qwen2.5's"):
-        Processor(processor.tokenizer, Settings(image_token="<x>"))
+        Processor(processor.tokenizer, ProcessorConfig(image_token="<x>"))
 
 
 def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""What a processor does besides the tokenizer, and its files.
+
+The files are in transformers' layout, with our own settings in a further file that transformers ignores.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import UserError
+from model.prompt import CHAT_TEMPLATE
+from model.prune import Pruning
+from model.tokenizer import Tokenizer
+
+OURS = "vl3syn_processor.json"
+
+_PIXELS = {
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "resample": 3,  # bicubic
+    "rescale_factor": 1 / 255,
+    "temporal_patch_size": 1,
+}
+
+
+class TokenLimits(BaseModel):
+    """Tokens of images, or of videos.
+
+    Attributes:
+        merge: Side of the block of patches that becomes one token: 1 or 2.
+        min_tokens: Of an image, or of each frame of a clip whose maximum allows.
+        max_tokens: Of an image, or of all frames of a clip together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    merge: int = Field(default=1, ge=1, le=2)
+    min_tokens: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=16384, ge=1)
+
+
+class ProcessorConfig(BaseModel):
+    """What a processor does besides the tokenizer. Defaults are the published ones for inference.
+
+    Attributes:
+        patch_size: Side of a patch, pixels.
+        image: Merge 1 as released; stage 4 was trained with 2.
+        video: Merge 2.
+        max_tokens: Visual tokens of a whole conversation, before pruning: 10,240 in training, 16,384 in evaluation.
+        fps: Frames per second of a video.
+        max_frames: Of each video.
+        pruning: DiffFP on videos; None keeps all tokens.
+        image_token: Stands for one visual token of an image.
+        video_token: Stands for one of a video.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patch_size: int = Field(default=14, ge=1)
+    image: TokenLimits = TokenLimits()
+    video: TokenLimits = TokenLimits(merge=2)
+    max_tokens: int = Field(default=16384, ge=1)
+    fps: float = Field(default=1.0, gt=0)
+    max_frames: int = Field(default=180, ge=1)
+    pruning: Pruning | None = Pruning()
+    image_token: str = "<|image_pad|>"
+    video_token: str = "<|video_pad|>"
+
+
+def write_processor(path: str | Path, tokenizer: Tokenizer, config: ProcessorConfig, chat_template: str) -> None:
+    """Write tokenizer, template, transformers' processor_config.json and our config."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(chat_template)
+    image = {**_PIXELS, **_sizes(config, "image"), "image_processor_type": "VideoLlama3ImageProcessor"}
+    video = {
+        **_PIXELS,
+        **_sizes(config, "video"),
+        "video_processor_type": "VideoLlama3VideoProcessor",
+        "fps": config.fps,
+        "max_frames": config.max_frames,
+        "min_frames": 1,
+        "do_sample_frames": True,
+        "return_metadata": True,
+        "use_token_compression": config.pruning is not None,
+    }
+    layout = {"processor_class": "VideoLlama3Processor", "image_processor": image, "video_processor": video}
+    (folder / "processor_config.json").write_text(json.dumps(layout, indent=2))
+    (folder / OURS).write_text(config.model_dump_json(indent=2))
+
+
+def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
+    """Tokenizer, settings and template of a folder.
+
+    Our settings if they are there, else transformers' or the original repository's as far as they are told.
+
+    Raises:
+        ValueError: No folder, no tokenizer, or settings that are none.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
+    auto: Any = AutoTokenizer
+    try:
+        tokenizer = auto.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if "custom code" in reason:
+            raise UserError(
+                f"{folder}: its tokenizer is code of its own (auto_map in tokenizer_config.json), which is never run: "
+                "give a folder whose tokenizer.json transformers opens by itself"
+            ) from error
+        raise ValueError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
+    ours, theirs = folder / OURS, _read(folder, "processor_config.json")
+    if ours.is_file():
+        config = ProcessorConfig.model_validate_json(ours.read_text())
+    elif "image_processor" in theirs:
+        config = _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
+    elif (folder / "video_preprocessor_config.json").is_file():
+        pair = _read(folder, "preprocessor_config.json"), _read(folder, "video_preprocessor_config.json")
+        config = _from_transformers(*pair)
+    else:
+        config = _from_original(_read(folder, "preprocessor_config.json"), theirs)
+    return tokenizer, config, _template(folder, tokenizer, config)
+
+
+def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> str:
+    """The folder's own template if it places images as ours does, else ours: the original one numbers them itself."""
+    file = folder / "chat_template.jinja"
+    own = file.read_text() if file.is_file() else tokenizer.chat_template
+    places = isinstance(own, str) and config.image_token in own and config.video_token in own
+    return str(own) if places else CHAT_TEMPLATE
+
+
+def _sizes(config: ProcessorConfig, kind: str) -> dict[str, Any]:
+    """Transformers counts pixels where we count tokens."""
+    limits = getattr(config, kind)
+    square = (config.patch_size * limits.merge) ** 2
+    size = {"shortest_edge": limits.min_tokens * square, "longest_edge": limits.max_tokens * square}
+    return {"patch_size": config.patch_size, "merge_size": limits.merge, "size": size}
+
+
+def _from_transformers(image: dict[str, Any], video: dict[str, Any]) -> ProcessorConfig:
+    patch = image.get("patch_size", 14)
+
+    def limits(config: dict[str, Any], merge: int, fewest: int, most: int) -> TokenLimits:
+        merge = config.get("merge_size", merge)
+        size, square = config.get("size", {}), (patch * merge) ** 2
+        low = max(size.get("shortest_edge", fewest * square) // square, 1)
+        return TokenLimits(
+            merge=merge, min_tokens=low, max_tokens=max(size.get("longest_edge", most * square) // square, 1)
+        )
+
+    return ProcessorConfig(
+        patch_size=patch,
+        image=limits(image, 1, 16, 5120),
+        video=limits(video, 2, 128, 768),
+        fps=video.get("fps") or 1.0,
+        max_frames=video.get("max_frames", 180),
+        pruning=Pruning() if video.get("use_token_compression", True) else None,
+    )
+
+
+def _from_original(image: dict[str, Any], processor: dict[str, Any]) -> ProcessorConfig:
+    fewest, most = image.get("min_tokens", 16), image.get("max_tokens", 16384)
+    return ProcessorConfig(
+        patch_size=image.get("patch_size", 14),
+        image=TokenLimits(merge=processor.get("image_merge_size", 1), min_tokens=fewest, max_tokens=most),
+        video=TokenLimits(merge=processor.get("video_merge_size", 2), min_tokens=fewest, max_tokens=most),
+        max_tokens=most,
+        fps=processor.get("fps", 1),
+        max_frames=processor.get("max_frames", 180),
+    )
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: no JSON: {error}; copy it again") from error
+    return dict(told)
