@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core import videos
+from core.errors import UserError
 from model import frames, images
 from model.processor_config import ProcessorConfig, read_processor, write_processor
 from model.prompt import CHAT_TEMPLATE, Message, take_apart, tokenize
@@ -38,7 +39,7 @@ class Processor:
         self.chat_template = chat_template
         for token in (self.config.image_token, self.config.video_token):
             if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-                raise ValueError(
+                raise UserError(
                     f"the tokenizer has no token {token}: use Qwen2.5's, or name another in ProcessorConfig"
                 )
 
@@ -65,7 +66,7 @@ class Processor:
             merge_sizes (I,), keep_mask bool (M,); labels (N,) if asked for. All on the CPU.
 
         Raises:
-            ValueError: A message, an image or a video is not what it should be, with what to do.
+            BadSampleError: A message, an image or a video is not what it should be, with what to do.
         """
         script = take_apart(conversation)
         media = [_Medium(part, self.config) for part in script.media]
@@ -102,7 +103,7 @@ class Processor:
         """Load a folder in our layout, in transformers' or in the original one.
 
         Raises:
-            ValueError: There is no tokenizer in it.
+            UserError: There is no tokenizer in it.
         """
         return cls(*read_processor(path))
 

@@ -47,7 +47,7 @@ class VideoLLaMA3(nn.Module):
         """Build it with new weights; on `meta`, with names and shapes only.
 
         Raises:
-            ValueError: The language model cannot run packed rows.
+            UserError: The language model cannot run packed rows.
         """
         super().__init__()
         self.config = config
@@ -213,7 +213,7 @@ class VideoLLaMA3(nn.Module):
             dtype: Of the weights; as they were saved by default.
 
         Raises:
-            ValueError: The folder is not such a checkpoint, or it is not complete.
+            UserError: The folder is not such a checkpoint, or it is not complete.
         """
         folder = Path(path)
         stored = open_model(folder)
@@ -235,7 +235,7 @@ class VideoLLaMA3(nn.Module):
             language: A folder of Qwen2.5 or a similar model.
 
         Raises:
-            ValueError: One of them is no such checkpoint.
+            UserError: One of them is no such checkpoint.
         """
         model = cls(parts_config(Path(vision), Path(language)))
         fill(model.vision, encoder_tensors(Path(vision)), Path(vision), ())
