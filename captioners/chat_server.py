@@ -16,15 +16,16 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from captioners.chat_answer import answer_of, failure, words
-from captioners.engine import Answer, Question, Sampling
+from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
 from captioners.markup import printable
 from captioners.served import Served, start_server
 from core.errors import UserError
 from core.secrets import check_variable_name, redact, refuse_credentials
+from core.stages import PORTABLE
 
 _GREETING = 10.0  # seconds to wait for the first sign of a server
 _LONGEST_ERROR = 300  # characters
@@ -36,7 +37,7 @@ _ABOUT_US = frozenset({401, 403, 404, 405})
 """The server refuses the key, the model or the path: no fault of the image, and to be mended before the next run."""
 
 
-class Server(BaseModel):
+class Server(EngineConfig):
     """A server that runs already, or one that each actor starts for itself, on its own GPUs, and stops at its end.
 
     Attributes:
@@ -53,8 +54,6 @@ class Server(BaseModel):
             inherits the environment.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
     kind: Literal["server"] = "server"
     url: str | None = None
     start: str | None = None
@@ -69,6 +68,20 @@ class Server(BaseModel):
     @property
     def gpus(self) -> int:
         return 1 if self.start else 0
+
+    @property
+    def actors(self) -> int | None:
+        """One client is enough for one server."""
+        return None if self.start else 1
+
+    @property
+    def batch_size(self) -> int:
+        """A server makes batches by itself, and each answer is stored at once."""
+        return 1
+
+    @property
+    def image_input(self) -> str:
+        return PORTABLE
 
     @field_validator("url")
     @classmethod
@@ -101,7 +114,7 @@ class Server(BaseModel):
             raise UserError("start must have {port} in it, where the server is to listen")
         return self
 
-    def ready(self, model: str, what: str, revision: str | None) -> None:
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
         """See that the server answers; one of our own is not started yet.
 
         Raises:
@@ -131,7 +144,7 @@ class Server(BaseModel):
         return {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
 
 
-class ChatServer:
+class ChatServer(Engine):
     """`Engine`: as many requests at once as `concurrency`, on an event loop of its own.
 
     A request that fails for a while (no connection, no or a broken answer, the statuses 408, 429 and 5xx) is sent again
@@ -149,7 +162,7 @@ class ChatServer:
         own: Served | None = None,
     ) -> None:
         self.calls = settings.concurrency
-        self.made_by = {"engine": "server", "server": settings.start or url}
+        self.provenance = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
         self._body, self._key = _body(model, sampling), settings.secret
         self._failed_in_a_row, self._gone = 0, ""

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.errors import UserError
+from core.stages import ImageFacts, ImageStage
 from filters import weights
 from manifests.schemas import ERROR, column
 
@@ -29,7 +30,7 @@ _CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForCondition
 _EMPTY = "empty caption: the model ended it before its first word"
 
 
-class CoarseCaption(BaseModel):
+class CoarseCaption(ImageStage):
     """The most probable caption, word by word (greedy), in the model's own words.
 
     Attributes:
@@ -40,22 +41,18 @@ class CoarseCaption(BaseModel):
         max_new_tokens: Where a caption is cut at the latest, in tokens of the model.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "coarse_caption"
-    version: ClassVar = 1
-    reads: ClassVar = ("image",)
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "One short sentence on what the image shows, by BLIP-2 or BLIP")]
     )
-    gpu: ClassVar = True
+    gpus: ClassVar = 1
 
     model: str = "Salesforce/blip2-opt-2.7b"
     revision: str | None = None
     prompt: str = Field(default="", max_length=200)
     max_new_tokens: int = Field(default=30, ge=1, le=256)
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         """See that the model is there and of a supported type.
 
         Raises:
@@ -72,7 +69,7 @@ class CoarseCaption(BaseModel):
         Raises:
             UserError: It cannot be loaded, with the reason.
         """
-        self.ready()
+        self.check_available()
         import transformers
 
         auto_processor: Any = transformers.AutoProcessor
@@ -97,9 +94,9 @@ class CoarseCaption(BaseModel):
             start, echoed = _start(network.config, words)
             network = network.to(device).eval()
         identity = _local_weights(config.parent) if local else config.parent.name
-        made_by = {"weights": identity, "dtype": str(dtype).removeprefix("torch.")}
-        made_by |= {"transformers": version("transformers"), "torch": version("torch")}
-        return Captioner(network, processor, start, echoed, self.max_new_tokens, made_by)
+        provenance = {"weights": identity, "dtype": str(dtype).removeprefix("torch.")}
+        provenance |= {"transformers": version("transformers"), "torch": version("torch")}
+        return Captioner(network, processor, start, echoed, self.max_new_tokens, provenance)
 
     def _config(self) -> Path:
         """The model's `config.json`, in the folder or in the hub's cache."""
@@ -117,12 +114,12 @@ class CoarseCaption(BaseModel):
         return _CLASSES[kind]
 
 
-class Captioner:
+class Captioner(ImageFacts):
     """`ImageFacts` of `coarse_caption`.
 
     Attributes:
         side: Twice the model's own side, in pixels: what comes decoded at a reduced scale is still scaled down by half.
-        made_by: Commit or hash of the weights, versions of the libraries.
+        provenance: Commit or hash of the weights, versions of the libraries.
     """
 
     def __init__(
@@ -132,11 +129,11 @@ class Captioner:
         start: Sequence[int],
         echoed: int,
         max_new_tokens: int,
-        made_by: Mapping[str, object],
+        provenance: Mapping[str, object],
     ) -> None:
         self._network, self._processor = network, processor
         self._start, self._echoed, self._max_new_tokens = start, echoed, max_new_tokens
-        self.made_by = made_by
+        self.provenance = provenance
         self.side = 2 * max(filter(None, dict(processor.image_processor.size).values()))
 
     def prepare(self, image: Image) -> npt.NDArray[np.float32]:

@@ -14,18 +14,18 @@ import numpy as np
 import PIL
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
 
 from captioners.measured import MEASURED_ON, measure
 from captioners.sentences import detailed, short
 from captioners.writing import SIDE, Reader
+from core.stages import ImageFacts, ImageStage
 from filters.weights import require
 from manifests.schemas import column
 
 _QUOTED = 5  # lines of writing
 
 
-class Describe(BaseModel):
+class Describe(ImageStage):
     """`short_caption` and `detailed_caption` from labels, colours, composition and light.
 
     A class is said with how probable it is to the classifier of `conse`: from 0.9 "shows", from 0.5 "probably shows",
@@ -44,10 +44,7 @@ class Describe(BaseModel):
         ocr: Read the writing on it too, with RapidOCR (extra `ocr`): about a second per image and core.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "describe"
-    version: ClassVar = 1
     reads: ClassVar = ("image", "labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [
@@ -64,7 +61,7 @@ class Describe(BaseModel):
 
     ocr: bool = False
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         """See that the OCR package is there, if it is wanted.
 
         Raises:
@@ -88,12 +85,12 @@ class Described(NamedTuple):
     image_text: str | None = None
 
 
-class _Describer:
+class _Describer(ImageFacts):
     """`Describe` at work: measured in the threads, read by OCR in one."""
 
     def __init__(self, reader: Reader | None) -> None:
         self._reader = reader
-        self.made_by = {"pillow": PIL.__version__, "numpy": np.__version__, **(reader.made_by if reader else {})}
+        self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__, **(reader.provenance if reader else {})}
         self.side = SIDE if reader else 2 * MEASURED_ON
 
     def prepare(

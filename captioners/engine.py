@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict
+
+from core.stages import IMAGE
 
 
 class Question(NamedTuple):
@@ -60,18 +63,70 @@ class Sampling:
     seed: int
 
 
-class Engine(Protocol):
-    """A loaded model, or the way to one.
+class Engine:
+    """A loaded model, or a connection to one.
 
     Attributes:
-        calls: How many calls it takes at once.
-        made_by: What computes the answers, as far as the engine can tell; goes into the provenance.
+        calls: Calls that it takes at the same time, from threads.
+        provenance: Stored with the rows: versions, the address of a server.
     """
 
-    @property
-    def calls(self) -> int: ...
-    @property
-    def made_by(self) -> Mapping[str, Any]: ...
+    calls: int = 1
+    provenance: Mapping[str, Any] = {}
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer each, in the same order; an OSError if what it depends on is gone for good."""
+        """One answer for each question, in the same order.
+
+        Raises:
+            OSError: What it depends on is gone, such as a server; the job ends with the text.
+        """
+        raise NotImplementedError
+
+
+class EngineConfig(BaseModel):
+    """Settings of an engine: `engine:` of a caption stage in a recipe.
+
+    They change no caption: they are no part of the fingerprint.
+
+    Attributes:
+        kind: Which engine; of one outside of this project `package.module:Class`.
+        gpus: GPUs of one worker.
+        actors: Default number of workers; None: as many as fit.
+        batch_size: Questions of one call.
+        image_input: What `Question.image` is: `image`, a decoded picture, or `portable`, encoded bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    kind: str
+
+    @property
+    def gpus(self) -> int:
+        return 0
+
+    @property
+    def actors(self) -> int | None:
+        return None
+
+    @property
+    def batch_size(self) -> int:
+        return 16
+
+    @property
+    def image_input(self) -> str:
+        return IMAGE
+
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
+        """Check that the model, or the server, is there. `what` names the stage in errors.
+
+        Raises:
+            UserError: It is not, with how to get it.
+        """
+
+    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> Engine:
+        """Load the model, or connect to the server.
+
+        Raises:
+            UserError: It cannot be done, with the reason.
+        """
+        raise NotImplementedError

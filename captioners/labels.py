@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from core.stages import Stage
 from manifests.schemas import ERROR, column
 
 _BARE = frozenset(
@@ -27,17 +28,14 @@ _SOUNDS_LIKE_YOU = ("eu", "uni", "one-")
 _SILENT_H = ("hour",)
 
 
-class LabelCaption(BaseModel):
+class LabelCaption(Stage):
     """`coarse_caption` from the most probable labels: "a photo of a tabby", "a photo of a tabby or a tiger cat".
 
     Attributes:
         near: The second label is named too where its probability is at least this share of the first's, 0 to 1.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "label_caption"
-    version: ClassVar = 1
     reads: ClassVar = ("labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from captioners.engine import Answer, Question, Sampling
+from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.finish import finished
 from core.errors import UserError
 from filters import weights
 
 
-class Lmdeploy(BaseModel):
+class Lmdeploy(EngineConfig):
     """`lmdeploy.pipeline` with TurboMind, lmdeploy's own kernels.
 
     Attributes:
         tensor_parallel: GPUs that share one copy of the model; an actor asks Ray for as many.
         session_len: Longest prompt, image and answer together, tokens; default as the model's configuration has it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["lmdeploy"] = "lmdeploy"
     tensor_parallel: int = Field(default=1, ge=1)
@@ -33,7 +31,11 @@ class Lmdeploy(BaseModel):
     def gpus(self) -> int:
         return self.tensor_parallel
 
-    def ready(self, model: str, what: str, revision: str | None) -> None:
+    @property
+    def batch_size(self) -> int:
+        return 128
+
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
         """See that the model is there. Whether lmdeploy and a driver are is known where the GPUs are.
 
         Raises:
@@ -59,14 +61,12 @@ class Lmdeploy(BaseModel):
         return LmdeployEngine(pipeline, generation(sampling))
 
 
-class LmdeployEngine:
+class LmdeployEngine(Engine):
     """`Engine` of `Lmdeploy`: a whole batch in one call, which lmdeploy schedules by itself."""
-
-    calls = 1
 
     def __init__(self, pipeline: Any, config: Any) -> None:
         self._pipeline, self._config = pipeline, config
-        self.made_by = {"engine": "lmdeploy", "lmdeploy": version("lmdeploy")}
+        self.provenance = {"engine": "lmdeploy", "lmdeploy": version("lmdeploy")}
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         asked = [(question.prompt, question.image) for question in questions]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import polars as pl
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from captioners.chat_server import Server
 from captioners.defects import check_language, language_share, refused, repetition, words
@@ -22,12 +22,13 @@ from captioners.markup import SUSPECT, Stripped, printable, strip
 from captioners.prompt import choose, prompt_hash, read_prompts
 from captioners.transformers_engine import Transformers
 from core.errors import UserError
+from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
 
 EngineSettings = Annotated[Server | Lmdeploy | Transformers, Field(discriminator="kind")]
 
 
-class Recaption(BaseModel):
+class Recaption(ImageStage):
     """What `short_caption` and `detailed_caption` share.
 
     Attributes:
@@ -46,15 +47,12 @@ class Recaption(BaseModel):
         end_tokens: Further end tokens. What stands behind the first one goes.
         reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
         longest: An image whose longer side has more pixels is scaled down to it before the model sees it.
-        engine: What runs the model. It is no part of the fingerprint: another server makes no other captions.
+        engine: What runs the model. Changing it does not recompute captions.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    version: ClassVar = 1
-    beside: ClassVar = ("engine",)
+    fingerprint_exclude: ClassVar = ("engine",)
     added_settings: ClassVar = ("strip", "end_tokens", "reasoning_tags")
-    costly: ClassVar = True
+    journaled: ClassVar = True
     use: ClassVar[str]
     writes: ClassVar[pa.Schema]
 
@@ -92,22 +90,19 @@ class Recaption(BaseModel):
 
     @property
     def reads(self) -> Sequence[str]:
-        return ("portable" if self.engine.kind == "server" else "image", "id")
+        return (self.engine.image_input, "id")
 
     @property
-    def gpu(self) -> int:
-        """GPUs of one actor."""
+    def gpus(self) -> int:
         return self.engine.gpus
 
     @property
     def batch_size(self) -> int:
-        """Images of one call: a server schedules by itself, and an answer that is there is stored at once."""
-        return {"server": 1, "lmdeploy": 128, "transformers": 16}[self.engine.kind]
+        return self.engine.batch_size
 
     @property
     def actors(self) -> int | None:
-        """One client is enough for one server."""
-        return 1 if self.engine.kind == "server" and not self.engine.gpus else None
+        return self.engine.actors
 
     def stripped(self, text: str, reasoned: bool = False) -> Stripped:
         """What of an answer is the caption; `reasoned`: the engine gave reasoning apart from it."""
@@ -129,13 +124,13 @@ class Recaption(BaseModel):
         changed = [self.stripped(text).text.split() != text.split() for text in rows[caption]]
         return rows.filter(pl.Series(changed, dtype=pl.Boolean))["id"]
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         """See that the model, or the server, is to be had.
 
         Raises:
             UserError: It is not.
         """
-        self.engine.ready(self.model, f"{self.use}_caption", self.revision)
+        self.engine.check_available(self.model, f"{self.use}_caption", self.revision)
 
     def load(self) -> Captioner:
         """Load the model, or connect to the server.
@@ -216,28 +211,27 @@ class Asked(NamedTuple):
     prompt: str
 
 
-class Captioner:
+class Captioner(ImageFacts):
     """`ImageFacts` of the captions.
 
     Attributes:
         side: None: the model decides on the size of what it sees, from every pixel.
         longest: Of the longer side, in pixels.
         calls: How many calls the engine takes at once.
-        made_by: What computes the captions, as far as the engine can tell.
+        provenance: What computes the captions, as far as the engine can tell.
     """
-
-    side: int | None = None
 
     def __init__(self, stage: Recaption, engine: Engine) -> None:
         self._stage, self._engine = stage, engine
         check_language(stage.language)  # loads its model here, once, and not in each of the threads
         self.longest, self.calls = stage.longest, engine.calls
-        self.made_by: Mapping[str, object] = engine.made_by
+        self.provenance: Mapping[str, object] = engine.provenance
 
     def prepare(self, image: Image | bytes, id_: int) -> Asked:
         """The image and its prompt."""
-        if isinstance(image, Image) and max(image.size) > self.longest:
-            image.thumbnail((self.longest, self.longest))
+        longest = self._stage.longest
+        if isinstance(image, Image) and max(image.size) > longest:
+            image.thumbnail((longest, longest))
         prompt = choose(self._stage.prompts, id_)
         return Asked(Question(image, prompt), prompt_hash(prompt))
 

@@ -7,22 +7,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from captioners.engine import Answer, Question, Sampling
+from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.finish import finished
 from captioners.reasoning import is_mark
 from core.errors import UserError
 from filters import weights
 
 
-class Transformers(BaseModel):
+class Transformers(EngineConfig):
     """`AutoModelForImageTextToText`: InternVL in transformers' own layout (`OpenGVLab/InternVL3-8B-hf`) and others.
 
     InternVL2 comes with code of its own, which is not run here: it needs lmdeploy or a server.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["transformers"] = "transformers"
 
@@ -30,7 +26,7 @@ class Transformers(BaseModel):
     def gpus(self) -> int:
         return 1
 
-    def ready(self, model: str, what: str, revision: str | None) -> None:
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
         """See that the model and the packages are there.
 
         Raises:
@@ -46,7 +42,7 @@ class Transformers(BaseModel):
         Raises:
             UserError: It cannot be loaded, with the reason.
         """
-        self.ready(model, what, revision)
+        self.check_available(model, what, revision)
         import transformers
 
         auto: Any = transformers
@@ -74,18 +70,16 @@ class Transformers(BaseModel):
             network = network.to(device).eval()
         processor.tokenizer.padding_side = "left"
         identity = weights.sha256(folder.glob("*.safetensors")) if local else folder.name
-        made_by = {"engine": "transformers", "weights": identity, "dtype": str(dtype).removeprefix("torch.")}
-        made_by |= {"transformers": version("transformers"), "torch": version("torch")}
-        return LocalModel(network, processor, sampling, made_by)
+        provenance = {"engine": "transformers", "weights": identity, "dtype": str(dtype).removeprefix("torch.")}
+        provenance |= {"transformers": version("transformers"), "torch": version("torch")}
+        return LocalModel(network, processor, sampling, provenance)
 
 
-class LocalModel:
+class LocalModel(Engine):
     """`Engine` of `Transformers`: a batch is padded on the left and generated at once."""
 
-    calls = 1
-
-    def __init__(self, network: Any, processor: Any, sampling: Sampling, made_by: Mapping[str, object]) -> None:
-        self._network, self._processor, self.made_by = network, processor, made_by
+    def __init__(self, network: Any, processor: Any, sampling: Sampling, provenance: Mapping[str, object]) -> None:
+        self._network, self._processor, self.provenance = network, processor, provenance
         self._sampling = sampling
         ends = network.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])

@@ -26,7 +26,7 @@ class Reader:
         from rapidocr import RapidOCR
 
         self._engine: Any = RapidOCR(params={"Global.log_level": "error"})
-        self.made_by = {"rapidocr": version("rapidocr"), "onnxruntime": version("onnxruntime")}
+        self.provenance = {"rapidocr": version("rapidocr"), "onnxruntime": version("onnxruntime")}
 
     def lines(self, image: Image.Image) -> list[str]:
         """The lines of writing on an RGB image, from top to bottom as they were found; none where there is none."""

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from core.errors import UserError
+from core.stages import GroupedStage
 from manifests.balance import priority
 from manifests.embeddings import is_embedding, to_matrix
 from manifests.schemas import ERROR, column
@@ -53,7 +54,7 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
 }
 
 
-class Duplicates(BaseModel):
+class Duplicates(GroupedStage):
     """How like each image is to the likest one that ranks before it in its group, and which one that is.
 
     The one pass of SemDeDup (Abbas et al. 2023, arXiv 2303.09540): compare only within clusters, order the
@@ -83,10 +84,7 @@ class Duplicates(BaseModel):
         by: `semantic` (cosines of `image_embedding`), `perceptual` (`phash`), or both, the default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "duplicates"
-    version: ClassVar = 1
 
     within: str = "cluster"
     by: tuple[Method, ...] = ("semantic", "perceptual")
@@ -100,6 +98,10 @@ class Duplicates(BaseModel):
         return tuple(method for method in ("semantic", "perceptual") if method in by)
 
     @property
+    def group_by(self) -> str:
+        return self.within
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*_RANKED_BY, self.within, *(_READS[method] for method in self.by)]))
 
@@ -107,7 +109,7 @@ class Duplicates(BaseModel):
     def writes(self) -> pa.Schema:
         return pa.schema([field for method in self.by for field in _WRITES[method]])
 
-    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         groups = inputs[self.within].type
         if not (pa.types.is_integer(groups) or pa.types.is_string(groups) or pa.types.is_large_string(groups)):
             raise UserError(f"within: {self.within} is a column of {groups}; groups are told by integers or strings")

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
 from core.errors import UserError
+from core.stages import Facts, FittedStage
 from filters.weights import require
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
@@ -29,7 +30,7 @@ FITTED = pa.schema(
 how many points (of the sample, or centroids of the level beneath) are nearest to it, and where it is, length 1."""
 
 
-class Clusters(BaseModel):
+class Clusters(FittedStage):
     """The cluster of each image: which centroid its embedding is nearest to, and how near.
 
     The fourth step of VL3-Syn7M clusters CLIP features and keeps a fixed number of images around each centre
@@ -57,10 +58,7 @@ class Clusters(BaseModel):
         fitted: What it was trained to, by its hash; the run fills it in.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "clusters"
-    version: ClassVar = 1
     reads: ClassVar = ("image_embedding",)
     clusters: int = Field(ge=1)
     levels: tuple[int, ...] = ()
@@ -70,7 +68,6 @@ class Clusters(BaseModel):
     init: Init = "afk-mc2"
     seed: int = Field(0, ge=0, lt=2**31 - 1_000_000)
     points_per_centroid: int = Field(256, ge=1)
-    fitted: str | None = None
 
     @model_validator(mode="after")
     def _fewer_above(self) -> Clusters:
@@ -97,24 +94,24 @@ class Clusters(BaseModel):
         )
 
     @property
-    def gpu(self) -> bool:
-        """Whether the faiss that is installed can use a GPU."""
+    def gpus(self) -> int:
+        """One where the faiss that is installed can use a GPU."""
         try:
             import faiss
         except (ImportError, RuntimeError):  # RuntimeError: faiss-gpu without its CUDA runtime
-            return False
-        return hasattr(faiss, "StandardGpuResources")
+            return 0
+        return int(hasattr(faiss, "StandardGpuResources"))
 
     @property
     def sample_rows(self) -> int:
         """How many images it is trained on, at most."""
         return self.clusters * self.points_per_centroid
 
-    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         if not is_embedding(inputs["image_embedding"]):
             raise UserError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         require("faiss", "cpu", self.name)
 
     def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
@@ -147,7 +144,7 @@ class Clusters(BaseModel):
         }
         return _table(vectors, found), told
 
-    def load(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Assignment:
+    def load_fitted(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Assignment:
         """What assigns.
 
         Raises:
@@ -178,7 +175,7 @@ class Clusters(BaseModel):
         return centroids
 
 
-class Assignment:
+class Assignment(Facts):
     """`Facts` of `clusters`: the centroids, on a GPU if faiss has one."""
 
     def __init__(self, stage: Clusters, fitted: pa.Table) -> None:
@@ -191,7 +188,7 @@ class Assignment:
         for level in range(1, len(stage.levels) + 1):
             parents = fitted.filter(pa.array(levels == level))["parent"].to_numpy().astype(np.int64)
             self._above.append(parents[self._above[-1]] if self._above else parents)
-        self.made_by = {"faiss": faiss_version(), "device": "cuda" if gpus() else "cpu"}
+        self.provenance = {"faiss": faiss_version(), "device": "cuda" if gpus() else "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError
+from core.stages import Facts, LoadedStage
 from filters.weights import hub_file, loading, require, sha256
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
@@ -26,7 +26,7 @@ HUB = {"laion-v2": ("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")}
 """A repository of the published weights. Those of v1 are a file of github.com/LAION-AI/aesthetic-predictor."""
 
 
-class Aesthetic(BaseModel):
+class Aesthetic(LoadedStage):
     """How beautiful people would call an image, as a predictor guesses from its CLIP embedding.
 
     The second step of VL3-Syn7M drops images of low score (VideoLLaMA 3, arXiv 2501.13106, section 2.3); the paper
@@ -39,10 +39,7 @@ class Aesthetic(BaseModel):
         encoder: The CLIP that the head was trained on. Another one's embeddings give numbers without meaning.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "aesthetic"
-    version: ClassVar = 1
     reads: ClassVar = ("image_embedding",)
     predictor: Literal["laion-v1", "laion-v2"] = "laion-v2"
     weights: str | None = None
@@ -54,7 +51,7 @@ class Aesthetic(BaseModel):
         doc = f"Aesthetic score by {self.predictor}, on the scale of its ratings"
         return pa.schema([column("aesthetic", pa.float32(), doc, low, high)])
 
-    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         found = encoder_of(inputs["image_embedding"])
         if found != self.encoder:
             raise UserError(
@@ -62,7 +59,7 @@ class Aesthetic(BaseModel):
                 "let an earlier stage compute those of the former, or give the predictor's own `encoder`"
             )
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         self._file()
 
     def load(self) -> AestheticHead:
@@ -88,11 +85,11 @@ class Aesthetic(BaseModel):
         return Path(hub_file(*HUB[self.predictor], self.name))
 
 
-class AestheticHead:
+class AestheticHead(Facts):
     """`Facts` of `aesthetic`: a dot product, or layers with ReLU between them."""
 
-    def __init__(self, layers: Layers, made_by: Mapping[str, object]) -> None:
-        self._layers, self.made_by = layers, made_by
+    def __init__(self, layers: Layers, provenance: Mapping[str, object]) -> None:
+        self._layers, self.provenance = layers, provenance
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])

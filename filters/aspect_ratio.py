@@ -6,22 +6,19 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import Stage
 from manifests.schemas import column
 
 
-class AspectRatio(BaseModel):
+class AspectRatio(Stage):
     """How elongated and how large an image is, as displayed. It has no settings, so its facts never go stale.
 
     The first step of VL3-Syn7M drops images of extreme aspect ratio (VideoLLaMA 3, arXiv 2501.13106, section 2.3);
     the paper gives no threshold.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "aspect_ratio"
-    version: ClassVar = 1
     reads: ClassVar = ("width", "height")
     writes: ClassVar = pa.schema(
         [

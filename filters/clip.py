@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError
+from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.weights import hub_file, is_local, loading, place, require, sha256
 from filters.weights import ready as folder_ready
 from manifests.embeddings import embedding_column, from_matrix
@@ -30,7 +30,7 @@ _CONFIG = "open_clip_config.json"
 _HUB = "hf-hub:"
 
 
-class Clip(BaseModel):
+class Clip(ImageStage):
     """The image tower.
 
     Attributes:
@@ -41,12 +41,8 @@ class Clip(BaseModel):
             `benchmarks/draft.py` measures how far that moves an embedding. False: open_clip's own transform.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "clip"
-    version: ClassVar = 1
-    reads: ClassVar = ("image",)
-    gpu: ClassVar = True
+    gpus: ClassVar = 1
     encoder: str
     draft: bool = True
 
@@ -55,33 +51,30 @@ class Clip(BaseModel):
         doc = "CLIP's image embedding, of length 1"
         return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         encoder_ready(self.encoder, self.name)
 
     def load(self) -> ImageTower:
         return ImageTower(Model.load(self.encoder, self.name), self.draft)
 
 
-class ClipText(BaseModel):
+class ClipText(LoadedStage):
     """The text tower, over the coarse caption and, where there is one, over the text that came with the image.
 
     Attributes:
         encoder: As for `clip`; the two must be the same for a similarity.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "clip_text"
-    version: ClassVar = 1
     reads: ClassVar = ("coarse_caption", "alt_text")
-    gpu: ClassVar = True
+    gpus: ClassVar = 1
     encoder: str
 
     @property
     def writes(self) -> pa.Schema:
         return text_columns(dimensions(self.encoder), self.encoder)
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         encoder_ready(self.encoder, self.name)
 
     def load(self) -> TextTower:
@@ -98,8 +91,8 @@ class ClipText(BaseModel):
 class Model:
     """An open_clip model on its device, with its transform and what goes into the provenance."""
 
-    def __init__(self, network: Any, transform: Any, device: Any, dtype: Any, made_by: Mapping[str, object]) -> None:
-        self.network, self.transform, self.made_by = network, transform, made_by
+    def __init__(self, network: Any, transform: Any, device: Any, dtype: Any, provenance: Mapping[str, object]) -> None:
+        self.network, self.transform, self.provenance = network, transform, provenance
         self.device, self.dtype = device, dtype
 
     @classmethod
@@ -124,18 +117,18 @@ class Model:
                 architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
             )
             network = network.to(device, dtype).eval()
-        made_by = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}
+        provenance = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}
         versions = {"open_clip": version("open_clip_torch"), "torch": version("torch")}
-        return cls(network, transform, device, dtype, made_by | versions)
+        return cls(network, transform, device, dtype, provenance | versions)
 
 
-class ImageTower:
+class ImageTower(ImageFacts):
     """`ImageFacts` of `clip`: uint8 pixels from threads, normalised and encoded on the device."""
 
     def __init__(self, model: Model, draft: bool) -> None:
         import torch
 
-        self._model, self.made_by = model, model.made_by
+        self._model, self.provenance = model, model.provenance
         # The transform in two: what works on PIL images in the threads, and the normalisation, on the device.
         *on_image, _, normalize = model.transform.transforms
         self._on_image = on_image
@@ -175,11 +168,11 @@ def _middle(image: Image) -> Image:
     return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
-class TextTower:
+class TextTower(Facts):
     """`Facts` of `clip_text`."""
 
     def __init__(self, model: Model, tokenize: Callable[[list[str]], Any], size: int) -> None:
-        self._model, self.made_by, self._tokenize, self._size = model, model.made_by, tokenize, size
+        self._model, self.provenance, self._tokenize, self._size = model, model.provenance, tokenize, size
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Raw text embeddings, (texts, dimensions); what is longer than the tower's context is cut, as in training."""

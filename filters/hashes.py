@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 from PIL.Image import Image, Resampling
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
 _BYTES = 8  # of a hash
@@ -19,7 +19,7 @@ _SCALED = 32  # pixels, width and height of what the DCT sees
 _VISIBLE = 2  # grey levels
 
 
-class Hashes(BaseModel):
+class Hashes(ImageStage):
     """What an image looks like and what its bytes are, each in 64 bits, to find copies by.
 
     `phash` is `imagehash.phash`, bit for bit: luma scaled to 32 × 32, of its DCT the 8 × 8 lowest frequencies, and of
@@ -41,10 +41,7 @@ class Hashes(BaseModel):
     at four sizes, and none for 87 % of them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "hashes"
-    version: ClassVar = 1
     reads: ClassVar = ("image", "encoded")
     writes: ClassVar = pa.schema(
         [
@@ -64,7 +61,7 @@ class Pair(NamedTuple):
     content_hash: int
 
 
-class _Hasher:
+class _Hasher(ImageFacts):
     """`Hashes` at work; all of it happens in the threads."""
 
     side = 4 * _SCALED  # pixels; `Hashes` says what that costs
@@ -72,7 +69,7 @@ class _Hasher:
     def __init__(self) -> None:
         import imagehash  # noqa: F401  # brings SciPy: not in a thread, and not in the command line
 
-        self.made_by = {name: version(name) for name in ("ImageHash", "pillow", "numpy", "scipy")}
+        self.provenance = {name: version(name) for name in ("ImageHash", "pillow", "numpy", "scipy")}
 
     def prepare(self, image: Image, encoded: bytes) -> Pair:
         """An RGB image and the bytes that it was decoded from to their hashes."""

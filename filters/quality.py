@@ -11,8 +11,8 @@ import PIL
 import pyarrow as pa
 from PIL import ImageChops
 from PIL.Image import Image, Resampling
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
 Grey = npt.NDArray[np.int16]
@@ -25,7 +25,7 @@ _SPREAD = 0.2  # of Mertens' curve
 _ENOUGH = 0.2  # contrast; the median of the photographs of the demo is 0.22
 
 
-class Quality(BaseModel):
+class Quality(ImageStage):
     """How free of the classical defects of photographs an image is: blur, flatness, bad exposure, JPEG's blocks.
 
     `quality` is the geometric mean of four numbers between 0 and 1, all of the same weight: sharpness, contrast / 0.2
@@ -40,11 +40,7 @@ class Quality(BaseModel):
     640 × 640 pixels.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "quality"
-    version: ClassVar = 1
-    reads: ClassVar = ("image",)
     writes: ClassVar = pa.schema(
         [
             column(
@@ -79,13 +75,13 @@ class Measures(NamedTuple):
     blockiness: float
 
 
-class _Meter:
+class _Meter(ImageFacts):
     """`Quality` at work; all of it happens in the threads."""
 
     side = None  # the blocks need every pixel
 
     def __init__(self) -> None:
-        self.made_by = {"pillow": PIL.__version__, "numpy": np.__version__}
+        self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__}
 
     def prepare(self, image: Image) -> Measures:
         """An RGB image to its facts."""

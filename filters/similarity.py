@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError
+from core.stages import Stage
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
 
 
-class Similarity(BaseModel):
+class Similarity(Stage):
     """Cosine of the image's embedding and those of its coarse caption and of its alt text.
 
     The third step of VL3-Syn7M drops images that are unlike their BLIP-2 caption by CLIP: they are hard to describe in
@@ -23,10 +23,7 @@ class Similarity(BaseModel):
     higher and closer together. A fraction (`top`) carries over between encoders, a threshold (`min`) does not.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "similarity"
-    version: ClassVar = 1
     reads: ClassVar = ("image_embedding", "text_embedding", "alt_text_embedding")
     writes: ClassVar = pa.schema(
         [
@@ -35,7 +32,7 @@ class Similarity(BaseModel):
         ]
     )
 
-    def check(self, inputs: Mapping[str, pa.Field]) -> None:
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         image, text = (encoder_of(inputs[name]) for name in self.reads[:2])
         if image != text:
             raise UserError(f"the images are embedded by {image} and the texts by {text}; use one encoder for both")

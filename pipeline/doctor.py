@@ -17,7 +17,6 @@ import yaml
 from captioners.lmdeploy_engine import check_driver
 from pipeline.pool import list_pool
 from pipeline.recipe import load_recipe
-from pipeline.stages import ready
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _recipe(path: str) -> Finding:
     lacks = []
     for step in recipe.steps:
         try:
-            ready(step.stage)
+            step.stage.check_available()
         except ValueError as error:
             lacks.append(str(error))
     try:

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
+from core.stages import FittedStage
 from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
@@ -23,7 +24,6 @@ from pipeline.engine import start_ray, stopped
 from pipeline.inputs import Inputs
 from pipeline.placement import place_workers
 from pipeline.recipe import Recipe, Step, parse_recipe
-from pipeline.stages import fingerprint_settings
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
 _BLOCK = 65_536  # rows of a sample that are read at once
@@ -106,7 +106,7 @@ def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str
 
 def is_trained(step: Step) -> bool:
     """Whether the stage is one that must be trained."""
-    return hasattr(step.stage, "fit")
+    return isinstance(step.stage, FittedStage)
 
 
 def fitted_of(step: Step) -> str | None:
@@ -179,6 +179,6 @@ def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, obj
 
 
 def _place(folder: Folder, step: Step) -> Folder:
-    settings = {k: v for k, v in fingerprint_settings(step.stage).items() if k != "fitted"}
+    settings = {k: v for k, v in step.stage.fingerprint_settings().items() if k != "fitted"}
     by = {"version": step.stage.version, "settings": settings, "inputs": dict(step.inputs)}
     return folder.join("fitted").join(f"{step.stage.name}-{fingerprint(by)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from core.stages import GroupedStage
 from manifests.tables import writer_of
 from manifests.verdict import StoredStage, orphans
 from pipeline.recipe import Step
@@ -13,8 +14,7 @@ from pipeline.recipe import Step
 
 def groups_of(step: Step) -> str | None:
     """The column whose values make the groups; None for a stage that looks at each row by itself."""
-    column: str | None = getattr(step.stage, "within", None)
-    return column
+    return step.stage.group_by if isinstance(step.stage, GroupedStage) else None
 
 
 def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +16,17 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
+from core.stages import IMAGE_INPUTS
 from manifests.contents import CONTENTS, contents_table, seen_lengths
 from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
 from manifests.storage import Folder
 from manifests.tables import Table
+from pipeline.pool import Pool
 from pipeline.pool.images import PLACE, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.urls import pool_columns
-from pipeline.recipe import OF_IMAGE, Recipe, Step, looks, of_pool, rides_along
+from pipeline.recipe import Step, of_pool, via_driver
 from pipeline.stages import StageRefusedError
 
 _NOWHERE = -1  # in place of a part's position
@@ -144,41 +146,87 @@ def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
     return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
 
 
-def plan(run: Run, recipe: Recipe, step: Step, ids: pl.DataFrame, carry: bool = True) -> tuple[pl.DataFrame, Inputs]:
-    """The rows of `ids` (column `id`) with what rides along, and how workers complete them.
+@dataclass(frozen=True)
+class Columns:
+    """Columns that a job needs.
 
-    Without `carry` nothing rides along.
+    Attributes:
+        names: What is read: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
+        tables: The tables of earlier stages that have them, by column; the index has the others.
+        fields: Their fields, by column.
+    """
 
-    They come in the order of their ids, or, where workers read by themselves, in that of the pool, so that what lies
-    together is read together.
+    names: Sequence[str]
+    tables: Mapping[str, str]
+    fields: Mapping[str, pa.Field]
+
+    @property
+    def of_images(self) -> bool:
+        return not set(IMAGE_INPUTS).isdisjoint(self.names)
+
+    @property
+    def of_pool(self) -> list[str]:
+        """The X of each `pool.X`."""
+        return [name for column in self.names if (name := of_pool(column))]
+
+    @property
+    def by_table(self) -> dict[str, list[str]]:
+        """The columns of tables, by table; "" is the index."""
+        grouped: dict[str, list[str]] = {}
+        for column in self.names:
+            if column != "id" and column not in IMAGE_INPUTS and not of_pool(column):
+                grouped.setdefault(self.tables.get(column, ""), []).append(column)
+        return grouped
+
+
+def columns_of(step: Step) -> Columns:
+    """The columns that a step's stage reads."""
+    return Columns(step.stage.reads, step.inputs, step.fields)
+
+
+def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool = True) -> tuple[pl.DataFrame, Inputs]:
+    """The rows of a job with the numbers that the driver sends, and how workers read the other columns.
+
+    Args:
+        run: The run.
+        pool: Its pool.
+        columns: What the job needs.
+        ids: The rows, column `id`.
+        carry: Whether the driver sends numbers; otherwise the workers read them too.
+
+    Returns:
+        The rows, in the order of their ids, or, where workers read tables, in that of the pool, so that what lies
+        together is read together; and what completes them.
     """
     rows = ids.lazy().select("id")
-    carried: dict[str, list[str]] = {}
-    read: dict[str, list[str]] = {}
-    for column in step.stage.reads:
-        if column not in ("id", *OF_IMAGE) and not of_pool(column):
-            way = carried if carry and rides_along(step.fields[column]) else read
-            way.setdefault(step.inputs.get(column, ""), []).append(column)
-    from_pool = [name for column in step.stage.reads if (name := of_pool(column))]
-    if looks(step.stage) or from_pool:
-        where = PLACE if looks(step.stage) else ("shard", "offset")
-        read[""] = list(dict.fromkeys([*read.get("", []), *where]))
-    for source, columns in carried.items():
-        facts = stored_table(run, source)
-        rows = rows.join(facts.scan(["id", *columns]), on="id", how="left")
+    by_workers: dict[str, list[str]] = {}
+    for name, wanted in columns.by_table.items():
+        sent = [column for column in wanted if carry and via_driver(columns.fields[column])]
+        if sent:
+            rows = rows.join(stored_table(run, name).scan(["id", *sent]), on="id", how="left")
+        if rest := [column for column in wanted if column not in sent]:
+            by_workers[name] = rest
+    if columns.of_images or columns.of_pool:
+        where = PLACE if columns.of_images else ("shard", "offset")
+        by_workers[""] = list(dict.fromkeys([*by_workers.get("", []), *where]))
     sources = []
-    for number, (source, columns) in enumerate(read.items()):
-        facts, position = stored_table(run, source), f"part_{number}"
-        where_, names = facts.locate()
-        place = where_.select("id", pl.col("part").cast(pl.Int32).alias(position))
-        rows = rows.join(place, on="id", how="left").with_columns(pl.col(position).fill_null(_NOWHERE))
-        sources.append(Source(facts, names, columns, position))
-    root = root_of(recipe.pool) if looks(step.stage) or from_pool else None
-    images = Images(recipe.pool, root) if root and looks(step.stage) else None
+    for number, (name, wanted) in enumerate(by_workers.items()):
+        rows, source = _located(rows, stored_table(run, name), wanted, f"part_{number}")
+        sources.append(source)
+    root = root_of(pool) if columns.of_images or columns.of_pool else None
+    images = Images(pool, root) if root and columns.of_images else None
     if images:
         rows = rows.join(seen_lengths(run.folder), on="id", how="left")
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
-    return ordered.collect(engine="streaming"), Inputs(sources, from_pool, root, images)
+    return ordered.collect(engine="streaming"), Inputs(sources, columns.of_pool, root, images)
+
+
+def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position: str) -> tuple[pl.LazyFrame, Source]:
+    """The rows with the part of `table` that has each, as the column `position`, and what reads it there."""
+    places, parts = table.locate()
+    part = places.select("id", pl.col("part").cast(pl.Int32).alias(position))
+    located = rows.join(part, on="id", how="left").with_columns(pl.col(position).fill_null(_NOWHERE))
+    return located, Source(table, parts, columns, position)
 
 
 def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:

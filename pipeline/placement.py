@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from core.errors import UserError
+from core.stages import Stage
 from pipeline.recipe import Resources
 
 
@@ -21,7 +21,7 @@ class Placement:
     threads: int
 
 
-def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
+def place_workers(asked: Resources, stage: Stage, blocks: int) -> Placement:
     """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
 
     Raises:
@@ -32,7 +32,7 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has = ray.cluster_resources()
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    wants = getattr(stage, "gpu", False)  # or how many
+    wants = stage.gpus
     num_gpus = float(wants) if wants and with_gpu and asked.num_gpus is None else asked.num_gpus or 0.0
     # A model that wants a GPU and has none: few copies, each with several cores of one machine.
     cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
@@ -41,7 +41,7 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
     by_default = wants and num_gpus and asked.num_gpus is None and asked.num_cpus is None
     threads = asked.threads or max(1, beside if by_default else math.ceil(num_cpus))
-    actors = asked.actors or getattr(stage, "actors", None)
+    actors = asked.actors or stage.actors
     needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
     fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
     # A cluster that we joined may grow to what is asked for; one of our own does not.

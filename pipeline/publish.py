@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from captioners.prompt import read_prompts
 from core.errors import UserError
+from core.stages import ENCODED
 from manifests.balance import priority
 from manifests.card import card
 from manifests.contents import CONTENTS, SHA256, contents_table
@@ -30,9 +30,9 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.version import __version__
 from pipeline.engine import JobDone, run_job
-from pipeline.inputs import plan
+from pipeline.inputs import Columns, plan
 from pipeline.publication import LISTED, Publication, Shards, listed_in, refuse_twice
-from pipeline.recipe import ENCODED, Publish, Recipe, Resources, Step
+from pipeline.recipe import Publish, Recipe
 from pipeline.shard_writer import ShardWriter
 from pipeline.stages import outdated
 from pipeline.store import Store
@@ -99,8 +99,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     missing = _missing(place, listed)
     job = None
     if missing.height:
-        step = _step(columns)
-        rows, inputs = plan(run, recipe, step, missing.select("id").unique(), carry=False)
+        rows, inputs = plan(run, recipe.pool, _needed(columns), missing.select("id").unique(), carry=False)
         refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
         fields = {name: field for name, (_, field) in columns.items()}
         table = contents_table(run.folder)
@@ -182,17 +181,11 @@ def _missing(place: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     return placed.filter(pl.col("number").is_in(lacking))
 
 
-def _step(columns: Mapping[str, tuple[str, pa.Field]]) -> Step:
-    """What `plan` is to complete, as if a stage read it."""
-
-    @dataclass(frozen=True)
-    class Reader:
-        reads: Sequence[str]
-
+def _needed(columns: Mapping[str, tuple[str, pa.Field]]) -> Columns:
+    """What is read to write shards: the published columns, the image and its digest."""
     tables = {name: table for name, (table, _) in columns.items() if table}
     fields = {name: field for name, (_, field) in columns.items()}
-    reader: Any = Reader([*columns, SHA256, ENCODED])
-    return Step(reader, (), Resources.model_validate({}), "", {**tables, SHA256: CONTENTS}, fields)
+    return Columns([*columns, SHA256, ENCODED], {**tables, SHA256: CONTENTS}, fields)
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:

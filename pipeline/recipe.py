@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
+from core.stages import IMAGE_INPUTS, GroupedStage, ImageStage, Stage
 from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
@@ -20,14 +21,9 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pool import Pool
-from pipeline.stages import STAGES, Stage, check, fingerprint_settings, stage_class
+from pipeline.stages import STAGES, stage_class, stage_names
 
-_STAGE_KEYS = ("stage", "keep", "resources", "table")
-
-IMAGE, ENCODED, PORTABLE = "image", "encoded", "portable"
-"""What a stage reads that looks at images: decoded; its bytes as they came; bytes that any program shows right."""
-
-OF_IMAGE = (IMAGE, ENCODED, PORTABLE)
+_STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
 
 
 def of_pool(column: str) -> str | None:
@@ -35,13 +31,8 @@ def of_pool(column: str) -> str | None:
     return column.removeprefix("pool.") if column.startswith("pool.") else None
 
 
-def looks(stage: Stage) -> bool:
-    """Whether a stage looks at images."""
-    return not set(OF_IMAGE).isdisjoint(stage.reads)
-
-
-def rides_along(field: pa.Field) -> bool:
-    """Whether a column goes through the driver with the ids: numbers do, all else is read by the workers."""
+def via_driver(field: pa.Field) -> bool:
+    """Whether a column is sent to the workers by the driver. Numbers are; the workers read all else from the tables."""
     return bool(pa.types.is_primitive(field.type))
 
 
@@ -192,13 +183,15 @@ def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]
 
 def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fields: Mapping[str, pa.Field]) -> Step:
     if isinstance(entry, dict) and "stage" not in entry:
-        raise UserError(f"{where}: no stage; valid are {', '.join(STAGES)}")
+        raise UserError(f"{where}: no stage; valid are {', '.join(stage_names())}")
     if not isinstance(entry, dict):
         raise UserError(f"{where}: must be a mapping with `stage`, not {entry!r}")
     try:
-        kind = stage_class(str(entry["stage"]))
-    except ValueError as error:
+        kind = stage_class(str(entry.get("class") or entry["stage"]))
+    except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    if "class" in entry and entry["stage"] != kind.name:
+        raise UserError(f"{where}: {entry['class']} is the stage {kind.name}, not {entry['stage']}")
     where = f"{where} ({entry['stage']})"
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
     for key in settings:
@@ -206,6 +199,8 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
             rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""
             raise UserError(f"{where}: unknown key {key!r}{rule or suggest(key, [*kind.model_fields, *_STAGE_KEYS])}")
     stage: Stage = _model(kind, settings, where)
+    if not isinstance(stage, ImageStage) and set(stage.reads) & set(IMAGE_INPUTS):
+        raise UserError(f"{where}: it reads images, so its class must be made from core.stages.ImageStage")
     keep = entry.get("keep") or {}
     if not isinstance(keep, dict):
         raise UserError(f"{where}: keep must be a mapping of rules, as in `keep: {{max: 2.5}}`")
@@ -217,10 +212,10 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
-    if resources.batch_size and hasattr(stage, "within"):
+    if resources.batch_size and isinstance(stage, GroupedStage):
         raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
-    made_by = {"version": stage.version, "settings": fingerprint_settings(stage), "inputs": inputs}
+    made_by = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
     )
@@ -230,7 +225,7 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
     """The columns that the stage reads from tables, after a look whether all that it reads is there and fits."""
     read = {}
     for column in stage.reads:
-        if column in OF_IMAGE:
+        if column in IMAGE_INPUTS:
             if pool.urls is not None:
                 raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
         elif of_pool(column):
@@ -240,12 +235,16 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
             raise UserError(f"reads {column!r}, which no earlier stage writes")
         else:
             read[column] = fields[column]
-    check(stage, read)
+    stage.validate_inputs(read)
     return read
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    entry: dict[str, Any] = {"stage": step.stage.name, **step.stage.model_dump(mode="json")}
+    entry: dict[str, Any] = {"stage": step.stage.name}
+    path = f"{type(step.stage).__module__}:{type(step.stage).__qualname__}"
+    if path != STAGES.get(step.stage.name):
+        entry["class"] = path
+    entry |= step.stage.model_dump(mode="json")
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources

@@ -37,14 +37,14 @@ class RowRescue:
     groups: pl.DataFrame | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        """The rows that a costly stage has in its journals are stored; the others of the blocks are left."""
-        costly = getattr(self.part.stage, "costly", False)
+        """The rows that a journaled stage has in its journals are stored; the others of the blocks are left."""
+        journaled = self.part.stage.journaled
         if self.part.contents:  # what the dead have read counts as read
             contents = self.part.contents.table
-            if costly:
+            if journaled:
                 recover(contents)
             lost = [with_seen_lengths(block, contents) for block in lost]
-        if not costly:
+        if not journaled:
             return lost, []
         table = self.part.store.table
         recover(table)

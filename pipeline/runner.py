@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 
 from core.errors import UserError
+from core.stages import FittedStage, ImageStage, LoadedStage
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -24,13 +25,13 @@ from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
 from pipeline.index import READER, check_ids, chunks, read_chunk, unread
-from pipeline.inputs import plan, stored_table, unstored
+from pipeline.inputs import columns_of, plan, stored_table, unstored
 from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
 from pipeline.receipts import reported
-from pipeline.recipe import Recipe, Step, looks, parse_recipe
+from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.rescue import RowRescue, ShardRescue
-from pipeline.stages import outdated, ready
+from pipeline.stages import outdated
 from pipeline.store import Store
 from pipeline.workers import ImageStageActor, Part, StageActor
 
@@ -109,7 +110,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
-            ready(step.stage)
+            step.stage.check_available()
 
 
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
@@ -178,8 +179,8 @@ def part_size(rows: int, step: Step) -> int:
     grouped, asked = groups_of(step) is not None, step.resources.part_rows
     if grouped and asked:
         return asked
-    fewest = 64 if looks(step.stage) else 256
-    most = GROUPED_PART if grouped else COSTLY_PART if getattr(step.stage, "costly", False) else PART
+    fewest = 64 if isinstance(step.stage, ImageStage) else 256
+    most = GROUPED_PART if grouped else COSTLY_PART if step.stage.journaled else PART
     return min(max(rows // 64, fewest), asked or most)
 
 
@@ -192,8 +193,8 @@ def _stored_stage(run: Run, step: Step) -> StoredStage:
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, Done]:
     """Train a step's stage on a sample of the rows that reach it; the recipe that names what came of it."""
     begin = time.perf_counter()
-    ready(step.stage)
-    rows, inputs = plan(run, recipe, step, sample(step, alive["id"]))
+    step.stage.check_available()
+    rows, inputs = plan(run, recipe.pool, columns_of(step), sample(step, alive["id"]))
     fitted, told = train(step, inputs, rows)
     made_by = {**_made_by(step), "alive": alive.height, "sample": rows.height, **told}
     store(run.folder, step, fitted, made_by)
@@ -206,8 +207,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
 def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> Done:
     begin = time.perf_counter()
     name, table = step.stage.name, stored.table
-    contents = contents_table(run.folder) if looks(step.stage) else None
-    if getattr(step.stage, "costly", False):
+    contents = contents_table(run.folder) if isinstance(step.stage, ImageStage) else None
+    if step.stage.journaled:
         recover(table)
         if contents:
             recover(contents)
@@ -218,13 +219,13 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     before = alive.height - ids.height
     if not ids.height:
         return Done(name, 0, 0, before, time.perf_counter() - begin)
-    ready(step.stage)
+    step.stage.check_available()
     table.folder.sweep_aside()
-    rows, inputs = plan(run, recipe, step, ids)
+    rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
     size = part_size(rows.height, step)
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
-    by_default = getattr(step.stage, "batch_size", 64 if looks(step.stage) else 1024)
-    batch_size = int(step.resources.batch_size or by_default)
+    by_default = 64 if isinstance(step.stage, ImageStage) else 1024
+    batch_size = step.resources.batch_size or step.stage.batch_size or by_default
     part = Part(
         step.stage,
         inputs,
@@ -279,10 +280,10 @@ def _stage_job(step: Step, part: Part) -> Job:
 
         placed = place_workers(step.resources, step.stage, dataset.num_blocks())
         how = {"num_cpus": placed.num_cpus, "num_gpus": placed.num_gpus or None}
-        if not hasattr(step.stage, "load"):
+        if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
             tasks = TaskPoolStrategy(size=placed.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
-        images = looks(step.stage)
+        images = isinstance(step.stage, ImageStage)
         of_images = (part, placed.threads, step.resources.image_seconds)
         actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
         # Of images two parts at a time: one decodes ahead while the other keeps the model busy.

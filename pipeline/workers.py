@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from core.errors import UserError
 from core.images import decode, portable
+from core.stages import ENCODED, IMAGE, IMAGE_INPUTS, PORTABLE, Facts, Stage
 from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.content_check import ContentCheck
@@ -25,8 +26,7 @@ from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure
 from pipeline.receipts import reported
-from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
-from pipeline.stages import Facts, Stage, StageRefusedError
+from pipeline.stages import StageRefusedError
 from pipeline.store import Store
 
 _READERS = 16  # threads that wait for the disk or the network
@@ -57,7 +57,7 @@ class Part:
 
     def load(self) -> Any:
         """The stage's callable, with its model."""
-        return self.stage.load(self.fitted.read(), self.fields) if self.fitted else self.stage.load()
+        return self.stage.load_fitted(self.fitted.read(), self.fields) if self.fitted else self.stage.load()
 
     def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt."""
@@ -84,7 +84,7 @@ class StageActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
             self._facts = part.load()
-            made_by = getattr(self._facts, "made_by", {})
+            made_by = self._facts.provenance
             _same_weights(part, made_by)
             self._part = replace(part, store=part.store.knowing(made_by))
         except (ValueError, OSError) as error:
@@ -107,22 +107,22 @@ class ImageStageActor(StageActor):
     """A stage that reads images: threads read and decode ahead while one thread keeps the model busy.
 
     Ray calls it for two parts at once, so that the images of the next one are decoded while the last batch of this one
-    is in the model. What a costly stage computes is in a journal before its part is whole.
+    is in the model. What a journaled stage computes is in a journal before its part is whole.
     """
 
     def __init__(self, part: Part, threads: int, seconds: float) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
-        self._calls = 1 if self._refused else getattr(self._facts, "calls", 1)
+        self._calls = 1 if self._refused else self._facts.calls
         self._model = ThreadPoolExecutor(self._calls, "model")
 
     def _compute(self, rows: pa.Table) -> pa.Table:
         begin, part = time.time(), self._part
-        costly = getattr(part.stage, "costly", False)
+        journaled = part.stage.journaled
         assert part.contents is not None
-        check = ContentCheck(part.contents, rows, journaled=costly)
-        if not costly:
+        check = ContentCheck(part.contents, rows, journaled=journaled)
+        if not journaled:
             computed, busy = self._facts_of(part.inputs.complete(rows), check)
             check.store()
             return part.store(computed, begin, busy)
@@ -180,7 +180,7 @@ class ImageStageActor(StageActor):
         reads, images = self._part.stage.reads, self._part.inputs.images
         assert images is not None
         groups, ids, lengths = images.groups(rows), rows["id"].to_pylist(), rows["bytes"].to_pylist()
-        others = iter(rows.select([name for name in reads if name not in OF_IMAGE]).to_pylist() or repeat({}))
+        others = iter(rows.select([name for name in reads if name not in IMAGE_INPUTS]).to_pylist() or repeat({}))
         reading: deque[Future[list[bytes | Failure]]] = deque()
         encoded: deque[bytes | Failure] = deque()
         decoding: deque[Task] = deque()

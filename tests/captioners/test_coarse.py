@@ -228,13 +228,13 @@ def test_it_runs_in_the_types_of_gpus(
 def test_the_weights_are_named_by_their_content(broken: Callable[[str], Path], load: Callable[..., Captioner]) -> None:
     import transformers
 
-    before = load("blip").made_by
+    before = load("blip").provenance
     folder = broken("blip")
-    assert CoarseCaption(model=str(folder)).load().made_by == before
+    assert CoarseCaption(model=str(folder)).load().provenance == before
     network = transformers.BlipForConditionalGeneration.from_pretrained(folder)
     network.text_decoder.cls.predictions.bias.data[9] = 1
     network.save_pretrained(folder)
-    after = CoarseCaption(model=str(folder)).load().made_by
+    after = CoarseCaption(model=str(folder)).load().provenance
     assert after["weights"] != before["weights"]
     assert after["transformers"] == before["transformers"] == transformers.__version__
 
@@ -253,9 +253,9 @@ def test_a_model_out_of_the_cache_of_the_hub_is_named_by_its_commit(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for revision in (None, "main", commit):
         stage = CoarseCaption(model="somebody/captioner", revision=revision)
-        stage.ready()
+        stage.check_available()
         captioner = stage.load()
-        assert captioner.made_by["weights"] == commit
+        assert captioner.provenance["weights"] == commit
         assert captions(captioner) == captions(load(kind))
     assert "hf download somebody/captioner" in refusal("somebody/captioner", revision="other")
 
@@ -283,7 +283,7 @@ def test_a_pickle_may_hold_weights(broken: Callable[[str], Path], load: Callable
     (folder / "model.safetensors").unlink()
     captioner = CoarseCaption(model=str(folder)).load()
     assert captions(captioner) == captions(load("blip"))
-    assert len(str(captioner.made_by["weights"])) == 64
+    assert len(str(captioner.provenance["weights"])) == 64
 
 
 class Evil:
@@ -307,7 +307,7 @@ def test_a_model_of_another_type_is_refused(broken: Callable[[str], Path]) -> No
     change_json(folder / "config.json", {"model_type": "clip"})
     assert "type clip; supported types are blip-2 and blip" in refusal(folder)
     with pytest.raises(ValueError, match="supported types are blip-2 and blip"):
-        CoarseCaption(model=str(folder)).ready()
+        CoarseCaption(model=str(folder)).check_available()
 
 
 def test_a_configuration_that_is_no_json_is_refused(broken: Callable[[str], Path]) -> None:

@@ -105,7 +105,7 @@ def test_missing_weights_are_refused_and_not_made_up(tiny_internvl: Path, tmp_pa
 
 def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a model folder"):
-        ShortCaption(model=str(tmp_path), engine=TRANSFORMERS).ready()  # type: ignore[arg-type]
+        ShortCaption(model=str(tmp_path), engine=TRANSFORMERS).check_available()  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a driver here")
@@ -137,5 +137,5 @@ def test_lmdeploy_captions_on_a_gpu(tiny_internvl: Path, pictures: list[Image.Im
 @pytest.mark.gpu
 def test_transformers_captions_on_a_gpu_are_words(tiny_internvl: Path, pictures: list[Image.Image]) -> None:
     captioner = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=8).load()  # type: ignore[arg-type]
-    assert captioner.made_by["dtype"] in ("bfloat16", "float16")
+    assert captioner.provenance["dtype"] in ("bfloat16", "float16")
     assert all(row["short_caption"] for row in rows(captioner, pictures))

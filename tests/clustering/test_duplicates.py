@@ -232,11 +232,11 @@ def test_settings_that_mean_the_same_have_one_fingerprint() -> None:
 def test_columns_that_cannot_be_compared_are_refused() -> None:
     fields = {name: column(name, pa.int64(), "") for name in Duplicates().reads}
     fields["image_embedding"] = embedding_column("image_embedding", 8, "a", "")
-    Duplicates().check(fields)
+    Duplicates().validate_inputs(fields)
     with pytest.raises(ValueError, match="integers or strings"):
-        Duplicates().check({**fields, "cluster": column("cluster", pa.float32(), "")})
+        Duplicates().validate_inputs({**fields, "cluster": column("cluster", pa.float32(), "")})
     with pytest.raises(ValueError, match="not a fixed-size list of float16"):
-        Duplicates().check({**fields, "image_embedding": column("x", pa.list_(pa.float32(), 8), "")})
+        Duplicates().validate_inputs({**fields, "image_embedding": column("x", pa.list_(pa.float32(), 8), "")})
 
 
 def test_planted_copies_are_found_and_nothing_else(photographs: list[Path]) -> None:

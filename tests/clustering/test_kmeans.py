@@ -38,7 +38,7 @@ def fields(table: pa.Table) -> dict[str, pa.Field]:
 
 def assigned(stage: Clusters, sample: pa.Table, batch: pa.Table | None = None) -> pa.Table:
     fitted, _ = stage.fit(sample)
-    return stage.load(fitted, fields(sample))(sample if batch is None else batch)
+    return stage.load_fitted(fitted, fields(sample))(sample if batch is None else batch)
 
 
 def purity(labels: Any, clusters: Any) -> float:
@@ -67,7 +67,7 @@ def test_the_nearest_two_are_those_of_a_plain_search() -> None:
     fitted, _ = stage.fit(table)
     centroids = np.stack(fitted["centroid"].to_numpy()).astype(np.float64)
     assert np.linalg.norm(centroids, axis=1) == pytest.approx(1)
-    found = stage.load(fitted, fields(table))(table)
+    found = stage.load_fitted(fitted, fields(table))(table)
     distances = 1 - matrix(table) @ centroids.T
     order = np.argsort(distances, axis=1)
     for place, (number, distance) in enumerate((("cluster", "distance"), ("second_cluster", "second_distance"))):
@@ -81,7 +81,7 @@ def test_a_row_is_told_the_same_to_the_bit_in_any_batch(size: int) -> None:
     table, _ = blobs([250] * 4, spread=0.3, dimensions=96)
     stage = Clusters(clusters=30)
     fitted, _ = stage.fit(table)
-    load = stage.load(fitted, fields(table))
+    load = stage.load_fitted(fitted, fields(table))
     whole = load(table)
     turned = np.random.default_rng(size).permutation(table.num_rows)
     shuffled = table.take(pa.array(turned))
@@ -166,7 +166,7 @@ def test_images_that_are_all_the_same_are_no_trouble() -> None:
     table = table_of(np.ones((50, 8)))
     fitted, _ = Clusters(clusters=4).fit(table)
     assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
-    found = Clusters(clusters=4).load(fitted, fields(table))(table)
+    found = Clusters(clusters=4).load_fitted(fitted, fields(table))(table)
     assert len(set(found["cluster"].to_pylist())) == 1
     assert found["distance"].to_numpy().max() < 1e-3
 
@@ -180,7 +180,7 @@ def test_levels_are_clusters_of_the_centroids_beneath() -> None:
     assert [sum(r["points"] for r in rows if r["level"] == level) for level in (1, 2, 3)] == [1200, 40, 12]
     assert {r["parent"] for r in rows if r["level"] == 3} == {None}
     parents = {level: {r["cluster"]: r["parent"] for r in rows if r["level"] == level} for level in (1, 2)}
-    found = stage.load(fitted, fields(table))(table)
+    found = stage.load_fitted(fitted, fields(table))(table)
     for low, middle, top in zip(*(found[n].to_pylist() for n in ("cluster", "cluster_2", "cluster_3")), strict=True):
         assert (middle, top) == (parents[1][low], parents[2][middle])
     assert stage.writes.field("cluster").metadata[b"within"] == b"cluster_2,cluster_3"
@@ -210,11 +210,11 @@ def test_a_level_above_is_spread_more_evenly_than_the_images_are() -> None:
 
 def test_embeddings_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="is float, not a fixed-size list"):
-        Clusters(clusters=2).check({"image_embedding": column("image_embedding", pa.float32(), "")})
+        Clusters(clusters=2).validate_inputs({"image_embedding": column("image_embedding", pa.float32(), "")})
     fitted, told = Clusters(clusters=2).fit(blobs([9, 9], 0.1)[0])
     assert told["encoder"] == "made-up"
     with pytest.raises(ValueError, match="the centroids in fitted/ have 24 numbers and the embeddings 8"):
-        Clusters(clusters=2).load(fitted, fields(table_of(np.ones((3, 8)))))
+        Clusters(clusters=2).load_fitted(fitted, fields(table_of(np.ones((3, 8)))))
     with pytest.raises(ValueError, match="what is stored in fitted/ are no centroids"):
         Clusters(clusters=2).load(fitted.drop(["parent"]), fields(table_of(np.ones((3, 24)))))
 
@@ -229,11 +229,11 @@ def test_a_gpu_finds_the_same_clusters() -> None:
     stage = Clusters(clusters=60, levels=(10,))
     fitted, told = stage.fit(table)
     assert told["device"] == "cuda"
-    on_gpu = stage.load(fitted, fields(table))(table)
+    on_gpu = stage.load_fitted(fitted, fields(table))(table)
     with pytest.MonkeyPatch.context() as patched:
         for module in ("kmeans", "centroids"):
             patched.setattr(f"clustering.{module}.gpus", lambda: 0)
-        assert stage.load(fitted, fields(table))(table).equals(on_gpu)
+        assert stage.load_fitted(fitted, fields(table))(table).equals(on_gpu)
         on_cpu, _ = stage.fit(table)
         expected = purity(labels, stage.load(on_cpu, fields(table))(table)["cluster"].to_numpy())
     assert purity(labels, on_gpu["cluster"].to_numpy()) > expected - 0.02

@@ -145,7 +145,7 @@ def test_another_encoder_or_a_threshold_out_of_range_is_refused_before_anything_
     parse_recipe(recipe(encoder="ViT-B-32/openai", keep={"min": 5}), "r")
     field = embedding_column("image_embedding", 384, "conse-efflite0-minilm", "")
     with pytest.raises(ValueError, match="conse-efflite0-minilm"):
-        Aesthetic().check({"image_embedding": field})
+        Aesthetic().validate_inputs({"image_embedding": field})
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,6 @@ def test_half_precision_heads_are_read(tmp_path: Path) -> None:
 
 def test_without_a_hub_the_line_says_how_to_get_the_head() -> None:
     with pytest.raises(ValueError, match="hf download ttj/sac-logos-ava1-l14-linearMSE"):
-        Aesthetic().ready()
+        Aesthetic().check_available()
     with pytest.raises(ValueError, match=r"fetch sa_0_4_vit_l_14_linear\.pth"):
-        Aesthetic(predictor="laion-v1").ready()
+        Aesthetic(predictor="laion-v1").check_available()

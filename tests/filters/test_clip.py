@@ -84,7 +84,7 @@ def test_provenance_names_the_weights_and_the_column_its_encoder(tiny_clip: Path
 
     file = tiny_clip / "open_clip_model.safetensors"
     expected = hashlib.sha256(hashlib.sha256(file.read_bytes()).digest()).hexdigest()
-    assert Clip(encoder=str(tiny_clip)).load().made_by["weights"] == expected
+    assert Clip(encoder=str(tiny_clip)).load().provenance["weights"] == expected
     field = Clip(encoder="ViT-L-14/openai").writes.field("image_embedding")
     assert (encoder_of(field), field.type) == ("ViT-L-14/openai", pa.list_(pa.float16(), 768))
 
@@ -127,7 +127,7 @@ def test_a_model_that_gives_no_numbers_is_a_row_error(tiny_clip: Path) -> None:
 def test_a_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
     begin = time.perf_counter()
     with pytest.raises(ValueError, match=message) as refused:
-        Clip(encoder=encoder).ready()
+        Clip(encoder=encoder).check_available()
     assert "\n" not in str(refused.value)
     assert encoder.removeprefix("hf-hub:") in str(refused.value) or "timm/" in str(refused.value)
     assert time.perf_counter() - begin < 10
@@ -138,10 +138,10 @@ def test_a_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
     weights = broken / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"open_clip_model\.safetensors is cut off"):
-        Clip(encoder=str(broken)).ready()
+        Clip(encoder=str(broken)).check_available()
     weights.unlink()
     with pytest.raises(ValueError, match="the folder has no open_clip_model"):
-        Clip(encoder=str(broken)).ready()
+        Clip(encoder=str(broken)).check_available()
     config = broken / "open_clip_config.json"
     config.write_text(config.read_text().replace('"embed_dim": 64', '"embed_dim": 32'))
     shutil.copy(tiny_clip / weights.name, weights)

@@ -110,7 +110,7 @@ def test_contract(images: Any, facts: pa.Table) -> None:
     assert facts["error"].null_count == len(CAPTIONS)
     unit(facts["image_embedding"])
     assert images([]).schema.equals(facts.schema)
-    assert len(images.made_by["weights"]) == 64
+    assert len(images.provenance["weights"]) == 64
 
 
 def test_labels_are_true(facts: pa.Table) -> None:
@@ -205,7 +205,7 @@ def test_class_embeddings_are_kept(images: Any, cache: Path, monkeypatch: pytest
     ],
 )
 def test_missing_package(stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.ready()
+    stage.check_available()
     monkeypatch.setattr(weights, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(ValueError, match=rf"{stage.name} needs the package {package}: pip install 'vl3syn\[{extra}\]'"):
-        stage.ready()
+        stage.check_available()

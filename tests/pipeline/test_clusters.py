@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from polars.testing import assert_frame_equal
-from pydantic import BaseModel, ConfigDict
 
 from clustering.kmeans import Clusters
+from core.stages import Stage
 from manifests import Run, funnel, open_run
 from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix
@@ -38,13 +38,10 @@ pytestmark = pytest.mark.usefixtures("engine")
 ROWS, DIMENSIONS, CENTRES = 3_000, 16, 30
 
 
-class Vectors(BaseModel):
+class Vectors(Stage):
     """Embedding, hash and score out of the pool's own columns: what a model would say."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "vectors"
-    version: ClassVar = 1
     reads: ClassVar = ("pool.vector", "pool.hash", "pool.score")
     writes: ClassVar = pa.schema(
         [

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
+from core.stages import GroupedStage, ImageFacts, ImageStage, LoadedStage, Stage
 from manifests import open_run
 from manifests.schemas import column
 from pipeline.recipe import parse_recipe
@@ -145,7 +145,7 @@ def test_a_group_with_a_killer_is_not_divided_and_the_other_groups_are_computed(
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_of_a_costly_stage_no_row_is_paid_for_twice(tmp_path: Path, make_images: MakeImages) -> None:
+def test_of_a_journaled_stage_no_row_is_paid_for_twice(tmp_path: Path, make_images: MakeImages) -> None:
     pool, log = make_images(tmp_path / "pool", 12), tmp_path / "log"
     stage = {"stage": "deadly_caption", "log": str(log), "resources": {"actors": 1, "batch_size": 1}}
     opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
@@ -176,12 +176,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Deadly(BaseModel):
+class Deadly(Stage):
     """A stage in plain tasks that one row, or all above a thousand, kills."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar = "deadly"
-    version: ClassVar = 1
     reads: ClassVar = ("key",)
     writes: ClassVar = pa.schema([column("length", pa.int32(), "of the key", 0)])
 
@@ -192,19 +190,17 @@ class Deadly(BaseModel):
         return pa.table({"length": pa.array([len(key) for key in keys], pa.int32())})
 
 
-class DeadlyActor(Deadly):
+class DeadlyActor(Deadly, LoadedStage):
     name: ClassVar = "deadly_actor"
 
     def load(self) -> Any:
         return self
 
 
-class Sixes(BaseModel):
+class Sixes(Stage):
     """Groups of six rows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar = "sixes"
-    version: ClassVar = 1
     reads: ClassVar = ("key",)
     writes: ClassVar = pa.schema([column("six", pa.int32(), "number of the group", 0)])
 
@@ -212,13 +208,11 @@ class Sixes(BaseModel):
         return pa.table({"six": pa.array([int(key[:6]) // 6 for key in batch["key"].to_pylist()], pa.int32())})
 
 
-class DeadlyGroup(BaseModel):
+class DeadlyGroup(GroupedStage):
     """A stage that compares rows, in tasks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar = "deadly_group"
-    version: ClassVar = 1
-    within: ClassVar = "six"
+    group_by: ClassVar = "six"
     reads: ClassVar = ("six", "key")
     writes: ClassVar = pa.schema([column("members", pa.int32(), "rows of the group", 0)])
 
@@ -229,13 +223,11 @@ class DeadlyGroup(BaseModel):
         return pa.table({"members": pa.array([Counter(six)[number] for number in six], pa.int32())})
 
 
-class DeadlyCaption(BaseModel):
-    """A costly stage that reads images; it writes down each call, which costs money."""
+class DeadlyCaption(ImageStage):
+    """A journaled stage that reads images; it writes down each call, which costs money."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar = "deadly_caption"
-    version: ClassVar = 1
-    costly: ClassVar = True
+    journaled: ClassVar = True
     reads: ClassVar = ("encoded", "key")
     writes: ClassVar = pa.schema([column("caption", pa.string(), "of the image")])
     log: str
@@ -244,7 +236,7 @@ class DeadlyCaption(BaseModel):
         return _Captioner(self.log)
 
 
-class _Captioner:
+class _Captioner(ImageFacts):
     side = 1
 
     def __init__(self, log: str) -> None:

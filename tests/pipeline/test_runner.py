@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import polars as pl
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
+from core.stages import LoadedStage
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
@@ -293,21 +294,18 @@ def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
 
 
-class Counted(BaseModel):
+class Counted(LoadedStage):
     """A slow stage that writes down what it computes, and in which process."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "counted"
-    version: ClassVar = 1
     reads: ClassVar = ("key",)
     writes: ClassVar = pa.schema([column("length", pa.int32(), "of the key", 0)])
     log: str
 
     def load(self) -> Any:
-        return self._compute
+        return self
 
-    def _compute(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, batch: pa.Table) -> pa.Table:
         time.sleep(0.02)
         keys = batch["key"].to_pylist()
         with Path(self.log).open("a") as log:
@@ -315,13 +313,10 @@ class Counted(BaseModel):
         return pa.table({"length": pa.array([len(key) for key in keys], pa.int32())})
 
 
-class Brightness(BaseModel):
+class Brightness(LoadedStage):
     """A stage with settings, errors of both kinds, and weights that may be missing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "brightness"
-    version: ClassVar = 1
     reads: ClassVar = ("width", "key")
     writes: ClassVar = pa.schema([column("brightness", pa.float32(), "made up", 0)])
     gain: float = 1.0
@@ -330,7 +325,7 @@ class Brightness(BaseModel):
 
     def load(self) -> Any:
         if self.weights:
-            raise ValueError(f"no weights at {self.weights}; give a path")
+            raise UserError(f"no weights at {self.weights}; give a path")
         return self
 
     def __call__(self, batch: pa.Table) -> pa.Table:
