@@ -128,7 +128,7 @@ def cluster(vectors: pa.Array, clusters: int, init: Any, seed: int) -> Any:
     stage = Clusters(clusters=clusters, init=init, seed=seed)
     table = pa.table({"image_embedding": vectors})
     fitted, _ = stage.fit(table)
-    return stage.load(fitted, {"image_embedding": table.schema.field(0)})(table)["cluster"].to_numpy()
+    return stage.load_fitted(fitted, {"image_embedding": table.schema.field(0)})(table)["cluster"].to_numpy()
 
 
 def by_scikit_learn(vectors: pa.Array, clusters: int, seed: int) -> Any:

@@ -14,18 +14,15 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field, field_validator
 
-from captioners.chat_server import Server
 from captioners.defects import check_language, language_share, refused, repetition, words
 from captioners.engine import Answer, Engine, Question, Sampling
+from captioners.engine_registry import AnyEngine
 from captioners.lmdeploy_engine import Lmdeploy
 from captioners.markup import SUSPECT, Stripped, printable, strip
 from captioners.prompt import choose, prompt_hash, read_prompts
-from captioners.transformers_engine import Transformers
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
-
-EngineSettings = Annotated[Server | Lmdeploy | Transformers, Field(discriminator="kind")]
 
 
 class Recaption(ImageStage):
@@ -68,7 +65,7 @@ class Recaption(ImageStage):
     end_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     reasoning_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     longest: int = Field(default=2048, ge=32)
-    engine: EngineSettings = Lmdeploy()
+    engine: AnyEngine = Lmdeploy()
 
     @field_validator("prompts", mode="before")
     @classmethod

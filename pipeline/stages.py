@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
 import polars as pl
 
 from core.errors import UserError
+from core.plugins import class_at, is_path
 from core.stages import Stage
 from manifests.rules import suggest
 from manifests.tables import Table
@@ -59,19 +59,10 @@ def stage_class(name: str) -> type[Stage]:
     Raises:
         UserError: There is no such stage, or a package that its module needs is not installed.
     """
-    path = name if ":" in name else STAGES.get(name) or stage_names().get(name)
+    path = name if is_path(name) else STAGES.get(name) or stage_names().get(name)
     if path is None:
         raise UserError(f"unknown stage {name!r}{suggest(name, stage_names())}")
-    module, _, attribute = path.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{name}: no module {error.name}: install its package, or put its folder on PYTHONPATH"
-        ) from error
-    if not (isinstance(kind, type) and issubclass(kind, Stage)):
-        raise UserError(f"{name}: {module} has no class {attribute} that is made from core.stages.Stage")
-    return kind
+    return class_at(path, Stage)
 
 
 def outdated(stage: Stage, stored: Table) -> pl.DataFrame:

@@ -212,7 +212,7 @@ def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
         begin = time.monotonic()
         with pytest.raises(ValueError, match=r"short_caption: no server answers at http://127\.0"):
-            Server(url=url).ready("m", "short_caption", None)
+            Server(url=url).check_available("m", "short_caption", None)
     assert time.monotonic() - begin < 15
 
 

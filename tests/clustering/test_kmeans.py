@@ -216,7 +216,7 @@ def test_embeddings_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="the centroids in fitted/ have 24 numbers and the embeddings 8"):
         Clusters(clusters=2).load_fitted(fitted, fields(table_of(np.ones((3, 8)))))
     with pytest.raises(ValueError, match="what is stored in fitted/ are no centroids"):
-        Clusters(clusters=2).load(fitted.drop(["parent"]), fields(table_of(np.ones((3, 24)))))
+        Clusters(clusters=2).load_fitted(fitted.drop(["parent"]), fields(table_of(np.ones((3, 24)))))
 
 
 @pytest.mark.gpu
@@ -235,5 +235,5 @@ def test_a_gpu_finds_the_same_clusters() -> None:
             patched.setattr(f"clustering.{module}.gpus", lambda: 0)
         assert stage.load_fitted(fitted, fields(table))(table).equals(on_gpu)
         on_cpu, _ = stage.fit(table)
-        expected = purity(labels, stage.load(on_cpu, fields(table))(table)["cluster"].to_numpy())
+        expected = purity(labels, stage.load_fitted(on_cpu, fields(table))(table)["cluster"].to_numpy())
     assert purity(labels, on_gpu["cluster"].to_numpy()) > expected - 0.02

@@ -1,0 +1,40 @@
+"""Which engines there are: ours by kind, those of other packages by the path of their configuration class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+
+from captioners.chat_server import Server
+from captioners.engine import EngineConfig
+from captioners.lmdeploy_engine import Lmdeploy
+from captioners.transformers_engine import Transformers
+from core.errors import UserError
+from core.plugins import class_at, is_path
+from manifests.rules import suggest
+
+ENGINES: dict[str, type[EngineConfig]] = {"server": Server, "lmdeploy": Lmdeploy, "transformers": Transformers}
+
+
+def read_engine(written: Any) -> Any:
+    """The configuration of an engine, from a recipe's mapping with `kind`.
+
+    Raises:
+        UserError: The kind is unknown, or a setting is not valid.
+    """
+    if not isinstance(written, dict):
+        return written
+    kind = str(written.get("kind", ""))
+    if not is_path(kind) and kind not in ENGINES:
+        raise UserError(f"kind: unknown engine {kind!r}{suggest(kind, ENGINES)}")
+    try:
+        return (class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind])(**written)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+AnyEngine = Annotated[SerializeAsAny[EngineConfig], BeforeValidator(read_engine)]
+"""The type of the field `engine` of a caption stage."""

@@ -1,0 +1,30 @@
+"""Classes of other packages, named by their path in a recipe."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from core.errors import UserError
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is the path of a class, `package.module:Class`."""
+    return ":" in name
+
+
+def class_at(path: str, base: type[Any]) -> type[Any]:
+    """The class at `package.module:Class`. Importing its module runs code.
+
+    Raises:
+        UserError: There is no such module or class, or it is not made from `base`.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        missing = f"{path}: no module {error.name}"
+        raise UserError(f"{missing}: install its package, or put its folder on PYTHONPATH") from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise UserError(f"{path}: {module} has no class {attribute} made from {base.__module__}.{base.__qualname__}")
+    return kind
