@@ -21,7 +21,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pool import Pool
-from pipeline.stages import STAGES, stage_class, stage_names
+from pipeline.stages import outside_class, stage_class, stage_names
 
 _STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
 
@@ -216,6 +216,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
     made_by = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
+    made_by |= outside_class(stage)
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
     )
@@ -240,11 +241,7 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    entry: dict[str, Any] = {"stage": step.stage.name}
-    path = f"{type(step.stage).__module__}:{type(step.stage).__qualname__}"
-    if path != STAGES.get(step.stage.name):
-        entry["class"] = path
-    entry |= step.stage.model_dump(mode="json")
+    entry = {"stage": step.stage.name, **outside_class(step.stage), **step.stage.model_dump(mode="json")}
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
@@ -36,6 +37,8 @@ STAGES = {
 }
 """The stages of this project, imported when they are named."""
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+
 ENTRY_POINTS = "vl3syn.stages"
 """The group of entry points under which a package offers stages: `sharpness = "my_package.scores:Sharpness"`."""
 
@@ -62,7 +65,16 @@ def stage_class(name: str) -> type[Stage]:
     path = name if is_path(name) else STAGES.get(name) or stage_names().get(name)
     if path is None:
         raise UserError(f"unknown stage {name!r}{suggest(name, stage_names())}")
-    return class_at(path, Stage)
+    kind = class_at(path, Stage)
+    if not _NAME.fullmatch(getattr(kind, "name", "")):
+        raise UserError(f"{path}: give the class a `name` of lower-case letters, digits and _, such as my_filter")
+    return kind
+
+
+def outside_class(stage: Stage) -> dict[str, str]:
+    """Of a stage that is not of this project `class`, the path of its class: a part of its identity; else nothing."""
+    path = f"{type(stage).__module__}:{type(stage).__qualname__}"
+    return {} if path == STAGES.get(stage.name) else {"class": path}
 
 
 def outdated(stage: Stage, stored: Table) -> pl.DataFrame:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 import yaml
 
+from core.stages import Stage
+from filters.aspect_ratio import AspectRatio
+from manifests.schemas import column
 from pipeline.recipe import load_recipe, parse_recipe
 
 GOOD: dict[str, Any] = {
@@ -15,6 +19,33 @@ GOOD: dict[str, Any] = {
     "pool": {"images": "pool"},
     "stages": [{"stage": "aspect_ratio", "keep": {"max": 2.5, "min_side": 200}, "resources": {"batch_size": 8}}],
 }
+
+
+HERE = "tests.pipeline.test_recipe"
+
+
+class Doubled(AspectRatio):
+    """A stage of another package."""
+
+    name: ClassVar = "doubled"
+
+
+class Impostor(AspectRatio):
+    """A stage that has the name of ours."""
+
+
+class Nameless(Stage):
+    """It would be a folder above the run's."""
+
+    name: ClassVar = "../nameless"
+
+
+class Blind(Stage):
+    """It reads images and is not made from ImageStage."""
+
+    name: ClassVar = "blind"
+    reads: ClassVar = ("image",)
+    writes: ClassVar = pa.schema([column("seen", pa.int8(), "")])
 
 
 GROUPED = [{"stage": "conse"}, {"stage": "hashes"}, {"stage": "clusters", "clusters": 2}]
@@ -39,6 +70,14 @@ def with_stage(**changes: object) -> dict[str, Any]:
         ({**GOOD, "stages": ["aspect_ratio"]}, "must be a mapping with `stage`"),
         ({**GOOD, "stages": [{"keep": {}}]}, "no stage; valid are"),
         ({**GOOD, "stages": [{"stage": "aspectratio"}]}, r"stages\[0\]: unknown stage 'aspectratio'; did you mean"),
+        ({**GOOD, "stages": [{"stage": "no_such_module:Edges"}]}, "no module no_such_module: install its package"),
+        (
+            {**GOOD, "stages": [{"stage": "json:JSONDecoder"}]},
+            "json has no class JSONDecoder made from core.stages.Stage",
+        ),
+        ({**GOOD, "stages": [{"stage": f"{HERE}:Nameless"}]}, "give the class a `name` of lower-case letters"),
+        ({**GOOD, "stages": [{"stage": f"{HERE}:Blind"}]}, "made from core.stages.ImageStage"),
+        ({**GOOD, "stages": [{"stage": "aspect_ratio", "class": f"{HERE}:Doubled"}]}, "is the stage doubled, not"),
         (with_stage(min_side=200), "a rule stands under keep: `keep: {min_side: …}`"),
         (with_stage(resorces={}), "unknown key 'resorces'; did you mean 'resources'"),
         (with_stage(resources={"gpus": 1}), "unknown key 'gpus'; did you mean 'num_gpus'"),
@@ -61,6 +100,22 @@ def test_a_resolved_recipe_is_a_recipe_and_resolves_to_itself(tmp_path: Path) ->
     stored.write_text(yaml.safe_dump(first))
     assert load_recipe(str(stored)).resolved() == first
     assert first["stages"][0]["keep"] == {"max_aspect_ratio": 2.5, "min_side": 200}
+
+
+def test_outside_class_resolves_to_its_name_and_path() -> None:
+    rules = {"keep": {"max_aspect_ratio": 2.5}}
+    first = parse_recipe({**GOOD, "stages": [{"stage": f"{HERE}:Doubled", **rules}]}, "r.yaml").resolved()
+    (entry,) = first["stages"]
+    assert (entry["stage"], entry["class"], entry["table"][:8]) == ("doubled", f"{HERE}:Doubled", "doubled-")
+    assert parse_recipe(first, "r.yaml").resolved() == first
+
+
+def test_outside_class_of_our_name_has_another_table() -> None:
+    """Else it would take over rows that our class computed."""
+    ours = parse_recipe(GOOD, "r.yaml").steps[0]
+    theirs = parse_recipe(with_stage(stage=f"{HERE}:Impostor"), "r.yaml").steps[0]
+    assert ours.stage.name == theirs.stage.name == "aspect_ratio"
+    assert ours.table != theirs.table
 
 
 def test_thresholds_and_resources_do_not_change_the_fingerprint() -> None:
