@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.errors import BadSampleError
 from model.tokenizer import Tokenizer
 
 IGNORE = -100
@@ -84,6 +85,7 @@ def take_apart(conversation: Sequence[Message]) -> Script:
 
     Raises:
         ValueError: Something else.
+        BadSampleError: A text is not valid Unicode, which no tokenizer takes.
     """
     if not conversation:
         raise ValueError("an empty conversation: give at least one message")
@@ -107,6 +109,7 @@ def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]
     if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
         raise ValueError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
     if kind == "text":
+        _check_unicode(part["text"], where)
         if answer:
             script.answers.add(len(script.texts))
         script.texts.append(part["text"])
@@ -115,6 +118,17 @@ def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]
         raise ValueError(f"{where}: an {kind} in an assistant's message: put it into the user's")
     script.media.append(part)
     return {"type": kind, "time": part.get("time")}
+
+
+def _check_unicode(text: str, where: str) -> None:
+    """Lone surrogates come from JSON (`"\\ud83d"`), and from bytes of a command line that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(text[error.start]):04X}"
+        raise BadSampleError(
+            f"{where}: not valid Unicode: {character} at character {error.start} is half of one: write the text as UTF-8"
+        ) from error
 
 
 def tokenize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,8 @@ def chat(
     Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
+    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are not UTF-8 are refused with the question, as those of PROMPT
+        sys.stdin.reconfigure(errors="surrogateescape")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}
     if not video and (clip or keep):

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import BadSampleError, UserError
 from model.training.conversations import from_turns, streaming
+from model.training.forms import media_of, turns_of
 from model.training.kept import Kept
 from model.training.media_root import MediaRoot
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
@@ -86,6 +88,23 @@ class AnnotationSource:
             unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
             raise bad_sample(f"{name}: no JSON" if unread else name, error) from error
 
+    def check(self, most: int) -> None:
+        """See that a sample can be read, of up to `most` that are spread evenly over the file; media stay closed.
+
+        Raises:
+            UserError: None can; with the reason of the first.
+        """
+        count = sum(self.blocks)
+        tried = min(most, count)
+        reasons = []
+        for number in range(tried):
+            try:
+                self.sample(number * count // tried)
+                return
+            except BadSampleError as error:
+                reasons.append(error)
+        raise UserError(f"none of {tried:,} samples can be read, so the run stops; the first: {reasons[0]}")
+
     def _told(self, row: int) -> Any:
         if self._whole is not None:
             return self._whole[row]
@@ -93,16 +112,18 @@ class AnnotationSource:
 
     def _conversation(self, told: Any) -> list[dict[str, Any]]:
         if not isinstance(told, Mapping):
-            raise ValueError("must be an object with `conversations`")
-        images, videos = ([self._media.file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
+            raise BadSampleError("must be an object with `conversations`")
         settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
-        if told.get("stream"):
-            if len(videos) != 1:
-                raise ValueError("a stream has one video")
-            turns = told.get("conversation") or told.get("conversations") or []
+        stream = told.get("stream")
+        turns = told.get("conversation") or told.get("conversations") or [] if stream else turns_of(told)
+        images = [self._media.file(path) for path in media_of(told, "image")]
+        videos = [self._media.file(path) for path in media_of(told, "video")]
+        if stream:
+            if len(videos) != 1 or images:
+                raise BadSampleError("a stream has one video, and no image")
             settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
             return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
-        messages = from_turns(told.get("conversations") or [], images, videos)
+        messages = from_turns(turns, images, videos)
         for message in messages:
             for part in message["content"] if isinstance(message["content"], list) else []:
                 if isinstance(part, dict) and part["type"] == "video":
@@ -144,7 +165,3 @@ class AnnotationSource:
             file.seek(int(starts[0]))
             read = file.read(int(starts[-1] - starts[0]))
         return [read[begin:end] for begin, end in zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)]
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]

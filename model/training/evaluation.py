@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.processor import Processor, pack
+from model.prompt import take_apart
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import IGNORE, VideoLLaMA3
 
@@ -124,6 +125,7 @@ def generate_answers(
             reference = _text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
                 raise ValueError("does not end with an answer")
+            take_apart([last])  # a reference is checked as a prompt is
             waiting.append((sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
             yield _named(sample, error)
