@@ -56,7 +56,7 @@ class AnnotationSource:
             roots: Further folders that its media may lie below.
 
         Raises:
-            ValueError: No such file, or a .json that is no list.
+            UserError: No such file, or a .json that is no list.
         """
         self.name, self._path = name, Path(path)
         self._media = MediaRoot(media or self._path.parent, roots)
@@ -69,7 +69,7 @@ class AnnotationSource:
             self._starts = self._lines()
             count = len(self._starts) - 1
         if not count:
-            raise ValueError(f"{name}: {path}: no samples in it")
+            raise UserError(f"{name}: {path}: no samples in it")
         self.blocks = tuple(min(_LINES, count - at) for at in range(0, count, _LINES))
         self._kept: Kept[list[bytes]] = Kept(self._read, blocks_in_memory)
 
@@ -77,16 +77,14 @@ class AnnotationSource:
         """The sample of that row, its media as paths.
 
         Raises:
-            ValueError: It is no JSON, a file is not there, marks and media do not fit, ….
+            BadSampleError: It is no JSON, a file is not there, marks and media do not fit, ….
         """
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
             return Sample(name, self._conversation(self._told(row)))
         except SAMPLE_ERRORS as error:
-            # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
-            unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            raise bad_sample(f"{name}: no JSON" if unread else name, error) from error
+            raise bad_sample(name, error) from error
 
     def check(self, most: int) -> None:
         """See that a sample can be read, of up to `most` that are spread evenly over the file; media stay closed.
@@ -108,7 +106,10 @@ class AnnotationSource:
     def _told(self, row: int) -> Any:
         if self._whole is not None:
             return self._whole[row]
-        return json.loads(self._kept(row // _LINES)[row % _LINES])
+        try:
+            return json.loads(self._kept(row // _LINES)[row % _LINES])
+        except (ValueError, RecursionError) as error:  # no UTF-8, 100,000 brackets, an integer of 5,000 digits
+            raise BadSampleError(f"no JSON: {error}") from error
 
     def _conversation(self, told: Any) -> list[dict[str, Any]]:
         if not isinstance(told, Mapping):
@@ -134,13 +135,13 @@ class AnnotationSource:
         try:
             told = json.loads(self._path.read_bytes())
         except OSError as error:
-            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: {self._path}: no JSON: {error}; one object per line goes into .jsonl"
             ) from error
         if not isinstance(told, list):
-            raise ValueError(f"{self.name}: {self._path}: must be a list of samples")
+            raise UserError(f"{self.name}: {self._path}: must be a list of samples")
         return told
 
     def _lines(self) -> Any:
@@ -155,7 +156,7 @@ class AnnotationSource:
                         starts.append(at)
                     at += len(line)
         except OSError as error:
-            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
         starts.append(at)
         return np.frombuffer(starts, np.int64)
 

@@ -75,7 +75,8 @@ def turns_of(entry: Mapping[str, Any]) -> Any:
     turns = [_turn(turn) for turn in given[0]]
     if system := entry.get("system"):
         turns.insert(0, {"from": "system", "value": system})
-    if entry.get("objects") and any("<bbox>" in str(turn) or "<ref-object>" in str(turn) for turn in turns):
+    values = [turn["value"] for turn in turns if isinstance(turn, Mapping)]
+    if entry.get("objects") and any("<bbox>" in v or "<ref-object>" in v for v in values if isinstance(v, str)):
         raise BadSampleError(
             "`objects`: marks <bbox> and <ref-object> are not read: write names and boxes into the text, boxes in "
             "thousandths of the image"

@@ -102,7 +102,7 @@ class Trainer:
             data: Fingerprints of what it is trained on, by name; a checkpoint with others is refused.
 
         Raises:
-            ValueError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
+            UserError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
                 or of other data, or none is sound.
         """
         self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
@@ -232,7 +232,7 @@ class Trainer:
         mine = [sample.name for row in rows for sample in row.samples]
         names = [name for theirs in self.world.gathered(mine) for name in theirs]
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
-        raise ValueError(
+        raise UserError(
             f"stage {self.stage.name}, step {self.step + 1}: loss {loss}, gradient norm {norm}; nothing was "
             f"changed by it. Lower the learning rate, or take out what is bad among: {shown}"
         )
