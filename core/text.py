@@ -35,7 +35,7 @@ def _is_space(character: str) -> bool:
 def not_unicode(text: str) -> str:
     """Why a text is not valid Unicode, which no UTF-8, no column and no tokenizer can hold; empty where it is.
 
-    Lone surrogates come from escapes in JSON and YAML (`"\\ud83d"`), and from bytes of a command line that are not UTF-8.
+    Lone surrogates come from escapes in JSON and YAML (`"\\ud83d"`), and from arguments that are not UTF-8.
     """
     try:
         text.encode()

@@ -62,7 +62,9 @@ def chat(
     Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
-    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are not UTF-8 are refused with the question, as those of PROMPT
+    if isinstance(
+        sys.stdin, TextIOWrapper
+    ):  # bytes that are not UTF-8 are refused with the question, as those of PROMPT
         sys.stdin.reconfigure(errors="surrogateescape")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}
@@ -98,6 +100,8 @@ def chat(
 
 def _file(path: str) -> str:
     """The path, if a file is there: seen before a model is loaded."""
+    if Path(path).is_dir():
+        raise UserError(f"{path}: a folder, not a file: name an image or a film in it")
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     return path

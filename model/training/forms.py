@@ -48,7 +48,7 @@ def media_of(entry: Mapping[str, Any], kind: Literal["image", "video"]) -> list[
     if len(given) > 1:
         raise BadSampleError(f"`{kind}` and `{kind}s` are both given: leave one out")
     media = given[0] if given else []
-    if kind == "video" and (any(isinstance(one, list) for one in media) or len(media) > 1 and any(map(_is_still, media))):
+    if kind == "video" and _are_frames(media):
         raise BadSampleError(
             "a film as a list of its frames is not read: make it one film, or give the frames as `image`, with a mark "
             "<image> for each"
@@ -89,8 +89,9 @@ def _listed(value: Any) -> list[Any]:
     return [] if all(one in _NOTHING for one in values) else values
 
 
-def _is_still(path: Any) -> bool:
-    return isinstance(path, str) and path.lower().endswith(_STILLS)
+def _are_frames(videos: list[Any]) -> bool:
+    stills = [one for one in videos if isinstance(one, str) and one.lower().endswith(_STILLS)]
+    return any(isinstance(one, list) for one in videos) or (len(videos) > 1 and bool(stills))
 
 
 def _turn(turn: Any) -> Any:
@@ -98,7 +99,9 @@ def _turn(turn: Any) -> Any:
         return turn
     speaker = turn.get("from", turn.get("role"))
     if speaker in ("gpt", "assistant") and (turn.get("loss", 1) == 0 or turn.get("weight", 1) == 0):
-        raise BadSampleError("an answer that is not to be learned (`loss`, `weight`): not read, every answer is learned")
+        raise BadSampleError(
+            "an answer that is not to be learned (`loss`, `weight`): not read, every answer is learned"
+        )
     return {"from": speaker, "value": _text(turn.get("value", turn.get("content")))}
 
 

@@ -161,8 +161,9 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         raise UserError(f"{where}: must be a mapping with model, sources, stages")
     _check_numbers(written, where)
     refuse_credentials_within(written, where)
+    refuse_not_unicode(written, where)
     try:
-        checked = TrainRecipe.model_validate(written)
+        return TrainRecipe.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -172,8 +173,6 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         elif first["type"] in ("model_type", "dict_type"):
             said = "must be a mapping"
         raise UserError(f"{where}: {place + ': ' if place else ''}{said}") from error
-    refuse_not_unicode([checked.name, *checked.sources], where)
-    return checked
 
 
 def _check_numbers(written: object, where: str, place: str = "") -> None:
