@@ -7,6 +7,7 @@ refused with its name: a key that is passed over would change what is learned wi
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -34,6 +35,7 @@ _REFUSED = {  # keys beside turns that change what is learned
 }
 _STILLS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _NOTHING = (None, "")
+_PATH_IN_TEXT = re.compile("<img>[^<]+</img>")  # HTML has its paths elsewhere
 
 
 def media_of(entry: Mapping[str, Any], kind: Literal["image", "video"]) -> list[Any]:
@@ -75,11 +77,16 @@ def turns_of(entry: Mapping[str, Any]) -> Any:
     turns = [_turn(turn) for turn in given[0]]
     if system := entry.get("system"):
         turns.insert(0, {"from": "system", "value": system})
-    values = [turn["value"] for turn in turns if isinstance(turn, Mapping)]
-    if entry.get("objects") and any("<bbox>" in v or "<ref-object>" in v for v in values if isinstance(v, str)):
+    texts = [turn["value"] for turn in turns if isinstance(turn, Mapping) and isinstance(turn["value"], str)]
+    if entry.get("objects") and any("<bbox>" in text or "<ref-object>" in text for text in texts):
         raise BadSampleError(
             "`objects`: marks <bbox> and <ref-object> are not read: write names and boxes into the text, boxes in "
             "thousandths of the image"
+        )
+    if any(map(_PATH_IN_TEXT.search, texts)):
+        raise BadSampleError(
+            "Qwen-VL's form with <img>PATH</img> in a text is not read: name the image as `image`, and write <image> "
+            "in its place"
         )
     return turns
 

@@ -105,6 +105,8 @@ def test_other_words_for_the_same_are_read_as_ours(media: Path, entry: Any, expe
         ({"messages": [THEIRS[0], THEIRS[1] | {"weight": 0}], "images": ["a.png"]}, r"not to be learned \(`loss`"),
         ({"messages": [{"role": "user", "content": "<image>Where is <bbox>?"}, THEIRS[1]], "images": ["a.png"],
           "objects": {"ref": [], "bbox": [[1, 2, 3, 4]]}}, "`objects`: marks <bbox> and <ref-object> are not read"),
+        ({"conversations": [{"from": "user", "value": "Picture 1: <img>a.png</img>\nWhat?"}, OURS[1]]},
+         "Qwen-VL's form with <img>PATH</img> in a text is not read"),
         ({"messages": parts({"type": "image", "image": "a.png"})}, "a part of `content` is .*'a.png'.*: give"),
         ({"messages": parts({"type": "image_url", "image_url": {"url": "a.png"}})}, "a part of `content` is .*: give"),
         ({"messages": parts({"type": "audio"})}, "a part of `content` is {'type': 'audio'}: give"),
