@@ -62,9 +62,7 @@ def chat(
     Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
-    if isinstance(
-        sys.stdin, TextIOWrapper
-    ):  # bytes that are not UTF-8 are refused with the question, as those of PROMPT
+    if isinstance(sys.stdin, TextIOWrapper):  # what is not UTF-8 is refused with the question, as it is in PROMPT
         sys.stdin.reconfigure(errors="surrogateescape")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}

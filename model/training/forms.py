@@ -18,7 +18,6 @@ _UNREAD = {  # keys of forms without turns
     ("query", "response"): "ms-swift's form with `query` and `response`",
     ("instruction", "output"): "Alpaca's form",
     ("prompt", "completion"): "TRL's form with `prompt` and `completion`",
-    ("chosen", "rejected"): "pairs of preference",
     ("QA",): "VideoChat's form",
     ("q", "a"): "Video-ChatGPT's form",
     ("question", "answer"): "a table of questions",

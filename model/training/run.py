@@ -119,7 +119,7 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
         return ShardSource(name, asked.shards, asked.caption, kept)
     assert asked.annotations is not None
     source = AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
-    source.check(recipe.skip_limit)
+    source.check()
     return source
 
 

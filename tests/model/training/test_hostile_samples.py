@@ -234,6 +234,18 @@ def test_a_source_without_a_sample_stops_before_training(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_with_every_other_line_bad_is_trained_on(tmp_path: Path) -> None:
+    """Also where those that are tried would all be bad if they were spread evenly."""
+    bad, good = json.dumps({"image": "none.png", **_spoken("It.")}), json.dumps(_spoken("It."))
+    (tmp_path / "qa").mkdir()
+    file = tmp_path / "qa/qa.jsonl"
+    file.write_text("\n".join([bad, good] * 200))
+    learned, skipped = _trained(file, tmp_path / "out")
+    assert learned == 200
+    assert skipped
+    assert all("none.png: no such file" in line for line in skipped)
+
+
 def test_media_that_are_all_broken_end_a_training_with_why(tmp_path: Path) -> None:
     folder = tmp_path / "qa"
     folder.mkdir()
