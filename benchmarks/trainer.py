@@ -153,10 +153,10 @@ def start(folder: Path, size: str) -> Any:
 
 def begin(recipe: Any, place: Path) -> Any:
     """The trainer of its stage: from the beginning, or from the checkpoint that is there."""
-    from model.training.order import Order
+    from model.training.data.sampler import Order
+    from model.training.dist import World
     from model.training.run import open_sources, open_start
     from model.training.trainer import Trainer
-    from model.training.world import World
 
     (stage,) = recipe.stages
     model, processor = open_start(recipe.model, recipe.seed)

@@ -187,7 +187,7 @@ def prepared(size: str) -> list[Any]:
     from transformers.trainer_pt_utils import get_length_grouped_indices
 
     from model.processor import Processor
-    from model.training.prepare import prepare
+    from model.training.data.prepare import prepare
 
     case, dice = CASES[size], random.Random(0)
     drawn = draw(POOL, 0, KINDS, SCALE, case.longest)
@@ -212,7 +212,7 @@ def sample(drawn: Drawn, dice: random.Random, number: int) -> Any:
     """A conversation of these sizes: letters, of which the byte tokenizer makes a token each, and noise."""
     from PIL import Image
 
-    from model.training.samples import Sample
+    from model.training.data.samples import Sample
 
     def letters(count: int) -> str:
         return "".join(dice.choices("etaoinshrdlu ", k=count))
@@ -231,7 +231,7 @@ def sample(drawn: Drawn, dice: random.Random, number: int) -> Any:
 
 def by_rows(samples: Sequence[Any], number: int) -> Iterator[list[Any]]:
     """Our packer's rows, those that are left open at the end too."""
-    from model.training.packing import Packer
+    from model.training.data.packing import Packer
 
     packer: Packer[Any] = Packer(ROW, 4 * ROW)
     done = [row for one in shuffled(samples, number) if (row := packer.add(one))]
@@ -251,8 +251,8 @@ def shuffled(samples: Sequence[Any], number: int) -> list[Any]:
 
 
 def row_of(samples: Sequence[Any], shape: Any) -> dict[str, Any]:
-    from model.training.packing import Row
-    from model.training.prepare import row_tensors
+    from model.training.data.packing import Row
+    from model.training.data.prepare import row_tensors
 
     return row_tensors(Row(list(samples)), shape.vision.patch_dim)
 

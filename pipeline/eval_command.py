@@ -18,9 +18,9 @@ from pipeline.options import JsonOption
 
 if TYPE_CHECKING:
     from model.processor import Processor
+    from model.training.data.sampler import Source
+    from model.training.data.samples import Sample
     from model.training.evaluation import Answer, CaptionMetrics, ClipEncoder, Loss
-    from model.training.order import Source
-    from model.training.samples import Sample
     from model.videollama3 import VideoLLaMA3
 
 eval_app = typer.Typer()
@@ -150,8 +150,8 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
 def _source(
     name: str, data: str, caption: str | None, media: str | None, annotated: bool, roots: Sequence[str]
 ) -> Source:
-    from model.training.annotations import AnnotationSource
-    from model.training.shards import ShardSource
+    from model.training.data.annotations import AnnotationSource
+    from model.training.data.shards import ShardSource
 
     if annotated:
         return AnnotationSource(name, data, media, roots=roots)
@@ -192,7 +192,7 @@ def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
 
 
 def _rows_of(source: Source, seen: _Seen | None, held_out: bool | None) -> Sequence[int]:
-    from model.training.order import Passes
+    from model.training.data.sampler import Passes
 
     rows = range(sum(source.blocks))
     if seen is None or held_out is None:

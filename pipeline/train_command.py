@@ -39,6 +39,6 @@ def train(
 
         go_through(checked, run)
         return
-    from model.training.distributed import train_on_workers
+    from model.training.ray_launch import train_on_workers
 
     train_on_workers(checked, run, workers, gpus, max_failures)

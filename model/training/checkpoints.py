@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from model.training.world import World, assign, whole
+from model.training.dist import World, assign, whole
 from model.weights_io import readable_by_umask
 
 _DAMAGED = "damaged-"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.training.progress import ends, read_metrics
+from model.training.metrics_log import ends, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

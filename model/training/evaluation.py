@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from core.errors import BadSampleError
 from model.processor import Processor, pack
 from model.prompt import IGNORE, take_apart
-from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import VideoLLaMA3
 
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "

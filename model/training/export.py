@@ -11,10 +11,10 @@ import torch
 from core.errors import UserError
 from manifests.version import __version__
 from model.training import checkpoints
-from model.training.prepare import for_stage
+from model.training.data.prepare import for_stage
+from model.training.dist import World, whole
 from model.training.recipe import TrainRecipe
 from model.training.stage import Stage
-from model.training.world import World, whole
 
 if TYPE_CHECKING:
     from model.processor import Processor
@@ -27,7 +27,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
     """Write the model of a stage that is done into `place`/model, and delete the stage's checkpoints."""
     from model.training.curves import draw
     from model.training.lora import merged
-    from model.training.progress import ends, read_metrics
+    from model.training.metrics_log import ends, read_metrics
 
     stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
     weights: dict[str, Any] = {}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from core.errors import UserError
 from manifests.storage import Folder
+from model.training.data.shards import _shards
 from model.training.recipe import Source, Start
-from model.training.shards import _shards
 from model.training.stage import Stage
 
 _BLOCK, _BLOCKS = 1 << 18, 4  # bytes, and how many of a file

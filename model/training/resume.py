@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from model.training.checkpoints import DamagedError, State, checkpoints_of, set_aside, verify
-from model.training.world import World
+from model.training.dist import World
 
 log = logging.getLogger("vl3syn.train")
 

@@ -21,22 +21,22 @@ import torch
 import yaml
 
 from core.errors import UserError
-from model.training.annotations import AnnotationSource
+from model.training.data.annotations import AnnotationSource
+from model.training.data.prepare import for_stage
+from model.training.data.sampler import Order, Source
+from model.training.data.samples import Sample
+from model.training.data.shards import ShardSource
+from model.training.dist import World
 from model.training.export import check_done, check_export, export
 from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
-from model.training.order import Order, Source
-from model.training.prepare import for_stage
 from model.training.recipe import Start, TrainRecipe, anchored, load_recipe
-from model.training.samples import Sample
-from model.training.shards import ShardSource
 from model.training.stage import Stage
 from model.training.stop import FILE, Stop, TerminatedError
-from model.training.world import World
 
 if TYPE_CHECKING:
     from model.processor import Processor
-    from model.training.progress import Progress
+    from model.training.metrics_log import Progress
     from model.training.trainer import Trainer
     from model.videollama3 import VideoLLaMA3
 
@@ -134,7 +134,7 @@ def _stage(
     stop: Stop,
 ) -> None:
     from model.training.lora import add_adapters
-    from model.training.progress import Progress
+    from model.training.metrics_log import Progress
     from model.training.trainer import Trainer
 
     start = recipe.model if before is None else Start(checkpoint=str(before))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from model.training.world import World
+from model.training.dist import World
 
 FILE = ".stop"
 """In OUT: the process that has started the workers got a SIGTERM."""

@@ -19,17 +19,17 @@ import torch
 from core.errors import UserError
 from model.processor import Processor
 from model.training import checkpoints
+from model.training.data.loader import Loader, StepRows
+from model.training.data.packing import Row
+from model.training.data.prepare import Prepared, row_tensors
+from model.training.data.sampler import Order
+from model.training.dist import World, shard
 from model.training.flops import row_flops
-from model.training.loader import Loader, StepRows
-from model.training.order import Order
-from model.training.packing import Row
-from model.training.parts import parameter_groups
-from model.training.prepare import Prepared, row_tensors
+from model.training.param_groups import parameter_groups
 from model.training.recipe import TrainRecipe
 from model.training.resume import check_same, last_sound
 from model.training.schedule import factor
 from model.training.stage import Stage
-from model.training.world import World, shard
 from model.videollama3 import VideoLLaMA3
 
 
@@ -217,7 +217,7 @@ class Trainer:
         return nullcontext()
 
     def _clip(self) -> float:
-        from model.training.world import whole
+        from model.training.dist import whole
 
         norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), self.stage.clip or math.inf)
         return float(whole(norm))

@@ -107,8 +107,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from model import Processor, VideoLLaMA3
+    from model.training.data.shards import ShardSource
     from model.training.evaluation import caption_metrics, held_out_loss
-    from model.training.shards import ShardSource
 
     told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
     assert (told.code, told.err) == (0, "")
@@ -253,8 +253,8 @@ def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) ->
 def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
     ask: Ask, folder: Path, trained: str, tmp_path: Path
 ) -> None:
-    from model.training.order import Passes
-    from model.training.shards import ShardSource
+    from model.training.data.sampler import Passes
+    from model.training.data.shards import ShardSource
 
     expected = Passes(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
     found = {}

@@ -23,7 +23,7 @@ from PIL import Image
 
 from manifests import open_run
 from manifests.storage import Folder
-from model.training.shards import ShardSource
+from model.training.data.shards import ShardSource
 from pipeline.index import open_pool
 from pipeline.pool import Pool, list_pool
 from pipeline.pool.images import PLACE, Failure, Images
@@ -240,7 +240,7 @@ HARNESS = """
 import json, os, resource, sys
 import numpy as np
 from manifests.storage import Folder
-from model.training.shards import ShardSource
+from model.training.data.shards import ShardSource
 from pipeline.pool import Pool, list_pool
 from pipeline.pool.images import PLACE, Images
 from pipeline.pool.readers import index_rows

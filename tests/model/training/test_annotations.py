@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import BadSampleError
 from model import Processor
-from model.training.annotations import AnnotationSource
+from model.training.data.annotations import AnnotationSource
 from tests.model import clips
 from tests.model.training import data
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import Processor
-from model.training.conversations import (
+from model.training.data.conversations import (
     box_text,
     boxes_of,
     from_turns,

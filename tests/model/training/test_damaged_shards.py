@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.training.shards import ShardSource
+from model.training.data.shards import ShardSource
 from tests.model.training.shard_files import write
 
 

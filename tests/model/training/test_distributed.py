@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from model.training.progress import read_metrics
+from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from tests.model.training import data

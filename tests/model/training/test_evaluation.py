@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from model import Processor
+from model.training.data.samples import Sample
 from model.training.evaluation import (
     CLIP_PREFIX,
     Answer,
@@ -19,7 +20,6 @@ from model.training.evaluation import (
     generate_answers,
     held_out_loss,
 )
-from model.training.samples import Sample
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import ours_of, whole_oracle
 

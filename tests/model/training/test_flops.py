@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import Processor
 from model.config import ModelConfig, VisionConfig, preset
 from model.prune import Pruning
+from model.training.data.packing import Row
+from model.training.data.prepare import for_stage, prepare, row_tensors
+from model.training.data.samples import Sample
 from model.training.flops import PEAKS, peak_flops, row_flops
 from model.training.lora import add_adapters
-from model.training.packing import Row
-from model.training.parts import parameter_groups
-from model.training.prepare import for_stage, prepare, row_tensors
-from model.training.samples import Sample
+from model.training.param_groups import parameter_groups
 from model.training.stage import Lora, Stage
 from model.videollama3 import VideoLLaMA3
 from tests.model import clips

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.errors import BadSampleError
-from model.training.annotations import AnnotationSource
+from model.training.data.annotations import AnnotationSource
 from tests.model.training import data
 
 OURS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]

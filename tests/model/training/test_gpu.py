@@ -17,12 +17,12 @@ import torch
 
 from model import Processor, VideoLLaMA3
 from model.config import preset
-from model.training.annotations import AnnotationSource
+from model.training.data.annotations import AnnotationSource
+from model.training.data.sampler import Order
+from model.training.dist import World
 from model.training.flops import peak_flops
-from model.training.order import Order
 from model.training.recipe import parse_recipe
 from model.training.trainer import Step, Trainer
-from model.training.world import World
 from tests.model.training import data
 
 

@@ -11,8 +11,8 @@ import torch
 from model import Processor, VideoLLaMA3
 from model.config import preset
 from model.processor import pack
-from model.training.packing import Row
-from model.training.prepare import Prepared, row_tensors
+from model.training.data.packing import Row
+from model.training.data.prepare import Prepared, row_tensors
 from tests.model.training import data
 
 

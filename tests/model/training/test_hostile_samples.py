@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from model.training.progress import read_metrics
+from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from tests.model.clips import write

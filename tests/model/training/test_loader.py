@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from model import Processor
-from model.training.annotations import AnnotationSource
-from model.training.loader import Loader, StepRows
-from model.training.order import Order
-from model.training.prepare import prepare, row_tensors
+from model.training.data.annotations import AnnotationSource
+from model.training.data.loader import Loader, StepRows
+from model.training.data.prepare import prepare, row_tensors
+from model.training.data.sampler import Order
+from model.training.data.samples import Sample
+from model.training.data.shards import ShardSource
 from model.training.recipe import parse_recipe
-from model.training.samples import Sample
-from model.training.shards import ShardSource
 from model.training.stage import Stage
 from tests.model.training import data
 
@@ -180,7 +180,7 @@ def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_
 def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: World) -> None:
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
-    from model.training.packing import Row
+    from model.training.data.packing import Row
 
     row = row_tensors(Row([ready], ready.tokens, 0), 588)
     assert row["pixel_values"].shape == (1, 588)

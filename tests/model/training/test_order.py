@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.order import Order
-from model.training.samples import Sample
+from model.training.data.sampler import Order
+from model.training.data.samples import Sample
 from model.training.stage import Share
 
 

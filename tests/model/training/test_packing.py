@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.training.packing import Packer, Row
+from model.training.data.packing import Packer, Row
 from tests.model.training.data import lengths
 
 

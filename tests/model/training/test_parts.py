@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from model.config import preset
-from model.training.parts import parameter_groups
+from model.training.param_groups import parameter_groups
 from model.videollama3 import VideoLLaMA3
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.training.progress import METRICS, Progress, ends, forget, read_metrics
+from model.training.metrics_log import METRICS, Progress, ends, forget, read_metrics
 from model.training.trainer import Step
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.config import preset
 from model.prune import Pruning
-from model.training.parts import parameter_groups
+from model.training.param_groups import parameter_groups
 from model.training.recipe import TrainRecipe, load_recipe, parse_recipe
 from model.training.stage import Stage
 from model.videollama3 import VideoLLaMA3

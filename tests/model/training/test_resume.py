@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from model.training.progress import Progress, read_metrics
+from model.training.metrics_log import Progress, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step

@@ -17,7 +17,7 @@ from captioners.prompt import read_prompts
 from core.errors import BadSampleError
 from manifests import Run
 from manifests.storage import Folder
-from model.training.shards import ShardSource
+from model.training.data.shards import ShardSource
 from pipeline.publish import publish
 from pipeline.recipe import Publish
 from pipeline.runner import recipe_of
@@ -122,7 +122,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
-from model.training.shards import ShardSource
+from model.training.data.shards import ShardSource
 
 url, threads, order = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 source = ShardSource("captions", url, blocks_in_memory=3)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import Processor
-from model.training.conversations import split, streaming
-from model.training.prepare import prepare
-from model.training.samples import Sample
+from model.training.data.conversations import split, streaming
+from model.training.data.prepare import prepare
+from model.training.data.samples import Sample
 from tests.model import clips
 from tests.model.training import data
 

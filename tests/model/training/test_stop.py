@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from model.training.progress import read_metrics
+from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from tests.model.training import data
@@ -101,7 +101,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model.training.progress import Progress
+    from model.training.metrics_log import Progress
 
     plain = Progress.step
 
@@ -127,7 +127,7 @@ def test_a_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, time, yaml\n"
         "from model.training import checkpoints\n"
-        "from model.training.progress import Progress\n"
+        "from model.training.metrics_log import Progress\n"
         "from model.training.recipe import parse_recipe\n"
         "from model.training.run import train\n"
         "plain = Progress.step\n"

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from model import Processor, VideoLLaMA3
-from model.training.progress import Progress, read_metrics
+from model.training.metrics_log import Progress, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step

@@ -17,7 +17,7 @@ from typing import Any
 
 from core.errors import BadSampleError
 from core.videos import LONGEST
-from model.training.samples import Sample
+from model.training.data.samples import Sample
 
 Message = dict[str, Any]
 Box = tuple[float, float, float, float]

@@ -12,9 +12,9 @@ from torch import Tensor
 from core.errors import BadSampleError
 from model.processor import Processor, pack
 from model.prompt import IGNORE
-from model.training.conversations import split
-from model.training.packing import Row
-from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.conversations import split
+from model.training.data.packing import Row
+from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.stage import Stage
 
 

@@ -18,9 +18,9 @@ from core.errors import BadSampleError, UserError
 from core.parquet import Parquet
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
-from model.training.conversations import from_turns
-from model.training.kept import Kept
-from model.training.samples import Sample
+from model.training.data.block_cache import Kept
+from model.training.data.conversations import from_turns
+from model.training.data.samples import Sample
 
 log = logging.getLogger("vl3syn.train")
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadSampleError, UserError
-from model.training.conversations import from_turns, streaming
-from model.training.forms import media_of, turns_of
-from model.training.kept import Kept
-from model.training.media_root import MediaRoot
-from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.block_cache import Kept
+from model.training.data.conversations import from_turns, streaming
+from model.training.data.forms import media_of, turns_of
+from model.training.data.media_root import MediaRoot
+from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 
 _LINES = 256  # of a block
 _TRIED = 100  # samples, before a file is given up

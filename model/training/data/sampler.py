@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.errors import UserError
-from model.training.samples import Sample
+from model.training.data.samples import Sample
 from model.training.stage import Share
 
 Ints = Any

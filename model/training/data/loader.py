@@ -20,9 +20,9 @@ from typing import Any
 
 from core.errors import UserError
 from model.processor import Processor
-from model.training.order import Order
-from model.training.packing import Packer, Row
-from model.training.prepare import Prepared, for_stage, prepare
+from model.training.data.packing import Packer, Row
+from model.training.data.prepare import Prepared, for_stage, prepare
+from model.training.data.sampler import Order
 from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
