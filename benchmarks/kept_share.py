@@ -48,7 +48,7 @@ def row(told: dict[str, Any], against: str) -> list[str]:
 
 
 def measure(name: str, fps: float) -> dict[str, Any]:
-    """Kept shares of one clip."""
+    """BlockCache shares of one clip."""
     from core.videos import probe
     from model.frames import decode
     from model.images import patchify

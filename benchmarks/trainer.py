@@ -153,15 +153,15 @@ def start(folder: Path, size: str) -> Any:
 
 def begin(recipe: Any, place: Path) -> Any:
     """The trainer of its stage: from the beginning, or from the checkpoint that is there."""
-    from model.training.data.sampler import Order
-    from model.training.dist import World
+    from model.training.data.sampler import MixtureSampler
+    from model.training.dist import DistContext
     from model.training.run import open_sources, open_start
     from model.training.trainer import Trainer
 
     (stage,) = recipe.stages
     model, processor = open_start(recipe.model, recipe.seed)
-    order = Order(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
-    return Trainer(model, processor, recipe, stage, order, place, World.here())
+    order = MixtureSampler(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
+    return Trainer(model, processor, recipe, stage, order, place, DistContext.here())
 
 
 def seconds(work: Callable[[], None]) -> float:

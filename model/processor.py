@@ -180,7 +180,7 @@ def pack(rows: Sequence[Mapping[str, Tensor]]) -> Any:
 
 
 def kept_share(row: Mapping[str, Tensor]) -> float:
-    """Kept visual tokens of all, 0 to 1; 1 without media."""
+    """BlockCache visual tokens of all, 0 to 1; 1 without media."""
     return row["keep_mask"].float().mean().item() if "keep_mask" in row else 1.0
 
 

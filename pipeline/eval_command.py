@@ -192,12 +192,12 @@ def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
 
 
 def _rows_of(source: Source, seen: _Seen | None, held_out: bool | None) -> Sequence[int]:
-    from model.training.data.sampler import Passes
+    from model.training.data.sampler import EpochPermutation
 
     rows = range(sum(source.blocks))
     if seen is None or held_out is None:
         return rows
-    held = set(Passes(source, seen.held_out, 0, seen.seed, 1).held_out.tolist())
+    held = set(EpochPermutation(source, seen.held_out, 0, seen.seed, 1).held_out.tolist())
     if held_out and not held:
         raise UserError(f"of {seen.name} nothing was held out: leave out --held-out")
     return [row for row in rows if (row in held) == held_out]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from model.training.dist import World, assign, whole
+from model.training.dist import DistContext, assign, full_tensor
 from model.weights_io import readable_by_umask
 
 _DAMAGED = "damaged-"
@@ -66,13 +66,13 @@ class DamagedError(UserError):
     """A checkpoint whose bytes are not those that were written."""
 
 
-def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: World) -> None:
+def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: DistContext) -> None:
     """Write a checkpoint into a stage's folder; all workers call it, the first one writes."""
     from safetensors.torch import save_file
 
     weights = dict(_gathered(learning, world))
     moments = dict(_moments(learning, optimizer, world))
-    if world.leads:
+    if world.is_main:
         moments["rng"] = torch.get_rng_state()
         if world.device.type == "cuda":
             moments["cuda_rng"] = torch.cuda.get_rng_state(world.device)
@@ -82,13 +82,15 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
         save_file(weights, aside / "weights.safetensors")
         save_file(moments, aside / "moments.safetensors")
         readable_by_umask(aside)
-        written = json.loads(json.dumps({**vars(state), "files": sums(aside, _FILES)}))  # keys are texts, as when read
+        written = json.loads(
+            json.dumps({**vars(state), "files": checksums(aside, _FILES)})
+        )  # keys are texts, as when read
         (aside / "state.json").write_text(json.dumps({**written, "sha256": _own_sum(written)}))
-        publish(aside, folder / f"step-{state.step:08d}")
-    world.wait()
+        commit(aside, folder / f"step-{state.step:08d}")
+    world.barrier()
 
 
-def publish(aside: Path, place: Path) -> None:
+def commit(aside: Path, place: Path) -> None:
     """Make a folder visible that was written aside: on the disk first, then under its name."""
     for file in aside.rglob("*"):
         if file.is_file():
@@ -98,7 +100,7 @@ def publish(aside: Path, place: Path) -> None:
     os.replace(aside, place)
 
 
-def sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files, by name."""
     digests = {}
     for name in names:
@@ -154,7 +156,7 @@ def verify(path: Path) -> State:
             if not state.files:
                 with safe_open(path / name, framework="pt"):
                     continue
-            if sums(path, [name])[name] != state.files.get(name):
+            if checksums(path, [name])[name] != state.files.get(name):
                 raise UserError("not as it was written")
         except (OSError, ValueError, SafetensorError) as error:
             raise DamagedError(f"{path}: {name} is damaged ({_reason(error)})") from error
@@ -165,7 +167,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def restore(path: Path, learning: Named, optimizer: torch.optim.Optimizer, world: World) -> None:
+def restore(path: Path, learning: Named, optimizer: torch.optim.Optimizer, world: DistContext) -> None:
     """Put weights, moments and the random generator's state back, out of a checkpoint that was verified.
 
     Raises:
@@ -195,15 +197,15 @@ def _moment(parameter: nn.Parameter, stored: Mapping[str, Tensor]) -> dict[str, 
     return {"step": step, **made}
 
 
-def _gathered(tensors: Mapping[str, Tensor], world: World) -> Iterator[tuple[str, Tensor]]:
+def _gathered(tensors: Mapping[str, Tensor], world: DistContext) -> Iterator[tuple[str, Tensor]]:
     """Whole, on the CPU of the first worker, one after another: a GPU holds one of them at a time."""
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
-        if world.leads:
+        full = full_tensor(tensor.detach())
+        if world.is_main:
             yield name, full.cpu().contiguous()
 
 
-def _moments(learning: Named, optimizer: torch.optim.Optimizer, world: World) -> Iterator[tuple[str, Tensor]]:
+def _moments(learning: Named, optimizer: torch.optim.Optimizer, world: DistContext) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learning.items():
         if parameter in optimizer.state:
             stored = {f"{key}.{name}": optimizer.state[parameter][key] for key in _MOMENTS}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """The workers.
 
     Attributes:
@@ -32,20 +32,20 @@ class World:
     size: int = 1
 
     @staticmethod
-    def here() -> World:
+    def here() -> DistContext:
         """This process as torch.distributed knows it; alone, with a GPU if there is one, if it knows of none."""
         import torch.distributed as dist
 
         joined = dist.is_available() and dist.is_initialized()
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        return World(device, dist.get_rank(), dist.get_world_size()) if joined else World(device)
+        return DistContext(device, dist.get_rank(), dist.get_world_size()) if joined else DistContext(device)
 
     @property
-    def leads(self) -> bool:
-        """Whether this worker is the one that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
-    def sums(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Sums over all workers."""
         if self.size == 1:
             return list(values)
@@ -53,10 +53,10 @@ class World:
 
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
-        told: list[float] = summed.tolist()
-        return told
+        result: list[float] = summed.tolist()
+        return result
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every worker's value, by rank."""
         if self.size == 1:
             return [value]
@@ -66,15 +66,15 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
         if self.size > 1:
             import torch.distributed as dist
 
             dist.barrier()
 
 
-def shard(model: VideoLLaMA3, world: World, half: bool) -> None:
+def shard(model: VideoLLaMA3, world: DistContext, half: bool) -> None:
     """Divide a model among the workers, block by block.
 
     Args:
@@ -94,7 +94,7 @@ def shard(model: VideoLLaMA3, world: World, half: bool) -> None:
     register_fsdp_forward_method(model, "generate")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor, put together on every worker; others as they are."""
     from torch.distributed.tensor import DTensor
 

@@ -12,7 +12,7 @@ from core.errors import UserError
 from manifests.version import __version__
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
-from model.training.dist import World, whole
+from model.training.dist import DistContext, full_tensor
 from model.training.recipe import TrainRecipe
 from model.training.stage import Stage
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROVENANCE = "vl3syn_training.json"
 
 
-def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: World) -> None:
+def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: DistContext) -> None:
     """Write the model of a stage that is done into `place`/model, and delete the stage's checkpoints."""
     from model.training.curves import draw
     from model.training.lora import merged
@@ -32,10 +32,10 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
     stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
     weights: dict[str, Any] = {}
     for name, tensor in trainer.model.state_dict().items():
-        full = whole(tensor.detach())
-        if world.leads:
+        full = full_tensor(tensor.detach())
+        if world.is_main:
             weights[name] = full.to("cpu", kind)
-    if world.leads:
+    if world.is_main:
         weights = merged(weights, stage.lora) if stage.lora else weights
         aside = place / ".model.partial"
         trainer.model.save_pretrained(aside, weights)
@@ -45,16 +45,16 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
             "workers": world.size,
             "recipe": recipe.model_dump(mode="json"),
             "stage": stage.model_dump(mode="json"),
-            "files": checkpoints.sums(aside, [file.name for file in sorted(aside.iterdir()) if file.is_file()]),
+            "files": checkpoints.checksums(aside, [file.name for file in sorted(aside.iterdir()) if file.is_file()]),
         }
         (aside / PROVENANCE).write_text(json.dumps(provenance, indent=2))
-        checkpoints.publish(aside, place / "model")
+        checkpoints.commit(aside, place / "model")
         checkpoints.retain(place, 0)
         draw(place.parent)
         losses = [r["loss"] for r in read_metrics(place.parent) if r["stage"] == stage.name and r["kind"] == "step"]
         begin, end = ends(losses)
         print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {place / 'model'}", flush=True)
-    world.wait()
+    world.barrier()
 
 
 def read_provenance(model: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def check_export(model: Path) -> None:
         UserError: A file is gone or has other bytes.
     """
     for name, written in read_provenance(model).get("files", {}).items():
-        if not (model / name).is_file() or checkpoints.sums(model, [name])[name] != written:
+        if not (model / name).is_file() or checkpoints.checksums(model, [name])[name] != written:
             raise UserError(
                 f"{model / name}: is not as its stage has written it: copy it back, or delete {model} to train that "
                 "stage again"

@@ -17,7 +17,7 @@ METRICS = "metrics.jsonl"
 _FLUSH = 10  # seconds that TensorBoard's files may lag behind
 
 
-class Progress:
+class MetricsLogger:
     """Writes down the steps of one stage.
 
     metrics.jsonl has an object per line: `kind` is `step`, `held_out` or `answer`. After a resume, lines of steps that

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from model.training.recipe import TrainRecipe, anchored, parse_recipe
+from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
 
@@ -53,7 +53,7 @@ def train_on_workers(
     gpus = there > 0 if gpus is None else gpus
     if gpus and there < workers:
         raise UserError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
-    recipe, folder = anchored(recipe), Path(os.path.abspath(out))
+    recipe, folder = with_absolute_paths(recipe), Path(os.path.abspath(out))
     open_sources(recipe)  # what is wrong with them is better said before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED

@@ -128,7 +128,7 @@ class TrainRecipe(Value):
 _MOST = 2**63 - 1  # the size of any number in a recipe
 
 
-def anchored(recipe: TrainRecipe) -> TrainRecipe:
+def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
     """The same with absolute paths, for processes that run in other folders."""
     told = recipe.model_dump(mode="json")
     for entry in (told["model"], *told["sources"].values()):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from core.errors import UserError
 from model.training.checkpoints import DamagedError, State, checkpoints_of, set_aside, verify
-from model.training.dist import World
+from model.training.dist import DistContext
 
 log = logging.getLogger("vl3syn.train")
 
 _RESUMABLE = {"checkpointing", "compile"}  # of a stage's settings, what may change while it is under way
 
 
-def last_sound(folder: Path, world: World) -> tuple[Path, State] | None:
+def last_sound(folder: Path, world: DistContext) -> tuple[Path, State] | None:
     """The newest sound checkpoint of a stage; None without any. The first worker reads them, and tells the others.
 
     Damaged ones that are newer are named in one line, and renamed to `damaged-…`.
@@ -22,7 +22,7 @@ def last_sound(folder: Path, world: World) -> tuple[Path, State] | None:
     Raises:
         UserError: There are checkpoints, and none is sound. To begin again would cost hours that nobody has agreed to.
     """
-    chosen: tuple[Path, State] | None = world.gathered(_choose(folder) if world.leads else None)[0]
+    chosen: tuple[Path, State] | None = world.all_gather(_choose(folder) if world.is_main else None)[0]
     return chosen
 
 

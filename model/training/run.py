@@ -23,27 +23,27 @@ import yaml
 from core.errors import UserError
 from model.training.data.annotations import AnnotationSource
 from model.training.data.prepare import for_stage
-from model.training.data.sampler import Order, Source
+from model.training.data.sampler import MixtureSampler, Source
 from model.training.data.samples import Sample
 from model.training.data.shards import ShardSource
-from model.training.dist import World
+from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
 from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
-from model.training.recipe import Start, TrainRecipe, anchored, load_recipe
+from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
 from model.training.stop import FILE, Stop, TerminatedError
 
 if TYPE_CHECKING:
     from model.processor import Processor
-    from model.training.metrics_log import Progress
+    from model.training.metrics_log import MetricsLogger
     from model.training.trainer import Trainer
     from model.videollama3 import VideoLLaMA3
 
 _SPOKEN = 64  # tokens of an answer that is asked for on the way
 
 
-def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> Path:
+def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None) -> Path:
     """Go through the stages that are not done yet.
 
     Returns:
@@ -53,22 +53,22 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
         UserError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
         TerminatedError: After a SIGTERM, when a checkpoint was written.
     """
-    world, folder, recipe = world or World.here(), Path(out), anchored(recipe)
+    world, folder, recipe = world or DistContext.here(), Path(out), with_absolute_paths(recipe)
     sources = open_sources(recipe)
-    if world.leads:
+    if world.is_main:
         _begin(recipe, folder)
-    world.wait()
+    world.barrier()
     done = None
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
             place = folder / f"{number}-{stage.name}"
             if (place / "model").is_dir():
                 check_done(place / "model", stage)
-                if world.leads:
+                if world.is_main:
                     print(f"{stage.name}: done before, {place / 'model'}", flush=True)
             else:
                 if stop.agreed(world):
-                    raise TerminatedError(f"stage {stage.name} has not begun" if world.leads else "")
+                    raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
                 _stage(recipe, stage, number, sources, place, done, world, stop)
             done = place / "model"
     assert done is not None
@@ -130,15 +130,15 @@ def _stage(
     sources: dict[str, Source],
     place: Path,
     before: Path | None,
-    world: World,
+    world: DistContext,
     stop: Stop,
 ) -> None:
     from model.training.lora import add_adapters
-    from model.training.metrics_log import Progress
+    from model.training.metrics_log import MetricsLogger
     from model.training.trainer import Trainer
 
     start = recipe.model if before is None else Start(checkpoint=str(before))
-    if before is not None and world.leads:
+    if before is not None and world.is_main:
         check_export(before)
     model, processor = open_start(start, recipe.seed)
     if stage.lora:
@@ -146,15 +146,15 @@ def _stage(
         add_adapters(model, stage.lora)
     held = {name: source.held_out for name, source in recipe.sources.items()}
     chosen = [sources[name] for name in stage.mixture]
-    order = Order(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
-    data = world.gathered(fingerprints(recipe.sources, stage, start) if world.leads else None)[0]
+    order = MixtureSampler(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
+    data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
     trainer = Trainer(model, processor, recipe, stage, order, place, world, data)
     peak = peak_flops(world.device)
     progress = None
-    if world.leads:
+    if world.is_main:
         _announce(stage, trainer, order)
         told = peak * world.size if peak else None
-        progress = Progress(place.parent, stage.name, stage.steps, trainer.step, told, recipe.print_every)
+        progress = MetricsLogger(place.parent, stage.name, stage.steps, trainer.step, told, recipe.print_every)
     look = for_stage(processor, stage)
     try:
         while step := trainer.run_step():
@@ -165,7 +165,7 @@ def _stage(
                 trainer.save()
             if terminated:
                 line = f"stage {stage.name} has a checkpoint after step {step.step}"
-                raise TerminatedError(line if world.leads else "")
+                raise TerminatedError(line if world.is_main else "")
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 _look(recipe, trainer, look, order, progress)
         _look(recipe, trainer, look, order, progress)
@@ -197,7 +197,7 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     return VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
 
 
-def _announce(stage: Stage, trainer: Trainer, order: Order) -> None:
+def _announce(stage: Stage, trainer: Trainer, order: MixtureSampler) -> None:
     learned = sum(parameter.numel() for parameter in trainer.learning.values())
     total = sum(parameter.numel() for parameter in trainer.model.parameters())
     length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs of {order.epoch_length:,} samples"
@@ -209,7 +209,7 @@ def _announce(stage: Stage, trainer: Trainer, order: Order) -> None:
         print(f"  goes on after step {trainer.step}", flush=True)
 
 
-def _held_out(order: Order) -> Iterator[tuple[str, list[Sample]]]:
+def _held_out(order: MixtureSampler) -> Iterator[tuple[str, list[Sample]]]:
     """Samples that are not trained on, by source; bad ones are left out."""
     for source, passes in zip(order.sources, order.passes, strict=True):
         if len(passes.held_out):
@@ -224,7 +224,9 @@ def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
             continue
 
 
-def _look(recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: Order, progress: Progress | None) -> None:
+def _look(
+    recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: MixtureSampler, progress: MetricsLogger | None
+) -> None:
     """Held-out losses, and a few answers; all workers do it, the first one tells."""
     from model.training.evaluation import Answer, generate_answers, held_out_loss
 

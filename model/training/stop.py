@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from model.training.dist import World
+from model.training.dist import DistContext
 
 FILE = ".stop"
 """In OUT: the process that has started the workers got a SIGTERM."""
@@ -50,7 +50,7 @@ class Stop:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def agreed(self, world: World) -> bool:
+    def agreed(self, world: DistContext) -> bool:
         """Whether any worker was asked; all of them call it at the same place, and hear the same."""
-        asked = self.signalled or (self._workers > 1 and world.leads and self._file.exists())
-        return world.sums([float(asked)])[0] > 0
+        asked = self.signalled or (self._workers > 1 and world.is_main and self._file.exists())
+        return world.all_reduce_sum([float(asked)])[0] > 0

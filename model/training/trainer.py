@@ -22,8 +22,8 @@ from model.training import checkpoints
 from model.training.data.loader import Loader, StepRows
 from model.training.data.packing import Row
 from model.training.data.prepare import Prepared, row_tensors
-from model.training.data.sampler import Order
-from model.training.dist import World, shard
+from model.training.data.sampler import MixtureSampler
+from model.training.dist import DistContext, shard
 from model.training.flops import row_flops
 from model.training.param_groups import parameter_groups
 from model.training.recipe import TrainRecipe
@@ -84,9 +84,9 @@ class Trainer:
         processor: Processor,
         recipe: TrainRecipe,
         stage: Stage,
-        order: Order,
+        order: MixtureSampler,
         folder: Path,
-        world: World,
+        world: DistContext,
         data: dict[str, str] | None = None,
     ) -> None:
         """Begin a stage, or go on from the newest sound checkpoint in `folder`.
@@ -153,7 +153,7 @@ class Trainer:
         begin = time.perf_counter()
         ready: StepRows = next(self.loader)
         waiting = time.perf_counter() - begin
-        sums = self.world.sums(
+        sums = self.world.all_reduce_sum(
             [len(ready.rows), sum(s.labelled for row in ready.rows for s in row.samples), ready.given]
         )
         if not sums[0]:
@@ -180,7 +180,7 @@ class Trainer:
 
     def _check_any(self, skipped: Sequence[str]) -> None:
         if not self.step:
-            reasons = [reason for theirs in self.world.gathered(list(skipped)) for reason in theirs]
+            reasons = [reason for theirs in self.world.all_gather(list(skipped)) for reason in theirs]
             last = f"; the last of {len(reasons):,} that were skipped: {reasons[-1]}" if reasons else ""
             raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
@@ -199,7 +199,7 @@ class Trainer:
                 out = self.model(**tensors, label_count=max(labelled, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
-        summed = self.world.sums([float(loss) / self.world.size, flops])
+        summed = self.world.all_reduce_sum([float(loss) / self.world.size, flops])
         return summed[0], summed[1]
 
     def _blank(self) -> dict[str, torch.Tensor]:
@@ -217,10 +217,10 @@ class Trainer:
         return nullcontext()
 
     def _clip(self) -> float:
-        from model.training.dist import whole
+        from model.training.dist import full_tensor
 
         norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), self.stage.clip or math.inf)
-        return float(whole(norm))
+        return float(full_tensor(norm))
 
     def _set_rates(self, progress: float) -> dict[str, float]:
         scale = factor(progress, self.stage.warmup, self.stage.schedule)
@@ -230,7 +230,7 @@ class Trainer:
 
     def _stop(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
         mine = [sample.name for row in rows for sample in row.samples]
-        names = [name for theirs in self.world.gathered(mine) for name in theirs]
+        names = [name for theirs in self.world.all_gather(mine) for name in theirs]
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
         raise UserError(
             f"stage {self.stage.name}, step {self.step + 1}: loss {loss}, gradient norm {norm}; nothing was "
@@ -248,7 +248,7 @@ class Trainer:
         waiting: float,
     ) -> Step:
         samples = [sample for row in ready.rows for sample in row.samples]
-        counts = self.world.sums(
+        counts = self.world.all_reduce_sum(
             [
                 len(samples),
                 sum(sample.tokens for sample in samples),
@@ -258,7 +258,7 @@ class Trainer:
             ]
         )
         number, tokens, labelled, patches, rows = (int(count) for count in counts)
-        skipped = [name for names in self.world.gathered(ready.skipped) for name in names]
+        skipped = [name for names in self.world.all_gather(ready.skipped) for name in names]
         fill = tokens / (rows * self.stage.tokens)
         return Step(
             self.step,
@@ -279,10 +279,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, and delete those before the last few."""
-        lanes = {number: lane for part in self.world.gathered(self._lanes) for number, lane in part.items()}
+        lanes = {number: lane for part in self.world.all_gather(self._lanes) for number, lane in part.items()}
         state = replace(self._state, step=self.step, given=self.given, lanes=lanes)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
-        if self.world.leads:
+        if self.world.is_main:
             checkpoints.retain(self.folder, self.recipe.keep_last)
 
     def close(self) -> None:

@@ -253,10 +253,10 @@ def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) ->
 def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
     ask: Ask, folder: Path, trained: str, tmp_path: Path
 ) -> None:
-    from model.training.data.sampler import Passes
+    from model.training.data.sampler import EpochPermutation
     from model.training.data.shards import ShardSource
 
-    expected = Passes(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
+    expected = EpochPermutation(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
     found = {}
     for part in ("--held-out", "--trained-on"):
         told = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)

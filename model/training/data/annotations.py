@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadSampleError, UserError
-from model.training.data.block_cache import Kept
+from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns, streaming
 from model.training.data.forms import media_of, turns_of
 from model.training.data.media_root import MediaRoot
@@ -73,7 +73,7 @@ class AnnotationSource:
         if not count:
             raise UserError(f"{name}: {path}: no samples in it")
         self.blocks = tuple(min(_LINES, count - at) for at in range(0, count, _LINES))
-        self._kept: Kept[list[bytes]] = Kept(self._read, blocks_in_memory)
+        self._kept: BlockCache[list[bytes]] = BlockCache(self._read, blocks_in_memory)
 
     def sample(self, row: int) -> Sample:
         """The sample of that row, its media as paths.

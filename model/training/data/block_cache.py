@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class BlockCache(Generic[T]):
     """Blocks by number; of more than `most`, the one that was not asked for longest is let go."""
 
     def __init__(self, read: Callable[[int], T], most: int) -> None:

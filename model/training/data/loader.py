@@ -22,7 +22,7 @@ from core.errors import UserError
 from model.processor import Processor
 from model.training.data.packing import Packer, Row
 from model.training.data.prepare import Prepared, for_stage, prepare
-from model.training.data.sampler import Order
+from model.training.data.sampler import MixtureSampler
 from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
@@ -130,7 +130,7 @@ class Loader:
 
     def __init__(
         self,
-        order: Order,
+        order: MixtureSampler,
         processor: Processor,
         stage: Stage,
         *,

@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
 
-class Passes:
+class EpochPermutation:
     """One source, pass after pass.
 
     Attributes:
@@ -91,7 +91,7 @@ class Passes:
         return rows[np.random.default_rng([*self._seed, 2, number, window]).permutation(len(rows))]
 
 
-class Order:
+class MixtureSampler:
     """A mixture of sources.
 
     Attributes:
@@ -124,7 +124,8 @@ class Order:
         """
         self.sources = list(sources)
         self.passes = [
-            Passes(source, held_out.get(source.name, 0), seed, held_out_seed, window) for source in self.sources
+            EpochPermutation(source, held_out.get(source.name, 0), seed, held_out_seed, window)
+            for source in self.sources
         ]
         shares = [mixture[source.name] for source in self.sources]
         self.counts = [

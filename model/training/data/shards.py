@@ -18,7 +18,7 @@ from core.errors import BadSampleError, UserError
 from core.parquet import Parquet
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
-from model.training.data.block_cache import Kept
+from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns
 from model.training.data.samples import Sample
 
@@ -71,7 +71,7 @@ class ShardSource:
             self._groups += [_Group(file, number, rows, column) for number, rows in enumerate(footer[1])]
         self.blocks = tuple(group.rows for group in self._groups)
         self._ends = list(accumulate(self.blocks))
-        self._kept: Kept[pa.Table] = Kept(self._read, blocks_in_memory)
+        self._kept: BlockCache[pa.Table] = BlockCache(self._read, blocks_in_memory)
         if not self.blocks:
             raise UserError(f"{name}: {self._path}: no images in its shards: publish a run there")
 

@@ -18,8 +18,8 @@ import torch
 from model import Processor, VideoLLaMA3
 from model.config import preset
 from model.training.data.annotations import AnnotationSource
-from model.training.data.sampler import Order
-from model.training.dist import World
+from model.training.data.sampler import MixtureSampler
+from model.training.dist import DistContext
 from model.training.flops import peak_flops
 from model.training.recipe import parse_recipe
 from model.training.trainer import Step, Trainer
@@ -46,8 +46,10 @@ class Place:
         model = VideoLLaMA3(config, self.device)
         recipe = parse_recipe(self._recipe(folder), "test")
         (stage,) = recipe.stages
-        order = Order([AnnotationSource("all", str(_annotations(folder, self.side)))], stage.mixture, {}, 0)
-        return Trainer(model, Processor.tiny(), recipe, stage, order, folder / "out", World(torch.device(self.device)))
+        order = MixtureSampler([AnnotationSource("all", str(_annotations(folder, self.side)))], stage.mixture, {}, 0)
+        return Trainer(
+            model, Processor.tiny(), recipe, stage, order, folder / "out", DistContext(torch.device(self.device))
+        )
 
     def _recipe(self, folder: Path) -> dict[str, Any]:
         stage = {

@@ -11,7 +11,7 @@ from model import Processor
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
 from model.training.data.prepare import prepare, row_tensors
-from model.training.data.sampler import Order
+from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
 from model.training.data.shards import ShardSource
 from model.training.recipe import parse_recipe
@@ -20,12 +20,12 @@ from tests.model.training import data
 
 
 @dataclass
-class World:
+class Corpus:
     stage: Stage
     sources: list[Any]
 
     def loader(self, rank: int = 0, workers: int = 1, state: Any = None, **others: Any) -> Loader:
-        order = Order(self.sources, self.stage.mixture, {}, 3)
+        order = MixtureSampler(self.sources, self.stage.mixture, {}, 3)
         return Loader(order, Processor.tiny(), self.stage, rank=rank, workers=workers, state=state, **others)
 
 
@@ -35,13 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def world(folder: Path) -> World:
+def world(folder: Path) -> Corpus:
     recipe = parse_recipe(data.recipe(folder, lanes=4, rows=8), "test")
     sources = [
         ShardSource("captions", str(folder / "shards"), "short"),
         AnnotationSource("qa", str(folder / "qa/qa.jsonl")),
     ]
-    return World(recipe.stages[1], sources)
+    return Corpus(recipe.stages[1], sources)
 
 
 def contents(step: StepRows) -> list[list[tuple[int, int]]]:
@@ -55,7 +55,7 @@ def steps(loader: Loader, count: int) -> list[StepRows]:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: World, workers: int) -> None:
+def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: Corpus, workers: int) -> None:
     alone = [contents(step) for step in steps(world.loader(), 6)]
     shared = [steps(world.loader(rank, workers), 6) for rank in range(workers)]
     for number, expected in enumerate(alone):
@@ -64,7 +64,9 @@ def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: World, 
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (1, 2)])
-def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(world: World, before: int, after: int) -> None:
+def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(
+    world: Corpus, before: int, after: int
+) -> None:
     whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
     state: dict[int, Any] = {}
     for rank in range(before):
@@ -78,9 +80,9 @@ def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(world: 
         assert sorted(row for rank in range(after) for row in contents(resumed[rank][number])) == whole[4 + number]
 
 
-def test_an_epoch_gives_every_sample_once_and_then_nothing(world: World) -> None:
+def test_an_epoch_gives_every_sample_once_and_then_nothing(world: Corpus) -> None:
     stage = world.stage.model_copy(update={"steps": None, "epochs": 2.0})
-    once = World(stage, world.sources)
+    once = Corpus(stage, world.sources)
     loader = once.loader()
     made = []
     while (step := next(loader)).rows:
@@ -88,11 +90,11 @@ def test_an_epoch_gives_every_sample_once_and_then_nothing(world: World) -> None
     assert not next(loader).rows
     loader.close()
     given = sorted(index for step in made for row in contents(step) for index, _ in row)
-    assert given == list(range(2 * Order(world.sources, stage.mixture, {}, 3).epoch_length))
+    assert given == list(range(2 * MixtureSampler(world.sources, stage.mixture, {}, 3).epoch_length))
     assert made[-1].given == len(given)
 
 
-def test_lanes_that_cannot_be_shared_out_are_refused(world: World) -> None:
+def test_lanes_that_cannot_be_shared_out_are_refused(world: Corpus) -> None:
     with pytest.raises(ValueError, match="4 lanes for 3 workers: make `lanes` a multiple"):
         world.loader(0, 3)
 
@@ -120,9 +122,9 @@ def broken(tmp_path: Path) -> Path:
     return file
 
 
-def test_bad_samples_are_skipped_and_named_with_their_reason(broken: Path, world: World) -> None:
+def test_bad_samples_are_skipped_and_named_with_their_reason(broken: Path, world: Corpus) -> None:
     stage = world.stage.model_copy(update={"steps": None, "epochs": 1.0, "mixture": parse_share({"qa": 1.0})})
-    once = World(stage, [AnnotationSource("qa", str(broken))])
+    once = Corpus(stage, [AnnotationSource("qa", str(broken))])
     loader = once.loader()
     made = []
     while (step := next(loader)).rows:
@@ -149,12 +151,12 @@ def parse_share(mixture: dict[str, Any]) -> Any:
     return Stage.model_validate(stage).mixture
 
 
-def test_a_hundred_bad_ones_in_a_row_stop_the_run_with_one_line(tmp_path: Path, world: World) -> None:
+def test_a_hundred_bad_ones_in_a_row_stop_the_run_with_one_line(tmp_path: Path, world: Corpus) -> None:
     file = tmp_path / "bad.jsonl"
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
     file.write_text("\n".join(json.dumps({"image": f"{n}.png", "conversations": turns}) for n in range(300)))
     stage = world.stage.model_copy(update={"mixture": parse_share({"bad": 1.0})})
-    loader = World(stage, [AnnotationSource("bad", str(file))]).loader(skip_limit=100)
+    loader = Corpus(stage, [AnnotationSource("bad", str(file))]).loader(skip_limit=100)
     with pytest.raises(ValueError, match="100 bad samples in a row, so the run stops; the last: bad: "):
         next(loader)
     loader.close()
@@ -177,7 +179,7 @@ def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_
     assert len(pieces[-1].tensors["grid_thw"]) == 3  # what was seen before comes along
 
 
-def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: World) -> None:
+def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: Corpus) -> None:
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
     from model.training.data.packing import Row

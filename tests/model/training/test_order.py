@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.data.sampler import Order
+from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
 from model.training.stage import Share
 
@@ -25,7 +25,7 @@ class Rows:
         return Sample(f"{self.name} {row}", [])
 
 
-def seen(order: Order, count: int, start: int = 0) -> list[tuple[str, int]]:
+def seen(order: MixtureSampler, count: int, start: int = 0) -> list[tuple[str, int]]:
     return [(order.sources[n].name, row) for n, row in map(order, range(start, start + count))]
 
 
@@ -41,7 +41,7 @@ def test_every_pass_has_every_row_once_and_nothing_that_is_held_out(
 ) -> None:
     total = sum(blocks)
     held = min(held, total - 1)
-    order = Order([Rows("a", blocks)], {"a": Share(weight=1)}, {"a": held}, seed, window=window)
+    order = MixtureSampler([Rows("a", blocks)], {"a": Share(weight=1)}, {"a": held}, seed, window=window)
     rows = total - held
     for number in range(3):
         assert len({row for _, row in seen(order, rows, number * rows)}) == rows
@@ -50,7 +50,7 @@ def test_every_pass_has_every_row_once_and_nothing_that_is_held_out(
 
 def test_the_mixture_holds_in_every_epoch_and_leftovers_come_in_the_next() -> None:
     sources = [Rows("a", [10] * 10), Rows("b", [7] * 3)]
-    order = Order(sources, {"a": Share(weight=0.3), "b": Share(samples=50)}, {}, 1)
+    order = MixtureSampler(sources, {"a": Share(weight=0.3), "b": Share(samples=50)}, {}, 1)
     assert order.epoch_length == 80
     for epoch in range(5):
         counts = Counter(name for name, _ in seen(order, 80, epoch * 80))
@@ -62,14 +62,16 @@ def test_the_mixture_holds_in_every_epoch_and_leftovers_come_in_the_next() -> No
 
 
 def test_rows_that_come_together_lie_in_a_few_blocks() -> None:
-    order = Order([Rows("a", [10] * 50)], {"a": Share(weight=1)}, {}, 0, window=4)
+    order = MixtureSampler([Rows("a", [10] * 50)], {"a": Share(weight=1)}, {}, 0, window=4)
     for at in range(0, 480, 40):
         assert len({row // 10 for _, row in seen(order, 40, at)}) == 4
 
 
 def test_the_order_is_a_function_of_seed_and_index() -> None:
-    def fresh(seed: int) -> Order:
-        return Order([Rows("a", [8] * 9), Rows("b", [5] * 4)], {"a": Share(weight=1), "b": Share(weight=2)}, {}, seed)
+    def fresh(seed: int) -> MixtureSampler:
+        return MixtureSampler(
+            [Rows("a", [8] * 9), Rows("b", [5] * 4)], {"a": Share(weight=1), "b": Share(weight=2)}, {}, seed
+        )
 
     whole = seen(fresh(5), 300)
     jumping = fresh(5)
@@ -80,16 +82,18 @@ def test_the_order_is_a_function_of_seed_and_index() -> None:
 
 def test_what_is_held_out_is_the_same_in_every_stage() -> None:
     chosen = [
-        Order([Rows("a", [9] * 9)], {"a": Share(weight=1)}, {"a": 7}, seed, held_out_seed=42).passes[0].held_out
+        MixtureSampler([Rows("a", [9] * 9)], {"a": Share(weight=1)}, {"a": 7}, seed, held_out_seed=42)
+        .passes[0]
+        .held_out
         for seed in (1, 2)
     ]
     assert (chosen[0] == chosen[1]).all()
     with pytest.raises(ValueError, match="9 samples, 9 held out: nothing is left"):
-        Order([Rows("a", [9])], {"a": Share(weight=1)}, {"a": 9}, 0)
+        MixtureSampler([Rows("a", [9])], {"a": Share(weight=1)}, {"a": 9}, 0)
 
 
 def test_both_captions_of_a_dataset_hold_out_the_same_images() -> None:
     shares = {"short": Share(weight=1), "detailed": Share(weight=1)}
-    order = Order([Rows("short", [9] * 9), Rows("detailed", [9] * 9)], shares, dict.fromkeys(shares, 7), 1, 42)
+    order = MixtureSampler([Rows("short", [9] * 9), Rows("detailed", [9] * 9)], shares, dict.fromkeys(shares, 7), 1, 42)
     assert (order.passes[0].held_out == order.passes[1].held_out).all()
     assert [order.passes[0].row(n) for n in range(50)] != [order.passes[1].row(n) for n in range(50)]

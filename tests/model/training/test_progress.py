@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.training.metrics_log import METRICS, Progress, ends, forget, read_metrics
+from model.training.metrics_log import METRICS, MetricsLogger, ends, forget, read_metrics
 from model.training.trainer import Step
 
 
@@ -36,7 +36,7 @@ def step(number: int, of: int = 10, **changes: Any) -> Step:
 
 def go(folder: Path, steps: range, stage: str = "one", of: int = 10, done: int | None = None) -> None:
     """Steps of one process; `done` are those of the checkpoint that it begins with."""
-    progress = Progress(folder, stage, of, steps.start - 1 if done is None else done, None)
+    progress = MetricsLogger(folder, stage, of, steps.start - 1 if done is None else done, None)
     for number in steps:
         progress.step(step(number, of))
     progress.close()
@@ -47,7 +47,7 @@ def losses(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def test_a_step_is_one_line_with_all_that_one_looks_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(tmp_path, "alignment", 10, 0, 1e13)
+    progress = MetricsLogger(tmp_path, "alignment", 10, 0, 1e13)
     progress.step(step(1))
     progress.close()
     assert capsys.readouterr().out == (
@@ -59,7 +59,7 @@ def test_a_step_is_one_line_with_all_that_one_looks_at(tmp_path: Path, capsys: p
 def test_without_a_peak_there_is_no_mfu_and_without_a_length_no_total(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(tmp_path, "one", None, 0, None)
+    progress = MetricsLogger(tmp_path, "one", None, 0, None)
     progress.step(step(3))
     progress.close()
     line = capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_without_a_peak_there_is_no_mfu_and_without_a_length_no_total(
 def test_fewer_lines_may_be_printed_and_every_step_is_written_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(tmp_path, "one", 10, 0, None, every=4)
+    progress = MetricsLogger(tmp_path, "one", 10, 0, None, every=4)
     for number in range(1, 11):
         progress.step(step(number, progress=number / 10))
     progress.close()
@@ -81,7 +81,7 @@ def test_fewer_lines_may_be_printed_and_every_step_is_written_down(
 
 
 def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
-    progress = Progress(tmp_path, "one", 10, 0, 1e13)
+    progress = MetricsLogger(tmp_path, "one", 10, 0, 1e13)
     progress.step(step(1, skipped=["qa: qa.jsonl line 3: no such file"]))
     progress.held_out(1, {"qa": 2.5})
     progress.answers(1, [("qa: line 7", "A cat.\nIt sits.", "A dog.")])
@@ -108,7 +108,7 @@ def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
 def test_answers_and_held_out_losses_are_shown_in_a_line_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(tmp_path, "one", 10, 0, None)
+    progress = MetricsLogger(tmp_path, "one", 10, 0, None)
     progress.held_out(1, {"qa": 2.5, "captions": 1.25})
     progress.answers(1, [("qa: line 7", "A cat.\n\nIt sits.", "x" * 1000), ("qa: line 8", "", "No.")])
     progress.close()
@@ -128,7 +128,7 @@ def test_steps_that_are_done_again_are_there_once(tmp_path: Path) -> None:
 
 def test_what_a_stage_tells_again_at_its_end_is_there_once(tmp_path: Path) -> None:
     for _ in range(2):  # killed behind its last checkpoint, before it was exported
-        progress = Progress(tmp_path, "one", 3, 3, None)
+        progress = MetricsLogger(tmp_path, "one", 3, 3, None)
         progress.held_out(3, {"qa": 2.5})
         progress.answers(3, [("qa: line 7", "A.", "B."), ("qa: line 8", "A.", "B.")])
         progress.close()
@@ -190,7 +190,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tensorboard_shows_each_step_once(stopped: Path) -> None:
-    progress = Progress(stopped / "saved", "one", 10, 4, 1e13)
+    progress = MetricsLogger(stopped / "saved", "one", 10, 4, 1e13)
     for number in range(5, 11):
         progress.step(step(number))
     progress.held_out(10, {"qa": 2.5})
@@ -218,7 +218,7 @@ def eta(line: str) -> str:
 def test_the_time_that_is_left_is_that_of_the_steps_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    progress = Progress(tmp_path, "one", 1000, 99, None)
+    progress = MetricsLogger(tmp_path, "one", 1000, 99, None)
     now += 500.0  # of warming up, which says nothing about the rest
     assert eta(progress.line(step(100, 1000))) == "?"
     now += 10.0
@@ -231,7 +231,7 @@ def test_the_time_that_is_left_is_that_of_the_steps_so_far(tmp_path: Path, monke
 def test_a_progress_that_stands_still_tells_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    progress = Progress(tmp_path, "one", None, 0, None)
+    progress = MetricsLogger(tmp_path, "one", None, 0, None)
     assert eta(progress.line(step(1, progress=0.0))) == "?"
     now += 5.0
     assert eta(progress.line(step(2, progress=0.0))) == "?"

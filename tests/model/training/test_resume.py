@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from model.training.metrics_log import Progress, read_metrics
+from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step
@@ -31,14 +31,14 @@ class StoppedError(Exception):
 def stopped_after(written: dict[str, Any], out: Path, steps: int) -> None:
     """Train so many steps in this process, and no more."""
 
-    def step(self: Progress, done: Step) -> None:
+    def step(self: MetricsLogger, done: Step) -> None:
         if done.step == steps:
             raise StoppedError
         plain(self, done)
 
-    plain = Progress.step
+    plain = MetricsLogger.step
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Progress, "step", step)
+        patched.setattr(MetricsLogger, "step", step)
         with pytest.raises(StoppedError):
             go(written, out)
 

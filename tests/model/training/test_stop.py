@@ -101,18 +101,18 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model.training.metrics_log import Progress
+    from model.training.metrics_log import MetricsLogger
 
-    plain = Progress.step
+    plain = MetricsLogger.step
 
-    def step(self: Progress, done: Any) -> None:
+    def step(self: MetricsLogger, done: Any) -> None:
         plain(self, done)
         if done.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
-        patched.setattr(Progress, "step", step)
+        patched.setattr(MetricsLogger, "step", step)
         _slow(patched, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             train(parse_recipe(_recipe(folder), "test"), tmp_path / "out")
@@ -127,13 +127,13 @@ def test_a_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, time, yaml\n"
         "from model.training import checkpoints\n"
-        "from model.training.metrics_log import Progress\n"
+        "from model.training.metrics_log import MetricsLogger\n"
         "from model.training.recipe import parse_recipe\n"
         "from model.training.run import train\n"
-        "plain = Progress.step\n"
+        "plain = MetricsLogger.step\n"
         "def step(self, done): plain(self, done); done.step == 2 and os.kill(os.getpid(), signal.SIGTERM)\n"
         "def save(*given): os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n"
-        "Progress.step, checkpoints.save = step, save\n"
+        "MetricsLogger.step, checkpoints.save = step, save\n"
         "train(parse_recipe(yaml.safe_load(sys.argv[1]), 'test'), sys.argv[2])\n"
     )
     command = [sys.executable, "-c", program, yaml.safe_dump(_recipe(folder)), str(tmp_path / "out")]

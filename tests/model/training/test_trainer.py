@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from model import Processor, VideoLLaMA3
-from model.training.metrics_log import Progress, read_metrics
+from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step
@@ -126,14 +126,14 @@ class StoppedError(Exception):
 def _stopped_after(written: dict[str, Any], out: Path, steps: int) -> None:
     """Train so many steps, and no more."""
 
-    def step(self: Progress, told: Step) -> None:
+    def step(self: MetricsLogger, told: Step) -> None:
         seen.append(told)
         if len(seen) == steps:
             raise StoppedError
 
     seen: list[Step] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Progress, "step", step)
+        patched.setattr(MetricsLogger, "step", step)
         with pytest.raises(StoppedError):
             go(written, out)
 
