@@ -118,9 +118,9 @@ class Loop:
     def __init__(self, encoder: str) -> None:
         import open_clip
 
-        from filters.weights import place
+        from core.pretrained import device_and_dtype
 
-        self.device, self.dtype = place()
+        self.device, self.dtype = device_and_dtype()
         network, _, self.transform = open_clip.create_model_and_transforms(f"local-dir:{encoder}")
         self.network = network.to(self.device, self.dtype).eval()
         self.vectors = np.zeros(0)

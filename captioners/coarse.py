@@ -19,9 +19,9 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field
 
+from core import pretrained
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
-from filters import weights
 from manifests.schemas import ERROR, column
 
 _CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForConditionalGeneration"}
@@ -59,8 +59,8 @@ class CoarseCaption(ImageStage):
             UserError: With what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
-            weights.require(package, "models", self.name)
-        weights.ready(self.model, self.name, revision=self.revision)
+            pretrained.require(package, "models", self.name)
+        pretrained.check_available(self.model, self.name, revision=self.revision)
         self._class()
 
     def load(self) -> Captioner:
@@ -74,11 +74,11 @@ class CoarseCaption(ImageStage):
 
         auto_processor: Any = transformers.AutoProcessor
         config = self._config()
-        local = weights.is_local(self.model)
+        local = pretrained.is_local(self.model)
         # One commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
-        device, dtype = weights.place()
-        with weights.loading(self.model, self.name):
+        device, dtype = pretrained.device_and_dtype()
+        with pretrained.loading(self.model, self.name):
             processor = auto_processor.from_pretrained(source, revision=revision, trust_remote_code=False)
             # Safetensors where there are some, else a pickle of which nothing but tensors is read.
             network, found = getattr(transformers, self._class()).from_pretrained(
@@ -100,13 +100,13 @@ class CoarseCaption(ImageStage):
 
     def _config(self) -> Path:
         """The model's `config.json`, in the folder or in the hub's cache."""
-        if weights.is_local(self.model):
+        if pretrained.is_local(self.model):
             return Path(self.model).expanduser() / "config.json"
-        return Path(weights.hub_file(self.model, "config.json", self.name, self.revision))
+        return Path(pretrained.hub_file(self.model, "config.json", self.name, self.revision))
 
     def _class(self) -> str:
         path = self._config()
-        with weights.loading(self.model, self.name):
+        with pretrained.loading(self.model, self.name):
             kind = json.loads(path.read_text()).get("model_type")
         if kind not in _CLASSES:
             known = " and ".join(_CLASSES)
@@ -206,4 +206,4 @@ def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
 
 
 def _local_weights(folder: Path) -> str:
-    return weights.sha256(list(folder.glob("*.safetensors")) or folder.glob("*.bin"))
+    return pretrained.sha256(list(folder.glob("*.safetensors")) or folder.glob("*.bin"))

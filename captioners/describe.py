@@ -18,8 +18,8 @@ from PIL.Image import Image
 from captioners.measured import MEASURED_ON, measure
 from captioners.sentences import detailed, short
 from captioners.writing import SIDE, Reader
+from core.pretrained import require
 from core.stages import ImageFacts, ImageStage
-from filters.weights import require
 from manifests.schemas import column
 
 _QUOTED = 5  # lines of writing

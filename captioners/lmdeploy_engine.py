@@ -11,8 +11,8 @@ from pydantic import Field
 
 from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.finish import finished
+from core import pretrained
 from core.errors import UserError
-from filters import weights
 
 
 class Lmdeploy(EngineConfig):
@@ -41,7 +41,7 @@ class Lmdeploy(EngineConfig):
         Raises:
             UserError: It is not, with how to get it.
         """
-        weights.ready(model, what, revision=revision)
+        pretrained.check_available(model, what, revision=revision)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LmdeployEngine:
         """Put the model on its GPUs.
@@ -50,13 +50,13 @@ class Lmdeploy(EngineConfig):
             UserError: It cannot be, with the reason.
         """
         check_driver(what)
-        weights.require("lmdeploy", "lmdeploy", what)
+        pretrained.require("lmdeploy", "lmdeploy", what)
         import lmdeploy
 
         engine = lmdeploy.TurbomindEngineConfig(
             tp=self.tensor_parallel, session_len=self.session_len, revision=revision
         )
-        with weights.loading(model, what):
+        with pretrained.loading(model, what):
             pipeline = lmdeploy.pipeline(model, backend_config=engine)
         return LmdeployEngine(pipeline, generation(sampling))
 

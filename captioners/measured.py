@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from captioners.colours import colours
-from filters.quality import colourfulness
+from core.photometry import colourfulness
 
 MEASURED_ON = 128
 """Pixels of the square that all of it is measured on."""

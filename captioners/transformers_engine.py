@@ -10,8 +10,8 @@ from typing import Any, Literal
 from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.finish import finished
 from captioners.reasoning import is_mark
+from core import pretrained
 from core.errors import UserError
-from filters import weights
 
 
 class Transformers(EngineConfig):
@@ -33,8 +33,8 @@ class Transformers(EngineConfig):
             UserError: With what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
-            weights.require(package, "models", what)
-        weights.ready(model, what, revision=revision)
+            pretrained.require(package, "models", what)
+        pretrained.check_available(model, what, revision=revision)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LocalModel:
         """Put the model on its device.
@@ -46,14 +46,13 @@ class Transformers(EngineConfig):
         import transformers
 
         auto: Any = transformers
-        local = weights.is_local(model)
-        folder = (
-            Path(model).expanduser() if local else Path(weights.hub_file(model, "config.json", what, revision)).parent
-        )
+        local = pretrained.is_local(model)
+        config = Path(model) / "config.json" if local else pretrained.hub_file(model, "config.json", what, revision)
+        folder = Path(config).expanduser().parent
         # One commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, commit = (str(folder), None) if local else (model, folder.name)
-        device, dtype = weights.place()
-        with weights.loading(model, what):
+        device, dtype = pretrained.device_and_dtype()
+        with pretrained.loading(model, what):
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")
@@ -69,7 +68,7 @@ class Transformers(EngineConfig):
                 raise UserError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")
             network = network.to(device).eval()
         processor.tokenizer.padding_side = "left"
-        identity = weights.sha256(folder.glob("*.safetensors")) if local else folder.name
+        identity = pretrained.sha256(folder.glob("*.safetensors")) if local else folder.name
         provenance = {"engine": "transformers", "weights": identity, "dtype": str(dtype).removeprefix("torch.")}
         provenance |= {"transformers": version("transformers"), "torch": version("torch")}
         return LocalModel(network, processor, sampling, provenance)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from filters.weights import require
+from core.pretrained import require
 
 SIDE = 1024
 """Pixels that the shorter side should have: small writing needs them."""

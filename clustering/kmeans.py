@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
 from core.errors import UserError
+from core.pretrained import require
 from core.stages import Facts, FittedStage
-from filters.weights import require
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
 

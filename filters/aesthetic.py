@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core.errors import UserError
+from core.pretrained import hub_file, loading, require, sha256
 from core.stages import Facts, LoadedStage
-from filters.weights import hub_file, loading, require, sha256
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
 

@@ -21,9 +21,8 @@ import pyarrow as pa
 from PIL.Image import Image
 
 from core.errors import UserError
+from core.pretrained import check_available, device_and_dtype, hub_file, is_local, loading, require, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
-from filters.weights import hub_file, is_local, loading, place, require, sha256
-from filters.weights import ready as folder_ready
 from manifests.embeddings import embedding_column, from_matrix
 
 _CONFIG = "open_clip_config.json"
@@ -52,7 +51,7 @@ class Clip(ImageStage):
         return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
 
     def check_available(self) -> None:
-        encoder_ready(self.encoder, self.name)
+        check_encoder(self.encoder, self.name)
 
     def load(self) -> ImageTower:
         return ImageTower(Model.load(self.encoder, self.name), self.draft)
@@ -75,7 +74,7 @@ class ClipText(LoadedStage):
         return text_columns(dimensions(self.encoder), self.encoder)
 
     def check_available(self) -> None:
-        encoder_ready(self.encoder, self.name)
+        check_encoder(self.encoder, self.name)
 
     def load(self) -> TextTower:
         import open_clip
@@ -102,12 +101,12 @@ class Model:
         Raises:
             UserError: It cannot be loaded, with the reason.
         """
-        encoder_ready(encoder, what)
+        check_encoder(encoder, what)
         _check_text_tower(encoder, what)
         import open_clip
 
         architecture, weights = _parts(encoder)
-        device, dtype = place()
+        device, dtype = device_and_dtype()
         with loading(encoder, what):
             file = _weights_file(encoder)
             known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
@@ -286,7 +285,7 @@ def _model_config(encoder: str) -> dict[str, Any]:
         return dict(config.get("model_cfg", config))
 
 
-def encoder_ready(encoder: str, what: str) -> None:
+def check_encoder(encoder: str, what: str) -> None:
     """See that an encoder is to be had; nothing is loaded.
 
     Raises:
@@ -295,16 +294,16 @@ def encoder_ready(encoder: str, what: str) -> None:
     require("open_clip", "models", what)
     architecture, weights = _parts(encoder)
     if architecture.startswith("local-dir:"):
-        folder_ready(architecture.removeprefix("local-dir:"), what, _CONFIG)
+        check_available(architecture.removeprefix("local-dir:"), what, _CONFIG)
         with loading(encoder, what):
             _weights_file(encoder)
     elif architecture.startswith(_HUB):
         hub_file(architecture.removeprefix(_HUB), _CONFIG, what)
     else:
-        _named_weights_ready(encoder, architecture, weights, what)
+        _check_named_weights(encoder, architecture, weights, what)
 
 
-def _named_weights_ready(encoder: str, architecture: str, weights: str, what: str) -> None:
+def _check_named_weights(encoder: str, architecture: str, weights: str, what: str) -> None:
     import open_clip
     from huggingface_hub import try_to_load_from_cache
 

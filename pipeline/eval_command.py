@@ -133,7 +133,7 @@ class _Found:
 
 def _check(predictions: str | None, max_new_tokens: int) -> None:
     """See to it before hours of work that nothing is missing at their end."""
-    from filters.weights import require
+    from core.pretrained import require
 
     require("torch", "models", "eval")
     if max_new_tokens:

@@ -17,9 +17,9 @@ from pathlib import Path
 import lmdeploy
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-for name in ("filters", "filters.weights"):  # the engine's module needs nothing else of ours
+for name in ("filters", "core.pretrained"):  # the engine's module needs nothing else of ours
     sys.modules.setdefault(name, types.ModuleType(name))
-sys.modules["filters"].weights = sys.modules["filters.weights"]
+sys.modules["filters"].weights = sys.modules["core.pretrained"]
 
 from captioners.engine import Question, Sampling  # noqa: E402
 from captioners.lmdeploy_engine import LmdeployEngine, generation  # noqa: E402

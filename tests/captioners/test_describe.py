@@ -230,7 +230,7 @@ def test_writing_is_read_where_it_is_asked_for() -> None:
 
 
 def test_ocr_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filters.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("core.pretrained.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"describe needs the package rapidocr: pip install 'vl3syn\[ocr\]'"):
         Describe(ocr=True).check_available()
     Describe().check_available()

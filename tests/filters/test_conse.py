@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from captioners.labels import LabelCaption
-from filters import conse, weights
+from core import pretrained
+from filters import conse
 from filters.conse import ENCODER, Conse, ConseText
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import ERROR, bounds
@@ -206,6 +207,6 @@ def test_class_embeddings_are_kept(images: Any, cache: Path, monkeypatch: pytest
 )
 def test_missing_package(stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.check_available()
-    monkeypatch.setattr(weights, "find_spec", lambda name: None if name == package else find_spec(name))
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(ValueError, match=rf"{stage.name} needs the package {package}: pip install 'vl3syn\[{extra}\]'"):
         stage.check_available()

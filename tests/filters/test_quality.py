@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from filters.quality import Quality, blockiness, colourfulness, contrast, exposure, scaled, sharpness
+from core.photometry import colourfulness
+from filters.quality import Quality, blockiness, contrast, exposure, scaled, sharpness
 from manifests.schemas import bounds
 
 NOT_PHOTOGRAPHS = set(

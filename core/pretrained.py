@@ -30,7 +30,7 @@ def require(package: str, extra: str, what: str) -> None:
         raise UserError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
 
 
-def ready(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
+def check_available(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
     """See that a model folder, or a repository on the hub, is there; nothing is loaded.
 
     Args:
@@ -121,7 +121,7 @@ def sha256(files: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def place() -> tuple[Any, Any]:
+def device_and_dtype() -> tuple[Any, Any]:
     """The device, and the type a model runs fastest in: bfloat16 or float16 on CUDA that has it, else float32."""
     import torch
 

@@ -1,0 +1,148 @@
+"""The import graph: which room may import which, no circles, and what may not be imported when a module loads."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ROOMS: Mapping[str, frozenset[str]] = {
+    "core": frozenset(),
+    "manifests": frozenset({"core"}),
+    "filters": frozenset({"core", "manifests"}),
+    "clustering": frozenset({"core", "manifests"}),
+    "captioners": frozenset({"core", "manifests"}),
+    "model": frozenset({"core", "manifests"}),
+    "pipeline": frozenset({"core", "manifests", "filters", "clustering", "captioners", "model"}),
+}
+"""A room and the rooms that it may import."""
+
+HEAVY: Mapping[str, frozenset[str]] = {
+    "core": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+    "manifests": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+    "filters": frozenset({"ray", "torch", "transformers", "open_clip"}),
+    "clustering": frozenset({"ray", "torch", "faiss"}),
+    "captioners": frozenset({"ray", "torch", "transformers", "lmdeploy"}),
+    "model": frozenset({"ray", "transformers", "peft"}),
+    "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+}
+"""Packages that a room imports inside of functions only, so that the command line answers at once."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the rooms, by its dotted name."""
+    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+MODULES = modules()
+
+
+def imports(tree: ast.AST, everywhere: bool = True) -> Iterator[str]:
+    """The dotted names that a module imports; `everywhere`: inside of functions and for type checkers too."""
+    nodes = ast.walk(tree) if everywhere else _at_load(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _at_load(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_type_checkers(node):
+            continue
+        yield node
+        yield from _at_load(node)
+
+
+def _for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def edges(module: str) -> set[str]:
+    """The modules of the rooms that a module imports."""
+    targets = set()
+    for name in imports(ast.parse(MODULES[module].read_text())):
+        target = name if name in MODULES else name.rpartition(".")[0]
+        if target in MODULES and target != module:
+            targets.add(target)
+    return targets
+
+
+GRAPH = {module: edges(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_only_rooms_below_it(room: str) -> None:
+    upward = {
+        (module, target)
+        for module, targets in GRAPH.items()
+        for target in targets
+        if module.split(".")[0] == room and target.split(".")[0] not in ROOMS[room] | {room}
+    }
+    assert upward == set()
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert circles(GRAPH) == []
+
+
+def test_circle_is_found_where_there_is_one() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that can all reach each other, sorted."""
+    reach = {module: reachable(module, graph) for module in graph}
+    groups = {
+        tuple(sorted(m for m in reach[module] if module in reach[m])) for module in graph if module in reach[module]
+    }
+    return sorted(map(list, groups))
+
+
+def reachable(module: str, graph: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for target in graph[waiting.pop()] - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
+@pytest.mark.parametrize("room", HEAVY)
+def test_room_loads_heavy_packages_in_functions_only(room: str) -> None:
+    loaded = {
+        (module, name.split(".")[0])
+        for module, file in MODULES.items()
+        if module.split(".")[0] == room
+        for name in imports(ast.parse(file.read_text()), everywhere=False)
+    }
+    assert {(module, name) for module, name in loaded if name in HEAVY[room]} == set()
+
+
+def test_no_top_level_package_is_outside_of_the_rooms() -> None:
+    packages = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+    assert packages == set(ROOMS)
+
+
+def test_stages_are_told_by_their_class_not_probed() -> None:
+    """`hasattr(stage, …)` would make a contract that no base class states."""
+    probes = []
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("hasattr", "getattr")
+            ):
+                target = ast.unparse(node.args[0])
+                if target.rpartition(".")[2] in ("stage", "_stage", "step"):
+                    probes.append(f"{module}: {ast.unparse(node)}")
+    assert probes == []
