@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Told:
+class GenerationStats:
     """What an answer took.
 
     Attributes:
@@ -67,7 +67,7 @@ class Chat:
     max_new_tokens: int = 512
     temperature: float = 0.0
     top_p: float = 1.0
-    told: Told | None = None
+    stats: GenerationStats | None = None
 
     def ask(self, text: str, media: Sequence[Mapping[str, Any]] = ()) -> Generator[str]:
         """Ask, and hear the answer piece by piece; what was heard is in the conversation when the iterator ends.
@@ -85,7 +85,7 @@ class Chat:
         Raises:
             UserError: A file cannot be read, or the conversation does not fit the model; at once, nothing is kept.
         """
-        self.told = None
+        self.stats = None
         question = {"role": "user", "content": [*media, text] if media else text}
         row = self.processor([*self.conversation, question])
         self._check(row["input_ids"])
@@ -114,7 +114,7 @@ class Chat:
                 listener.stopped = True
                 if job.exception() is None:
                     self.conversation += [question, {"role": "assistant", "content": "".join(said)}]
-                    self.told = _told(row, listener.heard, began)
+                    self.stats = _stats(row, listener.heard, began)
             job.result()  # raises what ended it
 
     def _generate(self, row: Any, listener: _Listener) -> None:
@@ -168,22 +168,22 @@ class _Listener:
 def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Text of tokens, held back while a character is not whole: one may be spread over several tokens."""
     ids: list[int] = []
-    told, shown = 0, ""  # ids[:told] are there for their spaces only, and their text is `shown`
+    decoded, shown = 0, ""  # `shown` is the text of ids[:decoded], kept for its spaces only
     text = ""
     for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids, skip_special_tokens=True)
         if len(text) > len(shown) and not text.endswith("\ufffd"):
             yield text[len(shown) :]
-            ids = ids[told:]
-            told, shown = len(ids), tokenizer.decode(ids, skip_special_tokens=True)
+            ids = ids[decoded:]
+            decoded, shown = len(ids), tokenizer.decode(ids, skip_special_tokens=True)
             text = shown
     if len(text) > len(shown):
         yield text[len(shown) :]
 
 
-def _told(row: Mapping[str, Tensor], heard: list[float], began: float) -> Told:
+def _stats(row: Mapping[str, Tensor], heard: list[float], began: float) -> GenerationStats:
     keep_M = row.get("keep_mask")
     visual, kept = (0, 0) if keep_M is None else (len(keep_M), int(keep_M.sum()))
     first, last = (heard[0], heard[-1]) if heard else (began, began)
-    return Told(visual, kept, len(heard), first - began, last - first)
+    return GenerationStats(visual, kept, len(heard), first - began, last - first)

@@ -26,7 +26,7 @@ def write_config(config: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
     """Write transformers' config.json."""
     vision = config.vision.model_dump()
     rope = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
-    told = {
+    stored = {
         "architectures": ["VideoLlama3ForConditionalGeneration"],
         "model_type": "video_llama_3",
         "dtype": str(dtype).removeprefix("torch."),
@@ -42,37 +42,37 @@ def write_config(config: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
             **vision,
         },
     }
-    (folder / "config.json").write_text(json.dumps(told, indent=2))
+    (folder / "config.json").write_text(json.dumps(stored, indent=2))
 
 
-def transformers_config(told: dict[str, Any], folder: Path) -> ModelConfig:
+def transformers_config(stored: dict[str, Any], folder: Path) -> ModelConfig:
     """Ours, out of transformers' config.json.
 
     Raises:
         UserError: It is another model's.
     """
-    if told.get("model_type") != "video_llama_3":
-        raise UserError(f"{folder}: a model of type {told.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
-    language = {"model_type": "qwen2", **_without_code(told["text_config"])}
+    if stored.get("model_type") != "video_llama_3":
+        raise UserError(f"{folder}: a model of type {stored.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
+    language = {"model_type": "qwen2", **_without_code(stored["text_config"])}
     # transformers keeps what it ties beside the language model's own configuration.
-    language.setdefault("tie_word_embeddings", told.get("tie_word_embeddings", False))
-    language["tie_word_embeddings"] = language["tie_word_embeddings"] or told.get("tie_word_embeddings", False)
+    language.setdefault("tie_word_embeddings", stored.get("tie_word_embeddings", False))
+    language["tie_word_embeddings"] = language["tie_word_embeddings"] or stored.get("tie_word_embeddings", False)
     return ModelConfig(
-        vision=_vision(told["vision_config"]),
+        vision=_vision(stored["vision_config"]),
         language=language,
-        image_token_id=told.get("image_token_id", 151655),
-        video_token_id=told.get("video_token_id", 151656),
+        image_token_id=stored.get("image_token_id", 151655),
+        video_token_id=stored.get("video_token_id", 151656),
     )
 
 
-def original_config(told: dict[str, Any]) -> ModelConfig:
+def original_config(stored: dict[str, Any]) -> ModelConfig:
     """Ours, out of the original repository's config.json, whose fields are Qwen2's plus a nested encoder's.
 
     Its `<image>` stands for both kinds; we use Qwen2.5's own placeholders instead, for visual tokens overwrite the
     embeddings of either.
     """
-    language = {key: value for key, value in told.items() if key not in _NOT_LANGUAGE}
-    return ModelConfig(vision=_vision(told["vision_encoder_config"]), language={"model_type": "qwen2", **language})
+    language = {key: value for key, value in stored.items() if key not in _NOT_LANGUAGE}
+    return ModelConfig(vision=_vision(stored["vision_encoder_config"]), language={"model_type": "qwen2", **language})
 
 
 def parts_config(vision: Path, language: Path) -> ModelConfig:
@@ -81,8 +81,8 @@ def parts_config(vision: Path, language: Path) -> ModelConfig:
     Raises:
         UserError: One of them has no config.json.
     """
-    told = read_json(vision / "config.json")
-    tower = told.get("vision_config") or told.get("vision_encoder_config") or told
+    stored = read_json(vision / "config.json")
+    tower = stored.get("vision_config") or stored.get("vision_encoder_config") or stored
     return ModelConfig(vision=_vision(tower), language=_without_code(read_json(language / "config.json")))
 
 
@@ -105,8 +105,8 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
 
 
-def _vision(told: dict[str, Any]) -> VisionConfig:
-    act = told.get("hidden_act", "gelu_pytorch_tanh")
+def _vision(stored: dict[str, Any]) -> VisionConfig:
+    act = stored.get("hidden_act", "gelu_pytorch_tanh")
     if act != "gelu_pytorch_tanh":
         raise UserError(f"an encoder with {act}: only gelu_pytorch_tanh is known")
     # transformers' and the original's defaults, where config.json leaves a value out.
@@ -117,6 +117,6 @@ def _vision(told: dict[str, Any]) -> VisionConfig:
         "num_attention_heads": 12,
         "patch_size": 16,
     }
-    fields = {key: told[key] for key in VisionConfig.model_fields if told.get(key) is not None}
-    theta = (told.get("rope_parameters") or {}).get("rope_theta", 10000.0)
+    fields = {key: stored[key] for key in VisionConfig.model_fields if stored.get(key) is not None}
+    theta = (stored.get("rope_parameters") or {}).get("rope_theta", 10000.0)
     return VisionConfig(**{**defaults, "rope_theta": theta, **fields})

@@ -127,8 +127,8 @@ class _Medium:
         if not self.is_video:
             self.size = images.image_size(self.source)
             return
-        told = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
-        sampling = {"fps": config.fps, "max_frames": config.max_frames, **told}
+        given = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
+        sampling = {"fps": config.fps, "max_frames": config.max_frames, **given}
         if isinstance(self.source, str | Path):
             self.video = videos.probe(self.source, **sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times

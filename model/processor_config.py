@@ -138,9 +138,9 @@ def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
 def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> str:
     """The folder's own template if it places images as ours does, else ours: the original one numbers them itself."""
     file = folder / "chat_template.jinja"
-    own = file.read_text() if file.is_file() else tokenizer.chat_template
-    places = isinstance(own, str) and config.image_token in own and config.video_token in own
-    return str(own) if places else CHAT_TEMPLATE
+    template = file.read_text() if file.is_file() else tokenizer.chat_template
+    places = isinstance(template, str) and config.image_token in template and config.video_token in template
+    return str(template) if places else CHAT_TEMPLATE
 
 
 def _sizes(config: ProcessorConfig, kind: str) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except ValueError as error:
         raise UserError(f"{file}: no JSON: {error}; copy it again") from error
-    return dict(told)
+    return dict(content)

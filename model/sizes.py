@@ -54,8 +54,8 @@ class Item:
         Raises:
             BadSampleError: No pixels, or a side more than 200 times the other.
         """
-        own = self.max_tokens * self.factor**2 // self.frames
-        most = own if max_pixels is None else min(own, max_pixels)
+        own_limit = self.max_tokens * self.factor**2 // self.frames
+        most = own_limit if max_pixels is None else min(own_limit, max_pixels)
         return _fit(self.height, self.width, self.factor, self.min_tokens * self.factor**2, most, self.name)
 
     def smallest(self) -> Size:

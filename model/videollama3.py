@@ -294,5 +294,5 @@ def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:
     """Cut behind the first end token."""
     if not ends:
         return row
-    found = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()
-    return row[: int(found[0]) + 1] if len(found) else row
+    positions = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()
+    return row[: int(positions[0]) + 1] if len(positions) else row

@@ -162,13 +162,13 @@ def _portions(grids: Grids, merges: list[int], most: int) -> Iterator[tuple[Grid
 
 def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
     """Row and column of every patch in its frame, counted from 0, in the order of the row: int64 (P, 2)."""
-    made: dict[tuple[int, int, int], Tensor] = {}
+    by_grid: dict[tuple[int, int, int], Tensor] = {}
     positions = []
     for (t, h, w), m in zip(grids, merges, strict=True):
-        if (h, w, m) not in made:
+        if (h, w, m) not in by_grid:
             blocks_hw2 = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(h // m, m, w // m, m, 2)
-            made[h, w, m] = blocks_hw2.transpose(1, 2).reshape(h * w, 2)
-        positions.append(made[h, w, m].repeat(t, 1))
+            by_grid[h, w, m] = blocks_hw2.transpose(1, 2).reshape(h * w, 2)
+        positions.append(by_grid[h, w, m].repeat(t, 1))
     return torch.cat(positions)
 
 

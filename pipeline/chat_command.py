@@ -16,7 +16,7 @@ from core.secrets import refuse_credentials
 from core.text import printable
 
 if TYPE_CHECKING:
-    from model.chat import Chat, Told
+    from model.chat import Chat, GenerationStats
     from model.processor import Processor
     from model.videollama3 import VideoLLaMA3
 
@@ -80,11 +80,11 @@ def chat(
     model, processor = _load(checkpoint, device, dtype)
     if keep is not None:
         processor = _pruning(processor, levels)
-    told = SYSTEM_PROMPT if system is None else system
+    stats = SYSTEM_PROMPT if system is None else system
     talk = Chat(
         model,
         processor,
-        [{"role": "system", "content": told}] if told else [],
+        [{"role": "system", "content": stats}] if stats else [],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -187,8 +187,8 @@ def _say(talk: Chat, question: str, media: list[dict[str, Any]]) -> None:
 def _finish(talk: Chat) -> None:
     """End the line, and tell on stderr what the answer took."""
     print(flush=True)
-    if talk.told is not None:
-        print(_line(talk.told), file=sys.stderr)
+    if talk.stats is not None:
+        print(_line(talk.stats), file=sys.stderr)
 
 
 def _shown(text: str) -> str:
@@ -198,9 +198,9 @@ def _shown(text: str) -> str:
     return printable(text, keep="\n\t")
 
 
-def _line(told: Told) -> str:
+def _line(stats: GenerationStats) -> str:
     visual = "no visual tokens"
-    if told.visual_tokens:
-        visual = f"{told.visual_tokens:,} visual tokens, {told.kept_tokens / told.visual_tokens:.0%} kept"
-    rate = f", then {(told.tokens - 1) / told.rest_s:.1f} tokens/s" if told.rest_s else ""
-    return f"{visual}; first token after {told.first_s:.2f} s{rate}"
+    if stats.visual_tokens:
+        visual = f"{stats.visual_tokens:,} visual tokens, {stats.kept_tokens / stats.visual_tokens:.0%} kept"
+    rate = f", then {(stats.tokens - 1) / stats.rest_s:.1f} tokens/s" if stats.rest_s else ""
+    return f"{visual}; first token after {stats.first_s:.2f} s{rate}"

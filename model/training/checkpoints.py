@@ -90,14 +90,14 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
     world.barrier()
 
 
-def commit(aside: Path, place: Path) -> None:
+def commit(aside: Path, target: Path) -> None:
     """Make a folder visible that was written aside: on the disk first, then under its name."""
     for file in aside.rglob("*"):
         if file.is_file():
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
-    shutil.rmtree(place, ignore_errors=True)
-    os.replace(aside, place)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(aside, target)
 
 
 def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -189,12 +189,12 @@ def restore(path: Path, learning: Named, optimizer: torch.optim.Optimizer, world
 
 
 def _moment(parameter: nn.Parameter, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-    for key, target in made.items():
+    moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+    for key, target in moments.items():
         assign(target, stored[key])
     # A fused AdamW counts steps on the parameter's device, the plain one on the CPU.
     step = stored["step"].to(parameter.device) if parameter.device.type == "cuda" else stored["step"]
-    return {"step": step, **made}
+    return {"step": step, **moments}
 
 
 def _gathered(tensors: Mapping[str, Tensor], world: DistContext) -> Iterator[tuple[str, Tensor]]:

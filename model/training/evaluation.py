@@ -96,12 +96,12 @@ def held_out_loss(
 
     A bad sample is left out, counted and named. All workers of a sharded model call it with the same samples.
     """
-    found = Loss()
+    result = Loss()
     with _evaluating(model):
-        for row in _rows(processor, samples, tokens_per_row, found):
+        for row in _rows(processor, samples, tokens_per_row, result):
             out = model(**_moved(row, model), label_count=1.0)
-            found.total += float(out.loss)
-    return found
+            result.total += float(out.loss)
+    return result
 
 
 def generate_answers(
@@ -176,8 +176,8 @@ def _answered(
 ) -> Iterator[Answer]:
     row = pack([tensors for _, _, tensors in waiting])
     with _evaluating(model):
-        made = model.generate(**_moved(row, model), max_new_tokens=most)
-    for (sample, reference, _), ids in zip(waiting, made, strict=True):
+        generated = model.generate(**_moved(row, model), max_new_tokens=most)
+    for (sample, reference, _), ids in zip(waiting, generated, strict=True):
         yield Answer(sample.name, processor.decode(ids).strip(), reference, _media(sample))
 
 
@@ -193,7 +193,7 @@ def _media(sample: Sample) -> list[Mapping[str, Any]]:
 
 
 def _rows(
-    processor: Processor, samples: Iterable[Sample], tokens_per_row: int, found: Loss
+    processor: Processor, samples: Iterable[Sample], tokens_per_row: int, result: Loss
 ) -> Iterator[Mapping[str, Tensor]]:
     waiting: list[Any] = []
     tokens = 0
@@ -204,10 +204,10 @@ def _rows(
             if not learned:
                 raise BadSampleError("nothing is learned from it: it has no words of an assistant")
         except SAMPLE_ERRORS as error:
-            found.skipped.append(_named(sample, error))
+            result.skipped.append(_named(sample, error))
             continue
-        found.samples += 1
-        found.tokens += learned
+        result.samples += 1
+        result.tokens += learned
         if waiting and tokens + len(ready["input_ids"]) > tokens_per_row:
             yield pack(waiting)
             waiting, tokens = [], 0

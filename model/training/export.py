@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROVENANCE = "vl3syn_training.json"
 
 
-def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: Path, world: DistContext) -> None:
+def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: Path, world: DistContext) -> None:
     """Write the model of a stage that is done into `place`/model, and delete the stage's checkpoints."""
     from model.training.curves import draw
     from model.training.lora import merged
@@ -37,7 +37,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
             weights[name] = full.to("cpu", kind)
     if world.is_main:
         weights = merged(weights, stage.lora) if stage.lora else weights
-        aside = place / ".model.partial"
+        aside = folder / ".model.partial"
         trainer.model.save_pretrained(aside, weights)
         for_stage(processor, stage).save_pretrained(aside)
         provenance: dict[str, Any] = {"vl3syn": __version__, "steps": trainer.step, "samples": trainer.given}
@@ -48,12 +48,12 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, place: P
             "files": checkpoints.checksums(aside, [file.name for file in sorted(aside.iterdir()) if file.is_file()]),
         }
         (aside / PROVENANCE).write_text(json.dumps(provenance, indent=2))
-        checkpoints.commit(aside, place / "model")
-        checkpoints.retain(place, 0)
-        draw(place.parent)
-        losses = [r["loss"] for r in read_metrics(place.parent) if r["stage"] == stage.name and r["kind"] == "step"]
+        checkpoints.commit(aside, folder / "model")
+        checkpoints.retain(folder, 0)
+        draw(folder.parent)
+        losses = [r["loss"] for r in read_metrics(folder.parent) if r["stage"] == stage.name and r["kind"] == "step"]
         begin, end = ends(losses)
-        print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {place / 'model'}", flush=True)
+        print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {folder / 'model'}", flush=True)
     world.barrier()
 
 

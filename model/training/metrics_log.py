@@ -42,14 +42,14 @@ class MetricsLogger:
         self._begin = time.perf_counter()
         self._begun_at: float | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._told = {_key(record) for record in forget(self._file, stage, done)}
+        self._written = {_key(record) for record in forget(self._file, stage, done)}
         self._board = _board(folder / "tensorboard" / stage, done)
 
     def step(self, step: Step) -> None:
         """A step is done: write it down and print its line."""
-        told = {key: value for key, value in vars(step).items() if key != "skipped"}
+        values = {key: value for key, value in vars(step).items() if key != "skipped"}
         mfu = self._mfu(step)
-        self._write("step", step.step, {**told, "mfu": mfu, "skipped": list(step.skipped)})
+        self._write("step", step.step, {**values, "mfu": mfu, "skipped": list(step.skipped)})
         numbers = {"loss": step.loss, "grad_norm": step.grad_norm, "fill": step.fill, "mfu": mfu}
         numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
@@ -85,8 +85,8 @@ class MetricsLogger:
         """What the model says by now: (name of the sample, its answer, the right one)."""
         for name, answer, reference in answers:
             print(f"  {name}: {_short(answer)!r}; reference {_short(reference)!r}", flush=True)
-            told = {"sample": name, "answer": answer, "reference": reference}
-            if self._write("answer", step, told) and self._board:
+            values = {"sample": name, "answer": answer, "reference": reference}
+            if self._write("answer", step, values) and self._board:
                 self._board.add_text(name, f"{answer}\n\n*{reference}*", step)
 
     def close(self) -> None:
@@ -106,9 +106,9 @@ class MetricsLogger:
         left = round((now - self._begin) / (progress - self._begun_at) * (1 - progress))
         return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
 
-    def _write(self, kind: str, step: int, told: Mapping[str, Any]) -> bool:
-        record = {"kind": kind, "stage": self._stage, "step": step, **told}
-        if _key(record) in self._told:
+    def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> bool:
+        record = {"kind": kind, "stage": self._stage, "step": step, **values}
+        if _key(record) in self._written:
             return False
         with open(self._file, "a") as file:
             file.write(json.dumps(record) + "\n")

@@ -35,12 +35,12 @@ def parameter_groups(
     patterns = {pattern: re.compile(pattern) for pattern in rates}
     matched: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}
     for name, parameter in parameters:
-        found = next((pattern for pattern, regex in patterns.items() if regex.match(name)), None)
-        if found is None:
+        matching = next((pattern for pattern, regex in patterns.items() if regex.match(name)), None)
+        if matching is None:
             raise UserError(f"learning_rates: no pattern matches {name}: add one with a rate, or with `frozen`")
-        parameter.requires_grad_(rates[found] != "frozen")
-        matched[found].append(parameter)
-    if empty := [pattern for pattern, found_ in matched.items() if not found_]:
+        parameter.requires_grad_(rates[matching] != "frozen")
+        matched[matching].append(parameter)
+    if empty := [pattern for pattern, names in matched.items() if not names]:
         raise UserError(f"learning_rates: {empty[0]!r} matches no parameter that an earlier one has not; take it out")
     groups = []
     for pattern, members in matched.items():

@@ -49,17 +49,17 @@ def train_on_workers(
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
     if not ray.is_initialized():
         ray.init()
-    there = int(ray.cluster_resources().get("GPU", 0))
-    gpus = there > 0 if gpus is None else gpus
-    if gpus and there < workers:
-        raise UserError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
+    available = int(ray.cluster_resources().get("GPU", 0))
+    gpus = available > 0 if gpus is None else gpus
+    if gpus and available < workers:
+        raise UserError(f"{workers} workers with a GPU each, but the cluster has {available}: use fewer, or --cpus")
     recipe, folder = with_absolute_paths(recipe), Path(os.path.abspath(out))
     open_sources(recipe)  # what is wrong with them is better said before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)
-    asked = folder / FILE
-    asked.unlink(missing_ok=True)
+    stop_file = folder / FILE
+    stop_file.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "out": str(folder)},
@@ -73,7 +73,7 @@ def train_on_workers(
     failed = None
 
     def ask(*_: object) -> None:
-        asked.touch()
+        stop_file.touch()
         signal.signal(signal.SIGTERM, before)  # of a second one nothing is caught
 
     before = signal.signal(signal.SIGTERM, ask)
@@ -85,8 +85,8 @@ def train_on_workers(
         signal.signal(signal.SIGTERM, before)
     if refused.is_file():
         raise UserError(refused.read_text()) from failed
-    if asked.is_file():
-        asked.unlink()
+    if stop_file.is_file():
+        stop_file.unlink()
         raise TerminatedError
     if failed:
         raise UserError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed

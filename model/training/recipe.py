@@ -130,14 +130,14 @@ _MOST = 2**63 - 1  # the size of any number in a recipe
 
 def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
     """The same with absolute paths, for processes that run in other folders."""
-    told = recipe.model_dump(mode="json")
-    for entry in (told["model"], *told["sources"].values()):
+    written = recipe.model_dump(mode="json")
+    for entry in (written["model"], *written["sources"].values()):
         for key in ("checkpoint", "vision", "language", "tokenizer", "shards", "annotations", "media"):
             if (path := entry.get(key)) and "://" not in path:
                 entry[key] = os.path.abspath(path)
-    for source in told["sources"].values():
+    for source in written["sources"].values():
         source["roots"] = [os.path.abspath(root) for root in source["roots"]]
-    return TrainRecipe.model_validate(told)
+    return TrainRecipe.model_validate(written)
 
 
 def load_recipe(path: str | Path) -> TrainRecipe:
@@ -166,19 +166,19 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         return TrainRecipe.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "unknown key"
         elif first["type"] in ("model_type", "dict_type"):
             said = "must be a mapping"
-        raise UserError(f"{where}: {place + ': ' if place else ''}{said}") from error
+        raise UserError(f"{where}: {key + ': ' if key else ''}{said}") from error
 
 
-def _check_numbers(written: object, where: str, place: str = "") -> None:
+def _check_numbers(written: object, where: str, path: str = "") -> None:
     """Refuse numbers that no setting means, before they end a training as an overflow."""
     if isinstance(written, dict | list):
         for key, value in written.items() if isinstance(written, dict) else enumerate(written):
-            _check_numbers(value, where, f"{place}.{key}" if place else str(key))
+            _check_numbers(value, where, f"{path}.{key}" if path else str(key))
     elif isinstance(written, int | float) and not -_MOST <= written <= _MOST:
-        raise UserError(f"{where}: {place}: {reprlib.repr(written)}: give a smaller number, no infinity, no NaN")
+        raise UserError(f"{where}: {path}: {reprlib.repr(written)}: give a smaller number, no infinity, no NaN")

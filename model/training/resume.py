@@ -39,14 +39,14 @@ def _choose(folder: Path) -> tuple[Path, State] | None:
         for broken in damaged:
             set_aside(broken)
         if faults:
-            log.warning("%s; goes on from %s instead, after step %d", _told(faults), path.name, state.step)
+            log.warning("%s; goes on from %s instead, after step %d", _summary(faults), path.name, state.step)
         return path, state
     if faults:
-        raise UserError(f"{_told(faults)}; no other checkpoint is there: delete {folder} to begin this stage again")
+        raise UserError(f"{_summary(faults)}; no other checkpoint is there: delete {folder} to begin this stage again")
     return None
 
 
-def _told(faults: list[DamagedError]) -> str:
+def _summary(faults: list[DamagedError]) -> str:
     return "; ".join(map(str, faults))
 
 

@@ -61,16 +61,16 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
     done = None
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
-            place = folder / f"{number}-{stage.name}"
-            if (place / "model").is_dir():
-                check_done(place / "model", stage)
+            stage_folder = folder / f"{number}-{stage.name}"
+            if (stage_folder / "model").is_dir():
+                check_done(stage_folder / "model", stage)
                 if world.is_main:
-                    print(f"{stage.name}: done before, {place / 'model'}", flush=True)
+                    print(f"{stage.name}: done before, {stage_folder / 'model'}", flush=True)
             else:
                 if stop.agreed(world):
                     raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
-                _stage(recipe, stage, number, sources, place, done, world, stop)
-            done = place / "model"
+                _stage(recipe, stage, number, sources, stage_folder, done, world, stop)
+            done = stage_folder / "model"
     assert done is not None
     return done
 
@@ -82,24 +82,24 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
         UserError: Another training is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, told = folder / "recipe.yaml", recipe.model_dump(mode="json")
+    file, written = folder / "recipe.yaml", recipe.model_dump(mode="json")
     if file.is_file():
-        _check_same(folder, load_recipe(file).model_dump(mode="json"), told)
+        _check_same(folder, load_recipe(file).model_dump(mode="json"), written)
     aside = folder / ".recipe.yaml.partial"
-    aside.write_text(yaml.safe_dump(told, sort_keys=False))
+    aside.write_text(yaml.safe_dump(written, sort_keys=False))
     aside.replace(file)
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What decides which samples come when must stay; sources and stages may be added, and `roots` may change."""
     pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
-    for name, told in now["sources"].items():
-        was = before["sources"].get(name, told)
-        pairs.append((f"source {name}", {**was, "roots": told["roots"]}, told))
-    for what, was, told in pairs:
-        if was != told:
+    for name, current in now["sources"].items():
+        was = before["sources"].get(name, current)
+        pairs.append((f"source {name}", {**was, "roots": current["roots"]}, current))
+    for what, was, current in pairs:
+        if was != current:
             raise UserError(
-                f"{folder}: a training with {what} {was} is there, the recipe says {told}: "
+                f"{folder}: a training with {what} {was} is there, the recipe says {current}: "
                 "put it back, or train into another folder"
             )
 
@@ -114,11 +114,11 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
 
 
 def _source(recipe: TrainRecipe, name: str) -> Source:
-    asked, kept = recipe.sources[name], 2 * recipe.shuffle_blocks
-    if asked.shards:
-        return ShardSource(name, asked.shards, asked.caption, kept)
-    assert asked.annotations is not None
-    source = AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
+    settings, kept = recipe.sources[name], 2 * recipe.shuffle_blocks
+    if settings.shards:
+        return ShardSource(name, settings.shards, settings.caption, kept)
+    assert settings.annotations is not None
+    source = AnnotationSource(name, settings.annotations, settings.media, kept, settings.roots)
     source.check()
     return source
 
@@ -128,7 +128,7 @@ def _stage(
     stage: Stage,
     number: int,
     sources: dict[str, Source],
-    place: Path,
+    stage_folder: Path,
     before: Path | None,
     world: DistContext,
     stop: Stop,
@@ -148,13 +148,15 @@ def _stage(
     chosen = [sources[name] for name in stage.mixture]
     order = MixtureSampler(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
     data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
-    trainer = Trainer(model, processor, recipe, stage, order, place, world, data)
+    trainer = Trainer(model, processor, recipe, stage, order, stage_folder, world, data)
     peak = peak_flops(world.device)
     progress = None
     if world.is_main:
         _announce(stage, trainer, order)
-        told = peak * world.size if peak else None
-        progress = MetricsLogger(place.parent, stage.name, stage.steps, trainer.step, told, recipe.print_every)
+        total_peak = peak * world.size if peak else None
+        progress = MetricsLogger(
+            stage_folder.parent, stage.name, stage.steps, trainer.step, total_peak, recipe.print_every
+        )
     look = for_stage(processor, stage)
     try:
         while step := trainer.run_step():
@@ -169,7 +171,7 @@ def _stage(
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 _look(recipe, trainer, look, order, progress)
         _look(recipe, trainer, look, order, progress)
-        export(recipe, trainer, processor, place, world)
+        export(recipe, trainer, processor, stage_folder, world)
     finally:
         trainer.close()
         if progress:
@@ -233,12 +235,12 @@ def _look(
     held = dict(_held_out(order))
     with trainer.precision():
         losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
-    asked = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
+    shown = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
     if not held and recipe.ask:
         rows = [order(index) for index in range(recipe.ask)]
-        asked = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
+        shown = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
     with trainer.precision():
-        answers = list(generate_answers(trainer.model, processor, asked, _SPOKEN))
+        answers = list(generate_answers(trainer.model, processor, shown, _SPOKEN))
     if progress and losses:
         progress.held_out(trainer.step, losses)
     if progress:

@@ -37,12 +37,12 @@ class Stop:
 
     def __enter__(self) -> Self:
         try:
-            self._before = signal.signal(signal.SIGTERM, self._asked)
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
         except ValueError:  # not in the main thread, as with Ray Train: there the file tells
             self._before = None
         return self
 
-    def _asked(self, *_: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self.signalled = True
         signal.signal(signal.SIGTERM, self._before)  # of a second one nothing is caught
 
@@ -52,5 +52,5 @@ class Stop:
 
     def agreed(self, world: DistContext) -> bool:
         """Whether any worker was asked; all of them call it at the same place, and hear the same."""
-        asked = self.signalled or (self._workers > 1 and world.is_main and self._file.exists())
-        return world.all_reduce_sum([float(asked)])[0] > 0
+        wanted = self.signalled or (self._workers > 1 and world.is_main and self._file.exists())
+        return world.all_reduce_sum([float(wanted)])[0] > 0

@@ -169,7 +169,7 @@ class Trainer:
         rates = self._set_rates((before + self._progress()) / 2)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return self._told(ready, loss, norm, rates, flops, time.perf_counter() - begin, waiting)
+        return self._step_metrics(ready, loss, norm, rates, flops, time.perf_counter() - begin, waiting)
 
     def _progress(self) -> float:
         """Share of the stage that is done."""
@@ -237,7 +237,7 @@ class Trainer:
             f"changed by it. Lower the learning rate, or take out what is bad among: {shown}"
         )
 
-    def _told(
+    def _step_metrics(
         self,
         ready: StepRows,
         loss: float,

@@ -57,11 +57,11 @@ def test_what_streams_is_what_generate_gives(model: VideoLLaMA3, processor: Proc
     pieces = list(chat.ask("What?", media))
     assert "".join(pieces) == processor.decode(ids)
     assert len(pieces) > 5
-    assert chat.told is not None
-    assert chat.told.tokens == 40
-    assert chat.told.visual_tokens == len(row.get("keep_mask", ()))
-    assert chat.told.kept_tokens == sum(row.get("keep_mask", torch.zeros(0)))
-    assert min(chat.told.first_s, chat.told.rest_s) > 0
+    assert chat.stats is not None
+    assert chat.stats.tokens == 40
+    assert chat.stats.visual_tokens == len(row.get("keep_mask", ()))
+    assert chat.stats.kept_tokens == sum(row.get("keep_mask", torch.zeros(0)))
+    assert min(chat.stats.first_s, chat.stats.rest_s) > 0
 
 
 def test_characters_come_whole(processor: Processor) -> None:
@@ -95,8 +95,8 @@ def test_the_next_question_is_asked_with_all_that_was_said(model: VideoLLaMA3, p
     assert chat.conversation == [*said, {"role": "assistant", "content": second}]
     (ids,) = model.generate(**processor(said), max_new_tokens=10)
     assert processor.decode(ids) == second
-    assert chat.told is not None
-    assert chat.told.visual_tokens > 0, "the image is still there"
+    assert chat.stats is not None
+    assert chat.stats.visual_tokens > 0, "the image is still there"
 
 
 @pytest.mark.parametrize("how", ["close", "forget"])
@@ -110,8 +110,8 @@ def test_who_stops_listening_stops_the_answer(model: VideoLLaMA3, processor: Pro
     else:
         del answer
     assert threading.active_count() == before
-    assert chat.told is not None
-    assert chat.told.tokens < 20_000
+    assert chat.stats is not None
+    assert chat.stats.tokens < 20_000
     assert chat.conversation[-1] == {"role": "assistant", "content": heard}
 
 

@@ -84,7 +84,7 @@ class AnnotationSource:
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
-            return Sample(name, self._conversation(self._told(row)))
+            return Sample(name, self._conversation(self._entry(row)))
         except SAMPLE_ERRORS as error:
             raise bad_sample(name, error) from error
 
@@ -104,7 +104,7 @@ class AnnotationSource:
                 reasons.append(error)
         raise UserError(f"none of {len(reasons)} samples can be read, so the run stops; the first: {reasons[0]}")
 
-    def _told(self, row: int) -> Any:
+    def _entry(self, row: int) -> Any:
         if self._whole is not None:
             return self._whole[row]
         try:
@@ -112,19 +112,19 @@ class AnnotationSource:
         except (ValueError, RecursionError) as error:  # no UTF-8, 100,000 brackets, an integer of 5,000 digits
             raise BadSampleError(f"no JSON: {error}") from error
 
-    def _conversation(self, told: Any) -> list[dict[str, Any]]:
-        if not isinstance(told, Mapping):
+    def _conversation(self, entry: Any) -> list[dict[str, Any]]:
+        if not isinstance(entry, Mapping):
             raise BadSampleError("must be an object with `conversations`")
-        settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
-        stream = told.get("stream")
-        turns = told.get("conversation") or told.get("conversations") or [] if stream else turns_of(told)
-        images = [self._media.file(path) for path in media_of(told, "image")]
-        videos = [self._media.file(path) for path in media_of(told, "video")]
+        settings = {key: entry[key] for key in _VIDEO_SETTINGS if key in entry}
+        stream = entry.get("stream")
+        turns = entry.get("conversation") or entry.get("conversations") or [] if stream else turns_of(entry)
+        images = [self._media.file(path) for path in media_of(entry, "image")]
+        videos = [self._media.file(path) for path in media_of(entry, "video")]
         if stream:
             if len(videos) != 1 or images:
                 raise BadSampleError("a stream has one video, and no image")
             settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
-            return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
+            return streaming(videos[0], turns, entry.get("start_time", 0.0), **settings)
         messages = from_turns(turns, images, videos)
         for message in messages:
             for part in message["content"] if isinstance(message["content"], list) else []:
@@ -134,16 +134,16 @@ class AnnotationSource:
 
     def _array(self) -> list[Any]:
         try:
-            told = json.loads(self._path.read_bytes())
+            entries = json.loads(self._path.read_bytes())
         except OSError as error:
             raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.name}: {self._path}: no JSON: {error}; one object per line goes into .jsonl"
             ) from error
-        if not isinstance(told, list):
+        if not isinstance(entries, list):
             raise UserError(f"{self.name}: {self._path}: must be a list of samples")
-        return told
+        return entries
 
     def _lines(self) -> Any:
         """Where each line that is not empty begins, and where the last ends: int64 (lines + 1,)."""

@@ -23,16 +23,16 @@ class BlockCache(Generic[T]):
     def __call__(self, number: int) -> T:
         """The block; what `read` raises is raised for all who wait for it, and tried again by the next."""
         with self._lock:
-            found = self._blocks.get(number)
+            cached = self._blocks.get(number)
             mine: Future[T] = Future()
-            if found is None:
+            if cached is None:
                 self._blocks[number] = mine
                 while len(self._blocks) > self._most:
                     self._blocks.popitem(last=False)
             else:
                 self._blocks.move_to_end(number)
-        if found is not None:
-            return found.result()
+        if cached is not None:
+            return cached.result()
         try:
             mine.set_result(self._read(number))
         except BaseException as error:

@@ -53,14 +53,14 @@ def from_turns(
         raise BadSampleError("no conversation: `conversations` must be a list of turns")
     media = {"<image>": [("image", image) for image in images], "<video>": [("video", video) for video in videos]}
     marks = [_mark(turn) for turn in turns]
-    found = [mark for turn in marks for mark in turn]
-    if videos and not images and "<video>" not in found:
+    marks_of_all = [mark for turn in marks for mark in turn]
+    if videos and not images and "<video>" not in marks_of_all:
         media["<image>"] = media["<video>"]  # LLaVA-Video writes <image> where a video stands
     messages = []
     for number, turn in enumerate(turns):
         role, text = _role(turn, number), turn["value"]
-        if role == "user" and not found:
-            text, found = "<image>" * len(images) + "<video>" * len(videos) + text, ["put"]
+        if role == "user" and not marks_of_all:
+            text, marks_of_all = "<image>" * len(images) + "<video>" * len(videos) + text, ["put"]
         messages.append({"role": role, "content": _parts(text, media) if role == "user" else text})
     if left := [mark for mark, rest in media.items() if rest]:
         raise BadSampleError(f"more {media[left[0]][0][0]}s than {left[0]} marks: make them equal")
@@ -184,10 +184,10 @@ def boxes_of(text: str, width: int, height: int) -> list[Box]:
 
     Four numbers that are no box of an image (beyond 1000, inside out) are passed over.
     """
-    found = [[int(number) for number in match] for match in _BOX.findall(text)]
+    boxes = [[int(number) for number in match] for match in _BOX.findall(text)]
     return [
         (x0 * width / GRID, y0 * height / GRID, x1 * width / GRID, y1 * height / GRID)
-        for x0, y0, x1, y1 in found
+        for x0, y0, x1, y1 in boxes
         if x0 <= x1 <= GRID and y0 <= y1 <= GRID
     ]
 
@@ -216,8 +216,8 @@ def span_text(spans: Sequence[tuple[float, float]]) -> str:
 
 def spans_of(text: str) -> list[tuple[float, float]]:
     """All spans in a text, seconds; within 0.05 s of what `span_text` was given."""
-    found = [(float(start), float(end)) for start, end in _SPAN.findall(text)]
-    return [span for span in found if span[0] <= span[1]]
+    spans = [(float(start), float(end)) for start, end in _SPAN.findall(text)]
+    return [span for span in spans if span[0] <= span[1]]
 
 
 def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:

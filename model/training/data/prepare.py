@@ -86,7 +86,7 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
         BadSampleError: It is bad, has nothing to learn, or cannot be split.
     """
 
-    def made(piece: Sample, number: int) -> Prepared:
+    def encoded(piece: Sample, number: int) -> Prepared:
         tensors = processor(piece.conversation, labels=True, generation_prompt=False)
         labelled = int((tensors["labels"][1:] != IGNORE).sum())
         return Prepared(piece.name, index, number, tensors, labelled)
@@ -97,11 +97,11 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
     if not any(_spoken(message) for message in sample.conversation):
         raise BadSampleError(f"{sample.name}: nothing to learn: it has no words of an assistant")
     try:
-        whole = made(sample, 0)
+        whole = encoded(sample, 0)
         pieces = [whole]
         if not fits(whole):
-            parts = split(sample, lambda piece: fits(made(piece, 0)))
-            pieces = [made(part, number) for number, part in enumerate(parts)]
+            parts = split(sample, lambda piece: fits(encoded(piece, 0)))
+            pieces = [encoded(part, number) for number, part in enumerate(parts)]
     except SAMPLE_ERRORS as error:
         raise bad_sample(sample.name, error) from error
     return pieces

@@ -73,10 +73,10 @@ class EpochPermutation:
 
     def row(self, count: int) -> int:
         """The row that comes `count` samples after the first of all."""
-        number, place = divmod(count, self.rows)
+        number, offset = divmod(count, self.rows)
         ends = self._plan(number)[1]
-        window = int(np.searchsorted(ends, place, side="right"))
-        return int(self._shuffled(number, window)[place - (ends[window - 1] if window else 0)])
+        window = int(np.searchsorted(ends, offset, side="right"))
+        return int(self._shuffled(number, window)[offset - (ends[window - 1] if window else 0)])
 
     def _plan_of(self, number: int) -> tuple[Ints, Ints]:
         """Of a pass: its blocks in order, and where each window of them ends."""

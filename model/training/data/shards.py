@@ -84,12 +84,12 @@ class ShardSource:
         """
         number = bisect_right(self._ends, row)
         group = self._groups[number]
-        place = row - (self._ends[number] - group.rows)
+        offset = row - (self._ends[number] - group.rows)
         table = self._kept(number)
         first = self._ends[number - group.number - 1] if number > group.number else 0
         name = f"{self.name}: {group.file} row {row - first}"
         try:
-            id_, image, turns = (table[column][place].as_py() for column in ("id", "image", group.column))
+            id_, image, turns = (table[column][offset].as_py() for column in ("id", "image", group.column))
         except UnicodeDecodeError as error:  # Parquet's readers do not look into texts
             raise BadSampleError(f"{name}: a text that is not UTF-8: publish it again") from error
         name = f"{name} (id {id_})"
@@ -123,16 +123,16 @@ class ShardSource:
                 raise UserError(f"{self.name}: {self._path}/{file}: {error}") from error
             except (pa.ArrowException, OSError) as error:
                 opened.read_at(8, 0)  # raises again if the store is gone, which is no fault of the file's
-                told = " ".join(str(error).split())
-                raise UserError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({told})") from error
+                reason = " ".join(str(error).split())
+                raise UserError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({reason})") from error
 
     def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
         """The column with the turns of this caption."""
         names = set(schema.names)
-        there = [use for use in USES if f"{use}_caption" in names]
-        if not there and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
-            there = [caption]  # the subset of one caption, told by its name
-        column = conversation_column(caption, there) if caption in there else ""
+        captions = [use for use in USES if f"{use}_caption" in names]
+        if not captions and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
+            captions = [caption]  # the subset of one caption, told by its name
+        column = conversation_column(caption, captions) if caption in captions else ""
         if not {"id", "image", column} <= names:
             raise UserError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
         try:
