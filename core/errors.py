@@ -14,5 +14,5 @@ class BadSampleError(ValueError):
 def yaml_problem(error: Exception) -> str:
     """What a YAML parser says is wrong, and where. The lines that it quotes are left out: they may hold a key."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{place}{problem or type(error).__name__}"
+    position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{position}{problem or type(error).__name__}"

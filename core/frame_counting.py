@@ -67,10 +67,10 @@ def count_frames(path: str, kind: str) -> tuple[Count, float]:
     packets = [(packet.dts, packet.duration) for packet in _packets(path)]
     durations = sorted(duration for _, duration in packets if duration)
     step = float(durations[len(durations) // 2] * base if durations else 1 / rate)
-    places = sorted(place for place, _ in packets if place is not None)
-    distances = {after - before for before, after in pairwise(places)}
-    gaps = len(places) == len(packets) and 0 not in distances and len(distances) > 1
-    slots = float((places[-1] - places[0]) * base) if gaps else (len(packets) - 1) * step
+    times = sorted(time for time, _ in packets if time is not None)
+    distances = {after - before for before, after in pairwise(times)}
+    gaps = len(times) == len(packets) and 0 not in distances and len(distances) > 1
+    slots = float((times[-1] - times[0]) * base) if gaps else (len(packets) - 1) * step
     return Count(step, gaps), slots + step
 
 

@@ -82,14 +82,14 @@ def hub_file(repository: str, name: str, what: str, revision: str | None = None)
 def _reason(error: Exception) -> str:
     from huggingface_hub import errors
 
-    told = {
+    reasons = {
         errors.GatedRepoError: "its terms must be accepted on the hub, and a token be in HF_TOKEN",
         errors.RepositoryNotFoundError: "there is no such repository, or it is private",
         errors.RevisionNotFoundError: "the repository has no such revision",
         errors.RemoteEntryNotFoundError: "the repository has no such file",
         errors.OfflineModeIsEnabled: "it is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub",
     }
-    known = next((text for kind, text in told.items() if isinstance(error, kind)), None)
+    known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
     return known or f"it is not in the cache, and the hub does not answer ({' '.join(str(error).split())[:120]})"
 
 

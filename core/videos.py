@@ -220,11 +220,11 @@ def _length(container: Any, stream: Any, first: float) -> float:
     Headers count in decoding order, or from before the first frame, and may be missing.
     """
     zero = _zero(stream, first)
-    told = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
+    seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
     with suppress(av.error.FFmpegError):
         container.seek(2**62, stream=stream)  # the last key frame
     with suppress(av.error.FFmpegError):
         for packet in container.demux(stream):
             if packet.pts is not None:
-                told = max(told, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
-    return told
+                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
+    return seconds

@@ -52,10 +52,10 @@ class Aesthetic(LoadedStage):
         return pa.schema([column("aesthetic", pa.float32(), doc, low, high)])
 
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
-        found = encoder_of(inputs["image_embedding"])
-        if found != self.encoder:
+        encoder = encoder_of(inputs["image_embedding"])
+        if encoder != self.encoder:
             raise UserError(
-                f"the predictor was trained on {self.encoder} and the embeddings are by {found}; "
+                f"the predictor was trained on {self.encoder} and the embeddings are by {encoder}; "
                 "let an earlier stage compute those of the former, or give the predictor's own `encoder`"
             )
 
@@ -97,8 +97,8 @@ class AestheticHead(Facts):
         if vectors.shape[1] != width:
             raise UserError(f"aesthetic: the head takes {width} numbers and the embeddings have {vectors.shape[1]}")
         scores = score(self._layers, vectors)
-        found = pa.array(scores.astype(np.float32), mask=np.array([e is not None for e in errors]))
-        return pa.table({"aesthetic": found, "error": pa.array(errors, pa.string())})
+        masked = pa.array(scores.astype(np.float32), mask=np.array([e is not None for e in errors]))
+        return pa.table({"aesthetic": masked, "error": pa.array(errors, pa.string())})
 
 
 def read_head(file: Path) -> tuple[Layers, bool]:

@@ -208,8 +208,8 @@ def embed_texts(batch: pa.Table, encode: Callable[[Sequence[str]], npt.NDArray[n
     # A row that failed has no facts, so it needs no vector of its alt text either.
     known = [alt if error is None else None for alt, error in zip(batch["alt_text"].to_pylist(), errors, strict=True)]
     alts, _ = _embed(known, encode, size)
-    told = {"text_embedding": captions, "alt_text_embedding": alts, "error": pa.array(errors, pa.string())}
-    return pa.table(told)
+    columns = {"text_embedding": captions, "alt_text_embedding": alts, "error": pa.array(errors, pa.string())}
+    return pa.table(columns)
 
 
 def _embed(
@@ -325,10 +325,10 @@ def _weights_file(encoder: str) -> str:
     architecture, weights = _parts(encoder)
     if architecture.startswith("local-dir:"):
         # open_clip's own choice among several: what is hashed is what is loaded.
-        found = _find_checkpoint_in_dir(Path(architecture.removeprefix("local-dir:")))
-        if not found:
+        file = _find_checkpoint_in_dir(Path(architecture.removeprefix("local-dir:")))
+        if not file:
             raise OSError("the folder has no open_clip_model.safetensors")
-        return str(found)
+        return str(file)
     if architecture.startswith(_HUB):
         return str(download_pretrained_from_hf(architecture.removeprefix(_HUB)))
     return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, weights)))

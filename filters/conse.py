@@ -171,8 +171,8 @@ class _ImageVectors(ImageFacts):
             images: Any = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
             scaled = [(part.float() / 255 - _MEAN) / _SPREAD for part in images.split(at_once)]
             logits = torch.cat([self._network(part) for part in scaled])
-            found: Vectors = torch.softmax(logits, dim=1).cpu().numpy()
-        return found
+            probabilities: Vectors = torch.softmax(logits, dim=1).cpu().numpy()
+        return probabilities
 
 
 class _TextVectors(Facts):
@@ -235,11 +235,11 @@ def _class_embeddings(stage: str, sentences: _Sentences | None = None) -> Vector
         sentences: The encoder, if it is loaded; else it is loaded only when nothing is kept.
     """
     kept = _cache() / f"{ENCODER}-{_recipe()[:32]}.npy"
-    found = _read(kept)
-    if found is None:
-        found = _embed_classes(sentences or _Sentences(stage))
-        _write(kept, found)
-    return found
+    embeddings = _read(kept)
+    if embeddings is None:
+        embeddings = _embed_classes(sentences or _Sentences(stage))
+        _write(kept, embeddings)
+    return embeddings
 
 
 def _embed_classes(sentences: _Sentences) -> Vectors:
@@ -282,11 +282,11 @@ def _cache() -> Path:
 def _read(file: Path) -> Vectors | None:
     """What is kept; None if nothing is, or if it is broken."""
     try:
-        found: Vectors = np.load(file, allow_pickle=False)
+        vectors: Vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    whole = found.shape == (_CLASSES, DIMENSIONS) and found.dtype == np.float32 and bool(np.isfinite(found).all())
-    return found if whole else None
+    whole = vectors.shape == (_CLASSES, DIMENSIONS) and vectors.dtype == np.float32 and bool(np.isfinite(vectors).all())
+    return vectors if whole else None
 
 
 def _write(file: Path, vectors: Vectors) -> None:

@@ -52,17 +52,17 @@ class Coyo(Stage):
     )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        found: list[pa.Array] = []
+        converted: list[pa.Array] = []
         flaws: dict[int, str] = {}
         for source, field in zip(self.reads, self.writes, strict=True):
-            made = _texts if pa.types.is_string(field.type) else _numbers
-            values, bad = made(batch[source], field)
-            found.append(values)
+            convert = _texts if pa.types.is_string(field.type) else _numbers
+            values, bad = convert(batch[source], field)
+            converted.append(values)
             for row, flaw in bad.items():
                 flaws.setdefault(row, f"bad metadata: {source.removeprefix('pool.')} {flaw}")
         errors = [flaws.get(row) for row in range(batch.num_rows)]
         fine = pa.array([error is None for error in errors], pa.bool_())
-        columns = [pc.if_else(fine, values, None) for values in found]
+        columns = [pc.if_else(fine, values, None) for values in converted]
         return pa.table([*columns, pa.array(errors, pa.string())], names=[*self.writes.names, "error"])
 
 
@@ -79,9 +79,9 @@ def _numbers(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[i
     if whole:
         bad |= (numbers != np.floor(numbers)) & ~np.isnan(numbers)
     missing = bad | np.isnan(numbers)
-    made = pa.array(np.where(missing, 0, numbers.clip(low, high)), mask=missing).cast(field.type)
+    converted = pa.array(np.where(missing, 0, numbers.clip(low, high)), mask=missing).cast(field.type)
     span = f"a whole number from {low:g}" if whole else f"from {low:g} to {high:g}"
-    return made, {int(row): f"is {numbers[row]:g}, not {span}" for row in np.flatnonzero(bad)}
+    return converted, {int(row): f"is {numbers[row]:g}, not {span}" for row in np.flatnonzero(bad)}
 
 
 def _texts(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int, str]]:
@@ -95,8 +95,8 @@ def _texts(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int
 
 def _refused(values: pa.ChunkedArray, field: pa.Field, why: str) -> tuple[pa.Array, dict[int, str]]:
     """Nothing, of a column of the wrong type; its nulls are nulls, as are those of a column that is not there."""
-    told = np.flatnonzero(values.is_valid().to_numpy())
-    return pa.nulls(len(values), field.type), {int(row): f"is {values.type}, {why}" for row in told}
+    rows = np.flatnonzero(values.is_valid().to_numpy())
+    return pa.nulls(len(values), field.type), {int(row): f"is {values.type}, {why}" for row in rows}
 
 
 def _is_number(type_: Any) -> bool:

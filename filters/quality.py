@@ -129,7 +129,7 @@ def sharpness(luma: Grey) -> float:
     Args:
         luma: 0 to 255, (height, width).
     """
-    return min((found for found in (_lost(luma), _lost(luma.T)) if found is not None), default=0.0)
+    return min((lost for lost in (_lost(luma), _lost(luma.T)) if lost is not None), default=0.0)
 
 
 def contrast(luma: Grey) -> float:
@@ -192,5 +192,5 @@ def _steps(luma: Grey) -> tuple[float, float]:
     if luma.shape[1] < 2 * _BLOCK:  # one border is no grid
         return 0.0, 0.0
     columns = np.abs(np.diff(luma, axis=1)).mean(axis=0, dtype=np.float64)
-    *_, inside, borders = sorted(float(columns[place::_BLOCK].mean()) for place in range(_BLOCK))
+    *_, inside, borders = sorted(float(columns[start::_BLOCK].mean()) for start in range(_BLOCK))
     return inside, borders

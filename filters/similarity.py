@@ -46,5 +46,5 @@ class Similarity(Stage):
         no_alt = failed | np.array([error is not None for error in alt_errors])
         cosines = np.einsum("nd,nd->n", images, texts).clip(-1, 1)
         alt_cosines = np.einsum("nd,nd->n", images, alts).clip(-1, 1)
-        found = {"similarity": pa.array(cosines, mask=failed), "alt_similarity": pa.array(alt_cosines, mask=no_alt)}
-        return pa.table({**found, "error": pa.array(errors, pa.string())})
+        columns = {"similarity": pa.array(cosines, mask=failed), "alt_similarity": pa.array(alt_cosines, mask=no_alt)}
+        return pa.table({**columns, "error": pa.array(errors, pa.string())})

@@ -56,8 +56,8 @@ class Diversity:
     sizes: pl.DataFrame
 
     def as_json(self) -> dict[str, Any]:
-        told = {"column": self.column, "reached": asdict(self.reached), "kept": asdict(self.kept)}
-        return told | {"sizes": self.sizes.to_dicts()}
+        values = {"column": self.column, "reached": asdict(self.reached), "kept": asdict(self.kept)}
+        return values | {"sizes": self.sizes.to_dicts()}
 
 
 def diversity(run: Run, column: str) -> Diversity:
@@ -81,14 +81,14 @@ def diversity(run: Run, column: str) -> Diversity:
 
 def spread(sizes: npt.NDArray[np.int64]) -> Spread:
     """Rows per group, of which some may be 0, summed up."""
-    there = np.sort(sizes[sizes > 0])[::-1]
-    if not len(there):
+    filled = np.sort(sizes[sizes > 0])[::-1]
+    if not len(filled):
         return Spread(0, 0, 0.0, 0, 0.0, 0, 0.0, 0.0)
-    rows = int(there.sum())
-    top = int(there[: max(1, len(there) // 100)].sum())
-    largest, smallest = int(there[0]), int(there[-1])
-    effective = effective_number(there)
-    return Spread(rows, len(there), effective, smallest, float(np.median(there)), largest, largest / rows, top / rows)
+    rows = int(filled.sum())
+    top = int(filled[: max(1, len(filled) // 100)].sum())
+    largest, smallest = int(filled[0]), int(filled[-1])
+    effective = effective_number(filled)
+    return Spread(rows, len(filled), effective, smallest, float(np.median(filled)), largest, largest / rows, top / rows)
 
 
 def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:

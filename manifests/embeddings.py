@@ -42,11 +42,11 @@ def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.fl
         matrix = values.astype(np.float32)
         errors = flaws(matrix)
     else:
-        there = array.is_valid().to_numpy(zero_copy_only=False)
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
         matrix = np.zeros((len(array), dimensions), np.float32)
-        matrix[there] = values
+        matrix[valid] = values
         errors = flaws(matrix)
-        for row in np.flatnonzero(~there):
+        for row in np.flatnonzero(~valid):
             errors[row] = "no embedding: nothing is stored"
     matrix[[row for row, error in enumerate(errors) if error]] = 0
     return matrix, errors
@@ -71,7 +71,7 @@ def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str |
 def flaws(matrix: npt.NDArray[np.float32]) -> list[str | None]:
     """Per row what keeps it from being a unit vector, or None."""
     norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix))
-    found: list[str | None] = [None] * len(norms)
+    errors: list[str | None] = [None] * len(norms)
     for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):  # NaN is not near 1 either
-        found[row] = f"broken embedding: length {norms[row]:.3g} instead of 1"
-    return found
+        errors[row] = f"broken embedding: length {norms[row]:.3g} instead of 1"
+    return errors

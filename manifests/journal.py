@@ -169,7 +169,7 @@ def _sound_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 def _once(rows: pa.Table) -> pa.Table:
     """The newest row of each id, in the order of ids."""
-    newest = {id_: place for place, id_ in enumerate(rows["id"].to_pylist())}
+    newest = {id_: row for row, id_ in enumerate(rows["id"].to_pylist())}
     return rows.take(pa.array([newest[id_] for id_ in sorted(newest)], pa.int64()))
 
 

@@ -104,8 +104,8 @@ class Rule:
         """The text for a row that did not pass: `aspect_ratio 3.12 > 2.5`."""
         # Told to the last stored digit, so that a reason never reads `2.5 > 2.5`.
         value = pl.col(self.column).cast(pl.String).str.strip_suffix(".0")
-        told = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
-        return told.fill_null(pl.lit(f"{self.column} is missing"))
+        text = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
+        return text.fill_null(pl.lit(f"{self.column} is missing"))
 
 
 def plain(number: float) -> str:
@@ -206,7 +206,7 @@ def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> N
         return
     if witness_of(field):
         raise UserError(f"{where}: {field.name} is about two images; put its rule into the stage that writes it")
-    if kind not in BALANCE and any(witness_of(own) for own in writes):
+    if kind not in BALANCE and any(witness_of(written) for written in writes):
         raise UserError(
             f"{where}: would drop an image and leave its copies dropped too; put the rule into an earlier stage"
         )

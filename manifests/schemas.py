@@ -40,8 +40,8 @@ def bounds(field: pa.Field) -> tuple[float, float]:
 
 def witness_of(field: pa.Field) -> str | None:
     """The column with the id of the other image that the values of this one are about; None: they are about one."""
-    told = (field.metadata or {}).get(b"witness")
-    return told.decode() if told else None
+    name = (field.metadata or {}).get(b"witness")
+    return name.decode() if name else None
 
 
 def is_amount(field: pa.Field) -> bool:

@@ -83,8 +83,8 @@ class Folder:
 
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
         """The files here by path; none if the folder does not exist."""
-        found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive))
-        return sorted((f for f in found if f.type == pafs.FileType.File), key=lambda f: f.path)
+        entries = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive))
+        return sorted((f for f in entries if f.type == pafs.FileType.File), key=lambda f: f.path)
 
     def exists(self, name: str) -> bool:
         return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)

@@ -78,10 +78,10 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         rows = rows.filter(union).select("id")
         branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
     refuse_gaps(run.index, beyond)
-    found = {tuple(b.point[a] for a in axes): (int(b.alive.sum()), b.unknown) for b in branches}
+    results = {tuple(b.point[a] for a in axes): (int(b.alive.sum()), b.unknown) for b in branches}
     points = list(product(*(map(float, values) for values in axes.values())))
     columns = {name: [p[i] for p in points] for i, name in enumerate(axes)}
-    counts = {"kept": [found[p][0] for p in points], "to_compute": [found[p][1] for p in points]}
+    counts = {"kept": [results[p][0] for p in points], "to_compute": [results[p][1] for p in points]}
     return pl.DataFrame(columns | counts)
 
 
@@ -92,24 +92,24 @@ def spread(run: Run) -> pl.DataFrame:
         Columns `stage`, `column`, `rows`, `missing`, `min`, `p05`, `p25`, `p50`, `p75`, `p95`, `max`.
     """
     quantiles = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     for stage in run.stages:
         for field in stage.table.writes:
             if not is_amount(field):
                 continue
             sound_rows = stage.table.scan([field.name, "error"]).filter(pl.col("error").is_null())
             values = sound_rows.select(field.name).collect(engine="streaming")[field.name]
-            told = {name: values.quantile(q, "nearest") for name, q in quantiles.items()}
-            found.append(
+            at_quantiles = {name: values.quantile(q, "nearest") for name, q in quantiles.items()}
+            lines.append(
                 {
                     "stage": stage.name,
                     "column": field.name,
                     "rows": values.len(),
                     "missing": values.null_count(),
-                    **told,
+                    **at_quantiles,
                 }
             )
-    return pl.DataFrame(found)
+    return pl.DataFrame(lines)
 
 
 def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -> list[tuple[StoredStage, list[_Step]]]:
@@ -130,9 +130,9 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
     steps = []
     for stage in stages:
         swept = by_stage[stage.name]
-        own = [_Step(swept.get(r.name, (r,)), labels.get((stage.name, r.name))) for r in stage.rules]
+        present = [_Step(swept.get(r.name, (r,)), labels.get((stage.name, r.name))) for r in stage.rules]
         new = [_Step(v, labels[stage.name, n]) for n, v in swept.items() if n not in {r.name for r in stage.rules}]
-        steps.append((stage, own + new))
+        steps.append((stage, present + new))
     return steps
 
 
@@ -166,9 +166,9 @@ def _witnesses(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | N
         return None
     pairs = stage.table.scan(["id", witness]).rename({witness: "other"}).collect(engine="streaming")
     positions = ids.to_frame().select(pl.col("id").alias("other"), pl.int_range(pl.len()).alias("position"))
-    found = ids.to_frame().join(pairs, on="id", how="left", maintain_order="left")
-    found = found.join(positions, on="other", how="left", maintain_order="left")
-    return found.select(pl.when(pl.col("other").is_null()).then(-1).otherwise("position")).to_series()
+    located = ids.to_frame().join(pairs, on="id", how="left", maintain_order="left")
+    located = located.join(positions, on="other", how="left", maintain_order="left")
+    return located.select(pl.when(pl.col("other").is_null()).then(-1).otherwise("position")).to_series()
 
 
 def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, witnesses: pl.Series | None) -> list[_Branch]:
@@ -187,8 +187,8 @@ def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, witness
 
 def _lonely(branch: _Branch, dropped: pl.Series, witnesses: pl.Series) -> int:
     """How many rows are dropped because of one that does not reach the stage (see `_witnesses`)."""
-    there = (witnesses == -1) | branch.reached.gather(witnesses.replace(-1, None))
-    return int((dropped & ~there.fill_null(False)).sum())
+    reached_too = (witnesses == -1) | branch.reached.gather(witnesses.replace(-1, None))
+    return int((dropped & ~reached_too.fill_null(False)).sum())
 
 
 def _among(rows: pl.DataFrame, alive: pl.Series, rule: Rule) -> pl.Series:

@@ -34,8 +34,8 @@ class StoredStage:
 
     def witness(self, rule: Rule) -> str | None:
         """The column with the id of the image that the rule drops a row because of; None: it looks at one row alone."""
-        own = self.table.writes
-        return witness_of(own.field(rule.column)) if rule.column in own.names else None
+        columns = self.table.writes
+        return witness_of(columns.field(rule.column)) if rule.column in columns.names else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
         Column `id`.
     """
     left = advance(alive, stage).left
-    found = [alive.head(0)]
+    lonely = [alive.head(0)]
     for position, rule in enumerate(stage.rules):
         witness = stage.witness(rule)
         if witness is None:
@@ -118,8 +118,8 @@ def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
         dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
         seen = stage.table.scan(["id", witness]).filter(pl.col(witness).is_not_null())
         pairs = seen.collect(engine="streaming").join(dropped, on="id", how="semi")
-        found.append(pairs.join(alive, left_on=witness, right_on="id", how="anti").select("id"))
-    return pl.concat(found).unique()
+        lonely.append(pairs.join(alive, left_on=witness, right_on="id", how="anti").select("id"))
+    return pl.concat(lonely).unique()
 
 
 def strays(reached: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
@@ -161,17 +161,17 @@ def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tup
         of all stored rows, column `id`.
     """
     wanted = {column for rule in rules for column in rule.columns}
-    own = sorted(wanted & set(stage.table.writes.names))
-    columns = list(dict.fromkeys(["id", *own, "error"]))
-    scan = stage.table.scan(columns).select("id", *own, pl.col("error").is_not_null().alias("failed"))
+    stored_here = sorted(wanted & set(stage.table.writes.names))
+    columns = list(dict.fromkeys(["id", *stored_here, "error"]))
+    scan = stage.table.scan(columns).select("id", *stored_here, pl.col("error").is_not_null().alias("failed"))
     stored = scan.collect(engine="streaming").sort("id")
-    found = alive.join_asof(stored, on="id", tolerance=0)
-    for column in sorted(wanted & set(stage.earlier) - set(own)):
+    joined = alive.join_asof(stored, on="id", tolerance=0)
+    for column in sorted(wanted & set(stage.earlier) - set(stored_here)):
         if column not in stage.earlier[column].schema.names:
             continue  # nothing is stored there, and so no row gets here
         values = stage.earlier[column].scan(["id", column]).collect(engine="streaming").sort("id")
-        found = found.join_asof(values, on="id", tolerance=0)
-    return found, stored.select("id")
+        joined = joined.join_asof(values, on="id", tolerance=0)
+    return joined, stored.select("id")
 
 
 def _leave(rows: pl.DataFrame, stage: int, cause: int) -> pl.DataFrame:
