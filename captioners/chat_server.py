@@ -129,11 +129,11 @@ class Server(EngineConfig):
         Raises:
             UserError: There is none.
         """
-        own = start_server(self.start, model, self.start_timeout, what) if self.start else None
-        url = own.url if own else self.url
+        process = start_server(self.start, model, self.start_timeout, what) if self.start else None
+        url = process.url if process else self.url
         assert url is not None
         _greet(url, self._headers(), what)
-        return ChatServer(self, url, self.serves or model, sampling, self._headers(), own)
+        return ChatServer(self, url, self.serves or model, sampling, self._headers(), process)
 
     @property
     def secret(self) -> str:
@@ -159,11 +159,11 @@ class ChatServer(Engine):
         model: str,
         sampling: Sampling,
         headers: Mapping[str, str],
-        own: Served | None = None,
+        process: Served | None = None,
     ) -> None:
         self.calls = settings.concurrency
         self.provenance = {"engine": "server", "server": settings.start or url}
-        self._settings, self._endpoint, self._own = settings, f"{url}/chat/completions", own
+        self._settings, self._endpoint, self._process = settings, f"{url}/chat/completions", process
         self._body, self._key = _body(model, sampling), settings.secret
         self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
@@ -255,8 +255,8 @@ def _request(body: Mapping[str, Any], question: Question) -> bytes:
     """The body of one request. The image, by far the largest part of it, is not encoded as JSON once more."""
     assert isinstance(question.image, bytes)
     text = {"type": "text", "text": question.prompt}
-    place = {"type": "image_url", "image_url": {"url": ""}}
-    start, _, end = json.dumps({**body, "messages": [{"role": "user", "content": [place, text]}]}).partition('"url": "')
+    image = {"type": "image_url", "image_url": {"url": ""}}
+    start, _, end = json.dumps({**body, "messages": [{"role": "user", "content": [image, text]}]}).partition('"url": "')
     url = b"data:image/%b;base64,%b" % (_kind(question.image), base64.b64encode(question.image))
     return b'%b"url": "%b%b' % (start.encode(), url, end.encode())
 

@@ -81,7 +81,7 @@ class CoarseCaption(ImageStage):
         with pretrained.loading(self.model, self.name):
             processor = auto_processor.from_pretrained(source, revision=revision, trust_remote_code=False)
             # Safetensors where there are some, else a pickle of which nothing but tensors is read.
-            network, found = getattr(transformers, self._class()).from_pretrained(
+            network, loading_info = getattr(transformers, self._class()).from_pretrained(
                 source,
                 revision=revision,
                 dtype=dtype,
@@ -89,7 +89,7 @@ class CoarseCaption(ImageStage):
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-            _complete(network, found["missing_keys"], processor.tokenizer)
+            _complete(network, loading_info["missing_keys"], processor.tokenizer)
             words = processor.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
             start, echoed = _start(network.config, words)
             network = network.to(device).eval()

@@ -89,13 +89,13 @@ def _nearest(rgb: Vectors) -> npt.NDArray[np.intp]:
     """The numbers of the names of sRGB colours, (n, 3), 0 to 255."""
     names, prototypes = _prototypes()
     squares = (prototypes**2).sum(axis=1) - 2 * to_lab(rgb) @ prototypes.T  # less what is the same for all
-    found: npt.NDArray[np.intp] = names[np.argmin(squares, axis=1)]
-    return found
+    nearest: npt.NDArray[np.intp] = names[np.argmin(squares, axis=1)]
+    return nearest
 
 
 @cache
 def _prototypes() -> tuple[npt.NDArray[np.intp], Vectors]:
     """The numbers of the names of the prototypes, and their CIELAB."""
     pairs = [(NAMES.index(name), code) for table in (_CSS, _BY_EYE) for name in table for code in table[name].split()]
-    rgb = np.array([[int(code[place : place + 2], 16) for place in (1, 3, 5)] for _, code in pairs], np.float64)
+    rgb = np.array([[int(code[start : start + 2], 16) for start in (1, 3, 5)] for _, code in pairs], np.float64)
     return np.array([number for number, _ in pairs], np.intp), to_lab(rgb)

@@ -97,8 +97,8 @@ class _Describer(ImageFacts):
         self, image: Image, labels: Sequence[str | None] | None, probabilities: Sequence[float | None] | None
     ) -> tuple[Described, Image | None]:
         """What is said of an RGB image with its labels, and the image itself if it is to be read."""
-        found = measure(image, labels, probabilities)
-        said = Described(short(found), detailed(found), found.colours, found.shares, found.brightness)
+        numbers = measure(image, labels, probabilities)
+        said = Described(short(numbers), detailed(numbers), numbers.colours, numbers.shares, numbers.brightness)
         return said, image if self._reader else None
 
     def __call__(self, inputs: Sequence[tuple[Described, Image | None]]) -> pa.Table:

@@ -32,8 +32,8 @@ def read_engine(written: Any) -> Any:
         return (class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind])(**written)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from error
 
 
 AnyEngine = Annotated[SerializeAsAny[EngineConfig], BeforeValidator(read_engine)]

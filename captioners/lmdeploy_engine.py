@@ -69,8 +69,8 @@ class LmdeployEngine(Engine):
         self.provenance = {"engine": "lmdeploy", "lmdeploy": version("lmdeploy")}
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        asked = [(question.prompt, question.image) for question in questions]
-        return [answer_of(response) for response in self._pipeline(asked, gen_config=self._config)] if asked else []
+        prompts = [(question.prompt, question.image) for question in questions]
+        return [answer_of(response) for response in self._pipeline(prompts, gen_config=self._config)] if prompts else []
 
 
 def generation(sampling: Sampling) -> Any:

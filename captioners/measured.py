@@ -75,11 +75,11 @@ def measure(
 
 def _ranked(labels: Sequence[str | None], probabilities: Sequence[float | None]) -> dict[str, float]:
     """Labels with a probability. Two classes may share their first lemma, as the bird and the machine called crane."""
-    found: dict[str, float] = {}
+    best: dict[str, float] = {}
     for label, probability in zip(labels, probabilities, strict=False):
         if label and probability is not None and math.isfinite(probability):
-            found.setdefault(label, probability)
-    return found
+            best.setdefault(label, probability)
+    return best
 
 
 def _detail(luma: Values) -> Values | None:

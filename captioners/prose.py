@@ -28,8 +28,8 @@ class Prose:
 
     def quotes(self, mark: re.Match[str]) -> bool:
         """Whether the mark stands in quotes, on one line."""
-        place = bisect_right(self._starts, mark.start()) - 1
-        return place >= 0 and self._starts[place] < mark.start() and mark.end() < self._ends[place]
+        line = bisect_right(self._starts, mark.start()) - 1
+        return line >= 0 and self._starts[line] < mark.start() and mark.end() < self._ends[line]
 
     def follows_words(self, mark: re.Match[str]) -> bool:
         """Whether words of the same sentence and a space stand before the mark."""

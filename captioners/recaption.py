@@ -233,8 +233,8 @@ class Captioner(ImageFacts):
         return Asked(Question(image, prompt), prompt_hash(prompt))
 
     def __call__(self, inputs: Sequence[Asked]) -> pa.Table:
-        answers = self._engine([asked.question for asked in inputs])
-        rows = [self._row(asked.prompt, answer) for asked, answer in zip(inputs, answers, strict=True)]
+        answers = self._engine([one.question for one in inputs])
+        rows = [self._row(one.prompt, answer) for one, answer in zip(inputs, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))
 
     def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:

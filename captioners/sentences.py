@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from captioners.image import Measured
 from captioners.labels import with_article
-from captioners.measured import Measured
 
 SURE, LIKELY, HINT = 0.9, 0.5, 0.1
 """Probabilities from which a class is said with "shows", "probably shows", "may show"; below, it is not said."""
@@ -40,93 +40,93 @@ _PORTIONS = (  # between two of them the border is in the middle
 )
 
 
-def short(found: Measured) -> str:
+def short(image: Measured) -> str:
     """One sentence: "A wide image that probably shows a tabby, mostly grey and brown."."""
-    shape, shades = _SHAPES[_shape(found)][0], _shades(found)
-    if not _sure_enough(found):
+    shape, shades = _SHAPES[_shape(image)][0], _shades(image)
+    if not _sure_enough(image):
         return f"A {shape} image, {shades}."
-    subject = f"{_verb(found.probabilities[0])} {with_article(found.labels[0])}"
+    subject = f"{_verb(image.probabilities[0])} {with_article(image.labels[0])}"
     return _pick(
-        found,
+        image,
         f"A {shape} image that {subject}, {shades}.",
         f"This {shape} image, {shades}, {subject}.",
         f"A {shape} image, {shades}, that {subject}.",
     )
 
 
-def detailed(found: Measured) -> str:
+def detailed(image: Measured) -> str:
     """Four to six sentences; one or two less where no class is probable enough."""
-    parts = [_what(found), _others(found), _areas(found), _form(found), _where(found), _light(found)]
+    parts = [_what(image), _others(image), _areas(image), _form(image), _where(image), _light(image)]
     return " ".join(part for part in parts if part)
 
 
-def _pick(found: Measured, *templates: str) -> str:
+def _pick(image: Measured, *templates: str) -> str:
     """One of several ways to say the same, by a hash of what was measured: the same image, the same words."""
-    numbers = (found.brightness, found.spread, *found.shares)
+    numbers = (image.brightness, image.spread, *image.shares)
     key = " ".join((str(len(templates)), templates[0][:8], *(f"{number:.2f}" for number in numbers)))
     return templates[zlib.crc32(key.encode()) % len(templates)]
 
 
-def _sure_enough(found: Measured) -> bool:
-    return bool(found.labels) and found.probabilities[0] >= HINT
+def _sure_enough(image: Measured) -> bool:
+    return bool(image.labels) and image.probabilities[0] >= HINT
 
 
 def _verb(probability: float) -> str:
     return "shows" if probability >= SURE else "probably shows" if probability >= LIKELY else "may show"
 
 
-def _rivals(found: Measured) -> list[str]:
+def _rivals(image: Measured) -> list[str]:
     """The second and third class, with articles, where they are probable enough to be said."""
-    pairs = zip(found.labels[1:3], found.probabilities[1:3], strict=True)
+    pairs = zip(image.labels[1:3], image.probabilities[1:3], strict=True)
     return [with_article(label) for label, probability in pairs if probability >= HINT]
 
 
-def _what(found: Measured) -> str:
-    if not _sure_enough(found):
+def _what(image: Measured) -> str:
+    if not _sure_enough(image):
         return ""
-    first, probability = with_article(found.labels[0]), found.probabilities[0]
+    first, probability = with_article(image.labels[0]), image.probabilities[0]
     if probability >= LIKELY:
         return f"The image {_verb(probability)} {first}."
-    named = _list([first, *_rivals(found)], "or")
-    return _pick(found, f"The image may show {named}.", f"Perhaps it shows {named}.")
+    named = _list([first, *_rivals(image)], "or")
+    return _pick(image, f"The image may show {named}.", f"Perhaps it shows {named}.")
 
 
-def _others(found: Measured) -> str:
+def _others(image: Measured) -> str:
     """What else it may be where one class is probable; where none is, `_what` has said them all."""
-    rivals = _rivals(found)
-    if not rivals or found.probabilities[0] < LIKELY:
+    rivals = _rivals(image)
+    if not rivals or image.probabilities[0] < LIKELY:
         return ""
     named = _list(rivals, "or")
-    return _pick(found, f"It could also be {named}.", f"Less probably it is {named}.")
+    return _pick(image, f"It could also be {named}.", f"Less probably it is {named}.")
 
 
-def _colourless(found: Measured) -> bool:
-    return found.tint <= _GREY and set(found.colours) <= _GREYS
+def _colourless(image: Measured) -> bool:
+    return image.tint <= _GREY and set(image.colours) <= _GREYS
 
 
-def _named(found: Measured) -> list[tuple[str, float]]:
+def _named(image: Measured) -> list[tuple[str, float]]:
     """At most three colours of a notable area, or the largest, with their shares."""
-    pairs = list(zip(found.colours, found.shares, strict=True))
+    pairs = list(zip(image.colours, image.shares, strict=True))
     return ([pair for pair in pairs if pair[1] >= _NAMED] or pairs[:1])[:3]
 
 
-def _shades(found: Measured) -> str:
-    if _colourless(found):
+def _shades(image: Measured) -> str:
+    if _colourless(image):
         return "in black and white"
-    named = _named(found)
+    named = _named(image)
     names, together = _list([name for name, _ in named]), sum(share for _, share in named)
-    if found.shares[0] >= _NEARLY_ALL:
+    if image.shares[0] >= _NEARLY_ALL:
         return f"nearly all {names}"
     return f"{'mostly' if together >= 0.5 else 'partly'} {names}"
 
 
-def _areas(found: Measured) -> str:
-    named = [(name, _portion(share)) for name, share in _named(found)]
-    lead = "it is black and white, without any colour: " if _colourless(found) else ""
+def _areas(image: Measured) -> str:
+    named = [(name, _portion(share)) for name, share in _named(image)]
+    lead = "it is black and white, without any colour: " if _colourless(image) else ""
     (name, portion), *rest = named
     by_portion = _list([f"{portion} of it is {name}", *(f"{portion} {name}" for name, portion in rest)])
     by_colour = _list([f"{name} covers {portion}", *(f"{name} {portion}" for name, portion in rest)])
-    chosen = lead + _pick(found, f"{by_portion}.", f"{by_colour} of it.")
+    chosen = lead + _pick(image, f"{by_portion}.", f"{by_colour} of it.")
     return chosen[0].upper() + chosen[1:]
 
 
@@ -144,33 +144,33 @@ _SHAPES = {
 }
 
 
-def _shape(found: Measured) -> str:
-    longer = max(found.shape, 1 / found.shape)
+def _shape(image: Measured) -> str:
+    longer = max(image.shape, 1 / image.shape)
     if longer < _NEARLY:
         return "square" if longer <= _SQUARE else "nearly"
-    if found.shape > 1:
+    if image.shape > 1:
         return "panorama" if longer >= _PANORAMA else "landscape"
     return "strip" if longer >= _PANORAMA else "portrait"
 
 
-def _form(found: Measured) -> str:
-    form = _SHAPES[_shape(found)][1]
-    return _pick(found, f"It is {form}.", f"The image is {form}.", f"The picture is {form}.")
+def _form(image: Measured) -> str:
+    form = _SHAPES[_shape(image)][1]
+    return _pick(image, f"It is {form}.", f"The image is {form}.", f"The picture is {form}.")
 
 
-def _where(found: Measured) -> str:
-    if found.detail is None:
+def _where(image: Measured) -> str:
+    if image.detail is None:
         return "There is hardly any detail on it."
-    most = float(found.detail.max())
+    most = float(image.detail.max())
     if most >= _DENSEST:
-        place = _place(int(np.argmax(found.detail)))
+        where = _place(int(np.argmax(image.detail)))
         if most >= _MOST:
-            return f"Most of its detail is {place}."
-        return _pick(found, f"Its detail is densest {place}.", f"There is more detail {place} than elsewhere.")
-    if most < _SPREAD and found.detail.min() >= _LEAST:
-        return _pick(found, "Its detail is spread fairly evenly.", "No part of it has much more detail than another.")
+            return f"Most of its detail is {where}."
+        return _pick(image, f"Its detail is densest {where}.", f"There is more detail {where} than elsewhere.")
+    if most < _SPREAD and image.detail.min() >= _LEAST:
+        return _pick(image, "Its detail is spread fairly evenly.", "No part of it has much more detail than another.")
     return _pick(
-        found,
+        image,
         "Its detail is spread unevenly, with no clear centre.",
         "Some parts of it have more detail than others, but none stands out.",
     )
@@ -186,16 +186,16 @@ def _place(field: int) -> str:
     return f"on the {column}" if column else "in the centre"
 
 
-def _light(found: Measured) -> str:
-    light = "dark" if found.brightness < _DARK else "bright" if found.brightness > _BRIGHT else "moderately bright"
-    place = "all over" if found.evenness < _EVEN else "on the whole"
-    contrast = "low" if found.spread < _FLAT else "high" if found.spread > _CONTRASTY else "moderate"
-    shown = "muted" if found.colourfulness < _MUTED else "vivid" if found.colourfulness >= _VIVID else ""
-    colours = f"its colours are {shown}" if shown and not _colourless(found) else ""
+def _light(image: Measured) -> str:
+    light = "dark" if image.brightness < _DARK else "bright" if image.brightness > _BRIGHT else "moderately bright"
+    where = "all over" if image.evenness < _EVEN else "on the whole"
+    contrast = "low" if image.spread < _FLAT else "high" if image.spread > _CONTRASTY else "moderate"
+    shown = "muted" if image.colourfulness < _MUTED else "vivid" if image.colourfulness >= _VIVID else ""
+    colours = f"its colours are {shown}" if shown and not _colourless(image) else ""
     return _pick(
-        found,
-        f"It is {light} {place} and of {contrast} contrast{colours and '; '}{colours}.",
-        f"{place.capitalize()}, it is {light}; its contrast is {contrast}{colours and ' and '}{colours}.",
+        image,
+        f"It is {light} {where} and of {contrast} contrast{colours and '; '}{colours}.",
+        f"{where.capitalize()}, it is {light}; its contrast is {contrast}{colours and ' and '}{colours}.",
     )
 
 

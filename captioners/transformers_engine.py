@@ -56,7 +56,7 @@ class Transformers(EngineConfig):
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")
-            network, found = auto.AutoModelForImageTextToText.from_pretrained(
+            network, loading_info = auto.AutoModelForImageTextToText.from_pretrained(
                 source,
                 revision=commit,
                 dtype=dtype,
@@ -64,7 +64,7 @@ class Transformers(EngineConfig):
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-            if lacking := sorted(found["missing_keys"]):
+            if lacking := sorted(loading_info["missing_keys"]):
                 raise UserError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")
             network = network.to(device).eval()
         processor.tokenizer.padding_side = "left"
@@ -116,7 +116,7 @@ class LocalModel(Engine):
         return tokens[:, inputs["input_ids"].shape[1] :]
 
     def _answer(self, generated: list[int], prompt_tokens: int) -> Answer:
-        end = next((place for place, token in enumerate(generated) if token in self._ends), None)
+        end = next((position for position, token in enumerate(generated) if token in self._ends), None)
         said = generated if end is None else generated[:end]
         words = [token for token in said if token not in self._silent]
         text: str = self._processor.tokenizer.decode(words, skip_special_tokens=False)

@@ -39,7 +39,7 @@ def without_header(text: str) -> str:
 
 def without_tail(text: str, more: tuple[str, ...]) -> str:
     """The text without the end tokens at its very end, whole or half."""
-    return _before_tail(text, _found(text, more), len(text))
+    return _before_tail(text, _tokens_in(text, more), len(text))
 
 
 def without_next_turns(text: str, more: tuple[str, ...]) -> str:
@@ -49,8 +49,8 @@ def without_next_turns(text: str, more: tuple[str, ...]) -> str:
         text: The answer without reasoning.
         more: Further end tokens; these end it anywhere.
     """
-    prose, tokens = Prose(text), _found(text, more)
-    ends = (token.start() for token in tokens if token["own"] or (token["token"] and not prose.mentions(token)))
+    prose, tokens = Prose(text), _tokens_in(text, more)
+    ends = (token.start() for token in tokens if token["extra"] or (token["token"] and not prose.mentions(token)))
     struck = text.find("<s>")
     turns = (token.start() for token in tokens if token["turn"] and not _strikes(token, struck))
     return _before_tail(text, tokens, min(next(ends, len(text)), next(turns, len(text))))
@@ -61,7 +61,7 @@ def _strikes(token: re.Match[str], struck: int) -> bool:
     return token[0] == "</s>" and 0 <= struck < token.start()
 
 
-def _found(text: str, more: tuple[str, ...]) -> list[re.Match[str]]:
+def _tokens_in(text: str, more: tuple[str, ...]) -> list[re.Match[str]]:
     return list(_pattern(more).finditer(text))
 
 
@@ -81,7 +81,7 @@ def _before_tail(text: str, tokens: list[re.Match[str]], stop: int) -> str:
 
 @cache
 def _pattern(more: tuple[str, ...]) -> re.Pattern[str]:
-    own = "|".join(map(re.escape, more)) or "(?!)"
+    extra = "|".join(map(re.escape, more)) or "(?!)"
     tokens, at_the_end = ("|".join(map(re.escape, names)) for names in (_TOKENS, _AT_THE_END))
     turn = f"(?:{at_the_end})(?:{_TURN}|(?=\\s*(?:{tokens})))"
-    return re.compile(f"(?P<own>{own})|(?i:(?P<token>{tokens})|(?P<turn>{turn})|(?P<last>{at_the_end}))")
+    return re.compile(f"(?P<extra>{extra})|(?i:(?P<token>{tokens})|(?P<turn>{turn})|(?P<last>{at_the_end}))")

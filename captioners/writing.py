@@ -30,6 +30,6 @@ class Reader:
 
     def lines(self, image: Image.Image) -> list[str]:
         """The lines of writing on an RGB image, from top to bottom as they were found; none where there is none."""
-        found = self._engine(np.asarray(image)[:, :, ::-1])  # as OpenCV has it: blue first
-        told = zip(found.txts or (), found.scores or (), strict=True)
-        return [" ".join(text.split()) for text, score in told if score >= _SURE and text.strip()]
+        result = self._engine(np.asarray(image)[:, :, ::-1])  # as OpenCV has it: blue first
+        pairs = zip(result.txts or (), result.scores or (), strict=True)
+        return [" ".join(text.split()) for text, score in pairs if score >= _SURE and text.strip()]
