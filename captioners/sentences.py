@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioners.image import Measured
+from captioners.measured import Measured
 from captioners.labels import with_article
 
 SURE, LIKELY, HINT = 0.9, 0.5, 0.1
