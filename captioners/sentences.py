@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioners.measured import Measured
 from captioners.labels import with_article
+from captioners.measured import Measured
 
 SURE, LIKELY, HINT = 0.9, 0.5, 0.1
 """Probabilities from which a class is said with "shows", "probably shows", "may show"; below, it is not said."""
