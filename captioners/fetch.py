@@ -7,12 +7,19 @@ is sent in 3 MB of gzip may be 3 GB. Redirects are not followed: they would send
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import NamedTuple
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
+
+from core.errors import UserError
+from core.secrets import redact
 
 MOST_BYTES = 4 << 20
 """Of a decoded answer. The longest caption that a recipe may ask for, 8,192 tokens, is below 1 MB of JSON."""
@@ -67,11 +74,69 @@ def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> R
 
     Raises:
         FAILURES: There is no whole answer.
+        UserError: From `client_of`.
     """
 
     async def once() -> Reply:
-        async with httpx2.AsyncClient(headers={"Accept-Encoding": "identity", **(headers or {})}) as client:
+        async with client_of(url, headers or {}) as client:
             return await exchange(client, "GET", url, seconds)
 
     with ThreadPoolExecutor(1, "get") as thread:  # a thread may run a loop already, as in a notebook
         return thread.submit(asyncio.run, once()).result()
+
+
+def client_of(url: str, headers: Mapping[str, str], **settings: Any) -> httpx2.AsyncClient:
+    """A client for one server, through the environment's proxy where `proxy_of` names one. It keeps no cookies.
+
+    Args:
+        url: The server.
+        headers: Of each request.
+        settings: Others of `httpx2.AsyncClient`.
+
+    Raises:
+        UserError: The proxy cannot be used.
+    """
+    try:
+        return httpx2.AsyncClient(
+            headers={"Accept-Encoding": "identity", **headers},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a broken one would break all later requests
+            proxy=proxy_of(url) or None,
+            trust_env=False,  # of the environment httpx2 takes the certificates, and its own choice of proxy
+            verify=httpx2.create_ssl_context(),
+            **settings,
+        )
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        raise UserError(f"{url} cannot be reached{through(url)}: {redact(str(error))}") from error
+
+
+def proxy_of(url: str) -> str:
+    """The proxy that the environment names for a URL (`http_proxy`, `all_proxy`, `no_proxy`); empty where none is.
+
+    What is on this machine needs none, and a proxy elsewhere would not find it.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if _is_local(host) or proxy_bypass(host) or proxy_bypass(parts.netloc):
+        return ""
+    named = getproxies()
+    proxy = named.get(parts.scheme) or named.get("all") or ""
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"
+
+
+def through(url: str) -> str:
+    """What the error of an exchange says of the proxy, without its credentials; empty where there is none."""
+    proxy = urlsplit(proxy_of(url))
+    address = proxy.netloc.rpartition("@")[2]
+    return redact(f" through the environment's proxy {proxy.scheme}://{address}") if address else ""
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, 127.0.0.0/8, ::1, or 0.0.0.0, which servers print as their own."""
+    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
