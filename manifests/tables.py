@@ -13,10 +13,11 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from core.control_tokens import CONTROL_TOKEN
 from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.parts import footer_of, read_part, scan_parts, to_bytes
-from manifests.schemas import table_schema
+from manifests.schemas import table_schema, text_of
 from manifests.storage import Folder
 
 _PART, _SUFFIX = "part-", ".parquet"
@@ -83,7 +84,11 @@ class Table:
         infos = self._infos()
         if not infos:
             return pl.DataFrame(self.schema.empty_table()).lazy().select(names)
-        return self._current(infos, names).select(names)
+        texts = {name: text for name in names if (text := text_of(self.schema.field(name)))}
+        frame = self._current(infos, list(dict.fromkeys([*names, *texts.values()])))
+        counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
+        filled = [pl.col(name).fill_null(count.clip(upper_bound=127).cast(pl.Int8)) for name, count in counts.items()]
+        return frame.with_columns(filled).select(names)
 
     def every_id(self) -> pl.LazyFrame:
         """The ids of all rows in all parts, also of those that newer ones replace: column `id`."""

@@ -109,7 +109,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
-            ready(step.stage)
+            ready(step.stage, new=True)
 
 
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:

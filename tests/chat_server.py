@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -39,6 +39,9 @@ HOSTILE = (
 )
 """Answers that are much larger, slower or deeper than they look."""
 
+Raw = tuple[int, dict[str, str], bytes]
+"""Status, headers and body of an answer."""
+
 
 @dataclass
 class ChatServer:
@@ -54,6 +57,8 @@ class ChatServer:
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         more: What else stands in an answer, beside `choices`.
         refusal: What it says of an error.
+        raw: A whole answer in place of its own: status, headers, body; or what makes one of the image's and the prompt's
+            hashes, None where its own is meant.
         log: Where every request is written down; None: nowhere.
     """
 
@@ -66,6 +71,7 @@ class ChatServer:
     refusal: str = "the image is too strange"
     choice: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
+    raw: Raw | Callable[[tuple[str, str]], Raw | None] | None = None
     log: Path | None = None
     port: int = 0
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -131,6 +137,10 @@ class ChatServer:
         await asyncio.sleep(self.delay)
         if fault is not None:
             return await self._fail(fault, writer)
+        if raw := self.raw(key) if callable(self.raw) else self.raw:
+            status, headers, data = raw
+            await self._send(writer, status, data, headers)
+            return True
         words = self.caption(key)
         self.answered[key] += 1
         self._write("answered", key)
@@ -198,7 +208,7 @@ class ChatServer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{more}\r\n"
-        writer.write(head.encode() + data)
+        writer.write(head.encode("latin1") + data)
         await writer.drain()
 
     def _write(self, what: str, key: tuple[str, str]) -> None:
