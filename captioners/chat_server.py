@@ -12,14 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from captioners.chat_answer import error_words, read_answer
 from captioners.engine import Answer, Question, Sampling
-from captioners.fetch import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, through
+from captioners.fetch import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, is_address, through
 from captioners.markup import one_line
 from captioners.served import Served, start_server
 from core.errors import UserError
@@ -78,8 +77,7 @@ class Server(BaseModel):
         if url is None:
             return None
         refuse_credentials(url, "url")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:  # what else it is may be a key: not printed
+        if not is_address(url, "http", "https"):  # what else it is may be a key: not printed
             raise UserError("it is no http address, such as http://127.0.0.1:23333/v1")
         return url.rstrip("/")
 

@@ -59,6 +59,7 @@ class ChatServer:
         refusal: What it says of an error.
         raw: A whole answer in place of its own: status, headers, body; or what makes one of the image's and the prompt's
             hashes, None where its own is meant.
+        listen: The address that it listens at.
         log: Where every request is written down; None: nowhere.
     """
 
@@ -73,6 +74,7 @@ class ChatServer:
     more: dict[str, Any] = field(default_factory=dict)
     raw: Raw | Callable[[tuple[str, str]], Raw | None] | None = None
     log: Path | None = None
+    listen: str = "127.0.0.1"
     port: int = 0
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -91,7 +93,7 @@ class ChatServer:
         return f"A picture of number {key[0][:8]} as told by {key[1]}."
 
     async def serve(self, started: threading.Event | None = None) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024, limit=1 << 26)
+        server = await asyncio.start_server(self._connection, self.listen, self.port, backlog=1024, limit=1 << 26)
         self.port = server.sockets[0].getsockname()[1]
         if started:
             started.set()
