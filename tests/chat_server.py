@@ -57,8 +57,8 @@ class ChatServer:
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         more: What else stands in an answer, beside `choices`.
         refusal: What it says of an error.
-        raw: A whole answer in place of its own: status, headers, body; or what makes one of the image's and the prompt's
-            hashes, None where its own is meant.
+        raw: A whole answer in place of its own: status, headers, body; or what makes one of the hashes of image and
+            prompt, None where its own is meant.
         listen: The address that it listens at.
         log: Where every request is written down; None: nowhere.
     """
