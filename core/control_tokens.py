@@ -31,12 +31,11 @@ _MEDIA = (
     " <image_placeholder> <image_token> <image_start> <image_end> <im_start> <im_end> <im_patch> <vid_start> <vid_end>"
     " <vid_patch> <ImageHere> <fake_token_around_image> <global-img> <image|> <|image> <audio|> <|audio>"
     " <vision_start> <vision_end> <image_newline> [IMG] [IMG_BREAK] [IMG_END] <slice> </slice> <image_id> </image_id>"
-    " <ref> </ref> <box> </box> <quad> </quad>"
 ).split()
 _TURNS = "<s> <bos> <unk> <mask> [INST] <<SYS>> <</SYS>> [AVAILABLE_TOOLS] [TOOL_CALLS] <channel|> <|channel>".split()
 _FORMS = (  # without look-around: polars reads it, too
     r"<\|[\w▁/-]{2,40}\|>|<｜[\w▁/-]{2,40}｜>|\[\|[a-z]{2,20}\|\]"
-    r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_|loc_?|seg_?)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
+    r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
 )
 _NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *_MEDIA, *_TURNS])
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
