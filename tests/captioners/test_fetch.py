@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import socket
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+import yaml
 from PIL import Image
 
 from captioners.chat_server import Server
@@ -52,6 +56,20 @@ def test_proxy_is_not_used_for_this_machine(
     monkeypatch.setenv(variable, f"http://{nobody}")
     with chat_server(listen="0.0.0.0") as server:
         assert ask(f"http://{host}:{server.port}/v1").startswith("A picture of number")
+
+
+def test_doctor_asks_a_server_here_though_a_proxy_is_set(
+    nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vl3syn: Callable[..., CompletedProcess[str]]
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{nobody}")
+    (tmp_path / "pool").mkdir()
+    with chat_server() as server:
+        stage = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
+        recipe = {"pool": {"images": str(tmp_path / "pool")}, "stages": [stage]}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        done = vl3syn("doctor", tmp_path / "recipe.yaml")
+    assert "no server answers" not in done.stdout + done.stderr
+    assert f"recipe {tmp_path}/recipe.yaml" in done.stdout
 
 
 @pytest.mark.parametrize("form", ["http://{}", "{}", "http://us%65r:pass-word-1@{}"])
