@@ -21,7 +21,7 @@ from captioners.lmdeploy_engine import Lmdeploy
 from captioners.markup import SUSPECT, Stripped, printable, strip
 from captioners.prompt import check_prompts, choose, prompt_hash, read_prompts
 from captioners.transformers_engine import Transformers
-from core.control_tokens import find_control_tokens
+from core.control_tokens import MOST, count_control_tokens
 from core.errors import UserError
 from manifests.schemas import ERROR, RETRY, column
 
@@ -179,9 +179,9 @@ def _columns(use: str) -> pa.Schema:
             column(
                 f"{use}_control_tokens",
                 pa.int8(),
-                "Control tokens in it, such as <image>, 127 at most",
+                f"Control tokens in it, such as <image>, {MOST} at most",
                 0,
-                127,
+                MOST,
                 control_tokens_of=f"{use}_caption",
             ),
         ]
@@ -279,7 +279,7 @@ class Captioner:
             f"{use}_refused": int(refused(text)),
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
-            f"{use}_control_tokens": min(len(find_control_tokens(text)), 127),
+            f"{use}_control_tokens": count_control_tokens(text),
         }
         return {**facts, **counts, "error": None, "retry": False}
 

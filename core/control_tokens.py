@@ -41,12 +41,20 @@ _NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *_MEDIA, *_TURNS])
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
 """A pattern of one control token, spelled as tokenizers spell it: `<eos>` is one, the `<EOS>` on a camera is none."""
 
+MOST = 127
+"""What a count ends at."""
+
 _CONTROL_TOKEN = re.compile(CONTROL_TOKEN)
 
 
 def find_control_tokens(text: str) -> list[str]:
     """The control tokens in a text, in their order."""
     return _CONTROL_TOKEN.findall(text)
+
+
+def count_control_tokens(text: str) -> int:
+    """How many control tokens a text has; `MOST` where there are more."""
+    return min(len(find_control_tokens(text)), MOST)
 
 
 def as_words(text: str) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from core.control_tokens import CONTROL_TOKEN
+from core.control_tokens import CONTROL_TOKEN, MOST
 from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.parts import footer_of, read_part, scan_parts, to_bytes
@@ -84,11 +84,7 @@ class Table:
         infos = self._infos()
         if not infos:
             return pl.DataFrame(self.schema.empty_table()).lazy().select(names)
-        texts = {name: text for name in names if (text := text_of(self.schema.field(name)))}
-        frame = self._current(infos, list(dict.fromkeys([*names, *texts.values()])))
-        counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
-        filled = [pl.col(name).fill_null(count.clip(upper_bound=127).cast(pl.Int8)) for name, count in counts.items()]
-        return frame.with_columns(filled).select(names)
+        return self._current(infos, names).select(names)
 
     def every_id(self) -> pl.LazyFrame:
         """The ids of all rows in all parts, also of those that newer ones replace: column `id`."""
@@ -127,10 +123,7 @@ class Table:
         for info in infos:
             by_writer.setdefault(writer_of(info.base_name), []).append(info)
         keyed = columns if len(by_writer) == 1 else dict.fromkeys([*columns, self.key])
-        fields = self._fields(list(keyed))
-        frames = [
-            scan_parts(self.folder, group, fields, self.remedy, name_column=name_column) for group in by_writer.values()
-        ]
+        frames = [self._of_writer(group, list(keyed), name_column) for group in by_writer.values()]
         if len(frames) == 1:
             return frames[0]
         keys = [frame.select(self.key) for frame in frames]
@@ -138,6 +131,22 @@ class Table:
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
         ]
         return pl.concat([*current, frames[-1]])
+
+    def _of_writer(
+        self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
+    ) -> pl.LazyFrame:
+        """The rows of one job's parts; where it is of a version that counted no control tokens, they are counted here."""
+        texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
+        if texts:
+            stored = footer_of(self.folder, infos[0], self.remedy).schema.names
+            texts = {name: text for name, text in texts.items() if name not in stored and text in stored}
+        fields = self._fields(list(dict.fromkeys([*columns, *texts.values()])))
+        frame = scan_parts(self.folder, infos, fields, self.remedy, name_column=position)
+        if not texts:
+            return frame
+        counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
+        counted = [count.clip(upper_bound=MOST).cast(pl.Int8).alias(name) for name, count in counts.items()]
+        return frame.with_columns(counted).select(columns)
 
     def next_writer(self) -> str:
         """A name for one job's parts that sorts after all there are."""
