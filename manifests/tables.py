@@ -135,13 +135,13 @@ class Table:
     def _of_writer(
         self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
     ) -> pl.LazyFrame:
-        """The rows of one job's parts; where it is of a version that counted no control tokens, they are counted here."""
+        """The rows of one job's parts. Where it is of a version that counted no control tokens, they are counted."""
         texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
         if texts:
             stored = footer_of(self.folder, infos[0], self.remedy).schema.names
             texts = {name: text for name, text in texts.items() if name not in stored and text in stored}
         fields = self._fields(list(dict.fromkeys([*columns, *texts.values()])))
-        frame = scan_parts(self.folder, infos, fields, self.remedy, name_column=position)
+        frame = scan_parts(self.folder, infos, fields, self.remedy, name_column=name_column)
         if not texts:
             return frame
         counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
