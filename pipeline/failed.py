@@ -28,7 +28,7 @@ class Marked:
         stage: `index` or the stage's name.
         marked: Rows that the next run tries again now, and would not have tried.
         already: Further failed rows that it tries anyway.
-        errors: Of the marked ones, rows per error, the commonest first; `…` stands for a number.
+        errors: Of the marked ones, rows per error, the commonest first; `…` stands for a number in it.
     """
 
     stage: str
@@ -78,7 +78,7 @@ def _table(run: Run, stage: str) -> Table:
 
 def _failed(run: Run, table: Table, where: str | None) -> pl.DataFrame:
     """The failed rows that fit `where`: columns `id`, `error` and `retry`."""
-    condition, columns = _condition(where, table) if where else (pl.lit(True), set[str]())
+    condition, columns = _condition(where, table) if where is not None else (pl.lit(True), set[str]())
     stored = {"id", "error", "retry"} | columns & set(table.schema.names)
     rows = table.scan(sorted(stored)).filter(pl.col("error").is_not_null())
     if more := sorted(columns - stored):
@@ -119,8 +119,12 @@ def _append_marked(table: Table, ids: pl.DataFrame) -> None:
 
 
 def _by_kind(errors: pl.Series) -> dict[str, int]:
-    """Rows per error, the commonest first, with `…` for each number."""
-    kinds = errors.str.replace_all(r"\d+(?:[.,]\d+)*", "…").value_counts(sort=True)
+    """Rows per error, the commonest first, with `…` for each number behind the first two words (`server: 400`)."""
+    error = pl.col("error")
+    status = error.str.extract(r"^(\S+ \S+ )").fill_null("")
+    words = error.str.strip_prefix(status).str.replace_all(r"\d+(?:[.,]\d+)*", "…")
+    kinds = pl.DataFrame({"error": errors}).select(status + words).to_series().value_counts()
+    kinds = kinds.sort("count", "error", descending=[True, False])
     most = dict(kinds.head(_KINDS).iter_rows())
     others = errors.len() - sum(most.values())
     return most | ({"others": others} if others else {})

@@ -33,5 +33,6 @@ def retry(
         console.print_json(marked.as_json())
         return
     already = f"; {marked.already:,} more it tries anyway" if marked.already else ""
-    title = f"{stage}: the next run tries {marked.marked:,} failed rows again{already}"
-    console.print_rows(title, ("rows", "error"), [(rows, error) for error, rows in marked.errors.items()])
+    rows = "1 failed row" if marked.marked == 1 else f"{marked.marked:,} failed rows"
+    title = f"{stage}: the next run tries {rows} again{already}"
+    console.print_rows(title, ("rows", "error"), [(n, error) for error, n in marked.errors.items()])

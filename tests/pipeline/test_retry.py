@@ -68,7 +68,7 @@ def test_failed_rows_are_computed_again_after_the_command(
             "stage": "short_caption",
             "marked": failed,
             "already": 0,
-            "errors": {"server: … context of … tokens, request has …": failed},
+            "errors": {"server: 400 context of … tokens, request has …": failed},
         }
         assert facts(url).drop("retry").equals(before.drop("retry"))
         answered = Counter(server.answered)
@@ -92,11 +92,9 @@ def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: 
     done = vl3syn("retry", tmp_path / "run", "short_caption", "--where", "error like 'server: 400%'")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "short_caption: the next run tries 2 failed rows again"
-    assert "2   server: … of … tokens" in done.stdout
+    assert "2   server: 400 of … tokens" in done.stdout
     more = vl3syn("retry", tmp_path / "run", "short_caption")
-    assert (
-        more.stdout.splitlines()[0] == "short_caption: the next run tries 1 failed rows again; 2 more it tries anyway"
-    )
+    assert more.stdout.splitlines()[0] == "short_caption: the next run tries 1 failed row again; 2 more it tries anyway"
     for wrong, said in (
         (("nsfw",), "has no stage 'nsfw'; valid are index, short_caption"),
         (("short_captoin",), "has no stage 'short_captoin'; did you mean 'short_caption'?"),
