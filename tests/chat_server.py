@@ -53,10 +53,11 @@ class ChatServer:
         encoding: How answers are encoded, `gzip` or `deflate`, whatever the client accepts; empty: not at all.
         share: Of the requests that fail, chosen by a hash of image, prompt and number of the try.
         delay: Seconds that an answer takes.
+        fast_faults: Whether a fault takes none.
         retry_after: Seconds that `429` asks for.
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         more: What else stands in an answer, beside `choices`.
-        refusal: What it says of an error.
+        refusal: What it says of an error; `{n}` in it is another number each time.
         raw: A whole answer in place of its own: status, headers, body; or what makes one of the hashes of image and
             prompt, None where its own is meant.
         listen: The address that it listens at.
@@ -68,6 +69,7 @@ class ChatServer:
     encoding: str = ""
     share: float = 0.0
     delay: float = 0.0
+    fast_faults: bool = False
     retry_after: float = 0.2
     refusal: str = "the image is too strange"
     choice: dict[str, Any] = field(default_factory=dict)
@@ -136,7 +138,7 @@ class ChatServer:
         self.times.setdefault(key, []).append(time.monotonic())
         self._write("asked", key)
         fault = self._fault(key, attempt)
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(0 if fault and self.fast_faults else self.delay)
         if fault is not None:
             return await self._fail(fault, writer)
         if raw := self.raw(key) if callable(self.raw) else self.raw:
@@ -160,7 +162,8 @@ class ChatServer:
         return self.faults[int.from_bytes(chance[4:]) % len(self.faults)] if hit and self.faults else None
 
     async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
-        error = {"error": {"message": self.refusal, "type": "invalid_request_error"}}
+        refusal = self.refusal.replace("{n}", str(7 ** (2 + self.asked.total() % 9)))
+        error = {"error": {"message": refusal, "type": "invalid_request_error"}}
         if fault == "hang":
             await asyncio.sleep(3600)
         elif fault == "reset":
