@@ -148,7 +148,7 @@ ODD_ANSWERS: list[tuple[Raw | None, str | None, bool]] = [  # with the row's err
     (as_raw(message("") | {"finish_reason": "\ud83d"}), "server: the answer broke off (finish_reason null)", True),
     (as_raw(None), "server: malformed answer (choices[0] is no object)", True),
     (as_raw(None, error="no \ud83d memory"), "server: no memory", True),
-    ((520, {}, b""), "server: 520", False),
+    ((520, {}, b""), "server: 520", True),
     (
         (503, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b""),
         "server: 503 Service Unavailable",
