@@ -86,6 +86,13 @@ class Stage(BaseModel):
             UserError: They do not fit, such as the embeddings of another encoder.
         """
 
+    def check_settings(self) -> None:
+        """Refuse settings that an earlier version took. Called before the stage's first row; older runs go on.
+
+        Raises:
+            UserError: A setting is not accepted any more.
+        """
+
     def check_available(self) -> None:
         """Check that models and packages are there; called before the first row is computed.
 

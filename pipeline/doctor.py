@@ -138,6 +138,7 @@ def _recipe(path: str) -> Finding:
     lacks = []
     for step in recipe.steps:
         try:
+            step.stage.check_settings()
             step.stage.check_available()
         except ValueError as error:
             lacks.append(str(error))
