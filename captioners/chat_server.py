@@ -30,7 +30,7 @@ _LONGEST_PAUSE = 60.0  # seconds between two tries
 _TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
 _IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
-"""The server, or a proxy such as nginx (499) or Cloudflare (520 to 529) in front of it, had no time or no connection."""
+"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), had no time or no connection."""
 _ABOUT_US = frozenset({401, 403, 404, 405})
 """The server refuses the key, the model or the path: no fault of the image, and to be mended before the next run."""
 
