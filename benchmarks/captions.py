@@ -24,9 +24,9 @@ from pathlib import Path
 
 from common import SCRATCH, jpegs, machine, report, spread
 
-from captioners.chat_server import Server
-from captioners.engine import Question, Sampling
-from captioners.fetch import FAILURES, get
+from captioners.engines.base import Question, Sampling
+from captioners.engines.http_exchange import FAILURES, get
+from captioners.engines.openai_client import OpenAIClientConfig
 
 TARGET = 500
 PORT = 18_437
@@ -86,7 +86,7 @@ def wait() -> None:
 
 def client(images: list[bytes], concurrency: int) -> tuple[float, float]:
     """Captions per second, and CPU seconds of this process per caption."""
-    ask = Server(url=URL, concurrency=concurrency).load("m", "benchmark", None, Sampling(64, 0.0, 1.0, 0))
+    ask = OpenAIClientConfig(url=URL, concurrency=concurrency).load("m", "benchmark", None, Sampling(64, 0.0, 1.0, 0))
     ask([Question(images[0], "warm up")])
     begin, cpu = time.perf_counter(), time.process_time()
     answers = ask([Question(image, "What is it?") for image in images])

@@ -1,1 +1,1 @@
-"""Captions: coarse ones to filter by, later the short and detailed ones that are published."""
+"""Captions: coarse ones to filter by, short and detailed ones to train on. It may import core and manifests."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field
 
-from captioners.prompt import check_prompts
+from captioners.prompts import check_prompts
 from core import pretrained
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage

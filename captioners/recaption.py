@@ -14,12 +14,12 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field, field_validator
 
-from captioners.defects import check_language, language_share, refused, repetition, words
-from captioners.engine import Answer, Engine, Question, Sampling
-from captioners.engine_registry import AnyEngine
-from captioners.lmdeploy_engine import Lmdeploy
+from captioners.engines.base import Answer, Engine, Question, Sampling
+from captioners.engines.lmdeploy import Lmdeploy
+from captioners.engines.registry import AnyEngine
 from captioners.markup import SUSPECT, Stripped, printable, strip
-from captioners.prompt import check_prompts, choose, prompt_hash, read_prompts
+from captioners.prompts import check_prompts, choose, prompt_hash, read_prompts
+from captioners.quality_checks import check_language, language_share, refused, repetition, words
 from core.control_tokens import MOST, count_control_tokens
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
@@ -208,7 +208,7 @@ def sound_captions(use: str) -> dict[str, float]:
     """Rules that turn away what is no caption, for `keep`.
 
     A loop, a refusal, a cut, another language and control tokens are told by their columns. The numbers are ours, set
-    where made-up loops and sentences in 8 languages part from English ones (tests/captioners/test_defects.py).
+    where made-up loops and sentences in 8 languages part from English ones (tests/captioners/test_quality_checks.py).
     """
     return {
         f"max_{use}_cut": 0,

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from captioners.lmdeploy_engine import check_driver
+from captioners.engines.lmdeploy import check_driver
 from pipeline.pool import list_pool
 from pipeline.recipe import load_recipe
 

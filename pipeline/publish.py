@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioners.prompt import read_prompts
+from captioners.prompts import read_prompts
 from core.errors import UserError
 from core.stages import ENCODED
 from manifests.balance import priority

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioners.prompt import choose, prompt_hash, read_prompts
+from captioners.prompts import choose, prompt_hash, read_prompts
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,

@@ -30,8 +30,8 @@ STAGES = {
     "clusters": "clustering.kmeans:Clusters",
     "duplicates": "clustering.duplicates:Duplicates",
     "coarse_caption": "captioners.coarse:CoarseCaption",
-    "label_caption": "captioners.labels:LabelCaption",
-    "describe": "captioners.describe:Describe",
+    "label_caption": "captioners.offline.labels:LabelCaption",
+    "describe": "captioners.offline.describe:Describe",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
 }

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioners.lmdeploy_engine import Lmdeploy
-from captioners.prompt import choose, prompt_hash
+from captioners.engines.lmdeploy import Lmdeploy
+from captioners.prompts import choose, prompt_hash
 from captioners.recaption import Captioner, DetailedCaption, ShortCaption
 
 TRANSFORMERS = {"kind": "transformers"}

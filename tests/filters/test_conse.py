@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from captioners.labels import LabelCaption
+from captioners.offline.labels import LabelCaption
 from core import pretrained
 from filters import conse
 from filters.conse import ENCODER, Conse, ConseText

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from model.training.conversations import from_turns
 
 from captioners.recaption import sound_captions
 from manifests import Run, funnel, open_run
 from manifests.shards import conversations
+from model.training.data.conversations import from_turns
 from tests.chat_server import chat_server
 from tests.runs import run
 

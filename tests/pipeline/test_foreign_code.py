@@ -190,8 +190,8 @@ def test_coarse_captions(
 
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
 def test_captions_in_process(tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, classes: bool) -> None:
-    from captioners.engine import Sampling
-    from captioners.transformers_engine import Transformers
+    from captioners.engines.base import Sampling
+    from captioners.engines.transformers import Transformers
 
     monkeypatch.setattr(sys, "stdin", io.StringIO(YES))
     folder = poison(save_internvl(tmp_path / "model"), canary, classes)

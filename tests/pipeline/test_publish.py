@@ -23,7 +23,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from captioners.prompt import read_prompts
+from captioners.prompts import read_prompts
 from manifests import Run
 from manifests.storage import Folder
 from pipeline.publish import Published, _list

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captioners.prompt import read_prompts
+from captioners.prompts import read_prompts
 from core.errors import BadSampleError
 from manifests import Run
 from manifests.storage import Folder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioners.served import start_server
+from captioners.engines.server_process import start_server
 from model import Processor, VideoLLaMA3
 from model.config import preset
 from tests.model.oracles import widen

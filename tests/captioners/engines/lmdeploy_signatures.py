@@ -1,6 +1,6 @@
 """Our calls against the signatures of the lmdeploy that is installed; run by test_recaption, in lmdeploy's environment.
 
-It imports captioners/lmdeploy_engine.py's own functions, so that what is checked is what is called. Nothing is loaded:
+It imports captioners/engines/lmdeploy.py's own functions, so that what is checked is what is called. Nothing is loaded:
 that takes a GPU.
 """
 
@@ -21,8 +21,8 @@ for name in ("filters", "core.pretrained"):  # the engine's module needs nothing
     sys.modules.setdefault(name, types.ModuleType(name))
 sys.modules["filters"].weights = sys.modules["core.pretrained"]
 
-from captioners.engine import Question, Sampling  # noqa: E402
-from captioners.lmdeploy_engine import LmdeployEngine, generation  # noqa: E402
+from captioners.engines.base import Question, Sampling  # noqa: E402
+from captioners.engines.lmdeploy import LmdeployEngine, generation  # noqa: E402
 
 checked = 0
 

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
     Attributes:
         text: The model's words; empty if there are none.
-        cut: Whether it ended before it was whole: at the length limit, say (captioners/finish.py).
+        cut: Whether it ended before it was whole: at the length limit, say (captioners/engines/finish.py).
         prompt_tokens: Tokens that went in, those of the image among them; None where the engine does not tell.
         tokens: Tokens that came out.
         error: Why there is no text.

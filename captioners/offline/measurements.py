@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from captioners.colours import colours
+from captioners.offline.colours import colours
 from core.photometry import colourfulness
 
 MEASURED_ON = 128

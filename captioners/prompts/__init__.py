@@ -21,7 +21,11 @@ def read_prompts(source: str) -> tuple[str, ...]:
     Raises:
         UserError: There is no such file, or no prompt in it.
     """
-    ours = {file.name.removesuffix(".txt"): file for file in files("captioners").joinpath("prompts").iterdir()}
+    ours = {
+        file.name.removesuffix(".txt"): file
+        for file in files("captioners").joinpath("prompts").iterdir()
+        if file.name.endswith(".txt")
+    }
     try:
         text = (ours.get(source) or Path(source).expanduser()).read_text()
     except (OSError, UnicodeDecodeError) as error:

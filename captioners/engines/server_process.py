@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import IO
 
-from captioners.fetch import FAILURES, get
+from captioners.engines.http_exchange import FAILURES, get
 from core.errors import UserError
 from core.secrets import redact
 
@@ -42,7 +42,7 @@ for sent, patience in ((signal.SIGTERM, float(sys.argv[1])), (signal.SIGKILL, No
 
 
 @dataclass
-class Served:
+class ServerProcess:
     """A running server.
 
     Attributes:
@@ -63,7 +63,7 @@ class Served:
         self._log.close()
 
 
-def start_server(command: str, model: str, timeout: float, what: str) -> Served:
+def start_server(command: str, model: str, timeout: float, what: str) -> ServerProcess:
     """Start a server and wait until it has loaded its model.
 
     Args:
@@ -85,7 +85,7 @@ def start_server(command: str, model: str, timeout: float, what: str) -> Served:
     )
     assert keeper.stdout is not None
     pid = int(keeper.stdout.readline() or 0)
-    served = Served(f"http://127.0.0.1:{port}/v1", keeper, log)
+    served = ServerProcess(f"http://127.0.0.1:{port}/v1", keeper, log)
     try:
         _wait(served, pid, timeout, what, words[0])
     except ValueError:
@@ -94,7 +94,7 @@ def start_server(command: str, model: str, timeout: float, what: str) -> Served:
     return served
 
 
-def _wait(served: Served, pid: int, timeout: float, what: str, program: str) -> None:
+def _wait(served: ServerProcess, pid: int, timeout: float, what: str, program: str) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         try:
@@ -121,7 +121,7 @@ def _runs(pid: int) -> bool:
         return sys.platform != "linux"
 
 
-def _last_words(served: Served) -> str:
+def _last_words(served: ServerProcess) -> str:
     served._log.seek(max(0, served._log.seek(0, os.SEEK_END) - 2000))
     return redact(" ".join(served._log.read().decode(errors="replace").split()))[-400:]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captioners.prompt import choose, prompt_hash, read_prompts
+from captioners.prompts import choose, prompt_hash, read_prompts
 from pipeline.recipe import parse_recipe
 
 

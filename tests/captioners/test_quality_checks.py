@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioners.defects import check_language, language_share, refused, repetition, words
+from captioners.quality_checks import check_language, language_share, refused, repetition, words
 from captioners.recaption import sound_captions
 
 PROSE = [

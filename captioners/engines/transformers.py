@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
-from captioners.finish import finished
+from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
+from captioners.engines.finish import finished
 from captioners.reasoning import is_mark
 from core import pretrained
 from core.errors import UserError

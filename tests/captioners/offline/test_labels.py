@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from captioners.labels import LabelCaption, with_article
+from captioners.offline.labels import LabelCaption, with_article
 from manifests.schemas import ERROR
 
 NO_LABEL = "no label: `labels` or `label_probabilities` is null or empty"

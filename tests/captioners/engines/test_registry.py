@@ -10,12 +10,12 @@ import pytest
 from PIL.Image import Image
 from pydantic import ValidationError
 
-from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
+from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.recaption import ShortCaption
 from tests.conftest import MakeImages
 from tests.runs import run
 
-PATH = "tests.captioners.test_engine_registry:Sizes"
+PATH = "tests.captioners.engines.test_registry:Sizes"
 
 
 class Sizes(EngineConfig):
@@ -56,7 +56,7 @@ def test_engine_by_path_writes_the_captions(tmp_path: Path, make_images: MakeIma
     [
         ({"kind": "serve"}, "kind: unknown engine 'serve'; did you mean 'server'?"),
         ({"kind": "no_such_package:Sizes"}, "no_such_package:Sizes: no module no_such_package: install its package"),
-        ({"kind": "json:JSONDecoder"}, "json has no class JSONDecoder made from captioners.engine.EngineConfig"),
+        ({"kind": "json:JSONDecoder"}, "json has no class JSONDecoder made from captioners.engines.base.EngineConfig"),
         ({"kind": PATH, "units": "dots"}, "units: Extra inputs are not permitted"),
     ],
 )

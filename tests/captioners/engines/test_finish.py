@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from captioners.engine import Answer
-from captioners.finish import _BROKEN_OFF, _CUT, _WHOLE, finished
-from captioners.lmdeploy_engine import answer_of
+from captioners.engines.base import Answer
+from captioners.engines.finish import _BROKEN_OFF, _CUT, _WHOLE, finished
+from captioners.engines.lmdeploy import answer_of
 
 WHOLE: tuple[object, ...] = (
     "stop",

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
-from captioners.finish import finished
+from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
+from captioners.engines.finish import finished
 from core import pretrained
 from core.errors import UserError
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioners.chat_server import Server
-from captioners.engine import Question, Sampling
+from captioners.engines.base import Question, Sampling
+from captioners.engines.openai_client import OpenAIClientConfig
 from tests.chat_server import FAULTS, HOSTILE, chat_server
 
 SAMPLING = Sampling(64, 0.0, 1.0, 0)
@@ -29,7 +29,7 @@ def _questions(number: int, prompt: str = "What is it?") -> list[Question]:
 
 
 def _client(url: str, **settings: Any) -> Any:
-    return Server(url=url, **{"pause": 0.01, **settings}).load("some/model", "test", None, SAMPLING)
+    return OpenAIClientConfig(url=url, **{"pause": 0.01, **settings}).load("some/model", "test", None, SAMPLING)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "429-date"])
@@ -100,7 +100,7 @@ def test_an_encoded_answer_is_read(encoding: str) -> None:
 
 @pytest.mark.parametrize("greeting", ["gzip-bomb", "large", "drip", "drip-headers"])
 def test_a_hostile_greeting_is_over_in_time(greeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioners.chat_server._GREETING", 0.5)
+    monkeypatch.setattr("captioners.engines.openai_client._GREETING", 0.5)
     with chat_server(greeting=greeting) as server:
         begin = time.monotonic()
         if greeting.startswith("drip"):
@@ -194,7 +194,9 @@ def test_tokens_are_counted_as_the_server_tells() -> None:
 
 def test_settings_reach_the_server() -> None:
     with chat_server() as server:
-        Server(url=server.url, serves="internvl").load("m", "test", None, Sampling(33, 0.7, 0.9, 5))(_questions(1))
+        OpenAIClientConfig(url=server.url, serves="internvl").load("m", "test", None, Sampling(33, 0.7, 0.9, 5))(
+            _questions(1)
+        )
         body = server.bodies[0]
     assert body == {
         "model": "internvl",
@@ -212,7 +214,7 @@ def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
         begin = time.monotonic()
         with pytest.raises(ValueError, match=r"short_caption: no server answers at http://127\.0"):
-            Server(url=url).check_available("m", "short_caption", None)
+            OpenAIClientConfig(url=url).check_available("m", "short_caption", None)
     assert time.monotonic() - begin < 15
 
 
@@ -229,4 +231,4 @@ def test_nobody_at_the_address_is_one_line_within_seconds() -> None:
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Server(**settings)
+        OpenAIClientConfig(**settings)

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import httpx2
 from pydantic import Field, field_validator, model_validator
 
-from captioners.chat_answer import error_words, read_answer
-from captioners.engine import Answer, Engine, EngineConfig, Question, Sampling
-from captioners.fetch import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, is_address, through
+from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
+from captioners.engines.chat_answer import error_words, read_answer
+from captioners.engines.http_exchange import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, is_address, through
+from captioners.engines.server_process import ServerProcess, start_server
 from captioners.markup import one_line
-from captioners.served import Served, start_server
 from core.errors import UserError
 from core.secrets import check_variable_name, redact, refuse_credentials
 from core.stages import PORTABLE
@@ -39,7 +39,7 @@ _OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
 """What a proxy answers by itself where it reaches no server, or may not."""
 
 
-class Server(EngineConfig):
+class OpenAIClientConfig(EngineConfig):
     """A server that runs already, or one that each actor starts for itself, on its own GPUs, and stops at its end.
 
     Attributes:
@@ -108,7 +108,7 @@ class Server(EngineConfig):
         return key
 
     @model_validator(mode="after")
-    def _one(self) -> Server:
+    def _one(self) -> OpenAIClientConfig:
         if (self.url is None) == (self.start is None):
             raise UserError("give url (a server that runs) or start (the command that starts one)")
         if self.start and "{port}" not in self.start:
@@ -124,7 +124,7 @@ class Server(EngineConfig):
         if self.url:
             _greet(self.url, self._headers(), what)
 
-    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> ChatServer:
+    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> OpenAIClient:
         """Connect to the server, or start one and wait until it answers.
 
         Raises:
@@ -134,7 +134,7 @@ class Server(EngineConfig):
         url = process.url if process else self.url
         assert url is not None
         _greet(url, self._headers(), what)
-        return ChatServer(self, url, self.serves or model, sampling, self._headers(), process)
+        return OpenAIClient(self, url, self.serves or model, sampling, self._headers(), process)
 
     @property
     def secret(self) -> str:
@@ -145,7 +145,7 @@ class Server(EngineConfig):
         return {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
 
 
-class ChatServer(Engine):
+class OpenAIClient(Engine):
     """`Engine`: as many requests at once as `concurrency`, on an event loop of its own.
 
     A request that fails for a while (no connection, no or a broken answer, the statuses 408, 429 and 5xx) is sent again
@@ -155,12 +155,12 @@ class ChatServer(Engine):
 
     def __init__(
         self,
-        settings: Server,
+        settings: OpenAIClientConfig,
         url: str,
         model: str,
         sampling: Sampling,
         headers: Mapping[str, str],
-        process: Served | None = None,
+        process: ServerProcess | None = None,
     ) -> None:
         self.calls = settings.concurrency
         self.provenance = {"engine": "server", "server": settings.start or url}

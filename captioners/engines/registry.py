@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-from captioners.chat_server import Server
-from captioners.engine import EngineConfig
-from captioners.lmdeploy_engine import Lmdeploy
-from captioners.transformers_engine import Transformers
+from captioners.engines.base import EngineConfig
+from captioners.engines.lmdeploy import Lmdeploy
+from captioners.engines.openai_client import OpenAIClientConfig
+from captioners.engines.transformers import Transformers
 from core.errors import UserError
 from core.plugins import class_at, is_path
 from manifests.rules import suggest
 
-ENGINES: dict[str, type[EngineConfig]] = {"server": Server, "lmdeploy": Lmdeploy, "transformers": Transformers}
+ENGINES: dict[str, type[EngineConfig]] = {
+    "server": OpenAIClientConfig,
+    "lmdeploy": Lmdeploy,
+    "transformers": Transformers,
+}
 
 
 def read_engine(written: Any) -> Any:

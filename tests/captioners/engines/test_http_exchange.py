@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from captioners.chat_server import Server
-from captioners.engine import Question, Sampling
+from captioners.engines.base import Question, Sampling
+from captioners.engines.openai_client import OpenAIClientConfig
 from core.errors import UserError
 from tests.chat_server import chat_server
 
@@ -44,7 +44,7 @@ def question() -> Question:
 
 
 def ask(url: str) -> str:
-    answer = Server(url=url, tries=1).load("m", "test", None, SAMPLING)([question()])[0]
+    answer = OpenAIClientConfig(url=url, tries=1).load("m", "test", None, SAMPLING)([question()])[0]
     return answer.error or answer.text
 
 
@@ -82,7 +82,7 @@ def test_proxy_is_used_for_another_machine(form: str, monkeypatch: pytest.Monkey
 def test_dead_proxy_is_named_without_its_password(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:pass-word-1@{nobody}")
     with pytest.raises(UserError) as refusal:
-        Server(url=ELSEWHERE).ready("m", "short_caption", None)
+        OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
     assert str(refusal.value) == (
         f"short_caption: no server answers at {ELSEWHERE} through the environment's proxy http://{nobody} "
         "(ConnectError); start one, or name its host in no_proxy"
@@ -96,7 +96,7 @@ def test_proxy_is_not_used_nor_named_where_no_proxy_says(
     monkeypatch.setenv("http_proxy", f"http://{nobody}")
     monkeypatch.setenv("no_proxy", no_proxy)
     with pytest.raises(UserError, match=r"server\.invalid:8000/v1 \(ConnectError\); start one$"):
-        Server(url=ELSEWHERE).ready("m", "short_caption", None)
+        OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
 
 
 @pytest.mark.parametrize("status", ["403", "407", "502", "504"])
@@ -104,7 +104,7 @@ def test_refusal_of_a_proxy_names_it(status: str, monkeypatch: pytest.MonkeyPatc
     with chat_server(greeting=status) as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(UserError, match=f"answers {status} through the environment's proxy http://127"):
-            Server(url=ELSEWHERE).ready("m", "short_caption", None)
+            OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
 
 
 def test_error_of_a_row_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_error_of_a_row_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None
 def test_proxy_that_is_none_is_one_line(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(UserError, match=f"proxy for {ELSEWHERE} is no http or socks5 address"):
-        Server(url=ELSEWHERE).ready("m", "short_caption", None)
+        OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
     with chat_server() as server:
         assert ask(server.url).startswith("A picture of number")
 
@@ -131,4 +131,4 @@ def test_proxy_that_is_none_is_one_line(proxy: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("url", ["http://x:0/v1", "http://x:99999999/v1", "http://[::1/v1", "http://a..b/v1"])
 def test_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no http address"):
-        Server(url=url)
+        OpenAIClientConfig(url=url)

@@ -18,7 +18,7 @@ half one.
 
 from __future__ import annotations
 
-from captioners.engine import Answer
+from captioners.engines.base import Answer
 from captioners.markup import one_line, printable
 
 _WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())

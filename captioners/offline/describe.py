@@ -2,7 +2,7 @@
 
 They say which of ImageNet's classes the image looks like to a classifier and how sure it is, the colours, shape and
 light of the image, and where its detail lies. They know no people, relations or actions, and writing only where OCR is
-asked for. `captioners/sentences.py` has the words.
+asked for. `captioners/offline/templates.py` has the words.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import PIL
 import pyarrow as pa
 from PIL.Image import Image
 
-from captioners.measured import MEASURED_ON, measure
-from captioners.sentences import detailed, short
-from captioners.writing import SIDE, Reader
+from captioners.offline.measurements import MEASURED_ON, measure
+from captioners.offline.ocr import SIDE, Reader
+from captioners.offline.templates import detailed, short
 from core.pretrained import require
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column

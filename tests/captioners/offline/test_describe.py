@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioners.colours import colours, name_of, to_lab
-from captioners.describe import Describe
-from captioners.measured import measure
+from captioners.offline.colours import colours, name_of, to_lab
+from captioners.offline.describe import Describe
+from captioners.offline.measurements import measure
 
 FACTS = Describe().load()
 

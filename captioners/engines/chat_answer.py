@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from captioners.engine import Answer
-from captioners.finish import finished
+from captioners.engines.base import Answer
+from captioners.engines.finish import finished
 from captioners.markup import one_line
 from core.errors import BadSampleError
 

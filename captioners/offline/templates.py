@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioners.labels import with_article
-from captioners.measured import Measured
+from captioners.offline.labels import with_article
+from captioners.offline.measurements import Measured
 
 SURE, LIKELY, HINT = 0.9, 0.5, 0.1
 """Probabilities from which a class is said with "shows", "probably shows", "may show"; below, it is not said."""

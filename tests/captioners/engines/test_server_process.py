@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from captioners.served import start_server
+from captioners.engines.server_process import start_server
 
 SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
 
@@ -26,7 +26,7 @@ def test_it_answers_and_ends_when_told() -> None:
 
 def test_it_ends_when_its_owner_is_killed() -> None:
     script = (
-        "import time; from captioners.served import start_server\n"
+        "import time; from captioners.engines.server_process import start_server\n"
         f"served = start_server({SERVE!r}, 'm', 20, 'test'); print(served.url, flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
