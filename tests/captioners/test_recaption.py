@@ -119,7 +119,7 @@ def test_our_calls_fit_lmdeploys_own_signatures() -> None:
     python = os.environ.get("VL3SYN_LMDEPLOY_PYTHON")
     if not python:
         pytest.skip("VL3SYN_LMDEPLOY_PYTHON names no interpreter that has lmdeploy")
-    script = Path(__file__).with_name("lmdeploy_signatures.py")
+    script = Path(__file__).with_name("engines") / "lmdeploy_signatures.py"
     done = subprocess.run([python, script], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["checked"] >= 6
