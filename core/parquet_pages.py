@@ -15,6 +15,7 @@ import pyarrow as pa
 
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
 _DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
+_DICTIONARIES = (2, 8)  # Encoding.PLAIN_DICTIONARY, RLE_DICTIONARY
 _RLE = 3  # Encoding.RLE
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
 _SCANNED = 64 << 20  # bytes of a dictionary that are looked through for its longest value
@@ -49,6 +50,11 @@ class Page(NamedTuple):
     def delta(self) -> bool:
         """Whether a value is a part of the value before it and a rest."""
         return self.encoding == _DELTA
+
+    @property
+    def repeats(self) -> bool:
+        """Whether its values may take more memory than its length: they stand in a dictionary, or in values before."""
+        return self.delta or self.encoding in _DICTIONARIES
 
     @property
     def counted(self) -> bool:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.arrow_types import check_plain, is_list, is_text, type_name
+from core.arrow_types import check_plain, is_amount, is_list, is_text, type_name
+from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
@@ -22,6 +23,7 @@ from pipeline.pool.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, o
 ROWS_AT_ONCE = 8192
 
 _NO_SIZE = "no size: the metadata has no width and height for this row"
+_WHOLE = r"^[0-9]{1,10}(\.0*)?$"
 _SIDES = 1 << 31  # one more than the largest side that the index can hold
 _IDS = 1 << 63  # one more than the largest id
 
@@ -72,7 +74,10 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
     with on_disk(root, shard.path) as file:
         try:
             parquet = Parquet(file)
-            columns = UrlColumns.of(parquet.schema, pool)
+            try:
+                columns = UrlColumns.of(parquet.schema, pool)
+            except BadSampleError as error:
+                return _ROWS.empty_table(), f"unread Parquet: {error}"
             for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
                 tables.append(_rows(batch, columns, number))
                 number += batch.num_rows
@@ -176,7 +181,7 @@ def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     (width, no_width), (height, no_height) = (_sides(batch, columns.sizes.get(name)) for name in SIZES)
     no_size = no_width | no_height
     error = np.full(batch.num_rows, None, object)
-    error[no_size] = _NO_SIZE
+    error[no_size] = _no_size(batch.schema, columns)
     for row in np.flatnonzero(bad_ids):
         error[row] = f"bad id: {batch[columns.id][row].as_py()} in the column {columns.id!r}"
     error[empty] = "no url: the cell is empty"
@@ -223,13 +228,27 @@ def _text(column: pa.Array) -> pa.Array:
 
 def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Width or height in pixels, and where there is none: 1 where the cell is not a whole number from 1 to 2³¹ - 1."""
-    column = pa.nulls(batch.num_rows) if name is None else batch[name]
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
+    if is_text(column.type):  # as CSV and JSON lines leave them
+        trimmed = pc.utf8_trim_whitespace(_text(column))
+        column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)
+    elif not is_amount(column.type):
         column = pa.nulls(batch.num_rows)
     # Floats, since that is what pandas makes of integers where some are missing.
     sides = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     missing = ~((sides >= 1) & (sides < _SIDES) & (sides == np.floor(sides)))
     return np.where(missing, 1, sides).astype(np.int32), missing
+
+
+def _no_size(schema: pa.Schema, columns: UrlColumns) -> str:
+    types = {name: schema.field(name).type for name in columns.sizes.values()}
+    others = [f"column {n!r} is {type_name(t)}" for n, t in types.items() if not _may_be_size(t)]
+    return f"no size: {' and '.join(others)}, not numbers" if others else _NO_SIZE
+
+
+def _may_be_size(type_: pa.DataType) -> bool:
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return is_amount(type_) or is_text(type_) or pa.types.is_null(type_)
 
 
 def _ids(batch: pa.RecordBatch, id_: str | None) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

@@ -347,7 +347,7 @@ def flipped(data: bytes, at: float, length: int) -> bytes:
 
 
 TWO = ["0 40x30", "1 41x30"]
-BAD = ": broken Parquet"
+BAD, UNREAD = ": broken Parquet", ": unread Parquet"
 PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]]] = [
     ("binary", lambda: parquet({"image": images()}), {}, TWO),
     ("large_binary", lambda: parquet({"image": images("large_binary")}), {}, TWO),
@@ -401,19 +401,19 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
         [f"{n} 40x30" for n in range(300)],
     ),
     # The image column
-    ("two candidates", lambda: parquet({"a": images(), "b": images()}), {}, [BAD]),
+    ("two candidates", lambda: parquet({"a": images(), "b": images()}), {}, [UNREAD]),
     ("two candidates, one named", lambda: parquet({"a": [b"x", b"y"], "b": images()}), {"image": "b"}, TWO),
-    ("no candidate", lambda: parquet({"a": [1, 2], "b": ["x", "y"]}), {}, [BAD]),
-    ("named column missing", lambda: parquet({"a": images()}), {"image": "b"}, [BAD]),
-    ("named column of text", lambda: parquet({"a": images(), "b": ["x", "y"]}), {"image": "b"}, [BAD]),
-    ("list of images", lambda: parquet({"a": pa.array([[picture()]], pa.list_(pa.binary()))}), {}, [BAD]),
+    ("no candidate", lambda: parquet({"a": [1, 2], "b": ["x", "y"]}), {}, [UNREAD]),
+    ("named column missing", lambda: parquet({"a": images()}), {"image": "b"}, [UNREAD]),
+    ("named column of text", lambda: parquet({"b": [".", "a.jpg"]}), {"image": "b"}, ["0: no image", "1: no image"]),
+    ("list of images", lambda: parquet({"a": pa.array([[picture()]], pa.list_(pa.binary()))}), {}, ["0 40x30"]),
     (
         "struct in a struct",
         lambda: parquet({"a": cells({"bytes": {"bytes": b""}}, type_=struct_of(bytes=HF))}),
         {},
-        [BAD],
+        [UNREAD],
     ),
-    ("no columns", lambda: parquet({}), {}, [BAD]),
+    ("no columns", lambda: parquet({}), {}, [UNREAD]),
     ("no rows", lambda: parquet({"a": images(count=0)}), {}, [": no images"]),
     ("odd column names", lambda: parquet({"a.b": images(), "": [1, 2], "url.x": ["a", "b"]}), {}, TWO),
     # Ids
@@ -426,9 +426,9 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
         {"id": "n"},
         ["0: bad id", "1 41x30"],
     ),
-    ("id of text", lambda: parquet({"a": images(), "n": ["x", "y"]}), {"id": "n"}, [BAD]),
-    ("id of fractions", lambda: parquet({"a": images(), "n": [1.0, 2.0]}), {"id": "n"}, [BAD]),
-    ("id missing", lambda: parquet({"a": images()}), {"id": "n"}, [BAD]),
+    ("id of text", lambda: parquet({"a": images(), "n": ["x", "y"]}), {"id": "n"}, [UNREAD]),
+    ("id of fractions", lambda: parquet({"a": images(), "n": [1.0, 2.0]}), {"id": "n"}, [UNREAD]),
+    ("id missing", lambda: parquet({"a": images()}), {"id": "n"}, [UNREAD]),
     # Texts
     ("text that is not UTF-8", lambda: parquet({"a": images(), "url": not_utf8()}), {}, TWO),
     (
