@@ -170,7 +170,7 @@ class Parquet:
     def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
         """How many rows, up to `rows`, can be in memory at once, whatever is in them."""
         chunk, all_rows = self._chunk(group, leaf), max(1, self.row_groups[group])
-        longest = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
+        longest: int = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
         average, entries, plain, stored, repeats = 1, 0, 0, 0, 0
         for page in pages(self._file, chunk):
             if page.unpacked > max(self._max_cell, _USUAL_RATIO * page.stored):
@@ -197,14 +197,14 @@ class Parquet:
         most_entries = _ENTRIES * all_rows + _ROWS_ANYWAY
         if leaf.octets:  # of an image, which is compressed already
             most_entries = max(most_entries, min(2 * stored, _OCTETS))
-        if entries > most_entries or repeats * longest > _LISTS:
+        if entries > most_entries or repeats * longest > max(_LISTS, _USUAL_RATIO * stored):
             raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
         if plain > max(_MOST_TEXT, _USUAL_RATIO * stored):
             raise BombError(f"decompression bomb: the lists of column {leaf.path!r} unpack to {plain:,} bytes")
         if not (leaf.text or leaf.octets):
             return rows
-        size: int = _OCTET * entries if leaf.octets else plain + longest * repeats
-        return max(1, _AT_ONCE // -(-max(1, size) // all_rows))
+        average = max(1, _OCTET * entries if leaf.octets else plain + longest * repeats) // all_rows
+        return max(1, _AT_ONCE // max(1, average))
 
     def _check_count(self, page: Page, codec: str, leaf: _Leaf, group: int) -> None:
         column = self._parquet.schema.column(leaf.number)

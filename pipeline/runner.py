@@ -22,7 +22,7 @@ from manifests.version import __version__
 from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
-from pipeline.index import READER, check_ids, chunks, read_chunk, unread
+from pipeline.index import READER, account, check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
@@ -123,8 +123,9 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
     if todo.misread:
         say(
-            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up the texts of images with dots in "
-            "their names; ids and facts stay (docs/run.md says what to do about those of alt text)"
+            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "
+            "their names or with one name, or lost letters that are not UTF-8; ids and facts stay (docs/run.md says "
+            "what to do about those of alt text)"
         )
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
@@ -145,6 +146,8 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
 
     done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
     check_ids(table, pool)
+    for line in account(table, store.writer):
+        say(f"pool: {line}")
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
 

@@ -15,6 +15,7 @@ from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, Parquet
 from pipeline.pool.cells import image_column, may_encode
 from pipeline.pool.listing import Listing, Pool, is_candidate
+from pipeline.pool.packed import START, packed
 from pipeline.pool.parquet import ImageColumns, holds_text, note_columns, parquet_rows
 from pipeline.pool.rows import NOTES, TEXT_LIMIT, matching
 from pipeline.pool.side_files import Note, read_note
@@ -95,10 +96,14 @@ def _of_tar(pool: Pool, listing: Listing) -> str:
     shard = listing.shards[0]
     try:
         with listing.root.filesystem.open_input_file(f"{listing.root.path}/{shard.path}") as file:
+            if error := packed(file.read_at(START, 0)):
+                raise UserError(f"tars: {shard.path}: {error}")
             notes = _side_files(io.BufferedReader(file, _READ), pool.alt_text)
             some = [note for note in islice(notes, _MEMBERS) if note]
             if pool.alt_text is not None and not any(note.source for note in some):
                 some += [note for note in notes if note and note.source][:1]
+    except UserError:
+        raise
     except (OSError, ValueError, tarfile.TarError):  # the index will say so
         return ""
     sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]

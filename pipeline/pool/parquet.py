@@ -110,20 +110,25 @@ def damage(error: Exception) -> str:
 
 
 def plain_rows(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The rows of a batch; one with a text that is not UTF-8 loses its texts, not its image."""
+    """The rows of a batch; texts that are not UTF-8 are bytes in them."""
     batch = octets_as_bytes(batch)
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
         for row in range(batch.num_rows):
-            yield {name: _value(column[row]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            yield {name: value_of(column[row]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def value_of(scalar: pa.Scalar) -> Any:
+    """A value as a Python object; a text that is not UTF-8 as bytes."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return {"bytes": _value(scalar["bytes"])} if pa.types.is_struct(scalar.type) else None
+        if pa.types.is_struct(scalar.type):  # an image with a path
+            return {"bytes": value_of(scalar["bytes"])}
+        if pa.types.is_dictionary(scalar.type):
+            return value_of(scalar.value)
+        return [value_of(entry) for entry in scalar] if is_list(scalar.type) else scalar.as_buffer().to_pybytes()
 
 
 def id_column(schema: pa.Schema, id_: str) -> str:

@@ -199,7 +199,7 @@ TARS: list[tuple[str, bytes | Callable[[], bytes], list[str]]] = [
     ("pax sparse map of no numbers", A + pax({"GNU.sparse.map": "a,b"}) + B + END, [A_OK, BROKEN]),
     ("pax sparse map that is short", A + pax({"GNU.sparse.size": "9"}) + B + END, [A_OK, "b.png: sparse member"]),
     # Not a tar
-    ("compressed", lambda: gzip.compress(A + END), [BROKEN]),
+    ("compressed", lambda: gzip.compress(A + END), [": compressed tar"]),
     ("an image", picture(), [BROKEN]),
     ("HTML", b"<!doctype html><html>404</html>" * 40, [BROKEN]),
     ("Parquet", b"PAR1" + bytes(600) + b"PAR1", [BROKEN]),
@@ -282,8 +282,27 @@ NOTES: list[tuple[str, bytes, Row]] = [
     ("of another image", A + member("b.txt", b"a fox"), {"alt_text": None}),
     ("of another folder", image("x/a.png") + member("y/a.txt", b"a fox"), {"alt_text": None}),
     ("up to the first dot", image("x.y/a.seg.png") + member("x.y/a.txt", b"a fox"), {"alt_text": "a fox"}),
-    ("text that is not UTF-8", A + member("a.txt", b"caf\xe9"), {"alt_text": "caf\ufffd"}),
-    ("JSON that is not UTF-8", A + member("a.json", b'{"url": "caf\xe9"}'), {"url": "caf\ufffd"}),
+    ("text of Windows-1252", A + member("a.txt", b"caf\xe9"), {"alt_text": "café", "text_encoding": "windows-1252"}),
+    (
+        "text of Shift-JIS",
+        A + member("a.txt", b"\x83\x81\x83\x8f"),
+        {"alt_text": "\ufffd" * 4, "text_encoding": "unknown"},
+    ),
+    (
+        "JSON of Windows-1252",
+        A + member("a.json", b'{"url": "caf\xe9"}'),
+        {"url": "café", "text_encoding": "windows-1252"},
+    ),
+    (
+        "JSON of UTF-16",
+        A + member("a.json", '{"url": "café"}'.encode("utf-16")),
+        {"url": "café", "text_encoding": "utf-16"},
+    ),
+    (
+        "UTF-8 with its mark",
+        A + member("a.txt", b"\xef\xbb\xbfcaf\xc3\xa9"),
+        {"alt_text": "café", "text_encoding": None},
+    ),
     ("broken JSON", A + member("a.json", b'{"url": "http'), {"url": None}),
     ("empty JSON", A + member("a.json"), {"url": None}),
     ("JSON list", A + member("a.json", b'["url", "x"]'), {"url": None}),
@@ -335,7 +354,7 @@ def struct_of(**fields: Any) -> pa.DataType:
 
 def not_utf8(count: int = 2) -> pa.Array:
     """Strings of which the last is not valid."""
-    data = b"ok" * (count - 1) + b"\xff\xfe"
+    data = b"ok" * (count - 1) + b"\xe9t"
     offsets = struct.pack(f"<{count + 1}i", *range(0, 2 * count + 2, 2))
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
@@ -484,10 +503,11 @@ def test_columns_beside_the_image_of_parquet(tmp_path: Path) -> None:
     assert (second["id"], second["offset"], second["url"], second["alt_text"]) == (80, 1, None, "a dog")
 
 
-def test_text_that_is_not_utf8_is_left_out_for_its_row_only(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_says_how_it_was_read(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), "url": not_utf8(), "caption": ["a fox", "a dog"]}))
     rows = index(Pool(parquet=str(tmp_path)))
-    assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), (None, "a dog")]
+    assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), ("ét", "a dog")]
+    assert [row["text_encoding"] for row in rows] == [None, "windows-1252"]
 
 
 class FailingDisk(io.BytesIO):

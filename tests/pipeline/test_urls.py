@@ -62,7 +62,7 @@ def index(folder: Path, **names: str) -> list[Row]:
 
 def not_utf8(*last: str) -> pa.Array:
     """Strings of two bytes, the last of which is not valid."""
-    texts = [*(text.encode() for text in last), b"\xff\xfe"]
+    texts = [*(text.encode() for text in last), b"\xe9t"]
     offsets = struct.pack(f"<{len(texts) + 1}i", *range(0, 2 * len(texts) + 2, 2))
     return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
 
@@ -214,11 +214,12 @@ def test_texts_of_any_type(tmp_path: Path, type_: pa.DataType) -> None:
     assert [(row["url"], row["alt_text"]) for row in index(tmp_path)] == list(zip(URLS, ["a", None, ""], strict=True))
 
 
-def test_texts_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+def test_texts_that_are_not_utf8_say_how_they_were_read(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", url=not_utf8("ab", "cd"), text=not_utf8("ef", "gh"))
     rows = index(tmp_path)
-    assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "\\xff\\xfe"]
-    assert [row["alt_text"] for row in rows] == ["ef", "gh", "\\xff\\xfe"]
+    assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "ét"]
+    assert [row["alt_text"] for row in rows] == ["ef", "gh", "ét"]
+    assert [row["text_encoding"] for row in rows] == [None, None, "windows-1252"]
 
 
 def test_many_rows(tmp_path: Path) -> None:
