@@ -169,7 +169,8 @@ class Parquet:
 
     def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
         """How many rows, up to `rows`, can be in memory at once, whatever is in them."""
-        chunk, all_rows = self._chunk(group, leaf), max(1, self.row_groups[group])
+        chunk = self._chunk(group, leaf)
+        all_rows: int = max(1, self.row_groups[group])
         longest: int = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
         average, entries, plain, stored, repeats = 1, 0, 0, 0, 0
         for page in pages(self._file, chunk):
