@@ -168,10 +168,10 @@ def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Ta
     return store.knowing({"passed_over": passed_over} if passed_over else {})(rows)
 
 
-def account(index: Table, writer: str) -> Iterator[str]:
+def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
     """What a user should know of an index job, as lines: what it passed over, and how texts were read."""
     passed_over = Counter[str]()
-    for made_by in index.provenances_of(writer):
+    for made_by in index.provenances_of(writer) if pool.kind == "tars" else ():
         passed_over.update(made_by.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
     if passed_over:
         yield f"passed over members of tars that are no images or texts by their ending: {told(passed_over, _ENDINGS)}"

@@ -147,7 +147,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
 
     done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
     check_ids(table, pool)
-    for line in account(table, store.writer):
+    for line in account(table, store.writer, pool):
         say(f"pool: {line}")
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 

@@ -95,10 +95,11 @@ def pair_members(images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence
             again = {name for _, name, note in sample if not note and name in seen}
             seen.update(name for _, name, _ in sample)
             if any(len(notes[name]) > 1 for name in beside) or again:
-                told = pair((name for _, name, note in sample if not note), beside)
+                texts = pair((name for _, name, note in sample if not note), beside)
                 for offset, name, note in sample:
                     if not note:
-                        rows[offset] = {**({} if name in again else rows[offset]), **told.get(name, {})}
+                        row = {} if name in again else rows[offset]
+                        rows[offset] = row | ({"text_encoding": None} | texts[name] if texts.get(name) else {})
     return [rows[offset] for offset, _ in images]
 
 

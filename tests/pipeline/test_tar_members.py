@@ -56,7 +56,8 @@ def index(folder: Path, data: bytes, passed_over: Counter[str] | None = None) ->
     (folder / "0.tar").write_bytes(data)
     pool = Pool(tars=str(folder))
     listing = list_pool(pool)
-    rows: list[dict[str, object]] = index_rows(pool, listing.root, list(listing.shards), passed_over).to_pylist()
+    counts = () if passed_over is None else (passed_over,)
+    rows: list[dict[str, object]] = index_rows(pool, listing.root, list(listing.shards), *counts).to_pylist()
     return rows
 
 

@@ -403,6 +403,17 @@ def test_dictionaries_come_as_their_values(stored: Folder) -> None:
     assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
 
 
+@pytest.mark.parametrize("type_", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
+def test_views_come_as_their_values(tmp_path: Path, type_: pa.DataType) -> None:
+    values: list[Any] = ["a", "b", None, "d"]
+    if type_ == pa.binary_view():
+        values = [b"a", b"b", None, b"d"]
+    values = [[value] for value in values] if pa.types.is_list(type_) else values
+    pq.write_table(pa.table({"x": pa.array(values, type_)}), tmp_path / "0.parquet")
+    columns = pool_columns(Folder.at(tmp_path), "0.parquet", ["x"], np.array([3, 0, 2]))
+    assert columns["x"].to_pylist() == [values[3], values[0], values[2]]
+
+
 def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, Any]] = []
     read = pq.ParquetFile.iter_batches
