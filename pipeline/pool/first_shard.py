@@ -96,8 +96,9 @@ def _of_tar(pool: Pool, listing: Listing) -> str:
     shard = listing.shards[0]
     try:
         with listing.root.filesystem.open_input_file(f"{listing.root.path}/{shard.path}") as file:
-            if error := packed(file.read_at(START, 0)):
+            if error := packed(file.read(START)):
                 raise UserError(f"tars: {shard.path}: {error}")
+            file.seek(0)
             notes = _side_files(io.BufferedReader(file, _READ), pool.alt_text)
             some = [note for note in islice(notes, _MEMBERS) if note]
             if pool.alt_text is not None and not any(note.source for note in some):
