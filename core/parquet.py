@@ -192,7 +192,8 @@ class Parquet:
             if leaf.text and (page.dictionary or page.delta) and page.unpacked > longest:
                 few = _AT_ONCE // page.unpacked < rows // 8  # then it pays to look how long its values really are
                 scan = page.dictionary and (few or leaf.repeated)
-                longest = max(longest, longest_value(self._file, page, chunk.codec) if scan else page.unpacked)
+                known = longest_value(self._file, page, chunk.codec, leaf.repeated) if scan else page.unpacked
+                longest = max(longest, known)
         if not leaf.repeated:
             return max(1, _AT_ONCE // max(longest, average if leaf.text else 1))
         most_entries = _ENTRIES * all_rows + _ROWS_ANYWAY

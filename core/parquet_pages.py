@@ -20,7 +20,7 @@ _DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARR
 _DICTIONARIES = (2, 8)  # Encoding.PLAIN_DICTIONARY, RLE_DICTIONARY
 _RLE = 3  # Encoding.RLE
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
-_SCANNED = 64 << 20, 1 << 20  # bytes, or else values, of a dictionary that is looked through for its longest value
+_SCANNED, _FEW = 64 << 20, 1 << 20  # bytes, and values, of a dictionary that is looked through for its longest value
 _WINDOW, _LONGEST = 8 << 10, 1 << 20  # bytes; a header has some tens, with statistics some thousands
 _DEEPEST = 16
 
@@ -115,9 +115,12 @@ def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
         position += stored
 
 
-def longest_value(file: BinaryIO, page: Page, codec: str) -> int:
-    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has."""
-    if page.unpacked > _SCANNED[0] and page.values > _SCANNED[1]:
+def longest_value(file: BinaryIO, page: Page, codec: str, large: bool) -> int:
+    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has.
+
+    A `large` one is looked through too, if its values are few.
+    """
+    if page.unpacked > _SCANNED and not (large and page.values <= _FEW):
         return page.unpacked
     try:
         view = memoryview(_unpacked(file, page, codec))
