@@ -81,11 +81,13 @@ class AnnotationSource:
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
-            return Sample(name, self._conversation(self._told(row)))
+            told = self._told(row)
+        except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, a number of 5,000 digits, too deep
+            raise bad_sample(f"{name}: no JSON", error) from error
+        try:
+            return Sample(name, self._conversation(told))
         except SAMPLE_ERRORS as error:
-            # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
-            unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            raise bad_sample(f"{name}: no JSON" if unread else name, error) from error
+            raise bad_sample(name, error) from error
 
     def _told(self, row: int) -> Any:
         if self._whole is not None:

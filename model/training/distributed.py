@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.cluster import connect
+from core.errors import UserError, is_bug
 from model.training.recipe import TrainRecipe, anchored, parse_recipe
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
@@ -47,8 +48,7 @@ def train_on_workers(
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
-    if not ray.is_initialized():
-        ray.init()
+    connect()
     there = int(ray.cluster_resources().get("GPU", 0))
     gpus = there > 0 if gpus is None else gpus
     if gpus and there < workers:
@@ -103,7 +103,9 @@ def _worker(config: dict[str, Any]) -> None:
         train(parse_recipe(config["recipe"], "recipe"), config["out"])
     except TerminatedError:
         return  # the process that has started the workers ends with its code
-    except ValueError as error:
+    except Exception as error:
+        if is_bug(error):
+            raise
         aside = refused.with_name(f"{_REFUSED}.{os.getpid()}")
         aside.write_text(str(error))
         aside.replace(refused)

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import BadSampleError
 
-SAMPLE_ERRORS = (ValueError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
+SAMPLE_ERRORS = (BadSampleError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
 """What decoders and tensors raise for one sample's sake: numbers beyond all bounds, sizes beyond the memory, nesting.
 
 An OSError is none of them: a store that does not answer is nobody's sample's fault.
