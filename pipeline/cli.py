@@ -217,7 +217,10 @@ def _is_run(url: str) -> bool:
 
 
 def main() -> None:
-    """Exit codes: 0 done; 1 failed, one line on stderr, or the traceback of a bug; 2 wrong usage. VL3SYN_TRACEBACK=1 shows where it failed."""
+    """Exit codes: 0 done; 1 failed, with one line on stderr, or the traceback of a bug; 2 wrong usage.
+
+    VL3SYN_TRACEBACK=1 shows where it failed.
+    """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow mends is no line for the user
     try:
         app()

@@ -81,7 +81,8 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         where: How it is called.
 
     Raises:
-        UserError: The index is not finished; the run has no captions; `out` holds shards of another recipe, or of other settings.
+        UserError: The index is not finished; the run has no captions; `out` holds shards of another recipe, or of other
+            settings.
     """
     refuse_unfinished(run)
     columns = _columns(run)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
@@ -330,7 +331,7 @@ class Brightness(BaseModel):
 
     def load(self) -> Any:
         if self.weights:
-            raise ValueError(f"no weights at {self.weights}; give a path")
+            raise UserError(f"no weights at {self.weights}; give a path")
         return self
 
     def __call__(self, batch: pa.Table) -> pa.Table:
