@@ -43,10 +43,10 @@ def reading(path: object) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """One line; of what pydantic says, the first thing."""
-    said = getattr(error, "errors", None)
-    if callable(said):
+    if callable(said := getattr(error, "errors", None)):
         first = said()[0]
-        return ": ".join([*[".".join(map(str, first["loc"]))][: bool(first["loc"])], first["msg"]])
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 

@@ -165,6 +165,16 @@ def test_number_of_a_recipe_with_5000_digits_is_one_line(tmp_path: Path, vl3syn:
     assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: ValueError\n"
 
 
+def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    done = vl3syn("funnel", "s3://pool/run")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "vl3syn: When getting information for key 'run/recipe.yaml' in bucket 'pool': AWS Error NETWORK"
+    )
+
+
 @pytest.mark.slow
 def test_ray_that_does_not_start_in_time_is_one_line(tmp_path: Path, make_images: MakeImages) -> None:
     """Its raylet is stopped as soon as it runs, as if it had no CPU: Ray gives up after 30 s."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from manifests import open_run
+from manifests import funnel, open_run
 from tests.kills import wait_for_end_of
+from tests.runs import run as compute
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., Path]
@@ -122,16 +123,15 @@ def test_index_killed_half_way_is_named_and_gone_on_with(
     assert json.loads(again.stdout)["jobs"][0]["stored"] == stored, "what is stored is not read again"
     done = vl3syn("funnel", run, "--json")
     assert (json.loads(done.stdout)["rows"], done.stderr) == (600, "")
-    done = vl3syn("filter", "aspect-ratio", "--run", run, "--json")
-    assert json.loads(done.stdout)["jobs"][0]["computed"] == 600
 
 
+@pytest.mark.usefixtures("engine")
 def test_growing_index_that_is_killed_loses_nothing_and_is_named(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command
 ) -> None:
     pool, run = make_images(tmp_path / "pool", 3), tmp_path / "run"
-    assert vl3syn("index", "--run", run, "--images", pool).returncode == 0
-    assert vl3syn("filter", "aspect-ratio", "--run", run).returncode == 0
+    recipe = {"pool": {"images": str(pool)}, "stages": [{"stage": "aspect_ratio"}]}
+    compute(recipe, run)
     make_images(pool, 600, start=3)
     sleeper(pool, "000300.jpg")
     killed_index(run, pool, tmp_path / "site", parts=2)
@@ -145,15 +145,16 @@ def test_growing_index_that_is_killed_loses_nothing_and_is_named(
     done = vl3syn("funnel", run, "--json")
     assert (done.returncode, done.stderr) == (0, f"{said}\n")
     assert json.loads(done.stdout)["survivors"] == stored
-    assert vl3syn("index", "--run", run).returncode == 0
-    done = vl3syn("filter", "aspect-ratio", "--run", run, "--json")
-    assert "index" not in done.stderr
-    assert json.loads(done.stdout)["funnel"]["survivors"] == 603
+    opened, jobs = compute(recipe, run)
+    assert {name: job.stored for name, job in jobs.items()} == {"index": stored, "aspect_ratio": stored}
+    assert funnel(opened).survivors == 603
+    assert vl3syn("funnel", run).stderr == ""
 
 
-def test_run_of_before_without_a_note_opens_as_whole(tmp_path: Path, make_images: MakeImages, vl3syn: Command) -> None:
-    pool, run = make_images(tmp_path / "pool", 3), tmp_path / "run"
-    assert vl3syn("index", "--run", run, "--images", pool).returncode == 0
-    assert [path.name[:5] for path in (run / "index").iterdir()] == ["part-"], "a finished index has no note"
+@pytest.mark.usefixtures("engine")
+def test_finished_index_has_no_note_as_runs_of_before(tmp_path: Path, make_images: MakeImages, vl3syn: Command) -> None:
+    run = tmp_path / "run"
+    compute({"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}, run)
+    assert [path.name[:5] for path in (run / "index").iterdir()] == ["part-"]
     done = vl3syn("funnel", run, "--json")
     assert (done.returncode, done.stderr) == (0, "")
