@@ -54,11 +54,9 @@ def bug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
 
 
 @pytest.fixture
-def indexed(tmp_path: Path, make_images: MakeImages, vl3syn: Command) -> Path:
-    made = tmp_path / "run"
-    done = vl3syn("index", "--run", made, "--images", make_images(tmp_path / "pool", 3))
-    assert done.returncode == 0, done.stderr
-    return made
+def indexed(tmp_path: Path, make_images: MakeImages, engine: None) -> Path:
+    run({"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def test_bug_of_a_stage_shows_its_traceback_and_stores_no_row(
@@ -76,8 +74,7 @@ def test_bug_of_a_stage_shows_its_traceback_and_stores_no_row(
 def test_bug_of_a_command_shows_its_traceback(
     indexed: Path, vl3syn: Command, bug_in: Callable[[str, str], None]
 ) -> None:
-    bug_in("manifests.verdict", "advance")
-    assert vl3syn("filter", "aspect-ratio", "--run", indexed).returncode == 1
+    bug_in("manifests.run", "settle")
     done = vl3syn("funnel", indexed)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")

@@ -59,7 +59,7 @@ def killed_index(run: Path, pool: Path, site: Path, parts: int) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{os.getcwd()}", "VL3SYN_TEST": mark}
     command = [sys.executable, "-m", "pipeline", "index", "--run", str(run), "--images", str(pool)]
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while len(list(run.glob("index/part-*"))) < parts or not (run / "recipe.yaml").exists():
         assert started.poll() is None
         assert time.monotonic() < deadline
