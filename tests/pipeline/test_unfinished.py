@@ -82,7 +82,7 @@ def test_commands_refuse_a_run_that_was_killed_before_its_first_part(
     assert (done.returncode, done.stderr, done.stdout) == (1, refusal(run), "")
 
 
-@pytest.mark.parametrize("command", [*VIEWS, ("explain", "000001.jpg")])
+@pytest.mark.parametrize("command", [*VIEWS, ("explain", "000001.jpg"), ("retry", "index")])
 def test_views_refuse_a_run_that_was_killed_before_its_first_part(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command, command: tuple[str, ...]
 ) -> None:
