@@ -96,6 +96,9 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
         _end_actors()
         raise
     except RayError as error:
+        if _never_began(error):
+            _end_actors()
+            raise
         failed, cause = stopped(error), str(error)
     _end_actors()
     raise failed from RuntimeError(cause)
@@ -173,8 +176,16 @@ class _Deaths(logging.Handler):
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
         for error in self._errors:
-            if not isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError):
+            died = isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError)
+            if not died or _never_began(error):
                 raise error
+
+
+def _never_began(error: BaseException) -> bool:
+    """Whether an actor's constructor raised: a bug, whose traceback is in the text, and no death of a worker."""
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError) and error.actor_init_failed
 
 
 def _end_actors() -> None:

@@ -102,6 +102,11 @@ class Failing(BaseModel):
         self._fail()
         return batch
 
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        if self.where == "arrival":
+            self._fail()
+
     def _fail(self) -> None:
         if self.how == "bug":
             np.zeros(3) + np.zeros(4)
@@ -134,6 +139,17 @@ def test_full_disk_of_a_worker_comes_as_one_line(tmp_path: Path, make_images: Ma
     with pytest.raises(UserError) as raised:
         _run(tmp_path, make_images, "full", where)
     assert str(raised.value) == "[Errno 28] No space left on device: '/data/part'"
+
+
+@pytest.mark.usefixtures("failing")
+def test_actor_that_never_begins_is_a_bug_and_costs_no_row(tmp_path: Path, make_images: MakeImages) -> None:
+    from ray.exceptions import RayActorError
+
+    with pytest.raises(RayActorError) as raised:
+        _run(tmp_path, make_images, "bug", "arrival")
+    assert "test_errors.py" in str(raised.value)
+    assert BROADCAST in str(raised.value)
+    assert not (tmp_path / "run/stages").exists() or not list((tmp_path / "run/stages").glob("failing-*/part-*"))
 
 
 @pytest.mark.usefixtures("failing")
