@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 
 from core.errors import UserError
+from manifests import indexing
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -132,6 +133,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
     if not todo.shards:
+        indexing.end(table)
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
     if listing.alt_text:
@@ -145,7 +147,9 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         call = partial(read_chunk, pool=pool, root=listing.root, store=store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
+    indexing.begin(table)
     done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
+    indexing.end(table)
     check_ids(table, pool)
     for line in account(table, store.writer, pool):
         say(f"pool: {line}")
@@ -156,7 +160,11 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
     """Compute the recipe's stages in order (or only those named), each over the rows that reach it.
 
     A stage that must be trained is trained first, if the run has nothing for it yet, or with `refit`.
+
+    Raises:
+        UserError: The index is not finished, or two images have one id.
     """
+    indexing.refuse_unfinished(run)
     check_ids(run.index, recipe.pool)
     recipe = adopt(recipe, run.folder, refit)
     alive = sound(run.index)

@@ -128,10 +128,6 @@ class Stage(Protocol):
     def model_dump(self, *, mode: str = ..., exclude: set[str] | None = ...) -> dict[str, Any]: ...
 
 
-class StageRefusedError(UserError):
-    """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
-
-
 def fingerprint_settings(stage: Any) -> dict[str, Any]:
     """The settings that are part of a stage's fingerprint: without `beside`, and `added_settings` at their defaults."""
     fields = type(stage).model_fields

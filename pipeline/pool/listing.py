@@ -136,9 +136,8 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
     except NotADirectoryError as error:
         raise UserError(f"{pool.kind}: {pool.where}: not a folder") from error
     except OSError as error:
-        if error.strerror is None:
-            raise
-        raise UserError(f"{pool.kind}: {error.filename or pool.where}: {error.strerror}") from error
+        said = error.strerror or " ".join(str(error).split())  # an object store's has no number
+        raise UserError(f"{pool.kind}: {error.filename or pool.where}: {said}") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
         listing = replace(listing, shards=tuple(shards))
