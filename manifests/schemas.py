@@ -83,6 +83,11 @@ INDEX = pa.schema(
         column("url", pa.string(), "Where it was downloaded from, where the source tells it"),
         column("alt_text", pa.string(), "The text that came with the image, where the source tells it"),
         column("license", pa.string(), "Under which licence it came, where the source tells it"),
+        column(
+            "text_encoding",
+            pa.string(),
+            "How texts that are not UTF-8 were read, such as windows-1252; `unknown`: bytes became U+FFFD",
+        ),
         ERROR,
         RETRY,
     ]

@@ -197,6 +197,10 @@ class Table:
         one_of_each = {writer_of(info.base_name): info for info in self._infos()}
         return {writer: self._made_by(info) for writer, info in one_of_each.items()}
 
+    def provenances_of(self, writer: str) -> list[dict[str, object]]:
+        """What computed the rows of each part of one writer."""
+        return [self._made_by(info) for info in self._infos() if writer_of(info.base_name) == writer]
+
     def _made_by(self, info: pafs.FileInfo) -> dict[str, object]:
         meta = footer_of(self.folder, info, self.remedy).schema.metadata
         made_by: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.prompt import CHAT_TEMPLATE
 from model.prune import Pruning
 from model.tokenizer import Tokenizer
@@ -122,17 +122,24 @@ def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
                 "give a folder whose tokenizer.json transformers opens by itself"
             ) from error
         raise UserError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
+    config = _config(folder)
+    with reading(folder / "chat_template.jinja"):
+        return tokenizer, config, _template(folder, tokenizer, config)
+
+
+def _config(folder: Path) -> ProcessorConfig:
     ours, theirs = folder / OURS, _read(folder, "processor_config.json")
     if ours.is_file():
-        config = ProcessorConfig.model_validate_json(ours.read_text())
-    elif "image_processor" in theirs:
-        config = _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
-    elif (folder / "video_preprocessor_config.json").is_file():
-        pair = _read(folder, "preprocessor_config.json"), _read(folder, "video_preprocessor_config.json")
-        config = _from_transformers(*pair)
-    else:
-        config = _from_original(_read(folder, "preprocessor_config.json"), theirs)
-    return tokenizer, config, _template(folder, tokenizer, config)
+        with reading(ours):
+            return ProcessorConfig.model_validate_json(ours.read_text())
+    if "image_processor" in theirs:
+        with reading(folder / "processor_config.json"):
+            return _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
+    image = _read(folder, "preprocessor_config.json")
+    with reading(folder / "preprocessor_config.json"):
+        if (folder / "video_preprocessor_config.json").is_file():
+            return _from_transformers(image, _read(folder, "video_preprocessor_config.json"))
+        return _from_original(image, theirs)
 
 
 def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import reading
 from model.attention import Segments
 from model.config import ModelConfig
 from model.config_files import parts_config, write_config
@@ -223,7 +224,8 @@ class VideoLLaMA3(nn.Module):
             import transformers
 
             auto: Any = transformers.GenerationConfig
-            model.language.generation_config = auto.from_pretrained(folder)
+            with reading(folder / "generation_config.json"):
+                model.language.generation_config = auto.from_pretrained(folder)
         return model
 
     @classmethod

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.config import ModelConfig
 from model.config_files import WEIGHTS, original_config, read_json, transformers_config
 
@@ -90,9 +90,10 @@ def open_model(folder: Path) -> StoredModel:
     """
     stored = read_json(folder / "config.json")
     original = stored.get("model_type") == "videollama3_qwen2"
-    config = original_config(stored) if original else transformers_config(stored, folder)
+    with reading(folder / "config.json"):
+        config = original_config(stored) if original else transformers_config(stored, folder)
+        dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
     table = ORIGINAL if original else TRANSFORMERS
-    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
     # The original's local training format doubles a prefix.
     pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))

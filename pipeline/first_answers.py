@@ -12,8 +12,8 @@ from itertools import count, takewhile
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import UserError
 from manifests.journal import Journal
-from pipeline.stages import StageRefusedError
 
 _COMPARED = 100  # characters of an error; servers and we cut longer ones, and numbers move the cut
 
@@ -58,7 +58,7 @@ class FirstAnswers:
         """The number of the first of so many images that are asked about next.
 
         Raises:
-            StageRefusedError: The job is to end.
+            UserError: The job is to end.
         """
         with self._changed:
             self.check()
@@ -69,10 +69,10 @@ class FirstAnswers:
         """See that images are still to be asked about.
 
         Raises:
-            StageRefusedError: The job is to end.
+            UserError: The job is to end.
         """
         if self._stopped:
-            raise StageRefusedError(self._stopped)
+            raise UserError(self._stopped)
 
     def write_down(self, number: int, rows: pa.Table, journal: Journal) -> None:
         """Put answers into their journal, or hold them until it is settled that they are worth it.
@@ -83,7 +83,7 @@ class FirstAnswers:
             journal: Of their part.
 
         Raises:
-            StageRefusedError: The job is to end, and the rows hold nothing but errors.
+            UserError: The job is to end, and the rows hold nothing but errors.
         """
         with self._changed:
             if not self._settled and not self._stopped:
@@ -103,7 +103,7 @@ class FirstAnswers:
         Where the job has ended before it was settled, the next one is to try all of them again.
 
         Raises:
-            StageRefusedError: The job is to end.
+            UserError: The job is to end.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._settled or self._stopped or not self._blocks)

@@ -144,7 +144,7 @@ def load_recipe(path: str) -> Recipe:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     try:
         written = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, a number of 5,000 digits
         raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, path)
 
@@ -212,7 +212,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     try:
         read = _read_fields(stage, pool, fields)
         writes = stage.writes
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{where}: {error}") from error
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}

@@ -25,10 +25,13 @@ def retry(
     It computes nothing itself: run `vl3syn run`, or the stage's own command, afterwards.
     """
     from manifests import open_run
+    from manifests.indexing import refuse_unfinished
     from pipeline import console
     from pipeline.failed import mark
 
-    marked = mark(open_run(run_), stage, where)
+    run = open_run(run_)
+    refuse_unfinished(run)
+    marked = mark(run, stage, where)
     if json_:
         console.print_json(marked.as_json())
         return

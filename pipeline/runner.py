@@ -13,6 +13,7 @@ import yaml
 
 from core.errors import UserError
 from core.stages import FittedStage, ImageStage, LoadedStage
+from manifests import indexing
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -24,7 +25,7 @@ from manifests.version import __version__
 from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
-from pipeline.index import READER, check_ids, chunks, read_chunk, unread
+from pipeline.index import READER, account, check_ids, chunks, read_chunk, unread
 from pipeline.inputs import columns_of, plan, stored_table, unstored
 from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
@@ -126,13 +127,15 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
     if todo.misread:
         say(
-            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up the texts of images with dots in "
-            "their names; ids and facts stay (docs/run.md says what to do about those of alt text)"
+            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "
+            "their names or with one name, or lost letters that are not UTF-8; ids and facts stay (docs/run.md says "
+            "what to do about those of alt text)"
         )
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
     if not todo.shards:
+        indexing.end(table)
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
     if listing.alt_text:
@@ -146,8 +149,12 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         call = partial(read_chunk, pool=pool, root=listing.root, store=store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
+    indexing.begin(table)
     done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
+    indexing.end(table)
     check_ids(table, pool)
+    for line in account(table, store.writer, pool):
+        say(f"pool: {line}")
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
 
@@ -155,7 +162,11 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
     """Compute the recipe's stages in order (or only those named), each over the rows that reach it.
 
     A stage that must be trained is trained first, if the run has nothing for it yet, or with `refit`.
+
+    Raises:
+        UserError: The index is not finished, or two images have one id.
     """
+    indexing.refuse_unfinished(run)
     check_ids(run.index, recipe.pool)
     recipe = adopt(recipe, run.folder, refit)
     alive = sound(run.index)

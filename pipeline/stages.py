@@ -43,10 +43,6 @@ ENTRY_POINTS = "vl3syn.stages"
 """The group of entry points under which a package offers stages: `sharpness = "my_package.scores:Sharpness"`."""
 
 
-class StageRefusedError(UserError):
-    """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
-
-
 def stage_names() -> Mapping[str, str]:
     """Every stage that a recipe can give by name, with the path of its class."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | STAGES

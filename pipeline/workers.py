@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from core.images import decode, portable
 from core.stages import ENCODED, IMAGE, IMAGE_INPUTS, PORTABLE, Facts, Stage
 from manifests.journal import Journal
@@ -27,7 +27,6 @@ from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure
 from pipeline.receipts import reported
-from pipeline.stages import StageRefusedError
 from pipeline.store import Store
 
 _READERS = 16  # threads that wait for the disk or the network
@@ -80,7 +79,7 @@ class StageActor:
         import ray
 
         self._part = part
-        self._refused: str | None = None
+        self._failed: Exception | None = None
         if not ray.get_gpu_ids():  # Ray leaves the GPUs that an actor did not ask for in sight of it
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
@@ -88,16 +87,15 @@ class StageActor:
             made_by = self._facts.provenance
             _same_weights(part, made_by)
             self._part = replace(part, store=part.store.knowing(made_by))
-        except (ValueError, OSError) as error:
-            # Told by the first part: of an actor that dies here Ray tells only the traceback.
-            self._refused = " ".join(str(error).split())
+        except Exception as error:  # raised by the first part: an actor that dies here is one whose worker was lost
+            self._failed = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return reported(block, self._stored)
 
     def _stored(self, rows: pa.Table) -> pa.Table:
-        if self._refused:
-            raise StageRefusedError(self._refused)
+        if self._failed:
+            raise self._failed
         return self._compute(rows)
 
     def _compute(self, rows: pa.Table) -> pa.Table:
@@ -115,7 +113,7 @@ class ImageStageActor(StageActor):
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
-        self._calls = 1 if self._refused else self._facts.calls
+        self._calls = 1 if self._failed else self._facts.calls
         self._model = ThreadPoolExecutor(self._calls, "model")
         self._first = FirstAnswers(part.stage.name, first_errors if part.stage.journaled else 0)
 
@@ -176,7 +174,7 @@ class ImageStageActor(StageActor):
         try:
             computed = with_ids(ids, hold(stage, self._facts(prepared), len(prepared)))
         except OSError as error:
-            raise StageRefusedError(f"{stage.name}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
         if journal is not None:
             self._first.write_down(number, computed, journal)
         return computed, time.perf_counter() - begin
@@ -230,7 +228,7 @@ def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[s
             read[PORTABLE] = portable(data, facts.longest)
         read[ENCODED] = data
         return facts.prepare(*(read[name] for name in reads))
-    except ValueError as error:  # BadImageError is one
+    except BadSampleError as error:  # BadImageError is one
         return Failure(" ".join(str(error).split()))
     except MemoryError:
         return Failure("too large: the memory does not hold what it is to be scaled to")

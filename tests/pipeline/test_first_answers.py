@@ -21,7 +21,6 @@ from manifests.schemas import column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.first_answers import FirstAnswers
-from pipeline.stages import StageRefusedError
 from tests.chat_server import ChatServer, chat_server
 from tests.runs import run
 
@@ -200,11 +199,9 @@ def test_a_failure_that_passes_is_no_answer(journal: Journal) -> None:
     for n in numbers[1:4]:
         first.write_down(n, answers([n], ["server: 400 no"]), journal)
     first.write_down(0, answers([0], ["server: no whole answer within 5 s"], retry=True), journal)
-    with pytest.raises(
-        StageRefusedError, match="the first 4 images in a row without an answer, all of them: server: 4"
-    ):
+    with pytest.raises(UserError, match="the first 4 images in a row without an answer, all of them: server: 4"):
         first.write_down(4, answers([4], ["server: 400 no"]), journal)
-    with pytest.raises(StageRefusedError):
+    with pytest.raises(UserError):
         first.ask(1)
 
 
@@ -236,7 +233,7 @@ def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
             for _ in range(2):
                 try:
                     first.write_down(first.ask(1), answers([9], ["server: 400 no"]), journal)
-                except StageRefusedError as error:
+                except UserError as error:
                     refused.append(error)
 
     thread = threading.Thread(target=long_block)
@@ -247,7 +244,7 @@ def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
         for part in rows_:
             first.write_down(first.ask(1), part, journal)
     threading.Timer(0.2, go_on.set).start()
-    with pytest.raises(StageRefusedError):
+    with pytest.raises(UserError):
         first.of_block(rows_)
     thread.join(10)
     assert len(refused) == 1
