@@ -153,9 +153,9 @@ def pipeline(tars: str, url: str, encoder: str) -> tuple[float, float]:
     """Seconds from the first row taken to the last one stored, and the encoder's idle share."""
     import torch
 
-    from pipeline.index import open_pool
+    from pipeline.execution.index import open_pool
+    from pipeline.execution.runner import build_index, prepare, run_stages
     from pipeline.recipe import parse_recipe
-    from pipeline.runner import build_index, prepare, run_stages
 
     cores = os.cpu_count() or 1
     gpus = int(torch.cuda.is_available())

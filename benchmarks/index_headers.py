@@ -56,7 +56,7 @@ def main() -> None:
     tars = sorted(str(tar) for tar in pool.glob("*.tar"))
     told["pool_bytes"] = sum(Path(tar).stat().st_size for tar in tars)
 
-    from pipeline.engine import start_ray
+    from pipeline.execution.ray_job import start_ray
 
     start_ray()
     SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -141,9 +141,9 @@ def sizes(tar: str) -> list[tuple[str, int, int]]:
 
 def pipeline(tars: str, url: str) -> dict[str, float]:
     """Seconds of the pipeline in all, and as its two jobs report them."""
-    from pipeline.index import open_pool
+    from pipeline.execution.index import open_pool
+    from pipeline.execution.runner import build_index, prepare, run_stages
     from pipeline.recipe import parse_recipe
-    from pipeline.runner import build_index, prepare, run_stages
 
     recipe = parse_recipe({"name": "bench", "pool": {"tars": tars}, "stages": [{"stage": "aspect_ratio"}]}, "bench")
     begin = time.perf_counter()

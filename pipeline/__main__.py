@@ -1,5 +1,5 @@
 """`python -m pipeline` is `vl3syn`."""
 
-from pipeline.cli import main
+from pipeline.commands.app import main
 
 main()

@@ -21,8 +21,8 @@ from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
-from pipeline.pool import Pool
-from pipeline.stages import outside_class, stage_class, stage_names
+from pipeline.pools import Pool
+from pipeline.stages.registry import outside_class, stage_class, stage_names
 
 _STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from manifests import Run, open_run
-from pipeline.index import open_pool
+from pipeline.execution.index import open_pool
+from pipeline.execution.runner import Done, build_index, prepare, run_stages
 from pipeline.recipe import parse_recipe
-from pipeline.runner import Done, build_index, prepare, run_stages
 
 
 def run(recipe: dict[str, Any], url: Path | str, refit: bool = False) -> tuple[Run, dict[str, Done]]:

@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 
 from manifests import open_run
-from pipeline.index import open_pool
-from pipeline.pool import Pool
-from pipeline.pool.readers import index_rows
+from pipeline.execution.index import open_pool
+from pipeline.execution.runner import prepare
+from pipeline.pools import Pool
+from pipeline.pools.readers import index_rows
 from pipeline.recipe import parse_recipe
-from pipeline.runner import prepare
 from tests.pipeline.test_side_files import tar
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,9 +16,9 @@ import yaml
 from captioners.recaption import ShortCaption, sound_captions
 from manifests import Run, funnel, open_run
 from manifests.storage import Folder
-from pipeline.publish import publish
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
 from pipeline.recipe import Publish, parse_recipe
-from pipeline.runner import recipe_of
 from tests.chat_server import Raw, chat_server
 from tests.conftest import jpeg
 from tests.runs import run

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
     """Call the command as `vl3syn chat` would be, within this process."""
-    from pipeline.cli import main
+    from pipeline.commands.app import main
 
     monkeypatch.chdir(folder)
 
@@ -145,7 +145,7 @@ def test_a_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> No
 def test_bytes_of_a_pipe_that_are_not_utf_8_are_one_line(
     folder: Path, prompt: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.cli import main
+    from pipeline.commands.app import main
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["vl3syn", "chat", "ckpt", *filter(None, [prompt])])

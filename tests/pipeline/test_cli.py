@@ -53,7 +53,7 @@ def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
 
 
 def test_a_second_run_does_not_even_import_ray(finished: Path) -> None:
-    program = "import sys, pipeline.cli; pipeline.cli.app(standalone_mode=False); print('ray' in sys.modules)"
+    program = "import sys, pipeline.commands.app; pipeline.commands.app.app(standalone_mode=False); print('ray' in sys.modules)"
     command = [sys.executable, "-c", program, "run", finished / "recipe.yaml", "--run", finished / "run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     printed, _, imported = done.stdout.strip().rpartition("\n")
@@ -204,7 +204,7 @@ def test_version(vl3syn: Call) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes `--help` quick, which benchmarks/command_line.py times."""
-    program = "import sys, pipeline.cli; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    program = "import sys, pipeline.commands.app; print(sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     for heavy in ("ray", "polars", "pyarrow", "numpy", "PIL", "torch", "pydantic"):
         assert f"'{heavy}'" not in loaded

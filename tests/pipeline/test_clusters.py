@@ -27,10 +27,10 @@ from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
 from manifests.sweep import sweep
-from pipeline.fitted import sample
+from pipeline.execution.fitting import sample
+from pipeline.execution.runner import part_size, recipe_of
 from pipeline.recipe import parse_recipe
-from pipeline.runner import part_size, recipe_of
-from pipeline.stages import stage_class
+from pipeline.stages.registry import stage_class
 from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -315,7 +315,7 @@ def moved(folder: Path, to: Path) -> tuple[Path, Run]:
 DRIVER = """
 import json, sys
 import pipeline.recipe
-from pipeline.stages import stage_class
+from pipeline.stages.registry import stage_class
 from tests.pipeline.test_clusters import Vectors
 from tests.runs import run
 pipeline.recipe.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)

@@ -27,9 +27,9 @@ from PIL import Image
 from manifests import open_run
 from manifests.contents import contents_table
 from manifests.storage import Folder
-from pipeline.publish import publish
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
 from pipeline.recipe import Publish
-from pipeline.runner import recipe_of
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
 from tests.runs import run
@@ -154,8 +154,8 @@ def test_a_later_stage_makes_an_image_of_another_length_an_error_that_ends_when_
         stages = recipe({"images": str(tmp_path / "pool")}, server.url)
         run(stages, url)
         (tmp_path / "pool/1.bmp").write_bytes(picture(1, side=44))
+        from pipeline.execution.runner import prepare, run_stages
         from pipeline.recipe import parse_recipe
-        from pipeline.runner import prepare, run_stages
 
         stages["stages"].append({"stage": "hashes"})
         checked = parse_recipe(stages, "test")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from core.errors import UserError
 from manifests import open_run
 from manifests.schemas import column
-from pipeline.stages import stage_class
+from pipeline.stages.registry import stage_class
 from tests.kills import end, processes
 from tests.runs import run
 

@@ -85,7 +85,7 @@ def _write_shards(folder: Path) -> None:
 @pytest.fixture
 def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
     """Call the command as `vl3syn eval ckpt` would be, within this process."""
-    from pipeline.cli import main
+    from pipeline.commands.app import main
 
     monkeypatch.chdir(folder)
 
@@ -321,7 +321,7 @@ def test_wrong_usage(ask: Ask, arguments: tuple[str, ...]) -> None:
 
 def test_nothing_heavy_is_imported_with_the_command_line() -> None:
     heavy = "{'torch', 'transformers', 'sacrebleu', 'rouge_score', 'pyarrow', 'numpy'} & set(sys.modules)"
-    program = f"import sys, pipeline.eval_command; sys.exit(str({heavy}) if {heavy} else 0)"
+    program = f"import sys, pipeline.commands.evaluate; sys.exit(str({heavy}) if {heavy} else 0)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -20,7 +20,7 @@ from manifests.journal import Journal
 from manifests.schemas import column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.first_answers import FirstAnswers
+from pipeline.execution.first_answers import FirstAnswers
 from tests.chat_server import ChatServer, chat_server
 from tests.runs import run
 

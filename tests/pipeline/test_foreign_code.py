@@ -74,7 +74,7 @@ def canary(tmp_path: Path) -> Path:
 @pytest.fixture
 def vl3syn_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
     """A command, within this process, with yes piped into it."""
-    from pipeline.cli import main
+    from pipeline.commands.app import main
 
     def call(*arguments: object) -> Told:
         monkeypatch.setattr(sys, "argv", ["vl3syn", *map(str, arguments)])

@@ -24,11 +24,11 @@ from PIL import Image
 from manifests import open_run
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
-from pipeline.index import open_pool
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.images import PLACE, Failure, Images
-from pipeline.pool.readers import index_rows
-from pipeline.pool.urls import pool_columns
+from pipeline.execution.index import open_pool
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.images import PLACE, Failure, Images
+from pipeline.pools.readers import index_rows
+from pipeline.pools.urls import pool_columns
 
 CANARIES = (
     "in_the_path in_a_part_not_needed deep_in_a_part_not_needed deep_in_the_path the_image the_bytes the_caption "
@@ -241,10 +241,10 @@ import json, os, resource, sys
 import numpy as np
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.images import PLACE, Images
-from pipeline.pool.readers import index_rows
-from pipeline.pool.urls import pool_columns
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.images import PLACE, Images
+from pipeline.pools.readers import index_rows
+from pipeline.pools.urls import pool_columns
 
 
 def index(**pool):

@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from manifests.schemas import INDEX
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.readers import index_rows
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.readers import index_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -426,8 +426,8 @@ def test_hostile_member_of_a_tar_is_one_row(tmp_path: Path, name: str, make: byt
 
 MEASURE = """
 import re, sys
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.readers import index_rows
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.readers import index_rows
 
 def peak():  # of this process; getrusage also counts what its parent held when it started this one
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024

@@ -13,11 +13,11 @@ import yaml
 from markdown_it import MarkdownIt
 
 from manifests import Run, open_run
-from manifests.card import card
 from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX, column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
+from pipeline.publishing.card import card
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 TERMINAL = "\x1b[31mred\x1b[0m \x9b2J\x07 \u202egpj.exe\u202c zero\u200bwidth"

@@ -18,10 +18,10 @@ from PIL import Image
 
 from core.errors import UserError
 from manifests import open_run
-from pipeline.index import open_pool
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.images import Images
-from pipeline.pool.readers import index_rows
+from pipeline.execution.index import open_pool
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.images import Images
+from pipeline.pools.readers import index_rows
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -20,10 +20,10 @@ from PIL import Image
 
 from filters.clip import Clip, ImageTower
 from manifests import funnel, open_run
-from pipeline.index import open_pool
+from pipeline.execution.index import open_pool
+from pipeline.execution.runner import build_index, check_models, prepare, run_stages
 from pipeline.recipe import parse_recipe
-from pipeline.runner import build_index, check_models, prepare, run_stages
-from pipeline.stages import stage_class
+from pipeline.stages.registry import stage_class
 from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("engine")

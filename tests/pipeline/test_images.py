@@ -15,10 +15,10 @@ from PIL import Image
 
 from core.image_header import BadImageError
 from core.images import decode
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.images import PLACE, Failure, Images
-from pipeline.pool.listing import root_of
-from pipeline.pool.readers import index_rows
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.images import PLACE, Failure, Images
+from pipeline.pools.listing import root_of
+from pipeline.pools.readers import index_rows
 
 MakeImages = Callable[..., Path]
 

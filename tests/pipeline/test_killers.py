@@ -20,7 +20,7 @@ from core.stages import GroupedStage, ImageFacts, ImageStage, LoadedStage, Stage
 from manifests import open_run
 from manifests.schemas import column
 from pipeline.recipe import parse_recipe
-from pipeline.stages import stage_class
+from pipeline.stages.registry import stage_class
 from tests.runs import run
 
 MakeImages = Callable[..., Path]

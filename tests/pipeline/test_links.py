@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.index import open_pool
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.images import PLACE, Failure, Images
-from pipeline.pool.readers import index_rows
+from pipeline.execution.index import open_pool
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.images import PLACE, Failure, Images
+from pipeline.pools.readers import index_rows
 from tests.conftest import jpeg
 from tests.pipeline.test_side_files import tar
 

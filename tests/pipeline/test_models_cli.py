@@ -18,7 +18,7 @@ Here = Callable[..., Any]
 @pytest.fixture
 def here(engine: None, capsys: pytest.CaptureFixture[str]) -> Here:
     """Run a command in this process, on the Ray that is there; its JSON, or its text."""
-    from pipeline.cli import app
+    from pipeline.commands.app import app
 
     def call(*arguments: object) -> Any:
         app([str(argument) for argument in arguments], standalone_mode=False)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.pool import Listing, Pool, Shard, list_pool, told
-from pipeline.pool.listing import is_candidate
-from pipeline.pool.readers import index_rows
+from pipeline.pools import Listing, Pool, Shard, list_pool, told
+from pipeline.pools.listing import is_candidate
+from pipeline.pools.readers import index_rows
 
 MakeImages = Callable[..., Path]
 

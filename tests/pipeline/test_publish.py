@@ -26,10 +26,10 @@ from PIL import Image
 from captioners.prompts import read_prompts
 from manifests import Run
 from manifests.storage import Folder
-from pipeline.publish import Published, _list
-from pipeline.publish import publish as write_shards
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import Published, _list
+from pipeline.publishing.publish import publish as write_shards
 from pipeline.recipe import Publish
-from pipeline.runner import recipe_of
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
 from tests.runs import run

@@ -22,10 +22,10 @@ from PIL import Image
 
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.pool import Pool, Shard, list_pool
-from pipeline.pool.parquet import parquet_rows
-from pipeline.pool.readers import image_id, index_rows
-from pipeline.pool.tars import stem, tar_rows
+from pipeline.pools import Pool, Shard, list_pool
+from pipeline.pools.parquet import parquet_rows
+from pipeline.pools.readers import image_id, index_rows
+from pipeline.pools.tars import stem, tar_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:PIL"), pytest.mark.timeout(60)]
 

@@ -26,9 +26,9 @@ from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.failed import mark
-from pipeline.inputs import unstored
-from pipeline.runner import recipe_of
+from pipeline.execution.failed import mark
+from pipeline.execution.planner import unstored
+from pipeline.execution.runner import recipe_of
 from tests.chat_server import ChatServer, chat_server
 from tests.conftest import jpeg
 from tests.runs import run

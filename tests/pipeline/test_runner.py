@@ -19,9 +19,9 @@ from core.stages import LoadedStage
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
-from pipeline.index import unread
-from pipeline.runner import Done
-from pipeline.stages import stage_class
+from pipeline.execution.index import unread
+from pipeline.execution.runner import Done
+from pipeline.stages.registry import stage_class
 from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -182,7 +182,7 @@ def test_a_shard_that_cannot_be_read_is_tried_again(
     tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from manifests.schemas import INDEX
-    from pipeline.pool import Pool, list_pool, readers
+    from pipeline.pools import Pool, list_pool, readers
 
     pool = Pool(images=str(make_images(tmp_path / "pool", 3)))
     listing = list_pool(pool)

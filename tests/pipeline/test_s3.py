@@ -15,9 +15,9 @@ import pytest
 
 from manifests import funnel, open_run
 from manifests.sweep import sweep
-from pipeline.index import open_pool
+from pipeline.execution.index import open_pool
+from pipeline.execution.runner import build_index, prepare, run_stages
 from pipeline.recipe import parse_recipe
-from pipeline.runner import build_index, prepare, run_stages
 
 pytestmark = pytest.mark.usefixtures("engine")
 

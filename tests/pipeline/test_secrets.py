@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from manifests import open_run
-from pipeline.cli import main
+from pipeline.commands.app import main
 from pipeline.recipe import parse_recipe
 from tests.chat_server import chat_server
 from tests.runs import run

@@ -17,10 +17,10 @@ from PIL import Image
 from manifests import open_run
 from manifests.run import index_table
 from manifests.storage import Folder
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.readers import index_rows
+from pipeline.execution.runner import prepare
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.readers import index_rows
 from pipeline.recipe import parse_recipe
-from pipeline.runner import prepare
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 Member = str | tuple[str, bytes]

@@ -19,7 +19,7 @@ Rules = Callable[..., dict[str, dict[str, Any]]]
 @pytest.fixture
 def rules(tmp_path: Path) -> Rules:
     """Run a command; the rules of each stage afterwards, in order."""
-    from pipeline.cli import app
+    from pipeline.commands.app import app
 
     stages = [{"stage": "conse"}, {"stage": "clusters", "clusters": 5}]
     recipe = parse_recipe({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, "test").resolved()
@@ -67,7 +67,7 @@ def test_what_is_refused_while_it_runs_leaves_the_recipe_as_it_was(
         raise UserError("500 clusters of 40 images cannot be")
 
     before = (tmp_path / "recipe.yaml").read_text()
-    monkeypatch.setattr("pipeline.runner.run_stages", refuse)
+    monkeypatch.setattr("pipeline.execution.runner.run_stages", refuse)
     with pytest.raises(ValueError, match="500 clusters"):
         rules("cluster", "--clusters", 500)
     assert (tmp_path / "recipe.yaml").read_text() == before

@@ -25,12 +25,12 @@ from core.image_header import FORMATS
 from manifests import open_run
 from manifests.run import index_table
 from manifests.storage import Folder
-from pipeline.index import open_pool
-from pipeline.pool import Pool, list_pool
-from pipeline.pool.listing import IMAGE_ENDINGS
-from pipeline.pool.readers import index_rows
+from pipeline.execution.index import open_pool
+from pipeline.execution.runner import prepare
+from pipeline.pools import Pool, list_pool
+from pipeline.pools.listing import IMAGE_ENDINGS
+from pipeline.pools.readers import index_rows
 from pipeline.recipe import parse_recipe
-from pipeline.runner import prepare
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 Members = Sequence[tuple[str, bytes]]

@@ -94,8 +94,8 @@ def test_views_refuse_a_run_that_was_killed_before_its_first_part(
 
 def unindexed(tmp_path: Path, make_images: MakeImages) -> Path:
     """As a kill leaves it between the recipe and the first part; earlier versions left the same."""
+    from pipeline.execution.runner import prepare
     from pipeline.recipe import parse_recipe
-    from pipeline.runner import prepare
 
     pool = {"images": str(make_images(tmp_path / "pool", 3))}
     prepare(parse_recipe({"pool": pool}, "test"), str(tmp_path / "run"))

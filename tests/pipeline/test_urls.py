@@ -16,11 +16,11 @@ import pytest
 
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.index import open_pool
-from pipeline.pool import Pool, Shard, list_pool
-from pipeline.pool.listing import root_of
-from pipeline.pool.readers import image_id, index_rows
-from pipeline.pool.urls import ROWS_AT_ONCE, pool_columns
+from pipeline.execution.index import open_pool
+from pipeline.pools import Pool, Shard, list_pool
+from pipeline.pools.listing import root_of
+from pipeline.pools.readers import image_id, index_rows
+from pipeline.pools.urls import ROWS_AT_ONCE, pool_columns
 
 Row = dict[str, Any]
 

@@ -18,9 +18,9 @@ from core.errors import BadSampleError
 from manifests import Run
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
-from pipeline.publish import publish
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
 from pipeline.recipe import Publish
-from pipeline.runner import recipe_of
 from tests.chat_server import chat_server
 from tests.model.training.shard_files import GROUP, SIZE, image, words, write
 from tests.runs import run

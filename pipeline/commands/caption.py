@@ -1,0 +1,120 @@
+"""`vl3syn caption`: captions to filter by (coarse, labels) and to train on (short, detailed, describe)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from core.errors import UserError
+from pipeline.commands.options import JsonOption, RunOption
+from pipeline.commands.stage import add, entries_of
+
+caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
+
+ModelOption = Annotated[
+    str | None, typer.Option(help="An image chat model: hub name or folder; of a server, its name there")
+]
+ServerOption = Annotated[
+    str | None, typer.Option(help="A running server, such as http://127.0.0.1:23333/v1; key in OPENAI_API_KEY")
+]
+StartOption = Annotated[
+    str | None, typer.Option(help="The command that starts a server on each GPU, with {model} and {port} in it")
+]
+InProcessOption = Annotated[
+    str | None, typer.Option("--engine", help="Instead of a server: lmdeploy (default, NVIDIA) or transformers")
+]
+ConcurrencyOption = Annotated[int | None, typer.Option(help="Requests to the server at once; default 64")]
+PromptsOption = Annotated[str | None, typer.Option(help="A file of prompts, blank lines between them")]
+TokensOption = Annotated[int | None, typer.Option(help="Longest caption, tokens")]
+TemperatureOption = Annotated[float | None, typer.Option(help="0 (default) takes the most probable words")]
+LanguageOption = Annotated[str | None, typer.Option(help="Of the captions, ISO 639-1; default en")]
+
+
+@caption_app.command()
+def coarse(
+    run_: RunOption,
+    model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP: hub name or folder")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the caption begins with, or a question")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, tokens")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """A short caption by BLIP-2 or BLIP, to filter by."""
+    settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
+    add(run_, [{"stage": "coarse_caption", **settings}], json_)
+
+
+@caption_app.command()
+def labels(run_: RunOption, json_: JsonOption = False) -> None:
+    """A caption out of ImageNet's labels, offline: honest, and no wiser than its thousand classes."""
+    add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
+
+
+def _to_train_on(use: str) -> Callable[..., None]:
+    def command(
+        run_: RunOption,
+        model: ModelOption = None,
+        server: ServerOption = None,
+        start: StartOption = None,
+        engine: InProcessOption = None,
+        concurrency: ConcurrencyOption = None,
+        prompts: PromptsOption = None,
+        max_new_tokens: TokensOption = None,
+        temperature: TemperatureOption = None,
+        language: LanguageOption = None,
+        json_: JsonOption = False,
+    ) -> None:
+        settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
+        settings |= {"temperature": temperature, "language": language}
+        settings |= {"engine": _engine(run_, use, server, start, engine, concurrency)}
+        add(run_, [{"stage": f"{use}_caption", **settings, "keep": _sound(run_, use)}], json_)
+
+    return command
+
+
+_BY = "to train on, by {} or any other image chat model."
+caption_app.command("short", help=f"One sentence {_BY.format('InternVL2-8B')}")(_to_train_on("short"))
+caption_app.command("detailed", help=f"A paragraph {_BY.format('InternVL2-26B')}")(_to_train_on("detailed"))
+
+
+@caption_app.command()
+def describe(
+    run_: RunOption,
+    ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read writing too (extra `ocr`)")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Short and detailed captions out of what is measured, offline: labels, colours, composition, light."""
+    add(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
+
+
+def _engine(
+    url: str, use: str, server: str | None, start: str | None, kind: str | None, concurrency: int | None
+) -> dict[str, Any] | None:
+    """The engine as a recipe writes it; None: as it is."""
+    if sum(option is not None for option in (server, start, kind)) > 1:
+        raise UserError("give one of --server, --start and --engine")
+    if server or start:
+        chosen: dict[str, Any] = {"kind": "server", **({"url": server} if server else {"start": start})}
+    elif kind in ("lmdeploy", "transformers"):
+        chosen = {"kind": kind}
+    elif kind:
+        raise UserError(f"--engine {kind}: give lmdeploy or transformers; a server has --server or --start")
+    else:
+        chosen = _entry(url, use).get("engine") or {}
+    if concurrency is not None:
+        if chosen.get("kind") != "server":
+            raise UserError("--concurrency is about a server: give --server or --start too")
+        chosen = {**chosen, "concurrency": concurrency}
+    return chosen or None
+
+
+def _sound(url: str, use: str) -> dict[str, float]:
+    """The rules of a new stage; those of one that is there stay as they are."""
+    from captioners.recaption import sound_captions
+
+    return {} if _entry(url, use) else sound_captions(use)
+
+
+def _entry(url: str, use: str) -> dict[str, Any]:
+    return entries_of(url).get(f"{use}_caption", {})

@@ -1,0 +1,164 @@
+"""What this machine has for the pipeline, and what recipes would need that it has not."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captioners.engines.lmdeploy import check_driver
+from core.errors import UserError
+from pipeline.pools import list_pool
+from pipeline.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        what: The part looked at.
+        state: `ok`, `missing` (something optional is not there) or `broken` (must be put right).
+        found: What was found, and what to do if it is not enough.
+    """
+
+    what: str
+    state: str
+    found: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(recipes: Sequence[str] | None) -> list[Finding]:
+    """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
+    checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
+    paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
+    found = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
+    return [check() for check in checks] + (
+        found or [Finding("recipes", "missing", "none given, none in recipes/ here")]
+    )
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Finding("python", "ok" if fits else "broken", version if fits else f"{version}; 3.11 to 3.13 are supported")
+
+
+def _ray() -> Finding:
+    told = [f"{name} {metadata.version(name)}" for name in ("ray", "polars", "pyarrow", "pillow")]
+    return Finding("engine", "ok", ", ".join(told))
+
+
+def _torch() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError):  # OSError: its libraries do not load
+        return Finding("torch", "missing", "not installed; the model stages need it: pip install 'vl3syn[models]'")
+    if not torch.cuda.is_available():
+        return Finding("torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {', '.join(names)}")
+
+
+def _faiss() -> Finding:
+    found = sorted({d.name.lower() for d in metadata.distributions() if d.name and d.name.lower().startswith("faiss-")})
+    if not found:
+        return Finding("faiss", "missing", "none; install the extra `cpu` or `gpu`, not both")
+    if len(found) > 1:
+        return Finding("faiss", "broken", f"{' and '.join(found)} overwrite each other: pip uninstall all, install one")
+    try:
+        faiss = importlib.import_module("faiss")
+    except (ImportError, RuntimeError) as error:  # faiss-gpu without its CUDA runtime raises RuntimeError
+        return Finding("faiss", "broken", f"{found[0]}: {' '.join(str(error).split())[:150]}")
+    gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    return Finding("faiss", "ok", f"{found[0]} {metadata.version(found[0])}, {gpus} GPUs")
+
+
+def _lmdeploy() -> Finding:
+    try:
+        check_driver("captions")
+    except UserError as error:
+        return Finding("lmdeploy", "missing", str(error).removeprefix("captions: "))
+    try:
+        return Finding("lmdeploy", "ok", f"lmdeploy {metadata.version('lmdeploy')}")
+    except metadata.PackageNotFoundError:
+        there = "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
+        return Finding("lmdeploy", "missing", there)
+
+
+def _video() -> Finding:
+    try:
+        return Finding("video", "ok", f"PyAV {metadata.version('av')}, FFmpeg inside")
+    except metadata.PackageNotFoundError:
+        return Finding("video", "missing", "PyAV (`av`) is not installed; only video training data needs it")
+
+
+def _is_training(path: str) -> bool:
+    """Whether it is one for `vl3syn train`; what cannot be read is none."""
+    try:
+        told = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # what is wrong the recipe's own reader says
+        return False
+    return isinstance(told, dict) and "sources" in told
+
+
+def _training(path: str) -> Finding:
+    what = f"recipe {path}"
+    try:
+        from model.training.recipe import load_recipe as load_training
+        from model.training.run import open_sources
+    except (ImportError, OSError):
+        return Finding(what, "missing", "a training needs torch: pip install 'vl3syn[models]'")
+    try:
+        recipe = load_training(path)
+    except UserError as error:
+        return Finding(what, "broken", str(error))
+    try:
+        samples = {name: sum(source.blocks) for name, source in open_sources(recipe).items()}
+    except (UserError, OSError) as error:
+        return Finding(what, "missing", str(error))
+    return Finding(what, "ok", "ready, " + ", ".join(f"{name} {count:,}" for name, count in samples.items()))
+
+
+def _recipe(path: str) -> Finding:
+    what = f"recipe {path}"
+    try:
+        recipe = load_recipe(path)
+    except UserError as error:
+        return Finding(what, "broken", str(error))
+    lacks = []
+    for step in recipe.steps:
+        try:
+            step.stage.check_settings()
+            step.stage.check_available()
+        except UserError as error:
+            lacks.append(str(error))
+    try:
+        pool = f"{len(list_pool(recipe.pool).shards):,} shards"
+    except (UserError, OSError) as error:
+        lacks.append(f"pool: {error}")
+    gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)
+    if gpus > _gpus():
+        lacks.append(f"a stage needs {gpus:g} GPU per actor, this machine has {_gpus()}")
+    return (
+        Finding(what, "missing", "\n".join(dict.fromkeys(lacks)))
+        if lacks
+        else Finding(what, "ok", f"ready, pool of {pool}")
+    )
+
+
+def _gpus() -> int:
+    try:
+        return int(importlib.import_module("torch").cuda.device_count())
+    except (ImportError, OSError):
+        return 0

@@ -1,0 +1,45 @@
+"""Whether what a command did is of any use: where every row failed, it has failed too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import polars as pl
+
+from core.errors import UserError
+from manifests.funnel import Funnel
+from manifests.run import Run
+from pipeline.publishing.publish import Published
+
+
+def total_failure(run: Run, counted: Funnel, stages: Collection[str]) -> UserError | None:
+    """The error of the first of `stages` at which every row that reached it failed; None if there is none.
+
+    A stage that no row reached has not failed, nor has one whose rules drop every row.
+    """
+    tables = [run.index, *(stage.table for stage in run.stages)]
+    for stage, table in zip(counted.stages, tables, strict=True):
+        if stage.stage in stages and stage.errors and not stage.kept + stage.dropped:
+            errors = table.scan(["error"]).drop_nulls().collect(engine="streaming")["error"]
+            return UserError(f"{stage.stage}: {_all(stage.errors, 'row')} failed: {_commonest(errors)}")
+    return None
+
+
+def nothing_published(done: Published) -> UserError | None:
+    """The error of a publication that holds no image, since all had to be left out."""
+    if done.rows or not done.left_out:
+        return None
+    return UserError(f"publish: {_all(len(done.left_out), 'image')} left out: {_commonest(done.left_out.values())}")
+
+
+def _all(count: int, what: str) -> str:
+    return f"the only {what}" if count == 1 else f"all {count:,} {what}s"
+
+
+def _commonest(reasons: Iterable[str]) -> str:
+    """The commonest reason in full; between equals the commonest kind, which is the text before the first colon."""
+    each = pl.DataFrame({"reason": list(reasons)}).with_columns(
+        pl.col("reason").str.split(":").list.first().alias("kind")
+    )
+    counted = each.with_columns(pl.len().over("kind").alias("alike"), pl.len().over("reason").alias("same"))
+    return str(counted.sort("alike", "same", "reason", descending=[True, True, False])["reason"][0])

@@ -1,0 +1,176 @@
+"""What the commands print: tables for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from core.errors import UserError
+from core.secrets import redact
+from core.text import printable
+
+if TYPE_CHECKING:
+    from manifests.explain import Account
+    from manifests.funnel import Funnel
+    from pipeline.execution.runner import Done
+    from pipeline.publishing.publish import Published
+
+_PIPED = 160  # columns, where there is no terminal to ask
+out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False, emoji=False)
+err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """One line of progress, on stderr."""
+    err.print(printable(redact(text)), markup=False, soft_wrap=True)
+
+
+def announce(done: Done) -> None:
+    """One line about a job that has ended."""
+    what = f"{done.computed:,} rows in {done.seconds:.1f} s" if done.computed else "nothing to compute"
+    say(f"{done.stage}: {what}, {done.stored:,} stored before")
+
+
+def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Published] | None = None) -> None:
+    """What a command that computed ends with: the jobs, the funnel, what is published.
+
+    Raises:
+        UserError: Every row of a job failed, or nothing could be published; all that there is to print is printed.
+    """
+    from manifests import funnel as count
+    from manifests import open_run
+    from pipeline.commands.outcome import nothing_published, total_failure
+
+    run = open_run(url)
+    counted = count(run)
+    failure: UserError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
+    if not json_:
+        print_done(jobs)
+        print_funnel(counted)
+    published = None
+    if publish and failure is None:
+        try:
+            published = publish()
+            failure = nothing_published(published)
+        except UserError as error:
+            failure = error
+    if json_:
+        shards = {"published": asdict(published)} if published else {}
+        print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards})
+    elif published:
+        print_published(published)
+    if failure:
+        raise failure
+
+
+def print_json(value: object) -> None:
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+    print("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """JSON in which what a terminal would not print is written as `\\uXXXX`."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
+    """A table under its title; numbers to the right, in thousands. Where it is too wide the last column is folded."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
+        last = position == len(columns) - 1
+        table.add_column(
+            Text(printable(name)), justify="right" if numeric else "left", no_wrap=not last, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text(_text(value)) for value in row))  # Text: what the web wrote is no markup
+    to.print(printable(title), style="bold", markup=False, soft_wrap=True)
+    to.print(table)
+
+
+def print_funnel(funnel: Funnel) -> None:
+    share = f" ({funnel.survivors / funnel.rows:.1%})" if funnel.rows else ""
+    rows = []
+    for s in funnel.stages:
+        sorted_reasons = sorted(s.reasons.items(), key=lambda r: -r[1])
+        reasons = "\n".join(f"{n:,} {printable(reason)}" for reason, n in sorted_reasons)
+        rows.append((s.stage, s.seen, s.kept, s.dropped, s.errors, s.pending, reasons))
+    title = f"{funnel.rows:,} rows, {funnel.survivors:,} survive{share}"
+    print_rows(title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
+
+
+def print_published(done: Published) -> None:
+    """What is in the shards now, what is not, and how to open them."""
+    files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
+    out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
+    if done.stale:
+        say(f"{done.stale:,} images in shards are not kept any more; publish into another folder to be rid of them")
+    if done.outdated:
+        say(f"not published: {done.outdated:,} images with outdated captions; `vl3syn run` computes these again")
+    for id_, reason in list(done.left_out.items())[:10]:
+        say(f"not published: {id_}: {reason}")
+    if len(done.left_out) > 10:
+        say(f"not published: {len(done.left_out):,} images in all, see {done.where}/.publication")
+    say(f"open them as {done.where}/README.md says, which is the dataset's card")
+
+
+def print_done(jobs: Sequence[Done]) -> None:
+    rows = [
+        (
+            j.stage,
+            j.computed,
+            j.errors,
+            j.stored,
+            round(j.seconds, 2),
+            _rate(j.rate),
+            "" if j.idle is None else f"{j.idle:.0%}",
+        )
+        for j in jobs
+    ]
+    columns = ("stage", "rows", "errors", "stored before", "seconds", "images/s", "model idle")
+    print_rows("computed now", columns, rows, to=err)
+
+
+def _rate(rate: float | None) -> float | None:
+    return None if rate is None else round(rate) if rate >= 10 else round(rate, 2)
+
+
+def print_account(account: Account) -> None:
+    why = f": {account.drop_reason} (at {account.drop_stage})" if account.drop_stage else ""
+    out.print(Text(printable(f"{account.status}{why}")), style="bold")
+    image = [(name, printable(str(value))) for name, value in account.image.items() if value is not None]
+    print_rows("index", ("column", "value"), image)
+    for stage in account.stages:
+        rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
+        # Integers as they are: some are ids, to be given to `explain` again.
+        told = ((name, str(value) if isinstance(value, int) else _text(value)) for name, value in stage.facts.items())
+        facts = list(told) or [("nothing stored", "")]
+        print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:,.5g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return printable(str(value), keep="\n")

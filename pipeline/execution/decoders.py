@@ -1,0 +1,84 @@
+"""Threads that decode images, each image within a time limit.
+
+A thread in a decoder's C code cannot be stopped. So an image that takes too long is given up: its row has an error,
+another thread takes the place of its own, and that one ends when the decoder returns.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from pipeline.pools.images import Failure
+
+
+@dataclass
+class Task:
+    """One image: what is to be called, what comes of it, and when the call began, in seconds (None: it waits)."""
+
+    call: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future)
+    begin: float | None = None
+
+
+class Decoders:
+    """As many threads as are given; of those that are stuck in an image that was given up, more."""
+
+    def __init__(self, threads: int, seconds: float) -> None:
+        """Start the threads; `seconds` is what one image may take."""
+        self._seconds = seconds
+        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        for _ in range(threads):
+            self._start()
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Task:
+        """Call it in a thread, as soon as one is free."""
+        task = Task(partial(call, *arguments))
+        self._tasks.put(task)
+        return task
+
+    def result(self, task: Task) -> Any:
+        """What the call returned or raised; a Failure if it took too long."""
+        while not task.future.done():
+            begun = time.monotonic() if task.begin is None else task.begin
+            try:
+                task.future.exception(timeout=max(0.0, begun + self._seconds - time.monotonic()))
+            except TimeoutError:
+                if task.begin is not None and time.monotonic() - task.begin >= self._seconds:
+                    self._give_up(task)
+        return task.future.result()
+
+    def _give_up(self, task: Task) -> None:
+        try:
+            task.future.set_result(Failure(f"too slow: not decoded within {self._seconds:g} s", retry=True))
+        except InvalidStateError:  # it was ready at the last moment
+            return
+        self._start()
+
+    def _start(self) -> None:
+        # Daemons: a process that ends does not wait for those that are stuck.
+        threading.Thread(target=self._work, name="decode", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            task = self._tasks.get()
+            task.begin = time.monotonic()
+            try:
+                _settle(task)
+            except InvalidStateError:  # given up: another thread has taken this one's place
+                return
+
+
+def _settle(task: Task) -> None:
+    try:
+        result = task.call()
+    except Exception as error:  # not handled here: `result` raises it
+        task.future.set_exception(error)
+    else:
+        task.future.set_result(result)

@@ -1,0 +1,184 @@
+"""What stages were trained to: stored in the run once, named by its hash, part of the fingerprint of what uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from core.errors import UserError, is_bug
+from core.stages import FittedStage
+from manifests.balance import priority
+from manifests.parts import read_part, to_bytes
+from manifests.storage import Folder
+from manifests.tables import fingerprint
+from pipeline.execution.placement import place_workers
+from pipeline.execution.planner import Inputs
+from pipeline.execution.ray_job import start_ray, stopped
+from pipeline.recipe import Recipe, Step, parse_recipe
+
+_NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
+_BLOCK = 65_536  # rows of a sample that are read at once
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One file, `RUN/fitted/<stage>-<fingerprint of what it was trained by>/<number>-<hash>.parquet`."""
+
+    folder: Folder
+    name: str
+
+    def read(self) -> pa.Table:
+        return read_part(self.folder, self.name, "copy it back, or train anew, with --refit")
+
+    @property
+    def hash(self) -> str:
+        return self.name.removesuffix(".parquet").partition("-")[2]
+
+
+def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
+    """As many of `ids` as a step's stage trains on, by a hash of them: the same of any pool with the same images.
+
+    Returns:
+        Column `id`.
+    """
+    stage: Any = step.stage
+    rows, numbers = stage.sample_rows, ids.to_numpy()
+    if len(numbers) > rows:
+        numbers = numbers[np.argpartition(priority(numbers, 0), rows)[:rows]]
+    return pl.DataFrame({"id": numbers})
+
+
+def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dict[str, object]]:
+    """Train a step's stage in one Ray task: on the GPU that an actor of it would hold, else on all cores of a machine.
+
+    Args:
+        step: The step.
+        inputs: What completes the rows.
+        rows: The sample, as `pipeline.execution.planner.plan` gives it.
+
+    Raises:
+        UserError: The stage refuses the sample (too few rows, say), the cluster does not have what the recipe asks
+            for, or it died.
+    """
+    start_ray()
+    import ray
+
+    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    gpus = place_workers(step.resources, step.stage, 1).num_gpus
+    # It asks for one CPU and uses all: nothing else of ours runs meanwhile, and a machine that a submitted job holds
+    # one CPU of would never have all of them to give.
+    fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit)
+    try:
+        fitted, told = ray.get(fit.remote(step.stage, inputs, table))
+    except ray.exceptions.RayTaskError as error:
+        if error.cause is not None and not is_bug(error.cause):
+            raise UserError(" ".join(str(error.cause).split())) from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise stopped(error) from error
+    return fitted, told
+
+
+def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    cores = next(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["NodeID"] == here)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores))
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    starts = range(0, rows.num_rows, _BLOCK)
+    sample = pa.concat_tables(inputs.complete(rows.slice(start, _BLOCK)) for start in starts)
+    order = np.argsort(priority(sample["id"].to_numpy(), 0))
+    sample = sample.select(list(stage.reads)).take(order)  # and the sample as it was read may go
+    fitted, told = stage.fit(sample)
+    return fitted, dict(told)
+
+
+def is_trained(step: Step) -> bool:
+    """Whether the stage is one that must be trained."""
+    return isinstance(step.stage, FittedStage)
+
+
+def fitted_of(step: Step) -> str | None:
+    """The hash of what a trained stage names; None if it is not trained yet."""
+    stage: Any = step.stage
+    named: str | None = stage.fitted
+    return named
+
+
+def find(folder: Folder, step: Step) -> Fitted | None:
+    """What a step of the run in `folder` was trained to: what it names, else the newest; None if nothing is there.
+
+    Raises:
+        UserError: It names what is not there.
+    """
+    place = _place(folder, step)
+    there = [Fitted(place, f.base_name) for f in place.files() if _NAME.fullmatch(f.base_name)]
+    named = fitted_of(step)
+    if named is None:
+        return there[-1] if there else None
+    found = next((f for f in there if f.hash == named), None)
+    if found is None:
+        raise UserError(
+            f"{step.stage.name}: fitted {named} is not in {place.path}: leave `fitted` out of the recipe to train "
+            "anew, or copy the file there from the run that has it"
+        )
+    return found
+
+
+def adopt(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
+    """The recipe with what the run's stages were trained to filled in, as far as they were (with `refit`: not at all).
+
+    Raises:
+        UserError: It names what the run does not have.
+    """
+    for position in range(len(recipe.steps)):
+        step = recipe.steps[position]
+        if not is_trained(step):
+            continue
+        if refit:
+            recipe = with_fitted(recipe, step, None)
+        elif found := find(folder, step):
+            recipe = with_fitted(recipe, step, found.hash)
+    return recipe
+
+
+def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
+    """The recipe with one stage's `fitted` set, and with it the names of its table and of those that depend on it."""
+    if fitted_of(step) == hash_:
+        return recipe
+    written = recipe.resolved()
+    for entry in written["stages"]:
+        if entry["stage"] == step.stage.name:
+            entry["fitted"] = hash_
+    return parse_recipe(written, recipe.name)
+
+
+def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, object]) -> Fitted:
+    """Store what a step was trained to, as the newest."""
+    place = _place(folder, step)
+    before = find(folder, step)
+    number = int(before.name.partition("-")[0]) + 1 if before else 1
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, table.schema.remove_metadata()) as stream:
+        stream.write_table(table.replace_schema_metadata(None).combine_chunks())
+    name = f"{number:06d}-{hashlib.blake2b(content.getvalue(), digest_size=8).hexdigest()}.parquet"
+    told = table.replace_schema_metadata({"vl3syn": json.dumps(dict(made_by), sort_keys=True)})
+    place.write(name, to_bytes(told))
+    return Fitted(place, name)
+
+
+def _place(folder: Folder, step: Step) -> Folder:
+    settings = {k: v for k, v in step.stage.fingerprint_settings().items() if k != "fitted"}
+    by = {"version": step.stage.version, "settings": settings, "inputs": dict(step.inputs)}
+    return folder.join("fitted").join(f"{step.stage.name}-{fingerprint(by)}")

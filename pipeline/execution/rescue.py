@@ -1,0 +1,97 @@
+"""What becomes of blocks that kill their worker: smaller blocks, then one row, then that row's error.
+
+A part of a stage is divided into ever smaller parts; of a stage that compares rows, into whole groups; a chunk of the
+index into shards. What cannot be divided any more becomes errors, and the run goes on. See docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import polars as pl
+import pyarrow as pa
+
+from manifests.journal import recover
+from pipeline.execution.content_check import with_seen_lengths
+from pipeline.execution.grouping import cut
+from pipeline.execution.part_writer import Store
+from pipeline.execution.receipts import receipt
+from pipeline.execution.workers import Part, failed_rows
+from pipeline.pools import Pool, Shard
+from pipeline.pools.images import Failure
+from pipeline.pools.readers import unread_shards
+
+_PIECES = 16  # of a block; more of them store more small parts, fewer start (and kill) more workers
+
+
+@dataclass(frozen=True)
+class RowRescue:
+    """Of a stage's rows.
+
+    Attributes:
+        part: How parts of the stage are computed.
+        groups: The group of each id, for a stage that compares rows: a group is not divided.
+    """
+
+    part: Part
+    groups: pl.DataFrame | None = None
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        """The rows that a journaled stage has in its journals are stored; the others of the blocks are left."""
+        journaled = self.part.stage.journaled
+        if self.part.contents:  # what the dead have read counts as read
+            contents = self.part.contents.table
+            if journaled:
+                recover(contents)
+            lost = [with_seen_lengths(block, contents) for block in lost]
+        if not journaled:
+            return lost, []
+        table = self.part.store.table
+        recover(table)
+        ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
+        stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
+        left = [block.filter(pa.array(~_ids(block).is_in(stored["id"].implode()))) for block in lost]
+        receipts = [receipt(stored.height, stored["error"].count())] if stored.height else []
+        return [block for block in left if block.num_rows], receipts
+
+    def divide(self, block: pa.Table) -> list[pa.Table]:
+        if self.groups is None:
+            return _pieces(block)
+        frame = pl.DataFrame(block)
+        parts = list(cut(frame, max(1, -(-frame.height // _PIECES)), self.groups.join(frame, on="id", how="semi")))
+        return [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
+
+    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+        store = self.part.store
+        known = replace(
+            store, made_by={**store.table.provenance(), **store.made_by}
+        )  # with the weights, as it had them
+        return known(failed_rows(self.part.stage, block["id"], [failure] * block.num_rows))
+
+
+@dataclass(frozen=True)
+class ShardRescue:
+    """Of an index's shards. One that kills its reader has a single row, about the shard."""
+
+    pool: Pool
+    store: Store
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        return lost, []
+
+    def divide(self, block: pa.Table) -> list[pa.Table]:
+        return _pieces(block)
+
+    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+        return self.store(
+            unread_shards(self.pool, [Shard(**row) for row in block.to_pylist()], failure.error, failure.retry)
+        )
+
+
+def _pieces(block: pa.Table) -> list[pa.Table]:
+    size = -(-block.num_rows // _PIECES)
+    return [block.slice(start, size) for start in range(0, block.num_rows, size)]
+
+
+def _ids(block: pa.Table) -> pl.Series:
+    return pl.Series("id", block["id"].to_numpy())

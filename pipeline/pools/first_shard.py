@@ -1,0 +1,132 @@
+"""A look at a pool's first shard before anything is written: its settings fit, and where the alt text is from."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from core.arrow_types import type_name
+from core.errors import BadSampleError, UserError
+from core.image_header import BadImageError
+from core.parquet import BAD_PARQUET, Parquet
+from pipeline.pools.cells import image_column, may_encode
+from pipeline.pools.listing import Listing, Pool, is_candidate
+from pipeline.pools.packed import START, packed
+from pipeline.pools.parquet import ImageColumns, holds_text, note_columns, parquet_rows
+from pipeline.pools.rows import NOTES, TEXT_LIMIT, matching
+from pipeline.pools.side_files import Note, read_note
+from pipeline.pools.urls import UrlColumns
+
+_MEMBERS = 200  # of a tar, that tell where alt text is from
+_ROWS = 16  # of a Parquet file, one of which must hold an image where the type of its column does not show it
+_READ = 1 << 20  # bytes; an object store is asked for so many at a time
+
+
+def alt_text_source(pool: Pool, listing: Listing) -> str:
+    """Where the alt text of the first shard is from, as a line for the log; empty if it cannot be told.
+
+    Raises:
+        UserError: The shard has not the columns or side files that the pool's settings name, or cannot be read safely.
+    """
+    shard = listing.shards[0]
+    if pool.kind == "images" or shard.problem:
+        return ""
+    if pool.kind == "tars":
+        return _of_tar(pool, listing)
+    name = shard.path
+    if pool.kind == "img2dataset":
+        name = f"{name.removesuffix('.tar').removesuffix('.parquet')}.parquet"
+    schema = _schema(listing, name)
+    if schema is None:
+        return ""
+    try:
+        names = _notes(pool, schema).get("alt_text", [])
+        if pool.kind == "parquet":
+            _check_images(pool, listing, schema)
+    except BadSampleError as error:
+        raise UserError(f"{pool.kind}: {name}: {error}") from error
+    unread = [] if names else _unread(schema)
+    return _line([f"the column {column!r}" for column in names], name, unread)
+
+
+def _unread(schema: pa.Schema) -> list[str]:
+    """Columns that are called as alt text is, and hold none."""
+    names = matching(schema.names, NOTES["alt_text"])
+    types = {field.name: field.type for field in schema if not holds_text(field.type)}
+    return [f"the column {name!r} is {type_name(types[name])}, not text" for name in names if name in types]
+
+
+def _schema(listing: Listing, name: str) -> pa.Schema | None:
+    """The columns of a Parquet file; None if it is damaged, which the index will say."""
+    try:
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{name}") as file:
+            return Parquet(file).schema
+    except BAD_PARQUET:
+        return None
+
+
+def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
+    if pool.kind == "urls":
+        return UrlColumns.of(schema, pool).notes
+    if pool.kind == "parquet":
+        return ImageColumns.of(schema, pool.image, pool.id, pool.alt_text).notes
+    return note_columns(schema, pool.alt_text)
+
+
+def _check_images(pool: Pool, listing: Listing, schema: pa.Schema) -> None:
+    """Look whether a column whose type does not show it holds images: one of the first rows must have one.
+
+    Raises:
+        BadImageError: None has.
+    """
+    column = image_column(schema, pool.image)
+    if not may_encode(schema.field(column).type):
+        return
+    with listing.root.filesystem.open_input_file(f"{listing.root.path}/{listing.shards[0].path}") as file:
+        rows = list(islice(parquet_rows(file, column, pool.id, pool.alt_text, pool.max_cell), _ROWS))
+    if all(row.get("error") for row in rows):
+        raise BadImageError(f"column {column!r} has no image in its first {len(rows)} rows: {rows[0]['error']}")
+
+
+def _of_tar(pool: Pool, listing: Listing) -> str:
+    shard = listing.shards[0]
+    try:
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{shard.path}") as file:
+            if error := packed(file.read(START)):
+                raise UserError(f"tars: {shard.path}: {error}")
+            file.seek(0)
+            notes = _side_files(io.BufferedReader(file, _READ), pool.alt_text)
+            some = [note for note in islice(notes, _MEMBERS) if note]
+            if pool.alt_text is not None and not any(note.source for note in some):
+                some += [note for note in notes if note and note.source][:1]
+    except UserError:
+        raise
+    except (OSError, ValueError, tarfile.TarError):  # the index will say so
+        return ""
+    sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]
+    if pool.alt_text is not None and not sources:
+        name = pool.alt_text.lstrip(".")
+        raise UserError(f"tars: {shard.path}: alt_text: no side file ends in .{name}, and no .json has that key")
+    return _line(list(dict.fromkeys(sources)), shard.path)
+
+
+def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
+    """What each member of a tar tells that is no image."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+            if is_candidate(member.name) or not member.isreg() or member.size > TEXT_LIMIT:
+                yield None
+            else:
+                yield read_note(member.name, archive.extractfile(member).read(), alt_text)  # type: ignore[union-attr]
+
+
+def _line(sources: list[str], name: str, unread: Sequence[str] = ()) -> str:
+    if not sources:
+        why = "; ".join(unread) or f"it has none called {', '.join(NOTES['alt_text'])}"
+        return f"no alt text in {name}: {why}; the pool's setting alt_text names another"
+    return f"alt text from {' or '.join(sources)}" + (" (the first that is not empty)" if len(sources) > 1 else "")

@@ -1,0 +1,128 @@
+"""What every reader of a pool makes: rows of the index, as far as the source and the image's header tell them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from core.image_header import BadImageError, read_header
+from manifests.storage import Folder
+from pipeline.pools.listing import Shard
+from pipeline.pools.texts import decoded
+
+Row = dict[str, Any]
+"""Some columns of the index; those missing are null."""
+
+NOTES = {
+    "url": ("url", "image_url", "img_url"),
+    "sha256": ("sha256",),
+    "alt_text": ("alt_text", "alttext", "alt", "txt", "text", "caption", "captions"),
+    "license": ("license", "licence"),
+}
+"""What pools tell of an image: a column of the index, and what pools call it, in any case. The first that is not empty
+counts. They are columns of Parquet files and keys of JSON; the names of alt text are endings of side files too."""
+
+SIZES = {"width": ("width", "original_width"), "height": ("height", "original_height")}
+"""The same for sizes in pixels. They count where there is no image yet."""
+
+TEXT_LIMIT = 1 << 20
+"""Bytes; alt text and metadata of one image are never longer."""
+
+
+def matching(names: Iterable[str], accepted: Sequence[str]) -> list[str]:
+    """Those of `names` that are accepted, in any case; in the order of `accepted`."""
+    ranks = {name: rank for rank, name in enumerate(accepted)}
+    return sorted((n for n in names if n.lower() in ranks), key=lambda n: (ranks[n.lower()], n not in ranks))
+
+
+_ACCEPTED = {name: (ours, rank) for ours, names in NOTES.items() for rank, name in enumerate(names)}
+
+
+def note_names(names: Iterable[str], alt_text: str | None = None) -> dict[str, list[str]]:
+    """For columns of `NOTES` the names that tell them, if any; an `alt_text` that is given is the only one for that."""
+    ranked: dict[str, list[tuple[int, bool, str]]] = {}
+    for name in names:
+        ours, rank = _ACCEPTED.get(name.lower(), ("", 0))
+        if alt_text is not None and (ours == "alt_text" or name.lower() == alt_text.lower()):
+            ours, rank = ("alt_text" if name.lower() == alt_text.lower() else ""), int(name != alt_text)
+        if ours:
+            ranked.setdefault(ours, []).append((rank, name != name.lower(), name))
+    return {ours: [name for _, _, name in sorted(those)] for ours, those in ranked.items()}
+
+
+def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
+    """The index's own columns out of a row or a JSON object; `names` is of `note_names`."""
+    row: Row = {}
+    for ours, theirs in names.items():
+        for name in theirs:
+            text, encoding = first_text(told.get(name))
+            if text or (text is not None and ours not in row):
+                row[ours] = text
+            if text:
+                row |= {"text_encoding": encoding} if encoding else {}
+                break
+    return row
+
+
+def first_text(value: object) -> tuple[str | None, str | None]:
+    """A text or its bytes, or the first of a list of them that is not empty; and how it was read, if it is not UTF-8.
+
+    The text is None if the value is neither, or too long.
+    """
+    if isinstance(value, (str, bytes)) and len(value) > TEXT_LIMIT:
+        return None, None
+    if isinstance(value, str):
+        return clean(value), None
+    if isinstance(value, bytes):
+        return decoded(value)
+    if isinstance(value, list):
+        texts = ((text, encoding) for item in value for text, encoding in [first_text(item)] if text)
+        return next(texts, (None, None))
+    return None, None
+
+
+def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
+    """Size, format and error of one encoded image: its bytes, or a file that is closed after and its length."""
+    length = len(image) if isinstance(image, bytes) else length
+    try:
+        with io.BytesIO(image) if isinstance(image, bytes) else image as file:
+            header = read_header(file)
+    except BadImageError as error:
+        return {"bytes": length, "error": str(error)}
+    return {
+        "bytes": length,
+        "width": header.width,
+        "height": header.height,
+        "format": header.format,
+        "animated": header.animated,
+        "error": header.bomb,
+    }
+
+
+def image_file(root: Folder, shard: Shard, follow_links: bool | None = None) -> Row:
+    """The row of an image that is a file of its own."""
+    image: bytes | BinaryIO
+    if not root.local:
+        image = root.read(shard.path)
+    else:
+        image = open(f"{root.path}/{shard.path}", "rb") if follow_links else root.open_inside(shard.path)
+    return {"key": shard.path, "offset": 0, **measure(image, shard.bytes)}
+
+
+def on_disk(root: Folder, path: str) -> BinaryIO:
+    """A local file with the shard's bytes: headers lie far apart, and one long read beats a request per image."""
+    if root.local:
+        return open(f"{root.path}/{path}", "rb")
+    copy = tempfile.TemporaryFile()
+    with root.filesystem.open_input_stream(f"{root.path}/{path}") as stream:
+        shutil.copyfileobj(stream, copy, 1 << 22)
+    copy.seek(0)
+    return copy  # type: ignore[return-value]
+
+
+def clean(text: str) -> str:
+    """Lone surrogates (tarfile's bytes that are not UTF-8, JSON's escapes) written out: no column can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,206 @@
+"""What lies beside an image in a tar: which image a `.txt` or `.json` belongs to, and what it tells of it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from pipeline.pools.rows import NOTES, Row, note_names, notes_of
+from pipeline.pools.texts import decoded
+
+
+class Note(NamedTuple):
+    """What one side file tells.
+
+    Attributes:
+        rank: Of several for one image the lowest counts.
+        row: Columns of the index.
+        source: The ending or JSON key that the alt text is from, for messages.
+    """
+
+    rank: int
+    row: Row
+    source: str
+
+
+def stem(key: str) -> str:
+    """What the members of one webdataset sample share: the path up to the first dot of the file name."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name.split(".", 1)[0]
+
+
+def full_stem(key: str) -> str:
+    """The path without its ending: up to the last dot of the file name."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name.rpartition(".")[0] if "." in name else key
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file name, without its dot, in lower case."""
+    return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def side_endings(alt_text: str | None) -> list[str]:
+    """The endings of side files that hold the alt text, the best first."""
+    return list(NOTES["alt_text"]) if alt_text is None else [alt_text.lstrip(".").lower()]
+
+
+def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
+    """What a side file tells; None if its ending says nothing, or it is not JSON.
+
+    Args:
+        name: Of the member.
+        data: Its contents.
+        alt_text: As in the pool.
+    """
+    ending, endings = ending_of(name), side_endings(alt_text)
+    if ending in endings:
+        text, encoding = decoded(data)
+        row = {"alt_text": text.strip()} | ({"text_encoding": encoding} if encoding and text.strip() else {})
+        return Note(endings.index(ending), row, f".{ending}")
+    if ending != "json":
+        return None
+    detected = json.detect_encoding(data)
+    text, encoding = decoded(data) if detected == "utf-8" else (data.decode(detected, "replace"), detected[:6])
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    names = note_names(told, None if alt_text is None else alt_text.lstrip("."))
+    row = notes_of(told, names)
+    row |= {"text_encoding": encoding} if encoding and encoding != "utf-8" and row else {}
+    return Note(len(endings), row, f"{names['alt_text'][0]!r} of .json" if row.get("alt_text") else "")
+
+
+def pair_members(images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence[tuple[int, Note]]]) -> list[Row]:
+    """What side files tell of each image of a tar, also where names repeat: tars are joined, and added to.
+
+    Of side files with one name the first counts. But where it lies beside other members of its sample, it is of these
+    alone. A sample is members in a row with the same name up to the first dot, none of which has another's full name.
+
+    Args:
+        images: Byte offset and name of each image member.
+        notes: By the names of side files the byte offset of each and what it tells.
+    """
+    first = pair((name for _, name in images), {name: those[0][1] for name, those in notes.items()})
+    rows = {offset: first.get(name, {}) for offset, name in images}
+    if any(len(those) > 1 for those in notes.values()):
+        seen: set[str] = set()
+        for sample in _samples(images, notes):
+            beside = {name: note for _, name, note in sample if note}
+            again = {name for _, name, note in sample if not note and name in seen}
+            seen.update(name for _, name, _ in sample)
+            if any(len(notes[name]) > 1 for name in beside) or again:
+                texts = pair((name for _, name, note in sample if not note), beside)
+                for offset, name, note in sample:
+                    if not note:
+                        row = {} if name in again else rows[offset]
+                        rows[offset] = row | ({"text_encoding": None} | texts[name] if texts.get(name) else {})
+    return [rows[offset] for offset, _ in images]
+
+
+def _samples(
+    images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence[tuple[int, Note]]]
+) -> Iterator[list[tuple[int, str, Note | None]]]:
+    members: list[tuple[int, str, Note | None]] = [(offset, name, None) for offset, name in images]
+    members += [(offset, name, note) for name, those in notes.items() for offset, note in those]
+    sample: list[tuple[int, str, Note | None]] = []
+    names: set[str] = set()
+    for member in sorted(members, key=lambda member: member[0]):
+        name = member[1]
+        if sample and (name in names or stem(name) != stem(sample[0][1])):
+            yield sample
+            sample, names = [], set()
+        sample.append(member)
+        names.add(name)
+    if sample:
+        yield sample
+
+
+def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
+    """What the side files of a tar tell, by image.
+
+    - A side file whose name without its ending is an image's full name is of that image alone: `a.jpg.txt`.
+    - Else it is of the images that have the same name up to the last dot: `22.05.txt` of `22.05.png`.
+    - Else words at its end are left off one at a time until that is so: `22.05.caption.txt` of `22.05.png`.
+    - An image without a side file of some ending takes the one that shares most of its name up to a dot:
+      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless names
+      with dots of their own have a `.txt`: then `a.c.txt` is of an image that is missing, and not of `a.b.png`.
+
+    Args:
+        images: Names of the image members.
+        notes: What side files tell, by their names.
+    """
+    by_stem = defaultdict(list)
+    for image in dict.fromkeys(images):
+        by_stem[full_stem(image)].append(image)
+    names = {image for those in by_stem.values() for image in those if "." in _base(image)}
+    beginnings = {beginning for known in by_stem for beginning in [known, *_beginnings(known)]}
+    dotted = {ending_of(name) for name in notes if full_stem(name) in beginnings and "." in _base(full_stem(name))}
+
+    pairs: dict[str, list[_Pair]] = defaultdict(list)
+    common: dict[tuple[str, str], list[_Pair]] = defaultdict(list)
+    for name, note in notes.items():
+        ending, full = ending_of(name), full_stem(name)
+        shorter = [full, *_without_words(full)]
+        shared = next((part for part in shorter if part in names or part in by_stem), None)
+        for image in () if shared is None else [shared] if shared in names else by_stem[shared]:
+            pairs[image].append(_Pair(shorter.index(shared or full), note, ending))
+        if full not in names:
+            common[ending, full].append(_Pair(0, note, ending))
+        if shared is None and len(shorter) > 1 and ending not in dotted:
+            common[ending, shorter[1]].append(_Pair(1, note, ending))
+    endings = sorted({ending for ending, _ in common})
+    for image in (image for those in by_stem.values() for image in those):
+        for ending in set(endings) - {pair.ending for pair in pairs[image]}:
+            nearest = next((part for part in _beginnings(full_stem(image)) if (ending, part) in common), "")
+            pairs[image] += [pair._replace(words=_FAR + pair.words) for pair in common.get((ending, nearest), [])]
+    return {
+        image: _merged(sorted(those, key=lambda pair: (pair.words, pair.note.rank))) for image, those in pairs.items()
+    }
+
+
+class _Pair(NamedTuple):
+    """A side file of an image: how many words are left off its name, what it tells, and its ending."""
+
+    words: int
+    note: Note
+    ending: str
+
+
+_MOST_DOTS = 16  # of a name that are looked at
+_FAR = 2 * _MOST_DOTS  # what several images share comes after what an image has for itself
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """A name up to each of its dots, the longest first."""
+    for _ in range(_MOST_DOTS):
+        folder, slash, base = name.rpartition("/")
+        base = base.rpartition(".")[0]
+        if not base.strip("."):  # names of hidden files share nothing but their first dot
+            return
+        yield (name := folder + slash + base)
+
+
+def _without_words(name: str) -> Iterator[str]:
+    """A name without `.caption`, `.en` at its end, one less each time; a number there is part of the name itself."""
+    for shorter in _beginnings(name):
+        if not name[len(shorter) + 1 :].replace("-", "_").isidentifier():
+            return
+        yield (name := shorter)
+
+
+def _merged(pairs: Iterable[_Pair]) -> Row:
+    merged: Row = {}
+    for pair in pairs:
+        taken = {name: text for name, text in pair.note.row.items() if not merged.get(name)}
+        merged |= taken if taken.keys() - {"text_encoding"} else {}
+    return merged

@@ -1,0 +1,272 @@
+"""Parquet files of image URLs with what is told about each, as COYO-700M is published; there are no images yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.arrow_types import check_plain, is_amount, is_list, is_text, type_name
+from core.errors import BadSampleError
+from core.image_header import BadImageError
+from core.parquet import BAD_PARQUET, BombError, Parquet
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from pipeline.pools.listing import Pool, Shard
+from pipeline.pools.parquet import damage, id_column, note_columns, value_of
+from pipeline.pools.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
+
+ROWS_AT_ONCE = 8192
+
+_NO_SIZE = "no size: the metadata has no width and height for this row"
+_WHOLE = r"^[0-9]{1,10}(\.0*)?$"
+_SIDES = 1 << 31  # one more than the largest side that the index can hold
+_IDS = 1 << 63  # one more than the largest id
+
+
+@dataclass(frozen=True)
+class UrlColumns:
+    """What is read of a file.
+
+    Attributes:
+        notes: The columns of text, by the column of the index; `url` is among them.
+        sizes: The columns with width and height, where there are any.
+        id: The column with the source's own id, if there is one.
+    """
+
+    notes: Mapping[str, Sequence[str]]
+    sizes: Mapping[str, str]
+    id: str | None
+
+    @classmethod
+    def of(cls, schema: pa.Schema, pool: Pool) -> UrlColumns:
+        """Choose the columns.
+
+        Raises:
+            BadSampleError: One that is needed is missing, or cannot be read.
+        """
+        notes = {**note_columns(schema, pool.alt_text), "url": [url_column(schema)]}
+        sizes = {ours: names[0] for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
+        columns = cls(notes, sizes, None if pool.id is None else id_column(schema, pool.id))
+        check_plain(schema, columns.read)
+        return columns
+
+    @property
+    def read(self) -> list[str]:
+        names = [*(name for theirs in self.notes.values() for name in theirs), *self.sizes.values()]
+        return list(dict.fromkeys([*names, self.id] if self.id else names))
+
+
+def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | None]:
+    """The rows of a Parquet file, and what is wrong where it breaks off.
+
+    They are columns all the way: a file of URLs has millions of rows, too many for a dict each.
+
+    Returns:
+        Columns of the index, one row per row: `id` (null where it is to be made from the row number), `key` and `url`,
+        `offset` (the row number), `width`, `height`, `alt_text`, `sha256`, `error`. The text is an error or None.
+    """
+    tables, number, size, broken = [_ROWS.empty_table()], 0, 0, None
+    with on_disk(root, shard.path) as file:
+        try:
+            parquet = Parquet(file)
+            try:
+                columns = UrlColumns.of(parquet.schema, pool)
+            except BadSampleError as error:
+                return _ROWS.empty_table(), f"unread Parquet: {error}"
+            for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
+                tables.append(_rows(batch, columns, number))
+                number += batch.num_rows
+                size += tables[-1].nbytes
+                if size > parquet.most_text:
+                    raise BombError(f"decompression bomb: {number:,} rows of {size:,} bytes")
+        except BAD_PARQUET as error:
+            broken = f"broken Parquet: {damage(error)}; {number:,} rows were read before it"
+    if not number and broken is None:
+        broken = "no images: a Parquet file without rows"
+    return pa.concat_tables(tables), broken
+
+
+def url_column(schema: pa.Schema) -> str:
+    """The column with the URLs.
+
+    Raises:
+        BadImageError: There is none, or it holds no text.
+    """
+    names = matching(schema.names, NOTES["url"])
+    if not names:
+        raise BadImageError(f"no column 'url' (there are {', '.join(schema.names)})")
+    texts = note_columns(schema).get("url")
+    if not texts:
+        type_ = schema.field(schema.names.index(names[0])).type
+        raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
+    return texts[0]
+
+
+def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Columns of one of the pool's Parquet files at some of its rows.
+
+    Only the row groups that hold those rows are read, and of them only these columns.
+
+    Args:
+        root: What `path` is relative to.
+        path: The file.
+        names: The columns wanted; one that the file does not have comes as nulls.
+        rows: Row numbers, in any order, also repeated.
+
+    Returns:
+        The columns in the order of `names`, the rows in that of `rows`.
+
+    Raises:
+        BadSampleError: The file is damaged, or has not so many rows.
+        OSError: The disk, the network, or a damaged page, which Arrow does not tell apart.
+    """
+    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
+        try:
+            return _at_rows(Parquet(file), names, rows)
+        except BAD_PARQUET as error:
+            kind = OSError if isinstance(error, OSError) else BadSampleError
+            raise kind(f"{path}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+    ends = np.cumsum(np.array(parquet.row_groups, np.int64))
+    if rows.size and not 0 <= rows.min() <= rows.max() < ends[-1]:
+        raise BadSampleError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
+    columns = [name for name in dict.fromkeys(names) if parquet.schema.get_field_index(name) >= 0]
+    if not rows.size or not columns:
+        return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    pieces, size = [], 0
+    for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
+        start = int(ends[group]) - parquet.row_groups[group]
+        for batch in parquet.batches(columns, ROWS_AT_ONCE, [group]):
+            here = slice(*np.searchsorted(ordered, [start, start + batch.num_rows]))
+            places = pa.array(ordered[here] - start)
+            pieces.append(pa.table([_plain(batch[name].take(places)) for name in columns], names=columns))
+            start += batch.num_rows
+            size += pieces[-1].nbytes
+            if size > parquet.most_text:
+                raise BombError(f"decompression bomb: {rows.size:,} rows of more than {parquet.most_text:,} bytes")
+    found = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
+    return pa.table([found[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """A dictionary's values, so that one file's rows go together with another's."""
+    return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
+
+
+_COLUMNS = ("id", "key", "offset", "width", "height", *NOTES, "text_encoding", "error")
+_ROWS = pa.schema([INDEX.field(name) for name in _COLUMNS])
+
+
+def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
+    """The rows of a batch whose first row is the file's row `start`."""
+    numbers = pa.array(np.arange(start, start + batch.num_rows))
+    read = {ours: _texts(batch, columns.notes.get(ours, ())) for ours in NOTES}
+    texts = {ours: text for ours, (text, _) in read.items()}
+    url = texts["url"]
+    no_url = pc.is_null(url).to_numpy(False)
+    empty = pc.equal(url, "").fill_null(False).to_numpy(False)
+    ids, bad_ids = _ids(batch, columns.id)
+    (width, no_width), (height, no_height) = (_sides(batch, columns.sizes.get(name)) for name in SIZES)
+    no_size = no_width | no_height
+    error = np.full(batch.num_rows, None, object)
+    error[no_size] = _no_size(batch.schema, columns)
+    for row in np.flatnonzero(bad_ids):
+        error[row] = f"bad id: {batch[columns.id][row].as_py()} in the column {columns.id!r}"
+    error[empty] = "no url: the cell is empty"
+    error[no_url] = "no url: the cell is null"
+    rows = {
+        "id": ids,
+        "key": pc.if_else(pa.array(no_url | empty), numbers.cast(pa.string()), url),
+        "offset": numbers,
+        "width": pa.array(width, pa.int32(), mask=no_size),
+        "height": pa.array(height, pa.int32(), mask=no_size),
+        **texts,
+        "text_encoding": pc.coalesce(*(encoding for _, encoding in read.values())),
+        "error": pa.array(error, pa.string()),
+    }
+    return pa.table(rows, schema=_ROWS)
+
+
+def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+    """The first of some columns of text that is not empty, row by row, and how it was read.
+
+    Both are nulls if there are no such columns.
+    """
+    read = [_text(batch[name]) for name in names] or [(pa.nulls(batch.num_rows, pa.string()),) * 2]
+    if len(read) == 1:
+        return read[0]
+    full = [pc.if_else(pc.equal(texts, ""), None, texts) for texts, _ in read]
+    encodings = [
+        pc.if_else(pc.is_valid(texts), encodings, None) for texts, (_, encodings) in zip(full, read, strict=True)
+    ]
+    return pc.coalesce(*full, *(texts for texts, _ in read)), pc.coalesce(*encodings)
+
+
+def _text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """A column as text, and how those that are not UTF-8 were read.
+
+    Of lists the first that is not empty counts. A text that is too long is null.
+    """
+    if is_list(column.type):
+        return _by_row(column)
+    data = _plain(column).cast(pa.binary())
+    long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
+    if pc.any(long).as_py():
+        data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
+    try:
+        return data.cast(pa.string()), pa.nulls(len(data), pa.string())
+    except pa.ArrowInvalid:
+        return _by_row(data)
+
+
+def _by_row(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [value_of(value) for value in column]
+    read = [first_text(value) for value in values]
+    return pa.array([text for text, _ in read], pa.string()), pa.array([how for _, how in read], pa.string())
+
+
+def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Width or height in pixels, and where there is none: 1 where the cell is not a whole number from 1 to 2³¹ - 1."""
+    column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
+    if is_text(column.type):  # as CSV and JSON lines leave them
+        trimmed = pc.utf8_trim_whitespace(_text(column)[0])
+        column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)
+    elif not is_amount(column.type):
+        column = pa.nulls(batch.num_rows)
+    # Floats, since that is what pandas makes of integers where some are missing.
+    sides = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    missing = ~((sides >= 1) & (sides < _SIDES) & (sides == np.floor(sides)))
+    return np.where(missing, 1, sides).astype(np.int32), missing
+
+
+def _no_size(schema: pa.Schema, columns: UrlColumns) -> str:
+    types = {name: schema.field(name).type for name in columns.sizes.values()}
+    others = [f"column {n!r} is {type_name(t)}" for n, t in types.items() if not _may_be_size(t)]
+    return f"no size: {' and '.join(others)}, not numbers" if others else _NO_SIZE
+
+
+def _may_be_size(type_: pa.DataType) -> bool:
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return is_amount(type_) or is_text(type_) or pa.types.is_null(type_)
+
+
+def _ids(batch: pa.RecordBatch, id_: str | None) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """The source's own ids, and where they are no ids: null or above 63 bits. Without such a column all are null."""
+    if id_ is None:
+        return pa.nulls(batch.num_rows, pa.int64()), np.zeros(batch.num_rows, bool)
+    ids = batch[id_]
+    if ids.type == pa.uint64():
+        ids = pc.if_else(pc.less(ids, pa.scalar(_IDS, pa.uint64())), ids, None)
+    return ids.cast(pa.int64()), pc.is_null(ids).to_numpy(False)

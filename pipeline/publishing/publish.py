@@ -1,0 +1,234 @@
+"""Publishing: the images that are kept, with their captions, into shards that only ever grow in number.
+
+Which image goes into which shard is decided once, and written down (`OUT/.publication/`) before the first shard is. A
+shard is then a pure function of that list and of the run's facts: a crash, a second run, another number of workers
+give the same bytes, and a pool that has grown adds a list, and shards behind those that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioners.prompts import read_prompts
+from core.errors import UserError
+from core.stages import ENCODED
+from manifests.balance import priority
+from manifests.contents import CONTENTS, SHA256, contents_table
+from manifests.embeddings import is_embedding
+from manifests.indexing import refuse_unfinished
+from manifests.parts import to_bytes
+from manifests.run import Run, stage_folder
+from manifests.schemas import INDEX, table_schema
+from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
+from manifests.storage import Folder
+from manifests.tables import Table
+from manifests.version import __version__
+from pipeline.execution.part_writer import Store
+from pipeline.execution.planner import Columns, plan
+from pipeline.execution.ray_job import JobDone, run_job
+from pipeline.publishing.card import card
+from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_twice
+from pipeline.publishing.shard_writer import ShardWriter
+from pipeline.recipe import Publish, Recipe
+from pipeline.stages.registry import outdated
+
+_COPIED = "a part was copied: move the copy away"
+_OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a call of `publish` did, and what is there now.
+
+    Attributes:
+        rows: Images that are in shards.
+        where: The dataset.
+        shards: Files.
+        bytes: Their size.
+        written: Shards that this call wrote.
+        left_out: Images that were to be published and could not be, with the reason, by id.
+        stale: Images in shards that the run does not keep any more.
+        outdated: Images that are kept, but have a wrong fact by an earlier version: the next run computes it again, and
+            then they are published.
+        job: How fast; None where nothing was to do.
+    """
+
+    where: str
+    rows: int
+    shards: int
+    bytes: int
+    written: int
+    left_out: Mapping[str, str]
+    stale: int
+    job: JobDone | None = None
+    outdated: int = 0
+
+
+def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> Published:
+    """Write the shards of all images that the run keeps and that are in none yet.
+
+    Args:
+        run: With its captions.
+        recipe: Of the run.
+        how: In which form.
+        out: The folder of the dataset.
+        where: How it is called.
+
+    Raises:
+        UserError: The index is not finished; the run has no captions; `out` holds shards of another recipe, or of other
+            settings.
+    """
+    refuse_unfinished(run)
+    columns = _columns(run)
+    subsets = _subsets(how, columns)
+    place = Publication(out, how.format, subsets)
+    there = place.settle(how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []})
+    columns = _as_begun(out, there, columns)
+    kept = run.verdict().alive
+    refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)
+    right = kept.join(_outdated(run, recipe), on="id", how="anti")
+    outdated_ = kept.height - right.height
+    listed, stale = _list(right, how, out)
+    if not listed.height and outdated_:
+        raise UserError(f"nothing to publish: all {outdated_:,} captions are outdated; `vl3syn run` makes them again")
+    if not listed.height:
+        raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
+    missing = _missing(place, listed)
+    job = None
+    if missing.height:
+        rows, inputs = plan(run, recipe.pool, _needed(columns), missing.select("id").unique(), carry=False)
+        refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
+        fields = {name: field for name, (_, field) in columns.items()}
+        table = contents_table(run.folder)
+        contents = Store(table, table.next_writer(), {"vl3syn": __version__})
+        writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets, contents)
+        job = run_job(_blocks(rows, missing), writer.job)
+    done = _sum_up(place, where, listed, stale, job, missing["number"].n_unique() * len(subsets))
+    done = replace(done, outdated=outdated_)
+    docs = _docs({name: field for name, (_, field) in columns.items()}, subsets)
+    out.write("README.md", card(run, subsets, how.format, done.rows, docs).encode())
+    return done
+
+
+def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
+    """The columns that are published: name -> the table that has it ("": the index), and its field."""
+    found: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
+    for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
+        found |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
+    return found
+
+
+def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """The subsets and the captions that each of them has."""
+    there = tuple(use for use in USES if f"{use}_caption" in columns)
+    if not there:
+        raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
+    if lacking := [use for use in how.subsets if use not in there]:
+        raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
+    return {use: (use,) for use in how.subsets} or {TOGETHER: there}
+
+
+def _as_begun(out: Folder, there: Shards, columns: dict[str, tuple[str, pa.Field]]) -> dict[str, tuple[str, pa.Field]]:
+    """The columns that the shards in `out` have already, so that all shards of a dataset have the same; else all."""
+    shards = [file.path for file in there.values() if file.path.endswith(".parquet")]
+    if not shards:
+        return columns
+    names = {name for path in shards[:1] for name in pq.read_schema(path, filesystem=out.filesystem).names}
+    captions = {f"{use}_caption" for use in USES}
+    return {n: c for n, c in columns.items() if n in captions or RENAMED.get(n, n) in names}
+
+
+def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
+    """The rows that a stage would compute again, since an earlier version of it got them wrong: column `id`."""
+    ids = [pl.DataFrame(schema={"id": pl.Int64})]
+    for step in recipe.steps:
+        table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
+        ids.append(outdated(step.stage, table))
+    return pl.concat(ids).unique()
+
+
+def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
+    """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more.
+
+    `kept` (column `id`) are the images to publish.
+    """
+    lists = out.join(LISTS)
+    while True:
+        listed, next_name = listed_in(lists)
+        new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)
+        # Where another publication was quicker, its list counts, and what it lacks comes behind.
+        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
+            break
+    listed = pl.concat([listed, new])
+    return listed, listed.join(kept, on="id", how="anti").height
+
+
+def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataFrame:
+    """New images in their order, with the numbers of their shards: behind those that are listed."""
+    first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
+    number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
+    return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
+
+
+def _missing(place: Publication, listed: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `listed` whose shard is not there in some subset, with their place in it."""
+    there = {place.out.relative(file.path) for subset in place.subsets for file in place.out.join(subset).files()}
+    lacking = [number for number in listed["number"].unique() if not place.names([number]) <= there]
+    placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
+    return placed.filter(pl.col("number").is_in(lacking))
+
+
+def _needed(columns: Mapping[str, tuple[str, pa.Field]]) -> Columns:
+    """What is read to write shards: the published columns, the image and its digest."""
+    tables = {name: table for name, (table, _) in columns.items() if table}
+    fields = {name: field for name, (_, field) in columns.items()}
+    return Columns([*columns, SHA256, ENCODED], {**tables, SHA256: CONTENTS}, fields)
+
+
+def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
+    """A block per task: some whole shards, so that the tables of facts are not read anew for each."""
+    shards = missing["number"].unique().sort()
+    at_once = min(16, -(-len(shards) // 64))
+    placed = rows.join(missing, on="id", how="inner", maintain_order="left")
+    for start in range(0, len(shards), at_once):
+        block = placed.filter(pl.col("number").is_in(shards[start : start + at_once].implode()))
+        yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
+    """The prompts of each caption: those that the recipe's stage asked, else ours."""
+    found = {use: read_prompts(use) for use in USES}
+    for entry in run.recipe.get("stages") or []:
+        use = entry["stage"].removesuffix("_caption")
+        if use in USES and "prompts" in entry:
+            found[use] = tuple(entry["prompts"])
+    return found
+
+
+def _sum_up(
+    place: Publication,
+    where: str,
+    listed: pl.DataFrame,
+    stale: int,
+    job: JobDone | None,
+    written: int,
+) -> Published:
+    left_out, wanted = place.left_out(), place.names(listed["number"].unique())
+    found = {place.out.relative(f.path): f.size for subset in place.subsets for f in place.out.join(subset).files()}
+    size = sum(found[name] for name in wanted)
+    return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
+
+
+def _docs(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What each column of the shards says."""
+    told: dict[str, str] = {}
+    for uses in subsets.values():
+        schema = shard_schema(fields, uses, alone=TOGETHER not in subsets)
+        told |= {field.name: (field.metadata or {}).get(b"doc", b"").decode() for field in schema}
+    return told

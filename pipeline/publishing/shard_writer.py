@@ -1,0 +1,232 @@
+"""What runs inside of Ray's workers when a run is published: images and facts into shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioners.prompts import choose, prompt_hash, read_prompts
+from core.errors import UserError
+from manifests.contents import SHA256, content_rows
+from manifests.shards import (
+    IMAGE,
+    LEFT_OUT,
+    LISTS,
+    RENAMED,
+    TOGETHER,
+    conversation_column,
+    conversations,
+    file_name,
+    shard_name,
+    shard_schema,
+    write_parquet,
+    write_tar,
+)
+from manifests.storage import Folder
+from pipeline.execution.part_writer import Store
+from pipeline.execution.planner import Inputs
+from pipeline.execution.ray_job import map_blocks
+from pipeline.execution.receipts import receipt, reported
+from pipeline.pools.images import Failure, Group
+
+GROUP = 256
+"""Rows of a row group: what a reader has to have in memory at once."""
+
+_READERS = 16  # threads that wait for the disk or the network
+
+Content = tuple[int, bytes]
+"""Length of an image in bytes, and its SHA-256."""
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards, in Ray tasks.
+
+    Attributes:
+        out: The dataset.
+        format: One of `FORMATS`.
+        inputs: How a block of ids is completed.
+        fields: The columns that are there, by name.
+        prompts: What a caption answers, by use.
+        subsets: The captions of each subset.
+        contents: Where lengths and digests of images go that nobody has read before.
+    """
+
+    out: Folder
+    format: str
+    inputs: Inputs
+    fields: Mapping[str, pa.Field]
+    prompts: Mapping[str, Sequence[str]]
+    subsets: Mapping[str, Sequence[str]]
+    contents: Store
+
+    def job(self, dataset: Any, alone: bool = False) -> Any:
+        """The Ray Data job; a block is alone in its task anyway."""
+        return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
+
+    def write(self, block: pa.Table) -> pa.Table:
+        """Write all shards of a block that are not there yet; a receipt.
+
+        Raises:
+            UserError: Nobody knows what a caption answers; an image cannot be read now.
+        """
+        begin = time.time()
+        complete = self.inputs.complete(block)
+        for use in {use for uses in self.subsets.values() for use in uses}:
+            self._questions(complete, use)  # refused before the first image is read
+        write = {"parquet": write_parquet, "webdataset": write_tar}[self.format]
+        first: dict[int, Content] = {}
+        for number in pc.unique(complete["number"]).sort().to_pylist():
+            rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
+            names = {subset: shard_name(subset, number, self.format) for subset in self.subsets}
+            lacking = {subset: name for subset, name in names.items() if not self.out.exists(name)}
+            if len(lacking) == len(names):  # what a deleted shard lacked may be there again
+                self.out.join(LISTS).delete(_left_out_name(number))
+            for subset, name in lacking.items():
+                uses = self.subsets[subset]
+                write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
+        self._write_down(complete, first)
+        return receipt(complete.num_rows, 0, begin)
+
+    def _write_down(self, rows: pa.Table, first: Mapping[int, Content]) -> None:
+        """Store lengths and digests of the images that nobody has read before: of runs that an earlier version made."""
+        unseen = rows.filter(pc.is_null(rows[SHA256]))["id"].to_pylist()
+        if new := content_rows(unseen, [first.get(id_) for id_ in unseen]) if first and unseen else None:
+            self.contents.table.append(new, self.contents.writer, self.contents.made_by)
+
+    def _schema(self, uses: Sequence[str]) -> pa.Schema:
+        return shard_schema(self.fields, uses, alone=TOGETHER not in self.subsets).remove_metadata()
+
+    def _groups(
+        self, rows: pa.Table, uses: Sequence[str], number: int, first: dict[int, Content]
+    ) -> Iterator[pa.Table]:
+        """The row groups of a shard, with the images of the next one being read; what is left out is written down.
+
+        `first` is filled with length and SHA-256 of the images, by id.
+        """
+        left_out: dict[str, str] = {}
+        chunks = [rows.slice(start, GROUP) for start in range(0, rows.num_rows, GROUP)]
+        with ThreadPoolExecutor(_READERS) as readers:
+            reading: deque[list[Future[list[bytes | Failure]]]] = deque()
+            for position, chunk in enumerate(chunks):
+                for ahead in chunks[position + len(reading) : position + 2]:
+                    reading.append(self._start_reading(ahead, readers))
+                read = [found for task in reading.popleft() for found in task.result()]
+                images = _in_order(chunk, read)
+                digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
+                faults = _faults(chunk, images, digests)
+                ids = chunk["id"].to_pylist()
+                left_out |= {str(ids[row]): reason for row, reason in faults.items()}
+                good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
+                first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
+                yield self._group(chunk, images, good, uses)
+        if left_out:  # before the shard is there, so that no shard is without
+            lists, name = self.out.join(LISTS), _left_out_name(number)
+            of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
+            lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
+
+    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
+        """The images of a chunk, in the order of the pool."""
+        images = self.inputs.images
+        assert images is not None
+        groups = list(images.groups(chunk.take(_pool_order(chunk))))
+        size = -(-len(groups) // _READERS)
+
+        def read(some: Sequence[Group]) -> list[bytes | Failure]:
+            return [found for group in some for found in images.read(group)]
+
+        return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
+
+    def _group(
+        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
+    ) -> pa.Table:
+        """A row group: the good rows of a chunk, given with their digests, and their images."""
+        kept = chunk.take(pa.array(list(good), pa.int64()))
+        ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
+        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
+        encoded = pa.array([images[row] for row in good], pa.binary())
+        made: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
+            "id": kept["id"],
+            "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
+            "sha256": pa.array([digest.hex() for digest in good.values()], pa.string()),
+        }
+        for use in uses:
+            caption = made["caption"] = kept[f"{use}_caption"]
+            made[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
+        schema = self._schema(uses)
+        return pa.table([made[name] for name in schema.names], schema=schema)
+
+    def _questions(self, rows: pa.Table, use: str) -> pa.Array:
+        """What each caption answers: the prompt that made it, where that is stored."""
+        prompts = self.prompts[use]
+        by_hash = {prompt_hash(prompt): prompt for prompt in (*read_prompts(use), *prompts)}
+        ids = rows["id"].to_pylist()
+        hashes = rows[f"{use}_prompt"].to_pylist() if f"{use}_prompt" in rows.column_names else [None] * len(ids)
+        if unknown := [h for h in hashes if h is not None and h not in by_hash]:
+            raise UserError(
+                f"publish: captions of {use}_caption answer a prompt with hash {unknown[0]}, which "
+                "the run's recipe.yaml does not have: its prompts are not those of the recipe any more: put them back"
+            )
+        questions = [choose(prompts, id_) if h is None else by_hash[h] for h, id_ in zip(hashes, ids, strict=True)]
+        return pa.array(questions, pa.string())
+
+
+def _left_out_name(number: int) -> str:
+    return f"{LEFT_OUT}{number:05d}.json"
+
+
+def _pool_order(chunk: pa.Table) -> pa.Array:
+    return pc.sort_indices(chunk, [("shard", "ascending"), ("offset", "ascending"), ("key", "ascending")])
+
+
+def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
+    """What was read in the order of the pool, in the order of the chunk."""
+    order = _pool_order(chunk).to_pylist()
+    return [found for _, found in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
+
+
+def _faults(chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None]) -> dict[int, str]:
+    """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
+
+    Raises:
+        UserError: An image cannot be read now; it may be another time.
+    """
+    faults = {}
+    for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
+        if isinstance(image, Failure):
+            if image.retry:
+                raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
+            faults[row] = image.error
+        elif digest is not None and not _is_same(len(image), digest, *known):
+            faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
+    return faults
+
+
+def _known_of(chunk: pa.Table) -> list[list[Any]]:
+    """Of each image its SHA-256 when first read, its length in the index, what the source and what `hashes` tell.
+
+    Each may be null.
+    """
+    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * chunk.num_rows
+    return [chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves]
+
+
+def _is_same(
+    length: int, digest: bytes, seen: bytes | None, indexed: int | None, told: str | None, half: int | None
+) -> bool:
+    if seen is None and indexed is not None and length != indexed:
+        return False
+    return seen in (None, digest) and (not told or told.lower() == digest.hex()) and half in (None, _half(digest))
+
+
+def _half(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big", signed=True)
