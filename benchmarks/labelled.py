@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,25 @@ def heavy_tail(classes: int, images: int) -> Ints:
     return np.repeat(np.arange(classes), sizes)
 
 
-def embed(originals: Sequence[Original], origins: Ints, dice: np.random.Generator) -> pa.Array:
-    """An augmented copy of the original of each number in `origins`, embedded: unit vectors in float16."""
+def copies(originals: Sequence[Original], origins: Ints, dice: np.random.Generator) -> Iterator[Image.Image]:
+    """An augmented copy of the original of each number in `origins`."""
+    for number in origins:
+        yield augmented(originals[number].image, dice)
+
+
+def strays(originals: Sequence[Original], count: int, dice: np.random.Generator) -> Iterator[Image.Image]:
+    """Pictures like no other: copies of two originals, one over the other, half of each."""
+    for one, other in dice.integers(0, len(originals), (count, 2)):
+        below, above = (augmented(originals[number].image, dice) for number in (one, other))
+        yield Image.blend(below, above.resize(below.size), 0.5)
+
+
+def embed(images: Iterable[Image.Image]) -> pa.Array:
+    """Unit vectors in float16, one per image."""
     encoder = Conse().load()
+    prepared = map(encoder.prepare, images)
     parts = []
-    for start in range(0, len(origins), 64):
-        batch = [encoder.prepare(augmented(originals[n].image, dice)) for n in origins[start : start + 64]]
+    while batch := list(islice(prepared, 64)):
         parts.append(encoder(batch)["image_embedding"].combine_chunks())
     return pa.concat_arrays(parts)
 
