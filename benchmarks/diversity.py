@@ -8,8 +8,8 @@ Measured over the demo's photographs (`make demo` gathers them), each of them a 
 * the entropy of the labels, and its exponential (the effective number of classes), over a balanced choice (`total`, a
   third of the images; clusters from either start of k-means, median of 5 seeds) and over a random draw of the same
   size (median of 20);
-* the purity of our clusters (the share of images that have the most common label of their cluster) and of scikit-
-  learn's `KMeans` with as many clusters, on the same vectors, medians of 5 seeds; target: at most 2 % lower.
+* the purity of our clusters (the share of images that have the most common label of their cluster) and of
+  scikit-learn's `KMeans` with as many clusters, on the same vectors, medians of 5 seeds; target: at most 2 % lower.
 
 Measured over two pools, photographs and cut-outs on transparent ground, for each order of a balanced choice: the
 entropy of the labels and of the originals, so that copies of one original count as one; mean and deviation over 5

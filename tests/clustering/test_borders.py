@@ -15,10 +15,9 @@ from clustering.duplicates import Duplicates
 from manifests import funnel
 from manifests.rules import parse_keep
 from manifests.schemas import witness_of
-from tests.pipeline.test_clusters import pool, with_vectors
+from pipeline.stages import stage_class
+from tests.pipeline.test_clusters import Vectors, pool
 from tests.runs import run
-
-with_vectors = with_vectors  # noqa: PLW0127  # a fixture: the stage `vectors`
 
 
 def borders(own: list[int | None], second: list[int | None]) -> list[int | None]:
@@ -68,7 +67,8 @@ def across(rows: int = 400) -> pl.DataFrame:
 
 
 @pytest.mark.usefixtures("engine")
-def test_copy_in_the_neighbouring_cluster_is_dropped(tmp_path: Path) -> None:
+def test_copy_in_the_neighbouring_cluster_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Vectors if name == "vectors" else stage_class(name))
     rows = across()
     original, copy = rows["id"].to_list()[-2:]
     stages: list[dict[str, Any]] = [
