@@ -11,10 +11,10 @@ Measured over the demo's photographs (`make demo` gathers them), each of them a 
 * the purity of our clusters (the share of images that have the most common label of their cluster) and of
   scikit-learn's `KMeans` with as many clusters, on the same vectors, medians of 5 seeds; target: at most 2 % lower.
 
-Measured over two pools, photographs and cut-outs on transparent ground, for each order of a balanced choice of a third
-and of a tenth: the entropy of the labels and of the originals, so that copies of one original count as one; mean and deviation over 5
-seeds, each of which draws its own originals, copies, clusters and hashes. A twentieth of the images are strays: two
-originals in one picture; the last column says which share of them is chosen. Beside the
+Measured over two pools, photographs and cut-outs on transparent ground, for each order of a balanced choice of a
+third and of a tenth: the entropy of the labels and of the originals, so that copies of one original count as one;
+mean and deviation over 5 seeds, each of which draws its own originals, copies, clusters and hashes. A twentieth of
+the images are strays: two originals in one picture; the last column says which share of them is chosen. Beside the
 orders stand a random draw without balance, and greedy k-centre in each cluster (first a row by chance, then always
 the row that is farthest from those taken): its time goes with rows × quota × dimensions of a cluster, and it must
 have the embeddings at hand, so it is no order that 100 M rows can have.
@@ -90,7 +90,7 @@ def cells(seeds: Sequence[tuple[float, float, float]]) -> list[str]:
 def compare(
     originals: Sequence[Original], classes: int = CLASSES, images: int = IMAGES, seeds: int = SEEDS
 ) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
-    """For each share, order and seed the entropy of the labels, that of the originals, and the share of strays chosen."""
+    """For each share, order and seed: the entropy of the labels, that of the originals, and which strays are chosen."""
     found: dict[int, dict[str, list[tuple[float, float, float]]]] = {share: {} for share in SHARES}
     names = sorted({original.label for original in originals})
     for seed in range(seeds):
