@@ -43,19 +43,50 @@ def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
         yield path, type_name(type_)
 
 
-def is_json(type_: pa.DataType) -> bool:
-    """Whether it is Arrow's own type of JSON texts; they are read as the texts that they are stored as."""
+def common_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns with the types that `common_batch` gives them."""
+    return pa.schema([f.with_type(_common(f.type)) for f in schema], schema.metadata)
+
+
+def common_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same values in types that every function of Arrow knows: no views, and JSON as the text that it is."""
+    schema = common_schema(batch.schema)
+    if schema.types == batch.schema.types:
+        return batch
+    stored = [column.storage if _is_json(column.type) else column for column in batch.columns]
+    columns = [column.cast(type_) for column, type_ in zip(stored, schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _common(type_: pa.DataType) -> pa.DataType:
+    if _is_json(type_):
+        return _common(type_.storage_type)
+    if pa.types.is_string_view(type_):
+        return pa.large_string()
+    if pa.types.is_binary_view(type_):
+        return pa.large_binary()
+    if pa.types.is_dictionary(type_) and (common := _common(type_.value_type)) != type_.value_type:
+        return common
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_common(field.type)) for field in type_.fields])
+    if is_list(type_) and (common := _common(type_.value_type)) != type_.value_type:
+        return pa.large_list(type_.value_field.with_type(common))
+    return type_
+
+
+def _is_json(type_: pa.DataType) -> bool:
+    """Whether it is Arrow's own type of JSON texts."""
     return isinstance(type_, pa.JsonType) and is_text(type_.storage_type)
-
-
-def json_as_text(schema: pa.Schema) -> pa.Schema:
-    fields = [pa.field(f.name, f.type.storage_type, f.nullable) if is_json(f.type) else f for f in schema]
-    return pa.schema(fields, schema.metadata)
 
 
 def is_number(type_: pa.DataType) -> bool:
     """Whether it is of numbers, truth values, times or nothing but nulls."""
     return bool(pa.types.is_primitive(type_) or pa.types.is_decimal(type_) or pa.types.is_null(type_))
+
+
+def is_amount(type_: pa.DataType) -> bool:
+    """Whether it is of integers, floats or decimals."""
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -69,6 +100,11 @@ def is_bytes(type_: pa.DataType) -> bool:
     is_ = pa.types
     kinds = (is_.is_binary, is_.is_large_binary, is_.is_fixed_size_binary, is_.is_binary_view)
     return any(kind(type_) for kind in kinds)
+
+
+def is_octet(type_: pa.DataType) -> bool:
+    """Whether it is of numbers of 8 bits, lists of which may stand for bytes."""
+    return bool(pa.types.is_uint8(type_) or pa.types.is_int8(type_))
 
 
 def type_name(type_: pa.DataType) -> str:

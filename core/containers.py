@@ -20,6 +20,10 @@ DEMUXERS = (
 """FFmpeg's names of the containers that are read: those that hold their frames themselves. Playlists (hls, concat, sdp,
 dash, image2, …) are not among them: they open other files and hosts, whatever their own name is."""
 
+_COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+_PICTURES = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
+"""Codecs of covers that are not marked as such. A film may be in one too, if nothing else is beside it."""
+
 
 def open_container(path: str | Path) -> Any:
     """Open one film, and nothing else: FFmpeg may neither follow what a file names nor take a path for an address.
@@ -49,14 +53,26 @@ def open_film(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """A film to read from and its best video stream, which is not a cover.
 
     Raises:
-        BadSampleError: As `open_container`, or it breaks while it is read.
+        BadSampleError: As `open_container`, it has no such stream, or it breaks while it is read.
     """
     try:
         with open_container(path) as container:
-            stream = container.streams.best("video")
+            stream = _film_of(container)
             if stream is None:
-                raise BadSampleError(f"{path}: no video stream: give a video file")
+                covers = ", only a cover" if container.streams.video else ""
+                raise BadSampleError(f"{path}: no video stream{covers}: give a video file")
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
         raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error
+
+
+def _film_of(container: Any) -> Any:
+    """FFmpeg's choice of the video streams, unless that is a picture beside a film; None if there are only covers.
+
+    FFmpeg takes a stream that is marked as the default one, and covers often are.
+    """
+    films = [stream for stream in container.streams.video if not stream.disposition & _COVER]
+    films = [stream for stream in films if stream.codec_context.name not in _PICTURES] or films
+    best = container.streams.best("video")
+    return best if best in films else max(films, key=lambda stream: stream.frames, default=None)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.arrow_types import check_plain, is_bytes, is_json, is_list, is_text, json_as_text
+from core.arrow_types import check_plain, common_batch, common_schema, is_bytes, is_list, is_octet, is_text
 from core.errors import BadSampleError
 from core.parquet_pages import Chunk, Page, honest, longest_value, pages
 
@@ -29,6 +29,7 @@ _LONGEST_FOOTER = 16 << 20  # bytes; in memory it takes up to forty times as muc
 _ROWS_ANYWAY = 100_000  # rows that a file may have, be it shorter than one byte per row
 _MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes, and how many bytes a byte of a file with more text may stand for
 _ENTRIES, _LISTS = 64, 1 << 30  # of lists, per row on average, and the bytes that they can take in a row group
+_OCTET, _OCTETS = 9, 1 << 28  # bytes that an entry of a list of bytes takes while it is read, entries in a row group
 
 BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
 """What reading a damaged file raises."""
@@ -74,7 +75,7 @@ class Parquet:
         rows = max(self.footer.num_rows, sum(self.row_groups))
         if rows > max(self._length, _ROWS_ANYWAY):
             raise BadSampleError(f"claims {rows:,} rows in {self._length:,} bytes")
-        self.schema = json_as_text(self._parquet.schema_arrow)
+        self.schema = common_schema(self._parquet.schema_arrow)
         self.most_text = max(_MOST_TEXT, _TEXT_RATIO * self._length)
         self._leaves: dict[tuple[str, ...], list[_Leaf]] = {}
         self._arrived: pa.Schema | None = None
@@ -97,9 +98,7 @@ class Parquet:
         leaves = self._leaves_of(columns)
         for run, most in self._runs(range(len(self.row_groups)) if groups is None else groups, leaves, rows):
             for batch in _bounded(self._parquet.iter_batches(most, row_groups=run, columns=list(columns))):
-                if any(map(is_json, batch.schema.types)):
-                    plain = [column.storage if is_json(column.type) else column for column in batch.columns]
-                    batch = pa.RecordBatch.from_arrays(plain, schema=json_as_text(batch.schema))
+                batch = common_batch(batch)
                 if batch.schema != self._arrived:  # what has come, after what was announced
                     check_plain(batch.schema, batch.schema.names)
                     self._arrived = batch.schema
@@ -170,9 +169,10 @@ class Parquet:
 
     def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
         """How many rows, up to `rows`, can be in memory at once, whatever is in them."""
-        chunk, all_rows = self._chunk(group, leaf), max(1, self.row_groups[group])
-        longest = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
-        average, entries, plain, stored = 1, 0, 0, 0
+        chunk = self._chunk(group, leaf)
+        all_rows: int = max(1, self.row_groups[group])
+        longest: int = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
+        average, entries, plain, stored, repeats = 1, 0, 0, 0, 0
         for page in pages(self._file, chunk):
             if page.unpacked > max(self._max_cell, _USUAL_RATIO * page.stored):
                 raise BombError(
@@ -183,6 +183,7 @@ class Parquet:
             if not page.dictionary:
                 entries += page.values
                 plain += page.unpacked
+                repeats += page.values if page.repeats or not leaf.width_is_free else 0
                 average = max(
                     average, -(-page.unpacked // max(1, min(page.values, entries if leaf.repeated else all_rows)))
                 )
@@ -191,14 +192,21 @@ class Parquet:
             if leaf.text and (page.dictionary or page.delta) and page.unpacked > longest:
                 few = _AT_ONCE // page.unpacked < rows // 8  # then it pays to look how long its values really are
                 scan = page.dictionary and (few or leaf.repeated)
-                longest = max(longest, longest_value(self._file, page, chunk.codec) if scan else page.unpacked)
+                known = longest_value(self._file, page, chunk.codec, leaf.repeated) if scan else page.unpacked
+                longest = max(longest, known)
         if not leaf.repeated:
             return max(1, _AT_ONCE // max(longest, average if leaf.text else 1))
-        if entries > _ENTRIES * all_rows + _ROWS_ANYWAY or entries * longest > _LISTS:
+        most_entries = _ENTRIES * all_rows + _ROWS_ANYWAY
+        if leaf.octets:  # of an image, which is compressed already
+            most_entries = max(most_entries, min(2 * stored, _OCTETS))
+        if entries > most_entries or repeats * longest > max(_LISTS, _USUAL_RATIO * stored):
             raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
         if plain > max(_MOST_TEXT, _USUAL_RATIO * stored):
             raise BombError(f"decompression bomb: the lists of column {leaf.path!r} unpack to {plain:,} bytes")
-        return max(1, _AT_ONCE // -(-max(plain, longest * entries) // all_rows)) if leaf.text else rows
+        if not (leaf.text or leaf.octets):
+            return rows
+        average = max(1, _OCTET * entries if leaf.octets else plain + longest * repeats) // all_rows
+        return max(1, _AT_ONCE // max(1, average))
 
     def _check_count(self, page: Page, codec: str, leaf: _Leaf, group: int) -> None:
         column = self._parquet.schema.column(leaf.number)
@@ -214,6 +222,7 @@ class _Leaf:
     def __init__(self, number: int, path: str, type_: pa.DataType, repeated: bool) -> None:
         self.number, self.path, self.repeated = number, path, repeated
         self.text = not pa.types.is_primitive(type_)
+        self.octets = repeated and is_octet(type_)
         self.width_is_free = (
             not self.text or is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
         )

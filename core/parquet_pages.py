@@ -17,9 +17,10 @@ from core.errors import BadSampleError
 
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
 _DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
+_DICTIONARIES = (2, 8)  # Encoding.PLAIN_DICTIONARY, RLE_DICTIONARY
 _RLE = 3  # Encoding.RLE
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
-_SCANNED = 64 << 20  # bytes of a dictionary that are looked through for its longest value
+_SCANNED, _FEW = 64 << 20, 1 << 20  # bytes, and values, of a dictionary that is looked through for its longest value
 _WINDOW, _LONGEST = 8 << 10, 1 << 20  # bytes; a header has some tens, with statistics some thousands
 _DEEPEST = 16
 
@@ -51,6 +52,11 @@ class Page(NamedTuple):
     def delta(self) -> bool:
         """Whether a value is a part of the value before it and a rest."""
         return self.encoding == _DELTA
+
+    @property
+    def repeats(self) -> bool:
+        """Whether its values may take more memory than its length: they stand in a dictionary, or in values before."""
+        return self.delta or self.encoding in _DICTIONARIES
 
     @property
     def counted(self) -> bool:
@@ -109,9 +115,12 @@ def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
         position += stored
 
 
-def longest_value(file: BinaryIO, page: Page, codec: str) -> int:
-    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has."""
-    if page.unpacked > _SCANNED:
+def longest_value(file: BinaryIO, page: Page, codec: str, large: bool) -> int:
+    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has.
+
+    A `large` one is looked through too, if its values are few.
+    """
+    if page.unpacked > _SCANNED and not (large and page.values <= _FEW):
         return page.unpacked
     try:
         view = memoryview(_unpacked(file, page, codec))

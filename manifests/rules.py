@@ -181,7 +181,7 @@ def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], wher
         raise UserError(f"{where}: seed must be an integer from 0, not {seed!r}")
     try:
         ranked = ordering(order)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{where}: order: {error}") from error
     if ranked and ranked[0] not in columns:
         raise UserError(f"{where}: order: {order} goes by {ranked[0]!r}, which no stage up to here writes")

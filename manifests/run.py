@@ -137,7 +137,7 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     where = f"{os.fspath(url)}/{RECIPE}"
     try:
         recipe = yaml.safe_load(folder.read(RECIPE))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, a number of 5,000 digits
         raise UserError(f"{where}: not YAML: {yaml_problem(error)}") from error
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")

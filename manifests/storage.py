@@ -54,14 +54,18 @@ class Folder:
         """Open `url`: a local path, `s3://`, `gs://`, or whatever fsspec knows. Nothing is created.
 
         Raises:
-            UserError: The URL has a credential in it.
-            UserError: No installed file system knows its scheme.
+            UserError: It is no URL or path, it has a credential in it, or no installed file system knows its scheme.
         """
         text = os.fspath(url)
+        if "\0" in text:
+            raise UserError(f"{text!r}: no path: it has a NUL in it")
         if "://" not in text:
             return cls(pafs.LocalFileSystem(), os.path.abspath(text), True)
         refuse_credentials(text, f"{text.partition('://')[0]}://…")
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:  # a bracket that does not close
+            raise UserError(f"{text}: no URL: {error}") from error
         if parts.fragment or (parts.scheme == "file" and (parts.netloc or parts.query)):
             raise UserError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
         if parts.scheme == "file":
@@ -83,18 +87,21 @@ class Folder:
 
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
         """The files here by path; none if the folder does not exist."""
-        found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive))
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        with self._reached():
+            found = self.filesystem.get_file_info(selector)
         return sorted((f for f in found if f.type == pafs.FileType.File), key=lambda f: f.path)
 
     def exists(self, name: str) -> bool:
-        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
+        with self._reached():
+            return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def read(self, name: str) -> bytes:
         """A whole file."""
         if self.local:  # a third of the time that a file system of Arrow's takes for a small file
             with open(f"{self.path}/{name}", "rb") as file:
                 return file.read()
-        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+        with self._reached(), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
 
     def open_inside(self, name: str) -> BinaryIO:
@@ -161,7 +168,7 @@ class Folder:
             with tempfile.TemporaryFile() as file:  # an upload that is closed half way would be taken for complete
                 yield file
                 file.seek(0)
-                with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                with self._reached(), self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
                     shutil.copyfileobj(file, stream, 1 << 22)
             return
         self.create()
@@ -175,6 +182,20 @@ class Folder:
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What an object store says becomes a ConnectionError: of itself it has neither a number nor a kind.
+
+        Raises:
+            ConnectionError: The store does not answer, or refuses.
+        """
+        try:
+            yield
+        except OSError as error:
+            if self.local or error.errno is not None or type(error) is not OSError:
+                raise
+            raise ConnectionError(" ".join(str(error).split())) from error
 
     def sweep_aside(self) -> int:
         """Delete what killed writers left aside more than an hour ago (a living writer's files are younger)."""

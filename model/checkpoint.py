@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.config import ModelConfig
 from model.config_files import (
     WEIGHTS,
@@ -117,9 +117,10 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
     folder = Path(path)
     told = read_json(folder / "config.json")
     original = told.get("model_type") == "videollama3_qwen2"
-    config = original_config(told) if original else transformers_config(told, folder)
+    with reading(folder / "config.json"):
+        config = original_config(told) if original else transformers_config(told, folder)
+        kind = dtype or getattr(torch, str(told.get("dtype") or told.get("torch_dtype") or "float32"))
     table = ORIGINAL if original else TRANSFORMERS
-    kind = dtype or getattr(torch, str(told.get("dtype") or told.get("torch_dtype") or "float32"))
     model = _empty(config, kind)
     # The local training format doubles a prefix.
     pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
@@ -128,7 +129,8 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
         from transformers import GenerationConfig
 
         auto: Any = GenerationConfig
-        model.language.generation_config = auto.from_pretrained(folder)
+        with reading(folder / "generation_config.json"):
+            model.language.generation_config = auto.from_pretrained(folder)
     return model
 
 

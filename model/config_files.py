@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.config import ModelConfig, VisionConfig
 
 WEIGHTS = "model.safetensors"
@@ -81,9 +81,10 @@ def parts_config(vision: Path, language: Path) -> ModelConfig:
     Raises:
         UserError: One of them has no config.json.
     """
-    told = read_json(vision / "config.json")
-    tower = told.get("vision_config") or told.get("vision_encoder_config") or told
-    return ModelConfig(vision=_vision(tower), language=_without_code(read_json(language / "config.json")))
+    told, text = read_json(vision / "config.json"), read_json(language / "config.json")
+    with reading(vision / "config.json"):
+        tower = told.get("vision_config") or told.get("vision_encoder_config") or told
+        return ModelConfig(vision=_vision(tower), language=_without_code(text))
 
 
 def _without_code(language: dict[str, Any]) -> dict[str, Any]:

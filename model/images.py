@@ -63,6 +63,8 @@ def image_size(source: Source) -> tuple[int, int]:
 def _encoded(source: str | Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
+    if "\0" in str(source):
+        raise BadImageError("no path: it has a NUL in it")
     if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would wait for ever, a device has no end
         raise BadImageError("not a file")
     return Path(source).read_bytes()
@@ -76,7 +78,7 @@ def _telling(source: Source) -> Iterator[None]:
     name = source if isinstance(source, str | Path) else "image"
     try:
         yield
-    except (OSError, ValueError) as error:  # BadImageError is a ValueError; so is a path with a NUL in it
+    except (OSError, BadSampleError) as error:
         reason = " ".join(str(error).split())
         raise BadSampleError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
 

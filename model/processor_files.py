@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.prompt import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
     """
     from transformers import AutoTokenizer
 
-    from model.processor import Settings
-
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
@@ -77,17 +75,26 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
                 "give a folder whose tokenizer.json transformers opens by itself"
             ) from error
         raise UserError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
+    settings = _settings(folder)
+    with reading(folder / "chat_template.jinja"):
+        return tokenizer, settings, _template(folder, tokenizer, settings)
+
+
+def _settings(folder: Path) -> Settings:
+    from model.processor import Settings
+
     ours, theirs = folder / OURS, _read(folder, "processor_config.json")
     if ours.is_file():
-        settings = Settings.model_validate_json(ours.read_text())
-    elif "image_processor" in theirs:
-        settings = _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
-    elif (folder / "video_preprocessor_config.json").is_file():
-        pair = _read(folder, "preprocessor_config.json"), _read(folder, "video_preprocessor_config.json")
-        settings = _from_transformers(*pair)
-    else:
-        settings = _from_original(_read(folder, "preprocessor_config.json"), theirs)
-    return tokenizer, settings, _template(folder, tokenizer, settings)
+        with reading(ours):
+            return Settings.model_validate_json(ours.read_text())
+    if "image_processor" in theirs:
+        with reading(folder / "processor_config.json"):
+            return _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
+    image = _read(folder, "preprocessor_config.json")
+    with reading(folder / "preprocessor_config.json"):
+        if (folder / "video_preprocessor_config.json").is_file():
+            return _from_transformers(image, _read(folder, "video_preprocessor_config.json"))
+        return _from_original(image, theirs)
 
 
 def _template(folder: Path, tokenizer: Tokenizer, settings: Settings) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.errors import is_bug
 from core.secrets import redact
 from core.text import printable
 from pipeline.caption_commands import caption_app
 from pipeline.chat_command import chat_app
 from pipeline.eval_command import eval_app
 from pipeline.options import JsonOption, RunOption
+from pipeline.retry_command import retry_app
 from pipeline.stage_commands import filter_app, stage_app
 from pipeline.train_command import train_app
 from pipeline.view_commands import view_app
@@ -108,11 +110,16 @@ def publish(
 
 def _publish(run_: str, out: str | None, how: Publish) -> Published:
     from manifests import open_run
+    from manifests.indexing import refuse_unfinished, remark
     from manifests.storage import Folder
+    from pipeline import console
     from pipeline.publish import publish as write_shards
     from pipeline.runner import recipe_of
 
     opened = open_run(run_)
+    refuse_unfinished(opened)
+    if said := remark(opened):
+        console.say(said)
     where = out or f"{run_.rstrip('/')}/shards"
     return write_shards(opened, recipe_of(opened), how, Folder.at(where), where)
 
@@ -174,6 +181,7 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)
 app.add_typer(view_app)
+app.add_typer(retry_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
@@ -211,14 +219,15 @@ def _is_run(url: str) -> bool:
 
 
 def main() -> None:
-    """Exit codes: 0 done; 1 failed, one line on stderr; 2 wrong usage. VL3SYN_TRACEBACK=1 shows where it failed."""
+    """Exit codes: 0 done; 1 failed, with one line on stderr, or the traceback of a bug; 2 wrong usage.
+
+    VL3SYN_TRACEBACK=1 shows where it failed.
+    """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow mends is no line for the user
     try:
         app()
     except Exception as error:
-        # What a user, a disk or a network can do wrong; anything else is our bug and shows its traceback.
-        theirs = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("polars")
-        if os.environ.get("VL3SYN_TRACEBACK") or not theirs:
+        if os.environ.get("VL3SYN_TRACEBACK") or is_bug(error):
             print(redact(traceback.format_exc()), end="", file=sys.stderr)
         else:
             print(f"vl3syn: {printable(redact(' '.join(str(error).split())))}", file=sys.stderr)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.errors import UserError
 from core.secrets import redact
 from core.text import printable
 
@@ -51,7 +52,7 @@ def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Pu
 
     run = open_run(url)
     counted = count(run)
-    failure: ValueError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
+    failure: UserError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
     if not json_:
         print_done(jobs)
         print_funnel(counted)
@@ -60,7 +61,7 @@ def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Pu
         try:
             published = publish()
             failure = nothing_published(published)
-        except ValueError as error:
+        except UserError as error:
             failure = error
     if json_:
         shards = {"published": asdict(published)} if published else {}

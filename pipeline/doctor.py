@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from captioners.lmdeploy_engine import check_driver
+from core.errors import UserError
 from pipeline.pool import list_pool
 from pipeline.recipe import load_recipe
 from pipeline.stages import ready
@@ -87,7 +88,7 @@ def _faiss() -> Finding:
 def _lmdeploy() -> Finding:
     try:
         check_driver("captions")
-    except ValueError as error:
+    except UserError as error:
         return Finding("lmdeploy", "missing", str(error).removeprefix("captions: "))
     try:
         return Finding("lmdeploy", "ok", f"lmdeploy {metadata.version('lmdeploy')}")
@@ -107,7 +108,7 @@ def _is_training(path: str) -> bool:
     """Whether it is one for `vl3syn train`; what cannot be read is none."""
     try:
         told = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # what is wrong the recipe's own reader says
         return False
     return isinstance(told, dict) and "sources" in told
 
@@ -121,11 +122,11 @@ def _training(path: str) -> Finding:
         return Finding(what, "missing", "a training needs torch: pip install 'vl3syn[models]'")
     try:
         recipe = load_training(path)
-    except ValueError as error:
+    except UserError as error:
         return Finding(what, "broken", str(error))
     try:
         samples = {name: sum(source.blocks) for name, source in open_sources(recipe).items()}
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         return Finding(what, "missing", str(error))
     return Finding(what, "ok", "ready, " + ", ".join(f"{name} {count:,}" for name, count in samples.items()))
 
@@ -134,17 +135,17 @@ def _recipe(path: str) -> Finding:
     what = f"recipe {path}"
     try:
         recipe = load_recipe(path)
-    except ValueError as error:
+    except UserError as error:
         return Finding(what, "broken", str(error))
     lacks = []
     for step in recipe.steps:
         try:
-            ready(step.stage)
-        except ValueError as error:
+            ready(step.stage, new=True)
+        except UserError as error:
             lacks.append(str(error))
     try:
         pool = f"{len(list_pool(recipe.pool).shards):,} shards"
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         lacks.append(f"pool: {error}")
     gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)
     if gpus > _gpus():

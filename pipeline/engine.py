@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import polars as pl
 import pyarrow as pa
 
+from core.cluster import connect
 from core.errors import UserError
 from pipeline.pool.images import Failure
 from pipeline.receipts import BLOCK, raise_failure
@@ -77,7 +78,7 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
     pieces, each alone in its worker, until what kills a worker cannot be divided any more and is given up.
 
     Raises:
-        UserError: A stage could not start, or the cluster died; what is stored stays.
+        UserError: Ray or a stage could not start, or the cluster died; what is stored stays.
     """
     start_ray()
     from ray.exceptions import RayError, RayTaskError
@@ -95,6 +96,9 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
         _end_actors()
         raise
     except RayError as error:
+        if _never_began(error):
+            _end_actors()
+            raise
         failed, cause = stopped(error), str(error)
     _end_actors()
     raise failed from RuntimeError(cause)
@@ -172,8 +176,16 @@ class _Deaths(logging.Handler):
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
         for error in self._errors:
-            if not isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError):
+            died = isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError)
+            if not died or _never_began(error):
                 raise error
+
+
+def _never_began(error: BaseException) -> bool:
+    """Whether an actor's constructor raised: a bug, whose traceback is in the text, and no death of a worker."""
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError) and error.actor_init_failed
 
 
 def _end_actors() -> None:
@@ -246,14 +258,16 @@ def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
 
 
 def start_ray() -> None:
-    """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine."""
+    """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine.
+
+    Raises:
+        UserError: As `connect`.
+    """
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads them when it is imported
     os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
-    import ray
+    connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     from ray.data import DataContext
 
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     # A job here is one operator that hands on receipts of a few bytes. Sharing resources out between operators would

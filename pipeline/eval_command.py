@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from core.errors import BadSampleError, UserError
+from core.errors import BadSampleError, UserError, reading
 from core.secrets import refuse_credentials
 from pipeline.options import JsonOption
 
@@ -103,7 +103,7 @@ class _Chosen:
         for row in self.rows:
             try:
                 yield self.source.sample(row)
-            except ValueError as error:
+            except BadSampleError as error:
                 self.skipped.append(_line(error))
 
 
@@ -183,7 +183,10 @@ def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
     from model.training.export import PROVENANCE
 
     file = Path(checkpoint) / PROVENANCE
-    recipe = json.loads(file.read_text())["recipe"] if file.is_file() else {"sources": {}}
+    recipe: dict[str, Any] = {"sources": {}}
+    if file.is_file():
+        with reading(file):
+            recipe = json.loads(file.read_text())["recipe"]
     for name, told in recipe["sources"].items():
         place = _place(told["shards"] or told["annotations"])
         if f"{_place(data)}/".startswith(f"{place}/") and (not told["shards"] or told["caption"] == _caption(caption)):
@@ -261,7 +264,7 @@ def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Sa
     if encode and [part["type"] for part in answer.media] == ["image"]:
         try:
             score = clip_score(answer.media[0]["image"], answer.text, encode)
-        except ValueError as error:
+        except BadSampleError as error:
             skipped.append(f"{answer.sample}: no CLIPScore: {_line(error)}")
     return _Said(answer.sample, answer.text, answer.reference, score)
 
@@ -323,5 +326,5 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _line(error: ValueError) -> str:
+def _line(error: BadSampleError) -> str:
     return " ".join(str(error).split())

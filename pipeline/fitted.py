@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from core.errors import UserError
+from core.errors import UserError, is_bug
 from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
@@ -80,7 +80,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     try:
         fitted, told = ray.get(fit.remote(step.stage, inputs, table))
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):
+        if error.cause is not None and not is_bug(error.cause):
             raise UserError(" ".join(str(error.cause).split())) from error
         raise
     except ray.exceptions.RayError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -11,14 +12,17 @@ import pyarrow as pa
 from core.errors import UserError
 from manifests.storage import Folder
 from manifests.tables import Table, writer_of
-from pipeline.pool import Listing, Pool, Shard, list_pool
+from pipeline.pool import Listing, Pool, Shard, list_pool, told
 from pipeline.pool.first_shard import alt_text_source
 from pipeline.pool.readers import image_id, index_rows
+from pipeline.pool.texts import UNKNOWN
 from pipeline.store import Store
 
-READER = 2
-"""In the provenance of the index, of how side files of tars find their images. What had none went by the first dot."""
+READER = 3
+"""In the provenance of the index: how tars are read. Without a number side files went by the first dot; before 3 the
+last of several of one name counted, and bytes that are not UTF-8 became U+FFFD."""
 
+_ENDINGS = 20  # that are told of members passed over, the most frequent first
 _SOME = 8  # rows of a shard that show its revision; the ids of names that it holds twice do not
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
@@ -79,40 +83,54 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
             f"({before:,} → {after:,} bytes); facts stored under the ids in {pool.id!r} would be about other rows: "
             "start a new run"
         )
-    again = seen.filter(pl.col("shard_bytes").is_null() | pl.col("retry"))["position"]
     shards = {p: replace(listing.shards[p], revision=str(listing.shards[p].bytes)) for p in changed["position"]}
-    shards = {p: listing.shards[p] for p in again} | shards
+    shards |= {p: listing.shards[p] for p in seen.filter(pl.col("shard_bytes").is_null())["position"]}
+    again = [p for p in seen.filter("retry")["position"] if p not in shards]
     positions = {shard.path: p for p, shard in enumerate(listing.shards)}
     wrong = [positions[path] for path in misread(index, pool) if path in positions]
-    wrong = [p for p in wrong if p not in shards]
-    if wrong:
-        shards |= zip(wrong, _as_stored(index, [listing.shards[p] for p in wrong]), strict=True)
+    wrong = [p for p in wrong if p not in shards and p not in again]
+    if again or wrong:
+        shards |= zip([*again, *wrong], _as_stored(index, [listing.shards[p] for p in [*again, *wrong]]), strict=True)
     vanished = stored.join(now, on="shard", how="anti").height
     return Todo(tuple(shards[p] for p in sorted(shards)), changed.height, len(wrong), vanished)
 
 
 def misread(index: Table, pool: Pool) -> list[str]:
-    """Tars that were read when side files went by the first dot alone, and where that can have been wrong.
-
-    That is where names are equal up to the first dot and differ up to the last one.
-    """
+    """Tars that an earlier version read in another way, and where that can have been wrong."""
     if pool.kind != "tars":
         return []
-    before = [writer for writer, made_by in index.provenances().items() if "reader" not in made_by]
-    if not before:
-        return []
+    readers = {writer: made_by.get("reader", 1) for writer, made_by in index.provenances().items()}
+    dotted, others = (_written_by(index, [w for w, n in readers.items() if n in old]) for old in ((1,), (1, 2)))
+    wrong = [] if dotted is None else [dotted.join(_mixed(index), on="shard", how="semi")]
+    wrong += [] if others is None else [others.join(_changed_since(index), on="shard", how="semi")]
+    return pl.concat(wrong).collect()["shard"].unique().sort().to_list() if wrong else []
+
+
+def _written_by(index: Table, writers: Sequence[str]) -> pl.LazyFrame | None:
+    """The shards whose rows are of these jobs: column `shard`; None if there can be none."""
+    if not writers:
+        return None
+    places, parts = index.locate()
+    old = [number for number, part in enumerate(parts) if writer_of(part) in writers]
+    places = index.scan(["id", "shard"]).join(places.filter(pl.col("part").is_in(old)), on="id", how="semi")
+    return places.select("shard").unique()
+
+
+def _mixed(index: Table) -> pl.LazyFrame:
+    """Shards where names are equal up to the first dot and differ up to the last one."""
     rows = index.scan(["shard", "key"])
     dotted = rows.filter(pl.col("key").str.contains(r"\.[^/]*\.[^/]*$")).select("shard").unique()
     shards = dotted.collect(engine="streaming")["shard"]
-    if shards.is_empty():
-        return []
     first, full = (pl.col("key").str.replace(ending, "") for ending in (r"\.[^/]*$", r"\.[^./]*$"))
     groups = rows.filter(pl.col("shard").is_in(shards.implode())).group_by("shard", first.alias("first"))
-    mixed = groups.agg(full.n_unique().alias("names")).filter(pl.col("names") > 1).select("shard").unique()
-    places, parts = index.locate()
-    old = [number for number, part in enumerate(parts) if writer_of(part) in before]
-    places = index.scan(["id", "shard"]).join(places.filter(pl.col("part").is_in(old)), on="id", how="semi")
-    return places.select("shard").unique().join(mixed, on="shard", how="semi").collect()["shard"].sort().to_list()
+    return groups.agg(full.n_unique().alias("names")).filter(pl.col("names") > 1).select("shard").unique()
+
+
+def _changed_since(index: Table) -> pl.LazyFrame:
+    """Shards with images of one name, or with texts in which bytes became U+FFFD."""
+    rows = index.scan(["shard", "alt_text", "error"])
+    again = pl.col("error").str.starts_with("duplicate name") | pl.col("alt_text").str.contains("\ufffd", literal=True)
+    return rows.filter(again).select("shard").unique()
 
 
 def _as_stored(index: Table, shards: Sequence[Shard]) -> list[Shard]:
@@ -145,7 +163,26 @@ def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
 
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:
     """Store the index rows of one chunk of shards as one part; its receipt."""
-    return store(index_rows(pool, root, [Shard(**row) for row in chunk.to_pylist()]))
+    passed_over = Counter[str]()
+    rows = index_rows(pool, root, [Shard(**row) for row in chunk.to_pylist()], passed_over)
+    return store.knowing({"passed_over": passed_over} if passed_over else {})(rows)
+
+
+def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
+    """What a user should know of an index job, as lines: what it passed over, and how texts were read."""
+    passed_over = Counter[str]()
+    for made_by in index.provenances_of(writer) if pool.kind == "tars" else ():
+        passed_over.update(made_by.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
+    if passed_over:
+        yield f"passed over members of tars that are no images or texts by their ending: {told(passed_over, _ENDINGS)}"
+    rows = index.scan(["text_encoding"]).drop_nulls().group_by("text_encoding").len()
+    encodings = Counter(dict(rows.collect(engine="streaming").iter_rows()))
+    if encodings:
+        lost = " (bytes that are no UTF-8 became U+FFFD)" if UNKNOWN in encodings else ""
+        yield (
+            f"texts of {encodings.total():,} rows are not UTF-8, and were read as: {told(encodings)}{lost}; "
+            "if that is wrong, convert them to UTF-8 and index into a new run (the column text_encoding says which)"
+        )
 
 
 def check_ids(index: Table, pool: Pool) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from manifests.contents import CONTENTS, contents_table, seen_lengths
 from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
@@ -25,7 +25,6 @@ from pipeline.pool.images import PLACE, Images
 from pipeline.pool.listing import root_of
 from pipeline.pool.urls import pool_columns
 from pipeline.recipe import OF_IMAGE, Recipe, Step, looks, of_pool, rides_along
-from pipeline.stages import StageRefusedError
 
 _NOWHERE = -1  # in place of a part's position
 
@@ -112,10 +111,7 @@ class Inputs:
     def complete(self, block: pa.Table) -> pa.Table:
         """The block with the columns that did not ride along, all but the image."""
         for source in self.sources:
-            try:
-                read = source.read(block)
-            except UserError as error:
-                raise StageRefusedError(str(error)) from error
+            read = source.read(block)
             for field, values in zip(read.schema, read.columns, strict=True):  # a field says which encoder's it is
                 block = block.append_column(field, values)
         if self.from_pool and self.root is not None:
@@ -132,9 +128,9 @@ class Inputs:
                 tables.append(pool_columns(root, shard, self.from_pool, offsets[rows]))
                 order.append(rows)
             joined = pa.concat_tables(tables, promote_options="permissive")
-        except (ValueError, OSError, pa.ArrowException) as error:
+        except (BadSampleError, OSError, pa.ArrowException) as error:
             # They were fine when they were indexed, or their shards disagree on a column's type.
-            raise StageRefusedError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+            raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
         return joined.take(np.argsort(np.concatenate(order)))
 
 

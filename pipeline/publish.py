@@ -22,6 +22,7 @@ from manifests.balance import priority
 from manifests.card import card
 from manifests.contents import CONTENTS, SHA256, contents_table
 from manifests.embeddings import is_embedding
+from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
 from manifests.run import Run, stage_folder
 from manifests.schemas import INDEX, table_schema
@@ -80,8 +81,10 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         where: How it is called.
 
     Raises:
-        UserError: The run has no captions; `out` holds shards of another recipe, or of other settings.
+        UserError: The index is not finished; the run has no captions; `out` holds shards of another recipe, or of other
+            settings.
     """
+    refuse_unfinished(run)
     columns = _columns(run)
     subsets = _subsets(how, columns)
     place = Publication(out, how.format, subsets)

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from core.errors import UserError
-from pipeline.stages import StageRefusedError
+from core.errors import UserError, is_bug
 
 BLOCK = "_block"
 """The column of a block, and of its receipt, that holds the block's number in the job."""
@@ -51,10 +50,12 @@ def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
     refused = broken = None
     try:
         done = call(block.drop_columns([BLOCK]))
-    except StageRefusedError as error:
-        done, refused = receipt(0, 0), str(error)
-    except Exception:  # not handled here: `raise_failure` raises it in the driver
-        done, broken = receipt(0, 0), traceback.format_exc()
+    except Exception as error:  # not handled here: `raise_failure` raises it in the driver
+        done = receipt(0, 0)
+        if is_bug(error):
+            broken = traceback.format_exc()
+        else:
+            refused = " ".join(str(error).split())
     for name, value in (("refused", refused), ("broken", broken)):
         done = done.append_column(name, pa.array([value], pa.string()))
     return done.append_column(BLOCK, block[BLOCK].slice(0, 1))
@@ -64,7 +65,7 @@ def raise_failure(receipts: pa.Table) -> None:
     """Raise what ended the work on a block.
 
     Raises:
-        UserError: The stage refuses to go on, in its own words.
+        UserError: The stage or the system refuses to go on, in its own words.
         RayTaskError: It is broken; the text is the traceback.
     """
     from ray.exceptions import RayTaskError

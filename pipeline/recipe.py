@@ -64,6 +64,8 @@ class Resources(BaseModel):
             by default: all the CPUs that there are per GPU).
         image_seconds: Seconds that the decoding of one image may take, by the clock; the row of one that takes longer
             is an error, and worth another try. Photographs take well under a second.
+        first_errors: Of a captioner: where so many first images of a job all fail with one error, the server is taken
+            to be at fault: the job ends, and none is stored. 0: it never does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,7 @@ class Resources(BaseModel):
     part_rows: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     image_seconds: float = Field(60.0, gt=0)
+    first_errors: int = Field(32, ge=0)
 
 
 class Publish(BaseModel):
@@ -150,7 +153,7 @@ def load_recipe(path: str) -> Recipe:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     try:
         written = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, a number of 5,000 digits
         raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, path)
 
@@ -198,7 +201,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: must be a mapping with `stage`, not {entry!r}")
     try:
         kind = stage_class(str(entry["stage"]))
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{where}: {error}") from error
     where = f"{where} ({entry['stage']})"
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
@@ -214,7 +217,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
     try:
         read = _read_fields(stage, pool, fields)
         writes = stage.writes
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{where}: {error}") from error
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}

@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 
 from core.errors import UserError
+from manifests import indexing
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -23,7 +24,7 @@ from manifests.version import __version__
 from pipeline.engine import Job, map_blocks, run_job
 from pipeline.fitted import adopt, find, fitted_of, is_trained, sample, store, train
 from pipeline.grouped import changed_groups, cut, groups_of
-from pipeline.index import READER, check_ids, chunks, read_chunk, unread
+from pipeline.index import READER, account, check_ids, chunks, read_chunk, unread
 from pipeline.inputs import plan, stored_table, unstored
 from pipeline.placement import place_workers
 from pipeline.pool import Listing, Pool, told
@@ -109,7 +110,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
-            ready(step.stage)
+            ready(step.stage, new=True)
 
 
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
@@ -124,13 +125,15 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
     if todo.misread:
         say(
-            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up the texts of images with dots in "
-            "their names; ids and facts stay (docs/run.md says what to do about those of alt text)"
+            f"pool: {todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "
+            "their names or with one name, or lost letters that are not UTF-8; ids and facts stay (docs/run.md says "
+            "what to do about those of alt text)"
         )
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
     if not todo.shards:
+        indexing.end(table)
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
     if listing.alt_text:
@@ -144,8 +147,12 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         call = partial(read_chunk, pool=pool, root=listing.root, store=store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
+    indexing.begin(table)
     done = run_job(chunks(todo.shards), job, ShardRescue(pool, store))
+    indexing.end(table)
     check_ids(table, pool)
+    for line in account(table, store.writer, pool):
+        say(f"pool: {line}")
     return Done("index", done.rows, done.errors, stored, done.seconds, done.working)
 
 
@@ -153,7 +160,11 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
     """Compute the recipe's stages in order (or only those named), each over the rows that reach it.
 
     A stage that must be trained is trained first, if the run has nothing for it yet, or with `refit`.
+
+    Raises:
+        UserError: The index is not finished, or two images have one id.
     """
+    indexing.refuse_unfinished(run)
     check_ids(run.index, recipe.pool)
     recipe = adopt(recipe, run.folder, refit)
     alive = sound(run.index)
@@ -184,9 +195,13 @@ def part_size(rows: int, step: Step) -> int:
 
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:
-    table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
-    return StoredStage(step.stage.name, table, step.rules, earlier)
+    return StoredStage(step.stage.name, stage_table(run, step), step.rules, earlier)
+
+
+def stage_table(run: Run, step: Step) -> Table:
+    """The table of a step, with the columns that the stage writes today."""
+    return Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
 
 
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, Done]:
@@ -283,7 +298,7 @@ def _stage_job(step: Step, part: Part) -> Job:
             tasks = TaskPoolStrategy(size=placed.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
         images = looks(step.stage)
-        of_images = (part, placed.threads, step.resources.image_seconds)
+        of_images = (part, placed.threads, step.resources.image_seconds, step.resources.first_errors)
         actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
         # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
         at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}

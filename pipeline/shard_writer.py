@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioners.prompt import choose, prompt_hash, read_prompts
+from core.errors import UserError
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
@@ -35,7 +36,6 @@ from pipeline.engine import map_blocks
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure, Group
 from pipeline.receipts import receipt, reported
-from pipeline.stages import StageRefusedError
 from pipeline.store import Store
 
 GROUP = 256
@@ -77,7 +77,7 @@ class ShardWriter:
         """Write all shards of a block that are not there yet; a receipt.
 
         Raises:
-            StageRefusedError: Nobody knows what a caption answers; an image cannot be read now.
+            UserError: Nobody knows what a caption answers; an image cannot be read now.
         """
         begin = time.time()
         complete = self.inputs.complete(block)
@@ -172,7 +172,7 @@ class ShardWriter:
         ids = rows["id"].to_pylist()
         hashes = rows[f"{use}_prompt"].to_pylist() if f"{use}_prompt" in rows.column_names else [None] * len(ids)
         if unknown := [h for h in hashes if h is not None and h not in by_hash]:
-            raise StageRefusedError(
+            raise UserError(
                 f"publish: captions of {use}_caption answer a prompt with hash {unknown[0]}, which "
                 "the run's recipe.yaml does not have: its prompts are not those of the recipe any more: put them back"
             )
@@ -198,15 +198,13 @@ def _faults(chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequenc
     """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
 
     Raises:
-        StageRefusedError: An image cannot be read now; it may be another time.
+        UserError: An image cannot be read now; it may be another time.
     """
     faults = {}
     for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
         if isinstance(image, Failure):
             if image.retry:
-                raise StageRefusedError(
-                    f"publish: an image is {image.error}; what is written stays, run again to go on"
-                )
+                raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
             faults[row] = image.error
         elif digest is not None and not _is_same(len(image), digest, *known):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"

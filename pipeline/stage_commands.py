@@ -199,12 +199,16 @@ def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = Fals
     by their full names, as a run's recipe has them.
     """
     from manifests import open_run
+    from manifests.indexing import refuse_unfinished, remark
     from manifests.run import RECIPE
     from pipeline import console
     from pipeline.recipe import parse_recipe
     from pipeline.runner import check_models, prepare, run_stages
 
     run = open_run(url)
+    refuse_unfinished(run)
+    if said := remark(run):
+        console.say(said)
     recipe, before = dict(run.recipe), run.folder.read(RECIPE)
     stages = [dict(entry) for entry in recipe.get("stages") or []]
     for given in entries:
@@ -220,7 +224,7 @@ def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = Fals
     check_models(checked, url, only=wanted)
     try:
         jobs = list(run_stages(prepare(checked, url, refit), checked, only=wanted, refit=refit))
-    except ValueError:
+    except UserError:
         run.folder.write(RECIPE, before)
         raise
     for done in jobs:
@@ -245,10 +249,17 @@ def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries_of(url: str) -> dict[str, dict[str, Any]]:
-    """The stages of the run's recipe by name, in order."""
-    from manifests import open_run
+    """The stages by name, in order, of the recipe of a run that is indexed.
 
-    return {entry["stage"]: entry for entry in open_run(url).recipe.get("stages") or []}
+    Raises:
+        UserError: Its index is not finished.
+    """
+    from manifests import open_run
+    from manifests.indexing import refuse_unfinished
+
+    run = open_run(url)
+    refuse_unfinished(run)
+    return {entry["stage"]: entry for entry in run.recipe.get("stages") or []}
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,9 @@ class Stage(Protocol):
     stage itself is broken, and ends the job. What `load` returns may have `made_by`: a mapping that goes into the
     provenance of the rows (hash of the weights, versions of the libraries).
 
-    A stage may have two more methods, both called before anything runs, both with a UserError for what the user must
-    mend: `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had.
+    A stage may have three more methods, called before anything runs, each with a UserError for what the user must mend:
+    `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had, and
+    `check_settings()`, before the first row is computed, refuses settings that earlier versions took.
 
     Two kinds of stages see more than a row:
 
@@ -129,10 +130,6 @@ class Stage(Protocol):
     def model_dump(self, *, mode: str = ..., exclude: set[str] | None = ...) -> dict[str, Any]: ...
 
 
-class StageRefusedError(UserError):
-    """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
-
-
 def fingerprint_settings(stage: Any) -> dict[str, Any]:
     """The settings that are part of a stage's fingerprint: without `beside`, and `added_settings` at their defaults."""
     fields = type(stage).model_fields
@@ -157,12 +154,18 @@ def check(stage: Any, inputs: Mapping[str, pa.Field]) -> None:
         stage.check(inputs)
 
 
-def ready(stage: Any) -> None:
+def ready(stage: Any, new: bool = False) -> None:
     """Let the stage look whether its model is to be had, if it needs one.
+
+    Args:
+        stage: The stage.
+        new: It has stored nothing yet: it may refuse settings that older runs have.
 
     Raises:
         UserError: It is not, with how to get it.
     """
+    if new and hasattr(stage, "check_settings"):
+        stage.check_settings()
     if hasattr(stage, "ready"):
         stage.ready()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import UserError
 from pipeline.options import JsonOption, RunArgument
+
+if TYPE_CHECKING:
+    from manifests import Run
 
 view_app = typer.Typer()
 
@@ -16,10 +19,9 @@ view_app = typer.Typer()
 def funnel(run_: RunArgument, json_: JsonOption = False) -> None:
     """Rows seen, kept, dropped and failed per stage, with reasons."""
     from manifests import funnel as count
-    from manifests import open_run
     from pipeline import console
 
-    counted = count(open_run(run_))
+    counted = count(_opened(run_))
     console.print_json(counted.as_json()) if json_ else console.print_funnel(counted)
 
 
@@ -42,12 +44,11 @@ def sweep(
     """
     import polars as pl
 
-    from manifests import open_run
     from manifests.sweep import spread
     from manifests.sweep import sweep as try_all
     from pipeline import console
 
-    opened = open_run(run_)
+    opened = _opened(run_)
     table = try_all(opened, _axes(axes)) if axes else spread(opened)
     if json_:
         console.print_json(table.to_dicts())
@@ -64,11 +65,10 @@ def explain(
     json_: JsonOption = False,
 ) -> None:
     """Everything known of one image, and why it was kept or dropped."""
-    from manifests import open_run
     from manifests.explain import explain as account_of
     from pipeline import console
 
-    accounts = account_of(open_run(run_), key)
+    accounts = account_of(_opened(run_), key)
     if json_:
         console.print_json([a.as_json() for a in accounts])
         return
@@ -86,11 +86,10 @@ def groups(
     """How large the groups of a column are, and how diverse the images, before and after the rules."""
     from dataclasses import asdict
 
-    from manifests import open_run
     from manifests.diversity import diversity
     from pipeline import console
 
-    found = diversity(open_run(run_), by)
+    found = diversity(_opened(run_), by)
     largest = found.sizes.head(limit)
     if json_:
         console.print_json(found.as_json() | {"sizes": largest.to_dicts()})
@@ -99,6 +98,18 @@ def groups(
     rows = [(name.replace("_", " "), *(s[name] for s in spreads.values())) for name in spreads["kept"]]
     console.print_rows(f"groups by {by}", ("", *spreads), rows)
     console.print_rows(f"the {largest.height:,} largest of {found.reached.groups:,}", largest.columns, largest.rows())
+
+
+def _opened(url: str) -> Run:
+    """The run; what its index lacks is said on stderr."""
+    from manifests import open_run
+    from manifests.indexing import remark
+    from pipeline import console
+
+    run = open_run(url)
+    if said := remark(run):
+        console.say(said)
+    return run
 
 
 def _axes(texts: list[str]) -> dict[str, list[float]]:

@@ -15,18 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from core.images import decode, portable
 from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.content_check import ContentCheck
 from pipeline.decoders import Decoders, Task
+from pipeline.first_answers import FirstAnswers
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure
 from pipeline.receipts import reported
 from pipeline.recipe import ENCODED, IMAGE, OF_IMAGE, PORTABLE
-from pipeline.stages import Facts, Stage, StageRefusedError
+from pipeline.stages import Facts, Stage
 from pipeline.store import Store
 
 _READERS = 16  # threads that wait for the disk or the network
@@ -79,7 +80,7 @@ class StageActor:
         import ray
 
         self._part = part
-        self._refused: str | None = None
+        self._failed: Exception | None = None
         if not ray.get_gpu_ids():  # Ray leaves the GPUs that an actor did not ask for in sight of it
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
@@ -87,16 +88,15 @@ class StageActor:
             made_by = getattr(self._facts, "made_by", {})
             _same_weights(part, made_by)
             self._part = replace(part, store=part.store.knowing(made_by))
-        except (ValueError, OSError) as error:
-            # Told by the first part: of an actor that dies here Ray tells only the traceback.
-            self._refused = " ".join(str(error).split())
+        except Exception as error:  # raised by the first part: an actor that dies here is one whose worker was lost
+            self._failed = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return reported(block, self._stored)
 
     def _stored(self, rows: pa.Table) -> pa.Table:
-        if self._refused:
-            raise StageRefusedError(self._refused)
+        if self._failed:
+            raise self._failed
         return self._compute(rows)
 
     def _compute(self, rows: pa.Table) -> pa.Table:
@@ -110,12 +110,13 @@ class ImageStageActor(StageActor):
     is in the model. What a costly stage computes is in a journal before its part is whole.
     """
 
-    def __init__(self, part: Part, threads: int, seconds: float) -> None:
+    def __init__(self, part: Part, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
-        self._calls = 1 if self._refused else getattr(self._facts, "calls", 1)
+        self._calls = 1 if self._failed else getattr(self._facts, "calls", 1)
         self._model = ThreadPoolExecutor(self._calls, "model")
+        self._first = FirstAnswers(part.stage.name, first_errors if getattr(part.stage, "costly", False) else 0)
 
     def _compute(self, rows: pa.Table) -> pa.Table:
         begin, part = time.time(), self._part
@@ -147,32 +148,36 @@ class ImageStageActor(StageActor):
         order: list[int] = []
         running: list[Future[tuple[pa.Table, float]]] = []
         free = BoundedSemaphore(self._calls)  # so many batches are in the model, one is ready, no more
-        while batch := list(islice(stream, self._part.batch_size)):
-            check.write_down()
-            failures |= {row: found for row, found in batch if isinstance(found, Failure)}
-            good = {row: found for row, found in batch if not isinstance(found, Failure)}
-            if good:
-                free.acquire()
-                order += good
-                ids = rows["id"].take(_numbers(good))
-                running.append(self._model.submit(self._batch, ids, list(good.values()), journal))
-                running[-1].add_done_callback(lambda _: free.release())
-        done = [future.result() for future in running]
+        with self._first.block():
+            while batch := list(islice(stream, self._part.batch_size)):
+                check.write_down()
+                failures |= {row: found for row, found in batch if isinstance(found, Failure)}
+                good = {row: found for row, found in batch if not isinstance(found, Failure)}
+                if good:
+                    free.acquire()
+                    order += good
+                    ids, number = rows["id"].take(_numbers(good)), self._first.ask(len(good))
+                    running.append(self._model.submit(self._batch, ids, list(good.values()), number, journal))
+                    running[-1].add_done_callback(lambda _: free.release())
+            done = [future.result() for future in running]
         order += failures
         failed = failed_rows(stage, rows["id"].take(_numbers(failures)), failures.values())
-        made = [*(table for table, _ in done), failed]
+        made = [*self._first.of_block([table for table, _ in done]), failed]
         return pa.concat_tables(made).take(_inverse(order)), sum(seconds for _, seconds in done)
 
-    def _batch(self, ids: pa.ChunkedArray, prepared: list[Any], journal: Journal | None) -> tuple[pa.Table, float]:
-        """One batch through the model, and the seconds it took."""
+    def _batch(
+        self, ids: pa.ChunkedArray, prepared: list[Any], number: int, journal: Journal | None
+    ) -> tuple[pa.Table, float]:
+        """One batch through the model, and the seconds it took. `number` is that of its first image in the job."""
         begin = time.perf_counter()
         stage = self._part.stage
+        self._first.check()
         try:
             computed = with_ids(ids, hold(stage, self._facts(prepared), len(prepared)))
         except OSError as error:
-            raise StageRefusedError(f"{stage.name}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
         if journal is not None:
-            journal.append(computed)
+            self._first.write_down(number, computed, journal)
         return computed, time.perf_counter() - begin
 
     def _prepared(self, rows: pa.Table, check: ContentCheck, ahead: int) -> Iterator[Any]:
@@ -224,7 +229,7 @@ def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[s
             read[PORTABLE] = portable(data, facts.longest)
         read[ENCODED] = data
         return facts.prepare(*(read[name] for name in reads))
-    except ValueError as error:  # BadImageError is one
+    except BadSampleError as error:  # BadImageError is one
         return Failure(" ".join(str(error).split()))
     except MemoryError:
         return Failure("too large: the memory does not hold what it is to be scaled to")

@@ -11,13 +11,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.cluster import connect
+from core.errors import BadSampleError, UserError, is_bug
 from model.training.recipe import TrainRecipe, anchored, parse_recipe
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
 
 _REFUSED = ".refused"
 """A file in OUT with what a user has to mend; whoever starts again after it was written leaves at once."""
+_BROKEN = ".broken"
+"""A file in OUT that says that a worker met a bug."""
 
 
 def train_on_workers(
@@ -47,8 +50,7 @@ def train_on_workers(
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
-    if not ray.is_initialized():
-        ray.init()
+    connect()
     there = int(ray.cluster_resources().get("GPU", 0))
     gpus = there > 0 if gpus is None else gpus
     if gpus and there < workers:
@@ -58,6 +60,8 @@ def train_on_workers(
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)
+    broken = folder / _BROKEN
+    broken.unlink(missing_ok=True)
     asked = folder / FILE
     asked.unlink(missing_ok=True)
     trainer = TorchTrainer(
@@ -88,6 +92,9 @@ def train_on_workers(
     if asked.is_file():
         asked.unlink()
         raise TerminatedError
+    if failed and broken.is_file():
+        broken.unlink()
+        raise failed  # its text is the worker's traceback
     if failed:
         raise UserError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
 
@@ -103,11 +110,15 @@ def _worker(config: dict[str, Any]) -> None:
         train(parse_recipe(config["recipe"], "recipe"), config["out"])
     except TerminatedError:
         return  # the process that has started the workers ends with its code
-    except ValueError as error:
+    except (UserError, BadSampleError) as error:
         aside = refused.with_name(f"{_REFUSED}.{os.getpid()}")
         aside.write_text(str(error))
         aside.replace(refused)
         raise  # since the others wait for this one
+    except Exception as error:  # raised again, for Ray to start the worker anew
+        if is_bug(error):
+            refused.with_name(_BROKEN).touch()
+        raise
 
 
 def _last_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ The rows of a step come from lanes. Lane v of V sees the samples v, v + V, v + 2
 and gives rows / V rows to each step. A worker has some of the lanes. So what a step consists of does not depend on how
 many workers there are, and a state (a cursor and the open rows of each lane, as numbers) can be taken up by any number.
 
-A bad sample is skipped, counted and named; many in a row end the run.
+A bad sample is skipped, counted and named; many in a row end the run, and any other error does at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from model.processor import Processor
 from model.training.order import Order
 from model.training.packing import Packer, Row
@@ -65,7 +65,7 @@ class Lane:
         self.pending: deque[Prepared] = deque()
         self._futures: deque[Future[list[Prepared]]] = deque()
 
-    def row(self, skip: Callable[[ValueError | None], None]) -> Row[Prepared] | None:
+    def row(self, skip: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
         """The next row, None at the end; `skip` is told of each sample, with the error of a bad one."""
         while True:
             while self.pending:
@@ -78,7 +78,7 @@ class Lane:
             try:
                 self.pending.extend(future.result())
                 skip(None)
-            except ValueError as error:
+            except BadSampleError as error:
                 skip(error)
 
     def _next(self) -> Future[list[Prepared]] | None:
@@ -143,7 +143,8 @@ class Loader:
         """Begin at the beginning, or at a state that any number of workers has left.
 
         Raises:
-            UserError: The lanes cannot be shared out among the workers, or a sample of the state is gone.
+            UserError: The lanes cannot be shared out among the workers.
+            BadSampleError: A sample of the state is gone.
         """
         lanes = stage.lane_count
         if lanes % workers:
@@ -187,7 +188,7 @@ class Loader:
     def _step(self) -> StepRows:
         skipped: list[str] = []
 
-        def skip(error: ValueError | None) -> None:
+        def skip(error: BadSampleError | None) -> None:
             self._in_a_row = self._in_a_row + 1 if error else 0
             if error is None:
                 return

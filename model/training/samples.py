@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import BadSampleError
 
-SAMPLE_ERRORS = (ValueError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
+SAMPLE_ERRORS = (BadSampleError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
 """What decoders and tensors raise for one sample's sake: numbers beyond all bounds, sizes beyond the memory, nesting.
 
 An OSError is none of them: a store that does not answer is nobody's sample's fault.
@@ -19,7 +19,7 @@ An OSError is none of them: a store that does not answer is nobody's sample's fa
 def bad_sample(name: str, error: Exception) -> BadSampleError:
     """The error of one sample, in one line that names it."""
     reason = " ".join(str(error).split()) or "no reason was given"
-    if not isinstance(error, ValueError):
+    if not isinstance(error, BadSampleError):
         reason = f"{type(error).__name__}: {reason}"
     return BadSampleError(reason if reason.startswith(name) else f"{name}: {reason}")
 

@@ -79,7 +79,8 @@ class ShardSource:
         """The sample of that row.
 
         Raises:
-            BadSampleError: It has no image or no caption, or what the file has there is damaged.
+            BadSampleError: It has no image or no caption.
+            UserError: What the file has there is damaged.
             OSError: The file cannot be reached.
         """
         number = bisect_right(self._ends, row)
@@ -97,7 +98,7 @@ class ShardSource:
             raise BadSampleError(f"{name}: no {'image' if turns else 'caption'}")
         try:
             return Sample(name, from_turns(turns, images=[image["bytes"]]))
-        except ValueError as error:
+        except BadSampleError as error:
             raise BadSampleError(f"{name}: {error}") from error
 
     def _read(self, number: int) -> pa.Table:

@@ -11,14 +11,18 @@ import pyarrow as pa
 
 from core.arrow_types import type_name
 from core.errors import BadSampleError, UserError
+from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, Parquet
+from pipeline.pool.cells import image_column, may_encode
 from pipeline.pool.listing import Listing, Pool, is_candidate
-from pipeline.pool.parquet import ImageColumns, holds_text, note_columns
+from pipeline.pool.packed import START, packed
+from pipeline.pool.parquet import ImageColumns, holds_text, note_columns, parquet_rows
 from pipeline.pool.rows import NOTES, TEXT_LIMIT, matching
 from pipeline.pool.side_files import Note, read_note
 from pipeline.pool.urls import UrlColumns
 
 _MEMBERS = 200  # of a tar, that tell where alt text is from
+_ROWS = 16  # of a Parquet file, one of which must hold an image where the type of its column does not show it
 _READ = 1 << 20  # bytes; an object store is asked for so many at a time
 
 
@@ -41,6 +45,8 @@ def alt_text_source(pool: Pool, listing: Listing) -> str:
         return ""
     try:
         names = _notes(pool, schema).get("alt_text", [])
+        if pool.kind == "parquet":
+            _check_images(pool, listing, schema)
     except BadSampleError as error:
         raise UserError(f"{pool.kind}: {name}: {error}") from error
     unread = [] if names else _unread(schema)
@@ -71,14 +77,34 @@ def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
     return note_columns(schema, pool.alt_text)
 
 
+def _check_images(pool: Pool, listing: Listing, schema: pa.Schema) -> None:
+    """Look whether a column whose type does not show it holds images: one of the first rows must have one.
+
+    Raises:
+        BadImageError: None has.
+    """
+    column = image_column(schema, pool.image)
+    if not may_encode(schema.field(column).type):
+        return
+    with listing.root.filesystem.open_input_file(f"{listing.root.path}/{listing.shards[0].path}") as file:
+        rows = list(islice(parquet_rows(file, column, pool.id, pool.alt_text, pool.max_cell), _ROWS))
+    if all(row.get("error") for row in rows):
+        raise BadImageError(f"column {column!r} has no image in its first {len(rows)} rows: {rows[0]['error']}")
+
+
 def _of_tar(pool: Pool, listing: Listing) -> str:
     shard = listing.shards[0]
     try:
         with listing.root.filesystem.open_input_file(f"{listing.root.path}/{shard.path}") as file:
+            if error := packed(file.read(START)):
+                raise UserError(f"tars: {shard.path}: {error}")
+            file.seek(0)
             notes = _side_files(io.BufferedReader(file, _READ), pool.alt_text)
             some = [note for note in islice(notes, _MEMBERS) if note]
             if pool.alt_text is not None and not any(note.source for note in some):
                 some += [note for note in notes if note and note.source][:1]
+    except UserError:
+        raise
     except (OSError, ValueError, tarfile.TarError):  # the index will say so
         return ""
     sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder, LinkError
+from pipeline.pool.cells import cell_bytes, image_column, image_leaves, octets_as_bytes
 from pipeline.pool.listing import Pool
-from pipeline.pool.parquet import cell_bytes, image_column, image_leaves
 
 PLACE = ("shard", "key", "offset", "bytes")
 """The columns of the index that say where an image is."""
@@ -177,7 +177,7 @@ class Images:
             start = sum(parquet.row_groups[: group.row_group])
             cells: dict[int, bytes | None] = {}
             for offset, cell in self._wanted(parquet, group, {offset - start for offset in group.offsets}):
-                cells[start + offset] = cell_bytes(cell)
+                cells[start + offset] = cell_bytes(cell, self.pool.max_cell)
         found: list[bytes | Failure] = []
         for offset in group.offsets:
             data = cells[offset]
@@ -191,7 +191,7 @@ class Images:
         last, start = max(rows), 0
         for batch in parquet.batches(leaves, _ROWS_AT_ONCE, [group.row_group]):
             here = [row for row in range(start, start + batch.num_rows) if row in rows]
-            cells = batch[column]
+            cells = octets_as_bytes(batch)[column]
             for row in here:
                 yield row, cells[row - start].as_py()
             start += batch.num_rows

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
+from pipeline.pool.cells import image_columns, image_leaves
 from pipeline.pool.entries import Entry, entries
 from pipeline.pool.listing import Pool, Shard, is_candidate
-from pipeline.pool.parquet import bounded_rows, cell_bytes, damage, image_columns, image_leaves, measured, note_columns
+from pipeline.pool.parquet import bounded_rows, damage, measured_cell, note_columns
 from pipeline.pool.rows import Row, image_file, notes_of, on_disk
 from pipeline.pool.side_files import full_stem, stem
 from pipeline.pool.tars import tar_rows
@@ -86,8 +87,8 @@ def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:
             for told in bounded_rows(parquet, ["key", *leaves]):
                 if isinstance(told, BombError):
                     yield {"key": str(keys[number]), "offset": number, "error": str(told)}
-                elif image is not None and (data := cell_bytes(told[image])) is not None:
-                    yield {"key": str(told["key"]), "offset": number, **measured(data, max_cell)}
+                elif image is not None and told[image] is not None:
+                    yield {"key": str(told["key"]), "offset": number, **measured_cell(told[image], max_cell)}
                 number += 1
     except BAD_PARQUET as error:
         yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}

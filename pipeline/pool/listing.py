@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Self
@@ -17,12 +17,13 @@ from core.errors import UserError
 from core.parquet import MAX_CELL
 from manifests.storage import Folder
 from pipeline.pool.entries import Entry, entries
+from pipeline.pool.packed import packed_name
 
 KINDS = ("images", "tars", "parquet", "img2dataset", "urls")
 
 IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ico "
-    ".ppm .pgm .pnm".split()
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .ico "
+    ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
 )
 """Endings that make a file a candidate; so does having none. What it really is, its bytes tell."""
 
@@ -135,9 +136,8 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
     except NotADirectoryError as error:
         raise UserError(f"{pool.kind}: {pool.where}: not a folder") from error
     except OSError as error:
-        if error.strerror is None:
-            raise
-        raise UserError(f"{pool.kind}: {error.filename or pool.where}: {error.strerror}") from error
+        said = error.strerror or " ".join(str(error).split())  # an object store's has no number
+        raise UserError(f"{pool.kind}: {error.filename or pool.where}: {said}") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
         listing = replace(listing, shards=tuple(shards))
@@ -152,9 +152,12 @@ def root_of(pool: Pool) -> Folder:
     return Folder.at(pool.where) if pool.kind in ("images", "img2dataset") else _split(pool.where)[0]
 
 
-def told(counts: Counter[str]) -> str:
-    """`.txt 10, .json 2`."""
-    return ", ".join(f"{name} {n:,}" for name, n in counts.most_common())
+def told(counts: Counter[str], most: int | None = None) -> str:
+    """`.txt 10, .json 2`; of more than `most` names the others as one number."""
+    others = sum(n for _, n in counts.most_common()[most:]) if most else 0
+    return ", ".join(f"{name} {n:,}" for name, n in counts.most_common(most)) + (
+        f", others {others:,}" if others else ""
+    )
 
 
 def is_candidate(name: str) -> bool:
@@ -192,14 +195,18 @@ def _list_glob(pool: Pool, ending: str) -> Listing:
             shards.append(Shard(*entry))
         else:
             others.append(entry)
-    return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), _passed_over(others))
+    also = {"also": packed_name} if ending == ".tar" else {}
+    return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), _passed_over(others, **also))
 
 
-def _passed_over(others: Sequence[Entry]) -> Counter[str]:
-    """Of files that are no shards those that are odd, such as links to folders, with one of them by name."""
-    odd = [entry for entry in others if entry.problem]
-    counts = Counter((entry.problem or "").partition(",")[0] for entry in odd)
-    first = {(entry.problem or "").partition(",")[0]: entry.path for entry in reversed(odd)}
+def _passed_over(others: Sequence[Entry], also: Callable[[str], str | None] = lambda _: None) -> Counter[str]:
+    """Of files that are no shards those that are odd, such as links to folders, with one of them by name.
+
+    What `also` says of a path is odd too.
+    """
+    odd = [(what.partition(",")[0], entry.path) for entry in others if (what := entry.problem or also(entry.path))]
+    counts = Counter(what for what, _ in odd)
+    first = {what: path for what, path in reversed(odd)}
     return Counter({f"{what} ({first[what]})": count for what, count in counts.items()})
 
 

@@ -1,4 +1,4 @@
-"""Parquet files with an image column: binary, or struct{bytes, path} as Hugging Face writes it."""
+"""Parquet files with an image column: a row of the index for each of their rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.arrow_types import check_plain, is_list, is_text, type_name
+from core.arrow_types import check_plain, is_bytes, is_list, is_text, type_name
+from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet
 from manifests.storage import Folder
+from pipeline.pool.cells import cell_bytes, cell_path, image_column, image_leaves, octets_as_bytes
 from pipeline.pool.listing import Pool, Shard
 from pipeline.pool.rows import NOTES, TEXT_LIMIT, Row, measure, note_names, notes_of, on_disk
 
@@ -67,7 +69,11 @@ def parquet_rows(
     number = text = 0
     try:
         parquet = Parquet(file, max_cell)
-        columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
+        try:
+            columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
+        except BadSampleError as error:
+            yield {"key": "", "error": f"unread Parquet: {error}"}
+            return
         for told in bounded_rows(parquet, columns.read):
             row = told_row(told, columns, number, max_cell)
             text += len(row["key"]) + sum([len(row.get(name) or "") for name in NOTES])
@@ -104,58 +110,25 @@ def damage(error: Exception) -> str:
 
 
 def plain_rows(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The rows of a batch; one with a text that is not UTF-8 loses its texts, not its image."""
+    """The rows of a batch; texts that are not UTF-8 are bytes in them."""
+    batch = octets_as_bytes(batch)
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
         for row in range(batch.num_rows):
-            yield {name: _value(column[row]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            yield {name: value_of(column[row]) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def value_of(scalar: pa.Scalar) -> Any:
+    """A value as a Python object; a text that is not UTF-8 as bytes."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return {"bytes": _value(scalar["bytes"])} if pa.types.is_struct(scalar.type) else None
-
-
-def image_column(schema: pa.Schema, image: str | None) -> str:
-    """The column with the encoded image: the one named, else the only one that can be it.
-
-    Raises:
-        BadImageError: There is none, or more than one.
-    """
-    if image is not None and image not in schema.names:
-        raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
-    candidates = image_columns(schema) if image is None else [image] if is_image(schema.field(image).type) else []
-    if image is not None and not candidates:
-        type_ = type_name(schema.field(image).type)
-        raise BadImageError(f"column {image!r} is {type_}, not binary or struct{{bytes, path}}")
-    if not candidates:
-        check_plain(schema, schema.names)  # an image that is none for its type is said to be that
-    if len(candidates) != 1:
-        found = f"{len(candidates)} columns ({', '.join(candidates)})" if candidates else "no column"
-        raise BadImageError(f"{found} of binary or struct{{bytes, path}}; name the image column in the pool")
-    return str(candidates[0])
-
-
-def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that can be the one with the encoded image. Texts may be stored as bytes: their names come last."""
-    columns = [f.name for f in schema if is_image(f.type)]
-    return [name for name in columns if not note_names([name])] or columns
-
-
-def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes", "path")) -> list[str]:
-    """What is read of the image column: of a struct these parts, whatever else is in it."""
-    type_ = schema.field(schema.names.index(column)).type
-    if not pa.types.is_struct(type_):
-        return [column]
-    return [f"{column}.{field.name}" for field in type_.fields if field.name in parts]
-
-
-def cell_bytes(cell: Any) -> Any:
-    """The encoded image in a cell of the image column; None if there is none."""
-    return cell.get("bytes") if isinstance(cell, dict) else cell
+        if pa.types.is_struct(scalar.type):  # an image with a path
+            return {"bytes": value_of(scalar["bytes"])}
+        if pa.types.is_dictionary(scalar.type):
+            return value_of(scalar.value)
+        return [value_of(entry) for entry in scalar] if is_list(scalar.type) else scalar.as_buffer().to_pybytes()
 
 
 def id_column(schema: pa.Schema, id_: str) -> str:
@@ -201,19 +174,7 @@ def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
         type_ = type_.value_type
     if is_list(type_):
         return holds_text(type_.value_type, as_bytes)
-    return is_text(type_) or (as_bytes and _is_binary(type_))
-
-
-def is_image(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_struct(type_):
-        return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
-    return _is_binary(type_)
-
-
-def _is_binary(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+    return is_text(type_) or (as_bytes and is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
 
 
 def told_row(told: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
@@ -221,26 +182,28 @@ def told_row(told: Row | BombError, columns: ImageColumns, number: int, max_cell
     if isinstance(told, BombError):
         return {"key": str(number), "offset": number, "error": str(told)}
     cell, id_ = told[columns.image], None if columns.id is None else told[columns.id]
-    path = cell.get("path") if isinstance(cell, dict) else None
-    path = path if isinstance(path, str) and len(path) <= TEXT_LIMIT else None
+    path = cell_path(cell)
+    path = path if path is not None and len(path) <= TEXT_LIMIT else None
     row: Row = {"key": path or str(number), "offset": number, **notes_of(told, columns.notes)}
     if path:
         row["identity"] = str(number)  # paths may repeat between rows
     if id_ is not None and id_ < 1 << 63:
         row["id"] = id_
-    data = cell_bytes(cell)
+    if columns.id is not None and "id" not in row:
+        return row | {"error": f"bad id: {id_} in the column {columns.id!r}"}
+    return row | measured_cell(cell, max_cell)
+
+
+def measured_cell(cell: Any, max_cell: int) -> Row:
+    """As `measure`; a cell without an image, or with a longer one than the pool allows, is an error."""
+    try:
+        data = cell_bytes(cell, max_cell)
+    except BadImageError as error:
+        return {"error": str(error)}
     if data is None:
-        where = f", and its path {path!r} is a label that is not followed" if path else ""
-        row["error"] = f"null image: the cell holds no bytes{where}"
-    elif columns.id is not None and "id" not in row:
-        row["error"] = f"bad id: {id_} in the column {columns.id!r}"
-    else:
-        row |= measured(data, max_cell)
-    return row
-
-
-def measured(data: bytes, max_cell: int) -> Row:
-    """As `measure`; an image that is longer than the pool allows is not looked at."""
+        path = cell_path(cell)
+        where = f", and its path {path[:200]!r} is a label that is not followed" if path else ""
+        return {"error": f"null image: the cell holds no bytes{where}"}
     if len(data) > max_cell:
         return {"bytes": len(data), "error": f"too long: {len(data):,} bytes, max_image_bytes is {max_cell:,}"}
     return measure(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -17,14 +18,17 @@ from pipeline.pool.tars import read_tar
 from pipeline.pool.urls import read_urls
 
 
-def index_rows(pool: Pool, root: Folder, shards: list[Shard]) -> pa.Table:
-    """The index rows of whole shards, with the columns of `INDEX`. At least one row per shard."""
+def index_rows(pool: Pool, root: Folder, shards: list[Shard], passed_over: Counter[str] | None = None) -> pa.Table:
+    """The index rows of whole shards, with the columns of `INDEX`. At least one row per shard.
+
+    `passed_over` is filled with how many members of tars are neither images nor texts that are read, by ending.
+    """
     if pool.kind == "urls":  # whose shards have millions of rows
         return pa.concat_tables([_shard_of_urls(pool, root, shard) for shard in shards])
     rows: list[Row] = []
     for shard in shards:
         seen: set[int] = set()
-        for number, row in enumerate(_shard_rows(pool, root, shard)):
+        for number, row in enumerate(_shard_rows(pool, root, shard, passed_over)):
             row["shard"] = shard.path
             row.setdefault("shard_bytes", shard.bytes)
             row.setdefault("retry", False)
@@ -83,12 +87,12 @@ def _with_hashes(found: pa.Table, revised: str) -> pa.ChunkedArray | pa.Array:
     return pa.array([image_id(revised, str(number)) if own is None else own for own, number in ids], pa.int64())
 
 
-def _shard_rows(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+def _shard_rows(pool: Pool, root: Folder, shard: Shard, passed_over: Counter[str] | None) -> Iterator[Row]:
     if shard.problem:
         yield {"key": shard.path, "error": shard.problem}
         return
     try:
-        rows = list(_read(pool, root, shard))
+        rows = list(_read(pool, root, shard, passed_over))
     except LinkError as error:  # it was none when the pool was listed
         rows = [{"key": shard.path, "error": str(error)}]
     except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
@@ -106,9 +110,9 @@ def _about(pool: Pool, shard: Shard, error: str) -> Row:
     return {"key": shard.path if pool.kind == "images" else "", "error": error}
 
 
-def _read(pool: Pool, root: Folder, shard: Shard) -> Iterator[Row]:
+def _read(pool: Pool, root: Folder, shard: Shard, passed_over: Counter[str] | None) -> Iterator[Row]:
     if pool.kind == "tars":
-        return read_tar(root, shard, pool.alt_text)
+        return read_tar(root, shard, pool.alt_text, passed_over)
     if pool.kind == "parquet":
         return read_parquet(root, shard, pool)
     if pool.kind == "img2dataset":

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from core.image_header import BadImageError, read_header
 from manifests.storage import Folder
 from pipeline.pool.listing import Shard
+from pipeline.pool.texts import decoded
 
 Row = dict[str, Any]
 """Some columns of the index; those missing are null."""
@@ -57,25 +58,30 @@ def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row
     row: Row = {}
     for ours, theirs in names.items():
         for name in theirs:
-            text = first_text(told.get(name))
+            text, encoding = first_text(told.get(name))
             if text or (text is not None and ours not in row):
                 row[ours] = text
             if text:
+                row |= {"text_encoding": encoding} if encoding else {}
                 break
     return row
 
 
-def first_text(value: object) -> str | None:
-    """A text or its bytes, or the first of a list of them that is not empty; None if it is neither, or too long."""
+def first_text(value: object) -> tuple[str | None, str | None]:
+    """A text or its bytes, or the first of a list of them that is not empty; and how it was read, if it is not UTF-8.
+
+    The text is None if the value is neither, or too long.
+    """
     if isinstance(value, (str, bytes)) and len(value) > TEXT_LIMIT:
-        return None
+        return None, None
     if isinstance(value, str):
-        return clean(value)
+        return clean(value), None
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return decoded(value)
     if isinstance(value, list):
-        return next((text for item in value if (text := first_text(item))), None)
-    return None
+        texts = ((text, encoding) for item in value for text, encoding in [first_text(item)] if text)
+        return next(texts, (None, None))
+    return None, None
 
 
 def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:

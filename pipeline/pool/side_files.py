@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.pool.rows import NOTES, Row, note_names, notes_of
+from pipeline.pool.texts import decoded
 
 
 class Note(NamedTuple):
@@ -57,33 +57,68 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
     """
     ending, endings = ending_of(name), side_endings(alt_text)
     if ending in endings:
-        return Note(endings.index(ending), {"alt_text": _decoded(data).strip()}, f".{ending}")
+        text, encoding = decoded(data)
+        row = {"alt_text": text.strip()} | ({"text_encoding": encoding} if encoding and text.strip() else {})
+        return Note(endings.index(ending), row, f".{ending}")
     if ending != "json":
         return None
+    detected = json.detect_encoding(data)
+    text, encoding = decoded(data) if detected == "utf-8" else (data.decode(detected, "replace"), detected[:6])
     try:
-        told = json.loads(data.decode(json.detect_encoding(data), "replace"))
+        told = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
         return None
     names = note_names(told, None if alt_text is None else alt_text.lstrip("."))
     row = notes_of(told, names)
+    row |= {"text_encoding": encoding} if encoding and encoding != "utf-8" and row else {}
     return Note(len(endings), row, f"{names['alt_text'][0]!r} of .json" if row.get("alt_text") else "")
 
 
-def _decoded(data: bytes) -> str:
-    """A text file: UTF-8, unless its byte-order mark says otherwise."""
-    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding, "replace")
+def pair_members(images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence[tuple[int, Note]]]) -> list[Row]:
+    """What side files tell of each image of a tar, also where names repeat: tars are joined, and added to.
+
+    Of side files with one name the first counts. But where it lies beside other members of its sample, it is of these
+    alone. A sample is members in a row with the same name up to the first dot, none of which has another's full name.
+
+    Args:
+        images: Byte offset and name of each image member.
+        notes: By the names of side files the byte offset of each and what it tells.
+    """
+    first = pair((name for _, name in images), {name: those[0][1] for name, those in notes.items()})
+    rows = {offset: first.get(name, {}) for offset, name in images}
+    if any(len(those) > 1 for those in notes.values()):
+        seen: set[str] = set()
+        for sample in _samples(images, notes):
+            beside = {name: note for _, name, note in sample if note}
+            again = {name for _, name, note in sample if not note and name in seen}
+            seen.update(name for _, name, _ in sample)
+            if any(len(notes[name]) > 1 for name in beside) or again:
+                texts = pair((name for _, name, note in sample if not note), beside)
+                for offset, name, note in sample:
+                    if not note:
+                        row = {} if name in again else rows[offset]
+                        rows[offset] = row | ({"text_encoding": None} | texts[name] if texts.get(name) else {})
+    return [rows[offset] for offset, _ in images]
 
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+def _samples(
+    images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence[tuple[int, Note]]]
+) -> Iterator[list[tuple[int, str, Note | None]]]:
+    members: list[tuple[int, str, Note | None]] = [(offset, name, None) for offset, name in images]
+    members += [(offset, name, note) for name, those in notes.items() for offset, note in those]
+    sample: list[tuple[int, str, Note | None]] = []
+    names: set[str] = set()
+    for member in sorted(members, key=lambda member: member[0]):
+        name = member[1]
+        if sample and (name in names or stem(name) != stem(sample[0][1])):
+            yield sample
+            sample, names = [], set()
+        sample.append(member)
+        names.add(name)
+    if sample:
+        yield sample
 
 
 def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
@@ -166,5 +201,6 @@ def _without_words(name: str) -> Iterator[str]:
 def _merged(pairs: Iterable[_Pair]) -> Row:
     merged: Row = {}
     for pair in pairs:
-        merged |= {name: text for name, text in pair.note.row.items() if not merged.get(name)}
+        taken = {name: text for name, text in pair.note.row.items() if not merged.get(name)}
+        merged |= taken if taken.keys() - {"text_encoding"} else {}
     return merged

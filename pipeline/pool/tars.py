@@ -4,41 +4,58 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from core.text import printable
 from manifests.storage import Folder
 from pipeline.pool.listing import Shard, is_candidate
+from pipeline.pool.packed import START, packed
 from pipeline.pool.rows import TEXT_LIMIT, Row, clean, measure, on_disk
-from pipeline.pool.side_files import Note, pair, read_note, stem
+from pipeline.pool.side_files import Note, ending_of, pair_members, read_note, stem
 
 __all__ = ["read_tar", "stem", "tar_rows"]
 
 _NAME_LIMIT = 1 << 14  # bytes; tarfile takes quadratic time over longer pax headers
+_ENDING, _ENDINGS = 16, 100  # characters of an ending that is counted, and how many are told apart
+Notes = dict[str, list[tuple[int, Note]]]
+"""What the side files of a tar tell, by their names, each with its byte offset."""
 _HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
 
 
-def read_tar(root: Folder, shard: Shard, alt_text: str | None = None) -> Iterator[Row]:
+def read_tar(
+    root: Folder, shard: Shard, alt_text: str | None = None, passed_over: Counter[str] | None = None
+) -> Iterator[Row]:
     """The rows of a tar, with what its side files tell: texts and `.json` members."""
     with on_disk(root, shard.path) as file:
-        notes: dict[str, Note] = {}
-        rows = list(tar_rows(file, notes, alt_text))
-    told = pair((row["key"] for row in rows), notes)
-    for row in rows:
-        yield {**told.get(row["key"], {}), **row}
+        notes: Notes = {}
+        rows = list(tar_rows(file, notes, alt_text, passed_over))
+    images = [row for row in rows if row["key"] or row["offset"]]
+    texts = pair_members([(row["offset"], row["key"]) for row in images], notes)
+    for row, text in zip(images, texts, strict=True):
+        yield {**text, **row}
+    yield from rows[len(images) :]
 
 
-def tar_rows(file: BinaryIO, notes: dict[str, Note] | None = None, alt_text: str | None = None) -> Iterator[Row]:
-    """One row per image member, and one with key "" that says where a damaged tar breaks off.
+def tar_rows(
+    file: BinaryIO, notes: Notes | None = None, alt_text: str | None = None, passed_over: Counter[str] | None = None
+) -> Iterator[Row]:
+    """One row per image member, and a last one with key "" and offset 0 that says where a damaged tar breaks off.
 
     Args:
         file: The tar, seekable. Members are read where they lie; nothing is extracted and no link is followed.
-        notes: Filled with what side files tell, by their names.
+        notes: Filled with what side files tell, by their names, each with its byte offset.
         alt_text: As in the pool.
+        passed_over: Filled with how many members are neither images nor texts that are read, by ending.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    images = others = 0
+    if error := packed(file.read(START)):
+        yield {"key": "", "offset": 0, "error": error}
+        return
+    file.seek(0)
+    images, others = 0, Counter[str]()
     broken = None
     try:
         archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
@@ -52,11 +69,13 @@ def tar_rows(file: BinaryIO, notes: dict[str, Note] | None = None, alt_text: str
                 images += 1
                 yield {"key": clean(member.name), "offset": member.offset_data, **_member(archive, member, file, size)}
             else:
-                others += 1
+                note = None
                 if notes is not None and member.isreg() and member.size <= TEXT_LIMIT:
                     data = archive.extractfile(member).read()  # type: ignore[union-attr]  # it is a file
                     if note := read_note(member.name, data, alt_text):
-                        notes[clean(member.name)] = note
+                        notes.setdefault(clean(member.name), []).append((member.offset_data, note))
+                what = "texts" if note else f".{printable(clean(ending_of(member.name)))[:_ENDING]}"
+                others[what if what in others or len(others) < _ENDINGS else "others"] += 1
             if archive.offset > size:
                 raise tarfile.ReadError("unexpected end of data")
         broken = _end_of(file, archive.offset, size)
@@ -65,7 +84,10 @@ def tar_rows(file: BinaryIO, notes: dict[str, Note] | None = None, alt_text: str
     if broken:
         yield {"key": "", "offset": 0, "error": f"broken tar: {broken}; {images:,} images were read before it"}
     elif not images:
-        yield {"key": "", "offset": 0, "error": f"no images: a tar of {others:,} other members"}
+        yield {"key": "", "offset": 0, "error": f"no images: a tar of {others.total():,} other members"}
+    del others["texts"]
+    if passed_over is not None:
+        passed_over.update(others)
 
 
 _EXTENSIONS = (

@@ -10,19 +10,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.arrow_types import check_plain, is_list, is_text, type_name
+from core.arrow_types import check_plain, is_amount, is_list, is_text, type_name
 from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pool.listing import Pool, Shard
-from pipeline.pool.parquet import damage, id_column, note_columns
+from pipeline.pool.parquet import damage, id_column, note_columns, value_of
 from pipeline.pool.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
 
 ROWS_AT_ONCE = 8192
 
 _NO_SIZE = "no size: the metadata has no width and height for this row"
+_WHOLE = r"^[0-9]{1,10}(\.0*)?$"
 _SIDES = 1 << 31  # one more than the largest side that the index can hold
 _IDS = 1 << 63  # one more than the largest id
 
@@ -73,7 +74,10 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
     with on_disk(root, shard.path) as file:
         try:
             parquet = Parquet(file)
-            columns = UrlColumns.of(parquet.schema, pool)
+            try:
+                columns = UrlColumns.of(parquet.schema, pool)
+            except BadSampleError as error:
+                return _ROWS.empty_table(), f"unread Parquet: {error}"
             for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
                 tables.append(_rows(batch, columns, number))
                 number += batch.num_rows
@@ -158,18 +162,15 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
 
 
-_ROWS = pa.schema(
-    [
-        INDEX.field(n)
-        for n in ("id", "key", "offset", "width", "height", "sha256", "url", "alt_text", "license", "error")
-    ]
-)
+_COLUMNS = ("id", "key", "offset", "width", "height", *NOTES, "text_encoding", "error")
+_ROWS = pa.schema([INDEX.field(name) for name in _COLUMNS])
 
 
 def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     """The rows of a batch whose first row is the file's row `start`."""
     numbers = pa.array(np.arange(start, start + batch.num_rows))
-    texts = {ours: _texts(batch, columns.notes.get(ours, ())) for ours in NOTES}
+    read = {ours: _texts(batch, columns.notes.get(ours, ())) for ours in NOTES}
+    texts = {ours: text for ours, (text, _) in read.items()}
     url = texts["url"]
     no_url = pc.is_null(url).to_numpy(False)
     empty = pc.equal(url, "").fill_null(False).to_numpy(False)
@@ -177,7 +178,7 @@ def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     (width, no_width), (height, no_height) = (_sides(batch, columns.sizes.get(name)) for name in SIZES)
     no_size = no_width | no_height
     error = np.full(batch.num_rows, None, object)
-    error[no_size] = _NO_SIZE
+    error[no_size] = _no_size(batch.schema, columns)
     for row in np.flatnonzero(bad_ids):
         error[row] = f"bad id: {batch[columns.id][row].as_py()} in the column {columns.id!r}"
     error[empty] = "no url: the cell is empty"
@@ -189,48 +190,76 @@ def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
         "width": pa.array(width, pa.int32(), mask=no_size),
         "height": pa.array(height, pa.int32(), mask=no_size),
         **texts,
+        "text_encoding": pc.coalesce(*(encoding for _, encoding in read.values())),
         "error": pa.array(error, pa.string()),
     }
     return pa.table(rows, schema=_ROWS)
 
 
-def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
-    """The first of some columns of text that is not empty, row by row; nulls if there are no such columns."""
-    columns = [_text(batch[name]) for name in names]
-    if len(columns) < 2:
-        return columns[0] if columns else pa.nulls(batch.num_rows, pa.string())
-    full = [pc.if_else(pc.equal(column, ""), None, column) for column in columns]
-    return pc.coalesce(*full, *columns)
+def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+    """The first of some columns of text that is not empty, row by row, and how it was read.
+
+    Both are nulls if there are no such columns.
+    """
+    read = [_text(batch[name]) for name in names] or [(pa.nulls(batch.num_rows, pa.string()),) * 2]
+    if len(read) == 1:
+        return read[0]
+    full = [pc.if_else(pc.equal(texts, ""), None, texts) for texts, _ in read]
+    encodings = [
+        pc.if_else(pc.is_valid(texts), encodings, None) for texts, (_, encodings) in zip(full, read, strict=True)
+    ]
+    return pc.coalesce(*full, *(texts for texts, _ in read)), pc.coalesce(*encodings)
 
 
-def _text(column: pa.Array) -> pa.Array:
-    """A column as text; of lists the first that is not empty, and no text that is too long.
+def _text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """A column as text, and how those that are not UTF-8 were read.
 
-    Bytes that are not UTF-8 are written out, or replaced in a column of bytes: no column of text can hold them.
+    Of lists the first that is not empty counts. A text that is too long is null.
     """
     if is_list(column.type):
-        return pa.array([first_text(value) for value in column.to_pylist()], pa.string())
-    errors = "backslashreplace" if is_text(_plain(column).type) else "replace"
+        return _by_row(column)
     data = _plain(column).cast(pa.binary())
     long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
     if pc.any(long).as_py():
         data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
     try:
-        return data.cast(pa.string())
+        return data.cast(pa.string()), pa.nulls(len(data), pa.string())
     except pa.ArrowInvalid:
-        texts = [None if value is None else value.decode("utf-8", errors) for value in data.to_pylist()]
-        return pa.array(texts, pa.string())
+        return _by_row(data)
+
+
+def _by_row(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [value_of(value) for value in column]
+    read = [first_text(value) for value in values]
+    return pa.array([text for text, _ in read], pa.string()), pa.array([how for _, how in read], pa.string())
 
 
 def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Width or height in pixels, and where there is none: 1 where the cell is not a whole number from 1 to 2³¹ - 1."""
-    column = pa.nulls(batch.num_rows) if name is None else batch[name]
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
+    if is_text(column.type):  # as CSV and JSON lines leave them
+        trimmed = pc.utf8_trim_whitespace(_text(column)[0])
+        column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)
+    elif not is_amount(column.type):
         column = pa.nulls(batch.num_rows)
     # Floats, since that is what pandas makes of integers where some are missing.
     sides = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     missing = ~((sides >= 1) & (sides < _SIDES) & (sides == np.floor(sides)))
     return np.where(missing, 1, sides).astype(np.int32), missing
+
+
+def _no_size(schema: pa.Schema, columns: UrlColumns) -> str:
+    types = {name: schema.field(name).type for name in columns.sizes.values()}
+    others = [f"column {n!r} is {type_name(t)}" for n, t in types.items() if not _may_be_size(t)]
+    return f"no size: {' and '.join(others)}, not numbers" if others else _NO_SIZE
+
+
+def _may_be_size(type_: pa.DataType) -> bool:
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return is_amount(type_) or is_text(type_) or pa.types.is_null(type_)
 
 
 def _ids(batch: pa.RecordBatch, id_: str | None) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from core import frame_counting
+from core.errors import BadSampleError
 from core.videos import Frame, decode, probe
 
 SIDES = 128, 192
@@ -123,20 +125,60 @@ def test_films_put_one_behind_the_other_are_seen_whole(tmp_path: Path, ending: s
     assert shown(tmp_path / f"both.{ending}", fps=2)[:12] == [0, 5, 10, 15, 20, 25] * 2
 
 
-def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
-    path = tmp_path / "cover.mp4"
-    with av.open(str(path), "w") as output:
-        cover = output.add_stream("mjpeg", rate=1)
-        cover.width = cover.height = 64
-        cover.pix_fmt, cover.disposition = "yuvj420p", av.stream.Disposition.attached_pic
-        stream = output.add_stream("libx264", rate=10, options={"qp": "0", "bf": "0"})
-        stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
-        output.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+Disposition = av.stream.Disposition
+COVERS = {
+    "attached to an mp4": ("cover.mp4", Disposition.attached_pic, Disposition.default),
+    "attached to a mov": ("cover.mov", Disposition.attached_pic, Disposition.default),
+    "default track of an mp4": ("cover.mp4", Disposition.default, Disposition(0)),
+    "track of a Matroska file": ("cover.mkv", Disposition.attached_pic, Disposition(0)),
+    "default track of a Matroska file": ("cover.mkv", Disposition.default, Disposition(0)),
+    "still of a Matroska file": ("cover.mkv", Disposition.default | Disposition.still_image, Disposition(0)),
+}
+
+
+def with_cover(path: Path, cover_is: Disposition, film_is: Disposition | None, first: bool = True) -> Path:
+    """A picture, and a film of 30 frames or (None) a second of sound."""
+    with av.open(str(path), "w", format="mp4" if path.suffix == ".m4a" else None) as output:
+
+        def add_cover() -> Any:
+            cover = output.add_stream("mjpeg", rate=1)
+            cover.width = cover.height = 640
+            cover.pix_fmt, cover.disposition = "yuvj420p", cover_is
+            return cover
+
+        cover = add_cover() if first else None
+        if film_is is None:
+            stream: Any = output.add_stream("aac", rate=8000)
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+            sound.sample_rate = 8000
+            frames: list[Any] = [sound]
+        else:
+            stream = output.add_stream("libx264", rate=10, options={"qp": "0", "bf": "0"})
+            stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
+            stream.disposition = film_is
+            frames = [av.VideoFrame.from_ndarray(picture(number), format="rgb24") for number in range(30)]
+        cover = cover or add_cover()
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((640, 640, 3), np.uint8), format="rgb24")))
         output.mux(cover.encode())
-        for number in range(30):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        for frame in frames:
+            output.mux(stream.encode(frame))
         output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", COVERS)
+def test_a_cover_is_not_the_film(tmp_path: Path, kind: str, first: bool) -> None:
+    name, cover_is, film_is = COVERS[kind]
+    path = with_cover(tmp_path / name, cover_is, film_is, first)
     assert shown(path, fps=2) == [0, 5, 10, 15, 20, 25]
+    assert (probe(path).height, probe(path).width) == SIDES
+
+
+def test_sound_with_a_cover_is_no_film(tmp_path: Path) -> None:
+    path = with_cover(tmp_path / "song.m4a", Disposition.attached_pic, None)
+    with pytest.raises(BadSampleError, match=r"song\.m4a: no video stream, only a cover: give a video file$"):
+        probe(path)
 
 
 def test_times_of_variable_rate_stay_what_the_file_says(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import VideoLLaMA3
+from core.errors import UserError
+from model import Processor, VideoLLaMA3
 from model.checkpoint import ORIGINAL, TRANSFORMERS, Table, from_parts, rename
 from model.config import preset
 from tests.model.oracles import Sample, ours_of, packed, whole_oracle
@@ -278,3 +279,20 @@ def test_saving_over_shards_leaves_none_behind(oracle: Any, tmp_path: Path) -> N
     ours_of(oracle).save_pretrained(tmp_path)
     assert [p.name for p in tmp_path.glob("model*")] == ["model.safetensors"]
     _close(VideoLLaMA3.from_pretrained(tmp_path), oracle)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("vl3syn_processor.json", '{"fps": [1]}', "fps: Input should be a valid number; copy it again"),
+        ("config.json", '{"model_type": "video_llama_3"}', "no 'text_config'; copy it again"),
+        ("generation_config.json", "{", ""),  # transformers' own words
+    ],
+)
+def test_damaged_file_of_a_checkpoint_is_named(tmp_path: Path, file: str, text: str, reason: str) -> None:
+    VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path)
+    Processor.tiny().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError) as raised:
+        (Processor if "processor" in file else VideoLLaMA3).from_pretrained(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / file}: cannot be read: {reason}")

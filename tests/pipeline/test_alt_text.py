@@ -89,9 +89,10 @@ def test_alt_text_of_any_type(tmp_path: Path, kind: str, type_: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_bytes_that_are_no_text_are_replaced(tmp_path: Path, kind: str) -> None:
-    rows, _ = index(tmp_path / "pool", kind, TABLES[kind](caption=[b"a f\xf6x", b"b", None, b""]))
-    assert [row["alt_text"] for row in rows] == ["a f\ufffdx", "b", None, ""]
+def test_bytes_that_are_not_utf8_say_how_they_were_read(tmp_path: Path, kind: str) -> None:
+    rows, _ = index(tmp_path / "pool", kind, TABLES[kind](caption=[b"a f\xf6x", b"b", b"\x83\x81", b""]))
+    assert [row["alt_text"] for row in rows] == ["a föx", "b", "\ufffd\ufffd", ""]
+    assert [row["text_encoding"] for row in rows] == ["windows-1252", None, "unknown", None]
 
 
 def test_url_and_licence_of_bytes_but_no_digest(tmp_path: Path) -> None:

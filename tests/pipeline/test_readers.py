@@ -199,7 +199,7 @@ TARS: list[tuple[str, bytes | Callable[[], bytes], list[str]]] = [
     ("pax sparse map of no numbers", A + pax({"GNU.sparse.map": "a,b"}) + B + END, [A_OK, BROKEN]),
     ("pax sparse map that is short", A + pax({"GNU.sparse.size": "9"}) + B + END, [A_OK, "b.png: sparse member"]),
     # Not a tar
-    ("compressed", lambda: gzip.compress(A + END), [BROKEN]),
+    ("compressed", lambda: gzip.compress(A + END), [": compressed tar"]),
     ("an image", picture(), [BROKEN]),
     ("HTML", b"<!doctype html><html>404</html>" * 40, [BROKEN]),
     ("Parquet", b"PAR1" + bytes(600) + b"PAR1", [BROKEN]),
@@ -282,8 +282,27 @@ NOTES: list[tuple[str, bytes, Row]] = [
     ("of another image", A + member("b.txt", b"a fox"), {"alt_text": None}),
     ("of another folder", image("x/a.png") + member("y/a.txt", b"a fox"), {"alt_text": None}),
     ("up to the first dot", image("x.y/a.seg.png") + member("x.y/a.txt", b"a fox"), {"alt_text": "a fox"}),
-    ("text that is not UTF-8", A + member("a.txt", b"caf\xe9"), {"alt_text": "caf\ufffd"}),
-    ("JSON that is not UTF-8", A + member("a.json", b'{"url": "caf\xe9"}'), {"url": "caf\ufffd"}),
+    ("text of Windows-1252", A + member("a.txt", b"caf\xe9"), {"alt_text": "café", "text_encoding": "windows-1252"}),
+    (
+        "text of Shift-JIS",
+        A + member("a.txt", b"\x83\x81\x83\x8f"),
+        {"alt_text": "\ufffd" * 4, "text_encoding": "unknown"},
+    ),
+    (
+        "JSON of Windows-1252",
+        A + member("a.json", b'{"url": "caf\xe9"}'),
+        {"url": "café", "text_encoding": "windows-1252"},
+    ),
+    (
+        "JSON of UTF-16",
+        A + member("a.json", '{"url": "café"}'.encode("utf-16")),
+        {"url": "café", "text_encoding": "utf-16"},
+    ),
+    (
+        "UTF-8 with its mark",
+        A + member("a.txt", b"\xef\xbb\xbfcaf\xc3\xa9"),
+        {"alt_text": "café", "text_encoding": None},
+    ),
     ("broken JSON", A + member("a.json", b'{"url": "http'), {"url": None}),
     ("empty JSON", A + member("a.json"), {"url": None}),
     ("JSON list", A + member("a.json", b'["url", "x"]'), {"url": None}),
@@ -335,7 +354,7 @@ def struct_of(**fields: Any) -> pa.DataType:
 
 def not_utf8(count: int = 2) -> pa.Array:
     """Strings of which the last is not valid."""
-    data = b"ok" * (count - 1) + b"\xff\xfe"
+    data = b"ok" * (count - 1) + b"\xe9t"
     offsets = struct.pack(f"<{count + 1}i", *range(0, 2 * count + 2, 2))
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
@@ -347,7 +366,7 @@ def flipped(data: bytes, at: float, length: int) -> bytes:
 
 
 TWO = ["0 40x30", "1 41x30"]
-BAD = ": broken Parquet"
+BAD, UNREAD = ": broken Parquet", ": unread Parquet"
 PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]]] = [
     ("binary", lambda: parquet({"image": images()}), {}, TWO),
     ("large_binary", lambda: parquet({"image": images("large_binary")}), {}, TWO),
@@ -401,19 +420,19 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
         [f"{n} 40x30" for n in range(300)],
     ),
     # The image column
-    ("two candidates", lambda: parquet({"a": images(), "b": images()}), {}, [BAD]),
+    ("two candidates", lambda: parquet({"a": images(), "b": images()}), {}, [UNREAD]),
     ("two candidates, one named", lambda: parquet({"a": [b"x", b"y"], "b": images()}), {"image": "b"}, TWO),
-    ("no candidate", lambda: parquet({"a": [1, 2], "b": ["x", "y"]}), {}, [BAD]),
-    ("named column missing", lambda: parquet({"a": images()}), {"image": "b"}, [BAD]),
-    ("named column of text", lambda: parquet({"a": images(), "b": ["x", "y"]}), {"image": "b"}, [BAD]),
-    ("list of images", lambda: parquet({"a": pa.array([[picture()]], pa.list_(pa.binary()))}), {}, [BAD]),
+    ("no candidate", lambda: parquet({"a": [1, 2], "b": ["x", "y"]}), {}, [UNREAD]),
+    ("named column missing", lambda: parquet({"a": images()}), {"image": "b"}, [UNREAD]),
+    ("named column of text", lambda: parquet({"b": [".", "a.jpg"]}), {"image": "b"}, ["0: no image", "1: no image"]),
+    ("list of images", lambda: parquet({"a": pa.array([[picture()]], pa.list_(pa.binary()))}), {}, ["0 40x30"]),
     (
         "struct in a struct",
         lambda: parquet({"a": cells({"bytes": {"bytes": b""}}, type_=struct_of(bytes=HF))}),
         {},
-        [BAD],
+        [UNREAD],
     ),
-    ("no columns", lambda: parquet({}), {}, [BAD]),
+    ("no columns", lambda: parquet({}), {}, [UNREAD]),
     ("no rows", lambda: parquet({"a": images(count=0)}), {}, [": no images"]),
     ("odd column names", lambda: parquet({"a.b": images(), "": [1, 2], "url.x": ["a", "b"]}), {}, TWO),
     # Ids
@@ -426,9 +445,9 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
         {"id": "n"},
         ["0: bad id", "1 41x30"],
     ),
-    ("id of text", lambda: parquet({"a": images(), "n": ["x", "y"]}), {"id": "n"}, [BAD]),
-    ("id of fractions", lambda: parquet({"a": images(), "n": [1.0, 2.0]}), {"id": "n"}, [BAD]),
-    ("id missing", lambda: parquet({"a": images()}), {"id": "n"}, [BAD]),
+    ("id of text", lambda: parquet({"a": images(), "n": ["x", "y"]}), {"id": "n"}, [UNREAD]),
+    ("id of fractions", lambda: parquet({"a": images(), "n": [1.0, 2.0]}), {"id": "n"}, [UNREAD]),
+    ("id missing", lambda: parquet({"a": images()}), {"id": "n"}, [UNREAD]),
     # Texts
     ("text that is not UTF-8", lambda: parquet({"a": images(), "url": not_utf8()}), {}, TWO),
     (
@@ -484,10 +503,11 @@ def test_columns_beside_the_image_of_parquet(tmp_path: Path) -> None:
     assert (second["id"], second["offset"], second["url"], second["alt_text"]) == (80, 1, None, "a dog")
 
 
-def test_text_that_is_not_utf8_is_left_out_for_its_row_only(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_says_how_it_was_read(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), "url": not_utf8(), "caption": ["a fox", "a dog"]}))
     rows = index(Pool(parquet=str(tmp_path)))
-    assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), (None, "a dog")]
+    assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), ("ét", "a dog")]
+    assert [row["text_encoding"] for row in rows] == [None, "windows-1252"]
 
 
 class FailingDisk(io.BytesIO):

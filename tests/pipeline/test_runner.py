@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
@@ -238,13 +239,11 @@ def test_stages_behind_one_that_nothing_reached_have_nothing_to_do(
     assert funnel(opened).survivors == 0
 
 
-def test_an_exception_in_a_stage_is_our_bug_and_ends_the_run(
+def test_missing_file_of_a_stage_is_one_line_and_ends_the_run(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
-    from ray.exceptions import RayTaskError
-
     pool = make_images(tmp_path / "pool", 3)
-    with pytest.raises(RayTaskError, match="No such file or directory"):
+    with pytest.raises(UserError, match=r"^\[Errno 2\] No such file or directory: '/.*/no/log'$"):
         run(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no" / "log")}), tmp_path / "run")
 
 
@@ -330,7 +329,7 @@ class Brightness(BaseModel):
 
     def load(self) -> Any:
         if self.weights:
-            raise ValueError(f"no weights at {self.weights}; give a path")
+            raise UserError(f"no weights at {self.weights}; give a path")
         return self
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.errors import UserError
 from manifests import open_run
 from pipeline.recipe import parse_recipe
 
@@ -23,6 +24,8 @@ def rules(tmp_path: Path) -> Rules:
     stages = [{"stage": "conse"}, {"stage": "clusters", "clusters": 5}]
     recipe = parse_recipe({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, "test").resolved()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    index = open_run(tmp_path).index
+    index.append(index.schema.empty_table(), index.next_writer(), {})
 
     def call(*arguments: object) -> dict[str, dict[str, Any]]:
         app([*map(str, arguments), "--run", str(tmp_path)], standalone_mode=False)
@@ -61,7 +64,7 @@ def test_what_is_refused_while_it_runs_leaves_the_recipe_as_it_was(
     tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise ValueError("500 clusters of 40 images cannot be")
+        raise UserError("500 clusters of 40 images cannot be")
 
     before = (tmp_path / "recipe.yaml").read_text()
     monkeypatch.setattr("pipeline.runner.run_stages", refuse)

@@ -62,7 +62,7 @@ def index(folder: Path, **names: str) -> list[Row]:
 
 def not_utf8(*last: str) -> pa.Array:
     """Strings of two bytes, the last of which is not valid."""
-    texts = [*(text.encode() for text in last), b"\xff\xfe"]
+    texts = [*(text.encode() for text in last), b"\xe9t"]
     offsets = struct.pack(f"<{len(texts) + 1}i", *range(0, 2 * len(texts) + 2, 2))
     return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
 
@@ -154,11 +154,46 @@ def test_row_without_a_usable_size_says_so(tmp_path: Path, width: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "columns", [{"take_out": "height"}, {"height": ["480", "200", "1"]}, {"height": [True] * 3}, {"height": [None] * 3}]
+    "columns", [{"take_out": "height"}, {"height": ["480 px", "4e2", "-1"]}, {"height": [None] * 3}]
 )
 def test_no_sizes_at_all(tmp_path: Path, columns: Any) -> None:
     write(tmp_path / "0.parquet", **columns)
     assert [row["error"] for row in index(tmp_path)] == [NO_SIZE] * 3
+
+
+@pytest.mark.parametrize("height", [[True] * 3, [[480]] * 3, [b"480"] * 3])
+def test_size_column_of_another_type_is_named(tmp_path: Path, height: list[Any]) -> None:
+    write(tmp_path / "0.parquet", height=height)
+    errors = {row["error"] for row in index(tmp_path)}
+    assert errors == {f"no size: column 'height' is {pa.array(height).type}, not numbers".replace("item", "element")}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param(["480", "200.0", " 1 "], id="texts"),
+        pytest.param(pa.array(["480", "200", "1"], pa.string_view()), id="views"),
+        pytest.param(pa.array(["480", "200", "1"]).dictionary_encode(), id="dictionary of texts"),
+        pytest.param(pa.array([480, 200, 1], pa.decimal128(12, 2)), id="decimals"),
+        pytest.param([480.0, 200.0, 1.0], id="floats"),
+    ],
+)
+def test_sizes_of_any_type_are_read(tmp_path: Path, column: Any) -> None:
+    write(tmp_path / "0.parquet", height=column)
+    assert [(row["height"], row["error"]) for row in index(tmp_path)] == [(480, None), (200, None), (1, None)]
+
+
+def test_lists_of_laion_and_datacomp_are_read(tmp_path: Path) -> None:
+    texts, sizes = ["a", "b", "c"], {"wide": [640, 300, 1], "high": [480, 200, 5]}
+    laion = {"URL": URLS, "TEXT": texts, "WIDTH": sizes["wide"], "HEIGHT": [480.0, 200.0, 5.0], "similarity": [0.3] * 3}
+    datacomp = {"uid": ["0f" * 16] * 3, "url": URLS, "text": texts, "clip_b32_similarity_score": [0.3] * 3}
+    datacomp |= {"original_width": sizes["wide"], "original_height": sizes["high"]}
+    for name, columns in {"laion": laion, "datacomp": datacomp}.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    rows = index(tmp_path)
+    assert [(row["url"], row["alt_text"], row["width"], row["height"], row["error"]) for row in rows] == [
+        (*row, None) for row in zip(URLS, texts, sizes["wide"], sizes["high"], strict=True)
+    ] * 2
 
 
 def test_alt_text_is_the_first_that_there_is(tmp_path: Path) -> None:
@@ -179,11 +214,12 @@ def test_texts_of_any_type(tmp_path: Path, type_: pa.DataType) -> None:
     assert [(row["url"], row["alt_text"]) for row in index(tmp_path)] == list(zip(URLS, ["a", None, ""], strict=True))
 
 
-def test_texts_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+def test_texts_that_are_not_utf8_say_how_they_were_read(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", url=not_utf8("ab", "cd"), text=not_utf8("ef", "gh"))
     rows = index(tmp_path)
-    assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "\\xff\\xfe"]
-    assert [row["alt_text"] for row in rows] == ["ef", "gh", "\\xff\\xfe"]
+    assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "ét"]
+    assert [row["alt_text"] for row in rows] == ["ef", "gh", "ét"]
+    assert [row["text_encoding"] for row in rows] == [None, None, "windows-1252"]
 
 
 def test_many_rows(tmp_path: Path) -> None:
@@ -269,7 +305,7 @@ def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
     *rows, last = index(tmp_path)
     assert [row["key"] for row in rows] == URLS
     assert (last["key"], last["shard"]) == ("", "1.parquet")
-    assert last["error"].startswith("broken Parquet: no column 'url'")
+    assert last["error"].startswith("unread Parquet: no column 'url'")
 
 
 # What is refused before anything runs
@@ -365,6 +401,17 @@ def test_columns_that_are_all_missing(stored: Folder) -> None:
 def test_dictionaries_come_as_their_values(stored: Folder) -> None:
     found = pool_columns(stored, "0.parquet", ["site"], np.array([99, 1]))
     assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
+
+
+@pytest.mark.parametrize("type_", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
+def test_views_come_as_their_values(tmp_path: Path, type_: pa.DataType) -> None:
+    values: list[Any] = ["a", "b", None, "d"]
+    if type_ == pa.binary_view():
+        values = [b"a", b"b", None, b"d"]
+    values = [[value] for value in values] if pa.types.is_list(type_) else values
+    pq.write_table(pa.table({"x": pa.array(values, type_)}), tmp_path / "0.parquet")
+    columns = pool_columns(Folder.at(tmp_path), "0.parquet", ["x"], np.array([3, 0, 2]))
+    assert columns["x"].to_pylist() == [values[3], values[0], values[2]]
 
 
 def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,23 @@ def test_an_error_in_a_worker_is_one_line(vl3syn: CommandLine, tmp_path: Path, a
     assert re.search(r"^vl3syn: .*projector.*$", told.stderr, re.M), told.stderr
 
 
+@pytest.mark.slow
+def test_bug_in_a_worker_shows_its_traceback(
+    vl3syn: CommandLine, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import numpy\nimport model.processor\n"
+        "model.processor.plan_sizes = lambda *_: numpy.zeros(3) + numpy.zeros(4)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
+    command = ["train", alone / "recipe.yaml", "--run", tmp_path / "out", "--workers", 2, "--cpus"]
+    told = vl3syn(*command, "--max-failures", 0, timeout=280)
+    assert told.returncode == 1
+    assert "\nvl3syn: " not in told.stderr
+    assert "Traceback (most recent call last):" in told.stderr.partition("TrainingFailedError")[0]
+    assert "ValueError: operands could not be broadcast together with shapes (3,) (4,)" in told.stderr
+
+
 def _killed_worker(process: subprocess.Popen[str], step: int) -> list[str]:
     """Kill -9 the worker that tells of this step, once; all lines."""
     assert process.stdout

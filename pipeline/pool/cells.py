@@ -1,0 +1,180 @@
+"""The encoded image in a cell of a Parquet column, in the forms in which public data sets store it.
+
+- bytes of any kind, or `struct{bytes, path}`; the path is a label that is never followed;
+- a list of one of these, with one image in it;
+- a list of 8-bit numbers, which are the bytes;
+- base64, or a data URI with base64, as text or as bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from core.arrow_types import check_plain, is_bytes, is_list, is_octet, is_text, type_name
+from core.image_header import BadImageError
+from pipeline.pool.rows import note_names
+
+_ACCEPTED = "bytes, struct{bytes, path}, a list with one of these, list<uint8>, or base64 text"
+_NAMES = re.compile(r"(image|img|photo|picture|jpe?g|png|webp)s?([_.-]?(bytes|data|content|base64|b64))?|base64|b64")
+"""What a column of base64 or of numbers is called, if the pool does not name it; others are not taken for images."""
+_SHORTEST = 64  # bytes; a digest or a UUID is no longer, an image is
+_SHOWN = 12  # columns that an error lists
+_BASE64 = re.compile(rb"\s*(?:data:[^,]{0,200};base64,)?([A-Za-z0-9+/_=\s-]+)")
+_NO_IMAGE = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/_=-]+")  # plain PNM has a space or newline in front
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def image_column(schema: pa.Schema, image: str | None) -> str:
+    """The column with the encoded image: the one named, else the only one that can be it.
+
+    Raises:
+        BadImageError: There is none, or more than one.
+    """
+    if image is None:
+        candidates = image_columns(schema)
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = f"{len(candidates)} columns ({', '.join(candidates)})"
+            raise BadImageError(f"{names} can hold the image; name one as `image` in the pool")
+        check_plain(schema, schema.names)  # an image that is none for its type is said to be that
+        raise BadImageError(f"no column can hold the image ({_types(schema)}); accepted: {_ACCEPTED}")
+    if image not in schema.names:
+        raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
+    type_ = schema.field(image).type
+    if not (is_image(_entry(type_)) or may_encode(type_)):
+        raise BadImageError(f"column {image!r} is {type_name(type_)}; accepted: {_ACCEPTED}")
+    return image
+
+
+def image_columns(schema: pa.Schema) -> list[str]:
+    """The columns that can be the one with the encoded image, of the plainest form that there is."""
+    types = {field.name: field.type for field in schema}
+    # Texts may be stored as bytes: their names come last.
+    others = [name for name in types if not note_names([name])]
+    plain = [name for name, type_ in types.items() if is_image(type_) and not _is_fixed(type_)]
+    if plain:
+        return [name for name in plain if name in others] or plain
+    other = [n for n in others if is_image(_entry(types[n])) and not _is_digest(_entry(types[n]))]
+    return other or [n for n in types if may_encode(types[n]) and _NAMES.fullmatch(n.lower())]
+
+
+def is_image(type_: pa.DataType) -> bool:
+    """Bytes, or a struct with a field of such that is called `bytes`."""
+    type_ = _values(type_)
+    if pa.types.is_struct(type_):
+        return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
+    return is_bytes(type_)
+
+
+def may_encode(type_: pa.DataType) -> bool:
+    """Texts, or lists of texts or of 8-bit numbers: only its values show whether they are images."""
+    return _is_octets(type_) or is_text(_values(_entry(type_)))
+
+
+def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes", "path")) -> list[str]:
+    """What is read of the image column: of a struct these parts, whatever else is in it."""
+    type_ = schema.field(schema.names.index(column)).type
+    if not pa.types.is_struct(type_):
+        return [column]
+    return [f"{column}.{field.name}" for field in type_.fields if field.name in parts]
+
+
+def octets_as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same with lists of 8-bit numbers as bytes; a list with a null in it is null."""
+    for number, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+        if _is_octets(column.type):
+            batch = batch.set_column(number, name, _joined(column))
+    return batch
+
+
+def cell_path(cell: Any) -> str | None:
+    """The path that a cell gives to its image, a label; None if there is none."""
+    cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+    path = cell.get("path") if isinstance(cell, dict) else None
+    return path if isinstance(path, str) else None
+
+
+def cell_bytes(cell: Any, most: int) -> bytes | None:
+    """The encoded image in a cell of the image column; None if there is none.
+
+    Args:
+        cell: A value of the column, after `octets_as_bytes`.
+        most: Its longest length, bytes.
+
+    Raises:
+        BadImageError: The cell holds several images, text that is not base64, or too much.
+    """
+    if isinstance(cell, list):
+        if len(cell) > 1:
+            raise BadImageError(f"several images: the cell holds {len(cell)}, one is read per row")
+        cell = cell[0] if cell else None
+    if isinstance(cell, dict):
+        cell = cell.get("bytes")
+    if cell is None:
+        return None
+    data = cell.encode("utf-8", "replace") if isinstance(cell, str) else cell
+    if not isinstance(cell, str) and not _NO_IMAGE.fullmatch(data, 0, _SHORTEST):
+        return data
+    decoded = _decoded(data, most)
+    if decoded is None and isinstance(cell, str):
+        raise BadImageError(f"no image: the text {cell[:60]!r} is not base64; a path or URL is not followed")
+    return data if decoded is None else decoded
+
+
+def _decoded(data: bytes, most: int) -> bytes | None:
+    """Of base64; None if it is none."""
+    if not (match := _BASE64.fullmatch(data)):
+        return None
+    packed = b"".join(match[1].split()).rstrip(b"=").translate(_URL_SAFE)
+    if len(packed) * 3 // 4 > most:
+        raise BadImageError(f"too long: {len(packed) * 3 // 4:,} bytes, max_image_bytes is {most:,}")
+    try:
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except binascii.Error:
+        return None
+
+
+def _values(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _entry(type_: pa.DataType) -> pa.DataType:
+    """Of a list the type of its entries."""
+    return type_.value_type if is_list(type_) else type_
+
+
+def _is_octets(type_: pa.DataType) -> bool:
+    return (pa.types.is_list(type_) or pa.types.is_large_list(type_)) and is_octet(type_.value_type)
+
+
+def _is_fixed(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_binary(_values(type_)))
+
+
+def _is_digest(type_: pa.DataType) -> bool:
+    return _is_fixed(type_) and bool(_values(type_).byte_width <= _SHORTEST)
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    if column.values.null_count:
+        values = [
+            None if cell is None or None in cell else bytes(n & 0xFF for n in cell) for cell in column.to_pylist()
+        ]
+        return pa.array(values, pa.large_binary())
+    bits, offsets = column.buffers()[:2]
+    numbers = column.values  # an array of its own: it may begin behind the start of its buffer
+    type_ = pa.binary() if pa.types.is_list(column.type) else pa.large_binary()
+    data = numbers.buffers()[1].slice(numbers.offset, len(numbers)) if len(numbers) else pa.py_buffer(b"")
+    return pa.Array.from_buffers(type_, len(column), [bits, offsets, data], -1, column.offset)
+
+
+def _types(schema: pa.Schema) -> str:
+    shown = [f"{field.name}: {type_name(field.type)}" for field in list(schema)[:_SHOWN]]
+    return ", ".join(shown) + (", …" if len(schema) > _SHOWN else "")
