@@ -96,7 +96,11 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, str], Any]] = {
     "pentagon": lambda d, c: d.polygon(_corners(5), c),
     "star": lambda d, c: d.polygon(_corners(5, 0.4), c),
     "ring": lambda d, c: d.ellipse((28, 28, 228, 228), outline=c, width=36),
-    "cross": lambda d, c: (d.rectangle((98, 28, 158, 228), c), d.rectangle((28, 98, 228, 158), c)),
+    "cross": lambda d, c: d.polygon(
+        [(98, 28), (158, 28), (158, 98), (228, 98), (228, 158), (158, 158), (158, 228), (98, 228), (98, 158), (28, 158)]
+        + [(28, 98), (98, 98)],
+        c,
+    ),
     "arrow": lambda d, c: d.polygon([(20, 98), (130, 98), (130, 40), (236, 128), (130, 216), (130, 158), (20, 158)], c),
 }
 
