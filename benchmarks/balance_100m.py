@@ -1,9 +1,10 @@
 """A balanced choice among a hundred million rows: time and memory of the rules `per_group` and `total`, and `select`.
 
-The rows are synthetic: random ids, 20,000 clusters with a heavy tail, random distances; 16 bytes each, in memory as the
-verdict has them. Each rule is judged in a process of its own, and the peak is that of the whole process, the rows
-included. `select` alone is measured on what is hardest for it: orders that leave its 64-bit keys no room for the hash,
-so that all rows tie, and as many groups as rows. Targets: ≤ 60 s and ≤ 8 GiB.
+The rows are synthetic: random ids, 20,000 clusters with a heavy tail, random distances, or, for `spread`, one of 12
+neighbours as the second cluster; 16 bytes each, in memory as the verdict has them. Each rule is judged in a process
+of its own, and the peak is that of the whole process, the rows included. `select` alone is measured on what is
+hardest for it: orders that leave its 64-bit keys no room for the hash, so that all rows tie, and as many groups as
+rows. Targets: ≤ 60 s and ≤ 8 GiB.
 
     .venv/bin/python benchmarks/balance_100m.py
 """
@@ -28,6 +29,7 @@ CLUSTERS = 20_000
 RULES = (
     ("per_group", 350, "closest"),
     ("per_group", 350, "random"),
+    ("per_group", 350, "spread"),
     ("total", 7_000_000, "closest"),
     ("total", 7_000_000, "random"),
 )
@@ -77,14 +79,17 @@ def judge(count: int, kind: str, threshold: int, order: str) -> dict[str, float]
 
     dice = np.random.default_rng(0)
     cluster = heavy_tailed(count, dice)
-    rows = pl.DataFrame(
-        {
-            "id": dice.integers(0, 2**63, count, np.int64),
-            "cluster": cluster,
-            "distance": dice.random(count, np.float32),
-        }
-    )
-    del cluster
+    columns = {"id": dice.integers(0, 2**63, count, np.int64), "cluster": cluster}
+    if order == "spread":
+        second = dice.integers(1, 13, count, np.int32)
+        second += cluster
+        second %= CLUSTERS
+        columns["second_cluster"] = second
+        del second
+    else:
+        columns["distance"] = dice.random(count, np.float32)
+    rows = pl.DataFrame(columns)
+    del cluster, columns
     begin = time.perf_counter()
     kept = Rule(kind, "cluster", float(threshold), order).passes(rows).sum()
     seconds = time.perf_counter() - begin

@@ -1,16 +1,23 @@
-"""What balancing does to the diversity of labelled images, and how good the clusters are.
+"""What balancing does to the diversity of labelled images, which order it does best by, and how good the clusters are.
 
-Labelled images with a heavy tail: each of the demo's photographs (`make demo` gathers them) is a class, and has
-mildly augmented copies (crop, mirror, turn, brightness, JPEG), their number falling as 1 / rank. The offline encoder
-(`conse`) embeds them.
+Labelled images with a heavy tail: mildly augmented copies (crop, mirror, turn, brightness, JPEG) of originals, their
+number falling as 1 / rank (`benchmarks/labelled.py`). The offline encoder (`conse`) embeds them.
 
-Measured:
+Measured over the demo's photographs (`make demo` gathers them), each of them a class:
 
 * the entropy of the labels, and its exponential (the effective number of classes), over a balanced choice (`total`, a
-  third of the images; clusters from either start of k-means, median of 5 seeds) and over a random draw of the same size
-  (median of 20);
+  third of the images; clusters from either start of k-means, median of 5 seeds) and over a random draw of the same
+  size (median of 20);
 * the purity of our clusters (the share of images that have the most common label of their cluster) and of
   scikit-learn's `KMeans` with as many clusters, on the same vectors, medians of 5 seeds; target: at most 2 % lower.
+
+Measured over two pools, photographs and cut-outs on transparent ground, for each order of a balanced choice of a
+third and of a tenth: the entropy of the labels and of the originals, so that copies of one original count as one;
+mean and deviation over 5 seeds, each of which draws its own originals, copies, clusters and hashes. A twentieth of
+the images are strays: two originals in one picture; the last column says which share of them is chosen. Beside the
+orders stand a random draw without balance, and greedy k-centre in each cluster (first a row by chance, then always
+the row that is farthest from those taken): its time goes with rows × quota × dimensions of a cluster, and it must
+have the embeddings at hand, so it is no order that 100 M rows can have.
 
     .venv/bin/python benchmarks/diversity.py
 """
@@ -18,48 +25,127 @@ Measured:
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from common import PHOTOGRAPHS, machine, report
-from PIL import Image, ImageEnhance
+from labelled import Original, copies, cut_outs, embed, heavy_tail, photographs, strays
 
 from clustering.kmeans import Clusters
-from filters.conse import Conse
+from manifests.balance import priority
+from manifests.embeddings import to_matrix
 from manifests.groups import effective_number
 from manifests.rules import Rule
 
 SEEDS = 5
+ORDERS = ("random", "closest", "farthest", "spread")
+CLASSES, IMAGES = 72, 720  # originals of a seed's pool, and their copies
+PER_CLUSTER = 25  # images, mean
+STRAYS = 0.05  # of the images
+SHARES = (3, 10)  # one image of so many is kept
+
+Choice = npt.NDArray[np.bool_]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1500, help="augmented images (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args()
     files = sorted(p for p in PHOTOGRAPHS.glob("*") if p.suffix in (".jpg", ".png"))
     if not files:
         sys.exit(f"{PHOTOGRAPHS} is empty: `make demo` gathers the photographs")
     told = {"machine": machine(), **measure(files, args.images)}
+    kinds = {"photographs": photographs(files), "cut-outs": cut_outs(files)}
+    orders = {
+        f"{name}, 1 of {share}": found
+        for name, originals in kinds.items()
+        for share, found in compare(originals).items()
+    }
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(told | {"orders": orders}, indent=2))
         return
     rows = [(name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in told.items()][1:]
     report(told, ("what", "measured"), rows, False)
+    columns = ("pool", "order", "label entropy (nats)", "origin entropy (nats)", "strays chosen")
+    lines = [(pool, order, *cells(seeds)) for pool, found in orders.items() for order, seeds in found.items()]
+    report(told, columns, lines, False)
+
+
+def cells(seeds: Sequence[tuple[float, float, float]]) -> list[str]:
+    """Mean and standard deviation over the seeds."""
+    labels, origins, odd = np.array(seeds).T
+    return [*(f"{v.mean():.3f} ± {v.std(ddof=1):.3f}" for v in (labels, origins)), f"{odd.mean():.0%}"]
+
+
+def compare(
+    originals: Sequence[Original], classes: int = CLASSES, images: int = IMAGES, seeds: int = SEEDS
+) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
+    """For each share, order and seed: the entropy of the labels, that of the originals, and which strays are chosen."""
+    found: dict[int, dict[str, list[tuple[float, float, float]]]] = {share: {} for share in SHARES}
+    names = sorted({original.label for original in originals})
+    for seed in range(seeds):
+        origins, vectors = pool(originals, classes, images, seed)
+        labels = np.array([names.index(original.label) for original in originals])[origins]
+        stray = origins < 0
+        for share, by_order in found.items():
+            for order, chosen in choices(vectors, seed, len(vectors) // share).items():
+                plain = chosen & ~stray
+                odd = float(chosen[stray].mean())
+                by_order.setdefault(order, []).append((entropy(labels[plain]), entropy(origins[plain]), odd))
+    return found
+
+
+def pool(originals: Sequence[Original], classes: int, images: int, seed: int) -> tuple[Any, pa.Array]:
+    """The number of each image's original, -1 for a stray, and its embedding."""
+    dice = np.random.default_rng(seed)
+    own = dice.permutation(len(originals))[:classes][heavy_tail(min(classes, len(originals)), images)]
+    odd = round(STRAYS * len(own))
+    made = chain(copies(originals, own, dice), strays(originals, odd, dice))
+    return np.concatenate([own, np.full(odd, -1)]), embed(made)
+
+
+def choices(vectors: pa.Array, seed: int, total: int) -> dict[str, Choice]:
+    """The images that each order keeps, so many in all, by its name."""
+    rows = clustered(vectors, max(2, len(vectors) // PER_CLUSTER), seed)
+    drawn = np.zeros(len(vectors), bool)
+    drawn[np.random.default_rng(seed).choice(len(vectors), total, replace=False)] = True
+    kept = {order: Rule("total", "cluster", total, order, seed).passes(rows).to_numpy() for order in ORDERS}
+    groups = rows["cluster"].to_numpy()
+    quotas = np.bincount(groups[kept["random"]], minlength=int(groups.max()) + 1)
+    matrix, _ = to_matrix(vectors)
+    return {"(random draw)": drawn, **kept, "(k-centre)": k_centre(groups, matrix, quotas, seed)}
+
+
+def k_centre(groups: Any, vectors: Any, quotas: Any, seed: int) -> Choice:
+    """Greedy k-centre (Gonzalez 1985) in each group."""
+    chosen = np.zeros(len(groups), bool)
+    for group in np.flatnonzero(quotas):
+        rows = np.flatnonzero(groups == group)
+        taken = [int(np.argmin(priority(rows, seed)))]
+        distance = 1 - vectors[rows] @ vectors[rows[taken[0]]]
+        for _ in range(quotas[group] - 1):
+            distance[taken[-1]] = -1
+            taken.append(int(np.argmax(distance)))
+            distance = np.minimum(distance, 1 - vectors[rows] @ vectors[rows[taken[-1]]])
+            distance[taken] = -1
+        chosen[rows[taken]] = True
+    return chosen
 
 
 def measure(files: Sequence[Path], images: int, clusters: int | None = None) -> dict[str, Any]:
-    """Balance and clusters of augmented images of these files; what `main` prints."""
+    """Balance and clusters of augmented images of these files, each of them a class."""
     labels = heavy_tail(len(files), images)
-    vectors = embed(files, labels)
+    vectors = embed(copies(photographs(files), labels, np.random.default_rng(0)))
     clusters = clusters or len(files)
     third = len(labels) // 3
     dice = np.random.default_rng(0)
@@ -67,74 +153,29 @@ def measure(files: Sequence[Path], images: int, clusters: int | None = None) -> 
     told: dict[str, Any] = {"images": len(labels), "classes": len(files), "clusters": clusters, "chosen": third}
     told |= {"label entropy, random draw (nats)": drawn, "effective classes, random draw": float(np.exp(drawn))}
     for init in ("afk-mc2", "random"):
-        ours = [cluster(vectors, clusters, init, seed) for seed in range(SEEDS)]
-        balanced = statistics.median(entropy(labels[choice(found, third)]) for found in ours)
+        ours = [clustered(vectors, clusters, seed, init) for seed in range(SEEDS)]
+        kept = [Rule("total", "cluster", third).passes(rows).to_numpy() for rows in ours]
+        balanced = statistics.median(entropy(labels[chosen]) for chosen in kept)
         told[f"label entropy, balanced ({init})"] = balanced
         told[f"effective classes, balanced ({init})"] = float(np.exp(balanced))
-        told[f"purity, ours ({init})"] = statistics.median(purity(labels, found) for found in ours)
+        told[f"purity, ours ({init})"] = statistics.median(purity(labels, rows["cluster"].to_numpy()) for rows in ours)
     theirs = [by_scikit_learn(vectors, clusters, seed) for seed in range(SEEDS)]
     return told | {"purity, scikit-learn": statistics.median(purity(labels, found) for found in theirs)}
 
 
-def choice(clusters: Any, total: int) -> Any:
-    """The images that a balanced total keeps."""
-    rows = pl.DataFrame({"id": np.arange(len(clusters)), "cluster": clusters})
-    return Rule("total", "cluster", total).passes(rows).to_numpy()
-
-
-def heavy_tail(classes: int, images: int) -> Any:
-    """A label per image: class r has a share of the images that falls as 1 / r, and at least one."""
-    shares = 1 / np.arange(1, classes + 1)
-    sizes = np.maximum(1, np.round(shares / shares.sum() * images)).astype(int)
-    return np.repeat(np.arange(classes), sizes)
-
-
-def embed(files: Sequence[Path], labels: Any) -> pa.Array:
-    """An augmented image per label, embedded: unit vectors in float16."""
-    encoder = Conse().load()
-    dice = np.random.default_rng(0)
-    opened: dict[int, Image.Image] = {}
-    parts = []
-    for start in range(0, len(labels), 64):
-        batch = []
-        for label in labels[start : start + 64]:
-            if label not in opened:
-                with Image.open(files[label]) as photograph:
-                    opened[label] = photograph.convert("RGB")
-                opened[label].thumbnail((512, 512))
-            batch.append(encoder.prepare(augmented(opened[label], dice)))
-        parts.append(encoder(batch)["image_embedding"].combine_chunks())
-    return pa.concat_arrays(parts)
-
-
-def augmented(photograph: Image.Image, dice: np.random.Generator) -> Image.Image:
-    """Mildly: 75 to 100 % of each side, mirrored or not, up to 8 degrees, brightness × 0.8 to 1.2, JPEG."""
-    share = dice.uniform(0.75, 1)
-    width, height = int(photograph.width * share), int(photograph.height * share)
-    left = int(dice.integers(0, photograph.width - width + 1))
-    top = int(dice.integers(0, photograph.height - height + 1))
-    image = photograph.crop((left, top, left + width, top + height))
-    if dice.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = image.rotate(dice.uniform(-8, 8), Image.Resampling.BILINEAR)
-    image = ImageEnhance.Brightness(image).enhance(dice.uniform(0.8, 1.2))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=int(dice.integers(50, 95)))
-    return Image.open(data).convert("RGB")
-
-
-def cluster(vectors: pa.Array, clusters: int, init: Any, seed: int) -> Any:
-    """Our clusters of the vectors."""
+def clustered(vectors: pa.Array, clusters: int, seed: int, init: Any = "afk-mc2") -> pl.DataFrame:
+    """Our clusters of the vectors: `id` and the facts of `clusters`."""
     stage = Clusters(clusters=clusters, init=init, seed=seed)
     table = pa.table({"image_embedding": vectors})
     fitted, _ = stage.fit(table)
-    return stage.load_fitted(fitted, {"image_embedding": table.schema.field(0)})(table)["cluster"].to_numpy()
+    facts = pl.DataFrame(stage.load_fitted(fitted, {"image_embedding": table.schema.field(0)})(table))
+    return facts.with_row_index("id").with_columns(pl.col("id").cast(pl.Int64))
 
 
 def by_scikit_learn(vectors: pa.Array, clusters: int, seed: int) -> Any:
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeans  # type: ignore[import-untyped]
 
-    matrix = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1).astype(np.float32)
+    matrix, _ = to_matrix(vectors)
     return KMeans(clusters, random_state=seed).fit(matrix).labels_
 
 

@@ -72,7 +72,8 @@ class Duplicates(GroupedStage):
 
     Along a chain of copies, each like only the one before, all but the first are dropped, also those unlike the first.
     Pairs in different groups are not seen. A copy that was cropped or recoloured may lie across the border of two
-    clusters: `within` may name a coarser level (`cluster_2`), at the cost of more pairs.
+    clusters: `border_duplicates` (clustering/borders.py) compares what lies between the same two clusters, and `within`
+    may name a coarser level (`cluster_2`), at the cost of more pairs.
 
     The work of a group grows with the square of its rows. Memory is the table as it came, the vectors of the largest
     group in float32, and some arrays of 1024 × 1024 numbers.

@@ -127,6 +127,40 @@ def select(
     return _choose(groups, None if order is None else _sortable(order), ids, quotas, seed)
 
 
+def turns(
+    groups: npt.NDArray[np.integer], strata: npt.NDArray[np.integer], ids: Ints, seed: int = 0
+) -> npt.NDArray[np.uint32]:
+    """In which turn each row comes if the strata of its group take turns: 0 for the first row of a stratum, and so on.
+
+    A stratum's rows come by priority. To `select` by turns is a stratified draw: it takes as many rows of each stratum
+    as of the others, or all there are. 100 million rows take about 40 bytes each beside the arguments.
+
+    Args:
+        groups: The number of each row's group, from 0, (rows).
+        strata: The number of its stratum, from 0, (rows); with the group's in no more than 64 bits.
+        ids: (rows), each once.
+        seed: Of the priority.
+
+    Returns:
+        (rows), from 0.
+    """
+    keys, _ = _keys(groups, strata.view(np.uint64), ids, int(groups.max(initial=0)) + 1, seed)
+    order = np.argsort(keys)
+    keys = keys[order]
+    tied = np.flatnonzero(keys[1:] == keys[:-1])  # few: alike in all bits of the priority that the key has room for
+    tied = np.union1d(tied, tied + 1)
+    order[tied] = order[tied[np.lexsort((priority(ids[order[tied]], seed), keys[tied]))]]
+    del keys
+    first = np.diff(groups[order], prepend=-1) != 0
+    first |= np.diff(strata[order], prepend=-1) != 0
+    begins = np.flatnonzero(first)
+    place = np.arange(len(order), dtype=np.uint32)
+    place -= np.repeat(begins.astype(np.uint32), np.diff(begins, append=len(order)))
+    found = np.empty_like(place)
+    found[order] = place
+    return found
+
+
 def _choose(
     groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, quotas: Ints, seed: int
 ) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,9 @@ import polars as pl
 from core.errors import UserError
 from manifests import balance
 
-ORDERS = ("random", "closest", "farthest", "highest_<column>", "lowest_<column>")
+ORDERS = ("random", "spread", "closest", "farthest", "highest_<column>", "lowest_<column>")
+
+_STRATA = "second_cluster"
 
 _DENSE = 1 << 24  # integers that span no more than this are numbered without sorting them
 
@@ -20,13 +22,15 @@ Codes = npt.NDArray[np.int64]
 
 
 def ordering(order: str) -> tuple[str, bool] | None:
-    """The column that an order goes by and whether largest first; None for `random`.
+    """The column that an order goes by and whether largest first; None for `random`. Under `spread` it has names.
 
     Raises:
         UserError: There is no such order.
     """
     if order == "random":
         return None
+    if order == "spread":
+        return _STRATA, False
     if order in ("closest", "farthest"):
         return "distance", order == "farthest"
     way, _, column = order.partition("_")
@@ -62,7 +66,7 @@ def balanced(
     else:
         quotas = _shares(rows, codes, names, total, seed, within)
     ids = rows["id"].to_numpy()
-    return pl.Series(balance.select(codes, _ranks(rows, order), ids, quotas, seed))
+    return pl.Series(balance.select(codes, _ranks(rows, codes, order, seed), ids, quotas, seed))
 
 
 def numbered(values: pl.Series) -> tuple[Codes, pl.Series]:
@@ -105,13 +109,15 @@ def _shares(
     return balance.nested_caps(sizes, parents, total, priorities)
 
 
-def _ranks(rows: pl.DataFrame, order: str) -> npt.NDArray[np.generic] | None:
+def _ranks(rows: pl.DataFrame, codes: Codes, order: str, seed: int) -> npt.NDArray[np.generic] | None:
     """What rows are ordered by, smallest first; None where the ids alone decide."""
     by = ordering(order)
     if by is None:
         return None
     column, largest_first = by
     values = rows[column]
+    if order == "spread":
+        return balance.turns(codes, numbered(values.fill_null(-1))[0], rows["id"].to_numpy(), seed)
     if values.dtype.is_unsigned_integer() or values.dtype == pl.Boolean:
         values = values.cast(pl.Int64)
     return (-values if largest_first else values).to_numpy()

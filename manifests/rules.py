@@ -22,6 +22,9 @@ MODIFIERS = ("order", "seed")
 """What a `keep` says besides rules: which rows its balance rules prefer."""
 
 
+_CHANCE = {"random": "at random", "spread": "spread out"}
+
+
 @dataclass(frozen=True)
 class Rule:
     """Keep rows by one column.
@@ -33,8 +36,9 @@ class Rule:
             evenly as the groups allow: `manifests/balance.py`).
         column: The stored column. A row whose value is null or NaN does not pass.
         threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
-        order: Balance: which rows of a group come first. `random`, `closest` and `farthest` (by the column
-            `distance`), `highest_X` and `lowest_X` (by any column X). Ties, and everything under `random`, go by a hash
+        order: Balance: which rows of a group come first. `random`; `spread` (of each `second_cluster` one by chance,
+            then of each another one, and so on: from all sides of the centre); `closest` and `farthest` (by the column
+            `distance`); `highest_X` and `lowest_X` (by any column X). Ties, and everything under `random`, go by a hash
             of the id.
         seed: Balance: of that hash.
         within: `total`: columns of the coarser groups that the groups lie in, finest first; the total is shared out
@@ -68,7 +72,7 @@ class Rule:
         if self.kind == "top":
             return f"not in the top {plain(self.threshold * 100)} %"
         if self.kind in BALANCE:
-            first = "at random" if self.order == "random" else f"{self.order.replace('_', ' ', 1)} first"
+            first = _CHANCE.get(self.order) or f"{self.order.replace('_', ' ', 1)} first"
             share = "a balanced " if self.kind == "total" else "its "
             return f"not among {share}{plain(self.threshold)}, {first}"
         return f"{'<' if self.kind == 'min' else '>'} {plain(self.threshold)}"
@@ -181,7 +185,7 @@ def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], wher
         raise UserError(f"{where}: order: {error}") from error
     if ranked and ranked[0] not in columns:
         raise UserError(f"{where}: order: {order} goes by {ranked[0]!r}, which no stage up to here writes")
-    if ranked and not is_amount(columns[ranked[0]]):
+    if ranked and order != "spread" and not is_amount(columns[ranked[0]]):
         raise UserError(f"{where}: order: {ranked[0]} holds no amounts to order by")
     return order, seed
 

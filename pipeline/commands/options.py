@@ -21,6 +21,6 @@ ExactOption = Annotated[
 PerGroupOption = Annotated[int | None, typer.Option(help="At most so many images of each group")]
 TotalOption = Annotated[int | None, typer.Option(help="So many images in all, as evenly as the groups allow")]
 OrderOption = Annotated[
-    str | None, typer.Option(help="Which come first: random, closest, farthest, highest_COLUMN, lowest_COLUMN")
+    str | None, typer.Option(help="Which come first: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Of the random choice; default 0")]

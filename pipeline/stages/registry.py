@@ -29,6 +29,8 @@ STAGES = {
     "host": "filters.host:Host",
     "clusters": "clustering.kmeans:Clusters",
     "duplicates": "clustering.duplicates:Duplicates",
+    "borders": "clustering.borders:Borders",
+    "border_duplicates": "clustering.borders:BorderDuplicates",
     "coarse_caption": "captioners.coarse:CoarseCaption",
     "label_caption": "captioners.offline.labels:LabelCaption",
     "describe": "captioners.offline.describe:Describe",

@@ -13,12 +13,15 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from polars.testing import assert_frame_equal
 
 from manifests import open_run
+from manifests.rules import parse_keep
+from manifests.schemas import column
 from tests.chat_server import chat_server
 from tests.compatibility.make_7891fd6 import RECIPE, picture
 
@@ -88,6 +91,25 @@ def test_grown_pool_computes_the_new_image_alone_and_adds_a_shard(old: Path, vl3
     names = [pq.read_schema(old / "run/shards/data" / name).names for name in sorted(after)]
     assert names[0] == names[1]
     assert set(names[0]) <= set(names[2])
+
+
+@pytest.mark.parametrize(
+    ("order", "kept"),
+    [
+        ("random", [100, 101, 105, 114, 116, 118, 127]),
+        ("closest", [100, 105, 109, 113, 118, 122, 126]),
+        ("farthest", [103, 104, 108, 112, 117, 121, 125]),
+        ("highest_distance", [103, 104, 108, 112, 117, 121, 125]),
+        ("lowest_distance", [100, 105, 109, 113, 118, 122, 126]),
+    ],
+)
+def test_stored_order_chooses_the_rows_it_chose(order: str, kept: list[int]) -> None:
+    rows = pl.DataFrame(
+        [(100 + n, n % 3, n * 7 % 30 / 30) for n in range(30)], schema=["id", "cluster", "distance"], orient="row"
+    )
+    writes = pa.schema([column("cluster", pa.int32(), "", nominal=True), column("distance", pa.float32(), "")])
+    (rule,) = parse_keep({"total_cluster": 7, "order": order, "seed": 5}, writes, "recipe.yaml")
+    assert rows.filter(rule.passes(rows))["id"].to_list() == kept
 
 
 def test_training_goes_on_where_it_was_killed(old: Path, vl3syn: Vl3syn) -> None:

@@ -206,7 +206,8 @@ _PROGRAM = """
 import sys, warnings
 from PIL import Image
 before = Image.MAX_IMAGE_PIXELS
-import core.image_header, core.images, pipeline.pools, pipeline.execution.index, pipeline.execution.workers, model.images
+import core.image_header, core.images, model.images
+import pipeline.pools, pipeline.execution.index, pipeline.execution.workers
 assert before == Image.MAX_IMAGE_PIXELS and not [f for f in warnings.filters if "PIL" in str(f)]
 from model.images import read_image
 try:

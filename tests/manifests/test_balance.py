@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.balance import caps, name_priority, nested_caps, priority, select
+from manifests.balance import caps, name_priority, nested_caps, priority, select, turns
 
 SIZES = st.one_of(
     st.lists(st.integers(0, 30), max_size=60),
@@ -198,6 +198,31 @@ def test_a_group_for_each_row_and_more_groups_than_rows() -> None:
         for order in (None, np.zeros(3000), -ids):
             chosen = select(groups, order, ids, quotas)
             assert set(ids[chosen].tolist()) == plain_choice(groups, order, ids, quotas, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=60),
+    seed=st.integers(0, 3),
+    shuffled=st.randoms(use_true_random=False),
+)
+def test_turns_are_places_in_the_stratum_by_priority(rows: list[tuple[int, int]], seed: int, shuffled: Any) -> None:
+    ids = {n * 7919 - 5: row for n, row in enumerate(rows)}
+    first = dict(zip(ids, priority(np.array(list(ids), np.int64), seed).tolist(), strict=True))
+    expected = {n: sum(first[m] < first[n] for m in ids if ids[m] == ids[n]) for n in ids}
+    names = list(ids)
+    shuffled.shuffle(names)
+    groups, strata = (np.array([ids[n][place] for n in names], np.int64) for place in (0, 1))
+    assert turns(groups, strata, np.array(names, np.int64), seed).tolist() == [expected[n] for n in names]
+
+
+def test_turns_of_rows_whose_keys_are_equal_go_by_the_whole_hash() -> None:
+    """So many groups and strata that the key has room for few bits of the priority."""
+    ids = np.arange(20_000)
+    groups, strata = np.where(ids == 0, 2**30, 1), np.where(ids == 1, 2**28, 0)
+    found = turns(groups, strata, ids)
+    rest = ids[2:]
+    assert found[rest[np.argsort(priority(rest))]].tolist() == list(range(len(rest)))
 
 
 def test_a_pool_that_grows_moves_only_the_edge() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manifests.rules import Rule, as_keep, parse_keep
 from manifests.schemas import column
@@ -84,7 +87,8 @@ def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
         ({"per_group_cluster": 0}, "0 is no number of rows"),
         ({"total_cluster": 2.5}, "2.5 is no number of rows"),
         ({"per_grop_cluster": 2}, "did you mean 'per_group_cluster'"),
-        ({"per_group_cluster": 2, "order": "nearest"}, "no order 'nearest'; valid are random, closest"),
+        ({"per_group_cluster": 2, "order": "nearest"}, "no order 'nearest'; valid are random, spread, closest"),
+        ({"per_group_cluster": 2, "order": "spread"}, "goes by 'second_cluster', which no stage up to here writes"),
         ({"per_group_cluster": 2, "order": "closest"}, "goes by 'distance', which no stage up to here writes"),
         ({"per_group_cluster": 2, "order": "highest_caption"}, "caption holds no amounts"),
         ({"per_group_cluster": 2, "order": 3}, "order must be a text"),
@@ -141,6 +145,43 @@ def test_per_group_keeps_the_first_of_each_group_in_order() -> None:
     assert balanced(Rule("per_group", "g", 4, "closest"), groups, distance=distance) == [True] * 5
 
 
+def test_spread_takes_one_of_each_side_before_a_second() -> None:
+    groups = ["a"] * 12 + ["b"] * 3
+    sides = [7] * 9 + [8] * 2 + [9] + [7, 7, None]
+    kept = balanced(Rule("per_group", "g", 5, "spread"), list(groups), second_cluster=list(sides))
+    of = [s for s, k, g in zip(sides, kept, groups, strict=True) if k and g == "a"]
+    assert sorted(of) == [7, 7, 8, 8, 9], "a row of each, then another of those that have one"
+    assert kept[-3:] == [True] * 3
+    rules = (Rule("per_group", "g", 5, "spread", seed) for seed in range(9))
+    assert len({tuple(balanced(rule, list(groups), second_cluster=list(sides))) for rule in rules}) > 1, (
+        "which row of a side is chance"
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0, 2, width=32)), max_size=80),
+    total=st.integers(1, 90),
+    shuffled=st.randoms(use_true_random=False),
+)
+def test_order_changes_no_quota_and_rows_may_come_in_any(rows: list[Any], total: int, shuffled: Any) -> None:
+    frame = pl.DataFrame(
+        [(n, *row) for n, row in enumerate(rows)],
+        schema={"id": pl.Int64, "cluster": pl.Int32, "second_cluster": pl.Int32, "distance": pl.Float32},
+        orient="row",
+    )
+    turned = list(range(frame.height))
+    shuffled.shuffle(turned)
+    sizes = set()
+    for order in ("random", "spread", "closest", "farthest"):
+        rule = Rule("total", "cluster", total, order)
+        kept = frame.filter(rule.passes(frame))
+        again = frame[turned]
+        assert again.filter(rule.passes(again)).sort("id").equals(kept)
+        sizes.add(tuple(kept["cluster"].value_counts().sort("cluster").rows()))
+    assert len(sizes) == 1
+
+
 def test_a_row_without_a_group_does_not_pass() -> None:
     assert balanced(Rule("per_group", "g", 9), ["a", None, "b"]) == [True, False, True]
     assert balanced(Rule("total", "g", 2), [None, 5, None]) == [False, True, False]
@@ -177,6 +218,7 @@ def test_reasons_of_balance_say_the_group_and_the_number() -> None:
         "cluster 17 not among its 350, closest first",
         "cluster is missing",
     ]
+    assert str(Rule("total", "cluster", 7000, "spread")) == "cluster not among a balanced 7000, spread out"
     assert str(Rule("total", "cluster", 7000, "highest_aesthetic")) == (
         "cluster not among a balanced 7000, highest aesthetic first"
     )

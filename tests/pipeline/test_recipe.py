@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars as pl
 import pyarrow as pa
 import pytest
 import yaml
@@ -136,6 +137,17 @@ def test_every_recipe_of_the_repository_is_valid() -> None:
     assert set(recipes) - trainings
     for path in recipes:
         (load_training if path in trainings else load_recipe)(str(path))
+
+
+@pytest.mark.parametrize("name", ["vl3syn7m", "demo"])
+def test_recipe_drops_unsafe_images_before_they_are_captioned(name: str) -> None:
+    steps = load_recipe(f"recipes/{name}.yaml").steps
+    names = [step.stage.name for step in steps]
+    captioner = "short_caption" if "short_caption" in names else "describe"
+    assert names.index("nsfw") < names.index(captioner)
+    (rule,) = steps[names.index("nsfw")].rules
+    rows = pl.DataFrame({"id": [1, 2, 3], "nsfw": [0.03, 0.93, None]}, schema_overrides={"nsfw": pl.Float32})
+    assert rule.passes(rows).to_list() == [True, False, False]
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
