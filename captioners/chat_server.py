@@ -96,16 +96,16 @@ class Server(BaseModel):
     @model_validator(mode="after")
     def _one(self) -> Server:
         if (self.url is None) == (self.start is None):
-            raise ValueError("give url (a server that runs) or start (the command that starts one)")
+            raise UserError("give url (a server that runs) or start (the command that starts one)")
         if self.start and "{port}" not in self.start:
-            raise ValueError("start must have {port} in it, where the server is to listen")
+            raise UserError("start must have {port} in it, where the server is to listen")
         return self
 
     def ready(self, model: str, what: str, revision: str | None) -> None:
         """See that the server answers; one of our own is not started yet.
 
         Raises:
-            ValueError: It does not.
+            UserError: It does not.
         """
         if self.url:
             _greet(self.url, self._headers(), what)
@@ -114,7 +114,7 @@ class Server(BaseModel):
         """Connect to the server, or start one and wait until it answers.
 
         Raises:
-            ValueError: There is none.
+            UserError: There is none.
         """
         own = start_server(self.start, model, self.start_timeout, what) if self.start else None
         url = own.url if own else self.url
@@ -228,9 +228,9 @@ def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
     try:
         status = get(f"{url}/models", _GREETING, headers).status
     except FAILURES as error:
-        raise ValueError(f"{what}: no server answers at {url} ({type(error).__name__}); start one") from error
+        raise UserError(f"{what}: no server answers at {url} ({type(error).__name__}); start one") from error
     if status in (401, 403):
-        raise ValueError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
+        raise UserError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
 
 
 def _body(model: str, sampling: Sampling) -> dict[str, Any]:

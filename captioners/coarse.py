@@ -19,6 +19,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.errors import UserError
 from filters import weights
 from manifests.schemas import ERROR, column
 
@@ -58,7 +59,7 @@ class CoarseCaption(BaseModel):
         """See that the model is there and of a supported type.
 
         Raises:
-            ValueError: With what is missing and how to get it.
+            UserError: With what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
             weights.require(package, "models", self.name)
@@ -69,7 +70,7 @@ class CoarseCaption(BaseModel):
         """Put the model on its device.
 
         Raises:
-            ValueError: It cannot be loaded, with the reason.
+            UserError: It cannot be loaded, with the reason.
         """
         self.ready()
         import transformers
@@ -112,7 +113,7 @@ class CoarseCaption(BaseModel):
             kind = json.loads(path.read_text()).get("model_type")
         if kind not in _CLASSES:
             known = " and ".join(_CLASSES)
-            raise ValueError(f"{self.name}: {self.model} is a model of type {kind}; supported types are {known}")
+            raise UserError(f"{self.name}: {self.model} is a model of type {kind}; supported types are {known}")
         return _CLASSES[kind]
 
 
@@ -175,14 +176,14 @@ def _complete(network: Any, missing: Iterable[str], tokenizer: Any) -> None:
     """Refuse what transformers makes up where a checkpoint lacks something: random weights, an empty tokenizer.
 
     Raises:
-        ValueError: Saying what is lacking.
+        UserError: Saying what is lacking.
     """
     lacking = sorted(name for name in missing if not name.endswith((".bias", "position_ids")))
     if lacking:
-        raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is no captioner")
+        raise UserError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is no captioner")
     known, size = len(tokenizer), network.config.text_config.vocab_size
     if known < size / 2:
-        raise ValueError(f"its tokenizer knows {known} of {size} tokens; are its files there?")
+        raise UserError(f"its tokenizer knows {known} of {size} tokens; are its files there?")
 
 
 def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
@@ -192,14 +193,14 @@ def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
     the class that reads them, which transformers 5 chooses by the repository's name, too: here they are added by hand.
 
     Raises:
-        ValueError: The configuration is older than BLIP-2's token for the image.
+        UserError: The configuration is older than BLIP-2's token for the image.
     """
     text = config.text_config
     if config.model_type == "blip":
         start = [text.bos_token_id, *words, text.sep_token_id]  # `generate` drops the last one
         return start, len(start) - 1
     if config.image_token_index is None:
-        raise ValueError("its config.json has no image_token_index; take a newer revision")
+        raise UserError("its config.json has no image_token_index; take a newer revision")
     image = [config.image_token_index] * config.num_query_tokens
     if text.is_encoder_decoder:  # Flan-T5: the prompt goes into the encoder, the answer is only the decoder's
         return [*image, *words, text.eos_token_id], 0

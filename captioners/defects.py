@@ -6,6 +6,8 @@ import re
 from functools import cache
 from typing import Any
 
+from core.errors import UserError
+
 _LOOP = 4  # words
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character is a word here
 _WORD = re.compile(f"[{_NO_SPACES}]|[^\\W{_NO_SPACES}]+")
@@ -54,7 +56,7 @@ def language_share(text: str, language: str) -> float:
     language takes much away; another language gets less than 0.01.
 
     Raises:
-        ValueError: It does not know the language.
+        UserError: It does not know the language.
     """
     return float(dict(_identifier().rank(text)).get(language, 0.0))
 
@@ -63,11 +65,11 @@ def check_language(language: str) -> None:
     """Refuse a language that is unknown.
 
     Raises:
-        ValueError: With what is valid.
+        UserError: With what is valid.
     """
     known = _identifier().labels
     if language not in known:
-        raise ValueError(f"language {language!r} is not known; give a code of ISO 639-1, such as en, zh or de")
+        raise UserError(f"language {language!r} is not known; give a code of ISO 639-1, such as en, zh or de")
 
 
 @cache

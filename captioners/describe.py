@@ -68,7 +68,7 @@ class Describe(BaseModel):
         """See that the OCR package is there, if it is wanted.
 
         Raises:
-            ValueError: It is not, with how to install it.
+            UserError: It is not, with how to install it.
         """
         if self.ocr:
             require("rapidocr", "ocr", self.name)

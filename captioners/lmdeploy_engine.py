@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from captioners.engine import Answer, Question, Sampling
 from captioners.finish import finished
+from core.errors import UserError
 from filters import weights
 
 
@@ -36,7 +37,7 @@ class Lmdeploy(BaseModel):
         """See that the model is there. Whether lmdeploy and a driver are is known where the GPUs are.
 
         Raises:
-            ValueError: It is not, with how to get it.
+            UserError: It is not, with how to get it.
         """
         weights.ready(model, what, revision=revision)
 
@@ -44,7 +45,7 @@ class Lmdeploy(BaseModel):
         """Put the model on its GPUs.
 
         Raises:
-            ValueError: It cannot be, with the reason.
+            UserError: It cannot be, with the reason.
         """
         check_driver(what)
         weights.require("lmdeploy", "lmdeploy", what)
@@ -96,12 +97,12 @@ def check_driver(what: str) -> None:
     """Refuse where there is no NVIDIA driver: lmdeploy imports there, and fails with a page of traceback later.
 
     Raises:
-        ValueError: There is none, with what else can be used.
+        UserError: There is none, with what else can be used.
     """
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{what}: lmdeploy needs an NVIDIA GPU, and there is no driver here; use a server (engine: "
             "{kind: server, url: …}), or a model that transformers runs (engine: {kind: transformers})"
         ) from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from core.errors import UserError
 from manifests.rules import suggest
 
 
@@ -17,18 +18,18 @@ def read_prompts(source: str) -> tuple[str, ...]:
         source: A path, or the name of one of ours: `short`, `detailed`.
 
     Raises:
-        ValueError: There is no such file, or no prompt in it.
+        UserError: There is no such file, or no prompt in it.
     """
     ours = {file.name.removesuffix(".txt"): file for file in files("captioners").joinpath("prompts").iterdir()}
     try:
         text = (ours.get(source) or Path(source).expanduser()).read_text()
     except (OSError, UnicodeDecodeError) as error:
         hint = suggest(source, ours) or f"; ours are {', '.join(sorted(ours))}"
-        raise ValueError(f"{source!r} is no readable file of prompts{hint}") from error
+        raise UserError(f"{source!r} is no readable file of prompts{hint}") from error
     kept = "\n".join(line.rstrip() for line in text.splitlines() if not line.startswith("#"))
     prompts = tuple(paragraph.strip() for paragraph in kept.split("\n\n") if paragraph.strip())
     if not prompts:
-        raise ValueError(f"{source}: no prompt in it; write some, with blank lines between them")
+        raise UserError(f"{source}: no prompt in it; write some, with blank lines between them")
     return prompts
 
 

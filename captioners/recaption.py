@@ -21,6 +21,7 @@ from captioners.lmdeploy_engine import Lmdeploy
 from captioners.markup import SUSPECT, Stripped, printable, strip
 from captioners.prompt import choose, prompt_hash, read_prompts
 from captioners.transformers_engine import Transformers
+from core.errors import UserError
 from manifests.schemas import ERROR, RETRY, column
 
 EngineSettings = Annotated[Server | Lmdeploy | Transformers, Field(discriminator="kind")]
@@ -80,7 +81,7 @@ class Recaption(BaseModel):
     @classmethod
     def _some(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
         if not all(prompt.strip() for prompt in prompts) or not prompts:
-            raise ValueError("give at least one prompt, and no empty ones")
+            raise UserError("give at least one prompt, and no empty ones")
         return prompts
 
     @field_validator("language")
@@ -132,7 +133,7 @@ class Recaption(BaseModel):
         """See that the model, or the server, is to be had.
 
         Raises:
-            ValueError: It is not.
+            UserError: It is not.
         """
         self.engine.ready(self.model, f"{self.use}_caption", self.revision)
 
@@ -140,7 +141,7 @@ class Recaption(BaseModel):
         """Load the model, or connect to the server.
 
         Raises:
-            ValueError: It cannot be, with the reason.
+            UserError: It cannot be, with the reason.
         """
         sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
         return Captioner(self, self.engine.load(self.model, f"{self.use}_caption", self.revision, sampling))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from captioners.fetch import FAILURES, get
+from core.errors import UserError
 from core.secrets import redact
 
 _POLL = 0.5  # seconds
@@ -72,12 +73,12 @@ def start_server(command: str, model: str, timeout: float, what: str) -> Served:
         what: The stage, for errors.
 
     Raises:
-        ValueError: There is no such program, it ends before it answers, or it takes too long: with its last words.
+        UserError: There is no such program, it ends before it answers, or it takes too long: with its last words.
     """
     port = _free_port()
     words = [word.replace("{model}", model).replace("{port}", str(port)) for word in shlex.split(command)]
     if shutil.which(words[0]) is None:
-        raise ValueError(f"{what}: there is no program {words[0]}; install it, or give its path in `start`")
+        raise UserError(f"{what}: there is no program {words[0]}; install it, or give its path in `start`")
     log = tempfile.TemporaryFile()
     keeper = subprocess.Popen(
         [sys.executable, "-c", _KEEPER, str(_STOP), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
@@ -102,9 +103,9 @@ def _wait(served: Served, pid: int, timeout: float, what: str, program: str) -> 
         except FAILURES:
             pass
         if not pid or not _runs(pid):
-            raise ValueError(f"{what}: {program} ended before it answered: {_last_words(served)}")
+            raise UserError(f"{what}: {program} ended before it answered: {_last_words(served)}")
         time.sleep(_POLL)
-    raise ValueError(f"{what}: {program} did not answer within {timeout:g} s; give it more (start_timeout)")
+    raise UserError(f"{what}: {program} did not answer within {timeout:g} s; give it more (start_timeout)")
 
 
 def _runs(pid: int) -> bool:

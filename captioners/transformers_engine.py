@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from captioners.engine import Answer, Question, Sampling
 from captioners.finish import finished
 from captioners.reasoning import is_mark
+from core.errors import UserError
 from filters import weights
 
 
@@ -33,7 +34,7 @@ class Transformers(BaseModel):
         """See that the model and the packages are there.
 
         Raises:
-            ValueError: With what is missing and how to get it.
+            UserError: With what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
             weights.require(package, "models", what)
@@ -43,7 +44,7 @@ class Transformers(BaseModel):
         """Put the model on its device.
 
         Raises:
-            ValueError: It cannot be loaded, with the reason.
+            UserError: It cannot be loaded, with the reason.
         """
         self.ready(model, what, revision)
         import transformers
@@ -59,7 +60,7 @@ class Transformers(BaseModel):
         with weights.loading(model, what):
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
-                raise ValueError("its processor has no chat template: it is no chat model")
+                raise UserError("its processor has no chat template: it is no chat model")
             network, found = auto.AutoModelForImageTextToText.from_pretrained(
                 source,
                 revision=commit,
@@ -69,7 +70,7 @@ class Transformers(BaseModel):
                 trust_remote_code=False,
             )
             if lacking := sorted(found["missing_keys"]):
-                raise ValueError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")
+                raise UserError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")
             network = network.to(device).eval()
         processor.tokenizer.padding_side = "left"
         identity = weights.sha256(folder.glob("*.safetensors")) if local else folder.name

@@ -20,7 +20,7 @@ class Reader:
     """An OCR engine; not for several threads at once."""
 
     def __init__(self, what: str) -> None:
-        """Load it for the stage called `what`; a ValueError if it is not installed."""
+        """Load it for the stage called `what`; a UserError if it is not installed."""
         for package in ("rapidocr", "onnxruntime"):
             require(package, "ocr", what)
         from rapidocr import RapidOCR

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from core.errors import UserError
 from manifests.balance import priority
 from manifests.embeddings import is_embedding, to_matrix
 from manifests.schemas import ERROR, column
@@ -95,7 +96,7 @@ class Duplicates(BaseModel):
     def _in_order(cls, by: tuple[Method, ...]) -> tuple[Method, ...]:
         """One fingerprint for one meaning: each method once, always in the same order."""
         if not by:
-            raise ValueError("name `semantic`, `perceptual` or both")
+            raise UserError("name `semantic`, `perceptual` or both")
         return tuple(method for method in ("semantic", "perceptual") if method in by)
 
     @property
@@ -109,11 +110,11 @@ class Duplicates(BaseModel):
     def check(self, inputs: Mapping[str, pa.Field]) -> None:
         groups = inputs[self.within].type
         if not (pa.types.is_integer(groups) or pa.types.is_string(groups) or pa.types.is_large_string(groups)):
-            raise ValueError(f"within: {self.within} is a column of {groups}; groups are told by integers or strings")
+            raise UserError(f"within: {self.within} is a column of {groups}; groups are told by integers or strings")
         if "semantic" in self.by:
             vectors = inputs["image_embedding"]
             if not is_embedding(vectors) or vectors.type.value_type != pa.float16():
-                raise ValueError(f"image_embedding is {vectors.type}, not a fixed-size list of float16")
+                raise UserError(f"image_embedding is {vectors.type}, not a fixed-size list of float16")
 
     def __call__(self, table: pa.Table) -> pa.Table:
         found = _Found(self.by, table["id"].to_numpy())

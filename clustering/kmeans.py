@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
+from core.errors import UserError
 from filters.weights import require
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
@@ -75,7 +76,7 @@ class Clusters(BaseModel):
     def _fewer_above(self) -> Clusters:
         for below, above in zip((self.clusters, *self.levels), self.levels, strict=False):
             if not 1 <= above < below:
-                raise ValueError(f"levels: {above} above {below}: each level has fewer clusters than the one beneath")
+                raise UserError(f"levels: {above} above {below}: each level has fewer clusters than the one beneath")
         return self
 
     @property
@@ -111,7 +112,7 @@ class Clusters(BaseModel):
 
     def check(self, inputs: Mapping[str, pa.Field]) -> None:
         if not is_embedding(inputs["image_embedding"]):
-            raise ValueError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
+            raise UserError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
 
     def ready(self) -> None:
         require("faiss", "cpu", self.name)
@@ -120,14 +121,14 @@ class Clusters(BaseModel):
         """Train on a sample of embeddings: a table of `FITTED`, and what there is to tell of it.
 
         Raises:
-            ValueError: Fewer usable embeddings than clusters.
+            UserError: Fewer usable embeddings than clusters.
         """
         begin = time.perf_counter()
         vectors, errors = to_matrix(sample["image_embedding"])
         if any(errors):
             vectors = vectors[[error is None for error in errors]]
         if len(vectors) < self.clusters:
-            raise ValueError(
+            raise UserError(
                 f"clusters: {self.clusters:,} clusters of {len(vectors):,} images with an embedding cannot be; ask for "
                 "fewer, best with 39 or more images for each"
             )
@@ -150,13 +151,13 @@ class Clusters(BaseModel):
         """What assigns.
 
         Raises:
-            ValueError: `fitted`, which may have been copied from another run, is not for these embeddings.
+            UserError: `fitted`, which may have been copied from another run, is not for these embeddings.
         """
         if fitted.column_names != FITTED.names or not fitted.num_rows:
-            raise ValueError("clusters: what is stored in fitted/ are no centroids; delete it, or train with --refit")
+            raise UserError("clusters: what is stored in fitted/ are no centroids; delete it, or train with --refit")
         there, wanted = len(fitted["centroid"][0]), inputs["image_embedding"].type.list_size
         if there != wanted:
-            raise ValueError(
+            raise UserError(
                 f"clusters: the centroids in fitted/ have {there} numbers and the embeddings {wanted}; "
                 "delete them, or train with --refit"
             )

@@ -29,7 +29,7 @@ def open_container(path: str | Path) -> Any:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever, a device never end
-            raise ValueError("no regular file")
+            raise BadSampleError("no regular file")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise BadSampleError(f"{path}: cannot be read as a video: {reason}; give a file") from error

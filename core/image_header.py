@@ -134,7 +134,7 @@ def _webp(file: BinaryIO, start: bytes) -> Header:
     """WebP container (RFC 9649): VP8X, VP8 or VP8L comes first; EXIF, if any, after the pixels."""
     kind = start[12:16]
     if len(start) < (25 if kind == b"VP8L" else 30):
-        raise ValueError("cut off")
+        raise BadSampleError("cut off")
     if kind == b"VP8 " and start[23:26] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", start[26:30]))
         return Header(width, height, "WEBP", False)
@@ -142,7 +142,7 @@ def _webp(file: BinaryIO, start: bytes) -> Header:
         (sides,) = struct.unpack("<I", start[21:25])
         return Header((sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1, "WEBP", False)
     if kind != b"VP8X":
-        raise ValueError(f"WebP chunk {kind!r}")
+        raise BadSampleError(f"WebP chunk {kind!r}")
     flags = start[20]
     width = int.from_bytes(start[24:27], "little") + 1
     height = int.from_bytes(start[27:30], "little") + 1

@@ -155,7 +155,7 @@ class Parquet:
         """
         groups = range(len(self.row_groups))
         if any(self.footer.row_group(group).num_columns != self.footer.num_columns for group in groups):
-            raise ValueError("the footer is damaged: a row group lacks columns")
+            raise BadSampleError("the footer is damaged: a row group lacks columns")
         file = pq.ParquetFile(_Shut(self._length), metadata=self.footer, arrow_extensions_enabled=False)
         try:
             next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
@@ -224,7 +224,7 @@ def _leaves(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) 
     paths = [".".join(path) for path in parquet.reader.column_paths]
     types = [leaf for field in schema for leaf in _leaf_types(field.type, False)]
     if len(types) != len(paths):
-        raise ValueError("the schema is damaged")
+        raise BadSampleError("the schema is damaged")
     return [
         _Leaf(number, path, *types[number])
         for number, path in enumerate(paths)

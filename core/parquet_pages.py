@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from core.errors import BadSampleError
+
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
 _DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
 _RLE = 3  # Encoding.RLE
@@ -154,14 +156,14 @@ def _behind_numbers(data: bytes, at: int, most: int) -> int:
     """Where a run of numbers in DELTA_BINARY_PACKED ends.
 
     Raises:
-        ValueError: It counts more than `most`.
+        BadSampleError: It counts more than `most`.
     """
     block, at = _unsigned(data, at)
     parts, at = _unsigned(data, at)
     count, at = _unsigned(data, at)
     _, at = _unsigned(data, at)
     if count > most:
-        raise ValueError(f"{count:,} values")
+        raise BadSampleError(f"{count:,} values")
     count -= 1
     while count > 0:
         _, at = _unsigned(data, at)
@@ -182,7 +184,7 @@ def _unpacked(file: BinaryIO, page: Page, codec: str) -> bytes:
     if codec == "UNCOMPRESSED" or (page.second and page.about.get(7) is False):
         return data
     if codec not in _CODECS:
-        raise ValueError(f"compressed by {codec}")
+        raise BadSampleError(f"compressed by {codec}")
     unpacked: bytes = pa.decompress(data, page.unpacked - levels, _CODECS[codec], asbytes=True)
     return unpacked
 
@@ -190,7 +192,7 @@ def _unpacked(file: BinaryIO, page: Page, codec: str) -> bytes:
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """The fields of a struct by number, and where it ends."""
     if depth > _DEEPEST:
-        raise ValueError("too deep")
+        raise BadSampleError("too deep")
     fields: dict[int, Any] = {}
     number = 0
     while kind := data[at]:
@@ -221,7 +223,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return _list(data, at, depth)
     if kind == 12:
         return _struct(data, at, depth + 1)
-    raise ValueError(f"field of type {kind}")
+    raise BadSampleError(f"field of type {kind}")
 
 
 def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
@@ -244,7 +246,7 @@ def _unsigned(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
-    raise ValueError("a number of more than 64 bits")
+    raise BadSampleError("a number of more than 64 bits")
 
 
 def _signed(data: bytes, at: int) -> tuple[int, int]:

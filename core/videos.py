@@ -67,13 +67,13 @@ def probe(
     Of more than `max_frames` so many are taken, evenly spaced, first and last included.
 
     Raises:
-        ValueError: No readable video, or nothing between start and end.
+        BadSampleError: No readable video, or nothing between start and end.
     """
     check_sampling(str(path), fps, max_frames, start, end)
     with open_film(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
-            raise ValueError(f"{path}: a video without frames: give another file")
+            raise BadSampleError(f"{path}: a video without frames: give another file")
         kind = container.format.name
         counting = None
         if first.pts is None or not has_times(str(path), kind):
@@ -81,7 +81,7 @@ def probe(
         else:
             length = _length(container, stream, first.time)
     if start >= max(length, 1e-6):
-        raise ValueError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
+        raise BadSampleError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
     until = length if end is None else min(end, length)
     count = max(math.ceil((until - start) * fps - 1e-6), 1)
     most = min(max_frames, MOST_FRAMES)
@@ -95,7 +95,7 @@ def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.
     """See that frames can be taken so.
 
     Raises:
-        ValueError: Something is no number, not finite, or the wrong way round.
+        BadSampleError: Something is no number, not finite, or the wrong way round.
     """
     numbers = (fps, max_frames, start, *(() if end is None else (end,)))
     if (
@@ -200,10 +200,10 @@ def _upright(frame: Any, quarters: int) -> Frame:
 
 def _check_end(video: Video, taken: int, last: float) -> None:
     if taken == 0:
-        raise ValueError(f"{video.path}: no frame can be decoded: give another file")
+        raise BadSampleError(f"{video.path}: no frame can be decoded: give another file")
     lost = video.times[-1] - last
     if taken < len(video.times) and lost > max(LOST[0] * video.times[-1], LOST[1]):
-        raise ValueError(
+        raise BadSampleError(
             f"{video.path}: breaks off at {last:.1f} s, before {video.times[-1]:.1f} s: "
             f"give a whole file, or end={last:.1f}"
         )

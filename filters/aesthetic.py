@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from filters.weights import hub_file, loading, require, sha256
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
@@ -56,7 +57,7 @@ class Aesthetic(BaseModel):
     def check(self, inputs: Mapping[str, pa.Field]) -> None:
         found = encoder_of(inputs["image_embedding"])
         if found != self.encoder:
-            raise ValueError(
+            raise UserError(
                 f"the predictor was trained on {self.encoder} and the embeddings are by {found}; "
                 "let an earlier stage compute those of the former, or give the predictor's own `encoder`"
             )
@@ -69,7 +70,7 @@ class Aesthetic(BaseModel):
         with loading(str(file), self.name):
             layers, relu = read_head(file)
             if (len(layers) == 1) != (self.predictor == "laion-v1"):
-                raise ValueError(f"a head of {len(layers)} layers is not one of {self.predictor}")
+                raise UserError(f"a head of {len(layers)} layers is not one of {self.predictor}")
             return AestheticHead(layers if relu else [fold(layers)], {"weights": sha256([file])})
 
     def _file(self) -> Path:
@@ -77,10 +78,10 @@ class Aesthetic(BaseModel):
         if self.weights is not None:
             path = Path(self.weights).expanduser()
             if not path.is_file():
-                raise ValueError(f"aesthetic: weights {self.weights}: no such file; fetch the head of {self.predictor}")
+                raise UserError(f"aesthetic: weights {self.weights}: no such file; fetch the head of {self.predictor}")
             return path
         if self.predictor not in HUB:
-            raise ValueError(
+            raise UserError(
                 "aesthetic: laion-v1 has no repository on the hub; fetch sa_0_4_vit_l_14_linear.pth of "
                 "github.com/LAION-AI/aesthetic-predictor and give its path as `weights`"
             )
@@ -97,7 +98,7 @@ class AestheticHead:
         vectors, errors = to_matrix(batch["image_embedding"])
         width = self._layers[0][0].shape[1]
         if vectors.shape[1] != width:
-            raise ValueError(f"aesthetic: the head takes {width} numbers and the embeddings have {vectors.shape[1]}")
+            raise UserError(f"aesthetic: the head takes {width} numbers and the embeddings have {vectors.shape[1]}")
         scores = score(self._layers, vectors)
         found = pa.array(scores.astype(np.float32), mask=np.array([e is not None for e in errors]))
         return pa.table({"aesthetic": found, "error": pa.array(errors, pa.string())})
@@ -107,14 +108,14 @@ def read_head(file: Path) -> tuple[Layers, bool]:
     """The layers of a head, and whether there is a ReLU between them, which its keys tell.
 
     Raises:
-        ValueError: The keys are those of no known predictor.
+        UserError: The keys are those of no known predictor.
     """
     state = _state(file)
     if set(state) == {"weight", "bias"}:  # v1: one layer
         return [_layer(state, "")], False
     numbers = sorted({int(n) for key in state for n in re.findall(r"^layers\.(\d+)\.weight$", key)})
     if len(state) != 2 * len(numbers) or numbers not in ([0, 2, 4, 6, 7], [0, 3, 6, 9, 11]):
-        raise ValueError(f"no head of laion-v1 or laion-v2: its keys are {', '.join(sorted(state)[:12])}")
+        raise UserError(f"no head of laion-v1 or laion-v2: its keys are {', '.join(sorted(state)[:12])}")
     # Dropout takes up a number each; in the variant with ReLU that does too.
     return [_layer(state, f"layers.{n}.") for n in numbers], numbers == [0, 3, 6, 9, 11]
 
@@ -149,5 +150,5 @@ def _state(file: Path) -> dict[str, Any]:
 def _layer(state: Mapping[str, Any], prefix: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     weight, bias = (np.asarray(state[f"{prefix}{n}"], np.float64) for n in ("weight", "bias"))
     if weight.ndim != 2:
-        raise ValueError(f"{prefix}weight has {weight.ndim} dimensions instead of 2")
+        raise UserError(f"{prefix}weight has {weight.ndim} dimensions instead of 2")
     return weight, bias

@@ -107,7 +107,7 @@ class Model:
         """Load by name or path.
 
         Raises:
-            ValueError: It cannot be loaded, with the reason.
+            UserError: It cannot be loaded, with the reason.
         """
         encoder_ready(encoder, what)
         _check_text_tower(encoder, what)
@@ -261,7 +261,7 @@ def dimensions(encoder: str) -> int:
     """Length of the embeddings, by the model's configuration alone.
 
     Raises:
-        ValueError: There is no such model.
+        UserError: There is no such model.
     """
     with loading(encoder, "encoder"):
         return int(_model_config(encoder)["embed_dim"])
@@ -271,13 +271,13 @@ def _model_config(encoder: str) -> dict[str, Any]:
     """open_clip's `model_cfg`.
 
     Raises:
-        ValueError: There is no such model.
+        UserError: There is no such model.
     """
     architecture, _ = _parts(encoder)
     if architecture.startswith("local-dir:"):
         path = Path(architecture.removeprefix("local-dir:")) / _CONFIG
         if not path.is_file():
-            raise ValueError(f"encoder {encoder}: the folder has no {_CONFIG}; give an open_clip model folder")
+            raise UserError(f"encoder {encoder}: the folder has no {_CONFIG}; give an open_clip model folder")
     elif architecture.startswith(_HUB):
         path = Path(hub_file(architecture.removeprefix(_HUB), _CONFIG, "clip"))
     else:
@@ -287,7 +287,7 @@ def _model_config(encoder: str) -> dict[str, Any]:
         assert spec.origin is not None
         path = Path(spec.origin).parent / "model_configs" / f"{architecture}.json"
         if not path.is_file():
-            raise ValueError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
+            raise UserError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
     with loading(encoder, "encoder"):
         config = json.loads(path.read_text())
         return dict(config.get("model_cfg", config))
@@ -297,7 +297,7 @@ def encoder_ready(encoder: str, what: str) -> None:
     """See that an encoder is to be had; nothing is loaded.
 
     Raises:
-        ValueError: With what is missing and how to get it.
+        UserError: With what is missing and how to get it.
     """
     require("open_clip", "models", what)
     architecture, weights = _parts(encoder)
@@ -318,7 +318,7 @@ def _named_weights_ready(encoder: str, architecture: str, weights: str, what: st
     known = open_clip.get_pretrained_cfg(architecture, weights)
     if not known:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        raise ValueError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
+        raise UserError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
     repository, file = os.path.split(str(known.get("hf_hub") or ""))
     names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     if repository and not any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
@@ -350,5 +350,5 @@ def _parts(encoder: str) -> tuple[str, str]:
         return f"local-dir:{os.path.expanduser(encoder)}", ""
     architecture, slash, weights = encoder.partition("/")
     if not slash or not weights or weights.startswith("/"):
-        raise ValueError(f"encoder {encoder!r} is no folder and not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai")
+        raise UserError(f"encoder {encoder!r} is no folder and not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai")
     return architecture, weights

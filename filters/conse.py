@@ -18,6 +18,7 @@ import pyarrow as pa
 from PIL.Image import Image, Resampling
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from filters.clip import embed_texts, text_columns
 from filters.weights import loading, place, require, sha256
 from manifests.embeddings import embedding_column, from_matrix
@@ -80,7 +81,7 @@ class Conse(BaseModel):
         """See that the packages are there that carry the weights.
 
         Raises:
-            ValueError: One is not; with how to install it.
+            UserError: One is not; with how to install it.
         """
         for package, extra in {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}.items():
             require(package, extra, self.name)
@@ -109,7 +110,7 @@ class ConseText(BaseModel):
         """See that the packages are there that carry the weights.
 
         Raises:
-            ValueError: One is not; with how to install it.
+            UserError: One is not; with how to install it.
         """
         for package, extra in _TEXT_PACKAGES.items():
             require(package, extra, self.name)
@@ -316,5 +317,5 @@ def _folder(package: str) -> Path:
     """Where a package is installed, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ValueError(f"the package {package} is not installed")
+        raise UserError(f"the package {package} is not installed")
     return Path(spec.origin).parent

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from core.errors import UserError
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
 
@@ -37,7 +38,7 @@ class Similarity(BaseModel):
     def check(self, inputs: Mapping[str, pa.Field]) -> None:
         image, text = (encoder_of(inputs[name]) for name in self.reads[:2])
         if image != text:
-            raise ValueError(f"the images are embedded by {image} and the texts by {text}; use one encoder for both")
+            raise UserError(f"the images are embedded by {image} and the texts by {text}; use one encoder for both")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         images, image_errors = to_matrix(batch["image_embedding"])

@@ -24,10 +24,10 @@ def require(package: str, extra: str, what: str) -> None:
     """Refuse to go on without a package, before anything imports it.
 
     Raises:
-        ValueError: It is not installed.
+        UserError: It is not installed.
     """
     if find_spec(package) is None:
-        raise ValueError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
+        raise UserError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
 
 
 def ready(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
@@ -40,12 +40,12 @@ def ready(model: str, what: str, config: str = "config.json", revision: str | No
         revision: Of the hub's repository.
 
     Raises:
-        ValueError: With what is missing and how to get it.
+        UserError: With what is missing and how to get it.
     """
     if is_local(model):
         folder = Path(model).expanduser()
         if not (folder / config).is_file():
-            raise ValueError(f"{what}: {model} is not a model folder: it has no {config}; give a folder or a hub name")
+            raise UserError(f"{what}: {model} is not a model folder: it has no {config}; give a folder or a hub name")
         for file in sorted(folder.glob("*.safetensors")):
             _whole(file, what)
         return
@@ -58,7 +58,7 @@ def hub_file(repository: str, name: str, what: str, revision: str | None = None)
     What is in the cache is taken as it is, so that a branch that moves does not change a run half way.
 
     Raises:
-        ValueError: It cannot be had, with the reason and the way out, within seconds.
+        UserError: It cannot be had, with the reason and the way out, within seconds.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
@@ -71,9 +71,9 @@ def hub_file(repository: str, name: str, what: str, revision: str | None = None)
             get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=5)
             return str(hf_hub_download(repository, name, revision=revision))
     except HFValidationError as error:
-        raise ValueError(f"{what}: {repository!r} is neither a folder here nor a name on the hub") from error
+        raise UserError(f"{what}: {repository!r} is neither a folder here nor a name on the hub") from error
     except (OSError, HTTPError) as error:  # not found, gated, offline, no network
-        raise ValueError(
+        raise UserError(
             f"{what}: cannot get {name} of {repository}: {_reason(error)}; "
             f"give a local path, or fetch it where there is a network: hf download {repository}"
         ) from error
@@ -98,7 +98,7 @@ def loading(model: str, what: str) -> Iterator[None]:
     """Turn the many ways in which libraries refuse broken weights into one line.
 
     Raises:
-        ValueError: Naming the stage, the model and the reason.
+        UserError: Naming the stage, the model and the reason.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def loading(model: str, what: str) -> Iterator[None]:
                 f"{what}: {model} needs code out of its own folder (auto_map), which is never run: give a model whose "
                 "type transformers knows"
             ) from error
-        raise ValueError(f"{what}: {model} cannot be loaded ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{what}: {model} cannot be loaded ({type(error).__name__}: {reason})") from error
 
 
 def sha256(files: Iterable[str | Path]) -> str:
@@ -143,4 +143,4 @@ def _whole(file: Path, what: str) -> None:
             header = None
     ends = [entry["data_offsets"][1] for name, entry in (header or {}).items() if name != "__metadata__"]
     if header is None or 8 + length + max(ends, default=0) != size:
-        raise ValueError(f"{what}: {file} is cut off or no safetensors file; fetch it again")
+        raise UserError(f"{what}: {file} is cut off or no safetensors file; fetch it again")

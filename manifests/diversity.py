@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from core.errors import UserError
 from manifests.groups import effective_number
 from manifests.rules import suggest
 from manifests.run import Run
@@ -63,7 +64,7 @@ def diversity(run: Run, column: str) -> Diversity:
     """Count the groups of a stored column, among the rows that reach its stage and among those that are kept.
 
     Raises:
-        ValueError: No stage writes the column, or its values make no groups.
+        UserError: No stage writes the column, or its values make no groups.
     """
     before, values = _values(run, column)
     kept = run.verdict().alive
@@ -93,16 +94,16 @@ def spread(sizes: npt.NDArray[np.int64]) -> Spread:
 def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The ids that reach the stage which writes the column, and `id` and the column where it is stored."""
     if column in ("id", "error", "retry"):
-        raise ValueError(f"{column} makes no groups; name a column such as cluster, label, host or shard")
+        raise UserError(f"{column} makes no groups; name a column such as cluster, label, host or shard")
     stages = run.stages
     number = next((i for i, s in enumerate(stages) if column in s.table.writes.names), None)
     if number is None and column not in run.index.schema.names:
         valid = [name for s in stages for name in s.table.writes.names]
-        raise ValueError(f"{run.url} has no column {column!r}{suggest(column, [*valid, *run.index.schema.names])}")
+        raise UserError(f"{run.url} has no column {column!r}{suggest(column, [*valid, *run.index.schema.names])}")
     table = run.index if number is None else stages[number].table
     kind = table.scan([column]).collect_schema()[column]
     if not (kind.is_integer() or kind in (pl.String, pl.Boolean)):
-        raise ValueError(f"{column} is {kind}; groups are made by texts, integers or booleans")
+        raise UserError(f"{column} is {kind}; groups are made by texts, integers or booleans")
     before = sound(run.index) if number is None else run.verdict(before=number).alive
     stored = table.scan(["id", column, "error"]).filter(pl.col("error").is_null() & pl.col(column).is_not_null())
     return before, stored.select("id", column).collect(engine="streaming")

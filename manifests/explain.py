@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from core.errors import UserError
 from manifests.run import Run
 
 
@@ -47,14 +48,14 @@ def explain(run: Run, key: str) -> list[Account]:
     """The accounts of every image called `key`: its key, `shard/key`, or its id.
 
     Raises:
-        ValueError: No image of the run is called that.
+        UserError: No image of the run is called that.
     """
     called = (pl.col("key") == key) | (pl.concat_str("shard", pl.lit("/"), "key") == key)
     if key.removeprefix("-").isdecimal() and abs(int(key)) < 2**63:
         called |= pl.col("id") == int(key)
     rows = run.manifest().filter(called).collect().to_dicts()
     if not rows:
-        raise ValueError(f"{run.url} has no image called {key!r}; give its key, shard/key or id as the index has them")
+        raise UserError(f"{run.url} has no image called {key!r}; give its key, shard/key or id as the index has them")
     return [_account(run, row) for row in rows]
 
 

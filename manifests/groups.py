@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from core.errors import UserError
 from manifests import balance
 
 ORDERS = ("random", "closest", "farthest", "highest_<column>", "lowest_<column>")
@@ -22,7 +23,7 @@ def ordering(order: str) -> tuple[str, bool] | None:
     """The column that an order goes by and whether largest first; None for `random`.
 
     Raises:
-        ValueError: There is no such order.
+        UserError: There is no such order.
     """
     if order == "random":
         return None
@@ -30,7 +31,7 @@ def ordering(order: str) -> tuple[str, bool] | None:
         return "distance", order == "farthest"
     way, _, column = order.partition("_")
     if way not in ("highest", "lowest") or not column:
-        raise ValueError(f"no order {order!r}; valid are {', '.join(ORDERS)}")
+        raise UserError(f"no order {order!r}; valid are {', '.join(ORDERS)}")
     return column, way == "highest"
 
 

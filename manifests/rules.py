@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from manifests.groups import balanced, ordering
 from manifests.schemas import bounds, is_amount, witness_of
 
@@ -127,7 +128,7 @@ def parse_keep(
         earlier: The columns of the index and of the stages before, by name; rules may be about them too.
 
     Raises:
-        ValueError: Unknown rule (the nearest valid one is suggested), not a number, out of the column's range, or at
+        UserError: Unknown rule (the nearest valid one is suggested), not a number, out of the column's range, or at
             the wrong stage.
     """
     columns = {name: field for name, field in (earlier or {}).items() if name not in ("id", "error", "retry")}
@@ -141,15 +142,15 @@ def parse_keep(
         column = str(key)[len(kind) + 1 :] or writes.names[0]
         if not kind or column not in columns:
             valid = [*KINDS, *MODIFIERS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
-            raise ValueError(f"{where}: unknown rule {key!r}{suggest(str(key), valid)}")
+            raise UserError(f"{where}: unknown rule {key!r}{suggest(str(key), valid)}")
         _check_place(kind, columns[column], writes, f"{where}: {key}")
         rule = _rule(kind, columns[column], _number(value, f"{where}: {key}"), order, seed, columns)
         _check_range(rule, columns[column], f"{where}: {key}")
         if any(r.name == rule.name for r in rules):
-            raise ValueError(f"{where}: {key} says {rule.name} a second time")
+            raise UserError(f"{where}: {key} says {rule.name} a second time")
         rules.append(rule)
     if any(key in MODIFIERS for key in keep) and not any(r.kind in BALANCE for r in rules):
-        raise ValueError(f"{where}: order and seed are about per_group and total; there is neither")
+        raise UserError(f"{where}: order and seed are about per_group and total; there is neither")
     return tuple(rules)
 
 
@@ -171,17 +172,17 @@ def suggest(word: str, valid: Iterable[str]) -> str:
 def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], where: str) -> tuple[str, int]:
     order, seed = keep.get("order", "random"), keep.get("seed", 0)
     if not isinstance(order, str):
-        raise ValueError(f"{where}: order must be a text, not {order!r}")
+        raise UserError(f"{where}: order must be a text, not {order!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"{where}: seed must be an integer from 0, not {seed!r}")
+        raise UserError(f"{where}: seed must be an integer from 0, not {seed!r}")
     try:
         ranked = ordering(order)
     except ValueError as error:
-        raise ValueError(f"{where}: order: {error}") from error
+        raise UserError(f"{where}: order: {error}") from error
     if ranked and ranked[0] not in columns:
-        raise ValueError(f"{where}: order: {order} goes by {ranked[0]!r}, which no stage up to here writes")
+        raise UserError(f"{where}: order: {order} goes by {ranked[0]!r}, which no stage up to here writes")
     if ranked and not is_amount(columns[ranked[0]]):
-        raise ValueError(f"{where}: order: {ranked[0]} holds no amounts to order by")
+        raise UserError(f"{where}: order: {ranked[0]} holds no amounts to order by")
     return order, seed
 
 
@@ -195,7 +196,7 @@ def _rule(kind: str, field: pa.Field, threshold: float, order: str, seed: int, c
 
 def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{where} must be a finite number, not {value!r}")
+        raise UserError(f"{where} must be a finite number, not {value!r}")
     return float(value)
 
 
@@ -204,9 +205,9 @@ def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> N
     if field.name in writes.names:
         return
     if witness_of(field):
-        raise ValueError(f"{where}: {field.name} is about two images; put its rule into the stage that writes it")
+        raise UserError(f"{where}: {field.name} is about two images; put its rule into the stage that writes it")
     if kind not in BALANCE and any(witness_of(own) for own in writes):
-        raise ValueError(
+        raise UserError(
             f"{where}: would drop an image and leave its copies dropped too; put the rule into an earlier stage"
         )
 
@@ -217,16 +218,16 @@ def _check_range(rule: Rule, field: pa.Field, where: str) -> None:
         return
     if not is_amount(field):
         of = f"{field.type}, not a number" if not pa.types.is_integer(field.type) else "a name, not an amount"
-        raise ValueError(f"{where}: {field.name} is {of} to compare")
+        raise UserError(f"{where}: {field.name} is {of} to compare")
     low, high = (0.0, 1.0) if rule.kind == "top" else bounds(field)
     if not low <= rule.threshold <= high or (rule.kind == "top" and rule.threshold == 0):
         of = "a fraction above 0 and up to 1" if rule.kind == "top" else f"{field.name} runs from {low:g} to {high:g}"
-        raise ValueError(f"{where}: {plain(rule.threshold)} is out of range; {of}")
+        raise UserError(f"{where}: {plain(rule.threshold)} is out of range; {of}")
 
 
 def _check_balance(rule: Rule, field: pa.Field, where: str) -> None:
     kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
     if not any(is_kind(field.type) for is_kind in kinds):
-        raise ValueError(f"{where}: {field.name} is {field.type}; groups are made by texts, integers or booleans")
+        raise UserError(f"{where}: {field.name} is {field.type}; groups are made by texts, integers or booleans")
     if not rule.threshold.is_integer() or rule.threshold < 1:
-        raise ValueError(f"{where}: {plain(rule.threshold)} is no number of rows; give an integer from 1")
+        raise UserError(f"{where}: {plain(rule.threshold)} is no number of rows; give an integer from 1")

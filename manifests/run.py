@@ -60,7 +60,7 @@ class Run:
     def _rules(self, entry: Mapping[str, Any], table: Table, earlier: Mapping[str, Table]) -> tuple[Rule, ...]:
         keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {entry['stage']}"
         if not isinstance(keep, dict):
-            raise ValueError(f"{where}: keep must be a mapping of rules, not {keep!r}")
+            raise UserError(f"{where}: keep must be a mapping of rules, not {keep!r}")
         return parse_keep(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
 
     def facts(self, stage: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
@@ -71,11 +71,11 @@ class Run:
             columns: Those that are read; checking and reading all takes longest where there are embeddings.
 
         Raises:
-            ValueError: The recipe has no such stage.
+            UserError: The recipe has no such stage.
         """
         stages = {stored.name: stored for stored in self.stages}
         if stage not in stages:
-            raise ValueError(f"{self.url} has no stage {stage!r}{suggest(stage, stages)}")
+            raise UserError(f"{self.url} has no stage {stage!r}{suggest(stage, stages)}")
         return stages[stage].table.scan(columns)
 
     def verdict(self, before: int | None = None) -> Verdict:
@@ -127,11 +127,11 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     """Open the run at a local path or a pyarrow/fsspec URL.
 
     Raises:
-        ValueError: There is no run there, or its recipe cannot be read.
+        UserError: There is no run there, or its recipe cannot be read.
     """
     folder = Folder.at(url)
     if not folder.exists(RECIPE):
-        raise ValueError(
+        raise UserError(
             f"{os.fspath(url)} is not a run: it has no {RECIPE} (make one with `vl3syn run` or `vl3syn index`)"
         )
     where = f"{os.fspath(url)}/{RECIPE}"
@@ -140,10 +140,10 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not YAML: {yaml_problem(error)}") from error
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
-        raise ValueError(f"{where} is a recipe, but not of a run; choose another run directory")
+        raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")
     for entry in recipe.get("stages") or []:
         if not isinstance(entry, dict) or "stage" not in entry or "table" not in entry:
-            raise ValueError(f"{where}: {entry!r} names no stage and table; run the recipe again to write it anew")
+            raise UserError(f"{where}: {entry!r} names no stage and table; run the recipe again to write it anew")
     return Run(os.fspath(url), folder, recipe)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from core.secrets import refuse_credentials
 
 ASIDE = ".aside-"
@@ -55,7 +55,7 @@ class Folder:
 
         Raises:
             UserError: The URL has a credential in it.
-            ValueError: No installed file system knows its scheme.
+            UserError: No installed file system knows its scheme.
         """
         text = os.fspath(url)
         if "://" not in text:
@@ -63,14 +63,14 @@ class Folder:
         refuse_credentials(text, f"{text.partition('://')[0]}://…")
         parts = urlsplit(text)
         if parts.fragment or (parts.scheme == "file" and (parts.netloc or parts.query)):
-            raise ValueError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
+            raise UserError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
         if parts.scheme == "file":
             return cls(pafs.LocalFileSystem(), os.path.abspath(unquote(parts.path)), True)
         try:
             filesystem, path = pafs.FileSystem.from_uri(text)
         except pa.ArrowInvalid as error:
             if parts.scheme in _ARROW_SCHEMES:
-                raise ValueError(f"{text}: {' '.join(str(error).split())}") from error
+                raise UserError(f"{text}: {' '.join(str(error).split())}") from error
             filesystem, path = _fsspec(text)
         return cls(filesystem, path.rstrip("/"), False)
 
@@ -192,5 +192,5 @@ def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: {error}") from error
+        raise UserError(f"{url}: {error}") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path

@@ -10,6 +10,7 @@ from operator import or_
 
 import polars as pl
 
+from core.errors import UserError
 from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_keep, suggest
 from manifests.run import Run
 from manifests.schemas import is_amount
@@ -59,7 +60,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         that they could not be judged and may come on top of `kept`).
 
     Raises:
-        ValueError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
+        UserError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
     """
     steps = _steps(run.stages, axes)
     rows = sound(run.index)
@@ -120,10 +121,10 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
         if stage is None or not key:
             valid = [f"{s.name}.{r.name}" for s in stages for r in s.rules]
             example = valid[0] if valid else "aspect_ratio.max"
-            raise ValueError(f"{axis}: an axis is STAGE.RULE, as in {example}{suggest(name, by_stage)}")
+            raise UserError(f"{axis}: an axis is STAGE.RULE, as in {example}{suggest(name, by_stage)}")
         variants = _variants(stage, key, values)
         if variants[0].name in by_stage[name]:
-            raise ValueError(f"{axis} and {labels[name, variants[0].name]} are the same rule; give one of them")
+            raise UserError(f"{axis} and {labels[name, variants[0].name]} are the same rule; give one of them")
         by_stage[name][variants[0].name] = variants
         labels[name, variants[0].name] = axis
     steps = []
@@ -138,9 +139,9 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
 def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Rule, ...]:
     writes = stage.table.writes
     if not writes.names:
-        raise ValueError(f"{stage.name}: nothing is stored yet; run it first")
+        raise UserError(f"{stage.name}: nothing is stored yet; run it first")
     if not values:
-        raise ValueError(f"{stage.name}.{key}: no thresholds given")
+        raise UserError(f"{stage.name}.{key}: no thresholds given")
     fields = {column: table.schema.field(column) for column, table in stage.earlier.items()}
     preferred = {k: v for k, v in as_keep(stage.rules).items() if k in MODIFIERS} if key.startswith(BALANCE) else {}
     keeps = ({key: value, **preferred} for value in dict.fromkeys(values))

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from core.errors import UserError
+
 if TYPE_CHECKING:
     from model.processor import Processor
     from model.prompt import Message
@@ -81,7 +83,7 @@ class Chat:
             Pieces of text, whole characters; joined they are what `generate` and `decode` give.
 
         Raises:
-            ValueError: A file cannot be read, or the conversation does not fit the model; at once, nothing is kept.
+            UserError: A file cannot be read, or the conversation does not fit the model; at once, nothing is kept.
         """
         self.told = None
         question = {"role": "user", "content": [*media, text] if media else text}
@@ -92,10 +94,10 @@ class Chat:
     def _check(self, input_ids: Tensor) -> None:
         words, tokens = self.model.language.get_input_embeddings().num_embeddings, len(input_ids)
         if input_ids.max() >= words:  # on CUDA the kernel would say so, and nothing would run after it
-            raise ValueError(f"the tokenizer has more than the model's {words} tokens: copy the one that belongs to it")
+            raise UserError(f"the tokenizer has more than the model's {words} tokens: copy the one that belongs to it")
         room = self.model.config.language.get("max_position_embeddings")
         if room is not None and tokens + self.max_new_tokens > room:
-            raise ValueError(
+            raise UserError(
                 f"{tokens} tokens so far and an answer of up to {self.max_new_tokens}, the model reads {room}: "
                 "begin a new conversation, give fewer images or frames, or lower max_new_tokens"
             )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import UserError
 from model.config import ModelConfig
 from model.config_files import (
     WEIGHTS,
@@ -67,13 +68,13 @@ def rename(name: str, table: Table, back: bool = False) -> str:
     """A parameter's name there, or here if `back`.
 
     Raises:
-        ValueError: The table does not know it.
+        UserError: The table does not know it.
     """
     for ours, theirs in table.items():
         old, new = (theirs, ours) if back else (ours, theirs)
         if name.startswith(old):
             return new + name.removeprefix(old)
-    raise ValueError(f"unknown weight {name}: the checkpoint is of another model")
+    raise UserError(f"unknown weight {name}: the checkpoint is of another model")
 
 
 def save(model: VideoLLaMA3, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -111,7 +112,7 @@ def load(path: str | Path, dtype: torch.dtype | None = None) -> VideoLLaMA3:
     """Read a folder in either layout.
 
     Raises:
-        ValueError: It is no such checkpoint, a weight is missing, unknown or of another shape.
+        UserError: It is no such checkpoint, a weight is missing, unknown or of another shape.
     """
     folder = Path(path)
     told = read_json(folder / "config.json")
@@ -139,7 +140,7 @@ def from_parts(vision: str | Path, language: str | Path) -> VideoLLaMA3:
         language: A folder of Qwen2.5 or a like.
 
     Raises:
-        ValueError: One of them is no such checkpoint.
+        UserError: One of them is no such checkpoint.
     """
     from model.videollama3 import VideoLLaMA3
 
@@ -162,7 +163,7 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """All weights of a folder's safetensors, one at a time.
 
     Raises:
-        ValueError: There are none, or a file is broken.
+        UserError: There are none, or a file is broken.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -170,20 +171,20 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
     for file in files:
         if not (folder / file).is_file():
-            raise ValueError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")
+            raise UserError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")
         try:
             with safe_open(folder / file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118, it is no mapping
                     yield name, opened.get_tensor(name)
         except SafetensorError as error:
-            raise ValueError(f"{folder / file}: broken: {error}; copy it again") from error
+            raise UserError(f"{folder / file}: broken: {error}; copy it again") from error
 
 
 def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path, tied: set[str]) -> None:
     """Copy weights in place, each into its own type and device; every one must have its counterpart.
 
     Raises:
-        ValueError: One is missing, unknown or of another shape.
+        UserError: One is missing, unknown or of another shape.
     """
     targets = module.state_dict(keep_vars=True)
     missing = set(targets) - tied
@@ -191,11 +192,11 @@ def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path,
         for name, tensor in weights:
             if name not in targets or targets[name].shape != tensor.shape:
                 shape = tuple(targets[name].shape) if name in targets else "nothing"
-                raise ValueError(f"{folder}: {name} is {tuple(tensor.shape)} where {shape} belongs: another model?")
+                raise UserError(f"{folder}: {name} is {tuple(tensor.shape)} where {shape} belongs: another model?")
             targets[name].copy_(tensor)
             missing.discard(name)
     if missing:
-        raise ValueError(f"{folder}: {len(missing)} weights are missing, {min(missing)} among them: copy all its files")
+        raise UserError(f"{folder}: {len(missing)} weights are missing, {min(missing)} among them: copy all its files")
 
 
 def _empty(config: ModelConfig, dtype: torch.dtype) -> VideoLLaMA3:

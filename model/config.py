@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.errors import UserError
+
 
 class VisionConfig(BaseModel):
     """SigLIP so400m without its position table and pooling head. Field names are transformers'.
@@ -38,7 +40,7 @@ class VisionConfig(BaseModel):
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.hidden_size % (4 * self.num_attention_heads):
-            raise ValueError(
+            raise UserError(
                 f"hidden_size {self.hidden_size} must be a multiple of 4 x num_attention_heads "
                 f"({self.num_attention_heads}): change one of them"
             )
@@ -77,10 +79,10 @@ def preset(name: str) -> ModelConfig:
     """The configuration of that name.
 
     Raises:
-        ValueError: There is no such preset.
+        UserError: There is no such preset.
     """
     if name not in PRESETS:
-        raise ValueError(f"no preset named {name!r}: use one of {', '.join(PRESETS)}")
+        raise UserError(f"no preset named {name!r}: use one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from core.errors import UserError
 from model.config import ModelConfig, VisionConfig
 
 WEIGHTS = "model.safetensors"
@@ -48,10 +49,10 @@ def transformers_config(told: dict[str, Any], folder: Path) -> ModelConfig:
     """Ours, out of transformers' config.json.
 
     Raises:
-        ValueError: It is another model's.
+        UserError: It is another model's.
     """
     if told.get("model_type") != "video_llama_3":
-        raise ValueError(f"{folder}: a model of type {told.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
+        raise UserError(f"{folder}: a model of type {told.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
     language = {"model_type": "qwen2", **_without_code(told["text_config"])}
     # transformers keeps what it ties beside the language model's own configuration.
     language.setdefault("tie_word_embeddings", told.get("tie_word_embeddings", False))
@@ -78,7 +79,7 @@ def parts_config(vision: Path, language: Path) -> ModelConfig:
     """Of a model to be put together from an encoder's folder and a language model's.
 
     Raises:
-        ValueError: One of them has no config.json.
+        UserError: One of them has no config.json.
     """
     told = read_json(vision / "config.json")
     tower = told.get("vision_config") or told.get("vision_encoder_config") or told
@@ -94,22 +95,20 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: No such file, or it is none.
+        UserError: No such file, or it is none.
     """
     try:
         return dict(json.loads(file.read_text()))
     except OSError as error:
-        raise ValueError(
-            f"{file}: cannot be read: give a folder with a checkpoint, as save_pretrained makes"
-        ) from error
+        raise UserError(f"{file}: cannot be read: give a folder with a checkpoint, as save_pretrained makes") from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: no JSON object: {error}; copy it again") from error
+        raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
 
 
 def _vision(told: dict[str, Any]) -> VisionConfig:
     act = told.get("hidden_act", "gelu_pytorch_tanh")
     if act != "gelu_pytorch_tanh":
-        raise ValueError(f"an encoder with {act}: only gelu_pytorch_tanh is known")
+        raise UserError(f"an encoder with {act}: only gelu_pytorch_tanh is known")
     # transformers' and the original's defaults, where config.json leaves a value out.
     defaults = {
         "hidden_size": 768,

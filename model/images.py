@@ -38,7 +38,7 @@ def read_image(source: Source) -> Tensor:
         uint8 (1, 3, H, W).
 
     Raises:
-        ValueError: It cannot be read.
+        BadSampleError: It cannot be read.
     """
     with _telling(source):
         image = flatten(source) if isinstance(source, Image.Image) else decode(_encoded(source))
@@ -49,7 +49,7 @@ def image_size(source: Source) -> tuple[int, int]:
     """Height and width, upright, out of the header: pixels are not decoded.
 
     Raises:
-        ValueError: It cannot be read.
+        BadSampleError: It cannot be read.
     """
     with _telling(source):
         if isinstance(source, Image.Image):
@@ -85,19 +85,21 @@ def frames_tensor(frames: Any) -> Tensor:
     """Frames given as PIL images, or an array (T, H, W, 3), or a tensor (T, 3, H, W), as uint8 (T, 3, H, W).
 
     Raises:
-        ValueError: None, or not of one size, or not uint8 in three colours.
+        BadSampleError: None, or not of one size, or not uint8 in three colours.
     """
     if isinstance(frames, list | tuple) and frames and all(isinstance(frame, Image.Image) for frame in frames):
         read = [read_image(frame) for frame in frames]
         if len({frame.shape for frame in read}) > 1:
-            raise ValueError("frames of several sizes in one clip: resize them to one, or give them as images")
+            raise BadSampleError("frames of several sizes in one clip: resize them to one, or give them as images")
         return torch.cat(read)
     if isinstance(frames, np.ndarray) and frames.ndim == 4:
         frames = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
     if not isinstance(frames, Tensor) or frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError("a clip's frames must be PIL images, an array (T, H, W, 3) or a tensor (T, 3, H, W), uint8")
+        raise BadSampleError(
+            "a clip's frames must be PIL images, an array (T, H, W, 3) or a tensor (T, 3, H, W), uint8"
+        )
     if not len(frames):
-        raise ValueError("a clip without frames: give at least one")
+        raise BadSampleError("a clip without frames: give at least one")
     return frames
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from core.errors import UserError
 from model.attention import LANGUAGE_ATTENTION, register_language_attention
 
 Language = Any
@@ -19,7 +20,7 @@ def build_language(config: dict[str, Any]) -> Language:
         config: Its config.json; `model_type` names the class.
 
     Raises:
-        ValueError: Packed rows cannot be run through a decoder of this kind, or there is none of this name.
+        UserError: Packed rows cannot be run through a decoder of this kind, or there is none of this name.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -34,7 +35,7 @@ def build_language(config: dict[str, Any]) -> Language:
             parsed, attn_implementation=LANGUAGE_ATTENTION, dtype=torch.get_default_dtype(), trust_remote_code=False
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"language model of type {kind!r}: {_line(error)}; use qwen2, qwen3, llama or a like"
         ) from error
     check_language(model)
@@ -45,15 +46,15 @@ def check_language(model: Language) -> None:
     """See that a decoder takes segments.
 
     Raises:
-        ValueError: It does not hand them to its attention, has no rotary positions, or layers with windows.
+        UserError: It does not hand them to its attention, has no rotary positions, or layers with windows.
     """
     kind = model.config.model_type
     if not model._supports_attention_backend or model.base_model_prefix != "model":
-        raise ValueError(f"{kind} does not pass segments on to its attention: use qwen2, qwen3, llama or a like")
+        raise UserError(f"{kind} does not pass segments on to its attention: use qwen2, qwen3, llama or a like")
     layers = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
         others = ", ".join(sorted(layers - {"full_attention"}))
-        raise ValueError(f"{kind} has layers with {others}: use a decoder with full attention only")
+        raise UserError(f"{kind} has layers with {others}: use a decoder with full attention only")
 
 
 def _line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from core import videos
+from core.errors import UserError
 from model import frames, images
 from model.prompt import CHAT_TEMPLATE, IGNORE, Message, take_apart, tokenize
 from model.prune import Pruning, keep_mask
@@ -82,7 +83,7 @@ class Processor:
         self.chat_template = chat_template
         for token in (self.settings.image_token, self.settings.video_token):
             if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-                raise ValueError(f"the tokenizer has no token {token}: use Qwen2.5's, or name another in Settings")
+                raise UserError(f"the tokenizer has no token {token}: use Qwen2.5's, or name another in Settings")
 
     @classmethod
     def tiny(cls) -> Self:
@@ -107,7 +108,7 @@ class Processor:
             merge_sizes (I,), keep_mask bool (M,); labels (N,) if asked for. All on the CPU.
 
         Raises:
-            ValueError: A message, an image or a video is not what it should be, with what to do.
+            BadSampleError: A message, an image or a video is not what it should be, with what to do.
         """
         script = take_apart(conversation)
         media = [_Medium(part, self.settings) for part in script.media]
@@ -144,7 +145,7 @@ class Processor:
         """Load a folder in our layout, in transformers' or in the original one.
 
         Raises:
-            ValueError: There is no tokenizer in it.
+            UserError: There is no tokenizer in it.
         """
         from model.processor_files import load
 

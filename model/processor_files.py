@@ -57,7 +57,7 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
     Our settings if they are there, else transformers' or the original repository's as far as they are told.
 
     Raises:
-        ValueError: No folder, no tokenizer, or settings that are none.
+        UserError: No folder, no tokenizer, or settings that are none.
     """
     from transformers import AutoTokenizer
 
@@ -65,7 +65,7 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
 
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
+        raise UserError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
     auto: Any = AutoTokenizer
     try:
         tokenizer = auto.from_pretrained(folder, trust_remote_code=False)
@@ -76,7 +76,7 @@ def load(path: str | Path) -> tuple[Tokenizer, Settings, str]:
                 f"{folder}: its tokenizer is code of its own (auto_map in tokenizer_config.json), which is never run: "
                 "give a folder whose tokenizer.json transformers opens by itself"
             ) from error
-        raise ValueError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
+        raise UserError(f"{folder}: no tokenizer that can be read: {reason}; copy tokenizer.json there") from error
     ours, theirs = folder / OURS, _read(folder, "processor_config.json")
     if ours.is_file():
         settings = Settings.model_validate_json(ours.read_text())
@@ -149,5 +149,5 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         told = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file}: no JSON: {error}; copy it again") from error
+        raise UserError(f"{file}: no JSON: {error}; copy it again") from error
     return dict(told)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.errors import BadSampleError
 from model.tokenizer import Tokenizer
 
 IGNORE = -100
@@ -83,18 +84,18 @@ def take_apart(conversation: Sequence[Message]) -> Script:
             {"type": "image", "image": …}, {"type": "video", "video": …}.
 
     Raises:
-        ValueError: Something else.
+        BadSampleError: Something else.
     """
     if not conversation:
-        raise ValueError("an empty conversation: give at least one message")
+        raise BadSampleError("an empty conversation: give at least one message")
     script = Script([], [], set(), [])
     for number, message in enumerate(conversation):
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
-            raise ValueError(f"message {number}: role {role!r}: use one of {', '.join(_ROLES)}")
+            raise BadSampleError(f"message {number}: role {role!r}: use one of {', '.join(_ROLES)}")
         parts = [content] if isinstance(content, str) else content
         if not isinstance(parts, list | tuple):
-            raise ValueError(f"message {number}: content must be a text or a list of parts")
+            raise BadSampleError(f"message {number}: content must be a text or a list of parts")
         arranged = [_part(part, f"message {number}", role == "assistant", script) for part in parts]
         whole = isinstance(content, str)
         script.messages.append({"role": role, "content": arranged[0]["text"] if whole else arranged})
@@ -105,14 +106,14 @@ def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]
     part = {"type": "text", "text": part} if isinstance(part, str) else part
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
-        raise ValueError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
+        raise BadSampleError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
     if kind == "text":
         if answer:
             script.answers.add(len(script.texts))
         script.texts.append(part["text"])
         return {"type": "text", "text": f"\ue000{len(script.texts) - 1}\ue001"}
     if answer:
-        raise ValueError(f"{where}: an {kind} in an assistant's message: put it into the user's")
+        raise BadSampleError(f"{where}: an {kind} in an assistant's message: put it into the user's")
     script.media.append(part)
     return {"type": kind, "time": part.get("time")}
 
@@ -133,7 +134,7 @@ def tokenize(
         template: In Jinja, with one image_token or video_token per item.
 
     Raises:
-        ValueError: The template does not place every item once.
+        BadSampleError: The template does not place every item once.
     """
     rendered = tokenizer.apply_chat_template(
         script.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
@@ -159,7 +160,7 @@ def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], ki
     """Repeat an item's token once per frame, each with the text before it; and the number of tokens of each."""
     split = re.split("(" + "|".join(map(re.escape, sorted(kinds))) + ")", rendered)
     if len(split) // 2 != len(placeholders):
-        raise ValueError(
+        raise BadSampleError(
             f"the chat template places {len(split) // 2} of {len(placeholders)} images and videos: mend it"
         )
     for number, frames in enumerate(placeholders):

@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from core.errors import BadSampleError
+
 MAX_RATIO = 200
 """Longest side over shortest, as in transformers."""
 
@@ -50,7 +52,7 @@ class Item:
         """Height and width, multiples of f, for at most that many pixels per frame (its own maximum by default).
 
         Raises:
-            ValueError: No pixels, or a side more than 200 times the other.
+            BadSampleError: No pixels, or a side more than 200 times the other.
         """
         own = self.max_tokens * self.factor**2 // self.frames
         most = own if max_pixels is None else min(own, max_pixels)
@@ -69,14 +71,14 @@ def plan_sizes(items: Sequence[Item], budget: int) -> list[Size]:
     """Height and width of every item, multiples of its f, together at most `budget` tokens.
 
     Raises:
-        ValueError: The items do not fit even at their minimum, or one has no size.
+        BadSampleError: The items do not fit even at their minimum, or one has no size.
     """
     sizes = [item.fit() for item in items]
     if _total(items, sizes) <= budget:
         return sizes
     least = [item.tokens(item.smallest()) for item in items]
     if sum(least) > budget:
-        raise ValueError(
+        raise BadSampleError(
             f"{len(items)} images and clips need at least {sum(least)} tokens, the budget is {budget}: "
             "give fewer images or frames, or raise max_tokens"
         )
@@ -112,7 +114,9 @@ def _shrink(items: Sequence[Item], sizes: Sequence[Size], least: Sequence[int], 
 
 def _fit(height: int, width: int, factor: int, min_pixels: int, max_pixels: int, name: str) -> Size:
     if min(height, width) < 1 or max(height, width) > MAX_RATIO * min(height, width):
-        raise ValueError(f"{name} of {width} x {height} pixels: crop it, sides may differ {MAX_RATIO} times at most")
+        raise BadSampleError(
+            f"{name} of {width} x {height} pixels: crop it, sides may differ {MAX_RATIO} times at most"
+        )
     size = round(height / factor) * factor, round(width / factor) * factor
     if size[0] * size[1] > max_pixels:
         size = _scaled(height, width, factor, max_pixels, math.floor)

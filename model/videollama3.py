@@ -46,7 +46,7 @@ class VideoLLaMA3(nn.Module):
         """Build it with new weights; on `meta`, with names and shapes only.
 
         Raises:
-            ValueError: The language model cannot run packed rows.
+            UserError: The language model cannot run packed rows.
         """
         super().__init__()
         self.config = config
@@ -212,7 +212,7 @@ class VideoLLaMA3(nn.Module):
             dtype: Of the weights; as they were saved by default.
 
         Raises:
-            ValueError: The folder is not such a checkpoint, or it is not complete.
+            UserError: The folder is not such a checkpoint, or it is not complete.
         """
         from model.checkpoint import load
 

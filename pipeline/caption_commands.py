@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.errors import UserError
 from pipeline.options import JsonOption, RunOption
 from pipeline.stage_commands import add, entries_of
 
@@ -92,18 +93,18 @@ def _engine(
 ) -> dict[str, Any] | None:
     """The engine as a recipe writes it; None: as it is."""
     if sum(option is not None for option in (server, start, kind)) > 1:
-        raise ValueError("give one of --server, --start and --engine")
+        raise UserError("give one of --server, --start and --engine")
     if server or start:
         chosen: dict[str, Any] = {"kind": "server", **({"url": server} if server else {"start": start})}
     elif kind in ("lmdeploy", "transformers"):
         chosen = {"kind": kind}
     elif kind:
-        raise ValueError(f"--engine {kind}: give lmdeploy or transformers; a server has --server or --start")
+        raise UserError(f"--engine {kind}: give lmdeploy or transformers; a server has --server or --start")
     else:
         chosen = _entry(url, use).get("engine") or {}
     if concurrency is not None:
         if chosen.get("kind") != "server":
-            raise ValueError("--concurrency is about a server: give --server or --start too")
+            raise UserError("--concurrency is about a server: give --server or --start too")
         chosen = {**chosen, "concurrency": concurrency}
     return chosen or None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.errors import UserError
 from core.secrets import refuse_credentials
 from core.text import printable
 
@@ -95,7 +96,7 @@ def chat(
 def _file(path: str) -> str:
     """The path, if a file is there: seen before a model is loaded."""
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     return path
 
 
@@ -121,7 +122,7 @@ def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[Video
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
-        raise ValueError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
     model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)
     return model.to(chosen), Processor.from_pretrained(checkpoint)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from core.errors import BadSampleError, UserError
 from core.secrets import refuse_credentials
 from pipeline.options import JsonOption
 
@@ -74,7 +75,7 @@ def evaluate(
     _check(predictions, max_new_tokens)
     seen = _seen(checkpoint, data, caption)
     if held_out is not None and seen is None:
-        raise ValueError(f"{checkpoint}: was not trained on {data}: leave out --held-out and --trained-on")
+        raise UserError(f"{checkpoint}: was not trained on {data}: leave out --held-out and --trained-on")
     source = _source(seen.name if seen else "eval", data, caption, media, annotated, root or ())
     chosen = _Chosen(source, _rows_of(source, seen, held_out)[:limit])
     encode = _clip(encoder) if encoder else None
@@ -83,7 +84,7 @@ def evaluate(
         _warn(checkpoint, data, seen)
     found = _look(model, processor, chosen, max_new_tokens, batch, encode)
     if not found.loss.samples:
-        raise ValueError(f"{data}: not one of its samples could be looked at; the first: {found.skipped[0]}")
+        raise UserError(f"{data}: not one of its samples could be looked at; the first: {found.skipped[0]}")
     if predictions:
         _write(predictions, found.answers)
     _tell(checkpoint, data, encoder, found, json_)
@@ -142,7 +143,7 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
         from manifests.storage import Folder
 
         if os.path.isdir(predictions):
-            raise ValueError(f"--predictions {predictions}: is a folder: name a file in it")
+            raise UserError(f"--predictions {predictions}: is a folder: name a file in it")
         Folder.at(os.path.dirname(predictions) or ".").create()
 
 
@@ -198,7 +199,7 @@ def _rows_of(source: Source, seen: _Seen | None, held_out: bool | None) -> Seque
         return rows
     held = set(Passes(source, seen.held_out, 0, seen.seed, 1).held_out.tolist())
     if held_out and not held:
-        raise ValueError(f"of {seen.name} nothing was held out: leave out --held-out")
+        raise UserError(f"of {seen.name} nothing was held out: leave out --held-out")
     return [row for row in rows if (row in held) == held_out]
 
 
@@ -228,7 +229,7 @@ def _clip(encoder: str) -> ClipEncoder:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         made = images([images.prepare(decode(data, images.side))])
         if error := made["error"][0].as_py():
-            raise ValueError(error)
+            raise BadSampleError(error)
         return made["image_embedding"][0].as_py(), texts.encode([text])[0]
 
     return encode

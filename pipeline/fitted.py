@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
@@ -65,7 +66,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
         rows: The sample, as `pipeline.inputs.plan` gives it.
 
     Raises:
-        ValueError: The stage refuses the sample (too few rows, say), the cluster does not have what the recipe asks
+        UserError: The stage refuses the sample (too few rows, say), the cluster does not have what the recipe asks
             for, or it died.
     """
     start_ray()
@@ -80,7 +81,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
         fitted, told = ray.get(fit.remote(step.stage, inputs, table))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ValueError):
-            raise ValueError(" ".join(str(error.cause).split())) from error
+            raise UserError(" ".join(str(error.cause).split())) from error
         raise
     except ray.exceptions.RayError as error:
         raise stopped(error) from error
@@ -119,7 +120,7 @@ def find(folder: Folder, step: Step) -> Fitted | None:
     """What a step of the run in `folder` was trained to: what it names, else the newest; None if nothing is there.
 
     Raises:
-        ValueError: It names what is not there.
+        UserError: It names what is not there.
     """
     place = _place(folder, step)
     there = [Fitted(place, f.base_name) for f in place.files() if _NAME.fullmatch(f.base_name)]
@@ -128,7 +129,7 @@ def find(folder: Folder, step: Step) -> Fitted | None:
         return there[-1] if there else None
     found = next((f for f in there if f.hash == named), None)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"{step.stage.name}: fitted {named} is not in {place.path}: leave `fitted` out of the recipe to train "
             "anew, or copy the file there from the run that has it"
         )
@@ -139,7 +140,7 @@ def adopt(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
     """The recipe with what the run's stages were trained to filled in, as far as they were (with `refit`: not at all).
 
     Raises:
-        ValueError: It names what the run does not have.
+        UserError: It names what the run does not have.
     """
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from manifests.storage import Folder
 from manifests.tables import Table, writer_of
 from pipeline.pool import Listing, Pool, Shard, list_pool
@@ -44,7 +45,7 @@ def open_pool(pool: Pool, run: str) -> Listing:
     """List a pool, without what lies in the run directory, and look at its first shard, before anything is written.
 
     Raises:
-        ValueError: There is nothing there to index, or its first shard has not what the pool's settings name.
+        UserError: There is nothing there to index, or its first shard has not what the pool's settings name.
     """
     listing = list_pool(pool, leave_out=Folder.at(run))
     return replace(listing, alt_text=alt_text_source(pool, listing))
@@ -57,7 +58,7 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
     facts stored under the old ones are about other bytes.
 
     Raises:
-        ValueError: A shard has changed in a pool whose ids are its own, and so cannot be made new.
+        UserError: A shard has changed in a pool whose ids are its own, and so cannot be made new.
     """
     stored = (
         index.scan(["shard", "shard_bytes", "retry"])
@@ -73,7 +74,7 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
     changed = seen.filter(pl.col("now") != pl.col("shard_bytes"))
     if pool.id and changed.height:
         shard, before, after = changed.select("shard", "shard_bytes", "now").row(0)
-        raise ValueError(
+        raise UserError(
             f"{changed.height:,} shards changed after they were indexed, such as {shard} "
             f"({before:,} → {after:,} bytes); facts stored under the ids in {pool.id!r} would be about other rows: "
             "start a new run"
@@ -151,7 +152,7 @@ def check_ids(index: Table, pool: Pool) -> None:
     """Refuse an index in which two images have one id.
 
     Raises:
-        ValueError: Naming an id and two of its images.
+        UserError: Naming an id and two of its images.
     """
     ids = index.scan(["id"]).collect(engine="streaming")["id"]
     if ids.n_unique() == ids.len():
@@ -164,7 +165,7 @@ def check_ids(index: Table, pool: Pool) -> None:
         if pool.id
         else "two hashes met by chance; rename one of the two shards and start a new run"
     )
-    raise ValueError(
+    raise UserError(
         f"{ids.len() - ids.n_unique():,} ids are used twice, such as {twice} by {' and '.join(both.to_series())}; "
         f"{what_to_do}"
     )

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import UserError
 from pipeline.recipe import Resources
 
 
@@ -24,7 +25,7 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
 
     Raises:
-        ValueError: The cluster does not have what one actor needs.
+        UserError: The cluster does not have what one actor needs.
     """
     import ray
 
@@ -47,7 +48,7 @@ def place_workers(asked: Resources, stage: Any, blocks: int) -> Placement:
     if not (asked.actors and "RAY_ADDRESS" in os.environ):
         if not fits:
             told = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
-            raise ValueError(
+            raise UserError(
                 f"{stage.name}: an actor needs {told}; change its resources in the recipe, "
                 "or give `actors` on a cluster that will grow"
             )

@@ -73,7 +73,7 @@ class Publication:
             tables: What is published, a table's name by its stage.
 
         Raises:
-            ValueError: It was begun with other settings, or by another recipe.
+            UserError: It was begun with other settings, or by another recipe.
             UserError: Settings or lists are missing or damaged; a shard is damaged, or in no list.
         """
         # Another publication at the same time writes settings, list and shards in this order: look in the other one.
@@ -123,12 +123,12 @@ class Publication:
         before = {**Publish().model_dump(mode="json"), **stored}
         if changed := [name for name in now if name not in ("tables", _ENDING) and before.get(name) != now[name]]:
             name = changed[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"
             )
         tables, then = now["tables"], before["tables"]
         if other := sorted(stage for stage in {*tables, *then} if tables.get(stage) != then.get(stage)):
-            raise ValueError(
+            raise UserError(
                 f"{self.out.path} has shards of another recipe, whose {', '.join(other)} computed something else: "
                 f"{_ELSEWHERE}"
             )

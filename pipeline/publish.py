@@ -81,7 +81,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         where: How it is called.
 
     Raises:
-        ValueError: The run has no captions; `out` holds shards of another recipe, or of other settings.
+        UserError: The run has no captions; `out` holds shards of another recipe, or of other settings.
     """
     columns = _columns(run)
     subsets = _subsets(how, columns)
@@ -96,7 +96,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     if not listed.height and outdated_:
         raise UserError(f"nothing to publish: all {outdated_:,} captions are outdated; `vl3syn run` makes them again")
     if not listed.height:
-        raise ValueError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
+        raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _missing(place, listed)
     job = None
     if missing.height:
@@ -131,9 +131,9 @@ def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str
     """The subsets and the captions that each of them has."""
     there = tuple(use for use in USES if f"{use}_caption" in columns)
     if not there:
-        raise ValueError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
+        raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
     if lacking := [use for use in how.subsets if use not in there]:
-        raise ValueError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
+        raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
     return {use: (use,) for use in how.subsets} or {TOGETHER: there}
 
 

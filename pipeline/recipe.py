@@ -140,13 +140,13 @@ def load_recipe(path: str) -> Recipe:
     """Read and check a recipe file.
 
     Raises:
-        ValueError: With one line that names the place and what would be right.
+        UserError: With one line that names the place and what would be right.
     """
     folder, _, name = os.fspath(path).rpartition("/")
     try:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
-        raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
+        raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     try:
         written = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -159,14 +159,14 @@ def parse_recipe(written: object, where: str) -> Recipe:
     refuse_credentials_within(written, where)
     top = _mapping(written, where, ("name", "pool", "stages", "publish", WRITTEN_BY))
     if "pool" not in top:
-        raise ValueError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
+        raise UserError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
     pool = checked_pool(top["pool"], f"{where}: pool")
     stages = top.get("stages") or []
     if not isinstance(stages, list):
-        raise ValueError(f"{where}: stages must be a list")
+        raise UserError(f"{where}: stages must be a list")
     name = top.get("name", os.path.splitext(os.path.basename(where))[0])
     if not isinstance(name, str):
-        raise ValueError(f"{where}: name must be a text, not {name!r}")
+        raise UserError(f"{where}: name must be a text, not {name!r}")
     publish = checked_publish(top["publish"] or {}, f"{where}: publish") if "publish" in top else None
     recipe = Recipe(name, pool, _steps(stages, pool, where), publish)
     refuse_credentials_within(recipe.resolved(), where)  # the prompts may have come from a file
@@ -180,12 +180,10 @@ def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]
     for number, entry in enumerate(stages):
         step = _step(entry, f"{where}: stages[{number}]", pool, origin, fields)
         if any(s.stage.name == step.stage.name for s in steps):
-            raise ValueError(f"{where}: stages[{number}]: {step.stage.name} comes a second time")
+            raise UserError(f"{where}: stages[{number}]: {step.stage.name} comes a second time")
         for column in step.stage.writes.names:
             if column in origin:
-                raise ValueError(
-                    f"{where}: stages[{number}]: {step.stage.name} writes {column}, which is there already"
-                )
+                raise UserError(f"{where}: stages[{number}]: {step.stage.name} writes {column}, which is there already")
             origin[column] = step.table
             fields[column] = step.stage.writes.field(column)
         steps.append(step)
@@ -194,35 +192,33 @@ def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]
 
 def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fields: Mapping[str, pa.Field]) -> Step:
     if isinstance(entry, dict) and "stage" not in entry:
-        raise ValueError(f"{where}: no stage; valid are {', '.join(STAGES)}")
+        raise UserError(f"{where}: no stage; valid are {', '.join(STAGES)}")
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: must be a mapping with `stage`, not {entry!r}")
+        raise UserError(f"{where}: must be a mapping with `stage`, not {entry!r}")
     try:
         kind = stage_class(str(entry["stage"]))
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     where = f"{where} ({entry['stage']})"
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
     for key in settings:
         if key not in kind.model_fields:
             rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""
-            raise ValueError(f"{where}: unknown key {key!r}{rule or suggest(key, [*kind.model_fields, *_STAGE_KEYS])}")
+            raise UserError(f"{where}: unknown key {key!r}{rule or suggest(key, [*kind.model_fields, *_STAGE_KEYS])}")
     stage: Stage = _model(kind, settings, where)
     keep = entry.get("keep") or {}
     if not isinstance(keep, dict):
-        raise ValueError(f"{where}: keep must be a mapping of rules, as in `keep: {{max: 2.5}}`")
+        raise UserError(f"{where}: keep must be a mapping of rules, as in `keep: {{max: 2.5}}`")
     try:
         read = _read_fields(stage, pool, fields)
         writes = stage.writes
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     rules = parse_keep(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
     if resources.batch_size and hasattr(stage, "within"):
-        raise ValueError(
-            f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows"
-        )
+        raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
     made_by = {"version": stage.version, "settings": fingerprint_settings(stage), "inputs": inputs}
     return Step(
@@ -236,12 +232,12 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
     for column in stage.reads:
         if column in OF_IMAGE:
             if pool.urls is not None:
-                raise ValueError("reads images, and the pool has only their URLs; download them first (img2dataset)")
+                raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
         elif of_pool(column):
             if pool.parquet is None and pool.urls is None:
-                raise ValueError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")
+                raise UserError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")
         elif column not in fields:
-            raise ValueError(f"reads {column!r}, which no earlier stage writes")
+            raise UserError(f"reads {column!r}, which no earlier stage writes")
         else:
             read[column] = fields[column]
     check(stage, read)
@@ -259,16 +255,16 @@ def _resolved(step: Step) -> dict[str, Any]:
 
 def _mapping(value: object, where: str, valid: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: must be a mapping with {', '.join(valid)}")
+        raise UserError(f"{where}: must be a mapping with {', '.join(valid)}")
     for key in value:
         if key not in valid:
-            raise ValueError(f"{where}: unknown key {key!r}{suggest(str(key), valid)}")
+            raise UserError(f"{where}: unknown key {key!r}{suggest(str(key), valid)}")
     return value
 
 
 def _model(kind: type[Any], value: object, where: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: must be a mapping, not {value!r}")
+        raise UserError(f"{where}: must be a mapping, not {value!r}")
     value = _mapping(value, where, list(kind.model_fields))
     try:
         return kind(**value)
@@ -276,7 +272,7 @@ def _model(kind: type[Any], value: object, where: str) -> Any:
         first = error.errors()[0]
         place = ".".join(str(p) for p in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {place + ': ' if place else ''}{said}") from error
+        raise UserError(f"{where}: {place + ': ' if place else ''}{said}") from error
 
 
 def _absolute(where: str) -> str:
@@ -287,7 +283,7 @@ def checked_publish(written: object, where: str) -> Publish:
     """Settings of a publication, as a recipe or the command line gives them.
 
     Raises:
-        ValueError: Unknown keys, or a value that is not valid.
+        UserError: Unknown keys, or a value that is not valid.
     """
     how: Publish = _model(Publish, written, where)
     return how
@@ -297,7 +293,7 @@ def checked_pool(written: object, where: str) -> Pool:
     """A pool as a recipe or the command line gives it.
 
     Raises:
-        ValueError: Unknown keys, or not exactly one kind.
+        UserError: Unknown keys, or not exactly one kind.
     """
     refuse_credentials_within(written, where)
     pool: Pool = _model(Pool, written, where)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from core.errors import UserError
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
@@ -71,19 +72,19 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     What the run's stages were trained to is used again, unless `refit`.
 
     Raises:
-        ValueError: The directory is in use for something else, or was indexed from another pool.
+        UserError: The directory is in use for something else, or was indexed from another pool.
     """
     folder = Folder.at(url)
     resolved = adopt(recipe, folder, refit).resolved()
     if folder.exists(RECIPE):
         before = open_run(url).recipe.get("pool")
         if before != resolved["pool"]:
-            raise ValueError(
+            raise UserError(
                 f"{url} was made from the pool {_flow(before)}, not {_flow(resolved['pool'])}; "
                 f"choose another run directory, or edit pool in {url}/{RECIPE} if the pool has moved"
             )
     elif folder.files():
-        raise ValueError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
+        raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
     return _write(resolved, folder, url)
 
 
@@ -103,7 +104,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     A stage that has stored facts may have nothing left to do; it is asked when it has.
 
     Raises:
-        ValueError: One is not, with how to get it.
+        UserError: One is not, with how to get it.
     """
     for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()

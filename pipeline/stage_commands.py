@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.errors import UserError
 from pipeline.options import (
     EncoderOption,
     ExactOption,
@@ -123,9 +124,9 @@ def cluster(
     """
     present = set(entries_of(run_))
     if encoder is None and not {"clip", "conse"} & present:
-        raise ValueError(f"{run_} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
+        raise UserError(f"{run_} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     if clusters is None and "clusters" not in present:
-        raise ValueError("give --clusters: VL3-Syn7M's number is unpublished; the square root of the images is a start")
+        raise UserError("give --clusters: VL3-Syn7M's number is unpublished; the square root of the images is a start")
     settings: dict[str, Any] = {"clusters": clusters, "iterations": iterations, "seed": train_seed}
     if levels is not None:
         settings |= {"levels": _numbers(levels)}
@@ -156,7 +157,7 @@ def dedup(
     """
     entries = entries_of(run_)
     if "clusters" not in entries:
-        raise ValueError(f"{run_} has no clusters, and duplicates are looked for within them: `vl3syn cluster` first")
+        raise UserError(f"{run_} has no clusters, and duplicates are looked for within them: `vl3syn cluster` first")
     before = entries["clusters"].get("keep") or {}
     moved = [rule for rule in ("per_group_cluster", "total_cluster") if rule in before and (per_group or total)]
     if moved:
@@ -186,7 +187,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",") if number]
     except ValueError as error:
-        raise ValueError(f"--levels {text}: give integers with commas between them, as in 1000,100") from error
+        raise UserError(f"--levels {text}: give integers with commas between them, as in 1000,100") from error
 
 
 def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
@@ -267,11 +268,9 @@ def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
     """The stages that embed images and texts by one encoder, as far as the run has them not."""
     entries = entries_of(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
-        raise ValueError(
-            f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first"
-        )
+        raise UserError(f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first")
     if encoder is None and not {"clip", "conse"} & set(entries):
-        raise ValueError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
+        raise UserError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     if encoder is None:
         encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
     text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}

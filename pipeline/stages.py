@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from manifests.rules import suggest
 from manifests.tables import Table
 
@@ -55,7 +56,7 @@ class ImageFacts(Protocol):
     def prepare(self, *read: Any) -> Any:
         """What the stage reads, in that order, to whatever the model takes. Decoded images are upright and RGB.
 
-        A ValueError becomes the error of this row alone.
+        A BadSampleError becomes the error of this row alone.
         """
 
     def __call__(self, inputs: Sequence[Any]) -> pa.Table:
@@ -73,7 +74,7 @@ class Stage(Protocol):
 
     * with nothing to load it is itself the callable, `stage(table)`, and runs in plain Ray tasks;
     * else it has a method `load()`, which Ray actors call once each, for example to put a model on a GPU, and which
-      returns the callable. A ValueError from it is the user's to mend and ends the run with that one line;
+      returns the callable. A UserError from it is the user's to mend and ends the run with that one line;
     * if it reads `image`, `encoded` or `portable`, `load()` returns `ImageFacts`.
 
     The callable maps a table of `reads` to one of `writes`, row by row in the same order. A row that fails gets null
@@ -81,7 +82,7 @@ class Stage(Protocol):
     stage itself is broken, and ends the job. What `load` returns may have `made_by`: a mapping that goes into the
     provenance of the rows (hash of the weights, versions of the libraries).
 
-    A stage may have two more methods, both called before anything runs, both with a ValueError for what the user must
+    A stage may have two more methods, both called before anything runs, both with a UserError for what the user must
     mend: `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had.
 
     Two kinds of stages see more than a row:
@@ -126,7 +127,7 @@ class Stage(Protocol):
     def model_dump(self, *, mode: str = ..., exclude: set[str] | None = ...) -> dict[str, Any]: ...
 
 
-class StageRefusedError(ValueError):
+class StageRefusedError(UserError):
     """Raised in a worker for what the user must mend, such as a model that does not load; the text is the one line."""
 
 
@@ -148,7 +149,7 @@ def check(stage: Any, inputs: Mapping[str, pa.Field]) -> None:
     """Let the stage look at the columns it is going to read, if it wants to.
 
     Raises:
-        ValueError: They do not fit: the embeddings of another encoder, say.
+        UserError: They do not fit: the embeddings of another encoder, say.
     """
     if hasattr(stage, "check"):
         stage.check(inputs)
@@ -158,7 +159,7 @@ def ready(stage: Any) -> None:
     """Let the stage look whether its model is to be had, if it needs one.
 
     Raises:
-        ValueError: It is not, with how to get it.
+        UserError: It is not, with how to get it.
     """
     if hasattr(stage, "ready"):
         stage.ready()
@@ -168,10 +169,10 @@ def stage_class(name: str) -> type[Any]:
     """The class of the stage called `name`.
 
     Raises:
-        ValueError: There is none, or a package that its module needs is not installed.
+        UserError: There is none, or a package that its module needs is not installed.
     """
     if name not in STAGES:
-        raise ValueError(f"unknown stage {name!r}{suggest(name, STAGES)}")
+        raise UserError(f"unknown stage {name!r}{suggest(name, STAGES)}")
     module, _, attribute = STAGES[name].partition(":")
     found: type[Any] = getattr(importlib.import_module(module), attribute)
     return found

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from core.errors import UserError
 from pipeline.options import JsonOption, RunArgument
 
 view_app = typer.Typer()
@@ -105,11 +106,11 @@ def _axes(texts: list[str]) -> dict[str, list[float]]:
     for text in texts:
         name, _, values = text.partition("=")
         if name in axes:
-            raise ValueError(f"{name} is given twice; list all of its values after one =")
+            raise UserError(f"{name} is given twice; list all of its values after one =")
         try:
             axes[name] = _points(values) if ":" in values else [float(v) for v in values.split(",")]
         except ValueError as error:
-            raise ValueError(f"{text}: give thresholds as STAGE.RULE=1,2,3 or STAGE.RULE=from:to:points") from error
+            raise UserError(f"{text}: give thresholds as STAGE.RULE=1,2,3 or STAGE.RULE=from:to:points") from error
     return axes
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import UserError
 from core.images import decode, portable
 from manifests.journal import Journal
 from manifests.schemas import table_schema
@@ -251,7 +252,7 @@ def _same_weights(part: Part, made_by: Mapping[str, object]) -> None:
     before = part.store.table.provenance().get("weights")
     now = made_by.get("weights")
     if before and now and before != now:
-        raise ValueError(
+        raise UserError(
             f"{part.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
             f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
         )

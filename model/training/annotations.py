@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import BadSampleError, UserError
 from model.training.conversations import from_turns, streaming
 from model.training.kept import Kept
 from model.training.media_root import MediaRoot
@@ -54,7 +55,7 @@ class AnnotationSource:
             roots: Further folders that its media may lie below.
 
         Raises:
-            ValueError: No such file, or a .json that is no list.
+            UserError: No such file, or a .json that is no list.
         """
         self.name, self._path = name, Path(path)
         self._media = MediaRoot(media or self._path.parent, roots)
@@ -67,7 +68,7 @@ class AnnotationSource:
             self._starts = self._lines()
             count = len(self._starts) - 1
         if not count:
-            raise ValueError(f"{name}: {path}: no samples in it")
+            raise UserError(f"{name}: {path}: no samples in it")
         self.blocks = tuple(min(_LINES, count - at) for at in range(0, count, _LINES))
         self._kept: Kept[list[bytes]] = Kept(self._read, blocks_in_memory)
 
@@ -75,7 +76,7 @@ class AnnotationSource:
         """The sample of that row, its media as paths.
 
         Raises:
-            ValueError: It is no JSON, a file is not there, marks and media do not fit, ….
+            BadSampleError: It is no JSON, a file is not there, marks and media do not fit, ….
         """
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
@@ -93,12 +94,12 @@ class AnnotationSource:
 
     def _conversation(self, told: Any) -> list[dict[str, Any]]:
         if not isinstance(told, Mapping):
-            raise ValueError("must be an object with `conversations`")
+            raise BadSampleError("must be an object with `conversations`")
         images, videos = ([self._media.file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
         settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
         if told.get("stream"):
             if len(videos) != 1:
-                raise ValueError("a stream has one video")
+                raise BadSampleError("a stream has one video")
             turns = told.get("conversation") or told.get("conversations") or []
             settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
             return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
@@ -113,13 +114,13 @@ class AnnotationSource:
         try:
             told = json.loads(self._path.read_bytes())
         except OSError as error:
-            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: {self._path}: no JSON: {error}; one object per line goes into .jsonl"
             ) from error
         if not isinstance(told, list):
-            raise ValueError(f"{self.name}: {self._path}: must be a list of samples")
+            raise UserError(f"{self.name}: {self._path}: must be a list of samples")
         return told
 
     def _lines(self) -> Any:
@@ -134,7 +135,7 @@ class AnnotationSource:
                         starts.append(at)
                     at += len(line)
         except OSError as error:
-            raise ValueError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
         starts.append(at)
         return np.frombuffer(starts, np.int64)
 

@@ -146,7 +146,7 @@ def verify(path: Path) -> State:
         stored = json.loads((path / "state.json").read_text())
         state = State(**{**stored, "lanes": {int(number): lane for number, lane in stored["lanes"].items()}})
         if state.sha256 != (_own_sum(stored) if "sha256" in stored else ""):
-            raise ValueError("not as it was written")
+            raise UserError("not as it was written")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path}: state.json is damaged ({_reason(error)})") from error
     for name in _FILES:
@@ -155,7 +155,7 @@ def verify(path: Path) -> State:
                 with safe_open(path / name, framework="pt"):
                     continue
             if sums(path, [name])[name] != state.files.get(name):
-                raise ValueError("not as it was written")
+                raise UserError("not as it was written")
         except (OSError, ValueError, SafetensorError) as error:
             raise DamagedError(f"{path}: {name} is damaged ({_reason(error)})") from error
     return state

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from core.errors import BadSampleError
 from core.videos import LONGEST
 from model.training.samples import Sample
 
@@ -46,10 +47,10 @@ def from_turns(
         videos: Paths.
 
     Raises:
-        ValueError: As many marks as media there are not, an unknown speaker, or no answer after a question.
+        BadSampleError: As many marks as media there are not, an unknown speaker, or no answer after a question.
     """
     if not isinstance(turns, list | tuple) or not turns:
-        raise ValueError("no conversation: `conversations` must be a list of turns")
+        raise BadSampleError("no conversation: `conversations` must be a list of turns")
     media = {"<image>": [("image", image) for image in images], "<video>": [("video", video) for video in videos]}
     marks = [_mark(turn) for turn in turns]
     found = [mark for turn in marks for mark in turn]
@@ -60,21 +61,21 @@ def from_turns(
             text, found = "<image>" * len(images) + "<video>" * len(videos) + text, ["put"]
         messages.append({"role": role, "content": _parts(text, media) if role == "user" else text})
     if left := [mark for mark, rest in media.items() if rest]:
-        raise ValueError(f"more {left[0].strip('<>')}s than {left[0]} marks: make them equal")
+        raise BadSampleError(f"more {left[0].strip('<>')}s than {left[0]} marks: make them equal")
     _check_turns(messages)
     return messages
 
 
 def _mark(turn: Any) -> list[str]:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
-        raise ValueError('a turn must be {"from": "human" or "gpt", "value": text}')
+        raise BadSampleError('a turn must be {"from": "human" or "gpt", "value": text}')
     return _MARK.findall(turn["value"]) if _ROLES.get(str(turn.get("from"))) == "user" else []
 
 
 def _role(turn: Mapping[str, Any], number: int) -> str:
     role = _ROLES.get(str(turn.get("from")))
     if role is None:
-        raise ValueError(f"turn {number} is from {reprlib.repr(turn.get('from'))}: use human, gpt or system")
+        raise BadSampleError(f"turn {number} is from {reprlib.repr(turn.get('from'))}: use human, gpt or system")
     return role
 
 
@@ -86,7 +87,7 @@ def _parts(text: str, media: Mapping[str, list[tuple[str, Any]]]) -> list[Any]:
                 parts.append(piece)
             continue
         if not media[piece]:
-            raise ValueError(f"more {piece} marks than {piece.strip('<>')}s: make them equal")
+            raise BadSampleError(f"more {piece} marks than {piece.strip('<>')}s: make them equal")
         kind, what = media[piece].pop(0)
         parts.append({"type": kind, kind: what})
     return parts
@@ -96,7 +97,9 @@ def _check_turns(messages: Sequence[Message]) -> None:
     roles = [message["role"] for message in messages]
     spoken = roles[1:] if roles[0] == "system" else roles
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2) or "system" in spoken:
-        raise ValueError(f"turns go {', '.join(roles)}: a question, its answer, and so on, with system first if at all")
+        raise BadSampleError(
+            f"turns go {', '.join(roles)}: a question, its answer, and so on, with system first if at all"
+        )
 
 
 def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, **settings: Any) -> list[Message]:
@@ -111,22 +114,22 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
         settings: Of the video, such as fps.
 
     Raises:
-        ValueError: Times that fall, unknown speakers, an answer to nothing, or a question without an answer.
+        BadSampleError: Times that fall, unknown speakers, an answer to nothing, or a question without an answer.
     """
     if not isinstance(turns, list | tuple):
-        raise ValueError("no conversation: `conversation` must be a list of turns")
+        raise BadSampleError("no conversation: `conversation` must be a list of turns")
     messages: list[Message] = []
     now, waiting = _seconds(start, "start_time"), list[Any]()
     for number, turn in enumerate(turns):
         role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
         if role is None or not isinstance(turn.get("content"), str) or (role == "system" and number):
-            raise ValueError(
+            raise BadSampleError(
                 f'turn {number} must be {{"role": user or assistant, "content": text, "time": seconds}}; '
                 "system comes first if at all"
             )
         time = _seconds(turn.get("time", now), f"time of turn {number}")
         if time < now:
-            raise ValueError(f"turn {number} at {time:g} s comes before {now:g} s: sort turns by time")
+            raise BadSampleError(f"turn {number} at {time:g} s comes before {now:g} s: sort turns by time")
         if time > now:
             waiting.append({"type": "video", "video": video, "start": now, "end": time, **settings})
             now = time
@@ -135,19 +138,19 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
         elif role == "user":
             waiting.append(turn["content"])
         elif not waiting:
-            raise ValueError(f"turn {number}: an answer at {time:g} s to nothing new: leave it out or join it")
+            raise BadSampleError(f"turn {number}: an answer at {time:g} s to nothing new: leave it out or join it")
         else:
             messages += [{"role": "user", "content": waiting}, {"role": "assistant", "content": turn["content"]}]
             waiting = []
     if waiting or len(messages) < 2:
-        raise ValueError("the last to speak must be an assistant: what comes after cannot be learned")
+        raise BadSampleError("the last to speak must be an assistant: what comes after cannot be learned")
     return messages
 
 
 def _seconds(value: Any, what: str) -> float:
     # An integer of 400 digits cannot become a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
-        raise ValueError(f"{what}: {reprlib.repr(value)}: give seconds, 0 or more")
+        raise BadSampleError(f"{what}: {reprlib.repr(value)}: give seconds, 0 or more")
     return float(value)
 
 
@@ -162,7 +165,7 @@ def box_text(boxes: Sequence[Box], width: int, height: int) -> str:
         height: Of it.
 
     Raises:
-        ValueError: A box outside of its image, or turned inside out.
+        BadSampleError: A box outside of its image, or turned inside out.
     """
     return "[" + ",".join(f"[{','.join(map(str, _thousandths(box, width, height)))}]" for box in boxes) + "]"
 
@@ -170,7 +173,7 @@ def box_text(boxes: Sequence[Box], width: int, height: int) -> str:
 def _thousandths(box: Box, width: int, height: int) -> tuple[int, ...]:
     x0, y0, x1, y1 = box
     if not (width > 0 and height > 0 and 0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-        raise ValueError(f"box {box} in an image of {width}x{height}: give x0 <= x1, y0 <= y1 within it")
+        raise BadSampleError(f"box {box} in an image of {width}x{height}: give x0 <= x1, y0 <= y1 within it")
     return tuple(round(v * GRID / side) for v, side in ((x0, width), (y0, height), (x1, width), (y1, height)))
 
 
@@ -201,11 +204,11 @@ def span_text(spans: Sequence[tuple[float, float]]) -> str:
     """Seconds of a video, as in temporal grounding (arXiv 2501.13106, table 4): `1.0-2.0 s, 7.5-9.0 s`.
 
     Raises:
-        ValueError: A span that ends before it begins, or begins before the video.
+        BadSampleError: A span that ends before it begins, or begins before the video.
     """
     for start, end in spans:
         if not 0 <= start <= end < math.inf:
-            raise ValueError(f"span {start}-{end} s: give 0 <= start <= end")
+            raise BadSampleError(f"span {start}-{end} s: give 0 <= start <= end")
     return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans)
 
 
@@ -226,7 +229,7 @@ def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
             taken to fit with fewer. What is returned was asked about.
 
     Raises:
-        ValueError: One turn with its media is too long.
+        BadSampleError: One turn with its media is too long.
     """
     head = [message for message in sample.conversation[:1] if message["role"] == "system"]
     turns = list(sample.conversation[len(head) :])
@@ -239,7 +242,7 @@ def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
         ends = range(first + 1, len(pairs) + 1)
         most = bisect_left(ends, True, key=lambda end: not fits(replace(sample, conversation=build(end))))
         if not most:
-            raise ValueError(f"{sample.name}: turn {first + 1} of {len(pairs)} is too long for a row")
+            raise BadSampleError(f"{sample.name}: turn {first + 1} of {len(pairs)} is too long for a row")
         pieces.append(build(first + most))
         first += most
     count = len(pieces)

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
 from model.training.recipe import TrainRecipe, anchored, parse_recipe
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
@@ -33,7 +34,7 @@ def train_on_workers(
             checkpoint. -1: without limit.
 
     Raises:
-        ValueError: As `train` does, or the cluster has not so many GPUs.
+        UserError: As `train` does, or the cluster has not so many GPUs.
     """
     import ray
     import ray.train
@@ -41,7 +42,7 @@ def train_on_workers(
 
     for stage in recipe.stages:
         if stage.lane_count % workers:
-            raise ValueError(
+            raise UserError(
                 f"stage {stage.name}: {stage.lane_count} lanes for {workers} workers: "
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
@@ -51,7 +52,7 @@ def train_on_workers(
     there = int(ray.cluster_resources().get("GPU", 0))
     gpus = there > 0 if gpus is None else gpus
     if gpus and there < workers:
-        raise ValueError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
+        raise UserError(f"{workers} workers with a GPU each, but the cluster has {there}: use fewer, or --cpus")
     recipe, folder = anchored(recipe), Path(os.path.abspath(out))
     open_sources(recipe)  # what is wrong with them is better said before workers start
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,12 +84,12 @@ def train_on_workers(
     finally:
         signal.signal(signal.SIGTERM, before)
     if refused.is_file():
-        raise ValueError(refused.read_text()) from failed
+        raise UserError(refused.read_text()) from failed
     if asked.is_file():
         asked.unlink()
         raise TerminatedError
     if failed:
-        raise ValueError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
+        raise UserError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
 
 
 def _worker(config: dict[str, Any]) -> None:

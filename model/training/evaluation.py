@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.errors import BadSampleError
 from model.processor import Processor, pack
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import IGNORE, VideoLLaMA3
@@ -123,7 +124,7 @@ def generate_answers(
             *before, last = sample.conversation
             reference = _text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
-                raise ValueError("does not end with an answer")
+                raise BadSampleError("does not end with an answer")
             waiting.append((sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
             yield _named(sample, error)
@@ -199,7 +200,7 @@ def _rows(
             ready = processor(sample.conversation, labels=True, generation_prompt=False)
             learned = int((ready["labels"][1:] != IGNORE).sum())  # nothing is before the first to tell it from
             if not learned:
-                raise ValueError("nothing is learned from it: it has no words of an assistant")
+                raise BadSampleError("nothing is learned from it: it has no words of an assistant")
         except SAMPLE_ERRORS as error:
             found.skipped.append(_named(sample, error))
             continue

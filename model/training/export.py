@@ -67,7 +67,7 @@ def read_provenance(model: Path) -> dict[str, Any]:
     try:
         provenance = json.loads((model / PROVENANCE).read_text())
         if not isinstance(provenance["stage"], dict):
-            raise ValueError("its stage is no mapping")
+            raise UserError("its stage is no mapping")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{model / PROVENANCE}: damaged ({error}): delete {model} to train this stage again") from error
     return dict(provenance)

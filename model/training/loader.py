@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import UserError
 from model.processor import Processor
 from model.training.order import Order
 from model.training.packing import Packer, Row
@@ -110,7 +111,7 @@ class Lane:
         """Go to where it stood; what was open is read again.
 
         Raises:
-            ValueError: A sample that was good is not any more.
+            BadSampleError: A sample that was good is not any more.
         """
         self.cursor = state["cursor"]
         wanted = [*state["open"], state["pending"]]
@@ -142,11 +143,11 @@ class Loader:
         """Begin at the beginning, or at a state that any number of workers has left.
 
         Raises:
-            ValueError: The lanes cannot be shared out among the workers, or a sample of the state is gone.
+            UserError: The lanes cannot be shared out among the workers, or a sample of the state is gone.
         """
         lanes = stage.lane_count
         if lanes % workers:
-            raise ValueError(
+            raise UserError(
                 f"stage {stage.name}: {lanes} lanes for {workers} workers: make `lanes` a multiple of the workers"
             )
         self._order, self._sources, self._stage, self._skip_limit = order, order.sources, stage, skip_limit
@@ -193,7 +194,7 @@ class Loader:
             skipped.append(str(error))
             log.warning("skipped %s", error)
             if self._in_a_row >= self._skip_limit:
-                raise ValueError(f"{self._in_a_row} bad samples in a row, so the run stops; the last: {error}")
+                raise UserError(f"{self._in_a_row} bad samples in a row, so the run stops; the last: {error}")
 
         rows = [row for lane in self._lanes for _ in range(self._rows_per_lane) if (row := lane.row(skip))]
         given = sum(lane.given for lane in self._lanes)

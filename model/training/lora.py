@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from core.errors import UserError
 from model.training.stage import Lora
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
     `{"language.*lora_": 1.0e-4, "language": frozen}`.
 
     Raises:
-        ValueError: peft is not installed, or no layer is called so.
+        UserError: peft is not installed, or no layer is called so.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora needs peft: pip install 'vl3syn[train]'") from error
+        raise UserError("lora needs peft: pip install 'vl3syn[train]'") from error
     config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
     inject_adapter_in_model(config, model.language)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.errors import UserError
 from model.training.samples import Sample
 from model.training.stage import Share
 
@@ -38,7 +39,7 @@ class Source(Protocol):
         ...
 
     def sample(self, row: int) -> Sample:
-        """One; a ValueError that names it if it is bad. Called by several threads."""
+        """One; a BadSampleError that names it if it is bad. Called by several threads."""
         ...
 
 
@@ -56,12 +57,12 @@ class Passes:
         So two sources out of one dataset, such as its short and its detailed captions, hold out the same images.
 
         Raises:
-            ValueError: Nothing is left to train on.
+            UserError: Nothing is left to train on.
         """
         self._starts = np.concatenate(([0], np.cumsum(source.blocks))).astype(np.int64)
         total = int(self._starts[-1])
         if held_out >= total:
-            raise ValueError(f"source {source.name}: {total} samples, {held_out} held out: nothing is left to train on")
+            raise UserError(f"source {source.name}: {total} samples, {held_out} held out: nothing is left to train on")
         self._seed, self._window = [seed, zlib.crc32(source.name.encode())], window
         self.held_out: Ints = np.sort(np.random.default_rng([held_out_seed, total]).permutation(total)[:held_out])
         held = np.searchsorted(self.held_out, self._starts)
@@ -119,7 +120,7 @@ class Order:
             window: Blocks of a source that are shuffled together.
 
         Raises:
-            ValueError: A source has nothing to train on.
+            UserError: A source has nothing to train on.
         """
         self.sources = list(sources)
         self.passes = [

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from core.errors import UserError
+
 Group = dict[str, Any]
 """For an optimiser: `params`, `lr`, `weight_decay`; `peak` is the rate that a schedule scales, `name` the pattern."""
 
@@ -28,18 +30,18 @@ def parameter_groups(
         weight_decay: Of matrices.
 
     Raises:
-        ValueError: A pattern without a parameter, or the other way round; or nothing learns.
+        UserError: A pattern without a parameter, or the other way round; or nothing learns.
     """
     patterns = {pattern: re.compile(pattern) for pattern in rates}
     matched: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}
     for name, parameter in parameters:
         found = next((pattern for pattern, regex in patterns.items() if regex.match(name)), None)
         if found is None:
-            raise ValueError(f"learning_rates: no pattern matches {name}: add one with a rate, or with `frozen`")
+            raise UserError(f"learning_rates: no pattern matches {name}: add one with a rate, or with `frozen`")
         parameter.requires_grad_(rates[found] != "frozen")
         matched[found].append(parameter)
     if empty := [pattern for pattern, found_ in matched.items() if not found_]:
-        raise ValueError(f"learning_rates: {empty[0]!r} matches no parameter that an earlier one has not; take it out")
+        raise UserError(f"learning_rates: {empty[0]!r} matches no parameter that an earlier one has not; take it out")
     groups = []
     for pattern, members in matched.items():
         rate = rates[pattern]
@@ -51,5 +53,5 @@ def parameter_groups(
             if params:
                 groups.append({"params": params, "lr": rate, "peak": rate, "weight_decay": decay, "name": pattern})
     if not groups:
-        raise ValueError("learning_rates: everything is frozen: give a part a rate")
+        raise UserError("learning_rates: everything is frozen: give a part a rate")
     return groups

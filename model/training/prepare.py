@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.errors import BadSampleError
 from model.processor import Processor, pack
 from model.prompt import IGNORE
 from model.training.conversations import split
@@ -82,7 +83,7 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
     """Tokenise a sample; one that is longer than a row is split between turns.
 
     Raises:
-        ValueError: It is bad, has nothing to learn, or cannot be split.
+        BadSampleError: It is bad, has nothing to learn, or cannot be split.
     """
 
     def made(piece: Sample, number: int) -> Prepared:
@@ -94,7 +95,7 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
         return ready.tokens <= tokens and ready.patches <= patches
 
     if not any(_spoken(message) for message in sample.conversation):
-        raise ValueError(f"{sample.name}: nothing to learn: it has no words of an assistant")
+        raise BadSampleError(f"{sample.name}: nothing to learn: it has no words of an assistant")
     try:
         whole = made(sample, 0)
         pieces = [whole]

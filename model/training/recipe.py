@@ -40,11 +40,11 @@ class Start(Value):
     def _one(self) -> Self:
         given = [bool(self.checkpoint), bool(self.preset), bool(self.vision or self.language)]
         if sum(given) != 1 or bool(self.vision) != bool(self.language):
-            raise ValueError("give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`")
+            raise UserError("give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`")
         if self.preset and self.preset not in PRESETS:
-            raise ValueError(f"no preset named {self.preset!r}: use one of {', '.join(PRESETS)}")
+            raise UserError(f"no preset named {self.preset!r}: use one of {', '.join(PRESETS)}")
         if self.preset in ("2b", "7b") and not self.tokenizer:
-            raise ValueError(f"preset {self.preset} needs `tokenizer: DIR`, such as a folder of Qwen2.5")
+            raise UserError(f"preset {self.preset} needs `tokenizer: DIR`, such as a folder of Qwen2.5")
         return self
 
 
@@ -70,9 +70,9 @@ class Source(Value):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if bool(self.shards) == bool(self.annotations):
-            raise ValueError("give one of `shards: DIR` and `annotations: FILE`")
+            raise UserError("give one of `shards: DIR` and `annotations: FILE`")
         if self.shards and self.roots:
-            raise ValueError("roots: shards hold their images: leave it out")
+            raise UserError("roots: shards hold their images: leave it out")
         return self
 
 
@@ -115,10 +115,10 @@ class TrainRecipe(Value):
     def _names(self) -> Self:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
-            raise ValueError(f"stages must have names of their own, not {', '.join(names)}")
+            raise UserError(f"stages must have names of their own, not {', '.join(names)}")
         for stage in self.stages:
             if unknown := set(stage.mixture) - set(self.sources):
-                raise ValueError(
+                raise UserError(
                     f"stage {stage.name}: no source {min(unknown)!r}: name one of {', '.join(self.sources)}"
                 )
         return self
@@ -143,12 +143,12 @@ def load_recipe(path: str | Path) -> TrainRecipe:
     """Read and check a recipe.
 
     Raises:
-        ValueError: With one line that names the place and what would be right.
+        UserError: With one line that names the place and what would be right.
     """
     try:
         written = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
+        raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
         raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, str(path))
@@ -157,7 +157,7 @@ def load_recipe(path: str | Path) -> TrainRecipe:
 def parse_recipe(written: object, where: str) -> TrainRecipe:
     """Check a recipe as loaded from YAML; `where` names it in errors."""
     if not isinstance(written, dict):
-        raise ValueError(f"{where}: must be a mapping with model, sources, stages")
+        raise UserError(f"{where}: must be a mapping with model, sources, stages")
     _check_numbers(written, where)
     refuse_credentials_within(written, where)
     try:
@@ -170,7 +170,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
             said = "unknown key"
         elif first["type"] in ("model_type", "dict_type"):
             said = "must be a mapping"
-        raise ValueError(f"{where}: {place + ': ' if place else ''}{said}") from error
+        raise UserError(f"{where}: {place + ': ' if place else ''}{said}") from error
 
 
 def _check_numbers(written: object, where: str, place: str = "") -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from core.errors import UserError
 from model.training.annotations import AnnotationSource
 from model.training.export import check_done, check_export, export
 from model.training.fingerprint import fingerprints
@@ -49,7 +50,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: World | None = None) -> P
         The folder of the last export.
 
     Raises:
-        ValueError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
+        UserError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
         TerminatedError: After a SIGTERM, when a checkpoint was written.
     """
     world, folder, recipe = world or World.here(), Path(out), anchored(recipe)
@@ -78,7 +79,7 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
     """Write the recipe down.
 
     Raises:
-        ValueError: Another training is in the folder.
+        UserError: Another training is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, told = folder / "recipe.yaml", recipe.model_dump(mode="json")
@@ -97,7 +98,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         pairs.append((f"source {name}", {**was, "roots": told["roots"]}, told))
     for what, was, told in pairs:
         if was != told:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: a training with {what} {was} is there, the recipe says {told}: "
                 "put it back, or train into another folder"
             )
@@ -107,7 +108,7 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
     """The sources that stages ask for, by name.
 
     Raises:
-        ValueError: One is not there.
+        UserError: One is not there.
     """
     return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
 
@@ -177,7 +178,7 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     """What a training begins with, weights in fp32.
 
     Raises:
-        ValueError: A folder is not what it should be.
+        UserError: A folder is not what it should be.
     """
     from model.checkpoint import from_parts
     from model.config import preset

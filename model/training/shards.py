@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from core.arrow_types import check_plain
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from core.parquet import Parquet
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
@@ -56,7 +56,7 @@ class ShardSource:
             blocks_in_memory: Row groups that are kept.
 
         Raises:
-            ValueError: No shards there, a broken one, or none with this caption.
+            UserError: No shards there, a broken one, or none with this caption.
         """
         self.name = name
         self._folder, self._path, files = _shards(path.rstrip("/"), caption)
@@ -73,13 +73,13 @@ class ShardSource:
         self._ends = list(accumulate(self.blocks))
         self._kept: Kept[pa.Table] = Kept(self._read, blocks_in_memory)
         if not self.blocks:
-            raise ValueError(f"{name}: {self._path}: no images in its shards: publish a run there")
+            raise UserError(f"{name}: {self._path}: no images in its shards: publish a run there")
 
     def sample(self, row: int) -> Sample:
         """The sample of that row.
 
         Raises:
-            ValueError: It has no image or no caption, or what the file has there is damaged.
+            BadSampleError: It has no image or no caption, or what the file has there is damaged.
             OSError: The file cannot be reached.
         """
         number = bisect_right(self._ends, row)
@@ -90,11 +90,11 @@ class ShardSource:
         first = self._ends[number - group.number - 1] if number > group.number else 0
         name = f"{self.name}: {group.file} row {row - first} (id {id_})"
         if not turns or not (image or {}).get("bytes"):
-            raise ValueError(f"{name}: no {'image' if turns else 'caption'}")
+            raise BadSampleError(f"{name}: no {'image' if turns else 'caption'}")
         try:
             return Sample(name, from_turns(turns, images=[image["bytes"]]))
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise BadSampleError(f"{name}: {error}") from error
 
     def _read(self, number: int) -> pa.Table:
         group = self._groups[number]
@@ -111,16 +111,16 @@ class ShardSource:
 
     @contextmanager
     def _opened(self, file: str, fault: str) -> Iterator[Any]:
-        """A shard to read from; what is wrong with its contents becomes a ValueError that says `fault`."""
+        """A shard to read from; what is wrong with its contents becomes a UserError that says `fault`."""
         with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
             try:
                 yield opened
             except BadSampleError as error:
-                raise ValueError(f"{self.name}: {self._path}/{file}: {error}") from error
+                raise UserError(f"{self.name}: {self._path}/{file}: {error}") from error
             except (pa.ArrowException, OSError) as error:
                 opened.read_at(8, 0)  # raises again if the store is gone, which is no fault of the file's
                 told = " ".join(str(error).split())
-                raise ValueError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({told})") from error
+                raise UserError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({told})") from error
 
     def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
         """The column with the turns of this caption."""
@@ -130,11 +130,11 @@ class ShardSource:
             there = [caption]  # the subset of one caption, told by its name
         column = conversation_column(caption, there) if caption in there else ""
         if not {"id", "image", column} <= names:
-            raise ValueError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
+            raise UserError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
         try:
             check_plain(schema, ["id", "image.bytes", column])
         except BadSampleError as error:
-            raise ValueError(f"{self.name}: {self._path}/{file}: {error}") from error
+            raise UserError(f"{self.name}: {self._path}/{file}: {error}") from error
         return column
 
 
@@ -146,6 +146,6 @@ def _shards(path: str, caption: str) -> tuple[Folder, str, list[str]]:
         names = sorted(folder.relative(info.path) for info in folder.files())
         if shards := [name for name in names if name.startswith("shard-") and name.endswith(".parquet")]:
             return folder, f"{path}/{subset}".rstrip("/"), shards
-    raise ValueError(
+    raise UserError(
         f"{path}: no shards (shard-*.parquet), nor in {caption}/ or {TOGETHER}/: give what publish has written"
     )

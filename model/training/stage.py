@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from core.errors import UserError
 from core.videos import FPS
 from model.prune import Pruning
 
@@ -37,7 +38,7 @@ class Share(Value):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.weight is None) == (self.samples is None):
-            raise ValueError("give a weight, as in `qa: 0.5`, or `qa: {samples: 1000}`")
+            raise UserError("give a weight, as in `qa: 0.5`, or `qa: {samples: 1000}`")
         return self
 
 
@@ -63,14 +64,14 @@ def _rate(value: Any) -> float | str:
             return value if value == "frozen" else float(value)
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"{value!r}: give a learning rate, as in `projector: 1.0e-3`, or `frozen`")
+    raise UserError(f"{value!r}: give a learning rate, as in `projector: 1.0e-3`, or `frozen`")
 
 
 def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"learning_rates: {pattern!r} is no regular expression: {error}") from error
+        raise UserError(f"learning_rates: {pattern!r} is no regular expression: {error}") from error
 
 
 Rate = Annotated[float | Literal["frozen"], BeforeValidator(_rate)]
@@ -137,17 +138,17 @@ class Stage(Value):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give one of `steps` and `epochs`")
+            raise UserError("give one of `steps` and `epochs`")
         for pattern in self.learning_rates:
             _check_pattern(pattern)
         if self.visual_tokens >= self.tokens:
-            raise ValueError(
+            raise UserError(
                 f"tokens {self.tokens} have to hold visual_tokens {self.visual_tokens} and the text: lower the latter"
             )
         if self.lanes and self.rows % self.lanes:
-            raise ValueError(f"rows {self.rows} must be a multiple of lanes {self.lanes}")
+            raise UserError(f"rows {self.rows} must be a multiple of lanes {self.lanes}")
         if not self.mixture:
-            raise ValueError("an empty mixture: name a source, as in `mixture: {captions: 1.0}`")
+            raise UserError("an empty mixture: name a source, as in `mixture: {captions: 1.0}`")
         return self
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from core.errors import UserError
 from model.processor import Processor
 from model.training import checkpoints
 from model.training.flops import row_flops
@@ -101,7 +102,7 @@ class Trainer:
             data: Fingerprints of what it is trained on, by name; a checkpoint with others is refused.
 
         Raises:
-            ValueError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
+            UserError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
                 or of other data, or none is sound.
         """
         self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
@@ -179,7 +180,7 @@ class Trainer:
 
     def _check_any(self) -> None:
         if not self.step:
-            raise ValueError(f"stage {self.stage.name}: not one sample to train on: look at those that were skipped")
+            raise UserError(f"stage {self.stage.name}: not one sample to train on: look at those that were skipped")
 
     def _backward(self, rows: Sequence[Row[Prepared]], labelled: float) -> tuple[float, float]:
         """Gradients of all rows of a step: loss and FLOPs, over all workers."""
@@ -229,7 +230,7 @@ class Trainer:
         mine = [sample.name for row in rows for sample in row.samples]
         names = [name for theirs in self.world.gathered(mine) for name in theirs]
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
-        raise ValueError(
+        raise UserError(
             f"stage {self.stage.name}, step {self.step + 1}: loss {loss}, gradient norm {norm}; nothing was "
             f"changed by it. Lower the learning rate, or take out what is bad among: {shown}"
         )

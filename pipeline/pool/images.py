@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder, LinkError
 from pipeline.pool.listing import Pool
@@ -196,4 +197,4 @@ class Images:
             start += batch.num_rows
             if start > last:
                 return
-        raise ValueError(f"row {last:,} of its row group is not there any more")
+        raise BadSampleError(f"row {last:,} of its row group is not there any more")

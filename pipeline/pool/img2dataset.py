@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
 from pipeline.pool.entries import Entry, entries
@@ -37,7 +38,7 @@ def _sidecar(root: Folder, path: str, alt_text: str | None) -> dict[str, Row]:
     with on_disk(root, path) as file:
         parquet = Parquet(file)
         if "key" not in parquet.schema.names:
-            raise ValueError("it has no column key")
+            raise BadSampleError("it has no column key")
         notes = note_columns(parquet.schema, alt_text)
         wanted = ["key", "status", "error_message", *(name for theirs in notes.values() for name in theirs)]
         rows = {}

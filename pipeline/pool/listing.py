@@ -13,6 +13,7 @@ from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.errors import UserError
 from core.parquet import MAX_CELL
 from manifests.storage import Folder
 from pipeline.pool.entries import Entry, entries
@@ -59,11 +60,11 @@ class Pool(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
-            raise ValueError(f"a pool is exactly one of {', '.join(KINDS)}")
+            raise UserError(f"a pool is exactly one of {', '.join(KINDS)}")
         if (self.image and not self.parquet) or (self.id and not (self.parquet or self.urls)):
-            raise ValueError("image and id name columns of a parquet pool, id of a urls pool too")
+            raise UserError("image and id name columns of a parquet pool, id of a urls pool too")
         if self.alt_text is not None and self.images:
-            raise ValueError("alt_text: a folder of images has no alt text; it is read from tars and Parquet files")
+            raise UserError("alt_text: a folder of images has no alt text; it is read from tars and Parquet files")
         return self
 
     @property
@@ -124,7 +125,7 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
     """List the shards of a pool; what lies in `leave_out` (a run directory) is not part of it.
 
     Raises:
-        ValueError: There is nothing there to index.
+        UserError: There is nothing there to index.
     """
     try:
         if pool.kind in ("tars", "parquet", "urls"):
@@ -132,17 +133,17 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
         else:
             listing = _list_img2dataset(pool) if pool.kind == "img2dataset" else _list_images(pool)
     except NotADirectoryError as error:
-        raise ValueError(f"{pool.kind}: {pool.where}: not a folder") from error
+        raise UserError(f"{pool.kind}: {pool.where}: not a folder") from error
     except OSError as error:
         if error.strerror is None:
             raise
-        raise ValueError(f"{pool.kind}: {error.filename or pool.where}: {error.strerror}") from error
+        raise UserError(f"{pool.kind}: {error.filename or pool.where}: {error.strerror}") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
         listing = replace(listing, shards=tuple(shards))
     if not listing.shards:
         also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
-        raise ValueError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
+        raise UserError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
     return listing
 
 
@@ -181,7 +182,7 @@ def _list_glob(pool: Pool, ending: str) -> Listing:
     try:
         matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
     except re.error as error:
-        raise ValueError(f"{pool.where}: not a glob: {error}") from error
+        raise UserError(f"{pool.where}: not a glob: {error}") from error
     if rest and not wild:  # a file that the user names is opened, wherever its name leads
         size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
         return Listing(root, (Shard(rest, size),) if size is not None else ())

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.arrow_types import check_plain, is_list, is_text, type_name
+from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
@@ -117,21 +118,21 @@ def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArra
         The columns in the order of `names`, the rows in that of `rows`.
 
     Raises:
-        ValueError: The file is damaged, or has not so many rows.
+        BadSampleError: The file is damaged, or has not so many rows.
         OSError: The disk, the network, or a damaged page, which Arrow does not tell apart.
     """
     with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
         try:
             return _at_rows(Parquet(file), names, rows)
         except BAD_PARQUET as error:
-            kind = OSError if isinstance(error, OSError) else ValueError
+            kind = OSError if isinstance(error, OSError) else BadSampleError
             raise kind(f"{path}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
     ends = np.cumsum(np.array(parquet.row_groups, np.int64))
     if rows.size and not 0 <= rows.min() <= rows.max() < ends[-1]:
-        raise ValueError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
+        raise BadSampleError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
     columns = [name for name in dict.fromkeys(names) if parquet.schema.get_field_index(name) >= 0]
     if not rows.size or not columns:
         return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
