@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
+
+from core.errors import UserError
 
 # An underscore inside a word emphasises nothing, and > alone opens nothing: `aspect_ratio > 2` stays legible.
 _SPECIAL = re.compile(r"[\\`*\[\]|~#@!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -27,6 +30,33 @@ def printable(text: str, keep: str = "") -> str:
 
 def _is_space(character: str) -> bool:
     return character in "\t\n\r\v\f\x85" or unicodedata.category(character) in ("Zs", "Zl", "Zp")
+
+
+def not_unicode(text: str) -> str:
+    """Why a text is not valid Unicode, which no UTF-8, no column and no tokenizer can hold; empty where it is.
+
+    Lone surrogates come from escapes in JSON and YAML (`"\\ud83d"`), and from arguments that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"not valid Unicode: U+{ord(text[error.start]):04X} at character {error.start} is half of one"
+    return ""
+
+
+def refuse_not_unicode(value: Any, what: str) -> None:
+    """Refuse a text that is not valid Unicode in nested mappings and lists, keys included.
+
+    Raises:
+        UserError: With its place.
+    """
+    if isinstance(value, str) and (reason := not_unicode(value)):
+        raise UserError(f"{what}: {reason}: write it as UTF-8, without an escape")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        refuse_not_unicode(key, what)
+        refuse_not_unicode(inner, f"{what}: {key}")
+    for inner in value if isinstance(value, list | tuple) else ():
+        refuse_not_unicode(inner, what)
 
 
 def markdown(text: str) -> str:

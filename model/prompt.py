@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import BadSampleError
+from core.text import not_unicode
 from model.tokenizer import Tokenizer
 
 IGNORE = -100
@@ -84,7 +85,7 @@ def take_apart(conversation: Sequence[Message]) -> Script:
             {"type": "image", "image": …}, {"type": "video", "video": …}.
 
     Raises:
-        BadSampleError: Something else.
+        BadSampleError: Something else, or a text that is not valid Unicode, which no tokenizer takes.
     """
     if not conversation:
         raise BadSampleError("an empty conversation: give at least one message")
@@ -108,6 +109,8 @@ def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]
     if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
         raise BadSampleError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
     if kind == "text":
+        if reason := not_unicode(part["text"]):
+            raise BadSampleError(f"{where}: {reason}: write the text as UTF-8")
         if answer:
             script.answers.add(len(script.texts))
         script.texts.append(part["text"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,8 @@ def chat(
     Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
+    if isinstance(sys.stdin, TextIOWrapper):  # what is not UTF-8 is refused with the question, as it is in PROMPT
+        sys.stdin.reconfigure(errors="surrogateescape")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}
     if not video and (clip or keep):
@@ -95,6 +98,8 @@ def chat(
 
 def _file(path: str) -> str:
     """The path, if a file is there: seen before a model is loaded."""
+    if Path(path).is_dir():
+        raise UserError(f"{path}: a folder, not a file: name an image or a film in it")
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     return path

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
+from core.text import refuse_not_unicode
 from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
@@ -201,6 +202,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: {error}") from error
     where = f"{where} ({entry['stage']})"
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
+    refuse_not_unicode(settings, where)  # no request, tokenizer or column can hold such a prompt
     for key in settings:
         if key not in kind.model_fields:
             rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""

@@ -11,6 +11,7 @@ hundreds of thousands, beyond that make it a JSONL.
 from __future__ import annotations
 
 import json
+import random
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,13 @@ import numpy as np
 
 from core.errors import BadSampleError, UserError
 from model.training.conversations import from_turns, streaming
+from model.training.forms import media_of, turns_of
 from model.training.kept import Kept
 from model.training.media_root import MediaRoot
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 
 _LINES = 256  # of a block
+_TRIED = 100  # samples, before a file is given up
 _VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
 
 
@@ -83,27 +86,46 @@ class AnnotationSource:
         try:
             return Sample(name, self._conversation(self._told(row)))
         except SAMPLE_ERRORS as error:
-            # JSON that is nested too deeply, bytes that are no UTF-8: no JSON of ours either.
-            unread = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
-            raise bad_sample(f"{name}: no JSON" if unread else name, error) from error
+            raise bad_sample(name, error) from error
+
+    def check(self) -> None:
+        """See that a sample can be read, of up to 100 that are drawn at random, always the same; media stay closed.
+
+        Raises:
+            UserError: None can; with the reason of the first.
+        """
+        count = sum(self.blocks)
+        reasons = []
+        for row in sorted(random.Random(0).sample(range(count), min(_TRIED, count))):
+            try:
+                self.sample(row)
+                return
+            except BadSampleError as error:
+                reasons.append(error)
+        raise UserError(f"none of {len(reasons)} samples can be read, so the run stops; the first: {reasons[0]}")
 
     def _told(self, row: int) -> Any:
         if self._whole is not None:
             return self._whole[row]
-        return json.loads(self._kept(row // _LINES)[row % _LINES])
+        try:
+            return json.loads(self._kept(row // _LINES)[row % _LINES])
+        except (ValueError, RecursionError) as error:  # no UTF-8, 100,000 brackets, an integer of 5,000 digits
+            raise BadSampleError(f"no JSON: {error}") from error
 
     def _conversation(self, told: Any) -> list[dict[str, Any]]:
         if not isinstance(told, Mapping):
             raise BadSampleError("must be an object with `conversations`")
-        images, videos = ([self._media.file(path) for path in _listed(told.get(kind))] for kind in ("image", "video"))
         settings = {key: told[key] for key in _VIDEO_SETTINGS if key in told}
-        if told.get("stream"):
-            if len(videos) != 1:
-                raise BadSampleError("a stream has one video")
-            turns = told.get("conversation") or told.get("conversations") or []
+        stream = told.get("stream")
+        turns = told.get("conversation") or told.get("conversations") or [] if stream else turns_of(told)
+        images = [self._media.file(path) for path in media_of(told, "image")]
+        videos = [self._media.file(path) for path in media_of(told, "video")]
+        if stream:
+            if len(videos) != 1 or images:
+                raise BadSampleError("a stream has one video, and no image")
             settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
             return streaming(videos[0], turns, told.get("start_time", 0.0), **settings)
-        messages = from_turns(told.get("conversations") or [], images, videos)
+        messages = from_turns(turns, images, videos)
         for message in messages:
             for part in message["content"] if isinstance(message["content"], list) else []:
                 if isinstance(part, dict) and part["type"] == "video":
@@ -145,7 +167,3 @@ class AnnotationSource:
             file.seek(int(starts[0]))
             read = file.read(int(starts[-1] - starts[0]))
         return [read[begin:end] for begin, end in zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)]
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]

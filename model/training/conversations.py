@@ -54,6 +54,8 @@ def from_turns(
     media = {"<image>": [("image", image) for image in images], "<video>": [("video", video) for video in videos]}
     marks = [_mark(turn) for turn in turns]
     found = [mark for turn in marks for mark in turn]
+    if videos and not images and "<video>" not in found:
+        media["<image>"] = media["<video>"]  # LLaVA-Video writes <image> where a video stands
     messages = []
     for number, turn in enumerate(turns):
         role, text = _role(turn, number), turn["value"]
@@ -61,7 +63,7 @@ def from_turns(
             text, found = "<image>" * len(images) + "<video>" * len(videos) + text, ["put"]
         messages.append({"role": role, "content": _parts(text, media) if role == "user" else text})
     if left := [mark for mark, rest in media.items() if rest]:
-        raise BadSampleError(f"more {left[0].strip('<>')}s than {left[0]} marks: make them equal")
+        raise BadSampleError(f"more {media[left[0]][0][0]}s than {left[0]} marks: make them equal")
     _check_turns(messages)
     return messages
 

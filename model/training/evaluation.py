@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from core.errors import BadSampleError
 from model.processor import Processor, pack
+from model.prompt import take_apart
 from model.training.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import IGNORE, VideoLLaMA3
 
@@ -125,6 +126,7 @@ def generate_answers(
             reference = _text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
                 raise BadSampleError("does not end with an answer")
+            take_apart([last])  # a reference is checked as a prompt is
             waiting.append((sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
             yield _named(sample, error)

@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import BadSampleError
+from core.text import printable
+
+_LONGEST = 4096
+"""Characters of a path, as the kernel has it; bytes of an image that stand in its place are longer."""
+_SHOWN = 200  # characters of a path in an error
 
 
 class MediaRoot:
@@ -30,15 +35,24 @@ class MediaRoot:
         """
         if not isinstance(path, str):
             raise BadSampleError(f"a path must be a text, not {reprlib.repr(path)}")
+        shown = printable(path[:_SHOWN]) + ("…" if len(path) > _SHOWN else "")
+        if len(path) > _LONGEST:
+            raise BadSampleError(f"{shown}: no such file: {len(path):,} characters are no path; name a file")
         try:
             real = os.path.realpath(self._folder / path)  # an absolute path stays what it is
         except (OSError, ValueError) as error:  # a NUL, half a character
-            raise BadSampleError(f"{path!r}: no path: {error}") from error
+            raise BadSampleError(f"{shown}: no path: {error}") from error
         if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._allowed):
             raise BadSampleError(
-                f"{path}: lies outside of {self._folder}: put it there, or allow its folder by `roots:` of the source "
+                f"{shown}: lies outside of {self._folder}: put it there, or allow its folder by `roots:` of the source "
                 "(--root of eval)"
             )
+        if os.path.isdir(real):
+            raise BadSampleError(
+                f"{self._folder / shown}: a folder, not a file: name the images in it; a film as a folder of frames is "
+                "not read: make it one film"
+            )
         if not os.path.isfile(real):
-            raise BadSampleError(f"{self._folder / path}: no such file")
+            address = ": addresses are not opened: copy the file here, and give its path" if "://" in path else ""
+            raise BadSampleError(f"{self._folder / shown}: no such file{address}")
         return real

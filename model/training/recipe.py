@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
+from core.text import refuse_not_unicode
 from model.config import PRESETS
 from model.training.stage import Stage, Value
 
@@ -160,6 +161,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
         raise UserError(f"{where}: must be a mapping with model, sources, stages")
     _check_numbers(written, where)
     refuse_credentials_within(written, where)
+    refuse_not_unicode(written, where)
     try:
         return TrainRecipe.model_validate(written)
     except ValidationError as error:

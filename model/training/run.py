@@ -108,7 +108,7 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
     """The sources that stages ask for, by name.
 
     Raises:
-        UserError: One is not there.
+        UserError: One is not there, or none of its samples can be read.
     """
     return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
 
@@ -118,7 +118,9 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
     if asked.shards:
         return ShardSource(name, asked.shards, asked.caption, kept)
     assert asked.annotations is not None
-    return AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
+    source = AnnotationSource(name, asked.annotations, asked.media, kept, asked.roots)
+    source.check()
+    return source
 
 
 def _stage(

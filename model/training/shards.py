@@ -86,9 +86,13 @@ class ShardSource:
         group = self._groups[number]
         place = row - (self._ends[number] - group.rows)
         table = self._kept(number)
-        id_, image, turns = (table[column][place].as_py() for column in ("id", "image", group.column))
         first = self._ends[number - group.number - 1] if number > group.number else 0
-        name = f"{self.name}: {group.file} row {row - first} (id {id_})"
+        name = f"{self.name}: {group.file} row {row - first}"
+        try:
+            id_, image, turns = (table[column][place].as_py() for column in ("id", "image", group.column))
+        except UnicodeDecodeError as error:  # Parquet's readers do not look into texts
+            raise BadSampleError(f"{name}: a text that is not UTF-8: publish it again") from error
+        name = f"{name} (id {id_})"
         if not turns or not (image or {}).get("bytes"):
             raise BadSampleError(f"{name}: no {'image' if turns else 'caption'}")
         try:

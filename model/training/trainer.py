@@ -157,7 +157,7 @@ class Trainer:
             [len(ready.rows), sum(s.labelled for row in ready.rows for s in row.samples), ready.given]
         )
         if not sums[0]:
-            self._check_any()
+            self._check_any(ready.skipped)
             return None
         before, self.given = self._progress(), int(sums[2])
         self._lanes = ready.state
@@ -178,9 +178,11 @@ class Trainer:
         assert self.loader.total is not None
         return self.given / self.loader.total
 
-    def _check_any(self) -> None:
+    def _check_any(self, skipped: Sequence[str]) -> None:
         if not self.step:
-            raise UserError(f"stage {self.stage.name}: not one sample to train on: look at those that were skipped")
+            reasons = [reason for theirs in self.world.gathered(list(skipped)) for reason in theirs]
+            last = f"; the last of {len(reasons):,} that were skipped: {reasons[-1]}" if reasons else ""
+            raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
     def _backward(self, rows: Sequence[Row[Prepared]], labelled: float) -> tuple[float, float]:
         """Gradients of all rows of a step: loss and FLOPs, over all workers."""

@@ -216,6 +216,7 @@ def test_the_original_folder_opens_here(processor: Processor, tmp_path: Path) ->
         ([], "at least one message"),
         ([{"role": "robot", "content": "x"}], "role 'robot': use one of"),
         ([{"role": "user", "content": 3}], "a text or a list"),
+        ([{"role": "user", "content": ["What?", "a\ud83d"]}], r"message 0: not valid Unicode: U\+D83D at character 1"),
         ([{"role": "user", "content": [{"type": "sound", "sound": "x"}]}], "K one of text, image, video"),
         ([{"role": "user", "content": [{"type": "image"}]}], "K one of"),
         ([{"role": "assistant", "content": [{"type": "image", "image": "x"}]}], "into the user's"),

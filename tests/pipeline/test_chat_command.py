@@ -141,6 +141,23 @@ def test_a_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> No
     assert answer.out == _expected(folder, "What\n\nis it?") + "\n"
 
 
+@pytest.mark.parametrize("prompt", ["-", None])
+def test_bytes_of_a_pipe_that_are_not_utf_8_are_one_line(
+    folder: Path, prompt: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.cli import main
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["vl3syn", "chat", "ckpt", *filter(None, [prompt])])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Caf\xe9?\n"), encoding="utf-8"))
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr()
+    assert (left.value.code, told.out) == (1, "")
+    assert told.err.startswith("vl3syn: message 1: not valid Unicode: U+DCE9 at character 3 is half of one")
+    assert told.err.count("\n") == 1
+
+
 def test_a_type_may_be_chosen(ask: Ask) -> None:
     exact, half = (ask("ckpt", "Who?", "--dtype", dtype, "--max-new-tokens", 60) for dtype in ("float32", "bfloat16"))
     assert exact.code == half.code == 0
@@ -153,6 +170,9 @@ def test_a_type_may_be_chosen(ask: Ask) -> None:
         (("ckpt", "--image", "none.jpg", "?"), "none.jpg: no such file"),
         (("ckpt", "--video", "a.txt", "?"), "a.txt: cannot be read as a video"),
         (("ckpt", "--image", "a.txt", "?"), "cannot read a.txt"),
+        (("ckpt", "--video", ".", "?"), ".: a folder, not a file: name an image or a film in it"),
+        (("ckpt", "\udcff?"), "message 1: not valid Unicode: U+DCFF at character 0 is half of one"),
+        (("ckpt", "?", "--system", "a\udcff"), "message 0: not valid Unicode: U+DCFF at character 1 is half of one"),
         (("none", "?"), "config.json: cannot be read: give a folder with a checkpoint"),
         (("ckpt", "--video", "clip.mp4", "--start", "60", "?"), "start 60 s is behind the end"),
         (("ckpt", "--device", "nonsense", "?"), "--device nonsense: "),

@@ -184,6 +184,22 @@ def test_bad_samples_are_named_once_and_the_others_counted(folder: Path, ask: As
     assert "gone.png: no such file" in told.err
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_text_that_is_no_unicode_is_skipped_by_eval(folder: Path, ask: Ask, tmp_path: Path, place: int) -> None:
+    """In a question, or in a reference, which no model reads but which is written down."""
+    bad = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Red."}]
+    bad[place]["value"] += "\ud83d"
+    good = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Red."}]
+    lines = [json.dumps({"conversations": turns}) for turns in (bad, good)]
+    (tmp_path / "qa.jsonl").write_text("\n".join(lines))
+    told = ask("--data", tmp_path / "qa.jsonl", "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
+    assert told.code == 0, told.err
+    found = json.loads(told.out)
+    assert (found["loss"]["samples"], found["answers"]["count"]) == (1, 1)
+    assert all(": qa.jsonl line 1: " in line and "not valid Unicode: U+D83D" in line for line in found["skipped"])
+    assert [line["sample"] for line in _lines(tmp_path / "out.jsonl")] == ["eval: qa.jsonl line 2"]
+
+
 def test_media_may_lie_elsewhere(folder: Path, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "qa.jsonl").write_bytes((folder / "qa.jsonl").read_bytes())
     assert ask("--data", tmp_path / "qa.jsonl", "--max-new-tokens", 0).code == 1

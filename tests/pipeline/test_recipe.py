@@ -35,6 +35,10 @@ def with_stage(**changes: object) -> dict[str, Any]:
         ({**GOOD, "pool": {"images": "a", "tars": "b"}}, "exactly one of"),
         ({**GOOD, "pool": {"images": "a", "id": "b"}}, "columns of a parquet pool"),
         ({**GOOD, "pool": {"images": 3}}, "images: Input should be a valid string"),
+        (
+            {**GOOD, "stages": [{"stage": "short_caption", "prompts": ["Say \ud83d"]}]},
+            r"stages\[0\] \(short_caption\): prompts: not valid Unicode: U\+D83D at character 4",
+        ),
         ({**GOOD, "stages": {"stage": "aspect_ratio"}}, "stages must be a list"),
         ({**GOOD, "stages": ["aspect_ratio"]}, "must be a mapping with `stage`"),
         ({**GOOD, "stages": [{"keep": {}}]}, "no stage; valid are"),

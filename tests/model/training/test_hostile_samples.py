@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from model.training.progress import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
@@ -147,7 +148,8 @@ def test_a_training_with_media_elsewhere_says_what_to_write_and_goes_on_with_it(
     file = tmp_path / "notes/qa.jsonl"
     file.parent.mkdir()
     lines = [json.dumps({"image": str(tmp_path / f"photos/{n}.png"), "conversations": turns}) for n in range(8)]
-    file.write_text("\n".join(lines))
+    text = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]}
+    file.write_text("\n".join([json.dumps(text), *lines]))
     with pytest.raises(
         ValueError, match=r"5 bad samples in a row.* lies outside of .*/notes: .* by `roots:` of the"
     ) as told:
@@ -155,7 +157,7 @@ def test_a_training_with_media_elsewhere_says_what_to_write_and_goes_on_with_it(
     assert "\n" not in str(told.value)
     stored = tmp_path / "out/recipe.yaml"
     stored.write_text(stored.read_text().replace("    roots: []\n", ""))
-    assert _trained(file, tmp_path / "out", roots=[str(tmp_path / "photos")]) == (8, [])
+    assert _trained(file, tmp_path / "out", roots=[str(tmp_path / "photos")]) == (9, [])
 
 
 @pytest.mark.parametrize(
@@ -182,3 +184,82 @@ def test_numbers_of_a_recipe_that_nobody_means_are_one_line(
         parse_recipe(written, "r.yaml")
     assert "\n" not in str(told.value)
     assert len(str(told.value)) < 200
+
+
+HALF, NUL = "\ud83d", "\0\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"conversations": [{"from": "human", "value": f"a{HALF}?"}, {"from": "gpt", "value": "It."}]}, 0),
+        ({"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": f"a{HALF}"}]}, 1),
+        ({"conversations": [{"from": "system", "value": f"a{HALF}"}, *TURNS]}, 0),
+        ({"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": f"a{HALF}"}]}, 1),
+        (_stream() | {"conversation": [{"role": "user", "content": f"a{HALF}"}, *_stream()["conversation"][1:]]}, 0),
+    ],
+)
+def test_a_text_that_is_no_unicode_is_a_bad_sample(
+    tmp_path: Path, clip: Path, entry: dict[str, Any], message: int
+) -> None:
+    """Half a character in JSON's escapes; what controls terminals is text as any other."""
+    file = _written(tmp_path / "qa", clip, [{"video": "clip.mp4", **entry}, _spoken(NUL)])
+    learned, (line,) = _trained(file, tmp_path / "out")
+    assert learned == 13
+    assert line == (
+        f"qa: qa.jsonl line 7: message {message}: not valid Unicode: U+D83D at character 1 is half of one: "
+        "write the text as UTF-8"
+    )
+
+
+def _spoken(answer: str) -> dict[str, Any]:
+    return {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": answer}]}
+
+
+def test_a_source_without_a_sample_stops_before_training(tmp_path: Path) -> None:
+    """Beside a good one, however few its lines are; nothing is left behind that a mended recipe would differ from."""
+    folder = tmp_path / "qa"
+    folder.mkdir()
+    (folder / "photos").mkdir()
+    lines = [{"image": "photos", "conversations": _spoken("It.")["conversations"]}] * 3
+    (folder / "qa.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    written = data.recipe(tmp_path / "other", steps=None, epochs=1)
+    written["sources"]["new"] = {"annotations": str(folder / "qa.jsonl")}
+    written["stages"][1]["mixture"]["new"] = 1.0
+    with pytest.raises(
+        UserError, match=r"^none of 3 samples .*: new: qa\.jsonl line 1: .*photos: a folder, not a file"
+    ) as told:
+        train(parse_recipe(written, "test"), tmp_path / "out")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_with_every_other_line_bad_is_trained_on(tmp_path: Path) -> None:
+    """Also where those that are tried would all be bad if they were spread evenly."""
+    bad, good = json.dumps({"image": "none.png", **_spoken("It.")}), json.dumps(_spoken("It."))
+    (tmp_path / "qa").mkdir()
+    file = tmp_path / "qa/qa.jsonl"
+    file.write_text("\n".join([bad, good] * 200))
+    learned, skipped = _trained(file, tmp_path / "out")
+    assert learned == 200
+    assert skipped
+    assert all("none.png: no such file" in line for line in skipped)
+
+
+def test_media_that_are_all_broken_end_a_training_with_why(tmp_path: Path) -> None:
+    folder = tmp_path / "qa"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no image")
+    line = {"image": "a.png", "conversations": _spoken("It.")["conversations"]}
+    (folder / "qa.jsonl").write_text("\n".join([json.dumps(line)] * 3))
+    with pytest.raises(
+        UserError, match=r"not one sample to train on; the last of 3 .*: qa: qa\.jsonl line \d: cannot read .*a\.png"
+    ) as told:
+        train(parse_recipe(_recipe(folder / "qa.jsonl"), "test"), tmp_path / "out")
+    assert "\n" not in str(told.value)
+
+
+def test_a_name_that_is_no_unicode_is_refused_in_a_recipe(tmp_path: Path) -> None:
+    written = _recipe(tmp_path / "qa.jsonl") | {"sources": {HALF: {"annotations": "qa.jsonl"}}}
+    with pytest.raises(UserError, match=r"^r.yaml: sources: not valid Unicode: U\+D83D at character 0"):
+        parse_recipe(written, "r.yaml")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioners.prompt import read_prompts
+from core.errors import BadSampleError
 from manifests import Run
 from manifests.storage import Folder
 from model.training.shards import ShardSource
@@ -224,6 +225,21 @@ def test_rows_without_image_or_caption_are_named(tmp_path: Path) -> None:
             source.sample(row)
         assert str(error.value).startswith(f"captions: shard-00000.parquet row {row} (id {1000 + row}): ")
     assert told(source, 5)[0] == image(5)
+
+
+def test_a_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
+    """Half a character as other writers encode it: no reader of Parquet looks into texts."""
+    file = write(tmp_path / "data", [[2]]) / "data/shard-00000.parquet"
+    table = pq.read_table(file)
+    values = pa.array([b"Ask?", b"a\xed\xa0\xbd", b"Ask?", b"Sound"]).view(pa.string())
+    turns = pa.StructArray.from_arrays([pa.array(["human", "gpt"] * 2), values], ["from", "value"])
+    place = table.schema.get_field_index("short_conversations")
+    made = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), turns)
+    pq.write_table(table.set_column(place, "short_conversations", made), file)
+    source = ShardSource("captions", str(tmp_path / "data"), "short")
+    with pytest.raises(BadSampleError, match=r"^captions: .*shard-00000.parquet row 0: a text that is not UTF-8"):
+        source.sample(0)
+    assert source.sample(1).conversation[1]["content"] == "Sound"
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
