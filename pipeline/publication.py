@@ -28,9 +28,7 @@ from manifests.tar_shards import IMAGE_ENDING
 from pipeline.recipe import Publish
 
 SETTINGS = "settings.json"
-_ENDING = (
-    "image_ending"  # in the settings: of the images in tars, where all have one; earlier versions gave each its own
-)
+_ENDING = "image_ending"  # in tars; a publication whose settings lack it has each image under that of its format
 LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
 _ELSEWHERE = "publish elsewhere, with --out"

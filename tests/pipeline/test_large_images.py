@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from core.parquet import Parquet
 from manifests.shards import GROUP, GROUP_BYTES, group_ends
 from manifests.storage import Folder
 from pipeline.publish import publish
@@ -84,6 +85,19 @@ def test_a_row_group_above_2_gib_of_a_pool_is_read(tmp_path: Path, kind: str) ->
     assert pq.read_metadata(tmp_path / "a.parquet").num_row_groups == 1
     groups = published({"parquet": str(tmp_path / "a.parquet")}, tmp_path)
     assert sum(group["rows"] for group in groups) == 64
+
+
+def test_of_a_long_row_group_only_a_part_is_in_memory(tmp_path: Path) -> None:
+    image = padded(jpeg(128, 128), 2 * MIB)
+    table = pa.table({"image": pa.chunked_array([pa.array([image], pa.binary())] * 100)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False, write_statistics=False)
+    del table
+    with pa.OSFile(str(tmp_path / "a.parquet")) as file:
+        before = pa.total_allocated_bytes()
+        batches = Parquet(file).batches(["image"], 8)
+        assert next(batches)["image"].to_pylist() == [image] * 8
+        assert pa.total_allocated_bytes() - before < 64 * MIB  # of 200
+        assert sum(batch.num_rows for batch in batches) == 92
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,15 @@ def test_datasets_opens_tars_without_a_card(tmp_path: Path) -> None:
     import datasets
 
     schema = pa.schema(
-        [("id", pa.int64()), ("image", IMAGE), ("alt_text", pa.string()), ("tags", pa.list_(pa.string()))]
-        + [("conversations", CONVERSATIONS), ("score", pa.float64()), ("parts", pa.list_(pa.float32()))]
+        {
+            "id": pa.int64(),
+            "image": IMAGE,
+            "alt_text": pa.string(),
+            "tags": pa.list_(pa.string()),
+            "conversations": CONVERSATIONS,
+            "score": pa.float64(),
+            "parts": pa.list_(pa.float32()),
+        }
     )
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
     rows = [
