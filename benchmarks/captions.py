@@ -22,11 +22,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import httpx2
 from common import SCRATCH, jpegs, machine, report, spread
 
 from captioners.chat_server import Server
 from captioners.engine import Question, Sampling
+from captioners.fetch import FAILURES, get
 
 TARGET = 500
 PORT = 18_437
@@ -77,9 +77,9 @@ def main() -> None:
 def wait() -> None:
     for _ in range(100):
         try:
-            httpx2.get(f"{URL}/models")
+            get(f"{URL}/models", 5.0)
             return
-        except httpx2.HTTPError:
+        except FAILURES:
             time.sleep(0.1)
     sys.exit("the server does not start")
 

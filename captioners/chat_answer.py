@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from captioners.engine import Answer
 from captioners.finish import finished
-from captioners.markup import printable
+from captioners.markup import one_line
+from core.errors import BadSampleError
 
 
-def answer_of(body: Any) -> Answer:
-    """The answer of an OpenAI chat completion, or of what servers make of one."""
-    choice = body["choices"][0]
-    message = choice["message"]
-    thought = _reasoning(message)
-    content = message.get("content")
+def read_answer(body: bytes) -> Answer:
+    """The answer in a server's JSON; whatever else stands there is an error that is worth another try.
+
+    Args:
+        body: An OpenAI chat completion, or what servers make of one.
+    """
+    try:
+        return _answer(_object(_parsed(body), "the answer"))
+    except (BadSampleError, RecursionError) as error:
+        return Answer(error=f"server: malformed answer ({one_line(str(error))})", retry=True)
+
+
+def error_words(said: Any) -> str:
+    """What an error says, in one line, or the first 4,096 characters of it."""
+    said = said.get("error", said) if isinstance(said, dict) else said
+    said = said.get("message", said) if isinstance(said, dict) else said
+    return one_line(str(said))[:4096]
+
+
+def _answer(completion: Mapping[str, Any]) -> Answer:
+    choices = completion.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if said := _failure(completion) or _failure(first):
+        return Answer(error=f"server: {said}", retry=True)
+    choice = _object(first, "choices[0]")
+    message, text = choice.get("message"), choice.get("text")
+    message = {"content": text} if message is None and isinstance(text, str) else _object(message, "message")
+    content, thought = message.get("content"), _has_reasoning(message)
     if isinstance(content, list):  # in parts, as some servers answer
         thought = thought or any(_is_thought(part) for part in content)
         content = "".join(_text(part) for part in content if not _is_thought(part))
     if not isinstance(content, str | None):
-        raise TypeError(f"content is {type(content).__name__}")
-    usage = body.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    details = counts.get("completion_tokens_details")
-    thought = thought or (isinstance(details, dict) and bool(_count(details.get("reasoning_tokens"))))
-    tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+        raise BadSampleError("content is no text")
+    usage = _object_or_empty(completion.get("usage"))
+    details = _object_or_empty(usage.get("completion_tokens_details"))
+    tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    thought = thought or _is_some(details.get("reasoning_tokens"))
     return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
 
 
-def _reasoning(message: Mapping[str, Any]) -> bool:
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, an integer of 5,000 digits; too deep
+        raise BadSampleError(f"{type(error).__name__}: {error}") from error
+
+
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadSampleError(f"{what} is no object")
+    return value
+
+
+def _object_or_empty(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _failure(said: Any) -> str:
+    """What an answer of status 200, or its choice, says of an error; empty where there is none."""
+    if not isinstance(said, dict):
+        return ""
+    error = said.get("error") or (said if said.get("object") == "error" else None)
+    failed = any(error.values()) if isinstance(error, dict) else error
+    return (error_words(error) or "an error") if failed else ""
+
+
+def _has_reasoning(message: Mapping[str, Any]) -> bool:
     """Whether the server gives reasoning in a field of its own."""
     return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
 
@@ -40,27 +89,12 @@ def _is_thought(part: Any) -> bool:
 
 
 def _text(part: Any) -> str:
-    said = part if isinstance(part, str) else part.get("text") or ""
+    said = part if isinstance(part, str) else _object(part, "a part of content").get("text") or ""
     said = said.get("value") if isinstance(said, dict) else said
     if not isinstance(said, str):
-        raise TypeError(f"a part's text is {type(said).__name__}")
+        raise BadSampleError("a part's text is none")
     return said
 
 
-def _count(tokens: Any) -> int | None:
-    return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
-
-
-def failure(body: Any) -> str:
-    """What a server says of an error in an answer that has the status 200; empty where there is none."""
-    choices = body.get("choices") or [{}]
-    error = body.get("error") or (body if body.get("object") == "error" else choices[0].get("error"))
-    failed = any(error.values()) if isinstance(error, dict) else error
-    return (words(error) or "an error") if failed else ""
-
-
-def words(said: Any) -> str:
-    """What an error says, in one line."""
-    said = said.get("error", said) if isinstance(said, dict) else said
-    said = said.get("message", said) if isinstance(said, dict) else said
-    return " ".join(printable(str(said)).split())[:200]
+def _is_some(tokens: Any) -> bool:
+    return type(tokens) is int and tokens > 0

@@ -11,17 +11,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from captioners.chat_answer import answer_of, failure, words
+from captioners.chat_answer import error_words, read_answer
 from captioners.engine import Answer, Question, Sampling
-from captioners.fetch import FAILURES, MOST_BYTES, Reply, exchange, get
-from captioners.markup import printable
+from captioners.fetch import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, is_address, through
+from captioners.markup import one_line
 from captioners.served import Served, start_server
 from core.errors import UserError
 from core.secrets import check_variable_name, redact, refuse_credentials
@@ -31,9 +29,13 @@ _LONGEST_ERROR = 300  # characters
 _LONGEST_PAUSE = 60.0  # seconds between two tries
 _TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
 _IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
+"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), had no time or no connection."""
 _ABOUT_US = frozenset({401, 403, 404, 405})
 """The server refuses the key, the model or the path: no fault of the image, and to be mended before the next run."""
+
+_OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
+"""What a proxy answers by itself where it reaches no server, or may not."""
 
 
 class Server(BaseModel):
@@ -76,8 +78,7 @@ class Server(BaseModel):
         if url is None:
             return None
         refuse_credentials(url, "url")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:  # what else it is may be a key: not printed
+        if not is_address(url, "http", "https"):  # what else it is may be a key: not printed
             raise UserError("it is no http address, such as http://127.0.0.1:23333/v1")
         return url.rstrip("/")
 
@@ -154,8 +155,10 @@ class ChatServer:
         self._body, self._key = _body(model, sampling), settings.secret
         self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
-        self._client = httpx2.AsyncClient(
-            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+        self._through = through(url)
+        self._client = client_of(
+            url,
+            {"Content-Type": "application/json", **headers},
             timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
         )
@@ -202,33 +205,40 @@ class ChatServer:
         try:
             reply = await exchange(self._client, "POST", self._endpoint, self._settings.timeout, body)
         except (httpx2.TimeoutException, TimeoutError):
-            return Answer(error=f"server: no whole answer within {self._settings.timeout:g} s", retry=True), 0
+            said = f"server: no whole answer within {self._settings.timeout:g} s{self._through}"
+            return Answer(error=said, retry=True), 0
         except FAILURES as error:
-            said = redact(f"server: {type(error).__name__} {error}".rstrip(), self._key)
-            return Answer(error=said[:_LONGEST_ERROR], retry=True), 0
+            return Answer(error=self._said(f"server: {type(error).__name__} {error}{self._through}"), retry=True), 0
         if reply.status != 200:
-            said = redact(f"server: {reply.status} {_words(reply) or HTTPStatus(reply.status).phrase}", self._key)
+            way = self._through if reply.status in _OF_A_PROXY else ""
+            words = _words(reply) or httpx2.codes.get_reason_phrase(reply.status)
+            said = self._said(f"server: {reply.status}{way} {words}")
             again = reply.status in _WORTH_ANOTHER_TRY
             ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
             return Answer(error=said, retry=again or ours), _retry_after(reply) if again else None
         if not reply.whole:
             return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
-        try:
-            body = json.loads(reply.body)
-            if said := failure(body):
-                return Answer(error=redact(f"server: {said}", self._key), retry=True), _retry_after(reply)
-            return answer_of(body), 0
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            said = redact(f"server: malformed answer ({type(error).__name__}: {error})", self._key)
-            return Answer(error=printable(said)[:_LONGEST_ERROR], retry=True), 0
+        answer = read_answer(reply.body)
+        if answer.error:
+            answer = answer._replace(error=self._said(answer.error))
+        return answer, _retry_after(reply) if answer.retry else 0
+
+    def _said(self, error: str) -> str:
+        """An error as it is stored: one line of text without the key."""
+        return redact(one_line(error), self._key)[:_LONGEST_ERROR]
 
 
 def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
     """See that somebody answers, and takes the key."""
+    way = through(url)
+    hint = ", or name its host in no_proxy" if way else ""
     try:
         status = get(f"{url}/models", _GREETING, headers).status
     except FAILURES as error:
-        raise UserError(f"{what}: no server answers at {url} ({type(error).__name__}); start one") from error
+        said = f"{what}: no server answers at {url}{way} ({type(error).__name__}); start one{hint}"
+        raise UserError(said) from error
+    if way and status in _OF_A_PROXY:
+        raise UserError(f"{what}: {url} answers {status}{way}; see that it runs{hint}")
     if status in (401, 403):
         raise UserError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
 
@@ -255,9 +265,9 @@ def _kind(image: bytes) -> bytes:
 def _words(reply: Reply) -> str:
     """What the server says of an error, in one line; empty where it says nothing."""
     try:
-        return words(json.loads(reply.body))
+        return error_words(json.loads(reply.body))
     except (ValueError, RecursionError):
-        return words(reply.body[:_LONGEST_ERROR].decode(errors="replace"))
+        return error_words(reply.body[:4096].decode(errors="replace"))
 
 
 def _retry_after(reply: Reply) -> float:
@@ -265,7 +275,7 @@ def _retry_after(reply: Reply) -> float:
     said = reply.headers.get("Retry-After", "")
     try:
         seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), _TOLD_TO_WAIT)
 

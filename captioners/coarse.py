@@ -19,6 +19,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from captioners.prompt import check_prompts
 from core.errors import UserError
 from filters import weights
 from manifests.schemas import ERROR, column
@@ -54,6 +55,14 @@ class CoarseCaption(BaseModel):
     revision: str | None = None
     prompt: str = Field(default="", max_length=200)
     max_new_tokens: int = Field(default=30, ge=1, le=256)
+
+    def check_settings(self) -> None:
+        """Refuse a prompt that no captioner takes for words.
+
+        Raises:
+            UserError: It has a control token.
+        """
+        check_prompts([self.prompt], f"{self.name}: prompt")
 
     def ready(self) -> None:
         """See that the model is there and of a supported type.

@@ -19,7 +19,7 @@ half one.
 from __future__ import annotations
 
 from captioners.engine import Answer
-from captioners.markup import printable
+from captioners.markup import one_line, printable
 
 _WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())
 _CUT = frozenset(
@@ -33,8 +33,8 @@ def finished(
     text: str,
     reason: object,
     engine: str,
-    prompt_tokens: int | None = None,
-    tokens: int | None = None,
+    prompt_tokens: object = None,
+    tokens: object = None,
     reasoned: bool = False,
     details: str = "",
 ) -> Answer:
@@ -44,20 +44,25 @@ def finished(
         text: The model's words, possibly none.
         reason: The engine's `finish_reason`; None where it gives none.
         engine: What to call it in errors.
-        prompt_tokens: As in `Answer`.
-        tokens: As in `Answer`.
+        prompt_tokens: As in `Answer`; what is no count counts as None.
+        tokens: Likewise.
         reasoned: Whether the engine gave reasoning apart from the text.
         details: The engine's own words on an error.
     """
     known = _word(reason)
+    counts = _count(prompt_tokens), _count(tokens)
     wordless = not printable(text).strip() and not reasoned
     if known in _BROKEN_OFF or (wordless and known not in _WHOLE | _CUT):
-        said = f"{engine}: the answer broke off (finish_reason {known or 'null'}) {details}".rstrip()
-        return Answer(error=said[:300], retry=True, prompt_tokens=prompt_tokens, tokens=tokens)
-    return Answer(text, known not in _WHOLE, prompt_tokens, tokens, reasoned=reasoned)
+        said = one_line(f"{engine}: the answer broke off (finish_reason {known[:200] or 'null'}) {details[:300]}")
+        return Answer("", False, *counts, error=said, retry=True)
+    return Answer(text, known not in _WHOLE, *counts, reasoned=reasoned)
 
 
 def _word(reason: object) -> str:
     """The reason as the tables have it; empty where there is none."""
     said = reason.get("type") if isinstance(reason, dict) else reason
-    return said.strip().lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""
+    return one_line(said).lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""
+
+
+def _count(tokens: object) -> int | None:
+    return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None

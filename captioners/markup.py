@@ -49,6 +49,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", _LINE_END.sub("\n", _ESCAPE.sub("", text)))
 
 
+def one_line(text: str) -> str:
+    """The text in one line, as `printable` leaves it."""
+    return " ".join(printable(text).split())
+
+
 def strip(
     text: str, end_tokens: Sequence[str] = (), reasoning_tags: Sequence[str] = (), reasoned: bool = False
 ) -> Stripped:

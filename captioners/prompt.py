@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from core.control_tokens import find_control_tokens
 from core.errors import UserError
 from manifests.rules import suggest
 
@@ -31,6 +32,23 @@ def read_prompts(source: str) -> tuple[str, ...]:
     if not prompts:
         raise UserError(f"{source}: no prompt in it; write some, with blank lines between them")
     return prompts
+
+
+def check_prompts(prompts: Sequence[str], what: str) -> None:
+    """Refuse prompts with control tokens: `<image>` in one is a second image to a server, and to a trainer.
+
+    Args:
+        prompts: The texts.
+        what: Where they stand, for the error.
+
+    Raises:
+        UserError: One has a control token.
+    """
+    for prompt in prompts:
+        if tokens := find_control_tokens(prompt):
+            raise UserError(
+                f"{what}: {prompt[:60]!r} has the control token {tokens[0]}; take it out, the image comes by itself"
+            )
 
 
 def prompt_hash(prompt: str) -> str:

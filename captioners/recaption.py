@@ -19,8 +19,9 @@ from captioners.defects import check_language, language_share, refused, repetiti
 from captioners.engine import Answer, Engine, Question, Sampling
 from captioners.lmdeploy_engine import Lmdeploy
 from captioners.markup import SUSPECT, Stripped, printable, strip
-from captioners.prompt import choose, prompt_hash, read_prompts
+from captioners.prompt import check_prompts, choose, prompt_hash, read_prompts
 from captioners.transformers_engine import Transformers
+from core.control_tokens import MOST, count_control_tokens
 from core.errors import UserError
 from manifests.schemas import ERROR, RETRY, column
 
@@ -129,6 +130,14 @@ class Recaption(BaseModel):
         changed = [self.stripped(text).text.split() != text.split() for text in rows[caption]]
         return rows.filter(pl.Series(changed, dtype=pl.Boolean))["id"]
 
+    def check_settings(self) -> None:
+        """Refuse prompts that no server and no trainer takes for words.
+
+        Raises:
+            UserError: One has a control token.
+        """
+        check_prompts(self.prompts, f"{self.use}_caption: prompts")
+
     def ready(self) -> None:
         """See that the model, or the server, is to be had.
 
@@ -167,6 +176,14 @@ def _columns(use: str) -> pa.Schema:
                 "Characters of the answer before reasoning and end tokens were taken out; null in older rows",
                 0,
             ),
+            column(
+                f"{use}_control_tokens",
+                pa.int8(),
+                f"Control tokens in it, such as <image>, {MOST} at most",
+                0,
+                MOST,
+                control_tokens_of=f"{use}_caption",
+            ),
         ]
     )
 
@@ -198,14 +215,15 @@ class DetailedCaption(Recaption):
 def sound_captions(use: str) -> dict[str, float]:
     """Rules that turn away what is no caption, for `keep`.
 
-    A loop, a refusal, a cut and another language are told by their columns. The numbers are ours, set where made-up
-    loops and sentences in 8 languages part from English ones (tests/captioners/test_defects.py).
+    A loop, a refusal, a cut, another language and control tokens are told by their columns. The numbers are ours, set
+    where made-up loops and sentences in 8 languages part from English ones (tests/captioners/test_defects.py).
     """
     return {
         f"max_{use}_cut": 0,
         f"max_{use}_refused": 0,
         f"max_{use}_repetition": 0.3,
         f"min_{use}_language": 0.01,
+        f"max_{use}_control_tokens": 0,
     }
 
 
@@ -261,6 +279,7 @@ class Captioner:
             f"{use}_refused": int(refused(text)),
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
+            f"{use}_control_tokens": count_control_tokens(text),
         }
         return {**facts, **counts, "error": None, "retry": False}
 

@@ -11,15 +11,8 @@ import re
 from functools import cache
 
 from captioners.prose import Prose
+from core.control_tokens import END_TOKENS, PLAIN_END_TOKENS
 
-_TOKENS = (
-    "<|eos|> <|eos_token|> <|eod|> <|eom|> <|endoftext|> <|end_of_text|> <|im_end|> <|im_start|> <|im_sep|> <|end|>"
-    " <|return|> <|start|> <|call|> <|eot_id|> <|eom_id|> <|eot|> <|start_header_id|> <end_of_turn> <start_of_turn>"
-    " <turn|> <|turn> <|end_of_turn|> <|endofturn|> [|endofturn|] <|end_of_turn_token|> <|start_of_turn_token|>"
-    " <|end_of_sentence|> <|endofchunk|> <｜end▁of▁sentence｜> <|end▁of▁sentence|> <end_of_utterance>"
-    " <|end_of_message|> <|user|> <|assistant_end|> <|observation|> <|im_user|> <|pad|>"
-).split()
-_AT_THE_END = "</s> <eos> [EOS] <eos_token> <eot> <eoa> <eod> <eom> [/INST] <pad> [PAD]".split()
 _TURN = r"(?=\s*(?:<s>|<bos>|\[BOS\]|\[INST\]|(?:user|human|assistant)\s*:))"
 _BEGINNING = re.compile(  # the header of the assistant's own turn
     r"(?:\s|<s>(?![^<]*</s>\s*[^\s<])|(?:<bos>|\[BOS\]|<pad>|\[PAD\])(?![ ]+[a-z]|,)"
@@ -67,7 +60,7 @@ def _found(text: str, more: tuple[str, ...]) -> list[re.Match[str]]:
 
 def _before_tail(text: str, tokens: list[re.Match[str]], stop: int) -> str:
     half = _HALF.search(text, max(0, stop - 64), stop)
-    if half and any(token.startswith(half[0].strip().lower()) for token in _TOKENS):
+    if half and any(token.startswith(half[0].strip().lower()) for token in END_TOKENS):
         stop = half.start()
     struck = text.find("<s>")
     for token in reversed(tokens):
@@ -82,6 +75,6 @@ def _before_tail(text: str, tokens: list[re.Match[str]], stop: int) -> str:
 @cache
 def _pattern(more: tuple[str, ...]) -> re.Pattern[str]:
     own = "|".join(map(re.escape, more)) or "(?!)"
-    tokens, at_the_end = ("|".join(map(re.escape, names)) for names in (_TOKENS, _AT_THE_END))
+    tokens, at_the_end = ("|".join(map(re.escape, names)) for names in (END_TOKENS, PLAIN_END_TOKENS))
     turn = f"(?:{at_the_end})(?:{_TURN}|(?=\\s*(?:{tokens})))"
     return re.compile(f"(?P<own>{own})|(?i:(?P<token>{tokens})|(?P<turn>{turn})|(?P<last>{at_the_end}))")

@@ -20,8 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
+from core.control_tokens import count_control_tokens
 from manifests.checksums import UNREADABLE
 from manifests.process import is_gone, this_process
+from manifests.schemas import text_of
 from manifests.tables import Table
 
 _PREFIX, _SUFFIX = "journal-", ".arrows"
@@ -145,8 +147,16 @@ def _read(table: Table, file: pafs.FileInfo) -> pa.Table:
     read = pa.Table.from_batches(batches)
     if any(name in read.schema.names and read.schema.field(name).type != type_ for name, type_ in _types(table)):
         return table.schema.empty_table()  # another version's
-    columns = [read[n] if n in read.schema.names else pa.nulls(read.num_rows, t) for n, t in _types(table)]
+    columns = [_column(read, field) for field in table.schema]
     return pa.table(columns, schema=table.schema.with_metadata(read.schema.metadata))
+
+
+def _column(read: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """A column of a journal. An earlier version may have written none: null, but control tokens are counted."""
+    if field.name in read.schema.names:
+        return read[field.name]
+    texts = read[text].to_pylist() if (text := text_of(field)) in read.schema.names else [None] * read.num_rows
+    return pa.array([None if text is None else count_control_tokens(text) for text in texts], field.type)
 
 
 def _types(table: Table) -> list[tuple[str, pa.DataType]]:

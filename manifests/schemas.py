@@ -15,6 +15,7 @@ def column(
     high: float = math.inf,
     nominal: bool = False,
     witness: str | None = None,
+    control_tokens_of: str | None = None,
 ) -> pa.Field:
     """A documented column.
 
@@ -26,10 +27,14 @@ def column(
         high: Largest value it can take; a threshold above is refused.
         nominal: Its integers are names (a cluster, a hash, another image's id): to be grouped by, not to be compared.
         witness: The column with the id of the other image, where the value is about two.
+        control_tokens_of: The text column of the same table whose control tokens the value counts. Where an earlier
+            version stored no value, readers count them.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
     meta |= {"nominal": "yes"} if nominal else {}
-    return pa.field(name, type_, metadata=meta | ({"witness": witness} if witness else {}))
+    meta |= {"witness": witness} if witness else {}
+    meta |= {"control_tokens_of": control_tokens_of} if control_tokens_of else {}
+    return pa.field(name, type_, metadata=meta)
 
 
 def bounds(field: pa.Field) -> tuple[float, float]:
@@ -42,6 +47,12 @@ def witness_of(field: pa.Field) -> str | None:
     """The column with the id of the other image that the values of this one are about; None: they are about one."""
     told = (field.metadata or {}).get(b"witness")
     return told.decode() if told else None
+
+
+def text_of(field: pa.Field) -> str | None:
+    """The text column whose control tokens this one counts; None: it counts none."""
+    text = (field.metadata or {}).get(b"control_tokens_of")
+    return text.decode() if text else None
 
 
 def is_amount(field: pa.Field) -> bool:

@@ -7,14 +7,15 @@ conversations as VideoLLaMA 3 is trained on, and every score.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core.control_tokens import as_words
 from manifests.schemas import ID, column
 from manifests.storage import Folder
 
@@ -41,6 +42,7 @@ RENAMED = {"shard": "source_shard", "key": "source_key"}
 GROUP, GROUP_BYTES = 256, 256 << 20
 """Rows of a row group, and bytes of its images, at most: what a reader has in memory at once."""
 
+_MARKS_AT_FIRST = re.compile(r"\A(?:\s*<image>\s*)+")
 _PIXELS = "image.bytes"
 _ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
@@ -54,14 +56,17 @@ def file_name(id_: int, format_: str | None) -> str:
 def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> pa.Array:
     """One turn of each, a question about the image and its caption; null where there is no caption.
 
+    Of control tokens there is one, the `<image>` in front: those of the texts are spelled as words, and an `<image>`
+    that a question begins with is left out.
+
     Args:
         questions: Texts, (rows).
         captions: Texts, (rows).
     """
     rows = len(captions)
-    asked = pc.binary_join_element_wise(pa.scalar("<image>"), pa.array(questions.to_pylist(), pa.string()), "\n")
-    answers = pa.array(captions.to_pylist(), pa.string())
-    values = pa.concat_arrays([asked, answers])
+    asked = [None if q is None else f"<image>\n{as_words(_MARKS_AT_FIRST.sub('', q))}" for q in questions.to_pylist()]
+    answers = pa.array([None if c is None else as_words(c) for c in captions.to_pylist()], pa.string())
+    values = pa.concat_arrays([pa.array(asked, pa.string()), answers])
     speakers = pa.array(["human"] * rows + ["gpt"] * rows, pa.string())
     turns = pa.StructArray.from_arrays([speakers, values], fields=list(CONVERSATIONS.value_type.fields))
     order = np.arange(2 * rows).reshape(2, rows).T.ravel()

@@ -13,10 +13,11 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from core.control_tokens import CONTROL_TOKEN, MOST
 from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.parts import footer_of, read_part, scan_parts, to_bytes
-from manifests.schemas import table_schema
+from manifests.schemas import table_schema, text_of
 from manifests.storage import Folder
 
 _PART, _SUFFIX = "part-", ".parquet"
@@ -122,10 +123,7 @@ class Table:
         for info in infos:
             by_writer.setdefault(writer_of(info.base_name), []).append(info)
         keyed = columns if len(by_writer) == 1 else dict.fromkeys([*columns, self.key])
-        fields = self._fields(list(keyed))
-        frames = [
-            scan_parts(self.folder, group, fields, self.remedy, name_column=name_column) for group in by_writer.values()
-        ]
+        frames = [self._of_writer(group, list(keyed), name_column) for group in by_writer.values()]
         if len(frames) == 1:
             return frames[0]
         keys = [frame.select(self.key) for frame in frames]
@@ -133,6 +131,22 @@ class Table:
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
         ]
         return pl.concat([*current, frames[-1]])
+
+    def _of_writer(
+        self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
+    ) -> pl.LazyFrame:
+        """The rows of one job's parts. Where it is of a version that counted no control tokens, they are counted."""
+        texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
+        if texts:
+            stored = footer_of(self.folder, infos[0], self.remedy).schema.names
+            texts = {name: text for name, text in texts.items() if name not in stored and text in stored}
+        fields = self._fields(list(dict.fromkeys([*columns, *texts.values()])))
+        frame = scan_parts(self.folder, infos, fields, self.remedy, name_column=name_column)
+        if not texts:
+            return frame
+        counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
+        counted = [count.clip(upper_bound=MOST).cast(pl.Int8).alias(name) for name, count in counts.items()]
+        return frame.with_columns(counted).select(columns)
 
     def next_writer(self) -> str:
         """A name for one job's parts that sorts after all there are."""

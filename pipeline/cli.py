@@ -17,6 +17,7 @@ from pipeline.caption_commands import caption_app
 from pipeline.chat_command import chat_app
 from pipeline.eval_command import eval_app
 from pipeline.options import JsonOption, RunOption
+from pipeline.retry_command import retry_app
 from pipeline.stage_commands import filter_app, stage_app
 from pipeline.train_command import train_app
 from pipeline.view_commands import view_app
@@ -174,6 +175,7 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)
 app.add_typer(view_app)
+app.add_typer(retry_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)

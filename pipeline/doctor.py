@@ -139,7 +139,7 @@ def _recipe(path: str) -> Finding:
     lacks = []
     for step in recipe.steps:
         try:
-            ready(step.stage)
+            ready(step.stage, new=True)
         except ValueError as error:
             lacks.append(str(error))
     try:

@@ -79,14 +79,14 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
             f"({before:,} → {after:,} bytes); facts stored under the ids in {pool.id!r} would be about other rows: "
             "start a new run"
         )
-    again = seen.filter(pl.col("shard_bytes").is_null() | pl.col("retry"))["position"]
     shards = {p: replace(listing.shards[p], revision=str(listing.shards[p].bytes)) for p in changed["position"]}
-    shards = {p: listing.shards[p] for p in again} | shards
+    shards |= {p: listing.shards[p] for p in seen.filter(pl.col("shard_bytes").is_null())["position"]}
+    again = [p for p in seen.filter("retry")["position"] if p not in shards]
     positions = {shard.path: p for p, shard in enumerate(listing.shards)}
     wrong = [positions[path] for path in misread(index, pool) if path in positions]
-    wrong = [p for p in wrong if p not in shards]
-    if wrong:
-        shards |= zip(wrong, _as_stored(index, [listing.shards[p] for p in wrong]), strict=True)
+    wrong = [p for p in wrong if p not in shards and p not in again]
+    if again or wrong:
+        shards |= zip([*again, *wrong], _as_stored(index, [listing.shards[p] for p in [*again, *wrong]]), strict=True)
     vanished = stored.join(now, on="shard", how="anti").height
     return Todo(tuple(shards[p] for p in sorted(shards)), changed.height, len(wrong), vanished)
 

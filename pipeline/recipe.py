@@ -64,6 +64,8 @@ class Resources(BaseModel):
             by default: all the CPUs that there are per GPU).
         image_seconds: Seconds that the decoding of one image may take, by the clock; the row of one that takes longer
             is an error, and worth another try. Photographs take well under a second.
+        first_errors: Of a captioner: where so many first images of a job all fail with one error, the server is taken
+            to be at fault: the job ends, and none is stored. 0: it never does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,7 @@ class Resources(BaseModel):
     part_rows: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     image_seconds: float = Field(60.0, gt=0)
+    first_errors: int = Field(32, ge=0)
 
 
 class Publish(BaseModel):

@@ -109,7 +109,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     for step in adopt(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
-            ready(step.stage)
+            ready(step.stage, new=True)
 
 
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
@@ -184,9 +184,13 @@ def part_size(rows: int, step: Step) -> int:
 
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:
-    table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
-    return StoredStage(step.stage.name, table, step.rules, earlier)
+    return StoredStage(step.stage.name, stage_table(run, step), step.rules, earlier)
+
+
+def stage_table(run: Run, step: Step) -> Table:
+    """The table of a step, with the columns that the stage writes today."""
+    return Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
 
 
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, Done]:
@@ -283,7 +287,7 @@ def _stage_job(step: Step, part: Part) -> Job:
             tasks = TaskPoolStrategy(size=placed.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": part.compute}, compute=tasks, **how)
         images = looks(step.stage)
-        of_images = (part, placed.threads, step.resources.image_seconds)
+        of_images = (part, placed.threads, step.resources.image_seconds, step.resources.first_errors)
         actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
         # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
         at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}

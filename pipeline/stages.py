@@ -82,8 +82,9 @@ class Stage(Protocol):
     stage itself is broken, and ends the job. What `load` returns may have `made_by`: a mapping that goes into the
     provenance of the rows (hash of the weights, versions of the libraries).
 
-    A stage may have two more methods, both called before anything runs, both with a UserError for what the user must
-    mend: `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had.
+    A stage may have three more methods, called before anything runs, each with a UserError for what the user must mend:
+    `check(inputs)` is given the fields of the columns it reads, `ready()` looks whether its model is to be had, and
+    `check_settings()`, before the first row is computed, refuses settings that earlier versions took.
 
     Two kinds of stages see more than a row:
 
@@ -155,12 +156,18 @@ def check(stage: Any, inputs: Mapping[str, pa.Field]) -> None:
         stage.check(inputs)
 
 
-def ready(stage: Any) -> None:
+def ready(stage: Any, new: bool = False) -> None:
     """Let the stage look whether its model is to be had, if it needs one.
+
+    Args:
+        stage: The stage.
+        new: It has stored nothing yet: it may refuse settings that older runs have.
 
     Raises:
         UserError: It is not, with how to get it.
     """
+    if new and hasattr(stage, "check_settings"):
+        stage.check_settings()
     if hasattr(stage, "ready"):
         stage.ready()
 

@@ -21,6 +21,7 @@ from manifests.journal import Journal
 from manifests.schemas import table_schema
 from pipeline.content_check import ContentCheck
 from pipeline.decoders import Decoders, Task
+from pipeline.first_answers import FirstAnswers
 from pipeline.fitted import Fitted
 from pipeline.inputs import Inputs
 from pipeline.pool.images import Failure
@@ -110,12 +111,13 @@ class ImageStageActor(StageActor):
     is in the model. What a costly stage computes is in a journal before its part is whole.
     """
 
-    def __init__(self, part: Part, threads: int, seconds: float) -> None:
+    def __init__(self, part: Part, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
         self._calls = 1 if self._refused else getattr(self._facts, "calls", 1)
         self._model = ThreadPoolExecutor(self._calls, "model")
+        self._first = FirstAnswers(part.stage.name, first_errors if getattr(part.stage, "costly", False) else 0)
 
     def _compute(self, rows: pa.Table) -> pa.Table:
         begin, part = time.time(), self._part
@@ -147,32 +149,36 @@ class ImageStageActor(StageActor):
         order: list[int] = []
         running: list[Future[tuple[pa.Table, float]]] = []
         free = BoundedSemaphore(self._calls)  # so many batches are in the model, one is ready, no more
-        while batch := list(islice(stream, self._part.batch_size)):
-            check.write_down()
-            failures |= {row: found for row, found in batch if isinstance(found, Failure)}
-            good = {row: found for row, found in batch if not isinstance(found, Failure)}
-            if good:
-                free.acquire()
-                order += good
-                ids = rows["id"].take(_numbers(good))
-                running.append(self._model.submit(self._batch, ids, list(good.values()), journal))
-                running[-1].add_done_callback(lambda _: free.release())
-        done = [future.result() for future in running]
+        with self._first.block():
+            while batch := list(islice(stream, self._part.batch_size)):
+                check.write_down()
+                failures |= {row: found for row, found in batch if isinstance(found, Failure)}
+                good = {row: found for row, found in batch if not isinstance(found, Failure)}
+                if good:
+                    free.acquire()
+                    order += good
+                    ids, number = rows["id"].take(_numbers(good)), self._first.ask(len(good))
+                    running.append(self._model.submit(self._batch, ids, list(good.values()), number, journal))
+                    running[-1].add_done_callback(lambda _: free.release())
+            done = [future.result() for future in running]
         order += failures
         failed = failed_rows(stage, rows["id"].take(_numbers(failures)), failures.values())
-        made = [*(table for table, _ in done), failed]
+        made = [*self._first.of_block([table for table, _ in done]), failed]
         return pa.concat_tables(made).take(_inverse(order)), sum(seconds for _, seconds in done)
 
-    def _batch(self, ids: pa.ChunkedArray, prepared: list[Any], journal: Journal | None) -> tuple[pa.Table, float]:
-        """One batch through the model, and the seconds it took."""
+    def _batch(
+        self, ids: pa.ChunkedArray, prepared: list[Any], number: int, journal: Journal | None
+    ) -> tuple[pa.Table, float]:
+        """One batch through the model, and the seconds it took. `number` is that of its first image in the job."""
         begin = time.perf_counter()
         stage = self._part.stage
+        self._first.check()
         try:
             computed = with_ids(ids, hold(stage, self._facts(prepared), len(prepared)))
         except OSError as error:
             raise StageRefusedError(f"{stage.name}: {' '.join(str(error).split())}") from error
         if journal is not None:
-            journal.append(computed)
+            self._first.write_down(number, computed, journal)
         return computed, time.perf_counter() - begin
 
     def _prepared(self, rows: pa.Table, check: ContentCheck, ahead: int) -> Iterator[Any]:

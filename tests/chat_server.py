@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -39,6 +39,9 @@ HOSTILE = (
 )
 """Answers that are much larger, slower or deeper than they look."""
 
+Raw = tuple[int, dict[str, str], bytes]
+"""Status, headers and body of an answer."""
+
 
 @dataclass
 class ChatServer:
@@ -50,10 +53,14 @@ class ChatServer:
         encoding: How answers are encoded, `gzip` or `deflate`, whatever the client accepts; empty: not at all.
         share: Of the requests that fail, chosen by a hash of image, prompt and number of the try.
         delay: Seconds that an answer takes.
+        fast_faults: Whether a fault takes none.
         retry_after: Seconds that `429` asks for.
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         more: What else stands in an answer, beside `choices`.
-        refusal: What it says of an error.
+        refusal: What it says of an error; `{n}` in it is another number each time.
+        raw: A whole answer in place of its own: status, headers, body; or what makes one of the hashes of image and
+            prompt, None where its own is meant.
+        listen: The address that it listens at.
         log: Where every request is written down; None: nowhere.
     """
 
@@ -62,11 +69,14 @@ class ChatServer:
     encoding: str = ""
     share: float = 0.0
     delay: float = 0.0
+    fast_faults: bool = False
     retry_after: float = 0.2
     refusal: str = "the image is too strange"
     choice: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
+    raw: Raw | Callable[[tuple[str, str]], Raw | None] | None = None
     log: Path | None = None
+    listen: str = "127.0.0.1"
     port: int = 0
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -85,7 +95,7 @@ class ChatServer:
         return f"A picture of number {key[0][:8]} as told by {key[1]}."
 
     async def serve(self, started: threading.Event | None = None) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024, limit=1 << 26)
+        server = await asyncio.start_server(self._connection, self.listen, self.port, backlog=1024, limit=1 << 26)
         self.port = server.sockets[0].getsockname()[1]
         if started:
             started.set()
@@ -128,9 +138,13 @@ class ChatServer:
         self.times.setdefault(key, []).append(time.monotonic())
         self._write("asked", key)
         fault = self._fault(key, attempt)
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(0 if fault and self.fast_faults else self.delay)
         if fault is not None:
             return await self._fail(fault, writer)
+        if raw := self.raw(key) if callable(self.raw) else self.raw:
+            status, headers, data = raw
+            await self._send(writer, status, data, headers)
+            return True
         words = self.caption(key)
         self.answered[key] += 1
         self._write("answered", key)
@@ -148,7 +162,8 @@ class ChatServer:
         return self.faults[int.from_bytes(chance[4:]) % len(self.faults)] if hit and self.faults else None
 
     async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
-        error = {"error": {"message": self.refusal, "type": "invalid_request_error"}}
+        refusal = self.refusal.replace("{n}", str(7 ** (2 + self.asked.total() % 9)))
+        error = {"error": {"message": refusal, "type": "invalid_request_error"}}
         if fault == "hang":
             await asyncio.sleep(3600)
         elif fault == "reset":
@@ -198,7 +213,7 @@ class ChatServer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{more}\r\n"
-        writer.write(head.encode() + data)
+        writer.write(head.encode("latin1") + data)
         await writer.drain()
 
     def _write(self, what: str, key: tuple[str, str]) -> None:

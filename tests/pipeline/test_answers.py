@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from manifests.storage import Folder
 from pipeline.publish import publish
 from pipeline.recipe import Publish, parse_recipe
 from pipeline.runner import recipe_of
-from tests.chat_server import chat_server
+from tests.chat_server import Raw, chat_server
 from tests.conftest import jpeg
 from tests.runs import run
 
@@ -136,6 +137,60 @@ def test_half_answers_are_not_published(tmp_path: Path, make_images: MakeImages,
     assert sorted(failed) == sorted(ending for ending in ENDINGS.values() if isinstance(ending, tuple))
 
 
+def as_raw(choice: Any, status: int = 200, headers: dict[str, str] | None = None, **more: Any) -> Raw:
+    return status, headers or {}, json.dumps({"choices": [choice], **more}).encode()
+
+
+ODD_ANSWERS: list[tuple[Raw | None, str | None, bool]] = [  # with the row's error, and whether it is tried again
+    (as_raw(message(f"{WORDS} \ud83d") | {"finish_reason": "stop"}), None, False),
+    (as_raw(message([WORDS]) | {"finish_reason": "stop"}, usage=[300, 14]), None, False),
+    (as_raw(message(WORDS) | {"finish_reason": "stop"}, usage={"completion_tokens": 1 << 40}), None, False),
+    (as_raw(message("") | {"finish_reason": "\ud83d"}), "server: the answer broke off (finish_reason null)", True),
+    (as_raw(None), "server: malformed answer (choices[0] is no object)", True),
+    (as_raw(None, error="no \ud83d memory"), "server: no memory", True),
+    ((520, {}, b""), "server: 520", True),
+    (
+        (503, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b""),
+        "server: 503 Service Unavailable",
+        True,
+    ),
+    (
+        (200, {"Set-Cookie": "\xff=\xfe"}, b""),
+        "server: malformed answer (JSONDecodeError: Expecting value: line 1 column 1 (char 0))",
+        True,
+    ),
+]
+
+
+def test_no_odd_answer_ends_a_run(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+    """One image for each, and as many with sound answers."""
+    pool, url = make_images(tmp_path / "pool", 2 * len(ODD_ANSWERS)), tmp_path / "run"
+    with chat_server() as server:
+        waiting = iter([odd for raw, _, _ in ODD_ANSWERS for odd in (raw, None)])
+        raw_of: dict[str, Raw | None] = {}
+
+        def raw(key: tuple[str, str]) -> Raw | None:
+            if key[0] not in raw_of:
+                raw_of[key[0]] = next(waiting)
+            return raw_of[key[0]]
+
+        server.raw = raw
+        written = recipe(pool, server.url)
+        written["stages"][0]["engine"] |= {"concurrency": 1, "tries": 1}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+        computed = []
+        for _ in range(2):
+            done = vl3syn("run", tmp_path / "recipe.yaml", "--run", url, "--json")
+            assert done.returncode == 0, done.stderr
+            computed.append(json.loads(done.stdout)["jobs"][-1]["computed"])
+    assert computed == [2 * len(ODD_ANSWERS), sum(retry for _, _, retry in ODD_ANSWERS)]
+    rows = open_run(url).facts("short_caption").collect()
+    failed = rows.filter(pl.col("short_caption").is_null()).select("error", "retry").rows()
+    assert sorted(failed) == sorted((error, retry) for _, error, retry in ODD_ANSWERS if error)
+    assert rows.filter(pl.col("short_caption") == WORDS).height == 3
+    assert rows.height == 2 * len(ODD_ANSWERS)
+
+
 CUT_WHILE_THINKING = (
     "empty caption: cut while thinking; raise max_new_tokens, or have the model answer without reasoning"
 )
@@ -246,7 +301,8 @@ def as_an_earlier_version(opened: Run, captions: list[str]) -> None:
     rows = pq.read_table(path)
     rows = rows.set_column(1, rows.schema.field("short_caption"), pa.array(captions))
     metadata = {name: value for name, value in (rows.schema.metadata or {}).items() if name != b"vl3syn.layout"}
-    pq.write_table(rows.drop_columns(["short_raw_characters"]).replace_schema_metadata(metadata), path)
+    later = ["short_raw_characters", "short_control_tokens"]
+    pq.write_table(rows.drop_columns(later).replace_schema_metadata(metadata), path)
 
 
 @pytest.mark.usefixtures("engine")
@@ -303,7 +359,8 @@ def test_a_journal_of_an_earlier_version_is_stored_with_what_it_has(tmp_path: Pa
         (part,) = stored.parts()
         rows = stored.read(part, stored.schema.names)
         stored.folder.delete(part)
-        older = pa.schema([field for field in stored.schema if field.name != "short_raw_characters"])
+        later = ("short_raw_characters", "short_control_tokens")
+        older = pa.schema([field for field in stored.schema if field.name not in later])
         Journal(Table(stored.folder, older), rows["id"], {}).append(rows.select(older.names).slice(0, 2))
         asked = sum(server.asked.values())
         opened, _ = run(recipe(pool, server.url), url)
@@ -311,6 +368,7 @@ def test_a_journal_of_an_earlier_version_is_stored_with_what_it_has(tmp_path: Pa
     facts = opened.facts("short_caption").collect()
     assert facts["short_caption"].to_list() == [WORDS] * 3
     assert sorted(facts["short_raw_characters"].to_list(), key=str) == [len(WORDS), None, None]
+    assert facts["short_control_tokens"].to_list() == [0, 0, 0]
 
 
 @pytest.mark.usefixtures("engine")

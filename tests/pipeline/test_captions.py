@@ -33,7 +33,7 @@ PYTHON = [sys.executable, "-m", "pipeline"]
 
 
 def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
-    engine = {"kind": "server", "url": url, "concurrency": 16, "pause": 0.01, "timeout": 0.5, "tries": 2}
+    engine = {"kind": "server", "url": url, "concurrency": 16, "pause": 0.01, "timeout": 2, "tries": 2}
     stage = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "engine": engine} | settings
     return {"name": "t", "pool": {"images": str(pool)}, "stages": [{"stage": "aspect_ratio"}, stage]}
 

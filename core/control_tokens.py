@@ -1,0 +1,62 @@
+"""Control tokens of chat models and trainers: what stands for media, and where turns begin and end.
+
+In a text that is trained on they are no words: a trainer puts an image where it finds `<image>`, and many tokenizers
+make the token itself out of `<|im_end|>`, wherever it stands. A text that only speaks of one is read in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+
+END_TOKENS = tuple(
+    (
+        "<|eos|> <|eos_token|> <|eod|> <|eom|> <|endoftext|> <|end_of_text|> <|im_end|> <|im_start|> <|im_sep|> <|end|>"
+        " <|return|> <|start|> <|call|> <|eot_id|> <|eom_id|> <|eot|> <|start_header_id|> <end_of_turn> <start_of_turn>"
+        " <turn|> <|turn> <|end_of_turn|> <|endofturn|> [|endofturn|] <|end_of_turn_token|> <|start_of_turn_token|>"
+        " <|end_of_sentence|> <|endofchunk|> <｜end▁of▁sentence｜> <|end▁of▁sentence|> <end_of_utterance>"
+        " <|end_of_message|> <|user|> <|assistant_end|> <|observation|> <|im_user|> <|pad|>"
+    ).split()
+)
+"""Unmistakable ends of an answer."""
+
+PLAIN_END_TOKENS = tuple("</s> <eos> [EOS] <eos_token> <eot> <eoa> <eod> <eom> [/INST] <pad> [PAD]".split())
+"""Ends of an answer that a caption may have of its own, such as HTML's `</s>`."""
+
+_ORDINARY = ("[EOS]", "[PAD]")
+"""Of those: tokens of older models only, and words of many diagrams."""
+
+_MEDIA = (
+    "<image> </image> <video> </video> <audio> </audio> <img> </img> <IMG_CONTEXT> <VIDEO_CONTEXT> <image_pad>"
+    " <video_pad> <image_soft_token> <audio_soft_token> <start_of_image> <end_of_image> <start_of_audio> <end_of_audio>"
+    " <image_placeholder> <image_token> <image_start> <image_end> <im_start> <im_end> <im_patch> <vid_start> <vid_end>"
+    " <vid_patch> <ImageHere> <fake_token_around_image> <global-img> <image|> <|image> <audio|> <|audio>"
+    " <vision_start> <vision_end> <image_newline> [IMG] [IMG_BREAK] [IMG_END] <slice> </slice> <image_id> </image_id>"
+).split()
+_TURNS = "<s> <bos> <unk> <mask> [INST] <<SYS>> <</SYS>> [AVAILABLE_TOOLS] [TOOL_CALLS] <channel|> <|channel>".split()
+_FORMS = (  # without look-around: polars reads it, too
+    r"<\|[\w▁/-]{2,40}\|>|<｜[\w▁/-]{2,40}｜>|\[\|[a-z]{2,20}\|\]"
+    r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
+)
+_NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *_MEDIA, *_TURNS])
+CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
+"""A pattern of one control token, spelled as tokenizers spell it: `<eos>` is one, the `<EOS>` on a camera is none."""
+
+MOST = 127
+"""What a count ends at."""
+
+_CONTROL_TOKEN = re.compile(CONTROL_TOKEN)
+
+
+def find_control_tokens(text: str) -> list[str]:
+    """The control tokens in a text, in their order."""
+    return _CONTROL_TOKEN.findall(text)
+
+
+def count_control_tokens(text: str) -> int:
+    """How many control tokens a text has; `MOST` where there are more."""
+    return min(len(find_control_tokens(text)), MOST)
+
+
+def as_words(text: str) -> str:
+    """The text with its control tokens spelled as words, `< image >`, which no trainer or tokenizer takes for one."""
+    return _CONTROL_TOKEN.sub(lambda token: f"{token[0][0]} {token[0][1:-1]} {token[0][-1]}", text)

@@ -1,0 +1,142 @@
+"""The failed rows of a stage or of the index, and marking them so that the next run tries them again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.errors import UserError
+from manifests.journal import recover
+from manifests.rules import suggest
+from manifests.run import Run
+from manifests.schemas import INDEX
+from manifests.tables import Table
+from pipeline.runner import recipe_of, stage_table
+
+_KINDS = 20  # kinds of errors that are listed
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What was marked.
+
+    Attributes:
+        stage: `index` or the stage's name.
+        marked: Rows that the next run tries again now, and would not have tried.
+        already: Further failed rows that it tries anyway.
+        errors: Of the marked ones, rows per error, the commonest first; `…` stands for a number in it.
+    """
+
+    stage: str
+    marked: int
+    already: int
+    errors: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def mark(run: Run, stage: str, where: str | None = None) -> Marked:
+    """Mark failed rows, so that the next run computes them again. What is good stays, and so do other failed rows.
+
+    Marked rows stand in new parts, with `retry` true, and stay errors until they are computed. A kill in between
+    leaves some of them unmarked.
+
+    Args:
+        run: The run.
+        stage: `index` or a stage's name.
+        where: An SQL expression over the columns of the stage and of the index; without it all failed rows.
+
+    Raises:
+        UserError: There is no such stage or column, the expression is none, or no failed row fits it.
+    """
+    table = _table(run, stage)
+    failed = _failed(run, table, where)
+    if not failed.height:
+        raise UserError(_nothing(run, stage, table, where))
+    todo = failed.filter(~pl.col("retry"))
+    if todo.height:
+        _append_marked(table, todo.select("id"))
+    return Marked(stage, todo.height, failed.height - todo.height, _by_kind(todo["error"]))
+
+
+def _table(run: Run, stage: str) -> Table:
+    if stage == "index":
+        return run.index
+    steps = {step.stage.name: step for step in recipe_of(run).steps}
+    if stage not in steps:
+        raise UserError(f"{run.url} has no stage {stage!r}{suggest(stage, ['index', *steps])}")
+    table = stage_table(run, steps[stage])
+    if getattr(steps[stage].stage, "costly", False):
+        recover(table)  # what a killed job has written down counts, and would replace what is marked
+    return table
+
+
+def _failed(run: Run, table: Table, where: str | None) -> pl.DataFrame:
+    """The failed rows that fit `where`: columns `id`, `error` and `retry`."""
+    condition, columns = _condition(where, table) if where is not None else (pl.lit(True), set[str]())
+    stored = {"id", "error", "retry"} | columns & set(table.schema.names)
+    rows = table.scan(sorted(stored)).filter(pl.col("error").is_not_null())
+    if more := sorted(columns - stored):
+        rows = rows.join(run.index.scan(["id", *more]), on="id", how="left")
+    try:
+        return rows.filter(condition).select("id", "error", "retry").collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"--where {where!r}: {_first_line(error)}") from error
+
+
+def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
+    """The expression, and the columns that it is about."""
+    try:
+        condition = pl.sql_expr(where)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(
+            f"--where {where!r} is no SQL expression: {_first_line(error)}; write it as \"error like '%context%'\""
+        ) from error
+    columns = set(condition.meta.root_names())
+    valid = dict.fromkeys([*table.schema.names, *INDEX.names])
+    for name in sorted(columns - set(valid)):
+        raise UserError(f"--where {where!r}: no column {name!r}{suggest(name, valid)}")
+    return condition, columns
+
+
+def _append_marked(table: Table, ids: pl.DataFrame) -> None:
+    """Store rows once more, with `retry`. In the index all rows of their shards: there a shard's newest rows count."""
+    where, parts = table.locate()
+    marked = ids.lazy().join(where, on="id").collect(engine="streaming")
+    writer, provenance = table.next_writer(), table.provenance()
+    for (part,), chosen in sorted(marked.partition_by("part", as_dict=True).items()):
+        rows = table.read(parts[part], table.schema.names)
+        failed = pc.is_in(rows["id"], pa.array(chosen["id"].to_numpy()))
+        retry = pc.or_(rows["retry"], failed)
+        rows = rows.set_column(rows.column_names.index("retry"), "retry", retry)
+        whole = pc.is_in(rows[table.key], rows.filter(failed)[table.key].combine_chunks())
+        table.append(rows.filter(whole), writer, provenance)
+
+
+def _by_kind(errors: pl.Series) -> dict[str, int]:
+    """Rows per error, the commonest first, with `…` for each number behind the first two words (`server: 400`)."""
+    error = pl.col("error")
+    status = error.str.extract(r"^(\S+ \S+ )").fill_null("")
+    words = error.str.strip_prefix(status).str.replace_all(r"\d+(?:[.,]\d+)*", "…")
+    kinds = pl.DataFrame({"error": errors}).select(status + words).to_series().value_counts()
+    kinds = kinds.sort("count", "error", descending=[True, False])
+    most = dict(kinds.head(_KINDS).iter_rows())
+    others = errors.len() - sum(most.values())
+    return most | ({"others": others} if others else {})
+
+
+def _nothing(run: Run, stage: str, table: Table, where: str | None) -> str:
+    errors = _by_kind(_failed(run, table, None)["error"])
+    if not errors:
+        return f"{run.url}: {stage} has no failed rows"
+    of = f"{run.url}: of {sum(errors.values()):,} failed rows of {stage}"
+    return f"{of} none fits {where!r}; the commonest error: {next(iter(errors))}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

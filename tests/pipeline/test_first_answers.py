@@ -1,0 +1,253 @@
+"""A job whose first answers are all one refusal: it ends with the server's words, and nothing of it is stored."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+import yaml
+from PIL import Image
+
+from core.errors import UserError
+from manifests import open_run
+from manifests.journal import Journal
+from manifests.schemas import column, table_schema
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.first_answers import FirstAnswers
+from pipeline.stages import StageRefusedError
+from tests.chat_server import ChatServer, chat_server
+from tests.runs import run
+
+MakeImages = Callable[..., Path]
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+CONTEXT = "This model's maximum context length is 4096 tokens. However, you requested {n} tokens ({n} in the messages)."
+
+FIRST = "the first 32 images in a row without an answer, all of them: "
+
+
+def recipe(pool: Path, server: ChatServer, resources: dict[str, Any] | None = None, **engine: Any) -> dict[str, Any]:
+    how = {"kind": "server", "url": server.url, "pause": 0.01, "tries": 1} | engine
+    stage = {"stage": "short_caption", "model": "m", "engine": how, "resources": resources or {}}
+    return {"name": "t", "pool": {"images": str(pool)}, "stages": [stage]}
+
+
+def written(path: Path, recipe_: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(recipe_))
+    return path
+
+
+def rows(url: Path) -> pl.DataFrame:
+    return open_run(url).facts("short_caption").collect()
+
+
+def test_a_server_that_refuses_all_ends_the_job_in_its_words(
+    tmp_path: Path, make_images: MakeImages, vl3syn: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "abcdefgh-123")
+    pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
+    with chat_server(faults=("400",), share=1.0, refusal=f"{CONTEXT} (abcdefgh-123)") as server:
+        path = written(tmp_path / "recipe.yaml", recipe(pool, server))
+        done = vl3syn("run", path, "--run", url, "--json")
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        said = [line for line in done.stderr.splitlines() if line.startswith("vl3syn: ")]
+        assert len(said) == 1
+        assert said[0].startswith(f"vl3syn: short_caption: {FIRST}server: 400 {CONTEXT.partition('{')[0]}")
+        assert "none is stored: mend the server" in said[0]
+        assert "abcdefgh-123" not in done.stderr
+        assert not open_run(url).stages[0].table.parts()
+        server.share = 0.0
+        done = vl3syn("caption", "short", "--run", url, "--json")
+        assert done.returncode == 0, done.stderr
+        job = json.loads(done.stdout)["jobs"][-1]
+        assert (job["stage"], job["computed"] + job["stored"], job["errors"]) == ("short_caption", 100, 0)
+        assert set(server.answered.values()) == {1}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        ("400", CONTEXT),
+        ("413", "Request Entity Too Large (request id: req_{n}f)"),
+        ("401", "Incorrect API key"),
+        ("503", "loading the model"),
+    ],
+)
+def test_one_refusal_from_the_start_is_stored_of_no_image(
+    tmp_path: Path, make_images: MakeImages, status: str, refusal: str
+) -> None:
+    pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
+    with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
+        with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):
+            run(recipe(pool, server, concurrency=8), url)
+        assert 32 <= server.asked.total() <= 32 + 2 * 8
+        assert rows(url).height == 0
+        server.share = 0.0
+        run(recipe(pool, server), url)
+        assert set(server.answered.values()) == {1}
+    assert (rows(url).height, rows(url)["error"].count()) == (100, 0)
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_empty_answer_to_all_ends_the_job_too(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
+    thinking = {"message": {"content": "<think>Well, 17 dogs"}, "finish_reason": "length"}
+    why = f"{FIRST}empty caption: cut while thinking; raise max_new_tokens"
+    with chat_server(choice=thinking) as server, pytest.raises(UserError, match=why):
+        run(recipe(pool, server), url)
+    assert rows(url).height == 0
+
+
+@pytest.mark.usefixtures("engine")
+def test_bad_images_among_the_first_do_not_end_the_job(tmp_path: Path, make_images: MakeImages) -> None:
+    """Their refusals are there long before the first caption; images count in the order of asking."""
+    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    with chat_server(faults=("400",), share=0.6, delay=0.3) as server:
+        server.fast_faults = True
+        _, jobs = run(recipe(pool, server, concurrency=16), url)
+        assert set(server.asked.values()) == {1}
+    facts = rows(url)
+    assert (facts.height, facts["retry"].sum()) == (300, 0)
+    assert 120 < facts["error"].count() == jobs["short_caption"].errors < 240
+    assert set(facts["error"].drop_nulls()) == {"server: 400 the image is too strange"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_31_refusals_and_then_captions_are_stored(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 120), tmp_path / "run"
+    with chat_server() as server:
+        asked = iter(range(200))
+        server._fault = lambda key, attempt: "400" if next(asked) < 31 else None  # type: ignore[method-assign]
+        _, jobs = run(recipe(pool, server, concurrency=1), url)
+    assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (120, 31)
+    assert rows(url)["retry"].sum() == 0
+
+
+@pytest.mark.usefixtures("engine")
+def test_fewer_images_than_32_are_tried_again_by_the_next_run(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
+    Image.effect_noise((60, 40), 90).convert("RGB").save(pool / "broken.bmp")
+    (pool / "broken.bmp").write_bytes((pool / "broken.bmp").read_bytes()[:-2000])
+    with chat_server(faults=("400",), share=1.0, refusal=CONTEXT) as server:
+        _, jobs = run(recipe(pool, server), url)
+        assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (6, 6)
+        assert sorted(rows(url)["retry"]) == [False, *[True] * 5], "not that of the broken file"
+        server.share = 0.0
+        _, jobs = run(recipe(pool, server), url)
+        assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (5, 0)
+
+
+@pytest.mark.usefixtures("engine")
+def test_first_errors_0_stores_every_refusal(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 70), tmp_path / "run"
+    with chat_server(faults=("400",), share=1.0) as server:
+        _, jobs = run(recipe(pool, server, resources={"first_errors": 0}), url)
+    assert (jobs["short_caption"].errors, rows(url)["retry"].sum()) == (70, 0)
+
+
+SCHEMA = table_schema(pa.schema([column("x", pa.int32(), "x")]))
+
+
+def answers(ids: list[int], errors: list[str | None], retry: bool = False) -> pa.Table:
+    columns = [
+        pa.array(ids),
+        pa.nulls(len(ids), pa.int32()),
+        pa.array(errors, pa.string()),
+        pa.array([retry] * len(ids)),
+    ]
+    return pa.table(columns, schema=SCHEMA.remove_metadata())
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    table = Table(Folder.at(tmp_path / "t"), SCHEMA.remove_metadata())
+    return Journal(table, pa.chunked_array([pa.array(range(200))]), {})
+
+
+def journaled(folder: Path) -> list[int]:
+    ids: list[int] = []
+    for path in (folder / "t").glob("journal-*"):
+        with pa.OSFile(str(path)) as source:
+            try:
+                for batch in pa.ipc.open_stream(source):
+                    ids += batch["id"].to_pylist()
+            except pa.ArrowInvalid:  # it is still being written
+                pass
+    return ids
+
+
+def test_nothing_is_journaled_before_an_answer_differs(tmp_path: Path, journal: Journal) -> None:
+    first = FirstAnswers("s", 32)
+    for n in range(31):
+        assert first.ask(1) == n
+        first.write_down(n, answers([n], [f"server: 400 of {n} tokens"]), journal)
+    assert journaled(tmp_path) == []
+    first.write_down(first.ask(1), answers([31], [None]), journal)
+    assert journaled(tmp_path) == list(range(32))
+
+
+def test_a_failure_that_passes_is_no_answer(journal: Journal) -> None:
+    first = FirstAnswers("s", 4)
+    numbers = [first.ask(1) for _ in range(5)]
+    for n in numbers[1:4]:
+        first.write_down(n, answers([n], ["server: 400 no"]), journal)
+    first.write_down(0, answers([0], ["server: no whole answer within 5 s"], retry=True), journal)
+    with pytest.raises(
+        StageRefusedError, match="the first 4 images in a row without an answer, all of them: server: 4"
+    ):
+        first.write_down(4, answers([4], ["server: 400 no"]), journal)
+    with pytest.raises(StageRefusedError):
+        first.ask(1)
+
+
+def test_another_refusal_or_status_settles_it(tmp_path: Path, journal: Journal) -> None:
+    for other in ("server: 400 the image is too wide", "server: 413 no"):
+        first = FirstAnswers("s", 4)
+        for n, error in enumerate(["server: 400 no", "server: 400 no", "server: 400 no", other]):
+            first.write_down(first.ask(1), answers([n], [error]), journal)
+    assert journaled(tmp_path) == [0, 1, 2, 3] * 2
+
+
+def test_a_batch_with_a_good_answer_behind_the_first_is_well(tmp_path: Path, journal: Journal) -> None:
+    first = FirstAnswers("s", 32)
+    first.write_down(first.ask(40), answers(list(range(40)), [*["no x"] * 39, None]), journal)
+    assert journaled(tmp_path) == list(range(40))
+
+
+def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
+    """Two are under way at once, and one of them may be short."""
+    import threading
+
+    first, refused = FirstAnswers("s", 4), []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long_block() -> None:
+        with first.block():
+            begun.set()
+            go_on.wait(10)
+            for _ in range(2):
+                try:
+                    first.write_down(first.ask(1), answers([9], ["server: 400 no"]), journal)
+                except StageRefusedError as error:
+                    refused.append(error)
+
+    thread = threading.Thread(target=long_block)
+    thread.start()
+    begun.wait(10)
+    rows_ = [answers([n], ["server: 400 no"]) for n in range(2)]
+    with first.block():
+        for part in rows_:
+            first.write_down(first.ask(1), part, journal)
+    threading.Timer(0.2, go_on.set).start()
+    with pytest.raises(StageRefusedError):
+        first.of_block(rows_)
+    thread.join(10)
+    assert len(refused) == 1
