@@ -19,6 +19,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 MAX_PIXELS = 178_956_970
 """Above this an image is a decompression bomb: 512 MiB of RGB, Pillow's own limit. `Header.bomb` and `decode` check."""
 
+MAX_BYTES = 1_000_000_000
+"""Longest encoded image. A row group of a shard has at least one whole, and those above 1 GiB are not trained on."""
+
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -43,6 +46,16 @@ class Header:
         if pixels <= MAX_PIXELS:
             return None
         return f"decompression bomb: {self.width}×{self.height} = {pixels:,} pixels > {MAX_PIXELS:,}"
+
+
+def check_length(length: int) -> None:
+    """Refuse an encoded image of more than `MAX_BYTES` bytes.
+
+    Raises:
+        BadImageError: It is longer.
+    """
+    if length > MAX_BYTES:
+        raise BadImageError(f"too long: {length:,} bytes > {MAX_BYTES:,}")
 
 
 def read_header(file: BinaryIO) -> Header:

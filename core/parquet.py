@@ -313,6 +313,7 @@ def _opened(file: Any, footer: pq.FileMetaData | None) -> pq.ParquetFile:
             metadata=footer,
             arrow_extensions_enabled=False,
             buffer_size=_BUFFER,
+            pre_buffer=False,  # it would hold whole row groups, however few rows are asked for
             page_checksum_verification=True,  # where a file has any, as our own shards have
         )
     except BAD_PARQUET:

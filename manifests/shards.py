@@ -6,10 +6,8 @@ conversations as VideoLLaMA 3 is trained on, and every score.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +38,9 @@ LISTS, LEFT_OUT = ".publication", "left-out-"
 
 RENAMED = {"shard": "source_shard", "key": "source_key"}
 """Columns of the index that are called otherwise where there are other shards."""
+
+GROUP, GROUP_BYTES = 256, 256 << 20
+"""Rows of a row group, and bytes of its images, at most: what a reader has in memory at once."""
 
 _MARKS_AT_FIRST = re.compile(r"\A(?:\s*<image>\s*)+")
 _PIXELS = "image.bytes"
@@ -104,6 +105,25 @@ def conversation_column(use: str, uses: Sequence[str]) -> str:
     return "conversations" if use == uses[-1] else f"{use}_conversations"
 
 
+def group_ends(lengths: Sequence[int]) -> list[int]:
+    """Where the row groups of a shard end: each has `GROUP` rows and `GROUP_BYTES` of images at most, or a single row.
+
+    Args:
+        lengths: Of the images, in bytes, in the order of the shard.
+
+    Returns:
+        Of each group, the number of the row behind it; ascending.
+    """
+    ends: list[int] = []
+    rows = size = 0
+    for row, length in enumerate(lengths):
+        if rows and (rows == GROUP or size + length > GROUP_BYTES):
+            ends.append(row)
+            rows = size = 0
+        rows, size = rows + 1, size + length
+    return [*ends, len(lengths)] if lengths else []
+
+
 def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
     """Write a shard, a row group per table; whole or not at all.
 
@@ -129,26 +149,6 @@ def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator
     ):
         for table in groups:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-
-
-def write_tar(folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
-    """As `write_parquet`, but a tar for webdataset: `<id>.<format>` and `<id>.json` with all other columns."""
-    subset, _, base = name.rpartition("/")
-    with (
-        folder.join(subset).writing(base) as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for table in groups:
-            for row in table.to_pylist():
-                image = row.pop("image")
-                _add(tar, image["path"], image["bytes"])
-                _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=True).encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # of a fixed time and owner: the same rows make the same bytes
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def _leaves(path: str, type_: pa.DataType) -> Iterator[str]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from core.image_header import BadImageError, read_header
+from core.image_header import BadImageError, check_length, read_header
 from manifests.storage import Folder
 from pipeline.pools.listing import Shard
 from pipeline.pools.texts import decoded
@@ -89,6 +89,7 @@ def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
     length = len(image) if isinstance(image, bytes) else length
     try:
         with io.BytesIO(image) if isinstance(image, bytes) else image as file:
+            check_length(length or 0)
             header = read_header(file)
     except BadImageError as error:
         return {"bytes": length, "error": str(error)}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from core.image_header import MAX_BYTES
 from core.text import printable
 from manifests.storage import Folder
 from pipeline.pools.listing import Shard, is_candidate
@@ -120,7 +121,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, s
 
     file.seek(member.offset_data)
     start = file.read(min(member.size, _HEADER_FIRST))
-    if start[:3] == b"\xff\xd8\xff" or start[:4] == b"\x89PNG":  # nothing that counts lies behind the pixels
+    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # behind the pixels nothing counts
         row = {**measure(start), "bytes": member.size}
         if "width" in row or len(start) == member.size:
             return row

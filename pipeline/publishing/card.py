@@ -66,7 +66,14 @@ _LIMITS = """\
 - Rules look at scores of models; what they turned away and why is in the run's manifest, not here."""
 
 
-def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int, columns: Mapping[str, str]) -> str:
+def card(
+    run: Run,
+    subsets: Mapping[str, Sequence[str]],
+    format_: str,
+    rows: int,
+    columns: Mapping[str, str],
+    features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> str:
     """The text of README.md.
 
     Args:
@@ -75,17 +82,18 @@ def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int
         format_: `parquet` or `webdataset`.
         rows: Images in shards.
         columns: What each column says.
+        features: Of each subset the columns as `datasets` must be told them, where its files do not say it.
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
     name = " ".join(printable(str(run.recipe.get("name") or "dataset")).split())
     parts = [
-        f"---\n{_front(run, name, subsets, format_, rows)}---",
+        f"---\n{_front(run, name, subsets, format_, rows, features or {})}---",
         f"# {markdown(name)}",
         f"{rows:,} images with captions, chosen out of {counted.rows:,} by vl3syn {__version__}, which follows "
         "VL3-Syn7M (VideoLLaMA 3, [arXiv 2501.13106](https://arxiv.org/abs/2501.13106), section 2.3).",
         "## How to open it",
-        _opening(subsets, format_),
+        _opening(subsets, format_, bool(features)),
         "## What is in a row",
         _table(("column", "what it says"), [(_Code(column), doc) for column, doc in columns.items()]),
         "## How it was chosen",
@@ -102,7 +110,14 @@ def card(run: Run, subsets: Mapping[str, Sequence[str]], format_: str, rows: int
     return "\n\n".join(parts) + "\n"
 
 
-def _front(run: Run, name: str, subsets: Mapping[str, Sequence[str]], format_: str, rows: int) -> str:
+def _front(
+    run: Run,
+    name: str,
+    subsets: Mapping[str, Sequence[str]],
+    format_: str,
+    rows: int,
+    features: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
     ending = "tar" if format_ == "webdataset" else "parquet"
     size = next((label for limit, label in _SIZES if rows < limit), "n>10M")
     languages = {e["language"] for e in run.recipe.get("stages") or [] if "language" in e} or {"en"}
@@ -117,23 +132,33 @@ def _front(run: Run, name: str, subsets: Mapping[str, Sequence[str]], format_: s
             for subset in subsets
         ],
     }
+    if features:
+        front["dataset_info"] = [{"config_name": subset, "features": list(of)} for subset, of in features.items()]
     # Quoted in any case: what ends in three dashes would end the front matter for a simple reader.
     pretty_name = json.dumps(name, ensure_ascii=False)
     return f"pretty_name: {pretty_name}\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}"
 
 
-def _opening(subsets: Mapping[str, Sequence[str]], format_: str) -> str:
+def _opening(subsets: Mapping[str, Sequence[str]], format_: str, declared: bool) -> str:
     subset = next(iter(subsets))
-    if format_ == "webdataset":
-        shard = f'"{subset}/shard-00000.tar"'
-        return f"```python\nimport webdataset\nfor row in webdataset.WebDataset({shard}).decode('pil'):\n    …\n```"
+    library = "from datasets import load_dataset\n"
+    if format_ == "parquet":
+        return (
+            f"```python\n{library}"
+            f'load_dataset("parquet", data_files="{subset}/*.parquet", split="train")[0]["image"]\n\n'
+            "import polars as pl\n"
+            f'pl.scan_parquet("{subset}/*.parquet").drop("image").collect()\n'
+            "```"
+        )
+    shard = f'"{subset}/shard-00000.tar"'
+    loop = f"import webdataset\nfor row in webdataset.WebDataset({shard}).decode('pil'):\n    …\n"
+    if not declared:
+        return f"```python\n{loop}```"
     return (
-        "```python\n"
-        "from datasets import load_dataset\n"
-        f'load_dataset("parquet", data_files="{subset}/*.parquet", split="train")[0]["image"]\n\n'
-        "import polars as pl\n"
-        f'pl.scan_parquet("{subset}/*.parquet").drop("image").collect()\n'
-        "```"
+        f'```python\n{library}load_dataset("path/of/this/folder", "{subset}", split="train")[0]["jpg"]\n\n{loop}```\n\n'
+        "The ending of a member names a column, not a format: `jpg` is the image as it came, whatever its `format`, "
+        "and `json` has all other columns. There a missing text is empty, and null is a number that is missing or not "
+        "finite."
     )
 
 

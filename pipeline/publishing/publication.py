@@ -24,9 +24,11 @@ from manifests.checksums import UNREADABLE, DamagedError
 from manifests.parts import scan_parts
 from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name
 from manifests.storage import Folder
+from manifests.tar_shards import IMAGE_ENDING
 from pipeline.recipe import Publish
 
 SETTINGS = "settings.json"
+_ENDING = "image_ending"  # in tars; a publication whose settings lack it has each image under that of its format
 LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
 _ELSEWHERE = "publish elsewhere, with --out"
@@ -77,6 +79,8 @@ class Publication:
         listed, _ = listed_in(self.lists)
         begun = self.lists.exists(SETTINGS)
         now = {**how.model_dump(mode="json"), "subsets": list(self.subsets), "tables": tables}
+        if self.format == "webdataset":
+            now[_ENDING] = IMAGE_ENDING
         if begun:
             self._compare_settings(now)
         elif listed.height:
@@ -90,6 +94,10 @@ class Publication:
             self._compare_settings(now)
         self._check_shards(shards, listed)
         return shards
+
+    def first_form(self) -> bool:
+        """Whether it holds tars as an earlier version began them; to be called when `settle` has been."""
+        return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
 
     def left_out(self) -> dict[str, str]:
         """The images that could not be published, with the reason, by id.
@@ -111,7 +119,7 @@ class Publication:
             raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {_REMEDY}")
         # A setting that an earlier version did not have was as its default is.
         before = {**Publish().model_dump(mode="json"), **stored}
-        if changed := [name for name in now if name != "tables" and before.get(name) != now[name]]:
+        if changed := [name for name in now if name not in ("tables", _ENDING) and before.get(name) != now[name]]:
             name = changed[0]
             raise UserError(
                 f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"

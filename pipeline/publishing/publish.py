@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
 from core.errors import UserError
-from core.stages import ENCODED
+from core.stages import ENCODED, IMAGE
 from manifests.balance import priority
 from manifests.contents import CONTENTS, SHA256, contents_table
 from manifests.embeddings import is_embedding
@@ -28,6 +28,7 @@ from manifests.schemas import INDEX, table_schema
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tables import Table
+from manifests.tar_shards import tar_features
 from manifests.version import __version__
 from pipeline.execution.part_writer import Store
 from pipeline.execution.planner import Columns, plan
@@ -107,12 +108,16 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         fields = {name: field for name, (_, field) in columns.items()}
         table = contents_table(run.folder)
         contents = Store(table, table.next_writer(), {"vl3syn": __version__})
-        writer = ShardWriter(out, how.format, inputs, fields, _prompts(run), subsets, contents)
+        writer = ShardWriter(
+            out, how.format, inputs, fields, _prompts(run), subsets, contents, _decoded(recipe), place.first_form()
+        )
         job = run_job(_blocks(rows, missing), writer.job)
     done = _sum_up(place, where, listed, stale, job, missing["number"].n_unique() * len(subsets))
     done = replace(done, outdated=outdated_)
-    docs = _docs({name: field for name, (_, field) in columns.items()}, subsets)
-    out.write("README.md", card(run, subsets, how.format, done.rows, docs).encode())
+    schemas = _schemas({name: field for name, (_, field) in columns.items()}, subsets)
+    of_tars = how.format == "webdataset" and not place.first_form()
+    features = {subset: tar_features(schema) for subset, schema in schemas.items()} if of_tars else {}
+    out.write("README.md", card(run, subsets, how.format, done.rows, _docs(schemas), features).encode())
     return done
 
 
@@ -225,10 +230,18 @@ def _sum_up(
     return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
 
 
-def _docs(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _decoded(recipe: Recipe) -> bool:
+    """Whether every image that is kept has been decoded: by a stage, whose row would have an error if it could not be.
+
+    `portable` does not count: earlier versions sent images to a server without a look at their pixels.
+    """
+    return any(IMAGE in step.stage.reads for step in recipe.steps)
+
+
+def _schemas(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]]) -> dict[str, pa.Schema]:
+    return {subset: shard_schema(fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()}
+
+
+def _docs(schemas: Mapping[str, pa.Schema]) -> dict[str, str]:
     """What each column of the shards says."""
-    told: dict[str, str] = {}
-    for uses in subsets.values():
-        schema = shard_schema(fields, uses, alone=TOGETHER not in subsets)
-        told |= {field.name: (field.metadata or {}).get(b"doc", b"").decode() for field in schema}
-    return told
+    return {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +18,8 @@ import pyarrow.compute as pc
 
 from captioners.prompts import choose, prompt_hash, read_prompts
 from core.errors import UserError
+from core.image_header import BadImageError, check_length
+from core.images import check_decodes
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
@@ -26,20 +30,18 @@ from manifests.shards import (
     conversation_column,
     conversations,
     file_name,
+    group_ends,
     shard_name,
     shard_schema,
     write_parquet,
-    write_tar,
 )
 from manifests.storage import Folder
+from manifests.tar_shards import write_tar
 from pipeline.execution.part_writer import Store
 from pipeline.execution.planner import Inputs
 from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
-
-GROUP = 256
-"""Rows of a row group: what a reader has to have in memory at once."""
 
 _READERS = 16  # threads that wait for the disk or the network
 
@@ -59,6 +61,8 @@ class ShardWriter:
         prompts: What a caption answers, by use.
         subsets: The captions of each subset.
         contents: Where lengths and digests of images go that nobody has read before.
+        decoded: Whether a stage has decoded every image. If none has, it is done here.
+        first_form: Of tars, as in `write_tar`.
     """
 
     out: Folder
@@ -68,6 +72,8 @@ class ShardWriter:
     prompts: Mapping[str, Sequence[str]]
     subsets: Mapping[str, Sequence[str]]
     contents: Store
+    decoded: bool
+    first_form: bool = False
 
     def job(self, dataset: Any, alone: bool = False) -> Any:
         """The Ray Data job; a block is alone in its task anyway."""
@@ -83,7 +89,7 @@ class ShardWriter:
         complete = self.inputs.complete(block)
         for use in {use for uses in self.subsets.values() for use in uses}:
             self._questions(complete, use)  # refused before the first image is read
-        write = {"parquet": write_parquet, "webdataset": write_tar}[self.format]
+        write = write_parquet if self.format == "parquet" else partial(write_tar, first_form=self.first_form)
         first: dict[int, Content] = {}
         for number in pc.unique(complete["number"]).sort().to_pylist():
             rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
@@ -114,7 +120,8 @@ class ShardWriter:
         `first` is filled with length and SHA-256 of the images, by id.
         """
         left_out: dict[str, str] = {}
-        chunks = [rows.slice(start, GROUP) for start in range(0, rows.num_rows, GROUP)]
+        ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
+        chunks = [rows.slice(start, end - start) for start, end in pairwise([0, *ends])]
         with ThreadPoolExecutor(_READERS) as readers:
             reading: deque[list[Future[list[bytes | Failure]]]] = deque()
             for position, chunk in enumerate(chunks):
@@ -123,7 +130,7 @@ class ShardWriter:
                 read = [found for task in reading.popleft() for found in task.result()]
                 images = _in_order(chunk, read)
                 digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
-                faults = _faults(chunk, images, digests)
+                faults = _faults(chunk, images, digests, self.decoded)
                 ids = chunk["id"].to_pylist()
                 left_out |= {str(ids[row]): reason for row, reason in faults.items()}
                 good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
@@ -194,8 +201,16 @@ def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | 
     return [found for _, found in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
 
-def _faults(chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None]) -> dict[int, str]:
+def _faults(
+    chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None], decoded: bool
+) -> dict[int, str]:
     """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
+
+    Args:
+        chunk: Rows of the index.
+        images: Theirs.
+        digests: Of the images.
+        decoded: Whether the images have been decoded before.
 
     Raises:
         UserError: An image cannot be read now; it may be another time.
@@ -208,7 +223,21 @@ def _faults(chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequenc
             faults[row] = image.error
         elif digest is not None and not _is_same(len(image), digest, *known):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
+        elif bad := _unusable(image, decoded):
+            faults[row] = bad
     return faults
+
+
+def _unusable(image: bytes, decoded: bool) -> str | None:
+    try:
+        check_length(len(image))
+        if not decoded:
+            check_decodes(image)
+    except BadImageError as error:
+        return str(error)
+    except MemoryError:
+        return "too large: the memory does not hold it decoded"
+    return None
 
 
 def _known_of(chunk: pa.Table) -> list[list[Any]]:

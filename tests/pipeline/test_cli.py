@@ -53,7 +53,8 @@ def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
 
 
 def test_a_second_run_does_not_even_import_ray(finished: Path) -> None:
-    program = "import sys; from pipeline.commands.app import app; app(standalone_mode=False); print('ray' in sys.modules)"
+    program = "import sys; from pipeline.commands.app import app; app(standalone_mode=False)"
+    program += "; print('ray' in sys.modules)"
     command = [sys.executable, "-c", program, "run", finished / "recipe.yaml", "--run", finished / "run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     printed, _, imported = done.stdout.strip().rpartition("\n")

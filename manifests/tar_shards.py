@@ -1,0 +1,91 @@
+"""Shards as tars for webdataset: `<id>.jpg` and `<id>.json` with all other columns. `datasets` opens them too.
+
+There the ending of a member names a column. So every image has the same one, whatever its format, and every column
+keeps its type from row to row: `datasets` takes columns and types from the card, or else from the first five rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from core.arrow_types import is_list, is_text
+from manifests.storage import Folder
+
+IMAGE_ENDING = "jpg"
+"""Of every image. `webdataset` decodes few other endings, and decodes this one by what the bytes are."""
+
+_DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}  # where `datasets` has another name
+
+
+def write_tar(
+    folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table], first_form: bool = False
+) -> None:
+    """Write a shard, whole or not at all. In its JSON a missing text is "", a missing list [], NaN and infinity null.
+
+    Args:
+        folder: The dataset.
+        name: From `shard_name`.
+        schema: From `shard_schema`.
+        groups: Tables of `schema`.
+        first_form: As the publications that an earlier version began: each image under the ending of its format, and
+            values as they are.
+    """
+    missing = {field.name: _missing(field.type) for field in schema}
+    subset, _, base = name.rpartition("/")
+    with (
+        folder.join(subset).writing(base) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for table in groups:
+            for row in table.to_pylist():
+                image = row.pop("image")
+                if not first_form:
+                    row = {key: missing[key] if value is None else _finite(value) for key, value in row.items()}
+                _add(tar, image["path"] if first_form else f"{row['id']}.{IMAGE_ENDING}", image["bytes"])
+                _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=first_form).encode())
+
+
+def tar_features(schema: pa.Schema) -> list[dict[str, Any]]:
+    """The columns of tars of `schema`, as a card declares them for `datasets` (`dataset_info.features`)."""
+    columns = [{"name": field.name, **_feature(field.type)} for field in schema if field.name != "image"]
+    return [
+        {"name": IMAGE_ENDING, "dtype": "image"},
+        {"name": "json", "struct": columns},
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+    ]
+
+
+def _feature(type_: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_struct(type_):
+        return {"struct": [{"name": field.name, **_feature(field.type)} for field in type_.fields]}
+    if is_list(type_):
+        entry = _feature(type_.value_type)
+        return {"list": entry.get("struct") or entry.get("dtype") or entry}
+    return {"dtype": _DTYPES.get(str(type_), str(type_))}
+
+
+def _missing(type_: pa.DataType) -> Any:
+    return "" if is_text(type_) else [] if is_list(type_) else None
+
+
+def _finite(value: Any) -> Any:
+    """The value, with null in place of the numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # of a fixed time and owner: the same rows make the same bytes
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
