@@ -87,7 +87,7 @@ class Folder:
 
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
         """The files here by path; none if the folder does not exist."""
-        selector = pafs.FileSelector(self.path, allow_not_entries=True, recursive=recursive)
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with self._reached():
             entries = self.filesystem.get_file_info(selector)
         return sorted((f for f in entries if f.type == pafs.FileType.File), key=lambda f: f.path)
