@@ -19,8 +19,8 @@ demo: $(SETUP)
 	@# One thread: so small a model gains nothing from a second one, and images are decoded meanwhile.
 	OMP_NUM_THREADS=1 $(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
 	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --trained-on --limit 10 --max-new-tokens 400
-	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/motorcycle_left.png \
-		'Explain in detail what this image shows, including people, objects, actions, setting and visible text.'
+	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png \
+		'Describe the image in detail.'
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
