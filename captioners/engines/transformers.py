@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.finish import finished
+from captioners.markup import one_line
 from captioners.reasoning import is_mark
 from core import pretrained
 from core.errors import UserError
@@ -89,7 +90,21 @@ class LocalModel(Engine):
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         if not questions:
             return []
-        inputs = self._processor.apply_chat_template(
+        try:
+            inputs = self._prepared(questions)
+        except ValueError as error:  # a processor refuses an image by its shape, and with it the batch
+            if len(questions) == 1:
+                return [Answer(error=one_line(f"the model's processor refuses it: {error}"))]
+            return [answer for question in questions for answer in self([question])]
+        tokens = self._generate(inputs)
+        return [
+            self._answer(generated, int(mask.sum()))
+            for generated, mask in zip(tokens.tolist(), inputs["attention_mask"], strict=True)
+        ]
+
+    def _prepared(self, questions: Sequence[Question]) -> Any:
+        """Token ids and pixels of a batch, as the model takes them."""
+        return self._processor.apply_chat_template(
             [_conversation(question) for question in questions],
             add_generation_prompt=True,
             tokenize=True,
@@ -97,11 +112,6 @@ class LocalModel(Engine):
             return_tensors="pt",
             processor_kwargs={"padding": True},
         )
-        tokens = self._generate(inputs)
-        return [
-            self._answer(generated, int(mask.sum()))
-            for generated, mask in zip(tokens.tolist(), inputs["attention_mask"], strict=True)
-        ]
 
     def _generate(self, inputs: Any) -> Any:
         import torch

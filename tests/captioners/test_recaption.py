@@ -62,6 +62,17 @@ def test_the_captions_are_those_of_transformers(
         assert (row["short_cut"], row["short_tokens"]) == (1, 12)
 
 
+def test_question_that_the_processor_refuses_costs_its_row(captioner: Captioner, pictures: list[Image.Image]) -> None:
+    """It counts the marks of images: one more in the prompt is an image that is not there."""
+    asked = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
+    odd = asked[1].question._replace(prompt="<IMG_CONTEXT> What is this?")
+    first, second, third = captioner([asked[0], asked[1]._replace(question=odd), asked[2]]).to_pylist()
+    assert [first, third] == captioner([asked[0], asked[2]]).to_pylist()
+    assert second["short_caption"] is None
+    assert second["error"].startswith("the model's processor refuses it: ")
+    assert not second["retry"]
+
+
 def test_an_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Path) -> None:
     """The model is made to end: its last layer says nothing but the end."""
     import torch
