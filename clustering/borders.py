@@ -24,8 +24,8 @@ class Borders(Stage):
     )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        own, second = (batch[name].cast(pa.int64()) for name in self.reads)
-        pair = own, pc.coalesce(second, own)  # there is no second one where there is one cluster
+        first, second = (batch[name].cast(pa.int64()) for name in self.reads)
+        pair = first, pc.coalesce(second, first)  # there is no second one where there is one cluster
         low, high = pc.min_element_wise(*pair), pc.max_element_wise(*pair)
         return pa.table([pc.add(pc.shift_left(low, 32), high)], schema=self.writes)
 

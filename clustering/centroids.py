@@ -70,8 +70,8 @@ class Centroids:
 
     def sizes(self, points: Vectors) -> Ints:
         """How many of the points are nearest to each centroid."""
-        _, found = self._index.search(np.ascontiguousarray(points), 1)
-        return np.bincount(self._numbers[found[:, 0]])
+        _, neighbours = self._index.search(np.ascontiguousarray(points), 1)
+        return np.bincount(self._numbers[neighbours[:, 0]])
 
     def nearest(self, vectors: Vectors, count: int) -> tuple[Ints, Vectors]:
         """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
@@ -86,16 +86,16 @@ class Centroids:
         Returns:
             Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer where there are not so many.
         """
-        _, found = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
-        cosines = np.empty(found.shape, np.float64)
+        _, neighbours = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
+        cosines = np.empty(neighbours.shape, np.float64)
         for start in range(0, len(vectors), _ROWS):
             rows = slice(start, start + _ROWS)
             exact = vectors[rows].astype(np.float64)
-            for place in range(found.shape[1]):
-                np.einsum("nd,nd->n", exact, self._exact[found[rows, place]], out=cosines[rows, place])
+            for rank in range(neighbours.shape[1]):
+                np.einsum("nd,nd->n", exact, self._exact[neighbours[rows, rank]], out=cosines[rows, rank])
         distances = (1 - cosines).clip(0, 2).astype(np.float32)
-        order = np.lexsort((found, distances), axis=-1)[:, :count]
-        return self._numbers[np.take_along_axis(found, order, 1)], np.take_along_axis(distances, order, 1)
+        order = np.lexsort((neighbours, distances), axis=-1)[:, :count]
+        return self._numbers[np.take_along_axis(neighbours, order, 1)], np.take_along_axis(distances, order, 1)
 
 
 def faiss_version() -> str:

@@ -120,26 +120,26 @@ class Duplicates(GroupedStage):
                 raise UserError(f"image_embedding is {vectors.type}, not a fixed-size list of float16")
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        found = _Found(self.by, table["id"].to_numpy())
+        result = _Result(self.by, table["id"].to_numpy())
         names, codes = _codes(table[self.within])
-        found.errors[codes == len(names)] = f"no group: nothing is stored in {self.within}"
+        result.errors[codes == len(names)] = f"no group: nothing is stored in {self.within}"
         for rows in _groups(table, codes):
             if codes[rows[0]] < len(names):
-                self._compare(table, rows, found)
-        return found.table(self.writes)
+                self._compare(table, rows, result)
+        return result.table(self.writes)
 
-    def _compare(self, table: pa.Table, rows: Ints, found: _Found) -> None:
+    def _compare(self, table: pa.Table, rows: Ints, result: _Result) -> None:
         """Compare the rows of one group, which are given in the order of their ranks."""
         if "semantic" in self.by:
             vectors, errors = to_matrix(_take(table["image_embedding"], rows))
             good = np.array([error is None for error in errors], bool)
-            found.errors[rows] = errors
+            result.errors[rows] = errors
             rows = rows[good]
-            found.store("semantic", rows, _most_similar(vectors if good.all() else vectors[good]))
+            result.store("semantic", rows, _most_similar(vectors if good.all() else vectors[good]))
         if "perceptual" in self.by:
             hashes = _take(table["phash"], rows)
             rows = rows[hashes.is_valid().to_numpy(zero_copy_only=False)]
-            found.store("perceptual", rows, _least_different(hashes.drop_null().to_numpy()))
+            result.store("perceptual", rows, _least_different(hashes.drop_null().to_numpy()))
 
 
 class Nearest(NamedTuple):
@@ -151,10 +151,10 @@ class Nearest(NamedTuple):
     """
 
     value: Floats
-    place: Ints
+    row: Ints
 
 
-class _Found:
+class _Result:
     """The columns while they are being filled in."""
 
     def __init__(self, by: Sequence[Method], ids: Ints) -> None:
@@ -167,9 +167,9 @@ class _Found:
         self.others = {method: np.full(len(ids), -1) for method in by}
 
     def store(self, method: Method, rows: Ints, nearest: Nearest) -> None:
-        seen = nearest.place >= 0
+        seen = nearest.row >= 0
         self.values[method][rows[seen]] = nearest.value[seen]
-        self.others[method][rows[seen]] = rows[nearest.place[seen]]
+        self.others[method][rows[seen]] = rows[nearest.row[seen]]
 
     def table(self, writes: pa.Schema) -> pa.Table:
         failed = np.array([error is not None for error in self.errors], bool)
@@ -224,8 +224,8 @@ def _most_similar(vectors: npt.NDArray[np.float32]) -> Nearest:
         products /= norms[before]
         return products
 
-    value, place = _nearest_before(len(vectors), cosines)
-    return Nearest(value.clip(-1, 1), place)
+    value, row = _nearest_before(len(vectors), cosines)
+    return Nearest(value.clip(-1, 1), row)
 
 
 def _norms(vectors: npt.NDArray[np.float32]) -> Floats:
@@ -242,8 +242,8 @@ def _least_different(hashes: Ints) -> Nearest:
         differ: npt.NDArray[np.int8] = np.bitwise_count(bits[rows, None] ^ bits[before]).astype(np.int8)
         return -differ
 
-    value, place = _nearest_before(len(hashes), likeness)
-    return Nearest(-value, place)
+    value, row = _nearest_before(len(hashes), likeness)
+    return Nearest(-value, row)
 
 
 def _nearest_before(count: int, likeness: Callable[[slice, slice], npt.NDArray[np.number]]) -> Nearest:
@@ -253,18 +253,18 @@ def _nearest_before(count: int, likeness: Callable[[slice, slice], npt.NDArray[n
         count: Rows.
         likeness: Of some rows and some others, (rows, others); above -100.
     """
-    value, place = np.full(count, -100.0), np.full(count, -1)
+    value, row = np.full(count, -100.0), np.full(count, -1)
     for rows in _tiles(count):
         for before in _tiles(rows.stop):
-            found = likeness(rows, before)
+            likenesses = likeness(rows, before)
             if before == rows:  # the only tile with rows that come later
-                np.copyto(found, -100, where=~np.tri(len(found), k=-1, dtype=bool))
-            best = found.argmax(axis=1)  # the first of several, and a later tile must be better
-            best_value = np.take_along_axis(found, best[:, None], axis=1)[:, 0]
+                np.copyto(likenesses, -100, where=~np.tri(len(likenesses), k=-1, dtype=bool))
+            best = likenesses.argmax(axis=1)  # the first of several, and a later tile must be better
+            best_value = np.take_along_axis(likenesses, best[:, None], axis=1)[:, 0]
             better = best_value > value[rows]
             value[rows] = np.where(better, best_value, value[rows])
-            place[rows] = np.where(better, best + before.start, place[rows])
-    return Nearest(value, place)
+            row[rows] = np.where(better, best + before.start, row[rows])
+    return Nearest(value, row)
 
 
 def _tiles(count: int) -> list[slice]:

@@ -79,13 +79,13 @@ class Clusters(FittedStage):
     @property
     def writes(self) -> pa.Schema:
         above = [f"cluster_{n}" for n in range(2, len(self.levels) + 2)]
-        own = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
+        lowest = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
         if above:  # what a rule `total` shares out from the top down
-            own = own.with_metadata({**own.metadata, b"within": ",".join(above).encode()})
+            lowest = lowest.with_metadata({**lowest.metadata, b"within": ",".join(above).encode()})
         coarser = [column(name, pa.int32(), f"Its cluster of level {name[8:]}", 0, nominal=True) for name in above]
         return pa.schema(
             [
-                own,
+                lowest,
                 column("distance", pa.float32(), "Cosine distance to that centroid", 0, 2),
                 column("second_cluster", pa.int32(), "Number of the next nearest", 0, nominal=True),
                 column("second_distance", pa.float32(), "Cosine distance to that one", 0, 2),
@@ -130,10 +130,10 @@ class Clusters(FittedStage):
                 "fewer, best with 39 or more images for each"
             )
         centroids, objective = spherical_kmeans(vectors, self.clusters, self.iterations, self.seed, self.init)
-        found = [centroids]
+        levels = [centroids]
         for level, count in enumerate(self.levels, start=1):
-            found.append(self._above(found[-1], count, self.seed + level))
-        told: dict[str, object] = {
+            levels.append(self._above(levels[-1], count, self.seed + level))
+        provenance: dict[str, object] = {
             "faiss": faiss_version(),
             "device": "cuda" if gpus() else "cpu",
             "encoder": encoder_of(sample.schema.field("image_embedding")),
@@ -142,7 +142,7 @@ class Clusters(FittedStage):
             "objective": objective,
             "seconds": round(time.perf_counter() - begin, 1),
         }
-        return _table(vectors, found), told
+        return _table(vectors, levels), provenance
 
     def load_fitted(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Assignment:
         """What assigns.
@@ -152,10 +152,10 @@ class Clusters(FittedStage):
         """
         if fitted.column_names != FITTED.names or not fitted.num_rows:
             raise UserError("clusters: what is stored in fitted/ are no centroids; delete it, or train with --refit")
-        there, wanted = len(fitted["centroid"][0]), inputs["image_embedding"].type.list_size
-        if there != wanted:
+        width, wanted = len(fitted["centroid"][0]), inputs["image_embedding"].type.list_size
+        if width != wanted:
             raise UserError(
-                f"clusters: the centroids in fitted/ have {there} numbers and the embeddings {wanted}; "
+                f"clusters: the centroids in fitted/ have {width} numbers and the embeddings {wanted}; "
                 "delete them, or train with --refit"
             )
         return Assignment(self, fitted)
@@ -164,11 +164,11 @@ class Clusters(FittedStage):
         """The centroids of a level: of the points, then again and again of those nearest to its centroids."""
         centroids, _ = spherical_kmeans(points, count, self.iterations, seed, self.init)
         for _ in range(self.resamplings):
-            own, distances = Centroids(centroids).nearest(points, 1)
-            order = np.lexsort((distances[:, 0], own[:, 0]))
-            sizes = np.bincount(own[:, 0], minlength=count)
-            place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            around = np.sort(order[place < self.nearest])
+            nearest, distances = Centroids(centroids).nearest(points, 1)
+            order = np.lexsort((distances[:, 0], nearest[:, 0]))
+            sizes = np.bincount(nearest[:, 0], minlength=count)
+            rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            around = np.sort(order[rank < self.nearest])
             if len(around) < count:
                 break
             centroids, _ = spherical_kmeans(points[around], count, self.iterations, seed, self.init)
@@ -192,14 +192,14 @@ class Assignment(Facts):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         vectors, errors = to_matrix(batch["image_embedding"])
-        own, distances = self._centroids.nearest(vectors, 2)
+        clusters, distances = self._centroids.nearest(vectors, 2)
         bad = np.array([error is not None for error in errors], bool)
         columns: list[Any] = []
-        for place in range(2):
-            there = own.shape[1] > place
-            columns.append(own[:, place] if there else None)
-            columns.append(distances[:, place] if there else None)
-        columns += [parents[own[:, 0]] for parents in self._above]
+        for rank in range(2):
+            exists = clusters.shape[1] > rank
+            columns.append(clusters[:, rank] if exists else None)
+            columns.append(distances[:, rank] if exists else None)
+        columns += [parents[clusters[:, 0]] for parents in self._above]
         arrays = [
             pa.nulls(len(bad), field.type) if values is None else pa.array(values, mask=bad).cast(field.type)
             for values, field in zip(columns, self._writes, strict=True)

@@ -28,10 +28,12 @@ def connect(**how: Any) -> None:
         if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ray.exceptions.RayError):
             raise
         ray.shutdown()
-        told = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         if address := os.environ.get("RAY_ADDRESS"):
-            raise UserError(f"Ray cannot be reached at RAY_ADDRESS={address} ({told}); see whether it runs") from error
+            raise UserError(
+                f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs"
+            ) from error
         raise UserError(
-            f"Ray did not start on this machine ({told}); nothing was computed: look whether memory, disk or CPUs are "
-            "taken, then run again"
+            f"Ray did not start on this machine ({reason}); nothing was computed: see whether memory, disk and CPU are "
+            "free, then run again"
         ) from error

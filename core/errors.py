@@ -45,8 +45,8 @@ def _reason(error: Exception) -> str:
     """One line; of what pydantic says, the first thing."""
     if callable(said := getattr(error, "errors", None)):
         first = said()[0]
-        place = ".".join(map(str, first["loc"]))
-        return f"{place}: {first['msg']}" if place else str(first["msg"])
+        key = ".".join(map(str, first["loc"]))
+        return f"{key}: {first['msg']}" if key else str(first["msg"])
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 

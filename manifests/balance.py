@@ -154,11 +154,11 @@ def turns(
     first = np.diff(groups[order], prepend=-1) != 0
     first |= np.diff(strata[order], prepend=-1) != 0
     begins = np.flatnonzero(first)
-    place = np.arange(len(order), dtype=np.uint32)
-    place -= np.repeat(begins.astype(np.uint32), np.diff(begins, append=len(order)))
-    found = np.empty_like(place)
-    found[order] = place
-    return found
+    turn = np.arange(len(order), dtype=np.uint32)
+    turn -= np.repeat(begins.astype(np.uint32), np.diff(begins, append=len(order)))
+    turns_ = np.empty_like(turn)
+    turns_[order] = turn
+    return turns_
 
 
 def _choose(
@@ -173,9 +173,9 @@ def _choose(
     chosen, tied = np.empty(len(ids), bool), []
     for start in range(0, len(ids), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        own, edge = groups[rows], edges[groups[rows]]
-        chosen[rows] = whole[own] | (keys[rows] < edge)
-        tied.append(start + np.flatnonzero((keys[rows] == edge) & (left[own] > 0)))
+        group, edge = groups[rows], edges[groups[rows]]
+        chosen[rows] = whole[group] | (keys[rows] < edge)
+        tied.append(start + np.flatnonzero((keys[rows] == edge) & (left[group] > 0)))
     del keys, edges, whole, cut
     edge_rows = np.concatenate([*tied, np.zeros(0, np.int64)])
     del tied
@@ -281,9 +281,9 @@ def _first(
     """`_choose` by a plain sort of few rows: those that come first, as many of a group as `left` says."""
     hashes = priority(ids, seed)
     order = np.lexsort((hashes, groups) if ranks is None else (hashes, ranks, groups))
-    own = groups[order]
-    begins = np.flatnonzero(np.diff(own, prepend=-1))
-    place = np.arange(len(own)) - np.repeat(begins, np.diff([*begins, len(own)]))
+    group = groups[order]
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    rank = np.arange(len(group)) - np.repeat(begins, np.diff([*begins, len(group)]))
     first = np.zeros(len(ids), bool)
-    first[order[place < left[own]]] = True
+    first[order[rank < left[group]]] = True
     return first

@@ -64,9 +64,9 @@ def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa
         captions: Texts, (rows).
     """
     rows = len(captions)
-    asked = [None if q is None else f"<image>\n{as_words(_MARKS_AT_FIRST.sub('', q))}" for q in questions.to_pylist()]
+    human = [None if q is None else f"<image>\n{as_words(_MARKS_AT_FIRST.sub('', q))}" for q in questions.to_pylist()]
     answers = pa.array([None if c is None else as_words(c) for c in captions.to_pylist()], pa.string())
-    values = pa.concat_arrays([pa.array(asked, pa.string()), answers])
+    values = pa.concat_arrays([pa.array(human, pa.string()), answers])
     speakers = pa.array(["human"] * rows + ["gpt"] * rows, pa.string())
     turns = pa.StructArray.from_arrays([speakers, values], fields=list(CONVERSATIONS.value_type.fields))
     order = np.arange(2 * rows).reshape(2, rows).T.ravel()

@@ -271,9 +271,9 @@ def _model(kind: type[Any], value: object, where: str) -> Any:
         return kind(**value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
+        key = ".".join(str(p) for p in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {place + ': ' if place else ''}{said}") from error
+        raise UserError(f"{where}: {key + ': ' if key else ''}{said}") from error
 
 
 def _absolute(where: str) -> str:

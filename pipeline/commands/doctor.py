@@ -42,9 +42,9 @@ def examine(recipes: Sequence[str] | None) -> list[Finding]:
     """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
     checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
-    found = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
+    findings = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
     return [check() for check in checks] + (
-        found or [Finding("recipes", "missing", "none given, none in recipes/ here")]
+        findings or [Finding("recipes", "missing", "none given, none in recipes/ here")]
     )
 
 
@@ -55,8 +55,8 @@ def _python() -> Finding:
 
 
 def _ray() -> Finding:
-    told = [f"{name} {metadata.version(name)}" for name in ("ray", "polars", "pyarrow", "pillow")]
-    return Finding("engine", "ok", ", ".join(told))
+    versions = [f"{name} {metadata.version(name)}" for name in ("ray", "polars", "pyarrow", "pillow")]
+    return Finding("engine", "ok", ", ".join(versions))
 
 
 def _torch() -> Finding:
@@ -71,17 +71,21 @@ def _torch() -> Finding:
 
 
 def _faiss() -> Finding:
-    found = sorted({d.name.lower() for d in metadata.distributions() if d.name and d.name.lower().startswith("faiss-")})
-    if not found:
+    packages = sorted(
+        {d.name.lower() for d in metadata.distributions() if d.name and d.name.lower().startswith("faiss-")}
+    )
+    if not packages:
         return Finding("faiss", "missing", "none; install the extra `cpu` or `gpu`, not both")
-    if len(found) > 1:
-        return Finding("faiss", "broken", f"{' and '.join(found)} overwrite each other: pip uninstall all, install one")
+    if len(packages) > 1:
+        return Finding(
+            "faiss", "broken", f"{' and '.join(packages)} overwrite each other: pip uninstall all, install one"
+        )
     try:
         faiss = importlib.import_module("faiss")
     except (ImportError, RuntimeError) as error:  # faiss-gpu without its CUDA runtime raises RuntimeError
-        return Finding("faiss", "broken", f"{found[0]}: {' '.join(str(error).split())[:150]}")
+        return Finding("faiss", "broken", f"{packages[0]}: {' '.join(str(error).split())[:150]}")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    return Finding("faiss", "ok", f"{found[0]} {metadata.version(found[0])}, {gpus} GPUs")
+    return Finding("faiss", "ok", f"{packages[0]} {metadata.version(packages[0])}, {gpus} GPUs")
 
 
 def _lmdeploy() -> Finding:
@@ -92,8 +96,8 @@ def _lmdeploy() -> Finding:
     try:
         return Finding("lmdeploy", "ok", f"lmdeploy {metadata.version('lmdeploy')}")
     except metadata.PackageNotFoundError:
-        there = "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
-        return Finding("lmdeploy", "missing", there)
+        advice = "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
+        return Finding("lmdeploy", "missing", advice)
 
 
 def _video() -> Finding:
@@ -106,10 +110,10 @@ def _video() -> Finding:
 def _is_training(path: str) -> bool:
     """Whether it is one for `vl3syn train`; what cannot be read is none."""
     try:
-        told = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError):  # what is wrong the recipe's own reader says
         return False
-    return isinstance(told, dict) and "sources" in told
+    return isinstance(content, dict) and "sources" in content
 
 
 def _training(path: str) -> Finding:

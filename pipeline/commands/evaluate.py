@@ -59,8 +59,8 @@ def evaluate(
 ) -> None:
     """Loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples that it has not seen."""
     places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
-    for what, place in places.items():
-        refuse_credentials(place or "", what)
+    for what, path in places.items():
+        refuse_credentials(path or "", what)
     annotated = Path(data).suffix in (".json", ".jsonl")
     if caption not in (None, *CAPTIONS):
         raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")
@@ -82,12 +82,12 @@ def evaluate(
     model, processor = _load(checkpoint)
     if seen and held_out is None:
         _warn(checkpoint, data, seen)
-    found = _look(model, processor, chosen, max_new_tokens, batch, encode)
-    if not found.loss.samples:
-        raise UserError(f"{data}: not one of its samples could be looked at; the first: {found.skipped[0]}")
+    result = _look(model, processor, chosen, max_new_tokens, batch, encode)
+    if not result.loss.samples:
+        raise UserError(f"{data}: not one of its samples could be looked at; the first: {result.skipped[0]}")
     if predictions:
-        _write(predictions, found.answers)
-    _tell(checkpoint, data, encoder, found, json_)
+        _write(predictions, result.answers)
+    _tell(checkpoint, data, encoder, result, json_)
 
 
 @dataclass
@@ -118,7 +118,7 @@ class _Said:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Result:
     """All that was found; `metrics` is None without answers."""
 
     loss: Loss
@@ -187,10 +187,12 @@ def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
     if file.is_file():
         with reading(file):
             recipe = json.loads(file.read_text())["recipe"]
-    for name, told in recipe["sources"].items():
-        place = _place(told["shards"] or told["annotations"])
-        if f"{_place(data)}/".startswith(f"{place}/") and (not told["shards"] or told["caption"] == _caption(caption)):
-            return _Seen(name, told["held_out"], recipe["seed"])
+    for name, source in recipe["sources"].items():
+        source_path = _place(source["shards"] or source["annotations"])
+        if f"{_place(data)}/".startswith(f"{source_path}/") and (
+            not source["shards"] or source["caption"] == _caption(caption)
+        ):
+            return _Seen(name, source["held_out"], recipe["seed"])
     return None
 
 
@@ -230,17 +232,17 @@ def _clip(encoder: str) -> ClipEncoder:
 
     def encode(image: Any, text: str) -> tuple[Any, Any]:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        made = images([images.prepare(decode(data, images.side))])
-        if error := made["error"][0].as_py():
+        table = images([images.prepare(decode(data, images.side))])
+        if error := table["error"][0].as_py():
             raise BadSampleError(error)
-        return made["image_embedding"][0].as_py(), texts.encode([text])[0]
+        return table["image_embedding"][0].as_py(), texts.encode([text])[0]
 
     return encode
 
 
 def _look(
     model: VideoLLaMA3, processor: Processor, chosen: _Chosen, most: int, batch: int, encode: ClipEncoder | None
-) -> _Found:
+) -> _Result:
     from model.training.evaluation import Answer, caption_metrics, generate_answers, held_out_loss
 
     loss = held_out_loss(model, processor, chosen)
@@ -253,7 +255,7 @@ def _look(
             else:
                 skipped.append(answer)
     metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
-    return _Found(loss, answers, metrics, list(dict.fromkeys(skipped)))
+    return _Result(loss, answers, metrics, list(dict.fromkeys(skipped)))
 
 
 def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Said:
@@ -279,33 +281,33 @@ def _write(path: str, answers: Sequence[_Said]) -> None:
             file.write(json.dumps(asdict(said), ensure_ascii=False).encode() + b"\n")
 
 
-def _tell(checkpoint: str, data: str, encoder: str | None, found: _Found, json_: bool) -> None:
+def _tell(checkpoint: str, data: str, encoder: str | None, result: _Result, json_: bool) -> None:
     from pipeline.commands import output
 
-    for name in found.skipped[:_TOLD]:
+    for name in result.skipped[:_TOLD]:
         output.say(f"skipped {name}")
-    if len(found.skipped) > _TOLD:
-        output.say(f"skipped {len(found.skipped):,} in all")
+    if len(result.skipped) > _TOLD:
+        output.say(f"skipped {len(result.skipped):,} in all")
     if json_:
-        output.print_json(_json(checkpoint, data, encoder, found))
+        output.print_json(_json(checkpoint, data, encoder, result))
     else:
-        output.print_rows(f"{checkpoint} on {data}", ("what", "value", "of"), _rows(encoder, found))
+        output.print_rows(f"{checkpoint} on {data}", ("what", "value", "of"), _rows(encoder, result))
 
 
-def _json(checkpoint: str, data: str, encoder: str | None, found: _Found) -> dict[str, Any]:
-    loss, scores = found.loss, found.clip_scores
+def _json(checkpoint: str, data: str, encoder: str | None, result: _Result) -> dict[str, Any]:
+    loss, scores = result.loss, result.clip_scores
     return {
         "checkpoint": checkpoint,
         "data": data,
         "loss": {"mean": loss.mean, "tokens": loss.tokens, "samples": loss.samples},
-        "answers": asdict(found.metrics) if found.metrics else None,
+        "answers": asdict(result.metrics) if result.metrics else None,
         "clip_score": {"encoder": encoder, "mean": _mean(scores), "count": len(scores)} if encoder else None,
-        "skipped": found.skipped,
+        "skipped": result.skipped,
     }
 
 
-def _rows(encoder: str | None, found: _Found) -> list[tuple[str, float, str]]:
-    loss, metrics, scores = found.loss, found.metrics, found.clip_scores
+def _rows(encoder: str | None, result: _Result) -> list[tuple[str, float, str]]:
+    loss, metrics, scores = result.loss, result.metrics, result.clip_scores
     rows = [("loss", loss.mean, f"nats per token; {_many(loss.tokens, 'token')} of {_many(loss.samples, 'sample')}")]
     if metrics:
         rows += [

@@ -89,15 +89,15 @@ def groups(
     from manifests.diversity import diversity
     from pipeline.commands import output
 
-    found = diversity(_opened(run_), by)
-    largest = found.sizes.head(limit)
+    spread = diversity(_opened(run_), by)
+    largest = spread.sizes.head(limit)
     if json_:
-        output.print_json(found.as_json() | {"sizes": largest.to_dicts()})
+        output.print_json(spread.as_json() | {"sizes": largest.to_dicts()})
         return
-    spreads = {"reached": asdict(found.reached), "kept": asdict(found.kept)}
+    spreads = {"reached": asdict(spread.reached), "kept": asdict(spread.kept)}
     rows = [(name.replace("_", " "), *(s[name] for s in spreads.values())) for name in spreads["kept"]]
     output.print_rows(f"groups by {by}", ("", *spreads), rows)
-    output.print_rows(f"the {largest.height:,} largest of {found.reached.groups:,}", largest.columns, largest.rows())
+    output.print_rows(f"the {largest.height:,} largest of {spread.reached.groups:,}", largest.columns, largest.rows())
 
 
 def _opened(url: str) -> Run:

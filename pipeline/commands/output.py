@@ -152,8 +152,8 @@ def print_account(account: Account) -> None:
     for stage in account.stages:
         rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
         # Integers as they are: some are ids, to be given to `explain` again.
-        told = ((name, str(value) if isinstance(value, int) else _text(value)) for name, value in stage.facts.items())
-        facts = list(told) or [("nothing stored", "")]
+        pairs = ((name, str(value) if isinstance(value, int) else _text(value)) for name, value in stage.facts.items())
+        facts = list(pairs) or [("nothing stored", "")]
         print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
 
 

@@ -35,7 +35,7 @@ class FirstAnswers:
         """
         self._stage, self._most = stage, most
         self._changed = threading.Condition()
-        self._asked = self._blocks = 0
+        self._started = self._blocks = 0
         self._errors: dict[int, str] = {}
         self._lasting: set[str] = set()
         self._held: list[tuple[Journal, pa.Table]] = []
@@ -62,8 +62,8 @@ class FirstAnswers:
         """
         with self._changed:
             self.check()
-            self._asked += images
-            return self._asked - images
+            self._started += images
+            return self._started - images
 
     def check(self) -> None:
         """See that images are still to be asked about.

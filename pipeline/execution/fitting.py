@@ -78,14 +78,14 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     # one CPU of would never have all of them to give.
     fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit)
     try:
-        fitted, told = ray.get(fit.remote(step.stage, inputs, table))
+        fitted, provenance = ray.get(fit.remote(step.stage, inputs, table))
     except ray.exceptions.RayTaskError as error:
         if error.cause is not None and not is_bug(error.cause):
             raise UserError(" ".join(str(error.cause).split())) from error
         raise
     except ray.exceptions.RayError as error:
         raise stopped(error) from error
-    return fitted, told
+    return fitted, provenance
 
 
 def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
@@ -100,8 +100,8 @@ def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str
     sample = pa.concat_tables(inputs.complete(rows.slice(start, _BLOCK)) for start in starts)
     order = np.argsort(priority(sample["id"].to_numpy(), 0))
     sample = sample.select(list(stage.reads)).take(order)  # and the sample as it was read may go
-    fitted, told = stage.fit(sample)
-    return fitted, dict(told)
+    fitted, provenance = stage.fit(sample)
+    return fitted, dict(provenance)
 
 
 def is_trained(step: Step) -> bool:
@@ -122,18 +122,18 @@ def find(folder: Folder, step: Step) -> Fitted | None:
     Raises:
         UserError: It names what is not there.
     """
-    place = _place(folder, step)
-    there = [Fitted(place, f.base_name) for f in place.files() if _NAME.fullmatch(f.base_name)]
+    target = _folder_of(folder, step)
+    stored = [Fitted(target, f.base_name) for f in target.files() if _NAME.fullmatch(f.base_name)]
     named = fitted_of(step)
     if named is None:
-        return there[-1] if there else None
-    found = next((f for f in there if f.hash == named), None)
-    if found is None:
+        return stored[-1] if stored else None
+    match = next((f for f in stored if f.hash == named), None)
+    if match is None:
         raise UserError(
-            f"{step.stage.name}: fitted {named} is not in {place.path}: leave `fitted` out of the recipe to train "
+            f"{step.stage.name}: fitted {named} is not in {target.path}: leave `fitted` out of the recipe to train "
             "anew, or copy the file there from the run that has it"
         )
-    return found
+    return match
 
 
 def adopt(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
@@ -148,8 +148,8 @@ def adopt(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
             continue
         if refit:
             recipe = with_fitted(recipe, step, None)
-        elif found := find(folder, step):
-            recipe = with_fitted(recipe, step, found.hash)
+        elif artifact := find(folder, step):
+            recipe = with_fitted(recipe, step, artifact.hash)
     return recipe
 
 
@@ -166,19 +166,19 @@ def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
 
 def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, object]) -> Fitted:
     """Store what a step was trained to, as the newest."""
-    place = _place(folder, step)
+    target = _folder_of(folder, step)
     before = find(folder, step)
     number = int(before.name.partition("-")[0]) + 1 if before else 1
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, table.schema.remove_metadata()) as stream:
         stream.write_table(table.replace_schema_metadata(None).combine_chunks())
     name = f"{number:06d}-{hashlib.blake2b(content.getvalue(), digest_size=8).hexdigest()}.parquet"
-    told = table.replace_schema_metadata({"vl3syn": json.dumps(dict(made_by), sort_keys=True)})
-    place.write(name, to_bytes(told))
-    return Fitted(place, name)
+    named_table = table.replace_schema_metadata({"vl3syn": json.dumps(dict(made_by), sort_keys=True)})
+    target.write(name, to_bytes(named_table))
+    return Fitted(target, name)
 
 
-def _place(folder: Folder, step: Step) -> Folder:
+def _folder_of(folder: Folder, step: Step) -> Folder:
     settings = {k: v for k, v in step.stage.fingerprint_settings().items() if k != "fitted"}
     by = {"version": step.stage.version, "settings": settings, "inputs": dict(step.inputs)}
     return folder.join("fitted").join(f"{step.stage.name}-{fingerprint(by)}")

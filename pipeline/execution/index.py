@@ -13,7 +13,7 @@ from core.errors import UserError
 from manifests.storage import Folder
 from manifests.tables import Table, writer_of
 from pipeline.execution.part_writer import Store
-from pipeline.pools import Listing, Pool, Shard, list_pool, told
+from pipeline.pools import Listing, Pool, Shard, format_counts, list_pool
 from pipeline.pools.first_shard import alt_text_source
 from pipeline.pools.readers import image_id, index_rows
 from pipeline.pools.texts import UNKNOWN
@@ -174,13 +174,14 @@ def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
     for made_by in index.provenances_of(writer) if pool.kind == "tars" else ():
         passed_over.update(made_by.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
     if passed_over:
-        yield f"passed over members of tars that are no images or texts by their ending: {told(passed_over, _ENDINGS)}"
+        counts = format_counts(passed_over, _ENDINGS)
+        yield f"passed over members of tars that are no images or texts by their ending: {counts}"
     rows = index.scan(["text_encoding"]).drop_nulls().group_by("text_encoding").len()
     encodings = Counter(dict(rows.collect(engine="streaming").iter_rows()))
     if encodings:
         lost = " (bytes that are no UTF-8 became U+FFFD)" if UNKNOWN in encodings else ""
         yield (
-            f"texts of {encodings.total():,} rows are not UTF-8, and were read as: {told(encodings)}{lost}; "
+            f"texts of {encodings.total():,} rows are not UTF-8, and were read as: {format_counts(encodings)}{lost}; "
             "if that is wrong, convert them to UTF-8 and index into a new run (the column text_encoding says which)"
         )
 

@@ -56,10 +56,10 @@ class Source:
         tables, order = [], []
         for part in np.unique(parts):
             rows = np.flatnonzero(parts == part)
-            found = self._rows(part, ids[rows])
+            rows_of_part = self._rows(part, ids[rows])
             for name, gathered in vectors.items():
-                gathered.put(rows, found[name])
-            tables.append(found.select(others))
+                gathered.put(rows, rows_of_part[name])
+            tables.append(rows_of_part.select(others))
             order.append(rows)
         joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
         values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
@@ -71,9 +71,9 @@ class Source:
             fields = [self.table.schema.field(name) for name in self.columns]
             return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
         stored = self.table.read(self.names[part], ["id", *self.columns])
-        there = stored["id"].to_numpy()
-        by_id = np.argsort(there)
-        return stored.take(by_id[np.searchsorted(there, ids, sorter=by_id)])
+        stored_ids = stored["id"].to_numpy()
+        by_id = np.argsort(stored_ids)
+        return stored.take(by_id[np.searchsorted(stored_ids, ids, sorter=by_id)])
 
 
 class _Vectors:
@@ -226,8 +226,8 @@ def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position:
 
 
 def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
-    place, _ = run.index.locate()
-    order = place.select("id").with_row_index("in_pool")
+    places, _ = run.index.locate()
+    order = places.select("id").with_row_index("in_pool")
     return rows.join(order, on="id", how="left").sort("in_pool").drop("in_pool")
 
 

@@ -245,16 +245,16 @@ def stopped(error: Exception) -> UserError:
 
 
 def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
-    told = pl.DataFrame(receipts)
-    per_worker = told.group_by("worker").agg(
+    frame = pl.DataFrame(receipts)
+    per_worker = frame.group_by("worker").agg(
         (pl.col("end").max() - pl.col("begin").min()).alias("wall"),
         pl.col("busy").sum(),
         pl.col("busy").count().alias("n"),
     )
     wall, busy, n = per_worker.select(pl.col("wall", "busy", "n").sum()).row(0)
-    working: float = told.select(pl.col("end").max() - pl.col("begin").min()).item()
+    working: float = frame.select(pl.col("end").max() - pl.col("begin").min()).item()
     idle = max(0.0, 1 - busy / wall) if n and wall else None
-    return JobDone(int(told["rows"].sum()), int(told["errors"].sum()), seconds, working, idle)
+    return JobDone(int(frame["rows"].sum()), int(frame["errors"].sum()), seconds, working, idle)
 
 
 def start_ray() -> None:

@@ -34,7 +34,7 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
         One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
     """
     end = time.time()
-    told = {
+    columns = {
         "rows": [rows],
         "errors": [errors],
         "worker": [_WORKER],
@@ -42,7 +42,7 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
         "end": [end],
         "busy": pa.array([busy], pa.float64()),
     }
-    return pa.table(told)
+    return pa.table(columns)
 
 
 def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:

@@ -32,7 +32,7 @@ from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue, ShardRescue
 from pipeline.execution.workers import ImageStageActor, Part, StageActor
-from pipeline.pools import Listing, Pool, told
+from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages.registry import outdated
 
@@ -121,7 +121,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     table = index_table(run.folder)
     if listing.passed_over:
         what = " files that are no images by their ending" if pool.images else ""
-        say(f"pool: passed over{what}: {told(listing.passed_over)}")
+        say(f"pool: passed over{what}: {format_counts(listing.passed_over)}")
     todo = unread(table, listing, pool)
     if todo.changed:
         say(f"pool: {todo.changed:,} indexed shards have another length now; their images count as new")
@@ -188,12 +188,12 @@ def part_size(rows: int, step: Step) -> int:
 
     Of whole groups as many as the recipe says: each part costs a reading of the tables, so fewer may be wanted.
     """
-    grouped, asked = groups_of(step) is not None, step.resources.part_rows
-    if grouped and asked:
-        return asked
+    grouped, wanted = groups_of(step) is not None, step.resources.part_rows
+    if grouped and wanted:
+        return wanted
     fewest = 64 if isinstance(step.stage, ImageStage) else 256
     most = GROUPED_PART if grouped else COSTLY_PART if step.stage.journaled else PART
-    return min(max(rows // 64, fewest), asked or most)
+    return min(max(rows // 64, fewest), wanted or most)
 
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:
@@ -211,8 +211,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     begin = time.perf_counter()
     step.stage.check_available()
     rows, inputs = plan(run, recipe.pool, columns_of(step), sample(step, alive["id"]))
-    fitted, told = train(step, inputs, rows)
-    made_by = {**_made_by(step), "alive": alive.height, "sample": rows.height, **told}
+    fitted, facts = train(step, inputs, rows)
+    made_by = {**_made_by(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, made_by)
     recipe = adopt(recipe, run.folder)
     _write(recipe.resolved(), run.folder, run.url)

@@ -65,11 +65,11 @@ class Part:
         rows = self.inputs.complete(block)
         batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
         compute = facts or self.stage
-        made = [
+        tables = [
             with_ids(batch["id"], hold(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows))
             for batch in batches
         ]
-        return self.store(pa.concat_tables(made), begin)
+        return self.store(pa.concat_tables(tables), begin)
 
 
 class StageActor:
@@ -150,8 +150,8 @@ class ImageStageActor(StageActor):
         with self._first.block():
             while batch := list(islice(stream, self._part.batch_size)):
                 check.write_down()
-                failures |= {row: found for row, found in batch if isinstance(found, Failure)}
-                good = {row: found for row, found in batch if not isinstance(found, Failure)}
+                failures |= {row: value for row, value in batch if isinstance(value, Failure)}
+                good = {row: value for row, value in batch if not isinstance(value, Failure)}
                 if good:
                     free.acquire()
                     order += good
@@ -161,8 +161,8 @@ class ImageStageActor(StageActor):
             done = [future.result() for future in running]
         order += failures
         failed = failed_rows(stage, rows["id"].take(_numbers(failures)), failures.values())
-        made = [*self._first.of_block([table for table, _ in done]), failed]
-        return pa.concat_tables(made).take(_inverse(order)), sum(seconds for _, seconds in done)
+        tables = [*self._first.of_block([table for table, _ in done]), failed]
+        return pa.concat_tables(tables).take(_inverse(order)), sum(seconds for _, seconds in done)
 
     def _batch(
         self, ids: pa.ChunkedArray, prepared: list[Any], number: int, journal: Journal | None
@@ -234,13 +234,13 @@ def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[s
         return Failure("too large: the memory does not hold what it is to be scaled to")
 
 
-def failed_rows(stage: Stage, ids: pa.ChunkedArray, found: Collection[Failure]) -> pa.Table:
+def failed_rows(stage: Stage, ids: pa.ChunkedArray, reasons: Collection[Failure]) -> pa.Table:
     """Rows without facts, each with its reason."""
-    failures = list(found)
+    failures = list(reasons)
     empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
     errors, retries = [f.error for f in failures], [f.retry for f in failures]
-    told = {"error": pa.array(errors, pa.string()), "retry": pa.array(retries, pa.bool_())}
-    return with_ids(ids, hold(stage, pa.table({**empty, **told}), len(failures)))
+    flags = {"error": pa.array(errors, pa.string()), "retry": pa.array(retries, pa.bool_())}
+    return with_ids(ids, hold(stage, pa.table({**empty, **flags}), len(failures)))
 
 
 def _inverse(order: list[int]) -> pa.Array:

@@ -51,8 +51,8 @@ def entries(
             linked = follow_links and entry.is_dir() and os.path.realpath(entry.path) not in seen
             if entry.is_dir(follow_symlinks=False) or linked:
                 pending += [entry.path] if recursive else []
-            elif found := _entry(entry, root.path, limit):
-                yield found
+            elif file := _entry(entry, root.path, limit):
+                yield file
 
 
 def _entry(entry: os.DirEntry[str], root: str, limit: str) -> Entry | None:

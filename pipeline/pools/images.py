@@ -162,12 +162,12 @@ class Images:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
             start = group.offsets[0]
             span = memoryview(file.read_at(group.end - start, start))
-        found: list[bytes | Failure] = []
+        images: list[bytes | Failure] = []
         for offset, length in zip(group.offsets, group.lengths, strict=True):
             data = bytes(span[offset - start : offset - start + length])
             missing = f"cut off: {len(data):,} of {length:,} bytes are there"
-            found.append(data if len(data) == length else Failure(missing))
-        return found
+            images.append(data if len(data) == length else Failure(missing))
+        return images
 
     def _cells(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
@@ -178,11 +178,11 @@ class Images:
             cells: dict[int, bytes | None] = {}
             for offset, cell in self._wanted(parquet, group, {offset - start for offset in group.offsets}):
                 cells[start + offset] = cell_bytes(cell, self.pool.max_cell)
-        found: list[bytes | Failure] = []
+        images: list[bytes | Failure] = []
         for offset in group.offsets:
             data = cells[offset]
-            found.append(Failure("null image: the cell holds no bytes") if data is None else data)
-        return found
+            images.append(Failure("null image: the cell holds no bytes") if data is None else data)
+        return images
 
     def _wanted(self, parquet: Parquet, group: Group, rows: set[int]) -> Iterator[tuple[int, Any]]:
         """Those cells of a row group, with their rows in it; only these ever become Python objects."""

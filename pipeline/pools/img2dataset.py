@@ -31,8 +31,8 @@ def read_img2dataset(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
         base = row["key"].rpartition("/")[2]
         name = full_stem(base) if full_stem(base) in sidecar else stem(base)
         yield {**sidecar.pop(name, {}), **row}
-    for key, told in sidecar.items():
-        yield {"error": "missing: downloaded according to the sidecar, but not in the shard", **told, "key": key}
+    for key, notes_ in sidecar.items():
+        yield {"error": "missing: downloaded according to the sidecar, but not in the shard", **notes_, "key": key}
 
 
 def _sidecar(root: Folder, path: str, alt_text: str | None) -> dict[str, Row]:
@@ -43,16 +43,16 @@ def _sidecar(root: Folder, path: str, alt_text: str | None) -> dict[str, Row]:
         notes = note_columns(parquet.schema, alt_text)
         wanted = ["key", "status", "error_message", *(name for theirs in notes.values() for name in theirs)]
         rows = {}
-        for told in bounded_rows(parquet, wanted):
-            if isinstance(told, BombError):
-                raise told
-            rows[str(told["key"])] = notes_of(told, notes) | _download_error(told)
+        for row in bounded_rows(parquet, wanted):
+            if isinstance(row, BombError):
+                raise row
+            rows[str(row["key"])] = notes_of(row, notes) | _download_error(row)
         return rows
 
 
-def _download_error(told: Row) -> Row:
-    status = told.get("status") or "success"
-    return {} if status == "success" else {"error": f"{status}: {told.get('error_message')}"}
+def _download_error(row: Row) -> Row:
+    status = row.get("status") or "success"
+    return {} if status == "success" else {"error": f"{status}: {row.get('error_message')}"}
 
 
 def _downloaded(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
@@ -84,11 +84,11 @@ def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:
             image = next(iter(image_columns(parquet.schema)), None)
             leaves = [] if image is None else image_leaves(parquet.schema, image)
             keys = [row["key"] for row in bounded_rows(parquet, ["key"]) if not isinstance(row, BombError)]
-            for told in bounded_rows(parquet, ["key", *leaves]):
-                if isinstance(told, BombError):
-                    yield {"key": str(keys[number]), "offset": number, "error": str(told)}
-                elif image is not None and told[image] is not None:
-                    yield {"key": str(told["key"]), "offset": number, **measured_cell(told[image], max_cell)}
+            for row in bounded_rows(parquet, ["key", *leaves]):
+                if isinstance(row, BombError):
+                    yield {"key": str(keys[number]), "offset": number, "error": str(row)}
+                elif image is not None and row[image] is not None:
+                    yield {"key": str(row["key"]), "offset": number, **measured_cell(row[image], max_cell)}
                 number += 1
     except BAD_PARQUET as error:
         yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}

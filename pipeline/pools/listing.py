@@ -142,7 +142,7 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
         listing = replace(listing, shards=tuple(shards))
     if not listing.shards:
-        also = f" (passed over: {told(listing.passed_over)})" if listing.passed_over else ""
+        also = f" (passed over: {format_counts(listing.passed_over)})" if listing.passed_over else ""
         raise UserError(f"{pool.kind}: {pool.where} has nothing to index{also}; check the path")
     return listing
 
@@ -152,7 +152,7 @@ def root_of(pool: Pool) -> Folder:
     return Folder.at(pool.where) if pool.kind in ("images", "img2dataset") else _split(pool.where)[0]
 
 
-def told(counts: Counter[str], most: int | None = None) -> str:
+def format_counts(counts: Counter[str], most: int | None = None) -> str:
     """`.txt 10, .json 2`; of more than `most` names the others as one number."""
     others = sum(n for _, n in counts.most_common()[most:]) if most else 0
     return ", ".join(f"{name} {n:,}" for name, n in counts.most_common(most)) + (
@@ -213,10 +213,10 @@ def _passed_over(others: Sequence[Entry], also: Callable[[str], str | None] = la
 def _split(pattern: str) -> tuple[Folder, str, bool]:
     """The folder in front of the first wildcard (or of the file), the rest, and whether that is a glob."""
     folder = Folder.at(pattern)
-    there = folder.filesystem.get_file_info(folder.path).type
-    if there == pafs.FileType.Directory:
+    kind = folder.filesystem.get_file_info(folder.path).type
+    if kind == pafs.FileType.Directory:
         return folder, "", False
-    wild = None if there == pafs.FileType.File else re.search(r"[*?\[]", pattern)
+    wild = None if kind == pafs.FileType.File else re.search(r"[*?\[]", pattern)
     cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
     return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None
 

@@ -74,8 +74,8 @@ def parquet_rows(
         except BadSampleError as error:
             yield {"key": "", "error": f"unread Parquet: {error}"}
             return
-        for told in bounded_rows(parquet, columns.read):
-            row = told_row(told, columns, number, max_cell)
+        for source in bounded_rows(parquet, columns.read):
+            row = index_row(source, columns, number, max_cell)
             text += len(row["key"]) + sum([len(row.get(name) or "") for name in NOTES])
             if text > parquet.most_text:
                 raise BombError(f"decompression bomb: {text:,} bytes of text in {number + 1:,} rows")
@@ -177,14 +177,14 @@ def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
     return is_text(type_) or (as_bytes and is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
 
 
-def told_row(told: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
+def index_row(source: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
     """The row of the index for a row of the file."""
-    if isinstance(told, BombError):
-        return {"key": str(number), "offset": number, "error": str(told)}
-    cell, id_ = told[columns.image], None if columns.id is None else told[columns.id]
+    if isinstance(source, BombError):
+        return {"key": str(number), "offset": number, "error": str(source)}
+    cell, id_ = source[columns.image], None if columns.id is None else source[columns.id]
     path = cell_path(cell)
     path = path if path is not None and len(path) <= TEXT_LIMIT else None
-    row: Row = {"key": path or str(number), "offset": number, **notes_of(told, columns.notes)}
+    row: Row = {"key": path or str(number), "offset": number, **notes_of(source, columns.notes)}
     if path:
         row["identity"] = str(number)  # paths may repeat between rows
     if id_ is not None and id_ < 1 << 63:

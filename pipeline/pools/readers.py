@@ -67,24 +67,24 @@ def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
     """The rows of a shard of URLs, and a last one that says where it breaks off."""
     about = {"id": image_id(shard.identity, ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
     try:
-        found, broken = read_urls(root, shard, pool)
+        urls, broken = read_urls(root, shard, pool)
     except OSError as error:
         return _table([about | _unreadable(pool, shard, error)])
     last = [about | {"key": "", "error": broken}] if broken else []
-    columns = dict(zip(found.column_names, found.columns, strict=True))
-    columns["id"] = _with_hashes(found, shard.identity)
+    columns = dict(zip(urls.column_names, urls.columns, strict=True))
+    columns["id"] = _with_hashes(urls, shard.identity)
     for name in ("shard", "shard_bytes", "retry"):
-        columns[name] = pa.repeat(pa.scalar(about[name], INDEX.field(name).type), found.num_rows)
-    whole = [columns.get(f.name, pa.nulls(found.num_rows, f.type)) for f in INDEX]
+        columns[name] = pa.repeat(pa.scalar(about[name], INDEX.field(name).type), urls.num_rows)
+    whole = [columns.get(f.name, pa.nulls(urls.num_rows, f.type)) for f in INDEX]
     return pa.concat_tables([pa.table(whole, schema=INDEX), _table(last)])
 
 
-def _with_hashes(found: pa.Table, revised: str) -> pa.ChunkedArray | pa.Array:
+def _with_hashes(urls: pa.Table, revised: str) -> pa.ChunkedArray | pa.Array:
     """The source's own ids, and hashes of the row number where there is none: URLs may repeat between rows."""
-    if not found["id"].null_count:
-        return found["id"]
-    ids = zip(found["id"].to_pylist(), found["offset"].to_pylist(), strict=True)
-    return pa.array([image_id(revised, str(number)) if own is None else own for own, number in ids], pa.int64())
+    if not urls["id"].null_count:
+        return urls["id"]
+    ids = zip(urls["id"].to_pylist(), urls["offset"].to_pylist(), strict=True)
+    return pa.array([image_id(revised, str(number)) if id_ is None else id_ for id_, number in ids], pa.int64())
 
 
 def _shard_rows(pool: Pool, root: Folder, shard: Shard, passed_over: Counter[str] | None) -> Iterator[Row]:

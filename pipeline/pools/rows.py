@@ -53,12 +53,12 @@ def note_names(names: Iterable[str], alt_text: str | None = None) -> dict[str, l
     return {ours: [name for _, _, name in sorted(those)] for ours, those in ranked.items()}
 
 
-def notes_of(told: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
+def notes_of(source: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
     """The index's own columns out of a row or a JSON object; `names` is of `note_names`."""
     row: Row = {}
     for ours, theirs in names.items():
         for name in theirs:
-            text, encoding = first_text(told.get(name))
+            text, encoding = first_text(source.get(name))
             if text or (text is not None and ours not in row):
                 row[ours] = text
             if text:

@@ -65,13 +65,13 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
     detected = json.detect_encoding(data)
     text, encoding = decoded(data) if detected == "utf-8" else (data.decode(detected, "replace"), detected[:6])
     try:
-        told = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         return None
-    names = note_names(told, None if alt_text is None else alt_text.lstrip("."))
-    row = notes_of(told, names)
+    names = note_names(content, None if alt_text is None else alt_text.lstrip("."))
+    row = notes_of(content, names)
     row |= {"text_encoding": encoding} if encoding and encoding != "utf-8" and row else {}
     return Note(len(endings), row, f"{names['alt_text'][0]!r} of .json" if row.get("alt_text") else "")
 

@@ -115,9 +115,9 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, s
         return {"error": f"{kind}: a tar member that is not followed"}
     if member.sparse is not None:
         return {"error": "sparse member: holes are not read"}
-    there = max(0, size - member.offset_data)
-    if there < member.size:
-        return {"bytes": member.size, "error": f"cut off: {there:,} of {member.size:,} bytes are there"}
+    available = max(0, size - member.offset_data)
+    if available < member.size:
+        return {"bytes": member.size, "error": f"cut off: {available:,} of {member.size:,} bytes are there"}
 
     file.seek(member.offset_data)
     start = file.read(min(member.size, _HEADER_FIRST))

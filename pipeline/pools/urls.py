@@ -153,8 +153,8 @@ def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]
             size += pieces[-1].nbytes
             if size > parquet.most_text:
                 raise BombError(f"decompression bomb: {rows.size:,} rows of more than {parquet.most_text:,} bytes")
-    found = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
-    return pa.table([found[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
+    joined = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
+    return pa.table([joined[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
 
 
 def _plain(column: pa.Array) -> pa.Array:

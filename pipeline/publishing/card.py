@@ -171,15 +171,15 @@ def _funnel_table(counted: Funnel) -> str:
 
 
 def _models(run: Run) -> list[tuple[str, str, str, str]]:
-    found = []
+    lines = []
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
         named = next((str(entry[key]) for key in _MODELS if entry.get(key)), _CARRIED.get(stage.name))
         if named is None:
             continue
-        told = stage.table.provenance()
-        version = entry.get("revision") or str(told.get("weights") or "")[:16] or "not told"
-        found.append((stage.name, _plain(named), _plain(str(version)), _LICENCES.get(named, "see the model's page")))
-    return found
+        provenance = stage.table.provenance()
+        version = entry.get("revision") or str(provenance.get("weights") or "")[:16] or "not told"
+        lines.append((stage.name, _plain(named), _plain(str(version)), _LICENCES.get(named, "see the model's page")))
+    return lines
 
 
 def _plain(model: str) -> str:
@@ -188,7 +188,7 @@ def _plain(model: str) -> str:
 
 
 def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str]]:
-    found = []
+    lines = []
     for stage in run.stages:
         for field in stage.table.writes:
             if not is_amount(field):
@@ -198,8 +198,8 @@ def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str
             values = values[np.isfinite(values)]
             if len(values):
                 low, middle, high = (f"{value:.4g}" for value in (values.min(), np.median(values), values.max()))
-                found.append((_Code(field.name), low, middle, high, bars(values)))
-    return found
+                lines.append((_Code(field.name), low, middle, high, bars(values)))
+    return lines
 
 
 def bars(values: Any) -> str:

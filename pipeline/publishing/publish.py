@@ -89,8 +89,8 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     columns = _columns(run)
     subsets = _subsets(how, columns)
     place = Publication(out, how.format, subsets)
-    there = place.settle(how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []})
-    columns = _as_begun(out, there, columns)
+    written_shards = place.settle(how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []})
+    columns = _as_begun(out, written_shards, columns)
     kept = run.verdict().alive
     refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)
     right = kept.join(_outdated(run, recipe), on="id", how="anti")
@@ -109,7 +109,15 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
         table = contents_table(run.folder)
         contents = Store(table, table.next_writer(), {"vl3syn": __version__})
         writer = ShardWriter(
-            out, how.format, inputs, fields, _prompts(run), subsets, contents, _decoded(recipe), place.first_form()
+            out,
+            how.format,
+            inputs,
+            fields,
+            _prompts(run),
+            subsets,
+            contents,
+            _decoded(recipe),
+            place.first_form(),
         )
         job = run_job(_blocks(rows, missing), writer.job)
     done = _sum_up(place, where, listed, stale, job, missing["number"].n_unique() * len(subsets))
@@ -123,25 +131,27 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
 
 def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
     """The columns that are published: name -> the table that has it ("": the index), and its field."""
-    found: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
+    columns: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
-        found |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
-    return found
+        columns |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
+    return columns
 
 
 def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """The subsets and the captions that each of them has."""
-    there = tuple(use for use in USES if f"{use}_caption" in columns)
-    if not there:
+    captions = tuple(use for use in USES if f"{use}_caption" in columns)
+    if not captions:
         raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
-    if lacking := [use for use in how.subsets if use not in there]:
+    if lacking := [use for use in how.subsets if use not in captions]:
         raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
-    return {use: (use,) for use in how.subsets} or {TOGETHER: there}
+    return {use: (use,) for use in how.subsets} or {TOGETHER: captions}
 
 
-def _as_begun(out: Folder, there: Shards, columns: dict[str, tuple[str, pa.Field]]) -> dict[str, tuple[str, pa.Field]]:
+def _as_begun(
+    out: Folder, written_shards: Shards, columns: dict[str, tuple[str, pa.Field]]
+) -> dict[str, tuple[str, pa.Field]]:
     """The columns that the shards in `out` have already, so that all shards of a dataset have the same; else all."""
-    shards = [file.path for file in there.values() if file.path.endswith(".parquet")]
+    shards = [file.path for file in written_shards.values() if file.path.endswith(".parquet")]
     if not shards:
         return columns
     names = {name for path in shards[:1] for name in pq.read_schema(path, filesystem=out.filesystem).names}
@@ -181,10 +191,14 @@ def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataF
     return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
 
 
-def _missing(place: Publication, listed: pl.DataFrame) -> pl.DataFrame:
+def _missing(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     """The rows of `listed` whose shard is not there in some subset, with their place in it."""
-    there = {place.out.relative(file.path) for subset in place.subsets for file in place.out.join(subset).files()}
-    lacking = [number for number in listed["number"].unique() if not place.names([number]) <= there]
+    names = {
+        publication.out.relative(file.path)
+        for subset in publication.subsets
+        for file in publication.out.join(subset).files()
+    }
+    lacking = [number for number in listed["number"].unique() if not publication.names([number]) <= names]
     placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
     return placed.filter(pl.col("number").is_in(lacking))
 
@@ -208,25 +222,29 @@ def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
 
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
     """The prompts of each caption: those that the recipe's stage asked, else ours."""
-    found = {use: read_prompts(use) for use in USES}
+    prompts = {use: read_prompts(use) for use in USES}
     for entry in run.recipe.get("stages") or []:
         use = entry["stage"].removesuffix("_caption")
         if use in USES and "prompts" in entry:
-            found[use] = tuple(entry["prompts"])
-    return found
+            prompts[use] = tuple(entry["prompts"])
+    return prompts
 
 
 def _sum_up(
-    place: Publication,
+    publication: Publication,
     where: str,
     listed: pl.DataFrame,
     stale: int,
     job: JobDone | None,
     written: int,
 ) -> Published:
-    left_out, wanted = place.left_out(), place.names(listed["number"].unique())
-    found = {place.out.relative(f.path): f.size for subset in place.subsets for f in place.out.join(subset).files()}
-    size = sum(found[name] for name in wanted)
+    left_out, wanted = publication.left_out(), publication.names(listed["number"].unique())
+    sizes = {
+        publication.out.relative(f.path): f.size
+        for subset in publication.subsets
+        for f in publication.out.join(subset).files()
+    }
+    size = sum(sizes[name] for name in wanted)
     return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
 
 

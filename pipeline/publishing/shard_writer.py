@@ -127,7 +127,7 @@ class ShardWriter:
             for position, chunk in enumerate(chunks):
                 for ahead in chunks[position + len(reading) : position + 2]:
                     reading.append(self._start_reading(ahead, readers))
-                read = [found for task in reading.popleft() for found in task.result()]
+                read = [image for task in reading.popleft() for image in task.result()]
                 images = _in_order(chunk, read)
                 digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
                 faults = _faults(chunk, images, digests, self.decoded)
@@ -149,7 +149,7 @@ class ShardWriter:
         size = -(-len(groups) // _READERS)
 
         def read(some: Sequence[Group]) -> list[bytes | Failure]:
-            return [found for group in some for found in images.read(group)]
+            return [image for group in some for image in images.read(group)]
 
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
 
@@ -161,16 +161,16 @@ class ShardWriter:
         ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
         names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
         encoded = pa.array([images[row] for row in good], pa.binary())
-        made: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
+        columns: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
             "id": kept["id"],
             "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
             "sha256": pa.array([digest.hex() for digest in good.values()], pa.string()),
         }
         for use in uses:
-            caption = made["caption"] = kept[f"{use}_caption"]
-            made[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
+            caption = columns["caption"] = kept[f"{use}_caption"]
+            columns[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
         schema = self._schema(uses)
-        return pa.table([made[name] for name in schema.names], schema=schema)
+        return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _questions(self, rows: pa.Table, use: str) -> pa.Array:
         """What each caption answers: the prompt that made it, where that is stored."""
@@ -198,7 +198,7 @@ def _pool_order(chunk: pa.Table) -> pa.Array:
 def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
     """What was read in the order of the pool, in the order of the chunk."""
     order = _pool_order(chunk).to_pylist()
-    return [found for _, found in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
+    return [image for _, image in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
 
 def _faults(
@@ -250,11 +250,15 @@ def _known_of(chunk: pa.Table) -> list[list[Any]]:
 
 
 def _is_same(
-    length: int, digest: bytes, seen: bytes | None, indexed: int | None, told: str | None, half: int | None
+    length: int, digest: bytes, seen: bytes | None, indexed: int | None, from_source: str | None, half: int | None
 ) -> bool:
     if seen is None and indexed is not None and length != indexed:
         return False
-    return seen in (None, digest) and (not told or told.lower() == digest.hex()) and half in (None, _half(digest))
+    return (
+        seen in (None, digest)
+        and (not from_source or from_source.lower() == digest.hex())
+        and half in (None, _half(digest))
+    )
 
 
 def _half(digest: bytes) -> int:
