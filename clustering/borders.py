@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from clustering.duplicates import Duplicates, Method
 from core.stages import Stage
-from manifests.schemas import column, witness_of
+from manifests.schemas import column, reference_column_of
 
 PREFIX = "border_"
 
@@ -54,6 +54,6 @@ class BorderDuplicates(Duplicates):
 
 def _renamed(field: pa.Field) -> pa.Field:
     meta: dict[Any, Any] = dict(field.metadata or {})
-    if witness := witness_of(field):
-        meta[b"witness"] = (PREFIX + witness).encode()
+    if reference_column := reference_column_of(field):
+        meta[b"witness"] = (PREFIX + reference_column).encode()
     return field.with_name(PREFIX + field.name).with_metadata(meta)

@@ -133,7 +133,7 @@ class _ImageVectors(ImageFacts):
         self._names = [lemmas[0] for lemmas, _ in _classes()]
         self._classes = _class_embeddings(stage)
         self._mean = self._classes.mean(axis=0)
-        self.provenance = _made_by([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
+        self.provenance = _provenance([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
         """An RGB image to uint8 of shape (224, 224, 3): the middle of the image, its shorter side scaled to 256."""
@@ -181,7 +181,7 @@ class _TextVectors(Facts):
     def __init__(self, stage: str) -> None:
         self._sentences = _Sentences(stage)
         self._mean = _class_embeddings(stage, self._sentences).mean(axis=0)
-        self.provenance = _made_by([_sentence_model() / "model.safetensors"])
+        self.provenance = _provenance([_sentence_model() / "model.safetensors"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return embed_texts(batch, lambda texts: self._sentences(texts) - self._mean, DIMENSIONS)
@@ -298,7 +298,7 @@ def _write(file: Path, vectors: Vectors) -> None:
             os.replace(Path(folder) / "classes.npy", file)
 
 
-def _made_by(weights: Sequence[Path], *packages: str) -> Mapping[str, str]:
+def _provenance(weights: Sequence[Path], *packages: str) -> Mapping[str, str]:
     """What the provenance of both stages says: a hash of the weights, and versions."""
     names = ("torch", "transformers", "timm", *packages)
     return {"weights": sha256(weights), **{name: version(name) for name in names}}

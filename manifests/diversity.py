@@ -13,7 +13,7 @@ from core.errors import UserError
 from manifests.groups import effective_number
 from manifests.rules import suggest
 from manifests.run import Run
-from manifests.verdict import sound
+from manifests.verdict import valid_ids
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     kind = table.scan([column]).collect_schema()[column]
     if not (kind.is_integer() or kind in (pl.String, pl.Boolean)):
         raise UserError(f"{column} is {kind}; groups are made by texts, integers or booleans")
-    before = sound(run.index) if number is None else run.verdict(before=number).alive
+    before = valid_ids(run.index) if number is None else run.verdict(before=number).alive
     stored = table.scan(["id", column, "error"]).filter(pl.col("error").is_null() & pl.col(column).is_not_null())
     return before, stored.select("id", column).collect(engine="streaming")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from core.errors import UserError
 from manifests.groups import balanced, ordering
-from manifests.schemas import bounds, is_amount, witness_of
+from manifests.schemas import bounds, is_amount, reference_column_of
 
 KINDS = ("min", "max", "top", "per_group", "total")
 BALANCE = ("per_group", "total")
@@ -117,7 +117,7 @@ def plain(number: float) -> str:
     return f"{number:.0f}" if number == int(number) else f"{number:.10g}"
 
 
-def parse_keep(
+def parse_rules(
     keep: Mapping[str, object], writes: pa.Schema, where: str, earlier: Mapping[str, pa.Field] | None = None
 ) -> tuple[Rule, ...]:
     """Read a recipe's `keep`, in order: `{max: 2.5, min_side: 200}`, `{per_group: 350, order: closest}`.
@@ -159,7 +159,7 @@ def parse_keep(
 
 
 def as_keep(rules: Iterable[Rule]) -> dict[str, object]:
-    """What `parse_keep` reads: every rule by its full name."""
+    """What `parse_rules` reads: every rule by its full name."""
     rules = tuple(rules)
     keep: dict[str, object] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in rules}
     balance = next((r for r in rules if r.kind in BALANCE), None)
@@ -208,9 +208,9 @@ def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> N
     """Refuse what would drop an image because of another one that is not kept either."""
     if field.name in writes.names:
         return
-    if witness_of(field):
+    if reference_column_of(field):
         raise UserError(f"{where}: {field.name} is about two images; put its rule into the stage that writes it")
-    if kind not in BALANCE and any(witness_of(written) for written in writes):
+    if kind not in BALANCE and any(reference_column_of(written) for written in writes):
         raise UserError(
             f"{where}: would drop an image and leave its copies dropped too; put the rule into an earlier stage"
         )

@@ -12,11 +12,11 @@ import yaml
 
 from core.errors import UserError, yaml_problem
 from manifests.embeddings import is_embedding
-from manifests.rules import Rule, parse_keep, suggest
+from manifests.rules import Rule, parse_rules, suggest
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
-from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, settle
+from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, evaluate_rules
 
 RECIPE = "recipe.yaml"
 WRITTEN_BY = "vl3syn"
@@ -61,7 +61,7 @@ class Run:
         keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {entry['stage']}"
         if not isinstance(keep, dict):
             raise UserError(f"{where}: keep must be a mapping of rules, not {keep!r}")
-        return parse_keep(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
+        return parse_rules(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
 
     def facts(self, stage: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """What a stage has stored, embeddings included: `id`, its columns, `error` and `retry`, in no order.
@@ -84,7 +84,7 @@ class Run:
         Raises:
             UserError: A part is damaged, or parts of the index are missing.
         """
-        return settle(self.index, self.stages[:before])
+        return evaluate_rules(self.index, self.stages[:before])
 
     def manifest(self) -> pl.LazyFrame:
         """Exactly one row per input, sorted by id: the index's columns, every stage's columns, and the verdict.

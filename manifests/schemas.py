@@ -14,7 +14,7 @@ def column(
     low: float = -math.inf,
     high: float = math.inf,
     nominal: bool = False,
-    witness: str | None = None,
+    reference_column: str | None = None,
     control_tokens_of: str | None = None,
 ) -> pa.Field:
     """A documented column.
@@ -26,13 +26,13 @@ def column(
         low: Smallest value it can take; a threshold below is refused.
         high: Largest value it can take; a threshold above is refused.
         nominal: Its integers are names (a cluster, a hash, another image's id): to be grouped by, not to be compared.
-        witness: The column with the id of the other image, where the value is about two.
+        reference_column: Of a value about two images: the column with the second image's id.
         control_tokens_of: The text column of the same table whose control tokens the value counts. Where an earlier
             version stored no value, readers count them.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
     meta |= {"nominal": "yes"} if nominal else {}
-    meta |= {"witness": witness} if witness else {}
+    meta |= {"witness": reference_column} if reference_column else {}
     meta |= {"control_tokens_of": control_tokens_of} if control_tokens_of else {}
     return pa.field(name, type_, metadata=meta)
 
@@ -43,7 +43,7 @@ def bounds(field: pa.Field) -> tuple[float, float]:
     return float(meta.get(b"low", b"-inf")), float(meta.get(b"high", b"inf"))
 
 
-def witness_of(field: pa.Field) -> str | None:
+def reference_column_of(field: pa.Field) -> str | None:
     """The column with the id of the other image that the values of this one are about; None: they are about one."""
     name = (field.metadata or {}).get(b"witness")
     return name.decode() if name else None

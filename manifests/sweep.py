@@ -11,10 +11,10 @@ from operator import or_
 import polars as pl
 
 from core.errors import UserError
-from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_keep, suggest
+from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules, suggest
 from manifests.run import Run
 from manifests.schemas import is_amount
-from manifests.verdict import StoredStage, facts, refuse_gaps, sound, strays
+from manifests.verdict import StoredStage, facts, refuse_gaps, strays, valid_ids
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         UserError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
     """
     steps = _steps(run.stages, axes)
-    rows = sound(run.index)
+    rows = valid_ids(run.index)
     beyond = []
     everything = pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
     branches = [_Branch({}, everything, 0, everything)]
@@ -73,7 +73,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         rows = reached
         branches = [_judge(branch, rows["failed"]) for branch in branches]
         for step in plan:
-            branches = _split(rows, branches, step, _witnesses(rows["id"], stage, step))
+            branches = _split(rows, branches, step, _references(rows["id"], stage, step))
         union = reduce(or_, (b.alive for b in branches))
         rows = rows.filter(union).select("id")
         branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
@@ -145,7 +145,7 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
     fields = {column: table.schema.field(column) for column, table in stage.earlier.items()}
     preferred = {k: v for k, v in as_keep(stage.rules).items() if k in MODIFIERS} if key.startswith(BALANCE) else {}
     keeps = ({key: value, **preferred} for value in dict.fromkeys(values))
-    return tuple(parse_keep(keep, writes, stage.name, fields)[0] for keep in keeps)
+    return tuple(parse_rules(keep, writes, stage.name, fields)[0] for keep in keeps)
 
 
 def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
@@ -155,23 +155,23 @@ def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
     return replace(branch, alive=alive, unknown=branch.unknown + waiting, reached=branch.alive)
 
 
-def _witnesses(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | None:
+def _references(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | None:
     """For each of `ids` the position among them of the image that a rule would drop it because of.
 
     Returns:
         Null where it is not among them, -1 where there is no such image; None where the rule is not about pairs.
     """
-    witness = stage.witness(step.variants[0])
-    if witness is None:
+    reference_column = stage.reference_column(step.variants[0])
+    if reference_column is None:
         return None
-    pairs = stage.table.scan(["id", witness]).rename({witness: "other"}).collect(engine="streaming")
+    pairs = stage.table.scan(["id", reference_column]).rename({reference_column: "other"}).collect(engine="streaming")
     positions = ids.to_frame().select(pl.col("id").alias("other"), pl.int_range(pl.len()).alias("position"))
     located = ids.to_frame().join(pairs, on="id", how="left", maintain_order="left")
     located = located.join(positions, on="other", how="left", maintain_order="left")
     return located.select(pl.when(pl.col("other").is_null()).then(-1).otherwise("position")).to_series()
 
 
-def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, witnesses: pl.Series | None) -> list[_Branch]:
+def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, references: pl.Series | None) -> list[_Branch]:
     """Each branch once per variant of a rule."""
     # min and max judge each row by itself, once for all branches; the others depend on the rows that reach them.
     alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind in ("min", "max") and rule.column in rows}
@@ -180,14 +180,14 @@ def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, witness
         for rule in step.variants:
             point = {**branch.point, step.axis: rule.threshold} if step.axis else branch.point
             passed = alone[rule] if rule in alone else _among(rows, branch.alive, rule)
-            lonely = _lonely(branch, branch.alive & ~passed, witnesses) if witnesses is not None else 0
+            lonely = _lonely(branch, branch.alive & ~passed, references) if references is not None else 0
             split.append(_Branch(point, branch.alive & passed, branch.unknown + lonely, branch.reached))
     return split
 
 
-def _lonely(branch: _Branch, dropped: pl.Series, witnesses: pl.Series) -> int:
-    """How many rows are dropped because of one that does not reach the stage (see `_witnesses`)."""
-    reached_too = (witnesses == -1) | branch.reached.gather(witnesses.replace(-1, None))
+def _lonely(branch: _Branch, dropped: pl.Series, references: pl.Series) -> int:
+    """How many rows are dropped because of one that does not reach the stage (see `_references`)."""
+    reached_too = (references == -1) | branch.reached.gather(references.replace(-1, None))
     return int((dropped & ~reached_too.fill_null(False)).sum())
 
 

@@ -190,21 +190,21 @@ class Table:
     def provenance(self) -> dict[str, object]:
         """What computed the newest rows, as given to `append`; empty for an empty table."""
         infos = self._infos()
-        return self._made_by(infos[-1]) if infos else {}
+        return self._provenance_in(infos[-1]) if infos else {}
 
     def provenances(self) -> dict[str, dict[str, object]]:
         """What computed the rows of each writer."""
         one_of_each = {writer_of(info.base_name): info for info in self._infos()}
-        return {writer: self._made_by(info) for writer, info in one_of_each.items()}
+        return {writer: self._provenance_in(info) for writer, info in one_of_each.items()}
 
     def provenances_of(self, writer: str) -> list[dict[str, object]]:
         """What computed the rows of each part of one writer."""
-        return [self._made_by(info) for info in self._infos() if writer_of(info.base_name) == writer]
+        return [self._provenance_in(info) for info in self._infos() if writer_of(info.base_name) == writer]
 
-    def _made_by(self, info: pafs.FileInfo) -> dict[str, object]:
+    def _provenance_in(self, info: pafs.FileInfo) -> dict[str, object]:
         meta = footer_of(self.folder, info, self.remedy).schema.metadata
-        made_by: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
-        return made_by
+        provenance: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
+        return provenance
 
 
 def fingerprint(what: Mapping[str, object]) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from core.errors import UserError
 from manifests.rules import Rule
-from manifests.schemas import witness_of
+from manifests.schemas import reference_column_of
 from manifests.tables import Table
 
 ERROR, PENDING, FIRST_RULE = 0, 1, 2
@@ -32,10 +32,10 @@ class StoredStage:
     rules: tuple[Rule, ...]
     earlier: Mapping[str, Table] = field(default_factory=dict)
 
-    def witness(self, rule: Rule) -> str | None:
+    def reference_column(self, rule: Rule) -> str | None:
         """The column with the id of the image that the rule drops a row because of; None: it looks at one row alone."""
         columns = self.table.writes
-        return witness_of(columns.field(rule.column)) if rule.column in columns.names else None
+        return reference_column_of(columns.field(rule.column)) if rule.column in columns.names else None
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Verdict:
         return self.alive.height + self.left.height
 
 
-def sound(index: Table) -> pl.DataFrame:
+def valid_ids(index: Table) -> pl.DataFrame:
     """The rows that the index could read, as a column `id`, sorted."""
     rows = index.scan(["id", "error"]).filter(pl.col("error").is_null())
     return rows.select("id").collect(engine="streaming").sort("id")
 
 
-def settle(index: Table, stages: Sequence[StoredStage]) -> Verdict:
+def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
     """Send every row of `index` through the stages; a row leaves at the first that fails or drops it.
 
     Memory and time follow the rows that are still alive at each stage: about 25 bytes a row and column of a rule.
@@ -72,7 +72,7 @@ def settle(index: Table, stages: Sequence[StoredStage]) -> Verdict:
     Raises:
         UserError: A part is damaged, or parts of the index are missing.
     """
-    alive = sound(index)
+    alive = valid_ids(index)
     failed = index.scan(["id", "error"]).filter(pl.col("error").is_not_null()).select("id").collect(engine="streaming")
     left = [_leave(failed, 0, ERROR)]
     beyond = []
@@ -103,8 +103,8 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
     return Verdict(rows.select("id"), pl.concat(left), strays(reached, stored))
 
 
-def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
-    """The rows of `alive` (ids, sorted) that a rule drops because of another, its witness, that is not alive.
+def stale_references(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
+    """The rows of `alive` (ids, sorted) that a rule drops because of another one that is not alive.
 
     Returns:
         Column `id`.
@@ -112,13 +112,13 @@ def orphans(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
     left = advance(alive, stage).left
     lonely = [alive.head(0)]
     for position, rule in enumerate(stage.rules):
-        witness = stage.witness(rule)
-        if witness is None:
+        reference_column = stage.reference_column(rule)
+        if reference_column is None:
             continue
         dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
-        seen = stage.table.scan(["id", witness]).filter(pl.col(witness).is_not_null())
+        seen = stage.table.scan(["id", reference_column]).filter(pl.col(reference_column).is_not_null())
         pairs = seen.collect(engine="streaming").join(dropped, on="id", how="semi")
-        lonely.append(pairs.join(alive, left_on=witness, right_on="id", how="anti").select("id"))
+        lonely.append(pairs.join(alive, left_on=reference_column, right_on="id", how="anti").select("id"))
     return pl.concat(lonely).unique()
 
 

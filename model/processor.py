@@ -16,7 +16,7 @@ from core import videos
 from core.errors import UserError
 from model import frames, images
 from model.processor_config import ProcessorConfig, read_processor, write_processor
-from model.prompt import CHAT_TEMPLATE, Message, take_apart, tokenize
+from model.prompt import CHAT_TEMPLATE, Message, parse_conversation, tokenize
 from model.prune import keep_mask
 from model.sizes import Item, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
@@ -68,8 +68,8 @@ class Processor:
         Raises:
             BadSampleError: A message, an image or a video is not what it should be, with what to do.
         """
-        script = take_apart(conversation)
-        media = [_Medium(part, self.config) for part in script.media]
+        script = parse_conversation(conversation)
+        media = [MediaLoader(part, self.config) for part in script.media]
         sizes = plan_sizes([medium.item for medium in media], self.config.max_tokens)
         read = [medium.read(size) for medium, size in zip(media, sizes, strict=True)]
         if generation_prompt is None:
@@ -112,7 +112,7 @@ class Processor:
         write_processor(path, self.tokenizer, self.config, self.chat_template)
 
 
-class _Medium:
+class MediaLoader:
     """One image or video on its way: first its size is learned, then it is read at the size that it may have.
 
     So of many large images, or of a long film, only one picture at a time is in memory at its full size.

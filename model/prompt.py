@@ -49,7 +49,7 @@ Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Script:
+class ParsedConversation:
     """A conversation taken apart.
 
     Attributes:
@@ -78,7 +78,7 @@ class Tokens:
         self.labels += ids if learned else [IGNORE] * len(ids)
 
 
-def take_apart(conversation: Sequence[Message]) -> Script:
+def parse_conversation(conversation: Sequence[Message]) -> ParsedConversation:
     """Check a conversation and separate what is text, what is media, and how they are arranged.
 
     Args:
@@ -90,7 +90,7 @@ def take_apart(conversation: Sequence[Message]) -> Script:
     """
     if not conversation:
         raise BadSampleError("an empty conversation: give at least one message")
-    script = Script([], [], set(), [])
+    script = ParsedConversation([], [], set(), [])
     for number, message in enumerate(conversation):
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
@@ -104,7 +104,7 @@ def take_apart(conversation: Sequence[Message]) -> Script:
     return script
 
 
-def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]:
+def _part(part: Any, where: str, answer: bool, script: ParsedConversation) -> dict[str, Any]:
     part = {"type": "text", "text": part} if isinstance(part, str) else part
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
@@ -123,7 +123,7 @@ def _part(part: Any, where: str, answer: bool, script: Script) -> dict[str, Any]
 
 
 def tokenize(
-    script: Script,
+    script: ParsedConversation,
     placeholders: Sequence[Sequence[tuple[str, int]]],
     tokenizer: Tokenizer,
     template: str,
@@ -173,7 +173,7 @@ def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], ki
     return "".join(split), iter([count for frames in placeholders for _, count in frames])
 
 
-def _add_text(piece: str, script: Script, tokenizer: Tokenizer, tokens: Tokens) -> bool:
+def _add_text(piece: str, script: ParsedConversation, tokenizer: Tokenizer, tokens: Tokens) -> bool:
     """Tokenise text between special tokens; an answer by itself, as it is when it is generated. True if it ends so."""
     runs: list[tuple[str, bool]] = []
     for number, part in enumerate(_MARK.split(piece)):

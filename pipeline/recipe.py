@@ -15,7 +15,7 @@ from core.errors import UserError, yaml_problem
 from core.secrets import refuse_credentials_within
 from core.stages import IMAGE_INPUTS, GroupedStage, ImageStage, Stage
 from core.text import refuse_not_unicode
-from manifests.rules import KINDS, Rule, as_keep, parse_keep, suggest
+from manifests.rules import KINDS, Rule, as_keep, parse_rules, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
 from manifests.storage import Folder
@@ -214,16 +214,16 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         writes = stage.writes
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    rules = parse_keep(keep, writes, f"{where}: keep", fields)
+    rules = parse_rules(keep, writes, f"{where}: keep", fields)
     judged = {column for rule in rules for column in rule.columns if column not in writes.names}
     resources = _model(Resources, entry.get("resources") or {}, f"{where}: resources")
     if resources.batch_size and isinstance(stage, GroupedStage):
         raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
-    made_by = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
-    made_by |= outside_class(stage)
+    identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
+    identity |= outside_class(stage)
     return Step(
-        stage, rules, resources, f"{stage.name}-{fingerprint(made_by)}", inputs, read, {c: origin[c] for c in judged}
+        stage, rules, resources, f"{stage.name}-{fingerprint(identity)}", inputs, read, {c: origin[c] for c in judged}
     )
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from core.errors import BadSampleError
 from model.processor import Processor, pack
-from model.prompt import IGNORE, take_apart
+from model.prompt import IGNORE, parse_conversation
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import VideoLLaMA3
 
@@ -126,7 +126,7 @@ def generate_answers(
             reference = _text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
                 raise BadSampleError("does not end with an answer")
-            take_apart([last])  # a reference is checked as a prompt is
+            parse_conversation([last])  # a reference is checked as a prompt is
             waiting.append((sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
             yield _named(sample, error)

@@ -37,7 +37,7 @@ class ContentCheck:
         self._first: dict[int, Content] = {}
         self._new: dict[int, Content] = {}
         self._lock = threading.Lock()
-        self._journal = Journal(store.table, block["id"], store.made_by) if journaled else None
+        self._journal = Journal(store.table, block["id"], store.provenance) if journaled else None
         if self._journal:
             left = self._journal.left_behind
             for id_, length, digest in zip(*(left[n].to_pylist() for n in ("id", LENGTH, SHA256)), strict=True):
@@ -81,7 +81,7 @@ class ContentCheck:
         """Store a part with all images of the block that were not read before: the same ids at every try."""
         if self._unseen:
             rows = content_rows(self._unseen, [self._first.get(id_) for id_ in self._unseen])
-            self._store.table.append(rows, self._store.writer, self._store.made_by)
+            self._store.table.append(rows, self._store.writer, self._store.provenance)
 
     def delete_journal(self) -> None:
         if self._journal:

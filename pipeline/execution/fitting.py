@@ -136,7 +136,7 @@ def find(folder: Folder, step: Step) -> Fitted | None:
     return match
 
 
-def adopt(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
+def resolve_fitted(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
     """The recipe with what the run's stages were trained to filled in, as far as they were (with `refit`: not at all).
 
     Raises:
@@ -164,7 +164,7 @@ def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
     return parse_recipe(written, recipe.name)
 
 
-def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, object]) -> Fitted:
+def store(folder: Folder, step: Step, table: pa.Table, provenance: Mapping[str, object]) -> Fitted:
     """Store what a step was trained to, as the newest."""
     target = _folder_of(folder, step)
     before = find(folder, step)
@@ -173,7 +173,7 @@ def store(folder: Folder, step: Step, table: pa.Table, made_by: Mapping[str, obj
     with pa.ipc.new_stream(content, table.schema.remove_metadata()) as stream:
         stream.write_table(table.replace_schema_metadata(None).combine_chunks())
     name = f"{number:06d}-{hashlib.blake2b(content.getvalue(), digest_size=8).hexdigest()}.parquet"
-    named_table = table.replace_schema_metadata({"vl3syn": json.dumps(dict(made_by), sort_keys=True)})
+    named_table = table.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
     target.write(name, to_bytes(named_table))
     return Fitted(target, name)
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from core.stages import GroupedStage
 from manifests.tables import writer_of
-from manifests.verdict import StoredStage, orphans
+from manifests.verdict import StoredStage, stale_references
 from pipeline.recipe import Step
 
 
@@ -20,9 +20,9 @@ def groups_of(step: Step) -> str | None:
 def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
     """The rows of every group that has to be compared again.
 
-    A group has changed if a row is new to it; if a row has come back that had left when the others were compared; or if
-    a rule drops a row because of another (its witness) that has left by now. A row that left otherwise changes no
-    verdict: the rows that stayed were unlike it.
+    A group has changed if a row is new to it, if a row has come back that was gone when the others were compared, or if
+    a rule drops a row because of another one (see `reference_column`) that is gone now. A row that left otherwise
+    changes no verdict: the rows that stayed were unlike it.
 
     Args:
         alive: The rows that reach the stage, column `id`, sorted.
@@ -33,13 +33,13 @@ def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, 
     Returns:
         Column `id`.
     """
-    changed = pl.concat([new, orphans(alive, stored), mixed(alive, stored, groups)])
+    changed = pl.concat([new, stale_references(alive, stored), partially_computed(alive, stored, groups)])
     names = groups.join(changed, on="id", how="semi").drop("id").unique()
     members = groups.join(alive, on="id", how="semi").join(names, on=names.columns, how="semi", nulls_equal=True)
     return members.select("id").sort("id")
 
 
-def mixed(alive: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
+def partially_computed(alive: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
     """A row of every group whose rows were not all compared by one job, and so not with each other; column `id`."""
     where, parts = stored.table.locate()
     writers = [writer_of(part) for part in parts]

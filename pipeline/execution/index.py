@@ -99,7 +99,7 @@ def misread(index: Table, pool: Pool) -> list[str]:
     """Tars that an earlier version read in another way, and where that can have been wrong."""
     if pool.kind != "tars":
         return []
-    readers = {writer: made_by.get("reader", 1) for writer, made_by in index.provenances().items()}
+    readers = {writer: provenance.get("reader", 1) for writer, provenance in index.provenances().items()}
     dotted, others = (_written_by(index, [w for w, n in readers.items() if n in old]) for old in ((1,), (1, 2)))
     wrong = [] if dotted is None else [dotted.join(_mixed(index), on="shard", how="semi")]
     wrong += [] if others is None else [others.join(_changed_since(index), on="shard", how="semi")]
@@ -171,8 +171,8 @@ def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Ta
 def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
     """What a user should know of an index job, as lines: what it passed over, and how texts were read."""
     passed_over = Counter[str]()
-    for made_by in index.provenances_of(writer) if pool.kind == "tars" else ():
-        passed_over.update(made_by.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
+    for provenance in index.provenances_of(writer) if pool.kind == "tars" else ():
+        passed_over.update(provenance.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
     if passed_over:
         counts = format_counts(passed_over, _ENDINGS)
         yield f"passed over members of tars that are no images or texts by their ending: {counts}"

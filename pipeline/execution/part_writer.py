@@ -26,18 +26,18 @@ class Store:
     Attributes:
         table: The table.
         writer: The job, from `Table.next_writer`.
-        made_by: The provenance of its rows.
+        provenance: Of its rows.
     """
 
     table: Table
     writer: str
-    made_by: Mapping[str, object]
+    provenance: Mapping[str, object]
 
     def knowing(self, more: Mapping[str, object]) -> Self:
         """The same store with more provenance, known only where the work is done."""
-        return replace(self, made_by={**self.made_by, **more})
+        return replace(self, provenance={**self.provenance, **more})
 
     def __call__(self, part: pa.Table, begin: float | None = None, busy: float | None = None) -> pa.Table:
         """Store the rows of one part; its receipt, for which `begin` and `busy` are."""
-        self.table.append(part, self.writer, self.made_by)
+        self.table.append(part, self.writer, self.provenance)
         return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)

@@ -16,7 +16,7 @@ from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import cut
 from pipeline.execution.part_writer import Store
 from pipeline.execution.receipts import receipt
-from pipeline.execution.workers import Part, failed_rows
+from pipeline.execution.workers import StageTask, failed_rows
 from pipeline.pools import Pool, Shard
 from pipeline.pools.images import Failure
 from pipeline.pools.readers import unread_shards
@@ -33,7 +33,7 @@ class RowRescue:
         groups: The group of each id, for a stage that compares rows: a group is not divided.
     """
 
-    part: Part
+    part: StageTask
     groups: pl.DataFrame | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
@@ -64,7 +64,7 @@ class RowRescue:
     def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
         store = self.part.store
         known = replace(
-            store, made_by={**store.table.provenance(), **store.made_by}
+            store, provenance={**store.table.provenance(), **store.provenance}
         )  # with the weights, as it had them
         return known(failed_rows(self.part.stage, block["id"], [failure] * block.num_rows))
 

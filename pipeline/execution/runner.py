@@ -20,9 +20,9 @@ from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
 from manifests.schemas import table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
-from manifests.verdict import StoredStage, advance, sound
+from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
-from pipeline.execution.fitting import adopt, find, fitted_of, is_trained, sample, store, train
+from pipeline.execution.fitting import find, fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.grouping import changed_groups, cut, groups_of
 from pipeline.execution.index import READER, account, check_ids, chunks, read_chunk, unread
 from pipeline.execution.part_writer import Store
@@ -31,7 +31,7 @@ from pipeline.execution.planner import columns_of, plan, stored_table, unstored
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue, ShardRescue
-from pipeline.execution.workers import ImageStageActor, Part, StageActor
+from pipeline.execution.workers import ImageStageActor, StageActor, StageTask
 from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages.registry import outdated
@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
         UserError: The directory is in use for something else, or was indexed from another pool.
     """
     folder = Folder.at(url)
-    resolved = adopt(recipe, folder, refit).resolved()
+    resolved = resolve_fitted(recipe, folder, refit).resolved()
     if folder.exists(RECIPE):
         before = open_run(url).recipe.get("pool")
         if before != resolved["pool"]:
@@ -108,7 +108,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     Raises:
         UserError: One is not, with how to get it.
     """
-    for step in adopt(recipe, Folder.at(url)).steps:
+    for step in resolve_fitted(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
         if not stored and (only is None or step.stage.name in only):
             step.stage.check_settings()
@@ -140,10 +140,10 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
     if listing.alt_text:
         say(f"pool: {listing.alt_text}")
-    made_by = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
+    provenance = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
     table.folder.sweep_aside()
 
-    store = Store(table, table.next_writer(), made_by)
+    store = Store(table, table.next_writer(), provenance)
 
     def job(dataset: Any, alone: bool = False) -> Any:
         call = partial(read_chunk, pool=pool, root=listing.root, store=store)
@@ -168,8 +168,8 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
     """
     indexing.refuse_unfinished(run)
     check_ids(run.index, recipe.pool)
-    recipe = adopt(recipe, run.folder, refit)
-    alive = sound(run.index)
+    recipe = resolve_fitted(recipe, run.folder, refit)
+    alive = valid_ids(run.index)
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]
         wanted = only is None or step.stage.name in only
@@ -212,9 +212,9 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     step.stage.check_available()
     rows, inputs = plan(run, recipe.pool, columns_of(step), sample(step, alive["id"]))
     fitted, facts = train(step, inputs, rows)
-    made_by = {**_made_by(step), "alive": alive.height, "sample": rows.height, **facts}
-    store(run.folder, step, fitted, made_by)
-    recipe = adopt(recipe, run.folder)
+    provenance = {**_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
+    store(run.folder, step, fitted, provenance)
+    recipe = resolve_fitted(recipe, run.folder)
     _write(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     return recipe, Done(f"{step.stage.name} (training)", rows.height, 0, 0, seconds, seconds)
@@ -242,11 +242,11 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
     blocks = (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in cut(rows, size, groups))
     by_default = 64 if isinstance(step.stage, ImageStage) else 1024
     batch_size = step.resources.batch_size or step.stage.batch_size or by_default
-    part = Part(
+    part = StageTask(
         step.stage,
         inputs,
         batch_size if groups is None else rows.height,
-        Store(table, table.next_writer(), _made_by(step)),
+        Store(table, table.next_writer(), _provenance(step)),
         Store(contents, contents.next_writer(), {"vl3syn": __version__}) if contents else None,
         find(run.folder, step) if is_trained(step) else None,
         step.fields,
@@ -278,7 +278,7 @@ def _groups(run: Run, step: Step) -> pl.DataFrame | None:
     return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
 
 
-def _made_by(step: Step) -> dict[str, object]:
+def _provenance(step: Step) -> dict[str, object]:
     return {
         "stage": step.stage.name,
         "version": step.stage.version,
@@ -288,7 +288,7 @@ def _made_by(step: Step) -> dict[str, object]:
     }
 
 
-def _stage_job(step: Step, part: Part) -> Job:
+def _stage_job(step: Step, part: StageTask) -> Job:
     """A stage over a Ray dataset: one block, one call, one part."""
 
     def job(dataset: Any, alone: bool = False) -> Any:

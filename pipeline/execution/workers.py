@@ -34,7 +34,7 @@ _GROUPS_AHEAD = 16  # reads that are under way or wait to be decoded, of at most
 
 
 @dataclass(frozen=True)
-class Part:
+class StageTask:
     """How parts of a stage are computed.
 
     Attributes:
@@ -66,7 +66,9 @@ class Part:
         batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
         compute = facts or self.stage
         tables = [
-            with_ids(batch["id"], hold(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows))
+            with_ids(
+                batch["id"], validate_output(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows)
+            )
             for batch in batches
         ]
         return self.store(pa.concat_tables(tables), begin)
@@ -75,7 +77,7 @@ class Part:
 class StageActor:
     """A stage that has something to load, in a Ray actor."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: StageTask) -> None:
         import ray
 
         self._part = part
@@ -84,9 +86,9 @@ class StageActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
             self._facts = part.load()
-            made_by = self._facts.provenance
-            _same_weights(part, made_by)
-            self._part = replace(part, store=part.store.knowing(made_by))
+            provenance = self._facts.provenance
+            _same_weights(part, provenance)
+            self._part = replace(part, store=part.store.knowing(provenance))
         except Exception as error:  # raised by the first part: an actor that dies here is one whose worker was lost
             self._failed = error
 
@@ -109,7 +111,7 @@ class ImageStageActor(StageActor):
     is in the model. What a journaled stage computes is in a journal before its part is whole.
     """
 
-    def __init__(self, part: Part, threads: int, seconds: float, first_errors: int) -> None:
+    def __init__(self, part: StageTask, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(part)
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
@@ -126,7 +128,7 @@ class ImageStageActor(StageActor):
             computed, busy = self._facts_of(part.inputs.complete(rows), check)
             check.store()
             return part.store(computed, begin, busy)
-        journal = Journal(part.store.table, rows["id"], part.store.made_by)
+        journal = Journal(part.store.table, rows["id"], part.store.provenance)
         left = journal.left_behind
         todo = rows.filter(pc.invert(pc.is_in(rows["id"], left["id"])))
         whole, busy = left, 0.0
@@ -172,7 +174,7 @@ class ImageStageActor(StageActor):
         stage = self._part.stage
         self._first.check()
         try:
-            computed = with_ids(ids, hold(stage, self._facts(prepared), len(prepared)))
+            computed = with_ids(ids, validate_output(stage, self._facts(prepared), len(prepared)))
         except OSError as error:
             raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
         if journal is not None:
@@ -201,7 +203,7 @@ class ImageStageActor(StageActor):
             yield self._decoders.result(decoding.popleft())
 
 
-def hold(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
+def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
     """Hold what a stage made of `rows` rows to its contract; the columns of its table, without the id."""
     schema = table_schema(stage.writes)
     if computed.num_rows != rows:
@@ -240,7 +242,7 @@ def failed_rows(stage: Stage, ids: pa.ChunkedArray, reasons: Collection[Failure]
     empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
     errors, retries = [f.error for f in failures], [f.retry for f in failures]
     flags = {"error": pa.array(errors, pa.string()), "retry": pa.array(retries, pa.bool_())}
-    return with_ids(ids, hold(stage, pa.table({**empty, **flags}), len(failures)))
+    return with_ids(ids, validate_output(stage, pa.table({**empty, **flags}), len(failures)))
 
 
 def _inverse(order: list[int]) -> pa.Array:
@@ -251,10 +253,10 @@ def _numbers(places: Iterable[int]) -> pa.Array:
     return pa.array(list(places), pa.int64())
 
 
-def _same_weights(part: Part, made_by: Mapping[str, object]) -> None:
+def _same_weights(part: StageTask, provenance: Mapping[str, object]) -> None:
     """Refuse to put the facts of other weights beside those that the table holds."""
     before = part.store.table.provenance().get("weights")
-    now = made_by.get("weights")
+    now = provenance.get("weights")
     if before and now and before != now:
         raise UserError(
             f"{part.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "

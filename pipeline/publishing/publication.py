@@ -63,7 +63,7 @@ class Publication:
         """What the shards of these numbers are called, relative to the publication."""
         return {shard_name(subset, number, self.format) for number in numbers for subset in self.subsets}
 
-    def settle(self, how: Publish, tables: Mapping[str, str]) -> Shards:
+    def open_settled(self, how: Publish, tables: Mapping[str, str]) -> Shards:
         """Write down how this is published, or compare that with what is written; the shards that are there.
 
         Args:
@@ -96,7 +96,7 @@ class Publication:
         return shards
 
     def first_form(self) -> bool:
-        """Whether it holds tars as an earlier version began them; to be called when `settle` has been."""
+        """Whether it holds tars as an earlier version began them; to be called after `open_settled`."""
         return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
 
     def left_out(self) -> dict[str, str]:

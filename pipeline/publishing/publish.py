@@ -89,7 +89,9 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     columns = _columns(run)
     subsets = _subsets(how, columns)
     place = Publication(out, how.format, subsets)
-    written_shards = place.settle(how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []})
+    written_shards = place.open_settled(
+        how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []}
+    )
     columns = _as_begun(out, written_shards, columns)
     kept = run.verdict().alive
     refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)

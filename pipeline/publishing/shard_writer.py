@@ -107,7 +107,7 @@ class ShardWriter:
         """Store lengths and digests of the images that nobody has read before: of runs that an earlier version made."""
         unseen = rows.filter(pc.is_null(rows[SHA256]))["id"].to_pylist()
         if new := content_rows(unseen, [first.get(id_) for id_ in unseen]) if first and unseen else None:
-            self.contents.table.append(new, self.contents.writer, self.contents.made_by)
+            self.contents.table.append(new, self.contents.writer, self.contents.provenance)
 
     def _schema(self, uses: Sequence[str]) -> pa.Schema:
         return shard_schema(self.fields, uses, alone=TOGETHER not in self.subsets).remove_metadata()

@@ -13,8 +13,8 @@ import pytest
 from clustering.borders import BorderDuplicates, Borders
 from clustering.duplicates import Duplicates
 from manifests import funnel
-from manifests.rules import parse_keep
-from manifests.schemas import witness_of
+from manifests.rules import parse_rules
+from manifests.schemas import reference_column_of
 from pipeline.stages.registry import stage_class
 from tests.pipeline.test_clusters import Vectors, pool
 from tests.runs import run
@@ -39,9 +39,9 @@ def test_border_where_there_is_one_cluster_is_its_own() -> None:
 def test_columns_are_those_of_duplicates_under_another_name() -> None:
     both = BorderDuplicates(by=("semantic", "perceptual"))
     assert both.writes.names == [f"border_{name}" for name in Duplicates().writes.names]
-    assert witness_of(both.writes.field("border_phash_distance")) == "border_phash_duplicate_of"
+    assert reference_column_of(both.writes.field("border_phash_distance")) == "border_phash_duplicate_of"
     assert BorderDuplicates().reads == ("id", "width", "height", "bytes", "border", "phash")
-    (rule,) = parse_keep({"min": 11}, BorderDuplicates().writes, "here")
+    (rule,) = parse_rules({"min": 11}, BorderDuplicates().writes, "here")
     assert rule.name == "min_border_phash_distance"
 
 

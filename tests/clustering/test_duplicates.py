@@ -22,7 +22,7 @@ from clustering.duplicates import Duplicates
 from manifests.balance import priority
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.rules import Rule
-from manifests.schemas import bounds, column, witness_of
+from manifests.schemas import bounds, column, reference_column_of
 
 Row = dict[str, Any]
 
@@ -215,10 +215,10 @@ def test_groups_may_have_names() -> None:
 def test_reads_and_writes_follow_the_method() -> None:
     semantic, perceptual = Duplicates(by=("semantic",)), Duplicates(by=("perceptual",))
     assert semantic.reads == ("id", "width", "height", "bytes", "cluster", "image_embedding")
-    assert witness_of(semantic.writes.field("duplicate_similarity")) == "duplicate_of"
+    assert reference_column_of(semantic.writes.field("duplicate_similarity")) == "duplicate_of"
     assert perceptual.reads == ("id", "width", "height", "bytes", "cluster", "phash")
     assert perceptual.writes.names == ["phash_distance", "phash_duplicate_of"]
-    assert witness_of(perceptual.writes.field("phash_distance")) == "phash_duplicate_of"
+    assert reference_column_of(perceptual.writes.field("phash_distance")) == "phash_duplicate_of"
     assert Duplicates(within="phash").reads.count("phash") == 1
     assert found(table_of(COPIES, [7, 7]), by=("perceptual",))[0].keys() == {*perceptual.writes.names, "error"}
 

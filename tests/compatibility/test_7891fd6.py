@@ -20,7 +20,7 @@ import yaml
 from polars.testing import assert_frame_equal
 
 from manifests import open_run
-from manifests.rules import parse_keep
+from manifests.rules import parse_rules
 from manifests.schemas import column
 from tests.chat_server import chat_server
 from tests.compatibility.make_7891fd6 import RECIPE, picture
@@ -108,7 +108,7 @@ def test_stored_order_chooses_the_rows_it_chose(order: str, kept: list[int]) -> 
         [(100 + n, n % 3, n * 7 % 30 / 30) for n in range(30)], schema=["id", "cluster", "distance"], orient="row"
     )
     writes = pa.schema([column("cluster", pa.int32(), "", nominal=True), column("distance", pa.float32(), "")])
-    (rule,) = parse_keep({"total_cluster": 7, "order": order, "seed": 5}, writes, "recipe.yaml")
+    (rule,) = parse_rules({"total_cluster": 7, "order": order, "seed": 5}, writes, "recipe.yaml")
     assert rows.filter(rule.passes(rows))["id"].to_list() == kept
 
 

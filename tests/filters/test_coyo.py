@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from filters.coyo import Coyo
-from manifests.rules import parse_keep
+from manifests.rules import parse_rules
 from manifests.schemas import bounds
 
 GOOD: dict[str, list[Any]] = {
@@ -71,12 +71,12 @@ def test_declared_ranges() -> None:
     }
     for name, type_ in (("coyo_phash", pa.string()), ("coyo_faces", pa.int32()), ("coyo_words", pa.int32())):
         assert writes.field(name).type == type_
-    assert [rule.name for rule in parse_keep({"min": 4.5, "max_coyo_watermark": 0.8}, writes, "t")] == [
+    assert [rule.name for rule in parse_rules({"min": 4.5, "max_coyo_watermark": 0.8}, writes, "t")] == [
         "min_coyo_aesthetic",
         "max_coyo_watermark",
     ]
     with pytest.raises(ValueError, match="runs from 0 to 1"):
-        parse_keep({"max_coyo_nsfw": 5}, writes, "t")
+        parse_rules({"max_coyo_nsfw": 5}, writes, "t")
 
 
 def test_names_do_not_meet_those_of_other_stages() -> None:

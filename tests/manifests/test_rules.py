@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.rules import Rule, as_keep, parse_keep
+from manifests.rules import Rule, as_keep, parse_rules
 from manifests.schemas import column
 
 WRITES = pa.schema(
@@ -64,7 +64,7 @@ def test_a_reason_does_not_round_itself_false() -> None:
 
 
 def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
-    rules = parse_keep({"min_side": 200, "max": 9, "top": 0.5}, WRITES, "here")
+    rules = parse_rules({"min_side": 200, "max": 9, "top": 0.5}, WRITES, "here")
     assert [r.name for r in rules] == ["min_side", "max_aesthetic", "top_aesthetic"]
 
 
@@ -98,35 +98,37 @@ def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
 )
 def test_a_rule_that_cannot_be_meant_is_refused(keep: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_keep(keep, WRITES, "here")
+        parse_rules(keep, WRITES, "here")
 
 
 def test_a_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
     earlier = {"label": column("label", pa.string(), ""), "width": column("width", pa.int32(), "", 0)}
-    rules = parse_keep({"per_group_label": 2, "min_width": 10, "order": "highest_width"}, WRITES, "here", earlier)
+    rules = parse_rules({"per_group_label": 2, "min_width": 10, "order": "highest_width"}, WRITES, "here", earlier)
     assert [(r.name, r.columns) for r in rules] == [
         ("per_group_label", ("label", "width")),
         ("min_width", ("width",)),
     ]
     with pytest.raises(ValueError, match="width runs from 0"):
-        parse_keep({"min_width": -1}, WRITES, "here", earlier)
+        parse_rules({"min_width": -1}, WRITES, "here", earlier)
 
 
 def test_rules_about_pairs_stand_where_the_pairs_are_found_and_no_others_do() -> None:
-    pairs = pa.schema([column("likeness", pa.float32(), "", 0, 1, witness="other"), column("other", pa.int64(), "")])
+    pairs = pa.schema(
+        [column("likeness", pa.float32(), "", 0, 1, reference_column="other"), column("other", pa.int64(), "")]
+    )
     earlier = {"width": column("width", pa.int32(), "", 0)}
-    assert len(parse_keep({"max": 0.9, "per_group_width": 3}, pairs, "here", earlier)) == 2
+    assert len(parse_rules({"max": 0.9, "per_group_width": 3}, pairs, "here", earlier)) == 2
     with pytest.raises(ValueError, match=r"min_width: would drop an image .* into an earlier stage"):
-        parse_keep({"min_width": 9}, pairs, "here", earlier)
+        parse_rules({"min_width": 9}, pairs, "here", earlier)
     with pytest.raises(ValueError, match=r"max_likeness: likeness is about two images; .* the stage that writes it"):
-        parse_keep({"max_likeness": 0.9}, WRITES, "here", {f.name: f for f in pairs})
+        parse_rules({"max_likeness": 0.9}, WRITES, "here", {f.name: f for f in pairs})
 
 
 def test_a_rule_written_out_is_read_back_the_same() -> None:
     keep = {"min_side": 200, "per_group_cluster": 3, "order": "lowest_side", "seed": 5}
-    rules = parse_keep(keep, WRITES, "here")
+    rules = parse_rules(keep, WRITES, "here")
     assert as_keep(rules) == keep
-    assert parse_keep(as_keep(rules), WRITES, "here") == rules
+    assert parse_rules(as_keep(rules), WRITES, "here") == rules
 
 
 def balanced(rule: Rule, groups: list[object], **columns: list[object]) -> list[bool]:
@@ -203,7 +205,7 @@ def test_a_total_within_coarser_groups_is_shared_out_from_the_top() -> None:
     field = column("fine", pa.int32(), "", nominal=True)
     field = field.with_metadata({**field.metadata, b"within": b"coarse"})
     writes = pa.schema([field, column("coarse", pa.int32(), "", nominal=True)])
-    (rule,) = parse_keep({"total": 6}, writes, "here")
+    (rule,) = parse_rules({"total": 6}, writes, "here")
     fine = [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
     coarse = [0] * 15 + [1] * 5  # three fine groups against one
     rows = pl.DataFrame({"id": range(20), "fine": fine, "coarse": coarse})
