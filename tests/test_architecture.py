@@ -21,6 +21,17 @@ ROOMS: Mapping[str, frozenset[str]] = {
 }
 """A room and the rooms that it may import."""
 
+PIPELINE: Mapping[str, frozenset[str]] = {
+    "pools": frozenset(),
+    "stages": frozenset(),
+    "recipe": frozenset({"pools", "stages"}),
+    "execution": frozenset({"pools", "stages", "recipe"}),
+    "publishing": frozenset({"pools", "stages", "recipe", "execution"}),
+    "commands": frozenset({"pools", "stages", "recipe", "execution", "publishing"}),
+    "__main__": frozenset({"commands"}),
+}
+"""The same inside of `pipeline/`."""
+
 HEAVY: Mapping[str, frozenset[str]] = {
     "core": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
     "manifests": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
@@ -87,6 +98,24 @@ def test_room_imports_only_rooms_below_it(room: str) -> None:
         if module.split(".")[0] == room and target.split(".")[0] not in ROOMS[room] | {room}
     }
     assert upward == set()
+
+
+@pytest.mark.parametrize("room", PIPELINE)
+def test_room_of_the_pipeline_imports_only_those_below_it(room: str) -> None:
+    upward = {
+        (module, target)
+        for module, targets in GRAPH.items()
+        for target in targets
+        if module.startswith(f"pipeline.{room}") and target.startswith("pipeline.")
+        if target.split(".")[1] not in PIPELINE[room] | {room}
+    }
+    assert upward == set()
+
+
+def test_every_module_of_the_pipeline_is_in_a_room() -> None:
+    assert {module.split(".")[1] for module in MODULES if module.startswith("pipeline.")} | {"__main__"} == set(
+        PIPELINE
+    )
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
