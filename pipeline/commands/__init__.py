@@ -1,1 +1,1 @@
-"""`vl3syn`: one module for each group of commands. They parse options, call the rooms beside them and print."""
+"""`vl3syn`: one module for each group of commands. They parse options, call the other packages and print."""

@@ -1,4 +1,4 @@
-"""The command line. Everything heavy is imported inside a command, so that `--help` answers at once."""
+"""The command line. Heavy modules are imported inside the commands, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Do everything a recipe says; what is stored already is not computed again."""
+    """Run a whole recipe: index, stages and publication. Stored results are not computed again."""
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.runner import build_index, check_models, prepare, run_stages
@@ -93,7 +93,7 @@ def publish(
     seed: Annotated[int | None, typer.Option(help="Of the order, which is random; default 0")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write what the run keeps into shards, with a dataset card; what is in shards already stays as it is."""
+    """Write the kept images into shards with a dataset card. Images that are already in shards stay unchanged."""
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.commands.outcome import nothing_published
@@ -147,9 +147,9 @@ def index(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Read the header of every image of a pool: one row per image, whatever is wrong with it.
+    """Read the header of every image of a pool. Every image gets one row, broken images too.
 
-    Without a pool, the run's own pool is read again, and what is new in it is added.
+    Without a pool, the run's own pool is read again, and new images are added.
     """
     from dataclasses import replace
 
@@ -192,7 +192,7 @@ def doctor(
     recipes: Annotated[list[str] | None, typer.Argument(help="Recipes to check; default recipes/*.yaml")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """What this machine has, and what recipes would need that it has not."""
+    """Check what this machine has installed, and what the recipes need that is missing."""
     from pipeline.commands import output
     from pipeline.commands.doctor import examine
 
@@ -219,11 +219,11 @@ def _is_run(url: str) -> bool:
 
 
 def main() -> None:
-    """Exit codes: 0 done; 1 failed, with one line on stderr, or the traceback of a bug; 2 wrong usage.
+    """Run the command line. Exit codes: 0 success; 1 failure, with one line on stderr or a bug's traceback; 2 usage.
 
-    VL3SYN_TRACEBACK=1 shows where it failed.
+    VL3SYN_TRACEBACK=1 prints the traceback of every failure.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow mends is no line for the user
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # users need not know of what Pillow repairs
     try:
         app()
     except Exception as error:

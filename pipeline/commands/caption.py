@@ -40,14 +40,14 @@ def coarse(
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, tokens")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """A short caption by BLIP-2 or BLIP, to filter by."""
+    """Write a short caption by BLIP-2 or BLIP, to filter by."""
     settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
     add(run_, [{"stage": "coarse_caption", **settings}], json_)
 
 
 @caption_app.command()
 def labels(run_: RunOption, json_: JsonOption = False) -> None:
-    """A caption out of ImageNet's labels, offline: honest, and no wiser than its thousand classes."""
+    """Write a caption from ImageNet labels, offline. It can only name the 1000 classes of ImageNet."""
     add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
 
 
@@ -84,14 +84,14 @@ def describe(
     ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read writing too (extra `ocr`)")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Short and detailed captions out of what is measured, offline: labels, colours, composition, light."""
+    """Write short and detailed captions from measurements, offline: labels, colours, composition, light."""
     add(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
 def _engine(
     url: str, use: str, server: str | None, start: str | None, kind: str | None, concurrency: int | None
 ) -> dict[str, Any] | None:
-    """The engine as a recipe writes it; None: as it is."""
+    """Return the engine's settings as in a recipe; None leaves them unchanged."""
     if sum(option is not None for option in (server, start, kind)) > 1:
         raise UserError("give one of --server, --start and --engine")
     if server or start:
@@ -110,7 +110,7 @@ def _engine(
 
 
 def _sound(url: str, use: str) -> dict[str, float]:
-    """The rules of a new stage; those of one that is there stay as they are."""
+    """Return the default rules for a new stage; an existing stage keeps its rules."""
     from captioners.recaption import sound_captions
 
     return {} if _entry(url, use) else sound_captions(use)

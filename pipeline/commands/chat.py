@@ -57,12 +57,12 @@ def chat(
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default cuda if there is one")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default the checkpoint's")] = None,
 ) -> None:
-    """Ask a VideoLLaMA3 about images and videos; the answer comes word by word.
+    """Ask a VideoLLaMA3 about images and videos; the answer is printed word by word.
 
-    Without a prompt it is a conversation: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
+    Without a prompt a conversation starts: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
-    if isinstance(sys.stdin, TextIOWrapper):  # what is not UTF-8 is refused with the question, as it is in PROMPT
+    if isinstance(sys.stdin, TextIOWrapper):  # text that is not UTF-8 is refused with the question, as in PROMPT
         sys.stdin.reconfigure(errors="surrogateescape")
     options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
     clip = {name: value for name, value in options.items() if value is not None}
@@ -97,7 +97,7 @@ def chat(
 
 
 def _file(path: str) -> str:
-    """The path, if a file is there: seen before a model is loaded."""
+    """Return the path if it is a file; checked before a model is loaded."""
     if Path(path).is_dir():
         raise UserError(f"{path}: a folder, not a file: name an image or a film in it")
     if not Path(path).is_file():
@@ -106,7 +106,7 @@ def _file(path: str) -> str:
 
 
 def _levels(keep: str | None) -> float | None:
-    """Grey levels; None keeps all."""
+    """Parse `--keep` into grey levels; None keeps all tokens."""
     if keep in (None, "all"):
         return None
     try:
@@ -126,14 +126,14 @@ def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[Video
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
     model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)
     return model.to(chosen), Processor.from_pretrained(checkpoint)
 
 
 def _pruning(processor: Processor, levels: float | None) -> Processor:
-    """The processor with another threshold."""
+    """Return the processor with another pruning threshold."""
     from model import Processor
     from model.prune import Pruning
 
@@ -144,7 +144,7 @@ def _pruning(processor: Processor, levels: float | None) -> Processor:
 
 
 def _converse(talk: Chat, media: list[dict[str, Any]]) -> None:
-    """Question by question; images and videos belong to the first that is answered."""
+    """Answer question by question. Images and videos belong to the first question that is answered."""
     for question in _questions():
         before = len(talk.conversation)
         with suppress(KeyboardInterrupt):
@@ -155,10 +155,10 @@ def _converse(talk: Chat, media: list[dict[str, Any]]) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines that somebody types, or a pipe brings."""
+    """Yield questions, one per line, from the terminal or a pipe."""
     typed = sys.stdin.isatty()
     if typed:
-        import readline  # noqa: F401  # input() has lines edited by it
+        import readline  # noqa: F401  # enables line editing in input()
 
         print("/quit or Ctrl-D ends, Ctrl-C stops an answer", file=sys.stderr)
     while True:
@@ -178,21 +178,21 @@ def _questions() -> Iterator[str]:
 
 
 def _say(talk: Chat, question: str, media: list[dict[str, Any]]) -> None:
-    """Print the answer as it comes."""
+    """Print the answer as it is generated."""
     with closing(talk.ask(question, media)) as answer:
         for piece in answer:
             print(_shown(piece), end="", flush=True)
 
 
 def _finish(talk: Chat) -> None:
-    """End the line, and tell on stderr what the answer took."""
+    """End the line, and print the answer's statistics on stderr."""
     print(flush=True)
     if talk.stats is not None:
         print(_line(talk.stats), file=sys.stderr)
 
 
 def _shown(text: str) -> str:
-    """No escapes to a terminal; into a file or pipe all is written as it is."""
+    """Remove control characters if stdout is a terminal; files and pipes get the text unchanged."""
     if not sys.stdout.isatty():
         return text
     return printable(text, keep="\n\t")

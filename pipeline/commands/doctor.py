@@ -1,4 +1,4 @@
-"""What this machine has for the pipeline, and what recipes would need that it has not."""
+"""Check what this machine has installed for the pipeline, and what the recipes need that is missing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        what: The part looked at.
-        state: `ok`, `missing` (something optional is not there) or `broken` (must be put right).
-        found: What was found, and what to do if it is not enough.
+        what: The part that was checked.
+        state: `ok`, `missing` (something optional is not available) or `broken` (must be fixed).
+        found: The result, and what to do if it is not enough.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 def examine(recipes: Sequence[str] | None) -> list[Finding]:
-    """Look at Python, the engines, the GPU, faiss, video decoding and the recipes."""
+    """Check Python, the engines, the GPU, faiss, video decoding and the recipes (default `recipes/*.yaml`)."""
     checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
     findings = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
@@ -62,7 +62,7 @@ def _ray() -> Finding:
 def _torch() -> Finding:
     try:
         torch = importlib.import_module("torch")
-    except (ImportError, OSError):  # OSError: its libraries do not load
+    except (ImportError, OSError):  # OSError: its shared libraries do not load
         return Finding("torch", "missing", "not installed; the model stages need it: pip install 'vl3syn[models]'")
     if not torch.cuda.is_available():
         return Finding("torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU")
@@ -108,10 +108,10 @@ def _video() -> Finding:
 
 
 def _is_training(path: str) -> bool:
-    """Whether it is one for `vl3syn train`; what cannot be read is none."""
+    """Return whether a file is a training recipe; False if it cannot be read."""
     try:
         content = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # what is wrong the recipe's own reader says
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # `load_recipe` reports it
         return False
     return isinstance(content, dict) and "sources" in content
 

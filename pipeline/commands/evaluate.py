@@ -1,4 +1,4 @@
-"""`vl3syn eval`: the loss of a VideoLLaMA3 on samples, and how near its own answers are to theirs."""
+"""`vl3syn eval`: the loss of a VideoLLaMA3 on samples, and the similarity of its answers to the references."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 eval_app = typer.Typer()
 
 CAPTIONS = ("short", "detailed")
-_TOLD = 10  # bad samples that are named on the terminal
+_TOLD = 10  # bad samples that are printed on the terminal
 
 
 @eval_app.command("eval")
@@ -57,7 +57,7 @@ def evaluate(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples that it has not seen."""
+    """Compute loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples."""
     places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
     for what, path in places.items():
         refuse_credentials(path or "", what)
@@ -92,7 +92,7 @@ def evaluate(
 
 @dataclass
 class _Chosen:
-    """Samples of a source, to be gone through more than once; what is bad in the source itself is named."""
+    """The selected samples of a source. It can be iterated repeatedly; `skipped` lists samples that cannot be read."""
 
     source: Source
     rows: Sequence[int]
@@ -109,7 +109,7 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _Said:
-    """A line of the predictions."""
+    """One line of the predictions file."""
 
     sample: str
     answer: str
@@ -119,7 +119,7 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Result:
-    """All that was found; `metrics` is None without answers."""
+    """The results of an evaluation; `metrics` is None without answers."""
 
     loss: Loss
     answers: list[_Said]
@@ -132,7 +132,7 @@ class _Result:
 
 
 def _check(predictions: str | None, max_new_tokens: int) -> None:
-    """See to it before hours of work that nothing is missing at their end."""
+    """Check dependencies and the output path before hours of work."""
     from core.pretrained import require
 
     require("torch", "models", "eval")
@@ -159,7 +159,7 @@ def _source(
 
 
 def _load(checkpoint: str) -> tuple[VideoLLaMA3, Processor]:
-    """On a GPU as it was saved, else in float32."""
+    """Load model and processor: on a GPU in the saved dtype, else on the CPU in float32."""
     import torch
 
     from model import Processor, VideoLLaMA3
@@ -171,7 +171,7 @@ def _load(checkpoint: str) -> tuple[VideoLLaMA3, Processor]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A source that the checkpoint was trained on: its name, and what tells which of its samples were held out."""
+    """A source that the checkpoint was trained on: its name, and the number and seed of its held-out samples."""
 
     name: str
     held_out: int
@@ -179,7 +179,7 @@ class _Seen:
 
 
 def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
-    """The source of our trainer's recipe that the data are, or are a part of."""
+    """Return the source of the checkpoint's training recipe that contains `data`; None if there is none."""
     from model.training.export import PROVENANCE
 
     file = Path(checkpoint) / PROVENANCE
@@ -224,7 +224,7 @@ def _place(path: str) -> str:
 
 
 def _clip(encoder: str) -> ClipEncoder:
-    """An image and a text to their embeddings, images by open_clip's own transform."""
+    """Return a function that embeds an image and a text; images use open_clip's own transform."""
     from core.images import decode
     from filters.clip import Clip, ClipText
 
@@ -259,7 +259,7 @@ def _look(
 
 
 def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Said:
-    """With its CLIPScore, if it is about one image and nothing else."""
+    """Make a line of the predictions, with a CLIPScore if the sample has one image and no other media."""
     from model.training.evaluation import clip_score
 
     score = None
@@ -272,7 +272,7 @@ def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Sa
 
 
 def _write(path: str, answers: Sequence[_Said]) -> None:
-    """All of them or, after a kill, no file."""
+    """Write the predictions as JSON lines, atomically."""
     from manifests.storage import Folder
 
     folder, name = os.path.split(path)

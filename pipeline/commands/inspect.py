@@ -1,4 +1,4 @@
-"""The commands that look at a run and compute nothing: `funnel`, `sweep`, `explain`, `groups`."""
+"""The commands that only read a run: `funnel`, `sweep`, `explain`, `groups`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ view_app = typer.Typer()
 
 @view_app.command()
 def funnel(run_: RunArgument, json_: JsonOption = False) -> None:
-    """Rows seen, kept, dropped and failed per stage, with reasons."""
+    """Show rows seen, kept, dropped and failed per stage, with reasons."""
     from manifests import funnel as count
     from pipeline.commands import output
 
@@ -37,10 +37,10 @@ def sweep(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """What other thresholds would keep, jointly, without computing anything.
+    """Show how many images other thresholds would keep, for all combinations, without computing any stage.
 
-    Images in `to_compute` could not be judged: facts are not stored, or are about a duplicate that would be gone.
-    Without axes: how the stored scores are spread, to choose thresholds by.
+    Images in `to_compute` cannot be evaluated: facts are missing, or refer to a duplicate that would be dropped.
+    Without axes: the distribution of the stored scores, to choose thresholds by.
     """
     import polars as pl
 
@@ -64,7 +64,7 @@ def explain(
     key: Annotated[str, typer.Argument(help="The image's key, shard/key, or id")],
     json_: JsonOption = False,
 ) -> None:
-    """Everything known of one image, and why it was kept or dropped."""
+    """Show everything stored about one image, and why it was kept or dropped."""
     from manifests.explain import explain as account_of
     from pipeline.commands import output
 
@@ -83,7 +83,7 @@ def groups(
     limit: Annotated[int, typer.Option(min=0, help="So many of the largest groups")] = 20,
     json_: JsonOption = False,
 ) -> None:
-    """How large the groups of a column are, and how diverse the images, before and after the rules."""
+    """Show the sizes of a column's groups and the diversity of the images, before and after the rules."""
     from dataclasses import asdict
 
     from manifests.diversity import diversity
@@ -101,7 +101,7 @@ def groups(
 
 
 def _opened(url: str) -> Run:
-    """The run; what its index lacks is said on stderr."""
+    """Open the run, and print on stderr what its index lacks."""
     from manifests import open_run
     from manifests.indexing import remark
     from pipeline.commands import output

@@ -1,4 +1,4 @@
-"""Whether what a command did is of any use: where every row failed, it has failed too."""
+"""Decide whether a command has failed: it has if every row failed, or if no image could be published."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.publishing.publish import Published
 
 
 def total_failure(run: Run, counted: Funnel, stages: Collection[str]) -> UserError | None:
-    """The error of the first of `stages` at which every row that reached it failed; None if there is none.
+    """Return an error for the first of `stages` at which every row that was computed failed; None if there is none.
 
-    A stage that no row reached has not failed, nor has one whose rules drop every row.
+    A stage that no row reached has not failed, nor has a stage whose rules drop every row.
     """
     tables = [run.index, *(stage.table for stage in run.stages)]
     for stage, table in zip(counted.stages, tables, strict=True):
@@ -26,7 +26,7 @@ def total_failure(run: Run, counted: Funnel, stages: Collection[str]) -> UserErr
 
 
 def nothing_published(done: Published) -> UserError | None:
-    """The error of a publication that holds no image, since all had to be left out."""
+    """Return an error if a publication is empty because every image was left out, else None."""
     if done.rows or not done.left_out:
         return None
     return UserError(f"publish: {_all(len(done.left_out), 'image')} left out: {_commonest(done.left_out.values())}")
@@ -37,7 +37,7 @@ def _all(count: int, what: str) -> str:
 
 
 def _commonest(reasons: Iterable[str]) -> str:
-    """The commonest reason in full; between equals the commonest kind, which is the text before the first colon."""
+    """Return the most frequent reason of the most frequent kind; the kind is the text before the first colon."""
     each = pl.DataFrame({"reason": list(reasons)}).with_columns(
         pl.col("reason").str.split(":").list.first().alias("kind")
     )

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people on a terminal, JSON for programs."""
+"""Print the results of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from pipeline.execution.runner import Done
     from pipeline.publishing.publish import Published
 
-_PIPED = 160  # columns, where there is no terminal to ask
+_PIPED = 160  # columns, if the output is not a terminal
 out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False, emoji=False)
 err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """One line of progress, on stderr."""
+    """Print one line of progress on stderr, without credentials."""
     err.print(printable(redact(text)), markup=False, soft_wrap=True)
 
 
 def announce(done: Done) -> None:
-    """One line about a job that has ended."""
+    """Print one line about a finished job on stderr."""
     what = f"{done.computed:,} rows in {done.seconds:.1f} s" if done.computed else "nothing to compute"
     say(f"{done.stage}: {what}, {done.stored:,} stored before")
 
 
 def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Published] | None = None) -> None:
-    """What a command that computed ends with: the jobs, the funnel, what is published.
+    """Print the results of a command that computed something: the jobs, the funnel, the publication.
 
     Raises:
-        UserError: Every row of a job failed, or nothing could be published; all that there is to print is printed.
+        UserError: Every row of a job failed, or nothing could be published. It is raised after printing.
     """
     from manifests import funnel as count
     from manifests import open_run
@@ -78,12 +78,12 @@ def print_json(value: object) -> None:
 
 
 def _escaped(line: str) -> str:
-    """JSON in which what a terminal would not print is written as `\\uXXXX`."""
+    """Write characters that are not printable as `\\uXXXX`."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
-    """A table under its title; numbers to the right, in thousands. Where it is too wide the last column is folded."""
+    """Print a table with a title. Numbers are right-aligned; the last column is folded if the table is too wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
@@ -92,7 +92,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
             Text(printable(name)), justify="right" if numeric else "left", no_wrap=not last, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(_text(value)) for value in row))  # Text: what the web wrote is no markup
+        table.add_row(*(Text(_text(value)) for value in row))  # Text: strings from the web must not be read as markup
     to.print(printable(title), style="bold", markup=False, soft_wrap=True)
     to.print(table)
 
@@ -109,7 +109,7 @@ def print_funnel(funnel: Funnel) -> None:
 
 
 def print_published(done: Published) -> None:
-    """What is in the shards now, what is not, and how to open them."""
+    """Print what the shards contain, what was left out, and how to open them."""
     files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
     out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
     if done.stale:
@@ -151,14 +151,14 @@ def print_account(account: Account) -> None:
     print_rows("index", ("column", "value"), image)
     for stage in account.stages:
         rules = ", ".join(f"{name} {_text(threshold)}" for name, threshold in stage.rules.items()) or "no rules"
-        # Integers as they are: some are ids, to be given to `explain` again.
+        # Integers without separators: some are ids, which `explain` accepts.
         pairs = ((name, str(value) if isinstance(value, int) else _text(value)) for name, value in stage.facts.items())
         facts = list(pairs) or [("nothing stored", "")]
         print_rows(f"{stage.stage}: {stage.outcome} ({rules})", ("column", "value"), facts)
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null."""
+    """Replace NaN and infinity by None: JSON has neither."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`vl3syn retry`: failed rows are tried again by the next run."""
+"""`vl3syn retry`: mark failed rows, so that the next run retries them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def retry(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Have the next run try failed rows again, after what made them fail was mended. Good rows stay as they are.
+    """Have the next run retry failed rows, after the cause was fixed. Good rows stay unchanged.
 
-    It computes nothing itself: run `vl3syn run`, or the stage's own command, afterwards.
+    This command computes nothing: run `vl3syn run`, or the stage's own command, afterwards.
     """
     from manifests import open_run
     from manifests.indexing import refuse_unfinished

@@ -1,4 +1,4 @@
-"""The commands that add one stage to a run and compute it: `filter`, `cluster`, `dedup`; `add` does it."""
+"""The commands that add one stage to a run and compute it with `add`: `filter`, `cluster`, `dedup`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def aspect_ratio(
     max_pixels: Annotated[float | None, typer.Option(help="Largest width × height")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Aspect ratio and size, from headers. A threshold given here becomes the run's; without any, facts only."""
+    """Compute aspect ratio and size from headers. Thresholds given here become rules of the run."""
     keep = {"max_aspect_ratio": max_, "min_side": min_side, "max_pixels": max_pixels}
     add(run_, [{"stage": "aspect_ratio", "keep": keep}], json_)
 
@@ -52,7 +52,7 @@ def aesthetic(
     top: TopOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """LAION's aesthetic score, from CLIP embeddings (computed first where there are none)."""
+    """Compute LAION's aesthetic score from CLIP embeddings (missing embeddings are computed first)."""
     from filters.aesthetic import Aesthetic
 
     used = encoder or Aesthetic().encoder
@@ -63,7 +63,7 @@ def aesthetic(
 
 @filter_app.command()
 def quality(run_: RunOption, min_: MinOption = None, top: TopOption = None, json_: JsonOption = False) -> None:
-    """Classical photographic quality: sharpness, contrast, colour, exposure, compression. Needs no model."""
+    """Compute classical photographic quality: sharpness, contrast, colour, exposure, compression. Needs no model."""
     add(run_, [{"stage": "quality", "keep": {"min_quality": min_, "top_quality": top}}], json_)
 
 
@@ -73,7 +73,7 @@ def nsfw(
     max_: Annotated[float | None, typer.Option("--max", help="Largest probability that stays")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Probability that an image is not safe for work, by open_nsfw (extra `offline`, CPU)."""
+    """Compute the probability that an image is not safe for work, by open_nsfw (extra `offline`, CPU)."""
     add(run_, [{"stage": "nsfw", "keep": {"max_nsfw": max_}}], json_)
 
 
@@ -86,20 +86,23 @@ def similarity(
     min_alt: Annotated[float | None, typer.Option(help="Smallest similarity to the alt text that stays")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Cosine of image and coarse caption (and alt text); embeds first what is not embedded. Caption before."""
+    """Compute the cosine of image and coarse caption, and of image and alt text. The run needs coarse captions.
+
+    Missing embeddings are computed first.
+    """
     keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
     add(run_, [*_encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
 
 
 @filter_app.command()
 def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
-    """Hashes of the file and of the picture: finds exact copies without a model. `vl3syn dedup` finds near ones."""
+    """Hash the file and the picture, to find exact copies without a model. `vl3syn dedup` finds near copies."""
     add(run_, [_hashes(run_, exact)], json_)
 
 
 @filter_app.command()
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
-    """The host of each image's URL, and at most so many images of each."""
+    """Store the host of each image's URL, and limit the number of images per host."""
     add(run_, [{"stage": "host", "keep": _balance("host", per_host, None, None, seed)}], json_)
 
 
@@ -118,9 +121,9 @@ def cluster(
     refit: Annotated[bool, typer.Option("--refit", help="Train anew, on the images that reach it now")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Cluster the images by their embeddings (computed first where there are none), and keep a balanced choice.
+    """Cluster the images by their embeddings (missing ones are computed first), and keep a balanced selection.
 
-    Clusters are trained once; what comes later is assigned to them. Look at them with `vl3syn groups RUN`.
+    Clusters are trained once; later images are assigned to them. `vl3syn groups RUN` shows the clusters.
     """
     present = set(entries_of(run_))
     if encoder is None and not {"clip", "conse"} & present:
@@ -153,7 +156,8 @@ def dedup(
 ) -> None:
     """Find exact, perceptual and semantic duplicates among the images of each cluster; the largest image stays.
 
-    A balance rule given here comes after it, and replaces the one that `vl3syn cluster` has set; its order stays.
+    A balance rule given here applies after deduplication and replaces the rule set by `vl3syn cluster`; unless given,
+    `--order` and `--seed` keep their values.
     """
     entries = entries_of(run_)
     if "clusters" not in entries:
@@ -171,7 +175,7 @@ def dedup(
 
 
 def _hashes(url: str, exact: bool | None) -> dict[str, Any]:
-    """The stage with its rule: as asked, else as the run has it; a new stage has it."""
+    """Return the stage `hashes` with its rule as `exact` says; by default a new stage gets the rule, an old is kept."""
     if exact is None and "hashes" in entries_of(url):
         return {"stage": "hashes"}
     return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
@@ -191,12 +195,11 @@ def _numbers(text: str) -> list[int]:
 
 
 def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
-    """Set stages in the run's recipe (new ones at the end), and compute up to the last of them.
+    """Set stages in the run's recipe (new stages at the end), compute them, and print the results.
 
-    What is refused, also by a worker, leaves the recipe as it was, so that it is in no other command's way.
-
-    What is None in an entry stays as the recipe or the stage's default has it, a rule that is `_REMOVE` goes. Rules go
-    by their full names, as a run's recipe has them.
+    Settings that are None keep the value of the recipe or the stage's default. A rule that is `_REMOVE` is removed.
+    Rules have their full names, as in a run's recipe. If the change is refused, even by a worker, the recipe is
+    restored, so that later commands work.
     """
     from manifests import open_run
     from manifests.indexing import refuse_unfinished, remark
@@ -217,7 +220,7 @@ def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = Fals
             entry = {}
             stages.append(entry)
         entry |= _given(given) | {"keep": _merged(entry.get("keep") or {}, _given(given.get("keep", {})))}
-        entry.pop("fitted", None)  # of other settings, or the newest, which is found again
+        entry.pop("fitted", None)  # it belongs to other settings, or it is the latest, which is the default
     last = entries[-1]["stage"]
     checked = parse_recipe({**recipe, "stages": stages}, f"{url}: {last}")
     wanted = [entry["stage"] for entry in entries]
@@ -233,9 +236,9 @@ def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = Fals
 
 
 def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The rules that a stage has with those that are given.
+    """Merge the rules of a stage with the given ones.
 
-    Balance comes last: rules apply in order, and what a later one drops would leave groups short.
+    Balance rules come last: rules apply in order, and a later rule would leave the balanced groups too small.
     """
     from manifests.rules import BALANCE, MODIFIERS
 
@@ -249,10 +252,10 @@ def _merged(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries_of(url: str) -> dict[str, dict[str, Any]]:
-    """The stages by name, in order, of the recipe of a run that is indexed.
+    """Return the stages in a run's recipe by name, in order.
 
     Raises:
-        UserError: Its index is not finished.
+        UserError: The run's index is not finished.
     """
     from manifests import open_run
     from manifests.indexing import refuse_unfinished
@@ -267,7 +270,7 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
-    """The stage that embeds the images: the run's own, so that what is new to it is embedded, else a new one."""
+    """Return the stage that embeds the images: the run's own, which embeds new images, else a new one."""
     present = entries_of(url)
     for name in ("clip", "conse"):
         if name in present:
@@ -276,7 +279,7 @@ def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
 
 
 def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
-    """The stages that embed images and texts by one encoder, as far as the run has them not."""
+    """Return the stages that embed images and texts with the same encoder; by default the run's encoder."""
     entries = entries_of(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
         raise UserError(f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first")

@@ -1,4 +1,4 @@
-"""`vl3syn train`."""
+"""`vl3syn train`: train a VideoLLaMA3 by a recipe, in this process or on Ray workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def train(
         typer.Option(min=-1, help="With several workers: so often one may die; each time all go on from a checkpoint"),
     ] = 3,
 ) -> None:
-    """Train VideoLLaMA3 through the stages of a recipe; what is done is not done again."""
+    """Train VideoLLaMA3 through the stages of a recipe. Finished work is not repeated."""
     refuse_credentials(recipe, "RECIPE")
     refuse_credentials(run, "--run")
     from model.training.recipe import load_recipe

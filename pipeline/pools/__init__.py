@@ -1,4 +1,4 @@
-"""The pool of raw images: what it holds (`listing`), what headers tell (`headers`), and a reader for each kind."""
+"""The pool of raw images: its settings and shards (`listing`), and a reader for each kind of pool."""
 
 from pipeline.pools.listing import Listing, Pool, Shard, format_counts, list_pool
 

@@ -1,8 +1,8 @@
-"""The encoded image in a cell of a Parquet column, in the forms in which public data sets store it.
+"""Read encoded images from Parquet cells, in the forms that public data sets use.
 
-- bytes of any kind, or `struct{bytes, path}`; the path is a label that is never followed;
-- a list of one of these, with one image in it;
-- a list of 8-bit numbers, which are the bytes;
+- bytes of any Arrow type, or `struct{bytes, path}`; the path is a label and is never opened;
+- a list of one of these that holds one image;
+- a list of 8-bit numbers, which are the image's bytes;
 - base64, or a data URI with base64, as text or as bytes.
 """
 
@@ -22,19 +22,19 @@ from pipeline.pools.rows import note_names
 
 _ACCEPTED = "bytes, struct{bytes, path}, a list with one of these, list<uint8>, or base64 text"
 _NAMES = re.compile(r"(image|img|photo|picture|jpe?g|png|webp)s?([_.-]?(bytes|data|content|base64|b64))?|base64|b64")
-"""What a column of base64 or of numbers is called, if the pool does not name it; others are not taken for images."""
-_SHORTEST = 64  # bytes; a digest or a UUID is no longer, an image is
+"""Names of image columns that hold base64 or lists of numbers. Other columns of that type must be named in the pool."""
+_SHORTEST = 64  # bytes; digests and UUIDs are not longer, images are
 _SHOWN = 12  # columns that an error lists
 _BASE64 = re.compile(rb"\s*(?:data:[^,]{0,200};base64,)?([A-Za-z0-9+/_=\s-]+)")
-_NO_IMAGE = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/_=-]+")  # plain PNM has a space or newline in front
+_NO_IMAGE = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/_=-]+")  # plain PNM has white space near its start
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def image_column(schema: pa.Schema, image: str | None) -> str:
-    """The column with the encoded image: the one named, else the only one that can be it.
+    """Return the name of the image column: `image` if it is given, else the only column that can hold images.
 
     Raises:
-        BadImageError: There is none, or more than one.
+        BadImageError: No column, or more than one, can hold the image, or `image` is missing or of another type.
     """
     if image is None:
         candidates = image_columns(schema)
@@ -43,7 +43,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         if candidates:
             names = f"{len(candidates)} columns ({', '.join(candidates)})"
             raise BadImageError(f"{names} can hold the image; name one as `image` in the pool")
-        check_plain(schema, schema.names)  # an image that is none for its type is said to be that
+        check_plain(schema, schema.names)  # name a type that cannot be read in the error
         raise BadImageError(f"no column can hold the image ({_types(schema)}); accepted: {_ACCEPTED}")
     if image not in schema.names:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
@@ -54,9 +54,9 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """The columns that can be the one with the encoded image, of the plainest form that there is."""
+    """Return the columns that can hold the encoded image, of the plainest form that occurs in the schema."""
     types = {field.name: field.type for field in schema}
-    # Texts may be stored as bytes: their names come last.
+    # Text may be stored as bytes, so columns with names of text are the last choice.
     others = [name for name in types if not note_names([name])]
     plain = [name for name, type_ in types.items() if is_image(type_) and not _is_fixed(type_)]
     if plain:
@@ -66,7 +66,7 @@ def image_columns(schema: pa.Schema) -> list[str]:
 
 
 def is_image(type_: pa.DataType) -> bool:
-    """Bytes, or a struct with a field of such that is called `bytes`."""
+    """Return whether a type is bytes, or a struct whose field `bytes` is bytes."""
     type_ = _values(type_)
     if pa.types.is_struct(type_):
         return any(f.name == "bytes" and not pa.types.is_struct(f.type) and is_image(f.type) for f in type_.fields)
@@ -74,12 +74,12 @@ def is_image(type_: pa.DataType) -> bool:
 
 
 def may_encode(type_: pa.DataType) -> bool:
-    """Texts, or lists of texts or of 8-bit numbers: only its values show whether they are images."""
+    """Return whether a type is text, or a list of texts or of 8-bit numbers: only its values show if it holds images."""
     return _is_octets(type_) or is_text(_values(_entry(type_)))
 
 
 def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes", "path")) -> list[str]:
-    """What is read of the image column: of a struct these parts, whatever else is in it."""
+    """Return the leaf columns to read: of a struct only its fields in `parts`, else the column itself."""
     type_ = schema.field(schema.names.index(column)).type
     if not pa.types.is_struct(type_):
         return [column]
@@ -87,7 +87,7 @@ def image_leaves(schema: pa.Schema, column: str, parts: Sequence[str] = ("bytes"
 
 
 def octets_as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same with lists of 8-bit numbers as bytes; a list with a null in it is null."""
+    """Return the batch with lists of 8-bit numbers as bytes. A list that contains a null becomes null."""
     for number, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
         if _is_octets(column.type):
             batch = batch.set_column(number, name, _joined(column))
@@ -95,21 +95,21 @@ def octets_as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def cell_path(cell: Any) -> str | None:
-    """The path that a cell gives to its image, a label; None if there is none."""
+    """Return the path in a cell of the image column, which is only a label; None without one."""
     cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
     path = cell.get("path") if isinstance(cell, dict) else None
     return path if isinstance(path, str) else None
 
 
 def cell_bytes(cell: Any, most: int) -> bytes | None:
-    """The encoded image in a cell of the image column; None if there is none.
+    """Return the encoded image in a cell of the image column; None if the cell is empty.
 
     Args:
         cell: A value of the column, after `octets_as_bytes`.
-        most: Its longest length, bytes.
+        most: Largest decoded length of base64, in bytes.
 
     Raises:
-        BadImageError: The cell holds several images, text that is not base64, or too much.
+        BadImageError: The cell holds several images, text that is not base64, or base64 that is too long.
     """
     if isinstance(cell, list):
         if len(cell) > 1:
@@ -129,7 +129,7 @@ def cell_bytes(cell: Any, most: int) -> bytes | None:
 
 
 def _decoded(data: bytes, most: int) -> bytes | None:
-    """Of base64; None if it is none."""
+    """Decode base64; return None if `data` is not base64."""
     if not (match := _BASE64.fullmatch(data)):
         return None
     packed = b"".join(match[1].split()).rstrip(b"=").translate(_URL_SAFE)
@@ -146,7 +146,7 @@ def _values(type_: pa.DataType) -> pa.DataType:
 
 
 def _entry(type_: pa.DataType) -> pa.DataType:
-    """Of a list the type of its entries."""
+    """Return the type of a list's entries; any other type is returned unchanged."""
     return type_.value_type if is_list(type_) else type_
 
 
@@ -169,7 +169,7 @@ def _joined(column: pa.Array) -> pa.Array:
         ]
         return pa.array(values, pa.large_binary())
     bits, offsets = column.buffers()[:2]
-    numbers = column.values  # an array of its own: it may begin behind the start of its buffer
+    numbers = column.values  # a separate array: its offset into its buffer may be above 0
     type_ = pa.binary() if pa.types.is_list(column.type) else pa.large_binary()
     data = numbers.buffers()[1].slice(numbers.offset, len(numbers)) if len(numbers) else pa.py_buffer(b"")
     return pa.Array.from_buffers(type_, len(column), [bits, offsets, data], -1, column.offset)

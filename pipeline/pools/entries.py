@@ -1,4 +1,4 @@
-"""The files below a folder of a pool: which of them may be opened, and why others may not."""
+"""List the files below a folder of a pool, and the reason why a file must not be opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manifests.storage import LEADS_OUT, NO_FILE, Folder
 
 
 class Entry(NamedTuple):
-    """A file below a folder: its path in it, its length, and why it must not be opened."""
+    """A file below a folder: its relative path, its size in bytes, and why it must not be opened (None: it may)."""
 
     path: str
     size: int
@@ -21,13 +21,13 @@ class Entry(NamedTuple):
 def entries(
     root: Folder, follow_links: bool | None, inside: Folder | None = None, recursive: bool = True
 ) -> Iterator[Entry]:
-    """Every file below a folder of the pool, in no order. No pipe or device is opened.
+    """Yield every file below a folder of the pool, in no particular order. No pipe or device is opened.
 
     Args:
         root: The folder.
         follow_links: Whether links of a local folder may lead out of it.
-        inside: What links may not lead out of; default `root`.
-        recursive: Also those in folders below it.
+        inside: The folder that links may not lead out of; default `root`.
+        recursive: Whether files in subfolders are listed too.
 
     Raises:
         OSError: The folder itself cannot be read.
@@ -56,7 +56,7 @@ def entries(
 
 
 def _entry(entry: os.DirEntry[str], root: str, limit: str) -> Entry | None:
-    """A file as `entries` gives it; None if it has gone since its folder was read."""
+    """Return the entry of a file; None if the file was deleted after its folder was read."""
     path, problem = _label(os.path.relpath(entry.path, root))
     try:
         status = entry.stat(follow_symlinks=False)

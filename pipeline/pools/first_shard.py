@@ -1,4 +1,4 @@
-"""A look at a pool's first shard before anything is written: its settings fit, and where the alt text is from."""
+"""Check a pool's settings against its first shard before anything is written, and find the source of the alt text."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pipeline.pools.rows import NOTES, TEXT_LIMIT, matching
 from pipeline.pools.side_files import Note, read_note
 from pipeline.pools.urls import UrlColumns
 
-_MEMBERS = 200  # of a tar, that tell where alt text is from
-_ROWS = 16  # of a Parquet file, one of which must hold an image where the type of its column does not show it
-_READ = 1 << 20  # bytes; an object store is asked for so many at a time
+_MEMBERS = 200  # tar members that are searched for alt text
+_ROWS = 16  # Parquet rows, one of which must hold an image if the column's type does not show that it holds images
+_READ = 1 << 20  # bytes per request to an object store
 
 
 def alt_text_source(pool: Pool, listing: Listing) -> str:
-    """Where the alt text of the first shard is from, as a line for the log; empty if it cannot be told.
+    """Return where the alt text of the first shard is read from, as a line for the log; empty if unknown.
 
     Raises:
-        UserError: The shard has not the columns or side files that the pool's settings name, or cannot be read safely.
+        UserError: The shard lacks columns or side files that the pool's settings name, or cannot be read safely.
     """
     shard = listing.shards[0]
     if pool.kind == "images" or shard.problem:
@@ -54,14 +54,14 @@ def alt_text_source(pool: Pool, listing: Listing) -> str:
 
 
 def _unread(schema: pa.Schema) -> list[str]:
-    """Columns that are called as alt text is, and hold none."""
+    """Describe the columns that have a name of alt text but do not hold text."""
     names = matching(schema.names, NOTES["alt_text"])
     types = {field.name: field.type for field in schema if not holds_text(field.type)}
     return [f"the column {name!r} is {type_name(types[name])}, not text" for name in names if name in types]
 
 
 def _schema(listing: Listing, name: str) -> pa.Schema | None:
-    """The columns of a Parquet file; None if it is damaged, which the index will say."""
+    """Return the schema of a Parquet file; None if it is damaged, which indexing reports later."""
     try:
         with listing.root.filesystem.open_input_file(f"{listing.root.path}/{name}") as file:
             return Parquet(file).schema
@@ -78,10 +78,10 @@ def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
 
 
 def _check_images(pool: Pool, listing: Listing, schema: pa.Schema) -> None:
-    """Look whether a column whose type does not show it holds images: one of the first rows must have one.
+    """Check that one of the first rows holds an image, if the column's type does not show that it holds images.
 
     Raises:
-        BadImageError: None has.
+        BadImageError: None of the first rows holds an image.
     """
     column = image_column(schema, pool.image)
     if not may_encode(schema.field(column).type):
@@ -105,7 +105,7 @@ def _of_tar(pool: Pool, listing: Listing) -> str:
                 some += [note for note in notes if note and note.source][:1]
     except UserError:
         raise
-    except (OSError, ValueError, tarfile.TarError):  # the index will say so
+    except (OSError, ValueError, tarfile.TarError):  # indexing reports it later
         return ""
     sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]
     if pool.alt_text is not None and not sources:
@@ -115,7 +115,7 @@ def _of_tar(pool: Pool, listing: Listing) -> str:
 
 
 def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
-    """What each member of a tar tells that is no image."""
+    """Yield the note of each tar member; None for images and for members that hold no metadata."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header

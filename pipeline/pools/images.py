@@ -1,4 +1,4 @@
-"""Encoded images out of the pool, many with one read where they lie close together."""
+"""Read encoded images from the pool. Images that are close together share one read."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pipeline.pools.listing import Pool
 PLACE = ("shard", "key", "offset", "bytes")
 """The columns of the index that say where an image is."""
 
-_GAP = 256 << 10  # bytes; to read over so many beats another request
-_SPAN = 8 << 20  # bytes; one read, held in memory until its images are decoded
-_CELLS = 128 << 20  # bytes; the same of a row group, whose start is read again for the rest
+_GAP = 256 << 10  # bytes; reading over such a gap is faster than another request
+_SPAN = 8 << 20  # bytes of one read; held in memory until its images are decoded
+_CELLS = 128 << 20  # bytes of cells per read of a row group; the next read starts at the row group's start again
 _ROWS_AT_ONCE = 64
-_FOOTERS = 4  # shards; row group by row group they are read at the same time, or one behind another
+_FOOTERS = 4  # footers that are cached; several threads may read different shards
 _LOCK = Lock()
 
 
 class Failure(NamedTuple):
-    """Why a row has no result; `retry` where another try can help."""
+    """Why a row has no result, and whether it can be retried."""
 
     error: str
     retry: bool = False
@@ -39,13 +39,13 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are read at once.
+    """Images that are read together.
 
     Attributes:
-        shard: The file they are in.
-        rows: Their numbers in the table that was asked for.
-        keys, offsets, lengths: As in the index; a length is None where the index does not tell it.
-        row_group: Of a Parquet file.
+        shard: The file that holds them.
+        row_group: Number of the row group in a Parquet file.
+        rows: Their row numbers in the requested table.
+        keys, offsets, lengths: Values from the index; a length is 0 where the index has none.
     """
 
     shard: str
@@ -65,8 +65,8 @@ class Images:
     """The images of a pool.
 
     Attributes:
-        pool: What kind of pool it is.
-        root: What shard paths are relative to.
+        pool: The settings of the pool.
+        root: The folder that shard paths are relative to.
     """
 
     pool: Pool
@@ -81,7 +81,10 @@ class Images:
         return {}
 
     def groups(self, rows: pa.Table) -> Iterator[Group]:
-        """Bundle rows (columns `PLACE`, those of a shard together and in its order) into reads."""
+        """Yield groups of rows that are read together.
+
+        `rows` has the columns `PLACE`; the rows of a shard must be adjacent and in the shard's order.
+        """
         group: Group | None = None
         ends: Sequence[int] | None = ()
         for row, (shard, key, offset, length) in enumerate(zip(*(rows[n].to_pylist() for n in PLACE), strict=True)):
@@ -100,7 +103,7 @@ class Images:
             yield group
 
     def read(self, group: Group) -> list[bytes | Failure]:
-        """The encoded images of a group, each or why it could not be read."""
+        """Return the encoded image, or a `Failure`, for each row of a group."""
         try:
             kind = self._kind(group.shard)
             if kind == "tar":
@@ -111,18 +114,18 @@ class Images:
             return [self._file(inside)]
         except LinkError as error:
             return [Failure(str(error))]
-        except BAD_PARQUET as error:  # OSError among them: the disk or the network, worth another try
+        except BAD_PARQUET as error:  # includes OSError of the disk or the network, which can be retried
             text = " ".join(str(error).split())[:300] or type(error).__name__
             return [Failure(f"unreadable: {text}", isinstance(error, OSError))] * len(group.rows)
 
     def _file(self, path: str) -> bytes:
         if not self.root.local or self.pool.follow_links:
             return self.root.read(path)
-        with self.root.open_inside(path) as file:  # since it was indexed it may have become a link
+        with self.root.open_inside(path) as file:  # it may have become a link since it was indexed
             return file.read()
 
     def _kind(self, shard: str) -> str:
-        """`tar`, `parquet` or `file`: by the pool's kind, as the index reads it; a glob may have any ending."""
+        """Return `tar`, `parquet` or `file`, by the pool's kind as in the index: a glob may match any ending."""
         kind = self._pool_kind
         if kind == "img2dataset":
             ending = shard.rpartition(".")[2]
@@ -138,17 +141,17 @@ class Images:
         return 0 <= offset - group.end <= _GAP and offset + (length or 0) - group.offsets[0] <= _SPAN
 
     def _row_group_ends(self, shard: str) -> list[int] | None:
-        """The row number behind each row group of a Parquet shard; empty for other shards, None if unreadable."""
+        """Return the end row (exclusive) of each row group of a Parquet shard; [] for others, None if unreadable."""
         if self._kind(shard) != "parquet":
             return []
         try:
             with self.root.filesystem.open_input_file(f"{self.root.path}/{shard}") as file:
                 return list(accumulate(self._parquet(shard, file).row_groups))
-        except BAD_PARQUET:  # `_cells` will say so, row by row
+        except BAD_PARQUET:  # `_cells` reports it for each row
             return None
 
     def _parquet(self, shard: str, file: pa.NativeFile) -> Parquet:
-        """A shard's, opened; its footer is read once while it stays the same file."""
+        """Open a Parquet shard. Its footer is cached until the file changes."""
         info = self.root.filesystem.get_file_info(f"{self.root.path}/{shard}")
         version = (shard, info.size, info.mtime_ns)
         parquet = Parquet(file, self.pool.max_cell, self._footers.get(version))
@@ -172,7 +175,7 @@ class Images:
     def _cells(self, group: Group) -> list[bytes | Failure]:
         with self.root.filesystem.open_input_file(f"{self.root.path}/{group.shard}") as file:
             parquet = self._parquet(group.shard, file)
-            if not 0 <= group.row_group < len(parquet.row_groups):  # its footer could not be read a moment ago
+            if not 0 <= group.row_group < len(parquet.row_groups):  # the footer could not be read before
                 raise OSError("the file could not be read, or it has changed")
             start = sum(parquet.row_groups[: group.row_group])
             cells: dict[int, bytes | None] = {}
@@ -185,7 +188,7 @@ class Images:
         return images
 
     def _wanted(self, parquet: Parquet, group: Group, rows: set[int]) -> Iterator[tuple[int, Any]]:
-        """Those cells of a row group, with their rows in it; only these ever become Python objects."""
+        """Yield the wanted cells of a row group with their row numbers. Only these become Python objects."""
         column = image_column(parquet.schema, self.pool.image)
         leaves = image_leaves(parquet.schema, column, ("bytes",))
         last, start = max(rows), 0

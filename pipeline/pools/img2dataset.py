@@ -1,4 +1,4 @@
-"""What img2dataset wrote: its webdataset, parquet and files formats, with its sidecars and its failed downloads."""
+"""Read the output of img2dataset: webdataset, parquet and files format, with sidecars and failed downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.pools.tars import tar_rows
 
 
 def read_img2dataset(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
-    """The rows of its sidecar, failed downloads with their message, each with what the image's header says."""
+    """Yield the index rows of a shard: sidecar columns and image header, or the error message of a failed download."""
     name = shard.path.removesuffix(".tar").removesuffix(".parquet")
     try:
         sidecar = _sidecar(root, f"{name}.parquet", pool.alt_text)
@@ -56,10 +56,10 @@ def _download_error(row: Row) -> Row:
 
 
 def _downloaded(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
-    """The images of a shard in the webdataset, parquet or files format."""
+    """Yield the images of a shard in the webdataset, parquet or files format."""
     if shard.path.endswith(".tar"):
         with on_disk(root, shard.path) as file:
-            # A shard whose downloads all failed is an empty tar, and no fault.
+            # An empty tar is no error: all of its downloads failed.
             yield from (r for r in tar_rows(file) if not str(r["error"]).startswith("no images"))
     elif shard.path.endswith(".parquet"):
         yield from _downloaded_cells(root, shard.path, pool.max_cell)

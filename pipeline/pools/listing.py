@@ -1,4 +1,4 @@
-"""The pool: where the raw images are, and the list of its shards."""
+"""The settings of a pool, and the list of its shards."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ IMAGE_ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .ico "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
 )
-"""Endings that make a file a candidate; so does having none. What it really is, its bytes tell."""
+"""Files with one of these endings, or with none, may be images. Their bytes decide the format."""
 
 
 class Pool(BaseModel):
-    """Where the images come from; exactly one of the five kinds.
+    """Settings of a pool: exactly one of the five kinds, and how to read it.
 
     Attributes:
         images: A folder of image files, searched recursively.
-        tars: A glob of webdataset tars; images, and optionally `.txt` (alt text) and `.json` beside them.
-        parquet: A glob of Parquet files with an image column: binary, or struct{bytes, path}.
-        urls: A glob of Parquet files of image URLs with their metadata, such as COYO-700M; no image is there yet.
+        tars: A glob of webdataset tars with images and, optionally, `.txt` (alt text) and `.json` members.
+        parquet: A glob of Parquet files with an image column, such as binary or struct{bytes, path}.
+        urls: A glob of Parquet files with image URLs and metadata, such as COYO-700M; they contain no images.
         img2dataset: An output folder of img2dataset (webdataset, parquet or files format).
-        image: Name of the Parquet image column, where it is not plain from the schema.
-        id: Name of the integer column of a parquet or urls pool that identifies the image over the whole pool.
-        alt_text: Where the text that came with an image is, if not under a usual name (`rows.NOTES`): a column of
-            Parquet files, or in tars a key of the `.json` members or the ending of a side file.
-        max_image_bytes: The longest cell of Parquet that is taken for an image, bytes; default 268,435,456.
-        follow_links: Whether links of a local pool may lead out of it; default not.
+        image: Name of the Parquet image column, needed where the schema does not make it clear.
+        id: Name of the integer column of a parquet or urls pool that identifies the image in the whole pool.
+        alt_text: Where the alt text is, if not under a usual name (`rows.NOTES`): a column of Parquet files, or in tars
+            a key of the `.json` members or the ending of a side file.
+        max_image_bytes: Largest Parquet cell that is read as an image, in bytes; default 268,435,456.
+        follow_links: Whether links of a local pool may lead out of it; default no.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,7 +74,7 @@ class Pool(BaseModel):
 
     @property
     def max_cell(self) -> int:
-        """Bytes of the longest cell of Parquet that is taken for an image."""
+        """Largest Parquet cell that is read as an image, in bytes."""
         return self.max_image_bytes or MAX_CELL
 
     @property
@@ -88,10 +88,10 @@ class Shard:
     """One file of the pool (one folder, for img2dataset's files format).
 
     Attributes:
-        path: Relative to the pool's root.
-        bytes: Its length.
-        problem: Why it must not be opened (a link out of the pool, a pipe), as an error for its row.
-        revision: Empty, or what tells a changed shard from the one that was indexed; part of its images' ids.
+        path: Path relative to the pool's root.
+        bytes: Size of the file.
+        problem: Why it must not be opened (a link out of the pool, a pipe): the error of its row.
+        revision: Empty, or a mark that tells a changed shard from the indexed one; part of its images' ids.
     """
 
     path: str
@@ -101,19 +101,19 @@ class Shard:
 
     @property
     def identity(self) -> str:
-        """What its images' ids are made from."""
+        """The string that the ids of its images are hashed from."""
         return f"{self.path}\0{self.revision}" if self.revision else self.path
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a pool holds now.
+    """The current contents of a pool.
 
     Attributes:
         root: The folder that shard paths are relative to.
-        shards: By path.
-        passed_over: Files that are no candidates, counted by ending (or by what they are).
-        alt_text: Where the alt text is from, as a line for the log; empty if nobody has looked.
+        shards: The shards, sorted by path.
+        passed_over: Number of files that are not shards, by ending or by kind.
+        alt_text: Where the alt text is read from, as a line for the log; empty if it was not determined.
     """
 
     root: Folder
@@ -123,10 +123,10 @@ class Listing:
 
 
 def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
-    """List the shards of a pool; what lies in `leave_out` (a run directory) is not part of it.
+    """List the shards of a pool. Files in `leave_out` (a run directory) are not part of it.
 
     Raises:
-        UserError: There is nothing there to index.
+        UserError: The pool cannot be read, or has nothing to index.
     """
     try:
         if pool.kind in ("tars", "parquet", "urls"):
@@ -136,7 +136,7 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
     except NotADirectoryError as error:
         raise UserError(f"{pool.kind}: {pool.where}: not a folder") from error
     except OSError as error:
-        said = error.strerror or " ".join(str(error).split())  # an object store's has no number
+        said = error.strerror or " ".join(str(error).split())  # errors of object stores have no errno
         raise UserError(f"{pool.kind}: {error.filename or pool.where}: {said}") from error
     if leave_out and leave_out.path.startswith(listing.root.path):
         shards = (s for s in listing.shards if not f"{listing.root.path}/{s.path}".startswith(f"{leave_out.path}/"))
@@ -148,12 +148,12 @@ def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
 
 
 def root_of(pool: Pool) -> Folder:
-    """The folder that the shard paths of a pool are relative to; nothing is listed."""
+    """Return the folder that the pool's shard paths are relative to, without listing it."""
     return Folder.at(pool.where) if pool.kind in ("images", "img2dataset") else _split(pool.where)[0]
 
 
 def format_counts(counts: Counter[str], most: int | None = None) -> str:
-    """`.txt 10, .json 2`; of more than `most` names the others as one number."""
+    """Format counts as `.txt 10, .json 2`. Names after the `most` largest are summed up as `others`."""
     others = sum(n for _, n in counts.most_common()[most:]) if most else 0
     return ", ".join(f"{name} {n:,}" for name, n in counts.most_common(most)) + (
         f", others {others:,}" if others else ""
@@ -161,7 +161,7 @@ def format_counts(counts: Counter[str], most: int | None = None) -> str:
 
 
 def is_candidate(name: str) -> bool:
-    """Whether a file or tar member of this name may be an image."""
+    """Return whether a file or tar member of this name may be an image."""
     ending = PurePosixPath(name).suffix.lower()
     return ending in IMAGE_ENDINGS or not ending
 
@@ -180,13 +180,13 @@ def _list_images(pool: Pool) -> Listing:
 
 
 def _list_glob(pool: Pool, ending: str) -> Listing:
-    """A glob (`*`, `?`, `**`), a folder (all files of that ending, recursively), or one file."""
+    """List a glob (`*`, `?`, `**`), a folder (all files with that ending, recursively), or one file."""
     root, rest, wild = _split(pool.where)
     try:
         matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
     except re.error as error:
         raise UserError(f"{pool.where}: not a glob: {error}") from error
-    if rest and not wild:  # a file that the user names is opened, wherever its name leads
+    if rest and not wild:  # a file that the user names may be a link out of its folder
         size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
         return Listing(root, (Shard(rest, size),) if size is not None else ())
     shards, others = [], []
@@ -200,9 +200,9 @@ def _list_glob(pool: Pool, ending: str) -> Listing:
 
 
 def _passed_over(others: Sequence[Entry], also: Callable[[str], str | None] = lambda _: None) -> Counter[str]:
-    """Of files that are no shards those that are odd, such as links to folders, with one of them by name.
+    """Count the files that have a problem, such as links to folders, by problem, with the name of the first file.
 
-    What `also` says of a path is odd too.
+    `also` may return a problem for a path that has none of its own.
     """
     odd = [(what.partition(",")[0], entry.path) for entry in others if (what := entry.problem or also(entry.path))]
     counts = Counter(what for what, _ in odd)
@@ -211,7 +211,7 @@ def _passed_over(others: Sequence[Entry], also: Callable[[str], str | None] = la
 
 
 def _split(pattern: str) -> tuple[Folder, str, bool]:
-    """The folder in front of the first wildcard (or of the file), the rest, and whether that is a glob."""
+    """Split a pattern into the folder before the first wildcard (or the file), the rest, and whether that is a glob."""
     folder = Folder.at(pattern)
     kind = folder.filesystem.get_file_info(folder.path).type
     if kind == pafs.FileType.Directory:
@@ -222,7 +222,7 @@ def _split(pattern: str) -> tuple[Folder, str, bool]:
 
 
 def _list_img2dataset(pool: Pool) -> Listing:
-    """Finished shards only: img2dataset writes NNNNN_stats.json last."""
+    """List the finished shards only: img2dataset writes NNNNN_stats.json last."""
     root = Folder.at(pool.where)
     files = {entry.path: entry for entry in entries(root, pool.follow_links, recursive=False)}
     stems = sorted(name.removesuffix("_stats.json") for name in files if name.endswith("_stats.json"))
@@ -234,7 +234,7 @@ def _list_img2dataset(pool: Pool) -> Listing:
 
 
 def _downloads(root: Folder, pool: Pool, stem: str, files: Mapping[str, Entry]) -> Shard:
-    """One shard of img2dataset's: a tar, a folder or a Parquet file, beside a Parquet file of what happened."""
+    """Return one shard of img2dataset: a tar or a folder with a Parquet sidecar, or a Parquet file with images."""
     tar, table = files.get(f"{stem}.tar"), files.get(f"{stem}.parquet")
     problem = next((entry.problem for entry in (tar, table, files.get(stem)) if entry and entry.problem), None)
     if tar:

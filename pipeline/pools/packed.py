@@ -1,4 +1,4 @@
-"""Compressed tars: named, and not read, since an image cannot be taken out of the middle of one."""
+"""Detect compressed tars. They are reported and not read, since an image inside cannot be read on its own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ENDINGS = (
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
 )
 START = 10
-"""Bytes from which a compression is known. A tar begins with the name of its first member."""
+"""Bytes that identify a compression. An uncompressed tar starts with the name of its first member."""
 
 PACKED = "compressed tar"
 
 
 def packed(start: bytes) -> str | None:
-    """What is wrong with a tar that begins so: its compression and what to do; None if it is not compressed."""
+    """Return an error that names the compression and the fix, from a file's first bytes; None if not compressed."""
     kind = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), None)
     if kind is None:
         return None
@@ -34,5 +34,5 @@ def packed(start: bytes) -> str | None:
 
 
 def packed_name(path: str) -> str | None:
-    """What a file is that is called as compressed tars are; None if it is not."""
+    """Return "compressed tars" for a path with the ending of a compressed tar, else None."""
     return f"{PACKED}s" if path.lower().endswith(_ENDINGS) else None

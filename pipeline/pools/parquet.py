@@ -1,4 +1,4 @@
-"""Parquet files with an image column: a row of the index for each of their rows."""
+"""Read Parquet files with an image column: one index row for each of their rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """What is read of a file.
+    """The columns that are read from a Parquet file.
 
     Attributes:
         image: The column with the encoded image.
-        leaves: The same as it is read: of a struct only its parts `bytes` and `path`.
-        id: The column with the image's own id, if there is one.
-        notes: The columns that tell of the image, by the column of the index.
+        leaves: Its leaf columns that are read: of a struct only `bytes` and `path`.
+        id: The column with the source's own id, or None.
+        notes: Metadata columns, by the index column that they fill.
     """
 
     image: str
@@ -39,10 +39,10 @@ class ImageColumns:
 
     @classmethod
     def of(cls, schema: pa.Schema, image: str | None, id_: str | None, alt_text: str | None) -> ImageColumns:
-        """Choose the columns, by the pool's settings.
+        """Choose the columns by the pool's settings.
 
         Raises:
-            BadSampleError: One that is needed is missing, or cannot be read.
+            BadSampleError: A required column is missing or cannot be read.
         """
         column = image_column(schema, image)
         id_ = None if id_ is None else id_column(schema, id_)
@@ -57,7 +57,7 @@ class ImageColumns:
 
 
 def read_parquet(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
-    """The rows of a Parquet file."""
+    """Yield the index rows of a Parquet shard."""
     with on_disk(root, shard.path) as file:
         yield from parquet_rows(file, pool.image, pool.id, pool.alt_text, pool.max_cell)
 
@@ -65,7 +65,7 @@ def read_parquet(root: Folder, shard: Shard, pool: Pool) -> Iterator[Row]:
 def parquet_rows(
     file: Any, image: str | None, id_: str | None, alt_text: str | None = None, max_cell: int = MAX_CELL
 ) -> Iterator[Row]:
-    """One row per row, and one with key "" that says where a damaged file breaks off."""
+    """Yield one index row per row. A damaged or empty file gets a row with key "" that says what is wrong."""
     number = text = 0
     try:
         parquet = Parquet(file, max_cell)
@@ -88,7 +88,7 @@ def parquet_rows(
 
 
 def bounded_rows(parquet: Parquet, columns: Sequence[str]) -> Iterator[Row | BombError]:
-    """The rows of a file; for each of a row group that would take too much memory, why it is not read."""
+    """Yield the rows of a file. Each row of a row group that needs too much memory is its `BombError` instead."""
     groups = range(len(parquet.row_groups))
     while groups:
         try:
@@ -103,14 +103,14 @@ def bounded_rows(parquet: Parquet, columns: Sequence[str]) -> Iterator[Row | Bom
 
 
 def damage(error: Exception) -> str:
-    """What is wrong with the bytes. A disk's own error goes on: it has a number, unlike the OSErrors of Arrow."""
+    """Return what is wrong with the bytes. I/O errors are raised again; they have an errno, unlike Arrow's OSErrors."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def plain_rows(batch: pa.RecordBatch) -> Iterator[Row]:
-    """The rows of a batch; texts that are not UTF-8 are bytes in them."""
+    """Yield the rows of a batch. Texts that are not UTF-8 are returned as bytes."""
     batch = octets_as_bytes(batch)
     try:
         yield from batch.to_pylist()
@@ -120,7 +120,7 @@ def plain_rows(batch: pa.RecordBatch) -> Iterator[Row]:
 
 
 def value_of(scalar: pa.Scalar) -> Any:
-    """A value as a Python object; a text that is not UTF-8 as bytes."""
+    """Return a value as a Python object; a text that is not UTF-8 as bytes."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
@@ -132,10 +132,10 @@ def value_of(scalar: pa.Scalar) -> Any:
 
 
 def id_column(schema: pa.Schema, id_: str) -> str:
-    """The column with the image's own id.
+    """Return `id_`, the column with the source's own id, after checking it.
 
     Raises:
-        BadImageError: It is not there, or holds no integers.
+        BadImageError: The column is missing, or does not hold integers.
     """
     if not any(f.name == id_ and pa.types.is_integer(f.type) for f in schema):
         types = [type_name(f.type) for f in schema if f.name == id_]
@@ -145,15 +145,15 @@ def id_column(schema: pa.Schema, id_: str) -> str:
 
 
 def note_columns(schema: pa.Schema, alt_text: str | None = None, image: str | None = None) -> dict[str, list[str]]:
-    """The columns of text that tell of the image, by the column of the index.
+    """Return the text columns with metadata of the image, by the index column that they fill.
 
     Args:
-        schema: The file's.
-        alt_text: The column with the alt text; default those that are called so.
-        image: The column with the image, which is no text.
+        schema: The file's schema.
+        alt_text: The column with the alt text; default the names in `NOTES`.
+        image: The image column, which is not read as text.
 
     Raises:
-        BadImageError: That column is not there, or holds no text.
+        BadImageError: The column `alt_text` is missing, or does not hold text.
     """
     texts = [f.name for f in schema if f.name != image and holds_text(f.type, f.name.lower() != "sha256")]
     names = note_names(texts, alt_text)
@@ -166,9 +166,9 @@ def note_columns(schema: pa.Schema, alt_text: str | None = None, image: str | No
 
 
 def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
-    """Text, repeated text, or a list of texts; with `as_bytes` also as bytes, as Spark and Hive may store it.
+    """Return whether a type is text, dictionary-encoded text or a list of texts.
 
-    A digest may be stored as bytes that are no text.
+    With `as_bytes` text may be stored as bytes, as Spark and Hive may do. For digests, bytes may be raw: leave it off.
     """
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
@@ -178,7 +178,7 @@ def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
 
 
 def index_row(source: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
-    """The row of the index for a row of the file."""
+    """Return the index row for a row of the file."""
     if isinstance(source, BombError):
         return {"key": str(number), "offset": number, "error": str(source)}
     cell, id_ = source[columns.image], None if columns.id is None else source[columns.id]
@@ -195,7 +195,7 @@ def index_row(source: Row | BombError, columns: ImageColumns, number: int, max_c
 
 
 def measured_cell(cell: Any, max_cell: int) -> Row:
-    """As `measure`; a cell without an image, or with a longer one than the pool allows, is an error."""
+    """Return `measure` of a cell's image. An empty cell, or an image above `max_cell` bytes, gives an error."""
     try:
         data = cell_bytes(cell, max_cell)
     except BadImageError as error:

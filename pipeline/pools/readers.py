@@ -1,4 +1,4 @@
-"""Rows of the index from the shards of a pool: one row per image, and one for each thing that should have been one."""
+"""Make index rows from the shards of a pool: one row per image, and an error row for everything that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.pools.urls import read_urls
 
 
 def index_rows(pool: Pool, root: Folder, shards: list[Shard], passed_over: Counter[str] | None = None) -> pa.Table:
-    """The index rows of whole shards, with the columns of `INDEX`. At least one row per shard.
+    """Return the index rows of whole shards, with the columns of `INDEX`; normally at least one row per shard.
 
-    `passed_over` is filled with how many members of tars are neither images nor texts that are read, by ending.
+    `passed_over` is filled with the number of tar members that are neither images nor texts that are read, by ending.
     """
-    if pool.kind == "urls":  # whose shards have millions of rows
+    if pool.kind == "urls":  # a shard has millions of rows: no dict for each
         return pa.concat_tables([_shard_of_urls(pool, root, shard) for shard in shards])
     rows: list[Row] = []
     for shard in shards:
@@ -34,9 +34,9 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard], passed_over: Count
             row.setdefault("retry", False)
             if "id" not in row:
                 row["id"] = image_id(shard.identity, row.pop("identity", row["key"]))
-                if row["id"] in seen:  # a name that a tar holds twice: both rows stay, the later one says so
+                if row["id"] in seen:  # a tar has this name twice: both rows stay, the later one gets an error
                     row["id"] = image_id(shard.identity, f"{row['key']}\0{number}")
-                    if row["key"] or "width" in row:  # else it tells how the shard is broken
+                    if row["key"] or "width" in row:  # other rows already say how the shard is broken
                         row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
                 seen.add(row["id"])
             rows.append(row)
@@ -44,7 +44,7 @@ def index_rows(pool: Pool, root: Folder, shards: list[Shard], passed_over: Count
 
 
 def unread_shards(pool: Pool, shards: list[Shard], error: str, retry: bool) -> pa.Table:
-    """The index rows of shards that cannot be read: one each, with the error."""
+    """Return one index row with the error for each shard that cannot be read."""
     rows = []
     for shard in shards:
         row = _about(pool, shard, error)
@@ -54,7 +54,7 @@ def unread_shards(pool: Pool, shards: list[Shard], error: str, retry: bool) -> p
 
 
 def image_id(shard: str, key: str) -> int:
-    """63 bits of BLAKE2b over shard and key."""
+    """Return the id of an image: 63 bits of BLAKE2b over shard and key."""
     digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -64,7 +64,7 @@ def _table(rows: list[Row]) -> pa.Table:
 
 
 def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
-    """The rows of a shard of URLs, and a last one that says where it breaks off."""
+    """Return the rows of a shard of URLs. A damaged shard gets a last row that says where it ends."""
     about = {"id": image_id(shard.identity, ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
     try:
         urls, broken = read_urls(root, shard, pool)
@@ -80,7 +80,7 @@ def _shard_of_urls(pool: Pool, root: Folder, shard: Shard) -> pa.Table:
 
 
 def _with_hashes(urls: pa.Table, revised: str) -> pa.ChunkedArray | pa.Array:
-    """The source's own ids, and hashes of the row number where there is none: URLs may repeat between rows."""
+    """Return the source's ids. A missing id is a hash of the row number, since URLs may repeat."""
     if not urls["id"].null_count:
         return urls["id"]
     ids = zip(urls["id"].to_pylist(), urls["offset"].to_pylist(), strict=True)
@@ -93,20 +93,20 @@ def _shard_rows(pool: Pool, root: Folder, shard: Shard, passed_over: Counter[str
         return
     try:
         rows = list(_read(pool, root, shard, passed_over))
-    except LinkError as error:  # it was none when the pool was listed
+    except LinkError as error:  # it became a link after the pool was listed
         rows = [{"key": shard.path, "error": str(error)}]
-    except OSError as error:  # the disk or the network: none of the shard's rows counts, the next run reads it again
+    except OSError as error:  # disk or network: the shard's rows are discarded, and the next run reads it again
         rows = [_unreadable(pool, shard, error)]
     yield from rows
 
 
 def _unreadable(pool: Pool, shard: Shard, error: OSError) -> Row:
     row = _about(pool, shard, f"unreadable: {' '.join(str(error).split())[:300]}") | {"retry": True}
-    return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run sees the change again
+    return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run detects the change again
 
 
 def _about(pool: Pool, shard: Shard, error: str) -> Row:
-    """The row that says why a whole shard has no others."""
+    """Return the only row of a shard that cannot be read at all."""
     return {"key": shard.path if pool.kind == "images" else "", "error": error}
 
 

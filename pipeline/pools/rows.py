@@ -1,4 +1,4 @@
-"""What every reader of a pool makes: rows of the index, as far as the source and the image's header tell them."""
+"""Index rows, and the helpers that all pool readers share to fill them from metadata and image headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.pools.listing import Shard
 from pipeline.pools.texts import decoded
 
 Row = dict[str, Any]
-"""Some columns of the index; those missing are null."""
+"""Columns of the index for one image; missing ones are null."""
 
 NOTES = {
     "url": ("url", "image_url", "img_url"),
@@ -22,18 +22,18 @@ NOTES = {
     "alt_text": ("alt_text", "alttext", "alt", "txt", "text", "caption", "captions"),
     "license": ("license", "licence"),
 }
-"""What pools tell of an image: a column of the index, and what pools call it, in any case. The first that is not empty
-counts. They are columns of Parquet files and keys of JSON; the names of alt text are endings of side files too."""
+"""Metadata columns of the index, each with the names that pools use for it, in any case. The first value that is not
+empty counts. They are Parquet columns and JSON keys; the names of alt text are endings of side files too."""
 
 SIZES = {"width": ("width", "original_width"), "height": ("height", "original_height")}
-"""The same for sizes in pixels. They count where there is no image yet."""
+"""The same for sizes in pixels; used only for pools of URLs, which have no images yet."""
 
 TEXT_LIMIT = 1 << 20
-"""Bytes; alt text and metadata of one image are never longer."""
+"""Bytes; longer alt text or metadata of one image is not read."""
 
 
 def matching(names: Iterable[str], accepted: Sequence[str]) -> list[str]:
-    """Those of `names` that are accepted, in any case; in the order of `accepted`."""
+    """Return those of `names` that are in `accepted`, ignoring case, in the order of `accepted`."""
     ranks = {name: rank for rank, name in enumerate(accepted)}
     return sorted((n for n in names if n.lower() in ranks), key=lambda n: (ranks[n.lower()], n not in ranks))
 
@@ -42,7 +42,7 @@ _ACCEPTED = {name: (ours, rank) for ours, names in NOTES.items() for rank, name 
 
 
 def note_names(names: Iterable[str], alt_text: str | None = None) -> dict[str, list[str]]:
-    """For columns of `NOTES` the names that tell them, if any; an `alt_text` that is given is the only one for that."""
+    """Map columns of `NOTES` to those of `names` that hold them, best first. A given `alt_text` replaces its names."""
     ranked: dict[str, list[tuple[int, bool, str]]] = {}
     for name in names:
         ours, rank = _ACCEPTED.get(name.lower(), ("", 0))
@@ -54,7 +54,7 @@ def note_names(names: Iterable[str], alt_text: str | None = None) -> dict[str, l
 
 
 def notes_of(source: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Row:
-    """The index's own columns out of a row or a JSON object; `names` is of `note_names`."""
+    """Return the index columns from a row or a JSON object; `names` is the result of `note_names`."""
     row: Row = {}
     for ours, theirs in names.items():
         for name in theirs:
@@ -68,9 +68,9 @@ def notes_of(source: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> R
 
 
 def first_text(value: object) -> tuple[str | None, str | None]:
-    """A text or its bytes, or the first of a list of them that is not empty; and how it was read, if it is not UTF-8.
+    """Return a text and its encoding (None for UTF-8) from a text, bytes, or a list: its first that is not empty.
 
-    The text is None if the value is neither, or too long.
+    The text is None if the value is of another type or too long.
     """
     if isinstance(value, (str, bytes)) and len(value) > TEXT_LIMIT:
         return None, None
@@ -85,7 +85,7 @@ def first_text(value: object) -> tuple[str | None, str | None]:
 
 
 def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
-    """Size, format and error of one encoded image: its bytes, or a file that is closed after and its length."""
+    """Return size, format and error of one encoded image: its bytes, or a file (which is closed) and its length."""
     length = len(image) if isinstance(image, bytes) else length
     try:
         with io.BytesIO(image) if isinstance(image, bytes) else image as file:
@@ -104,7 +104,7 @@ def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
 
 
 def image_file(root: Folder, shard: Shard, follow_links: bool | None = None) -> Row:
-    """The row of an image that is a file of its own."""
+    """Return the row of an image that is a separate file."""
     image: bytes | BinaryIO
     if not root.local:
         image = root.read(shard.path)
@@ -114,7 +114,7 @@ def image_file(root: Folder, shard: Shard, follow_links: bool | None = None) -> 
 
 
 def on_disk(root: Folder, path: str) -> BinaryIO:
-    """A local file with the shard's bytes: headers lie far apart, and one long read beats a request per image."""
+    """Open the shard as a local file; a remote one is copied, since one long read is faster than one per header."""
     if root.local:
         return open(f"{root.path}/{path}", "rb")
     copy = tempfile.TemporaryFile()
@@ -125,5 +125,5 @@ def on_disk(root: Folder, path: str) -> BinaryIO:
 
 
 def clean(text: str) -> str:
-    """Lone surrogates (tarfile's bytes that are not UTF-8, JSON's escapes) written out: no column can hold them."""
+    """Escape lone surrogates (from tarfile's bytes that are not UTF-8, or JSON escapes): Arrow cannot store them."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What lies beside an image in a tar: which image a `.txt` or `.json` belongs to, and what it tells of it."""
+"""Read the `.txt` and `.json` side files in tars, and find the image that each belongs to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.pools.texts import decoded
 
 
 class Note(NamedTuple):
-    """What one side file tells.
+    """The contents of one side file.
 
     Attributes:
-        rank: Of several for one image the lowest counts.
+        rank: Priority if an image has several side files; the lowest comes first.
         row: Columns of the index.
-        source: The ending or JSON key that the alt text is from, for messages.
+        source: The ending or JSON key that the alt text comes from, for messages.
     """
 
     rank: int
@@ -26,34 +26,34 @@ class Note(NamedTuple):
 
 
 def stem(key: str) -> str:
-    """What the members of one webdataset sample share: the path up to the first dot of the file name."""
+    """Return the name of a webdataset sample: the path up to the first dot of the file name."""
     folder, slash, name = key.rpartition("/")
     return folder + slash + name.split(".", 1)[0]
 
 
 def full_stem(key: str) -> str:
-    """The path without its ending: up to the last dot of the file name."""
+    """Return the path without its ending: up to the last dot of the file name."""
     folder, slash, name = key.rpartition("/")
     return folder + slash + name.rpartition(".")[0] if "." in name else key
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file name, without its dot, in lower case."""
+    """Return the ending of a file name in lower case, without the dot."""
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def side_endings(alt_text: str | None) -> list[str]:
-    """The endings of side files that hold the alt text, the best first."""
+    """Return the endings of side files that hold alt text, best first."""
     return list(NOTES["alt_text"]) if alt_text is None else [alt_text.lstrip(".").lower()]
 
 
 def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
-    """What a side file tells; None if its ending says nothing, or it is not JSON.
+    """Read a side file; return None if its ending is unknown, or a `.json` does not hold a JSON object.
 
     Args:
-        name: Of the member.
+        name: Name of the member.
         data: Its contents.
-        alt_text: As in the pool.
+        alt_text: The setting `alt_text` of the pool.
     """
     ending, endings = ending_of(name), side_endings(alt_text)
     if ending in endings:
@@ -77,14 +77,15 @@ def read_note(name: str, data: bytes, alt_text: str | None) -> Note | None:
 
 
 def pair_members(images: Sequence[tuple[int, str]], notes: Mapping[str, Sequence[tuple[int, Note]]]) -> list[Row]:
-    """What side files tell of each image of a tar, also where names repeat: tars are joined, and added to.
+    """Return the index columns that side files give to each image of a tar. Names may repeat, as in joined tars.
 
-    Of side files with one name the first counts. But where it lies beside other members of its sample, it is of these
-    alone. A sample is members in a row with the same name up to the first dot, none of which has another's full name.
+    The first of several side files with the same name counts. But a side file that is adjacent to other members of its
+    sample belongs to these alone. A sample is a run of adjacent members that share the name up to the first dot and
+    have different full names.
 
     Args:
         images: Byte offset and name of each image member.
-        notes: By the names of side files the byte offset of each and what it tells.
+        notes: Byte offset and contents of the side files, by name.
     """
     first = pair((name for _, name in images), {name: those[0][1] for name, those in notes.items()})
     rows = {offset: first.get(name, {}) for offset, name in images}
@@ -122,18 +123,18 @@ def _samples(
 
 
 def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
-    """What the side files of a tar tell, by image.
+    """Return the index columns from a tar's side files, by image.
 
-    - A side file whose name without its ending is an image's full name is of that image alone: `a.jpg.txt`.
-    - Else it is of the images that have the same name up to the last dot: `22.05.txt` of `22.05.png`.
-    - Else words at its end are left off one at a time until that is so: `22.05.caption.txt` of `22.05.png`.
-    - An image without a side file of some ending takes the one that shares most of its name up to a dot:
-      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless names
-      with dots of their own have a `.txt`: then `a.c.txt` is of an image that is missing, and not of `a.b.png`.
+    - A side file named after an image's full name belongs to that image alone: `a.jpg.txt` to `a.jpg`.
+    - Else it belongs to the images with the same name up to the last dot: `22.05.txt` to `22.05.png`.
+    - Else words are removed from its end, one at a time, until one of these fits: `22.05.caption.txt` to `22.05.png`.
+    - An image without a side file of some ending takes the one that shares the longest part of its name up to a dot:
+      `22.05.left.png` takes `22.05.txt`, and `c0.left.jpg` takes `c0.txt`. It takes `c0.caption.txt` too, unless
+      other images with dots in their names have a `.txt`: then `a.c.txt` belongs to a missing image, not to `a.b.png`.
 
     Args:
         images: Names of the image members.
-        notes: What side files tell, by their names.
+        notes: Contents of the side files, by name.
     """
     by_stem = defaultdict(list)
     for image in dict.fromkeys(images):
@@ -165,15 +166,15 @@ def pair(images: Iterable[str], notes: Mapping[str, Note]) -> dict[str, Row]:
 
 
 class _Pair(NamedTuple):
-    """A side file of an image: how many words are left off its name, what it tells, and its ending."""
+    """A side file of an image: the number of words removed from its name to match, its contents, and its ending."""
 
     words: int
     note: Note
     ending: str
 
 
-_MOST_DOTS = 16  # of a name that are looked at
-_FAR = 2 * _MOST_DOTS  # what several images share comes after what an image has for itself
+_MOST_DOTS = 16  # dots of a name that are considered
+_FAR = 2 * _MOST_DOTS  # added to the word count: side files that images share rank after an image's own
 
 
 def _base(name: str) -> str:
@@ -181,17 +182,17 @@ def _base(name: str) -> str:
 
 
 def _beginnings(name: str) -> Iterator[str]:
-    """A name up to each of its dots, the longest first."""
+    """Yield the name up to each of its dots, longest first."""
     for _ in range(_MOST_DOTS):
         folder, slash, base = name.rpartition("/")
         base = base.rpartition(".")[0]
-        if not base.strip("."):  # names of hidden files share nothing but their first dot
+        if not base.strip("."):  # hidden files share only their leading dot
             return
         yield (name := folder + slash + base)
 
 
 def _without_words(name: str) -> Iterator[str]:
-    """A name without `.caption`, `.en` at its end, one less each time; a number there is part of the name itself."""
+    """Yield the name with `.caption`, `.en`, … removed from its end one at a time. A number belongs to the name."""
     for shorter in _beginnings(name):
         if not name[len(shorter) + 1 :].replace("-", "_").isidentifier():
             return

@@ -1,4 +1,4 @@
-"""webdataset tars: read where they lie; nothing is extracted, no link followed, and no silent end believed."""
+"""Read webdataset tars in place: nothing is extracted, no link is followed, and a truncated tar is reported."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipeline.pools.side_files import Note, ending_of, pair_members, read_note, 
 __all__ = ["read_tar", "stem", "tar_rows"]
 
 _NAME_LIMIT = 1 << 14  # bytes; tarfile takes quadratic time over longer pax headers
-_ENDING, _ENDINGS = 16, 100  # characters of an ending that is counted, and how many are told apart
+_ENDING, _ENDINGS = 16, 100  # longest ending in the counts, in characters, and the number of different ones
 Notes = dict[str, list[tuple[int, Note]]]
-"""What the side files of a tar tell, by their names, each with its byte offset."""
+"""The contents of a tar's side files by name, each with its byte offset."""
 _HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
 
 
 def read_tar(
     root: Folder, shard: Shard, alt_text: str | None = None, passed_over: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """The rows of a tar, with what its side files tell: texts and `.json` members."""
+    """Yield the index rows of a tar, with the texts from its side files (text and `.json` members)."""
     with on_disk(root, shard.path) as file:
         notes: Notes = {}
         rows = list(tar_rows(file, notes, alt_text, passed_over))
@@ -42,13 +42,13 @@ def read_tar(
 def tar_rows(
     file: BinaryIO, notes: Notes | None = None, alt_text: str | None = None, passed_over: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """One row per image member, and a last one with key "" and offset 0 that says where a damaged tar breaks off.
+    """Yield one row per image member. A damaged tar gets a last row with key "" and offset 0 that says where it ends.
 
     Args:
-        file: The tar, seekable. Members are read where they lie; nothing is extracted and no link is followed.
-        notes: Filled with what side files tell, by their names, each with its byte offset.
-        alt_text: As in the pool.
-        passed_over: Filled with how many members are neither images nor texts that are read, by ending.
+        file: The tar, seekable. Members are read in place; nothing is extracted and no link is followed.
+        notes: Is filled with the contents of side files by name, each with its byte offset.
+        alt_text: The setting `alt_text` of the pool.
+        passed_over: Is filled with the number of members that are neither images nor texts that are read, by ending.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -101,7 +101,7 @@ _EXTENSIONS = (
 
 
 class _Member(tarfile.TarInfo):
-    """A tar header; one that claims a size tarfile would choke on is refused before it acts on it."""
+    """A tar header that refuses sizes that tarfile cannot handle, before tarfile reads that many bytes."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size < 0 or (self.type in _EXTENSIONS and self.size > _NAME_LIMIT):
@@ -121,7 +121,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, s
 
     file.seek(member.offset_data)
     start = file.read(min(member.size, _HEADER_FIRST))
-    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # behind the pixels nothing counts
+    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # the header is enough
         row = {**measure(start), "bytes": member.size}
         if "width" in row or len(start) == member.size:
             return row
@@ -129,7 +129,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, s
 
 
 def _end_of(file: BinaryIO, offset: int, size: int) -> str | None:
-    """What is wrong behind the last member; tarfile stops silently at whatever is no header."""
+    """Return what is wrong after the last member, else None: tarfile stops silently at a block that is no header."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:

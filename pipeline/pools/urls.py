@@ -1,4 +1,4 @@
-"""Parquet files of image URLs with what is told about each, as COYO-700M is published; there are no images yet."""
+"""Read Parquet files of image URLs with metadata, the format of COYO-700M. They contain no images."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ROWS_AT_ONCE = 8192
 
 _NO_SIZE = "no size: the metadata has no width and height for this row"
 _WHOLE = r"^[0-9]{1,10}(\.0*)?$"
-_SIDES = 1 << 31  # one more than the largest side that the index can hold
+_SIDES = 1 << 31  # one more than the largest side that the index can store
 _IDS = 1 << 63  # one more than the largest id
 
 
 @dataclass(frozen=True)
 class UrlColumns:
-    """What is read of a file.
+    """The columns that are read from a file.
 
     Attributes:
-        notes: The columns of text, by the column of the index; `url` is among them.
-        sizes: The columns with width and height, where there are any.
-        id: The column with the source's own id, if there is one.
+        notes: Text columns, by the index column that they fill; includes `url`.
+        sizes: The columns with `width` and `height`, as far as the file has them.
+        id: The column with the source's own id, or None.
     """
 
     notes: Mapping[str, Sequence[str]]
@@ -47,7 +47,7 @@ class UrlColumns:
         """Choose the columns.
 
         Raises:
-            BadSampleError: One that is needed is missing, or cannot be read.
+            BadSampleError: A required column is missing or cannot be read.
         """
         notes = {**note_columns(schema, pool.alt_text), "url": [url_column(schema)]}
         sizes = {ours: names[0] for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
@@ -62,13 +62,13 @@ class UrlColumns:
 
 
 def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | None]:
-    """The rows of a Parquet file, and what is wrong where it breaks off.
+    """Read a Parquet file of URLs; return its index rows, and an error if it is damaged or empty.
 
-    They are columns all the way: a file of URLs has millions of rows, too many for a dict each.
+    Rows stay in columns: a file of URLs has millions of rows, too many for one dict each.
 
     Returns:
-        Columns of the index, one row per row: `id` (null where it is to be made from the row number), `key` and `url`,
-        `offset` (the row number), `width`, `height`, `alt_text`, `sha256`, `error`. The text is an error or None.
+        A table with one row per row of the file: `id` (null: to be made from the row number), `key`, `offset` (the row
+        number), `width`, `height`, the columns of `NOTES`, `text_encoding`, `error`. And the error, or None.
     """
     tables, number, size, broken = [_ROWS.empty_table()], 0, 0, None
     with on_disk(root, shard.path) as file:
@@ -92,10 +92,10 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
 
 
 def url_column(schema: pa.Schema) -> str:
-    """The column with the URLs.
+    """Return the name of the column with the URLs.
 
     Raises:
-        BadImageError: There is none, or it holds no text.
+        BadImageError: There is no such column, or it does not hold text.
     """
     names = matching(schema.names, NOTES["url"])
     if not names:
@@ -108,22 +108,22 @@ def url_column(schema: pa.Schema) -> str:
 
 
 def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-    """Columns of one of the pool's Parquet files at some of its rows.
+    """Read some columns of one of the pool's Parquet files at the given rows.
 
-    Only the row groups that hold those rows are read, and of them only these columns.
+    Only the row groups with those rows, and only these columns, are read.
 
     Args:
-        root: What `path` is relative to.
+        root: The folder that `path` is relative to.
         path: The file.
-        names: The columns wanted; one that the file does not have comes as nulls.
-        rows: Row numbers, in any order, also repeated.
+        names: The columns; one that is missing from the file is returned as nulls.
+        rows: Row numbers, in any order; they may repeat.
 
     Returns:
-        The columns in the order of `names`, the rows in that of `rows`.
+        A table with the columns in the order of `names` and the rows in the order of `rows`.
 
     Raises:
-        BadSampleError: The file is damaged, or has not so many rows.
-        OSError: The disk, the network, or a damaged page, which Arrow does not tell apart.
+        BadSampleError: The file is damaged, or has fewer rows.
+        OSError: Disk or network failure, or a damaged page: Arrow does not distinguish them.
     """
     with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
         try:
@@ -158,7 +158,7 @@ def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """A dictionary's values, so that one file's rows go together with another's."""
+    """Decode a dictionary column, so that tables of different batches can be concatenated."""
     return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
 
 
@@ -167,7 +167,7 @@ _ROWS = pa.schema([INDEX.field(name) for name in _COLUMNS])
 
 
 def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
-    """The rows of a batch whose first row is the file's row `start`."""
+    """Return the index rows of a batch whose first row is row `start` of the file."""
     numbers = pa.array(np.arange(start, start + batch.num_rows))
     read = {ours: _texts(batch, columns.notes.get(ours, ())) for ours in NOTES}
     texts = {ours: text for ours, (text, _) in read.items()}
@@ -197,9 +197,9 @@ def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
 
 
 def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array, pa.Array]:
-    """The first of some columns of text that is not empty, row by row, and how it was read.
+    """Return, for each row, the first text of these columns that is not empty, and its encoding (null for UTF-8).
 
-    Both are nulls if there are no such columns.
+    Both arrays are null if `names` is empty.
     """
     read = [_text(batch[name]) for name in names] or [(pa.nulls(batch.num_rows, pa.string()),) * 2]
     if len(read) == 1:
@@ -212,9 +212,9 @@ def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array, pa.Ar
 
 
 def _text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """A column as text, and how those that are not UTF-8 were read.
+    """Return a column as text, and the encodings of the texts that are not UTF-8.
 
-    Of lists the first that is not empty counts. A text that is too long is null.
+    The first text of a list that is not empty counts. A text above `TEXT_LIMIT` bytes becomes null.
     """
     if is_list(column.type):
         return _by_row(column)
@@ -238,14 +238,14 @@ def _by_row(column: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Width or height in pixels, and where there is none: 1 where the cell is not a whole number from 1 to 2³¹ - 1."""
+    """Return width or height in pixels, and a mask: cells that are no whole number from 1 to 2³¹ - 1 are returned as 1."""
     column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
-    if is_text(column.type):  # as CSV and JSON lines leave them
+    if is_text(column.type):  # from CSV or JSON lines
         trimmed = pc.utf8_trim_whitespace(_text(column)[0])
         column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)
     elif not is_amount(column.type):
         column = pa.nulls(batch.num_rows)
-    # Floats, since that is what pandas makes of integers where some are missing.
+    # Floats: pandas writes integers with missing values as floats.
     sides = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     missing = ~((sides >= 1) & (sides < _SIDES) & (sides == np.floor(sides)))
     return np.where(missing, 1, sides).astype(np.int32), missing
@@ -263,7 +263,7 @@ def _may_be_size(type_: pa.DataType) -> bool:
 
 
 def _ids(batch: pa.RecordBatch, id_: str | None) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """The source's own ids, and where they are no ids: null or above 63 bits. Without such a column all are null."""
+    """Return the source's ids, and a mask of bad ones (null or above 63 bits). Without a column all ids are null."""
     if id_ is None:
         return pa.nulls(batch.num_rows, pa.int64()), np.zeros(batch.num_rows, bool)
     ids = batch[id_]
