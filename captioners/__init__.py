@@ -1,1 +1,1 @@
-"""Captions: coarse ones to filter by, short and detailed ones to train on. It may import core and manifests."""
+"""Captions: coarse ones to filter by, short and detailed ones to train on. May import core and manifests only."""

@@ -1,8 +1,8 @@
 """Coarse captions by BLIP-2 or BLIP: one short sentence per image, to filter by.
 
-VL3-Syn7M makes its coarse captions with BLIP-2 and measures CLIP's similarity against them (VideoLLaMA 3, arXiv
-2501.13106, section 2.3); it names neither the variant nor the prompt. BLIP-2: Li et al. 2023, arXiv 2301.12597; BLIP:
-Li et al. 2022, arXiv 2201.12086.
+VL3-Syn7M makes coarse captions with BLIP-2 and filters by their CLIP similarity to the image (VideoLLaMA 3, arXiv
+2501.13106, section 2.3); the paper names neither the variant nor the prompt. BLIP-2: Li et al. 2023, arXiv 2301.12597;
+BLIP: Li et al. 2022, arXiv 2201.12086.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, column
 
 _CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForConditionalGeneration"}
-"""What each supported `model_type` is loaded with."""
+"""The class of transformers that loads each supported `model_type`."""
 
 _EMPTY = "empty caption: the model ended it before its first word"
 
 
 class CoarseCaption(ImageStage):
-    """The most probable caption, word by word (greedy), in the model's own words.
+    """A short caption of each image, by greedy decoding.
 
     Attributes:
         model: A name on the hub (`Salesforce/blip2-opt-2.7b`, `Salesforce/blip2-flan-t5-xl`,
             `Salesforce/blip-image-captioning-large`) or a folder in the same layout.
         revision: Branch, tag or commit of the hub's repository.
-        prompt: What the caption is to continue, such as `a photo of`. It is not part of the caption.
-        max_new_tokens: Where a caption is cut at the latest, in tokens of the model.
+        prompt: Text that the caption continues, such as `a photo of`. It is not part of the caption.
+        max_new_tokens: Largest length of a caption, in tokens of the model.
     """
 
     name: ClassVar = "coarse_caption"
@@ -54,18 +54,18 @@ class CoarseCaption(ImageStage):
     max_new_tokens: int = Field(default=30, ge=1, le=256)
 
     def check_settings(self) -> None:
-        """Refuse a prompt that no captioner takes for words.
+        """Refuse a prompt with control tokens.
 
         Raises:
-            UserError: It has a control token.
+            UserError: The prompt has a control token.
         """
         check_prompts([self.prompt], f"{self.name}: prompt")
 
     def check_available(self) -> None:
-        """See that the model is there and of a supported type.
+        """Check that the model is available and of a supported type.
 
         Raises:
-            UserError: With what is missing and how to get it.
+            UserError: It is not; the text says what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
             pretrained.require(package, "models", self.name)
@@ -73,10 +73,10 @@ class CoarseCaption(ImageStage):
         self._class()
 
     def load(self) -> Captioner:
-        """Put the model on its device.
+        """Load the model on its device.
 
         Raises:
-            UserError: It cannot be loaded, with the reason.
+            UserError: It cannot be loaded; the text gives the reason.
         """
         self.check_available()
         import transformers
@@ -84,12 +84,12 @@ class CoarseCaption(ImageStage):
         auto_processor: Any = transformers.AutoProcessor
         config = self._config()
         local = pretrained.is_local(self.model)
-        # One commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
+        # Use one commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
         device, dtype = pretrained.device_and_dtype()
         with pretrained.loading(self.model, self.name):
             processor = auto_processor.from_pretrained(source, revision=revision, trust_remote_code=False)
-            # Safetensors where there are some, else a pickle of which nothing but tensors is read.
+            # Safetensors if available, else a pickle, of which only tensors are read.
             network, loading_info = getattr(transformers, self._class()).from_pretrained(
                 source,
                 revision=revision,
@@ -127,8 +127,8 @@ class Captioner(ImageFacts):
     """`ImageFacts` of `coarse_caption`.
 
     Attributes:
-        side: Twice the model's own side, in pixels: what comes decoded at a reduced scale is still scaled down by half.
-        provenance: Commit or hash of the weights, versions of the libraries.
+        side: Twice the model's own side, in pixels, so that an image decoded at a reduced scale is still scaled down.
+        provenance: Commit or hash of the weights, and versions of the libraries.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class Captioner(ImageFacts):
         self.side = 2 * max(filter(None, dict(processor.image_processor.size).values()))
 
     def prepare(self, image: Image) -> npt.NDArray[np.float32]:
-        """Resized and normalised as the model's processor does: (3, side, side), about -2 to 3."""
+        """Resize and normalise with the model's processor: float32, (3, model's side, model's side), about -2 to 3."""
         pixels = self._processor.image_processor(image, return_tensors="np")["pixel_values"][0]
         return np.asarray(pixels, np.float32)
 
     def __call__(self, inputs: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
-        """Captions of a batch, none or more images: every one with the same start, so there is nothing to pad."""
+        """Return captions of a batch, which may be empty. All images share the start tokens, so nothing is padded."""
         texts = self._generate(np.stack(inputs)) if inputs else []
         captions = [" ".join(text.split()) or None for text in texts]
         errors = [None if caption else _EMPTY for caption in captions]
@@ -164,7 +164,7 @@ class Captioner(ImageFacts):
 
         network = self._network
         with torch.inference_mode():
-            # BLIP writes into the ids it is given: they are made anew each time.
+            # BLIP modifies its input ids, so they are created for each call.
             start = torch.tensor([self._start] * len(pixels), device=network.device)
             tokens = network.generate(
                 pixel_values=torch.from_numpy(pixels).to(network.device, network.vision_model.dtype),
@@ -179,10 +179,10 @@ class Captioner(ImageFacts):
 
 
 def _complete(network: Any, missing: Iterable[str], tokenizer: Any) -> None:
-    """Refuse what transformers makes up where a checkpoint lacks something: random weights, an empty tokenizer.
+    """Refuse an incomplete checkpoint: transformers would fill in random weights or an empty tokenizer.
 
     Raises:
-        UserError: Saying what is lacking.
+        UserError: Weights or tokens are missing; the text says which.
     """
     lacking = sorted(name for name in missing if not name.endswith((".bias", "position_ids")))
     if lacking:
@@ -193,13 +193,13 @@ def _complete(network: Any, missing: Iterable[str], tokenizer: Any) -> None:
 
 
 def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
-    """The ids that generation starts from, and with how many of them the model's answer begins.
+    """Return the token ids that generation starts from, and how many of them the output repeats.
 
-    It is what `processor(images, text)` gives. But whether a tokenizer adds special tokens is up to its files and to
-    the class that reads them, which transformers 5 chooses by the repository's name, too: here they are added by hand.
+    The ids are those of `processor(images, text)`. But whether a tokenizer adds special tokens depends on its files and
+    on its class, which transformers 5 chooses by the repository's name too. So they are added here explicitly.
 
     Raises:
-        UserError: The configuration is older than BLIP-2's token for the image.
+        UserError: The configuration is older than BLIP-2's image token.
     """
     text = config.text_config
     if config.model_type == "blip":
@@ -208,7 +208,7 @@ def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
     if config.image_token_index is None:
         raise UserError("its config.json has no image_token_index; take a newer revision")
     image = [config.image_token_index] * config.num_query_tokens
-    if text.is_encoder_decoder:  # Flan-T5: the prompt goes into the encoder, the answer is only the decoder's
+    if text.is_encoder_decoder:  # Flan-T5: the prompt goes into the encoder, the output is the decoder's alone
         return [*image, *words, text.eos_token_id], 0
     start = [*image, text.bos_token_id, *words]
     return start, len(start)

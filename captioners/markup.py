@@ -1,7 +1,7 @@
-"""What a model's answer has besides its words: reasoning, end tokens, control characters.
+"""Remove reasoning, end tokens and control characters from a model's answer.
 
-Servers are to take these out, and many do not: without a reasoning parser `<think>…</think>` is part of the text, with
-the wrong chat template `<|im_end|>` is. `reasoning` and `turns` name the spellings of today's open models and servers.
+Servers should remove them, but many do not: without a reasoning parser `<think>…</think>` stays in the text, and with
+the wrong chat template `<|im_end|>` does. `reasoning` and `turns` list the spellings of today's models and servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from captioners.reasoning import without_reasoning
 from captioners.turns import without_header, without_next_turns, without_tail
 
-_ANSWER = re.compile(  # what some models put around the answer behind their reasoning
+_ANSWER = re.compile(  # some models wrap the answer after their reasoning
     r"\s*(?:<(?P<tag>answer|response|final_answer|final|conclusion|output|caption)>(?P<tagged>.*?)(?:</(?P=tag)>|\Z)"
     r"|<\|(?:begin_of_|START_)(?P<mark>solution|box|response|text)\|>(?P<marked>.*?)"
     r"(?:<\|(?:end_of_|END_)(?P=mark)\|>|\Z)).*",
@@ -27,15 +27,15 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udf
 SUSPECT = (
     r"(?i)[<＜◁\[]|&lt;|^\s*(analysis|here.{1,3}s my thought process|thinking\.\.\.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
-"""A pattern (of polars, too) that any text matches which has something to be taken out; others may match it."""
+"""A pattern, valid in polars too, that matches every text with something to remove, and some other texts."""
 
 
 class Stripped(NamedTuple):
-    """An answer's words.
+    """An answer without reasoning, end tokens and control characters.
 
     Attributes:
-        text: Without white space around it.
-        reasoned: Whether reasoning was taken out.
+        text: The text, without white space around it.
+        reasoned: Whether reasoning was removed.
         thinking: Whether the answer ends within its reasoning: it was cut while the model was thinking.
     """
 
@@ -45,27 +45,27 @@ class Stripped(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """The text without control characters, terminal escapes and halves of characters; line ends are `\\n`."""
+    """Return the text without control characters, terminal escapes and lone surrogates; line ends become `\\n`."""
     return _CONTROL.sub("", _LINE_END.sub("\n", _ESCAPE.sub("", text)))
 
 
 def one_line(text: str) -> str:
-    """The text in one line, as `printable` leaves it."""
+    """Return the text in one line, cleaned by `printable`."""
     return " ".join(printable(text).split())
 
 
 def strip(
     text: str, end_tokens: Sequence[str] = (), reasoning_tags: Sequence[str] = (), reasoned: bool = False
 ) -> Stripped:
-    """Take reasoning, end tokens and control characters out of an answer.
+    """Remove reasoning, end tokens and control characters from an answer.
 
-    Marks that a caption speaks of stay: in quotes, or amid the words of a sentence.
+    Marks that a caption only mentions, in quotes or inside a sentence, stay.
 
     Args:
-        text: The answer as the engine gave it.
+        text: The engine's answer.
         end_tokens: Further end tokens.
         reasoning_tags: Further names of tags around reasoning.
-        reasoned: Whether the engine gave reasoning apart from the text.
+        reasoned: Whether the engine returned reasoning separately from the text.
     """
     ends = tuple(end_tokens)
     answer = without_tail(without_header(printable(text)), ends)

@@ -1,4 +1,4 @@
-"""Where a caption only speaks of a mark: a T-shirt that says "<think>", a slide about the token <eos>."""
+"""Detect where a caption only mentions a mark: a T-shirt that says "<think>", a slide about the token <eos>."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSES = "\"'”’»)]*"
 
 
 class Prose:
-    """A text in which marks are looked at."""
+    """A text whose marks are classified by their context."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -23,22 +23,22 @@ class Prose:
         self._starts, self._ends = [start for start, _ in spans], [end for _, end in spans]
 
     def mentions(self, mark: re.Match[str]) -> bool:
-        """Whether the mark stands in quotes, or has words of the same sentence on both sides."""
+        """Return whether the mark is in quotes, or has words of the same sentence on both sides."""
         return self.quotes(mark) or (self.follows_words(mark) and self._goes_on(mark))
 
     def quotes(self, mark: re.Match[str]) -> bool:
-        """Whether the mark stands in quotes, on one line."""
+        """Return whether the mark is in quotes that open and close on its line."""
         line = bisect_right(self._starts, mark.start()) - 1
         return line >= 0 and self._starts[line] < mark.start() and mark.end() < self._ends[line]
 
     def follows_words(self, mark: re.Match[str]) -> bool:
-        """Whether words of the same sentence and a space stand before the mark."""
+        """Return whether words of the same sentence and a space precede the mark."""
         before = self._text[max(0, mark.start() - 40) : mark.start()]
         words = before.rstrip(" \t")
         return words != before and words.rstrip(_CLOSES)[-1:] not in ("", *_SENTENCE_ENDS)
 
     def behind(self, mark: re.Match[str]) -> str:
-        """The first character behind the mark that is no space, or nothing."""
+        """Return the first character after the mark that is not a space or tab; empty at the end of the text."""
         match = _BEHIND.match(self._text, mark.end())
         return match[2] if match else ""
 

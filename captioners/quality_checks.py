@@ -1,4 +1,4 @@
-"""What is wrong with a caption, as numbers: loops, refusals, another language. Whether it goes is for rules to say."""
+"""Measure defects of captions: loops, refusals, the wrong language. Rules decide which captions are dropped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import UserError
 
 _LOOP = 4  # words
-_NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character is a word here
+_NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character counts as a word
 _WORD = re.compile(f"[{_NO_SPACES}]|[^\\W{_NO_SPACES}]+")
 
 _REFUSAL = re.compile(
@@ -23,15 +23,16 @@ _REFUSAL = re.compile(
 
 
 def words(text: str) -> int:
-    """Words, told apart by white space; of scripts without spaces a run of them counts as one."""
+    """Return the number of words, separated by white space; in scripts without spaces, a run counts as one word."""
     return len(text.split())
 
 
 def repetition(text: str) -> float:
-    """Share of the words that lie in a run of 4 that was there before, 0 to 1.
+    """Return the share of words in a run of 4 words that occurred before, 0 to 1.
 
-    After the duplicate n-grams of Rae et al. 2021 (Gopher, arXiv 2112.11446, table A1), by words instead of characters,
-    and without the first of the runs. A model that loops comes near 1, prose that names its subject again near 0.
+    After the duplicate n-grams of Rae et al. 2021 (Gopher, arXiv 2112.11446, table A1), but by words instead of
+    characters, and without a run's first occurrence. A looping model gets nearly 1, prose that names its subject again
+    nearly 0.
     """
     said = _WORD.findall(text.lower()) or list(text)
     seen: set[tuple[str, ...]] = set()
@@ -45,27 +46,24 @@ def repetition(text: str) -> float:
 
 
 def refused(text: str) -> bool:
-    """Whether the text declines to describe the image, in the words that chat models use for it (English)."""
+    """Return whether the text declines to describe the image, in the usual phrases of chat models (English only)."""
     return bool(_REFUSAL.search(text.replace("’", "'")))
 
 
 def language_share(text: str, language: str) -> float:
-    """Probability that `text` is in `language` (ISO 639-1), 0 to 1, by py3langid.
+    """Return the probability that `text` is in `language` (ISO 639-1), 0 to 1, by py3langid; 0 for unknown languages.
 
-    It has 133 languages to choose from, so that English of three words may get no more than 0.1, and a name in another
-    language takes much away; another language gets less than 0.01.
-
-    Raises:
-        UserError: It does not know the language.
+    py3langid distinguishes 133 languages, so three words of English may get only 0.1, and a foreign name lowers the
+    value much. Text in another language gets less than 0.01.
     """
     return float(dict(_identifier().rank(text)).get(language, 0.0))
 
 
 def check_language(language: str) -> None:
-    """Refuse a language that is unknown.
+    """Check that py3langid knows a language.
 
     Raises:
-        UserError: With what is valid.
+        UserError: The language is unknown.
     """
     known = _identifier().labels
     if language not in known:

@@ -1,7 +1,7 @@
-"""Reasoning in an answer: the marks that today's open models and servers put around it, and where they count.
+"""Find reasoning in an answer, by the marks that today's open models and servers put around it.
 
-A caption may speak of the same marks, and a caption that is lost is worse than an odd mark that stays. So the less
-unmistakable a mark is, the less it may do.
+A caption may mention the same marks, and a lost caption is worse than a mark that stays. So the more ambiguous a mark
+is, the fewer the positions where it counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from captioners.prose import Prose
 
 
 class Counts(Enum):
-    """Where marks count; in quotes none does."""
+    """Where marks count. In quotes, opening marks and closing marks without an opening one do not count."""
 
     TOKEN = "everywhere"
     TAG = "everywhere but in the middle of a sentence"
@@ -26,7 +26,7 @@ class Counts(Enum):
 
 
 class Marks(NamedTuple):
-    """What opens reasoning and what closes it; THINK, WORD and ANY stand for names."""
+    """Patterns that open and close reasoning; THINK, WORD and ANY stand for tag names."""
 
     counts: Counts
     opening: str
@@ -65,11 +65,11 @@ _MARKS = (
     Marks(Counts.PAIR, r"(?!)", r"<(?:THINK|WORD)\s*/>"),
 )
 _BY_ANY = len(_MARKS) - 1
-"""A mark that closes what any other opened."""
+"""Number of the mark that closes reasoning opened by any other mark."""
 
 
 class Mark(NamedTuple):
-    """A mark in a text: of which marks, and whether it opens."""
+    """A mark in a text: its match, its number in `_MARKS`, and whether it opens reasoning."""
 
     match: re.Match[str]
     marks: int
@@ -81,14 +81,14 @@ class Mark(NamedTuple):
 
 
 def without_reasoning(text: str, more: tuple[str, ...]) -> tuple[str, bool, bool]:
-    """The rest of an answer, whether there was reasoning, and whether the answer ends within it.
+    """Return the answer without reasoning, whether there was reasoning, and whether the answer ends within it.
 
-    Reasoning is what stands between an opening and a closing mark, in front of a closing mark that has no opening (the
-    chat template wrote that), and behind an opening mark without an end.
+    Reasoning is the text between an opening and a closing mark, before a closing mark without an opening one (which
+    the chat template wrote), and after an opening mark that is never closed.
 
     Args:
-        text: The answer, from its first letter on and without end tokens at its end.
-        more: Further names of tags.
+        text: The answer, without leading white space and without end tokens at its end.
+        more: Further tag names.
     """
     prose, marks = Prose(text), list(_marks(text, more))
     last = {mark.marks: mark.match.start() for mark in marks if not mark.opens}
@@ -105,7 +105,7 @@ def without_reasoning(text: str, more: tuple[str, ...]) -> tuple[str, bool, bool
             inside, reasoned = mark.marks, True
         elif not mark.opens and _closes_alone(mark, prose):
             kept.append(text[position:start])
-            if end < behind or (not reasoned and text[start - 1 : start] == "\n"):  # else nothing but the mark goes
+            if end < behind or (not reasoned and text[start - 1 : start] == "\n"):  # else only the mark is removed
                 kept.clear()
                 reasoned = True
             position = end
@@ -114,7 +114,7 @@ def without_reasoning(text: str, more: tuple[str, ...]) -> tuple[str, bool, bool
 
 
 def is_mark(token: str) -> bool:
-    """Whether a tokenizer's token is a mark around reasoning, or a part of one."""
+    """Return whether a tokenizer's token is a mark around reasoning, or part of one."""
     return token in ("<|channel|>", "<|message|>", "<|start|>", "<|end|>") or bool(_pattern(()).search(token))
 
 
@@ -126,7 +126,7 @@ def _closes(mark: Mark, inside: int) -> bool:
 
 
 def _opens(mark: Mark, prose: Prose, closed: bool) -> bool:
-    """Whether an opening mark counts; `closed`: its closing follows."""
+    """Return whether an opening mark counts; `closed`: its closing mark follows."""
     starts = mark.match.start() == 0
     if mark.counts is Counts.TOKEN:
         return not prose.quotes(mark.match)
@@ -139,7 +139,7 @@ def _opens(mark: Mark, prose: Prose, closed: bool) -> bool:
 
 
 def _closes_alone(mark: Mark, prose: Prose) -> bool:
-    """Whether a closing mark counts that has no opening: a chat template's ends a line or stands between sentences."""
+    """Return whether a closing mark without an opening one counts: it must end a line or stand between sentences."""
     if mark.counts is Counts.TOKEN:
         return not prose.quotes(mark.match)
     if mark.counts not in (Counts.TAG, Counts.WORD) or prose.quotes(mark.match) or prose.follows_words(mark.match):
@@ -160,7 +160,7 @@ def _pattern(more: tuple[str, ...]) -> re.Pattern[str]:
     think = "|".join([_THINK, *map(re.escape, more)])
     names = {"THINK": think, "WORD": _WORD, "ANY": f"{think}|{_WORD}|{_START}"}
 
-    def filled(mark: str) -> str:  # a mark's own words are lower case, or in (?-i:…) and brackets
+    def filled(mark: str) -> str:  # literal words of a mark are in lower case, or in (?-i:…) with brackets
         return re.sub(r"(?<!\[)(?<!\[/)(THINK|WORD|ANY)", lambda name: f"{_PREFIX}(?:{names[name[0]]})", mark)
 
     closings = [f"(?P<c{number}>{filled(marks.closing)})" for number, marks in enumerate(_MARKS)]

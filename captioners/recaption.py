@@ -1,7 +1,7 @@
-"""The captions that are trained on: short and detailed, by an image chat model such as InternVL2.
+"""Captions to train on: short and detailed, by an image chat model such as InternVL2.
 
 VL3-Syn7M has a short caption by InternVL2-8B and a detailed one by InternVL2-26B for every image (VideoLLaMA 3, arXiv
-2501.13106, section 2.3). Its prompts and sampling are unpublished.
+2501.13106, section 2.3). Its prompts and sampling settings are unpublished.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from manifests.schemas import ERROR, RETRY, column
 
 
 class Recaption(ImageStage):
-    """What `short_caption` and `detailed_caption` share.
+    """Base class of `short_caption` and `detailed_caption`.
 
     Attributes:
-        model: A name on the hub or a folder; of a server, what it calls the model.
+        model: A name on the hub or a folder; for a server, its name for the model.
         revision: Branch, tag or commit of the hub's repository.
-        prompts: What is asked: a list, the path of a file, or one of ours (`short`, `detailed`). Of several an image's
-            id chooses one. The texts are what counts: the same ones from another file change nothing.
-        max_new_tokens: Where a caption is cut, tokens.
-        temperature: 0 takes the most probable word each time.
-        top_p: Of the most probable words so many that their probabilities sum to this; where temperature is above 0.
-        seed: Of the random choice.
-        language: In which the captions are to be (ISO 639-1).
-        strip: Take reasoning (`<think>…</think>` and its other spellings) and end tokens (`<|im_end|>` and others) out
-            of the answer (captioners/markup.py); control characters always go. What is left is the caption, and all
-            facts but `raw_characters` are about it.
-        end_tokens: Further end tokens. What stands behind the first one goes.
+        prompts: A list of prompts, the path of a file, or a built-in name (`short`, `detailed`). The image's id chooses
+            one of several. Only the texts count: the same texts from another file change nothing.
+        max_new_tokens: Largest length of an answer, in tokens.
+        temperature: 0 takes the most probable token each time.
+        top_p: Sample from the most probable tokens whose probabilities sum to this; used if temperature is above 0.
+        seed: Seed of the sampling.
+        language: Expected language of the captions (ISO 639-1).
+        strip: Whether to remove reasoning (`<think>…</think>` and variants) and end tokens (`<|im_end|>` and others)
+            from the answer (captioners/markup.py); control characters are always removed. The rest is the caption,
+            and all facts except token counts and `raw_characters` are about it.
+        end_tokens: Further end tokens. The answer is cut at the first one.
         reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
-        longest: An image whose longer side has more pixels is scaled down to it before the model sees it.
-        engine: What runs the model. Changing it does not recompute captions.
+        longest: Images with a longer side above this are scaled down to it, in pixels.
+        engine: The engine that runs the model. Changing it does not recompute captions.
     """
 
     fingerprint_exclude: ClassVar = ("engine",)
@@ -103,18 +103,18 @@ class Recaption(ImageStage):
         return self.engine.actors
 
     def stripped(self, text: str, reasoned: bool = False) -> Stripped:
-        """What of an answer is the caption; `reasoned`: the engine gave reasoning apart from it."""
+        """Return the caption in an answer; `reasoned` says that the engine returned reasoning separately."""
         if self.strip:
             return strip(text, self.end_tokens, self.reasoning_tags, reasoned)
         return Stripped(printable(text).strip())
 
     def outdated(self, stored: pl.LazyFrame) -> pl.Series:
-        """The ids of rows that earlier versions stored with reasoning, end tokens or control characters in the caption.
+        """Return ids of rows stored by earlier versions whose caption has reasoning, end tokens or control characters.
 
-        Those versions took nothing out of an answer and stored no `raw_characters`. Their other rows are right.
+        Those versions removed nothing from an answer and stored no `raw_characters`. Their other rows are valid.
 
         Args:
-            stored: The stage's table.
+            stored: The stage table.
         """
         caption = f"{self.use}_caption"
         suspect = pl.col(f"{self.use}_raw_characters").is_null() & pl.col(caption).str.contains(SUSPECT)
@@ -123,15 +123,15 @@ class Recaption(ImageStage):
         return rows.filter(pl.Series(changed, dtype=pl.Boolean))["id"]
 
     def check_settings(self) -> None:
-        """Refuse prompts that no server and no trainer takes for words.
+        """Refuse prompts with control tokens.
 
         Raises:
-            UserError: One has a control token.
+            UserError: A prompt has a control token.
         """
         check_prompts(self.prompts, f"{self.use}_caption: prompts")
 
     def check_available(self) -> None:
-        """See that the model, or the server, is to be had.
+        """Check that the model or the server is available.
 
         Raises:
             UserError: It is not.
@@ -142,7 +142,7 @@ class Recaption(ImageStage):
         """Load the model, or connect to the server.
 
         Raises:
-            UserError: It cannot be, with the reason.
+            UserError: That failed; the text gives the reason.
         """
         sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
         return Captioner(self, self.engine.load(self.model, f"{self.use}_caption", self.revision, sampling))
@@ -205,10 +205,10 @@ class DetailedCaption(Recaption):
 
 
 def sound_captions(use: str) -> dict[str, float]:
-    """Rules that turn away what is no caption, for `keep`.
+    """Return rules for `keep` that drop bad captions.
 
-    A loop, a refusal, a cut, another language and control tokens are told by their columns. The numbers are ours, set
-    where made-up loops and sentences in 8 languages part from English ones (tests/captioners/test_quality_checks.py).
+    Columns flag loops, refusals, cuts, other languages and control tokens. The thresholds are this project's: they
+    separate made-up loops and sentences in 8 languages from English ones (tests/captioners/test_quality_checks.py).
     """
     return {
         f"max_{use}_cut": 0,
@@ -220,30 +220,30 @@ def sound_captions(use: str) -> dict[str, float]:
 
 
 class Asked(NamedTuple):
-    """A question, and which prompt it has."""
+    """A question, and the hash of its prompt."""
 
     question: Question
     prompt: str
 
 
 class Captioner(ImageFacts):
-    """`ImageFacts` of the captions.
+    """`ImageFacts` of `short_caption` and `detailed_caption`.
 
     Attributes:
-        side: None: the model decides on the size of what it sees, from every pixel.
-        longest: Of the longer side, in pixels.
-        calls: How many calls the engine takes at once.
-        provenance: What computes the captions, as far as the engine can tell.
+        side: None: images are decoded at full resolution.
+        longest: Largest longer side of an image, in pixels.
+        calls: Number of calls that the engine accepts at the same time.
+        provenance: What computes the captions, as reported by the engine.
     """
 
     def __init__(self, stage: Recaption, engine: Engine) -> None:
         self._stage, self._engine = stage, engine
-        check_language(stage.language)  # loads its model here, once, and not in each of the threads
+        check_language(stage.language)  # loads the language model once, before threads use it
         self.longest, self.calls = stage.longest, engine.calls
         self.provenance: Mapping[str, object] = engine.provenance
 
     def prepare(self, image: Image | bytes, id_: int) -> Asked:
-        """The image and its prompt."""
+        """Return the question about an image: scaled down if it is too large, with the prompt that its id chooses."""
         longest = self._stage.longest
         if isinstance(image, Image) and max(image.size) > longest:
             image.thumbnail((longest, longest))

@@ -1,8 +1,7 @@
-"""Where the answer's turn begins and ends: the tokens of chat templates that a server lets through.
+"""Find where the answer's turn starts and ends, by chat template tokens that a server leaves in the text.
 
-An unmistakable token (`<|im_end|>`) ends the answer anywhere but in quotes or amid the words of a sentence. What a
-caption may have of its own (`</s>` of HTML, the `[PAD]` of a diagram) ends it only at the text's end
-or before another turn.
+An unambiguous token (`<|im_end|>`) ends the answer, except in quotes or inside a sentence. A token that a caption may
+contain (`</s>` of HTML, the `[PAD]` of a diagram) ends the answer only at the end of the text or before another turn.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ _HALF = re.compile(r"<[|｜][\w▁]{1,30}[|｜]?\s*\Z|(?<=\S)<[|｜]\s*\Z")
 
 
 def without_header(text: str) -> str:
-    """The text without the beginning of a turn, and without white space before its first letter."""
+    """Return the text without the header of a turn and without leading white space."""
     header = _BEGINNING.match(text)
     return text[header.end() :] if header else text
 
 
 def without_tail(text: str, more: tuple[str, ...]) -> str:
-    """The text without the end tokens at its very end, whole or half."""
+    """Return the text without the end tokens at its very end, whole or cut."""
     return _before_tail(text, _tokens_in(text, more), len(text))
 
 
 def without_next_turns(text: str, more: tuple[str, ...]) -> str:
-    """The text up to its first end token.
+    """Return the text before its first end token.
 
     Args:
         text: The answer without reasoning.
-        more: Further end tokens; these end it anywhere.
+        more: Further end tokens; these end the text anywhere.
     """
     prose, tokens = Prose(text), _tokens_in(text, more)
     ends = (token.start() for token in tokens if token["extra"] or (token["token"] and not prose.mentions(token)))
@@ -50,7 +49,7 @@ def without_next_turns(text: str, more: tuple[str, ...]) -> str:
 
 
 def _strikes(token: re.Match[str], struck: int) -> bool:
-    """Whether it is HTML's `</s>`: the text has a `<s>`, at `struck`, before it."""
+    """Return whether a token is HTML's `</s>`: the text has a `<s>` before it, at `struck` (-1: none)."""
     return token[0] == "</s>" and 0 <= struck < token.start()
 
 

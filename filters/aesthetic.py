@@ -1,4 +1,4 @@
-"""Aesthetic score: LAION's predictors over stored CLIP embeddings, no pixel and no GPU needed."""
+"""Aesthetic score: LAION's predictors on stored CLIP embeddings. They need no pixels and no GPU."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from manifests.schemas import column
 Layers = list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 
 RANGES = {"laion-v1": (0.0, 10.0), "laion-v2": (1.0, 10.0)}
-"""The scale of the ratings that each predictor learned; COYO-700M's scores by v2 run from 1.17 to 8.08, mean 4.77."""
+"""The rating scale of each predictor's training data. COYO-700M's scores by v2 range from 1.17 to 8.08, mean 4.77."""
 
 HUB = {"laion-v2": ("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")}
-"""A repository of the published weights. Those of v1 are a file of github.com/LAION-AI/aesthetic-predictor."""
+"""Hub repository and file of the published weights. Those of v1 are only on github.com/LAION-AI/aesthetic-predictor."""
 
 
 class Aesthetic(LoadedStage):
-    """How beautiful people would call an image, as a predictor guesses from its CLIP embedding.
+    """The aesthetic rating that people would give an image, predicted from its CLIP embedding.
 
-    The second step of VL3-Syn7M drops images of low score (VideoLLaMA 3, arXiv 2501.13106, section 2.3); the paper
+    The second step of VL3-Syn7M drops images with a low score (VideoLLaMA 3, arXiv 2501.13106, section 2.3); the paper
     names neither the model nor a threshold.
 
     Attributes:
         predictor: `laion-v1`: one linear layer (LAION-Aesthetics V1). `laion-v2`: five layers on top of CLIP ViT-L/14,
             trained on SAC, Logos and AVA (christophschuhmann/improved-aesthetic-predictor).
-        weights: The head: a `.safetensors` or `.pth` file. None: from the hub, where there is a repository of it.
-        encoder: The CLIP that the head was trained on. Another one's embeddings give numbers without meaning.
+        weights: The head, a `.safetensors` or `.pth` file. None: downloaded from the hub (`laion-v2` only).
+        encoder: The CLIP that the head was trained on. Scores from another encoder's embeddings are meaningless.
     """
 
     name: ClassVar = "aesthetic"
@@ -102,10 +102,10 @@ class AestheticHead(Facts):
 
 
 def read_head(file: Path) -> tuple[Layers, bool]:
-    """The layers of a head, and whether there is a ReLU between them, which its keys tell.
+    """Return the layers of a head, and whether there is a ReLU between them, which follows from the file's keys.
 
     Raises:
-        UserError: The keys are those of no known predictor.
+        UserError: The keys do not belong to a known predictor.
     """
     state = _state(file)
     if set(state) == {"weight", "bias"}:  # v1: one layer
@@ -113,12 +113,12 @@ def read_head(file: Path) -> tuple[Layers, bool]:
     numbers = sorted({int(n) for key in state for n in re.findall(r"^layers\.(\d+)\.weight$", key)})
     if len(state) != 2 * len(numbers) or numbers not in ([0, 2, 4, 6, 7], [0, 3, 6, 9, 11]):
         raise UserError(f"no head of laion-v1 or laion-v2: its keys are {', '.join(sorted(state)[:12])}")
-    # Dropout takes up a number each; in the variant with ReLU that does too.
+    # Dropout layers have a number too; in the variant with ReLU, so do the ReLU layers.
     return [_layer(state, f"layers.{n}.") for n in numbers], numbers == [0, 3, 6, 9, 11]
 
 
 def fold(layers: Layers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Layers without anything between them are one layer: W2(W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)."""
+    """Fold linear layers without activations into one layer: W2(W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)."""
     weight, bias = layers[0]
     for above, offset in layers[1:]:
         weight, bias = above @ weight, above @ bias + offset
@@ -126,7 +126,7 @@ def fold(layers: Layers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float6
 
 
 def score(layers: Layers, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Unit vectors (rows, width) to scores (rows,), with a ReLU between the layers."""
+    """Return the scores (rows,) of unit vectors (rows, width), with a ReLU between the layers."""
     values = vectors.astype(np.float64)
     for position, (weight, bias) in enumerate(layers):
         values = values @ weight.T + bias

@@ -1,4 +1,4 @@
-"""Aspect ratio, shorter side and pixel count, from the sizes that the index read out of headers."""
+"""Aspect ratio, shorter side and pixel count, from the image sizes in the index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manifests.schemas import column
 
 
 class AspectRatio(Stage):
-    """How elongated and how large an image is, as displayed. It has no settings, so its facts never go stale.
+    """Aspect ratio and size of an image as displayed. The stage has no settings, so its facts never become outdated.
 
     The first step of VL3-Syn7M drops images of extreme aspect ratio (VideoLLaMA 3, arXiv 2501.13106, section 2.3);
     the paper gives no threshold.

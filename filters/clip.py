@@ -1,7 +1,7 @@
-"""CLIP through open_clip: the image tower once per image, the text tower once per text, both as unit vectors.
+"""CLIP embeddings by open_clip: unit vectors, computed once per image and once per text.
 
-Everything else that wants to know how an image looks (aesthetic score, similarity, clusters, duplicates) reads the
-stored embeddings. CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 2023, arXiv 2212.07143.
+Later stages (aesthetic score, similarity, clusters, duplicates) read the stored embeddings.
+CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 2023, arXiv 2212.07143.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _HUB = "hf-hub:"
 
 
 class Clip(ImageStage):
-    """The image tower.
+    """Image embeddings by CLIP's image tower.
 
     Attributes:
         encoder: `ARCHITECTURE/WEIGHTS` as open_clip lists them (`ViT-L-14/openai`, `ViT-B-32/laion2b_s34b_b79k`), a
             folder with `open_clip_config.json` and the weights, or `hf-hub:ORGANISATION/MODEL`. A file of weights alone
-            does not tell with which activation and preprocessing they were trained, so it is none of these.
-        draft: Decode large JPEGs at a reduced scale, never below twice the model's side: a fraction of the work.
-            `benchmarks/draft.py` measures how far that moves an embedding. False: open_clip's own transform.
+            is not accepted: it does not say which activation and preprocessing it was trained with.
+        draft: Whether large JPEGs are decoded at a reduced scale, which is faster; never below twice the model's side.
+            `benchmarks/draft.py` measures how much that changes an embedding. False: open_clip's own transform.
     """
 
     name: ClassVar = "clip"
@@ -58,10 +58,10 @@ class Clip(ImageStage):
 
 
 class ClipText(LoadedStage):
-    """The text tower, over the coarse caption and, where there is one, over the text that came with the image.
+    """Text embeddings by CLIP's text tower, of the coarse caption and, if there is one, of the alt text.
 
     Attributes:
-        encoder: As for `clip`; the two must be the same for a similarity.
+        encoder: As for `clip`; `similarity` needs the same encoder for both.
     """
 
     name: ClassVar = "clip_text"
@@ -81,14 +81,14 @@ class ClipText(LoadedStage):
 
         model = Model.load(self.encoder, self.name)
         with loading(self.encoder, self.name):
-            # What a foreign configuration may have in `tokenizer_kwargs` is overruled.
+            # This overrides `tokenizer_kwargs` in an untrusted configuration.
             safe = {"trust_remote_code": False} if _hugging_face(self.encoder).get("hf_tokenizer_name") else {}
             tokenize = open_clip.get_tokenizer(_parts(self.encoder)[0], **safe)
         return TextTower(model, tokenize, dimensions(self.encoder))
 
 
 class Model:
-    """An open_clip model on its device, with its transform and what goes into the provenance."""
+    """An open_clip model on its device, with its transform and its provenance."""
 
     def __init__(self, network: Any, transform: Any, device: Any, dtype: Any, provenance: Mapping[str, object]) -> None:
         self.network, self.transform, self.provenance = network, transform, provenance
@@ -96,10 +96,10 @@ class Model:
 
     @classmethod
     def load(cls, encoder: str, what: str) -> Model:
-        """Load by name or path.
+        """Load an encoder by name or path. `what` names the stage in errors.
 
         Raises:
-            UserError: It cannot be loaded, with the reason.
+            UserError: The encoder cannot be loaded; the text gives the reason.
         """
         check_encoder(encoder, what)
         _check_text_tower(encoder, what)
@@ -110,8 +110,8 @@ class Model:
         with loading(encoder, what):
             file = _weights_file(encoder)
             known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
-            # OpenAI's and some other weights were trained with an approximate GELU, which the architecture's name
-            # alone does not say; open_clip would warn and compute other embeddings.
+            # OpenAI's and some other weights were trained with an approximate GELU. The architecture's name does not
+            # say so: open_clip would only warn and compute different embeddings.
             network, _, transform = open_clip.create_model_and_transforms(
                 architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
             )
@@ -122,13 +122,13 @@ class Model:
 
 
 class ImageTower(ImageFacts):
-    """`ImageFacts` of `clip`: uint8 pixels from threads, normalised and encoded on the device."""
+    """`ImageFacts` of `clip`: threads prepare uint8 pixels; normalisation and encoding run on the device."""
 
     def __init__(self, model: Model, draft: bool) -> None:
         import torch
 
         self._model, self.provenance = model, model.provenance
-        # The transform in two: what works on PIL images in the threads, and the normalisation, on the device.
+        # Split the transform: the steps on PIL images run in threads, the normalisation runs on the device.
         *on_image, _, normalize = model.transform.transforms
         self._on_image = on_image
         self._crops = any(type(step).__name__ == "CenterCrop" for step in on_image)
@@ -138,8 +138,8 @@ class ImageTower(ImageFacts):
         self.side = 2 * max(size if isinstance(size, tuple | list) else (size,)) if draft else None
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
-        """Resized and cropped as open_clip does, (side, side, 3) uint8."""
-        # A strip of 1 × 20,000 pixels would be enlarged to gigabytes before its middle is cut out: cut it twice.
+        """Resize and crop as open_clip does; uint8 of shape (side, side, 3)."""
+        # A strip of 1 × 20,000 pixels would be enlarged to gigabytes before its centre is cropped: crop it before too.
         image = _middle(image) if self._crops else image
         for step in self._on_image:
             image = step(image)
@@ -158,7 +158,7 @@ class ImageTower(ImageFacts):
 
 
 def _middle(image: Image) -> Image:
-    """At most four times as long as wide, around the middle."""
+    """Crop the centre, so that the longer side is at most four times the shorter side."""
     width, height = image.size
     most = 4 * min(width, height)
     if max(width, height) <= most:
@@ -174,7 +174,7 @@ class TextTower(Facts):
         self._model, self.provenance, self._tokenize, self._size = model, model.provenance, tokenize, size
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Raw text embeddings, (texts, dimensions); what is longer than the tower's context is cut, as in training."""
+        """Return raw text embeddings, (texts, dimensions). Texts beyond the tower's context are cut, as in training."""
         import torch
 
         with torch.inference_mode():
@@ -187,7 +187,7 @@ class TextTower(Facts):
 
 
 def text_columns(size: int, encoder: str) -> pa.Schema:
-    """What a text tower writes."""
+    """Return the columns of a stage that embeds texts."""
     return pa.schema(
         [
             embedding_column("text_embedding", size, encoder, "The coarse caption's embedding, of length 1"),
@@ -197,12 +197,12 @@ def text_columns(size: int, encoder: str) -> pa.Schema:
 
 
 def embed_texts(batch: pa.Table, encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int) -> pa.Table:
-    """The columns of `text_columns` for the captions and alt texts of a batch.
+    """Return the columns of `text_columns` for the captions and alt texts of a batch, and errors.
 
     Args:
-        batch: With `coarse_caption` and `alt_text`. A row without a caption has an error, one without alt text has not.
-        encode: Texts to raw vectors of length `size`.
-        size: Dimensions of the space.
+        batch: A table with `coarse_caption` and `alt_text`. A missing caption is an error, a missing alt text is not.
+        encode: Maps texts to raw vectors, (texts, size).
+        size: Dimensions of the embeddings.
     """
     captions, errors = _embed(batch["coarse_caption"].to_pylist(), encode, size)
     # A row that failed has no facts, so it needs no vector of its alt text either.
@@ -215,7 +215,7 @@ def embed_texts(batch: pa.Table, encode: Callable[[Sequence[str]], npt.NDArray[n
 def _embed(
     texts: Sequence[str | None], encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int
 ) -> tuple[pa.Array, list[str | None]]:
-    """Null and an error for what holds no text."""
+    """Return the embeddings of texts, and errors; an empty text gets null and an error."""
     rows = [row for row, text in enumerate(texts) if text and text.strip()]
     errors: list[str | None] = ["no text: the caption is empty"] * len(texts)
     if not rows:
@@ -228,16 +228,16 @@ def _embed(
 
 
 def _hugging_face(encoder: str) -> dict[str, Any]:
-    """`text_cfg` of an encoder: `hf_model_name` and `hf_tokenizer_name` are opened by transformers."""
+    """Return an encoder's `text_cfg`; transformers opens its `hf_model_name` and `hf_tokenizer_name`."""
     text = _model_config(encoder).get("text_cfg")
     return dict(text) if isinstance(text, dict) else {}
 
 
 def _check_text_tower(encoder: str, what: str) -> None:
-    """See that open_clip need not ask on stdin whether to run code: transformers does, for a tower with `auto_map`.
+    """Refuse a text tower with `auto_map`: transformers would ask on stdin whether to run its code.
 
     Raises:
-        UserError: There is code.
+        UserError: The text tower needs its own code.
     """
     if tower := _hugging_face(encoder).get("hf_model_name"):
         from transformers import PretrainedConfig
@@ -250,7 +250,7 @@ def _check_text_tower(encoder: str, what: str) -> None:
 
 @lru_cache
 def dimensions(encoder: str) -> int:
-    """Length of the embeddings, by the model's configuration alone.
+    """Return the dimensions of an encoder's embeddings, from the model's configuration alone.
 
     Raises:
         UserError: There is no such model.
@@ -260,7 +260,7 @@ def dimensions(encoder: str) -> int:
 
 
 def _model_config(encoder: str) -> dict[str, Any]:
-    """open_clip's `model_cfg`.
+    """Return open_clip's `model_cfg` of an encoder.
 
     Raises:
         UserError: There is no such model.
@@ -286,10 +286,10 @@ def _model_config(encoder: str) -> dict[str, Any]:
 
 
 def check_encoder(encoder: str, what: str) -> None:
-    """See that an encoder is to be had; nothing is loaded.
+    """Check that an encoder is available, without loading it.
 
     Raises:
-        UserError: With what is missing and how to get it.
+        UserError: It is not available; the text says what is missing and how to get it.
     """
     require("open_clip", "models", what)
     architecture, weights = _parts(encoder)
@@ -324,7 +324,7 @@ def _weights_file(encoder: str) -> str:
 
     architecture, weights = _parts(encoder)
     if architecture.startswith("local-dir:"):
-        # open_clip's own choice among several: what is hashed is what is loaded.
+        # The file that open_clip itself chooses, so that the hash belongs to the loaded weights.
         file = _find_checkpoint_in_dir(Path(architecture.removeprefix("local-dir:")))
         if not file:
             raise OSError("the folder has no open_clip_model.safetensors")
@@ -335,7 +335,7 @@ def _weights_file(encoder: str) -> str:
 
 
 def _parts(encoder: str) -> tuple[str, str]:
-    """open_clip's model name and weights."""
+    """Split an encoder into open_clip's model name and weights (empty for folders and hub models)."""
     if encoder.startswith((_HUB, "local-dir:")):
         return encoder, ""
     if is_local(encoder):

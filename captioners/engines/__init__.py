@@ -1,1 +1,1 @@
-"""Caption engines: how an image chat model is run. They map questions to answers and know nothing of stages."""
+"""Caption engines run image chat models. They map questions to answers and do not depend on stages."""

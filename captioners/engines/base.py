@@ -1,4 +1,4 @@
-"""What every engine is asked and what it answers: an image and a prompt in, a text out."""
+"""The interface of caption engines: an image and a prompt in, a text out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from core.stages import IMAGE
 
 
 class Question(NamedTuple):
-    """One image and what is asked about it.
+    """One image and the prompt about it.
 
     Attributes:
-        image: The decoded image, or, for a server, its encoded bytes.
-        prompt: The text.
+        image: The decoded image, or its encoded bytes (see `EngineConfig.image_input`).
+        prompt: The text of the prompt.
     """
 
     image: Image | bytes
@@ -25,16 +25,16 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of a question.
+    """The result of a question.
 
     Attributes:
-        text: The model's words; empty if there are none.
-        cut: Whether it ended before it was whole: at the length limit, say (captioners/engines/finish.py).
-        prompt_tokens: Tokens that went in, those of the image among them; None where the engine does not tell.
-        tokens: Tokens that came out.
-        error: Why there is no text.
-        retry: Whether asking again can help.
-        reasoned: Whether the engine gave reasoning apart from the text.
+        text: The model's text; may be empty.
+        cut: Whether the text may be incomplete, such as at the length limit (captioners/engines/finish.py).
+        prompt_tokens: Tokens of prompt and image; None if the engine does not report them.
+        tokens: Generated tokens; None if the engine does not report them.
+        error: Why there is no text; None if there is no error.
+        retry: Whether the question can be retried.
+        reasoned: Whether the engine returned reasoning separately from the text.
     """
 
     text: str = ""
@@ -48,13 +48,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next word is chosen.
+    """Settings of text generation.
 
     Attributes:
-        max_new_tokens: Where an answer is cut.
-        temperature: 0 takes the most probable word each time.
-        top_p: Of the most probable words so many that their probabilities sum to this.
-        seed: Of the random choice, where temperature is above 0.
+        max_new_tokens: Largest length of an answer, in tokens.
+        temperature: 0 takes the most probable token each time.
+        top_p: Sample from the most probable tokens whose probabilities sum to this.
+        seed: Seed of the sampling, used if the temperature is above 0.
     """
 
     max_new_tokens: int
@@ -67,7 +67,7 @@ class Engine:
     """A loaded model, or a connection to one.
 
     Attributes:
-        calls: Calls that it takes at the same time, from threads.
+        calls: Number of calls that it accepts at the same time, from different threads.
         provenance: Stored with the rows: versions, the address of a server.
     """
 
@@ -75,10 +75,10 @@ class Engine:
     provenance: Mapping[str, Any] = {}
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer for each question, in the same order.
+        """Return one answer for each question, in the same order.
 
         Raises:
-            OSError: What it depends on is gone, such as a server; the job ends with the text.
+            OSError: The engine cannot continue, for example because the server is gone; the job ends with this error.
         """
         raise NotImplementedError
 
@@ -86,14 +86,14 @@ class Engine:
 class EngineConfig(BaseModel):
     """Settings of an engine: `engine:` of a caption stage in a recipe.
 
-    They change no caption: they are no part of the fingerprint.
+    They are not part of the fingerprint: changing them does not recompute captions.
 
     Attributes:
-        kind: Which engine; of one outside of this project `package.module:Class`.
-        gpus: GPUs of one worker.
+        kind: The engine's name, or `package.module:Class` for an engine of another package.
+        gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
-        batch_size: Questions of one call.
-        image_input: What `Question.image` is: `image`, a decoded picture, or `portable`, encoded bytes.
+        batch_size: Questions per call.
+        image_input: The form of `Question.image`: `image`, a decoded image, or `portable`, encoded bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -117,16 +117,16 @@ class EngineConfig(BaseModel):
         return IMAGE
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """Check that the model, or the server, is there. `what` names the stage in errors.
+        """Check that the model or the server is available. `what` names the stage in errors.
 
         Raises:
-            UserError: It is not, with how to get it.
+            UserError: It is not; the text says how to get it.
         """
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> Engine:
         """Load the model, or connect to the server.
 
         Raises:
-            UserError: It cannot be done, with the reason.
+            UserError: That failed; the text gives the reason.
         """
         raise NotImplementedError

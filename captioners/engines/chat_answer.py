@@ -1,4 +1,4 @@
-"""What a chat completion's JSON says: an answer, or an error."""
+"""Parse the JSON of a chat completion into an answer or an error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from core.errors import BadSampleError
 
 
 def read_answer(body: bytes) -> Answer:
-    """The answer in a server's JSON; whatever else stands there is an error that is worth another try.
+    """Parse a server's JSON. Anything that is not an answer becomes an error that can be retried.
 
     Args:
-        body: An OpenAI chat completion, or what servers make of one.
+        body: An OpenAI chat completion, or a server's variant of it.
     """
     try:
         return _answer(_object(_parsed(body), "the answer"))
@@ -25,7 +25,7 @@ def read_answer(body: bytes) -> Answer:
 
 
 def error_words(said: Any) -> str:
-    """What an error says, in one line, or the first 4,096 characters of it."""
+    """Return the message of an error in one line, at most 4,096 characters."""
     said = said.get("error", said) if isinstance(said, dict) else said
     said = said.get("message", said) if isinstance(said, dict) else said
     return one_line(str(said))[:4096]
@@ -40,7 +40,7 @@ def _answer(completion: Mapping[str, Any]) -> Answer:
     message, text = choice.get("message"), choice.get("text")
     message = {"content": text} if message is None and isinstance(text, str) else _object(message, "message")
     content, thought = message.get("content"), _has_reasoning(message)
-    if isinstance(content, list):  # in parts, as some servers answer
+    if isinstance(content, list):  # some servers answer in parts
         thought = thought or any(_is_thought(part) for part in content)
         content = "".join(_text(part) for part in content if not _is_thought(part))
     if not isinstance(content, str | None):
@@ -55,7 +55,7 @@ def _answer(completion: Mapping[str, Any]) -> Answer:
 def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, an integer of 5,000 digits; too deep
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, an integer of 5,000 digits; nested too deeply
         raise BadSampleError(f"{type(error).__name__}: {error}") from error
 
 
@@ -70,7 +70,7 @@ def _object_or_empty(value: Any) -> Mapping[str, Any]:
 
 
 def _failure(said: Any) -> str:
-    """What an answer of status 200, or its choice, says of an error; empty where there is none."""
+    """Return the error message in an answer of status 200, or in its choice; empty if there is none."""
     if not isinstance(said, dict):
         return ""
     error = said.get("error") or (said if said.get("object") == "error" else None)
@@ -79,7 +79,7 @@ def _failure(said: Any) -> str:
 
 
 def _has_reasoning(message: Mapping[str, Any]) -> bool:
-    """Whether the server gives reasoning in a field of its own."""
+    """Return whether the server returned reasoning in a separate field."""
     return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
 
 

@@ -1,4 +1,4 @@
-"""Why an answer ended: whole, cut, or broken off. One table for servers, lmdeploy and transformers.
+"""Classify why an answer ended: whole, cut, or broken off. Servers, lmdeploy and transformers share this table.
 
 | `finish_reason` | the answer |
 | --- | --- |
@@ -6,14 +6,13 @@
 | `length`, `max_tokens`, `max_length`, `model_length`, `token_limit` | is cut |
 | `content_filter`, `safety`, `recitation`, `sensitive`, `repetition` | is cut |
 | `tool_calls`, `tool_call`, `function_call`, `tool_use` | is cut |
-| `abort`, `aborted`, `cancel`, `cancelled`, `canceled`, `error` | broke off: an error, worth another try |
-| `timeout`, `insufficient_system_resource` | broke off: an error, worth another try |
-| null, any other | is cut; where it has no word it broke off |
+| `abort`, `aborted`, `cancel`, `cancelled`, `canceled`, `error` | broke off: an error that can be retried |
+| `timeout`, `insufficient_system_resource` | broke off: an error that can be retried |
+| null, any other | is cut; if it has no text, it broke off |
 
-OpenAI, vLLM, SGLang, lmdeploy, llama.cpp, Ollama, TGI, Mistral, DeepSeek and Anthropic use these names; case, `-` and
-`_` do not matter, nor does what stands around the word (`FinishReason.STOP`, SGLang's `{"type": "stop"}`). Only what is
-known to be whole counts as whole: a server that cut an answer and does not say so must not make a whole caption of a
-half one.
+OpenAI, vLLM, SGLang, lmdeploy, llama.cpp, Ollama, TGI, Mistral, DeepSeek and Anthropic use these names. Case, and `-`
+or `_`, do not matter; wrappers are removed (`FinishReason.STOP`, SGLang's `{"type": "stop"}`). An answer counts as
+whole only if the reason says so: otherwise a server that cuts answers silently would produce half captions.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ def finished(
     reasoned: bool = False,
     details: str = "",
 ) -> Answer:
-    """An answer that ended for `reason`, as the table above says.
+    """Return the answer that ended for `reason`, by the table above.
 
     Args:
-        text: The model's words, possibly none.
-        reason: The engine's `finish_reason`; None where it gives none.
-        engine: What to call it in errors.
-        prompt_tokens: As in `Answer`; what is no count counts as None.
-        tokens: Likewise.
-        reasoned: Whether the engine gave reasoning apart from the text.
-        details: The engine's own words on an error.
+        text: The model's text; may be empty.
+        reason: The engine's `finish_reason`; None if it gives none.
+        engine: Name of the engine, for errors.
+        prompt_tokens: As in `Answer`; a value that is not a count becomes None.
+        tokens: As in `Answer`; likewise.
+        reasoned: Whether the engine returned reasoning separately from the text.
+        details: The engine's error message.
     """
     known = _word(reason)
     counts = _count(prompt_tokens), _count(tokens)
@@ -59,7 +58,7 @@ def finished(
 
 
 def _word(reason: object) -> str:
-    """The reason as the tables have it; empty where there is none."""
+    """Return the reason as spelled in the table; empty if there is none."""
     said = reason.get("type") if isinstance(reason, dict) else reason
     return one_line(said).lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""
 

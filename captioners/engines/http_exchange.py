@@ -1,7 +1,7 @@
-"""One HTTP exchange within bounds: a deadline over the whole of it, and a cap on the answer as it is decoded.
+"""HTTP requests with limits: a deadline for the whole exchange, and a maximum size of the decoded answer.
 
-A client's own timeouts are about single reads: a server that sends a byte now and then never runs into one. And what
-is sent in 3 MB of gzip may be 3 GB. Redirects are not followed: they would send images and the key elsewhere.
+A client's own timeouts apply to single reads, so a server that sends a byte now and then never exceeds them. And 3 MB
+of gzip may decode to 3 GB. Redirects are not followed: they would send images and the API key elsewhere.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import httpx2
 from core.errors import UserError
 
 MOST_BYTES = 4 << 20
-"""Of a decoded answer. The longest caption that a recipe may ask for, 8,192 tokens, is below 1 MB of JSON."""
+"""Largest decoded answer. The longest caption that a recipe allows, 8,192 tokens, is below 1 MB of JSON."""
 
 FAILURES = (httpx2.HTTPError, TimeoutError)
-"""What an exchange raises where there is no answer, or a broken one."""
+"""The exceptions of an exchange without an answer, or with a broken one."""
 
 
 class Reply(NamedTuple):
-    """What came back.
+    """The reply of a server.
 
     Attributes:
         status: The HTTP status.
         headers: The headers.
-        body: The decoded body, as far as it was read.
-        whole: False where the body is longer than was allowed.
+        body: The decoded body, at most `MOST_BYTES`.
+        whole: False if the body is longer than `MOST_BYTES`.
     """
 
     status: int
@@ -46,22 +46,22 @@ class Reply(NamedTuple):
 async def exchange(
     client: httpx2.AsyncClient, method: str, url: str, seconds: float, content: bytes | None = None
 ) -> Reply:
-    """Send a request and read the answer; a connection with something left in it is closed, not used again.
+    """Send a request and read the answer. A connection that was not read to the end is closed, not reused.
 
     Args:
-        client: Whose connections are used.
+        client: The client whose connections are used.
         method: GET or POST.
-        url: Where to.
-        seconds: For all of it: to connect, to send, and to read headers and body.
+        url: The URL.
+        seconds: Deadline for everything: connecting, sending, and reading headers and body.
         content: The body of the request.
 
     Raises:
-        FAILURES: There is no whole answer.
+        FAILURES: There is no complete answer.
     """
     body = bytearray()
     async with asyncio.timeout(seconds), client.stream(method, url, content=content) as response:
         async with aclosing(response.aiter_bytes()) as chunks:
-            async for chunk in chunks:  # of 1 MiB at most, whatever it is decoded from
+            async for chunk in chunks:  # a decoded chunk has at most 1 MiB
                 body += chunk
                 if len(body) > MOST_BYTES:
                     return Reply(response.status_code, response.headers, bytes(body[:MOST_BYTES]), False)
@@ -69,28 +69,28 @@ async def exchange(
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Reply:
-    """`exchange` for a program that waits for it.
+    """Send a GET request and wait for the answer.
 
     Raises:
-        FAILURES: There is no whole answer.
-        UserError: From `client_of`.
+        FAILURES: There is no complete answer.
+        UserError: The proxy cannot be used.
     """
 
     async def once() -> Reply:
         async with client_of(url, headers or {}) as client:
             return await exchange(client, "GET", url, seconds)
 
-    with ThreadPoolExecutor(1, "get") as thread:  # a thread may run a loop already, as in a notebook
+    with ThreadPoolExecutor(1, "get") as thread:  # this thread may already run an event loop, as in a notebook
         return thread.submit(asyncio.run, once()).result()
 
 
 def client_of(url: str, headers: Mapping[str, str], **settings: Any) -> httpx2.AsyncClient:
-    """A client for one server, through the proxy that `proxy_of` names. It keeps no cookies.
+    """Return a client for one server, through the proxy of `proxy_of`. It stores no cookies.
 
     Args:
         url: The server.
-        headers: Of each request.
-        settings: Others of `httpx2.AsyncClient`.
+        headers: Headers of each request.
+        settings: Further settings of `httpx2.AsyncClient`.
 
     Raises:
         UserError: The proxy cannot be used.
@@ -98,23 +98,23 @@ def client_of(url: str, headers: Mapping[str, str], **settings: Any) -> httpx2.A
     try:
         return httpx2.AsyncClient(
             headers={"Accept-Encoding": "identity", **headers},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a broken one would break all later requests
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a malformed one would break later requests
             proxy=proxy_of(url),
-            trust_env=False,  # of the environment httpx2 takes the certificates, and its own choice of proxy
+            trust_env=False,  # httpx2 would choose a proxy by its own rules; certificates are set below
             verify=httpx2.create_ssl_context(),
             **settings,
         )
-    except ImportError as error:  # of a SOCKS proxy
+    except ImportError as error:  # the package for SOCKS proxies is missing
         raise UserError(f"{url} cannot be reached{through(url)}: {error}") from error
 
 
 def proxy_of(url: str) -> httpx2.Proxy | None:
-    """The proxy that the environment names for a URL: `http_proxy`, `https_proxy`, `all_proxy`, less `no_proxy`.
+    """Return the environment's proxy for a URL: `http_proxy`, `https_proxy` or `all_proxy`, unless in `no_proxy`.
 
-    What is on this machine needs none, and a proxy elsewhere would not find it.
+    A server on this machine gets no proxy: a proxy elsewhere could not reach it.
 
     Raises:
-        UserError: What it names is no proxy.
+        UserError: The environment's value is not a valid proxy address.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -125,29 +125,29 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not is_address(proxy, "http", "https", "socks5", "socks5h"):  # it may have a password: not printed
+    if not is_address(proxy, "http", "https", "socks5", "socks5h"):  # not printed: it may have a password
         raise UserError(f"what the environment names as the proxy for {url} is no http or socks5 address")
     return httpx2.Proxy(proxy)
 
 
 def through(url: str) -> str:
-    """What the error of an exchange says of the proxy, without its credentials; empty where there is none."""
+    """Return a phrase for errors that names the proxy, without its credentials; empty without a proxy."""
     proxy = proxy_of(url)
     return f" through the environment's proxy {proxy.url}" if proxy else ""
 
 
 def is_address(url: str, *schemes: str) -> bool:
-    """Whether a URL has one of the schemes, and a host and a port that a connection can be tried to."""
+    """Return whether a URL has one of the schemes, and a valid host and port."""
     try:
         parts, _ = urlsplit(url), httpx2.URL(url)
-        (parts.hostname or "").encode("idna")  # as the look-up of its address does
+        (parts.hostname or "").encode("idna")  # as name resolution does
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except (ValueError, httpx2.InvalidURL):
         return False
 
 
 def _is_local(host: str) -> bool:
-    """Whether a host is this machine: `localhost`, 127.0.0.0/8, ::1, or 0.0.0.0, which servers print as their own."""
+    """Return whether a host is this machine: `localhost`, 127.0.0.0/8, ::1, or 0.0.0.0, which servers often print."""
     if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""An engine in this process: lmdeploy, on NVIDIA GPUs. The InternVL2 checkpoints of VL3-Syn7M's captions run in it."""
+"""Engine: lmdeploy in this process, on NVIDIA GPUs. It runs the InternVL2 checkpoints that captioned VL3-Syn7M."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Lmdeploy(EngineConfig):
     """`lmdeploy.pipeline` with TurboMind, lmdeploy's own kernels.
 
     Attributes:
-        tensor_parallel: GPUs that share one copy of the model; an actor asks Ray for as many.
-        session_len: Longest prompt, image and answer together, tokens; default as the model's configuration has it.
+        tensor_parallel: Number of GPUs that share one copy of the model; an actor requests as many from Ray.
+        session_len: Largest sum of prompt, image and answer tokens; default from the model's configuration.
     """
 
     kind: Literal["lmdeploy"] = "lmdeploy"
@@ -36,18 +36,18 @@ class Lmdeploy(EngineConfig):
         return 128
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """See that the model is there. Whether lmdeploy and a driver are is known where the GPUs are.
+        """Check that the model is available. lmdeploy and the driver are checked on the worker, which has the GPUs.
 
         Raises:
-            UserError: It is not, with how to get it.
+            UserError: It is not; the text says how to get it.
         """
         pretrained.check_available(model, what, revision=revision)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LmdeployEngine:
-        """Put the model on its GPUs.
+        """Load the model on its GPUs.
 
         Raises:
-            UserError: It cannot be, with the reason.
+            UserError: It cannot be loaded; the text gives the reason.
         """
         check_driver(what)
         pretrained.require("lmdeploy", "lmdeploy", what)
@@ -62,7 +62,7 @@ class Lmdeploy(EngineConfig):
 
 
 class LmdeployEngine(Engine):
-    """`Engine` of `Lmdeploy`: a whole batch in one call, which lmdeploy schedules by itself."""
+    """`Engine` of `Lmdeploy`: it passes a whole batch in one call, and lmdeploy schedules it."""
 
     def __init__(self, pipeline: Any, config: Any) -> None:
         self._pipeline, self._config = pipeline, config
@@ -74,7 +74,7 @@ class LmdeployEngine(Engine):
 
 
 def generation(sampling: Sampling) -> Any:
-    """lmdeploy's own `GenerationConfig`."""
+    """Return the settings as lmdeploy's `GenerationConfig`."""
     from lmdeploy import GenerationConfig
 
     return GenerationConfig(
@@ -87,17 +87,17 @@ def generation(sampling: Sampling) -> Any:
 
 
 def answer_of(response: Any) -> Answer:
-    """An lmdeploy `Response` as ours. Its finish_reason is stop, length, error or abort; None where it was stopped."""
+    """Convert an lmdeploy `Response`. Its finish_reason is stop, length, error or abort; None if it was stopped."""
     text, reason = response.text or "", response.finish_reason
     details = str(response.error_message or text) if reason in ("error", "abort") else ""
     return finished(text, reason, "lmdeploy", response.input_token_len, response.generate_token_len, details=details)
 
 
 def check_driver(what: str) -> None:
-    """Refuse where there is no NVIDIA driver: lmdeploy imports there, and fails with a page of traceback later.
+    """Check for an NVIDIA driver. Without one lmdeploy can be imported, but fails later with a long traceback.
 
     Raises:
-        UserError: There is none, with what else can be used.
+        UserError: There is no driver; the text names alternatives.
     """
     try:
         ctypes.CDLL("libcuda.so.1")

@@ -1,4 +1,4 @@
-"""An engine that is a server: anything with OpenAI's chat completions (lmdeploy, vLLM, SGLang, transformers serve)."""
+"""Engine: a server with OpenAI's chat completions API (lmdeploy, vLLM, SGLang, transformers serve, and others)."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from core.errors import UserError
 from core.secrets import check_variable_name, redact, refuse_credentials
 from core.stages import PORTABLE
 
-_GREETING = 10.0  # seconds to wait for the first sign of a server
+_GREETING = 10.0  # seconds to wait for a server's first answer
 _LONGEST_ERROR = 300  # characters
 _LONGEST_PAUSE = 60.0  # seconds between two tries
-_TOLD_TO_WAIT = 600.0  # seconds; no Retry-After is obeyed for longer
-_IN_A_ROW = 100  # questions without an answer after which the server is taken for gone
+_TOLD_TO_WAIT = 600.0  # seconds; a longer Retry-After is shortened to this
+_IN_A_ROW = 100  # consecutive questions without an answer after which the server counts as gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
-"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), had no time or no connection."""
+"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), was overloaded or not connected."""
 _ABOUT_US = frozenset({401, 403, 404, 405})
-"""The server refuses the key, the model or the path: no fault of the image, and to be mended before the next run."""
+"""The server refuses the key, the model or the path: the request is misconfigured. Fix it before the next run."""
 
 _OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
-"""What a proxy answers by itself where it reaches no server, or may not."""
+"""Statuses that a proxy itself returns if it cannot, or must not, reach the server."""
 
 
 class OpenAIClientConfig(EngineConfig):
-    """A server that runs already, or one that each actor starts for itself, on its own GPUs, and stops at its end.
+    """A running server, or a server that each actor starts on its own GPUs and stops at its end.
 
     Attributes:
-        url: Where it is, up to and with `/v1`.
-        start: Instead: the command that starts one, with `{model}` and `{port}`, such as `lmdeploy serve api_server
-            {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`.
-        serves: What the server calls the model, if not as the recipe does.
-        concurrency: Requests under way at once, per actor: about what keeps the engine's queue full.
-        timeout: Seconds for one answer, from the request's first byte to the answer's last one.
-        tries: How often an image is asked about at most, in one run.
-        pause: Seconds before the second try, at most; each later pause is twice as long, up to a minute.
-        start_timeout: Seconds that a server of our own may take to load its model.
-        key: Name of the environment variable that holds the API key; without one none is sent. A server of our own
+        url: Address of a running server, including `/v1`.
+        start: The alternative to `url`: the command that starts a server, with `{model}` and `{port}`, such as
+            `lmdeploy serve api_server {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`
+        serves: The server's name for the model, if it differs from the recipe's.
+        concurrency: Simultaneous requests per actor; choose it so that the engine's queue stays full.
+        timeout: Seconds for one request, from connecting to the last byte of the answer.
+        tries: Most requests per image in one run.
+        pause: Longest pause before the second try, in seconds; each later pause is twice as long, up to a minute.
+        start_timeout: Seconds that a started server may take to load its model.
+        key: Name of the environment variable with the API key; if it is empty, no key is sent. A started server
             inherits the environment.
     """
 
@@ -78,7 +78,7 @@ class OpenAIClientConfig(EngineConfig):
 
     @property
     def batch_size(self) -> int:
-        """A server makes batches by itself, and each answer is stored at once."""
+        """1: a server makes its own batches, and each answer is stored at once."""
         return 1
 
     @property
@@ -91,7 +91,7 @@ class OpenAIClientConfig(EngineConfig):
         if url is None:
             return None
         refuse_credentials(url, "url")
-        if not is_address(url, "http", "https"):  # what else it is may be a key: not printed
+        if not is_address(url, "http", "https"):  # not printed: it may be a key
             raise UserError("it is no http address, such as http://127.0.0.1:23333/v1")
         return url.rstrip("/")
 
@@ -116,10 +116,10 @@ class OpenAIClientConfig(EngineConfig):
         return self
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """See that the server answers; one of our own is not started yet.
+        """Check that a running server answers; with `start` nothing is checked.
 
         Raises:
-            UserError: It does not.
+            UserError: The server does not answer, or refuses the key.
         """
         if self.url:
             _greet(self.url, self._headers(), what)
@@ -128,7 +128,7 @@ class OpenAIClientConfig(EngineConfig):
         """Connect to the server, or start one and wait until it answers.
 
         Raises:
-            UserError: There is none.
+            UserError: No server answers, or it refuses the key.
         """
         process = start_server(self.start, model, self.start_timeout, what) if self.start else None
         url = process.url if process else self.url
@@ -138,7 +138,7 @@ class OpenAIClientConfig(EngineConfig):
 
     @property
     def secret(self) -> str:
-        """The API key; empty where there is none."""
+        """The API key; empty if there is none."""
         return os.environ.get(self.key, "").strip()
 
     def _headers(self) -> dict[str, str]:
@@ -146,11 +146,11 @@ class OpenAIClientConfig(EngineConfig):
 
 
 class OpenAIClient(Engine):
-    """`Engine`: as many requests at once as `concurrency`, on an event loop of its own.
+    """`Engine` of `OpenAIClientConfig`: up to `concurrency` simultaneous requests, on its own event loop.
 
-    A request that fails for a while (no connection, no or a broken answer, the statuses 408, 429 and 5xx) is sent again
-    after a pause that doubles each time, of random length so that not all come back at once, or after what the server
-    says in Retry-After. What fails for good is that row's error, in the server's words.
+    A temporary failure (no connection, no answer or a broken one, the statuses `_WORTH_ANOTHER_TRY`) is retried after a
+    pause that doubles each time and is at least the server's Retry-After. Pauses are random, so that retries do not
+    arrive together. A permanent failure is the row's error, in the server's words.
     """
 
     def __init__(
@@ -179,10 +179,10 @@ class OpenAIClient(Engine):
         threading.Thread(target=self._loop.run_forever, name="chat", daemon=True).start()
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        """Ask about all of them at once.
+        """Send all questions at the same time.
 
         Raises:
-            ConnectionError: A hundred images in a row have no answer, whatever was asked.
+            ConnectionError: Too many consecutive images got no answer: 100, or twice `calls` if that is more.
         """
         answers = asyncio.run_coroutine_threadsafe(self._all(questions), self._loop).result()
         for answer in answers:
@@ -192,7 +192,7 @@ class OpenAIClient(Engine):
                     f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
                     "run again when the server is well"
                 )
-        if self._gone and all(answer.error for answer in answers):  # also in the other threads: nobody asks any more
+        if self._gone and all(answer.error for answer in answers):  # in the other threads too: requests have stopped
             raise ConnectionError(self._gone)
         return answers
 
@@ -214,7 +214,7 @@ class OpenAIClient(Engine):
         return answer
 
     async def _try(self, body: bytes) -> tuple[Answer, float | None]:
-        """One request: what came of it, and how many seconds to wait at least before the next; None: do not try."""
+        """Send one request; return the answer, and the least seconds to wait before a retry (None: do not retry)."""
         try:
             reply = await exchange(self._client, "POST", self._endpoint, self._settings.timeout, body)
         except (httpx2.TimeoutException, TimeoutError):
@@ -237,12 +237,12 @@ class OpenAIClient(Engine):
         return answer, _retry_after(reply) if answer.retry else 0
 
     def _said(self, error: str) -> str:
-        """An error as it is stored: one line of text without the key."""
+        """Return an error as it is stored: one line, shortened, without the key."""
         return redact(one_line(error), self._key)[:_LONGEST_ERROR]
 
 
 def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
-    """See that somebody answers, and takes the key."""
+    """Check that the server answers and accepts the key."""
     way = through(url)
     hint = ", or name its host in no_proxy" if way else ""
     try:
@@ -262,7 +262,7 @@ def _body(model: str, sampling: Sampling) -> dict[str, Any]:
 
 
 def _request(body: Mapping[str, Any], question: Question) -> bytes:
-    """The body of one request. The image, by far the largest part of it, is not encoded as JSON once more."""
+    """Return the body of one request. The image, by far the largest part, is inserted without JSON encoding."""
     assert isinstance(question.image, bytes)
     text = {"type": "text", "text": question.prompt}
     image = {"type": "image_url", "image_url": {"url": ""}}
@@ -276,7 +276,7 @@ def _kind(image: bytes) -> bytes:
 
 
 def _words(reply: Reply) -> str:
-    """What the server says of an error, in one line; empty where it says nothing."""
+    """Return the server's error message in one line; empty if there is none."""
     try:
         return error_words(json.loads(reply.body))
     except (ValueError, RecursionError):
@@ -284,7 +284,7 @@ def _words(reply: Reply) -> str:
 
 
 def _retry_after(reply: Reply) -> float:
-    """Seconds that the server asks to wait; 0 where it does not say."""
+    """Return the seconds that the server asks to wait, at most 600; 0 if it does not say."""
     said = reply.headers.get("Retry-After", "")
     try:
         seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)

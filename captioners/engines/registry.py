@@ -1,4 +1,4 @@
-"""Which engines there are: ours by kind, those of other packages by the path of their configuration class."""
+"""The available engines: built-in ones by kind, others by the path of their configuration class."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ENGINES: dict[str, type[EngineConfig]] = {
 
 
 def read_engine(written: Any) -> Any:
-    """The configuration of an engine, from a recipe's mapping with `kind`.
+    """Return the configuration of an engine from a recipe's mapping with `kind`; other values are returned unchanged.
 
     Raises:
-        UserError: The kind is unknown, or a setting is not valid.
+        UserError: The kind is unknown, or a setting is invalid.
     """
     if not isinstance(written, dict):
         return written

@@ -1,4 +1,4 @@
-"""A server of our own: started on a free port for one actor, and gone with it, however it goes."""
+"""Start a server on a free port for one actor. The server ends with the actor, even if the actor is killed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from core.errors import UserError
 from core.secrets import redact
 
 _POLL = 0.5  # seconds
-_ONE_TRY = 5.0  # seconds to wait for an answer
-_STOP = 20.0  # seconds that a server may take to end by itself
+_ONE_TRY = 5.0  # seconds to wait for one answer
+_STOP = 20.0  # seconds that a server may take to exit after SIGTERM
 
-# It holds the server's process group, and its standard input is a pipe whose other end we have: when we die, by
-# whatever signal, the pipe closes, and it ends the group. It forks away from us first: Ray kills the children of an
-# actor that has ended, and it would be gone before it had done its work.
+# The keeper starts the server in its own process group. This process holds the other end of the keeper's standard
+# input: when it dies, by any signal, the pipe closes, and the keeper ends the group. The keeper forks first, because
+# Ray kills the children of a finished actor, and would kill the keeper before it has stopped the server.
 _KEEPER = """
 import os, signal, subprocess, sys
 if os.fork():
@@ -46,7 +46,7 @@ class ServerProcess:
     """A running server.
 
     Attributes:
-        url: Where it answers, up to and with `/v1`.
+        url: Its address, including `/v1`.
     """
 
     url: str
@@ -54,26 +54,26 @@ class ServerProcess:
     _log: IO[bytes]
 
     def stop(self) -> None:
-        """End it, and wait until it has ended."""
+        """Stop the server, and wait until it has ended."""
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         self._keeper.stdin.close()
-        self._keeper.stdout.read()  # to its end, which comes when the keeper ends
+        self._keeper.stdout.read()  # returns when the keeper ends
         self._keeper.wait()
         self._log.close()
 
 
 def start_server(command: str, model: str, timeout: float, what: str) -> ServerProcess:
-    """Start a server and wait until it has loaded its model.
+    """Start a server and wait until it answers.
 
     Args:
-        command: With `{model}` and `{port}`.
-        model: What goes in there; no shell reads it.
-        timeout: Seconds.
-        what: The stage, for errors.
+        command: The command, with `{model}` and `{port}`; it runs without a shell.
+        model: The value of `{model}`.
+        timeout: Seconds to wait for the first answer.
+        what: Name of the stage, for errors.
 
     Raises:
-        UserError: There is no such program, it ends before it answers, or it takes too long: with its last words.
+        UserError: The program is missing, ends before it answers (with the end of its log), or takes too long.
     """
     port = _free_port()
     words = [word.replace("{model}", model).replace("{port}", str(port)) for word in shlex.split(command)]
@@ -109,7 +109,7 @@ def _wait(served: ServerProcess, pid: int, timeout: float, what: str, program: s
 
 
 def _runs(pid: int) -> bool:
-    """Whether the process is there; one that has ended and is not yet waited for counts as gone."""
+    """Return whether a process runs. A zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

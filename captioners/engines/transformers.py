@@ -1,4 +1,4 @@
-"""An engine in this process: any image chat model that transformers knows, on a GPU or a CPU."""
+"""Engine: any image chat model that transformers supports, in this process, on a GPU or a CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.errors import UserError
 class Transformers(EngineConfig):
     """`AutoModelForImageTextToText`: InternVL in transformers' own layout (`OpenGVLab/InternVL3-8B-hf`) and others.
 
-    InternVL2 comes with code of its own, which is not run here: it needs lmdeploy or a server.
+    InternVL2 needs code from its repository, which is never run here: use lmdeploy or a server.
     """
 
     kind: Literal["transformers"] = "transformers"
@@ -28,20 +28,20 @@ class Transformers(EngineConfig):
         return 1
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """See that the model and the packages are there.
+        """Check that the model and the packages are available.
 
         Raises:
-            UserError: With what is missing and how to get it.
+            UserError: They are not; the text says what is missing and how to get it.
         """
         for package in ("torch", "torchvision", "transformers"):
             pretrained.require(package, "models", what)
         pretrained.check_available(model, what, revision=revision)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LocalModel:
-        """Put the model on its device.
+        """Load the model on its device.
 
         Raises:
-            UserError: It cannot be loaded, with the reason.
+            UserError: It cannot be loaded; the text gives the reason.
         """
         self.check_available(model, what, revision)
         import transformers
@@ -50,7 +50,7 @@ class Transformers(EngineConfig):
         local = pretrained.is_local(model)
         config = Path(model) / "config.json" if local else pretrained.hub_file(model, "config.json", what, revision)
         folder = Path(config).expanduser().parent
-        # One commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
+        # Use one commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, commit = (str(folder), None) if local else (model, folder.name)
         device, dtype = pretrained.device_and_dtype()
         with pretrained.loading(model, what):
@@ -83,7 +83,7 @@ class LocalModel(Engine):
         self._sampling = sampling
         ends = network.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
-        # Special tokens are no words. But reasoning is told by its marks, which some tokenizers have among them.
+        # Special tokens are not text. But marks around reasoning are needed, and some tokenizers make them special.
         tokens = processor.tokenizer.added_tokens_decoder.items()
         self._silent = frozenset(id_ for id_, token in tokens if token.special and not is_mark(token.content))
 
@@ -92,7 +92,7 @@ class LocalModel(Engine):
             return []
         try:
             inputs = self._prepared(questions)
-        except ValueError as error:  # a processor refuses an image by its shape, and with it the batch
+        except ValueError as error:  # one image of an unsupported shape makes the processor refuse the batch
             if len(questions) == 1:
                 return [Answer(error=one_line(f"the model's processor refuses it: {error}"))]
             return [answer for question in questions for answer in self([question])]
@@ -103,7 +103,7 @@ class LocalModel(Engine):
         ]
 
     def _prepared(self, questions: Sequence[Question]) -> Any:
-        """Token ids and pixels of a batch, as the model takes them."""
+        """Return the model's inputs for a batch: token ids and pixels."""
         return self._processor.apply_chat_template(
             [_conversation(question) for question in questions],
             add_generation_prompt=True,

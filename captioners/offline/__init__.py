@@ -1,1 +1,1 @@
-"""Captions from what is measured, without a chat model: labels, colours, composition, light, writing."""
+"""Captions from measurements, without a chat model: labels, colours, composition, light, text in the image."""

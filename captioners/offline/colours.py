@@ -1,4 +1,4 @@
-"""The colours of an image by name: the 11 basic terms of English (Berlin and Kay 1969), by the nearest in CIELAB."""
+"""Name the colours of an image: the 11 basic terms of English (Berlin and Kay 1969), by nearest prototype in CIELAB."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_SIDE = 64  # pixels; the areas of colours need no more
-_BITS = 5  # of each channel that a name is looked up by; further ones change hardly a name
-_LEAST = 0.03  # share of the area; less is no colour of the image
+_SIDE = 64  # pixels; enough to measure areas
+_BITS = 5  # bits per channel of the lookup table; more would hardly change a name
+_LEAST = 0.03  # share of the area; smaller areas are ignored
 
-# sRGB. Where a term spans much, several colours stand for it.
+# sRGB. Several prototypes represent a term that covers many colours.
 _CSS = {
     "black": "#000000",
     "white": "#ffffff #faf0e6",
@@ -26,7 +26,7 @@ _CSS = {
     "pink": "#ffc0cb #ff69b4 #ff1493",
     "brown": "#8b4513 #a0522d #d2b48c",
 }
-"""Named colours of CSS (CSS Color 4), most of them of the same name or a shade of it."""
+"""Named colours of CSS (CSS Color 4), mostly with the same name or a shade of it."""
 
 _BY_EYE = {
     "black": "#1c1c1c #2a2a2e",
@@ -37,7 +37,7 @@ _BY_EYE = {
     "blue": "#27408b",
     "brown": "#654321 #4a3525 #bc8f6f",
 }
-"""What CSS has no names for and photographs are full of, named by eye."""
+"""Colours that are common in photographs but have no CSS name, named by eye."""
 
 NAMES = tuple(_CSS)
 
@@ -45,13 +45,13 @@ Vectors = npt.NDArray[np.float64]
 
 
 def colours(image: Image.Image) -> tuple[list[str], list[float]]:
-    """The colours of an RGB image, the largest area first.
+    """Return the colours of an RGB image, largest area first.
 
-    Every pixel of a small copy is named by itself: reduced to a palette of 8 first, as one does, photographs got up to
-    a quarter of their area named after means of colours that are not on them.
+    Every pixel of a small copy is named separately. With the usual reduction to a palette of 8, up to a quarter of a
+    photograph's area was named after mean colours that do not occur in it.
 
     Returns:
-        Names, each once, and their shares of the area, 0.03 to 1; they sum to 1, less what is too small to be told.
+        Names, each once, and their shares of the area, 0.03 to 1. The shares sum to 1 minus the areas below 0.03.
     """
     small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
     red, green, blue = (small >> 8 - _BITS).T.astype(np.intp)
@@ -61,12 +61,12 @@ def colours(image: Image.Image) -> tuple[list[str], list[float]]:
 
 
 def name_of(rgb: Vectors) -> str:
-    """The basic colour term of an sRGB colour, (3,), 0 to 255."""
+    """Return the basic colour term of an sRGB colour, (3,), 0 to 255."""
     return NAMES[int(_nearest(rgb[None])[0])]
 
 
 def to_lab(rgb: Vectors) -> Vectors:
-    """sRGB, (n, 3), 0 to 255, to CIELAB under D65 (IEC 61966-2-1; CIE 15:2004), (n, 3)."""
+    """Convert sRGB, (n, 3), 0 to 255, to CIELAB under D65 (IEC 61966-2-1; CIE 15:2004), (n, 3)."""
     scaled = rgb / 255
     linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -78,7 +78,7 @@ def to_lab(rgb: Vectors) -> Vectors:
 
 @cache
 def _table() -> npt.NDArray[np.int8]:
-    """The number of the name of each colour at 5 bits per channel, (32, 32, 32)."""
+    """Return the index in `NAMES` of each colour at 5 bits per channel, (32, 32, 32)."""
     steps = np.arange(1 << _BITS)
     cells = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     middles = ((cells + 0.5) * (1 << 8 - _BITS)).astype(np.float64)
@@ -86,16 +86,16 @@ def _table() -> npt.NDArray[np.int8]:
 
 
 def _nearest(rgb: Vectors) -> npt.NDArray[np.intp]:
-    """The numbers of the names of sRGB colours, (n, 3), 0 to 255."""
+    """Return the indices in `NAMES`, (n,), of sRGB colours, (n, 3), 0 to 255."""
     names, prototypes = _prototypes()
-    squares = (prototypes**2).sum(axis=1) - 2 * to_lab(rgb) @ prototypes.T  # less what is the same for all
+    squares = (prototypes**2).sum(axis=1) - 2 * to_lab(rgb) @ prototypes.T  # without the term that is the same for all
     nearest: npt.NDArray[np.intp] = names[np.argmin(squares, axis=1)]
     return nearest
 
 
 @cache
 def _prototypes() -> tuple[npt.NDArray[np.intp], Vectors]:
-    """The numbers of the names of the prototypes, and their CIELAB."""
+    """Return the indices in `NAMES` of the prototypes, and their CIELAB values."""
     pairs = [(NAMES.index(name), code) for table in (_CSS, _BY_EYE) for name in table for code in table[name].split()]
     rgb = np.array([[int(code[start : start + 2], 16) for start in (1, 3, 5)] for _, code in pairs], np.float64)
     return np.array([number for number, _ in pairs], np.intp), to_lab(rgb)

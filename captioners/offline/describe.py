@@ -1,8 +1,8 @@
-"""Captions out of what is measured: offline, true as far as they go, and no substitute for a model that sees.
+"""Captions from measurements, offline. They are no substitute for a vision-language model.
 
-They say which of ImageNet's classes the image looks like to a classifier and how sure it is, the colours, shape and
-light of the image, and where its detail lies. They know no people, relations or actions, and writing only where OCR is
-asked for. `captioners/offline/templates.py` has the words.
+They state the ImageNet classes that a classifier finds and how sure it is, the image's colours, shape and light, and
+where its detail is. They do not cover people, relations or actions, and text in the image only with OCR. The sentences
+are in `captioners/offline/templates.py`.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from core.pretrained import require
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
-_QUOTED = 5  # lines of writing
+_QUOTED = 5  # lines of text in the image that are quoted
 
 
 class Describe(ImageStage):
     """`short_caption` and `detailed_caption` from labels, colours, composition and light.
 
-    A class is said with how probable it is to the classifier of `conse`: from 0.9 "shows", from 0.5 "probably shows",
-    from 0.1 "may show" or "perhaps"; below that, or without labels, no class is said. The classifier knows 1000 classes
-    and is sometimes sure of one that is not there: it gives the eye of `skimage.data.microaneurysms` 0.72 for a worm.
+    The wording of a class depends on its probability by the classifier of `conse`: from 0.9 "shows", from 0.5 "probably
+    shows", from 0.1 "may show" or "perhaps"; below 0.1, or without labels, no class is named. The classifier knows 1000
+    classes and can be sure of a wrong one: it gives the eye of `skimage.data.microaneurysms` 0.72 for a worm.
 
-    Colours are the 11 basic terms of English, the three largest from 12 % of the area on; "black and white" is said
-    where next to no pixel has a colour. Shares are said in words, from "practically all" (97 % and more) over "about
-    half" (42 to 58 %) down to "about an eighth". Dark is a mean luma below 0.25, bright one above 0.65; contrast is low
-    below a standard deviation of 0.12, high above 0.28; colours are muted below a colourfulness of 15, vivid from 59
-    (Hasler and Süsstrunk 2003). Detail is the gradient of luma in 3 × 3 fields: "most" is half of it in one field,
-    "densest" a fifth. There are several ways to say a thing, chosen by what is measured: the same image is always
-    described in the same words.
+    Colours are the 11 basic terms of English; up to three with at least 12 % of the area are named. "Black and white"
+    means that practically no pixel has a colour. Shares are put into words, from "practically all" (97 % and more) over
+    "about half" (42 to 58 %) down to "about an eighth" and "a small part". Dark is a mean luma below 0.25, bright above
+    0.65. Contrast is low below a standard deviation of 0.12, high above 0.28. Colours are muted below a colourfulness
+    of 15, vivid from 59 (Hasler and Süsstrunk 2003). Detail is the gradient of luma in 3 × 3 fields: "most" means at
+    least half of it in one field, "densest" a fifth. Measurements choose between equivalent sentences, so the same
+    image always gets the same caption.
 
     Attributes:
-        ocr: Read the writing on it too, with RapidOCR (extra `ocr`): about a second per image and core.
+        ocr: Whether to read text in the image with RapidOCR (extra `ocr`): about a second per image and core.
     """
 
     name: ClassVar = "describe"
@@ -62,10 +62,10 @@ class Describe(ImageStage):
     ocr: bool = False
 
     def check_available(self) -> None:
-        """See that the OCR package is there, if it is wanted.
+        """Check that the OCR package is installed, if `ocr` is set.
 
         Raises:
-            UserError: It is not, with how to install it.
+            UserError: It is not installed; the text says how to install it.
         """
         if self.ocr:
             require("rapidocr", "ocr", self.name)
@@ -86,7 +86,7 @@ class Described(NamedTuple):
 
 
 class _Describer(ImageFacts):
-    """`Describe` at work: measured in the threads, read by OCR in one."""
+    """`ImageFacts` of `describe`: threads measure images, a single thread runs OCR."""
 
     def __init__(self, reader: Reader | None) -> None:
         self._reader = reader
@@ -96,7 +96,7 @@ class _Describer(ImageFacts):
     def prepare(
         self, image: Image, labels: Sequence[str | None] | None, probabilities: Sequence[float | None] | None
     ) -> tuple[Described, Image | None]:
-        """What is said of an RGB image with its labels, and the image itself if it is to be read."""
+        """Return the description of an RGB image with its labels, and the image itself if OCR is to read it."""
         numbers = measure(image, labels, probabilities)
         said = Described(short(numbers), detailed(numbers), numbers.colours, numbers.shares, numbers.brightness)
         return said, image if self._reader else None

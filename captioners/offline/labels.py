@@ -1,7 +1,7 @@
-"""Captions out of the labels of `conse`: offline, honest and poor.
+"""Captions from the labels of `conse`, offline.
 
-They name one of ImageNet's 1000 classes, or two, and know nothing else: no people, no colours, no numbers, no writing.
-Of what is not among the classes they name what looks most like it.
+They name one or two of ImageNet's 1000 classes and nothing else: no people, colours, numbers or writing. For anything
+outside these classes they name the class that looks most similar.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BARE = frozenset(
     hair_spray hay ice_cream lotion mashed_potato meat_loaf rapeseed red_wine sunscreen thatch toilet_tissue velvet wool
     """.split()
 )
-"""Labels that take no article: plurals, and what is not counted."""
+"""Labels without an article: plurals and uncountable nouns."""
 
 _SOUNDS_LIKE_YOU = ("eu", "uni", "one-")
 _SILENT_H = ("hour",)
@@ -32,7 +32,7 @@ class LabelCaption(Stage):
     """`coarse_caption` from the most probable labels: "a photo of a tabby", "a photo of a tabby or a tiger cat".
 
     Attributes:
-        near: The second label is named too where its probability is at least this share of the first's, 0 to 1.
+        near: The second label is named too if its probability is at least this share of the first's, 0 to 1.
     """
 
     name: ClassVar = "label_caption"
@@ -58,17 +58,17 @@ class LabelCaption(Stage):
         )
 
     def _caption(self, labels: Sequence[str], probabilities: Sequence[float]) -> str | None:
-        """A caption of one image; None if it has no labels."""
+        """Return the caption of one image; None if it has no labels."""
         ranked = list(zip(labels, probabilities, strict=False))
         if not ranked:
             return None
         named = [label for label, probability in ranked[:2] if probability >= self.near * ranked[0][1]]
-        # Two classes may share their first lemma: a crane is a bird and a machine.
+        # Two classes may share their first lemma: crane is a bird and a machine.
         return "a photo of " + " or ".join(dict.fromkeys(map(with_article, named)))
 
 
 def with_article(label: str) -> str:
-    """`label` with "a" or "an" before it, as it is spoken, or with none: "an abacus", "a unicycle", "corn"."""
+    """Return a label with its article by pronunciation, or without one: "an abacus", "a unicycle", "corn"."""
     spoken = label.lower()
     if spoken.replace(" ", "_") in _BARE:
         return label

@@ -1,4 +1,4 @@
-"""What `describe` says of an image, as numbers: classes, colours, light, shape, and where its detail lies."""
+"""The measurements behind the captions of `describe`: classes, colours, light, shape, and where the detail is."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from captioners.offline.colours import colours
 from core.photometry import colourfulness
 
 MEASURED_ON = 128
-"""Pixels of the square that all of it is measured on."""
+"""Side in pixels of the square copy that everything except the shape is measured on."""
 
-_NOTICED = 0.999  # quantile of the pixels: a spot of 16 is enough to be coloured
-_STEP = 0.004  # luma, some grey level per pixel: what has less is flat
+_NOTICED = 0.999  # quantile of the pixels: a spot of about 16 pixels makes an image coloured
+_STEP = 0.004  # luma, about one grey level per pixel; an image with less is flat
 
 Values = npt.NDArray[np.float64]
 
 
 class Measured(NamedTuple):
-    """What a description is made of.
+    """The measurements of one image.
 
     Attributes:
-        labels, probabilities: Classes, the most probable first, each name once.
-        colours, shares: Names and areas, the largest first.
-        brightness, spread: Mean and standard deviation of luma, 0 to 1.
-        evenness: Standard deviation of the mean luma of 3 × 3 fields, 0 to 0.5; 0: as bright everywhere.
+        labels, probabilities: Classes, most probable first, each name once.
+        colours, shares: Colour names and their shares of the area, largest first.
+        brightness, spread: Mean (0 to 1) and standard deviation (0 to 0.5) of luma.
+        evenness: Standard deviation of the mean luma of 3 × 3 fields, 0 to 0.5; 0: all fields are equally bright.
         colourfulness: Hasler and Süsstrunk 2003, 0 to about 110.
-        tint: Largest less smallest channel of its most coloured pixels (99.9 % have less), 0 to 255; 0: grey.
+        tint: Largest minus smallest channel, as the 99.9 % quantile over the pixels, 0 to 255; 0: grey.
         shape: Width / height.
-        detail: Share of the gradient in each of 3 × 3 fields, row by row; None where there is next to none.
+        detail: Share of the gradient in each of 3 × 3 fields, row by row; None if the image is flat.
     """
 
     labels: Sequence[str]
@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 def measure(
     image: Image.Image, labels: Sequence[str | None] | None, probabilities: Sequence[float | None] | None
 ) -> Measured:
-    """Everything that a description says of an RGB image."""
+    """Measure an RGB image; `labels` and `probabilities` come from `conse`."""
     small = image.resize((MEASURED_ON, MEASURED_ON), Image.Resampling.BOX)
     luma = np.asarray(small.convert("L"), np.float64) / 255
     pixels = np.asarray(small)
@@ -74,7 +74,7 @@ def measure(
 
 
 def _ranked(labels: Sequence[str | None], probabilities: Sequence[float | None]) -> dict[str, float]:
-    """Labels with a probability. Two classes may share their first lemma, as the bird and the machine called crane."""
+    """Return labels with their probabilities, each name once: two classes may share a name (crane: bird, machine)."""
     best: dict[str, float] = {}
     for label, probability in zip(labels, probabilities, strict=False):
         if label and probability is not None and math.isfinite(probability):
@@ -89,6 +89,6 @@ def _detail(luma: Values) -> Values | None:
 
 
 def _fields(values: Values) -> Values:
-    """The means of 3 × 3 fields, row by row."""
+    """Return the means of 3 × 3 fields, row by row, (9,)."""
     bands = np.array_split(values, 3, axis=0)
     return np.array([field.mean() for band in bands for field in np.array_split(band, 3, axis=1)])

@@ -1,4 +1,4 @@
-"""Writing on an image, read by RapidOCR: detection and recognition by PP-OCR, whose weights its wheel carries."""
+"""Read text in images with RapidOCR: detection and recognition by PP-OCR, whose weights are in its wheel."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from PIL import Image
 from core.pretrained import require
 
 SIDE = 1024
-"""Pixels that the shorter side should have: small writing needs them."""
+"""Pixels that the shorter side should have, so that small text is readable."""
 
-_SURE = 0.7  # a line that is less sure is left out; on photographs most of those are no writing
+_SURE = 0.7  # lines with a lower confidence are left out; in photographs most of them are not text
 
 
 class Reader:
-    """An OCR engine; not for several threads at once."""
+    """An OCR engine. It must not be used by several threads at the same time."""
 
     def __init__(self, what: str) -> None:
-        """Load it for the stage called `what`; a UserError if it is not installed."""
+        """Load the engine for the stage `what`.
+
+        Raises:
+            UserError: A package is not installed.
+        """
         for package in ("rapidocr", "onnxruntime"):
             require(package, "ocr", what)
         from rapidocr import RapidOCR
@@ -29,7 +33,7 @@ class Reader:
         self.provenance = {"rapidocr": version("rapidocr"), "onnxruntime": version("onnxruntime")}
 
     def lines(self, image: Image.Image) -> list[str]:
-        """The lines of writing on an RGB image, from top to bottom as they were found; none where there is none."""
-        result = self._engine(np.asarray(image)[:, :, ::-1])  # as OpenCV has it: blue first
+        """Return the lines of text in an RGB image, in RapidOCR's order, which is top to bottom."""
+        result = self._engine(np.asarray(image)[:, :, ::-1])  # BGR, as in OpenCV
         pairs = zip(result.txts or (), result.scores or (), strict=True)
         return [" ".join(text.split()) for text, score in pairs if score >= _SURE and text.strip()]

@@ -1,4 +1,4 @@
-"""Sentences out of what `describe` measures. None says more than was measured, nor more surely."""
+"""Sentences from the measurements of `describe`. They state no more, and with no more certainty, than was measured."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from captioners.offline.labels import with_article
 from captioners.offline.measurements import Measured
 
 SURE, LIKELY, HINT = 0.9, 0.5, 0.1
-"""Probabilities from which a class is said with "shows", "probably shows", "may show"; below, it is not said."""
+"""Least probabilities of a class for "shows", "probably shows" and "may show"; below the last it is not named."""
 
 _GREYS = frozenset(("black", "white", "grey"))
-_GREY = 10  # of `tint`; JPEG alone gives some
-_MUTED, _VIVID = 15, 59  # colourfulness that people called slight, and quite colourful (Hasler and Süsstrunk 2003)
+_GREY = 10  # largest `tint` of a grey image; above 0, because JPEG adds a little
+_MUTED, _VIVID = 15, 59  # colourfulness rated slight, and quite colourful (Hasler and Süsstrunk 2003)
 _DARK, _BRIGHT = 0.25, 0.65  # mean luma
 _EVEN = 0.05  # luma
 _FLAT, _CONTRASTY = 0.12, 0.28  # standard deviation of luma
 _NEARLY_ALL = 0.93
 _NAMED = 0.12  # share of the area from which a colour is named
 _SQUARE, _NEARLY, _PANORAMA = 1.02, 1.15, 2.0  # longer / shorter side
-_MOST, _DENSEST, _SPREAD = 0.5, 0.2, 0.145  # share of the detail in the fullest ninth of the image; 0.11 if even
-_LEAST = 0.08  # and in the emptiest, if it is called even
+_MOST, _DENSEST, _SPREAD = 0.5, 0.2, 0.145  # share of detail in the field with the most; 0.11 if even
+_LEAST = 0.08  # smallest share of a field if the detail is called even
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
-_PORTIONS = (  # between two of them the border is in the middle
+_PORTIONS = (  # least share for each phrase, midway between the shares that two phrases mean
     (0.97, "practically all"),
     (_NEARLY_ALL, "nearly all"),
     (0.83, "most"),
@@ -41,7 +41,7 @@ _PORTIONS = (  # between two of them the border is in the middle
 
 
 def short(image: Measured) -> str:
-    """One sentence: "A wide image that probably shows a tabby, mostly grey and brown."."""
+    """Return one sentence: "A wide image that probably shows a tabby, mostly grey and brown."."""
     shape, shades = _SHAPES[_shape(image)][0], _shades(image)
     if not _sure_enough(image):
         return f"A {shape} image, {shades}."
@@ -55,13 +55,13 @@ def short(image: Measured) -> str:
 
 
 def detailed(image: Measured) -> str:
-    """Four to six sentences; one or two less where no class is probable enough."""
+    """Return four to six sentences, on classes, colours, shape, detail and light."""
     parts = [_what(image), _others(image), _areas(image), _form(image), _where(image), _light(image)]
     return " ".join(part for part in parts if part)
 
 
 def _pick(image: Measured, *templates: str) -> str:
-    """One of several ways to say the same, by a hash of what was measured: the same image, the same words."""
+    """Choose one of several equivalent sentences by a hash of the measurements: the same image gets the same words."""
     numbers = (image.brightness, image.spread, *image.shares)
     key = " ".join((str(len(templates)), templates[0][:8], *(f"{number:.2f}" for number in numbers)))
     return templates[zlib.crc32(key.encode()) % len(templates)]
@@ -76,7 +76,7 @@ def _verb(probability: float) -> str:
 
 
 def _rivals(image: Measured) -> list[str]:
-    """The second and third class, with articles, where they are probable enough to be said."""
+    """Return the second and third class, with articles, if they are probable enough to be named."""
     pairs = zip(image.labels[1:3], image.probabilities[1:3], strict=True)
     return [with_article(label) for label, probability in pairs if probability >= HINT]
 
@@ -92,7 +92,7 @@ def _what(image: Measured) -> str:
 
 
 def _others(image: Measured) -> str:
-    """What else it may be where one class is probable; where none is, `_what` has said them all."""
+    """Name the other classes if the first is probable; otherwise `_what` has named them already."""
     rivals = _rivals(image)
     if not rivals or image.probabilities[0] < LIKELY:
         return ""
@@ -105,7 +105,7 @@ def _colourless(image: Measured) -> bool:
 
 
 def _named(image: Measured) -> list[tuple[str, float]]:
-    """At most three colours of a notable area, or the largest, with their shares."""
+    """Return at most three colours of at least 12 % of the area, else the largest one, with their shares."""
     pairs = list(zip(image.colours, image.shares, strict=True))
     return ([pair for pair in pairs if pair[1] >= _NAMED] or pairs[:1])[:3]
 
@@ -177,7 +177,7 @@ def _where(image: Measured) -> str:
 
 
 def _place(field: int) -> str:
-    """ "in the upper left", "at the top", "on the right", "in the centre"."""
+    """Return the place of a field: "in the upper left", "at the top", "on the right", "in the centre"."""
     row, column = _ROWS[field // 3], _COLUMNS[field % 3]
     if row and column:
         return f"in the {row} {column}"

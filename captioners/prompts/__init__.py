@@ -1,4 +1,4 @@
-"""Prompts: kept in files, known by their hash, and shared out among the images by their ids."""
+"""Read prompts from files, identify them by their hash, and assign them to images by id."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from manifests.rules import suggest
 
 
 def read_prompts(source: str) -> tuple[str, ...]:
-    """The prompts of a file: paragraphs with blank lines between them; lines that start with `#` are comments.
+    """Read the prompts of a file: paragraphs separated by blank lines; lines that start with `#` are comments.
 
     Args:
-        source: A path, or the name of one of ours: `short`, `detailed`.
+        source: A path, or the name of a built-in file: `short`, `detailed`.
 
     Raises:
-        UserError: There is no such file, or no prompt in it.
+        UserError: The file cannot be read, or has no prompt.
     """
     ours = {
         file.name.removesuffix(".txt"): file
@@ -39,14 +39,14 @@ def read_prompts(source: str) -> tuple[str, ...]:
 
 
 def check_prompts(prompts: Sequence[str], what: str) -> None:
-    """Refuse prompts with control tokens: `<image>` in one is a second image to a server, and to a trainer.
+    """Refuse prompts with control tokens: servers and trainers read an `<image>` in a prompt as a second image.
 
     Args:
-        prompts: The texts.
-        what: Where they stand, for the error.
+        prompts: The prompts.
+        what: Where they come from, for the error.
 
     Raises:
-        UserError: One has a control token.
+        UserError: A prompt has a control token.
     """
     for prompt in prompts:
         if tokens := find_control_tokens(prompt):
@@ -56,11 +56,11 @@ def check_prompts(prompts: Sequence[str], what: str) -> None:
 
 
 def prompt_hash(prompt: str) -> str:
-    """What a prompt is known by: the first eight hex digits of its SHA-256."""
+    """Return the identifier of a prompt: the first eight hex digits of its SHA-256."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:8]
 
 
 def choose(prompts: Sequence[str], id_: int) -> str:
-    """The prompt of an image: always the same one, and each for about as many images."""
+    """Return the prompt of an image: an id always gets the same one, and each prompt gets about as many images."""
     number = int.from_bytes(hashlib.blake2b(str(id_).encode(), digest_size=8).digest())
     return prompts[number % len(prompts)]

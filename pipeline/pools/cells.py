@@ -74,7 +74,7 @@ def is_image(type_: pa.DataType) -> bool:
 
 
 def may_encode(type_: pa.DataType) -> bool:
-    """Return whether a type is text, or a list of texts or of 8-bit numbers: only its values show if it holds images."""
+    """Return whether a type is text, or a list of texts or 8-bit numbers: only its values show if it holds images."""
     return _is_octets(type_) or is_text(_values(_entry(type_)))
 
 

@@ -238,7 +238,7 @@ def _by_row(column: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Return width or height in pixels, and a mask: cells that are no whole number from 1 to 2³¹ - 1 are returned as 1."""
+    """Return width or height in pixels, and a mask of missing ones: not a whole number from 1 to 2³¹ - 1, set to 1."""
     column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
     if is_text(column.type):  # from CSV or JSON lines
         trimmed = pc.utf8_trim_whitespace(_text(column)[0])
