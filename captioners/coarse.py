@@ -203,7 +203,7 @@ def _start(config: Any, words: list[int]) -> tuple[list[int], int]:
     """
     text = config.text_config
     if config.model_type == "blip":
-        start = [text.bos_token_id, *words, text.sep_token_id]  # `generate` drops the last one
+        start = [text.bos_token_id, *words, text.sep_token_id]  # `generate` drops the last id
         return start, len(start) - 1
     if config.image_token_index is None:
         raise UserError("its config.json has no image_token_index; take a newer revision")

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import UserError
 
-_LOOP = 4  # words
+_LOOP = 4  # words in a run
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character counts as a word
 _WORD = re.compile(f"[{_NO_SPACES}]|[^\\W{_NO_SPACES}]+")
 

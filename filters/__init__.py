@@ -1,1 +1,1 @@
-"""Scores that rules decide by: each module is one stage, a frozen config and a callable over batches."""
+"""Stages that compute scores for rules: each has a frozen configuration and a callable over batches."""

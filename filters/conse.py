@@ -36,7 +36,7 @@ _SUMMED = 10  # classes that an image's vector is the mean of; T in the paper
 _NAMED = 5  # classes whose names are stored
 _LEMMAS = 3  # synonyms of a class that are embedded
 _TOKENS = 256  # all-MiniLM-L6-v2 was trained on at most so many; the rest is cut
-_AT_ONCE = 64  # texts
+_AT_ONCE = 64  # texts per batch
 
 _SIDE = 224  # pixels, the input of EfficientNet-Lite0
 _SCALED = 256  # pixels, the shorter side before the square is cropped

@@ -14,7 +14,7 @@ from manifests.schemas import bounds, column
 SLACK = 1e-3
 """How far a score may exceed its range, due to half precision. It is then clipped to the range."""
 
-_LARGEST_COUNT = (1 << 31) - 1  # of int32
+_LARGEST_COUNT = (1 << 31) - 1  # the largest int32
 
 
 class Coyo(Stage):

@@ -14,7 +14,7 @@ from PIL.Image import Image, Resampling
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
-_BYTES = 8  # of a hash
+_BYTES = 8  # length of a hash
 _SCALED = 32  # pixels, width and height of the DCT's input
 _VISIBLE = 2  # grey levels; less variation is no structure
 

@@ -20,10 +20,10 @@ Grey = npt.NDArray[np.int16]
 
 _PIXELS = 640 * 480  # an image is scaled down to so many for all measures except blockiness
 _WINDOW = 640  # pixels, width and height of the centre that blockiness is measured on
-_BLOCK = 8  # pixels, JPEG's
+_BLOCK = 8  # pixels, width and height of a JPEG block
 _LOW_PASS = 9  # pixels, the length of Crete's filter
-_SPREAD = 0.2  # of Mertens' curve
-_ENOUGH = 0.2  # contrast; the median of the photographs of the demo is 0.22
+_SPREAD = 0.2  # standard deviation of Mertens' curve
+_ENOUGH = 0.2  # contrast; the median of the demo's photographs is 0.22
 
 
 class Quality(ImageStage):
@@ -79,7 +79,7 @@ class Measures(NamedTuple):
 class _Meter(ImageFacts):
     """`ImageFacts` of `quality`; `prepare` does all the work, in threads."""
 
-    side = None  # the blocks need every pixel
+    side = None  # blockiness needs every pixel
 
     def __init__(self) -> None:
         self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__}
