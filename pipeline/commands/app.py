@@ -20,6 +20,7 @@ from pipeline.commands.evaluate import eval_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.retry import retry_app
+from pipeline.commands.schema import schema_app
 from pipeline.commands.stage import filter_app, stage_app
 from pipeline.commands.train import train_app
 
@@ -185,6 +186,7 @@ app.add_typer(retry_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
+app.add_typer(schema_app)
 
 
 @app.command()
