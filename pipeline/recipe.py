@@ -22,7 +22,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pools import Pool
-from pipeline.stages.registry import outside_class, stage_class, stage_names
+from pipeline.stages.registry import entry_of, outside_class, stage_class, stage_names
 
 _STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
 
@@ -221,7 +221,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
-    identity |= outside_class(stage)
+    identity |= outside_class(type(stage))
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(identity)}", inputs, read, {c: origin[c] for c in judged}
     )
@@ -246,7 +246,7 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    entry = {"stage": step.stage.name, **outside_class(step.stage), **step.stage.model_dump(mode="json")}
+    entry = {**entry_of(type(step.stage)), **step.stage.model_dump(mode="json")}
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources

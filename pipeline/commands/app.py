@@ -17,11 +17,12 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.evaluate import eval_app
+from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.retry import retry_app
 from pipeline.commands.schema import schema_app
-from pipeline.commands.stage import filter_app, stage_app
+from pipeline.commands.stage import stage_app
 from pipeline.commands.train import train_app
 
 if TYPE_CHECKING:

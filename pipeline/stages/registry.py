@@ -69,10 +69,15 @@ def stage_class(name: str) -> type[Stage]:
     return kind
 
 
-def outside_class(stage: Stage) -> dict[str, str]:
-    """Of a stage that is not of this project `class`, the path of its class: a part of its identity; else nothing."""
-    path = f"{type(stage).__module__}:{type(stage).__qualname__}"
-    return {} if path == STAGES.get(stage.name) else {"class": path}
+def entry_of(kind: type[Stage]) -> dict[str, str]:
+    """The keys by which a recipe names a stage: `stage`, and `class`, its path, where it is not of this project."""
+    return {"stage": kind.name, **outside_class(kind)}
+
+
+def outside_class(kind: type[Stage]) -> dict[str, str]:
+    """`class`, the path of a stage's class, where it is not of this project: a part of its identity. Else nothing."""
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return {} if path == STAGES.get(kind.name) else {"class": path}
 
 
 def outdated(stage: Stage, stored: Table) -> pl.DataFrame:
