@@ -23,7 +23,7 @@ class FirstAnswers:
 
     Images count in the order of their requests, because a refusal comes back sooner than a caption. As long as every
     answer is the same error, none is written to a journal. A caption or a different error shows that the server works.
-    An error that can be retried (`retry`) shows nothing: one more image is examined in its place.
+    A different error that can be retried (`retry`) does not show it: one more image is examined in its place.
     """
 
     def __init__(self, stage: str, most: int) -> None:
