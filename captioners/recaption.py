@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import polars as pl
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from captioners.engines.base import Answer, Engine, Question, Sampling
 from captioners.engines.lmdeploy import Lmdeploy
@@ -24,6 +24,11 @@ from core.control_tokens import MOST, count_control_tokens
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
+
+Prompts = Annotated[
+    tuple[str, ...],
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
 
 
 class Recaption(ImageStage):
@@ -56,7 +61,7 @@ class Recaption(ImageStage):
 
     model: str
     revision: str | None = None
-    prompts: tuple[str, ...]
+    prompts: Prompts
     max_new_tokens: int = Field(ge=1, le=8192)
     temperature: float = Field(default=0, ge=0, le=2)
     top_p: float = Field(default=1, gt=0, le=1)
@@ -188,7 +193,7 @@ class ShortCaption(Recaption):
     writes: ClassVar = _columns("short")
 
     model: str = "OpenGVLab/InternVL2-8B"
-    prompts: tuple[str, ...] = read_prompts("short")
+    prompts: Prompts = read_prompts("short")
     max_new_tokens: int = Field(default=96, ge=1, le=8192)
 
 
@@ -200,7 +205,7 @@ class DetailedCaption(Recaption):
     writes: ClassVar = _columns("detailed")
 
     model: str = "OpenGVLab/InternVL2-26B"
-    prompts: tuple[str, ...] = read_prompts("detailed")
+    prompts: Prompts = read_prompts("detailed")
     max_new_tokens: int = Field(default=768, ge=1, le=8192)
 
 

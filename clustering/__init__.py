@@ -1,1 +1,1 @@
-"""Clusters of embeddings, and near-duplicates within them; balance itself is a rule (`manifests/balance.py`)."""
+"""Clusters of embeddings, and near-duplicates within them. Balancing is a rule (`manifests/balance.py`)."""

@@ -1,4 +1,4 @@
-"""Near-duplicates across the border of two clusters, which `duplicates`, within one cluster, does not see."""
+"""Near-duplicates across the border of two clusters: `duplicates` compares only images within one cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "border_"
 
 
 class Borders(Stage):
-    """Which two clusters an image lies between: its own and the next nearest, in either order. It has no settings."""
+    """The pair of clusters that an image lies between: its nearest two, in either order. It has no settings."""
 
     name: ClassVar = "borders"
     reads: ClassVar = ("cluster", "second_cluster")
@@ -25,20 +25,20 @@ class Borders(Stage):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         first, second = (batch[name].cast(pa.int64()) for name in self.reads)
-        pair = first, pc.coalesce(second, first)  # there is no second one where there is one cluster
+        pair = first, pc.coalesce(second, first)  # with a single cluster, there is no second one
         low, high = pc.min_element_wise(*pair), pc.max_element_wise(*pair)
         return pa.table([pc.add(pc.shift_left(low, 32), high)], schema=self.writes)
 
 
 class BorderDuplicates(Duplicates):
-    """`duplicates` among the images that lie between the same two clusters, whichever of the two is theirs.
+    """`duplicates` among images that lie between the same two clusters, whichever of the two is nearest.
 
-    A copy that was cropped or recoloured may be nearer to another centroid than its original. The two nearest clusters
-    of both are then mostly the same two. Rows that an earlier `duplicates` has dropped are not compared again.
+    A copy that was cropped or recoloured may be nearest to another centroid than its original. Mostly, both then have
+    the same two nearest clusters. Rows that an earlier `duplicates` dropped are not compared again.
 
     Attributes:
-        within: The column of the groups.
-        by: As of `duplicates`; `perceptual` reads no embeddings, and so costs little beside them.
+        within: The column that holds the groups.
+        by: As in `Duplicates`. `perceptual` reads no embeddings, so it is cheap.
     """
 
     name: ClassVar = "border_duplicates"
@@ -48,7 +48,7 @@ class BorderDuplicates(Duplicates):
 
     @property
     def writes(self) -> pa.Schema:
-        """The columns of `duplicates`, called `border_…`."""
+        """The columns of `duplicates`, with the prefix `border_`."""
         return pa.schema([_renamed(field) for field in super().writes])
 
 

@@ -1,4 +1,4 @@
-"""Centroids on the sphere: found by k-means, and searched so that a row gets the same answer in every batch."""
+"""Centroids on the unit sphere: k-means, and a nearest-centroid search with the same result for a row in any batch."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ Init = Literal["afk-mc2", "random"]
 Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
-_CANDIDATES = 3  # nearest centroids by matrix product, of which the nearest two are found exactly
-_ROWS = 1024  # that are compared with their candidates at once
+_CANDIDATES = 3  # nearest centroids by matrix product; the nearest two of them are then determined exactly
+_ROWS = 1024  # rows that are compared with their candidates at once
 
 
 def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, init: Init) -> tuple[Vectors, float]:
-    """faiss's k-means with its centroids on the sphere, on a GPU if it has one.
+    """Run faiss's spherical k-means, on a GPU if faiss can use one.
 
     Args:
         points: Unit vectors, (points, dimensions); at least `count`.
-        count: Of centroids.
-        iterations: At most.
-        seed: For the same points, count and device it gives the same centroids.
-        init: Where it starts, see `Clusters`.
+        count: Number of centroids.
+        iterations: Maximum of iterations.
+        seed: The same seed, points, count and device give the same centroids.
+        init: Initialization of the centroids, see `Clusters`.
 
     Returns:
-        Centroids of length 1, (count, dimensions), and the sum of the points' cosines to their own.
+        Centroids of length 1, (count, dimensions), and the sum of each point's cosine to its nearest centroid.
+
+    Raises:
+        ArithmeticError: faiss returned a centroid that is zero or not finite.
     """
     import faiss
 
     starts = {"afk-mc2": faiss.ClusteringInitMethod_AFK_MC2, "random": faiss.ClusteringInitMethod_RANDOM}
-    # No sampling here: the runner has sampled; and no warning about few points: it is in the provenance.
+    # faiss must not sample (the runner did), nor warn about few points per centroid (the provenance has the number).
     trained = faiss.Kmeans(
         points.shape[1],
         count,
         niter=iterations,
         spherical=True,
-        seed=seed + 1,  # 0 is no seed to faiss
+        seed=seed + 1,  # faiss ignores the seed 0
         gpu=bool(gpus()),
         init_method=starts[init],
         min_points_per_centroid=1,
@@ -52,7 +55,7 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, in
 
 
 class Centroids:
-    """Centroids to be searched, on a GPU if faiss has one. Of equal ones only the first is ever found.
+    """A search index of centroids, on a GPU if faiss can use one. Of several equal centroids, it returns the first.
 
     Args:
         vectors: Length 1, (centroids, dimensions).
@@ -69,22 +72,22 @@ class Centroids:
         self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if gpus() else index
 
     def sizes(self, points: Vectors) -> Ints:
-        """How many of the points are nearest to each centroid."""
+        """Count the points that are nearest to each centroid, (centroids), without zeros at the end."""
         _, neighbours = self._index.search(np.ascontiguousarray(points), 1)
         return np.bincount(self._numbers[neighbours[:, 0]])
 
     def nearest(self, vectors: Vectors, count: int) -> tuple[Ints, Vectors]:
-        """The nearest centroids of each vector, nearest first; of equally near ones the smaller number first.
+        """Return the nearest centroids of each vector, nearest first; ties are sorted by number.
 
-        A matrix product finds a few candidates. Its last bits depend on the shapes of the matrices, so the distances
-        of those are computed again in float64, row by row: the result is the same for a row alone and in any batch.
+        A matrix product selects a few candidates. Its last bits depend on the shapes of the matrices, so the distances
+        of the candidates are computed again in float64, row by row: a row has the same result alone and in any batch.
 
         Args:
             vectors: Length 1, (rows, dimensions).
-            count: How many, at most: 1 or 2.
+            count: Maximum of centroids per vector: 1 or 2.
 
         Returns:
-            Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer where there are not so many.
+            Numbers and cosine distances (float32, 0 to 2), both (rows, count), or fewer columns with fewer centroids.
         """
         _, neighbours = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
         cosines = np.empty(neighbours.shape, np.float64)

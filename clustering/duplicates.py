@@ -1,4 +1,4 @@
-"""Near-duplicates: how like an image is to the likest better one of its group, by embedding and by perceptual hash."""
+"""Near-duplicates: the most similar higher-ranked image of an image's group, by embedding and by perceptual hash."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from manifests.embeddings import is_embedding, to_matrix
 from manifests.schemas import ERROR, column
 
 TILE = 1024
-"""Rows that are compared with so many others at once: 1024² numbers of 8 bytes, and what is made of them."""
+"""Rows per tile: a tile compares as many rows with as many others: 1024² numbers of 8 bytes, and temporary arrays."""
 
 FIRST_SIMILARITY, FIRST_DISTANCE = -1.0, 64
-"""What a row has that nothing ranks before: the value that every threshold lets pass."""
+"""The values of a group's first row, which has no higher-ranked row; they pass every threshold."""
 
 Method = Literal["semantic", "perceptual"]
 Ints = npt.NDArray[np.int64]
@@ -55,33 +55,36 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
 
 
 class Duplicates(GroupedStage):
-    """How like each image is to the likest one that ranks before it in its group, and which one that is.
+    """The similarity of each image to the most similar one that ranks before it in its group, and the id of that one.
 
-    The one pass of SemDeDup (Abbas et al. 2023, arXiv 2303.09540): compare only within clusters, order the
+    This is the single pass of SemDeDup (Abbas et al. 2023, arXiv 2303.09540): compare only within clusters, order the
     rows of a cluster, store each row's maximum over the rows before it. Any threshold is then a rule over a stored
-    column: `max_duplicate_similarity: 0.95`, `min_phash_distance: 11`. They order by the distance to the centroid; here
-    the better copy comes first: more pixels, then more bytes (unknown last), then a hash of the id, then the id.
+    column: `max_duplicate_similarity: 0.95`, `min_phash_distance: 11`. SemDeDup orders rows by the distance to the
+    centroid. Here the better copy ranks first: more pixels, then more bytes (unknown last), then a hash of the id, then
+    the id.
 
-    `benchmarks/duplicates.py` measures thresholds. A phash within 10 bits (`min_phash_distance: 11`) finds copies that
-    were compressed again, scaled, or cropped by 2 % on each side; none that are mirrored. A cosine finds what the
-    encoder calls alike: by `conse` also other things of one class. The larger a group, the more of its rows are near
-    another by chance.
+    `benchmarks/duplicates.py` measures thresholds. A phash distance of at most 10 bits (`min_phash_distance: 11`) finds
+    copies that were compressed again, scaled, or cropped by 2 % on each side; it finds no mirrored copies. A cosine
+    finds what the encoder considers similar: with `conse` also different things of one class. In a larger group, more
+    rows are near another one by chance.
 
-    The first of a group has the similarity -1 and the distance 64, and so has a row without a phash the distance 64 (it
-    has no structure: nothing is its copy): these pass every rule, where null would not. `duplicate_of` is null there.
+    The first row of a group has the similarity -1 and the distance 64. A row without a phash (an image without
+    structure, which has no copies) has the distance 64 too. These values pass every rule; null would not. The reference
+    columns `duplicate_of` and `phash_duplicate_of` are null there.
 
-    Along a chain of copies, each like only the one before, all but the first are dropped, also those unlike the first.
-    Pairs in different groups are not seen. A copy that was cropped or recoloured may lie across the border of two
-    clusters: `border_duplicates` (clustering/borders.py) compares what lies between the same two clusters, and `within`
-    may name a coarser level (`cluster_2`), at the cost of more pairs.
+    In a chain of copies, each similar only to the one before, rules drop all but the first, also those that differ from
+    the first. Pairs in different groups are not compared. A copy that was cropped or recoloured may lie across the
+    border of two clusters: `border_duplicates` (clustering/borders.py) compares images that lie between the same two
+    clusters, and `within` can name a coarser level (`cluster_2`), at the cost of more pairs.
 
-    The work of a group grows with the square of its rows. Memory is the table as it came, the vectors of the largest
+    The work of a group grows with the square of its rows. Memory holds the input table, the vectors of the largest
     group in float32, and some arrays of 1024 × 1024 numbers.
 
-    A row without a usable embedding, or of no group, is an error, and nothing is compared with it.
+    With `semantic`, a row without a usable embedding is an error; a row without a group is always one. Other rows are
+    not compared with such rows.
 
     Attributes:
-        within: The column of the groups.
+        within: The column that holds the groups.
         by: `semantic` (cosines of `image_embedding`), `perceptual` (`phash`), or both, the default.
     """
 
@@ -93,7 +96,7 @@ class Duplicates(GroupedStage):
     @field_validator("by")
     @classmethod
     def _in_order(cls, by: tuple[Method, ...]) -> tuple[Method, ...]:
-        """One fingerprint for one meaning: each method once, always in the same order."""
+        """Return each method once and in a fixed order, so that equal settings have the same fingerprint."""
         if not by:
             raise UserError("name `semantic`, `perceptual` or both")
         return tuple(method for method in ("semantic", "perceptual") if method in by)
@@ -129,7 +132,7 @@ class Duplicates(GroupedStage):
         return result.table(self.writes)
 
     def _compare(self, table: pa.Table, rows: Ints, result: _Result) -> None:
-        """Compare the rows of one group, which are given in the order of their ranks."""
+        """Compare the rows of one group, given in rank order; store the results in `result`."""
         if "semantic" in self.by:
             vectors, errors = to_matrix(_take(table["image_embedding"], rows))
             good = np.array([error is None for error in errors], bool)
@@ -143,11 +146,11 @@ class Duplicates(GroupedStage):
 
 
 class Nearest(NamedTuple):
-    """What is nearest to each row among the rows before it.
+    """The nearest row of each row among the rows before it.
 
     Attributes:
-        value: The similarity, (rows).
-        place: The place of the nearest row, the earliest of several; -1: there is none.
+        value: Its similarity (largest) or distance (smallest), (rows).
+        row: Its position, the earliest of several, (rows); -1: there is none.
     """
 
     value: Floats
@@ -155,7 +158,7 @@ class Nearest(NamedTuple):
 
 
 class _Result:
-    """The columns while they are being filled in."""
+    """The output columns while they are filled."""
 
     def __init__(self, by: Sequence[Method], ids: Ints) -> None:
         self.ids = ids
@@ -181,13 +184,13 @@ class _Result:
 
 
 def _codes(groups: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    """The groups' names, and for each row the place of its group's; one past the last for a row of none."""
+    """Return the groups' names, and for each row the position of its group's name; len(names) for rows of no group."""
     encoded = groups.combine_chunks().dictionary_encode()
     return encoded.dictionary, encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
 
 
 def _groups(table: pa.Table, codes: Ints) -> Iterator[Ints]:
-    """The rows of each group in the order of their ranks."""
+    """Yield the rows of each group in rank order."""
     ids = table["id"].to_numpy()
     width, height, size = (
         table[name].cast(pa.int64()).fill_null(0).to_numpy() for name in ("width", "height", "bytes")
@@ -198,7 +201,7 @@ def _groups(table: pa.Table, codes: Ints) -> Iterator[Ints]:
 
 
 def _take(column: pa.ChunkedArray, rows: Ints) -> pa.Array:
-    """Some rows of a column. pyarrow's own `take` would put all chunks together first, for each group again."""
+    """Return some rows of a column. pyarrow's `take` would concatenate all chunks first, again for each group."""
     order = np.argsort(rows)
     ends = np.cumsum([len(chunk) for chunk in column.chunks])
     parts = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
@@ -210,11 +213,11 @@ def _take(column: pa.ChunkedArray, rows: Ints) -> pa.Array:
 
 
 def _most_similar(vectors: npt.NDArray[np.float32]) -> Nearest:
-    """The largest cosine of each row and those before it, -1 to 1.
+    """Find the largest cosine of each row to the rows before it, -1 to 1.
 
-    It is the same to the last bit whatever the shapes of the products and the order of their sums: numbers that were
-    float16 are multiples of 2⁻²⁴, so their products are of 2⁻⁴⁸, and sums of these below 2 (vectors of length 1) fit
-    into the 53 bits of float64. No sum is ever rounded. What follows is one operation per number.
+    The result is the same to the last bit for any shape of the products and any order of their sums: numbers that were
+    float16 are multiples of 2⁻²⁴, so their products are multiples of 2⁻⁴⁸, and sums of these below 2 (vectors of length
+    1) fit into the 53 bits of float64. So no sum is rounded. The later steps are one operation per number.
     """
     norms = np.concatenate([_norms(vectors[rows]) for rows in _tiles(len(vectors))] or [np.empty(0)])
 
@@ -235,8 +238,8 @@ def _norms(vectors: npt.NDArray[np.float32]) -> Floats:
 
 
 def _least_different(hashes: Ints) -> Nearest:
-    """The smallest Hamming distance of each hash and those before it, 0 to 64."""
-    bits = hashes.view(np.uint64)  # of a signed number NumPy counts the bits of the absolute value
+    """Find the smallest Hamming distance of each hash to the hashes before it, 0 to 64."""
+    bits = hashes.view(np.uint64)  # for signed numbers, NumPy counts the bits of the absolute value
 
     def likeness(rows: slice, before: slice) -> npt.NDArray[np.int8]:
         differ: npt.NDArray[np.int8] = np.bitwise_count(bits[rows, None] ^ bits[before]).astype(np.int8)
@@ -247,11 +250,11 @@ def _least_different(hashes: Ints) -> Nearest:
 
 
 def _nearest_before(count: int, likeness: Callable[[slice, slice], npt.NDArray[np.number]]) -> Nearest:
-    """For each row the largest likeness to a row before it.
+    """Find the largest likeness of each row to a row before it.
 
     Args:
-        count: Rows.
-        likeness: Of some rows and some others, (rows, others); above -100.
+        count: Number of rows.
+        likeness: Computes the likenesses of two slices of rows, (rows, others); above -100.
     """
     value, row = np.full(count, -100.0), np.full(count, -1)
     for rows in _tiles(count):
@@ -259,7 +262,7 @@ def _nearest_before(count: int, likeness: Callable[[slice, slice], npt.NDArray[n
             likenesses = likeness(rows, before)
             if before == rows:  # the only tile with rows that come later
                 np.copyto(likenesses, -100, where=~np.tri(len(likenesses), k=-1, dtype=bool))
-            best = likenesses.argmax(axis=1)  # the first of several, and a later tile must be better
+            best = likenesses.argmax(axis=1)  # ties: the first row; a later tile must be strictly better
             best_value = np.take_along_axis(likenesses, best[:, None], axis=1)[:, 0]
             better = best_value > value[rows]
             value[rows] = np.where(better, best_value, value[rows])

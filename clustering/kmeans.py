@@ -1,4 +1,4 @@
-"""Visual clusters: spherical k-means over stored embeddings, trained once, assigned in a streaming pass."""
+"""Visual clusters: spherical k-means over stored embeddings. It is trained once; images are assigned in batches."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ FITTED = pa.schema(
         pa.field("centroid", pa.list_(pa.float32()), nullable=False),
     ]
 )
-"""What `Clusters` is trained to: a row per centroid of each level, 1 the lowest, with its cluster in the level above,
-how many points (of the sample, or centroids of the level beneath) are nearest to it, and where it is, length 1."""
+"""The fitted artifact of `Clusters`: one row per centroid. `level` is 1 for the lowest level, `cluster` the number in
+that level, `parent` the cluster in the level above (null for the top level); `points` is the number of points (images
+of the sample, or centroids of the level below) that are nearest to it; `centroid` has length 1."""
 
 
 class Clusters(FittedStage):
-    """The cluster of each image: which centroid its embedding is nearest to, and how near.
+    """The cluster of each image: the centroid nearest to its embedding, and the distance to it.
 
     The fourth step of VL3-Syn7M clusters CLIP features and keeps a fixed number of images around each centre
-    (VideoLLaMA 3, arXiv 2501.13106, section 2.3; it says kNN, and neither how many clusters nor how many images).
-    Embeddings are unit vectors, so the means are put back onto the sphere (spherical k-means, Dhillon and Modha 2001),
-    by faiss.
+    (VideoLLaMA 3, arXiv 2501.13106, section 2.3; the paper names kNN, but neither the number of clusters nor of
+    images). Embeddings are unit vectors, so the means are normalized (spherical k-means, Dhillon and Modha 2001), by
+    faiss.
 
-    With `levels` the centroids are clustered again, and those of that level again (hierarchical k-means, Vo et al.
-    2024, Automatic data curation for self-supervised learning, arXiv 2405.15613, section 3.2): k-means puts centroids
-    where images are dense, k-means over centroids spreads them more evenly over all there is. `resamplings` repeats
-    each upper level on the `nearest` points around each of its centroids alone, which goes further the same way.
+    With `levels`, the centroids are clustered again, and so are the centroids of that level (hierarchical k-means, Vo
+    et al. 2024, Automatic data curation for self-supervised learning, arXiv 2405.15613, section 3.2). k-means places
+    centroids where images are dense; k-means over centroids spreads them more evenly over all images. `resamplings`
+    trains each upper level again on only the `nearest` points around each of its centroids, which spreads them further.
 
     Attributes:
-        clusters: How many, of the lowest level.
-        levels: How many of each level above, each fewer than the one before.
+        clusters: Number of clusters in the lowest level.
+        levels: Number of clusters in each level above; each number is smaller than the one before.
         resamplings: How often each level above is trained again on the points nearest to its centroids.
-        nearest: How many of them.
-        iterations: Of k-means.
-        init: Where k-means starts. `afk-mc2` (Bachem et al. 2016, Fast and provably good seedings for k-means): from
-            points far from each other, so that what is rare gets a centroid too, and a balanced choice has more of it
-            (`benchmarks/diversity.py`). Its time does not depend on the sample and grows with the square of the
-            clusters. `random`: from random points, for very many clusters.
-        seed: Of that start.
-        points_per_centroid: How many images of the sample per cluster; more make it slower, hardly better.
-        fitted: What it was trained to, by its hash; the run fills it in.
+        nearest: Number of these points per centroid.
+        iterations: Maximum of k-means iterations.
+        init: Initialization of k-means. `afk-mc2` (Bachem et al. 2016, Fast and provably good seedings for k-means)
+            starts from points far from each other, so that rare images get a centroid too, and a balanced selection
+            has more of them (`benchmarks/diversity.py`). Its time does not depend on the sample and grows with the
+            square of the number of clusters. `random` starts from random points, for very many clusters.
+        seed: Seed of the initialization.
+        points_per_centroid: Images of the sample per cluster; more images are slower and hardly better.
+        fitted: Hash of the fitted artifact; the run fills it in.
     """
 
     name: ClassVar = "clusters"
@@ -80,7 +81,7 @@ class Clusters(FittedStage):
     def writes(self) -> pa.Schema:
         above = [f"cluster_{n}" for n in range(2, len(self.levels) + 2)]
         lowest = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
-        if above:  # what a rule `total` shares out from the top down
+        if above:  # a rule `total` distributes its budget over these levels, from the top down
             lowest = lowest.with_metadata({**lowest.metadata, b"within": ",".join(above).encode()})
         coarser = [column(name, pa.int32(), f"Its cluster of level {name[8:]}", 0, nominal=True) for name in above]
         return pa.schema(
@@ -95,7 +96,7 @@ class Clusters(FittedStage):
 
     @property
     def gpus(self) -> int:
-        """One where the faiss that is installed can use a GPU."""
+        """1 if the installed faiss can use a GPU, else 0."""
         try:
             import faiss
         except (ImportError, RuntimeError):  # RuntimeError: faiss-gpu without its CUDA runtime
@@ -104,7 +105,7 @@ class Clusters(FittedStage):
 
     @property
     def sample_rows(self) -> int:
-        """How many images it is trained on, at most."""
+        """Maximum of images in the training sample."""
         return self.clusters * self.points_per_centroid
 
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
@@ -115,7 +116,7 @@ class Clusters(FittedStage):
         require("faiss", "cpu", self.name)
 
     def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
-        """Train on a sample of embeddings: a table of `FITTED`, and what there is to tell of it.
+        """Train on a sample of embeddings; return a table with the schema `FITTED`, and its provenance.
 
         Raises:
             UserError: Fewer usable embeddings than clusters.
@@ -145,10 +146,11 @@ class Clusters(FittedStage):
         return _table(vectors, levels), provenance
 
     def load_fitted(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Assignment:
-        """What assigns.
+        """Return the callable that assigns images to clusters.
 
         Raises:
-            UserError: `fitted`, which may have been copied from another run, is not for these embeddings.
+            UserError: `fitted` holds no centroids, or centroids of another width than these embeddings; it may have
+                been copied from another run.
         """
         if fitted.column_names != FITTED.names or not fitted.num_rows:
             raise UserError("clusters: what is stored in fitted/ are no centroids; delete it, or train with --refit")
@@ -161,7 +163,7 @@ class Clusters(FittedStage):
         return Assignment(self, fitted)
 
     def _above(self, points: Vectors, count: int, seed: int) -> Vectors:
-        """The centroids of a level: of the points, then again and again of those nearest to its centroids."""
+        """Train the centroids of a level on all points, then up to `resamplings` times on points nearest to them."""
         centroids, _ = spherical_kmeans(points, count, self.iterations, seed, self.init)
         for _ in range(self.resamplings):
             nearest, distances = Centroids(centroids).nearest(points, 1)
@@ -176,7 +178,7 @@ class Clusters(FittedStage):
 
 
 class Assignment(Facts):
-    """`Facts` of `clusters`: the centroids, on a GPU if faiss has one."""
+    """Assigns images to clusters; the centroids are on a GPU if faiss can use one."""
 
     def __init__(self, stage: Clusters, fitted: pa.Table) -> None:
         levels = fitted["level"].to_numpy()
@@ -208,7 +210,7 @@ class Assignment(Facts):
 
 
 def _table(vectors: Vectors, levels: list[Vectors]) -> pa.Table:
-    """Each level's centroids with their parents and with how many points of the level beneath are theirs."""
+    """Build the table `FITTED`: the centroids of each level, with parents and numbers of points of the level below."""
     tables = []
     beneath = vectors
     for level, centroids in enumerate(levels, start=1):

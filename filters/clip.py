@@ -36,7 +36,7 @@ class Clip(ImageStage):
         encoder: `ARCHITECTURE/WEIGHTS` as open_clip lists them (`ViT-L-14/openai`, `ViT-B-32/laion2b_s34b_b79k`), a
             folder with `open_clip_config.json` and the weights, or `hf-hub:ORGANISATION/MODEL`. A file of weights alone
             is not accepted: it does not say which activation and preprocessing it was trained with.
-        draft: Whether large JPEGs are decoded at a reduced scale, which is faster; never below twice the model's side.
+        draft: Decode large JPEGs at a reduced scale, which is faster; never below twice the model's side.
             `benchmarks/draft.py` measures how much that changes an embedding. False: open_clip's own transform.
     """
 

@@ -1,4 +1,4 @@
-"""Recipes: what to read, which facts to compute, which rows to keep; checked as a whole before anything runs."""
+"""Recipes: which pool to read, which facts to compute, which rows to keep; checked as a whole before anything runs."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pools import Pool
-from pipeline.stages.registry import outside_class, stage_class, stage_names
+from pipeline.stages.registry import entry_of, outside_class, stage_class, stage_names
 
 _STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
 
 
 def of_pool(column: str) -> str | None:
-    """The X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
+    """Return the X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
     return column.removeprefix("pool.") if column.startswith("pool.") else None
 
 
 def via_driver(field: pa.Field) -> bool:
-    """Whether a column is sent to the workers by the driver. Numbers are; the workers read all else from the tables."""
+    """Return whether the driver sends a column to the workers: it sends numbers; workers read the rest from tables."""
     return bool(pa.types.is_primitive(field.type))
 
 
 class Resources(BaseModel):
-    """How a stage is run. None of it changes its numbers, beyond the rounding of a device: half precision on a GPU.
+    """How a stage is run. These settings change its numbers only by a device's rounding: half precision on a GPU.
 
     Attributes:
-        actors: Size of the actor pool; default as many as the cluster has CPUs and GPUs for.
-        num_cpus: CPUs an actor holds; default one, or up to eight for a stage whose model wants a GPU and finds none:
+        actors: Size of the actor pool; default: as many as the cluster's CPUs and GPUs allow.
+        num_cpus: CPUs per actor; default: one, or up to eight for a stage whose model wants a GPU and gets none, since
             a copy of such a model per core would not fit a small machine.
-        num_gpus: GPUs an actor holds; default one for a stage whose model runs on a GPU, if the cluster has any.
-        batch_size: Rows per call; default 64 images, 1,024 rows of a stage that does not look at pixels, or what the
-            stage says. Not for a stage that compares rows within groups: it is given a whole part.
-        part_rows: At most so many rows per stored part: what a crash can cost an actor. Default a 64th of the work, up
-            to 65,536; of captions up to 1,024 (where the run is a local path, none is lost with its part). A stage that
-            compares rows within groups takes whole groups of so many rows together, by default a 64th of the work up to
-            about 1,048,576, since each of its parts is gathered from all over the tables.
-        threads: Threads of an actor that decode images; default one per CPU that it holds (with a GPU that it was given
-            by default: all the CPUs that there are per GPU).
-        image_seconds: Seconds that the decoding of one image may take, by the clock; the row of one that takes longer
-            is an error, and worth another try. Photographs take well under a second.
-        first_errors: Of a captioner: where so many first images of a job all fail with one error, the server is taken
-            to be at fault: the job ends, and none is stored. 0: it never does.
+        num_gpus: GPUs per actor; default: one for a stage whose model runs on a GPU, if the cluster has any.
+        batch_size: Rows per call; default: that of the stage, else 64 images, or 1,024 rows for a stage that reads no
+            images. Not valid for a stage that compares rows within groups: each call gets a whole part.
+        part_rows: Maximum of rows per stored part, which is what a crash can cost an actor. Default: a 64th of the
+            work, up to 65,536; up to 1,024 for captions (if the run is a local path, a crash loses no captions). For a
+            stage that compares rows within groups: the approximate number of rows per part, in whole groups; default: a
+            64th of the work, up to about 1,048,576, since each part is gathered from many parts of other tables.
+        threads: Threads per actor that decode images; default: one per CPU that it holds, or, if its GPU and CPUs are
+            the default ones, as many as the node has CPUs per GPU.
+        image_seconds: Limit for decoding one image, in seconds of wall time. The row of an image that takes longer is
+            an error that can be retried. Photographs take well under a second.
+        first_errors: For captioners: if this number of first images of a job all fail with the same error, the server
+            is considered faulty: the job ends, and none of them is stored. 0: the job never ends for this reason.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,11 +75,11 @@ class Publish(BaseModel):
     """How a run is published.
 
     Attributes:
-        subsets: `short` and `detailed`: a subset for each caption, each with the images. Without: one table, `data`,
-            with both captions and each image once.
+        subsets: `short`, `detailed` or both: one subset per caption, each with the images. Empty: one subset, `data`,
+            with all captions and each image once.
         format: `parquet`, or `webdataset`: tars of images and JSON.
-        rows_per_shard: Images of a shard.
-        seed: Of the order, which is random over all images of a publication.
+        rows_per_shard: Images per shard.
+        seed: Seed of the random order of images.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,13 +95,13 @@ class Step:
     """One stage of a recipe.
 
     Attributes:
-        stage: What computes the facts.
-        rules: What they must fulfil, in order.
+        stage: The stage, which computes the facts.
+        rules: Its rules, in order.
         resources: How it is run.
-        table: The name of its stage table: the stage and the fingerprint of everything its numbers depend on.
+        table: Name of its stage table: the stage and the fingerprint of everything that its numbers depend on.
         inputs: The tables of earlier stages that it reads, by column.
-        fields: The columns that it reads, by name, without those of the pool.
-        rule_inputs: The tables of the columns that its rules are about and that it does not write; "" is the index.
+        fields: The columns that it reads, by name, without images and the columns of the pool.
+        rule_inputs: The tables of columns that its rules read and it does not write, by column; "" is the index.
     """
 
     stage: Stage
@@ -123,7 +123,7 @@ class Recipe:
     publish: Publish | None = None
 
     def resolved(self) -> dict[str, Any]:
-        """As stored in a run: every default written out, rules by their full names, tables named. Can be run again."""
+        """Return the recipe as stored in a run, which can be run again: with defaults, full rule names and tables."""
         pool = self.pool.model_dump(exclude_none=True)
         pool[self.pool.kind] = _absolute(self.pool.where)
         stages = [_resolved(step) for step in self.steps]
@@ -135,7 +135,7 @@ def load_recipe(path: str) -> Recipe:
     """Read and check a recipe file.
 
     Raises:
-        UserError: With one line that names the place and what would be right.
+        UserError: The file is missing or the recipe is not valid; the message names the position and a valid value.
     """
     folder, _, name = os.fspath(path).rpartition("/")
     try:
@@ -144,13 +144,17 @@ def load_recipe(path: str) -> Recipe:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     try:
         written = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, a number of 5,000 digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid date, number of 5,000 digits
         raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, path)
 
 
 def parse_recipe(written: object, where: str) -> Recipe:
-    """Check a recipe as loaded from YAML; `where` names it in errors."""
+    """Check a recipe that was loaded from YAML; `where` names it in errors.
+
+    Raises:
+        UserError: The recipe is not valid, or contains credentials.
+    """
     refuse_credentials_within(written, where)
     top = _mapping(written, where, ("name", "pool", "stages", "publish", WRITTEN_BY))
     if "pool" not in top:
@@ -164,13 +168,13 @@ def parse_recipe(written: object, where: str) -> Recipe:
         raise UserError(f"{where}: name must be a text, not {name!r}")
     publish = checked_publish(top["publish"] or {}, f"{where}: publish") if "publish" in top else None
     recipe = Recipe(name, pool, _steps(stages, pool, where), publish)
-    refuse_credentials_within(recipe.resolved(), where)  # the prompts may have come from a file
+    refuse_credentials_within(recipe.resolved(), where)  # resolved prompts may come from a file
     return recipe
 
 
 def _steps(stages: Sequence[object], pool: Pool, where: str) -> tuple[Step, ...]:
     steps: list[Step] = []
-    origin = {column: "" for column in INDEX.names}  # column -> the table that has it; "" is the index
+    origin = {column: "" for column in INDEX.names}  # column -> the table that stores it; "" is the index
     fields: dict[str, pa.Field] = {f.name: f for f in INDEX}
     for number, entry in enumerate(stages):
         step = _step(entry, f"{where}: stages[{number}]", pool, origin, fields)
@@ -198,7 +202,7 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: {entry['class']} is the stage {kind.name}, not {entry['stage']}")
     where = f"{where} ({entry['stage']})"
     settings = {str(k): v for k, v in entry.items() if k not in _STAGE_KEYS}
-    refuse_not_unicode(settings, where)  # no request, tokenizer or column can hold such a prompt
+    refuse_not_unicode(settings, where)  # requests, tokenizers and columns cannot hold such a prompt
     for key in settings:
         if key not in kind.model_fields:
             rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""
@@ -221,14 +225,14 @@ def _step(entry: object, where: str, pool: Pool, origin: Mapping[str, str], fiel
         raise UserError(f"{where}: resources: batch_size: it is given whole groups; part_rows says about how many rows")
     inputs = {column: origin[column] for column in read if origin[column]}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
-    identity |= outside_class(stage)
+    identity |= outside_class(type(stage))
     return Step(
         stage, rules, resources, f"{stage.name}-{fingerprint(identity)}", inputs, read, {c: origin[c] for c in judged}
     )
 
 
 def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> dict[str, pa.Field]:
-    """The columns that the stage reads from tables, after a look whether all that it reads is there and fits."""
+    """Check that every input of the stage is available and valid; return the columns that it reads from tables."""
     read = {}
     for column in stage.reads:
         if column in IMAGE_INPUTS:
@@ -246,7 +250,7 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    entry = {"stage": step.stage.name, **outside_class(step.stage), **step.stage.model_dump(mode="json")}
+    entry = {**entry_of(type(step.stage)), **step.stage.model_dump(mode="json")}
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources
@@ -281,20 +285,20 @@ def _absolute(where: str) -> str:
 
 
 def checked_publish(written: object, where: str) -> Publish:
-    """Settings of a publication, as a recipe or the command line gives them.
+    """Check the settings of a publication, from a recipe or the command line.
 
     Raises:
-        UserError: Unknown keys, or a value that is not valid.
+        UserError: A key is unknown, or a value is not valid.
     """
     how: Publish = _model(Publish, written, where)
     return how
 
 
 def checked_pool(written: object, where: str) -> Pool:
-    """A pool as a recipe or the command line gives it.
+    """Check a pool, from a recipe or the command line.
 
     Raises:
-        UserError: Unknown keys, or not exactly one kind.
+        UserError: A key is unknown, the pool has not exactly one kind, or it contains credentials.
     """
     refuse_credentials_within(written, where)
     pool: Pool = _model(Pool, written, where)

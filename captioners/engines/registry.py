@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
 
 from captioners.engines.base import EngineConfig
 from captioners.engines.lmdeploy import Lmdeploy
@@ -40,5 +40,11 @@ def read_engine(written: Any) -> Any:
         raise UserError(f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from error
 
 
-AnyEngine = Annotated[SerializeAsAny[EngineConfig], BeforeValidator(read_engine)]
+_OUTSIDE = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string", "pattern": ":"}}}
+
+AnyEngine = Annotated[
+    SerializeAsAny[EngineConfig],
+    BeforeValidator(read_engine),
+    WithJsonSchema({"anyOf": [*(engine.model_json_schema() for engine in ENGINES.values()), _OUTSIDE]}),
+]
 """The type of the field `engine` of a caption stage."""

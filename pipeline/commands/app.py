@@ -17,10 +17,12 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.evaluate import eval_app
+from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.retry import retry_app
-from pipeline.commands.stage import filter_app, stage_app
+from pipeline.commands.schema import schema_app
+from pipeline.commands.stage import stage_app
 from pipeline.commands.train import train_app
 
 if TYPE_CHECKING:
@@ -185,6 +187,7 @@ app.add_typer(retry_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
+app.add_typer(schema_app)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that add one stage to a run and compute it with `add`: `filter`, `cluster`, `dedup`."""
+"""`vl3syn cluster` and `vl3syn dedup`; and `add`, which adds stages to a run and computes them."""
 
 from __future__ import annotations
 
@@ -11,99 +11,17 @@ from pipeline.commands.options import (
     EncoderOption,
     ExactOption,
     JsonOption,
-    MinOption,
     OrderOption,
     PerGroupOption,
     RunOption,
     SeedOption,
-    TopOption,
     TotalOption,
 )
 
-filter_app = typer.Typer(no_args_is_help=True, help="Compute one score over a run, and set the rule on it.")
 stage_app = typer.Typer()
 
 
 _REMOVE = object()
-
-
-@filter_app.command("aspect-ratio")
-def aspect_ratio(
-    run_: RunOption,
-    max_: Annotated[float | None, typer.Option("--max", help="Largest ratio of longer to shorter side")] = None,
-    min_side: Annotated[float | None, typer.Option(help="Smallest shorter side, pixels")] = None,
-    max_pixels: Annotated[float | None, typer.Option(help="Largest width × height")] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Compute aspect ratio and size from headers. Thresholds given here become rules of the run."""
-    keep = {"max_aspect_ratio": max_, "min_side": min_side, "max_pixels": max_pixels}
-    add(run_, [{"stage": "aspect_ratio", "keep": keep}], json_)
-
-
-@filter_app.command()
-def aesthetic(
-    run_: RunOption,
-    predictor: Annotated[str | None, typer.Option(help="laion-v1 or laion-v2 (default)")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="The head: a .safetensors or .pth file; default from the hub")
-    ] = None,
-    encoder: Annotated[str | None, typer.Option(help="The CLIP it was trained on; default ViT-L-14/openai")] = None,
-    min_: MinOption = None,
-    top: TopOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Compute LAION's aesthetic score from CLIP embeddings (missing embeddings are computed first)."""
-    from filters.aesthetic import Aesthetic
-
-    used = encoder or Aesthetic().encoder
-    settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
-    scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
-    add(run_, [*_image_encoder(run_, used), scored], json_)
-
-
-@filter_app.command()
-def quality(run_: RunOption, min_: MinOption = None, top: TopOption = None, json_: JsonOption = False) -> None:
-    """Compute classical photographic quality: sharpness, contrast, colour, exposure, compression. Needs no model."""
-    add(run_, [{"stage": "quality", "keep": {"min_quality": min_, "top_quality": top}}], json_)
-
-
-@filter_app.command()
-def nsfw(
-    run_: RunOption,
-    max_: Annotated[float | None, typer.Option("--max", help="Largest probability that stays")] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Compute the probability that an image is not safe for work, by open_nsfw (extra `offline`, CPU)."""
-    add(run_, [{"stage": "nsfw", "keep": {"max_nsfw": max_}}], json_)
-
-
-@filter_app.command()
-def similarity(
-    run_: RunOption,
-    encoder: EncoderOption = None,
-    min_: MinOption = None,
-    top: TopOption = None,
-    min_alt: Annotated[float | None, typer.Option(help="Smallest similarity to the alt text that stays")] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Compute the cosine of image and coarse caption, and of image and alt text. The run needs coarse captions.
-
-    Missing embeddings are computed first.
-    """
-    keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
-    add(run_, [*_encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
-
-
-@filter_app.command()
-def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
-    """Hash the file and the picture, to find exact copies without a model. `vl3syn dedup` finds near copies."""
-    add(run_, [_hashes(run_, exact)], json_)
-
-
-@filter_app.command()
-def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
-    """Store the host of each image's URL, and limit the number of images per host."""
-    add(run_, [{"stage": "host", "keep": _balance("host", per_host, None, None, seed)}], json_)
 
 
 @stage_app.command()
@@ -133,8 +51,8 @@ def cluster(
     settings: dict[str, Any] = {"clusters": clusters, "iterations": iterations, "seed": train_seed}
     if levels is not None:
         settings |= {"levels": _numbers(levels)}
-    keep = _balance("cluster", per_group, total, order, seed)
-    add(run_, [*_image_encoder(run_, encoder or ""), {"stage": "clusters", **settings, "keep": keep}], json_, refit)
+    keep = balance_rules("cluster", per_group, total, order, seed)
+    add(run_, [*image_encoder(run_, encoder or ""), {"stage": "clusters", **settings, "keep": keep}], json_, refit)
 
 
 @stage_app.command()
@@ -168,20 +86,20 @@ def dedup(
         order = order or before.get("order")
         seed = before.get("seed") if seed is None else seed
     limits = {"max_duplicate_similarity": max_similarity, "min_phash_distance": min_phash_distance}
-    keep = {**limits, **_balance("cluster", per_group, total, order, seed)}
+    keep = {**limits, **balance_rules("cluster", per_group, total, order, seed)}
     clusters = {"stage": "clusters", "keep": dict.fromkeys(moved, _REMOVE)}
     duplicates = {"stage": "duplicates", "within": within, "keep": keep}
-    add(run_, [_hashes(run_, exact), *_image_encoder(run_, ""), clusters, duplicates], json_)
+    add(run_, [hashes_entry(run_, exact), *image_encoder(run_, ""), clusters, duplicates], json_)
 
 
-def _hashes(url: str, exact: bool | None) -> dict[str, Any]:
-    """Return the stage `hashes` with its rule as `exact` says; by default a new stage gets the rule, an old is kept."""
+def hashes_entry(url: str, exact: bool | None) -> dict[str, Any]:
+    """Return the stage `hashes` with its rule as `exact` says; by default a new stage gets it, an old one keeps its."""
     if exact is None and "hashes" in entries_of(url):
         return {"stage": "hashes"}
     return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
 
 
-def _balance(
+def balance_rules(
     column: str, per_group: int | None, total: int | None, order: str | None, seed: int | None
 ) -> dict[str, Any]:
     return {f"per_group_{column}": per_group, f"total_{column}": total, "order": order, "seed": seed}
@@ -269,7 +187,7 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
+def image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
     """Return the stage that embeds the images: the run's own, which embeds new images, else a new one."""
     present = entries_of(url)
     for name in ("clip", "conse"):
@@ -278,7 +196,7 @@ def _image_encoder(url: str, encoder: str) -> list[dict[str, Any]]:
     return [{"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}]
 
 
-def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
+def encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
     """Return the stages that embed images and texts with the same encoder; by default the run's encoder."""
     entries = entries_of(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
@@ -288,4 +206,4 @@ def _encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
     if encoder is None:
         encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
     text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}
-    return [*_image_encoder(url, encoder), text]
+    return [*image_encoder(url, encoder), text]

@@ -1,1 +1,1 @@
-"""How a recipe is computed: Ray jobs, their workers, parts and journals. It knows no stage by name."""
+"""Compute a recipe: Ray jobs, their workers, parts and journals. Nothing here depends on a particular stage."""

@@ -1,4 +1,4 @@
-"""Images held against what was first read of them, and what is read first written down (manifests/contents.py)."""
+"""Compare images with the lengths stored when they were first read; store those of new ones (manifests/contents.py)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Content = tuple[int, bytes]
 
 
 class ContentCheck:
-    """Of the images of one block. `read` and `write_down` may be called from any thread."""
+    """The content check for the images of one block. `read` and `write_down` may be called from any thread."""
 
     def __init__(self, store: Store, block: pa.Table, journaled: bool) -> None:
-        """Begin with what is known.
+        """Load the known lengths.
 
         Args:
-            store: Of the table of contents.
-            block: Columns `id` and `seen_bytes`, null where the image was not read before.
-            journaled: Whether `write_down` is to be used, so that a killed worker leaves what it has read.
+            store: Store of the table of contents.
+            block: Columns `id` and `seen_bytes` (length in bytes, null if the image was not read before).
+            journaled: Whether `write_down` writes a journal, so that the contents survive a killed worker.
         """
         self._store = store
         lengths = dict(zip(block["id"].to_pylist(), block[LENGTH].to_pylist(), strict=True))
@@ -46,13 +46,13 @@ class ContentCheck:
     def read(
         self, images: Images, group: Group, ids: Sequence[int], indexed: Sequence[int | None]
     ) -> list[bytes | Failure]:
-        """The images of a group, each or why it cannot be used. One of another length than before has changed.
+        """Read the images of a group; return each, or a Failure. An image whose length differs from before has changed.
 
         Args:
-            images: Of the pool.
-            group: What to read; its rows are places in the two lists.
-            ids: Of the images.
-            indexed: Their lengths in bytes as the index has them, which counts where an image was not read before.
+            images: The images of the pool.
+            group: The images to read; its rows are positions in the two lists.
+            ids: The ids of the images of the block.
+            indexed: Their lengths in bytes in the index, used for images that were not read before; None: unknown.
         """
         read = images.read(group)
         return [self._checked(ids[row], indexed[row], data) for row, data in zip(group.rows, read, strict=True)]
@@ -71,14 +71,14 @@ class ContentCheck:
         return data
 
     def write_down(self) -> None:
-        """Put what was read into the journal: before a model is paid for what it says of it."""
+        """Append the contents read so far to the journal, before the model is run on (and paid for) these images."""
         if self._journal:
             with self._lock:
                 new, self._new = self._new, {}
             self._journal.append(content_rows(list(new), list(new.values())))
 
     def store(self) -> None:
-        """Store a part with all images of the block that were not read before: the same ids at every try."""
+        """Store a part with all images of the block that were not read before; a retry stores the same ids."""
         if self._unseen:
             rows = content_rows(self._unseen, [self._first.get(id_) for id_ in self._unseen])
             self._store.table.append(rows, self._store.writer, self._store.provenance)
@@ -89,7 +89,7 @@ class ContentCheck:
 
 
 def with_seen_lengths(block: pa.Table, contents: Table) -> pa.Table:
-    """The block with what is in the table of contents by now."""
+    """Return the block with `seen_bytes` updated from the table of contents."""
     ids = pl.DataFrame({"id": block["id"].to_numpy()})
     seen = ids.lazy().join(contents.scan(["id", LENGTH]), on="id", how="left", maintain_order="left").collect()
     return block.set_column(block.column_names.index(LENGTH), LENGTH, seen[LENGTH].to_arrow())

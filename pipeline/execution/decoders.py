@@ -1,7 +1,7 @@
 """Threads that decode images, each image within a time limit.
 
-A thread in a decoder's C code cannot be stopped. So an image that takes too long is given up: its row has an error,
-another thread takes the place of its own, and that one ends when the decoder returns.
+A thread in a decoder's C code cannot be stopped. So an image that takes too long is abandoned: its row gets an error, a
+new thread replaces the stuck one, and the stuck thread ends when the decoder returns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.pools.images import Failure
 
 @dataclass
 class Task:
-    """One image: what is to be called, what comes of it, and when the call began, in seconds (None: it waits)."""
+    """One image: the call that decodes it, its result, and when the call began (monotonic seconds; None: waiting)."""
 
     call: Callable[[], Any]
     future: Future[Any] = field(default_factory=Future)
@@ -28,23 +28,23 @@ class Task:
 
 
 class Decoders:
-    """As many threads as are given; of those that are stuck in an image that was given up, more."""
+    """A pool of decoding threads, with one extra thread for each that is stuck in an abandoned image."""
 
     def __init__(self, threads: int, seconds: float) -> None:
-        """Start the threads; `seconds` is what one image may take."""
+        """Start the threads; `seconds` is the time limit for one image."""
         self._seconds = seconds
         self._tasks: SimpleQueue[Task] = SimpleQueue()
         for _ in range(threads):
             self._start()
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Task:
-        """Call it in a thread, as soon as one is free."""
+        """Queue a call, which runs in the next free thread."""
         task = Task(partial(call, *arguments))
         self._tasks.put(task)
         return task
 
     def result(self, task: Task) -> Any:
-        """What the call returned or raised; a Failure if it took too long."""
+        """Return or raise the outcome of the call; return a Failure if it took too long."""
         while not task.future.done():
             begun = time.monotonic() if task.begin is None else task.begin
             try:
@@ -57,12 +57,12 @@ class Decoders:
     def _give_up(self, task: Task) -> None:
         try:
             task.future.set_result(Failure(f"too slow: not decoded within {self._seconds:g} s", retry=True))
-        except InvalidStateError:  # it was ready at the last moment
+        except InvalidStateError:  # the call finished at the last moment
             return
         self._start()
 
     def _start(self) -> None:
-        # Daemons: a process that ends does not wait for those that are stuck.
+        # Daemon threads: a process that ends does not wait for stuck ones.
         threading.Thread(target=self._work, name="decode", daemon=True).start()
 
     def _work(self) -> None:
@@ -71,7 +71,7 @@ class Decoders:
             task.begin = time.monotonic()
             try:
                 _settle(task)
-            except InvalidStateError:  # given up: another thread has taken this one's place
+            except InvalidStateError:  # abandoned: another thread has replaced this one
                 return
 
 

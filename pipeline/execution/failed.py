@@ -1,4 +1,4 @@
-"""The failed rows of a stage or of the index, and marking them so that the next run tries them again."""
+"""Mark failed rows of a stage or of the index, so that the next run computes them again."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _KINDS = 20  # kinds of errors that are listed
 
 @dataclass(frozen=True)
 class Marked:
-    """What was marked.
+    """The result of `mark`.
 
     Attributes:
         stage: `index` or the stage's name.
-        marked: Rows that the next run tries again now, and would not have tried.
-        already: Further failed rows that it tries anyway.
-        errors: Of the marked ones, rows per error, the commonest first; `…` stands for a number in it.
+        marked: Rows that were marked now; the next run would not have retried them.
+        already: Other failed rows that fit, which the next run retries anyway.
+        errors: Marked rows per error, the most frequent first; `…` stands for a number in an error.
     """
 
     stage: str
@@ -41,18 +41,18 @@ class Marked:
 
 
 def mark(run: Run, stage: str, where: str | None = None) -> Marked:
-    """Mark failed rows, so that the next run computes them again. What is good stays, and so do other failed rows.
+    """Mark failed rows, so that the next run computes them again. All other rows stay as they are.
 
-    Marked rows stand in new parts, with `retry` true, and stay errors until they are computed. A kill in between
-    leaves some of them unmarked.
+    Marked rows are stored again in new parts, with `retry` true. They stay errors until they are computed. If the
+    process is killed, some of them remain unmarked.
 
     Args:
         run: The run.
         stage: `index` or a stage's name.
-        where: An SQL expression over the columns of the stage and of the index; without it all failed rows.
+        where: An SQL expression over the columns of the stage and of the index; None selects all failed rows.
 
     Raises:
-        UserError: There is no such stage or column, the expression is none, or no failed row fits it.
+        UserError: The stage or a column does not exist, the expression is not valid SQL, or no failed row fits it.
     """
     table = _table(run, stage)
     failed = _failed(run, table, where)
@@ -72,12 +72,12 @@ def _table(run: Run, stage: str) -> Table:
         raise UserError(f"{run.url} has no stage {stage!r}{suggest(stage, ['index', *steps])}")
     table = stage_table(run, steps[stage])
     if steps[stage].stage.journaled:
-        recover(table)  # what a killed job has written down counts, and would replace what is marked
+        recover(table)  # rows in a killed job's journals count, and would replace marked rows if stored later
     return table
 
 
 def _failed(run: Run, table: Table, where: str | None) -> pl.DataFrame:
-    """The failed rows that fit `where`: columns `id`, `error` and `retry`."""
+    """Return the failed rows that fit `where`: columns `id`, `error` and `retry`."""
     condition, columns = _condition(where, table) if where is not None else (pl.lit(True), set[str]())
     stored = {"id", "error", "retry"} | columns & set(table.schema.names)
     rows = table.scan(sorted(stored)).filter(pl.col("error").is_not_null())
@@ -90,7 +90,7 @@ def _failed(run: Run, table: Table, where: str | None) -> pl.DataFrame:
 
 
 def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
-    """The expression, and the columns that it is about."""
+    """Parse the expression; return it with the columns that it reads."""
     try:
         condition = pl.sql_expr(where)
     except pl.exceptions.PolarsError as error:
@@ -105,7 +105,7 @@ def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
 
 
 def _append_marked(table: Table, ids: pl.DataFrame) -> None:
-    """Store rows once more, with `retry`. In the index all rows of their shards: there a shard's newest rows count."""
+    """Store rows again, with `retry`; in the index, with all rows of their shards: only a shard's latest rows count."""
     where, parts = table.locate()
     marked = ids.lazy().join(where, on="id").collect(engine="streaming")
     writer, provenance = table.next_writer(), table.provenance()
@@ -119,7 +119,7 @@ def _append_marked(table: Table, ids: pl.DataFrame) -> None:
 
 
 def _by_kind(errors: pl.Series) -> dict[str, int]:
-    """Rows per error, the commonest first, with `…` for each number behind the first two words (`server: 400`)."""
+    """Count rows per error, the most frequent first; `…` replaces numbers after the first two words (`server: 400`)."""
     error = pl.col("error")
     status = error.str.extract(r"^(\S+ \S+ )").fill_null("")
     words = error.str.strip_prefix(status).str.replace_all(r"\d+(?:[.,]\d+)*", "…")

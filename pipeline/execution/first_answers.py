@@ -1,4 +1,4 @@
-"""The first answers that a job gets: if all of them are one error, what answers is at fault, and not the images."""
+"""Check the first answers of a job: if all of them are the same error, the server is at fault, not the images."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import pyarrow.compute as pc
 from core.errors import UserError
 from manifests.journal import Journal
 
-_COMPARED = 100  # characters of an error; servers and we cut longer ones, and numbers move the cut
+_COMPARED = 100  # characters of an error; servers and this code truncate longer ones, and numbers shift the cut
 
 
 class FirstAnswers:
-    """Of one actor of a journaled stage; its methods may be called from any thread.
+    """The first answers that one actor of a journaled stage gets. Its methods may be called from any thread.
 
-    Images count in the order in which they are asked about: a refusal comes back sooner than a caption. As long as
-    every answer is the same error, none goes into a journal. One that differs settles that what answers is well, but
-    for a failure that passes (`retry`): in its place one more image is looked at.
+    Images count in the order of their requests, because a refusal comes back sooner than a caption. As long as every
+    answer is the same error, none is written to a journal. A caption or a different error shows that the server works.
+    A different error that can be retried (`retry`) does not show it: one more image is examined in its place.
     """
 
     def __init__(self, stage: str, most: int) -> None:
-        """Begin a job.
+        """Start a job.
 
         Args:
-            stage: Its name, for the error.
-            most: So many first images with one error end the job; 0: none do.
+            stage: Name of the stage, for the error message.
+            most: Number of first images with the same error that ends the job; 0: errors never end it.
         """
         self._stage, self._most = stage, most
         self._changed = threading.Condition()
@@ -44,7 +44,7 @@ class FirstAnswers:
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """While the images of a block are asked about."""
+        """Count a block as running while its images are sent to the model."""
         with self._changed:
             self._blocks += 1
         try:
@@ -55,10 +55,10 @@ class FirstAnswers:
                 self._changed.notify_all()
 
     def ask(self, images: int) -> int:
-        """The number of the first of so many images that are asked about next.
+        """Number the next `images` images of the job; return the number of the first one.
 
         Raises:
-            UserError: The job is to end.
+            UserError: The job must end.
         """
         with self._changed:
             self.check()
@@ -66,24 +66,24 @@ class FirstAnswers:
             return self._started - images
 
     def check(self) -> None:
-        """See that images are still to be asked about.
+        """Check that the job continues.
 
         Raises:
-            UserError: The job is to end.
+            UserError: The job must end.
         """
         if self._stopped:
             raise UserError(self._stopped)
 
     def write_down(self, number: int, rows: pa.Table, journal: Journal) -> None:
-        """Put answers into their journal, or hold them until it is settled that they are worth it.
+        """Append answers to their journal, or hold them until it is decided whether the server works.
 
         Args:
-            number: Of the first row, from `ask`.
-            rows: Of the stage's table.
-            journal: Of their part.
+            number: Number of the first row, from `ask`.
+            rows: The answers, as rows of the stage's table.
+            journal: Journal of the part that the rows belong to.
 
         Raises:
-            UserError: The job is to end, and the rows hold nothing but errors.
+            UserError: The job must end, and all of the rows are errors.
         """
         with self._changed:
             if not self._settled and not self._stopped:
@@ -98,12 +98,12 @@ class FirstAnswers:
             self._changed.notify_all()
 
     def of_block(self, answers: Sequence[pa.Table]) -> list[pa.Table]:
-        """All answers of a block that has ended, as they are to be stored.
+        """Return the answers of a finished block as they are to be stored.
 
-        Where the job has ended before it was settled, the next one is to try all of them again.
+        If all blocks end before it is decided whether the server works, failed rows are marked to be retried.
 
         Raises:
-            UserError: The job is to end.
+            UserError: The job must end.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._settled or self._stopped or not self._blocks)
@@ -134,7 +134,7 @@ class FirstAnswers:
 
 
 def _kind(error: str) -> str:
-    """What an error says, whatever numbers and names with digits are in it; the first two words hold the status."""
+    """Return an error with `0` for each word with digits after the first two words, which hold the status."""
     *status, words = error.split(" ", 2)
     return " ".join([*status, re.sub(r"\S*\d\S*", "0", words)])[:_COMPARED]
 

@@ -1,4 +1,4 @@
-"""What stages were trained to: stored in the run once, named by its hash, part of the fingerprint of what uses it."""
+"""Fitted artifacts, such as centroids: stored once in the run, named by their hash, part of downstream fingerprints."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pipeline.execution.ray_job import start_ray, stopped
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
-_BLOCK = 65_536  # rows of a sample that are read at once
+_BLOCK = 65_536  # rows of a sample per read
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """One file, `RUN/fitted/<stage>-<fingerprint of what it was trained by>/<number>-<hash>.parquet`."""
+    """A fitted artifact: the file `RUN/fitted/<stage>-<fingerprint of the training>/<number>-<hash>.parquet`."""
 
     folder: Folder
     name: str
@@ -45,10 +45,10 @@ class Fitted:
 
 
 def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
-    """As many of `ids` as a step's stage trains on, by a hash of them: the same of any pool with the same images.
+    """Return the ids that a step's stage trains on, chosen by a hash: the same for any pool with the same images.
 
     Returns:
-        Column `id`.
+        Column `id`, at most `sample_rows` of the stage.
     """
     stage: Any = step.stage
     rows, numbers = stage.sample_rows, ids.to_numpy()
@@ -58,24 +58,27 @@ def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
 
 
 def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dict[str, object]]:
-    """Train a step's stage in one Ray task: on the GPU that an actor of it would hold, else on all cores of a machine.
+    """Train a step's stage in one Ray task: on the GPU that one of its actors would hold, else on all cores of a node.
 
     Args:
         step: The step.
-        inputs: What completes the rows.
-        rows: The sample, as `pipeline.execution.planner.plan` gives it.
+        inputs: Adds the columns that `rows` lacks.
+        rows: The sample, from `pipeline.execution.planner.plan`.
+
+    Returns:
+        The fitted artifact, and its provenance.
 
     Raises:
-        UserError: The stage refuses the sample (too few rows, say), the cluster does not have what the recipe asks
-            for, or it died.
+        UserError: The stage refuses the sample (such as too few rows), the cluster lacks the resources that the recipe
+            requests, or the cluster died.
     """
     start_ray()
     import ray
 
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     gpus = place_workers(step.resources, step.stage, 1).num_gpus
-    # It asks for one CPU and uses all: nothing else of ours runs meanwhile, and a machine that a submitted job holds
-    # one CPU of would never have all of them to give.
+    # It requests one CPU and uses all: no other job of this run is active, and a node on which a submitted job holds
+    # one CPU could never offer all of them.
     fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit)
     try:
         fitted, provenance = ray.get(fit.remote(step.stage, inputs, table))
@@ -99,28 +102,28 @@ def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str
     starts = range(0, rows.num_rows, _BLOCK)
     sample = pa.concat_tables(inputs.complete(rows.slice(start, _BLOCK)) for start in starts)
     order = np.argsort(priority(sample["id"].to_numpy(), 0))
-    sample = sample.select(list(stage.reads)).take(order)  # and the sample as it was read may go
+    sample = sample.select(list(stage.reads)).take(order)  # the name is reused to free the unordered sample
     fitted, provenance = stage.fit(sample)
     return fitted, dict(provenance)
 
 
 def is_trained(step: Step) -> bool:
-    """Whether the stage is one that must be trained."""
+    """Return whether the stage must be trained."""
     return isinstance(step.stage, FittedStage)
 
 
 def fitted_of(step: Step) -> str | None:
-    """The hash of what a trained stage names; None if it is not trained yet."""
+    """Return the hash of the artifact that a trained stage names; None if it names none."""
     stage: Any = step.stage
     named: str | None = stage.fitted
     return named
 
 
 def find(folder: Folder, step: Step) -> Fitted | None:
-    """What a step of the run in `folder` was trained to: what it names, else the newest; None if nothing is there.
+    """Return a step's fitted artifact in the run `folder`: the one that it names, else the latest, else None.
 
     Raises:
-        UserError: It names what is not there.
+        UserError: The named artifact is missing.
     """
     target = _folder_of(folder, step)
     stored = [Fitted(target, f.base_name) for f in target.files() if _NAME.fullmatch(f.base_name)]
@@ -137,10 +140,10 @@ def find(folder: Folder, step: Step) -> Fitted | None:
 
 
 def resolve_fitted(recipe: Recipe, folder: Folder, refit: bool = False) -> Recipe:
-    """The recipe with what the run's stages were trained to filled in, as far as they were (with `refit`: not at all).
+    """Return the recipe with the hashes of the run's fitted artifacts filled in; with `refit`, with none.
 
     Raises:
-        UserError: It names what the run does not have.
+        UserError: The recipe names an artifact that the run does not have.
     """
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]
@@ -154,7 +157,7 @@ def resolve_fitted(recipe: Recipe, folder: Folder, refit: bool = False) -> Recip
 
 
 def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
-    """The recipe with one stage's `fitted` set, and with it the names of its table and of those that depend on it."""
+    """Return the recipe with one stage's `fitted` set; this renames its table and the tables that depend on it."""
     if fitted_of(step) == hash_:
         return recipe
     written = recipe.resolved()
@@ -165,7 +168,7 @@ def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
 
 
 def store(folder: Folder, step: Step, table: pa.Table, provenance: Mapping[str, object]) -> Fitted:
-    """Store what a step was trained to, as the newest."""
+    """Store a step's fitted artifact as the latest."""
     target = _folder_of(folder, step)
     before = find(folder, step)
     number = int(before.name.partition("-")[0]) + 1 if before else 1

@@ -1,4 +1,4 @@
-"""Stages that compare the rows of a group: which groups have changed, and parts that hold whole groups."""
+"""Support for stages that compare the rows of a group: find changed groups, and cut blocks of whole groups."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pipeline.recipe import Step
 
 
 def groups_of(step: Step) -> str | None:
-    """The column whose values make the groups; None for a stage that looks at each row by itself."""
+    """Return the column whose values define the groups; None for a stage that computes each row by itself."""
     return step.stage.group_by if isinstance(step.stage, GroupedStage) else None
 
 
 def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
-    """The rows of every group that has to be compared again.
+    """Return the rows of every group that must be compared again.
 
-    A group has changed if a row is new to it, if a row has come back that was gone when the others were compared, or if
-    a rule drops a row because of another one (see `reference_column`) that is gone now. A row that left otherwise
-    changes no verdict: the rows that stayed were unlike it.
+    A group has changed in three cases: it has a new row; a row is alive again that was not when the others were
+    compared; or a rule drops a row because of another row (see `reference_column`) that is not alive any more. Any
+    other row that is not alive any more changes no verdict: the remaining rows are not near-duplicates of it.
 
     Args:
         alive: The rows that reach the stage, column `id`, sorted.
-        new: Those of them that have no facts.
+        new: Rows of `alive` that have no facts.
         stored: The stage, with its rules.
-        groups: Columns `id` and the group's.
+        groups: Columns `id` and the group of each id.
 
     Returns:
         Column `id`.
@@ -40,7 +40,7 @@ def changed_groups(alive: pl.DataFrame, new: pl.DataFrame, stored: StoredStage, 
 
 
 def partially_computed(alive: pl.DataFrame, stored: StoredStage, groups: pl.DataFrame) -> pl.DataFrame:
-    """A row of every group whose rows were not all compared by one job, and so not with each other; column `id`."""
+    """Return one row of each group that several jobs computed, so not all its rows were compared; column `id`."""
     where, parts = stored.table.locate()
     writers = [writer_of(part) for part in parts]
     if len(set(writers)) < 2:
@@ -56,7 +56,10 @@ def partially_computed(alive: pl.DataFrame, stored: StoredStage, groups: pl.Data
 
 
 def cut(rows: pl.DataFrame, size: int, groups: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:
-    """`rows` in blocks of `size`; or, given the group of each id, in blocks of whole groups of at least `size` rows."""
+    """Cut `rows` into blocks of `size` rows or, given the group of each id, into blocks of whole groups.
+
+    A group is in the block in which its first row falls, so a block of groups can have fewer or more than `size` rows.
+    """
     if groups is None:
         yield from rows.iter_slices(size)
         return

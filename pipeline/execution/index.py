@@ -1,4 +1,4 @@
-"""The index job: one row per image of the pool, read shard by shard; a shard that is stored is not read again."""
+"""The index job: store one row per image of the pool, shard by shard; stored shards are not read again."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pipeline.pools.readers import image_id, index_rows
 from pipeline.pools.texts import UNKNOWN
 
 READER = 3
-"""In the provenance of the index: how tars are read. Without a number side files went by the first dot; before 3 the
-last of several of one name counted, and bytes that are not UTF-8 became U+FFFD."""
+"""Version of the tar reader, in the provenance of the index. Without a number, texts were matched to images by the name
+up to the first dot. Before 3, the last of several files of one name counted, and non-UTF-8 bytes became U+FFFD."""
 
-_ENDINGS = 20  # that are told of members passed over, the most frequent first
-_SOME = 8  # rows of a shard that show its revision; the ids of names that it holds twice do not
+_ENDINGS = 20  # suffixes of skipped members that are listed, the most frequent first
+_SOME = 8  # rows of a shard that are enough to find its revision; the id of a duplicate name does not show it
 
 _SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
 
 
 @dataclass(frozen=True)
 class Todo:
-    """What an index job has to do.
+    """The work of an index job.
 
     Attributes:
-        shards: Not stored yet, worth another try, or changed.
-        changed: How many of them have changed; their images count as new.
-        misread: How many of them an earlier version read wrongly; their images keep their ids.
-        vanished: Stored shards that the pool does not have any more; their rows stay.
+        shards: Shards to read: not stored yet, changed, misread, or with rows that can be retried.
+        changed: Number of shards that have changed; their images count as new.
+        misread: Number of shards that an earlier version read wrongly; their images keep their ids.
+        vanished: Number of stored shards that the pool does not have any more; their rows stay.
     """
 
     shards: tuple[Shard, ...]
@@ -46,23 +46,23 @@ class Todo:
 
 
 def open_pool(pool: Pool, run: str) -> Listing:
-    """List a pool, without what lies in the run directory, and look at its first shard, before anything is written.
+    """List a pool, without the files in the run directory, and check its first shard, before anything is written.
 
     Raises:
-        UserError: There is nothing there to index, or its first shard has not what the pool's settings name.
+        UserError: The pool has nothing to index, or its first shard lacks something that the pool's settings name.
     """
     listing = list_pool(pool, leave_out=Folder.at(run))
     return replace(listing, alt_text=alt_text_source(pool, listing))
 
 
 def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
-    """Compare a listing with what is stored.
+    """Compare a listing with the stored shards.
 
-    A shard that could not be read is read again. So is one whose length has changed: its images get new ids, since
-    facts stored under the old ones are about other bytes.
+    A shard that could not be read is read again. So is a shard whose length has changed: its images get new ids, since
+    facts stored under the old ids are about other bytes.
 
     Raises:
-        UserError: A shard has changed in a pool whose ids are its own, and so cannot be made new.
+        UserError: A shard has changed in a pool that provides its own ids, so its images cannot get new ids.
     """
     stored = (
         index.scan(["shard", "shard_bytes", "retry"])
@@ -96,7 +96,7 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
 
 
 def misread(index: Table, pool: Pool) -> list[str]:
-    """Tars that an earlier version read in another way, and where that can have been wrong."""
+    """Return the tars that an earlier version may have read wrongly."""
     if pool.kind != "tars":
         return []
     readers = {writer: provenance.get("reader", 1) for writer, provenance in index.provenances().items()}
@@ -107,7 +107,7 @@ def misread(index: Table, pool: Pool) -> list[str]:
 
 
 def _written_by(index: Table, writers: Sequence[str]) -> pl.LazyFrame | None:
-    """The shards whose rows are of these jobs: column `shard`; None if there can be none."""
+    """Return the shards with rows from these jobs: column `shard`; None if `writers` is empty."""
     if not writers:
         return None
     places, parts = index.locate()
@@ -117,7 +117,7 @@ def _written_by(index: Table, writers: Sequence[str]) -> pl.LazyFrame | None:
 
 
 def _mixed(index: Table) -> pl.LazyFrame:
-    """Shards where names are equal up to the first dot and differ up to the last one."""
+    """Return the shards with names that are equal up to the first dot and differ up to the last one."""
     rows = index.scan(["shard", "key"])
     dotted = rows.filter(pl.col("key").str.contains(r"\.[^/]*\.[^/]*$")).select("shard").unique()
     shards = dotted.collect(engine="streaming")["shard"]
@@ -127,14 +127,14 @@ def _mixed(index: Table) -> pl.LazyFrame:
 
 
 def _changed_since(index: Table) -> pl.LazyFrame:
-    """Shards with images of one name, or with texts in which bytes became U+FFFD."""
+    """Return the shards with images of the same name, or with texts in which bytes became U+FFFD."""
     rows = index.scan(["shard", "alt_text", "error"])
     again = pl.col("error").str.starts_with("duplicate name") | pl.col("alt_text").str.contains("\ufffd", literal=True)
     return rows.filter(again).select("shard").unique()
 
 
 def _as_stored(index: Table, shards: Sequence[Shard]) -> list[Shard]:
-    """Stored shards, each with the revision that its ids are made from."""
+    """Return stored shards, each with the revision from which its ids were computed."""
     some = index.scan(["id", "shard", "key"]).filter(pl.col("shard").is_in([shard.path for shard in shards]))
     some = some.group_by("shard").agg(pl.col("id").head(_SOME), pl.col("key").head(_SOME))
     rows = {shard: list(zip(ids, keys, strict=True)) for shard, ids, keys in some.collect().iter_rows()}
@@ -146,7 +146,7 @@ def _as_stored(index: Table, shards: Sequence[Shard]) -> list[Shard]:
 
 
 def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
-    """Shards bundled into tasks of about a 64th of the work, between 256 files or 8 MB and 65,536 or 256 MB."""
+    """Bundle shards into tasks of about a 64th of the work: at most 256 to 65,536 files, and 8 to 256 MiB."""
     count = min(max(len(shards) // 64, 256), 65_536)
     size = min(max(sum(s.bytes for s in shards) // 64, 8 << 20), 256 << 20)
     bundle: list[Shard] = []
@@ -162,14 +162,14 @@ def chunks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
 
 
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:
-    """Store the index rows of one chunk of shards as one part; its receipt."""
+    """Store the index rows of one chunk of shards as one part; return its receipt."""
     passed_over = Counter[str]()
     rows = index_rows(pool, root, [Shard(**row) for row in chunk.to_pylist()], passed_over)
     return store.knowing({"passed_over": passed_over} if passed_over else {})(rows)
 
 
 def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
-    """What a user should know of an index job, as lines: what it passed over, and how texts were read."""
+    """Report an index job to the user as lines: which members it skipped, and how texts were decoded."""
     passed_over = Counter[str]()
     for provenance in index.provenances_of(writer) if pool.kind == "tars" else ():
         passed_over.update(provenance.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
@@ -187,10 +187,10 @@ def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
 
 
 def check_ids(index: Table, pool: Pool) -> None:
-    """Refuse an index in which two images have one id.
+    """Refuse an index in which two images have the same id.
 
     Raises:
-        UserError: Naming an id and two of its images.
+        UserError: An id is used twice; the message names it and two of its images.
     """
     ids = index.scan(["id"]).collect(engine="streaming")["id"]
     if ids.n_unique() == ids.len():

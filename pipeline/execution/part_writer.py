@@ -1,8 +1,7 @@
-"""The end of every job: a worker stores each part as soon as it is computed, and hands on only a receipt.
+"""The last step of every job: a worker stores each part as soon as it is computed, and returns only a receipt.
 
-Storing in an operator of its own (a Ray Data sink) would let the workers run far ahead of what is stored: tens of
-parts, in our trials, that a crash throws away. Here a crash costs a worker the one part it is at. See
-docs/decisions.md.
+With a separate operator for storage (a Ray Data sink), the workers would run far ahead of it: in our trials, a crash
+lost tens of parts. Here a crash costs a worker only the part that it is computing. See docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from pipeline.execution.receipts import receipt
 
 @dataclass(frozen=True)
 class Store:
-    """Where a job's parts go.
+    """Stores the parts of a job in a table.
 
-    A task that Ray runs a second time stores the same ids, hence the same part name, hence no row twice.
+    A task that Ray runs a second time stores the same ids under the same part name, so no row is stored twice.
 
     Attributes:
         table: The table.
-        writer: The job, from `Table.next_writer`.
-        provenance: Of its rows.
+        writer: The name of the job, from `Table.next_writer`.
+        provenance: The provenance of the job's parts.
     """
 
     table: Table
@@ -34,10 +33,10 @@ class Store:
     provenance: Mapping[str, object]
 
     def knowing(self, more: Mapping[str, object]) -> Self:
-        """The same store with more provenance, known only where the work is done."""
+        """Return the same store with additional provenance that only the worker knows."""
         return replace(self, provenance={**self.provenance, **more})
 
     def __call__(self, part: pa.Table, begin: float | None = None, busy: float | None = None) -> pa.Table:
-        """Store the rows of one part; its receipt, for which `begin` and `busy` are."""
+        """Store the rows of one part; return its receipt, which holds `begin` and `busy` (see `receipt`)."""
         self.table.append(part, self.writer, self.provenance)
         return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)

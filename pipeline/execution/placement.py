@@ -1,4 +1,4 @@
-"""How many workers a stage gets on the cluster, and what each of them holds."""
+"""Decide how many workers a stage gets on the cluster, and which resources each of them holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.recipe import Resources
 
 @dataclass(frozen=True)
 class Placement:
-    """How many workers a stage gets, and what each of them holds."""
+    """The number of workers of a stage, and for each worker its CPUs, GPUs and decoding threads."""
 
     workers: int
     num_cpus: float
@@ -22,10 +22,10 @@ class Placement:
 
 
 def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
-    """As the recipe asks; by default as many workers as fit, and no more than there are blocks.
+    """Place workers as the recipe requests; by default as many as fit, and at most one per block.
 
     Raises:
-        UserError: The cluster does not have what one actor needs.
+        UserError: The cluster lacks the resources that one actor needs.
     """
     import ray
 
@@ -34,7 +34,7 @@ def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
     wants = stage.gpus
     num_gpus = float(wants) if wants and with_gpu and resources.num_gpus is None else resources.num_gpus or 0.0
-    # A model that wants a GPU and has none: few copies, each with several cores of one machine.
+    # A model that wants a GPU and gets none: few copies, each with several cores of one machine.
     cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     shared = min(8, cores, int(has.get("CPU", 1)) // (resources.actors or 1)) if wants and not num_gpus else 1
     num_cpus = max(1, shared) if resources.num_cpus is None else resources.num_cpus
@@ -44,7 +44,7 @@ def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
     actors = resources.actors or stage.actors
     needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
     fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
-    # A cluster that we joined may grow to what is asked for; one of our own does not.
+    # A cluster that was joined may grow to the requested size; one that was started here does not.
     if not (resources.actors and "RAY_ADDRESS" in os.environ):
         if not fits:
             lacking = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())

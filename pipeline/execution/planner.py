@@ -1,8 +1,7 @@
-"""What a stage has still to compute, and where its workers find the columns that it reads.
+"""Plan a job: the rows that a stage must compute, and where its workers find the columns that it reads.
 
-Numbers ride along with the ids. Texts, lists, embeddings and images do not pass the driver: it says in which part of
-which table a row lies, and the workers read it there. So the driver holds some tens of bytes a row, whatever a stage
-reads.
+The driver sends ids and numbers. Texts, lists, embeddings and images do not pass through it: it sends only the position
+of each row's part in its table, and the workers read the part. So the driver holds some tens of bytes per row.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _NOWHERE = -1  # in place of a part's position
 
 @dataclass(frozen=True)
 class Source:
-    """Columns that workers read themselves.
+    """Columns of one table that workers read themselves.
 
     Attributes:
-        table: The table they are in.
-        names: Its parts, when the job was planned.
-        columns: What is read.
-        position: The column of a block that says in which part each row lies.
+        table: The table.
+        names: Names of its parts when the job was planned.
+        columns: The columns to read.
+        position: The column of a block that stores, for each row, the position of its part in `names`; -1: none.
     """
 
     table: Table
@@ -48,7 +47,7 @@ class Source:
     position: str
 
     def read(self, block: pa.Table) -> pa.Table:
-        """The columns for the ids of a block, in its order; nulls where the table has no row."""
+        """Return the columns for the ids of a block, in its order; nulls for ids that the table lacks."""
         ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
         fields = [self.table.schema.field(name) for name in self.columns]
         vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
@@ -66,7 +65,7 @@ class Source:
         return pa.table(values, schema=pa.schema(fields))
 
     def _rows(self, part: int, ids: npt.NDArray[np.int64]) -> pa.Table:
-        """The columns of some rows that are all in one part, or in none."""
+        """Return the columns of rows that are all in one part, or in none."""
         if part == _NOWHERE:
             fields = [self.table.schema.field(name) for name in self.columns]
             return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
@@ -77,7 +76,7 @@ class Source:
 
 
 class _Vectors:
-    """Embeddings gathered into their places. Arrow's own way would have each of them in memory three times."""
+    """Embeddings gathered in row order. Arrow's `concat_tables` and `take` would hold each in memory three times."""
 
     def __init__(self, field: pa.Field, rows: int) -> None:
         self._type = field.type
@@ -96,12 +95,12 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How a worker completes a block of ids to what a stage reads.
+    """How a worker adds the columns that a stage reads to a block of ids.
 
     Attributes:
-        sources: Tables that hold columns which do not ride along.
+        sources: Tables with columns that the driver does not send.
         from_pool: Columns of the pool's own Parquet files.
-        root: What the pool's shard paths are relative to.
+        root: The folder that the pool's shard paths are relative to.
         images: The images of the pool, if the stage reads them.
     """
 
@@ -111,10 +110,10 @@ class Inputs:
     images: Images | None = None
 
     def complete(self, block: pa.Table) -> pa.Table:
-        """The block with the columns that did not ride along, all but the image."""
+        """Return the block with all columns that the driver did not send, except the image."""
         for source in self.sources:
             read = source.read(block)
-            for field, values in zip(read.schema, read.columns, strict=True):  # a field says which encoder's it is
+            for field, values in zip(read.schema, read.columns, strict=True):  # a field stores its encoder's name
                 block = block.append_column(field, values)
         if self.from_pool and self.root is not None:
             for name, values in zip(self.from_pool, self._pool_columns(block, self.root).columns, strict=True):
@@ -131,24 +130,24 @@ class Inputs:
                 order.append(rows)
             joined = pa.concat_tables(tables, promote_options="permissive")
         except (BadSampleError, OSError, pa.ArrowException) as error:
-            # They were fine when they were indexed, or their shards disagree on a column's type.
+            # The files were readable when they were indexed, or shards disagree on a column's type.
             raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
         return joined.take(np.argsort(np.concatenate(order)))
 
 
 def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `alive` (column `id`) that have no facts in `table`, or are worth another try."""
+    """Return the rows of `alive` (column `id`) that have no facts in `table`, or can be retried."""
     stored = table.scan(["id", "retry"]).filter(~pl.col("retry")).select("id")
     return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that a job needs.
+    """Columns that a job reads.
 
     Attributes:
-        names: What is read: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
-        tables: The tables of earlier stages that have them, by column; the index has the others.
+        names: Their names: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
+        tables: The tables of earlier stages that store them, by column; the index stores the others.
         fields: Their fields, by column.
     """
 
@@ -162,7 +161,7 @@ class Columns:
 
     @property
     def of_pool(self) -> list[str]:
-        """The X of each `pool.X`."""
+        """The X of each column `pool.X`."""
         return [name for column in self.names if (name := of_pool(column))]
 
     @property
@@ -176,23 +175,23 @@ class Columns:
 
 
 def columns_of(step: Step) -> Columns:
-    """The columns that a step's stage reads."""
+    """Return the columns that a step's stage reads."""
     return Columns(step.stage.reads, step.inputs, step.fields)
 
 
 def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool = True) -> tuple[pl.DataFrame, Inputs]:
-    """The rows of a job with the numbers that the driver sends, and how workers read the other columns.
+    """Plan the rows of a job with the numbers that the driver sends, and how workers read the other columns.
 
     Args:
         run: The run.
         pool: Its pool.
-        columns: What the job needs.
+        columns: The columns that the job reads.
         ids: The rows, column `id`.
         carry: Whether the driver sends numbers; otherwise the workers read them too.
 
     Returns:
-        The rows, in the order of their ids, or, where workers read tables, in that of the pool, so that what lies
-        together is read together; and what completes them.
+        The rows, and the inputs that add the other columns. The rows are sorted by id or, if workers read tables, in
+        the order of the pool, so that neighbouring rows are read together.
     """
     rows = ids.lazy().select("id")
     by_workers: dict[str, list[str]] = {}
@@ -218,7 +217,7 @@ def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool 
 
 
 def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position: str) -> tuple[pl.LazyFrame, Source]:
-    """The rows with the part of `table` that has each, as the column `position`, and what reads it there."""
+    """Return the rows with the position of each row's part as the column `position`, and the source that reads it."""
     places, parts = table.locate()
     part = places.select("id", pl.col("part").cast(pl.Int32).alias(position))
     located = rows.join(part, on="id", how="left").with_columns(pl.col(position).fill_null(_NOWHERE))
@@ -232,7 +231,7 @@ def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def stored_table(run: Run, source: str) -> Table:
-    """The table called `source`; "" is the index."""
+    """Return the table named `source`; "" is the index."""
     if source == CONTENTS:
         return contents_table(run.folder)
     return Table.stored(stage_folder(run.folder, source)) if source else run.index

@@ -1,4 +1,4 @@
-"""Ray: started or joined, and given one Data job at a time."""
+"""Start or join Ray, and run one Ray Data job at a time."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from pipeline.pools.images import Failure
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
 
-# Ray prints them on stdout, between our JSON. They are in its log files too, and what comes of them is in the tables.
+# Ray prints these lines on stdout, between our JSON. Its log files have them too, and the tables show the outcome.
 _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
-_MEMORY_RETRIES = "3"  # of a task that was killed for the memory it took; Ray's default is to try for ever
+_MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
-_MOST_LOST = 100  # blocks of a job at first; where more lose their workers, the stage is broken or the cluster is
-_MOST_GIVEN_UP = 1000  # blocks that cannot be divided, of one job; the next run goes on behind them
+_MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
+_MOST_GIVEN_UP = 1000  # indivisible blocks per job that may be abandoned; the next run continues after them
 
 
 class Job(Protocol):
-    """What is done to blocks."""
+    """The work that is done on blocks."""
 
     def __call__(self, dataset: Any, alone: bool = False) -> Any:
-        """A Ray dataset of blocks to one of receipts; with `alone`, no worker has two blocks at once."""
+        """Map a Ray dataset of blocks to one of receipts; with `alone`, no worker has two blocks at once."""
 
 
 class Rescue(Protocol):
-    """What becomes of blocks whose worker died at every try."""
+    """The handling of lost blocks: those whose worker died at every try."""
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        """Store what the dead left written down; what is left of the blocks, and receipts."""
+        """Store rows that dead workers left in journals; return the rest of the blocks, and the receipts."""
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
-        """Smaller blocks of the same rows; only the block itself where it cannot be divided."""
+        """Return smaller blocks of the same rows; only the block itself if it cannot be divided."""
 
     def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
-        """Store the rows of a block as errors; the receipt."""
+        """Store the rows of a block as errors; return the receipt."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class JobDone:
 
     Attributes:
         rows: Rows stored.
-        errors: Those of them that failed.
-        seconds: Wall time, with the start of workers and models, without that of Ray.
-        working: Wall time from the first row that a worker took to the last that it stored: start-up left out.
-        idle: Of the workers' time, the share in which their model had nothing to do; None where nobody tells.
+        errors: Stored rows that failed.
+        seconds: Wall time, including the start of workers and models, excluding the start of Ray.
+        working: Wall time from the first row that a worker took to the last row stored, excluding start-up.
+        idle: Share of the workers' time in which their model had nothing to do; None if it is not measured.
     """
 
     rows: int
@@ -74,11 +74,11 @@ class JobDone:
 def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobDone:
     """Send blocks through a Ray Data job that stores them as parts.
 
-    Without `rescue` a block whose worker died at every try ends the job. With it such blocks are run again in smaller
-    pieces, each alone in its worker, until what kills a worker cannot be divided any more and is given up.
+    Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
+    pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is abandoned.
 
     Raises:
-        UserError: Ray or a stage could not start, or the cluster died; what is stored stays.
+        UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
     """
     start_ray()
     from ray.exceptions import RayError, RayTaskError
@@ -105,15 +105,15 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
 
 
 def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:
-    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all are stored or given up.
+    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all are stored or abandoned.
 
-    A round has no more blocks than may be lost in it.
+    A round has at most as many blocks as may be lost in it.
 
     Returns:
         The receipts.
 
     Raises:
-        UserError: So many are given up that it is hardly their fault.
+        UserError: So many blocks are abandoned that they are unlikely to be at fault.
     """
     waiting, receipts = _rescued(rescue, lost, None)
     given_up = 0
@@ -133,9 +133,10 @@ def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table
 
 
 def _rescued(rescue: Rescue, lost: list[pa.Table], failure: Failure | None) -> tuple[list[pa.Table], list[pa.Table]]:
-    """The blocks to run next in place of those that are lost, and the receipts of what is settled.
+    """Return the blocks to run next in place of lost ones, and the receipts of rows that are stored.
 
-    A block that cannot be divided is given up for `failure`; with None it was not alone yet, and gets another chance.
+    A block that cannot be divided is abandoned with `failure`. If `failure` is None, the block was not alone in its
+    worker yet and is run again.
     """
     lost, receipts = rescue.salvage(lost)
     waiting: list[pa.Table] = []
@@ -149,7 +150,7 @@ def _rescued(rescue: Rescue, lost: list[pa.Table], failure: Failure | None) -> t
 
 
 class _Deaths(logging.Handler):
-    """Why blocks were lost. Ray Data passes over them as it is told to, and says why in its log alone."""
+    """A log handler that collects why blocks were lost: Ray Data skips them and gives the reason only in its log."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -160,7 +161,7 @@ class _Deaths(logging.Handler):
             self._errors.append(record.exc_info[1])
 
     def failure(self) -> Failure:
-        """The error of a row that was alone in its worker. Where memory or a machine ran out, another try can help."""
+        """Return the error of a row that was alone in its worker; it can be retried if memory or a machine was lost."""
         from ray.exceptions import NodeDiedError, OutOfMemoryError
 
         tries = f"at each of {RETRIES + 1} tries alone"
@@ -172,7 +173,7 @@ class _Deaths(logging.Handler):
         return Failure(f"killed its worker: its process ended {tries}, as in a crash of a decoder")
 
     def raise_others(self) -> None:
-        """Raise what is no death of a worker: it is not the block's."""
+        """Raise an error that is not the death of a worker: the block did not cause it."""
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
         for error in self._errors:
@@ -182,30 +183,30 @@ class _Deaths(logging.Handler):
 
 
 def _never_began(error: BaseException) -> bool:
-    """Whether an actor's constructor raised: a bug, whose traceback is in the text, and no death of a worker."""
+    """Return whether an actor's constructor raised: a bug (its traceback is in the text), not a worker's death."""
     from ray.exceptions import RayActorError
 
     return isinstance(error, RayActorError) and error.actor_init_failed
 
 
 def _end_actors() -> None:
-    """End the actors of a job that failed: the next job in this process would wait for the CPUs that they hold.
+    """End the actors of a failed job: the next job in this process would wait for the CPUs that they hold.
 
-    By themselves they live as long as anything knows of them, such as the frames of an error's traceback; and errors
-    are kept, as a notebook's last one, or by a log handler that remembers records.
+    An actor lives as long as anything refers to it, such as the frames of an error's traceback. Errors may be kept: a
+    notebook keeps the last one, and so does a log handler that stores records.
     """
     import ray
     from ray.actor import ActorHandle
 
     for handle in [kept for kept in gc.get_objects() if issubclass(type(kept), ActorHandle)]:
-        if "MapWorker" in repr(handle):  # Ray Data's; one job runs at a time, so they are all of this one
+        if "MapWorker" in repr(handle):  # Ray Data's actors; one job runs at a time, so all of them belong to it
             ray.kill(handle)
 
 
 def _run(
     blocks: Iterable[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
-    """Run blocks through a job; the receipts, and the blocks that are lost."""
+    """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
     from ray.data import DataContext
 
@@ -215,7 +216,7 @@ def _run(
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
     try:
-        with redirect_stdout(sys.stderr):  # what else Ray has to say of its machines; stdout is for results
+        with redirect_stdout(sys.stderr):  # Ray prints other messages too; stdout is for results
             dataset = job(ray.data.from_arrow_refs(refs), alone=alone)
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
@@ -228,18 +229,18 @@ def _run(
 
 
 def map_blocks(dataset: Any, call: Any, **how: Any) -> Any:
-    """`dataset.map_batches` with whole blocks, and a bounded number of retries."""
+    """Call `dataset.map_batches` with whole blocks and a bounded number of retries."""
     from ray.data import ActorPoolStrategy
     from ray.util.annotations import RayDeprecationWarning
 
     retries = "max_task_retries" if isinstance(how.get("compute"), ActorPoolStrategy) else "max_retries"
-    with warnings.catch_warnings():  # that Ray 2.64 will have another way to say it; 2.60 has none
+    with warnings.catch_warnings():  # Ray 2.64 will have another option for retries; 2.60 has none
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **how)
 
 
 def stopped(error: Exception) -> UserError:
-    """What there is to tell a user when a worker, a machine or the cluster died."""
+    """Return the error for the user when a worker, a machine or the cluster died."""
     what = " ".join(str(error).split())[:200]
     return UserError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
 
@@ -258,22 +259,22 @@ def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
 
 
 def start_ray() -> None:
-    """Join the cluster of the environment (`ray job submit` sets it), else start one on this machine.
+    """Join the cluster that the environment names (`ray job submit` sets it), else start one on this machine.
 
     Raises:
-        UserError: As `connect`.
+        UserError: See `connect`.
     """
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads them when it is imported
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads both variables on import
     os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
-    # A job here is one operator that hands on receipts of a few bytes. Sharing resources out between operators would
-    # only keep one worker idle: on 2 CPUs, half of them.
+    # A job here is one operator that returns receipts of a few bytes. Reserving resources between operators would only
+    # keep one worker idle: on 2 CPUs, half of them.
     context.op_resource_reservation_enabled = False
-    log = logging.getLogger("ray.data")  # what it says stays in its log files; what concerns a user we raise or store
+    log = logging.getLogger("ray.data")  # its messages stay in log files; errors for the user are raised or stored
     for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
         if not isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)

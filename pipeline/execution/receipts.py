@@ -1,7 +1,7 @@
-"""What a task of a job hands on instead of rows: a receipt, or what ended it.
+"""Receipts: what a task returns to the driver instead of rows, also if an exception ended it.
 
-An exception comes to the driver as a value, too: Ray Data is told to pass over blocks whose worker died, and would pass
-over an exception in the same way.
+An exception reaches the driver as a value: Ray Data is configured to skip blocks whose worker died, and would skip a
+block with an exception in the same way.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _WORKER = uuid.uuid4().hex
 
 
 def receipt(rows: int, errors: int, begin: float | None = None, busy: float | None = None) -> pa.Table:
-    """What a task hands on.
+    """Return the receipt of a task.
 
     Args:
         rows: Rows stored.
-        errors: Those of them that failed.
-        begin: When the work on them began, by the worker's clock, seconds.
-        busy: Seconds in which the model ran, where that is told apart from waiting for images.
+        errors: Stored rows that failed.
+        begin: Start of the work on them, in seconds by the worker's clock; None: now.
+        busy: Seconds in which the model ran; None if they are not measured apart from waiting for images.
 
     Returns:
         One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
@@ -46,7 +46,10 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
 
 
 def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
-    """The receipt of `call` for a block, with the block's number and the columns `refused` and `broken`: an error."""
+    """Return the receipt of `call` for a block, with the block's number and an error in `refused` or `broken`, if any.
+
+    `refused` is the message of an error that is not a bug; `broken` is the traceback of a bug.
+    """
     refused = broken = None
     try:
         done = call(block.drop_columns([BLOCK]))
@@ -62,11 +65,11 @@ def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
 
 
 def raise_failure(receipts: pa.Table) -> None:
-    """Raise what ended the work on a block.
+    """Raise the error that ended the work on a block, if there is one.
 
     Raises:
-        UserError: The stage or the system refuses to go on, in its own words.
-        RayTaskError: It is broken; the text is the traceback.
+        UserError: The stage or the system refused to continue; the message is the original one.
+        RayTaskError: The work failed with a bug; the text is the traceback.
     """
     from ray.exceptions import RayTaskError
 

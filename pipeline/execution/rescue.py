@@ -1,7 +1,7 @@
-"""What becomes of blocks that kill their worker: smaller blocks, then one row, then that row's error.
+"""Rescue blocks that kill their worker: divide them until one row remains, then store that row as an error.
 
-A part of a stage is divided into ever smaller parts; of a stage that compares rows, into whole groups; a chunk of the
-index into shards. What cannot be divided any more becomes errors, and the run goes on. See docs/decisions.md.
+A block of a stage is divided into ever smaller blocks of rows, or of whole groups if the stage compares rows. A chunk
+of the index is divided into shards. What cannot be divided becomes errors, and the run continues (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pipeline.pools import Pool, Shard
 from pipeline.pools.images import Failure
 from pipeline.pools.readers import unread_shards
 
-_PIECES = 16  # of a block; more of them store more small parts, fewer start (and kill) more workers
+_PIECES = 16  # per block; more pieces store more small parts, fewer pieces start (and kill) more workers
 
 
 @dataclass(frozen=True)
 class RowRescue:
-    """Of a stage's rows.
+    """Rescue for the rows of a stage.
 
     Attributes:
-        part: How parts of the stage are computed.
+        part: Computes the parts of the stage.
         groups: The group of each id, for a stage that compares rows: a group is not divided.
     """
 
@@ -37,9 +37,9 @@ class RowRescue:
     groups: pl.DataFrame | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        """The rows that a journaled stage has in its journals are stored; the others of the blocks are left."""
+        """Store the rows that the journals hold; return the rest of the blocks, and the receipts."""
         journaled = self.part.stage.journaled
-        if self.part.contents:  # what the dead have read counts as read
+        if self.part.contents:  # images that the dead workers read count as read
             contents = self.part.contents.table
             if journaled:
                 recover(contents)
@@ -65,13 +65,13 @@ class RowRescue:
         store = self.part.store
         known = replace(
             store, provenance={**store.table.provenance(), **store.provenance}
-        )  # with the weights, as it had them
+        )  # with the weights of the parts that are stored
         return known(failed_rows(self.part.stage, block["id"], [failure] * block.num_rows))
 
 
 @dataclass(frozen=True)
 class ShardRescue:
-    """Of an index's shards. One that kills its reader has a single row, about the shard."""
+    """Rescue for the shards of the index. A shard that kills its reader gets a single row, about the shard."""
 
     pool: Pool
     store: Store

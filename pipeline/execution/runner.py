@@ -1,4 +1,4 @@
-"""The runner: index the pool, then each stage as one Ray Data job over the rows that are alive and not stored."""
+"""The runner: index the pool, then run each stage as one Ray Data job over the alive rows that it has not stored."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages.registry import outdated
 
 PART, COSTLY_PART, GROUPED_PART = 65_536, 1024, 1 << 20
-"""Rows of a stored part at most, where the recipe does not say; of whole groups, more where one group is larger."""
+"""Default maximum of rows per stored part; a part of whole groups has more if one group is larger."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What one job did.
+    """The result of one job.
 
     Attributes:
-        stage: `index`, the stage's name, or that with ` (training)`.
-        computed: Rows computed now.
-        errors: Those of them that failed.
+        stage: `index`, the stage's name, or the name with ` (training)`.
+        computed: Rows that this job computed.
+        errors: Computed rows that failed.
         stored: Rows that were stored before and not computed again.
         seconds: Wall time of the job, without the start of Ray.
-        working: Wall time from the first row taken to the last one stored: the start of workers and models left out.
-        idle: The share of the workers' time in which the model waited for images; None where none are looked at.
+        working: Wall time from the first row taken to the last row stored, without the start of workers and models.
+        idle: Share of the workers' time in which the model waited for images; None if the stage reads no images.
     """
 
     stage: str
@@ -69,12 +69,12 @@ class Done:
 
 
 def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
-    """Make the run directory, or open it anew under a changed recipe.
+    """Create the run directory, or open an existing one and write the recipe again, which may have changed.
 
-    What the run's stages were trained to is used again, unless `refit`.
+    Fitted artifacts of the run are used again, unless `refit`.
 
     Raises:
-        UserError: The directory is in use for something else, or was indexed from another pool.
+        UserError: The directory holds other files, or was indexed from another pool.
     """
     folder = Folder.at(url)
     resolved = resolve_fitted(recipe, folder, refit).resolved()
@@ -96,17 +96,17 @@ def _write(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The run's own recipe, checked against today's stages."""
+    """Return the recipe that is stored in the run, checked against the stages of this version."""
     return parse_recipe(dict(run.recipe), f"{run.url}/{RECIPE}")
 
 
 def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> None:
-    """Look, before anything is written or started, whether the models of stages that never ran are to be had.
+    """Check, before anything is written or started, that the models of stages that never ran are available.
 
-    A stage that has stored facts may have nothing left to do; it is asked when it has.
+    A stage with stored facts may have no rows left to compute; it is checked when it has some.
 
     Raises:
-        UserError: One is not, with how to get it.
+        UserError: A model is not available; the message says how to get it.
     """
     for step in resolve_fitted(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
@@ -116,7 +116,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
 
 
 def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> Done:
-    """Index what the pool, as listed, has and the run does not."""
+    """Index the shards of a listed pool that the run has not stored, or that must be read again."""
     begin = time.perf_counter()
     table = index_table(run.folder)
     if listing.passed_over:
@@ -159,12 +159,12 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
 
 
 def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refit: bool = False) -> Iterator[Done]:
-    """Compute the recipe's stages in order (or only those named), each over the rows that reach it.
+    """Compute the recipe's stages in order (or only those in `only`), each over the rows that reach it.
 
-    A stage that must be trained is trained first, if the run has nothing for it yet, or with `refit`.
+    A stage that must be trained is trained first if the run has no fitted artifact for it, or with `refit`.
 
     Raises:
-        UserError: The index is not finished, or two images have one id.
+        UserError: The index is not finished, or two images have the same id.
     """
     indexing.refuse_unfinished(run)
     check_ids(run.index, recipe.pool)
@@ -184,9 +184,9 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
 
 
 def part_size(rows: int, step: Step) -> int:
-    """Rows per stored part: a 64th of the work, but not too few, and no more than the recipe allows to lose.
+    """Return the rows per stored part: a 64th of the work, with a minimum, and at most `part_rows` of the recipe.
 
-    Of whole groups as many as the recipe says: each part costs a reading of the tables, so fewer may be wanted.
+    A stage that compares rows gets exactly `part_rows`, if given: each part reads the tables, so users may want few.
     """
     grouped, wanted = groups_of(step) is not None, step.resources.part_rows
     if grouped and wanted:
@@ -202,12 +202,12 @@ def _stored_stage(run: Run, step: Step) -> StoredStage:
 
 
 def stage_table(run: Run, step: Step) -> Table:
-    """The table of a step, with the columns that the stage writes today."""
+    """Return the table of a step, with the columns that the stage writes in this version."""
     return Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
 
 
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, Done]:
-    """Train a step's stage on a sample of the rows that reach it; the recipe that names what came of it."""
+    """Train a step's stage on a sample of the rows that reach it; return the recipe with the artifact's hash."""
     begin = time.perf_counter()
     step.stage.check_available()
     rows, inputs = plan(run, recipe.pool, columns_of(step), sample(step, alive["id"]))
@@ -229,7 +229,7 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
         if contents:
             recover(contents)
     _declare(table)
-    # Where nothing got this far, an earlier stage may have no columns to read.
+    # If no row is alive, an earlier stage may have no columns to read.
     groups = _groups(run, step) if alive.height else None
     ids = _todo(step, stored, alive, groups) if alive.height else alive
     before = alive.height - ids.height
@@ -256,13 +256,13 @@ def _compute(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: p
 
 
 def _declare(table: Table) -> None:
-    """Let readers, who learn the columns from the parts, see those that an older version's parts lack."""
+    """Append an empty part with the current columns if the parts lack some: readers infer the columns from parts."""
     if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
 
 
 def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows of `alive` without facts or with outdated ones; where rows are compared, all of changed groups."""
+    """Return the rows of `alive` without facts or with outdated ones; if rows are compared, all of changed groups."""
     new = unstored(stored.table, alive)
     wrong = outdated(step.stage, stored.table)
     if wrong.height:
@@ -271,7 +271,7 @@ def _todo(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataF
 
 
 def _groups(run: Run, step: Step) -> pl.DataFrame | None:
-    """The group of each id, for a stage that compares rows."""
+    """Return the group of each id for a stage that compares rows, else None."""
     column = groups_of(step)
     if column is None:
         return None
@@ -289,7 +289,7 @@ def _provenance(step: Step) -> dict[str, object]:
 
 
 def _stage_job(step: Step, part: StageTask) -> Job:
-    """A stage over a Ray dataset: one block, one call, one part."""
+    """Return the job that runs a stage over a Ray dataset: one block, one call, one part."""
 
     def job(dataset: Any, alone: bool = False) -> Any:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -302,7 +302,7 @@ def _stage_job(step: Step, part: StageTask) -> Job:
         images = isinstance(step.stage, ImageStage)
         of_images = (part, placed.threads, step.resources.image_seconds, step.resources.first_errors)
         actor, args = (ImageStageActor, of_images) if images else (StageActor, (part,))
-        # Of images two parts at a time: one decodes ahead while the other keeps the model busy.
+        # Two parts of images at a time: one decodes ahead while the other keeps the model busy.
         at_once = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True} if images else {}
         ways = {"max_tasks_in_flight_per_actor": 1} if alone else at_once
         pool = ActorPoolStrategy(size=placed.workers, **ways)

@@ -1,4 +1,4 @@
-"""What runs inside of Ray's workers: a part of a stage computed in batches, held to its contract, stored at once."""
+"""The code that runs inside Ray's workers: compute a part of a stage in batches, validate it, store it at once."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from pipeline.execution.receipts import reported
 from pipeline.pools.images import Failure
 
 _READERS = 16  # threads that wait for the disk or the network
-_GROUPS_AHEAD = 16  # reads that are under way or wait to be decoded, of at most 8 MiB each (Parquet: a row group)
+_GROUPS_AHEAD = 16  # reads in progress or waiting to be decoded, at most 8 MiB each (Parquet: a row group)
 
 
 @dataclass(frozen=True)
 class StageTask:
-    """How parts of a stage are computed.
+    """The description of a job: how parts of a stage are computed.
 
     Attributes:
         stage: The stage.
-        inputs: What completes the block of ids that comes from the driver.
+        inputs: Adds the columns that the driver's blocks lack.
         batch_size: Rows per call, at most.
-        store: Where the rows go.
-        contents: Where lengths and digests of images go that nobody has read before, for a stage that reads images.
-        fitted: What the stage was trained to, for one that is.
-        fields: The columns that it reads, by name.
+        store: Stores the computed rows.
+        contents: Stores lengths and digests of images that were not read before; None if the stage reads no images.
+        fitted: The fitted artifact of a trained stage.
+        fields: The columns that the stage reads, by name.
     """
 
     stage: Any
@@ -56,7 +56,7 @@ class StageTask:
     fields: Mapping[str, pa.Field] = field(default_factory=dict)
 
     def load(self) -> Any:
-        """The stage's callable, with its model."""
+        """Return the stage's callable, with its model."""
         return self.stage.load_fitted(self.fitted.read(), self.fields) if self.fitted else self.stage.load()
 
     def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
@@ -75,21 +75,21 @@ class StageTask:
 
 
 class StageActor:
-    """A stage that has something to load, in a Ray actor."""
+    """A Ray actor for a stage that loads a model or a fitted artifact."""
 
     def __init__(self, part: StageTask) -> None:
         import ray
 
         self._part = part
         self._failed: Exception | None = None
-        if not ray.get_gpu_ids():  # Ray leaves the GPUs that an actor did not ask for in sight of it
+        if not ray.get_gpu_ids():  # Ray does not hide the GPUs that an actor did not request
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         try:
             self._facts = part.load()
             provenance = self._facts.provenance
             _same_weights(part, provenance)
             self._part = replace(part, store=part.store.knowing(provenance))
-        except Exception as error:  # raised by the first part: an actor that dies here is one whose worker was lost
+        except Exception as error:  # raised with the first part: an actor that fails here would count as a lost worker
             self._failed = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -105,10 +105,10 @@ class StageActor:
 
 
 class ImageStageActor(StageActor):
-    """A stage that reads images: threads read and decode ahead while one thread keeps the model busy.
+    """A Ray actor for a stage that reads images: threads read and decode ahead while others keep the model busy.
 
-    Ray calls it for two parts at once, so that the images of the next one are decoded while the last batch of this one
-    is in the model. What a journaled stage computes is in a journal before its part is whole.
+    Ray calls it for two parts at once: the images of the next part are decoded while the last batch of this part is in
+    the model. A journaled stage writes its rows to a journal until their part is complete.
     """
 
     def __init__(self, part: StageTask, threads: int, seconds: float, first_errors: int) -> None:
@@ -142,13 +142,13 @@ class ImageStageActor(StageActor):
         return stored
 
     def _facts_of(self, rows: pa.Table, check: ContentCheck, journal: Journal | None = None) -> tuple[pa.Table, float]:
-        """The facts of some rows, in their order, and for how many seconds the model was busy with them."""
+        """Return the facts of some rows, in their order, and the seconds that the model was busy with them."""
         stage = self._part.stage
         stream = enumerate(self._prepared(rows, check, ahead=max(2, self._calls) * self._part.batch_size))
         failures: dict[int, Failure] = {}
         order: list[int] = []
         running: list[Future[tuple[pa.Table, float]]] = []
-        free = BoundedSemaphore(self._calls)  # so many batches are in the model, one is ready, no more
+        free = BoundedSemaphore(self._calls)  # at most `calls` batches are in the model, and one more is ready
         with self._first.block():
             while batch := list(islice(stream, self._part.batch_size)):
                 check.write_down()
@@ -169,7 +169,7 @@ class ImageStageActor(StageActor):
     def _batch(
         self, ids: pa.ChunkedArray, prepared: list[Any], number: int, journal: Journal | None
     ) -> tuple[pa.Table, float]:
-        """One batch through the model, and the seconds it took. `number` is that of its first image in the job."""
+        """Run the model on one batch; return rows and seconds. `number` counts the images of the job before it."""
         begin = time.perf_counter()
         stage = self._part.stage
         self._first.check()
@@ -182,7 +182,7 @@ class ImageStageActor(StageActor):
         return computed, time.perf_counter() - begin
 
     def _prepared(self, rows: pa.Table, check: ContentCheck, ahead: int) -> Iterator[Any]:
-        """What `prepare` makes of each row's image, or a Failure, in order; at most `ahead` wait to be taken."""
+        """Yield the prepared image of each row, or a Failure, in order; at most `ahead` are decoded in advance."""
         reads, images = self._part.stage.reads, self._part.inputs.images
         assert images is not None
         groups, ids, lengths = images.groups(rows), rows["id"].to_pylist(), rows["bytes"].to_pylist()
@@ -204,7 +204,11 @@ class ImageStageActor(StageActor):
 
 
 def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
-    """Hold what a stage made of `rows` rows to its contract; the columns of its table, without the id."""
+    """Validate the output of a stage for `rows` rows; return the columns of its table, without the id.
+
+    Raises:
+        TypeError: The output has another number of rows.
+    """
     schema = table_schema(stage.writes)
     if computed.num_rows != rows:
         raise TypeError(f"{stage.name} made {computed.num_rows} rows of {rows}")
@@ -237,7 +241,7 @@ def _prepare(data: bytes | Failure, others: Mapping[str, Any], reads: Sequence[s
 
 
 def failed_rows(stage: Stage, ids: pa.ChunkedArray, reasons: Collection[Failure]) -> pa.Table:
-    """Rows without facts, each with its reason."""
+    """Return rows without facts, each with its error."""
     failures = list(reasons)
     empty = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
     errors, retries = [f.error for f in failures], [f.retry for f in failures]
@@ -254,7 +258,7 @@ def _numbers(places: Iterable[int]) -> pa.Array:
 
 
 def _same_weights(part: StageTask, provenance: Mapping[str, object]) -> None:
-    """Refuse to put the facts of other weights beside those that the table holds."""
+    """Refuse to store facts in a table whose facts were computed with other weights."""
     before = part.store.table.provenance().get("weights")
     now = provenance.get("weights")
     if before and now and before != now:

@@ -1,1 +1,1 @@
-"""From a run to shards with a dataset card. It may import pools and execution."""
+"""Write a run as shards with a dataset card. This package may import `pipeline.pools` and `pipeline.execution`."""

@@ -1,6 +1,6 @@
-"""The dataset card: what a stranger has to know of a published dataset, in Hugging Face's form (README.md).
+"""Write the dataset card of a publication, in Hugging Face's form (README.md).
 
-It tells nothing that changes from one writing to the next, so that publishing again leaves the same file.
+The card has no value that differs between two calls, such as a date: publishing again leaves the file unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from manifests.version import __version__
 
 
 class _Code(str):
-    """A cell that is shown as code."""
+    """A table cell that is formatted as code."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 16
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 _PRIVATE = ("engine", "resources", "table", "fitted")
-"""What a recipe has that is nobody else's business, or tells nothing."""
+"""Keys of a recipe that are private, or of no use to a reader."""
 
 _MODELS = ("model", "encoder", "predictor", "weights")
 _CARRIED = {
@@ -38,7 +38,7 @@ _CARRIED = {
     "conse_text": "all-MiniLM-L6-v2",
     "nsfw": "open_nsfw",
 }
-"""The models of stages that have no setting for it."""
+"""The models of stages without a setting for the model."""
 
 _LICENCES = {
     "EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0",
@@ -54,7 +54,7 @@ _LICENCES = {
     "OpenGVLab/InternVL2-8B": "MIT",
     "OpenGVLab/InternVL2-26B": "MIT",
 }
-"""As their pages said; to be checked there before anything rests on it."""
+"""Licences as the models' pages stated them; check the page before you rely on one."""
 
 _LIMITS = """\
 - The captions are written by models (see above) and not checked by people: they may name what is not there, miss what
@@ -74,15 +74,15 @@ def card(
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
-    """The text of README.md.
+    """Return the text of README.md.
 
     Args:
-        run: What is published.
-        subsets: Names of the subsets and the captions of each.
+        run: The run that is published.
+        subsets: The captions of each subset, by name.
         format_: `parquet` or `webdataset`.
-        rows: Images in shards.
-        columns: What each column says.
-        features: Of each subset the columns as `datasets` must be told them, where its files do not say it.
+        rows: Number of images in shards.
+        columns: The description of each column.
+        features: The columns of each subset as `datasets` needs them declared, if its files do not declare them.
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
@@ -134,7 +134,7 @@ def _front(
     }
     if features:
         front["dataset_info"] = [{"config_name": subset, "features": list(of)} for subset, of in features.items()]
-    # Quoted in any case: what ends in three dashes would end the front matter for a simple reader.
+    # Always quoted: for a simple reader, a name that ends in three dashes would end the front matter.
     pretty_name = json.dumps(name, ensure_ascii=False)
     return f"pretty_name: {pretty_name}\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}"
 
@@ -183,7 +183,7 @@ def _models(run: Run) -> list[tuple[str, str, str, str]]:
 
 
 def _plain(model: str) -> str:
-    """A model's name; of a path only the last part, which says nothing of the machine."""
+    """Return a model's name; for a path only its last part, since the rest describes the machine."""
     return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
 
 
@@ -203,7 +203,7 @@ def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str
 
 
 def bars(values: Any) -> str:
-    """A histogram of finite numbers in one line of 16 characters, from the smallest to the largest."""
+    """Draw a histogram of finite numbers as a line of 16 characters, from the smallest to the largest number."""
     counts, _ = np.histogram(values, _BINS)
     heights = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[height] for height in heights)

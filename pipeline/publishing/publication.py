@@ -1,7 +1,7 @@
-"""What a publication has already: settings, lists, shards. They are compared before anything is written.
+"""Check an existing publication (settings, lists, shards) before anything is written to it.
 
-`OUT/.publication/` says which image is in which shard. Without it nobody knows what is published, so shards that are in
-no list are refused, and so are shards that are not what their list says.
+`OUT/.publication/` stores which image is in which shard. Without it, nobody knows what is published. So shards that are
+in no list are refused, and so are shards that differ from their list.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from manifests.tar_shards import IMAGE_ENDING
 from pipeline.recipe import Publish
 
 SETTINGS = "settings.json"
-_ENDING = "image_ending"  # in tars; a publication whose settings lack it has each image under that of its format
+_ENDING = "image_ending"  # suffix of images in tars; if the settings lack it, each image has the suffix of its format
 LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
 _ELSEWHERE = "publish elsewhere, with --out"
 _REMEDY = f"copy it back, or {_ELSEWHERE}"
 _SHARD = re.compile(r"shard-.*\.(parquet|tar)")
-_REQUESTS = 16  # at a time, of a footer each
+_REQUESTS = 16  # concurrent checks of shards, each one small read
 _BLOCK, _END = 512, 1024  # bytes: a tar is whole blocks, the last two of them zeros
 
 Shards = Mapping[str, pafs.FileInfo]
-"""Files, by their path in the publication."""
+"""Shard files, by their path relative to the publication."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A place where shards are, or will be.
+    """A folder of published shards, or one that is going to be.
 
     Attributes:
         out: The folder.
-        format: Of the shards.
-        subsets: Their captions.
+        format: `parquet` or `webdataset`.
+        subsets: The captions of each subset.
     """
 
     out: Folder
@@ -60,21 +60,21 @@ class Publication:
         return self.out.join(LISTS)
 
     def names(self, numbers: Iterable[int]) -> set[str]:
-        """What the shards of these numbers are called, relative to the publication."""
+        """Return the paths of the shards with these numbers, relative to the publication."""
         return {shard_name(subset, number, self.format) for number in numbers for subset in self.subsets}
 
     def open_settled(self, how: Publish, tables: Mapping[str, str]) -> Shards:
-        """Write down how this is published, or compare that with what is written; the shards that are there.
+        """Store the settings of a new publication, or check those of an existing one; return the existing shards.
 
         Args:
             how: The settings.
-            tables: What is published, a table's name by its stage.
+            tables: The names of the published stage tables, by stage.
 
         Raises:
-            UserError: It was begun with other settings, or by another recipe.
+            UserError: The publication was started with other settings, or by another recipe.
             UserError: Settings or lists are missing or damaged; a shard is damaged, or in no list.
         """
-        # Another publication at the same time writes settings, list and shards in this order: look in the other one.
+        # A concurrent publication writes settings, list and shards in this order: read them in the reverse order.
         shards = self._shards()
         listed, _ = listed_in(self.lists)
         begun = self.lists.exists(SETTINGS)
@@ -96,14 +96,14 @@ class Publication:
         return shards
 
     def first_form(self) -> bool:
-        """Whether it holds tars as an earlier version began them; to be called after `open_settled`."""
+        """Return whether its tars have the form of an earlier version; call `open_settled` first."""
         return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
 
     def left_out(self) -> dict[str, str]:
-        """The images that could not be published, with the reason, by id.
+        """Return the images that could not be published: the reason by id (as a string).
 
         Raises:
-            UserError: What says so is damaged.
+            UserError: A file that lists them is damaged.
         """
         files = [file.base_name for file in self.lists.files() if file.base_name.startswith(LEFT_OUT)]
         remedy = "delete it and the shards of that number, and publish again: they are written again"
@@ -117,7 +117,7 @@ class Publication:
         stored = read_json(self.lists, SETTINGS, _REMEDY)
         if not isinstance(stored.get("tables"), dict) or "subsets" not in stored:
             raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {_REMEDY}")
-        # A setting that an earlier version did not have was as its default is.
+        # For a setting that an earlier version lacked, the default describes what that version did.
         before = {**Publish().model_dump(mode="json"), **stored}
         if changed := [name for name in now if name not in ("tables", _ENDING) and before.get(name) != now[name]]:
             name = changed[0]
@@ -132,7 +132,7 @@ class Publication:
             )
 
     def _check_shards(self, shards: Shards, listed: pl.DataFrame) -> None:
-        """Compare each shard that is there with its list, by one small reading of each."""
+        """Compare each existing shard with its list, with one small read per shard."""
         if not shards:
             return
         left_out = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
@@ -153,7 +153,7 @@ class Publication:
                     _check_tar(opened, file.size)
             except UNREADABLE as error:
                 opened.seek(0)
-                opened.read(1)  # if it is the disk or the network that failed, this says so
+                opened.read(1)  # if the disk or the network failed, this raises
                 problem = " ".join(str(error).split())
                 raise UserError(
                     f"{file.path}: the shard is damaged ({problem}); delete it and publish again: it is written again"
@@ -161,10 +161,10 @@ class Publication:
 
 
 def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
-    """What was listed so far, columns `id` and `number` in order, and the name of the next list.
+    """Return the images listed so far, columns `id` and `number` in order, and the name of the next list.
 
     Raises:
-        UserError: A list is missing or damaged, or two name one image.
+        UserError: A list is missing or damaged, or an image is listed twice.
     """
     files = [file for file in lists.files() if file.base_name.endswith(".parquet")]
     expected = [f"{number:06d}.parquet" for number in range(1, len(files) + 2)]
@@ -178,20 +178,20 @@ def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
 
 
 def refuse_twice(ids: pl.Series, where: str, why: str) -> None:
-    """Refuse ids of which one is there twice: an image would be published twice.
+    """Refuse duplicate ids: an image would be published twice.
 
     Raises:
-        UserError: There is such an id.
+        UserError: An id occurs twice.
     """
     if ids.n_unique() < len(ids):
         raise UserError(f"{where} image {ids.filter(ids.is_duplicated())[0]} twice; {why}")
 
 
 def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: It is damaged; `remedy` says what to do then.
+        UserError: The file is damaged; `remedy`, a part of the message, says what to do.
     """
     try:
         read = json.loads(folder.read(name))
@@ -203,7 +203,7 @@ def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
 
 
 def _check_footer(footer: pq.FileMetaData, listed: int, fewer: int, smallest: int, largest: int) -> None:
-    """Compare a shard with its list: how many images are listed, how many of them left out, their extreme ids."""
+    """Compare a shard's footer with its list: the numbers of listed and left-out images, smallest and largest id."""
     if not listed - fewer <= footer.num_rows <= listed:
         raise DamagedError(f"it has {footer.num_rows:,} images, and its list {listed - fewer:,}")
     groups = [footer.row_group(number).column(0) for number in range(footer.num_row_groups)]

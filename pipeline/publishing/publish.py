@@ -1,8 +1,8 @@
-"""Publishing: the images that are kept, with their captions, into shards that only ever grow in number.
+"""Publish the kept images with their captions as shards; a published shard never changes, later ones are added.
 
-Which image goes into which shard is decided once, and written down (`OUT/.publication/`) before the first shard is. A
-shard is then a pure function of that list and of the run's facts: a crash, a second run, another number of workers
-give the same bytes, and a pool that has grown adds a list, and shards behind those that are there.
+The assignment of images to shards is decided once, and stored in `OUT/.publication/` before the first shard is written.
+A shard is then a pure function of that list and of the run's facts: the bytes are the same after a crash, in a second
+run, and with another number of workers. A pool that has grown adds a list and more shards.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "sha
 
 @dataclass(frozen=True)
 class Published:
-    """What a call of `publish` did, and what is there now.
+    """The result of `publish`, and the state of the dataset.
 
     Attributes:
-        rows: Images that are in shards.
-        where: The dataset.
-        shards: Files.
-        bytes: Their size.
+        where: URL or path of the dataset, for the user.
+        rows: Images in shards.
+        shards: Number of shard files.
+        bytes: Their total size.
         written: Shards that this call wrote.
-        left_out: Images that were to be published and could not be, with the reason, by id.
-        stale: Images in shards that the run does not keep any more.
-        outdated: Images that are kept, but have a wrong fact by an earlier version: the next run computes it again, and
-            then they are published.
-        job: How fast; None where nothing was to do.
+        left_out: Images that could not be published: the reason by id.
+        stale: Number of listed images that are not to be published any more (dropped by the run, or outdated).
+        job: Counts and times of the job; None if there was nothing to do.
+        outdated: Number of kept images with a wrong fact from an earlier version. The next run computes the fact again;
+            then they can be published.
     """
 
     where: str
@@ -72,18 +72,18 @@ class Published:
 
 
 def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> Published:
-    """Write the shards of all images that the run keeps and that are in none yet.
+    """Write the shards of all kept images that are in none yet, and shards that are missing; write the dataset card.
 
     Args:
-        run: With its captions.
-        recipe: Of the run.
-        how: In which form.
+        run: The run, with captions.
+        recipe: The recipe of the run.
+        how: The settings of the publication.
         out: The folder of the dataset.
-        where: How it is called.
+        where: URL or path of the dataset, for the user.
 
     Raises:
-        UserError: The index is not finished; the run has no captions; `out` holds shards of another recipe, or of other
-            settings.
+        UserError: The index is not finished; the run has no captions or keeps no image; `out` holds shards of another
+            recipe, or with other settings.
     """
     refuse_unfinished(run)
     columns = _columns(run)
@@ -132,7 +132,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
 
 
 def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
-    """The columns that are published: name -> the table that has it ("": the index), and its field."""
+    """Return the columns that are published: name -> the table that stores it ("": the index), and its field."""
     columns: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
         columns |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
@@ -140,7 +140,7 @@ def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
 
 
 def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    """The subsets and the captions that each of them has."""
+    """Return the subsets, each with its captions."""
     captions = tuple(use for use in USES if f"{use}_caption" in columns)
     if not captions:
         raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
@@ -152,7 +152,7 @@ def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str
 def _as_begun(
     out: Folder, written_shards: Shards, columns: dict[str, tuple[str, pa.Field]]
 ) -> dict[str, tuple[str, pa.Field]]:
-    """The columns that the shards in `out` have already, so that all shards of a dataset have the same; else all."""
+    """Return the columns that existing Parquet shards have, so that all shards have the same; without shards, all."""
     shards = [file.path for file in written_shards.values() if file.path.endswith(".parquet")]
     if not shards:
         return columns
@@ -162,7 +162,7 @@ def _as_begun(
 
 
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
-    """The rows that a stage would compute again, since an earlier version of it got them wrong: column `id`."""
+    """Return the rows that a stage would compute again because an earlier version computed them wrong: column `id`."""
     ids = [pl.DataFrame(schema={"id": pl.Int64})]
     for step in recipe.steps:
         table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
@@ -171,15 +171,21 @@ def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
 
 
 def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
-    """Every image that is or will be in a shard, in order: columns `id` and `number`; and how many are kept no more.
+    """Add new images to the lists; return all listed images, and how many of them are not in `kept`.
 
-    `kept` (column `id`) are the images to publish.
+    Args:
+        kept: The images to publish, column `id`.
+        how: The settings of the publication.
+        out: The folder of the dataset.
+
+    Returns:
+        Columns `id` and `number` (of the shard), in order; the number of listed images that are not in `kept`.
     """
     lists = out.join(LISTS)
     while True:
         listed, next_name = listed_in(lists)
         new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)
-        # Where another publication was quicker, its list counts, and what it lacks comes behind.
+        # If a concurrent publication was faster, its list counts; images that it lacks follow in the next list.
         if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
             break
     listed = pl.concat([listed, new])
@@ -187,14 +193,14 @@ def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, 
 
 
 def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataFrame:
-    """New images in their order, with the numbers of their shards: behind those that are listed."""
+    """Return new images in random order (by the seed), with shard numbers that continue after the listed ones."""
     first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
     number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
     return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
 
 
 def _missing(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `listed` whose shard is not there in some subset, with their place in it."""
+    """Return the rows of `listed` whose shard is missing in some subset, with their position in it as `place`."""
     names = {
         publication.out.relative(file.path)
         for subset in publication.subsets
@@ -206,14 +212,14 @@ def _missing(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
 
 
 def _needed(columns: Mapping[str, tuple[str, pa.Field]]) -> Columns:
-    """What is read to write shards: the published columns, the image and its digest."""
+    """Return the columns that are read to write shards: the published ones, the image and its digest."""
     tables = {name: table for name, (table, _) in columns.items() if table}
     fields = {name: field for name, (_, field) in columns.items()}
     return Columns([*columns, SHA256, ENCODED], {**tables, SHA256: CONTENTS}, fields)
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
-    """A block per task: some whole shards, so that the tables of facts are not read anew for each."""
+    """Yield one block per task: up to 16 whole shards, so that the stage tables are not read again for each shard."""
     shards = missing["number"].unique().sort()
     at_once = min(16, -(-len(shards) // 64))
     placed = rows.join(missing, on="id", how="inner", maintain_order="left")
@@ -223,7 +229,7 @@ def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
 
 
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
-    """The prompts of each caption: those that the recipe's stage asked, else ours."""
+    """Return the prompts of each caption: those of the recipe's stage, else the default ones."""
     prompts = {use: read_prompts(use) for use in USES}
     for entry in run.recipe.get("stages") or []:
         use = entry["stage"].removesuffix("_caption")
@@ -251,9 +257,9 @@ def _sum_up(
 
 
 def _decoded(recipe: Recipe) -> bool:
-    """Whether every image that is kept has been decoded: by a stage, whose row would have an error if it could not be.
+    """Return whether a stage has decoded every kept image: a row whose image it cannot decode is an error, not kept.
 
-    `portable` does not count: earlier versions sent images to a server without a look at their pixels.
+    `portable` does not count: earlier versions sent images to a server without decoding them.
     """
     return any(IMAGE in step.stage.reads for step in recipe.steps)
 
@@ -263,5 +269,5 @@ def _schemas(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]
 
 
 def _docs(schemas: Mapping[str, pa.Schema]) -> dict[str, str]:
-    """What each column of the shards says."""
+    """Return the description of each column of the shards."""
     return {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}

@@ -1,4 +1,4 @@
-"""What runs inside of Ray's workers when a run is published: images and facts into shards."""
+"""The code that runs inside Ray's workers when a run is published: write images and facts into shards."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ Content = tuple[int, bytes]
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards, in Ray tasks.
+    """Writes shards in Ray tasks.
 
     Attributes:
-        out: The dataset.
-        format: One of `FORMATS`.
-        inputs: How a block of ids is completed.
-        fields: The columns that are there, by name.
-        prompts: What a caption answers, by use.
+        out: The folder of the dataset.
+        format: `parquet` or `webdataset`.
+        inputs: Adds columns and images to a block of ids.
+        fields: The columns of the run that are published, by name.
+        prompts: The prompts of each caption, by use (`short`, `detailed`).
         subsets: The captions of each subset.
-        contents: Where lengths and digests of images go that nobody has read before.
-        decoded: Whether a stage has decoded every image. If none has, it is done here.
-        first_form: Of tars, as in `write_tar`.
+        contents: Stores lengths and digests of images that were not read before.
+        decoded: Whether a stage has decoded every image. If not, images are decoded here as a check.
+        first_form: Whether tars have the form of an earlier version, see `write_tar`.
     """
 
     out: Folder
@@ -76,26 +76,26 @@ class ShardWriter:
     first_form: bool = False
 
     def job(self, dataset: Any, alone: bool = False) -> Any:
-        """The Ray Data job; a block is alone in its task anyway."""
+        """Return the Ray Data job; `alone` changes nothing, since each block has a task of its own."""
         return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
 
     def write(self, block: pa.Table) -> pa.Table:
-        """Write all shards of a block that are not there yet; a receipt.
+        """Write the missing shards of a block; return a receipt.
 
         Raises:
-            UserError: Nobody knows what a caption answers; an image cannot be read now.
+            UserError: The prompt of a caption is unknown, or an image cannot be read now.
         """
         begin = time.time()
         complete = self.inputs.complete(block)
         for use in {use for uses in self.subsets.values() for use in uses}:
-            self._questions(complete, use)  # refused before the first image is read
+            self._questions(complete, use)  # raises before the first image is read
         write = write_parquet if self.format == "parquet" else partial(write_tar, first_form=self.first_form)
         first: dict[int, Content] = {}
         for number in pc.unique(complete["number"]).sort().to_pylist():
             rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
             names = {subset: shard_name(subset, number, self.format) for subset in self.subsets}
             lacking = {subset: name for subset, name in names.items() if not self.out.exists(name)}
-            if len(lacking) == len(names):  # what a deleted shard lacked may be there again
+            if len(lacking) == len(names):  # images that were left out of a deleted shard may be readable now
                 self.out.join(LISTS).delete(_left_out_name(number))
             for subset, name in lacking.items():
                 uses = self.subsets[subset]
@@ -104,7 +104,7 @@ class ShardWriter:
         return receipt(complete.num_rows, 0, begin)
 
     def _write_down(self, rows: pa.Table, first: Mapping[int, Content]) -> None:
-        """Store lengths and digests of the images that nobody has read before: of runs that an earlier version made."""
+        """Store lengths and digests of images that were not read before, as in runs of an earlier version."""
         unseen = rows.filter(pc.is_null(rows[SHA256]))["id"].to_pylist()
         if new := content_rows(unseen, [first.get(id_) for id_ in unseen]) if first and unseen else None:
             self.contents.table.append(new, self.contents.writer, self.contents.provenance)
@@ -115,9 +115,9 @@ class ShardWriter:
     def _groups(
         self, rows: pa.Table, uses: Sequence[str], number: int, first: dict[int, Content]
     ) -> Iterator[pa.Table]:
-        """The row groups of a shard, with the images of the next one being read; what is left out is written down.
+        """Yield the row groups of a shard while the images of the next group are read; then store what is left out.
 
-        `first` is filled with length and SHA-256 of the images, by id.
+        Adds the length in bytes and the SHA-256 of each published image to `first`, by id.
         """
         left_out: dict[str, str] = {}
         ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
@@ -136,13 +136,13 @@ class ShardWriter:
                 good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
                 first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
                 yield self._group(chunk, images, good, uses)
-        if left_out:  # before the shard is there, so that no shard is without
+        if left_out:  # written before the shard, so that no shard lacks its file of left-out images
             lists, name = self.out.join(LISTS), _left_out_name(number)
             of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
             lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
 
     def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
-        """The images of a chunk, in the order of the pool."""
+        """Start reading the images of a chunk, in the order of the pool."""
         images = self.inputs.images
         assert images is not None
         groups = list(images.groups(chunk.take(_pool_order(chunk))))
@@ -156,7 +156,7 @@ class ShardWriter:
     def _group(
         self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
     ) -> pa.Table:
-        """A row group: the good rows of a chunk, given with their digests, and their images."""
+        """Return a row group: the rows `good` of a chunk (row number: digest) with their images."""
         kept = chunk.take(pa.array(list(good), pa.int64()))
         ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
         names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
@@ -173,7 +173,7 @@ class ShardWriter:
         return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _questions(self, rows: pa.Table, use: str) -> pa.Array:
-        """What each caption answers: the prompt that made it, where that is stored."""
+        """Return the question for each caption: the prompt whose hash is stored, else one chosen by the id."""
         prompts = self.prompts[use]
         by_hash = {prompt_hash(prompt): prompt for prompt in (*read_prompts(use), *prompts)}
         ids = rows["id"].to_pylist()
@@ -196,7 +196,7 @@ def _pool_order(chunk: pa.Table) -> pa.Array:
 
 
 def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
-    """What was read in the order of the pool, in the order of the chunk."""
+    """Reorder images that were read in the order of the pool to the order of the chunk."""
     order = _pool_order(chunk).to_pylist()
     return [image for _, image in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
@@ -204,16 +204,16 @@ def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | 
 def _faults(
     chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None], decoded: bool
 ) -> dict[int, str]:
-    """The rows that cannot be published, with the reason: another image than the one that was judged, or none.
+    """Return the rows that cannot be published, with the reason: the image has changed or is unusable.
 
     Args:
-        chunk: Rows of the index.
-        images: Theirs.
-        digests: Of the images.
-        decoded: Whether the images have been decoded before.
+        chunk: Rows of the shard.
+        images: The image of each row, or a Failure.
+        digests: SHA-256 of each image; None for a Failure.
+        decoded: Whether a stage has decoded every image.
 
     Raises:
-        UserError: An image cannot be read now; it may be another time.
+        UserError: An image cannot be read now, but may be readable later.
     """
     faults = {}
     for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
@@ -241,9 +241,10 @@ def _unusable(image: bytes, decoded: bool) -> str | None:
 
 
 def _known_of(chunk: pa.Table) -> list[list[Any]]:
-    """Of each image its SHA-256 when first read, its length in the index, what the source and what `hashes` tell.
+    """Return what is stored about each image, as four lists whose values may be None.
 
-    Each may be null.
+    They are the SHA-256 when it was first read, the length in the index, the SHA-256 from the source, and the hash by
+    the stage `hashes` (the first 8 bytes of a SHA-256, as a signed integer).
     """
     halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * chunk.num_rows
     return [chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves]

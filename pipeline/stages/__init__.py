@@ -1,1 +1,1 @@
-"""Which stages a recipe can name. Their base classes are in core/stages.py."""
+"""The stages that a recipe can name. Their base classes are in core/stages.py."""

@@ -1,4 +1,4 @@
-"""Which stages there are: ours by name, those of installed packages by entry point, any other by its path."""
+"""The registry of stages: the project's by name, those of installed packages by entry point, any other by its path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STAGES = {
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
 }
-"""The stages of this project, imported when they are named."""
+"""The stages of this project; a recipe that names one imports it."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
@@ -46,19 +46,19 @@ ENTRY_POINTS = "vl3syn.stages"
 
 
 def stage_names() -> Mapping[str, str]:
-    """Every stage that a recipe can give by name, with the path of its class."""
+    """Return every stage that a recipe can give by name, with the path of its class."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | STAGES
 
 
 def stage_class(name: str) -> type[Stage]:
-    """The class of a stage.
+    """Return the class of a stage.
 
     Args:
-        name: As recipes give it: a name, or the path of a class, `package.module:Class`. A path runs code: its module
-            is imported.
+        name: A name, or the path of a class, `package.module:Class`, as in recipes. A path runs code: its module is
+            imported.
 
     Raises:
-        UserError: There is no such stage, or a package that its module needs is not installed.
+        UserError: The stage does not exist or has no valid name, or a package that its module needs is not installed.
     """
     path = name if is_path(name) else STAGES.get(name) or stage_names().get(name)
     if path is None:
@@ -69,12 +69,17 @@ def stage_class(name: str) -> type[Stage]:
     return kind
 
 
-def outside_class(stage: Stage) -> dict[str, str]:
-    """Of a stage that is not of this project `class`, the path of its class: a part of its identity; else nothing."""
-    path = f"{type(stage).__module__}:{type(stage).__qualname__}"
-    return {} if path == STAGES.get(stage.name) else {"class": path}
+def entry_of(kind: type[Stage]) -> dict[str, str]:
+    """The keys by which a recipe names a stage: `stage`, and `class`, its path, where it is not of this project."""
+    return {"stage": kind.name, **outside_class(kind)}
+
+
+def outside_class(kind: type[Stage]) -> dict[str, str]:
+    """`class`, the path of a stage's class, where it is not of this project: a part of its identity. Else nothing."""
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return {} if path == STAGES.get(kind.name) else {"class": path}
 
 
 def outdated(stage: Stage, stored: Table) -> pl.DataFrame:
-    """The rows of a stage's table that an earlier version of the stage computed wrong, as a column `id`."""
+    """Return the rows of a stage's table that an earlier version of the stage computed wrong: column `id`."""
     return pl.DataFrame({"id": list(stage.outdated(stored.scan()))}, schema={"id": pl.Int64})

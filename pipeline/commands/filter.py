@@ -1,0 +1,186 @@
+"""`vl3syn filter`: compute one score over a run, and set the rule on it.
+
+A filter's command is made from its class: an option for each setting, and for rules on each numeric column. The
+commands written out below do more: they embed missing images first, or have a rule of another kind.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import ValidationError
+from typer.core import TyperGroup
+
+from core.errors import UserError
+from core.stages import Stage
+from pipeline.commands.options import (
+    EncoderOption,
+    ExactOption,
+    JsonOption,
+    MinOption,
+    PerGroupOption,
+    RunOption,
+    SeedOption,
+    TopOption,
+)
+from pipeline.commands.stage import add, balance_rules, encoders, hashes_entry, image_encoder
+
+
+class FilterGroup(TyperGroup):
+    """The commands of `vl3syn filter`: those below, and one for each other filter that a recipe can name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the filters of this project and of installed packages."""
+        from pipeline.stages.registry import STAGES, stage_names
+
+        filters = [name for name, path in stage_names().items() if path.startswith("filters.") or name not in STAGES]
+        return sorted({*super().list_commands(ctx), *(name.replace("_", "-") for name in filters)} - _BESIDE)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a filter's command by its name, or by its path `package.module:Class`; None if it is unknown."""
+        from pipeline.stages.registry import stage_names
+
+        command = super().get_command(ctx, cmd_name)
+        name = cmd_name if ":" in cmd_name else cmd_name.replace("-", "_")
+        if command is None and (":" in name or name in stage_names()):
+            command = _command_of(name, cmd_name)
+        return command
+
+
+_BESIDE = {"clip", "clip-text", "conse", "conse-text"}  # commands that need embeddings compute them
+
+filter_app = typer.Typer(
+    cls=FilterGroup, no_args_is_help=True, help="Compute one score over a run, and set the rule on it."
+)
+
+
+@filter_app.command()
+def aesthetic(
+    run_: RunOption,
+    predictor: Annotated[str | None, typer.Option(help="laion-v1 or laion-v2 (default)")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The head: a .safetensors or .pth file; default from the hub")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The CLIP it was trained on; default ViT-L-14/openai")] = None,
+    min_: MinOption = None,
+    top: TopOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compute LAION's aesthetic score from CLIP embeddings (missing embeddings are computed first)."""
+    from filters.aesthetic import Aesthetic
+
+    used = encoder or Aesthetic().encoder
+    settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
+    scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
+    add(run_, [*image_encoder(run_, used), scored], json_)
+
+
+@filter_app.command()
+def similarity(
+    run_: RunOption,
+    encoder: EncoderOption = None,
+    min_: MinOption = None,
+    top: TopOption = None,
+    min_alt: Annotated[float | None, typer.Option(help="Smallest similarity to the alt text that stays")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compute the cosine of image and coarse caption, and of image and alt text. The run needs coarse captions.
+
+    Missing embeddings are computed first.
+    """
+    keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
+    add(run_, [*encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
+
+
+@filter_app.command()
+def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
+    """Hash the file and the picture, to find exact copies without a model. `vl3syn dedup` finds near copies."""
+    add(run_, [hashes_entry(run_, exact)], json_)
+
+
+@filter_app.command()
+def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
+    """Store the host of each image's URL, and limit the number of images per host."""
+    add(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
+
+
+def _command_of(stage: str, name: str) -> Any:
+    """Make the command of a stage from its class."""
+    from pipeline.stages.registry import stage_class
+
+    kind = stage_class(stage)
+    app = typer.Typer(add_completion=False)
+    summary = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
+    app.command(
+        name, help=f"{summary}\n\nA threshold given here becomes the run's; without any, columns are computed only."
+    )(_callback(kind))
+    return typer.main.get_command(app)
+
+
+def _callback(kind: type[Stage]) -> Callable[..., None]:
+    from pipeline.stages.registry import entry_of
+
+    settings, rules = _setting_options(kind), _rule_options(kind)
+
+    def command(**given: Any) -> None:
+        written = {name: _value(name, given[name]) for name in settings if given[name] is not None}
+        keep = {rule: given[rule] for rule in rules}
+        add(given["run_"], [{**entry_of(kind), **written, "keep": keep}], given["json_"])
+
+    options = {"run_": RunOption, **settings, **rules, "json_": JsonOption}
+    defaults = {"run_": inspect.Parameter.empty, "json_": False}
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=option)
+            for name, option in options.items()
+        ]
+    )
+    command.__annotations__ = dict(options)
+    return command
+
+
+def _setting_options(kind: type[Stage]) -> dict[str, Any]:
+    """Return an option for each setting; values are YAML, as in a recipe."""
+    from pipeline.commands.schema import attribute_docs
+
+    texts = attribute_docs(kind)
+    return {
+        name: Annotated[str | None, typer.Option(f"--{name.replace('_', '-')}", help=texts.get(name))]
+        for name in kind.model_fields
+    }
+
+
+def _rule_options(kind: type[Stage]) -> dict[str, Any]:
+    """Return options for rules on numeric columns; `--min`, `--max` and `--top` apply to the first one."""
+    from manifests.schemas import is_amount
+
+    try:
+        amounts = [field for field in kind().writes if is_amount(field)]
+    except ValidationError:  # a setting without a default is needed to know the columns
+        return {}
+    options: dict[str, Any] = {}
+    for number, field in enumerate(amounts):
+        meaning = (field.metadata or {}).get(b"doc", b"").decode()
+        for rule in ("min", "max", "top") if not number else ("min", "max"):
+            flag = f"--{rule}" if not number else f"--{rule}-{field.name.replace('_', '-')}"
+            what = _MEANINGS[rule].format(field.name)
+            options[f"{rule}_{field.name}"] = Annotated[float | None, typer.Option(flag, help=f"{what} ({meaning})")]
+    return options
+
+
+_MEANINGS = {
+    "min": "Smallest {} that stays",
+    "max": "Largest {} that stays",
+    "top": "Fraction of images that stays, largest {} first",
+}
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{name.replace('_', '-')} {text}: not YAML: write it as in a recipe") from error

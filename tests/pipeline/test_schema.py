@@ -1,0 +1,67 @@
+"""The JSON schema of recipes accepts what the parser accepts, and says what settings mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from pipeline.commands.schema import attribute_docs, recipe_schema
+from pipeline.recipe import Resources, load_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [path for path in sorted(ROOT.glob("recipes/*.yaml")) if "sources" not in yaml.safe_load(path.read_text())]
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    schema = json.loads(json.dumps(recipe_schema()))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("path", [*RECIPES, ROOT / "examples/my_filter/recipe.yaml"], ids=lambda path: path.stem)
+def test_recipe_of_the_repository_is_valid(validator: Draft202012Validator, path: Path) -> None:
+    assert [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_resolved_recipe_is_valid(validator: Draft202012Validator, path: Path) -> None:
+    resolved = json.loads(json.dumps(load_recipe(str(path)).resolved()))
+    assert [error.message for error in validator.iter_errors(resolved)] == []
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"stage": "aspect_ration"},
+        {"stage": "aspect_ratio", "keep": {"most": 2}},
+        {"stage": "aspect_ratio", "resources": {"gpus": 1}},
+        {"stage": "clip"},
+        {"stage": "short_caption", "max_new_tokens": 0},
+        {"stage": "short_caption", "engine": {"kind": "server", "url": 7}},
+        {"stage": "short_caption", "engine": {"kind": "no_such"}},
+    ],
+    ids=str,
+)
+def test_wrong_stage_is_refused(validator: Draft202012Validator, stage: dict[str, Any]) -> None:
+    assert not validator.is_valid({"pool": {"images": "a"}, "stages": [stage]})
+    assert validator.is_valid({"pool": {"images": "a"}, "stages": []})
+
+
+def test_setting_is_described_by_its_docstring() -> None:
+    stages = {
+        s["properties"]["stage"]["const"]: s for s in recipe_schema()["properties"]["stages"]["items"]["oneOf"][:-1]
+    }
+    assert stages["clip"]["properties"]["draft"]["description"].startswith("Decode large JPEGs at a reduced scale")
+    assert attribute_docs(Resources)["actors"].startswith("Size of the actor pool")
+
+
+def test_schema_command_prints_json(vl3syn: Any) -> None:
+    done = vl3syn("schema")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(json.dumps(recipe_schema()))
