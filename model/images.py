@@ -106,7 +106,7 @@ def frames_tensor(frames: Any) -> Tensor:
 
 
 def resize(frames_T3HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 frames to `size` (height, width): bicubic, antialiased, as torchvision's `resize` in transformers."""
+    """Resize uint8 frames to `size` (height, width): bicubic, antialiased, like torchvision's in transformers."""
     if tuple(frames_T3HW.shape[-2:]) == size:
         return frames_T3HW
     return F.interpolate(frames_T3HW, size, mode="bicubic", antialias=True, align_corners=False)

@@ -47,7 +47,7 @@ class Processor:
 
     @classmethod
     def tiny(cls) -> Self:
-        """Return a processor for the `tiny` preset. It needs no files."""
+        """Return a processor for the presets `tiny` and `small`. It needs no files."""
         return cls(byte_tokenizer())
 
     def __call__(

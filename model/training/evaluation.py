@@ -164,8 +164,8 @@ def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionM
 def clip_score(image: Any, text: str, encode: ClipEncoder) -> float:
     """Return the CLIPScore of a caption: 2.5 max(cos(image, "A photo depicts " + text), 0), 0 to 2.5.
 
-    It needs no reference. An empty caption scores 0. Only the start of a caption counts that is longer than the
-    encoder's context (CLIP: 77 tokens).
+    It needs no reference. An empty caption scores 0. If a caption is longer than the encoder's context (CLIP: 77
+    tokens), only its start counts.
     """
     if not text.strip():
         return 0.0

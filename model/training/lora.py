@@ -19,8 +19,8 @@ _BASE, _DOWN, _UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.w
 def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
     """Add adapters to the language model's layers. At first they do not change its output.
 
-    Parameters of an adapter have `lora_` in their names, those of the layer below have `base_layer`. So the learning
-    rates are `{"language.*lora_": 1.0e-4, "language": frozen}`.
+    Parameters of an adapter have `lora_` in their names, those of the adapted layer `base_layer`. So learning rates are
+    `{"language.*lora_": 1.0e-4, "language": frozen}`.
 
     Raises:
         UserError: peft is not installed.

@@ -56,7 +56,7 @@ class Source(Value):
         shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
         caption: The caption that is learned from shards.
         annotations: A .json or .jsonl file in VideoLLaMA3's form.
-        media: The folder of the media: paths in annotations are relative to it. Default: the file's folder.
+        media: The folder that paths in annotations are relative to and must lie below. Default: the file's folder.
         roots: Further folders that media may lie below, after links are resolved.
         held_out: Number of held-out samples. They are not trained on; their loss is computed.
     """

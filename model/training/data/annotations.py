@@ -53,7 +53,7 @@ class AnnotationSource:
         Args:
             name: Name for messages.
             path: A .json or .jsonl file.
-            media: The folder of the media: paths are relative to it. By default the folder of the file.
+            media: The folder that paths are relative to and must lie below. Default: the folder of the file.
             blocks_in_memory: Number of blocks of lines that are cached.
             roots: Further folders that media may lie below.
 
