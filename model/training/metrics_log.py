@@ -132,7 +132,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def ends(losses: Sequence[float], steps: int = 10) -> tuple[float, float]:
-    """Return the mean loss of the first and of the last `steps` steps of a stage; NaN without steps."""
+    """Return the mean loss of a stage's first and last `steps` steps, since single steps are noisy; NaN without any."""
     if not losses:
         return math.nan, math.nan
     first, last = losses[:steps], losses[-steps:]

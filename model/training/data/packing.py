@@ -1,6 +1,6 @@
 """Pack samples into rows: first fit over a few open rows, with a budget of tokens and a budget of patches.
 
-On a mixture of captions, questions and clips (mean 800 tokens, some 4,000) eight open rows reach a packing efficiency
+On a mixture of captions, questions and videos (mean 800 tokens, some 4,000) eight open rows reach a packing efficiency
 of 0.98 or more at 4,096 tokens; benchmarks/packing.py measures it. The open rows are small and part of a checkpoint.
 """
 
