@@ -32,7 +32,7 @@ def priority(ids: npt.NDArray[np.integer], seed: int = 0) -> Hashes:
     the same hash.
 
     Args:
-        ids: 64-bit ids, (rows).
+        ids: 64-bit ids, any shape.
         seed: An integer from 0.
     """
     states = np.ascontiguousarray(ids, np.int64).view(np.uint64)
@@ -84,7 +84,7 @@ def caps(sizes: Ints, total: int, priorities: Hashes) -> Ints:
 
 
 def nested_caps(sizes: Ints, parents: Sequence[Ints], total: int, priorities: Sequence[Hashes]) -> Ints:
-    """Apply `caps` from the top of a hierarchy down: share the total over the top groups, then each quota over children.
+    """Apply `caps` from the top of a hierarchy down: first over the top groups, then each quota over its children.
 
     Args:
         sizes: Number of rows in each of the lowest groups, (groups).

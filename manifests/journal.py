@@ -82,7 +82,7 @@ class Journal:
 
 
 def recover(table: Table) -> int:
-    """Store the rows of journals that are in no part yet as parts of the table. Return the number of rows.
+    """Store the rows of journals that the table does not have yet as parts. Return the number of rows.
 
     Journals of ended jobs are deleted. Rows of a running job are copied, as that job stores its part itself. A job
     calls this before it reads which rows are stored.
@@ -125,7 +125,7 @@ def _journals(table: Table) -> list[pafs.FileInfo]:
 
 
 def _is_left(file: pafs.FileInfo) -> bool:
-    """Return whether a journal's owner is gone. Journals of earlier versions name no owner; an empty one counts as left."""
+    """Return whether a journal's owner is gone. Earlier versions named no owner: an empty journal of theirs is left."""
     _, _, *owner = file.base_name.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("-")
     if not owner and not file.size:
         return True
@@ -152,7 +152,7 @@ def _read(table: Table, file: pafs.FileInfo) -> pa.Table:
 
 
 def _column(read: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """Return a column of a journal. A column that an earlier version did not write is null; token counts are computed."""
+    """Return a column of a journal. If it is missing (earlier version), count control tokens, or return nulls."""
     if field.name in read.schema.names:
         return read[field.name]
     texts = read[text].to_pylist() if (text := text_of(field)) in read.schema.names else [None] * read.num_rows

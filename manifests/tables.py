@@ -31,9 +31,9 @@ REMEDY = "delete it and run again: its rows are computed again"
 class Table:
     """A folder of parts named `part-<generation>-<writer>-<smallest id>-<hash of the ids>.parquet`.
 
-    A *writer* is one job. Each job starts a new generation, so names sort by age. Within a job, each id is written once:
-    a task that runs twice writes the same name with the same rows. If an id has several rows, the row of the newest
-    generation counts. Parts with ascending ranges of ids, as stages write them, are read in that order.
+    A *writer* is one job. Each job starts a new generation, so names sort by age. Within a job, each id is written
+    once: a task that runs twice writes the same name with the same rows. If an id has several rows, the row of the
+    newest generation counts. Parts with ascending ranges of ids, as stages write them, are read in that order.
 
     Attributes:
         folder: The folder of the parts.
@@ -136,7 +136,7 @@ class Table:
     def _of_writer(
         self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
     ) -> pl.LazyFrame:
-        """Return the rows of one job's parts. Control tokens are counted here if the job's version did not count them."""
+        """Return the rows of one job's parts. Count control tokens here if the job's version did not count them."""
         texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
         if texts:
             stored = footer_of(self.folder, infos[0], self.remedy).schema.names
