@@ -138,7 +138,7 @@ class Folder:
         """Write a file atomically, unless one of that name exists. Return whether this call wrote it.
 
         On a local or shared folder whose file system has hard links, exactly one of several simultaneous writers
-        succeeds. On others, such as object stores, existence is checked just before the write, and the last writer wins.
+        succeeds. Elsewhere, as in object stores, existence is checked just before the write, and the last writer wins.
         """
         if self.exists(name):
             return False
