@@ -90,7 +90,7 @@ def numbered(values: pl.Series) -> tuple[Codes, pl.Series]:
 
 
 def effective_number(sizes: npt.NDArray[np.integer]) -> float:
-    """Return how many groups of equal size would be as diverse: the exponential of the entropy (Hill number of order 1).
+    """Return how many groups of equal size would be as diverse: exp(entropy), the Hill number of order 1.
 
     It is between 1 (all rows in one group) and the number of groups (all of equal size), or 0 without rows.
     """

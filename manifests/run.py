@@ -149,7 +149,7 @@ def open_run(url: str | os.PathLike[str]) -> Run:
 
 
 def index_table(folder: Folder) -> Table:
-    """Return the index of the run in `folder`. It is read by shard, so the newest generation of a shard's rows counts."""
+    """Return the index of the run in `folder`. It is read by shard: the newest generation of a shard's rows counts."""
     return Table(folder.join("index"), INDEX, key="shard")
 
 

@@ -104,7 +104,7 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
 
 
 def conversation_column(use: str, uses: Sequence[str]) -> str:
-    """Return the name of a caption's conversations column: `conversations` for the last of `uses`, else with a prefix."""
+    """Return a caption's conversations column: `conversations` for the last of `uses`, else `<use>_conversations`."""
     return "conversations" if use == uses[-1] else f"{use}_conversations"
 
 

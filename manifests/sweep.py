@@ -87,7 +87,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
 
 
 def spread(run: Run) -> pl.DataFrame:
-    """Return the quantiles of every column that can be compared with a threshold, over all stored rows without an error.
+    """Return the quantiles of every column that a threshold can apply to, over all stored rows without an error.
 
     Returns:
         Columns `stage`, `column`, `rows`, `missing`, `min`, `p05`, `p25`, `p50`, `p75`, `p95`, `max`.
