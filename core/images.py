@@ -192,7 +192,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(samples: npt.NDArray[Any], tags: Any) -> float:
-    """The sample value that is shown as white."""
+    """Return the sample value that is shown as white."""
     is_float = samples.dtype.kind == "f"
     if not is_float and (samples.dtype.itemsize == 2 or not tags):  # PNG and PPM use 16 bits, also in Pillow's mode I
         bits = tags.get(_BITS, (16,))[0]

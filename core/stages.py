@@ -236,7 +236,7 @@ class FittedStage(Stage):
         raise NotImplementedError
 
     def load_fitted(self, fitted: pa.Table, inputs: Mapping[str, pa.Field]) -> Facts:
-        """Load what `fit` returned; `inputs` are the fields of `reads`, by name."""
+        """Load the fitted artifact that `fit` returned; `inputs` are the fields of `reads`, by name."""
         raise NotImplementedError
 
 
