@@ -149,13 +149,13 @@ class ImageFacts:
     Attributes:
         side: Smallest shorter side, in pixels, that `prepare` needs. A larger JPEG may be decoded at a reduced scale.
             None: every pixel is needed.
-        longest: For `portable`: the largest longer side, in pixels. A stage that reads `portable` must set it.
+        longest: For `portable`: the largest longer side, in pixels; larger images are scaled down.
         calls: Number of batches that may be processed at the same time, in threads.
         provenance: Stored with the rows, such as the hash of the weights.
     """
 
     side: int | None = None
-    longest: int | None = None
+    longest: int = 2048
     calls: int = 1
     provenance: Mapping[str, Any] = {}
 
