@@ -1,4 +1,4 @@
-"""The ground floor: what several rooms need and none of them owns.
+"""Code that several packages share.
 
-It imports no other room, no Ray, and no torch when it is imported.
+This package imports no other package of the project, and neither Ray nor torch at import time.
 """

@@ -1,4 +1,4 @@
-"""Types of Arrow columns that somebody else wrote: which are plain data, and which may run code when they are read."""
+"""Check the types of foreign Arrow columns: which are plain data, and which may run code when they are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from core.errors import BadSampleError
 
 
 def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
-    """Look whether columns (names, or `struct.field`) hold nothing but data.
+    """Check that columns (names, or `struct.field`) have plain data types.
 
     Raises:
-        BadSampleError: One does not; the text names it and its type.
+        BadSampleError: A column has another type; the text names both.
     """
     for field in schema:
         for path, type_ in _not_plain(field, field.name):
@@ -25,11 +25,11 @@ def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
 
 
 def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
-    """The parts of a column that are no plain data: their paths and types."""
+    """Yield path and type of each part of a column that is not plain data."""
     type_ = field.type
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         type_ = type_.value_type
-    if name := (field.metadata or {}).get(b"ARROW:extension:name"):  # no program here has registered it
+    if name := (field.metadata or {}).get(b"ARROW:extension:name"):  # an extension type that is not registered
         yield path, f"extension<{name.decode(errors='replace')}>"
     elif pa.types.is_struct(type_):
         for part in type_.fields:
@@ -44,12 +44,12 @@ def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
 
 
 def common_schema(schema: pa.Schema) -> pa.Schema:
-    """The columns with the types that `common_batch` gives them."""
+    """Return the schema that `common_batch` gives a batch of `schema`."""
     return pa.schema([f.with_type(_common(f.type)) for f in schema], schema.metadata)
 
 
 def common_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same values in types that every function of Arrow knows: no views, and JSON as the text that it is."""
+    """Cast a batch to types that every Arrow function supports: no views, and JSON as text."""
     schema = common_schema(batch.schema)
     if schema.types == batch.schema.types:
         return batch
@@ -75,22 +75,22 @@ def _common(type_: pa.DataType) -> pa.DataType:
 
 
 def _is_json(type_: pa.DataType) -> bool:
-    """Whether it is Arrow's own type of JSON texts."""
+    """Return whether a type is Arrow's own type of JSON texts."""
     return isinstance(type_, pa.JsonType) and is_text(type_.storage_type)
 
 
 def is_number(type_: pa.DataType) -> bool:
-    """Whether it is of numbers, truth values, times or nothing but nulls."""
+    """Return whether a type holds numbers, booleans, times, or only nulls."""
     return bool(pa.types.is_primitive(type_) or pa.types.is_decimal(type_) or pa.types.is_null(type_))
 
 
 def is_amount(type_: pa.DataType) -> bool:
-    """Whether it is of integers, floats or decimals."""
+    """Return whether a type holds integers, floats or decimals."""
     return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether it is a list of any kind."""
+    """Return whether a type is a list of any kind."""
     is_ = pa.types
     lists = (is_.is_list, is_.is_large_list, is_.is_fixed_size_list, is_.is_list_view, is_.is_large_list_view)
     return any(kind(type_) for kind in lists)
@@ -103,12 +103,12 @@ def is_bytes(type_: pa.DataType) -> bool:
 
 
 def is_octet(type_: pa.DataType) -> bool:
-    """Whether it is of numbers of 8 bits, lists of which may stand for bytes."""
+    """Return whether a type holds 8-bit integers; a list of them may represent bytes."""
     return bool(pa.types.is_uint8(type_) or pa.types.is_int8(type_))
 
 
 def type_name(type_: pa.DataType) -> str:
-    """A type in one line for a message, and not the whole of a long one."""
+    """Return a type as one line for a message, at most 120 characters long."""
     name = " ".join(str(type_).split())
     return name if len(name) <= 120 else f"{name[:119]}…"
 
@@ -118,5 +118,5 @@ def is_text(type_: pa.DataType) -> bool:
 
 
 def _overlap(path: str, column: str) -> bool:
-    """Whether one of two paths lies inside of the other, or they are the same."""
+    """Return whether one path lies inside the other, or both are the same."""
     return f"{path}.".startswith(f"{column}.") or f"{column}.".startswith(f"{path}.")

@@ -1,4 +1,4 @@
-"""Ray, joined or started."""
+"""Connect to a Ray cluster, or start Ray on this machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from core.errors import UserError
 
 
 def connect(**how: Any) -> None:
-    """Join the cluster that RAY_ADDRESS names, else start one on this machine; nothing where there is one already.
+    """Join the cluster that RAY_ADDRESS names, else start one on this machine. Do nothing if Ray is initialised.
 
     Args:
-        how: For `ray.init`.
+        how: Arguments for `ray.init`.
 
     Raises:
-        UserError: Ray does not start, as on a machine that has too much to do, or nobody answers at RAY_ADDRESS.
+        UserError: Ray does not start, for example on an overloaded machine, or RAY_ADDRESS does not answer.
     """
     import ray
 
@@ -24,7 +24,7 @@ def connect(**how: Any) -> None:
     try:
         ray.init(**how)
     except Exception as error:
-        # Of a node that is not up in time Ray raises a plain Exception. What has a kind of its own can be a bug.
+        # Ray raises a plain Exception if a node does not start in time. Other subclasses can be bugs.
         if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ray.exceptions.RayError):
             raise
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""Opening a film, and nothing else: foreign files open no other file and no connection."""
+"""Open films safely: a foreign file must not open any other file or connection."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ DEMUXERS = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "mxf", "rm", "nut", "wtv", "dv",
     "h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "ivf", "vc1", "mjpeg", "yuv4mpegpipe", "gif", "apng",
 )  # fmt: skip
-"""FFmpeg's names of the containers that are read: those that hold their frames themselves. Playlists (hls, concat, sdp,
-dash, image2, …) are not among them: they open other files and hosts, whatever their own name is."""
+"""Containers that are read, by FFmpeg's names. They hold their frames themselves. Playlists (hls, concat, sdp, dash,
+image2, …) are excluded: they open other files and hosts, whatever the file's own name is."""
 
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 _PICTURES = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
-"""Codecs of covers that are not marked as such. A film may be in one too, if nothing else is beside it."""
+"""Codecs of covers that are not marked as covers. A stream in one of them is the film if there is no other stream."""
 
 
 def open_container(path: str | Path) -> Any:
-    """Open one film, and nothing else: FFmpeg may neither follow what a file names nor take a path for an address.
+    """Open one film and no other file: FFmpeg may neither follow references in it nor take the path for a URL.
 
     Raises:
-        BadSampleError: It is no regular file, or of no container that is read here.
+        BadSampleError: It is not a regular file, or its container is not in `DEMUXERS`.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever, a device never end
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe may block forever, a device may never end
             raise BadSampleError("no regular file")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise BadSampleError(f"{path}: cannot be read as a video: {reason}; give a file") from error
-    # External data of QuickTime's `dref` stay closed by FFmpeg's default; it is said here, for the default may change.
+    # FFmpeg's default already keeps external data of QuickTime's `dref` closed. It is set here, as defaults may change.
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file", "enable_drefs": "0"}
     try:
-        # Titles in other encodings are no reason to refuse a film.
+        # A film with a title in another encoding is still usable.
         return av.open(f"file:{os.fspath(path)}", metadata_errors="replace", container_options=options)
     except av.error.ArgumentError as error:
         raise BadSampleError(f"{path}: a playlist, or no known film: give mp4, mov, mkv, webm, avi, mpeg, …") from error
@@ -50,10 +50,10 @@ def open_container(path: str | Path) -> Any:
 
 @contextmanager
 def open_film(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """A film to read from and its best video stream, which is not a cover.
+    """Open a film. Yield its container and its best video stream that is not a cover.
 
     Raises:
-        BadSampleError: As `open_container`, it has no such stream, or it breaks while it is read.
+        BadSampleError: As in `open_container`; there is no such stream; or reading fails in the `with` block.
     """
     try:
         with open_container(path) as container:
@@ -68,9 +68,9 @@ def open_film(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _film_of(container: Any) -> Any:
-    """FFmpeg's choice of the video streams, unless that is a picture beside a film; None if there are only covers.
+    """Return FFmpeg's choice of video stream or, if that is a cover, the film with most frames; None without a film.
 
-    FFmpeg takes a stream that is marked as the default one, and covers often are.
+    FFmpeg prefers the stream that is marked as default, which is often a cover.
     """
     films = [stream for stream in container.streams.video if not stream.disposition & _COVER]
     films = [stream for stream in films if stream.codec_context.name not in _PICTURES] or films

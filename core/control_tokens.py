@@ -1,7 +1,7 @@
-"""Control tokens of chat models and trainers: what stands for media, and where turns begin and end.
+"""Find control tokens of chat models and trainers: placeholders for media, and starts and ends of turns.
 
-In a text that is trained on they are no words: a trainer puts an image where it finds `<image>`, and many tokenizers
-make the token itself out of `<|im_end|>`, wherever it stands. A text that only speaks of one is read in the same way.
+In a training text they are not words: a trainer inserts an image wherever it finds `<image>`, and many tokenizers turn
+`<|im_end|>` into the token itself. This also happens in a text that only mentions such a token.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ END_TOKENS = tuple(
         " <|end_of_message|> <|user|> <|assistant_end|> <|observation|> <|im_user|> <|pad|>"
     ).split()
 )
-"""Unmistakable ends of an answer."""
+"""Unambiguous ends of an answer."""
 
 PLAIN_END_TOKENS = tuple("</s> <eos> [EOS] <eos_token> <eot> <eoa> <eod> <eom> [/INST] <pad> [PAD]".split())
-"""Ends of an answer that a caption may have of its own, such as HTML's `</s>`."""
+"""Ends of an answer that may also occur as ordinary text in a caption, such as HTML's `</s>`."""
 
 _ORDINARY = ("[EOS]", "[PAD]")
-"""Of those: tokens of older models only, and words of many diagrams."""
+"""End tokens that do not count as control tokens: only older models use them, and many diagrams contain these words."""
 
 _MEDIA = (
     "<image> </image> <video> </video> <audio> </audio> <img> </img> <IMG_CONTEXT> <VIDEO_CONTEXT> <image_pad>"
@@ -33,30 +33,30 @@ _MEDIA = (
     " <vision_start> <vision_end> <image_newline> [IMG] [IMG_BREAK] [IMG_END] <slice> </slice> <image_id> </image_id>"
 ).split()
 _TURNS = "<s> <bos> <unk> <mask> [INST] <<SYS>> <</SYS>> [AVAILABLE_TOOLS] [TOOL_CALLS] <channel|> <|channel>".split()
-_FORMS = (  # without look-around: polars reads it, too
+_FORMS = (  # no look-around, as polars does not support it
     r"<\|[\w▁/-]{2,40}\|>|<｜[\w▁/-]{2,40}｜>|\[\|[a-z]{2,20}\|\]"
     r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
 )
 _NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *_MEDIA, *_TURNS])
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
-"""A pattern of one control token, spelled as tokenizers spell it: `<eos>` is one, the `<EOS>` on a camera is none."""
+"""Pattern of one control token, in the tokenizers' spelling: `<eos>` matches, the `<EOS>` on a camera does not."""
 
 MOST = 127
-"""What a count ends at."""
+"""Largest value of a count, which is stored in 8 bits."""
 
 _CONTROL_TOKEN = re.compile(CONTROL_TOKEN)
 
 
 def find_control_tokens(text: str) -> list[str]:
-    """The control tokens in a text, in their order."""
+    """Return the control tokens in a text, in order."""
     return _CONTROL_TOKEN.findall(text)
 
 
 def count_control_tokens(text: str) -> int:
-    """How many control tokens a text has; `MOST` where there are more."""
+    """Return the number of control tokens in a text, at most `MOST`."""
     return min(len(find_control_tokens(text)), MOST)
 
 
 def as_words(text: str) -> str:
-    """The text with its control tokens spelled as words, `< image >`, which no trainer or tokenizer takes for one."""
+    """Spell the control tokens in a text as words, `< image >`, which trainers and tokenizers do not recognise."""
     return _CONTROL_TOKEN.sub(lambda token: f"{token[0][0]} {token[0][1:-1]} {token[0][-1]}", text)

@@ -1,4 +1,4 @@
-"""The two kinds of error that are nobody's bug. Everything else is a bug and shows its traceback."""
+"""Errors that the user or the data cause. Any other exception is a bug and shows its traceback."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Something that the user must put right. The text is one line that says what is wrong and what to do."""
+    """An error that the user must fix. The text is one line that says what is wrong and what to do."""
 
 
 class BadSampleError(ValueError):
-    """One image, film, row or text that cannot be used. The text is one line, stored as the row's `error`."""
+    """An image, film, row or text that cannot be used. The text is one line, stored as the row's `error`."""
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether it is for us to mend. Else its text is for the user: a UserError, a BadSampleError, or the system's word.
+    """Return whether an exception is a bug in the code. If it is not, its text is meant for the user.
 
-    The system gives its errors a number or a kind: no such file, no permission, no space, nobody listens. An OSError
-    with neither is a library's that nobody here has expected. Of two numbers only code is the cause.
+    UserError, BadSampleError and errors of the operating system are no bugs. The system's errors have a number or a
+    subclass: no such file, no permission, no space, connection refused. An OSError with neither is an unexpected error
+    of a library. EBADF and EINVAL have a number, but only code causes them.
     """
     if isinstance(error, UserError | BadSampleError | FileNotFoundError | PermissionError | ConnectionError):
         return False
@@ -28,10 +29,10 @@ def is_bug(error: BaseException) -> bool:
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """What parsers raise over a file of the user's, as a UserError that names it.
+    """Turn what parsers raise over a user's file into a UserError that names the file.
 
     Raises:
-        UserError: It cannot be read, or says what it should not.
+        UserError: The file cannot be read, or its content is invalid.
     """
     try:
         yield
@@ -42,7 +43,7 @@ def reading(path: object) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """One line; of what pydantic says, the first thing."""
+    """Return the reason as one line; for a pydantic error only the first problem."""
     if callable(said := getattr(error, "errors", None)):
         first = said()[0]
         key = ".".join(map(str, first["loc"]))
@@ -51,7 +52,7 @@ def _reason(error: Exception) -> str:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What a YAML parser says is wrong, and where. The lines that it quotes are left out: they may hold a key."""
+    """Return what a YAML parser reports, with the position. The lines it quotes are left out: they may hold a key."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return f"{position}{problem or type(error).__name__}"

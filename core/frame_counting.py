@@ -1,4 +1,4 @@
-"""Times of frames in films that do not tell them: AVI, raw streams, joined files. The frames are counted."""
+"""Compute frame times by counting, for films without usable presentation times: AVI, raw streams, joined files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from core.containers import open_film
 log = logging.getLogger("vl3syn.videos")
 
 WITHOUT_TIMES = frozenset("avi h261 h263 h264 hevc vvc m4v mpegvideo mjpeg vc1".split())
-"""Containers that store no presentation times: AVI and raw streams. FFmpeg makes them up from the decoding order."""
+"""Containers without presentation times: AVI and raw streams. FFmpeg invents times from the decoding order."""
 
 JOINED = frozenset({"mpegts", "mpeg"})
-"""Containers whose files may be parts put one behind another, whose times begin anew, or lack times of some frames."""
+"""Containers whose files may be concatenated parts, where times start again, or may lack times of some frames."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """How frames are counted where a file does not tell when they are shown.
+    """How to count the frames of a file without usable presentation times.
 
     Attributes:
         step: Seconds from one frame to the next.
-        gaps: Whether packets have numbers with gaps in them, which are where frames were dropped.
+        gaps: Whether the packets' numbers (decoding times) are usable. Their gaps show where frames were dropped.
     """
 
     step: float
@@ -39,7 +39,7 @@ class Count:
 
 
 def has_times(path: str, kind: str) -> bool:
-    """Whether the packets of a film say when their frames are shown; of most containers it is taken for granted."""
+    """Return whether the packets have usable presentation times. Only `JOINED` containers are read to find out."""
     kinds = set(kind.split(","))
     if not kinds & JOINED:
         return not kinds & WITHOUT_TIMES
@@ -49,17 +49,17 @@ def has_times(path: str, kind: str) -> bool:
         rises = packet.dts is None or packet.dts >= before
         shown.append(packet.pts is not None and rises)
         before = before if packet.dts is None else packet.dts
-    return all(shown[shown.index(True) :]) if True in shown else False  # what is before is the rest of a cut stream
+    return all(shown[shown.index(True) :]) if True in shown else False  # a cut stream starts with unusable packets
 
 
 def _packets(path: str) -> Iterator[Any]:
-    """The packets of a film, as far as it can be read."""
+    """Yield the non-empty video packets of a film, up to the first error."""
     with open_film(path) as (container, stream), suppress(av.error.FFmpegError):
         yield from (packet for packet in container.demux(stream) if packet.size)
 
 
 def count_frames(path: str, kind: str) -> tuple[Count, float]:
-    """How the frames of a film without usable times are counted, and its length in seconds."""
+    """Return how to count the frames of a film without usable times, and its length in seconds."""
     _tell_of_counting(kind)
     with open_film(path) as (_, stream):
         base = stream.time_base
@@ -75,10 +75,10 @@ def count_frames(path: str, kind: str) -> tuple[Count, float]:
 
 
 def counted(frames: Iterator[Any], count: Count) -> Iterator[tuple[float, Any]]:
-    """Frames with the times that they have by their number, or, where numbers have gaps, by their packets' numbers.
+    """Yield frames with their times in seconds: by frame number, or with `count.gaps` by the packets' numbers.
 
-    A frame comes out of the decoder with the number of the packet that went in last: later than its own by as much for
-    every frame, so that distances are right. The last frames come without.
+    The decoder returns a frame with the number of the last packet that went in. This is later than the frame's own
+    number, but by the same amount for every frame, so the distances are right. The last frames have no number.
     """
     first, at = None, -count.step
     for number, frame in enumerate(frames):
@@ -92,6 +92,6 @@ def counted(frames: Iterator[Any], count: Count) -> Iterator[tuple[float, Any]]:
         yield at, frame
 
 
-@functools.lru_cache(maxsize=64)  # once for each kind: data sets have thousands of such files
+@functools.lru_cache(maxsize=64)  # warn once per container: data sets have thousands of such files
 def _tell_of_counting(kind: str) -> None:
     log.warning("frames of %s carry no usable times: they are counted, in decoding order, at the frame rate", kind)

@@ -1,4 +1,4 @@
-"""What an image's header tells: displayed size, format, animation. No pixel is decoded, whatever the bytes claim."""
+"""Read an image's header: displayed size, format, animation. No pixel is decoded, whatever the bytes claim."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from core.errors import BadSampleError
 from core.text import printable
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""What is left to Pillow. It reserves the canvas to open a WebP and decodes an icon to open it: both are read here."""
+"""Formats whose headers Pillow reads. To open a WebP, Pillow allocates the canvas; to open an icon, it decodes it. So
+the headers of both are read here."""
 
 MAX_PIXELS = 178_956_970
-"""Above this an image is a decompression bomb: 512 MiB of RGB, Pillow's own limit. `Header.bomb` and `decode` check."""
+"""A larger image is a decompression bomb: 512 MiB of RGB, Pillow's own limit. `Header.bomb` and `decode` check it."""
 
 MAX_BYTES = 1_000_000_000
-"""Longest encoded image. A row group of a shard has at least one whole, and those above 1 GiB are not trained on."""
+"""Largest encoded image, in bytes. A shard's row group holds at least one image, and the trainer refuses row groups
+above 1 GiB."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class BadImageError(BadSampleError):
-    """The bytes are no image that can be read; the text is the row's error, as `kind: details`."""
+    """The bytes are not a readable image; the text is the row's error, as `kind: details`."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Displayed width and height in pixels, the format by content, whether there is more than one frame."""
+    """Displayed width and height in pixels, format by content, and whether the image has more than one frame."""
 
     width: int
     height: int
@@ -41,7 +43,7 @@ class Header:
 
     @property
     def bomb(self) -> str | None:
-        """The error of an image too large to ever decode, else None."""
+        """The error of an image that is too large to decode; None for other images."""
         pixels = self.width * self.height
         if pixels <= MAX_PIXELS:
             return None
@@ -52,17 +54,17 @@ def check_length(length: int) -> None:
     """Refuse an encoded image of more than `MAX_BYTES` bytes.
 
     Raises:
-        BadImageError: It is longer.
+        BadImageError: The image is longer.
     """
     if length > MAX_BYTES:
         raise BadImageError(f"too long: {length:,} bytes > {MAX_BYTES:,}")
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Read the header of the encoded image that `file` (seekable) holds.
+    """Read the header of the encoded image in `file`, which must be seekable.
 
     Raises:
-        BadImageError: The bytes are no image, or their header is broken or cut off.
+        BadImageError: The bytes are not an image, or their header is broken or cut off.
         OSError: `file` itself could not be read.
     """
     start = file.read(32)
@@ -73,9 +75,9 @@ def read_header(file: BinaryIO) -> Header:
             header = _webp(file, start)
         else:
             header = _icon(file) if start[:4] == _ICON else _by_pillow(file)
-    except Exception as error:  # parsers of hostile bytes fail in every way there is: each is this row's error
+    except Exception as error:  # parsers of hostile bytes may raise anything; each exception is this row's error
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # the disk or the network; EINVAL is an image that points beyond what any file can hold
+            raise  # the disk or the network failed; EINVAL means that the image contains an impossible file offset
         raise BadImageError(_diagnosis(file, error)) from error
     if not 0 < min(header.width, header.height) <= max(header.width, header.height) < 1 << 31:
         raise BadImageError(f"broken header: {header.format} of {header.width}×{header.height} pixels")
@@ -94,14 +96,15 @@ def _by_pillow(file: BinaryIO) -> Header:
 
 
 def identify(file: BinaryIO, formats: Sequence[str]) -> ImageFile.ImageFile:
-    """Open an image by its content, in one of these formats. No pixel is decoded.
+    """Open an image by its content, in one of the given formats. No pixel is decoded.
 
-    Pillow's `Image.open` would refuse a decompression bomb before it tells the size, unless the limit is lifted for the
-    whole process. So its plugins are asked here one by one, and who decodes checks the size against `MAX_PIXELS`.
+    Pillow's `Image.open` refuses a decompression bomb before it reports the size, unless the limit is lifted for the
+    whole process. So its plugins are tried here one by one. Callers that decode must check the size against
+    `MAX_PIXELS`.
 
     Args:
-        file: Seekable. The image goes on reading from it.
-        formats: Pillow's names, such as JPEG.
+        file: A seekable file. The image continues to read from it.
+        formats: Pillow's names of formats, such as JPEG.
 
     Raises:
         UnidentifiedImageError: None of the formats fits.
@@ -115,23 +118,23 @@ def identify(file: BinaryIO, formats: Sequence[str]) -> ImageFile.ImageFile:
             if accepts is None or accepts(start) is True:
                 file.seek(0)
                 return factory(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):  # how a plugin says that the bytes are not its own
+        except (SyntaxError, IndexError, TypeError, struct.error):  # the plugin does not recognise the bytes
             continue
     raise UnidentifiedImageError("cannot identify image file")
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8 (1: upright). Damaged EXIF counts as upright, which is how viewers show it."""
-    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode it to look behind its pixels
+    """Return the EXIF orientation, 1 to 8 (1: upright). Damaged EXIF counts as upright, as in viewers."""
+    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode the pixels to read what follows
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # parsers of hostile bytes fail in every way there is; the pixels may be fine
+    except Exception:  # parsers of hostile bytes may raise anything; the pixels may still be fine
         return 1
 
 
 def _webp(file: BinaryIO, start: bytes) -> Header:
-    """WebP container (RFC 9649): VP8X, VP8 or VP8L comes first; EXIF, if any, after the pixels."""
+    """Read a WebP container (RFC 9649). VP8X, VP8 or VP8L comes first; EXIF, if any, comes after the pixels."""
     kind = start[12:16]
     if len(start) < (25 if kind == b"VP8L" else 30):
         raise BadSampleError("cut off")
@@ -167,7 +170,7 @@ def _webp_orientation(file: BinaryIO) -> int:
 
 
 def _icon(file: BinaryIO) -> Header:
-    """The largest picture of a Windows icon, as its own header says: a PNG, or a BMP with a mask below it."""
+    """Read the header of the largest picture in a Windows icon: a PNG, or a BMP with a mask below it."""
     file.seek(4)
     (count,) = struct.unpack("<H", file.read(2))
     entries = [struct.unpack("<BB10xI", file.read(16)) for _ in range(count)]

@@ -1,12 +1,12 @@
-"""The one decoder: stages, captioners, model, chat and evaluation see the same pixels of an image.
+"""The only image decoder: stages, captioners, model, chat and evaluation see the same pixels.
 
-A bad image is one clear error, never a crash. What an image shows is decided here:
+A bad image gives one clear error, never a crash. The rules for pixels are:
 
-* the first frame, turned upright by its EXIF orientation, in RGB, 8 bits;
-* transparency is laid on white, as browsers show it;
-* 16 bits a sample are cut to their upper 8; a grey TIFF that tells another depth or largest value is scaled by that;
-* 32-bit and float samples have no fixed white, so the smallest of 1 (floats only), 255 and 65,535 that is not below the
-  largest sample is taken for white, and the largest sample itself beyond that. Negative samples and NaN are black.
+* The first frame is used, turned upright by its EXIF orientation, in 8-bit RGB.
+* Transparency is composited on white.
+* 16-bit samples are cut to their upper 8 bits. A grey TIFF that declares another depth or maximum is scaled by it.
+* 32-bit and float samples have no fixed white. White is the smallest of 1 (floats only), 255 and 65,535 that is not
+  below the largest sample; above 65,535 it is the largest sample. Negative samples and NaN are black.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from core.image_header import FORMATS, BadImageError, Header, identify, orientat
 from core.jpeg import scan_error
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
-_CANVAS_AT_OPEN = (b"RIFF", b"\0\0\1\0")  # Pillow reserves the canvas of a WebP or an icon before it tells the size
-_QUALITY = 95  # of a JPEG that is encoded anew
+_CANVAS_AT_OPEN = (b"RIFF", b"\0\0\1\0")  # Pillow allocates the canvas of a WebP or an icon before it reports the size
+_QUALITY = 95  # of a JPEG that is encoded again
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,15 +39,15 @@ _SIGNED, _MIN_IS_WHITE = 2, 0  # values of the last two
 
 
 def decode(data: bytes, side: int | None = None) -> Image.Image:
-    """Decode one image: first frame, EXIF orientation applied, transparency laid on white, RGB.
+    """Decode one image: first frame, EXIF orientation applied, transparency on white, RGB.
 
     Args:
         data: The encoded image.
-        side: What the shorter side must have at least, pixels. A larger JPEG is decoded at 1/2, 1/4 or 1/8 of its
-            size as long as it stays above, in the frequency domain, at a fraction of the cost. None: every pixel.
+        side: Smallest shorter side, in pixels. A larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size if it stays at
+            least this large. This happens in the frequency domain, at a fraction of the cost. None: every pixel.
 
     Raises:
-        BadImageError: The bytes cannot be decoded, or hold more pixels than is safe; the text is the row's error.
+        BadImageError: The bytes cannot be decoded, or have more pixels than is safe; the text is the row's error.
     """
     try:
         if data[:4] in _CANVAS_AT_OPEN:
@@ -63,44 +63,45 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
             return _upright_rgb(image, turn)
     except BadImageError:
         raise
-    except Exception as error:  # decoders of hostile bytes fail in every way there is: each is this row's error
+    except Exception as error:  # decoders of hostile bytes may raise anything; each exception is this row's error
         raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
 
 
 def check_decodes(data: bytes) -> None:
-    """Decode an image for its errors alone: a JPEG at 1/8 of its size, which reads all of its data.
+    """Decode an image only to find errors: a JPEG at 1/8 of its size, which still reads all of its data.
 
     Raises:
-        BadImageError: As `decode`.
+        BadImageError: As in `decode`.
     """
     decode(data, 1)
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """An image that Pillow has opened, as `decode` shows it."""
+    """Convert an image that Pillow has opened to upright RGB, as `decode` does."""
     return _upright_rgb(image, _turn(image))
 
 
 def turns_sideways(image: Image.Image) -> bool:
-    """Whether `flatten` swaps width and height."""
+    """Return whether `flatten` swaps width and height."""
     return _turn(image) in _SIDEWAYS
 
 
 def portable(data: bytes, longest: int) -> bytes:
-    """The image as bytes that any program shows right: as they are, if they are that, else encoded anew.
+    """Return the image as bytes that any program displays correctly.
 
-    Few programs turn an image as its EXIF says, know what to do with CMYK, or lay transparency on white; here that is
-    done as `decode` does it. Bytes that stay as they are are decoded too: what cannot be decoded is not sent anywhere.
+    Few programs apply the EXIF orientation, handle CMYK, or composite transparency on white. Such images, and those
+    that are too large, are decoded with `decode` and encoded again as JPEG. All other bytes are returned unchanged, but
+    only after a test decode, so that no undecodable image is sent anywhere.
 
     Args:
         data: The encoded image.
-        longest: What the longer side may have at most, pixels; a larger image is scaled down.
+        longest: Largest longer side, in pixels; a larger image is scaled down.
 
     Returns:
-        JPEG, PNG or WEBP.
+        JPEG, PNG or WEBP bytes.
 
     Raises:
-        BadImageError: As `decode`.
+        BadImageError: As in `decode`.
     """
     if _shows_right(data, longest):
         check_decodes(data)
@@ -119,7 +120,7 @@ def _shows_right(data: bytes, longest: int) -> bool:
             fits = max(image.size) <= longest
             alone = getattr(image, "n_frames", 1) == 1 and "transparency" not in image.info
             return plain and fits and alone and orientation_of(image) not in _TURNS
-    except Exception:  # `decode` says what is wrong with it
+    except Exception:  # `decode` then reports the error
         return False
 
 
@@ -129,8 +130,11 @@ def _refuse_bomb(header: Header) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings it upright. To be asked before pixels are decoded: behind them a PNG may say otherwise."""
-    return None if image.format == "TIFF" else _TURNS.get(orientation_of(image))  # Pillow turns a TIFF by itself
+    """Return the turn that brings an image upright, or None.
+
+    Call it before pixels are decoded: a PNG may have another EXIF chunk after its pixels.
+    """
+    return None if image.format == "TIFF" else _TURNS.get(orientation_of(image))  # Pillow turns a TIFF itself
 
 
 def _upright_rgb(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
@@ -155,9 +159,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _transparent_key(image: Image.Image) -> Any:
-    """The colour that stands for transparent pixels of a PNG, in 8 bits; None where it is so already, or there is none.
+    """Return the colour that marks transparent pixels of a PNG, scaled to 8 bits; None if no scaling is needed.
 
-    It is stored in as many bits as the samples have, and Pillow compares it with samples of 8. Ask before it loads.
+    PNG stores the colour in the bit depth of the samples, but Pillow compares it with 8-bit samples. Call this before
+    the image loads.
     """
     key, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     raw = tiles[0].args if image.format == "PNG" and tiles else None
@@ -169,7 +174,7 @@ def _transparent_key(image: Image.Image) -> Any:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """One channel of 16 or 32 bits as 8 bits; the rules are at the top of this module."""
+    """Convert one channel of 16 or 32 bits to 8 bits, by the rules at the top of this module."""
     tags: Any = getattr(image, "tag_v2", {})
     samples: npt.NDArray[Any] = np.asarray(image)
     if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT) != (_SIGNED,):
@@ -181,15 +186,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     scaled = np.rint(known / white * 255) if samples.dtype.kind == "f" else known * (256 / (white + 1))
     grey = np.clip(scaled, 0, 255).astype(np.uint8)
     key = image.info.get("transparency")
-    if isinstance(key, int):  # one value that stands for transparent pixels
+    if isinstance(key, int):  # one sample value marks transparent pixels
         grey[samples == key] = 255
     return Image.fromarray(grey)
 
 
 def _white(samples: npt.NDArray[Any], tags: Any) -> float:
-    """The sample value that is shown as white."""
+    """Return the sample value that is shown as white."""
     is_float = samples.dtype.kind == "f"
-    if not is_float and (samples.dtype.itemsize == 2 or not tags):  # PNG and PPM fill 16 bits, also in Pillow's mode I
+    if not is_float and (samples.dtype.itemsize == 2 or not tags):  # PNG and PPM use 16 bits, also in Pillow's mode I
         bits = tags.get(_BITS, (16,))[0]
         declared = tags.get(_LARGEST, 0)
         largest = declared[0] if isinstance(declared, tuple) else declared

@@ -1,9 +1,9 @@
-"""Parquet files that somebody else wrote: what is read of them is data of plain types, and as much as memory holds.
+"""Read foreign Parquet files safely: only plain types, and never more than fits into memory.
 
-- A column may have an extension type, whose values run code when they become Python objects (those that `ray.data`
-  registers unpickle them). Types are looked at before values.
-- Some hundred bytes can stand for gigabytes. Pages are looked at before they are unpacked, and rows are read as few at
-  a time as the worst case allows.
+- A column may have an extension type whose values run code when they become Python objects (the types that `ray.data`
+  registers unpickle them). So types are checked before values are read.
+- A few hundred bytes can stand for gigabytes. So page headers are checked before pages are unpacked, and the batch size
+  is chosen for the worst case.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from core.errors import BadSampleError
 from core.parquet_pages import Chunk, Page, honest, longest_value, pages
 
 MAX_CELL = 256 << 20
-"""Bytes of one value, unless a setting says otherwise; no photograph is so large."""
+"""Default limit for one value, in bytes; no photograph is that large."""
 
-_AT_ONCE = 64 << 20  # bytes that the rows of one batch may take in the worst case, if they are more than one
-_USUAL_RATIO = 8  # a page of more than MAX_CELL bytes may be so many times as long as what is stored of it
-_BUFFER = 8 << 20  # bytes; one read
-_LONGEST_FOOTER = 16 << 20  # bytes; in memory it takes up to forty times as much
-_ROWS_ANYWAY = 100_000  # rows that a file may have, be it shorter than one byte per row
-_MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes, and how many bytes a byte of a file with more text may stand for
-_ENTRIES, _LISTS = 64, 1 << 30  # of lists, per row on average, and the bytes that they can take in a row group
-_OCTET, _OCTETS = 9, 1 << 28  # bytes that an entry of a list of bytes takes while it is read, entries in a row group
+_AT_ONCE = 64 << 20  # bytes that a batch of several rows may take in the worst case
+_USUAL_RATIO = 8  # a page above the limit may unpack to this many times its stored length
+_BUFFER = 8 << 20  # bytes of one read
+_LONGEST_FOOTER = 16 << 20  # bytes; in memory a footer takes up to 40 times as much
+_ROWS_ANYWAY = 100_000  # rows that any file may have; above that, at most one row per byte
+_MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes of text that any file may have; above that, bytes per byte of the file
+_ENTRIES, _LISTS = 64, 1 << 30  # list entries per row on average; bytes that the lists of a row group may take
+_OCTET, _OCTETS = 9, 1 << 28  # for lists of bytes: memory per entry while reading, in bytes; entries in a row group
 
 BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
-"""What reading a damaged file raises."""
+"""Exceptions that reading a damaged file raises."""
 
 
 class BombError(BadSampleError):
-    """A part of a file takes far more memory than its length in the file; the text begins with `decompression bomb`.
+    """A part of a file takes far more memory than its stored length; the text starts with `decompression bomb`.
 
     Attributes:
-        group: The number of the row group that is not read, if it is only that.
+        group: Number of the refused row group, if only this group is affected.
     """
 
     group: int | None = None
 
 
 class Parquet:
-    """A Parquet file to read from.
+    """An open foreign Parquet file.
 
     Attributes:
-        schema: Its columns.
-        row_groups: The rows of each row group.
-        footer: What a later `Parquet` of the same file need not read again.
-        most_text: Bytes that all its texts may take together where they are kept.
+        schema: The columns of the file, in the types of `common_schema`.
+        row_groups: Number of rows in each row group.
+        footer: The parsed footer. Pass it to a later `Parquet` of the same file to avoid reading it again.
+        most_text: Limit for all texts of the file together, in bytes, for callers that keep them in memory.
     """
 
     def __init__(self, file: Any, max_cell: int = MAX_CELL, footer: pq.FileMetaData | None = None) -> None:
         """Read the footer.
 
         Args:
-            file: Seekable, open; a Python or an Arrow file.
-            max_cell: A page may be unpacked to so many bytes, whatever is stored of it.
-            footer: Of this file, if it has been read.
+            file: An open, seekable Python or Arrow file.
+            max_cell: Bytes that a page may unpack to, however few bytes are stored for it.
+            footer: The footer of this file, if it was read before.
 
         Raises:
-            BadSampleError: It claims more than a file of its length can hold.
-            pa.ArrowException, OSError: It is damaged, or the disk is.
+            BadSampleError: The footer claims more than a file of this length can hold.
+            pa.ArrowException, OSError: The file or the disk is damaged.
         """
         self._file, self._max_cell = file, max_cell
         self._length = _length(file)
@@ -83,29 +83,29 @@ class Parquet:
     def batches(
         self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """The rows, a few at a time.
+        """Yield the rows in small batches.
 
         Args:
-            columns: Names, or `struct.field` for a part of one. Those that the file lacks are left out.
-            rows: At most so many in a batch; less where they could take much memory.
-            groups: Numbers of row groups; default all.
+            columns: Column names, or `struct.field` for one field of a struct. Names that the file lacks are skipped.
+            rows: Largest number of rows in a batch. Batches are smaller where rows could take much memory.
+            groups: Numbers of the row groups to read; default all.
 
         Raises:
-            BombError: A page of a row group would take too much memory; the rows of those before it have come.
+            BombError: A page would take too much memory. The rows of the row groups before it were yielded.
             BadSampleError: A column's type is not plain.
-            pa.ArrowException, OSError: The file is damaged, or the disk is.
+            pa.ArrowException, OSError: The file or the disk is damaged.
         """
         leaves = self._leaves_of(columns)
         for run, most in self._runs(range(len(self.row_groups)) if groups is None else groups, leaves, rows):
             for batch in _bounded(self._parquet.iter_batches(most, row_groups=run, columns=list(columns))):
                 batch = common_batch(batch)
-                if batch.schema != self._arrived:  # what has come, after what was announced
+                if batch.schema != self._arrived:  # it may differ from the schema in the footer
                     check_plain(batch.schema, batch.schema.names)
                     self._arrived = batch.schema
                 yield batch
 
     def _runs(self, groups: Sequence[int], leaves: list[_Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
-        """Row groups to be read at once, since each has few rows; and how many of their rows a batch may have."""
+        """Yield runs of row groups to read together, as each may have few rows, and the batch size for each run."""
         run: list[int] = []
         most = rows
         for group in groups:
@@ -124,11 +124,11 @@ class Parquet:
             yield run, most
 
     def group(self, number: int, columns: Sequence[str], most: int) -> pa.Table:
-        """A whole row group.
+        """Read a whole row group.
 
         Raises:
-            BombError: It takes more than `most` bytes, or a page of it does.
-            BadSampleError, pa.ArrowException, OSError: As `batches`.
+            BombError: The row group takes more than `most` bytes, or one of its pages is refused.
+            BadSampleError, pa.ArrowException, OSError: As in `batches`.
         """
         size, batches = 0, []
         for batch in self.batches(columns, self.row_groups[number] or 1, [number]):
@@ -139,7 +139,7 @@ class Parquet:
         return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
     def _leaves_of(self, columns: Sequence[str]) -> list[_Leaf]:
-        """The leaves of columns that are plain, and whose pages lie in the file."""
+        """Return the leaves of `columns`, after checking that types are plain and that pages lie in the file."""
         key = tuple(columns)
         if key not in self._leaves:
             check_plain(self.schema, columns)
@@ -148,9 +148,10 @@ class Parquet:
         return self._leaves[key]
 
     def _check_places(self, columns: Sequence[str]) -> None:
-        """Look whether the pages of columns lie in the file, unencrypted.
+        """Check that the pages of `columns` lie in the file and are not encrypted.
 
-        pyarrow's Python objects end the process if they do not. Its reader raises an error, here before it reads.
+        If they do not, pyarrow's metadata objects abort the process. Its reader raises an error instead, and here it
+        does so before it reads a byte.
         """
         groups = range(len(self.row_groups))
         if any(self.footer.row_group(group).num_columns != self.footer.num_columns for group in groups):
@@ -159,7 +160,7 @@ class Parquet:
         try:
             next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
         except _ShutError as error:
-            error.__traceback__ = None  # it leads here, and pyarrow keeps the error: neither would ever be freed
+            error.__traceback__ = None  # pyarrow keeps the error, and the traceback would keep this frame in memory
 
     def _chunk(self, group: int, leaf: _Leaf) -> Chunk:
         about = self.footer.row_group(group).column(leaf.number)
@@ -168,7 +169,7 @@ class Parquet:
         return Chunk(start, start + about.total_compressed_size, about.compression)
 
     def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
-        """How many rows, up to `rows`, can be in memory at once, whatever is in them."""
+        """Return how many rows fit into memory at once, whatever their values; the result may exceed `rows`."""
         chunk = self._chunk(group, leaf)
         all_rows: int = max(1, self.row_groups[group])
         longest: int = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
@@ -190,14 +191,14 @@ class Parquet:
             if leaf.text and page.counted:
                 self._check_count(page, chunk.codec, leaf, group)
             if leaf.text and (page.dictionary or page.delta) and page.unpacked > longest:
-                few = _AT_ONCE // page.unpacked < rows // 8  # then it pays to look how long its values really are
+                few = _AT_ONCE // page.unpacked < rows // 8  # then measuring the values is worth its time
                 scan = page.dictionary and (few or leaf.repeated)
                 known = longest_value(self._file, page, chunk.codec, leaf.repeated) if scan else page.unpacked
                 longest = max(longest, known)
         if not leaf.repeated:
             return max(1, _AT_ONCE // max(longest, average if leaf.text else 1))
         most_entries = _ENTRIES * all_rows + _ROWS_ANYWAY
-        if leaf.octets:  # of an image, which is compressed already
+        if leaf.octets:  # probably an encoded image, which hardly compresses further
             most_entries = max(most_entries, min(2 * stored, _OCTETS))
         if entries > most_entries or repeats * longest > max(_LISTS, _USUAL_RATIO * stored):
             raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
@@ -217,7 +218,7 @@ class Parquet:
 
 
 class _Leaf:
-    """A column as Parquet stores it: a part of a struct and the entries of a list are columns of their own."""
+    """A leaf column as Parquet stores it: the fields of a struct and the entries of a list are separate columns."""
 
     def __init__(self, number: int, path: str, type_: pa.DataType, repeated: bool) -> None:
         self.number, self.path, self.repeated = number, path, repeated
@@ -229,7 +230,7 @@ class _Leaf:
 
 
 def _leaves(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) -> list[_Leaf]:
-    """Those of some columns. `parquet.schema` is not asked: it would keep the whole footer in memory."""
+    """Return the leaves of `columns`. `parquet.schema` is not used, as it keeps the whole footer in memory."""
     paths = [".".join(path) for path in parquet.reader.column_paths]
     types = [leaf for field in schema for leaf in _leaf_types(field.type, False)]
     if len(types) != len(paths):
@@ -242,7 +243,7 @@ def _leaves(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) 
 
 
 def _leaf_types(type_: pa.DataType, repeated: bool) -> Iterator[tuple[pa.DataType, bool]]:
-    """The types of a column's leaves in the order of the file, and whether they are in a list."""
+    """Yield the type of each leaf of a column in file order, and whether the leaf is inside a list."""
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         yield from _leaf_types(type_.value_type, repeated)
     elif pa.types.is_struct(type_):
@@ -258,7 +259,7 @@ def _leaf_types(type_: pa.DataType, repeated: bool) -> Iterator[tuple[pa.DataTyp
 
 
 def _length(file: Any) -> int:
-    """The length of the file, if its footer is not too long."""
+    """Return the length of the file in bytes. Raises BadSampleError if its footer is too long."""
     length: int = file.seek(0, 2)
     if length >= 12:
         file.seek(length - 8)
@@ -270,11 +271,11 @@ def _length(file: Any) -> int:
 
 
 class _ShutError(OSError):
-    """Somebody reads a file that is not to be read."""
+    """Raised by `_Shut` on any attempt to read."""
 
 
 class _Shut(io.RawIOBase):
-    """A file of some length whose bytes nobody may read."""
+    """A file that has a length but refuses to be read."""
 
     def __init__(self, length: int) -> None:
         self._length = self._at = 0
@@ -301,7 +302,7 @@ def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     try:
         yield from batches
     except pa.ArrowNotImplementedError as error:
-        if "chunked array" not in str(error):  # what pyarrow says of cells of a struct that take more than 2 GiB
+        if "chunked array" not in str(error):  # pyarrow's message for cells of a struct above 2 GiB
             raise
         raise BombError("decompression bomb: its cells take more than 2 GiB at once") from error
 
@@ -313,10 +314,10 @@ def _opened(file: Any, footer: pq.FileMetaData | None) -> pq.ParquetFile:
             metadata=footer,
             arrow_extensions_enabled=False,
             buffer_size=_BUFFER,
-            pre_buffer=False,  # it would hold whole row groups, however few rows are asked for
-            page_checksum_verification=True,  # where a file has any, as our own shards have
+            pre_buffer=False,  # pre-buffering holds whole row groups in memory, even for a few rows
+            page_checksum_verification=True,  # only where the file has checksums, as our own shards do
         )
     except BAD_PARQUET:
         raise
-    except Exception as error:  # an extension type's own code looks at what the footer says of it
+    except Exception as error:  # the code of an extension type parses its entry in the footer and may raise anything
         raise BadSampleError(f"a column's type is damaged: {type(error).__name__} {error}") from error

@@ -1,8 +1,8 @@
-"""How large the pages of a Parquet column are, by their own headers.
+"""Read the size of each page of a Parquet column from the page headers.
 
-A footer cannot be trusted with that: its sizes are the writer's claim, and a value that a dictionary repeats counts
-once. pyarrow allocates what a page's header says, so the header is looked at first.
-https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift, in Thrift's compact protocol.
+The sizes in the footer cannot be trusted: they are the writer's claim, and a value that a dictionary repeats counts
+once. pyarrow allocates what a page header says, so the header is checked first. Format, in Thrift's compact protocol:
+https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _DELTA_LENGTH, _DELTA = 6, 7  # Encoding.DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARR
 _DICTIONARIES = (2, 8)  # Encoding.PLAIN_DICTIONARY, RLE_DICTIONARY
 _RLE = 3  # Encoding.RLE
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
-_SCANNED, _FEW = 64 << 20, 1 << 20  # bytes, and values, of a dictionary that is looked through for its longest value
-_WINDOW, _LONGEST = 8 << 10, 1 << 20  # bytes; a header has some tens, with statistics some thousands
+_SCANNED, _FEW = 64 << 20, 1 << 20  # bytes and values up to which a dictionary is searched for its longest value
+_WINDOW, _LONGEST = 8 << 10, 1 << 20  # bytes; a header takes tens of bytes, with statistics some thousands
 _DEEPEST = 16
 
 
 class Page(NamedTuple):
-    """One page.
+    """The header of one page.
 
     Attributes:
-        start: Where its data begin in the file, bytes.
-        stored: Its length in the file, bytes.
-        unpacked: What it is decompressed to, bytes.
-        values: How many it holds; those of a list all count.
-        dictionary: Whether it is the dictionary, whose values other pages repeat.
-        encoding: Of its values, as the format numbers it.
-        about: The header of its kind, by field number.
-        second: Whether it is a data page of the second version.
+        start: Offset of the page's data in the file, in bytes.
+        stored: Length of the data in the file, in bytes.
+        unpacked: Length after decompression, in bytes.
+        values: Number of values; every entry of a list counts.
+        dictionary: Whether this is the dictionary page, whose values other pages refer to.
+        encoding: Encoding of the values: its number in the format, or -1 if unknown.
+        about: Fields of the header that is specific to the page type, by field number.
+        second: Whether this is a data page of version 2.
     """
 
     start: int
@@ -50,26 +50,26 @@ class Page(NamedTuple):
 
     @property
     def delta(self) -> bool:
-        """Whether a value is a part of the value before it and a rest."""
+        """Whether each value is stored as a prefix of the previous value and a suffix."""
         return self.encoding == _DELTA
 
     @property
     def repeats(self) -> bool:
-        """Whether its values may take more memory than its length: they stand in a dictionary, or in values before."""
+        """Whether values may take more memory than the page: they repeat a dictionary entry or a previous value."""
         return self.delta or self.encoding in _DICTIONARIES
 
     @property
     def counted(self) -> bool:
-        """Whether its data have a count of their own, which `honest` looks at."""
+        """Whether the data contain a second count of the values, which `honest` checks."""
         return not self.dictionary and self.encoding in (_DELTA_LENGTH, _DELTA)
 
 
 class Chunk(NamedTuple):
-    """Where the pages of one column of one row group lie.
+    """A column chunk: the pages of one column in one row group.
 
     Attributes:
-        start, end: The first byte, and the byte behind the last.
-        codec: By which they are compressed, as pyarrow calls it.
+        start, end: Offsets of the first byte and of the byte after the last.
+        codec: The compression, by pyarrow's name.
     """
 
     start: int
@@ -78,13 +78,16 @@ class Chunk(NamedTuple):
 
 
 def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
-    """The pages of a column chunk, as pyarrow will meet them. It ends at a damaged header, as pyarrow does."""
+    """Yield the pages of a column chunk in the order in which pyarrow reads them, up to the first damaged header.
+
+    pyarrow stops at a damaged header, too.
+    """
     position, end, _ = chunk
     data, base, size = b"", position, _WINDOW
     while position < end:
         try:
             fields, length = _struct(data, position - base, 0)
-        except (IndexError, struct.error):  # it goes on behind what has been read
+        except (IndexError, struct.error):  # the header extends beyond the window
             if data and base == position:
                 if len(data) < size or size >= _LONGEST:
                     return
@@ -116,15 +119,16 @@ def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
 
 
 def longest_value(file: BinaryIO, page: Page, codec: str, large: bool) -> int:
-    """Bytes of the longest value of a dictionary of texts or bytes; of one that is not looked through, all it has.
+    """Return the length in bytes of the longest value in a dictionary page of texts or bytes.
 
-    A `large` one is looked through too, if its values are few.
+    A dictionary of more than 64 MiB is not searched, unless `large` is true and it has at most 2**20 values. For a
+    dictionary that is not searched, or is damaged, the length of the whole page is returned.
     """
     if page.unpacked > _SCANNED and not (large and page.values <= _FEW):
         return page.unpacked
     try:
         view = memoryview(_unpacked(file, page, codec))
-    except (pa.ArrowException, OSError, ValueError):  # damaged, as its reader will say
+    except (pa.ArrowException, OSError, ValueError):  # damaged: reading the page raises the error
         return page.unpacked
     longest = at = 0
     length_at = struct.Struct("<I").unpack_from
@@ -138,21 +142,23 @@ def longest_value(file: BinaryIO, page: Page, codec: str, large: bool) -> int:
 
 
 def honest(file: BinaryIO, page: Page, codec: str, levels: int) -> bool:
-    """Whether a page of a delta encoding counts no more values than its header: pyarrow makes room for its count.
+    """Return whether the data of a delta-encoded page claim no more values than its header does.
+
+    pyarrow allocates memory for the count in the data.
 
     Args:
-        file: To read the page from.
-        page: One that is `counted`.
-        codec: Of its chunk.
-        levels: How many kinds of levels stand before its values, 0 to 2.
+        file: The Parquet file.
+        page: A page that is `counted`.
+        codec: The compression of its chunk.
+        levels: Number of level blocks (repetition, definition) before the values, 0 to 2.
     """
     try:
         data, at = _unpacked(file, page, codec), 0
-        for id_ in (3, 4)[: 0 if page.second else levels]:  # each its length and so many bytes
+        for id_ in (3, 4)[: 0 if page.second else levels]:  # each block is its length, then that many bytes
             if page.about.get(id_) != _RLE:
                 return False
             at += 4 + int.from_bytes(data[at : at + 4], "little")
-        for _ in range(page.encoding - _DELTA_LENGTH + 1):  # the lengths; of two encodings those of the parts before
+        for _ in range(page.encoding - _DELTA_LENGTH + 1):  # lengths; DELTA_BYTE_ARRAY has those of the prefixes, too
             if at >= len(data):
                 return True
             at = _behind_numbers(data, at, page.values)
@@ -162,10 +168,10 @@ def honest(file: BinaryIO, page: Page, codec: str, levels: int) -> bool:
 
 
 def _behind_numbers(data: bytes, at: int, most: int) -> int:
-    """Where a run of numbers in DELTA_BINARY_PACKED ends.
+    """Return the offset after a run of numbers in DELTA_BINARY_PACKED.
 
     Raises:
-        BadSampleError: It counts more than `most`.
+        BadSampleError: The run claims more than `most` numbers.
     """
     block, at = _unsigned(data, at)
     parts, at = _unsigned(data, at)
@@ -185,7 +191,7 @@ def _behind_numbers(data: bytes, at: int, most: int) -> int:
 
 
 def _unpacked(file: BinaryIO, page: Page, codec: str) -> bytes:
-    """The data of a page, without the levels of the second version, which are never compressed."""
+    """Return the decompressed data of a page, without the levels of a version 2 page, which are never compressed."""
     file.seek(page.start)
     data = file.read(page.stored)
     levels = page.about.get(5, 0) + page.about.get(6, 0) if page.second else 0
@@ -199,7 +205,7 @@ def _unpacked(file: BinaryIO, page: Page, codec: str) -> bytes:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """The fields of a struct by number, and where it ends."""
+    """Parse a Thrift struct. Return its fields by number, and the offset after it."""
     if depth > _DEEPEST:
         raise BadSampleError("too deep")
     fields: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""Measures of light and colour that several rooms need."""
+"""Measures of light and colour that several packages use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from PIL.Image import Image
 
 
 def colourfulness(image: Image) -> float:
-    """Hasler and Süsstrunk 2003 (Measuring colourfulness in natural images, SPIE 5007), the fast metric, on sRGB.
+    """Return the colourfulness of an image: the fast metric of Hasler and Süsstrunk on sRGB.
 
-    People called 15 slightly, 33 moderately, 45 averagely, 59 quite, 82 highly and 109 extremely colourful. The
-    largest value there can be is below 298.
+    (Measuring colourfulness in natural images, SPIE 5007, 2003.) People rated 15 as slightly, 33 moderately, 45
+    averagely, 59 quite, 82 highly and 109 extremely colourful. All values are from 0 to below 298.
 
     Args:
-        image: RGB.
+        image: An RGB image.
     """
     red, green, blue = np.moveaxis(np.asarray(image).astype(np.int16), 2, 0)
     red_green, yellow_blue = red - green, (red + green - 2 * blue) / 2

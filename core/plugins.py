@@ -1,4 +1,4 @@
-"""Classes of other packages, named by their path in a recipe."""
+"""Load classes of other packages that a recipe names by their path."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from core.errors import UserError
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is the path of a class, `package.module:Class`."""
+    """Return whether a name is the path of a class, `package.module:Class`."""
     return ":" in name
 
 
 def class_at(path: str, base: type[Any]) -> type[Any]:
-    """The class at `package.module:Class`. Importing its module runs code.
+    """Import and return the class at `package.module:Class`. Importing the module runs its code.
 
     Raises:
-        UserError: There is no such module or class, or it is not made from `base`.
+        UserError: There is no such module or class, or it is not a subclass of `base`.
     """
     module, _, attribute = path.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""Where a model's weights come from (a local path or the hub), what identifies them, and on what device they run."""
+"""Find a model's weights (a local path or the hub), hash them, and choose the device that they run on."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from core.errors import UserError
 
 
 def is_local(model: str) -> bool:
-    """Whether `model` is a path of this machine rather than a name on the hub."""
+    """Return whether `model` is a path on this machine rather than a name on the hub."""
     return model.startswith(("/", "./", "../", "~")) or os.path.exists(model)
 
 
 def require(package: str, extra: str, what: str) -> None:
-    """Refuse to go on without a package, before anything imports it.
+    """Check that a package is installed, before anything imports it.
 
     Raises:
-        UserError: It is not installed.
+        UserError: The package is not installed.
     """
     if find_spec(package) is None:
         raise UserError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
 
 
 def check_available(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
-    """See that a model folder, or a repository on the hub, is there; nothing is loaded.
+    """Check that a model folder or a repository on the hub exists. No weights are loaded.
 
     Args:
         model: A local folder or a hub name, `organisation/model`.
         what: The stage, for the error.
-        config: The file that every such model has.
-        revision: Of the hub's repository.
+        config: A file that every such model has.
+        revision: Revision of the hub's repository.
 
     Raises:
-        UserError: With what is missing and how to get it.
+        UserError: Something is missing; the text says what, and how to get it.
     """
     if is_local(model):
         folder = Path(model).expanduser()
@@ -53,12 +53,12 @@ def check_available(model: str, what: str, config: str = "config.json", revision
 
 
 def hub_file(repository: str, name: str, what: str, revision: str | None = None) -> str:
-    """The local path of one file of a hub repository: from the cache, else fetched.
+    """Return the local path of one file of a hub repository, from the cache if it is there, else downloaded.
 
-    What is in the cache is taken as it is, so that a branch that moves does not change a run half way.
+    A cached file is used as it is, so that a moving branch does not change a run half way.
 
     Raises:
-        UserError: It cannot be had, with the reason and the way out, within seconds.
+        UserError: The file is not available. It is raised within seconds, with the reason and what to do.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def hub_file(repository: str, name: str, what: str, revision: str | None = None)
         try:
             return str(hf_hub_download(repository, name, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:
-            # Asked without the downloader's own retries, which take half a minute to say that there is no network.
+            # This request has no retries. The downloader's retries need half a minute to report a missing network.
             get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=5)
             return str(hf_hub_download(repository, name, revision=revision))
     except HFValidationError as error:
@@ -95,16 +95,16 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def loading(model: str, what: str) -> Iterator[None]:
-    """Turn the many ways in which libraries refuse broken weights into one line.
+    """Turn the many exceptions that libraries raise over broken weights into one line.
 
     Raises:
-        UserError: Naming the stage, the model and the reason.
+        UserError: Loading failed; the text names the stage, the model and the reason.
     """
     try:
         yield
-    except Exception as error:  # parsers of whatever lies in a folder fail in every way there is; the cause is kept
+    except Exception as error:  # parsers may raise anything over the content of a folder; the cause is kept
         reason = " ".join(str(error).split())[:240]
-        if "custom code" in reason:  # transformers' words; it would propose to trust it
+        if "custom code" in reason:  # from transformers' message, which proposes to trust the code
             raise UserError(
                 f"{what}: {model} needs code out of its own folder (auto_map), which is never run: give a model whose "
                 "type transformers knows"
@@ -113,7 +113,7 @@ def loading(model: str, what: str) -> Iterator[None]:
 
 
 def sha256(files: Iterable[str | Path]) -> str:
-    """One hash over the content of files, in the order of their names."""
+    """Return one hash over the content of files, in the order of their paths."""
     digest = hashlib.sha256()
     for path in sorted(map(Path, files)):
         with path.open("rb") as file:
@@ -122,7 +122,7 @@ def sha256(files: Iterable[str | Path]) -> str:
 
 
 def device_and_dtype() -> tuple[Any, Any]:
-    """The device, and the type a model runs fastest in: bfloat16 or float16 on CUDA that has it, else float32."""
+    """Return the device and the fastest float type on it: bfloat16 or float16 on a GPU that has it, else float32."""
     import torch
 
     if not torch.cuda.is_available():
@@ -132,7 +132,11 @@ def device_and_dtype() -> tuple[Any, Any]:
 
 
 def _whole(file: Path, what: str) -> None:
-    """The header of a safetensors file says how long it must be: finds a download that stopped, without reading it."""
+    """Check the length of a safetensors file against its header, to find a cut-off download without reading the data.
+
+    Raises:
+        UserError: The length differs, or it is no safetensors file.
+    """
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)

@@ -1,8 +1,8 @@
-"""Credentials have their place in the environment: what looks like one in a URL, command or recipe is refused.
+"""Refuse credentials in URLs, commands and recipes, and redact them from messages. They belong in the environment.
 
-A recipe is copied, a run directory is shared, a card is published, a log is mailed. `refuse_credentials` comes before
-anything is stored or printed; `redact` is the last thing that happens to a message. How much looks like a credential
-depends on the kind of text: people write "password:" in a prompt, and nobody writes it in a path.
+Recipes are copied, run directories are shared, cards are published, logs are mailed. So `refuse_credentials` runs
+before anything is stored or printed, and `redact` is the last step before a message is shown. What looks like a
+credential depends on the kind of text: people write "password:" in a prompt, but not in a path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from core.errors import UserError
 
 Kind = Literal["prose", "setting", "command"]
-"""What people read or a model is asked; a URL, path or name; what a program is started with."""
+"""Kinds of text: prose for people or models; a setting (URL, path or name); the command that starts a program."""
 
 _KINDS: dict[str, Kind] = {
     "name": "prose",
@@ -25,14 +25,14 @@ _KINDS: dict[str, Kind] = {
     "language": "prose",
     "start": "command",
 }
-"""Keys of a recipe whose texts are no settings."""
+"""Keys of a recipe whose texts are not settings."""
 
 _HIDDEN = "…"
-_SHORTEST = 8  # characters of a secret that is looked for by its value; a shorter one is part of too many words
-_SIGNED = 16  # characters of a URL's parameter that is taken for a credential in prose too, if digits are among them
+_SHORTEST = 8  # characters; a shorter secret is not searched by its value, as it occurs inside too many words
+_SIGNED = 16  # characters; in prose, a URL parameter of this length with a digit counts as a credential, too
 _LONGEST_NAME = 40  # characters of a variable's name
 _USERS_ARE_NAMES = ("abfs", "abfss", "wasb", "wasbs", "hdfs", "viewfs", "webhdfs", "sftp", "ssh", "scp", "ftp", "smb")
-"""Schemes whose user is a container or an account's name. Elsewhere (http, s3) a user alone may be a key."""
+"""Schemes whose user part names a container or an account. In other schemes (http, s3) a user alone may be a key."""
 
 _ENVIRONMENT = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -49,12 +49,12 @@ _OF_A_COMMAND = (
     "fill it in: sh -c '… --api-keys $OPENAI_API_KEY'"
 )
 
-_SCHEME = (  # with any number of slashes where it is well known: `Path` makes one out of two
+_SCHEME = (  # a well-known scheme may have one slash: `Path` turns two slashes into one
     r"(?<![A-Za-z0-9+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*(?=://[^/])|(?i:" + "|".join(_ENVIRONMENT) + r")(?=:/))"
 )
 _NO_SCHEME = r"(?<![^\s\"'=])(?=//[^\s/@]*:)"  # //user:password@host
 _IN_URL = r"[^\s?#\"'<>]"
-_USER = re.compile(  # up to the last @; a secret key of Amazon's may have a slash in it, so that a path is not safe
+_USER = re.compile(  # up to the last @: an AWS secret key may contain a slash, so a password may look like a path
     rf"(?:{_SCHEME}:|{_NO_SCHEME})/{{1,3}}"
     rf"(?P<user>(?![^/]*:\d+/)[^\s/?#\"'<>@:\[]*:{_IN_URL}{{0,300}}|[^\s/?#\"'<>]*)@(?P<host>[^\s/?#\"'<>@]*)"
 )
@@ -65,18 +65,18 @@ _OPTION = re.compile(  # --api-key a b
 )
 _VARIABLE = re.compile(r"(?<![\w.-])(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S+)")  # HF_TOKEN=a
 _IS = r"[\\\"']*\s*[:=]\s*[\\\"'\[]*(?P<value>\$\{\w+\}|[^\s\\\"',\]}]+)"
-_ENTRY = re.compile(  # of JSON, YAML, headers; names of one word say too little, unless they are in quotes as in JSON
+_ENTRY = re.compile(  # entries of JSON, YAML and headers; a name of one word is too vague unless quoted, as in JSON
     r"(?:(?<![\w/-])(?P<name>[A-Za-z][A-Za-z0-9]{0,40}(?:[_-]{1,2}[A-Za-z0-9]{1,40}){1,8}|passw(?:or)?d)"
     rf"|(?<=[\"'])(?P<quoted>(?!keys?\b|code\b)[A-Za-z]{{1,40}})(?=\\*[\"']\s*:)){_IS}"
 )
 _WORD = re.compile(rf"(?<![\w/-])(?P<name>token|apikey|secret|passw(?:or)?d){_IS}", re.IGNORECASE)  # token=a
-_HEADER = re.compile(  # Authorization: Bearer a; a cookie goes to the end of its line, as it has several parts
+_HEADER = re.compile(  # Authorization: Bearer a; a cookie has several parts, so it extends to the end of the line
     r"(?<![\w/-])(?P<name>(?:proxy-)?authorization|(?:set-)?cookie)[\"']?\s*[:=]\s*[\"']?"
     r"(?P<value>(?:(?:bearer|basic|token)\s+)?[^\s\"',;]+(?:;[^\"'\r\n]*)?)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(?P<name>Bearer)\s+(?P<value>(?=\S*\d)[A-Za-z0-9._~+/=-]{8,})")
-_LOGIN = re.compile(  # curl -u user:password; not docker's numbers of a user and a group, and not $(id -u)
+_LOGIN = re.compile(  # curl -u user:password; not docker's numeric user:group, and not $(id -u)
     r"(?<![\w-])(?P<name>-u|--(?:proxy-)?user)[\s=]+[\"']?(?P<value>(?!\d+:\d+(?!\S)|\$)[^\s:\"'/]+:[^\s\"']+)"
 )
 _SHAPES = re.compile(
@@ -103,29 +103,29 @@ _TOKENS_OF_TEXT = re.compile(
 )
 _FILLED_IN = r"[\\\"']*(?:\$\w+|\$\{\w+\}|\{\w+\}|<[\w-]+>|…)[\\\"']*"
 _HARMLESS = re.compile(rf"{_FILLED_IN}(?:\s+{_FILLED_IN})*")
-"""A value that says where the secret is: a variable that a shell fills in, or a placeholder."""
+"""A value that only points to the secret: a shell variable or a placeholder."""
 
 _NAMED: dict[Kind, tuple[re.Pattern[str], ...]] = {
     "prose": (),
     "setting": (_OPTION, _VARIABLE, _ENTRY),
     "command": (_OPTION, _VARIABLE, _ENTRY, _WORD),
 }
-"""By kind of text: what is a credential if its name is one of a secret."""
+"""Patterns of named values, by kind of text. A value is a credential if its name is a secret's (`is_secret_name`)."""
 
 _SENT = (_HEADER, _BEARER, _LOGIN)
-"""What is a credential by its form, outside of prose."""
+"""Patterns that are credentials by their form, except in prose."""
 
 
 def refuse_credentials(text: str, what: str, kind: Kind = "setting") -> None:
-    """Refuse a text that has something like a credential in it.
+    """Refuse a text that contains something like a credential.
 
     Args:
         text: A URL, path, command or other setting, or a prompt.
-        what: What it is, for the error.
-        kind: In prose only tokens that are known by their form are credentials, and URLs with a password or signature.
+        what: What the text is, for the error.
+        kind: In prose, only tokens of a known form and URLs with a password or signature count as credentials.
 
     Raises:
-        UserError: Without the credential, with what to do instead.
+        UserError: The text contains one. The message does not repeat it and says what to do instead.
     """
     for seen in dict.fromkeys((text, unquote(text), unquote(unquote(text)))):
         for credential, remedy in _credentials(seen, kind):
@@ -135,10 +135,12 @@ def refuse_credentials(text: str, what: str, kind: Kind = "setting") -> None:
 
 
 def refuse_credentials_within(value: Any, what: str, kind: Kind = "setting") -> None:
-    """`refuse_credentials` for every text in nested mappings and lists, keys included; a recipe's key says the kind.
+    """Apply `refuse_credentials` to every text in nested mappings and lists, keys included.
+
+    The key of a recipe decides the kind of its text (`_KINDS`).
 
     Raises:
-        UserError: As there.
+        UserError: As in `refuse_credentials`, or a key names a secret and its value is not a placeholder.
     """
     if isinstance(value, str):
         refuse_credentials(value, what, kind)
@@ -155,12 +157,12 @@ def refuse_credentials_within(value: Any, what: str, kind: Kind = "setting") -> 
 
 
 def check_variable_name(name: str) -> None:
-    """Refuse what is no name of an environment variable: most often it is the key itself.
+    """Refuse a text that is not the name of an environment variable: most often it is the API key itself.
 
-    Names are of upper case, or lower case with underscores; others have to be in the environment.
+    Names are in upper case, or in lower case with underscores. Any other name must exist in the environment.
 
     Raises:
-        UserError: Without the name.
+        UserError: It is not a name. The message does not repeat it.
     """
     usual = re.fullmatch(r"[A-Z_][A-Z0-9_]*|[a-z]+(?:_[a-z]+)+", name) or name in os.environ
     if not usual or len(name) > _LONGEST_NAME or _SHAPES.search(name):
@@ -171,11 +173,11 @@ def check_variable_name(name: str) -> None:
 
 
 def redact(text: str, *known: str | None) -> str:
-    """The text without what looks like a credential, without those of the environment and the `known` ones.
+    """Return the text without credentials: those that look like one, those in the environment, and the `known` ones.
 
     Args:
         text: A message, possibly of another program.
-        known: Secrets themselves, such as the value of the API key's variable.
+        known: Values of secrets, such as the API key itself. Values of fewer than 8 characters are not searched.
     """
     for secret in (*known, *(value for name, value in os.environ.items() if is_secret_name(name))):
         if secret and len(secret) >= _SHORTEST:
@@ -189,7 +191,7 @@ def redact(text: str, *known: str | None) -> str:
 
 
 def _credentials(text: str, kind: Kind) -> Iterator[tuple[str, str]]:
-    """What is in the text, in words that do not repeat it, and where it belongs."""
+    """Yield a description of each credential, which does not repeat it, and where it belongs instead."""
     yield from _of_urls(text, prose=kind == "prose")
     for pattern in _NAMED[kind]:
         for named in pattern.finditer(text):
@@ -220,7 +222,7 @@ def _remedy(scheme: str | None) -> str:
 
 
 def _refuse_entry(key: object, value: object, what: str) -> None:
-    """Refuse `api_key: …` and the like in a recipe; `key` alone names a variable of the environment."""
+    """Refuse `api_key: …` and similar entries of a recipe. The key `key` is allowed: it names a variable."""
     if not isinstance(key, str) or key == "key" or not is_secret_name(key):
         return
     if type(value) in (str, int) and value != "" and not _HARMLESS.fullmatch(str(value)):
@@ -228,7 +230,7 @@ def _refuse_entry(key: object, value: object, what: str) -> None:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what is called so is a secret: `api_key`, `X-Amz-Signature`, `hf-token`; not `pad_token`, `tokenizer`."""
+    """Return whether a name is that of a secret: `api_key`, `X-Amz-Signature`, `hf-token`; not `pad_token`."""
     plain = re.sub(r"[^a-z0-9]", "", unquote(name).lower())
     if _SECRET_NAME.search(plain):
         return True
@@ -245,7 +247,7 @@ def _names_secret(match: re.Match[str]) -> bool:
 
 def _is_credential(url: re.Match[str]) -> bool:
     user = url["user"]
-    if not user or user == "anonymous":  # of Google's storage
+    if not user or user == "anonymous":  # public access to Google Cloud Storage
         return False
     return ":" in user or (url["scheme"] or "").lower() not in _USERS_ARE_NAMES
 

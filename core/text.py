@@ -1,4 +1,4 @@
-"""Text that others wrote (file names, alt texts, captions, errors), made safe for what it is written to."""
+"""Make foreign text (file names, alt texts, captions, errors) safe for terminals, Markdown and UTF-8."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from core.errors import UserError
 
-# An underscore inside a word emphasises nothing, and > alone opens nothing: `aspect_ratio > 2` stays legible.
+# An underscore inside a word and a lone > have no effect, so they are not escaped: `aspect_ratio > 2` stays legible.
 _SPECIAL = re.compile(r"[\\`*\[\]|~#@!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;"})
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text for a terminal: nothing that moves its cursor, changes its colours, turns its direction or is not seen.
+    """Return text without characters that control a terminal or are invisible.
 
-    Spaces and ends of lines of any kind become plain spaces, other characters that are not printed become U+FFFD:
-    controls (C0 with escape, C1), changes of direction, zero-width ones, surrogates.
+    Spaces and line ends of any kind become plain spaces. Other characters that are not printable become U+FFFD:
+    control characters (C0 including escape, C1), changes of text direction, zero-width characters, surrogates.
 
     Args:
-        text: One line, or several.
-        keep: Characters that stay, such as a newline.
+        text: One or more lines.
+        keep: Characters that stay unchanged, such as a newline.
     """
     if text.isprintable():
         return text
@@ -33,9 +33,10 @@ def _is_space(character: str) -> bool:
 
 
 def not_unicode(text: str) -> str:
-    """Why a text is not valid Unicode, which no UTF-8, no column and no tokenizer can hold; empty where it is.
+    """Return why a text is not valid Unicode, or an empty string if it is valid.
 
-    Lone surrogates come from escapes in JSON and YAML (`"\\ud83d"`), and from arguments that are not UTF-8.
+    UTF-8, table columns and tokenizers cannot hold lone surrogates. They come from escapes in JSON and YAML
+    (`"\\ud83d"`), and from arguments that are not UTF-8.
     """
     try:
         text.encode()
@@ -48,7 +49,7 @@ def refuse_not_unicode(value: Any, what: str) -> None:
     """Refuse a text that is not valid Unicode in nested mappings and lists, keys included.
 
     Raises:
-        UserError: With its place.
+        UserError: There is such a text; the message says where.
     """
     if isinstance(value, str) and (reason := not_unicode(value)):
         raise UserError(f"{what}: {reason}: write it as UTF-8, without an escape")
@@ -60,7 +61,7 @@ def refuse_not_unicode(value: Any, what: str) -> None:
 
 
 def markdown(text: str) -> str:
-    """Text for a line, a heading or a table's cell of Markdown, which shows it as it is.
+    """Escape text for a line, a heading or a table cell of Markdown, so that it is shown literally.
 
     No character of it makes HTML, a link, an image, emphasis, code, a formula or another cell.
     """
@@ -69,7 +70,7 @@ def markdown(text: str) -> str:
 
 
 def code_span(text: str) -> str:
-    """Text as code in a line or a table's cell of Markdown."""
+    """Return text as inline code for a line or a table cell of Markdown."""
     shown = " ".join(printable(text).split()).replace("|", r"\|")
     fence = "`" * (_longest_run(shown) + 1)
     pad = " " if shown.startswith("`") or shown.endswith("`") else ""
@@ -77,7 +78,7 @@ def code_span(text: str) -> str:
 
 
 def code_block(text: str, language: str) -> str:
-    """Lines as a block of code in Markdown, which nothing in them closes."""
+    """Return lines as a Markdown code block. Its fence is longer than any run of backticks in the lines."""
     fence = "`" * max(3, _longest_run(text) + 1)
     lines = printable(text, keep="\n").rstrip()
     return f"{fence}{language}\n{lines}\n{fence}"

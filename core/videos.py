@@ -1,9 +1,9 @@
-"""Films: looked at (`probe`), and decoded into frames that are sampled by time (arXiv 2501.13106, 2.1).
+"""Read a film's metadata (`probe`) and decode frames that are sampled by time (arXiv 2501.13106, 2.1).
 
-The frame of time t is the one on display at t: the last whose time stamp is not after t, counted from the first stamp
-of the stream. Clips of variable frame rate, and of low ones, give what a viewer sees. AVI and some raw streams have no
-presentation times, and other files lack some or have times that go back: there the frames are counted, in the order in
-which they are decoded, at the stream's frame rate.
+The frame at time t is the one on display at t: the last frame whose time stamp is not after t, counted from the first
+time stamp of the stream. So clips with a variable or low frame rate give what a viewer sees. AVI and some raw streams
+have no presentation times; in other files some are missing or go backwards. In these files the frames are counted, in
+decoding order, at the stream's frame rate.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ Frame = npt.NDArray[np.uint8]
 Kept = TypeVar("Kept")
 
 SEEK_GAP = 3.0
-"""Seconds to the next wanted frame beyond which the decoder jumps to the key frame before it."""
+"""If the next sampled frame is further away than this, in seconds, the decoder seeks to the key frame before it."""
 
 FPS, MOST_FRAMES, LONGEST = (1e-6, 1000), 1_000_000, 1e9
-"""Frames per second and seconds that may be asked for, frames that are taken: beyond them memory ends, not the film."""
+"""Range of frames per second, largest number of frames taken, latest start in seconds. More would exhaust memory."""
 
 LOST = 0.1, 1.0
-"""What may be missing at the end: a share of the length, or seconds; containers round durations, and sound runs on."""
+"""What may be missing at the end: a fraction of the length, or seconds. Containers round durations, and audio may be
+longer."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A file that was looked at, not yet decoded.
+    """A film's metadata and the times to sample; no frames are decoded yet.
 
     Attributes:
-        path: The file.
-        height: Of a frame, upright, pixels.
-        width: Of a frame, upright, pixels.
-        times: When frames are to be taken, seconds from the start of the stream, ascending.
-        quarters: Quarter turns to the left that bring a frame upright.
-        count: How its frames are counted, where the file does not tell when each is shown.
+        path: Path of the file.
+        height: Height of an upright frame, in pixels.
+        width: Width of an upright frame, in pixels.
+        times: Times of the frames to take, in seconds from the start of the stream, ascending.
+        quarters: Quarter turns counter-clockwise that turn a frame upright.
+        count: How the frames are counted; None if the file has presentation times.
     """
 
     path: str
@@ -62,12 +63,12 @@ class Video:
 def probe(
     path: str | Path, fps: float = 1.0, max_frames: int = 180, start: float = 0.0, end: float | None = None
 ) -> Video:
-    """Look at a video: its size, and the times of its frames: start, start + 1/fps, …, before `end`.
+    """Read a video's frame size and choose the times to sample: start, start + 1/fps, …, before `end` (seconds).
 
-    Of more than `max_frames` so many are taken, evenly spaced, first and last included.
+    If there are more than `max_frames` times, that many are taken, evenly spaced, first and last included.
 
     Raises:
-        BadSampleError: No readable video, or nothing between start and end.
+        BadSampleError: The video cannot be read, the sampling is invalid, or the start is after the end of the film.
     """
     check_sampling(str(path), fps, max_frames, start, end)
     with open_film(path) as (container, stream):
@@ -92,16 +93,16 @@ def probe(
 
 
 def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.0, end: float | None = None) -> None:
-    """See that frames can be taken so.
+    """Check the sampling settings of the video `name`.
 
     Raises:
-        BadSampleError: Something is no number, not finite, or the wrong way round.
+        BadSampleError: A value is not a number, out of range, or `end` is not after `start`.
     """
     numbers = (fps, max_frames, start, *(() if end is None else (end,)))
     if (
         any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers)
         or not isinstance(max_frames, Integral)
-        # Compared as they are: an integer of 400 digits cannot become a float.
+        # No conversion to float, which fails for an integer of 400 digits.
         or not (FPS[0] <= fps <= FPS[1] and 1 <= max_frames < 2**63 and 0 <= start <= LONGEST)
         or not (end is None or end > start)
     ):
@@ -116,17 +117,17 @@ def check_sampling(name: str, fps: float, max_frames: int = 1, start: float = 0.
 
 
 def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tuple[float, ...]]:
-    """Take the frames, one after another.
+    """Decode the sampled frames, one after another.
 
     Args:
         video: From `probe`.
-        keep: What to make of a frame, uint8 (H, W, 3), upright. Only its results stay in memory.
+        keep: Called with each upright frame, uint8 (H, W, 3). Only its results stay in memory.
 
     Returns:
-        What `keep` has made, and the time of each in seconds: those of `video`, without what the file lacks at its end.
+        The results of `keep`, and their times in seconds: `video.times`, without times that the file lacks at its end.
 
     Raises:
-        BadSampleError: The file breaks off.
+        BadSampleError: The file cannot be read or breaks off.
     """
     try:
         return _decode(video, keep)
@@ -136,7 +137,7 @@ def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tup
 
 
 class _UnusableTimesError(Exception):
-    """A frame has no time, or one before that of the frame shown before it."""
+    """A frame has no time, or its time is before that of the previous frame."""
 
 
 def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tuple[float, ...]]:
@@ -157,9 +158,9 @@ def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tu
 
 
 def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iterator[tuple[float, Any]]:
-    """Decoded frames with their times, jumping ahead while the next wanted time is far."""
-    if video.count:  # from the first frame on, so none may be jumped over
-        with suppress(av.error.FFmpegError):  # what is broken off is told by `_check_end`
+    """Yield decoded frames with their times in seconds. Seek ahead where the next sampled time is far away."""
+    if video.count:  # counting needs every frame, so there is no seeking
+        with suppress(av.error.FFmpegError):  # `_check_end` reports a film that breaks off
             yield from counted(container.decode(stream), video.count)
         return
     zero: float | None = None if stream.start_time is None else _zero(stream, 0.0)
@@ -174,14 +175,14 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
             for frame in container.decode(stream):
                 if frame.time is None:
                     if before == -math.inf:
-                        continue  # a cut stream: not yet at its first key frame
+                        continue  # a cut stream has frames before its first key frame
                     raise _UnusableTimesError
                 zero = _zero(stream, frame.time) if zero is None else zero
                 at = frame.time - zero
                 if at < before - 1e-6:
                     raise _UnusableTimesError
                 if jump and not landed:
-                    landed, may_seek = True, at > position  # no key frame on the way: read on from here instead
+                    landed, may_seek = True, at > position  # no key frame in between: continue without seeking
                 yield at, frame
                 position, before = max(position, at), at
                 if len(taken) == len(video.times):
@@ -190,7 +191,7 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
                     break
             else:
                 return
-        except av.error.FFmpegError:  # what is broken off is told by `_check_end`
+        except av.error.FFmpegError:  # `_check_end` reports a film that breaks off
             return
 
 
@@ -210,14 +211,14 @@ def _check_end(video: Video, taken: int, last: float) -> None:
 
 
 def _zero(stream: Any, first: float) -> float:
-    """The time that counts as 0, seconds: where the stream starts, or the `first` frame's where no header tells."""
+    """Return the time that counts as 0, in seconds: the header's start of the stream, else that of the first frame."""
     return first if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _length(container: Any, stream: Any, first: float) -> float:
-    """Seconds of the stream: what the header tells, or the packets at the end if they go further.
+    """Return the length of the stream in seconds: from the header, or from the last packets if they end later.
 
-    Headers count in decoding order, or from before the first frame, and may be missing.
+    A header may count in decoding order, may count from before the first frame, or may lack the duration.
     """
     zero = _zero(stream, first)
     seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)

@@ -1,4 +1,4 @@
-"""The ground floor: run directories, tables of facts, rules and verdicts. polars and pyarrow only.
+"""Run directories, tables of facts, rules and verdicts. This package needs neither Ray nor torch.
 
 >>> from manifests import open_run
 >>> open_run("RUN").manifest().filter(pl.col("status") == "dropped").collect()

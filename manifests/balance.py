@@ -1,11 +1,11 @@
-"""Balanced sampling: how many rows each group may keep, and which; exact, and the same in whatever order rows come.
+"""Balanced sampling: how many rows each group keeps, and which. It is exact and independent of the order of rows.
 
-*Water-filling*: every group keeps all it has up to a cap, and the cap is as high as the total allows. It is the
-general form of "a fixed number of images from each cluster" (VideoLLaMA 3, arXiv 2501.13106, section 2.3) that reaches
-any total exactly, and what Vo et al. 2024 (arXiv 2405.15613, section 3.3) do at each node of a hierarchy.
+*Water-filling*: every group keeps all its rows up to a cap, and the cap is as high as the total allows. This
+generalises "a fixed number of images from each cluster" (VideoLLaMA 3, arXiv 2501.13106, section 2.3) so that any total
+is reached exactly. Vo et al. 2024 (arXiv 2405.15613, section 3.3) do the same at each node of a hierarchy.
 
-Chance is a hash: of the row's id and a seed. So a choice depends on nothing but the rows that are there: not on
-their order, on shards or on workers. A pool that grows changes it only at the edge of each quota.
+Random choices use a hash of the row's id and a seed. So they depend only on the set of rows, not on their order, on
+shards or on workers. If a pool grows, the choice changes only at the edge of each quota.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 _GOLDEN = 0x9E3779B97F4A7C15  # splitmix64's increment, 2⁶⁴ / φ
-_CHUNK = 1 << 22  # rows that are hashed at once, so that temporaries stay small
+_CHUNK = 1 << 22  # rows processed at once, so that temporary arrays stay small
 
 
 def priority(ids: npt.NDArray[np.integer], seed: int = 0) -> Hashes:
-    """A hash of each id, lowest first in any random choice: splitmix64's output for the state id + seed · increment.
+    """Return a hash of each id. A random choice takes the lowest hashes first.
 
-    (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators, OOPSLA.) It is a bijection of 64 bits:
-    under one seed no two ids have the same.
+    The hash is the output of splitmix64 for the state id + seed · increment (Steele, Lea and Flood 2014, Fast
+    splittable pseudorandom number generators, OOPSLA). It is a bijection of 64 bits: under one seed, no two ids have
+    the same hash.
 
     Args:
-        ids: 64 bits each, any shape.
-        seed: From 0.
+        ids: 64-bit ids, any shape.
+        seed: An integer from 0.
     """
     states = np.ascontiguousarray(ids, np.int64).view(np.uint64)
     hashes = np.empty_like(states)
@@ -49,7 +50,7 @@ def priority(ids: npt.NDArray[np.integer], seed: int = 0) -> Hashes:
 
 
 def name_priority(names: pl.Series, seed: int = 0) -> Hashes:
-    """A hash of each group's name: of integers as for ids, of all else BLAKE2b of their text."""
+    """Return a hash of each group's name: `priority` for integers, BLAKE2b of the text for other types."""
     if names.dtype.is_integer():
         return priority(names.cast(pl.Int64).to_numpy(), seed)
     key = seed.to_bytes(8, "little")
@@ -59,18 +60,18 @@ def name_priority(names: pl.Series, seed: int = 0) -> Hashes:
 
 
 def caps(sizes: Ints, total: int, priorities: Hashes) -> Ints:
-    """How many rows each group keeps, so that together they keep `total`, or all there are.
+    """Return how many rows each group keeps, so that all groups together keep `total` rows, or all rows.
 
-    The cap x is the largest integer with Σ min(x, size) ≤ total; what is left over is one more each for the groups
-    above x whose priority is lowest.
+    The cap x is the largest integer with Σ min(x, size) ≤ total. The remainder is given to the groups that are larger
+    than x: one more row each, lowest priority first.
 
     Args:
-        sizes: Rows of each group, (groups).
-        total: Rows to keep, from 0.
-        priorities: Of the groups, (groups).
+        sizes: Number of rows in each group, (groups).
+        total: Number of rows to keep, from 0.
+        priorities: Hash of each group, (groups).
 
     Returns:
-        (groups), no more than `sizes`, with the sum min(total, Σ sizes).
+        Quotas, (groups). None exceeds `sizes`, and their sum is min(total, Σ sizes).
     """
     total = min(total, int(sizes.sum()))
     cap = _cap(sizes, total)
@@ -83,17 +84,17 @@ def caps(sizes: Ints, total: int, priorities: Hashes) -> Ints:
 
 
 def nested_caps(sizes: Ints, parents: Sequence[Ints], total: int, priorities: Sequence[Hashes]) -> Ints:
-    """`caps` from the top of a hierarchy down: over its top groups, then each one's quota over its children, and so on.
+    """Apply `caps` from the top of a hierarchy down: first over the top groups, then each quota over its children.
 
     Args:
-        sizes: Rows of each of the lowest groups, (groups).
-        parents: For each level but the top, lowest first: the number of each group's parent in the level above, (groups
-            of that level).
-        total: Rows to keep.
-        priorities: Of the groups of each level, lowest first: one more than `parents`.
+        sizes: Number of rows in each of the lowest groups, (groups).
+        parents: For each level below the top, lowest first: the index of each group's parent in the level above,
+            (groups of that level).
+        total: Number of rows to keep.
+        priorities: Hashes of the groups of each level, lowest first; one array more than `parents`.
 
     Returns:
-        As `caps`.
+        Quotas of the lowest groups, as `caps` returns them.
     """
     levels = [sizes]
     for parent, above in zip(parents, priorities[1:], strict=True):
@@ -107,22 +108,22 @@ def nested_caps(sizes: Ints, parents: Sequence[Ints], total: int, priorities: Se
 def select(
     groups: npt.NDArray[np.integer], order: npt.NDArray[np.generic] | None, ids: Ints, quotas: Ints, seed: int = 0
 ) -> npt.NDArray[np.bool_]:
-    """The first rows of each group, as many as its quota: by order, then priority.
+    """Choose the first rows of each group, up to its quota, by order and then by priority.
 
-    Nothing is sorted but one number of 64 bits a row: the group in its high bits, then as much as fits of the order and
-    of the priority. What is equal at a group's edge is then looked at in full: few rows, or, where the order left no
-    room for the priority, so many that they are sorted once more by what did not fit. 100 million rows take about 20
-    bytes each beside the arguments, 40 with an order of 64 bits, and some 30 bytes a group.
+    Only one 64-bit key per row is sorted. Its high bits are the group; then come as many bits of the order and of the
+    priority as fit. Ties at the edge of a quota are resolved by a second sort, on the bits that did not fit. Usually
+    few rows are tied; there are many if the order leaves no bits for the priority. For 100 million rows this takes
+    about 20 bytes per row besides the arguments, 40 with a 64-bit order, and some 30 bytes per group.
 
     Args:
-        groups: The number of each row's group, from 0, (rows).
-        order: Smallest first; NaN comes last. None: by priority alone. (rows)
-        ids: (rows), each once.
-        quotas: By group, (groups).
-        seed: Of the priority.
+        groups: Index of each row's group, from 0, (rows).
+        order: Sort value of each row, (rows). Smallest first, NaN last. None: by priority alone.
+        ids: Unique ids, (rows).
+        quotas: Number of rows to choose from each group, (groups).
+        seed: Seed of the priority.
 
     Returns:
-        Whether the row is chosen, (rows).
+        Whether each row is chosen, (rows).
     """
     return _choose(groups, None if order is None else _sortable(order), ids, quotas, seed)
 
@@ -130,24 +131,24 @@ def select(
 def turns(
     groups: npt.NDArray[np.integer], strata: npt.NDArray[np.integer], ids: Ints, seed: int = 0
 ) -> npt.NDArray[np.uint32]:
-    """In which turn each row comes if the strata of its group take turns: 0 for the first row of a stratum, and so on.
+    """Return the position of each row in its stratum: 0 for the first row, by priority, 1 for the second, and so on.
 
-    A stratum's rows come by priority. To `select` by turns is a stratified draw: it takes as many rows of each stratum
-    as of the others, or all there are. 100 million rows take about 40 bytes each beside the arguments.
+    `select` with these turns as the order is a stratified draw: it takes the same number of rows from each stratum of a
+    group, or all rows of a small stratum. For 100 million rows this takes about 40 bytes per row besides the arguments.
 
     Args:
-        groups: The number of each row's group, from 0, (rows).
-        strata: The number of its stratum, from 0, (rows); with the group's in no more than 64 bits.
-        ids: (rows), each once.
-        seed: Of the priority.
+        groups: Index of each row's group, from 0, (rows).
+        strata: Index of each row's stratum, from 0, (rows). Group and stratum together must fit into 64 bits.
+        ids: Unique ids, (rows).
+        seed: Seed of the priority.
 
     Returns:
-        (rows), from 0.
+        Turns from 0, (rows).
     """
     keys, _ = _keys(groups, strata.view(np.uint64), ids, int(groups.max(initial=0)) + 1, seed)
     order = np.argsort(keys)
     keys = keys[order]
-    tied = np.flatnonzero(keys[1:] == keys[:-1])  # few: alike in all bits of the priority that the key has room for
+    tied = np.flatnonzero(keys[1:] == keys[:-1])  # few rows: they agree in all priority bits that fit into the key
     tied = np.union1d(tied, tied + 1)
     order[tied] = order[tied[np.lexsort((priority(ids[order[tied]], seed), keys[tied]))]]
     del keys
@@ -164,7 +165,7 @@ def turns(
 def _choose(
     groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, quotas: Ints, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """`select` by ranks, which are unsigned."""
+    """Do what `select` does, with unsigned ranks as the order."""
     sizes = np.bincount(groups, minlength=len(quotas))
     whole, cut = quotas >= sizes, (quotas > 0) & (quotas < sizes)
     keys, lost = _keys(groups, ranks, ids, len(quotas), seed)
@@ -179,7 +180,7 @@ def _choose(
     del keys, edges, whole, cut
     edge_rows = np.concatenate([*tied, np.zeros(0, np.int64)])
     del tied
-    # A row's rank is the same as its neighbours' at the edge, but for the bits that did not fit into the key.
+    # Tied rows of a group have the same rank, except for the bits that did not fit into the key.
     rest = None if ranks is None or not lost else ranks[edge_rows] & np.uint64((1 << lost) - 1)
     many = ranks is not None and len(edge_rows) > min(len(quotas), _CHUNK)
     del ranks
@@ -189,13 +190,13 @@ def _choose(
 
 
 def _edges(keys: Hashes, sizes: Ints, quotas: Ints, cut: npt.NDArray[np.bool_]) -> tuple[Hashes, Ints]:
-    """For each group that is cut, the key of the last row it keeps, and how many of the rows with that key it keeps.
+    """Return for each cut group the key of the last row it keeps, and how many of the rows with that key it keeps.
 
     Args:
-        keys: Of the rows of the groups that are cut; sorted in place.
-        sizes: (groups).
-        quotas: (groups).
-        cut: Whether the group keeps some of its rows, but not all, (groups).
+        keys: Keys of the rows in cut groups; sorted in place.
+        sizes: Number of rows in each group, (groups).
+        quotas: Number of rows that each group keeps, (groups).
+        cut: Whether a group keeps some of its rows, but not all, (groups).
     """
     keys.sort()
     begins = np.cumsum(sizes[cut]) - sizes[cut]
@@ -218,7 +219,7 @@ def _cap(sizes: Ints, total: int) -> int:
 
 
 def _share_out(sizes: Ints, parent: Ints, quotas: Ints, priorities: Hashes) -> Ints:
-    """Each parent's quota over its children, by `caps`."""
+    """Share each parent's quota over its children with `caps`."""
     order = np.argsort(parent, kind="stable")
     shared = np.zeros(len(sizes), np.int64)
     for children in np.split(order, np.flatnonzero(np.diff(parent[order])) + 1) if len(order) else ():
@@ -227,7 +228,7 @@ def _share_out(sizes: Ints, parent: Ints, quotas: Ints, priorities: Hashes) -> I
 
 
 def _sortable(values: npt.NDArray[np.generic]) -> Hashes:
-    """Numbers as unsigned integers in the same order, from 0, and no larger than they must be; NaN is the largest."""
+    """Map numbers to unsigned integers in the same order. The smallest becomes 0, and NaN becomes the largest."""
     if not len(values):
         return np.zeros(0, np.uint64)
     if values.dtype.kind in "iub":
@@ -238,8 +239,8 @@ def _sortable(values: npt.NDArray[np.generic]) -> Hashes:
     missing = np.isnan(floats)
     kind, sign = (np.uint32, 31) if floats.dtype == np.float32 else (np.uint64, 63)
     codes = floats.view(kind)
-    codes ^= -(codes >> kind(sign)) | kind(1 << sign)  # all bits of a negative number, else that of the sign
-    # One more than the largest, not 2⁶⁴ - 1: so that the bits of the key are left to the priority.
+    codes ^= -(codes >> kind(sign)) | kind(1 << sign)  # flip all bits of a negative number, else only the sign bit
+    # NaN becomes the largest code + 1 and not 2⁶⁴ - 1, so that the key has bits left for the priority.
     codes[missing] = codes.max(where=~missing, initial=0) + kind(1)
     codes -= codes.min()
     return codes
@@ -248,7 +249,7 @@ def _sortable(values: npt.NDArray[np.generic]) -> Hashes:
 def _keys(
     groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, count: int, seed: int
 ) -> tuple[Hashes, int]:
-    """For each row its group, its rank, its priority, most significant first, as far as 64 bits go.
+    """Pack group, rank and priority of each row into one 64-bit key, most significant first, as far as they fit.
 
     Returns:
         The keys, and how many low bits of the rank did not fit.
@@ -269,7 +270,7 @@ def _keys(
 
 
 def _shift(numbers: Hashes, bits: int) -> Hashes:
-    """To the left, or, by a negative number of bits, to the right; all the way out is 0."""
+    """Shift to the left, or by a negative number of bits to the right. A shift by 64 bits or more gives 0."""
     if abs(bits) >= 64:
         return np.zeros_like(numbers)
     return numbers << np.uint64(bits) if bits >= 0 else numbers >> np.uint64(-bits)
@@ -278,7 +279,7 @@ def _shift(numbers: Hashes, bits: int) -> Hashes:
 def _first(
     groups: npt.NDArray[np.integer], ranks: Hashes | None, ids: Ints, left: Ints, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """`_choose` by a plain sort of few rows: those that come first, as many of a group as `left` says."""
+    """Do what `_choose` does for few rows, by a plain sort: choose the first `left` rows of each group."""
     hashes = priority(ids, seed)
     order = np.lexsort((hashes, groups) if ranks is None else (hashes, ranks, groups))
     group = groups[order]

@@ -1,11 +1,11 @@
-"""Checksums of the Parquet files that we write: no flipped bit is read as a fact.
+"""Checksums of our own Parquet files, so that no flipped bit is read as a fact.
 
-Pages carry checksums of their own (`write_page_checksum`), for any reader that looks at them. polars does not, and no
-reader can check a footer. So a seal lies before the footer, where readers of Parquet do not look:
+Pages have their own checksums (`write_page_checksum`) for readers that check them. polars does not, and no reader can
+check a footer. So a seal is written before the footer, where Parquet readers do not look:
 
     CRC-32 of each column chunk, in the footer's order | BLAKE2b of those and the footer | their number | a mark
 
-Checking a column costs reading its bytes once, some GB/s: a tenth of decoding them.
+Checking a column means reading its bytes once, at some GB/s. That takes a tenth of the time of decoding them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _MARK = b"vl3syn-seal1"
 _DIGEST, _COUNT = 16, 4
 _TRAILER = _DIGEST + _COUNT + len(_MARK)
 _TAIL = 1 << 16
-"""Bytes that are read from a file's end at first. A footer is some kilobytes long."""
+"""Bytes that are read first from the end of a file. A footer takes some kilobytes."""
 
 LAYOUT = b"vl3syn.layout"
-"""Key in the metadata of a sealed file."""
+"""Metadata key of the layout version in a sealed file."""
 
 _REMEMBERED = 1 << 15
-"""Files whose checked footers one process remembers, at some kilobytes each."""
+"""Number of checked footers that a process caches, at some kilobytes each."""
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
-"""What pyarrow raises over damaged bytes."""
+"""Exceptions that pyarrow raises over damaged bytes."""
 
 
 class DamagedError(ValueError):
@@ -42,13 +42,13 @@ class DamagedError(ValueError):
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a file says of it.
+    """The footer and the seal of a file.
 
     Attributes:
-        schema: Its columns.
-        chunks: Of each column chunk its path in the schema, its first byte, its length, and its CRC-32; no chunks in
-            a file without a seal, which nothing can be checked of.
-        checked: Columns that were compared with their checksums.
+        schema: The columns of the file.
+        chunks: Path in the schema, first byte, length in bytes and CRC-32 of each column chunk. Empty for a file
+            without a seal, which cannot be checked.
+        checked: Columns whose checksums were compared.
     """
 
     schema: pa.Schema
@@ -60,7 +60,7 @@ _footers: dict[tuple[str, str, int, int | None], Footer] = {}
 
 
 def seal(data: pa.Buffer) -> bytes:
-    """A Parquet file with a seal."""
+    """Return a Parquet file with a seal added before its footer."""
     view = memoryview(data)
     start = len(view) - 8 - int.from_bytes(view[-8:-4], "little")
     chunks = _chunks(pq.read_metadata(pa.BufferReader(data)))
@@ -70,10 +70,12 @@ def seal(data: pa.Buffer) -> bytes:
 
 
 def check(filesystem: pafs.FileSystem, info: pafs.FileInfo, columns: Iterable[str] = ()) -> Footer:
-    """Compare the footer and some columns of a file with their checksums; each once per process, as files never change.
+    """Compare the footer and some columns of a file with their checksums. Return the footer.
+
+    Each is compared once per process, as files never change.
 
     Raises:
-        DamagedError: They differ, or the file is cut off.
+        DamagedError: A checksum differs, or the file is cut off.
         OSError: The file cannot be read.
     """
     key = (filesystem.type_name, info.path, info.size, info.mtime_ns)
@@ -129,7 +131,7 @@ def _read_footer(file: pa.NativeFile, size: int) -> Footer:
 
 
 def _chunks(metadata: pq.FileMetaData) -> list[tuple[str, int, int]]:
-    """Path, first byte and length of each column chunk."""
+    """Return path, first byte and length of each column chunk."""
     return [
         (chunk.path_in_schema, _first_byte(chunk), chunk.total_compressed_size)
         for group in (metadata.row_group(number) for number in range(metadata.num_row_groups))

@@ -1,8 +1,8 @@
-"""What the bytes of each image were when a job first read them: length and SHA-256, a small table of its own.
+"""The contents table: length and SHA-256 of each image's bytes when a job first read them.
 
-Facts are about those bytes. Every later reader compares the length, publishing the SHA-256 too, so that no image is
-captioned or published under facts of another one. A run of an earlier version has no such table: it fills as images
-are read.
+Facts describe those bytes. Every later reader compares the length, and publishing also compares the SHA-256. So no
+image is captioned or published with facts of another one. A run of an earlier version has no such table; it fills as
+images are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manifests.storage import Folder
 from manifests.tables import Table
 
 CONTENTS = "contents"
-"""The table's folder, beside those of the stages."""
+"""Name of the table's folder, next to those of the stages."""
 
 LENGTH, SHA256 = "seen_bytes", "seen_sha256"
 
@@ -34,17 +34,17 @@ _SCHEMA = table_schema(
 
 
 def contents_table(run: Folder) -> Table:
-    """The table of the run in the folder `run`."""
+    """Return the contents table of the run in the folder `run`."""
     return Table(run.join("stages").join(CONTENTS), _SCHEMA, remedy=_REMEDY)
 
 
 def seen_lengths(run: Folder) -> pl.LazyFrame:
-    """Columns `id` and `seen_bytes` of the images that were read."""
+    """Return columns `id` and `seen_bytes` (length in bytes) of the images that were read."""
     return contents_table(run).scan(["id", LENGTH]).drop_nulls()
 
 
 def content_rows(ids: Sequence[int], contents: Sequence[tuple[int, bytes] | None]) -> pa.Table:
-    """Rows of the table, from lengths and SHA-256s; one without could not be read, and is read by the next job."""
+    """Return rows of the table from lengths and SHA-256 hashes. An image with None could not be read and is retried."""
     columns = {
         "id": pa.array(ids, pa.int64()),
         LENGTH: pa.array([content and content[0] for content in contents], pa.int64()),

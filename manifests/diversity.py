@@ -1,4 +1,4 @@
-"""How many groups a column makes, how large they are, and how diverse the rows are before and after the rules."""
+"""Measure the groups of a column: their number and sizes, and the diversity before and after the rules."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from manifests.verdict import valid_ids
 
 @dataclass(frozen=True)
 class Spread:
-    """How rows are spread over groups.
+    """How rows are spread over groups. All values are 0 without rows.
 
     Attributes:
-        rows: Rows in all.
-        groups: Groups with at least one row.
-        effective: How many groups of one size would be as diverse: exp(entropy), 1 to `groups`.
+        rows: Number of rows.
+        groups: Number of groups with at least one row.
+        effective: How many groups of equal size would be as diverse: exp(entropy), 1 to `groups`.
         smallest, median, largest: Rows per group.
-        largest_share: Of the rows, those in the largest group, 0 to 1.
-        top_share: Those in the largest hundredth of the groups (at least one group), 0 to 1.
+        largest_share: Fraction of the rows in the largest group, 0 to 1.
+        top_share: Fraction of the rows in the largest hundredth of the groups (at least one group), 0 to 1.
     """
 
     rows: int
@@ -41,13 +41,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Diversity:
-    """The groups of one column.
+    """The groups of one column, before and after the rules.
 
     Attributes:
-        column: The column.
-        reached: The rows that reach the stage that writes it.
-        kept: Those of them that the whole recipe keeps.
-        sizes: Columns `group`, `reached`, `kept`, largest first.
+        column: Name of the column.
+        reached: Spread of the rows that reach the stage that writes the column.
+        kept: Spread of those of these rows that the whole recipe keeps.
+        sizes: Rows per group: columns `group`, `reached`, `kept`, largest group first.
     """
 
     column: str
@@ -61,10 +61,10 @@ class Diversity:
 
 
 def diversity(run: Run, column: str) -> Diversity:
-    """Count the groups of a stored column, among the rows that reach its stage and among those that are kept.
+    """Count the rows per group of a stored column, for the rows that reach its stage and for those that are kept.
 
     Raises:
-        UserError: No stage writes the column, or its values make no groups.
+        UserError: No stage writes the column, or its values cannot make groups.
     """
     before, values = _values(run, column)
     kept = run.verdict().alive
@@ -80,7 +80,7 @@ def diversity(run: Run, column: str) -> Diversity:
 
 
 def spread(sizes: npt.NDArray[np.int64]) -> Spread:
-    """Rows per group, of which some may be 0, summed up."""
+    """Summarise the rows per group. Groups without rows are ignored."""
     filled = np.sort(sizes[sizes > 0])[::-1]
     if not len(filled):
         return Spread(0, 0, 0.0, 0, 0.0, 0, 0.0, 0.0)
@@ -92,7 +92,7 @@ def spread(sizes: npt.NDArray[np.int64]) -> Spread:
 
 
 def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The ids that reach the stage which writes the column, and `id` and the column where it is stored."""
+    """Return the ids that reach the column's stage, and the stored values: `id` and the column, without nulls."""
     if column in ("id", "error", "retry"):
         raise UserError(f"{column} makes no groups; name a column such as cluster, label, host or shard")
     stages = run.stages

@@ -1,4 +1,4 @@
-"""Embeddings: fixed-size lists of float16 of length 1, each column marked with the encoder that made it."""
+"""Columns of embeddings: unit vectors as fixed-size lists of float16, marked with the encoder that computed them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pyarrow as pa
 from manifests.schemas import column
 
 NORM_TOLERANCE = 0.01
-"""How far from 1 a stored vector's length may be; rounding to float16 costs less than 0.001."""
+"""Largest distance of a stored vector's length from 1. Rounding to float16 changes it by less than 0.001."""
 
 
 def embedding_column(name: str, dimensions: int, encoder: str, doc: str) -> pa.Field:
-    """A documented column of unit vectors; `encoder` names the space they live in."""
+    """Return a documented column of unit vectors. `encoder` identifies the embedding space."""
     field = column(name, pa.list_(pa.float16(), dimensions), doc)
     return field.with_metadata({**field.metadata, b"encoder": encoder.encode()})
 
 
 def encoder_of(field: pa.Field) -> str | None:
-    """The encoder that made a column; None if it is no column of embeddings."""
+    """Return the encoder that computed a column; None if it is not a column of embeddings."""
     name = (field.metadata or {}).get(b"encoder")
     return name.decode() if name else None
 
@@ -29,11 +29,11 @@ def is_embedding(field: pa.Field) -> bool:
 
 
 def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.float32], list[str | None]]:
-    """The vectors of a column, and what is wrong with each.
+    """Return the vectors of a column, and an error for each unusable one.
 
     Returns:
-        Float32 of shape (rows, dimensions), and per row an error or None: only vectors that are there, finite and of
-        length 1 may be compared. Rows with an error are zero.
+        Float32 of shape (rows, dimensions), and per row an error or None. A vector is usable if it is present, finite
+        and of length 1. Rows with an error are zero.
     """
     array = embeddings.combine_chunks() if isinstance(embeddings, pa.ChunkedArray) else embeddings
     dimensions = array.type.list_size
@@ -53,10 +53,10 @@ def to_matrix(embeddings: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.fl
 
 
 def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str | None]]:
-    """Unit vectors out of a model's raw output, as a float16 column, and what is wrong with each row.
+    """Normalise a model's raw output. Return unit vectors as a float16 column, and per row an error or None.
 
     Args:
-        vectors: Shape (rows, dimensions), not normalised. A row that is not finite or zero has no direction: it
+        vectors: Shape (rows, dimensions), not normalised. A row that is zero or not finite has no direction: it
             becomes null, with an error.
     """
     vectors = vectors.astype(np.float32)
@@ -69,9 +69,9 @@ def from_matrix(vectors: npt.NDArray[np.floating]) -> tuple[pa.Array, list[str |
 
 
 def flaws(matrix: npt.NDArray[np.float32]) -> list[str | None]:
-    """Per row what keeps it from being a unit vector, or None."""
+    """Return per row an error if it is not a unit vector, else None."""
     norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix))
     errors: list[str | None] = [None] * len(norms)
-    for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):  # NaN is not near 1 either
+    for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):  # the negation includes NaN
         errors[row] = f"broken embedding: length {norms[row]:.3g} instead of 1"
     return errors

@@ -1,4 +1,4 @@
-"""Everything known of one image, and why it was kept or dropped."""
+"""Explain one image: everything stored about it, and why it was kept or dropped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from manifests.run import Run
 
 @dataclass(frozen=True)
 class StageAccount:
-    """What one stage knows of an image.
+    """What one stage has stored about an image.
 
     Attributes:
         stage: The stage's name.
         outcome: `passed`, `dropped`, `error`, `pending`, or `not reached`.
         facts: The stored columns; empty where nothing is stored.
-        rules: The stage's rules, as a recipe writes them.
-        computed_by: The provenance stored with the facts.
+        rules: Threshold of each of the stage's rules, by the rule's full name.
+        computed_by: The provenance of the stage table's newest part.
     """
 
     stage: str
@@ -32,7 +32,7 @@ class StageAccount:
 
 @dataclass(frozen=True)
 class Account:
-    """One image: its row of the index, the verdict, and what each stage knows."""
+    """One image: its row of the index, its verdict, and the account of each stage."""
 
     image: dict[str, Any]
     status: str
@@ -45,10 +45,10 @@ class Account:
 
 
 def explain(run: Run, key: str) -> list[Account]:
-    """The accounts of every image called `key`: its key, `shard/key`, or its id.
+    """Return the accounts of all images that `key` names: by their key, `shard/key`, or id.
 
     Raises:
-        UserError: No image of the run is called that.
+        UserError: No image of the run has this name.
     """
     called = (pl.col("key") == key) | (pl.concat_str("shard", pl.lit("/"), "key") == key)
     if key.removeprefix("-").isdecimal() and abs(int(key)) < 2**63:

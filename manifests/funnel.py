@@ -19,10 +19,10 @@ class FunnelStage:
     Attributes:
         stage: `index` or the stage's name.
         seen: Rows that reached it.
-        kept: Rows that went on.
-        dropped: Rows that a rule turned away.
+        kept: Rows that continue to the next stage.
+        dropped: Rows that a rule dropped.
         errors: Rows that failed here.
-        pending: Rows whose facts are not computed yet (a run that is going on or was cut off).
+        pending: Rows whose facts are not computed yet (the run is not finished).
         reasons: Rows per rule (`aspect_ratio > 2.5`) and per kind of error (the text before its first colon).
     """
 
@@ -37,7 +37,7 @@ class FunnelStage:
 
 @dataclass(frozen=True)
 class Funnel:
-    """`rows == survivors + Σ (dropped + errors + pending)`."""
+    """The funnel of a run: `rows == survivors + Σ (dropped + errors + pending)`."""
 
     rows: int
     survivors: int
@@ -48,7 +48,7 @@ class Funnel:
 
 
 def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
-    """Count the verdicts of a run, or of one that is settled already (`run.verdict()`)."""
+    """Count the rows per stage and reason. Pass `verdict` if it is computed already (`run.verdict()`)."""
     verdict = verdict or run.verdict()
     counts = {(stage, cause): rows for stage, cause, rows in verdict.left.group_by("stage", "cause").len().iter_rows()}
     stored = run.stages

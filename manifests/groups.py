@@ -1,4 +1,4 @@
-"""Rows in groups, by the values of a stored column: a balanced choice among them, and how diverse they are."""
+"""Group rows by the values of a stored column: choose a balanced subset, and measure diversity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ Codes = npt.NDArray[np.int64]
 
 
 def ordering(order: str) -> tuple[str, bool] | None:
-    """The column that an order goes by and whether largest first; None for `random`. Under `spread` it has names.
+    """Return the column of an order, and whether the largest comes first; None for `random`.
+
+    The column of `spread` holds names, not amounts.
 
     Raises:
         UserError: There is no such order.
@@ -49,16 +51,19 @@ def balanced(
     seed: int,
     within: Sequence[str],
 ) -> pl.Series:
-    """A balanced choice: one boolean per row, true for at most `each` rows of a group, or for `total` in all.
+    """Choose a balanced subset of rows: at most `each` rows per group, or `total` rows in all.
 
     Args:
-        rows: `id`, the column `by` without nulls, and those of `order` and `within`.
-        by: Its values make the groups.
-        each: Rows per group.
-        total: Else: rows in all, as evenly as the groups allow.
+        rows: Columns `id`, `by` without nulls, and those of `order` and `within`.
+        by: The column whose values make the groups.
+        each: Largest number of rows per group.
+        total: If `each` is None: number of rows in all, shared as evenly as the groups allow.
         order: Which rows of a group come first, see `ordering`.
-        seed: Of the hash that decides the rest.
-        within: Of `total`: columns of coarser groups, finest first.
+        seed: Seed of the hash that decides the rest.
+        within: For `total`: columns of coarser groups, finest first.
+
+    Returns:
+        One boolean per row: whether it is chosen.
     """
     codes, names = numbered(rows[by])
     if each is not None:
@@ -70,10 +75,10 @@ def balanced(
 
 
 def numbered(values: pl.Series) -> tuple[Codes, pl.Series]:
-    """Each row's group as a number from 0, and the groups' names by that number (some may have no row).
+    """Return the index of each row's group, from 0, and the name of each group (some groups may have no rows).
 
     Args:
-        values: Texts, integers or booleans, none null.
+        values: Texts, integers or booleans, without nulls.
     """
     if values.dtype.is_integer() and values.len():
         low, high = int(values.min()), int(values.max())  # type: ignore[arg-type]
@@ -85,9 +90,9 @@ def numbered(values: pl.Series) -> tuple[Codes, pl.Series]:
 
 
 def effective_number(sizes: npt.NDArray[np.integer]) -> float:
-    """How many groups of one size would be as diverse: the exponential of the entropy (Hill number of order 1).
+    """Return how many groups of equal size would be as diverse: exp(entropy), the Hill number of order 1.
 
-    Between 1 (all rows in one group) and the number of groups (all of one size); 0 without rows.
+    It is between 1 (all rows in one group) and the number of groups (all of equal size), or 0 without rows.
     """
     shares = sizes[sizes > 0] / max(int(sizes.sum()), 1)
     return math.exp(-float(np.sum(shares * np.log(shares)))) if len(shares) else 0.0
@@ -96,13 +101,13 @@ def effective_number(sizes: npt.NDArray[np.integer]) -> float:
 def _shares(
     rows: pl.DataFrame, codes: Codes, names: pl.Series, total: int, seed: int, within: Sequence[str]
 ) -> npt.NDArray[np.int64]:
-    """The quota of each group, so that all together have `total`; with coarser groups, from the coarsest down."""
+    """Return the quota of each group, with the sum `total`. With coarser groups, share it from the coarsest down."""
     sizes = np.bincount(codes, minlength=names.len())
     priorities, parents = [balance.name_priority(names, seed)], []
     for column in within:
         above, above_names = numbered(rows[column])
         parent = np.zeros(len(priorities[-1]), np.int64)
-        parent[codes] = above  # a group without rows has no parent that is known, and no rows to keep
+        parent[codes] = above  # the parent of a group without rows is unknown, but it has no rows to keep
         parents.append(parent)
         priorities.append(balance.name_priority(above_names, seed))
         codes = above
@@ -110,7 +115,7 @@ def _shares(
 
 
 def _ranks(rows: pl.DataFrame, codes: Codes, order: str, seed: int) -> npt.NDArray[np.generic] | None:
-    """What rows are ordered by, smallest first; None where the ids alone decide."""
+    """Return the sort value of each row, smallest first; None if only the ids decide."""
     by = ordering(order)
     if by is None:
         return None

@@ -1,6 +1,6 @@
-"""Whether a run's index is whole: a note lies beside its parts while shards are being read.
+"""Track whether a run's index is complete: a note file lies next to its parts while shards are being read.
 
-Runs of earlier versions have no note; what they have stored counts as their whole index, if it is anything.
+Runs of earlier versions have no note. Their index counts as complete if it has any parts.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ _FIRST, _MORE = b"the first time", b"more"
 
 
 def begin(index: Table) -> None:
-    """Note, before shards are read, that the index is not whole; whoever is killed leaves the note."""
+    """Note that the index is incomplete. Call it before shards are read; a killed job leaves the note."""
     if not index.folder.exists(NOTE):
         index.folder.write(NOTE, _MORE if index.parts() else _FIRST)
 
 
 def end(index: Table) -> None:
-    """Note that all shards are stored."""
+    """Delete the note: all shards are stored."""
     index.folder.delete(NOTE)
 
 
 def refuse_unfinished(run: Run) -> None:
-    """Refuse to compute from an index that was never whole.
+    """Refuse to compute from an index that was never complete.
 
     Raises:
-        UserError: Nothing is stored yet, or the first index was cut off, or is under way.
+        UserError: Nothing is stored yet, or the first indexing was cut off or is still running.
     """
     if not run.index.parts() or _note(run) == _FIRST:
         raise UserError(f"{run.url}: its index is not finished; `vl3syn index --run {run.url}` goes on with it")
 
 
 def remark(run: Run) -> str | None:
-    """What is to be said with numbers of a run whose index lacks shards; None of one that is whole.
+    """Return a remark to show with the numbers of a run whose index lacks shards; None if the index is complete.
 
     Raises:
         UserError: Nothing is stored yet.

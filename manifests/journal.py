@@ -1,7 +1,7 @@
-"""Rows written down one by one while their part is being computed, so that a kill costs none that was paid for.
+"""Journals: rows are saved one by one while their part is computed, so that a kill loses no finished row.
 
-Several jobs may work on one table. Each reads what all journals hold, so that nothing is paid for twice that was
-written down before; but a journal is deleted only by its owner, or when its owner is gone.
+Several jobs may work on one table. Each job reads all journals, so that no saved row is computed twice. A journal is
+deleted only by its owner, or by another job when its owner is gone.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _PREFIX, _SUFFIX = "journal-", ".arrows"
 _CRC = "crc32"
 
 _QUIET_S = 600.0
-"""A journal of another machine that has not grown for so long is no one's any more."""
+"""Seconds. A journal from another machine that has not grown for this long has no owner any more."""
 
 
 class Journal:
-    """The rows of one part of a table, as Arrow record batches at the end of a file that only grows.
+    """An append-only file of Arrow record batches with the finished rows of one part of a table.
 
-    No reader of the table looks at it. A batch is with the operating system when `append` returns: a killed process
-    loses nothing, a machine that loses its power may lose the last seconds. Only local folders (shared ones too) can
-    grow a file; elsewhere nothing is written down, and a kill costs the part.
+    Readers of the table ignore it. When `append` returns, the operating system has the batch: a killed process loses
+    nothing, a power failure may lose the last seconds. Only local folders (including shared ones) support appending. On
+    other file systems nothing is saved, and a kill loses the part.
 
     Attributes:
-        left_behind: Rows that another try at this part, killed since or going on, has written down, without those that
-            are worth another try.
+        left_behind: Rows that other attempts at this part, killed or still running, have saved, without rows that can
+            be retried.
     """
 
     def __init__(self, table: Table, ids: pa.ChunkedArray, provenance: Mapping[str, object]) -> None:
@@ -61,7 +61,7 @@ class Journal:
             self._writer = pa.ipc.new_stream(pa.OSFile(f"{table.folder.path}/{self._name}", "wb"), schema)
 
     def append(self, rows: pa.Table) -> None:
-        """Write rows down; from any thread."""
+        """Save rows. It may be called from any thread."""
         if self._writer is not None and rows.num_rows:
             rows = rows.select(self._table.schema.names).cast(self._table.schema).combine_chunks()
             with self._lock:
@@ -70,7 +70,7 @@ class Journal:
                     self._writer.write_batch(batch, custom_metadata={_CRC: str(crc)})
 
     def delete(self) -> None:
-        """Forget it, and those of earlier tries at the part: it is stored."""
+        """Delete this journal and those of ended attempts at the part. Call it when the part is stored."""
         if self._writer is not None:
             self._writer.close()
             for file in self._files():
@@ -82,15 +82,15 @@ class Journal:
 
 
 def recover(table: Table) -> int:
-    """Store what jobs have written down, and not stored, as parts of the table; how many rows that were.
+    """Store the rows of journals that the table does not have yet as parts. Return the number of rows.
 
-    Of a job that is going on the rows are copied, for it stores its part itself. To be called by the next job before it
-    looks at what is stored.
+    Journals of ended jobs are deleted. Rows of a running job are copied, as that job stores its part itself. A job
+    calls this before it reads which rows are stored.
     """
     if not table.folder.local:
         return 0
     files = _journals(table)
-    left = {file.base_name for file in files if _is_left(file)}  # before they are read: owners may write, and end
+    left = {file.base_name for file in files if _is_left(file)}  # before reading: an owner may write, then end
     read = {file.base_name: _read(table, file) for file in files}
     writer = table.next_writer()
     stored = _stored(table, [id_ for rows in read.values() for id_ in rows["id"].to_pylist()])
@@ -112,7 +112,7 @@ def recover(table: Table) -> int:
 
 
 def _stored(table: Table, ids: list[int]) -> set[int]:
-    """Those of `ids` that the table has facts of."""
+    """Return those of `ids` that have a stored row which need not be retried."""
     if not ids:
         return set()
     rows = table.scan(["id", "retry"]).filter(~pl.col("retry") & pl.col("id").is_in(ids))
@@ -125,7 +125,7 @@ def _journals(table: Table) -> list[pafs.FileInfo]:
 
 
 def _is_left(file: pafs.FileInfo) -> bool:
-    """Whether a journal's owner is gone. Earlier versions named no owner; what is empty holds nothing to lose."""
+    """Return whether a journal's owner is gone. Earlier versions named no owner: an empty journal of theirs is left."""
     _, _, *owner = file.base_name.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("-")
     if not owner and not file.size:
         return True
@@ -134,25 +134,25 @@ def _is_left(file: pafs.FileInfo) -> bool:
 
 
 def _read(table: Table, file: pafs.FileInfo) -> pa.Table:
-    """The whole rows of a journal, with its provenance; what a kill has cut off at its end is left out."""
+    """Read the complete rows of a journal, with its provenance. A batch that a kill has cut off is left out."""
     batches: list[pa.RecordBatch] = []
     try:
         with pa.OSFile(file.path) as source:
             for batch in _sound_batches(pa.ipc.open_stream(source)):
                 batches.append(batch)
-    except UNREADABLE:  # cut in the middle of a message; or the file has gone, for its part was stored a moment ago
+    except UNREADABLE:  # cut off inside a message, or the file was just deleted because its part is stored
         pass
     if not batches:
         return table.schema.empty_table()
     read = pa.Table.from_batches(batches)
     if any(name in read.schema.names and read.schema.field(name).type != type_ for name, type_ in _types(table)):
-        return table.schema.empty_table()  # another version's
+        return table.schema.empty_table()  # written by another version
     columns = [_column(read, field) for field in table.schema]
     return pa.table(columns, schema=table.schema.with_metadata(read.schema.metadata))
 
 
 def _column(read: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """A column of a journal. An earlier version may have written none: null, but control tokens are counted."""
+    """Return a column of a journal. If it is missing (earlier version), count control tokens, or return nulls."""
     if field.name in read.schema.names:
         return read[field.name]
     texts = read[text].to_pylist() if (text := text_of(field)) in read.schema.names else [None] * read.num_rows
@@ -164,7 +164,7 @@ def _types(table: Table) -> list[tuple[str, pa.DataType]]:
 
 
 def _sound_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """The batches up to the first that is damaged. Earlier versions wrote no checksums."""
+    """Yield the batches before the first damaged one. Batches of earlier versions have no checksum to compare."""
     schema_crc = zlib.crc32(reader.schema.serialize())
     while True:
         try:
@@ -178,7 +178,7 @@ def _sound_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 
 
 def _once(rows: pa.Table) -> pa.Table:
-    """The newest row of each id, in the order of ids."""
+    """Return the newest row of each id, sorted by id."""
     newest = {id_: row for row, id_ in enumerate(rows["id"].to_pylist())}
     return rows.take(pa.array([newest[id_] for id_ in sorted(newest)], pa.int64()))
 

@@ -1,8 +1,8 @@
-"""Parquet files that we write and read ourselves, with checksums: parts of tables, lists, what stages are fitted to.
+"""Read and write our own Parquet files, with checksums: parts of tables, lists, fitted artifacts.
 
-Each call says which columns it needs. Of those, locally, the checksums are compared once per process before polars
-reads them. From an object store every byte would be read twice that way: there only the footers are compared, and
-pyarrow checks the pages while it reads them.
+Each call names the columns it needs. In a local folder, the checksums of these columns are compared once per process,
+before polars reads them. From an object store this would read every byte twice. There, only the footers are compared
+first, and pyarrow checks the pages while it reads them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from manifests.checksums import LAYOUT, UNREADABLE, DamagedError, Footer, check,
 from manifests.storage import Folder
 
 VERSION = 2
-"""Of the files' layout: 1 had no checksums."""
+"""Version of the file layout. Version 1 had no checksums."""
 
 _REQUESTS = 16
-"""To an object store, at a time."""
+"""Number of requests to an object store at the same time."""
 
 _NAME = b"vl3syn.part"
-"""Key in a file's metadata: its name, without the folder. Files of earlier versions have none."""
+"""Metadata key of a file's name, without the folder. Files of earlier versions lack it."""
 
 
 def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True, name: str = "") -> bytes:
-    """A sealed Parquet file.
+    """Return the bytes of a Parquet file with a seal of checksums.
 
     Args:
-        rows: What is in it; their schema's metadata goes into the file.
-        dictionary: The columns whose values repeat.
-        name: What the file will be called; under another name it is refused. Without one it may have any.
+        rows: The content. Their schema's metadata goes into the file.
+        dictionary: The columns to encode with a dictionary, because their values repeat; true: all.
+        name: The name of the file. Readers refuse it under another name. Empty: any name is accepted.
     """
     sink = pa.BufferOutputStream()
     named = {_NAME: name.encode()} if name else {}
@@ -47,11 +47,11 @@ def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True, name: str 
 
 
 def footer_of(folder: Folder, info: pafs.FileInfo, remedy: str, columns: Sequence[str] = ()) -> Footer:
-    """What a part's footer says, its checksum and those of some columns compared.
+    """Read a part's footer. Compare its checksum and, in a local folder, those of `columns`.
 
     Raises:
-        UserError: The part is damaged (`remedy` says what to do then), has another name than it was written under, or
-            is of a later version than this one reads.
+        UserError: The part is damaged (`remedy` says what to do), was written under another name, or comes from a newer
+            version of vl3syn.
     """
     try:
         footer = check(folder.filesystem, info, columns if folder.local else ())
@@ -72,7 +72,7 @@ def damaged(path: str, error: Exception, remedy: str) -> UserError:
 
 
 def check_parts(folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schema, needs: str, remedy: str) -> None:
-    """Compare checksums and types before polars scans the columns of `schema`; one that a part lacks is null there.
+    """Compare checksums and types of the columns of `schema` before polars scans them. A part may lack columns.
 
     Raises:
         UserError: A part is damaged, has another type in a column, or lacks the column `needs`.
@@ -104,10 +104,12 @@ def scan_parts(
     needs: str = "id",
     name_column: str | None = None,
 ) -> pl.LazyFrame:
-    """The columns of `schema` of some parts, in this order, as one lazy frame; each row's part in `name_column`.
+    """Return the columns of `schema` from some parts, in the given order of parts, as one lazy frame.
+
+    Columns that a part lacks are null. `name_column`, if given, is added and holds the name of each row's part.
 
     Raises:
-        UserError: As `check_parts`.
+        UserError: As in `check_parts`.
     """
     check_parts(folder, infos, schema, needs, remedy)
     return _scan(folder, [info.path for info in infos], schema, name_column)
@@ -139,10 +141,13 @@ def _scan(folder: Folder, paths: Sequence[str], schema: pa.Schema, name_column: 
 
 
 def read_part(folder: Folder, name: str, remedy: str, schema: pa.Schema | None = None) -> pa.Table:
-    """The columns of `schema` of one part, those that it lacks as nulls; or all of its columns, with its metadata.
+    """Read the columns of `schema` from one part, or all its columns with its metadata.
+
+    Columns that the part lacks are null, except the first one, which is required.
 
     Raises:
-        UserError: The part is damaged, or has another type in a column.
+        UserError: The part is damaged, has another type in a column, or lacks the first column of `schema`.
+        FileNotFoundError: There is no such part.
     """
     path = f"{folder.path}/{name}"
     info = folder.filesystem.get_file_info(path)
@@ -156,7 +161,7 @@ def read_part(folder: Folder, name: str, remedy: str, schema: pa.Schema | None =
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             read = parquet.read(columns=[n for n in wanted.names if n in stored.names])
         except UNREADABLE as error:
-            folder.read(name)  # if it is the disk or the network that failed, this says so
+            folder.read(name)  # raises if the disk or the network failed, and not the file
             raise damaged(path, error, remedy) from error
     columns = [read[f.name] if f.name in stored.names else pa.nulls(read.num_rows, f.type) for f in wanted]
     return pa.table(columns, schema=wanted)

@@ -1,4 +1,4 @@
-"""Processes by a name that no other process has, now or later, so that what one left can be told from what it owns."""
+"""Give each process a name that no other process ever has, so that one can tell whether a file's owner still runs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import socket
 from pathlib import Path
 
 _STATE, _START = 0, 19
-"""Fields of `/proc/PID/stat` behind the program's name: its state, and when it was started, in ticks since the boot."""
+"""Indices of fields in `/proc/PID/stat` after the program's name: state, and start time in ticks since boot."""
 
 
 def this_process() -> str:
-    """This process: `<machine>-<process id>-<time of its start>`, of letters, digits and two dashes."""
+    """Return the name of this process, `<machine>-<process id>-<start time>`: letters, digits and two dashes."""
     return f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
 
 
 def is_gone(process: str) -> bool | None:
-    """Whether a process (of `this_process`) has ended, or is this very one; None for one of another machine."""
+    """Return whether a process (a name from `this_process`) has ended or is this process; None for other machines."""
     machine, _, rest = process.partition("-")
     pid, _, started = rest.partition("-")
     if machine != _machine() or not (pid.isdecimal() and started.isdecimal()):
@@ -28,7 +28,7 @@ def is_gone(process: str) -> bool | None:
 
 @functools.cache
 def _machine() -> str:
-    """The machine since it was booted, or the container: where process ids mean the same processes."""
+    """Return a hash of the machine's boot and its process namespace, in which process ids are unique."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         names = f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -38,7 +38,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started; 0 where the system does not say, None if there is none."""
+    """Return the start time of a process in ticks since boot; 0 if the system does not say, None if it has ended."""
     if not Path("/proc/self/stat").exists():
         try:
             os.kill(pid, 0)

@@ -1,4 +1,4 @@
-"""Rules: one line of a recipe over stored columns, deciding which rows stay, and saying why the others do not."""
+"""Rules of a recipe: each decides by a stored column which rows stay, and gives a reason for the others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from manifests.schemas import bounds, is_amount, reference_column_of
 
 KINDS = ("min", "max", "top", "per_group", "total")
 BALANCE = ("per_group", "total")
-"""Rules that keep rows of each value of a column, rather than values."""
+"""Kinds of rules that limit the number of rows per group; the values of a column make the groups."""
 
 MODIFIERS = ("order", "seed")
-"""What a `keep` says besides rules: which rows its balance rules prefer."""
+"""Keys of `keep` that are not rules: they say which rows its balance rules prefer."""
 
 
 _CHANCE = {"random": "at random", "spread": "spread out"}
@@ -27,22 +27,22 @@ _CHANCE = {"random": "at random", "spread": "spread out"}
 
 @dataclass(frozen=True)
 class Rule:
-    """Keep rows by one column.
+    """A rule that keeps rows by the values of one column.
 
     Attributes:
-        kind: `min` (value ≥ threshold), `max` (value ≤ threshold), `top` (the best fraction of the rows that reach the
-            rule, by value; ties go to the smaller id, so exactly ⌈fraction · rows⌉ stay), or balance over the groups
-            that the column's values make: `per_group` (at most so many rows of each), `total` (so many in all, as
-            evenly as the groups allow: `manifests/balance.py`).
+        kind: `min` (value ≥ threshold); `max` (value ≤ threshold); `top` (the fraction of rows with the highest values,
+            among the rows with a value that reach the rule; ties go to the smaller id, so exactly ⌈fraction · rows⌉
+            stay); or balance over the groups that the column's values make: `per_group` (a maximum of rows per group),
+            `total` (a number of rows in all, shared as evenly as the groups allow: `manifests/balance.py`).
         column: The stored column. A row whose value is null or NaN does not pass.
         threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
-        order: Balance: which rows of a group come first. `random`; `spread` (of each `second_cluster` one by chance,
-            then of each another one, and so on: from all sides of the centre); `closest` and `farthest` (by the column
-            `distance`); `highest_X` and `lowest_X` (by any column X). Ties, and everything under `random`, go by a hash
-            of the id.
-        seed: Balance: of that hash.
-        within: `total`: columns of the coarser groups that the groups lie in, finest first; the total is shared out
-            from the coarsest down.
+        order: For balance: which rows of a group come first. `random`; `spread` (one random row of each
+            `second_cluster`, then another one of each, and so on: from all sides of the centre); `closest` and
+            `farthest` (by the column `distance`); `highest_X` and `lowest_X` (by any column X). A hash of the id
+            decides ties, and everything under `random`.
+        seed: For balance: seed of that hash.
+        within: For `total`: columns of coarser groups that contain the groups, finest first. The total is shared from
+            the coarsest groups down.
     """
 
     kind: str
@@ -54,17 +54,17 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """As a recipe writes it: `max_aspect_ratio`."""
+        """The rule's full name in a recipe: `max_aspect_ratio`."""
         return f"{self.kind}_{self.column}"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The stored columns that it looks at."""
+        """The stored columns that the rule reads."""
         ranked = ordering(self.order)
         return (self.column, *self.within, *([ranked[0]] if ranked else []))
 
     def __str__(self) -> str:
-        """What a row that it turns away is like: `aspect_ratio > 2.5`."""
+        """Return the condition under which a row is dropped: `aspect_ratio > 2.5`."""
         return f"{self.column} {self._miss}"
 
     @property
@@ -78,14 +78,18 @@ class Rule:
         return f"{'<' if self.kind == 'min' else '>'} {plain(self.threshold)}"
 
     def passes(self, rows: pl.DataFrame) -> pl.Series:
-        """One boolean per row of `rows`, which has `id` and the rule's columns and is all that reaches the rule."""
+        """Return one boolean per row: whether it passes.
+
+        Args:
+            rows: All rows that reach the rule, with `id` and the rule's columns.
+        """
         values = rows[self.column]
         usable = values.is_not_null() & values.is_not_nan() if values.dtype.is_float() else values.is_not_null()
         if self.kind == "top":
             return self._best(rows.select("id", self.column).filter(usable), of=rows["id"])
         if self.kind in BALANCE:
             return self._balanced(rows, usable)
-        # In the column's own precision: 0.7 stored as float32 passes `min: 0.7`.
+        # Compare in the column's own precision: 0.7 stored as float32 passes `min: 0.7`.
         edge = pl.Series([self.threshold], dtype=values.dtype if values.dtype.is_float() else pl.Float64)
         return usable & (values >= edge if self.kind == "min" else values <= edge).fill_null(False)
 
@@ -105,35 +109,35 @@ class Rule:
         return chosen if usable.all() else rows["id"].is_in(reached["id"].filter(chosen).implode())
 
     def reason(self) -> pl.Expr:
-        """The text for a row that did not pass: `aspect_ratio 3.12 > 2.5`."""
-        # Told to the last stored digit, so that a reason never reads `2.5 > 2.5`.
+        """Return an expression for the reason of a dropped row: `aspect_ratio 3.12 > 2.5`."""
+        # The value is shown with all stored digits, so that a reason never reads `2.5 > 2.5`.
         value = pl.col(self.column).cast(pl.String).str.strip_suffix(".0")
         text = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
         return text.fill_null(pl.lit(f"{self.column} is missing"))
 
 
 def plain(number: float) -> str:
-    """`2.5`, `200`, `40000000`."""
+    """Format a number without an exponent where possible: `2.5`, `200`, `40000000`."""
     return f"{number:.0f}" if number == int(number) else f"{number:.10g}"
 
 
 def parse_rules(
     keep: Mapping[str, object], writes: pa.Schema, where: str, earlier: Mapping[str, pa.Field] | None = None
 ) -> tuple[Rule, ...]:
-    """Read a recipe's `keep`, in order: `{max: 2.5, min_side: 200}`, `{per_group: 350, order: closest}`.
+    """Parse a recipe's `keep`, in order: `{max: 2.5, min_side: 200}`, `{per_group: 350, order: closest}`.
 
-    A kind alone is about the first column that the stage writes, `<kind>_<column>` about another one. `order` and
-    `seed` are about the balance rules beside them.
+    A kind alone applies to the first column that the stage writes, `<kind>_<column>` to another column. `order` and
+    `seed` apply to the balance rules in the same `keep`.
 
     Args:
         keep: The mapping as written.
         writes: The stage's columns, with their ranges.
-        where: How to name the place in an error.
-        earlier: The columns of the index and of the stages before, by name; rules may be about them too.
+        where: The position in the recipe, for errors.
+        earlier: The columns of the index and of earlier stages, by name; rules may apply to them, too.
 
     Raises:
-        UserError: Unknown rule (the nearest valid one is suggested), not a number, out of the column's range, or at
-            the wrong stage.
+        UserError: The rule is unknown (the nearest valid one is suggested), its value is not a number or out of the
+            column's range, or the rule is at the wrong stage.
     """
     columns = {name: field for name, field in (earlier or {}).items() if name not in ("id", "error", "retry")}
     columns |= {field.name: field for field in writes}
@@ -159,7 +163,7 @@ def parse_rules(
 
 
 def as_keep(rules: Iterable[Rule]) -> dict[str, object]:
-    """What `parse_rules` reads: every rule by its full name."""
+    """Return the `keep` mapping that `parse_rules` reads, with every rule under its full name."""
     rules = tuple(rules)
     keep: dict[str, object] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in rules}
     balance = next((r for r in rules if r.kind in BALANCE), None)
@@ -167,7 +171,7 @@ def as_keep(rules: Iterable[Rule]) -> dict[str, object]:
 
 
 def suggest(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the valid names if none is near."""
+    """Return `; did you mean 'x'?`, or the list of valid names if none is similar."""
     names = list(valid)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; valid are {', '.join(names)}"
@@ -205,7 +209,7 @@ def _number(value: object, where: str) -> float:
 
 
 def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> None:
-    """Refuse what would drop an image because of another one that is not kept either."""
+    """Refuse a rule that could drop an image because of another image that is not kept either."""
     if field.name in writes.names:
         return
     if reference_column_of(field):

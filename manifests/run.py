@@ -1,4 +1,4 @@
-"""A run directory: its recipe, its index, its stage tables, and the manifest that is a view of them all."""
+"""Open a run directory: its recipe, index and stage tables, and the manifest, a view of all of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, 
 
 RECIPE = "recipe.yaml"
 WRITTEN_BY = "vl3syn"
-"""The key that marks the recipe of a run, resolved by the version it names."""
+"""Key that marks the recipe of a run. Its value is the version that resolved the recipe."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run. It holds no rows: every call reads what is stored at that moment.
+    """An opened run. It caches no rows: every call reads what is stored at that moment.
 
     Attributes:
-        url: As it was opened.
+        url: The path or URL given to `open_run`.
         folder: The run directory.
         recipe: The resolved recipe, as stored.
     """
@@ -39,18 +39,19 @@ class Run:
 
     @property
     def index(self) -> Table:
-        """One row per input."""
+        """The index: one row per image of the pool."""
         return index_table(self.folder)
 
     @property
     def stages(self) -> tuple[StoredStage, ...]:
-        """The recipe's stages in order, each with the table that its settings point at."""
+        """The recipe's stages in order, each with the stage table of its fingerprint."""
         stages: list[StoredStage] = []
         tables = {field.name: self.index for field in INDEX}
         reachable = True
         for entry in self.recipe.get("stages") or []:
             table = Table.stored(stage_folder(self.folder, entry["table"]))
-            # Until the first row is stored no column is known, and no row gets as far as a rule here or behind.
+            # The columns of a table are unknown until its first row is stored. Until then, no row reaches this stage's
+            # rules or later ones.
             reachable = reachable and bool(table.writes.names)
             rules = self._rules(entry, table, tables) if reachable else ()
             stages.append(StoredStage(entry["stage"], table, rules, dict(tables)))
@@ -64,11 +65,11 @@ class Run:
         return parse_rules(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
 
     def facts(self, stage: str, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """What a stage has stored, embeddings included: `id`, its columns, `error` and `retry`, in no order.
+        """Return the facts of a stage, including embeddings: `id`, its columns, `error` and `retry`, in no order.
 
         Args:
-            stage: Its name.
-            columns: Those that are read; checking and reading all takes longest where there are embeddings.
+            stage: Name of the stage.
+            columns: Columns to read, default all. Embeddings take the most time to check and read.
 
         Raises:
             UserError: The recipe has no such stage.
@@ -79,7 +80,7 @@ class Run:
         return stages[stage].table.scan(columns)
 
     def verdict(self, before: int | None = None) -> Verdict:
-        """Settle every row; `before` looks only at the stages in front of that position.
+        """Evaluate the rules for every row; with `before`, only those of the stages before that position.
 
         Raises:
             UserError: A part is damaged, or parts of the index are missing.
@@ -87,12 +88,12 @@ class Run:
         return evaluate_rules(self.index, self.stages[:before])
 
     def manifest(self) -> pl.LazyFrame:
-        """Exactly one row per input, sorted by id: the index's columns, every stage's columns, and the verdict.
+        """Return exactly one row per image, sorted by id: the index's columns, every stage's columns, and the verdict.
 
-        Embeddings, a hundred times the rest, are left out: `facts` has them.
+        Embeddings are left out, as they take a hundred times more space than the rest; `facts` returns them.
 
-        The verdict is settled when this is called, the columns are read when the frame is collected. Added are
-        `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row yet), `drop_stage`
+        The verdict is computed by this call, the columns are read when the frame is collected. The verdict's columns
+        are `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row), `drop_stage`
         (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
         """
         stages = self.stages
@@ -137,7 +138,7 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     where = f"{os.fspath(url)}/{RECIPE}"
     try:
         recipe = yaml.safe_load(folder.read(RECIPE))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, a number of 5,000 digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid date, number of 5,000 digits
         raise UserError(f"{where}: not YAML: {yaml_problem(error)}") from error
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")
@@ -148,12 +149,12 @@ def open_run(url: str | os.PathLike[str]) -> Run:
 
 
 def index_table(folder: Folder) -> Table:
-    """The index of the run in `folder`; read shard by shard, so of a shard's rows the newest generation counts."""
+    """Return the index of the run in `folder`. It is read by shard: the newest generation of a shard's rows counts."""
     return Table(folder.join("index"), INDEX, key="shard")
 
 
 def stage_folder(folder: Folder, table: str) -> Folder:
-    """Where the run in `folder` keeps the stage table called `table`."""
+    """Return the folder of the stage table `table` of the run in `folder`."""
     return folder.join("stages").join(table)
 
 
@@ -162,5 +163,5 @@ def _left(stage: int, cause: int) -> pl.Expr:
 
 
 def _merge(frame: pl.LazyFrame, facts: pl.LazyFrame) -> pl.LazyFrame:
-    """A left join on the id, which the left frame is sorted by (see `verdict.facts`)."""
+    """Left join on the id. The left frame must be sorted by id (see `verdict.facts`)."""
     return frame.join_asof(facts.sort("id"), on="id", tolerance=0)

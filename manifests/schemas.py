@@ -1,4 +1,4 @@
-"""The columns of the index and of stage tables, each with its meaning, unit and range."""
+"""Define the columns of the index and of stage tables, with meaning, unit and range."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ def column(
     reference_column: str | None = None,
     control_tokens_of: str | None = None,
 ) -> pa.Field:
-    """A documented column.
+    """Return a documented column.
 
     Args:
-        name: Unique among all stages of a recipe.
+        name: Column name, unique among all stages of a recipe.
         type_: Arrow type.
-        doc: What it says, with its unit.
-        low: Smallest value it can take; a threshold below is refused.
-        high: Largest value it can take; a threshold above is refused.
-        nominal: Its integers are names (a cluster, a hash, another image's id): to be grouped by, not to be compared.
-        reference_column: Of a value about two images: the column with the second image's id.
-        control_tokens_of: The text column of the same table whose control tokens the value counts. Where an earlier
-            version stored no value, readers count them.
+        doc: Meaning of the values, with their unit.
+        low: Smallest possible value; a threshold below it is refused.
+        high: Largest possible value; a threshold above it is refused.
+        nominal: Whether integers are names (a cluster, a hash, another image's id). They make groups, but are not
+            compared with thresholds.
+        reference_column: For values about two images: the column with the second image's id.
+        control_tokens_of: The text column of the same table whose control tokens this column counts. Readers count them
+            where an earlier version stored no value.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
     meta |= {"nominal": "yes"} if nominal else {}
@@ -38,25 +39,25 @@ def column(
 
 
 def bounds(field: pa.Field) -> tuple[float, float]:
-    """The declared range of a column made by `column`."""
+    """Return the declared range (low, high) of a column made by `column`."""
     meta = field.metadata or {}
     return float(meta.get(b"low", b"-inf")), float(meta.get(b"high", b"inf"))
 
 
 def reference_column_of(field: pa.Field) -> str | None:
-    """The column with the id of the other image that the values of this one are about; None: they are about one."""
+    """Return the column with the second image's id, for a column about two images; else None."""
     name = (field.metadata or {}).get(b"witness")
     return name.decode() if name else None
 
 
 def text_of(field: pa.Field) -> str | None:
-    """The text column whose control tokens this one counts; None: it counts none."""
+    """Return the text column whose control tokens this column counts; None if it does not count any."""
     text = (field.metadata or {}).get(b"control_tokens_of")
     return text.decode() if text else None
 
 
 def is_amount(field: pa.Field) -> bool:
-    """Whether the column's values can be compared with a threshold: numbers that are no names."""
+    """Return whether the column's values can be compared with a threshold: numbers that are not nominal."""
     number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     return bool(number) and b"nominal" not in (field.metadata or {})
 
@@ -95,5 +96,5 @@ INDEX = pa.schema(
 
 
 def table_schema(writes: pa.Schema) -> pa.Schema:
-    """The schema of a stage table: the id, what the stage writes, and how it failed."""
+    """Return the schema of a stage table: `id`, the stage's columns, `error` and `retry`."""
     return pa.schema([ID, *writes, ERROR, RETRY])

@@ -1,7 +1,7 @@
-"""Published shards: what is in them, and how they are written. Any reader of Parquet opens them.
+"""Define and write published shards, which any Parquet reader opens.
 
-A shard has the images as they came, byte for byte, so that nothing is lost by another JPEG, with their captions,
-conversations as VideoLLaMA 3 is trained on, and every score.
+A shard holds the original bytes of the images, so that no second JPEG encoding loses detail. It also holds the
+captions, conversations in VideoLLaMA 3's training format, and every score.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from manifests.schemas import ID, column
 from manifests.storage import Folder
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""How Hugging Face stores images."""
+"""Hugging Face's type for images."""
 
 CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
-"""VideoLLaMA 3's annotations: turns `from` human or gpt; `<image>` in a value is where the image stands."""
+"""VideoLLaMA 3's format: turns `from` human or gpt; `<image>` in a value marks the position of the image."""
 
 USES = ("short", "detailed")
-"""The captions that there are, `<use>_caption`."""
+"""Kinds of captions; their columns are `<use>_caption`."""
 
 TOGETHER = "data"
-"""The subset with both captions."""
+"""Name of the subset with both captions."""
 
 FORMATS = ("parquet", "webdataset")
 
 LISTS, LEFT_OUT = ".publication", "left-out-"
-"""The folder with what was decided before the first shard was written, and its files of what could not be published."""
+"""Folder of the lists that are fixed before the first shard is written; prefix of its files of images left out."""
 
 RENAMED = {"shard": "source_shard", "key": "source_key"}
-"""Columns of the index that are called otherwise where there are other shards."""
+"""Columns of the index that are renamed in published shards, where `shard` and `key` would be ambiguous."""
 
 GROUP, GROUP_BYTES = 256, 256 << 20
-"""Rows of a row group, and bytes of its images, at most: what a reader has in memory at once."""
+"""Largest number of rows and of image bytes in a row group, which a reader holds in memory at once."""
 
 _MARKS_AT_FIRST = re.compile(r"\A(?:\s*<image>\s*)+")
 _PIXELS = "image.bytes"
@@ -48,20 +48,23 @@ _ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 
 def file_name(id_: int, format_: str | None) -> str:
-    """The name of an image inside of a shard: its id, and an ending after its format."""
+    """Return the name of an image inside a shard: its id, and an extension for its format."""
     ending = (format_ or "bin").lower()
     return f"{id_}.{_ENDINGS.get(ending, ending)}"
 
 
 def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One turn of each, a question about the image and its caption; null where there is no caption.
+    """Build conversations of two turns: a question about the image and its caption; null where there is no caption.
 
-    Of control tokens there is one, the `<image>` in front: those of the texts are spelled as words, and an `<image>`
-    that a question begins with is left out.
+    The only control token is the `<image>` at the start. Control tokens in the texts are spelled as words, and an
+    `<image>` at the start of a question is removed.
 
     Args:
         questions: Texts, (rows).
         captions: Texts, (rows).
+
+    Returns:
+        An array of type `CONVERSATIONS`, (rows).
     """
     rows = len(captions)
     human = [None if q is None else f"<image>\n{as_words(_MARKS_AT_FIRST.sub('', q))}" for q in questions.to_pylist()]
@@ -75,17 +78,17 @@ def conversations(questions: pa.Array | pa.ChunkedArray, captions: pa.Array | pa
 
 
 def shard_name(subset: str, number: int, format_: str) -> str:
-    """Where a shard is, relative to the dataset."""
+    """Return the path of a shard, relative to the dataset."""
     return f"{subset}/shard-{number:05d}.{'tar' if format_ == 'webdataset' else 'parquet'}"
 
 
 def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: bool) -> pa.Schema:
-    """The columns of a shard: what is trained on first, where it came from next, the scores last.
+    """Return the columns of a shard: training data first, then the source, then the scores.
 
     Args:
-        fields: The columns of index and stages, by name.
-        uses: The captions it has.
-        alone: It is the subset of one caption, whose column is then called `caption`.
+        fields: The columns of the index and the stages, by name.
+        uses: Kinds of captions in the shard.
+        alone: Whether it is the subset of one caption, whose column is then named `caption`.
     """
     captions = [fields[f"{use}_caption"].with_name("caption" if alone else f"{use}_caption") for use in uses]
     turns = [
@@ -101,18 +104,18 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
 
 
 def conversation_column(use: str, uses: Sequence[str]) -> str:
-    """The column with the turns of a caption; of two captions in one table, those of the last are the plain ones."""
+    """Return a caption's conversations column: `conversations` for the last of `uses`, else `<use>_conversations`."""
     return "conversations" if use == uses[-1] else f"{use}_conversations"
 
 
 def group_ends(lengths: Sequence[int]) -> list[int]:
-    """Where the row groups of a shard end: each has `GROUP` rows and `GROUP_BYTES` of images at most, or a single row.
+    """Divide a shard into row groups of at most `GROUP` rows and `GROUP_BYTES` of images, or of a single larger image.
 
     Args:
-        lengths: Of the images, in bytes, in the order of the shard.
+        lengths: Lengths of the images in bytes, in the order of the shard.
 
     Returns:
-        Of each group, the number of the row behind it; ascending.
+        For each group, the index of the row after its last row; ascending.
     """
     ends: list[int] = []
     rows = size = 0
@@ -125,10 +128,10 @@ def group_ends(lengths: Sequence[int]) -> list[int]:
 
 
 def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
-    """Write a shard, a row group per table; whole or not at all.
+    """Write a Parquet shard atomically, with one row group per table.
 
     Args:
-        folder: The dataset.
+        folder: The dataset's folder.
         name: From `shard_name`.
         schema: From `shard_schema`.
         groups: Tables of `schema`.
@@ -152,7 +155,7 @@ def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator
 
 
 def _leaves(path: str, type_: pa.DataType) -> Iterator[str]:
-    """How Parquet calls the values of a column."""
+    """Yield Parquet's names for the values of a column."""
     if pa.types.is_struct(type_):
         for field in type_.fields:
             yield from _leaves(f"{path}.{field.name}", field.type)
@@ -163,6 +166,6 @@ def _leaves(path: str, type_: pa.DataType) -> Iterator[str]:
 
 
 def _features(schema: pa.Schema) -> str:
-    """What `datasets` must be told: that the image is one. It finds the other columns' types by itself."""
+    """Return metadata for `datasets` that declares the image columns. It infers the other columns' types itself."""
     images: dict[str, Any] = {field.name: {"_type": "Image"} for field in schema if field.type == IMAGE}
     return json.dumps({"info": {"features": images}})

@@ -1,4 +1,4 @@
-"""Where a run lives: a local folder or any pyarrow/fsspec URL, with writes that appear whole or not at all."""
+"""Folders of runs and pools: a local path or any pyarrow/fsspec URL, with atomic writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.errors import BadSampleError, UserError
 from core.secrets import refuse_credentials
 
 ASIDE = ".aside-"
-"""Prefix of a file that is still being written; readers pass over it."""
+"""Prefix of a file that is still being written; readers ignore it."""
 
 LEADS_OUT = "link: leads out of the pool, not followed (follow_links of the pool allows it)"
 NO_FILE = "not a file: a pipe, socket or device, not opened"
@@ -32,7 +32,7 @@ _ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 
 
 class LinkError(BadSampleError):
-    """A path that leads out of its folder by a link, or to no file; the text is a row's error."""
+    """A path that leaves its folder by a link, or is not a regular file; the text is a row's error."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Folder:
     Attributes:
         filesystem: The pyarrow file system; it pickles, so a folder can be sent to another machine.
         path: The folder's path on that file system, without a trailing slash.
-        local: Whether the path is one of this machine's file system.
+        local: Whether the path is on this machine's file system.
     """
 
     filesystem: pafs.FileSystem
@@ -51,10 +51,10 @@ class Folder:
 
     @classmethod
     def at(cls, url: str | os.PathLike[str]) -> Folder:
-        """Open `url`: a local path, `s3://`, `gs://`, or whatever fsspec knows. Nothing is created.
+        """Return the folder at `url`: a local path, `s3://`, `gs://`, or any URL that fsspec knows. Nothing is created.
 
         Raises:
-            UserError: It is no URL or path, it has a credential in it, or no installed file system knows its scheme.
+            UserError: It is not a URL or path, contains a credential, or no installed file system knows its scheme.
         """
         text = os.fspath(url)
         if "\0" in text:
@@ -64,7 +64,7 @@ class Folder:
         refuse_credentials(text, f"{text.partition('://')[0]}://…")
         try:
             parts = urlsplit(text)
-        except ValueError as error:  # a bracket that does not close
+        except ValueError as error:  # such as an unclosed bracket
             raise UserError(f"{text}: no URL: {error}") from error
         if parts.fragment or (parts.scheme == "file" and (parts.netloc or parts.query)):
             raise UserError(f"{text}: not a URL of a folder; a local path is given plainly or as file:///path")
@@ -82,11 +82,11 @@ class Folder:
         return Folder(self.filesystem, f"{self.path}/{name}", self.local)
 
     def relative(self, path: str) -> str:
-        """A path on this file system, relative to this folder."""
+        """Return a path on this file system relative to this folder."""
         return path.removeprefix(self.path).lstrip("/")
 
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
-        """The files here by path; none if the folder does not exist."""
+        """Return the files in this folder, sorted by path; none if the folder does not exist."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with self._reached():
             entries = self.filesystem.get_file_info(selector)
@@ -97,48 +97,48 @@ class Folder:
             return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
-        if self.local:  # a third of the time that a file system of Arrow's takes for a small file
+        """Read a whole file."""
+        if self.local:  # for a small file, a third of the time that Arrow's file system takes
             with open(f"{self.path}/{name}", "rb") as file:
                 return file.read()
         with self._reached(), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
 
     def open_inside(self, name: str) -> BinaryIO:
-        """Open a file of a local folder that others fill. What a link makes of the name stays in the folder.
+        """Open a file of a local folder with foreign content. Links are followed only inside the folder.
 
         Raises:
-            LinkError: It leads out of the folder, or to a pipe, socket or device.
+            LinkError: The name leads out of the folder, or to a pipe, socket or device.
         """
         top, path = os.path.realpath(self.path), os.path.realpath(f"{self.path}/{name}")
         if not path.startswith(top.rstrip(os.sep) + os.sep):
             raise LinkError(LEADS_OUT)
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its other end
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a pipe would block
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise LinkError(NO_FILE)
         return os.fdopen(file, "rb")
 
     def create(self) -> None:
-        """Make the folder, if it is a local one; object stores have none."""
+        """Create the folder if it is local; object stores have no folders."""
         if self.local:
             os.makedirs(self.path, exist_ok=True)
 
     def delete(self, name: str) -> None:
-        """Delete a file; nothing happens if it has gone."""
+        """Delete a file; do nothing if it does not exist."""
         if self.exists(name):
             self.filesystem.delete_file(f"{self.path}/{name}")
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
-        """Write a file whole, as `writing` does."""
+        """Write a file atomically, as `writing` does."""
         with self.writing(name) as stream:
             stream.write(data)
 
     def create_file(self, name: str, data: bytes) -> bool:
-        """Write a file whole, unless there is one of that name; whether this call wrote it.
+        """Write a file atomically, unless one of that name exists. Return whether this call wrote it.
 
-        Of several writers at once exactly one does, on a local (or shared) folder whose file system has hard links.
-        Elsewhere, object stores too, it is looked for just before it is written, and the last of two counts.
+        On a local or shared folder whose file system has hard links, exactly one of several simultaneous writers
+        succeeds. Elsewhere, as in object stores, existence is checked just before the write, and the last writer wins.
         """
         if self.exists(name):
             return False
@@ -159,13 +159,13 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to a file that appears whole at the end, or, after an exception or a kill, not at all.
+        """Yield a stream for an atomic write: after an exception or a kill, the file does not appear.
 
-        Locally it is written aside, synced and renamed; elsewhere it is one upload, which the object store shows when
-        it is complete. Whoever is killed in between leaves at most an aside file, which no reader looks at.
+        A local file is written under a temporary name, synced and renamed. Elsewhere there is one upload, which the
+        object store shows when it is complete. A kill leaves at most the temporary file, which readers ignore.
         """
         if not self.local:
-            with tempfile.TemporaryFile() as file:  # an upload that is closed half way would be taken for complete
+            with tempfile.TemporaryFile() as file:  # closing a partial upload would publish it as complete
                 yield file
                 file.seek(0)
                 with self._reached(), self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
@@ -185,10 +185,10 @@ class Folder:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """What an object store says becomes a ConnectionError: of itself it has neither a number nor a kind.
+        """Turn an object store's errors, plain OSErrors without a number, into ConnectionErrors.
 
         Raises:
-            ConnectionError: The store does not answer, or refuses.
+            ConnectionError: The store does not answer, or refuses the request.
         """
         try:
             yield
@@ -198,7 +198,10 @@ class Folder:
             raise ConnectionError(" ".join(str(error).split())) from error
 
     def sweep_aside(self) -> int:
-        """Delete what killed writers left aside more than an hour ago (a living writer's files are younger)."""
+        """Delete temporary files older than an hour, which killed writers left. Return how many were deleted.
+
+        The files of running writers are younger.
+        """
         if not self.local or not os.path.isdir(self.path):
             return 0
         stale = [f for f in Path(self.path).glob(f"{ASIDE}*") if time.time() - f.stat().st_mtime > _ASIDE_LIFETIME_S]

@@ -1,4 +1,4 @@
-"""The sweep: how many rows other thresholds would keep, jointly over several rules, from stored facts alone."""
+"""Compute from stored facts how many rows other thresholds would keep, for combinations of several rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from manifests.verdict import StoredStage, facts, refuse_gaps, strays, valid_ids
 
 @dataclass(frozen=True)
 class _Step:
-    """One rule of a stage and the variants of it that the sweep tries (one, and no axis, where it is not swept)."""
+    """A rule of a stage with the variants to try. A rule that is not swept has one variant and no axis."""
 
     variants: tuple[Rule, ...]
     axis: str | None
@@ -27,13 +27,13 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Branch:
-    """One combination of thresholds so far.
+    """One combination of thresholds, up to the current stage.
 
     Attributes:
-        point: The thresholds.
-        alive: Which of the rows are alive under it.
-        unknown: How many it could not judge.
-        reached: Which of the rows reach the stage at hand.
+        point: The threshold of each axis so far.
+        alive: For each row, whether it is alive under these thresholds.
+        unknown: How many rows could not be judged.
+        reached: For each row, whether it reaches the current stage.
     """
 
     point: dict[str, float]
@@ -43,24 +43,25 @@ class _Branch:
 
 
 def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
-    """Try every combination of thresholds.
+    """Count the kept rows for every combination of thresholds.
 
-    What a stage says of pairs, as `duplicates` does, was found among the images that reached it. An image that it drops
-    because of one that does not reach it under other thresholds counts as `to_compute`. Not seen is an image that
-    does reach it again and was away when others of its group were compared anew: run the stage to know.
+    Facts about pairs, such as those of `duplicates`, come from the images that reached the stage at the time. If a rule
+    drops an image because of another one that does not reach the stage under the new thresholds, the first image counts
+    as `to_compute`. One case is not detected: an image reaches the stage again, but was absent when its group was last
+    compared. Run the stage to get exact numbers.
 
     Args:
-        run: The run; nothing is computed or written.
-        axes: `{"aspect_ratio.max": [2, 2.5], "aspect_ratio.min_side": [100, 200]}`: a stage, a rule as a recipe
-            writes it, and its thresholds. A rule that the recipe does not have is tried after those it has.
+        run: The run. No facts are computed, and nothing is written.
+        axes: `{"aspect_ratio.max": [2, 2.5], "aspect_ratio.min_side": [100, 200]}`: stage, rule as in a recipe, and the
+            thresholds to try. A rule that is not in the recipe is applied after the stage's other rules.
 
     Returns:
-        One row per combination, in the order given: a Float64 column per axis, `kept` (rows that pass everything)
-        and `to_compute` (rows whose facts at some stage are not stored, or are about an image that is not there, so
-        that they could not be judged and may come on top of `kept`).
+        One row per combination, in the given order: a Float64 column per axis, `kept` (rows that pass all rules) and
+        `to_compute` (rows that could not be judged, because facts are not stored or refer to an image that does not
+        reach the stage; they may add to `kept`).
 
     Raises:
-        UserError: No such stage or rule, a threshold out of range, or nothing stored for the stage yet.
+        UserError: There is no such stage or rule, a threshold is out of range, or the stage has stored nothing yet.
     """
     steps = _steps(run.stages, axes)
     rows = valid_ids(run.index)
@@ -86,7 +87,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
 
 
 def spread(run: Run) -> pl.DataFrame:
-    """The quantiles of every numeric column that a rule can be about, over all stored rows without an error.
+    """Return the quantiles of every column that a threshold can apply to, over all stored rows without an error.
 
     Returns:
         Columns `stage`, `column`, `rows`, `missing`, `min`, `p05`, `p25`, `p50`, `p75`, `p95`, `max`.
@@ -149,17 +150,17 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
 
 
 def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
-    """Rows that failed, or whose facts are not stored, go no further."""
+    """Drop the rows that failed, and those whose facts are not stored. Count the latter as unknown."""
     waiting = int((branch.alive & failed.is_null()).sum())
     alive = branch.alive & ~failed.fill_null(True)
     return replace(branch, alive=alive, unknown=branch.unknown + waiting, reached=branch.alive)
 
 
 def _references(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | None:
-    """For each of `ids` the position among them of the image that a rule would drop it because of.
+    """For each of `ids`, return the position in `ids` of the image because of which the rule may drop it.
 
     Returns:
-        Null where it is not among them, -1 where there is no such image; None where the rule is not about pairs.
+        Null if that image is not in `ids`, -1 if there is no such image. None if the rule is not about pairs.
     """
     reference_column = stage.reference_column(step.variants[0])
     if reference_column is None:
@@ -172,8 +173,8 @@ def _references(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | 
 
 
 def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, references: pl.Series | None) -> list[_Branch]:
-    """Each branch once per variant of a rule."""
-    # min and max judge each row by itself, once for all branches; the others depend on the rows that reach them.
+    """Split each branch into one branch per variant of a rule."""
+    # min and max judge each row by itself, so once for all branches. Other kinds depend on the rows that reach them.
     alone = {rule: rule.passes(rows) for rule in step.variants if rule.kind in ("min", "max") and rule.column in rows}
     split = []
     for branch in branches:
@@ -186,7 +187,7 @@ def _split(rows: pl.DataFrame, branches: Sequence[_Branch], step: _Step, referen
 
 
 def _lonely(branch: _Branch, dropped: pl.Series, references: pl.Series) -> int:
-    """How many rows are dropped because of one that does not reach the stage (see `_references`)."""
+    """Return how many rows are dropped because of an image that does not reach the stage (see `_references`)."""
     reached_too = (references == -1) | branch.reached.gather(references.replace(-1, None))
     return int((dropped & ~reached_too.fill_null(False)).sum())
 

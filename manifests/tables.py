@@ -1,4 +1,4 @@
-"""A table of facts: a folder of Parquet parts that only grows, written by many and readable at any moment."""
+"""Tables of facts: append-only folders of Parquet parts, with many writers, readable at any time."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ REMEDY = "delete it and run again: its rows are computed again"
 
 @dataclass(frozen=True)
 class Table:
-    """Parts named `part-<generation>-<writer>-<smallest id>-<hash of the ids>.parquet`.
+    """A folder of parts named `part-<generation>-<writer>-<smallest id>-<hash of the ids>.parquet`.
 
-    A *writer* is one job. Each job opens the next generation, so names sort by age, and inside of one job an id is
-    written once: a task that the engine runs twice writes the same name with the same rows. Of an id's rows the
-    newest generation's counts. Parts that hold ascending ranges of ids, as those of stages do, are read in that order.
+    A *writer* is one job. Each job starts a new generation, so names sort by age. Within a job, each id is written
+    once: a task that runs twice writes the same name with the same rows. If an id has several rows, the row of the
+    newest generation counts. Parts with ascending ranges of ids, as stages write them, are read in that order.
 
     Attributes:
-        folder: Where the parts are.
-        schema: The columns of a part; `append` casts to it, and an empty table has them.
-        key: The column whose newest rows count: `id`, or `shard` for the index, which is read shard by shard.
-        remedy: What to do about a damaged part.
+        folder: The folder of the parts.
+        schema: The columns of a part. `append` casts to it, and an empty table has these columns.
+        key: The column by which newer rows replace older ones: `id`, or `shard` for the index, which is read by shard.
+        remedy: What to do about a damaged part, for the error.
     """
 
     folder: Folder
@@ -49,21 +49,21 @@ class Table:
 
     @property
     def writes(self) -> pa.Schema:
-        """The columns of a stage table that are the stage's own."""
+        """The columns that the stage computes, without `id`, `error` and `retry`."""
         return pa.schema([field for field in self.schema if field.name not in _OF_EVERY_TABLE])
 
     def parts(self) -> list[str]:
-        """Names of the parts there are now, oldest generation first.
+        """Return the names of the current parts, oldest generation first.
 
         Raises:
-            UserError: The folder has a file that is called nearly like a part, as copies are.
+            UserError: A file has nearly the name of a part, as copies have.
         """
         return [info.base_name for info in self._infos()]
 
     def _infos(self) -> list[pafs.FileInfo]:
         files = self.folder.files()
         parts = [f for f in files if f.base_name.startswith(_PART) and f.base_name.endswith(_SUFFIX)]
-        # Its rows may be in another part too, or nowhere else: only the user knows.
+        # The rows of such a file may also be in another part, or nowhere else. Only the user knows.
         if wrong := [f.path for f in parts if not _NAME.fullmatch(f.base_name)]:
             raise UserError(
                 f"{wrong[0]}: no part has such a name; if it is a copy, move it away, if it was renamed, "
@@ -72,10 +72,10 @@ class Table:
         return parts
 
     def scan(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """The rows that count, as stored so far; a writer may be adding parts meanwhile.
+        """Return the current rows, as stored so far. A writer may add parts at the same time.
 
         Args:
-            columns: What is read, for these are checked before; all, if it is not said.
+            columns: Columns to read; their checksums are compared now. Default all.
 
         Raises:
             UserError: A part is damaged, or another version wrote a column in another type.
@@ -87,16 +87,17 @@ class Table:
         return self._current(infos, names).select(names)
 
     def every_id(self) -> pl.LazyFrame:
-        """The ids of all rows in all parts, also of those that newer ones replace: column `id`."""
+        """Return column `id` of all rows in all parts, including rows that newer ones replace."""
         infos = self._infos()
         if not infos:
             return pl.LazyFrame(schema={"id": pl.Int64})
         return scan_parts(self.folder, infos, self._fields(["id"]), self.remedy)
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
-        """Where the rows that count lie, for readers that want a few of them: columns `id` and `part`, in stored order.
+        """Return where the current rows are, for readers that need only a few of them.
 
-        `part` is a position in the names, which are returned too.
+        Returns:
+            Columns `id` and `part`, in stored order, and the names of the parts; `part` is an index into the names.
         """
         infos = self._infos()
         names = [info.base_name for info in infos]
@@ -106,10 +107,10 @@ class Table:
         return self._current(infos, ["id"], "part").select("id", part), names
 
     def read(self, part: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of one part.
+        """Read some columns of one part.
 
         Raises:
-            UserError: As `scan`.
+            UserError: As in `scan`.
         """
         return read_part(self.folder, part, self.remedy, self._fields(columns))
 
@@ -127,7 +128,7 @@ class Table:
         if len(frames) == 1:
             return frames[0]
         keys = [frame.select(self.key) for frame in frames]
-        current = [  # a writer never repeats an id, so only later ones have newer rows
+        current = [  # a writer never repeats an id, so only later writers have newer rows
             frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
         ]
         return pl.concat([*current, frames[-1]])
@@ -135,7 +136,7 @@ class Table:
     def _of_writer(
         self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
     ) -> pl.LazyFrame:
-        """The rows of one job's parts. Where it is of a version that counted no control tokens, they are counted."""
+        """Return the rows of one job's parts. Count control tokens here if the job's version did not count them."""
         texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
         if texts:
             stored = footer_of(self.folder, infos[0], self.remedy).schema.names
@@ -149,17 +150,17 @@ class Table:
         return frame.with_columns(counted).select(columns)
 
     def next_writer(self) -> str:
-        """A name for one job's parts that sorts after all there are."""
+        """Return a writer name for a new job. It sorts after all existing ones."""
         generation = max((int(writer_of(n).split("-")[0]) for n in self.parts()), default=0) + 1
         return f"{generation:06d}-{uuid.uuid4().hex[:8]}"
 
     def append(self, rows: pa.Table, writer: str, provenance: Mapping[str, object]) -> str:
-        """Write `rows` as one part, whole or not at all, and return its name.
+        """Write `rows` as one part, atomically, and return its name.
 
         Args:
-            rows: Columns of `schema`, each id once. Without rows the part only tells readers the columns.
+            rows: Columns of `schema`, each id once. A part without rows only records the columns.
             writer: From `next_writer`.
-            provenance: What computed the rows; goes into the part's Parquet metadata under `vl3syn`.
+            provenance: What computed the rows; stored in the part's Parquet metadata under `vl3syn`.
         """
         rows = rows.select(self.schema.names).cast(self.schema)
         rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
@@ -167,16 +168,16 @@ class Table:
         smallest = int(ids.min()) + (1 << 63) if len(ids) else 0
         digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
         name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
-        # A dictionary of the numbers of embeddings saves nothing, and reading them takes four times as long.
+        # Dictionary encoding saves no space for embeddings, and reading them takes four times as long.
         repeating = [_leaf(field) for field in self.schema if not is_embedding(field)]
         self.folder.write(name, to_bytes(rows, repeating, name))
         return name
 
     @classmethod
     def stored(cls, folder: Folder) -> Table:
-        """The table in `folder` with the columns that any job has written (only id, error and retry before the first).
+        """Open the table in `folder` with all columns that any job has written (`id`, `error` and `retry` if none has).
 
-        One job is of one version, so one part of each job is looked at; of two types of a column the newest counts.
+        One job has one version, so one part per job is read. If a column has two types, the newest one counts.
         """
         infos = cls(folder, table_schema(pa.schema([])))._infos()
         newest_of_each = {writer_of(info.base_name): info for info in infos}
@@ -188,17 +189,17 @@ class Table:
         return cls(folder, table_schema(pa.schema(writes)))
 
     def provenance(self) -> dict[str, object]:
-        """What computed the newest rows, as given to `append`; empty for an empty table."""
+        """Return the provenance of the newest part, as given to `append`; empty for an empty table."""
         infos = self._infos()
         return self._provenance_in(infos[-1]) if infos else {}
 
     def provenances(self) -> dict[str, dict[str, object]]:
-        """What computed the rows of each writer."""
+        """Return the provenance of each writer, from its last part."""
         one_of_each = {writer_of(info.base_name): info for info in self._infos()}
         return {writer: self._provenance_in(info) for writer, info in one_of_each.items()}
 
     def provenances_of(self, writer: str) -> list[dict[str, object]]:
-        """What computed the rows of each part of one writer."""
+        """Return the provenance of each part of one writer."""
         return [self._provenance_in(info) for info in self._infos() if writer_of(info.base_name) == writer]
 
     def _provenance_in(self, info: pafs.FileInfo) -> dict[str, object]:
@@ -208,16 +209,16 @@ class Table:
 
 
 def fingerprint(what: Mapping[str, object]) -> str:
-    """Eight hex digits that change when anything in `what` does."""
+    """Return a hash of `what`: eight hex digits."""
     canonical = json.dumps(what, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()
 
 
 def _leaf(field: pa.Field) -> str:
-    """How Parquet calls the values of a column."""
+    """Return Parquet's name for the values of a column."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def writer_of(name: str) -> str:
-    """The job that wrote the part called `name`."""
+    """Return the writer (job) of the part called `name`."""
     return name.removeprefix(_PART).rsplit("-", 2)[0]

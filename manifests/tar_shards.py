@@ -1,7 +1,7 @@
-"""Shards as tars for webdataset: `<id>.jpg` and `<id>.json` with all other columns. `datasets` opens them too.
+"""Write shards as tars for webdataset: `<id>.jpg`, and `<id>.json` with all other columns. `datasets` opens them, too.
 
-There the ending of a member names a column. So every image has the same one, whatever its format, and every column
-keeps its type from row to row: `datasets` takes columns and types from the card, or else from the first five rows.
+In such tars, the extension of a member names a column. So every image has the same extension, whatever its format. And
+every column keeps its type in all rows: `datasets` takes types from the card, or else from the first five rows.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from core.arrow_types import is_list, is_text
 from manifests.storage import Folder
 
 IMAGE_ENDING = "jpg"
-"""Of every image. `webdataset` decodes few other endings, and decodes this one by what the bytes are."""
+"""Extension of every image. `webdataset` decodes few other extensions, and decodes this one by the image's bytes."""
 
-_DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}  # where `datasets` has another name
+_DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}  # Arrow's names and those of `datasets`
 
 
 def write_tar(
     folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table], first_form: bool = False
 ) -> None:
-    """Write a shard, whole or not at all. In its JSON a missing text is "", a missing list [], NaN and infinity null.
+    """Write a tar shard atomically. In its JSON, a missing text is "", a missing list [], NaN and infinity null.
 
     Args:
-        folder: The dataset.
+        folder: The dataset's folder.
         name: From `shard_name`.
         schema: From `shard_schema`.
         groups: Tables of `schema`.
-        first_form: As the publications that an earlier version began: each image under the ending of its format, and
-            values as they are.
+        first_form: Whether to use the form of publications that an earlier version started: each image has the
+            extension of its format, and values are unchanged.
     """
     missing = {field.name: _missing(field.type) for field in schema}
     subset, _, base = name.rpartition("/")
@@ -53,7 +53,7 @@ def write_tar(
 
 
 def tar_features(schema: pa.Schema) -> list[dict[str, Any]]:
-    """The columns of tars of `schema`, as a card declares them for `datasets` (`dataset_info.features`)."""
+    """Return the columns of tars of `schema`, as a card declares them for `datasets` (`dataset_info.features`)."""
     columns = [{"name": field.name, **_feature(field.type)} for field in schema if field.name != "image"]
     return [
         {"name": IMAGE_ENDING, "dtype": "image"},
@@ -77,7 +77,7 @@ def _missing(type_: pa.DataType) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """The value, with null in place of the numbers that JSON does not have."""
+    """Replace NaN and infinity, which JSON does not have, with None, also in nested values."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -86,6 +86,6 @@ def _finite(value: Any) -> Any:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # of a fixed time and owner: the same rows make the same bytes
+    member = tarfile.TarInfo(name)  # time and owner are fixed, so the same rows give the same bytes
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

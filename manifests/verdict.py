@@ -1,4 +1,4 @@
-"""Verdicts: which rows are kept, and where and why each other row left, computed from stored facts and rules alone."""
+"""Compute verdicts from stored facts and rules: which rows are kept, and where and why each other row left."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from manifests.schemas import reference_column_of
 from manifests.tables import Table
 
 ERROR, PENDING, FIRST_RULE = 0, 1, 2
-"""Causes of leaving: the row failed; its facts are not computed yet; from FIRST_RULE on, the stage's rule number."""
+"""Why a row left: it failed; its facts are not computed yet; FIRST_RULE + i: the stage's rule i dropped it."""
 
 
 @dataclass(frozen=True)
 class StoredStage:
-    """A stage as the manifest sees it: a table of facts and the rules over them, in the recipe's order.
+    """A stage of a run: its table of facts and its rules.
 
     Attributes:
         name: The stage's name.
-        table: What it has stored.
-        rules: Its rules, in order.
-        earlier: The tables of other columns that rules here may be about: those of the index and of the stages before.
+        table: The stage table.
+        rules: The rules, in the recipe's order.
+        earlier: The tables of other columns that these rules may read: of the index and of earlier stages, by column.
     """
 
     name: str
@@ -33,7 +33,7 @@ class StoredStage:
     earlier: Mapping[str, Table] = field(default_factory=dict)
 
     def reference_column(self, rule: Rule) -> str | None:
-        """The column with the id of the image that the rule drops a row because of; None: it looks at one row alone."""
+        """Return the column with the id of the image because of which the rule drops a row; None for other rules."""
         columns = self.table.writes
         return reference_column_of(columns.field(rule.column)) if rule.column in columns.names else None
 
@@ -43,10 +43,10 @@ class Verdict:
     """Where every row of the index ended.
 
     Attributes:
-        alive: Column `id`, sorted: the rows that passed everything.
-        left: Columns `id`, `stage` (UInt16: 0 is the index, then the recipe's stages from 1) and `cause` (UInt16),
-            for each row that did not.
-        strays: Column `id`: rows that have facts of a stage and did not reach it. Of one stage only, see `advance`.
+        alive: Column `id`, sorted: the rows that passed all rules.
+        left: Columns `id`, `stage` (UInt16: 0 is the index, the recipe's stages count from 1) and `cause` (UInt16), for
+            each row that left.
+        strays: Column `id`: rows that have facts of a stage, but did not reach it. Only `advance` fills it.
     """
 
     alive: pl.DataFrame
@@ -59,15 +59,16 @@ class Verdict:
 
 
 def valid_ids(index: Table) -> pl.DataFrame:
-    """The rows that the index could read, as a column `id`, sorted."""
+    """Return column `id`, sorted, of the rows that were indexed without an error."""
     rows = index.scan(["id", "error"]).filter(pl.col("error").is_null())
     return rows.select("id").collect(engine="streaming").sort("id")
 
 
 def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
-    """Send every row of `index` through the stages; a row leaves at the first that fails or drops it.
+    """Evaluate the rules of all stages for every row of `index`. A row leaves at the first stage that drops it.
 
-    Memory and time follow the rows that are still alive at each stage: about 25 bytes a row and column of a rule.
+    It also leaves where it failed or is not computed. Memory and time are proportional to the rows that are still alive
+    at each stage: about 25 bytes per row and column of a rule.
 
     Raises:
         UserError: A part is damaged, or parts of the index are missing.
@@ -86,7 +87,7 @@ def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
 
 
 def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict:
-    """Send the rows of `alive` (ids, sorted) through one stage, called `number` in the verdict."""
+    """Evaluate the rules of one stage for the rows of `alive` (ids, sorted). `number` is the stage in the verdict."""
     reached, stored = facts(alive, stage, stage.rules)
     failed = reached["failed"]
     left = [
@@ -95,7 +96,7 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
     ]
     rows = reached.filter((~failed).fill_null(False))
     for position, rule in enumerate(stage.rules):
-        if not rows.height:  # also where nothing is stored yet, and so no column to look at
+        if not rows.height:  # always true if nothing is stored yet; then the rule's columns do not exist
             break
         passed = rule.passes(rows)
         left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position))
@@ -104,11 +105,7 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
 
 
 def stale_references(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
-    """The rows of `alive` (ids, sorted) that a rule drops because of another one that is not alive.
-
-    Returns:
-        Column `id`.
-    """
+    """Return column `id` of the rows of `alive` (ids, sorted) that a rule drops because of a row that is not alive."""
     left = advance(alive, stage).left
     lonely = [alive.head(0)]
     for position, rule in enumerate(stage.rules):
@@ -123,7 +120,7 @@ def stale_references(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
 
 
 def strays(reached: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are stored and did not reach the stage; arguments as `facts` returns them."""
+    """Return the rows that have facts but did not reach the stage. The arguments are the results of `facts`."""
     if stored.height == reached.height - reached["failed"].null_count():
         return stored.clear()
     return stored.join(reached, on="id", how="anti")
@@ -133,11 +130,11 @@ def refuse_gaps(index: Table, beyond: Sequence[pl.DataFrame]) -> None:
     """Refuse an index that lacks images which have facts.
 
     Args:
-        index: The index. Rows that newer ones replace count too: a shard that changed has new ids.
-        beyond: What `strays` says of each stage. Rows that reach a stage are in the index.
+        index: The index. Replaced rows count as present: a shard that changed has new ids.
+        beyond: Results of `strays` for each stage. All other rows with facts are in the index.
 
     Raises:
-        UserError: It does.
+        UserError: The index lacks such an image.
     """
     several = [ids for ids in beyond if ids.height]
     if not several:
@@ -151,14 +148,14 @@ def refuse_gaps(index: Table, beyond: Sequence[pl.DataFrame]) -> None:
 
 
 def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What a stage has stored about `alive` (ids, sorted).
+    """Return the facts that a stage has stored about `alive` (ids, sorted).
 
-    Both sides are sorted by id and merged in one pass, a third of the work of a hash join; tables are stored in that
-    order, which makes sorting them cheap.
+    Both sides are sorted by id and merged in one pass, a third of the work of a hash join. Tables are stored in that
+    order, so sorting them is cheap.
 
     Returns:
-        `alive` with the columns of `rules` and `failed` (null where nothing is stored), in the same order; and the ids
-        of all stored rows, column `id`.
+        `alive` with the columns of `rules` and `failed` (null where nothing is stored), in the same order; and column
+        `id` of all stored rows.
     """
     wanted = {column for rule in rules for column in rule.columns}
     stored_here = sorted(wanted & set(stage.table.writes.names))
@@ -168,7 +165,7 @@ def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tup
     joined = alive.join_asof(stored, on="id", tolerance=0)
     for column in sorted(wanted & set(stage.earlier) - set(stored_here)):
         if column not in stage.earlier[column].schema.names:
-            continue  # nothing is stored there, and so no row gets here
+            continue  # nothing is stored there, so no row reaches this stage
         values = stage.earlier[column].scan(["id", column]).collect(engine="streaming").sort("id")
         joined = joined.join_asof(values, on="id", tolerance=0)
     return joined, stored.select("id")

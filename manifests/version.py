@@ -1,3 +1,3 @@
-"""The version of the software, as provenance and `vl3syn --version` tell it."""
+"""The version of the software, for provenance and `vl3syn --version`."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""VideoLLaMA3-min: the model of arXiv 2501.13106, small enough to be read in an evening.
+"""VideoLLaMA3-min: the model of arXiv 2501.13106, in code that can be read in an evening.
 
 >>> from model import Processor, VideoLLaMA3
 >>> model, processor = VideoLLaMA3.from_pretrained(path), Processor.from_pretrained(path)
@@ -18,7 +18,7 @@ __all__ = ["Processor", "VideoLLaMA3"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when one of the two is asked for."""
+    """Import the two classes, and with them torch, on first access."""
     if name == "VideoLLaMA3":
         from model.videollama3 import VideoLLaMA3
 

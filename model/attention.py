@@ -1,8 +1,8 @@
 """Attention within the segments of one packed row: the only attention of this model.
 
-A packed row holds many sequences behind one another: the frames of all images and clips in the encoder, the samples of
-a training row in the language model. Each token sees its own segment only. Masks over the whole row cost N x N memory
-(277 GiB in a report on the reference); here every segment is attended to by itself, so that cost is the sum of squares.
+A packed row is a concatenation of segments: images and video frames in the encoder, samples in the language model. A
+token attends only to its own segment. A mask over the whole row would need N x N memory (277 GiB in a report on the
+reference). Here each segment is computed separately, so the cost is the sum of the squared lengths.
 
     N tokens of the row, S segments, H heads, K key/value heads (K divides H), D width of a head
 """
@@ -24,14 +24,14 @@ LANGUAGE_ATTENTION = "vl3syn_segments"
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """How a packed row is divided, with what attention needs of it, computed once per row.
+    """The segments of a packed row, and what attention needs to know about them. Computed once per row.
 
     Attributes:
         lengths: Tokens of each segment, in row order; all at least 1.
-        offsets_S1: Where each segment starts, and N at the end; int32 (S + 1,), for the varlen kernel.
-        groups: (length, count) of runs of equal lengths, after sorting by `order`.
-        order_N: Permutation that brings segments of equal length together, None if they are already.
-        back_N: Its inverse.
+        offsets_S1: Start of each segment, and N at the end; int32 (S + 1,), for the varlen kernel.
+        groups: (length, count) of runs of segments with equal length, after sorting by `order_N`.
+        order_N: Permutation of tokens that groups segments of equal length; None if they already are.
+        back_N: Inverse of `order_N`.
     """
 
     lengths: tuple[int, ...]
@@ -72,15 +72,15 @@ def segment_attention(
     causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(q k' * scale) v within each segment.
+    """Compute softmax(q k' * scale) v within each segment.
 
     Args:
         q_NHD: Queries (N, H, D).
         k_NKD: Keys (N, K, D); K divides H.
         v_NKD: Values (N, K, D).
-        segments: Division of the row; its lengths sum to N.
-        causal: Whether a token sees only itself and what is before it in its segment.
-        scale: 1 / sqrt(D) by default.
+        segments: Segments of the row; their lengths sum to N.
+        causal: Whether a token attends only to itself and earlier tokens of its segment.
+        scale: Default: 1 / sqrt(D).
 
     Returns:
         (N, H, D).
@@ -101,7 +101,7 @@ def segment_attention(
 
 
 def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, scale: float | None) -> Tensor:
-    """Attention of `count` neighbouring segments of one length, as one batch."""
+    """Compute the attention of `count` consecutive segments of equal length as one batch."""
     q_BHLD, k_BKLD, v_BKLD = (torch.unflatten(x, 0, (count, -1)).transpose(1, 2) for x in (q, k, v))
     out_BHLD = F.scaled_dot_product_attention(
         q_BHLD, k_BKLD, v_BKLD, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
@@ -110,7 +110,7 @@ def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, sc
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, scale: float | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # needs no package but torch; CUDA and half precision only
+    from torch.nn.attention.varlen import varlen_attn  # CUDA and half precision only; needs no package besides torch
 
     offsets, longest = segments.offsets_S1.to(q.device), max(segments.lengths)
     out = varlen_attn(
@@ -139,9 +139,9 @@ def language_attention(
     segments: Segments | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers' decoders call it: query (B, H, N, D), key and value (B, K, M, D).
+    """Compute attention for transformers' decoders: query (B, H, N, D), key and value (B, K, M, D).
 
-    A packed row comes with its `segments` and B = 1. Without them, in generation, this is transformers' SDPA.
+    A packed row has `segments` and B = 1. Without segments, in generation, this is transformers' SDPA.
     """
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -155,16 +155,16 @@ def language_attention(
 def language_mask(
     *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **others: Any
 ) -> Tensor | None:
-    """The mask that goes with `language_attention`: none for a whole row without padding, else SDPA's."""
+    """Return the mask for `language_attention`: None for a whole row without padding, else SDPA's mask."""
     if attention_mask is None and q_length == kv_length:
-        return None  # causal, or packed: then the segments do it, and no N x N mask is made
+        return None  # causal or segment attention needs no N x N mask
     from transformers.masking_utils import sdpa_mask
 
     return sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **others)
 
 
 def register_language_attention() -> None:
-    """Tell transformers of both; again does no harm."""
+    """Register attention and mask with transformers. Repeated calls do no harm."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)

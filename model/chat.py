@@ -1,10 +1,10 @@
-"""A chat: questions about images and videos, answers as they are written.
+"""Chat about images and videos, with answers streamed as they are generated.
 
 >>> chat = Chat(model, processor, max_new_tokens=100)
 >>> for text in chat.ask("What is this?", [{"type": "image", "image": "a.jpg"}]):
 ...     print(text, end="", flush=True)
 
-Each question is answered from the whole conversation, images included, read anew: nothing but it is kept in between.
+Each question processes the whole conversation again, images included. Only the conversation is kept between questions.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What an answer took.
+    """Token counts and times of one answer.
 
     Attributes:
-        visual_tokens: Of all images and videos of the conversation.
-        kept_tokens: Those of them that the language model read.
-        tokens: Of the answer, its end token included.
-        first_s: Seconds until the first of them, encoding included; reading of files is not.
-        rest_s: Seconds for all others.
+        visual_tokens: Visual tokens of all images and videos of the conversation, before pruning.
+        kept_tokens: Visual tokens that the language model reads.
+        tokens: Tokens of the answer, its end token included.
+        first_s: Seconds until the first token. Includes encoding, but not reading of files.
+        rest_s: Seconds for all other tokens.
     """
 
     visual_tokens: int
@@ -52,13 +52,13 @@ class Chat:
     """A conversation with a model.
 
     Attributes:
-        model: On the device where it is to run.
-        processor: The checkpoint's.
-        conversation: What was said, as `Processor` takes it; begin it with a system message, or leave it empty.
-        max_new_tokens: Where an answer is cut at the latest.
-        temperature: 0 takes the most probable token, else tokens are drawn.
-        top_p: Of drawn tokens, the share of probability that they are drawn from.
-        told: What the last answer took; None until it has ended.
+        model: The model, on the device where it runs.
+        processor: The checkpoint's processor.
+        conversation: All messages so far, as `Processor` reads them. Start it with a system message, or leave it empty.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: 0 takes the most probable token; otherwise tokens are sampled.
+        top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
+        stats: Statistics of the last answer; None until it has ended.
     """
 
     model: VideoLLaMA3
@@ -70,20 +70,21 @@ class Chat:
     stats: GenerationStats | None = None
 
     def ask(self, text: str, media: Sequence[Mapping[str, Any]] = ()) -> Generator[str]:
-        """Ask, and hear the answer piece by piece; what was heard is in the conversation when the iterator ends.
+        """Ask a question, and stream the answer. When the iterator ends, both are added to the conversation.
 
-        It may be closed before: then the answer ends there. Until its first token it cannot be interrupted, so that
-        `close` waits for it.
+        Closing the iterator early ends the answer there. Generation cannot be interrupted before its first token, so
+        `close` waits for that.
 
         Args:
             text: The question.
-            media: {"type": "image", "image": …} and {"type": "video", "video": …}, placed before it.
+            media: {"type": "image", "image": …} and {"type": "video", "video": …}, placed before the question.
 
         Returns:
-            Pieces of text, whole characters; joined they are what `generate` and `decode` give.
+            Pieces of text, in whole characters. Joined, they equal the output of `generate` and `decode`.
 
         Raises:
-            UserError: A file cannot be read, or the conversation does not fit the model; at once, nothing is kept.
+            UserError: The conversation does not fit the model. This call raises it, and the conversation is unchanged.
+            BadSampleError: The same for an image or a video that cannot be read.
         """
         self.stats = None
         question = {"role": "user", "content": [*media, text] if media else text}
@@ -93,7 +94,7 @@ class Chat:
 
     def _check(self, input_ids: Tensor) -> None:
         words, tokens = self.model.language.get_input_embeddings().num_embeddings, len(input_ids)
-        if input_ids.max() >= words:  # on CUDA the kernel would say so, and nothing would run after it
+        if input_ids.max() >= words:  # a CUDA kernel would fail, and nothing would run after it
             raise UserError(f"the tokenizer has more than the model's {words} tokens: copy the one that belongs to it")
         room = self.model.config.language.get("max_position_embeddings")
         if room is not None and tokens + self.max_new_tokens > room:
@@ -115,7 +116,7 @@ class Chat:
                 if job.exception() is None:
                     self.conversation += [question, {"role": "assistant", "content": "".join(said)}]
                     self.stats = _stats(row, listener.heard, began)
-            job.result()  # raises what ended it
+            job.result()  # raises the error of `generate`
 
     def _generate(self, row: Any, listener: _Listener) -> None:
         try:
@@ -132,15 +133,15 @@ class Chat:
 
 
 class _StoppedError(Exception):
-    """Ends `generate` from within: nobody listens any more."""
+    """Stops `generate` from its streamer after the reader has closed."""
 
 
 class _Listener:
-    """Takes tokens from the thread that makes them to the one that reads them; a streamer of transformers'.
+    """A transformers streamer that passes tokens from the generating thread to the reading thread.
 
     Attributes:
-        stopped: Set by the reader: no more is wanted.
-        heard: When each token came.
+        stopped: Set by the reader to stop generation.
+        heard: Time of each token, from `perf_counter`, in seconds.
     """
 
     def __init__(self) -> None:
@@ -149,7 +150,7 @@ class _Listener:
         self.heard: list[float] = []
 
     def put(self, value: Tensor) -> None:
-        """Called by `generate`: first with the prompt, which is empty where embeddings were given; then per token."""
+        """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""
         if self.stopped:
             raise _StoppedError
         ids = value.flatten().tolist()
@@ -157,16 +158,16 @@ class _Listener:
         self.queue.put(ids)
 
     def end(self) -> None:
-        """Called by `generate`."""
+        """Called by `generate` at the end."""
 
     def tokens(self) -> Iterator[int]:
-        """Tokens as they come."""
+        """Yield token ids as they arrive."""
         while (ids := self.queue.get()) is not None:
             yield from ids
 
 
 def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Text of tokens, held back while a character is not whole: one may be spread over several tokens."""
+    """Yield the text of tokens in whole characters: one character can span several tokens."""
     ids: list[int] = []
     decoded, shown = 0, ""  # `shown` is the text of ids[:decoded], kept for its spaces only
     text = ""

@@ -1,6 +1,6 @@
 """Shapes of the model, and the presets: `tiny` (tests), `small` (demo), `2b` and `7b` (as published).
 
-Figures: arXiv 2501.13106 section 3, google/siglip-so400m-patch14-384 and Qwen2.5's config.json.
+Sources of the numbers: arXiv 2501.13106 section 3, google/siglip-so400m-patch14-384, and Qwen2.5's config.json.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from core.errors import UserError
 
 
 class VisionConfig(BaseModel):
-    """SigLIP so400m without its position table and pooling head. Field names are transformers'.
+    """The vision encoder: SigLIP so400m without its position table and pooling head. Field names are transformers'.
 
     Attributes:
         hidden_size: Width C of a patch's vector.
-        intermediate_size: Width of the MLP.
-        num_hidden_layers: Transformer blocks, all of them used.
-        num_attention_heads: Heads; hidden_size / heads must divide by 4, for rows and columns each rotate pairs.
-        num_channels: Colours of a pixel.
-        patch_size: Side of a patch, pixels.
-        layer_norm_eps: Of every LayerNorm.
+        intermediate_size: Hidden width of the MLP.
+        num_hidden_layers: Number of transformer blocks; all are used.
+        num_attention_heads: Number of heads. hidden_size / heads must be a multiple of 4: rows and columns each rotate
+            pairs.
+        num_channels: Colour channels of a pixel.
+        patch_size: Side of a patch, in pixels.
+        layer_norm_eps: Epsilon of every LayerNorm.
         rope_theta: Base of the 2D rotary frequencies.
     """
 
@@ -53,7 +54,7 @@ class VisionConfig(BaseModel):
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in one patch: channels x side x side."""
+        """Number of values in a patch: channels x side x side."""
         return self.num_channels * self.patch_size**2
 
 
@@ -63,8 +64,8 @@ class ModelConfig(BaseModel):
     Attributes:
         vision: The encoder.
         language: config.json of a causal language model of transformers; `model_type` names its class.
-        image_token_id: Placeholder of one merged token of an image.
-        video_token_id: Placeholder of one merged token of a video; may be the same id.
+        image_token_id: Id of the placeholder of an image's visual tokens.
+        video_token_id: Id of the placeholder of a video's visual tokens; may be the same id.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,7 +77,7 @@ class ModelConfig(BaseModel):
 
 
 def preset(name: str) -> ModelConfig:
-    """The configuration of that name.
+    """Return the configuration of a preset.
 
     Raises:
         UserError: There is no such preset.
@@ -106,14 +107,14 @@ def _qwen2(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: in
 
 
 PRESETS = {
-    # Vocabulary and ids of `model.tokenizer.byte_tokenizer`.
+    # Vocabulary and ids are those of `model.tokenizer.byte_tokenizer`.
     "tiny": ModelConfig(
         vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
         language=_qwen2(64, 128, 2, 4, 2, vocab_size=264, bos_token_id=256, eos_token_id=258, tie_word_embeddings=True),
         image_token_id=259,
         video_token_id=260,
     ),
-    # 1.0 M parameters: learns a hundred captions by heart on a CPU in minutes (the demo), which `tiny` does not.
+    # 1.0 M parameters: memorises a hundred captions on a CPU in minutes (the demo), which `tiny` cannot.
     "small": ModelConfig(
         vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
         language=_qwen2(
@@ -122,7 +123,7 @@ PRESETS = {
         image_token_id=259,
         video_token_id=260,
     ),
-    # Qwen2.5-1.5B: 1,543,714,304 parameters; with encoder and projector 1.96 G, a file of 3.92 GB in bf16.
+    # Qwen2.5-1.5B: 1,543,714,304 parameters; with encoder and projector 1.96 G, 3.92 GB in bf16.
     "2b": ModelConfig(language=_qwen2(1536, 8960, 28, 12, 2, tie_word_embeddings=True)),
     # Qwen2.5-7B: 7,615,616,512 parameters.
     "7b": ModelConfig(language=_qwen2(3584, 18944, 28, 28, 4, vocab_size=152064)),

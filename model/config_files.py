@@ -1,4 +1,4 @@
-"""config.json of transformers' layout, written and read, and of the original repository's, read."""
+"""Read and write config.json in transformers' layout, and read the original repository's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.config import ModelConfig, VisionConfig
 
 WEIGHTS = "model.safetensors"
 
-# Of the original's flat file: what is not Qwen2's.
+# Keys of the original's flat config.json that do not belong to Qwen2.
 _NOT_LANGUAGE = {
     "model_type", "architectures", "auto_map", "vision_encoder", "vision_encoder_config", "mm_projector_type",
     "use_token_compression", "image_token_index", "torch_dtype", "dtype", "transformers_version", "image_size",
@@ -46,15 +46,15 @@ def write_config(config: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
 
 
 def transformers_config(stored: dict[str, Any], folder: Path) -> ModelConfig:
-    """Ours, out of transformers' config.json.
+    """Convert transformers' config.json.
 
     Raises:
-        UserError: It is another model's.
+        UserError: It belongs to another model.
     """
     if stored.get("model_type") != "video_llama_3":
         raise UserError(f"{folder}: a model of type {stored.get('model_type')!r}: give a VideoLLaMA3 checkpoint")
     language = {"model_type": "qwen2", **_without_code(stored["text_config"])}
-    # transformers keeps what it ties beside the language model's own configuration.
+    # transformers stores tie_word_embeddings next to the language model's configuration.
     language.setdefault("tie_word_embeddings", stored.get("tie_word_embeddings", False))
     language["tie_word_embeddings"] = language["tie_word_embeddings"] or stored.get("tie_word_embeddings", False)
     return ModelConfig(
@@ -66,20 +66,20 @@ def transformers_config(stored: dict[str, Any], folder: Path) -> ModelConfig:
 
 
 def original_config(stored: dict[str, Any]) -> ModelConfig:
-    """Ours, out of the original repository's config.json, whose fields are Qwen2's plus a nested encoder's.
+    """Convert the original repository's config.json, which has Qwen2's fields and a nested encoder configuration.
 
-    Its `<image>` stands for both kinds; we use Qwen2.5's own placeholders instead, for visual tokens overwrite the
-    embeddings of either.
+    The original uses the placeholder `<image>` for images and videos. We use Qwen2.5's two placeholders instead: visual
+    tokens overwrite their embeddings anyway.
     """
     language = {key: value for key, value in stored.items() if key not in _NOT_LANGUAGE}
     return ModelConfig(vision=_vision(stored["vision_encoder_config"]), language={"model_type": "qwen2", **language})
 
 
 def parts_config(vision: Path, language: Path) -> ModelConfig:
-    """Of a model to be put together from an encoder's folder and a language model's.
+    """Return the configuration of a model that joins an encoder and a language model, from their folders.
 
     Raises:
-        UserError: One of them has no config.json.
+        UserError: A folder has no valid config.json.
     """
     stored, text = read_json(vision / "config.json"), read_json(language / "config.json")
     with reading(vision / "config.json"):
@@ -88,15 +88,15 @@ def parts_config(vision: Path, language: Path) -> ModelConfig:
 
 
 def _without_code(language: dict[str, Any]) -> dict[str, Any]:
-    """A language model's configuration without what names code of its own folder: that is never run, nor handed on."""
+    """Drop `auto_map`, which names code in the folder: such code is never run, and not passed on."""
     return {key: value for key, value in language.items() if key != "auto_map"}
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        UserError: No such file, or it is none.
+        UserError: The file cannot be read, or is not a JSON object.
     """
     try:
         return dict(json.loads(file.read_text()))

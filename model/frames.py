@@ -1,6 +1,6 @@
-"""Frames of a video as tensors, each resized as it is decoded.
+"""Decode the frames of a video into tensors, and resize each at once.
 
-A long film takes no more memory than the frames that the model will see.
+So a long video needs no more memory than the frames that the model will read.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from model.images import resize
 
 
 def decode(video: Video, size: tuple[int, int]) -> tuple[Tensor, tuple[float, ...]]:
-    """Take the frames that `core.videos.probe` has planned, upright and resized.
+    """Decode the frames that `core.videos.probe` has planned, upright and resized.
+
+    Args:
+        video: The planned video.
+        size: Height and width, in pixels.
 
     Returns:
-        uint8 (T, 3, *size), and the time of each in seconds: those of `video`, without what the file lacks at its end.
+        uint8 (T, 3, *size), and the time of each frame in seconds: the planned times, without those that the file lacks
+        at its end.
 
     Raises:
-        BadSampleError: The file breaks off.
+        BadSampleError: The file is truncated.
     """
 
     def resized(frame: Frame) -> Tensor:

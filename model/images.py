@@ -1,6 +1,6 @@
-"""Pixels: reading an image, resizing, normalising, cutting into patches; the same numbers as transformers' processor.
+"""Read, resize and normalise images, and cut them into patches. The numbers equal those of transformers' processor.
 
-T frames (1 for an image), H and W pixels, P patches, X numbers of a patch
+T frames (1 for an image), H and W pixels, P patches, X values of a patch
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def read_image(source: Source) -> Tensor:
     """
     with _telling(source):
         image = flatten(source) if isinstance(source, Image.Image) else decode(_encoded(source))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: arrays of PIL may not be written to
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: PIL's arrays are read-only
 
 
 def image_size(source: Source) -> tuple[int, int]:
-    """Height and width, upright, out of the header: pixels are not decoded.
+    """Return height and width of the upright image, in pixels, from its header. Pixels are not decoded.
 
     Raises:
         BadSampleError: It cannot be read.
@@ -65,14 +65,14 @@ def _encoded(source: str | Path | bytes) -> bytes:
         return source
     if "\0" in str(source):
         raise BadImageError("no path: it has a NUL in it")
-    if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would wait for ever, a device has no end
+    if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe could block forever, a device is endless
         raise BadImageError("not a file")
     return Path(source).read_bytes()
 
 
 @contextmanager
 def _telling(source: Source) -> Iterator[None]:
-    """Errors that name the source and say what to do."""
+    """Turn errors into a BadSampleError that names the source and says what to do."""
     if not isinstance(source, str | Path | bytes | Image.Image):
         raise BadSampleError(f"an image given as {type(source).__name__}: give a file, its bytes, or a PIL image")
     name = source if isinstance(source, str | Path) else "image"
@@ -84,10 +84,10 @@ def _telling(source: Source) -> Iterator[None]:
 
 
 def frames_tensor(frames: Any) -> Tensor:
-    """Frames given as PIL images, or an array (T, H, W, 3), or a tensor (T, 3, H, W), as uint8 (T, 3, H, W).
+    """Convert frames to uint8 (T, 3, H, W), from PIL images, an array (T, H, W, 3) or a tensor (T, 3, H, W).
 
     Raises:
-        BadSampleError: None, or not of one size, or not uint8 in three colours.
+        BadSampleError: There are no frames, their sizes differ, or they are not uint8 with three channels.
     """
     if isinstance(frames, list | tuple) and frames and all(isinstance(frame, Image.Image) for frame in frames):
         read = [read_image(frame) for frame in frames]
@@ -106,19 +106,21 @@ def frames_tensor(frames: Any) -> Tensor:
 
 
 def resize(frames_T3HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with antialiasing, uint8 in and out: torchvision's `resize`, which transformers uses."""
+    """Resize uint8 frames to `size` (height, width): bicubic, antialiased, like torchvision's in transformers."""
     if tuple(frames_T3HW.shape[-2:]) == size:
         return frames_T3HW
     return F.interpolate(frames_T3HW, size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def patchify(frames_T3HW: Tensor, side: int, merge: int) -> Tensor:
-    """Normalised patches (P, X), frame by frame and block by block; X = 3 * side * side, colour by colour.
+    """Cut frames into normalised patches, float32 (P, X), frame by frame and block by block.
+
+    X = 3 * side * side, channel first. Values are -1 to 1.
 
     Args:
-        frames_T3HW: uint8, its sides multiples of side * merge.
-        side: Of a patch, pixels.
-        merge: Side of a block, patches.
+        frames_T3HW: uint8; height and width are multiples of side * merge.
+        side: Side of a patch, in pixels.
+        merge: Side of a merged block, in patches.
     """
     normal = frames_T3HW.to(torch.float32).sub_(HALF).div_(HALF)
     t, c, h, w = normal.shape

@@ -1,4 +1,4 @@
-"""The language model: transformers' decoder, whichever the configuration names, attending within segments."""
+"""The language model: any decoder of transformers that can attend within segments; the configuration names it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Language = Any
 
 
 def build_language(config: dict[str, Any]) -> Language:
-    """A decoder with new weights.
+    """Build a decoder with new weights.
 
     Args:
-        config: Its config.json; `model_type` names the class.
+        config: Contents of its config.json; `model_type` names the class.
 
     Raises:
-        UserError: Packed rows cannot be run through a decoder of this kind, or there is none of this name.
+        UserError: There is no such decoder, or it cannot run packed rows.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -43,10 +43,11 @@ def build_language(config: dict[str, Any]) -> Language:
 
 
 def check_language(model: Language) -> None:
-    """See that a decoder takes segments.
+    """Check that a decoder can run packed rows.
 
     Raises:
-        UserError: It does not hand them to its attention, has no rotary positions, or layers with windows.
+        UserError: It does not pass segments on to its attention, is not built like Qwen2, or has layers without full
+            attention.
     """
     kind = model.config.model_type
     if not model._supports_attention_backend or model.base_model_prefix != "model":

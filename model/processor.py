@@ -1,6 +1,6 @@
-"""From a conversation with images and videos to the tensors of `VideoLLaMA3`.
+"""Turn a conversation with images and videos into the input tensors of `VideoLLaMA3`.
 
-N tokens, P patches, X numbers of a patch, I images and clips, M merged tokens
+N tokens, P patches, X values of a patch, I images and videos, M merged tokens before pruning
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from model.tokenizer import Tokenizer, byte_tokenizer
 
 
 class Processor:
-    """Calls give transformers' `BatchFeature`: a mapping, with `.to(device, dtype)`, that `VideoLLaMA3` takes as it is.
+    """Prepares conversations for `VideoLLaMA3`.
+
+    Calls return transformers' `BatchFeature`: a mapping with `.to(device, dtype)`, to be passed as `model(**row)`.
 
     Attributes:
         tokenizer: A fast tokenizer of transformers.
-        config: Sizes, sampling of videos and pruning.
-        chat_template: Jinja.
+        config: Sizes, video sampling and pruning.
+        chat_template: Jinja template of the prompt.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Processor:
 
     @classmethod
     def tiny(cls) -> Self:
-        """For the `tiny` preset, without any file."""
+        """Return a processor for the presets `tiny` and `small`. It needs no files."""
         return cls(byte_tokenizer())
 
     def __call__(
@@ -57,16 +59,17 @@ class Processor:
             conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
                 {"type": "image", "image": file, bytes or PIL image} and
                 {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
-                Frames that are given are all taken; fps only tells their times.
-            labels: Whether to give labels: the ids of what assistants answered, -100 elsewhere.
-            generation_prompt: Whether an answer is to be generated; by default if an assistant did not speak last.
+                Given frames are all used; for them fps only sets the timestamps.
+            labels: Whether to return labels: the ids of assistants' answers, -100 elsewhere.
+            generation_prompt: Whether to end the prompt with the start of an answer. Default: yes, unless the last
+                message is an assistant's.
 
         Returns:
             input_ids (N,), segment_lengths (1,); with media also pixel_values float32 (P, X), grid_thw (I, 3),
-            merge_sizes (I,), keep_mask bool (M,); labels (N,) if asked for. All on the CPU.
+            merge_sizes (I,), keep_mask bool (M,); with `labels` also labels (N,). All on the CPU.
 
         Raises:
-            BadSampleError: A message, an image or a video is not what it should be, with what to do.
+            BadSampleError: A message, an image or a video is invalid, or all together do not fit the token budget.
         """
         script = parse_conversation(conversation)
         media = [MediaLoader(part, self.config) for part in script.media]
@@ -94,16 +97,16 @@ class Processor:
         return _feature(row)
 
     def decode(self, ids: Tensor) -> str:
-        """The text of an answer, without special tokens."""
+        """Return the text of token ids (n,), without special tokens."""
         text: str = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
         return text
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a folder in our layout, in transformers' or in the original one.
+        """Load a processor from a folder in our, transformers' or the original layout.
 
         Raises:
-            UserError: There is no tokenizer in it.
+            UserError: The folder has no readable tokenizer, or its settings are invalid.
         """
         return cls(*read_processor(path))
 
@@ -113,9 +116,9 @@ class Processor:
 
 
 class MediaLoader:
-    """One image or video on its way: first its size is learned, then it is read at the size that it may have.
+    """One image or video: first its size is read from the header, then its pixels are read at the planned size.
 
-    So of many large images, or of a long film, only one picture at a time is in memory at its full size.
+    So only one image or frame of a file is in memory at full size at any time.
     """
 
     def __init__(self, part: Mapping[str, Any], config: ProcessorConfig) -> None:
@@ -140,13 +143,18 @@ class MediaLoader:
 
     @property
     def item(self) -> Item:
-        """What is sized."""
+        """The size and the token limits, for `plan_sizes`."""
         limits, factor = self.limits, self.config.patch_size * self.limits.merge
         name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
         return Item(*self.size, factor, limits.min_tokens, limits.max_tokens, max(len(self.times), 1), name)
 
     def read(self, size: tuple[int, int]) -> dict[str, Any]:
-        """Patches, grid, merge size, kept tokens and times at that size."""
+        """Read the pixels at `size`, height and width in pixels.
+
+        Returns:
+            "pixels" float32 (P, X), "grid" (t, h, w) in patches, "merge" 1 or 2, "keep" bool (merged tokens,), "times"
+            of the frames in seconds.
+        """
         side, merge = self.config.patch_size, self.limits.merge
         if self.video is not None:
             pixels, self.times = frames.decode(self.video, size)
@@ -159,7 +167,7 @@ class MediaLoader:
 
 
 def _placeholders(read: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Per frame the text before it and its number of tokens; an image has no text."""
+    """Return, per frame, the text before it and its number of kept tokens. An image has no text."""
     counts = read["keep"].view(read["grid"][0], -1).sum(1).tolist()
     if not read["times"]:
         return [("", counts[0])]
@@ -168,10 +176,10 @@ def _placeholders(read: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def pack(rows: Sequence[Mapping[str, Tensor]]) -> Any:
-    """Several of a processor's outputs as one packed row.
+    """Concatenate several outputs of a processor into one packed row.
 
     Raises:
-        ValueError: None, or some with labels and some without.
+        ValueError: There are no rows, or only some have labels.
     """
     if not rows or len({"labels" in row for row in rows}) > 1:
         raise ValueError("rows to pack must be at least one, all with labels or all without")
@@ -180,7 +188,7 @@ def pack(rows: Sequence[Mapping[str, Tensor]]) -> Any:
 
 
 def kept_share(row: Mapping[str, Tensor]) -> float:
-    """BlockCache visual tokens of all, 0 to 1; 1 without media."""
+    """Return the share of visual tokens that are kept after pruning, 0 to 1; 1 without media."""
     return row["keep_mask"].float().mean().item() if "keep_mask" in row else 1.0
 
 

@@ -1,6 +1,6 @@
-"""What a processor does besides the tokenizer, and its files.
+"""Settings of a processor, and its files.
 
-The files are in transformers' layout, with our own settings in a further file that transformers ignores.
+The files have transformers' layout. Our own settings are in one more file, which transformers ignores.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PIXELS = {
 
 
 class TokenLimits(BaseModel):
-    """Tokens of images, or of videos.
+    """Limits on the visual tokens of images, or of videos.
 
     Attributes:
         merge: Side of the block of patches that becomes one token: 1 or 2.
-        min_tokens: Of an image, or of each frame of a clip whose maximum allows.
-        max_tokens: Of an image, or of all frames of a clip together.
+        min_tokens: Minimum tokens of an image, or of each frame of a video if its maximum allows that.
+        max_tokens: Maximum tokens of an image, or of all frames of a video together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,18 +48,18 @@ class TokenLimits(BaseModel):
 
 
 class ProcessorConfig(BaseModel):
-    """What a processor does besides the tokenizer. Defaults are the published ones for inference.
+    """Settings of a processor. Defaults are the published ones for inference.
 
     Attributes:
-        patch_size: Side of a patch, pixels.
-        image: Merge 1 as released; stage 4 was trained with 2.
-        video: Merge 2.
-        max_tokens: Visual tokens of a whole conversation, before pruning: 10,240 in training, 16,384 in evaluation.
-        fps: Frames per second of a video.
-        max_frames: Of each video.
-        pruning: DiffFP on videos; None keeps all tokens.
-        image_token: Stands for one visual token of an image.
-        video_token: Stands for one of a video.
+        patch_size: Side of a patch, in pixels.
+        image: Limits of images. Merge size 1 as released; stage 4 was trained with 2.
+        video: Limits of videos. Merge size 2.
+        max_tokens: Maximum visual tokens of a conversation, before pruning: 10,240 in training, 16,384 in evaluation.
+        fps: Frames per second that are sampled from a video.
+        max_frames: Maximum frames of a video.
+        pruning: DiffFP settings for videos; None keeps all tokens.
+        image_token: Placeholder of one visual token of an image.
+        video_token: Placeholder of one visual token of a video.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,7 +76,7 @@ class ProcessorConfig(BaseModel):
 
 
 def write_processor(path: str | Path, tokenizer: Tokenizer, config: ProcessorConfig, chat_template: str) -> None:
-    """Write tokenizer, template, transformers' processor_config.json and our config."""
+    """Write the tokenizer, the template, transformers' processor_config.json, and our settings."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -99,12 +99,12 @@ def write_processor(path: str | Path, tokenizer: Tokenizer, config: ProcessorCon
 
 
 def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
-    """Tokenizer, settings and template of a folder.
+    """Read the tokenizer, the settings and the chat template of a folder.
 
-    Our settings if they are there, else transformers' or the original repository's as far as they are told.
+    The settings are ours if present, else transformers' or the original repository's, with defaults for missing ones.
 
     Raises:
-        UserError: No folder, no tokenizer, or settings that are none.
+        UserError: There is no folder, no tokenizer, or the settings are invalid.
     """
     from transformers import AutoTokenizer
 
@@ -143,7 +143,7 @@ def _config(folder: Path) -> ProcessorConfig:
 
 
 def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> str:
-    """The folder's own template if it places images as ours does, else ours: the original one numbers them itself."""
+    """Return the folder's chat template if it has both placeholders, else ours: the original numbers images itself."""
     file = folder / "chat_template.jinja"
     template = file.read_text() if file.is_file() else tokenizer.chat_template
     places = isinstance(template, str) and config.image_token in template and config.video_token in template
@@ -151,7 +151,7 @@ def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> st
 
 
 def _sizes(config: ProcessorConfig, kind: str) -> dict[str, Any]:
-    """Transformers counts pixels where we count tokens."""
+    """Convert our limits in tokens to transformers' limits in pixels."""
     limits = getattr(config, kind)
     square = (config.patch_size * limits.merge) ** 2
     size = {"shortest_edge": limits.min_tokens * square, "longest_edge": limits.max_tokens * square}

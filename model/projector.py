@@ -1,4 +1,4 @@
-"""From the encoder's width to the language model's: Linear, exact GELU, Linear, per token (arXiv 2501.13106, 2)."""
+"""The projector from the encoder's width to the language model's (arXiv 2501.13106, section 2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Projector(nn.Module):
-    """`mlp2x_gelu` of the reference, with its parameter names."""
+    """Linear, exact GELU, Linear, applied per token. It is the reference's `mlp2x_gelu`, with its parameter names."""
 
     def __init__(self, vision_width: int, language_width: int) -> None:
         super().__init__()
@@ -15,6 +15,6 @@ class Projector(nn.Module):
         )
 
     def forward(self, x_MC: Tensor) -> Tensor:
-        """Merged tokens (M, vision width) to (M, language width)."""
+        """Project visual tokens: (M, vision width) to (M, language width)."""
         out: Tensor = self.readout(x_MC)
         return out

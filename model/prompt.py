@@ -1,8 +1,8 @@
-"""From a conversation to tokens and labels: ChatML, with a placeholder per visual token (arXiv 2501.13106, figure 4).
+"""Turn a conversation into tokens and labels: ChatML, one placeholder per visual token (arXiv 2501.13106, figure 4).
 
-What users and assistants write is text, whatever it looks like: it never becomes a special token. The template is
-rendered with marks in place of the texts, split at special tokens, and only then are the texts put in. So a literal
-`<|image_pad|>` in a question is eleven letters, while everything else is tokenised as transformers would do it.
+Text of users and assistants never becomes a special token. The template is rendered with marks instead of the texts,
+then split at special tokens, and only then the texts replace the marks. So a literal `<|image_pad|>` in a question is
+ordinary text. Everything else is tokenised as in transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SYSTEM_PROMPT = (
     "You are VideoLLaMA3 created by Alibaba DAMO Academy, a helpful assistant to help people understand images and "
     "videos."
 )
-"""What the published checkpoints were told at inference."""
+"""The system prompt of the published checkpoints at inference."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -50,12 +50,12 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ParsedConversation:
-    """A conversation taken apart.
+    """A conversation, parsed into structure, texts and media.
 
     Attributes:
-        messages: For the template, with marks in place of texts.
-        texts: What the marks stand for.
-        answers: Numbers of the texts that assistants wrote.
+        messages: Messages for the template, with marks instead of texts.
+        texts: The texts that replace the marks.
+        answers: Indices of the assistants' texts.
         media: Images and videos in the order of their placeholders.
     """
 
@@ -67,26 +67,26 @@ class ParsedConversation:
 
 @dataclass
 class Tokens:
-    """Ids, and labels: the id where an assistant's answer is learned, its end token included, else -100."""
+    """Token ids and labels. A label is the id in an assistant's answer, its end token included, else -100."""
 
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learned: bool) -> None:
-        """Append."""
+        """Append ids, with labels if they are learned."""
         self.ids += ids
         self.labels += ids if learned else [IGNORE] * len(ids)
 
 
 def parse_conversation(conversation: Sequence[Message]) -> ParsedConversation:
-    """Check a conversation and separate what is text, what is media, and how they are arranged.
+    """Validate a conversation, and separate its texts, its media and its structure.
 
     Args:
         conversation: [{"role": "user", "content": text or parts}, …]; a part is a text, or {"type": "text", "text": …},
             {"type": "image", "image": …}, {"type": "video", "video": …}.
 
     Raises:
-        BadSampleError: Something else, or a text that is not valid Unicode, which no tokenizer takes.
+        BadSampleError: A message has another form, or a text is not valid Unicode, which no tokenizer accepts.
     """
     if not conversation:
         raise BadSampleError("an empty conversation: give at least one message")
@@ -131,14 +131,19 @@ def tokenize(
     video_token: str,
     generation_prompt: bool,
 ) -> Tokens:
-    """Render, and tokenise piece by piece.
+    """Render the template, and tokenise it piece by piece.
 
     Args:
-        placeholders: Per item of media, (text before, number of visual tokens) of the image or of each frame.
-        template: In Jinja, with one image_token or video_token per item.
+        script: The parsed conversation.
+        placeholders: Per item of media: (text before, number of kept visual tokens) of the image or of each frame.
+        tokenizer: A fast tokenizer of transformers.
+        template: Jinja template that writes one image_token or video_token per item.
+        image_token: Placeholder of images.
+        video_token: Placeholder of videos.
+        generation_prompt: Whether to end with the start of an answer.
 
     Raises:
-        BadSampleError: The template does not place every item once.
+        BadSampleError: The template does not write one placeholder per item.
     """
     rendered = tokenizer.apply_chat_template(
         script.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
@@ -161,7 +166,7 @@ def tokenize(
 
 
 def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], kinds: set[str]) -> tuple[str, Any]:
-    """Repeat an item's token once per frame, each with the text before it; and the number of tokens of each."""
+    """Repeat an item's placeholder once per frame, after the frame's text. Also return each frame's token count."""
     split = re.split("(" + "|".join(map(re.escape, sorted(kinds))) + ")", rendered)
     if len(split) // 2 != len(placeholders):
         raise BadSampleError(
@@ -174,7 +179,10 @@ def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], ki
 
 
 def _add_text(piece: str, script: ParsedConversation, tokenizer: Tokenizer, tokens: Tokens) -> bool:
-    """Tokenise text between special tokens; an answer by itself, as it is when it is generated. True if it ends so."""
+    """Tokenise text between special tokens. Return whether it ends with an answer.
+
+    An answer is tokenised separately from the text around it, as in generation.
+    """
     runs: list[tuple[str, bool]] = []
     for number, part in enumerate(_MARK.split(piece)):
         answer = number % 2 == 1 and int(part) in script.answers

@@ -1,8 +1,8 @@
-"""DiffFP, the differential frame pruner: visual tokens that look like the frame before need not be read twice.
+"""DiffFP, the differential frame pruner: drop visual tokens whose pixels hardly differ from the previous frame.
 
-arXiv 2501.13106 section 2.2 and the reference's `_get_compression_mask`, which transformers' video processor has too.
-Decided from pixels alone, so the prompt gets placeholders for kept tokens only. Encoder and projector still see all
-frames whole: what is saved is the language model's work.
+See arXiv 2501.13106, section 2.2, and the reference's `_get_compression_mask`, also in transformers' video processor.
+The decision needs pixels only, so the prompt has placeholders for kept tokens only. The encoder still reads all frames
+whole; pruning saves work in the projector and the language model.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from torch import Tensor
 
 
 class Pruning(BaseModel):
-    """When a token of a frame is kept.
+    """Settings that decide which tokens of a frame are kept.
 
     Attributes:
-        threshold: Mean absolute change of the token's 28 x 28 x 3 pixel values above which it is kept, in `unit`.
-        unit: `reference`: 255 times the change of normalised values, that is twice the change in grey levels; the
-            published 0.1 means a twentieth of one grey level, so that only still pictures are pruned.
-            `grey`: grey levels of 0 to 255. RLT, which the paper cites for its 0.1, drops at about 5.7 of them.
-        against: `previous`: the frame before, kept or not. `kept`: the token as it was last kept at this place, so
-            that a slow drift, whose every step is below the threshold, is seen when it has added up.
-        min_tokens: Of a frame with fewer kept tokens, the first ones are kept.
+        threshold: A token is kept if its 28 x 28 x 3 pixel values (merge size 2) change by more than this on average
+            (mean absolute change), in `unit`.
+        unit: `reference`: 255 times the change of normalised values, which is twice the change in grey levels. The
+            published 0.1 is a twentieth of one grey level, so only still pictures are pruned.
+            `grey`: grey levels, 0 to 255. RLT, which the paper cites for its 0.1, drops below about 5.7 of them.
+        against: `previous`: compare with the previous frame, kept or not. `kept`: compare with the last kept token at
+            the same position. This detects a slow drift, whose single steps are below the threshold.
+        min_tokens: If fewer tokens of a frame change, its first `min_tokens` tokens are kept too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,16 +42,16 @@ class Pruning(BaseModel):
 
 
 def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, pruning: Pruning | None) -> Tensor:
-    """Which merged tokens of one image or clip are kept.
+    """Return which merged tokens of one image or video are kept.
 
     Args:
-        patches_PX: Its normalised patches, block by block.
-        grid: Its frames, rows and columns of patches.
-        merge: Side of a block, patches.
-        pruning: None keeps all.
+        patches_PX: Normalised patches (P, X), frame by frame, block by block.
+        grid: Frames, rows and columns of patches.
+        merge: Side of a merged block, in patches.
+        pruning: Settings; None keeps all tokens.
 
     Returns:
-        bool (M,); the first frame is all True.
+        bool (M,); all True for the first frame.
     """
     t, h, w = grid
     tokens_TNX = patches_PX.view(t, (h // merge) * (w // merge), -1)
@@ -58,7 +59,7 @@ def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, prunin
     if pruning is None:
         return keep_TN.flatten()
     seen_NX = tokens_TNX[0]
-    for k in range(1, t):  # frame by frame: the difference of whole clips would take as much memory as they
+    for k in range(1, t):  # frame by frame: the difference of a whole video would double the memory
         keep_TN[k] = (tokens_TNX[k] - seen_NX).abs().mean(dim=-1) * 255 > pruning.scaled
         if keep_TN[k].sum() < pruning.min_tokens:
             keep_TN[k, : pruning.min_tokens] = True

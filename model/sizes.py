@@ -1,11 +1,11 @@
-"""At what size each image and frame is encoded, within a budget of tokens (arXiv 2501.13106, 2.1; facts of the code).
+"""Choose the size at which each image and frame is encoded, within a token budget (arXiv 2501.13106, section 2.1).
 
-One token is a square of f x f pixels, f = patch side x merge size. An item is an image, or a clip with all its frames.
+One token covers f x f pixels, f = patch side x merge size. An item is an image, or a video with all its frames.
 
-1. Alone, an item gets sides rounded to the nearest multiple of f, shrunk to its own maximum, grown to its minimum:
-   transformers' `smart_resize`.
-2. If all items together want more than the budget, each gets the same share of what it wants, but never less than
-   its minimum. So one large page among small icons keeps most of the budget, and equal items get equal shares.
+1. An item alone: round its sides to the nearest multiple of f, shrink it to its maximum, grow it to its minimum, as
+   transformers' `smart_resize` does.
+2. If all items together want more tokens than the budget, each gets the same fraction of what it wants, but at least
+   its minimum. So a large page among small icons keeps most of the budget, and equal items get equal shares.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from dataclasses import dataclass
 from core.errors import BadSampleError
 
 MAX_RATIO = 200
-"""Longest side over shortest, as in transformers."""
+"""Maximum ratio of the longer side to the shorter one, as in transformers."""
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image or a clip to be sized.
+    """An image or a video to be sized.
 
     Attributes:
-        height: Pixels as they come.
-        width: Pixels as they come.
-        factor: f, pixels per token's side.
-        min_tokens: Of an image or one frame; of a clip that may not have so many for all frames, fewer.
-        max_tokens: Of an image or a whole clip.
-        frames: 1 for an image.
-        name: For messages.
+        height: Original height, in pixels.
+        width: Original width, in pixels.
+        factor: f, the side of a token in pixels.
+        min_tokens: Minimum tokens of an image or of each frame. A video gets fewer if `max_tokens` requires it.
+        max_tokens: Maximum tokens of an image or of a whole video.
+        frames: Number of frames; 1 for an image.
+        name: Name for messages.
     """
 
     height: int
@@ -45,21 +45,21 @@ class Item:
     name: str = "image"
 
     def tokens(self, size: Size) -> int:
-        """Tokens of all frames at that size."""
+        """Return the number of tokens of all frames at a size."""
         return self.frames * size[0] * size[1] // self.factor**2
 
     def fit(self, max_pixels: int | None = None) -> Size:
-        """Height and width, multiples of f, for at most that many pixels per frame (its own maximum by default).
+        """Return height and width, multiples of f, with at most `max_pixels` per frame and within the item's maximum.
 
         Raises:
-            BadSampleError: No pixels, or a side more than 200 times the other.
+            BadSampleError: A side is 0, or more than 200 times the other.
         """
         own_limit = self.max_tokens * self.factor**2 // self.frames
         most = own_limit if max_pixels is None else min(own_limit, max_pixels)
         return _fit(self.height, self.width, self.factor, self.min_tokens * self.factor**2, most, self.name)
 
     def smallest(self) -> Size:
-        """The least that keeps its minimum, or what its maximum allows."""
+        """Return the smallest size with `min_tokens` per frame, or `fit()` if that is smaller."""
         return min(
             self.fit(),
             _scaled(self.height, self.width, self.factor, self.min_tokens * self.factor**2, math.ceil),
@@ -68,10 +68,10 @@ class Item:
 
 
 def plan_sizes(items: Sequence[Item], budget: int) -> list[Size]:
-    """Height and width of every item, multiples of its f, together at most `budget` tokens.
+    """Return the height and width of every item, multiples of its f, together at most `budget` tokens.
 
     Raises:
-        BadSampleError: The items do not fit even at their minimum, or one has no size.
+        BadSampleError: The items exceed the budget even at their minimum, or an item has no valid size.
     """
     sizes = [item.fit() for item in items]
     if _total(items, sizes) <= budget:
@@ -84,7 +84,7 @@ def plan_sizes(items: Sequence[Item], budget: int) -> list[Size]:
         )
     left = budget
     while _total(items, sizes := _shrink(items, sizes, least, left)) > budget:
-        left -= max(_total(items, sizes) - budget, 1)  # a side cannot be less than f: an item took more than its share
+        left -= max(_total(items, sizes) - budget, 1)  # sides are at least f, so an item can exceed its share
     return sizes
 
 
@@ -93,7 +93,7 @@ def _total(items: Sequence[Item], sizes: Sequence[Size]) -> int:
 
 
 def _shrink(items: Sequence[Item], sizes: Sequence[Size], least: Sequence[int], budget: int) -> list[Size]:
-    """Each item at its share of the budget, those with less than their minimum at their minimum."""
+    """Return each item's size at its share of the budget, or at its minimum if the share is smaller."""
     wanted = [item.tokens(size) for item, size in zip(items, sizes, strict=True)]
     at_least: set[int] = set()
     while True:
@@ -106,7 +106,7 @@ def _shrink(items: Sequence[Item], sizes: Sequence[Size], least: Sequence[int], 
     return [
         item.smallest()
         if i in at_least
-        # In whole numbers, so that a share that is a square number of pixels stays one.
+        # Integer arithmetic, so that a share that is a square number of pixels stays one.
         else item.fit(left * wanted[i] * item.factor**2 // (rest * item.frames))
         for i, item in enumerate(items)
     ]
@@ -122,13 +122,13 @@ def _fit(height: int, width: int, factor: int, min_pixels: int, max_pixels: int,
         size = _scaled(height, width, factor, max_pixels, math.floor)
     if size[0] * size[1] < min_pixels:
         grown = _scaled(height, width, factor, min_pixels, math.ceil)
-        if grown[0] * grown[1] <= max_pixels:  # transformers grows beyond the maximum, and shrinks below the minimum
+        if grown[0] * grown[1] <= max_pixels:  # transformers may grow beyond the maximum, or shrink below the minimum
             size = grown
     return max(size[0], factor), max(size[1], factor)
 
 
 def _scaled(height: int, width: int, factor: int, pixels: int, whole: Callable[[float], int]) -> Size:
-    """Sides of about that many pixels in all, rounded to multiples of f by `whole`, in transformers' order of steps."""
+    """Return sides with about `pixels` in all, rounded by `whole` to multiples of f, in transformers' order."""
     if whole is math.floor:
         beta = math.sqrt(height * width / pixels)
         return max(whole(height / beta / factor), 1) * factor, max(whole(width / beta / factor), 1) * factor

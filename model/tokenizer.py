@@ -1,4 +1,4 @@
-"""A tokenizer that needs no file: bytes, and the special tokens of Qwen2.5's ChatML. For the `tiny` preset."""
+"""A byte tokenizer that needs no files, with the special tokens of Qwen2.5's ChatML, for the small presets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Tokenizer = Any
 """A fast tokenizer of transformers."""
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>")
-"""Ids 256 to 260, behind the bytes; named and used as Qwen2.5's 151643, 151644, 151645, 151655 and 151656."""
+"""Ids 256 to 260, after the bytes. Names and uses are those of Qwen2.5's 151643, 151644, 151645, 151655, 151656."""
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token per byte of UTF-8, so that no text is unknown."""
+    """Return a tokenizer with one token per byte of UTF-8, so no text is unknown."""
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Rust
     from transformers import PreTrainedTokenizerFast

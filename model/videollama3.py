@@ -1,9 +1,9 @@
-"""VideoLLaMA3: pixels and text in, the next token out (arXiv 2501.13106, figure 2).
+"""VideoLLaMA3: predicts the next token from pixels and text (arXiv 2501.13106, figure 2).
 
-All inputs of one call are one packed row: the tokens of S samples behind one another, their images and clips likewise.
+The inputs of one call form one packed row: the tokens of S samples, concatenated; likewise their images and videos.
 
-    N tokens of the row, S samples, I images and clips, P patches, M merged tokens, K of them kept, L labelled tokens
-    W width of the language model, V vocabulary
+    N tokens of the row, S samples, I images and videos, P patches, M merged tokens, K kept tokens, L labelled tokens
+    W width of the language model, V vocabulary size
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from model.weights_io import encoder_tensors, fill, open_model, save_weights, te
 
 @dataclass(frozen=True)
 class Output:
-    """What one forward pass gives.
+    """Output of a forward pass.
 
     Attributes:
-        logits: (N, V), or (L, V) with labels: only of tokens that predict a label.
-        loss: Cross entropy summed over labels, divided by `label_count` or else by their number; None without labels.
+        logits: (N, V). With labels (L, V): only for tokens that predict a label.
+        loss: Cross entropy in nats, summed over labels and divided by `label_count` (default L). None without labels.
     """
 
     logits: Tensor
@@ -45,7 +45,7 @@ class VideoLLaMA3(nn.Module):
     """The vision encoder, the projector and the language model."""
 
     def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
-        """Build it with new weights; on `meta`, with names and shapes only.
+        """Build the model with new weights. On the `meta` device it has names and shapes only.
 
         Raises:
             UserError: The language model cannot run packed rows.
@@ -71,17 +71,17 @@ class VideoLLaMA3(nn.Module):
         """Run one packed row, as `Processor` makes it.
 
         Args:
-            input_ids: (N,), with one placeholder per kept merged token.
-            segment_lengths: Tokens of each sample (S,), sum N; one sample by default.
-            pixel_values: Patches (P, patch_dim), normalised to -1 to 1; none for text alone.
-            grid_thw: (I, 3), in the order of the placeholders.
-            merge_sizes: (I,).
-            keep_mask: Which merged tokens have a placeholder, bool (M,); all by default.
-            labels: (N,), the token's own id where it is to be learned, else -100. They are shifted here.
-            label_count: What the summed loss is divided by, such as the labels of a whole training step.
+            input_ids: (N,), with one placeholder per kept visual token.
+            segment_lengths: Tokens of each sample (S,), with sum N. Default: one sample.
+            pixel_values: Patches (P, patch_dim), normalised to -1 to 1; None for text only.
+            grid_thw: Frames, rows and columns of patches (I, 3), in the order of the placeholders.
+            merge_sizes: Side of a merged block in patches, 1 or 2, (I,).
+            keep_mask: Which merged tokens have a placeholder, bool (M,). Default: all.
+            labels: (N,), the token's own id if it is learned, else -100. The shift happens here.
+            label_count: Divisor of the summed loss, such as the number of labels of a whole training step.
 
         Raises:
-            ValueError: The parts do not fit each other.
+            ValueError: The inputs do not match each other.
         """
         embeds_NW = self.embed(input_ids, pixel_values, grid_thw, merge_sizes, keep_mask)
         segments = self._segments(input_ids, segment_lengths)
@@ -91,7 +91,7 @@ class VideoLLaMA3(nn.Module):
             position_ids=_positions(segments, input_ids.device)[None],
             segments=segments,
             use_cache=False,
-            # The head runs on the tokens whose successor is learned: V is 100 times W.
+            # The head runs only on tokens whose successor is learned, since V is about 100 times W.
             logits_to_keep=0 if learned_L is None else learned_L - 1,
         )
         if labels is None or learned_L is None:
@@ -107,10 +107,10 @@ class VideoLLaMA3(nn.Module):
         merge_sizes: Tensor | None = None,
         keep_mask: Tensor | None = None,
     ) -> Tensor:
-        """What the language model reads, (N, W): embeddings of text, visual tokens at the placeholders, in order.
+        """Return the language model's input embeddings, (N, W): text, with visual tokens in place of the placeholders.
 
         Raises:
-            ValueError: The number of placeholders is not that of kept visual tokens.
+            ValueError: The number of placeholders differs from the number of kept visual tokens.
         """
         embeds_NW: Tensor = self.language.get_input_embeddings()(input_ids)
         places_K = self._placeholders(input_ids).nonzero().squeeze(1)
@@ -162,25 +162,27 @@ class VideoLLaMA3(nn.Module):
         top_p: float = 1.0,
         streamer: Any = None,
     ) -> list[Tensor]:
-        """Continue every sample of a packed row, all at once, with a KV cache; transformers' `generate` does it.
+        """Continue all samples of a packed row as one batch, with transformers' `generate` and its KV cache.
+
+        The first six arguments are those of `forward`.
 
         Args:
-            max_new_tokens: Where an answer is cut at the latest.
-            temperature: 0 takes the most probable token, else tokens are drawn.
-            top_p: Of drawn tokens, the share of probability that they are drawn from.
-            streamer: One of transformers', told each token as it comes; for one sample.
+            max_new_tokens: Maximum tokens of an answer.
+            temperature: 0 takes the most probable token; otherwise tokens are sampled.
+            top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
+            streamer: A transformers streamer that receives each token; for a single sample only.
 
         Returns:
             The new tokens of each sample, (n,), its end token included.
 
         Raises:
-            ValueError: The parts do not fit each other.
+            ValueError: The inputs do not match each other, or there is a streamer for several samples.
         """
         lengths = list(self._segments(input_ids, segment_lengths).lengths)
         if streamer is not None and len(lengths) > 1:
             raise ValueError(f"a streamer for {len(lengths)} samples: stream one at a time")
         embeds = torch.split(self.embed(input_ids, pixel_values, grid_thw, merge_sizes, keep_mask), lengths)
-        # Samples of a batch end together, so that their next tokens stand in one column.
+        # Padding is on the left, so that the next tokens of all samples are in one column.
         batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
         ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]
         mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
@@ -196,25 +198,25 @@ class VideoLLaMA3(nn.Module):
         ends = self.language.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
         sampled = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
-        pad = ends[0] if ends else 0  # behind an end, where nobody looks
+        pad = ends[0] if ends else 0  # only after an end token, where it is cut off
         auto: Any = transformers.GenerationConfig
         return auto(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, **sampled)
 
     def enable_checkpointing(self) -> None:
-        """Trade time for memory in training: compute activations again in the backward pass."""
+        """Recompute activations in the backward pass: training uses less memory and more time."""
         self.vision.checkpointing = True
         self.language.gradient_checkpointing_enable({"use_reentrant": False})
 
     @classmethod
     def from_pretrained(cls, path: str | Path, dtype: torch.dtype | None = None) -> Self:
-        """Load a folder in transformers' layout or in the original one.
+        """Load a model from a folder in transformers' or the original layout.
 
         Args:
             path: The folder.
-            dtype: Of the weights; as they were saved by default.
+            dtype: Type of the weights. Default: the type they were saved in.
 
         Raises:
-            UserError: The folder is not such a checkpoint, or it is not complete.
+            UserError: The folder is not such a checkpoint, or it is incomplete.
         """
         folder = Path(path)
         stored = open_model(folder)
@@ -230,14 +232,14 @@ class VideoLLaMA3(nn.Module):
 
     @classmethod
     def from_parts(cls, vision: str | Path, language: str | Path) -> Self:
-        """Start a training: an encoder, a language model, and a new projector between them, all float32.
+        """Join an encoder, a language model and a new projector, to start a training. All are float32.
 
         Args:
-            vision: A folder of SigLIP, whose position table, head and text tower are left out, or of VL3-SigLIP-NaViT.
+            vision: A folder of VL3-SigLIP-NaViT, or of SigLIP, whose position table, head and text tower are dropped.
             language: A folder of Qwen2.5 or a similar model.
 
         Raises:
-            UserError: One of them is no such checkpoint.
+            UserError: A folder is not such a checkpoint.
         """
         model = cls(parts_config(Path(vision), Path(language)))
         fill(model.vision, encoder_tensors(Path(vision)), Path(vision), ())
@@ -249,8 +251,8 @@ class VideoLLaMA3(nn.Module):
         """Save in transformers' layout: `VideoLlama3ForConditionalGeneration.from_pretrained(path)` opens it.
 
         Args:
-            path: The folder; it is made where it does not exist.
-            weights: Written in place of the model's own, by the same names: gathered from ranks, or cast.
+            path: The folder; it is created if needed.
+            weights: Weights to save instead of the model's, by the same names, such as gathered or cast ones.
         """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -262,7 +264,7 @@ class VideoLLaMA3(nn.Module):
 
     @classmethod
     def _without_weights(cls, config: ModelConfig, dtype: torch.dtype) -> Self:
-        """A model whose weights are not initialised, since they are read from disk next."""
+        """Build a model without initialising its weights, which are read from disk next."""
         from transformers.initialization import no_init_weights
 
         before = torch.get_default_dtype()
@@ -276,24 +278,24 @@ class VideoLLaMA3(nn.Module):
             torch.set_default_dtype(before)
 
     def _tied_names(self) -> Sequence[str]:
-        """Weights that share another's memory: the head's, where it is the embedding table."""
+        """Return the names of weights that share memory with another: the head, if tied to the embedding table."""
         return ["language.lm_head.weight"] if self.language.config.tie_word_embeddings else []
 
 
 def _positions(segments: Segments, device: torch.device) -> Tensor:
-    """0, 1, 2, … in each segment: (N,)."""
+    """Return the position of each token in its segment, 0, 1, 2, …: int64 (N,)."""
     return torch.cat([torch.arange(length, device=device) for length in segments.lengths])
 
 
 def _learned(labels_N: Tensor, segments: Segments) -> Tensor:
-    """Where the labels are, (L,); the first token of a sample has nothing before it to be predicted from."""
+    """Return the indices of learned tokens, (L,). A sample's first token is excluded: nothing predicts it."""
     learned_N = labels_N != IGNORE
     learned_N[segments.offsets_S1[:-1].long()] = False
     return learned_N.nonzero().squeeze(1)
 
 
 def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:
-    """Cut behind the first end token."""
+    """Return the tokens up to the first end token, that token included."""
     if not ends:
         return row
     positions = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()

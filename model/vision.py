@@ -1,11 +1,11 @@
 """The vision encoder: SigLIP's transformer with 2D rotary positions, for images of any size (arXiv 2501.13106, 2.1).
 
-One packed row holds the patches of all images and of all frames of all clips. A patch is seen by the patches of its
-own image or frame only. After the last LayerNorm every m x m block of patches becomes one token, their mean.
+One packed row holds the patches of all images and of all frames of all videos. A patch attends only to patches of its
+own image or frame. After the last LayerNorm, each m x m block of patches is averaged into one merged token.
 
-    P patches of the row, I images and clips, M merged tokens, C width, H heads, D width of a head
-    grid_thw_I3: frames, rows and columns of patches (t, h, w), per image (t = 1) or clip
-    Patches lie frame by frame, in a frame block by block, in a block row by row: (t, h/m, w/m, m, m).
+    P patches of the row, I images and videos, M merged tokens, C width, H heads, D width of a head
+    grid_thw_I3: frames, rows and columns of patches (t, h, w), per image (t = 1) or video
+    Order of patches: frame by frame, in a frame block by block, in a block row by row: (t, h/m, w/m, m, m).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from model.attention import Segments, segment_attention
 from model.config import VisionConfig
 
 PORTION = 8192
-"""Patches that go through the encoder together when no gradients are wanted: bounds the memory of long videos."""
+"""Patches that are encoded together when gradients are off: this bounds the memory of long videos."""
 
 CPU_PORTION = 1024
-"""The same on a CPU, which keeps no more than that in its caches from one layer to the next."""
+"""The same on a CPU: about what stays in its caches from one layer to the next."""
 
 Grids = list[tuple[int, int, int]]
 Rotation = tuple[Tensor, Tensor]
 
 
 class VisionEncoder(nn.Module):
-    """From patches to merged tokens.
+    """Encodes patches into merged tokens.
 
     Attributes:
-        checkpointing: Compute each block's activations again in the backward pass instead of keeping them.
+        checkpointing: Whether to recompute each block's activations in the backward pass instead of keeping them.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -62,21 +62,21 @@ class VisionEncoder(nn.Module):
 
         Args:
             pixels_PX: Patches (P, channels * side * side), channel first, normalised to -1 to 1.
-            grid_thw_I3: Integers (I, 3).
-            merge_sizes_I: m of each, 1 or 2, (I,); h and w are multiples of it.
+            grid_thw_I3: Frames, rows and columns of patches, integers (I, 3).
+            merge_sizes_I: m of each image or video, 1 or 2, (I,). Its h and w are multiples of m.
 
         Returns:
-            (M, C), M = sum over images of t * h * w / m^2.
+            (M, C), where M is the sum of t * h * w / m^2 over images and videos.
 
         Raises:
-            ValueError: Grids and patches do not fit each other.
+            ValueError: Grids, merge sizes and patches do not match.
         """
         grids: Grids = [(t, h, w) for t, h, w in grid_thw_I3.tolist()]
         merges: list[int] = merge_sizes_I.tolist()
         _check(len(pixels_PX), grids, merges)
         if torch.is_grad_enabled():
             return self._encode(pixels_PX, grids, merges)
-        # Frames know nothing of each other: what nothing is kept of for a backward pass can go by in portions.
+        # Frames are independent of each other, so without a backward pass they can be encoded in portions.
         most = CPU_PORTION if pixels_PX.device.type == "cpu" else PORTION
         portions = list(_portions(grids, merges, most))
         pixels = torch.split(pixels_PX, [sum(t * h * w for t, h, w in part) for part, _ in portions])
@@ -96,7 +96,7 @@ class VisionEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-LayerNorm transformer block. Names of parameters are SigLIP's."""
+    """One pre-LayerNorm transformer block, with SigLIP's parameter names."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention within segments, queries and keys rotated by their patch's row and column."""
+    """Multi-head attention within segments. Queries and keys are rotated by the row and column of their patch."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class MLP(nn.Module):
 
 
 def _portions(grids: Grids, merges: list[int], most: int) -> Iterator[tuple[Grids, list[int]]]:
-    """Grids and merge sizes of runs of whole frames, of at most `most` patches where one frame has not more."""
+    """Yield grids and merge sizes of portions: whole frames, at least one, with at most `most` patches if possible."""
     part: Grids = []
     sizes: list[int] = []
     room = most
@@ -161,7 +161,7 @@ def _portions(grids: Grids, merges: list[int], most: int) -> Iterator[tuple[Grid
 
 
 def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
-    """Row and column of every patch in its frame, counted from 0, in the order of the row: int64 (P, 2)."""
+    """Return the row and column, from 0, of each patch in its frame, in packed order: int64 (P, 2)."""
     by_grid: dict[tuple[int, int, int], Tensor] = {}
     positions = []
     for (t, h, w), m in zip(grids, merges, strict=True):
@@ -173,9 +173,9 @@ def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
 
 
 def rotary(positions_P2: Tensor, config: VisionConfig) -> Rotation:
-    """Cosines and sines of the angles, float32 (P, 1, D/2): D/4 of the row, then D/4 of the column.
+    """Return cosines and sines of the rotary angles, each float32 (P, 1, D/2): D/4 for the row, D/4 for the column.
 
-    Both use the frequencies theta^(-2i / (D/2)), i < D/4. Frames of a clip share positions: there is no time axis.
+    Both use the frequencies theta^(-2i / (D/2)), i < D/4. Frames of a video share positions: there is no time axis.
     """
     half = config.head_dim // 2
     exponents = torch.arange(0, half, 2, dtype=torch.float32, device=positions_P2.device) / half
@@ -185,16 +185,16 @@ def rotary(positions_P2: Tensor, config: VisionConfig) -> Rotation:
 
 
 def rotate(x_PHD: Tensor, rotation: Rotation) -> Tensor:
-    """Turn number i of each head against number i + D/2, in float32 whatever the model's type."""
+    """Rotate the pairs (i, i + D/2) of each head: (P, H, D) to (P, H, D). Computed in float32 for any dtype."""
     cos, sin = rotation
     a, b = x_PHD.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x_PHD.dtype)
 
 
 def merge(x_PC: Tensor, grids: Grids, merges: list[int]) -> Tensor:
-    """Mean of each m x m block: (P, C) to (M, C).
+    """Average each m x m block: (P, C) to (M, C).
 
-    The reference resizes the map bilinearly to half its sides, which for m = 2 is this mean.
+    The reference resizes the feature map bilinearly to half its sides; for m = 2 that equals this mean.
     """
     if set(merges) == {1}:
         return x_PC

@@ -1,4 +1,4 @@
-"""Weights on disk: transformers' layout both ways, the original repository's layout, and parts to start from.
+"""Read and write weights in transformers' layout; read the original repository's layout, and single parts.
 
 | here                     | transformers: model.vision_model…  | DAMO-NLP-SG/VideoLLaMA3-*: model.vision_encoder… |
 | ------------------------ | ---------------------------------- | ------------------------------------------------ |
@@ -27,7 +27,7 @@ from model.config import ModelConfig
 from model.config_files import WEIGHTS, original_config, read_json, transformers_config
 
 Table = Mapping[str, str]
-"""Prefix here to prefix there; of several that fit, the first counts."""
+"""Maps prefixes of our names to prefixes of stored names. The first match counts."""
 
 TRANSFORMERS: Table = {
     "vision.patch_embedding.": "model.vision_model.embeddings.patch_embedding.",
@@ -45,20 +45,20 @@ ORIGINAL: Table = {
     "language.model.": "model.",
     "language.lm_head.": "lm_head.",
 }
-# The encoder alone, as VL3-SigLIP-NaViT stores it, and in SigLIP with its two towers.
+# The encoder as VL3-SigLIP-NaViT stores it, and SigLIP, which has two towers.
 _TOWER: Table = {
     "patch_embedding.": "embeddings.patch_embedding.",
     "layers.": "encoder.layers.",
     "post_layernorm.": "post_layernorm.",
 }
-_UNUSED = ("embeddings.position_embedding.", "embeddings.position_ids", "head.")  # of SigLIP
+_UNUSED = ("embeddings.position_embedding.", "embeddings.position_ids", "head.")  # SigLIP's
 
 
 def rename(name: str, table: Table, back: bool = False) -> str:
-    """A parameter's name there, or here if `back`.
+    """Return the stored name for our name of a parameter; with `back`, our name for the stored one.
 
     Raises:
-        UserError: The table does not know it.
+        UserError: No prefix of the table matches.
     """
     for ours, theirs in table.items():
         old, new = (theirs, ours) if back else (ours, theirs)
@@ -69,12 +69,12 @@ def rename(name: str, table: Table, back: bool = False) -> str:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A checkpoint folder that is open for reading.
+    """A checkpoint folder, open for reading.
 
     Attributes:
         config: Shapes and token ids.
-        dtype: The type that the weights were saved in.
-        weights: Names in `VideoLLaMA3` and tensors, read from disk one at a time.
+        dtype: Type of the stored weights.
+        weights: Pairs of name in `VideoLLaMA3` and tensor, read from disk one at a time.
     """
 
     config: ModelConfig
@@ -83,10 +83,10 @@ class StoredModel:
 
 
 def open_model(folder: Path) -> StoredModel:
-    """Open a folder in transformers' or in the original repository's layout.
+    """Open a folder in transformers' or the original repository's layout.
 
     Raises:
-        UserError: It is no such checkpoint, a file is missing, or a weight has an unknown name.
+        UserError: It is not such a checkpoint. Reading `weights` raises it for missing files and unknown names.
     """
     stored = read_json(folder / "config.json")
     original = stored.get("model_type") == "videollama3_qwen2"
@@ -94,7 +94,7 @@ def open_model(folder: Path) -> StoredModel:
         config = original_config(stored) if original else transformers_config(stored, folder)
         dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
     table = ORIGINAL if original else TRANSFORMERS
-    # The original's local training format doubles a prefix.
+    # Checkpoints from the original's training code have a doubled prefix.
     pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
 
@@ -103,8 +103,8 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write model*.safetensors in transformers' layout, in shards of at most 5 GB.
 
     Args:
-        weights: By their names in `VideoLLaMA3`, without tied ones.
-        folder: An existing folder. Weights that an earlier call wrote there are deleted.
+        weights: Weights by their names in `VideoLLaMA3`, without tied ones.
+        folder: An existing folder. Weights from an earlier call are deleted.
     """
     from huggingface_hub import save_torch_state_dict
 
@@ -116,7 +116,7 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def readable_by_umask(folder: Path) -> None:
-    """Give a folder's safetensors the mode of any new file: the library writes them for their owner alone."""
+    """Give a folder's safetensors the usual mode of new files: the library makes them readable by their owner only."""
     files = list(folder.glob("*.safetensors"))
     usual = folder / ".mode"
     usual.touch()
@@ -126,7 +126,7 @@ def readable_by_umask(folder: Path) -> None:
 
 
 def encoder_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a vision encoder alone, SigLIP or VL3-SigLIP-NaViT, by their names in `VisionEncoder`."""
+    """Yield the weights of SigLIP's or VL3-SigLIP-NaViT's vision encoder, with their names in `VisionEncoder`."""
     for name, tensor in tensors(folder):
         inner = name.removeprefix("vision_model.").removeprefix("vision_encoder.")
         if not name.startswith(("text_model.", "logit_")) and not inner.startswith(_UNUSED):
@@ -134,10 +134,10 @@ def encoder_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """All weights of a folder's safetensors, one at a time.
+    """Yield the stored names and tensors of a folder's safetensors, one at a time.
 
     Raises:
-        UserError: There are none, or a file is broken.
+        UserError: A file is missing or broken.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -148,17 +148,23 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise UserError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")
         try:
             with safe_open(folder / file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118, it is no mapping
+                for name in opened.keys():  # noqa: SIM118, it is not a mapping
                     yield name, opened.get_tensor(name)
         except SafetensorError as error:
             raise UserError(f"{folder / file}: broken: {error}; copy it again") from error
 
 
 def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path, tied: Collection[str]) -> None:
-    """Copy weights in place, each into its own type and device; every one must have its counterpart.
+    """Copy weights into a module in place. Its types and devices stay.
+
+    Args:
+        module: The module to fill.
+        weights: Pairs of name in `module` and tensor.
+        folder: Folder of the checkpoint, for messages.
+        tied: Names that may be missing.
 
     Raises:
-        UserError: One is missing, unknown or of another shape.
+        UserError: A weight is missing, unknown or of another shape.
     """
     targets = module.state_dict(keep_vars=True)
     missing = set(targets).difference(tied)

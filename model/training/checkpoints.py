@@ -1,12 +1,12 @@
-"""Checkpoints of a stage that is under way: everything that the next step depends on, whole or not there at all.
+"""Checkpoints of a running stage: everything that the next step depends on. Each is written atomically.
 
     OUT/1-encoder/step-00000100/
-      weights.safetensors   parameters that learn, fp32, by name; frozen ones are those that the stage began with
-      moments.safetensors   AdamW's, as `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`; and the state of torch's RNG
-      state.json            step, where each lane of the loader stands, the stage as it was configured, fingerprints of
-                            the data, SHA-256 of the files and of itself
+      weights.safetensors   trained parameters, fp32, by name; frozen ones keep the values of the stage's start
+      moments.safetensors   AdamW's moments `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, and torch's RNG state
+      state.json            step, state of each loader lane, the stage's configuration, fingerprints of the data,
+                            SHA-256 of the files and of itself
 
-All of it is independent of the number of workers. No pickles. resume.py chooses the checkpoint to go on from.
+Nothing depends on the number of workers. No pickles. resume.py chooses the checkpoint to continue from.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ Named = dict[str, nn.Parameter]
 
 @dataclass(frozen=True)
 class State:
-    """What is no tensor.
+    """The contents of state.json.
+
+    `stage`, `rows` and `data` are compared on resume. Earlier versions did not store `data`, `files` and `sha256`.
 
     Attributes:
-        step: Steps that are done.
-        given: Samples that have been given out.
-        lanes: State of each lane of the loader.
-        stage: The stage's configuration, to be compared.
-        rows: Of each source, to be compared: with others the order is another.
-        data: Fingerprints of what the stage is trained on, by name, to be compared. Checkpoints of earlier versions
-            lack it, and the next two.
+        step: Number of steps that are done.
+        given: Number of consumed samples.
+        lanes: State of each loader lane.
+        stage: The stage's configuration.
+        rows: Number of samples of each source; the order of samples depends on it.
+        data: Fingerprints of the training data, by name.
         files: SHA-256 of the other files, by name.
-        sha256: Of all of the above.
+        sha256: SHA-256 of all fields above.
     """
 
     step: int
@@ -63,11 +64,11 @@ class State:
 
 
 class DamagedError(UserError):
-    """A checkpoint whose bytes are not those that were written."""
+    """A checkpoint whose bytes differ from those that were written."""
 
 
 def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: DistContext) -> None:
-    """Write a checkpoint into a stage's folder; all workers call it, the first one writes."""
+    """Write a checkpoint into a stage's folder. All ranks must call this; rank 0 writes."""
     from safetensors.torch import save_file
 
     weights = dict(_gathered(learning, world))
@@ -84,14 +85,14 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
         readable_by_umask(aside)
         written = json.loads(
             json.dumps({**vars(state), "files": checksums(aside, _FILES)})
-        )  # keys are texts, as when read
+        )  # JSON turns keys into strings; hash what will be read
         (aside / "state.json").write_text(json.dumps({**written, "sha256": _own_sum(written)}))
         commit(aside, folder / f"step-{state.step:08d}")
     world.barrier()
 
 
 def commit(aside: Path, target: Path) -> None:
-    """Make a folder visible that was written aside: on the disk first, then under its name."""
+    """Sync the files of a temporary folder to disk, then rename it to its final name."""
     for file in aside.rglob("*"):
         if file.is_file():
             with open(file, "rb+") as opened:
@@ -101,7 +102,7 @@ def commit(aside: Path, target: Path) -> None:
 
 
 def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files, by name."""
+    """Return the SHA-256 of files, by name."""
     digests = {}
     for name in names:
         with open(folder / name, "rb") as file:
@@ -115,12 +116,12 @@ def _own_sum(state: Mapping[str, Any]) -> str:
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """Those of a stage, oldest first."""
+    """Return a stage's checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
 def retain(folder: Path, keep: int) -> None:
-    """Delete all but the last few; with 0 also those that were set aside as damaged."""
+    """Delete all but the last `keep` checkpoints; with 0 also those that were set aside as damaged."""
     for path in checkpoints_of(folder)[: -keep or None]:
         shutil.rmtree(path)
     for path in [] if keep else folder.glob(f"{_DAMAGED}*"):
@@ -128,19 +129,19 @@ def retain(folder: Path, keep: int) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint, so that it neither counts as one that is kept nor is looked at again."""
+    """Rename a damaged checkpoint, so that `retain` does not count it and no resume reads it again."""
     aside = path.with_name(_DAMAGED + path.name)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(path, aside)
 
 
 def verify(path: Path) -> State:
-    """Read a checkpoint's state, and see that all of its files are as they were written.
+    """Read a checkpoint's state, and check that all of its files are as they were written.
 
-    Checkpoints of earlier versions have no sums: of them only files that are missing or cut are noticed.
+    Checkpoints of earlier versions have no checksums: only missing or truncated files are detected.
 
     Raises:
-        DamagedError: Naming what is damaged.
+        DamagedError: A file is damaged; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -168,10 +169,10 @@ def _reason(error: Exception) -> str:
 
 
 def restore(path: Path, learning: Named, optimizer: torch.optim.Optimizer, world: DistContext) -> None:
-    """Put weights, moments and the random generator's state back, out of a checkpoint that was verified.
+    """Restore weights, moments and the RNG state from a verified checkpoint.
 
     Raises:
-        UserError: It is of another model.
+        UserError: Checkpoint and recipe train different parameters.
     """
     from safetensors.torch import load_file
 
@@ -198,7 +199,7 @@ def _moment(parameter: nn.Parameter, stored: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _gathered(tensors: Mapping[str, Tensor], world: DistContext) -> Iterator[tuple[str, Tensor]]:
-    """Whole, on the CPU of the first worker, one after another: a GPU holds one of them at a time."""
+    """Yield full tensors on the CPU of rank 0, one at a time: a GPU holds one full tensor at a time."""
     for name, tensor in tensors.items():
         full = full_tensor(tensor.detach())
         if world.is_main:

@@ -1,4 +1,4 @@
-"""Loss curves of a training as PNG and SVG, out of its metrics.jsonl: what one looks at first."""
+"""Draw a training's loss curves as PNG and SVG, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from model.training.metrics_log import ends, read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WINDOW = 0.02  # of a stage's steps: over so many the thick line is a mean
+_WINDOW = 0.02  # share of a stage's steps that the thick line averages
 
 
 def draw(folder: Path) -> None:
-    """Write curves.png and curves.svg into a training's folder; nothing before its first step, or without matplotlib.
+    """Write curves.png and curves.svg into a training's folder. Without steps or matplotlib, nothing is written.
 
-    A panel per stage: loss per learned token at each step, pale; its mean over the last fiftieth of the stage; held-out
-    loss of each source as dots. Titles have the mean of the first and of the last ten steps.
+    Each stage has a panel: the loss per learned token at each step (pale), its running mean over 2% of the steps, and
+    the held-out loss of each source as dots. Titles give the mean loss of the first and of the last ten steps.
     """
     try:
         from matplotlib.figure import Figure
@@ -60,6 +60,6 @@ def _panel(panel: Axes, stage: str, records: Sequence[dict[str, Any]]) -> None:
 
 
 def _means(values: Sequence[float]) -> list[float]:
-    """At each place the mean of the last few values."""
+    """Return the running mean over the last `_WINDOW` of the values."""
     window = max(round(_WINDOW * len(values)), 1)
     return [sum(values[max(at - window, 0) : at]) / min(window, at) for at in range(1, len(values) + 1)]

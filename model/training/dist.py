@@ -1,7 +1,7 @@
-"""The workers of a training: one process, or several that torch.distributed has joined (Ray Train does it).
+"""The workers of a training: one process, or several that are joined by torch.distributed (Ray Train does this).
 
-Several shard weights, gradients and moments among themselves (FSDP2, `fully_shard`), over NCCL on GPUs and gloo on
-CPUs. What is stored is whole again, so that any number of workers can go on from it.
+Several workers shard weights, gradients and moments (FSDP2, `fully_shard`), over NCCL on GPUs and gloo on CPUs.
+Checkpoints store full tensors, so any number of workers can continue from them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistContext:
-    """The workers.
+    """This worker's view of all workers.
 
     Attributes:
-        device: Of this one.
-        rank: Its number.
-        size: How many there are.
+        device: Device of this worker.
+        rank: Number of this worker, from 0.
+        size: Number of workers.
     """
 
     device: torch.device
@@ -33,7 +33,10 @@ class DistContext:
 
     @staticmethod
     def here() -> DistContext:
-        """This process as torch.distributed knows it; alone, with a GPU if there is one, if it knows of none."""
+        """Return this process's context: from torch.distributed if it is initialised, else a single worker.
+
+        The device is the current GPU if one is available, else the CPU.
+        """
         import torch.distributed as dist
 
         joined = dist.is_available() and dist.is_initialized()
@@ -46,7 +49,7 @@ class DistContext:
         return self.rank == 0
 
     def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over all workers."""
+        """Return the sum of each value over all workers."""
         if self.size == 1:
             return list(values)
         import torch.distributed as dist
@@ -57,7 +60,7 @@ class DistContext:
         return result
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Every worker's value, by rank."""
+        """Return the values of all workers, in the order of ranks."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -67,7 +70,7 @@ class DistContext:
         return values
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until all ranks have called this."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -75,10 +78,12 @@ class DistContext:
 
 
 def shard(model: VideoLLaMA3, world: DistContext, half: bool) -> None:
-    """Divide a model among the workers, block by block.
+    """Shard a model among the workers, block by block.
 
     Args:
-        half: Compute in bf16. Weights, and the sum of gradients, stay fp32.
+        model: The model; it is changed in place.
+        world: The workers.
+        half: Compute in bf16. Weights and the reduction of gradients stay fp32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -87,22 +92,22 @@ def shard(model: VideoLLaMA3, world: DistContext, half: bool) -> None:
     policy = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32)
     inside = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32, cast_forward_inputs=False)
     for block in [*model.vision.layers, *model.language.model.layers]:
-        fully_shard(block, mesh=mesh, mp_policy=inside)  # angles of positions stay fp32
+        fully_shard(block, mesh=mesh, mp_policy=inside)  # cast_forward_inputs=False: rotary angles stay fp32
     for module in [model.vision, model.projector]:
         fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)  # embeddings and head, one and the same in small models
+    fully_shard(model, mesh=mesh, mp_policy=policy)  # embeddings and head together: small models tie them
     register_fsdp_forward_method(model, "generate")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A sharded tensor, put together on every worker; others as they are."""
+    """Return the full tensor of a sharded one, on every worker. Other tensors are returned unchanged."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def assign(target: Tensor, source: Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
+    """Copy a full tensor into one that may be sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(target, DTensor):

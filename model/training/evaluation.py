@@ -1,4 +1,4 @@
-"""How good a model is on samples that it was not trained on: its loss, its answers, how near they are to the samples'.
+"""Evaluate a model on held-out samples: its loss, its answers, and the similarity of answers to references.
 
 E width of an embedding
 """
@@ -22,10 +22,10 @@ from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import VideoLLaMA3
 
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
-"""Of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""
+"""Weight and prompt of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""
 
 ClipEncoder = Callable[[Any, str], tuple[Any, Any]]
-"""An image (its bytes or path) and a text to the embeddings (E,) of both, of any length; arrays or tensors."""
+"""Maps an image (bytes or path) and a text to their two embeddings (E,), of any norm; arrays or tensors."""
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Loss:
     """A loss over samples.
 
     Attributes:
-        total: Summed over learned tokens, nats.
-        tokens: Learned tokens.
-        samples: Samples.
-        skipped: Why samples were not looked at, each with its name.
+        total: Sum over learned tokens, in nats.
+        tokens: Number of learned tokens.
+        samples: Number of evaluated samples.
+        skipped: One line per bad sample, with its name and the reason.
     """
 
     total: float = 0.0
@@ -46,19 +46,19 @@ class Loss:
 
     @property
     def mean(self) -> float:
-        """Nats per token; NaN without any."""
+        """Mean loss in nats per token; NaN without tokens."""
         return self.total / self.tokens if self.tokens else math.nan
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said where a sample ends with an assistant's message.
+    """A model's answer to the last question of a sample.
 
     Attributes:
-        sample: Its name.
-        text: The model's.
-        reference: The sample's.
-        media: The images and videos that it was asked about, as parts of messages.
+        sample: Name of the sample.
+        text: The model's answer.
+        reference: The sample's answer.
+        media: All images and videos of the conversation, as message parts.
     """
 
     sample: str
@@ -69,16 +69,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class CaptionMetrics:
-    """How near texts are to their references.
+    """Similarity of texts to their references.
 
     Attributes:
-        count: Texts.
-        chrf: Of the corpus, 0 to 100.
-        chrf_signature: sacrebleu's: what must be equal where two numbers are compared.
-        rouge_l: F1, mean over texts, 0 to 1; NaN without any.
-        rouge_l_count: Texts that it is about: rouge-score knows words of a-z and 0-9 only, so of a reference without
-            any it says 0, whatever the text is.
-        exact: Share of texts that are their reference, case and space folded, 0 to 1.
+        count: Number of texts.
+        chrf: chrF of the corpus, 0 to 100.
+        chrf_signature: sacrebleu's signature. Only numbers with equal signatures can be compared.
+        rouge_l: Mean ROUGE-L F1, 0 to 1; NaN if `rouge_l_count` is 0.
+        rouge_l_count: Number of texts in that mean. rouge-score knows words of a-z and 0-9 only, so a reference without
+            such words would always score 0; its text is left out.
+        exact: Share of texts that equal their reference after folding case and whitespace, 0 to 1.
     """
 
     count: int
@@ -92,9 +92,10 @@ class CaptionMetrics:
 def held_out_loss(
     model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample], tokens_per_row: int = 4096
 ) -> Loss:
-    """The loss per learned token, samples packed into rows in their order; one that is longer has a row of its own.
+    """Return the loss per learned token.
 
-    A bad sample is left out, counted and named. All workers of a sharded model call it with the same samples.
+    Samples are packed into rows of `tokens_per_row` tokens in their order; a longer sample gets a row of its own. Bad
+    samples are skipped and listed. All ranks of a sharded model must call this with the same samples.
     """
     result = Loss()
     with _evaluating(model):
@@ -107,17 +108,17 @@ def held_out_loss(
 def generate_answers(
     model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample], max_new_tokens: int = 128, batch: int = 1
 ) -> Iterator[Answer | str]:
-    """Let the model answer the last question of each conversation, greedily.
+    """Generate the model's answer to the last question of each conversation, by greedy decoding.
 
     Args:
-        model: In any mode; it is left in it.
-        processor: Of the model.
-        samples: Those whose last message is an assistant's: it is the reference, what is before it the prompt.
-        max_new_tokens: Where an answer is cut at the latest.
-        batch: Samples that are answered together.
+        model: In train or eval mode; the mode is restored.
+        processor: The model's processor.
+        samples: Their last message must be an assistant's. It is the reference; the messages before it are the prompt.
+        max_new_tokens: Maximum tokens of an answer.
+        batch: Number of samples that are answered together.
 
     Yields:
-        An answer, or in its place why there is none for a bad sample; within a batch the bad ones come first.
+        An answer, or for a bad sample one line with the reason. Within a batch the bad ones come first.
     """
     waiting: list[tuple[Sample, str, Mapping[str, Tensor]]] = []
     for sample in samples:
@@ -138,10 +139,10 @@ def generate_answers(
 
 
 def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionMetrics:
-    """chrF by sacrebleu (Popović 2015), ROUGE-L by rouge-score (Lin 2004; no stemming), and equality.
+    """Compute chrF by sacrebleu (Popović 2015), ROUGE-L by rouge-score (Lin 2004; no stemming), and exact match.
 
     Raises:
-        ValueError: No texts, or not as many references.
+        ValueError: There are no texts, or the number of references differs.
     """
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
@@ -161,9 +162,10 @@ def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionM
 
 
 def clip_score(image: Any, text: str, encode: ClipEncoder) -> float:
-    """CLIPScore of a caption, without a reference: 2.5 max(cos(image, "A photo depicts " + text), 0), 0 to 2.5.
+    """Return the CLIPScore of a caption: 2.5 max(cos(image, "A photo depicts " + text), 0), 0 to 2.5.
 
-    An empty caption has 0. Longer ones than the encoder's context (CLIP: 77 tokens) are judged by their beginning.
+    It needs no reference. An empty caption scores 0. If a caption is longer than the encoder's context (CLIP: 77
+    tokens), only its start counts.
     """
     if not text.strip():
         return 0.0
@@ -200,7 +202,7 @@ def _rows(
     for sample in samples:
         try:
             ready = processor(sample.conversation, labels=True, generation_prompt=False)
-            learned = int((ready["labels"][1:] != IGNORE).sum())  # nothing is before the first to tell it from
+            learned = int((ready["labels"][1:] != IGNORE).sum())  # nothing predicts the first token
             if not learned:
                 raise BadSampleError("nothing is learned from it: it has no words of an assistant")
         except SAMPLE_ERRORS as error:
@@ -236,7 +238,7 @@ def _moved(row: Mapping[str, Tensor], model: VideoLLaMA3) -> dict[str, Any]:
 
 @contextmanager
 def _evaluating(model: VideoLLaMA3) -> Iterator[None]:
-    """Without gradients, and every module back in the mode that it was found in."""
+    """Disable gradients and set eval mode; afterwards restore each module's mode."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What a stage hands on: a checkpoint in transformers' layout, and beside it where it comes from, with sums."""
+"""Export a finished stage: a checkpoint in transformers' layout, with its provenance and checksums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PROVENANCE = "vl3syn_training.json"
 
 
 def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: Path, world: DistContext) -> None:
-    """Write the model of a stage that is done into `place`/model, and delete the stage's checkpoints."""
+    """Write the model of a finished stage to `folder`/model, and delete the stage's checkpoints.
+
+    All ranks must call this; rank 0 writes.
+    """
     from model.training.curves import draw
     from model.training.lora import merged
     from model.training.metrics_log import ends, read_metrics
@@ -58,7 +61,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: 
 
 
 def read_provenance(model: Path) -> dict[str, Any]:
-    """What an export says of itself.
+    """Return the provenance that an export stores.
 
     Raises:
         UserError: It cannot be read.
@@ -73,10 +76,10 @@ def read_provenance(model: Path) -> dict[str, Any]:
 
 
 def check_done(model: Path, stage: Stage) -> None:
-    """See that a stage that is done was asked for as the recipe asks now.
+    """Check that a finished stage was trained with the settings that the recipe has now.
 
     Raises:
-        UserError: It was not.
+        UserError: A setting differs.
     """
     now = stage.model_dump(mode="json")
     for key, value in read_provenance(model)["stage"].items():
@@ -88,10 +91,10 @@ def check_done(model: Path, stage: Stage) -> None:
 
 
 def check_export(model: Path) -> None:
-    """See that the files that the next stage begins with are those that were written; earlier versions have no sums.
+    """Check that the files of an export are as they were written. Earlier versions stored no checksums.
 
     Raises:
-        UserError: A file is gone or has other bytes.
+        UserError: A file is missing or has other bytes.
     """
     for name, written in read_provenance(model).get("files", {}).items():
         if not (model / name).is_file() or checkpoints.checksums(model, [name])[name] != written:

@@ -1,9 +1,9 @@
-"""What tells that a training goes on with the data that it began with, at a cost of seconds.
+"""Fingerprints that detect, within seconds, that the data of a training has changed since it started.
 
-- Annotations: SHA-256 of the whole file. Of the media that they name, nothing: millions of files would be opened.
-- Shards: the names and sizes of all, and of each four blocks of 256 KiB, the last with its footer. So a shard of up to
-  1 MiB is read whole, and in a large one a change that keeps all sizes may lie between the blocks.
-- Weights that a training begins with: the same as of shards.
+- Annotations: SHA-256 of the whole file. The media are not read: there can be millions of files.
+- Shards: names and sizes of all, and four blocks of 256 KiB of each, the last with the footer. So a shard of up to
+  1 MiB is read whole; in a larger one, a change between the blocks that keeps the size is not detected.
+- Starting weights: the same as shards.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from model.training.data.shards import _shards
 from model.training.recipe import Source, Start
 from model.training.stage import Stage
 
-_BLOCK, _BLOCKS = 1 << 18, 4  # bytes, and how many of a file
-_AT_ONCE = 16  # files: on an object store each block is a request
+_BLOCK, _BLOCKS = 1 << 18, 4  # bytes of a block, blocks of a file
+_AT_ONCE = 16  # files that are read in parallel: on an object store each block is a request
 
 
 def fingerprints(sources: Mapping[str, Source], stage: Stage, start: Start) -> dict[str, str]:
-    """Of each source of a stage, and of the weights that it begins with.
+    """Return the fingerprint of each source of a stage, and of its starting weights.
 
     Raises:
         UserError: A file cannot be read.
@@ -47,7 +47,10 @@ def _source(source: Source) -> str:
 
 
 def _start(start: Start) -> str:
-    """Frozen weights come from there again after a stop. New weights follow from the seed: an empty text."""
+    """Return the fingerprint of the starting weights: after a restart, frozen weights are read from there again.
+
+    New weights depend on the seed only; their fingerprint is an empty text.
+    """
     folders = [Path(path) for path in (start.checkpoint, start.vision, start.language) if path]
     prints = [_sampled(Folder.at(path), sorted(file.name for file in path.glob("*.safetensors"))) for path in folders]
     return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""
@@ -60,7 +63,7 @@ def _sampled(folder: Folder, names: list[str]) -> str:
 
 
 def _sample(folder: Folder, name: str) -> str:
-    """Of a file: its size, its end, and blocks at even distances."""
+    """Hash a file's size and its evenly spaced blocks, the last at its end."""
     with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:
         size = file.size()
         digest = hashlib.sha256(str(size).encode())
@@ -70,7 +73,7 @@ def _sample(folder: Folder, name: str) -> str:
 
 
 def _blocks(size: int) -> list[tuple[int, int]]:
-    """Where to read, and how much."""
+    """Return (offset, length) of the blocks to read, in bytes."""
     if size <= _BLOCK * _BLOCKS:
         return [(0, size)]
     last = size - _BLOCK

@@ -1,19 +1,19 @@
-"""Floating point operations of a packed row, counted from the model's own layers, the vision encoder included.
+"""FLOPs of a packed row, computed from the model's layers, including the vision encoder.
 
-A linear layer costs 2 x in x out per token. Backward, it costs as much again for its input's gradient where something
-before it learns, and as much for its weight's where it learns itself. Attention costs 4 x L^2 x width per segment of L
-tokens, its backward pass twice that where something before it learns. This is what `torch.utils.flop_counter` counts
-with SDPA's maths backend, and the tests compare with; three things about that:
+A linear layer costs 2 x in x out per token. Its backward pass costs the same again for the input's gradient, if an
+earlier layer learns, and the same for the weight's gradient, if the layer itself learns. Attention costs 4 x L^2 x
+width per segment of L tokens; its backward pass costs twice that, if an earlier layer learns. The tests compare with
+`torch.utils.flop_counter` and SDPA's math backend, which count the same. Three things to know about that:
 
-- A causal segment is counted as a full one: the counter knows shapes only, and the literature counts so too. Kernels
-  that leave out what is masked get a better MFU for it.
-- Fused kernels compute the scores again in the backward pass, and of them the counter says 2.5 instead of twice. Here
-  that is left out, as is what activation checkpointing computes twice: MFU is about what the model needs.
+- A causal segment counts as a full one: the counter knows shapes only, and the literature does the same. Kernels that
+  skip masked scores get a higher MFU.
+- Fused kernels recompute the scores in the backward pass, and the counter counts 2.5 times instead of twice. Here
+  neither that nor recomputation by activation checkpointing counts: MFU measures what the model needs.
 - On a CPU the counter does not see SDPA's fused kernel at all.
 
-Norms, rotations, the softmax and the loss count as nothing in both. Experts that are no `nn.Linear` are not seen.
+Norms, rotations, softmax and loss count as 0 in both. Experts that are not `nn.Linear` are not counted.
 
-    MFU = flops / (seconds x peak): the peak is the device's, dense bf16.
+    MFU = flops / (seconds x peak), with the device's dense bf16 peak.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from model.vision import VisionEncoder
 
 _ATTENTION_BACKWARD = 2
 _LAST = ("out_proj", "o_proj", "fc2", "down_proj")
-"""Projections of a block's attention and MLP whose input is what the others have made."""
+"""Last projections of a block's attention and MLP; their input is computed from the outputs of the other ones."""
 
 PEAKS = {
     # Dense bf16, without sparsity: NVIDIA's data sheets.
@@ -48,19 +48,20 @@ PEAKS = {
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """A GPU's dense bf16 peak, operations per second; None for a CPU and what is not in the table."""
+    """Return a GPU's dense bf16 peak in FLOP/s; None for a CPU or a GPU that is not in `PEAKS`."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    known = max((each for each in PEAKS if each in name), key=len, default=None)  # L40S is no L4
+    known = max((each for each in PEAKS if each in name), key=len, default=None)  # L40S contains L4
     return PEAKS[known] if known else None
 
 
 def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
-    """Forward and backward of one packed row; which parts learn is read off the parameters.
+    """Return the FLOPs of the forward and backward pass of one packed row.
 
     Args:
-        row: What `model` is called with, labels included.
+        model: Its parameters' `requires_grad` says which parts learn.
+        row: The inputs of `model`, labels included.
     """
     vision = model.vision
     frames = [(int(h * w), int(t)) for t, h, w in row["grid_thw"].tolist()] if "grid_thw" in row else []
@@ -91,22 +92,22 @@ def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
 
 
 class _Counter:
-    """Adds up layers in the order of the forward pass, which decides where gradients have to go.
+    """Adds up the FLOPs of layers in forward order, which decides where gradients flow.
 
     Attributes:
-        flops: So far.
-        flows: Whether what goes into the next layer depends on something that learns.
+        flops: FLOPs so far.
+        flows: Whether the next layer's input depends on a parameter that learns.
     """
 
     def __init__(self) -> None:
         self.flops, self.flows = 0.0, False
 
     def learns(self, module: nn.Module) -> None:
-        """A module whose own operations are not counted: norms, embeddings."""
+        """Note whether a module learns, without counting its operations: norms, embeddings."""
         self.flows = self.flows or _learns(module)
 
     def parallel(self, modules: Sequence[nn.Module], tokens: int) -> None:
-        """Modules with the same input. In each its linear layers are a chain, such as an adapter's two."""
+        """Count modules that share one input. The linear layers of each form a chain, such as an adapter's two."""
         for module in modules:
             flows = self.flows
             for layer in _linears(module):
@@ -116,7 +117,7 @@ class _Counter:
             self.learns(module)
 
     def block(self, block: nn.Module, tokens: int, squares: int, width: int) -> None:
-        """A transformer block: norm, attention, norm, MLP."""
+        """Count a transformer block: norm, attention, norm, MLP."""
         attention = block.get_submodule("self_attn")
         norms = [part for part in block.children() if not _linears(part)]
         for norm in norms[:1]:
@@ -137,14 +138,14 @@ class _Counter:
 
 
 def _projections(module: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Those that read a module's input, and those that read what these have given."""
+    """Return the children that read the module's input, and those that read the outputs of the former."""
     parts = {name: part for name, part in module.named_children() if _linears(part)}
     last = [part for name, part in parts.items() if name in _LAST]
     return [part for name, part in parts.items() if name not in _LAST], last
 
 
 def _patch_embedding(vision: VisionEncoder, patches: int) -> float:
-    """Run as a linear layer; pixels want no gradient."""
+    """Return the FLOPs of the patch embedding, run as a linear layer; pixels need no gradient."""
     weight = vision.patch_embedding.weight
     return 2.0 * weight.numel() * patches * (1 + weight.requires_grad)
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft, put in place and merged again for an export."""
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) by peft: add them, and merge them for the export."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _BASE, _DOWN, _UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.w
 
 
 def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
-    """Give the language model's layers adapters, which change nothing yet.
+    """Add adapters to the language model's layers. At first they do not change its output.
 
-    Parameters of an adapter have `lora_` in their names, those of the layers `base_layer`:
+    Parameters of an adapter have `lora_` in their names, those of the adapted layer `base_layer`. So learning rates are
     `{"language.*lora_": 1.0e-4, "language": frozen}`.
 
     Raises:
-        UserError: peft is not installed, or no layer is called so.
+        UserError: peft is not installed.
+        ValueError: No layer has a name in `targets`.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -34,7 +35,7 @@ def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
 
 
 def merged(weights: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
-    """Weights under their names before there were adapters, these added: W + alpha / r * up @ down."""
+    """Return the weights under their original names, with adapters merged: W + alpha / r * up @ down."""
     plain = {}
     for name, weight in weights.items():
         if ".lora_" in name:

@@ -1,4 +1,4 @@
-"""What a person sees of a training, and what is kept of it: a line per step, metrics.jsonl, TensorBoard."""
+"""Log a training's metrics: a line per step on the terminal, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from model.training.trainer import Step
 
 METRICS = "metrics.jsonl"
 
-_FLUSH = 10  # seconds that TensorBoard's files may lag behind
+_FLUSH = 10  # maximum delay of TensorBoard's files, in seconds
 
 
 class MetricsLogger:
-    """Writes down the steps of one stage.
+    """Log the metrics of one stage.
 
-    metrics.jsonl has an object per line: `kind` is `step`, `held_out` or `answer`. After a resume, lines of steps that
-    are done again are dropped first, and what a stage tells again at its end is not written again: each is there once.
+    metrics.jsonl has one object per line; its `kind` is `step`, `held_out` or `answer`. On resume, lines of steps that
+    will be repeated are dropped, and a line that already exists is not written again. So each line occurs once.
     """
 
     def __init__(
         self, folder: Path, stage: str, steps: int | None, done: int, peak: float | None, every: int = 1
     ) -> None:
-        """Go on behind the steps that are done.
+        """Continue the log after the steps that are done.
 
         Args:
-            folder: Of the training.
-            stage: Its name.
-            steps: How many there will be, if that is known.
-            done: Steps that are done.
-            peak: Operations per second of all devices together, for MFU; None leaves it out.
-            every: Steps for each line that is printed; all are written down.
+            folder: Folder of the training.
+            stage: Name of the stage.
+            steps: Number of steps of the stage, if known.
+            done: Number of steps that are done.
+            peak: Peak FLOP/s of all devices together, for MFU; None leaves MFU out.
+            every: Steps per printed line; metrics.jsonl has every step.
         """
         self._every = every
         self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
@@ -46,7 +46,7 @@ class MetricsLogger:
         self._board = _board(folder / "tensorboard" / stage, done)
 
     def step(self, step: Step) -> None:
-        """A step is done: write it down and print its line."""
+        """Log a finished step, and print its line if it is due."""
         values = {key: value for key, value in vars(step).items() if key != "skipped"}
         mfu = self._mfu(step)
         self._write("step", step.step, {**values, "mfu": mfu, "skipped": list(step.skipped)})
@@ -58,7 +58,7 @@ class MetricsLogger:
             print(self.line(step), flush=True)
 
     def line(self, step: Step) -> str:
-        """The line of a step."""
+        """Return the terminal line of a step."""
         steps = f"/{self._steps}" if self._steps else ""
         rates = " ".join(f"{name} {rate:.1e}" for name, rate in step.rates.items())
         mfu = self._mfu(step)
@@ -76,13 +76,13 @@ class MetricsLogger:
         return "  ".join(parts)
 
     def held_out(self, step: int, losses: Mapping[str, float]) -> None:
-        """Losses of held-out samples, by source."""
+        """Log held-out losses by source, in nats per token."""
         print("  held out: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
         if self._write("held_out", step, {"losses": dict(losses)}):
             self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
 
     def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
-        """What the model says by now: (name of the sample, its answer, the right one)."""
+        """Log generated answers: (name of the sample, the model's answer, the reference)."""
         for name, answer, reference in answers:
             print(f"  {name}: {_short(answer)!r}; reference {_short(reference)!r}", flush=True)
             values = {"sample": name, "answer": answer, "reference": reference}
@@ -90,7 +90,7 @@ class MetricsLogger:
                 self._board.add_text(name, f"{answer}\n\n*{reference}*", step)
 
     def close(self) -> None:
-        """Flush."""
+        """Flush and close TensorBoard's files."""
         if self._board:
             self._board.close()
 
@@ -99,7 +99,7 @@ class MetricsLogger:
 
     def _eta(self, progress: float) -> str:
         now = time.perf_counter()
-        if self._begun_at is None:  # the first step of this process is no measure: things warm up
+        if self._begun_at is None:  # leave out the first step of this process: it includes warm-up
             self._begun_at, self._begin = progress, now
         if progress <= self._begun_at:
             return "?" if progress < 1 else "0:00:00"
@@ -121,18 +121,18 @@ class MetricsLogger:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All lines of a training's metrics.jsonl; one that a kill has cut short is left out."""
+    """Return all records of a training's metrics.jsonl. A last line that a kill truncated is left out."""
     records = []
     for line in (folder / METRICS).read_text().splitlines() if (folder / METRICS).is_file() else []:
         try:
             records.append(json.loads(line))
         except ValueError:
-            continue  # only the last line can be; `forget` drops it
+            continue  # only the last line can be truncated; `forget` drops it
     return records
 
 
 def ends(losses: Sequence[float], steps: int = 10) -> tuple[float, float]:
-    """Mean loss of a stage's first few steps and of its last few, since one step says little; NaN without any."""
+    """Return the mean loss of a stage's first and last `steps` steps, since single steps are noisy; NaN without any."""
     if not losses:
         return math.nan, math.nan
     first, last = losses[:steps], losses[-steps:]
@@ -140,7 +140,7 @@ def ends(losses: Sequence[float], steps: int = 10) -> tuple[float, float]:
 
 
 def forget(file: Path, stage: str, done: int) -> list[dict[str, Any]]:
-    """Drop lines of a stage's steps after `done`, and a last line that was cut short; the lines that are left."""
+    """Drop a stage's records after step `done` and a truncated last line. Return the remaining records."""
     if not file.is_file():
         return []
     kept = [r for r in read_metrics(file.parent) if r["stage"] != stage or r["step"] <= done]
@@ -155,12 +155,12 @@ def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _board(folder: Path, done: int) -> Any:
-    """TensorBoard's writer, if the package is there."""
+    """Return TensorBoard's writer, or None if the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    # What an attempt before this one has written of later steps is not shown again.
+    # purge_step hides later steps that an earlier attempt has written.
     return SummaryWriter(folder, purge_step=done + 1, flush_secs=_FLUSH)
 
 

@@ -1,8 +1,7 @@
-"""Which parameters learn, and how fast: ordered patterns over names, as a stage of a recipe has them.
+"""Parameter groups with their learning rates, from a stage's ordered patterns over parameter names.
 
-`{"vision": 2.0e-6, "projector": 1.0e-5, "language": frozen}`. The first pattern that matches from the beginning of a
-name decides. That a pattern matches nothing, or a parameter nothing, is an error: peers have trained for weeks with a
-head that was thought to be frozen.
+`{"vision": 2.0e-6, "projector": 1.0e-5, "language": frozen}`. The first pattern that matches from the start of a name
+decides. Unmatched patterns or parameters raise: others have trained for weeks with a head that they believed frozen.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from torch import nn
 from core.errors import UserError
 
 Group = dict[str, Any]
-"""For an optimiser: `params`, `lr`, `weight_decay`; `peak` is the rate that a schedule scales, `name` the pattern."""
+"""An optimiser's group: `params`, `lr`, `weight_decay`; `peak` is the unscaled rate, `name` the pattern."""
 
 
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], rates: Mapping[str, float | str], weight_decay: float
 ) -> list[Group]:
-    """Sort parameters by pattern, and say of each whether it wants gradients.
+    """Group parameters by pattern, and set `requires_grad` of each.
 
     Args:
-        parameters: With their names, each once: `model.named_parameters()`.
-        rates: Peak learning rate by pattern, or `frozen`.
-        weight_decay: Of matrices.
+        parameters: Names and parameters, each once: `model.named_parameters()`.
+        rates: Peak learning rate, or `frozen`, by pattern.
+        weight_decay: Weight decay of matrices. Parameters with fewer than 2 dimensions get 0.
 
     Raises:
-        UserError: A pattern without a parameter, or the other way round; or nothing learns.
+        UserError: A pattern or a parameter is unmatched, or everything is frozen.
     """
     patterns = {pattern: re.compile(pattern) for pattern in rates}
     matched: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}

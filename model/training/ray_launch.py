@@ -1,6 +1,6 @@
-"""Training on several workers: Ray Train starts them, joins them (gloo or NCCL), and starts them again if one dies.
+"""Train on several workers: Ray Train starts them, joins them (gloo or NCCL), and restarts them if one dies.
 
-Run with another number of workers, a training goes on with the same samples in the same steps (loader.py).
+With another number of workers, a training continues with the same samples in the same steps (loader.py).
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
 
 _REFUSED = ".refused"
-"""A file in OUT with what a user has to mend; whoever starts again after it was written leaves at once."""
+"""File in OUT that records a user error. Workers that are restarted after it was written exit at once."""
 _BROKEN = ".broken"
-"""A file in OUT that says that a worker met a bug."""
+"""File in OUT that records that a worker failed because of a bug."""
 
 
 def train_on_workers(
     recipe: TrainRecipe, out: str | Path, workers: int, gpus: bool | None = None, max_failures: int = 3
 ) -> None:
-    """Train as `train` does, on so many processes of a Ray cluster.
+    """Run `train` on several processes of a Ray cluster.
 
     Args:
         recipe: Its `lanes` must be a multiple of the workers.
-        out: A folder that all workers see.
-        workers: Processes.
-        gpus: Whether each has a GPU; by default if the cluster has any.
-        max_failures: How often workers may die before the training ends; each time it goes on from the newest
-            checkpoint. -1: without limit.
+        out: A folder that all workers can access.
+        workers: Number of processes.
+        gpus: Whether each worker gets a GPU. Default: yes if the cluster has any.
+        max_failures: Number of restarts after a worker failure, each from the newest checkpoint. -1: no limit.
 
     Raises:
-        UserError: As `train` does, or the cluster has not so many GPUs.
+        UserError: As in `train`; or the lanes are not a multiple of the workers, the cluster has too few GPUs, or the
+            workers failed too often.
+        TerminatedError: A SIGTERM arrived.
     """
     import ray
     import ray.train
@@ -49,14 +50,14 @@ def train_on_workers(
                 f"stage {stage.name}: {stage.lane_count} lanes for {workers} workers: "
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line is printed twice
     connect()
     available = int(ray.cluster_resources().get("GPU", 0))
     gpus = available > 0 if gpus is None else gpus
     if gpus and available < workers:
         raise UserError(f"{workers} workers with a GPU each, but the cluster has {available}: use fewer, or --cpus")
     recipe, folder = with_absolute_paths(recipe), Path(os.path.abspath(out))
-    open_sources(recipe)  # what is wrong with them is better said before workers start
+    open_sources(recipe)  # report bad sources before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)
@@ -78,7 +79,7 @@ def train_on_workers(
 
     def ask(*_: object) -> None:
         stop_file.touch()
-        signal.signal(signal.SIGTERM, before)  # of a second one nothing is caught
+        signal.signal(signal.SIGTERM, before)  # a second SIGTERM is not caught
 
     before = signal.signal(signal.SIGTERM, ask)
     try:
@@ -100,22 +101,22 @@ def train_on_workers(
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What runs on each."""
+    """Run the training on one worker."""
     refused = Path(config["out"]) / _REFUSED
     if refused.is_file():
         return
-    # The logits are one; nothing writes into them.
+    # The logits are such a view, but nothing writes into them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     try:
         train(parse_recipe(config["recipe"], "recipe"), config["out"])
     except TerminatedError:
-        return  # the process that has started the workers ends with its code
+        return  # the process that started the workers raises it again
     except (UserError, BadSampleError) as error:
         aside = refused.with_name(f"{_REFUSED}.{os.getpid()}")
         aside.write_text(str(error))
         aside.replace(refused)
-        raise  # since the others wait for this one
-    except Exception as error:  # raised again, for Ray to start the worker anew
+        raise  # the other workers wait for this one
+    except Exception as error:  # raised again, so that Ray restarts the workers
         if is_bug(error):
             refused.with_name(_BROKEN).touch()
         raise

@@ -1,4 +1,4 @@
-"""A training as a value: what the model begins as, what it is shown, and stage by stage which parts learn how fast.
+"""The training recipe: the starting model, the data sources, and the training stages.
 
 The paper's four stages (arXiv 2501.13106, section 3.3) are recipes/train-*.yaml.
 """
@@ -21,13 +21,13 @@ from model.training.stage import Stage, Value
 
 
 class Start(Value):
-    """What a training begins with: exactly one of a checkpoint, a preset, or a vision and a language folder.
+    """The starting model: exactly one of a checkpoint, a preset, or a vision and a language folder.
 
     Attributes:
-        checkpoint: A folder in transformers' layout or the original one, weights and processor.
-        preset: New weights of this size; its tokenizer comes from `tokenizer`, or for the small ones is that of bytes.
-        vision: A folder of SigLIP or VL3-SigLIP-NaViT, ...
-        language: ... with one of Qwen2.5 or a like, whose tokenizer is taken too; the projector is new.
+        checkpoint: A folder with weights and processor, in transformers' or the original layout.
+        preset: New weights of this size. Without `tokenizer`, the small presets use the byte tokenizer.
+        vision: A folder of SigLIP or VL3-SigLIP-NaViT. Needs `language`.
+        language: A folder of Qwen2.5 or a similar model, with its tokenizer. The projector gets new weights.
         tokenizer: With `preset`: a folder with a tokenizer.
     """
 
@@ -50,15 +50,15 @@ class Start(Value):
 
 
 class Source(Value):
-    """Where samples come from: exactly one of shards and annotations.
+    """A source of samples: exactly one of shards and annotations.
 
     Attributes:
         shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
-        caption: Of shards, which caption is learned.
+        caption: The caption that is learned from shards.
         annotations: A .json or .jsonl file in VideoLLaMA3's form.
-        media: The folder that paths in annotations are relative to, and must lie below; by default the file's own.
-        roots: Further folders that they may lie below, links resolved.
-        held_out: So many samples are not trained on; their loss is told.
+        media: The folder that paths in annotations are relative to and must lie below. Default: the file's folder.
+        roots: Further folders that media may lie below, after links are resolved.
+        held_out: Number of held-out samples. They are not trained on; their loss is computed.
     """
 
     shards: str | None = None
@@ -81,20 +81,20 @@ class TrainRecipe(Value):
     """A whole training.
 
     Attributes:
-        name: For titles.
-        model: What it begins with.
-        seed: Of new weights and of the order of samples.
-        sources: By name.
-        stages: One after another, each beginning with what the one before has exported.
-        print_every: Steps for each line on the terminal; metrics.jsonl has every step.
+        name: Name for titles.
+        model: The starting model.
+        seed: Seed of new weights and of the order of samples.
+        sources: Sources by name.
+        stages: Training stages in order. Each starts from the export of the previous one.
+        print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
-        keep_last: Checkpoints that stay while a stage goes on.
-        evaluate_every: Steps between looks at held-out losses, and answers to `ask`; at a stage's end in any case.
-        ask: So many held-out samples (or, without any, training samples) are answered at each look.
-        shuffle_blocks: Row groups of a source that are shuffled together and held in memory.
-        threads: That read, decode and tokenise, per worker.
-        skip_limit: So many bad samples in a row end the run.
-        export_dtype: Of the weights that a stage hands on.
+        keep_last: Number of checkpoints that are kept while a stage runs.
+        evaluate_every: Steps between evaluations (held-out losses and `ask` answers). Each stage ends with one.
+        ask: Number of answers that each evaluation generates, for held-out samples or, without any, training samples.
+        shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
+        threads: Number of threads per worker that read, decode and tokenise.
+        skip_limit: Number of bad samples in a row that ends the run.
+        export_dtype: Type of the exported weights.
     """
 
     name: str = "training"
@@ -125,11 +125,11 @@ class TrainRecipe(Value):
         return self
 
 
-_MOST = 2**63 - 1  # the size of any number in a recipe
+_MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 
 
 def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
-    """The same with absolute paths, for processes that run in other folders."""
+    """Return the recipe with absolute paths, for processes that run in other folders."""
     written = recipe.model_dump(mode="json")
     for entry in (written["model"], *written["sources"].values()):
         for key in ("checkpoint", "vision", "language", "tokenizer", "shards", "annotations", "media"):
@@ -141,22 +141,26 @@ def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
 
 
 def load_recipe(path: str | Path) -> TrainRecipe:
-    """Read and check a recipe.
+    """Read and validate a recipe file.
 
     Raises:
-        UserError: With one line that names the place and what would be right.
+        UserError: It cannot be read or is invalid: one line that names the key and the fix.
     """
     try:
         written = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a number of 5,000 digits
         raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
     return parse_recipe(written, str(path))
 
 
 def parse_recipe(written: object, where: str) -> TrainRecipe:
-    """Check a recipe as loaded from YAML; `where` names it in errors."""
+    """Validate a recipe that was loaded from YAML. `where` names it in errors.
+
+    Raises:
+        UserError: It is invalid.
+    """
     if not isinstance(written, dict):
         raise UserError(f"{where}: must be a mapping with model, sources, stages")
     _check_numbers(written, where)
@@ -176,7 +180,7 @@ def parse_recipe(written: object, where: str) -> TrainRecipe:
 
 
 def _check_numbers(written: object, where: str, path: str = "") -> None:
-    """Refuse numbers that no setting means, before they end a training as an overflow."""
+    """Raise on numbers beyond any setting's range, before they overflow during training."""
     if isinstance(written, dict | list):
         for key, value in written.items() if isinstance(written, dict) else enumerate(written):
             _check_numbers(value, where, f"{path}.{key}" if path else str(key))

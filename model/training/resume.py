@@ -1,4 +1,4 @@
-"""Which checkpoint a stage goes on from: the newest that is sound, of the same stage, trained on the same data."""
+"""Choose the checkpoint that a stage continues from: the newest valid one, of the same stage and the same data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from model.training.dist import DistContext
 
 log = logging.getLogger("vl3syn.train")
 
-_RESUMABLE = {"checkpointing", "compile"}  # of a stage's settings, what may change while it is under way
+_RESUMABLE = {"checkpointing", "compile"}  # settings of a stage that may change on resume
 
 
 def last_sound(folder: Path, world: DistContext) -> tuple[Path, State] | None:
-    """The newest sound checkpoint of a stage; None without any. The first worker reads them, and tells the others.
+    """Return the newest valid checkpoint of a stage, or None if there are no checkpoints. Rank 0 reads for all.
 
-    Damaged ones that are newer are named in one line, and renamed to `damaged-…`.
+    Newer damaged ones are logged in one line and renamed to `damaged-…`.
 
     Raises:
-        UserError: There are checkpoints, and none is sound. To begin again would cost hours that nobody has agreed to.
+        UserError: All checkpoints are damaged. Starting again could cost hours, so the user must decide.
     """
     chosen: tuple[Path, State] | None = world.all_gather(_choose(folder) if world.is_main else None)[0]
     return chosen
@@ -51,12 +51,12 @@ def _summary(faults: list[DamagedError]) -> str:
 
 
 def check_same(path: Path, state: State, now: State) -> None:
-    """See that a checkpoint is of the stage and the data that are asked for.
+    """Check that a checkpoint belongs to the current stage configuration and data.
 
-    What a checkpoint of an earlier version does not tell is not compared.
+    Fields that an earlier version did not store are not compared.
 
     Raises:
-        UserError: It is of others.
+        UserError: A setting, a source's size or a fingerprint differs.
     """
     for key, value in state.stage.items():
         if key not in _RESUMABLE and now.stage.get(key) != value:

@@ -1,14 +1,14 @@
-"""A whole training: stage after stage, each from what the one before has exported; goes on by itself after a stop.
+"""Run a whole training: each stage starts from the export of the previous one. A stopped training resumes by itself.
 
     OUT/
-      recipe.yaml                what was asked for
+      recipe.yaml                the recipe
       metrics.jsonl, tensorboard/, curves.png, curves.svg
       1-encoder/
-        step-00000100/           checkpoints of the stage under way (checkpoints.py)
-        model/                   what it handed on, in transformers' layout; the stage is done when this is there
+        step-00000100/           checkpoints of the running stage (checkpoints.py)
+        model/                   the export, in transformers' layout; if it exists, the stage is done
       2-alignment/ …
 
-OUT is a local folder, or one on a file system that all workers share.
+OUT is a local folder, or a folder on a file system that all workers share.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from model.training.trainer import Trainer
     from model.videollama3 import VideoLLaMA3
 
-_SPOKEN = 64  # tokens of an answer that is asked for on the way
+_SPOKEN = 64  # maximum tokens of an answer that is generated during training
 
 
 def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None) -> Path:
-    """Go through the stages that are not done yet.
+    """Train all stages that are not done yet.
 
     Returns:
         The folder of the last export.
 
     Raises:
-        UserError: Something in the recipe does not fit what is there, with what to do; or a loss that is no number.
-        TerminatedError: After a SIGTERM, when a checkpoint was written.
+        UserError: The recipe does not fit its data, model or output folder, or a loss is not finite.
+        TerminatedError: A SIGTERM arrived; a running stage has written a checkpoint.
     """
     world, folder, recipe = world or DistContext.here(), Path(out), with_absolute_paths(recipe)
     sources = open_sources(recipe)
@@ -76,10 +76,10 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
 
 
 def _begin(recipe: TrainRecipe, folder: Path) -> None:
-    """Write the recipe down.
+    """Write recipe.yaml.
 
     Raises:
-        UserError: Another training is in the folder.
+        UserError: The folder holds another training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, written = folder / "recipe.yaml", recipe.model_dump(mode="json")
@@ -91,7 +91,10 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """What decides which samples come when must stay; sources and stages may be added, and `roots` may change."""
+    """Check that nothing has changed that decides the order of samples.
+
+    Sources and stages may be added, and `roots` may change.
+    """
     pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
     for name, current in now["sources"].items():
         was = before["sources"].get(name, current)
@@ -105,10 +108,10 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
 
 
 def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
-    """The sources that stages ask for, by name.
+    """Open all sources that a stage's mixture names, and return them by name.
 
     Raises:
-        UserError: One is not there, or none of its samples can be read.
+        UserError: A source is missing, or none of its samples can be read.
     """
     return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
 
@@ -179,10 +182,10 @@ def _stage(
 
 
 def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
-    """What a training begins with, weights in fp32.
+    """Return the model, with weights in fp32, and the processor that a training starts with.
 
     Raises:
-        UserError: A folder is not what it should be.
+        UserError: A folder is not a valid checkpoint.
     """
     from model.config import preset
     from model.processor import Processor
@@ -212,7 +215,7 @@ def _announce(stage: Stage, trainer: Trainer, order: MixtureSampler) -> None:
 
 
 def _held_out(order: MixtureSampler) -> Iterator[tuple[str, list[Sample]]]:
-    """Samples that are not trained on, by source; bad ones are left out."""
+    """Yield each source's name and its held-out samples, without bad ones."""
     for source, passes in zip(order.sources, order.passes, strict=True):
         if len(passes.held_out):
             yield source.name, list(_good(source, passes.held_out.tolist()))
@@ -229,7 +232,10 @@ def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
 def _look(
     recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: MixtureSampler, progress: MetricsLogger | None
 ) -> None:
-    """Held-out losses, and a few answers; all workers do it, the first one tells."""
+    """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results.
+
+    Without held-out samples, the first training samples are answered.
+    """
     from model.training.evaluation import Answer, generate_answers, held_out_loss
 
     held = dict(_held_out(order))

@@ -1,4 +1,4 @@
-"""The learning rate over a stage, as a factor of its peak."""
+"""The learning rate schedule of a stage, as a factor of the peak rate."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 
 def factor(progress: float, warmup: float, kind: str) -> float:
-    """The factor at a point of a stage, 0 to 1.
+    """Return the factor of the peak learning rate, 0 to 1, at a point of a stage.
 
     Args:
-        progress: Share of the stage that is done, 0 to 1; of a step, its middle, so that neither the first nor the
-            last step is spent at a rate of 0.
-        warmup: Share in which the factor rises from 0 to 1.
+        progress: Share of the stage that is done, 0 to 1. Pass the middle of a step, so that neither the first nor the
+            last step has a rate of 0.
+        warmup: Share of the stage in which the factor rises from 0 to 1.
         kind: `cosine` (half a period, to 0), `linear` (to 0) or `constant`.
     """
     if progress < warmup:

@@ -1,4 +1,4 @@
-"""A stage of a training as a value: what learns, how fast, from what, for how long."""
+"""The configuration of one training stage: learning rates, mixture, packing, length, optimiser."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from model.prune import Pruning
 
 
 class Value(BaseModel):
-    """Part of a recipe: unknown keys are errors."""
+    """Base class of the parts of a recipe: frozen, and unknown keys raise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Share(Value):
-    """How much of a source an epoch has: exactly one of the two.
+    """How much of a source an epoch has. Give exactly one of the two.
 
     Attributes:
-        weight: Of its samples; 0.5 takes every other one, and the rest in the next epoch; 2 takes each twice.
-        samples: So many, whatever its size.
+        weight: Share of its samples. 0.5 takes half of them, and the next epoch the other half; 2 takes each twice.
+        samples: Number of samples, whatever the source's size.
     """
 
     weight: float | None = Field(default=None, gt=0)
@@ -46,10 +46,10 @@ class Lora(Value):
     """Low-rank adapters on the language model's linear layers (peft); they are merged when the stage is exported.
 
     Attributes:
-        r: Rank; the reference's 64.
-        alpha: Scale is alpha / r.
-        dropout: On an adapter's input, in training. 0 keeps training a pure function of its checkpoint.
-        targets: Names of the layers.
+        r: Rank; 64 as in the reference.
+        alpha: An adapter's output is scaled by alpha / r.
+        dropout: Dropout on an adapter's input in training. 0 keeps training a pure function of its checkpoint.
+        targets: Names of the linear layers that get an adapter.
     """
 
     r: int = Field(default=64, ge=1)
@@ -79,35 +79,35 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Stage(Value):
-    """One stage. Defaults are the reference's where it has any.
+    """One training stage. Defaults are the reference's, where it has any.
 
     Attributes:
-        name: A word; its folder is called so.
-        learning_rates: Regular expressions over parameter names, in order, the first that matches from the name's
-            beginning decides: peak learning rate, or `frozen`. Every parameter must be matched, every expression match.
-        mixture: How much of each source, by its name in `sources`.
-        image_merge: Blocks of so many patches squared become one token, for images.
+        name: Letters, digits, _ and -; part of the stage's folder name.
+        learning_rates: Peak learning rate, or `frozen`, by regular expression over parameter names. The first
+            expression that matches from the start of a name decides. Unmatched parameters or expressions raise.
+        mixture: Share of each source, by its name in `sources`.
+        image_merge: Images: blocks of image_merge x image_merge patches become one token.
         video_merge: The same for videos.
         pruning: DiffFP; none by default.
-        tokens: Of a packed row, placeholders included; longer samples are split at a turn, or skipped.
-        visual_tokens: Of a sample, before pruning: images and frames shrink to it.
-        patches: Of a packed row, at most; by default what `tokens` visual tokens of an unpruned video would have.
-        fps: Frames per second of videos.
-        max_frames: Of a video.
-        rows: Packed rows of a step: the global batch, on however many workers.
-        lanes: Streams of samples that the rows come from in turn; a multiple of the workers. 8 by default, or what
-            divides `rows`. Rows depend on the number of lanes, never on that of workers.
-        steps: Length; or ...
-        epochs: ... passes over the mixture.
-        schedule: After the warm-up the learning rate falls to 0 as a cosine or in a line, or stays.
-        warmup: Share of the stage in which it rises from 0.
-        weight_decay: Of matrices; biases and norms have none.
-        betas: AdamW's.
-        clip: Gradients are scaled down to this norm; none if null.
-        precision: bf16 on a GPU and fp32 on a CPU by default. Weights and moments are fp32 in both.
-        checkpointing: Activations are computed again in the backward pass.
-        compile: torch.compile on each block.
-        lora: Adapters instead of the language model's weights.
+        tokens: Tokens of a packed row, placeholders included. Longer samples are split between turns, or skipped.
+        visual_tokens: Maximum visual tokens of a sample, before pruning. Images and frames are shrunk to fit.
+        patches: Maximum patches of a packed row. Default: tokens x the square of the larger merge size.
+        fps: Frames per second that are sampled from videos.
+        max_frames: Maximum frames of a video.
+        rows: Packed rows of a step over all workers: the global batch.
+        lanes: Number of virtual ranks, the sample streams that the rows come from; a multiple of the workers. Default:
+            the largest number up to 8 that divides `rows`. Rows depend on the lanes, never on the workers.
+        steps: Length in steps. Give either this or `epochs`.
+        epochs: Length in passes over the mixture.
+        schedule: After the warm-up the learning rate falls to 0 as a cosine or linearly, or stays constant.
+        warmup: Share of the stage in which the learning rate rises from 0, 0 to 1.
+        weight_decay: Weight decay of matrices; biases and norms have none.
+        betas: AdamW's betas.
+        clip: Maximum gradient norm; null turns clipping off.
+        precision: Default: bf16 on a GPU, fp32 on a CPU. Weights and moments are fp32 in both.
+        checkpointing: Recompute activations in the backward pass to save memory.
+        compile: Use torch.compile on each block.
+        lora: Add low-rank adapters to the language model.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -153,10 +153,10 @@ class Stage(Value):
 
     @property
     def lane_count(self) -> int:
-        """Lanes: as said, or the largest number up to 8 that divides `rows`."""
+        """Number of lanes: `lanes`, or the largest number up to 8 that divides `rows`."""
         return self.lanes or max(n for n in range(1, 9) if self.rows % n == 0)
 
     @property
     def patch_budget(self) -> int:
-        """Patches of a packed row, at most."""
+        """Maximum patches of a packed row."""
         return self.patches or self.tokens * max(self.image_merge, self.video_merge) ** 2

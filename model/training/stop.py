@@ -1,7 +1,7 @@
-"""SIGTERM, which clusters send before they kill: a training writes a checkpoint after the step under way, and ends.
+"""Handle SIGTERM, which clusters send before they kill: write a checkpoint after the current step, then exit.
 
-A second SIGTERM ends it at once, as Ctrl-C does at any time: then it goes on after the last whole checkpoint. With
-several workers the process that has started them is told; it leaves a file in OUT, at which the first worker looks.
+A second SIGTERM ends the training at once, as Ctrl-C always does; it then resumes from the last complete checkpoint.
+With several workers, the process that started them gets the signal. It creates a file in OUT, which rank 0 checks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Self
 from model.training.dist import DistContext
 
 FILE = ".stop"
-"""In OUT: the process that has started the workers got a SIGTERM."""
+"""File in OUT: the process that started the workers got a SIGTERM."""
 
 
 class TerminatedError(SystemExit):
-    """A training that was asked to end and has ended; the exit code is that of a SIGTERM, 143."""
+    """A training ended because of a SIGTERM. The exit code is 143, as for SIGTERM."""
 
     def __init__(self, line: str = "") -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -28,29 +28,29 @@ class TerminatedError(SystemExit):
 
 
 class Stop:
-    """Whether this training is to end; a context in which the first SIGTERM only asks for it."""
+    """A context in which the first SIGTERM only requests a stop; `agreed` tells whether one was requested."""
 
     def __init__(self, file: Path, workers: int) -> None:
-        """Look at `file` too, if there are several workers."""
+        """With several workers, also check whether `file` exists."""
         self._file, self._workers, self.signalled = file, workers, False
         self._before: Any = None
 
     def __enter__(self) -> Self:
         try:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
-        except ValueError:  # not in the main thread, as with Ray Train: there the file tells
+        except ValueError:  # not in the main thread, as with Ray Train: there the file is used
             self._before = None
         return self
 
     def _on_signal(self, *_: object) -> None:
         self.signalled = True
-        signal.signal(signal.SIGTERM, self._before)  # of a second one nothing is caught
+        signal.signal(signal.SIGTERM, self._before)  # a second SIGTERM is not caught
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
     def agreed(self, world: DistContext) -> bool:
-        """Whether any worker was asked; all of them call it at the same place, and hear the same."""
+        """Return whether a stop was requested on any rank. All ranks must call this; all get the same answer."""
         wanted = self.signalled or (self._workers > 1 and world.is_main and self._file.exists())
         return world.all_reduce_sum([float(wanted)])[0] > 0

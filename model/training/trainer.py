@@ -1,7 +1,7 @@
-"""One stage: step after step over packed rows, with everything that a checkpoint has to hold in one place.
+"""Train one stage on packed rows, and hold all state that a checkpoint stores.
 
-The loss of a step is the sum over its learned tokens, of all rows on all workers, divided by their number: how they are
-spread over rows, samples and workers makes no difference. The head is applied to learned tokens only.
+The loss of a step is the mean over all learned tokens of all rows on all workers. So it does not matter how the tokens
+are spread over rows, samples and workers. The head is applied to learned tokens only.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from model.videollama3 import VideoLLaMA3
 
 @dataclass(frozen=True)
 class Step:
-    """What happened in a step, over all workers.
+    """Metrics of one step, over all workers; the two times are this worker's.
 
     Attributes:
-        step: Its number, from 1.
+        step: Number of the step, from 1.
         progress: Share of the stage that is done, 0 to 1.
-        loss: Per learned token.
+        loss: Mean loss per learned token, in nats.
         rates: Learning rate by pattern.
-        grad_norm: Before clipping.
-        samples: That were in its rows.
-        tokens: Of its rows.
-        labelled: Tokens that were learned.
-        patches: That went through the encoder.
-        fill: Of the rows' token budget, 0 to 1.
-        flops: Of the model, forward and backward, without what was computed twice to save memory.
-        seconds: That it took.
-        waiting: Of these, for data.
-        skipped: Bad samples that were met.
+        grad_norm: Norm of the gradients before clipping.
+        samples: Number of samples, or pieces of samples, in the rows.
+        tokens: Number of tokens in the rows.
+        labelled: Number of learned tokens.
+        patches: Number of patches that went through the encoder.
+        fill: Packing efficiency: used share of the rows' token budget, 0 to 1.
+        flops: FLOPs of the model, forward and backward, without recomputation by activation checkpointing.
+        seconds: Duration of the step.
+        waiting: Data time: the part of `seconds` spent waiting for data.
+        skipped: One line per bad sample that was skipped.
     """
 
     step: int
@@ -71,11 +71,11 @@ class Step:
 
 
 class Trainer:
-    """Trains a model through one stage.
+    """Train a model for one stage.
 
     Attributes:
         model: The model, changed in place.
-        step: Steps that are done.
+        step: Number of steps that are done.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class Trainer:
         world: DistContext,
         data: dict[str, str] | None = None,
     ) -> None:
-        """Begin a stage, or go on from the newest sound checkpoint in `folder`.
+        """Start a stage, or continue from the newest valid checkpoint in `folder`.
 
         Args:
-            model: Changed in place.
-            processor: Of the model.
-            recipe: Of the training.
-            stage: That is trained.
-            order: Of its samples.
-            folder: Of the stage.
+            model: The model; it is changed in place.
+            processor: The model's processor.
+            recipe: The whole training recipe.
+            stage: The stage to train.
+            order: Order of the stage's samples.
+            folder: Folder of the stage.
             world: The workers.
-            data: Fingerprints of what it is trained on, by name; a checkpoint with others is refused.
+            data: Fingerprints of the training data, by name. A checkpoint with other fingerprints raises.
 
         Raises:
-            UserError: Patterns and parameters do not fit, lanes and workers neither, a checkpoint is of another stage
-                or of other data, or none is sound.
+            UserError: A pattern or parameter is unmatched, the lanes are not a multiple of the workers, a checkpoint
+                belongs to another stage or other data, or no checkpoint is valid.
         """
         self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
         rows = {source.name: sum(source.blocks) for source in order.sources}
@@ -131,7 +131,7 @@ class Trainer:
         self._lanes: dict[int, Any] = lanes or {}
 
     def _prepare(self) -> list[dict[str, Any]]:
-        """The model on its device, divided among the workers, and its parameters in groups."""
+        """Move the model to its device, shard it among the workers, and return the parameter groups."""
         model, stage = self.model, self.stage
         model.to(self.world.device).train()
         rates, decay = stage.learning_rates, stage.weight_decay
@@ -143,11 +143,15 @@ class Trainer:
                 block.compile(dynamic=True)
         if self.world.size > 1:
             shard(model, self.world, self._half)
-            groups = parameter_groups(model.named_parameters(), rates, decay)  # those that sharding has put there
+            groups = parameter_groups(model.named_parameters(), rates, decay)  # sharding replaced the parameters
         return groups
 
     def run_step(self) -> Step | None:
-        """Do one step; None if the stage is over."""
+        """Run one step and return its metrics, or None if the stage is over.
+
+        Raises:
+            UserError: The loss or the gradient norm is not finite, or there is no sample to train on.
+        """
         if self.stage.steps is not None and self.step >= self.stage.steps:
             return None
         begin = time.perf_counter()
@@ -172,7 +176,7 @@ class Trainer:
         return self._step_metrics(ready, loss, norm, rates, flops, time.perf_counter() - begin, waiting)
 
     def _progress(self) -> float:
-        """Share of the stage that is done."""
+        """Return the share of the stage that is done, 0 to 1."""
         if self.stage.steps is not None:
             return self.step / self.stage.steps
         assert self.loader.total is not None
@@ -185,7 +189,7 @@ class Trainer:
             raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
     def _backward(self, rows: Sequence[Row[Prepared]], labelled: float) -> tuple[float, float]:
-        """Gradients of all rows of a step: loss and FLOPs, over all workers."""
+        """Compute the gradients of all rows of a step. Return the loss and the FLOPs, summed over all workers."""
         count = self.stage.rows // self.world.size
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         for number in range(count if self.world.size > 1 else len(rows)):
@@ -195,7 +199,7 @@ class Trainer:
             flops += row_flops(self.model, tensors)
             tensors = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in tensors.items()}
             with self.precision():
-                # FSDP2 takes the mean over workers of gradients that we want summed.
+                # FSDP2 averages gradients over workers; dividing label_count by their number makes it a sum.
                 out = self.model(**tensors, label_count=max(labelled, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
@@ -203,7 +207,7 @@ class Trainer:
         return summed[0], summed[1]
 
     def _blank(self) -> dict[str, torch.Tensor]:
-        """A row in which nothing is learned, for a worker that has none left."""
+        """Return a dummy row without learned tokens, for a rank that is out of data."""
         ids = torch.zeros(2, dtype=torch.long)
         labels = torch.full((2,), -100)
         tensors = {"input_ids": ids, "segment_lengths": torch.tensor([2]), "labels": labels}
@@ -211,7 +215,7 @@ class Trainer:
         return row_tensors(Row([sample], 2, 0), self.model.config.vision.patch_dim)
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Where one process computes in half precision; several have FSDP2 do it."""
+        """Return the autocast context for bf16 on one process. With several, FSDP2 casts."""
         if self._half and self.world.size == 1:
             return torch.autocast(self.world.device.type, torch.bfloat16)
         return nullcontext()
@@ -278,7 +282,7 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write a checkpoint, and delete those before the last few."""
+        """Write a checkpoint, and delete all but the last `keep_last`."""
         lanes = {number: lane for part in self.world.all_gather(self._lanes) for number, lane in part.items()}
         state = replace(self._state, step=self.step, given=self.given, lanes=lanes)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
@@ -286,5 +290,5 @@ class Trainer:
             checkpoints.retain(self.folder, self.recipe.keep_last)
 
     def close(self) -> None:
-        """Let go of the loader's threads."""
+        """Shut down the loader's threads."""
         self.loader.close()

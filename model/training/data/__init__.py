@@ -1,1 +1,1 @@
-"""Sources of training samples and what turns them into packed rows. It may import core, manifests and model."""
+"""Sources of training samples, and their preparation into packed rows. May import core, manifests and model."""

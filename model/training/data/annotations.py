@@ -1,11 +1,11 @@
-"""Samples out of annotations in VideoLLaMA3's form, JSON or JSONL: image, several images, video, text only, streaming.
+"""Read samples from VideoLLaMA3 annotations (JSON or JSONL): image, several images, video, text only, streaming.
 
     {"image": ["a.jpg"], "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"}, …]}
     {"video": ["a.mp4"], "conversations": [{"from": "human", "value": "<video>\\nWhat happens?"}, …]}
     {"stream": true, "video": ["a.mp4"], "conversation": [{"role": "user", "content": "Tell me", "time": 2.0}, …]}
 
-A JSONL stays on the disk: what is held is where its lines begin, 8 bytes each. A JSON array is held whole: fine for
-hundreds of thousands, beyond that make it a JSONL.
+A JSONL file stays on disk: memory holds only the offset of each line, 8 bytes. A JSON array is loaded whole. That is
+fine for hundreds of thousands of samples; use JSONL for more.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from model.training.data.forms import media_of, turns_of
 from model.training.data.media_root import MediaRoot
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 
-_LINES = 256  # of a block
-_TRIED = 100  # samples, before a file is given up
+_LINES = 256  # per block
+_TRIED = 100  # samples that `check` tries before it refuses a file
 _VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
 
 
 class AnnotationSource:
-    """A file of annotations.
+    """An annotation file.
 
     Attributes:
-        name: In a recipe.
-        blocks: Samples of each block of lines.
+        name: Name of the source in the recipe.
+        blocks: Number of samples in each block of lines.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class AnnotationSource:
         blocks_in_memory: int = 8,
         roots: Sequence[str] = (),
     ) -> None:
-        """Find the lines. Media are not looked at before they are wanted.
+        """Find the start of each line. Media files are opened only when a sample is prepared.
 
         Args:
-            name: For messages.
+            name: Name for messages.
             path: A .json or .jsonl file.
-            media: What paths in it are relative to, and must lie below; by default its folder.
-            blocks_in_memory: Blocks of lines that are kept.
-            roots: Further folders that its media may lie below.
+            media: The folder that paths are relative to and must lie below. Default: the folder of the file.
+            blocks_in_memory: Number of blocks of lines that are cached.
+            roots: Further folders that media may lie below.
 
         Raises:
-            UserError: No such file, or a .json that is no list.
+            UserError: The file cannot be read, has no samples, or is a .json file that is not a list.
         """
         self.name, self._path = name, Path(path)
         self._media = MediaRoot(media or self._path.parent, roots)
         self._whole: list[Any] | None = None
-        self._blank = array("q")  # for each empty line, how many lines that are not come before it
+        self._blank = array("q")  # for each empty line, the number of non-empty lines before it
         if self._path.suffix == ".json":
             self._whole = self._array()
             count = len(self._whole)
@@ -76,10 +76,10 @@ class AnnotationSource:
         self._kept: BlockCache[list[bytes]] = BlockCache(self._read, blocks_in_memory)
 
     def sample(self, row: int) -> Sample:
-        """The sample of that row, its media as paths.
+        """Return the sample of a row. Its media are paths.
 
         Raises:
-            BadSampleError: It is no JSON, a file is not there, marks and media do not fit, ….
+            BadSampleError: It is not JSON, a file is missing, placeholders and media do not match, ….
         """
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
@@ -89,10 +89,12 @@ class AnnotationSource:
             raise bad_sample(name, error) from error
 
     def check(self) -> None:
-        """See that a sample can be read, of up to 100 that are drawn at random, always the same; media stay closed.
+        """Check that at least one of up to 100 samples can be read. Media are not opened.
+
+        The samples are drawn at random with a fixed seed.
 
         Raises:
-            UserError: None can; with the reason of the first.
+            UserError: None can be read; the message gives the reason of the first.
         """
         count = sum(self.blocks)
         reasons = []
@@ -109,7 +111,7 @@ class AnnotationSource:
             return self._whole[row]
         try:
             return json.loads(self._kept(row // _LINES)[row % _LINES])
-        except (ValueError, RecursionError) as error:  # no UTF-8, 100,000 brackets, an integer of 5,000 digits
+        except (ValueError, RecursionError) as error:  # not UTF-8, 100,000 brackets, an integer of 5,000 digits
             raise BadSampleError(f"no JSON: {error}") from error
 
     def _conversation(self, entry: Any) -> list[dict[str, Any]]:
@@ -146,7 +148,7 @@ class AnnotationSource:
         return entries
 
     def _lines(self) -> Any:
-        """Where each line that is not empty begins, and where the last ends: int64 (lines + 1,)."""
+        """Return the byte offset of each non-empty line, and of the end of the file: int64 (lines + 1,)."""
         starts, at = array("q"), 0
         try:
             with open(self._path, "rb") as file:

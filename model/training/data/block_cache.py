@@ -1,4 +1,4 @@
-"""The last few blocks of a source in memory, each read once, whichever threads ask for it."""
+"""Keep a source's most recently used blocks in memory. Threads that need the same block share one read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class BlockCache(Generic[T]):
-    """Blocks by number; of more than `most`, the one that was not asked for longest is let go."""
+    """An LRU cache of blocks by number: above `most` blocks it evicts the least recently used."""
 
     def __init__(self, read: Callable[[int], T], most: int) -> None:
-        """Use `read` for what is not there."""
+        """Call `read` for blocks that are not cached, and keep at most `most`."""
         self._read, self._most = read, most
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, Future[T]] = OrderedDict()
 
     def __call__(self, number: int) -> T:
-        """The block; what `read` raises is raised for all who wait for it, and tried again by the next."""
+        """Return a block. An error of `read` is raised in all waiting threads; the next call reads again."""
         with self._lock:
             cached = self._blocks.get(number)
             mine: Future[T] = Future()

@@ -1,7 +1,7 @@
-"""One form for all that is learned: captions, questions, boxes, times, videos that are commented as they run.
+"""Convert annotations to the messages that `model.Processor` reads: captions, questions, boxes, times, streaming video.
 
-Annotations have turns of `human` and `gpt`, in whose texts `<image>` and `<video>` say where media stand
-(DAMO-NLP-SG/VideoLLaMA3's README); `model.Processor` takes messages of parts. Boxes and times are plain text.
+Annotations have turns of `human` and `gpt`. The placeholders `<image>` and `<video>` in their texts mark the media
+(DAMO-NLP-SG/VideoLLaMA3's README). Messages have a list of parts instead. Boxes and times are plain text.
 """
 
 from __future__ import annotations
@@ -33,21 +33,24 @@ _MARK = re.compile("(<image>|<video>)\n?")
 _BOX = re.compile(r"\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*\]")
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)\s*s\b")
 GRID = 1000
-"""Coordinates of a box are thousandths of the image's width and height."""
+"""Box coordinates are thousandths of the image's width and height, 0 to 1000."""
 
 
 def from_turns(
     turns: Sequence[Mapping[str, Any]], images: Sequence[Any] = (), videos: Sequence[Any] = ()
 ) -> list[Message]:
-    """Messages out of turns, media put where their marks are; without any mark, before the first question.
+    """Convert turns to messages. Each placeholder is replaced by its image or video.
+
+    If no turn has a placeholder, all media go before the first question.
 
     Args:
         turns: [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A cat."}, …]
-        images: Bytes or paths, in the order of their marks.
-        videos: Paths.
+        images: Bytes or paths, in the order of their placeholders.
+        videos: Paths, in the order of their placeholders.
 
     Raises:
-        BadSampleError: As many marks as media there are not, an unknown speaker, or no answer after a question.
+        BadSampleError: The number of placeholders differs from the number of media, a speaker is unknown, or a question
+            has no answer.
     """
     if not isinstance(turns, list | tuple) or not turns:
         raise BadSampleError("no conversation: `conversations` must be a list of turns")
@@ -55,7 +58,7 @@ def from_turns(
     marks = [_mark(turn) for turn in turns]
     marks_of_all = [mark for turn in marks for mark in turn]
     if videos and not images and "<video>" not in marks_of_all:
-        media["<image>"] = media["<video>"]  # LLaVA-Video writes <image> where a video stands
+        media["<image>"] = media["<video>"]  # LLaVA-Video uses <image> for a video too
     messages = []
     for number, turn in enumerate(turns):
         role, text = _role(turn, number), turn["value"]
@@ -105,18 +108,19 @@ def _check_turns(messages: Sequence[Message]) -> None:
 
 
 def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, **settings: Any) -> list[Message]:
-    """A video that is commented as it runs: before each turn stand the frames up to its time.
+    """Return the messages of a streaming conversation: the frames up to each turn's time come before that turn.
 
     Args:
-        video: The file.
-        turns: [{"role": "user", "content": text, "time": seconds}, …]; times never fall, and a turn without one comes
-            right behind the one before. An assistant may speak several times in a row: each comment answers the
-            frames before it.
-        start: Seconds of the first frame.
-        settings: Of the video, such as fps.
+        video: Path of the video.
+        turns: [{"role": "user", "content": text, "time": seconds}, …]. Times never decrease. A turn without a time
+            follows directly after the previous turn. An assistant may speak several times in a row: each comment
+            answers the frames before it.
+        start: Time of the first frame, in seconds.
+        settings: Settings of the video part, such as fps.
 
     Raises:
-        BadSampleError: Times that fall, unknown speakers, an answer to nothing, or a question without an answer.
+        BadSampleError: A time decreases, a speaker is unknown, an answer follows no new frames or question, or the last
+            question has no answer.
     """
     if not isinstance(turns, list | tuple):
         raise BadSampleError("no conversation: `conversation` must be a list of turns")
@@ -150,24 +154,24 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
 
 
 def _seconds(value: Any, what: str) -> float:
-    # An integer of 400 digits cannot become a float.
+    # Compare before float(): an integer of 400 digits cannot become a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
         raise BadSampleError(f"{what}: {reprlib.repr(value)}: give seconds, 0 or more")
     return float(value)
 
 
 def box_text(boxes: Sequence[Box], width: int, height: int) -> str:
-    """Boxes as VideoLLaMA 3 writes them: `[[x0,y0,x1,y1],…]`, thousandths of the image.
+    """Write boxes as VideoLLaMA 3 does: `[[x0,y0,x1,y1],…]`, in thousandths of the image.
 
-    A single one stands in a question as `[x0,y0,x1,y1]`.
+    In a question, a single box is written `[x0,y0,x1,y1]`.
 
     Args:
-        boxes: (x0, y0, x1, y1), pixels.
-        width: Of the image.
-        height: Of it.
+        boxes: (x0, y0, x1, y1) in pixels.
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
 
     Raises:
-        BadSampleError: A box outside of its image, or turned inside out.
+        BadSampleError: A box reaches outside its image, or has x0 > x1 or y0 > y1.
     """
     return "[" + ",".join(f"[{','.join(map(str, _thousandths(box, width, height)))}]" for box in boxes) + "]"
 
@@ -180,9 +184,10 @@ def _thousandths(box: Box, width: int, height: int) -> tuple[int, ...]:
 
 
 def boxes_of(text: str, width: int, height: int) -> list[Box]:
-    """All boxes in a text, in pixels; within half a thousandth of what `box_text` was given.
+    """Return all boxes in a text, in pixels.
 
-    Four numbers that are no box of an image (beyond 1000, inside out) are passed over.
+    They are within half a thousandth of the image of what `box_text` was given. Four numbers that are not a box (above
+    1000, or x0 > x1 or y0 > y1) are ignored.
     """
     boxes = [[int(number) for number in match] for match in _BOX.findall(text)]
     return [
@@ -193,20 +198,20 @@ def boxes_of(text: str, width: int, height: int) -> list[Box]:
 
 
 def grounding_text(things: Sequence[tuple[str, Sequence[Box]]], width: int, height: int) -> str:
-    """What is where, as in the reference's notebook on images: `<ref>cat</ref>[[12,30,405,998]]`, a line each."""
+    """Return one line per object, as in the reference's image notebook: `<ref>cat</ref>[[12,30,405,998]]`."""
     return "\n".join(f"<ref>{thing}</ref>{box_text(boxes, width, height)}" for thing, boxes in things)
 
 
 def ocr_text(words: Sequence[tuple[str, Box]], width: int, height: int) -> str:
-    """Text with where it stands, a line each, as in stage 2 (arXiv 2501.13106, 4): `STOP <box>[12,30,405,98]</box>`."""
+    """Return one line per word, as in stage 2 (arXiv 2501.13106, section 4): `STOP <box>[12,30,405,98]</box>`."""
     return "\n".join(f"{word} <box>{box_text([box], width, height)[1:-1]}</box>" for word, box in words)
 
 
 def span_text(spans: Sequence[tuple[float, float]]) -> str:
-    """Seconds of a video, as in temporal grounding (arXiv 2501.13106, table 4): `1.0-2.0 s, 7.5-9.0 s`.
+    """Write time spans in seconds, as in temporal grounding (arXiv 2501.13106, table 4): `1.0-2.0 s, 7.5-9.0 s`.
 
     Raises:
-        BadSampleError: A span that ends before it begins, or begins before the video.
+        BadSampleError: A span ends before it starts, starts before 0, or has no finite end.
     """
     for start, end in spans:
         if not 0 <= start <= end < math.inf:
@@ -215,23 +220,24 @@ def span_text(spans: Sequence[tuple[float, float]]) -> str:
 
 
 def spans_of(text: str) -> list[tuple[float, float]]:
-    """All spans in a text, seconds; within 0.05 s of what `span_text` was given."""
+    """Return all time spans in a text, in seconds, within 0.05 s of what `span_text` was given."""
     spans = [(float(start), float(end)) for start, end in _SPAN.findall(text)]
     return [span for span in spans if span[0] <= span[1]]
 
 
 def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
-    """Divide a conversation that is too long between its turns; never within one, nor within an image.
+    """Split a conversation that is too long into pieces, between turns only.
 
-    A piece has the system's message, the media of all turns before it, and as many turns as fit.
+    Each piece has the system message, the media of all earlier turns, and as many turns as fit.
 
     Args:
-        sample: Questions and answers in turn.
-        fits: Asked about few candidates only, since each may mean that a video is decoded: what fits with more turns is
-            taken to fit with fewer. What is returned was asked about.
+        sample: Alternating questions and answers.
+        fits: Whether a piece fits into a row. A call may decode a video, so a binary search calls it for few
+            candidates: it assumes that a piece with fewer turns fits if one with more turns does. Every returned piece
+            has been checked.
 
     Raises:
-        BadSampleError: One turn with its media is too long.
+        BadSampleError: A single turn with its media is too long.
     """
     head = [message for message in sample.conversation[:1] if message["role"] == "system"]
     turns = list(sample.conversation[len(head) :])
@@ -267,7 +273,7 @@ def _piece(
     first: int,
     end: int,
 ) -> list[Mapping[str, Any]]:
-    """Some of the turns, with what was seen before them."""
+    """Return the messages of turns `first` to `end`, with the media of earlier turns put before the first question."""
     messages = [message for pair in pairs[first:end] for message in pair]
     if seen:
         content = messages[0]["content"]

@@ -1,8 +1,8 @@
-"""Annotations in the words of other trainers, as VideoLLaMA3 has them.
+"""Convert other trainers' annotations to VideoLLaMA3's form.
 
 LLaMA-Factory, ms-swift and TRL write `messages`, `role`, `content`, `images` and `videos` where VideoLLaMA3 writes
-`conversations`, `from`, `value`, `image` and `video`. Both mean the same and are read. What means something else is
-refused with its name: a key that is passed over would change what is learned without a word.
+`conversations`, `from`, `value`, `image` and `video`. Both mean the same and are read. Forms and keys with another
+meaning raise an error that names them: ignoring a key would silently change what is learned.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from core.errors import BadSampleError
 
-_UNREAD = {  # keys of forms without turns
+_UNREAD = {  # keys of unsupported forms, which have no turns
     ("query", "response"): "ms-swift's form with `query` and `response`",
     ("instruction", "output"): "Alpaca's form",
     ("prompt", "completion"): "TRL's form with `prompt` and `completion`",
@@ -25,7 +25,7 @@ _UNREAD = {  # keys of forms without turns
     ("text",): "plain text",
 }
 _PREFERENCE = "what an assistant should not say is not learned here"
-_REFUSED = {  # keys beside turns that change what is learned
+_REFUSED = {  # unsupported keys next to the turns that change what is learned
     "audio": "sound is not read",
     "audios": "sound is not read",
     "tools": "calls of tools are not read",
@@ -34,16 +34,16 @@ _REFUSED = {  # keys beside turns that change what is learned
 }
 _STILLS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _NOTHING = (None, "")
-_PATH_IN_TEXT = re.compile("<img>[^<]+</img>")  # HTML has its paths elsewhere
+_PATH_IN_TEXT = re.compile("<img>[^<]+</img>")  # in HTML the path is an attribute
 
 
 def media_of(entry: Mapping[str, Any], kind: Literal["image", "video"]) -> list[Any]:
-    """What an entry has as `image` or `images`, `video` or `videos`: paths, not yet checked.
+    """Return the `image` or `images` (`video` or `videos`) of an entry: paths, not yet checked.
 
-    null, an empty text and lists of them mean that the entry has none.
+    null, an empty text, and lists of these count as no media.
 
     Raises:
-        BadSampleError: Both keys are given, or a film is given as its frames.
+        BadSampleError: Both keys are given, or a video is given as a list of frames.
     """
     given = [listed for key in (kind, f"{kind}s") if (listed := _listed(entry.get(key)))]
     if len(given) > 1:
@@ -58,10 +58,12 @@ def media_of(entry: Mapping[str, Any], kind: Literal["image", "video"]) -> list[
 
 
 def turns_of(entry: Mapping[str, Any]) -> Any:
-    """The turns of an entry, with `from` and `value`; what is no turn stays as it is, for `from_turns` to refuse.
+    """Return the turns of an entry, with `from` and `value`.
+
+    Items that are not turns are returned unchanged; `from_turns` raises on them.
 
     Raises:
-        BadSampleError: The entry is of a form that is not read.
+        BadSampleError: The entry has an unsupported form or key.
     """
     for key, reason in _REFUSED.items():
         if entry.get(key):
@@ -112,7 +114,7 @@ def _turn(turn: Any) -> Any:
 
 
 def _text(content: Any) -> Any:
-    """A text with marks, out of a list of parts too."""
+    """Return the text of a turn; a list of parts becomes one text with placeholders."""
     return "".join(map(_part, content)) if isinstance(content, list) else content
 
 

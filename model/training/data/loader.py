@@ -1,10 +1,10 @@
-"""From an order of samples to packed rows, ahead of the trainer, and back to the same place after a stop.
+"""Load packed rows ahead of the trainer, and continue at the same sample after a restart.
 
-The rows of a step come from lanes. Lane v of V sees the samples v, v + V, v + 2V, … of the order, packs them by itself,
-and gives rows / V rows to each step. A worker has some of the lanes. So what a step consists of does not depend on how
-many workers there are, and a state (a cursor and the open rows of each lane, as numbers) can be taken up by any number.
+The rows of a step come from lanes (virtual ranks). Lane v of V reads samples v, v + V, v + 2V, … of the order, packs
+them, and contributes rows / V rows to each step. Each worker has some of the lanes. So the rows of a step do not depend
+on the number of workers, and any number of workers can continue from a state (per lane: a cursor and the open rows).
 
-A bad sample is skipped, counted and named; many in a row end the run, and any other error does at once.
+A bad sample is skipped, logged and counted. Many in a row end the run; any other error ends it at once.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
 
-AHEAD = 8  # samples of a lane that are read before they are wanted
+AHEAD = 8  # samples that a lane prefetches
 STEPS_AHEAD = 2
 State = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class StepRows:
-    """What one worker runs in one step.
+    """The rows of one worker for one step.
 
     Attributes:
-        rows: Packed rows; fewer than asked for, or none, at the end.
-        skipped: Bad samples that were met, with their reasons.
-        given: Samples of this worker's lanes that have been given out (or skipped) so far, these rows included.
-        state: Where each lane stands after these rows.
+        rows: Packed rows. At the end of the data there are fewer, or none.
+        skipped: One line per bad sample that was skipped, with the reason.
+        given: Consumed samples of this worker's lanes so far: those in rows, these included, and skipped ones.
+        state: State of each lane after these rows, by lane number.
     """
 
     rows: list[Row[Prepared]]
@@ -50,7 +50,7 @@ class StepRows:
 
 
 class Lane:
-    """One stream of samples, packed."""
+    """A virtual rank: one stream of samples, packed into rows."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Lane:
         self._futures: deque[Future[list[Prepared]]] = deque()
 
     def row(self, skip: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
-        """The next row, None at the end; `skip` is told of each sample, with the error of a bad one."""
+        """Return the next row, or None at the end. `skip` is called per sample, with None or the error of a bad one."""
         while True:
             while self.pending:
                 if done := self.packer.add(self.pending.popleft()):
@@ -91,12 +91,12 @@ class Lane:
 
     @property
     def given(self) -> int:
-        """Samples that have left in rows, or were skipped."""
+        """Number of consumed samples: those in finished rows, and skipped ones."""
         held = {sample.index for row in self.packer.open for sample in row.samples}
         return self.cursor - len(held | {sample.index for sample in self.pending})
 
     def state(self) -> State:
-        """Where it stands: numbers only."""
+        """Return the lane's position: the cursor, and (index, piece) of samples in open rows and of pending ones."""
 
         def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]
@@ -108,10 +108,10 @@ class Lane:
         }
 
     def restore(self, state: State) -> None:
-        """Go to where it stood; what was open is read again.
+        """Return to a saved state. Samples of open rows and pending ones are read again.
 
         Raises:
-            BadSampleError: A sample that was good is not any more.
+            BadSampleError: A sample that was good before is bad now.
         """
         self.cursor = state["cursor"]
         wanted = [*state["open"], state["pending"]]
@@ -126,7 +126,7 @@ class Lane:
 
 
 class Loader:
-    """Steps of rows for one worker; an iterator without end, whose last steps have no rows."""
+    """An endless iterator over one worker's `StepRows`. After the last sample, steps have no rows."""
 
     def __init__(
         self,
@@ -140,11 +140,11 @@ class Loader:
         skip_limit: int = 100,
         state: Mapping[int, State] | None = None,
     ) -> None:
-        """Begin at the beginning, or at a state that any number of workers has left.
+        """Start at the first sample, or at a saved state, which any number of workers may have written.
 
         Raises:
-            UserError: The lanes cannot be shared out among the workers.
-            BadSampleError: A sample of the state is gone.
+            UserError: The number of lanes is not a multiple of the number of workers.
+            BadSampleError: A sample of the state can no longer be read.
         """
         lanes = stage.lane_count
         if lanes % workers:
@@ -172,7 +172,7 @@ class Loader:
 
     def _prepare(self, index: int) -> list[Prepared]:
         if not hasattr(self._local, "processor"):
-            self._local.processor = copy.deepcopy(self._processor)  # tokenizers may not be shared by threads
+            self._local.processor = copy.deepcopy(self._processor)  # threads must not share a tokenizer
         source, row = self._order(index)
         sample = self._sources[source].sample(row)
         return prepare(self._local.processor, sample, index, self._stage.tokens, self._stage.patch_budget)
@@ -202,6 +202,6 @@ class Loader:
         return StepRows(rows, skipped, given, {lane.number: lane.state() for lane in self._lanes})
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Shut down the threads."""
         for pool in (self._packing, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)

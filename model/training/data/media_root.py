@@ -1,7 +1,7 @@
-"""Which files annotations may name: regular ones below the media's folder, or below folders that the recipe allows.
+"""Restrict the files that annotations may name: regular files below the media folder or below allowed `roots`.
 
-Annotations come from strangers. A path that is absolute, goes up (`../`) or through a link could have any file of this
-machine read, and shown in what a model learns and in what is logged.
+Annotations come from strangers. A path that is absolute, goes up (`../`) or follows a link could make the trainer read
+any file of this machine, and expose it in the model or the logs.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from core.errors import BadSampleError
 from core.text import printable
 
 _LONGEST = 4096
-"""Characters of a path, as the kernel has it; bytes of an image that stand in its place are longer."""
+"""Maximum characters of a path, as in the kernel; image bytes that were given as a path are longer."""
 _SHOWN = 200  # characters of a path in an error
 
 
 class MediaRoot:
-    """A folder with media, and further folders that its annotations may name."""
+    """A media folder, and further folders that its annotations may name."""
 
     def __init__(self, folder: str | Path, roots: Sequence[str] = ()) -> None:
-        """Relative paths are of `folder`; `roots` are allowed beside it. Links are resolved, in them too."""
+        """Resolve relative paths against `folder`, and allow files below it and below `roots`. Links are resolved."""
         self._folder = Path(folder)
         self._allowed = [os.path.realpath(root) for root in (folder, *roots)]
 
     def file(self, path: object) -> str:
-        """The real path of a file that annotations name.
+        """Return the real path of a file that an annotation names.
 
         Raises:
-            BadSampleError: It is no path, lies elsewhere, or no regular file is there.
+            BadSampleError: It is not a path, it lies outside the allowed folders, or it is not a regular file.
         """
         if not isinstance(path, str):
             raise BadSampleError(f"a path must be a text, not {reprlib.repr(path)}")

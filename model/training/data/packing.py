@@ -1,7 +1,7 @@
-"""Samples into rows: first fit over a few open rows, under a budget of tokens and one of patches.
+"""Pack samples into rows: first fit over a few open rows, with a budget of tokens and a budget of patches.
 
-On a mixture of captions, questions and clips (mean 800 tokens, some of 4,000) eight open rows fill 0.98 of 4,096 tokens
-and more; benchmarks/packing.py measures it. What is open is little, and is a part of a checkpoint.
+On a mixture of captions, questions and videos (mean 800 tokens, some 4,000) eight open rows reach a packing efficiency
+of 0.98 or more at 4,096 tokens; benchmarks/packing.py measures it. The open rows are small and part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What is packed."""
+    """Anything that can be packed into a row."""
 
     @property
     def tokens(self) -> int:
-        """Tokens, placeholders included."""
+        """Number of tokens, placeholders included."""
         ...
 
     @property
     def patches(self) -> int:
-        """Patches, all of them."""
+        """Number of patches, before merging and pruning."""
         ...
 
 
@@ -30,40 +30,41 @@ T = TypeVar("T", bound=Sized)
 
 @dataclass
 class Row(Generic[T]):
-    """Samples that are run together."""
+    """A packed row: samples that share one forward pass."""
 
     samples: list[T] = field(default_factory=list)
     tokens: int = 0
     patches: int = 0
 
     def add(self, sample: T) -> None:
-        """Append."""
+        """Append a sample and add up its tokens and patches."""
         self.samples.append(sample)
         self.tokens += sample.tokens
         self.patches += sample.patches
 
 
 class Packer(Generic[T]):
-    """First fit.
+    """First-fit packing.
 
     Attributes:
-        open: Rows that may still get samples, oldest first.
+        open: Rows that can still take samples, oldest first.
     """
 
     def __init__(self, tokens: int, patches: int, open_rows: int = 8) -> None:
-        """Set the budgets of a row, and how many may be open."""
+        """Set a row's budgets of tokens and patches, and the maximum number of open rows."""
         self.tokens, self.patches, self.open_rows = tokens, patches, open_rows
         self.open: list[Row[T]] = []
 
     def fits(self, sample: T) -> bool:
-        """Whether it fits into an empty row."""
+        """Return whether a sample fits into an empty row."""
         return sample.tokens <= self.tokens and sample.patches <= self.patches
 
     def add(self, sample: T) -> Row[T] | None:
-        """Put a sample into the first row that has room for it.
+        """Add a sample to the first open row that has room for it.
 
         Returns:
-            A row that is done: one that is full to the last token, or, where no open row had room, the fullest.
+            A finished row, or None: a row whose tokens are used up exactly, or, if no open row had room and no further
+            one may be opened, the fullest row.
         """
         assert self.fits(sample), f"{sample.tokens} tokens, {sample.patches} patches: longer than a row"
         for number, row in enumerate(self.open):
@@ -78,10 +79,10 @@ class Packer(Generic[T]):
         return done
 
     def _fill(self, row: Row[T]) -> float:
-        """A row whose patches are used up is as done as one without room for tokens."""
+        """Return the larger used share of the two budgets, 0 to 1: either can make a row full."""
         return max(row.tokens / self.tokens, row.patches / self.patches)
 
     def flush(self) -> Iterator[Row[T]]:
-        """Give out what is open, oldest first."""
+        """Yield and remove all open rows, oldest first."""
         while self.open:
             yield self.open.pop(0)

@@ -1,4 +1,4 @@
-"""From a sample to what is packed, and from a packed row to the tensors of the model."""
+"""Tokenise samples for packing, and turn packed rows into the model's input tensors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from model.training.stage import Stage
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A sample, or a piece of one, ready to be packed.
+    """A tokenised sample, or a piece of one, ready to be packed.
 
     Attributes:
-        name: For people.
-        index: In the order.
-        piece: 0, or which of the pieces that a long conversation was split into.
-        tensors: What the processor made, with labels.
-        labelled: Tokens that are learned.
+        name: Name for messages.
+        index: Position in the sampler's order, from 0.
+        piece: Number of the piece of a split conversation, from 0.
+        tensors: Output of the processor, with labels.
+        labelled: Number of tokens that are learned.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Prepared:
 
     @property
     def tokens(self) -> int:
-        """Tokens, placeholders included."""
+        """Number of tokens, placeholders included."""
         return len(self.tensors["input_ids"])
 
     @property
     def patches(self) -> int:
-        """Patches."""
+        """Number of patches, before merging and pruning."""
         return len(self.tensors["pixel_values"]) if "pixel_values" in self.tensors else 0
 
 
 def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
-    """The tensors of a packed row.
+    """Return the input tensors of a packed row.
 
-    A row of text alone gets a blank image of one patch, whose token is not kept: so every row runs through all parts,
-    and workers that gather sharded weights layer by layer stay in step.
+    A text-only row gets a blank image of one patch, whose token is not kept. So every row runs through all parts of the
+    model, and ranks that gather sharded weights layer by layer stay in step.
     """
     tensors: dict[str, Tensor] = dict(pack([sample.tensors for sample in row.samples]))
     if "pixel_values" not in tensors:
@@ -65,7 +65,7 @@ def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
 
 
 def for_stage(processor: Processor, stage: Stage) -> Processor:
-    """The processor with a stage's merge sizes, pruning and visual budget."""
+    """Return a processor with a stage's merge sizes, pruning, visual token budget and frame sampling."""
     config = processor.config.model_copy(
         update={
             "image": processor.config.image.model_copy(update={"merge": stage.image_merge}),
@@ -80,10 +80,17 @@ def for_stage(processor: Processor, stage: Stage) -> Processor:
 
 
 def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patches: int) -> list[Prepared]:
-    """Tokenise a sample; one that is longer than a row is split between turns.
+    """Tokenise a sample. One that is longer than a row is split between turns.
+
+    Args:
+        processor: Made by `for_stage`.
+        sample: The conversation.
+        index: Position in the sampler's order.
+        tokens: Token budget of a row.
+        patches: Patch budget of a row.
 
     Raises:
-        BadSampleError: It is bad, has nothing to learn, or cannot be split.
+        BadSampleError: The sample is bad, has nothing to learn, or a single turn is too long.
     """
 
     def encoded(piece: Sample, number: int) -> Prepared:

@@ -1,9 +1,9 @@
-"""In which order samples are seen: a pure function of (seed, index), so that any number of workers sees the same.
+"""The order of samples: a pure function of (seed, index), so it is the same for any number of workers.
 
-Samples are counted by one index through all epochs. An epoch has so many samples of each source as the mixture says,
-shuffled together. A source is gone through in passes: its blocks (row groups) in random order, and the rows of some
-neighbouring blocks at a time, so that no more than these have to be in memory. What an epoch leaves of a source comes
-in the next; nothing comes twice before everything has come once.
+One index counts samples through all epochs. The mixture says how many samples of each source an epoch has; they are
+shuffled together. A source is read in passes: its blocks (row groups) come in random order, and the rows of a window of
+consecutive blocks are shuffled together, so only one window must be in memory. The next epoch continues a source where
+the last one stopped. No sample repeats before the pass is complete.
 """
 
 from __future__ import annotations
@@ -20,44 +20,48 @@ from model.training.data.samples import Sample
 from model.training.stage import Share
 
 Ints = Any
-"""An integer array of numpy."""
+"""A numpy integer array."""
 
 _CHUNK = 4096
 
 
 class Source(Protocol):
-    """What has samples, in blocks that are read together: `ShardSource`, `AnnotationSource`."""
+    """Samples, stored in blocks that are read together: `ShardSource`, `AnnotationSource`."""
 
     @property
     def name(self) -> str:
-        """Of the source."""
+        """Name of the source in the recipe."""
         ...
 
     @property
     def blocks(self) -> Sequence[int]:
-        """Samples of each block."""
+        """Number of samples in each block."""
         ...
 
     def sample(self, row: int) -> Sample:
-        """One; a BadSampleError that names it if it is bad. Called by several threads."""
+        """Return one sample. Several threads call this.
+
+        Raises:
+            BadSampleError: The sample is bad; the message names it.
+        """
         ...
 
 
 class EpochPermutation:
-    """One source, pass after pass.
+    """The order of one source's rows, pass after pass.
 
     Attributes:
-        held_out: Rows that are never given out, ascending.
-        rows: How many are, in a pass.
+        held_out: Rows that are never trained on, ascending.
+        rows: Number of rows in a pass.
     """
 
     def __init__(self, source: Source, held_out: int, seed: int, held_out_seed: int, window: int) -> None:
-        """Choose what is held out: of so many samples always the same with the same seed for it.
+        """Choose the held-out rows. They depend only on `held_out_seed` and the number of samples.
 
-        So two sources out of one dataset, such as its short and its detailed captions, hold out the same images.
+        So two sources made from one dataset, such as its short and its detailed captions, hold out the same images.
 
         Raises:
-            UserError: Nothing is left to train on.
+            UserError: All samples are held out.
         """
         self._starts = np.concatenate(([0], np.cumsum(source.blocks))).astype(np.int64)
         total = int(self._starts[-1])
@@ -72,14 +76,14 @@ class EpochPermutation:
         self._shuffled = lru_cache(4)(self._shuffled_of)
 
     def row(self, count: int) -> int:
-        """The row that comes `count` samples after the first of all."""
+        """Return the row of the source's sample number `count`, counted from 0 through all passes."""
         number, offset = divmod(count, self.rows)
         ends = self._plan(number)[1]
         window = int(np.searchsorted(ends, offset, side="right"))
         return int(self._shuffled(number, window)[offset - (ends[window - 1] if window else 0)])
 
     def _plan_of(self, number: int) -> tuple[Ints, Ints]:
-        """Of a pass: its blocks in order, and where each window of them ends."""
+        """Return a pass's block order, and the cumulative number of rows at the end of each window."""
         order = np.random.default_rng([*self._seed, 1, number]).permutation(len(self._sizes))
         firsts = np.arange(0, len(order), self._window)
         return order, np.cumsum(np.add.reduceat(self._sizes[order], firsts))
@@ -92,12 +96,12 @@ class EpochPermutation:
 
 
 class MixtureSampler:
-    """A mixture of sources.
+    """The order of samples of a mixture.
 
     Attributes:
-        passes: Of each source, in the mixture's order.
-        counts: Samples of each in an epoch.
-        epoch_length: Their sum.
+        passes: One `EpochPermutation` per source, in the order of `sources`.
+        counts: Samples of each source in an epoch.
+        epoch_length: Samples of all sources in an epoch.
     """
 
     def __init__(
@@ -109,18 +113,18 @@ class MixtureSampler:
         held_out_seed: int = 0,
         window: int = 4,
     ) -> None:
-        """Plan the order of a stage.
+        """Plan the order of a training stage.
 
         Args:
-            sources: Those of the mixture.
-            mixture: Share of each, by name.
-            held_out: How many samples of each are not trained on.
-            seed: Of the order.
-            held_out_seed: Of what is held out, the same in all stages of a training.
-            window: Blocks of a source that are shuffled together.
+            sources: Sources of the mixture.
+            mixture: Share of each source, by name.
+            held_out: Number of held-out samples of each source, by name.
+            seed: Seed of the order.
+            held_out_seed: Seed of the held-out choice; the same in all stages of a training.
+            window: Number of blocks of a source that are shuffled together.
 
         Raises:
-            UserError: A source has nothing to train on.
+            UserError: All samples of a source are held out.
         """
         self.sources = list(sources)
         self.passes = [
@@ -137,7 +141,7 @@ class MixtureSampler:
         self._slots = lru_cache(2)(self._slots_of)
 
     def __call__(self, index: int) -> tuple[int, int]:
-        """The source, by its number, and the row of the sample with this index, 0 and up."""
+        """Return the source's number and the row of the sample with this index (0 or more)."""
         epoch, slot = divmod(index, self.epoch_length)
         slots, before = self._slots(epoch)
         number = int(slots[slot])
@@ -146,7 +150,7 @@ class MixtureSampler:
         return number, self.passes[number].row(epoch * self.counts[number] + rank)
 
     def _slots_of(self, epoch: int) -> tuple[Ints, Ints]:
-        """Of an epoch, the source of each slot (a byte or two per sample), and how many of each were before a chunk."""
+        """Return the source of each slot of an epoch (1 or 2 bytes each), and each source's count before each chunk."""
         kind = np.uint8 if len(self.counts) <= 256 else np.uint16
         slots = np.repeat(np.arange(len(self.counts), dtype=kind), self.counts)
         np.random.default_rng([self._seed, 3, epoch]).shuffle(slots)

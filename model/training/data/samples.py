@@ -1,4 +1,4 @@
-"""A sample: what a source gives, and the only form that the rest of the trainer knows."""
+"""The sample: what sources return, and the only form of data that the rest of the trainer uses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from core.errors import BadSampleError
 
 SAMPLE_ERRORS = (BadSampleError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
-"""What decoders and tensors raise for one sample's sake: numbers beyond all bounds, sizes beyond the memory, nesting.
+"""Errors that decoders and tensors raise for a bad sample: numbers out of range, sizes beyond memory, deep nesting.
 
-An OSError is none of them: a store that does not answer is nobody's sample's fault.
+OSError is not among them: a store that does not answer is not the sample's fault.
 """
 
 
 def bad_sample(name: str, error: Exception) -> BadSampleError:
-    """The error of one sample, in one line that names it."""
+    """Return the error of one sample: one line that starts with its name."""
     reason = " ".join(str(error).split()) or "no reason was given"
     if not isinstance(error, BadSampleError):
         reason = f"{type(error).__name__}: {reason}"
@@ -29,8 +29,8 @@ class Sample:
     """One conversation.
 
     Attributes:
-        name: For people: source, file, and place in it.
-        conversation: Messages as `model.Processor` takes them; images are bytes or paths, videos paths.
+        name: Name for messages: source, file, and position in the file.
+        conversation: Messages in the form that `model.Processor` reads. Images are bytes or paths, videos are paths.
     """
 
     name: str

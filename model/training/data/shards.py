@@ -1,4 +1,4 @@
-"""Samples out of published shards: an image, a question about it, its caption. Read by row group, where they lie."""
+"""Read samples from published shards: an image, a question, its caption. Row groups are read in place."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from model.training.data.samples import Sample
 
 log = logging.getLogger("vl3syn.train")
 
-_LARGEST = 1 << 30  # bytes of a row group in memory
-_FOOTERS = 16  # read at a time: on an object store each is a request
+_LARGEST = 1 << 30  # maximum bytes of a row group in memory
+_FOOTERS = 16  # footers that are read in parallel: on an object store each is a request
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class ShardSource:
     """A published dataset.
 
     Attributes:
-        name: In a recipe.
-        blocks: Rows of each row group, shard after shard.
+        name: Name of the source in the recipe.
+        blocks: Number of rows in each row group, shard after shard.
     """
 
     def __init__(
         self, name: str, path: str, caption: Literal["short", "detailed"] = "detailed", blocks_in_memory: int = 8
     ) -> None:
-        """Read the shards' footers. A shard without rows is passed over, with a warning.
+        """Read the footers of all shards. A shard without rows is skipped with a warning.
 
         Args:
-            name: For messages.
-            path: The dataset, or one of its subsets: a folder or a URL.
-            caption: Which one is learned.
-            blocks_in_memory: Row groups that are kept.
+            name: Name for messages.
+            path: The dataset or one of its subsets: a folder or a URL.
+            caption: The caption that is learned.
+            blocks_in_memory: Number of row groups that are cached.
 
         Raises:
-            UserError: No shards there, a broken one, or none with this caption.
+            UserError: There are no shards, a shard is broken, or a shard lacks this caption.
         """
         self.name = name
         self._folder, self._path, files = _shards(path.rstrip("/"), caption)
@@ -76,11 +76,11 @@ class ShardSource:
             raise UserError(f"{name}: {self._path}: no images in its shards: publish a run there")
 
     def sample(self, row: int) -> Sample:
-        """The sample of that row.
+        """Return the sample of a row.
 
         Raises:
-            BadSampleError: It has no image or no caption.
-            UserError: What the file has there is damaged.
+            BadSampleError: It has no image or no caption, or a text is not UTF-8.
+            UserError: The file's row group is damaged.
             OSError: The file cannot be reached.
         """
         number = bisect_right(self._ends, row)
@@ -91,7 +91,7 @@ class ShardSource:
         name = f"{self.name}: {group.file} row {row - first}"
         try:
             id_, image, turns = (table[column][offset].as_py() for column in ("id", "image", group.column))
-        except UnicodeDecodeError as error:  # Parquet's readers do not look into texts
+        except UnicodeDecodeError as error:  # Parquet readers do not validate texts
             raise BadSampleError(f"{name}: a text that is not UTF-8: publish it again") from error
         name = f"{name} (id {id_})"
         if not turns or not (image or {}).get("bytes"):
@@ -107,7 +107,7 @@ class ShardSource:
             return Parquet(file).group(group.number, ["id", "image.bytes", group.column], _LARGEST)
 
     def _columns(self, file: str) -> tuple[pa.Schema, list[int]] | None:
-        """The columns of a shard, and the rows of its row groups."""
+        """Return the schema of a shard and the number of rows of each row group; None for an empty file."""
         with self._opened(file, "no whole Parquet file") as opened:
             if not opened.size():
                 return None
@@ -116,23 +116,23 @@ class ShardSource:
 
     @contextmanager
     def _opened(self, file: str, fault: str) -> Iterator[Any]:
-        """A shard to read from; what is wrong with its contents becomes a UserError that says `fault`."""
+        """Open a shard for reading. Damaged contents raise a UserError that says `fault`."""
         with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
             try:
                 yield opened
             except BadSampleError as error:
                 raise UserError(f"{self.name}: {self._path}/{file}: {error}") from error
             except (pa.ArrowException, OSError) as error:
-                opened.read_at(8, 0)  # raises again if the store is gone, which is no fault of the file's
+                opened.read_at(8, 0)  # raises again if the store is unreachable, so that the file is not blamed
                 reason = " ".join(str(error).split())
                 raise UserError(f"{self.name}: {self._path}/{file}: {fault}: copy it again ({reason})") from error
 
     def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
-        """The column with the turns of this caption."""
+        """Return the name of the column with the turns of this caption."""
         names = set(schema.names)
         captions = [use for use in USES if f"{use}_caption" in names]
         if not captions and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
-            captions = [caption]  # the subset of one caption, told by its name
+            captions = [caption]  # a subset with one caption: its name says which
         column = conversation_column(caption, captions) if caption in captions else ""
         if not {"id", "image", column} <= names:
             raise UserError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
@@ -144,7 +144,10 @@ class ShardSource:
 
 
 def _shards(path: str, caption: str) -> tuple[Folder, str, list[str]]:
-    """Where the shards are, in the folder, or its subset with this caption, or the one with both; and their names."""
+    """Return the folder of the shards, its path, and the shards' names.
+
+    The folder is `path` itself, its subset with this caption, or its subset with both captions.
+    """
     top = Folder.at(path)
     for subset in ("", caption, TOGETHER):
         folder = top.join(subset) if subset else top
