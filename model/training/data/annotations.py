@@ -23,7 +23,7 @@ import numpy as np
 from core.errors import BadSampleError, UserError
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns, streaming
-from model.training.data.forms import media_of, turns_of
+from model.training.data.forms import media_of, stream_turns_of, turns_of
 from model.training.data.media_root import MediaRoot
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 
@@ -119,7 +119,7 @@ class AnnotationSource:
             raise BadSampleError("must be an object with `conversations`")
         settings = {key: entry[key] for key in _VIDEO_SETTINGS if key in entry}
         stream = entry.get("stream")
-        turns = entry.get("conversation") or entry.get("conversations") or [] if stream else turns_of(entry)
+        turns = stream_turns_of(entry) if stream else turns_of(entry)
         images = [self._media.file(path) for path in media_of(entry, "image")]
         videos = [self._media.file(path) for path in media_of(entry, "video")]
         if stream:
