@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from os.path import basename
+from os.path import basename, splitext
 from typing import Any
 
 from core.errors import BadSampleError
@@ -46,6 +46,7 @@ _FALSE = frozenset(("false", "0", "0.0", "no"))
 _OFF = _FALSE | {"", "none", "null", "{}", "[]"}
 _TRAINED = frozenset("train training trainable".split())
 _WEIGHTS = frozenset("kto weight weights loss".split()) | _TRAINED
+_QUESTIONS = frozenset("input inputs prompt prompts user".split())
 _MASKS = frozenset("mask masked ignore ignored".split())
 _REJECTED = frozenset("reject rejected rejection rejections".split())
 _TOOLS = frozenset("tool tools function functions".split())
@@ -103,7 +104,8 @@ def _names_media(key: str, value: Any, media: Sequence[Any]) -> str | None:
         return _media_reason(kind) if flat and any(map(_FILE.match, texts)) else None
     if kind == "pixel" and (isinstance(value, list) or (key in _SETTINGS and value is not None)) and value:
         return "pixels are not read: name a file as `image`; sizes are the stage's"
-    read = {basename(one) for one in media if isinstance(one, str)}
+    names = {basename(one) for one in media if isinstance(one, str)}
+    read = names | {splitext(name)[0] for name in names}
     if media and (rest & {"url", "urls", "uri", "uris", "link"} or rest & _ABOUT or {*map(basename, texts)} <= read):
         return None
     carries = all(word in _CARRIERS or word.isdigit() for word in rest)
@@ -122,6 +124,8 @@ def _trains(key: str, value: Any, turn: bool = False) -> str | None:
     among = set(words)
     if among & _ABOUT:
         return None
+    if among & _TRAINED and among & _QUESTIONS:  # train_on_inputs
+        return _trains_on_others(key, value)
     said = {str(leaf).strip().lower() for leaf in _leaves(value)}
     text = any(isinstance(leaf, str) and leaf.strip().lower() not in _OFF for leaf in _leaves(value))
     if (

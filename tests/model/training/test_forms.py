@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,8 @@ def refused(folder: Path, entry: Any, reason: str) -> None:
         ("video_path", "clip.mp4"),
         ("media", [{"path": "a.png"}]),
         ("pixel_values", [[0.5]]),
+        ("max_pixels", 100),
+        ("video_id", "clip.mp4"),
         ("file_name", "a.png"),
         ("url", "http://x/a.jpg?size=2"),
     ],
@@ -197,7 +201,15 @@ def test_media_beside_those_that_are_read_are_refused(media: Path, key: str) -> 
         {"split": "train", "label": "cat", "tools": "[]", "tool_calls": [], "rejected": None, "images": []},
         {"weight": 1, "loss_scale": "1.0", "kto_tag": True, "label": True, "is_rejected": False},
         {"reasoning_type": "spatial", "requires_reasoning": True, "reason": "clean", "annotation_tool": "cvat"},
-        {"train_id": 5, "training_split": "b", "timeframe": "2020", "framework": "torch", "system_prompt": ""},
+        {
+            "train_id": 5,
+            "training_split": "b",
+            "train_on_inputs": False,
+            "image_name": "a",
+            "max_pixels": None,
+            "framework": "torch",
+            "system_prompt": "",
+        },
     ],
 )
 def test_keys_about_a_sample_are_passed_over(media: Path, entry: dict[str, Any]) -> None:
@@ -247,6 +259,7 @@ def test_an_answer_that_is_learned_by_name_is_read(media: Path) -> None:
 def test_a_question_that_is_to_be_learned_is_refused(media: Path) -> None:
     for value in (True, 1, "true"):
         refused(media, {"messages": [TEXT[0] | {"train": value}, TEXT[1]]}, "`train`: only answers are learned")
+    refused(media, {"messages": TEXT, "train_on_inputs": True}, "`train_on_inputs`: only answers are learned")
     assert read(media, {"messages": [TEXT[0] | {"train": False, "weight": 0, "loss": 0}, TEXT[1]]}) == NONE
 
 
@@ -319,8 +332,23 @@ def test_one_empty_answer_among_good_ones_is_refused(media: Path) -> None:
 def test_a_path_with_a_bracket_is_qwen_form_and_html_words(media: Path) -> None:
     asked = [{"from": "human", "value": "Picture 1: <img>a<b.png</img> What?"}, OURS[1]]
     refused(media, {"conversations": asked}, "Qwen-VL's form")
+    ours = [{"from": "human", "value": "<img><image></img> What?"}, OURS[1]]
+    assert read(media, {"image": "a.png", "conversations": ours})[0][1] == ["<img>", ("image", "a.png"), "</img> What?"]
     html = [OURS[0], {"from": "gpt", "value": "<img>logo</img>"}]
     assert read(media, {"image": "a.png", "conversations": html})[1] == ("assistant", "<img>logo</img>")
+
+
+@pytest.mark.parametrize(
+    "piece", ["<img>", "<img> ", "<|image", "[image ", "<image", ".jpg?", "a.", "</img>", "image_"]
+)
+def test_long_texts_and_keys_are_checked_quickly(media: Path, piece: str) -> None:
+    long, begin = piece * 100_000, time.process_time()
+    asked = [{"from": "human", "value": long}, TEXT[1]]
+    said = read(media, {"conversations": asked, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
+    assert said[0] == ("user", [long])
+    with suppress(BadSampleError):  # the mark <img> is refused, the others are words
+        assert read(media, {"image": "a.png", "conversations": asked})[0] == ("user", [("image", "a.png"), long])
+    assert time.process_time() - begin < 2
 
 
 def test_keys_of_a_stream_are_checked_as_others_are(media: Path) -> None:
