@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.errors import reading
 from model.attention import Segments
 from model.config import ModelConfig
 from model.config_files import parts_config, write_config
@@ -25,7 +24,7 @@ from model.language import build_language
 from model.projector import Projector
 from model.prompt import IGNORE
 from model.vision import VisionEncoder
-from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
+from model.weights_io import encoder_tensors, fill, open_model, read_generation_config, save_weights, tensors
 
 
 @dataclass(frozen=True)
@@ -222,12 +221,8 @@ class VideoLLaMA3(nn.Module):
         stored = open_model(folder)
         model = cls._without_weights(stored.config, dtype or stored.dtype)
         fill(model, stored.weights, folder, model._tied_names())
-        if (folder / "generation_config.json").is_file():
-            import transformers
-
-            auto: Any = transformers.GenerationConfig
-            with reading(folder / "generation_config.json"):
-                model.language.generation_config = auto.from_pretrained(folder)
+        if generation_config := read_generation_config(folder):
+            model.language.generation_config = generation_config
         return model
 
     @classmethod

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,22 @@ def open_model(folder: Path) -> StoredModel:
     # Checkpoints from the original's training code have a doubled prefix.
     pairs = ((_undoubled(name), tensor) for name, tensor in tensors(folder))
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
+
+
+def read_generation_config(folder: Path) -> Any:
+    """Read generation_config.json as transformers' class; None if the folder has no such file.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    import transformers
+
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return None
+    auto: Any = transformers.GenerationConfig
+    with reading(file):
+        return auto.from_pretrained(folder)
 
 
 def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -11,16 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import Processor
-from model.training.data.conversations import (
-    box_text,
-    boxes_of,
-    from_turns,
-    grounding_text,
-    ocr_text,
-    span_text,
-    spans_of,
-    streaming,
-)
+from model.training.data.conversations import from_turns, streaming
+from model.training.data.grounding import box_text, boxes_of, grounding_text, ocr_text, span_text, spans_of
 from tests.model import clips
 
 Turn = dict[str, Any]
