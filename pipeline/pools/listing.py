@@ -114,12 +114,14 @@ class Listing:
         shards: The shards, sorted by path.
         passed_over: Number of files that are not shards, by ending or by kind.
         alt_text: Where the alt text is read from, as a line for the log; empty if it was not determined.
+        image: The same for the image, where it is a column of a parquet pool.
     """
 
     root: Folder
     shards: tuple[Shard, ...]
     passed_over: Counter[str] = field(default_factory=Counter)
     alt_text: str = ""
+    image: str = ""
 
 
 def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
