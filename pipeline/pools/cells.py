@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.arrow_types import check_plain, is_bytes, is_list, is_octet, is_text, type_name
+from core.arrow_types import check_names, check_plain, is_bytes, is_list, is_octet, is_text, type_name
 from core.image_header import BadImageError
 from pipeline.pools.rows import note_names
 
@@ -27,8 +27,10 @@ _CONTAINERS = re.compile(r"bytes|bin|binary|blob|buffer|content|contents|data|en
 """Usual names for the image's bytes. Beside them, a text called like an image is likely to be its path."""
 _SHORTEST = 64  # bytes; digests and UUIDs are not longer, images are
 _SHOWN = 12  # columns that an error lists
-_BASE64 = re.compile(rb"\s*(?:data:[^,]{0,200};base64,)?([A-Za-z0-9+/_=\s-]+)")
-_NO_IMAGE = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/_=-]+")  # plain PNM has white space near its start
+_BASE64 = re.compile(rb"\s*(?:(?i:data:[^,]{0,200};base64),)?([A-Za-z0-9+/_=\s-]+)")
+_NO_IMAGE = re.compile(
+    rb"(?:(?i:data:[^,]{0,200};base64),)?[A-Za-z0-9+/_=-]+"
+)  # plain PNM has white space near its start
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
@@ -41,6 +43,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
     if image is None:
         candidates = image_columns(schema)
         if len(candidates) == 1:
+            check_names(schema, candidates)
             return candidates[0]
         if candidates:
             names = f"{len(candidates)} columns ({', '.join(candidates)})"
@@ -49,6 +52,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         raise BadImageError(f"no column can hold the image ({_types(schema)}); accepted: {_ACCEPTED}")
     if image not in schema.names:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
+    check_names(schema, [image])
     type_ = schema.field(image).type
     if not (is_image(_entry(type_)) or may_encode(type_)):
         raise BadImageError(f"column {image!r} is {type_name(type_)}; accepted: {_ACCEPTED}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from core.arrow_types import check_names
 from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
@@ -80,7 +81,9 @@ def _downloaded_file(folder: Folder, entry: Entry, pool: Pool) -> Row:
 
 def downloaded_column(schema: pa.Schema) -> str | None:
     """Return the column with the images in a file of the parquet format; None if all downloads failed."""
-    return next(iter(image_columns(schema)), None)
+    column = next(iter(image_columns(schema)), None)
+    check_names(schema, [] if column is None else [column])
+    return column
 
 
 def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:

@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[str, Any]] = {
     "base64 as bytes": ("image", [text.encode() for text in BASE64]),
     "list of base64": ("images", [[text] for text in BASE64]),
     "data URI": ("image", [f"data:image/jpeg;base64,{text}" for text in BASE64]),
+    "data URI in capitals": ("image", [f"Data:image/jpeg;BASE64,{text}" for text in BASE64]),
     "data URI as bytes": ("image", [f"data:image/jpeg;base64,{text}".encode() for text in BASE64]),
 }
 
@@ -210,8 +211,22 @@ def test_usual_name_of_bytes_beats_a_path_called_image(tmp_path: Path, name: str
     assert [row["data"] for row in rows] == IMAGES
 
 
+def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", image=IMAGES)
+    twice = pa.Table.from_arrays([pa.array(IMAGES), pa.array(IMAGES[::-1])], names=["image", "image"])
+    pq.write_table(twice, tmp_path / "1.parquet")
+    pool = Pool(parquet=f"{tmp_path}/*.parquet")
+    listing = open_pool(pool, str(tmp_path / "run"))
+    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    assert [row["error"] for row in rows] == [None] * 4 + ["unread Parquet: 2 columns are called 'image'"]
+    with pytest.raises(UserError, match=r"1\.parquet: 2 columns are called 'image'"):
+        open_pool(Pool(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
+
+
 def test_column_of_the_images_is_said_once(tmp_path: Path) -> None:
-    listing = open_pool(Pool(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run"))
+    listing = open_pool(
+        Pool(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run")
+    )
     assert listing.image == "image from the column 'image'"
 
 

@@ -232,9 +232,7 @@ def test_shard_without_images_is_opened_by_datasets(tmp_path: Path, make_images:
 
 
 @pytest.mark.parametrize("format_", ["parquet", "webdataset"])
-def test_datasets_loads_what_was_published_last(
-    tmp_path: Path, make_images: MakeImages, format_: str
-) -> None:
+def test_datasets_loads_what_was_published_last(tmp_path: Path, make_images: MakeImages, format_: str) -> None:
     """`datasets` caches a folder by its name and the card's front matter."""
     import datasets
 
