@@ -1,4 +1,4 @@
-"""Check a pool's settings against its first shard before anything is written, and find the sources of image and alt text."""
+"""Check a pool's settings against its first shard before anything is written; find where image and alt text are."""
 
 from __future__ import annotations
 

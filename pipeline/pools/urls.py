@@ -17,7 +17,7 @@ from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pools.listing import Pool, Shard
-from pipeline.pools.parquet import damage, id_column, note_columns, value_of
+from pipeline.pools.parquet import damage, id_column, note_columns, unread, value_of
 from pipeline.pools.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
 
 ROWS_AT_ONCE = 8192
@@ -79,7 +79,7 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
             try:
                 columns = UrlColumns.of(parquet.schema, pool)
             except BadSampleError as error:
-                return _ROWS.empty_table(), f"unread Parquet: {error}"
+                return _ROWS.empty_table(), unread(error, parquet)
             for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
                 tables.append(_rows(batch, columns, number))
                 number += batch.num_rows

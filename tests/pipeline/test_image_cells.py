@@ -218,7 +218,8 @@ def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
     pool = Pool(parquet=f"{tmp_path}/*.parquet")
     listing = open_pool(pool, str(tmp_path / "run"))
     rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
-    assert [row["error"] for row in rows] == [None] * 4 + ["unread Parquet: 2 columns are called 'image'"]
+    said = "unread Parquet: 2 columns are called 'image'; none of its 4 rows were read"
+    assert [row["error"] for row in rows] == [None] * 4 + [said]
     with pytest.raises(UserError, match=r"1\.parquet: 2 columns are called 'image'"):
         open_pool(Pool(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
 

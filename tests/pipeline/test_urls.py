@@ -236,7 +236,7 @@ def test_two_columns_of_one_name_are_said(tmp_path: Path, name: str) -> None:
     pq.write_table(table.append_column(name, column).append_column(name, column), tmp_path / "0.parquet")
     (row,) = index(tmp_path)
     count = 2 + (name in table.column_names)
-    assert row["error"] == f"unread Parquet: {count} columns are called {name!r}"
+    assert row["error"] == f"unread Parquet: {count} columns are called {name!r}; none of its 3 rows were read"
 
 
 def test_first_url_and_size_that_are_not_empty_count(tmp_path: Path) -> None:
