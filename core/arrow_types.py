@@ -24,6 +24,17 @@ def check_plain(schema: pa.Schema, columns: Sequence[str]) -> None:
                 )
 
 
+def check_names(schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Check that columns are no two of one name, as Arrow finds neither by it.
+
+    Raises:
+        BadSampleError: Several columns have one of these names.
+    """
+    for name in columns:
+        if schema.names.count(name) > 1:
+            raise BadSampleError(f"{schema.names.count(name)} columns are called {name!r}")
+
+
 def _not_plain(field: pa.Field, path: str) -> Iterator[tuple[str, str]]:
     """Yield path and type of each part of a column that is not plain data."""
     type_ = field.type

@@ -14,7 +14,7 @@ from manifests.storage import Folder
 from manifests.tables import Table, writer_of
 from pipeline.execution.part_writer import Store
 from pipeline.pools import Listing, Pool, Shard, format_counts, list_pool
-from pipeline.pools.first_shard import alt_text_source
+from pipeline.pools.first_shard import check_first_shard
 from pipeline.pools.readers import image_id, index_rows
 from pipeline.pools.texts import UNKNOWN
 
@@ -52,7 +52,7 @@ def open_pool(pool: Pool, run: str) -> Listing:
         UserError: The pool has nothing to index, or its first shard lacks something that the pool's settings name.
     """
     listing = list_pool(pool, leave_out=Folder.at(run))
-    return replace(listing, alt_text=alt_text_source(pool, listing))
+    return check_first_shard(pool, listing)
 
 
 def unread(index: Table, listing: Listing, pool: Pool) -> Todo:

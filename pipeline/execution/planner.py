@@ -6,7 +6,7 @@ of each row's part in its table, and the workers read the part. So the driver ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,29 +110,61 @@ class Inputs:
     images: Images | None = None
 
     def complete(self, block: pa.Table) -> pa.Table:
-        """Return the block with all columns that the driver did not send, except the image."""
+        """Return the block with all columns that the driver did not send, except the image.
+
+        Raises:
+            UserError: Files of the pool cannot be read, or disagree on a column's type.
+        """
+        block = self._stored(block)
+        if not self.from_pool or self.root is None:
+            return block
+        rows, tables = zip(*self._pool_columns(block, self.root), strict=True)
+        try:
+            joined = pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+        return self._with_pool(block, joined.take(np.argsort(np.concatenate(rows))))
+
+    def complete_by_type(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield `complete` of the block in parts, with their row numbers.
+
+        Files of a pool may disagree on a column's type; in each part the columns of the pool have one type.
+
+        Raises:
+            UserError: Files of the pool cannot be read.
+        """
+        block = self._stored(block)
+        if not self.from_pool or self.root is None:
+            yield np.arange(block.num_rows), block
+            return
+        parts: dict[tuple[str, ...], list[tuple[npt.NDArray[np.int64], pa.Table]]] = {}
+        for rows, table in self._pool_columns(block, self.root):
+            parts.setdefault(tuple(map(str, table.schema.types)), []).append((rows, table))
+        for part in parts.values():
+            rows = np.concatenate([rows for rows, _ in part])
+            yield rows, self._with_pool(block.take(rows), pa.concat_tables([table for _, table in part]))
+
+    def _stored(self, block: pa.Table) -> pa.Table:
         for source in self.sources:
             read = source.read(block)
             for field, values in zip(read.schema, read.columns, strict=True):  # a field stores its encoder's name
                 block = block.append_column(field, values)
-        if self.from_pool and self.root is not None:
-            for name, values in zip(self.from_pool, self._pool_columns(block, self.root).columns, strict=True):
-                block = block.append_column(f"pool.{name}", values)
         return block
 
-    def _pool_columns(self, block: pa.Table, root: Folder) -> pa.Table:
+    def _with_pool(self, block: pa.Table, read: pa.Table) -> pa.Table:
+        for name, values in zip(self.from_pool, read.columns, strict=True):
+            block = block.append_column(f"pool.{name}", values)
+        return block
+
+    def _pool_columns(self, block: pa.Table, root: Folder) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield the columns of each of the pool's files, with their row numbers in the block."""
         shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
-        tables, order = [], []
-        try:
-            for shard in dict.fromkeys(shards):
-                rows = np.flatnonzero(shards == shard)
-                tables.append(pool_columns(root, shard, self.from_pool, offsets[rows]))
-                order.append(rows)
-            joined = pa.concat_tables(tables, promote_options="permissive")
-        except (BadSampleError, OSError, pa.ArrowException) as error:
-            # The files were readable when they were indexed, or shards disagree on a column's type.
-            raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
-        return joined.take(np.argsort(np.concatenate(order)))
+        for shard in dict.fromkeys(shards):
+            rows = np.flatnonzero(shards == shard)
+            try:
+                yield rows, pool_columns(root, shard, self.from_pool, offsets[rows])
+            except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
+                raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
 
 
 def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:

@@ -138,8 +138,8 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         indexing.end(table)
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
-    if listing.alt_text:
-        say(f"pool: {listing.alt_text}")
+    for source in filter(None, (listing.image, listing.alt_text)):
+        say(f"pool: {source}")
     provenance = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
     table.folder.sweep_aside()
 

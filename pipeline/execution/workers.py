@@ -12,6 +12,7 @@ from itertools import islice, repeat
 from threading import BoundedSemaphore
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -62,16 +63,15 @@ class StageTask:
     def compute(self, block: pa.Table, facts: Facts | None = None) -> pa.Table:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt."""
         begin = time.time()
-        rows = self.inputs.complete(block)
-        batches = [rows.slice(start, self.batch_size) for start in range(0, rows.num_rows, self.batch_size)]
+        order, tables = [], []
         compute = facts or self.stage
-        tables = [
-            with_ids(
-                batch["id"], validate_output(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows)
-            )
-            for batch in batches
-        ]
-        return self.store(pa.concat_tables(tables), begin)
+        for numbers, rows in self.inputs.complete_by_type(block):
+            order.append(numbers)
+            for start in range(0, rows.num_rows, self.batch_size):
+                batch = rows.slice(start, self.batch_size)
+                computed = validate_output(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows)
+                tables.append(with_ids(batch["id"], computed))
+        return self.store(pa.concat_tables(tables).take(np.argsort(np.concatenate(order))), begin)
 
 
 class StageActor:

@@ -16,17 +16,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.arrow_types import check_plain, is_bytes, is_list, is_octet, is_text, type_name
+from core.arrow_types import check_names, check_plain, is_bytes, is_list, is_octet, is_text, type_name
 from core.image_header import BadImageError
 from pipeline.pools.rows import note_names
 
 _ACCEPTED = "bytes, struct{bytes, path}, a list with one of these, list<uint8>, or base64 text"
 _NAMES = re.compile(r"(image|img|photo|picture|jpe?g|png|webp)s?([_.-]?(bytes|data|content|base64|b64))?|base64|b64")
-"""Names of image columns that hold base64 or lists of numbers. Other columns of that type must be named in the pool."""
+"""Names of image columns. Columns with other names that hold base64 or lists of numbers must be named in the pool."""
+_CONTAINERS = re.compile(r"bytes|bin|binary|blob|buffer|content|contents|data|encoded|raw|raw_bytes|file_bytes|value")
+"""Usual names for the image's bytes. Beside them, a text called like an image is likely to be its path."""
 _SHORTEST = 64  # bytes; digests and UUIDs are not longer, images are
 _SHOWN = 12  # columns that an error lists
-_BASE64 = re.compile(rb"\s*(?:data:[^,]{0,200};base64,)?([A-Za-z0-9+/_=\s-]+)")
-_NO_IMAGE = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/_=-]+")  # plain PNM has white space near its start
+_BASE64 = re.compile(rb"\s*(?:(?i:data:[^,]{0,200};base64),)?([A-Za-z0-9+/_=\s-]+)")
+_NO_IMAGE = re.compile(
+    rb"(?:(?i:data:[^,]{0,200};base64),)?[A-Za-z0-9+/_=-]+"
+)  # plain PNM has white space near its start
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
@@ -39,6 +43,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
     if image is None:
         candidates = image_columns(schema)
         if len(candidates) == 1:
+            check_names(schema, candidates)
             return candidates[0]
         if candidates:
             names = f"{len(candidates)} columns ({', '.join(candidates)})"
@@ -47,6 +52,7 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
         raise BadImageError(f"no column can hold the image ({_types(schema)}); accepted: {_ACCEPTED}")
     if image not in schema.names:
         raise BadImageError(f"no column {image!r} (there are {', '.join(schema.names)})")
+    check_names(schema, [image])
     type_ = schema.field(image).type
     if not (is_image(_entry(type_)) or may_encode(type_)):
         raise BadImageError(f"column {image!r} is {type_name(type_)}; accepted: {_ACCEPTED}")
@@ -54,7 +60,23 @@ def image_column(schema: pa.Schema, image: str | None) -> str:
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """Return the columns that can hold the encoded image, of the plainest form that occurs in the schema."""
+    """Return the columns that can hold the encoded image, those that are called like an image first.
+
+    The plainest form that occurs in the schema counts. If none of its columns is called like an image, a column of any
+    other form that is called so counts instead: the plainest column may be a thumbnail, a mask or a digest.
+    """
+    plainest = _plainest(schema)
+    named = [name for name in plainest if _is_named(name)]
+    if named:
+        return named + [name for name in plainest if name not in named]
+    lists = [f.name for f in schema if _is_named(f.name) and (is_image(_entry(f.type)) or _is_octets(f.type))]
+    texts = [f.name for f in schema if _is_named(f.name) and may_encode(f.type) and not _is_octets(f.type)]
+    if any(_CONTAINERS.fullmatch(name.lower()) for name in plainest):
+        texts = []
+    return [name for name in lists if not _is_digest(_entry(schema.field(name).type))] or texts or plainest
+
+
+def _plainest(schema: pa.Schema) -> list[str]:
     types = {field.name: field.type for field in schema}
     # Text may be stored as bytes, so columns with names of text are the last choice.
     others = [name for name in types if not note_names([name])]
@@ -62,7 +84,7 @@ def image_columns(schema: pa.Schema) -> list[str]:
     if plain:
         return [name for name in plain if name in others] or plain
     other = [n for n in others if is_image(_entry(types[n])) and not _is_digest(_entry(types[n]))]
-    return other or [n for n in types if may_encode(types[n]) and _NAMES.fullmatch(n.lower())]
+    return other or [n for n in types if may_encode(types[n]) and _is_named(n)]
 
 
 def is_image(type_: pa.DataType) -> bool:
@@ -148,6 +170,10 @@ def _values(type_: pa.DataType) -> pa.DataType:
 def _entry(type_: pa.DataType) -> pa.DataType:
     """Return the type of a list's entries; any other type is returned unchanged."""
     return type_.value_type if is_list(type_) else type_
+
+
+def _is_named(name: str) -> bool:
+    return bool(_NAMES.fullmatch(name.lower()))
 
 
 def _is_octets(type_: pa.DataType) -> bool:

@@ -1,10 +1,11 @@
-"""Check a pool's settings against its first shard before anything is written, and find the source of the alt text."""
+"""Check a pool's settings against its first shard before anything is written; find where image and alt text are."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import pyarrow as pa
@@ -23,34 +24,51 @@ from pipeline.pools.urls import UrlColumns
 
 _MEMBERS = 200  # tar members that are searched for alt text
 _ROWS = 16  # Parquet rows, one of which must hold an image if the column's type does not show that it holds images
+_SHARDS = 64  # Parquet files that are searched for one with rows
 _READ = 1 << 20  # bytes per request to an object store
 
 
-def alt_text_source(pool: Pool, listing: Listing) -> str:
-    """Return where the alt text of the first shard is read from, as a line for the log; empty if unknown.
+def check_first_shard(pool: Pool, listing: Listing) -> Listing:
+    """Return the listing with the sources of image and alt text in the first shard; they are empty if unknown.
+
+    A Parquet file without rows is passed over, unless the pool has no other.
 
     Raises:
         UserError: The shard lacks columns or side files that the pool's settings name, or cannot be read safely.
     """
     shard = listing.shards[0]
     if pool.kind == "images" or shard.problem:
-        return ""
+        return listing
     if pool.kind == "tars":
-        return _of_tar(pool, listing)
-    name = shard.path
-    if pool.kind == "img2dataset":
-        name = f"{name.removesuffix('.tar').removesuffix('.parquet')}.parquet"
-    schema = _schema(listing, name)
+        return replace(listing, alt_text=_of_tar(pool, listing))
+    name, schema = _first_with_rows(pool, listing)
     if schema is None:
-        return ""
+        return listing
+    image = ""
     try:
         names = _notes(pool, schema).get("alt_text", [])
         if pool.kind == "parquet":
-            _check_images(pool, listing, schema)
+            image = _image_source(pool, listing, name, schema)
     except BadSampleError as error:
         raise UserError(f"{pool.kind}: {name}: {error}") from error
     unread = [] if names else _unread(schema)
-    return _line([f"the column {column!r}" for column in names], name, unread)
+    alt_text = _line([f"the column {column!r}" for column in names], name, unread)
+    return replace(listing, alt_text=alt_text, image=image)
+
+
+def _first_with_rows(pool: Pool, listing: Listing) -> tuple[str, pa.Schema | None]:
+    """Return name and schema of the first Parquet file that has rows, else of the first; None if it is damaged."""
+    first = None
+    for shard in listing.shards[:_SHARDS]:
+        name = shard.path
+        if pool.kind == "img2dataset":
+            name = f"{name.removesuffix('.tar').removesuffix('.parquet')}.parquet"
+        schema, rows = (None, 0) if shard.problem else _schema(listing, name)
+        if rows or (schema is None and first is None):
+            return name, schema
+        first = first or (name, schema)
+    assert first is not None
+    return first
 
 
 def _unread(schema: pa.Schema) -> list[str]:
@@ -60,13 +78,14 @@ def _unread(schema: pa.Schema) -> list[str]:
     return [f"the column {name!r} is {type_name(types[name])}, not text" for name in names if name in types]
 
 
-def _schema(listing: Listing, name: str) -> pa.Schema | None:
-    """Return the schema of a Parquet file; None if it is damaged, which indexing reports later."""
+def _schema(listing: Listing, name: str) -> tuple[pa.Schema | None, int]:
+    """Return schema and number of rows of a Parquet file; None and 0 if it is damaged, which indexing reports later."""
     try:
         with listing.root.filesystem.open_input_file(f"{listing.root.path}/{name}") as file:
-            return Parquet(file).schema
+            parquet = Parquet(file)
+            return parquet.schema, sum(parquet.row_groups)
     except BAD_PARQUET:
-        return None
+        return None, 0
 
 
 def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
@@ -77,19 +96,21 @@ def _notes(pool: Pool, schema: pa.Schema) -> Mapping[str, Sequence[str]]:
     return note_columns(schema, pool.alt_text)
 
 
-def _check_images(pool: Pool, listing: Listing, schema: pa.Schema) -> None:
-    """Check that one of the first rows holds an image, if the column's type does not show that it holds images.
+def _image_source(pool: Pool, listing: Listing, name: str, schema: pa.Schema) -> str:
+    """Return where the images are read from, as a line for the log.
+
+    If the column's type does not show that it holds images, one of the first rows must hold one.
 
     Raises:
-        BadImageError: None of the first rows holds an image.
+        BadImageError: There is no such column, or none of the first rows holds an image.
     """
     column = image_column(schema, pool.image)
-    if not may_encode(schema.field(column).type):
-        return
-    with listing.root.filesystem.open_input_file(f"{listing.root.path}/{listing.shards[0].path}") as file:
-        rows = list(islice(parquet_rows(file, column, pool.id, pool.alt_text, pool.max_cell), _ROWS))
-    if all(row.get("error") for row in rows):
-        raise BadImageError(f"column {column!r} has no image in its first {len(rows)} rows: {rows[0]['error']}")
+    if may_encode(schema.field(column).type):
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{name}") as file:
+            rows = list(islice(parquet_rows(file, column, pool.id, pool.alt_text, pool.max_cell), _ROWS))
+        if all(row.get("error") for row in rows):
+            raise BadImageError(f"column {column!r} has no image in its first {len(rows)} rows: {rows[0]['error']}")
+    return f"image from the column {column!r}"
 
 
 def _of_tar(pool: Pool, listing: Listing) -> str:

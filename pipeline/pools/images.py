@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs as pafs
 
 from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder, LinkError
 from pipeline.pools.cells import cell_bytes, image_column, image_leaves, octets_as_bytes
+from pipeline.pools.img2dataset import downloaded_column
 from pipeline.pools.listing import Pool
 
 PLACE = ("shard", "key", "offset", "bytes")
@@ -31,10 +34,11 @@ _LOCK = Lock()
 
 
 class Failure(NamedTuple):
-    """Why a row has no result, and whether it can be retried."""
+    """Why a row has no result, whether it can be retried, and whether its file was deleted from a folder of others."""
 
     error: str
     retry: bool = False
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,9 @@ class Images:
                 return self._cells(group)
             inside = f"{group.shard}/{group.keys[0]}" if self.pool.kind == "img2dataset" else group.shard
             return [self._file(inside)]
+        except FileNotFoundError as error:
+            deleted = kind == "file" and self._has_neighbours(inside)
+            return [Failure(f"unreadable: {error}", retry=True, deleted=deleted)] * len(group.rows)
         except LinkError as error:
             return [Failure(str(error))]
         except BAD_PARQUET as error:  # includes OSError of the disk or the network, which can be retried
@@ -123,6 +130,17 @@ class Images:
             return self.root.read(path)
         with self.root.open_inside(path) as file:  # it may have become a link since it was indexed
             return file.read()
+
+    def _has_neighbours(self, path: str) -> bool:
+        """Return whether the folder of a missing file holds others; the folder of an unmounted disk is empty."""
+        folder = f"{self.root.path}/{path}".rpartition("/")[0]
+        if not self.root.local:
+            return bool(self.root.filesystem.get_file_info(folder).type == pafs.FileType.Directory)
+        try:
+            with os.scandir(folder) as entries:
+                return any(True for _ in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _kind(self, shard: str) -> str:
         """Return `tar`, `parquet` or `file`, by the pool's kind as in the index: a glob may match any ending."""
@@ -189,7 +207,8 @@ class Images:
 
     def _wanted(self, parquet: Parquet, group: Group, rows: set[int]) -> Iterator[tuple[int, Any]]:
         """Yield the wanted cells of a row group with their row numbers. Only these become Python objects."""
-        column = image_column(parquet.schema, self.pool.image)
+        of_downloads = downloaded_column(parquet.schema) if self._pool_kind == "img2dataset" else None
+        column = of_downloads or image_column(parquet.schema, self.pool.image)
         leaves = image_leaves(parquet.schema, column, ("bytes",))
         last, start = max(rows), 0
         for batch in parquet.batches(leaves, _ROWS_AT_ONCE, [group.row_group]):

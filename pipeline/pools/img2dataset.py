@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
+
+from core.arrow_types import check_names
 from core.errors import BadSampleError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
@@ -76,12 +79,19 @@ def _downloaded_file(folder: Folder, entry: Entry, pool: Pool) -> Row:
     return image_file(folder, Shard(entry.path, entry.size), pool.follow_links)
 
 
+def downloaded_column(schema: pa.Schema) -> str | None:
+    """Return the column with the images in a file of the parquet format; None if all downloads failed."""
+    column = next(iter(image_columns(schema)), None)
+    check_names(schema, [] if column is None else [column])
+    return column
+
+
 def _downloaded_cells(root: Folder, path: str, max_cell: int) -> Iterator[Row]:
     number = 0
     try:
         with on_disk(root, path) as file:
             parquet = Parquet(file, max_cell)
-            image = next(iter(image_columns(parquet.schema)), None)
+            image = downloaded_column(parquet.schema)
             leaves = [] if image is None else image_leaves(parquet.schema, image)
             keys = [row["key"] for row in bounded_rows(parquet, ["key"]) if not isinstance(row, BombError)]
             for row in bounded_rows(parquet, ["key", *leaves]):

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -26,6 +27,15 @@ IMAGE_ENDINGS = frozenset(
     ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
 )
 """Files with one of these endings, or with none, may be images. Their bytes decide the format."""
+
+
+_TABLES = (".parquet", ".parquet.gz", ".pq", ".parq", ".arrow", ".feather")
+_LIKE_SHARDS = {
+    "tars": (".tar", ".zip"),
+    "parquet": _TABLES,
+    "urls": (*_TABLES, ".txt", ".csv", ".tsv", ".json", ".jsonl", ".txt.gz", ".csv.gz", ".jsonl.gz"),
+}
+"""Endings of files that may be meant as shards but are not listed, by the pool's kind; counted as passed over."""
 
 
 class Pool(BaseModel):
@@ -114,12 +124,14 @@ class Listing:
         shards: The shards, sorted by path.
         passed_over: Number of files that are not shards, by ending or by kind.
         alt_text: Where the alt text is read from, as a line for the log; empty if it was not determined.
+        image: The same for the image, where it is a column of a parquet pool.
     """
 
     root: Folder
     shards: tuple[Shard, ...]
     passed_over: Counter[str] = field(default_factory=Counter)
     alt_text: str = ""
+    image: str = ""
 
 
 def list_pool(pool: Pool, leave_out: Folder | None = None) -> Listing:
@@ -195,8 +207,16 @@ def _list_glob(pool: Pool, ending: str) -> Listing:
             shards.append(Shard(*entry))
         else:
             others.append(entry)
-    also = {"also": packed_name} if ending == ".tar" else {}
-    return Listing(root, tuple(sorted(shards, key=lambda s: s.path)), _passed_over(others, **also))
+    listed = tuple(sorted(shards, key=lambda s: s.path))
+    return Listing(root, listed, _passed_over(others, partial(_like_shard, pool.kind)))
+
+
+def _like_shard(kind: str, path: str) -> str | None:
+    """Return what a file is that a folder or glob of this kind does not list but its user may expect, else None."""
+    if kind == "tars" and (packed := packed_name(path)):
+        return packed
+    ending = next((ending for ending in _LIKE_SHARDS[kind] if path.lower().endswith(ending)), None)
+    return ending and f"{ending} files"
 
 
 def _passed_over(others: Sequence[Entry], also: Callable[[str], str | None] = lambda _: None) -> Counter[str]:

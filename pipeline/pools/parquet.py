@@ -72,7 +72,7 @@ def parquet_rows(
         try:
             columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
         except BadSampleError as error:
-            yield {"key": "", "error": f"unread Parquet: {error}"}
+            yield {"key": "", "error": unread(error, parquet)}
             return
         for source in bounded_rows(parquet, columns.read):
             row = index_row(source, columns, number, max_cell)
@@ -85,6 +85,11 @@ def parquet_rows(
             yield {"key": "", "error": "no images: a Parquet file without rows"}
     except BAD_PARQUET as error:
         yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}
+
+
+def unread(error: BadSampleError, parquet: Parquet) -> str:
+    """Return the error of a file that is not damaged, but lacks a column that is needed."""
+    return f"unread Parquet: {error}; none of its {sum(parquet.row_groups):,} rows were read"
 
 
 def bounded_rows(parquet: Parquet, columns: Sequence[str]) -> Iterator[Row | BombError]:

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.arrow_types import check_plain, is_amount, is_list, is_text, type_name
+from core.arrow_types import check_names, check_plain, is_amount, is_bytes, is_list, is_text, type_name
 from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pools.listing import Pool, Shard
-from pipeline.pools.parquet import damage, id_column, note_columns, value_of
+from pipeline.pools.parquet import damage, id_column, note_columns, unread, value_of
 from pipeline.pools.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
 
 ROWS_AT_ONCE = 8192
@@ -34,12 +34,12 @@ class UrlColumns:
 
     Attributes:
         notes: Text columns, by the index column that they fill; includes `url`.
-        sizes: The columns with `width` and `height`, as far as the file has them.
+        sizes: The columns with `width` and `height`, as far as the file has them. The first usable value counts.
         id: The column with the source's own id, or None.
     """
 
     notes: Mapping[str, Sequence[str]]
-    sizes: Mapping[str, str]
+    sizes: Mapping[str, Sequence[str]]
     id: str | None
 
     @classmethod
@@ -49,15 +49,17 @@ class UrlColumns:
         Raises:
             BadSampleError: A required column is missing or cannot be read.
         """
-        notes = {**note_columns(schema, pool.alt_text), "url": [url_column(schema)]}
-        sizes = {ours: names[0] for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
+        notes = note_columns(schema, pool.alt_text)
+        notes["url"] = url_columns(schema)
+        sizes = {ours: names for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
         columns = cls(notes, sizes, None if pool.id is None else id_column(schema, pool.id))
         check_plain(schema, columns.read)
+        check_names(schema, columns.read)
         return columns
 
     @property
     def read(self) -> list[str]:
-        names = [*(name for theirs in self.notes.values() for name in theirs), *self.sizes.values()]
+        names = [name for columns in (self.notes, self.sizes) for theirs in columns.values() for name in theirs]
         return list(dict.fromkeys([*names, self.id] if self.id else names))
 
 
@@ -77,7 +79,7 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
             try:
                 columns = UrlColumns.of(parquet.schema, pool)
             except BadSampleError as error:
-                return _ROWS.empty_table(), f"unread Parquet: {error}"
+                return _ROWS.empty_table(), unread(error, parquet)
             for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
                 tables.append(_rows(batch, columns, number))
                 number += batch.num_rows
@@ -91,8 +93,8 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
     return pa.concat_tables(tables), broken
 
 
-def url_column(schema: pa.Schema) -> str:
-    """Return the name of the column with the URLs.
+def url_columns(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns with the URLs, best first.
 
     Raises:
         BadImageError: There is no such column, or it does not hold text.
@@ -104,7 +106,7 @@ def url_column(schema: pa.Schema) -> str:
     if not texts:
         type_ = schema.field(schema.names.index(names[0])).type
         raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
-    return texts[0]
+    return texts
 
 
 def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
@@ -137,6 +139,7 @@ def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]
     ends = np.cumsum(np.array(parquet.row_groups, np.int64))
     if rows.size and not 0 <= rows.min() <= rows.max() < ends[-1]:
         raise BadSampleError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
+    check_names(parquet.schema, names)
     columns = [name for name in dict.fromkeys(names) if parquet.schema.get_field_index(name) >= 0]
     if not rows.size or not columns:
         return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
@@ -175,7 +178,7 @@ def _rows(batch: pa.RecordBatch, columns: UrlColumns, start: int) -> pa.Table:
     no_url = pc.is_null(url).to_numpy(False)
     empty = pc.equal(url, "").fill_null(False).to_numpy(False)
     ids, bad_ids = _ids(batch, columns.id)
-    (width, no_width), (height, no_height) = (_sides(batch, columns.sizes.get(name)) for name in SIZES)
+    (width, no_width), (height, no_height) = (_first_sides(batch, columns.sizes.get(name, ())) for name in SIZES)
     no_size = no_width | no_height
     error = np.full(batch.num_rows, None, object)
     error[no_size] = _no_size(batch.schema, columns)
@@ -222,6 +225,8 @@ def _text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
     if pc.any(long).as_py():
         data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
+    if is_bytes(column.type) and pc.any(pc.match_substring(data, "\0")).as_py():
+        return _by_row(data)  # UTF-16
     try:
         return data.cast(pa.string()), pa.nulls(len(data), pa.string())
     except pa.ArrowInvalid:
@@ -237,9 +242,18 @@ def _by_row(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     return pa.array([text for text, _ in read], pa.string()), pa.array([how for _, how in read], pa.string())
 
 
-def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+def _first_sides(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return width or height in pixels, the first of these columns that is usable, and a mask of missing ones."""
+    sides, missing = np.ones(batch.num_rows, np.int32), np.ones(batch.num_rows, bool)
+    for name in names:
+        theirs, lacking = _sides(batch, name)
+        sides, missing = np.where(missing, theirs, sides), missing & lacking
+    return sides, missing
+
+
+def _sides(batch: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Return width or height in pixels, and a mask of missing ones: not a whole number from 1 to 2³¹ - 1, set to 1."""
-    column = pa.nulls(batch.num_rows) if name is None else _plain(batch[name])
+    column = _plain(batch[name])
     if is_text(column.type):  # from CSV or JSON lines
         trimmed = pc.utf8_trim_whitespace(_text(column)[0])
         column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)
@@ -252,7 +266,7 @@ def _sides(batch: pa.RecordBatch, name: str | None) -> tuple[npt.NDArray[np.int3
 
 
 def _no_size(schema: pa.Schema, columns: UrlColumns) -> str:
-    types = {name: schema.field(name).type for name in columns.sizes.values()}
+    types = {name: schema.field(name).type for names in columns.sizes.values() for name in names[:1]}
     others = [f"column {n!r} is {type_name(t)}" for n, t in types.items() if not _may_be_size(t)]
     return f"no size: {' and '.join(others)}, not numbers" if others else _NO_SIZE
 

@@ -5,6 +5,7 @@ The card has no value that differs between two calls, such as a date: publishing
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,6 +74,7 @@ def card(
     rows: int,
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> str:
     """Return the text of README.md.
 
@@ -83,12 +85,13 @@ def card(
         rows: Number of images in shards.
         columns: The description of each column.
         features: The columns of each subset as `datasets` needs them declared, if its files do not declare them.
+        sizes: The length of each shard in bytes, by its path in the dataset.
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
     name = " ".join(printable(str(run.recipe.get("name") or "dataset")).split())
     parts = [
-        f"---\n{_front(run, name, subsets, format_, rows, features or {})}---",
+        f"---\n{_front(run, name, subsets, format_, rows, features or {}, sizes or {})}---",
         f"# {markdown(name)}",
         f"{rows:,} images with captions, chosen out of {counted.rows:,} by vl3syn {__version__}, which follows "
         "VL3-Syn7M (VideoLLaMA 3, [arXiv 2501.13106](https://arxiv.org/abs/2501.13106), section 2.3).",
@@ -117,6 +120,7 @@ def _front(
     format_: str,
     rows: int,
     features: Mapping[str, Sequence[Mapping[str, Any]]],
+    sizes: Mapping[str, int],
 ) -> str:
     ending = "tar" if format_ == "webdataset" else "parquet"
     size = next((label for limit, label in _SIZES if rows < limit), "n>10M")
@@ -132,11 +136,26 @@ def _front(
             for subset in subsets
         ],
     }
-    if features:
-        front["dataset_info"] = [{"config_name": subset, "features": list(of)} for subset, of in features.items()]
+    front["dataset_info"] = [
+        {"config_name": subset, **_content(run, subset, sizes)}
+        | ({"features": list(features[subset])} if subset in features else {})
+        for subset in subsets
+    ]
     # Always quoted: for a simple reader, a name that ends in three dashes would end the front matter.
     pretty_name = json.dumps(name, ensure_ascii=False)
     return f"pretty_name: {pretty_name}\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}"
+
+
+def _content(run: Run, subset: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return what tells the shards of a subset from those of an earlier publication, and from those of another run.
+
+    `datasets` caches a local folder by its name and the card's front matter only. A number of rows would make it refuse
+    the subset if one image is in the other subset only.
+    """
+    shards = sorted((name, size) for name, size in sizes.items() if name.startswith(f"{subset}/"))
+    digest = hashlib.sha256(json.dumps([run.folder.path, shards]).encode()).hexdigest()[:16]
+    total = sum(size for _, size in shards)
+    return {"description": f"{len(shards)} shards, content {digest}", "download_size": total}
 
 
 def _opening(subsets: Mapping[str, Sequence[str]], format_: str, declared: bool) -> str:

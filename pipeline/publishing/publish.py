@@ -127,7 +127,8 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     schemas = _schemas({name: field for name, (_, field) in columns.items()}, subsets)
     of_tars = how.format == "webdataset" and not place.first_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if of_tars else {}
-    out.write("README.md", card(run, subsets, how.format, done.rows, _docs(schemas), features).encode())
+    text = card(run, subsets, how.format, done.rows, _docs(schemas), features, _sizes(place))
+    out.write("README.md", text.encode())
     return done
 
 
@@ -247,13 +248,15 @@ def _sum_up(
     written: int,
 ) -> Published:
     left_out, wanted = publication.left_out(), publication.names(listed["number"].unique())
-    sizes = {
-        publication.out.relative(f.path): f.size
-        for subset in publication.subsets
-        for f in publication.out.join(subset).files()
-    }
+    sizes = _sizes(publication)
     size = sum(sizes[name] for name in wanted)
     return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
+
+
+def _sizes(publication: Publication) -> dict[str, int]:
+    """Return the length of each file of the subsets in bytes, by its path in the publication."""
+    files = [file for subset in publication.subsets for file in publication.out.join(subset).files()]
+    return {publication.out.relative(file.path): file.size for file in files}
 
 
 def _decoded(recipe: Recipe) -> bool:

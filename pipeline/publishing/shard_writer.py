@@ -135,7 +135,8 @@ class ShardWriter:
                 left_out |= {str(ids[row]): reason for row, reason in faults.items()}
                 good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
                 first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
-                yield self._group(chunk, images, good, uses)
+                if good:  # `datasets` cannot open a Parquet file with an empty row group
+                    yield self._group(chunk, images, good, uses)
         if left_out:  # written before the shard, so that no shard lacks its file of left-out images
             lists, name = self.out.join(LISTS), _left_out_name(number)
             of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
@@ -204,7 +205,7 @@ def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | 
 def _faults(
     chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None], decoded: bool
 ) -> dict[int, str]:
-    """Return the rows that cannot be published, with the reason: the image has changed or is unusable.
+    """Return the rows that cannot be published, with the reason: the image has changed, is deleted or unusable.
 
     Args:
         chunk: Rows of the shard.
@@ -218,6 +219,9 @@ def _faults(
     faults = {}
     for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
         if isinstance(image, Failure):
+            if image.deleted:
+                faults[row] = "missing: the pool has deleted the image since it was indexed"
+                continue
             if image.retry:
                 raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
             faults[row] = image.error

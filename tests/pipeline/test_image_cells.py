@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[str, Any]] = {
     "base64 as bytes": ("image", [text.encode() for text in BASE64]),
     "list of base64": ("images", [[text] for text in BASE64]),
     "data URI": ("image", [f"data:image/jpeg;base64,{text}" for text in BASE64]),
+    "data URI in capitals": ("image", [f"Data:image/jpeg;BASE64,{text}" for text in BASE64]),
     "data URI as bytes": ("image", [f"data:image/jpeg;base64,{text}".encode() for text in BASE64]),
 }
 
@@ -182,6 +183,74 @@ def test_plainest_column_comes_first(tmp_path: Path) -> None:
     """A file whose image was plain from its schema reads as before, whatever lists and texts are beside it."""
     columns = {"image": IMAGES, "images": [[b"x"]] * 4, "png": BASE64, "md5": pa.array([b"x" * 16] * 4, pa.binary(16))}
     assert [row["width"] for row in index(write(tmp_path / "0.parquet", **columns))] == [240, 241, 242, 243]
+
+
+BESIDE: dict[str, tuple[str, str, Any]] = {
+    "base64, bytes": ("base64", "thumbnail", [b"x"] * 4),
+    "base64, text as bytes": ("base64", "caption", [b"x"] * 4),
+    "base64, digest": ("base64", "sha256", [b"x" * 32] * 4),
+    "base64, two of bytes": ("base64", "meta", pa.array([{"bytes": b"x"}] * 4)),
+    "list of structs, struct": ("list of structs", "thumbnail", pa.array(CELLS[::-1], CELL)),
+    "list of uint8, bytes": ("list of uint8", "mask", IMAGES[::-1]),
+    "fixed size, bytes": ("fixed size", "mask", IMAGES[::-1]),
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_column_called_like_an_image_beats_a_plainer_one(tmp_path: Path, beside: str) -> None:
+    form, other, values = BESIDE[beside]
+    name, column = FORMS[form]
+    rows = index(write(tmp_path / "0.parquet", **{name: column, other: values}))
+    assert [row["error"] for row in rows] == [None] * 4
+    assert [row["data"] for row in rows] == IMAGES
+
+
+@pytest.mark.parametrize("name", ["bytes", "data", "content", "raw"])
+def test_usual_name_of_bytes_beats_a_path_called_image(tmp_path: Path, name: str) -> None:
+    rows = index(write(tmp_path / "0.parquet", **{name: IMAGES, "image": ["a.jpg"] * 4}))
+    assert [row["data"] for row in rows] == IMAGES
+
+
+def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", image=IMAGES)
+    twice = pa.Table.from_arrays([pa.array(IMAGES), pa.array(IMAGES[::-1])], names=["image", "image"])
+    pq.write_table(twice, tmp_path / "1.parquet")
+    pool = Pool(parquet=f"{tmp_path}/*.parquet")
+    listing = open_pool(pool, str(tmp_path / "run"))
+    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    said = "unread Parquet: 2 columns are called 'image'; none of its 4 rows were read"
+    assert [row["error"] for row in rows] == [None] * 4 + [said]
+    with pytest.raises(UserError, match=r"1\.parquet: 2 columns are called 'image'"):
+        open_pool(Pool(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
+
+
+def test_column_of_the_images_is_said_once(tmp_path: Path) -> None:
+    listing = open_pool(
+        Pool(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run")
+    )
+    assert listing.image == "image from the column 'image'"
+
+
+@pytest.mark.parametrize("column", ["jpg", "image_bytes"])
+def test_second_bytes_of_img2dataset_are_not_the_image(tmp_path: Path, column: str) -> None:
+    table = {"exif_raw": [b"x"] * 4, "key": list("abcd"), column: IMAGES, "more": [b"y"] * 4, "status": ["success"] * 4}
+    write(tmp_path / "00000.parquet", **table)
+    (tmp_path / "00000_stats.json").write_text("{}")
+    pool = Pool(img2dataset=str(tmp_path))
+    listing = list_pool(pool)
+    rows = index_rows(pool, listing.root, list(listing.shards))
+    assert rows["width"].to_pylist() == [240, 241, 242, 243]
+    images = Images(pool, listing.root)
+    assert [data for group in images.groups(rows) for data in images.read(group)] == IMAGES
+
+
+@pytest.mark.parametrize("empty", [0, 3])
+def test_first_file_with_rows_decides_for_the_pool(tmp_path: Path, empty: int) -> None:
+    write(tmp_path / "1.parquet", image=BASE64, text=TEXTS)
+    for number in range(empty):
+        write(tmp_path / f"0{number}.parquet", image=pa.array([], pa.string()))
+    listing = open_pool(Pool(parquet=f"{tmp_path}/*.parquet"), str(tmp_path / "run"))
+    assert listing.alt_text == "alt text from the column 'text'"
 
 
 @pytest.mark.parametrize("form", ["list of structs", "list of bytes", "list of uint8"])

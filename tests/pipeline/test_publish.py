@@ -194,16 +194,82 @@ def test_an_image_that_is_another_one_now_is_left_out_by_name(tmp_path: Path, ma
     assert publish(opened, tmp_path / "out").left_out == done.left_out  # told by the next one too
 
 
+@pytest.mark.parametrize("name", ["001", "every other"])
+def test_deleted_image_is_left_out_by_publish(tmp_path: Path, make_images: MakeImages, name: str) -> None:
+    pool = make_images(tmp_path / "pool", 12)
+    opened = captioned(pool, tmp_path / "run")
+    kept = opened.manifest().filter(pl.col("status") == "kept").collect().sort("key")
+    gone = kept[:1] if name == "001" else kept[::2]
+    for key in gone["key"]:
+        (pool / key).unlink()
+    done = publish(opened, tmp_path / "out")
+    assert dict(done.left_out) == {
+        str(id_): "missing: the pool has deleted the image since it was indexed" for id_ in gone["id"]
+    }
+    published = pq.read_table(tmp_path / "out" / "data")["id"].to_pylist()
+    assert sorted([*published, *gone["id"]]) == sorted(kept["id"])
+    again = publish(opened, tmp_path / "out")
+    assert (again.written, again.left_out) == (0, done.left_out)
+
+
+def test_shard_without_images_is_opened_by_datasets(tmp_path: Path, make_images: MakeImages) -> None:
+    """The first shard lacks all of its images: the list of the publication has them, and no row group is empty."""
+    import datasets
+
+    pool = make_images(tmp_path / "pool", 12)
+    opened = captioned(pool, tmp_path / "run")
+    publish(opened, tmp_path / "first", rows_per_shard=4)
+    keys = dict(opened.index.scan().select("id", "key").collect().iter_rows())
+    shards = sorted((tmp_path / "first" / "data").iterdir())
+    gone = pq.read_table(shards[0])["id"].to_pylist()
+    for id_ in gone:
+        (pool / keys[id_]).unlink()
+    done = publish(opened, tmp_path / "out", rows_per_shard=4)
+    assert set(done.left_out) == {str(id_) for id_ in gone}
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(rows["id"]) == sorted(id_ for shard in shards[1:] for id_ in pq.read_table(shard)["id"].to_pylist())
+    assert publish(opened, tmp_path / "out", rows_per_shard=4).written == 0
+
+
+@pytest.mark.parametrize("format_", ["parquet", "webdataset"])
+def test_datasets_loads_what_was_published_last(tmp_path: Path, make_images: MakeImages, format_: str) -> None:
+    """`datasets` caches a folder by its name and the card's front matter."""
+    import datasets
+
+    def loaded(opened: Run, out: Path) -> list[int]:
+        publish(opened, out, format=format_)
+        rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+        return sorted(rows["id"] if format_ == "parquet" else (row["id"] for row in rows["json"]))
+
+    def kept(opened: Run) -> list[int]:
+        return sorted(opened.manifest().filter(pl.col("status") == "kept").collect()["id"])
+
+    pool = make_images(tmp_path / "pool", 12)
+    run_, other = tmp_path / "run", tmp_path / "other"
+    first = captioned(pool, run_)
+    before = loaded(first, run_ / "shards")
+    assert before == kept(first)
+    make_images(tmp_path / "more", 6).rename(pool / "more")
+    grown = captioned(pool, run_)
+    assert loaded(grown, run_ / "shards") == kept(grown)
+    assert len(kept(grown)) > len(before)
+    another = captioned(make_images(tmp_path / "another", 18, start=40), other)
+    assert loaded(another, other / "shards") == kept(another)
+    assert not set(kept(another)) & set(kept(grown))
+
+
+@pytest.mark.parametrize("mounted", [False, True])
 def test_an_image_that_cannot_be_read_now_ends_it_and_is_published_when_it_can(
-    tmp_path: Path, make_images: MakeImages
+    tmp_path: Path, make_images: MakeImages, mounted: bool
 ) -> None:
     pool = make_images(tmp_path / "pool", 30)
     opened = captioned(pool, tmp_path / "run")
-    key = opened.manifest().filter(pl.col("status") == "kept").collect()["key"][0]
-    (pool / key).rename(tmp_path / "away")
+    pool.rename(tmp_path / "away")
+    if mounted:
+        pool.mkdir()
     with pytest.raises(ValueError, match=r"publish: an image is unreadable.*run again to go on"):
         publish(opened, tmp_path / "out")
-    (tmp_path / "away").rename(pool / key)
+    (tmp_path / "away").rename(pool)
     assert publish(opened, tmp_path / "out").left_out == {}
 
 

@@ -204,6 +204,25 @@ def test_notes_of_a_view_come_before_those_of_all(tmp_path: Path) -> None:
     assert rows_of(tmp_path, members) == {"c.l.jpg": ("ein Fuchs", "l"), "c.r.jpg": ("c.txt", "c")}
 
 
+NULS = {
+    "little": ("hello Füchs".encode("utf-16-le"), "hello Füchs", "utf-16"),
+    "big": ("hello Füchs".encode("utf-16-be"), "hello Füchs", "utf-16"),
+    "some Cyrillic": ("a cat, кот, on a mat".encode("utf-16-le"), "a cat, кот, on a mat", "utf-16"),
+    "one": (b"a fox\0 runs away", "a fox\0 runs away", "unknown"),
+    "Windows": (b"ein F\xfcchs\0 runs away", "ein Füchs\0 runs away", "windows-1252"),
+}
+
+
+@pytest.mark.parametrize("kind", NULS)
+def test_text_with_nuls_is_not_taken_for_utf8(tmp_path: Path, kind: str) -> None:
+    data, text, encoding = NULS[kind]
+    assert texts(tmp_path, ["a.png", ("a.txt", data)]) == {"a.png": text}
+    pool = Pool(tars=str(tmp_path / "0.tar"))
+    listing = list_pool(pool)
+    rows = index_rows(pool, listing.root, list(listing.shards))
+    assert rows["text_encoding"].to_pylist() == [encoding]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
     members: list[Member] = ["a.png", ("a.txt", "ein Füchs 🦊".encode(encoding)), "b.png"]

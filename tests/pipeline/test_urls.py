@@ -222,6 +222,34 @@ def test_texts_that_are_not_utf8_say_how_they_were_read(tmp_path: Path) -> None:
     assert [row["text_encoding"] for row in rows] == [None, None, "windows-1252"]
 
 
+def test_utf16_in_a_column_of_bytes_is_decoded(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", text=pa.array(["a fox".encode("utf-16-le"), b"a cat", None], pa.binary()))
+    rows = index(tmp_path)[:2]
+    assert [(row["alt_text"], row["text_encoding"]) for row in rows] == [("a fox", "utf-16"), ("a cat", None)]
+
+
+@pytest.mark.parametrize("name", ["url", "text", "width"])
+def test_two_columns_of_one_name_are_said(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "0.parquet")
+    table = pq.read_table(tmp_path / "0.parquet")
+    column = table[name] if name in table.column_names else pa.array(["a"] * table.num_rows)
+    pq.write_table(table.append_column(name, column).append_column(name, column), tmp_path / "0.parquet")
+    (row,) = index(tmp_path)
+    count = 2 + (name in table.column_names)
+    assert row["error"] == f"unread Parquet: {count} columns are called {name!r}; none of its 3 rows were read"
+
+
+def test_first_url_and_size_that_are_not_empty_count(tmp_path: Path) -> None:
+    columns = {"url": ["", None, "c"], "image_url": ["a", "b", "d"], "original_width": [7, 8, 9]}
+    write(tmp_path / "0.parquet", **columns, width=[None, 0, 5])
+    rows = index(tmp_path)
+    assert [(row["url"], row["width"], row["error"]) for row in rows] == [
+        ("a", 7, None),
+        ("b", 8, None),
+        ("c", 5, None),
+    ]
+
+
 def test_many_rows(tmp_path: Path) -> None:
     count = 2 * ROWS_AT_ONCE + 10
     urls = [f"http://x/{n}" for n in range(count)]

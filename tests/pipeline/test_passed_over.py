@@ -1,0 +1,26 @@
+"""Files beside the shards of a pool that its user may take for shards: they are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.pools import Pool, list_pool
+
+NAMES = {
+    "parquet": ("a.parquet", ["b.PARQUET", "c.pq", "d.parq", "e.parquet.gz", "f.arrow"]),
+    "tars": ("a.tar", ["b.TAR", "c.zip", "d.tar.gz"]),
+    "urls": ("a.parquet", ["b.txt", "c.csv", "d.jsonl", "e.parquet.gz"]),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_files_like_shards_are_counted_as_passed_over(tmp_path: Path, kind: str) -> None:
+    shard, others = NAMES[kind]
+    for name in (shard, *others, "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+    listing = list_pool(Pool.model_validate({kind: str(tmp_path)}))
+    assert [shard.path for shard in listing.shards] == [shard]
+    assert listing.passed_over.total() == len(others)
+    assert all(any(name in said for said in listing.passed_over) for name in others)
