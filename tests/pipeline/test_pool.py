@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.pools import Listing, Pool, Shard, list_pool, told
+from pipeline.pools import Listing, Pool, Shard, format_counts, list_pool
 from pipeline.pools.listing import is_candidate
 from pipeline.pools.readers import index_rows
 
@@ -116,7 +116,7 @@ def test_passed_over_is_counted(tmp_path: Path) -> None:
     listing = list_pool(Pool(images=str(tmp_path)))
     assert listed(listing) == ["a.jpg", "sub/b.png"]
     assert listing.passed_over == Counter({"hidden": 3, ".txt": 2, ".json": 1})
-    assert told(listing.passed_over) == "hidden 3, .txt 2, .json 1"
+    assert format_counts(listing.passed_over) == "hidden 3, .txt 2, .json 1"
 
 
 # Links, pipes, sockets
