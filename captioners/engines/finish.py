@@ -49,7 +49,7 @@ def finished(
         details: The engine's error message.
     """
     known = _word(reason)
-    counts = _count(prompt_tokens), _count(tokens)
+    counts = count(prompt_tokens), count(tokens)
     wordless = not printable(text).strip() and not reasoned
     if known in _BROKEN_OFF or (wordless and known not in _WHOLE | _CUT):
         said = one_line(f"{engine}: the answer broke off (finish_reason {known[:200] or 'null'}) {details[:300]}")
@@ -63,5 +63,6 @@ def _word(reason: object) -> str:
     return one_line(said).lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""
 
 
-def _count(tokens: object) -> int | None:
+def count(tokens: object) -> int | None:
+    """Return a number of tokens as it is stored; None if it is not a count, or needs more than 31 bits."""
     return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None

@@ -32,8 +32,8 @@ _TOLD_TO_WAIT = 600.0  # seconds; a longer Retry-After is shortened to this
 _IN_A_ROW = 100  # consecutive questions without an answer after which the server counts as gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
 """The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), was overloaded or not connected."""
-_ABOUT_US = frozenset({401, 403, 404, 405})
-"""The server refuses the key, the model or the path: the request is misconfigured. Fix it before the next run."""
+_ABOUT_US = frozenset({401, 402, 403, 404, 405, 407, 410})
+"""The server refuses the key, the account, the model, the path or the proxy's login. Fix it before the next run."""
 
 _OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
 """Statuses that a proxy itself returns if it cannot, or must not, reach the server."""
@@ -222,7 +222,7 @@ class OpenAIClient(Engine):
             return Answer(error=said, retry=True), 0
         except FAILURES as error:
             return Answer(error=self._said(f"server: {type(error).__name__} {error}{self._through}"), retry=True), 0
-        if reply.status != 200:
+        if not 200 <= reply.status < 300:  # some gateways answer 201 or 206
             way = self._through if reply.status in _OF_A_PROXY else ""
             words = _words(reply) or httpx2.codes.get_reason_phrase(reply.status)
             said = self._said(f"server: {reply.status}{way} {words}")

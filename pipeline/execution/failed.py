@@ -18,6 +18,7 @@ from manifests.tables import Table
 from pipeline.execution.runner import recipe_of, stage_table
 
 _KINDS = 20  # kinds of errors that are listed
+_NUMBER = r"[A-Za-z0-9_-]*\d[A-Za-z0-9_-]*(?:[.,]\d+)*"  # 4,096, img_7, an id
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Marked:
         stage: `index` or the stage's name.
         marked: Rows that were marked now; the next run would not have retried them.
         already: Other failed rows that fit, which the next run retries anyway.
-        errors: Marked rows per error, the most frequent first; `…` stands for a number in an error.
+        errors: Marked rows per error, the most frequent first; `…` stands for a number or an id.
     """
 
     stage: str
@@ -119,10 +120,10 @@ def _append_marked(table: Table, ids: pl.DataFrame) -> None:
 
 
 def _by_kind(errors: pl.Series) -> dict[str, int]:
-    """Count rows per error, the most frequent first; `…` replaces numbers after the first two words (`server: 400`)."""
+    """Count rows per error, the most frequent first; `…` replaces numbers and ids, but for a status (`server: 400`)."""
     error = pl.col("error")
-    status = error.str.extract(r"^(\S+ \S+ )").fill_null("")
-    words = error.str.strip_prefix(status).str.replace_all(r"\d+(?:[.,]\d+)*", "…")
+    status = error.str.extract(r"^(server: \d{3}\b)").fill_null("")
+    words = error.str.strip_prefix(status).str.replace_all(_NUMBER, "…")
     kinds = pl.DataFrame({"error": errors}).select(status + words).to_series().value_counts()
     kinds = kinds.sort("count", "error", descending=[True, False])
     most = dict(kinds.head(_KINDS).iter_rows())

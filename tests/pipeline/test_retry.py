@@ -144,6 +144,17 @@ def rows_of(table: Table, errors: dict[int, str | None]) -> pa.Table:
     )
 
 
+def test_errors_that_differ_in_ids_are_one_line(tmp_path: Path) -> None:
+    errors = {n: f"E{n}: no GPU left" for n in range(5)}
+    errors |= {n: f"server: {n} of img_{n}f failed (id: a1-{n}b-c)" for n in range(400, 403)}
+    errors |= {500 + n: f"server: 500 at {n},000.5 tokens" for n in range(2)}
+    assert mark(stored_run(tmp_path / "run", dict(errors)), "short_caption").errors == {
+        "…: no GPU left": 5,
+        "server: 500 at … tokens": 2,
+        **{f"server: {n} of … failed (id: …)": 1 for n in range(400, 403)},
+    }
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     errors=st.dictionaries(
