@@ -94,6 +94,8 @@ def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
     """Parse the expression; return it with the columns that it reads."""
     try:
         condition = pl.sql_expr(where)
+    except UnicodeEncodeError as error:
+        raise UserError(f"--where {where!r} is no SQL expression: it is not UTF-8") from error
     except pl.exceptions.PolarsError as error:
         raise UserError(
             f"--where {where!r} is no SQL expression: {_first_line(error)}; write it as \"error like '%context%'\""

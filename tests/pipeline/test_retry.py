@@ -93,6 +93,11 @@ def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: 
     assert "2   server: 400 of … tokens" in done.stdout
     more = vl3syn("retry", tmp_path / "run", "short_caption")
     assert more.stdout.splitlines()[0] == "short_caption: the next run tries 1 failed row again; 2 more it tries anyway"
+    done = vl3syn("retry", tmp_path / "run", "short_caption")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "short_caption: the next run tries the 3 failed rows again anyway\n",
+    )
     for wrong, said in (
         (("nsfw",), "has no stage 'nsfw'; valid are index, short_caption"),
         (("short_captoin",), "has no stage 'short_captoin'; did you mean 'short_caption'?"),
@@ -101,6 +106,7 @@ def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: 
         (("short_caption", "--where", "errror like '%413%'"), "no column 'errror'; did you mean 'error'?"),
         (("short_caption", "--where", "error like"), "is no SQL expression: "),
         (("short_caption", "--where", "id + 1"), "--where 'id + 1': "),
+        (("short_caption", "--where", "error_like_\udcff"), "is no SQL expression: it is not UTF-8"),
     ):
         refused = vl3syn("retry", tmp_path / "run", *wrong)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr

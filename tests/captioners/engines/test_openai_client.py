@@ -15,6 +15,7 @@ from PIL import Image
 
 from captioners.engines.base import Answer, Question, Sampling
 from captioners.engines.openai_client import OpenAIClientConfig
+from core.errors import UserError
 from tests.chat_server import FAULTS, HOSTILE, chat_server
 
 SAMPLING = Sampling(64, 0.0, 1.0, 0)
@@ -119,6 +120,31 @@ def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = _client(server.url, key="OF_A_SERVER", tries=1)(_questions(1))[0]
         assert server.keys == {"Bearer abcdefgh-123"}
     assert answer.error == "server: 401 Incorrect API key provided: …."
+
+
+@pytest.mark.parametrize("key", ["kéy-abcdefgh", "abcd\nefgh", "abcd\tefgh", "abcd efgh", "“abcdefgh”", "abc\x7fdefg"])
+def test_a_key_that_no_header_can_have_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_A_SERVER", key)
+    with chat_server() as server:
+        settings = OpenAIClientConfig(url=server.url, key="OF_A_SERVER")
+        for check in (
+            lambda: settings.check_available("m", "test", None),
+            lambda: _client(server.url, key="OF_A_SERVER"),
+        ):
+            with pytest.raises(UserError) as refusal:
+                check()
+            assert str(refusal.value) == (
+                "the environment's OF_A_SERVER is no API key: it has a character that is not printable ASCII, or white "
+                "space; set it again"
+            )
+
+
+@pytest.mark.parametrize("key", ["abc-12", "k7"])
+def test_a_short_key_is_in_no_message(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_A_SERVER", key)
+    with chat_server(faults=("400",), share=1.0, refusal=f"key '{key}' is not {key}9") as server:
+        answer = _client(server.url, key="OF_A_SERVER", tries=1)(_questions(1))[0]
+    assert answer.error == f"server: 400 key '…' is not {key}9"
 
 
 def test_answers_belong_to_their_questions() -> None:
