@@ -18,7 +18,7 @@ from captioners.engines.base import Answer, Engine, Question, Sampling
 from captioners.engines.finish import count
 from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.registry import AnyEngine
-from captioners.markup import SUSPECT, Stripped, one_line, printable, strip
+from captioners.markup import SUSPECT, Stripped, is_blank, one_line, printable, strip
 from captioners.prompts import check_prompts, choose, prompt_hash, read_prompts
 from captioners.quality_checks import check_language, language_share, refused, repetition, words
 from core.control_tokens import MOST, count_control_tokens
@@ -270,14 +270,14 @@ class Captioner(ImageFacts):
         tokens = {f"{use}_prompt_tokens": count(answer.prompt_tokens), f"{use}_tokens": count(answer.tokens)}
         counts = {f"{use}_prompt": prompt, **tokens}
         counts |= {} if answer.error else {f"{use}_raw_characters": len(answer.text)}
-        if answer.error or not text:
+        if answer.error or is_blank(text):
             error = answer.error or _why_empty(cut, answer.reasoned or stripped.reasoned)
             return {**counts, "error": _storable(error), "retry": bool(answer.retry)}
         facts = {
             f"{use}_caption": text,
             f"{use}_words": words(text),
             f"{use}_cut": int(cut),
-            f"{use}_refused": int(refused(text)),
+            f"{use}_refused": int(answer.refused or refused(text)),
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
             f"{use}_control_tokens": count_control_tokens(text),

@@ -18,7 +18,7 @@ whole only if the reason says so: otherwise a server that cuts answers silently 
 from __future__ import annotations
 
 from captioners.engines.base import Answer
-from captioners.markup import one_line, printable
+from captioners.markup import is_blank, one_line, printable
 
 _WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())
 _CUT = frozenset(
@@ -50,7 +50,7 @@ def finished(
     """
     known = _word(reason)
     counts = count(prompt_tokens), count(tokens)
-    wordless = not printable(text).strip() and not reasoned
+    wordless = is_blank(printable(text)) and not reasoned
     if known in _BROKEN_OFF or (wordless and known not in _WHOLE | _CUT):
         said = one_line(f"{engine}: the answer broke off (finish_reason {known[:200] or 'null'}) {details[:300]}")
         return Answer("", False, *counts, error=said, retry=True)
