@@ -46,6 +46,9 @@ _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *ra
 _ABOUT_US = frozenset({401, 402, 403, 404, 405, 407, 410})
 """The server refuses the key, the account, the model, the path or the proxy's login. Fix it before the next run."""
 
+_ANSWERS = frozenset({200, 201, 202, 203, 206})
+"""Statuses of answers with a body: some gateways do not answer 200."""
+
 _OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
 """Statuses that a proxy itself returns if it cannot, or must not, reach the server."""
 
@@ -243,7 +246,7 @@ class OpenAIClient(Engine):
             return Answer(error=said, retry=True), 0
         except FAILURES as error:
             return Answer(error=self._said(f"server: {type(error).__name__} {error}{self._through}"), retry=True), 0
-        if not 200 <= reply.status < 300:  # some gateways answer 201 or 206
+        if reply.status not in _ANSWERS:
             way = self._through if reply.status in _OF_A_PROXY else ""
             words = _words(reply) or httpx2.codes.get_reason_phrase(reply.status)
             said = self._said(f"server: {reply.status}{way} {words}")
