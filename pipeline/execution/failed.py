@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import UserError
+from manifests.funnel import NUMBER
 from manifests.journal import recover
 from manifests.rules import suggest
 from manifests.run import Run
@@ -18,7 +19,6 @@ from manifests.tables import Table
 from pipeline.execution.runner import recipe_of, stage_table
 
 _KINDS = 20  # kinds of errors that are listed
-_NUMBER = r"[A-Za-z0-9_-]*\d[A-Za-z0-9_-]*(?:[.,]\d+)*"  # 4,096, img_7, an id
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _by_kind(errors: pl.Series) -> dict[str, int]:
     """Count rows per error, the most frequent first; `…` replaces numbers and ids, but for a status (`server: 400`)."""
     error = pl.col("error")
     status = error.str.extract(r"^(server: \d{3}\b)").fill_null("")
-    words = error.str.strip_prefix(status).str.replace_all(_NUMBER, "…")
+    words = error.str.strip_prefix(status).str.replace_all(NUMBER, "…")
     kinds = pl.DataFrame({"error": errors}).select(status + words).to_series().value_counts()
     kinds = kinds.sort("count", "error", descending=[True, False])
     most = dict(kinds.head(_KINDS).iter_rows())

@@ -161,6 +161,11 @@ def test_errors_that_differ_in_ids_are_one_line(tmp_path: Path) -> None:
     }
 
 
+def test_funnel_of_errors_that_start_with_numbers_is_short(tmp_path: Path) -> None:
+    errors = {n: f"image {n}: no GPU left" for n in range(30)} | {90: "empty caption: cut"}
+    assert funnel(stored_run(tmp_path / "run", dict(errors))).stages[1].reasons == {"image …": 30, "empty caption": 1}
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     errors=st.dictionaries(
