@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import re
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from model import Processor
 from model.training.data.annotations import AnnotationSource
 from tests.model import clips
@@ -253,6 +257,37 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str, text: str | N
     with pytest.raises(ValueError, match=reason) as error:
         AnnotationSource("notes", str(tmp_path / name))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("encode", "reason"),
+    [
+        (gzip.compress, "compressed by gzip, not text: unpack it"),
+        (bz2.compress, "compressed by bzip2, not text: unpack it"),
+        (lzma.compress, "compressed by xz, not text: unpack it"),
+        (lambda data: data.decode().encode("utf-16"), "UTF-16 .*: save it as UTF-8"),
+        (lambda data: data.decode().encode("utf-16-le"), "UTF-16 .*: save it as UTF-8"),
+        (lambda data: data.decode().encode("utf-32"), "UTF-16 or UTF-32"),
+    ],
+)
+def test_a_file_that_is_not_utf_8_text_is_refused(
+    tmp_path: Path, suffix: str, encode: Callable[[bytes], bytes], reason: str
+) -> None:
+    file = tmp_path / f"notes{suffix}"
+    line = json.dumps({"conversations": turns("What?", "It.")})
+    file.write_bytes(encode((f"{line}\n{line}\n" if suffix == ".jsonl" else f"[{line}]").encode()))
+    with pytest.raises(UserError, match=rf"^notes: .*notes\{suffix}: {reason}"):
+        AnnotationSource("notes", str(file))
+
+
+@pytest.mark.parametrize("name", ["notes.JSON", "notes.JSONL", "notes.ndjson"])
+def test_endings_of_other_spelling_are_read(tmp_path: Path, name: str) -> None:
+    entry = {"conversations": turns("What?", "It.")}
+    text = json.dumps([entry], indent=1) if name.endswith("JSON") else json.dumps(entry)
+    (tmp_path / name).write_text(text)
+    found = AnnotationSource("notes", str(tmp_path / name))
+    assert (found.blocks, found.sample(0).conversation[1]["content"]) == ((1,), "It.")
 
 
 def test_a_large_file_stays_on_the_disk(tmp_path: Path) -> None:
