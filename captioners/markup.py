@@ -7,6 +7,7 @@ the wrong chat template `<|im_end|>` does. `reasoning` and `turns` list the spel
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ class Stripped(NamedTuple):
 def printable(text: str) -> str:
     """Return the text without control characters, terminal escapes and lone surrogates; line ends become `\\n`."""
     return _CONTROL.sub("", _LINE_END.sub("\n", _ESCAPE.sub("", text)))
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of the text is visible: it has only white space, format characters and loose accents."""
+    return all(unicodedata.category(character)[0] in "CMZ" for character in text)
 
 
 def one_line(text: str) -> str:

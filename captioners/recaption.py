@@ -15,15 +15,19 @@ from PIL.Image import Image
 from pydantic import Field, WithJsonSchema, field_validator
 
 from captioners.engines.base import Answer, Engine, Question, Sampling
+from captioners.engines.finish import count
 from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.registry import AnyEngine
-from captioners.markup import SUSPECT, Stripped, printable, strip
+from captioners.markup import SUSPECT, Stripped, is_blank, one_line, printable, strip
 from captioners.prompts import check_prompts, choose, prompt_hash, read_prompts
 from captioners.quality_checks import check_language, language_share, refused, repetition, words
 from core.control_tokens import MOST, count_control_tokens
 from core.errors import UserError
+from core.secrets import redact
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
+
+_LONGEST_ERROR = 1000  # characters
 
 Prompts = Annotated[
     tuple[str, ...],
@@ -262,22 +266,28 @@ class Captioner(ImageFacts):
 
     def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:
         use, stripped = self._stage.use, self._stage.stripped(answer.text, answer.reasoned)
-        text, cut = stripped.text, answer.cut or stripped.thinking
-        counts = {f"{use}_prompt": prompt, f"{use}_prompt_tokens": answer.prompt_tokens, f"{use}_tokens": answer.tokens}
+        text, cut = stripped.text, bool(answer.cut) or stripped.thinking
+        tokens = {f"{use}_prompt_tokens": count(answer.prompt_tokens), f"{use}_tokens": count(answer.tokens)}
+        counts = {f"{use}_prompt": prompt, **tokens}
         counts |= {} if answer.error else {f"{use}_raw_characters": len(answer.text)}
-        if answer.error or not text:
+        if answer.error or is_blank(text):
             error = answer.error or _why_empty(cut, answer.reasoned or stripped.reasoned)
-            return {**counts, "error": error, "retry": answer.retry}
+            return {**counts, "error": _storable(error), "retry": bool(answer.retry)}
         facts = {
             f"{use}_caption": text,
             f"{use}_words": words(text),
             f"{use}_cut": int(cut),
-            f"{use}_refused": int(refused(text)),
+            f"{use}_refused": int(answer.refused or refused(text)),
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
             f"{use}_control_tokens": count_control_tokens(text),
         }
         return {**facts, **counts, "error": None, "retry": False}
+
+
+def _storable(error: object) -> str:
+    """Return an engine's error in one line, without credentials. Engines of other packages may not clean theirs."""
+    return redact(one_line(str(error)))[:_LONGEST_ERROR] or "the engine gives an error without words"
 
 
 def _why_empty(cut: bool, reasoned: bool) -> str:

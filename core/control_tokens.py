@@ -35,11 +35,14 @@ MEDIA_TOKENS = (
 """Placeholders for media, and their starts and ends."""
 
 _TURNS = "<s> <bos> <unk> <mask> [INST] <<SYS>> <</SYS>> [AVAILABLE_TOOLS] [TOOL_CALLS] <channel|> <|channel>".split()
+_QWEN = "<tool_call> </tool_call> <tool_response> </tool_response> <think> </think>".split()
+"""Single tokens in the vocabulary of Qwen 2.5 and 3."""
+
 _FORMS = (  # no look-around, as polars does not support it
     r"<\|[\w▁/-]{2,40}\|>|<｜[\w▁/-]{2,40}｜>|\[\|[a-z]{2,20}\|\]"
     r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
 )
-_NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *MEDIA_TOKENS, *_TURNS])
+_NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *MEDIA_TOKENS, *_TURNS, *_QWEN])
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
 """Pattern of one control token, in the tokenizers' spelling: `<eos>` matches, the `<EOS>` on a camera does not."""
 

@@ -28,7 +28,7 @@ _KINDS: dict[str, Kind] = {
 """Keys of a recipe whose texts are not settings."""
 
 _HIDDEN = "…"
-_SHORTEST = 8  # characters; a shorter secret is not searched by its value, as it occurs inside too many words
+_SHORTEST = 8  # characters; a shorter value occurs inside too many words
 _SIGNED = 16  # characters; in prose, a URL parameter of this length with a digit counts as a credential, too
 _LONGEST_NAME = 40  # characters of a variable's name
 _USERS_ARE_NAMES = ("abfs", "abfss", "wasb", "wasbs", "hdfs", "viewfs", "webhdfs", "sftp", "ssh", "scp", "ftp", "smb")
@@ -177,11 +177,13 @@ def redact(text: str, *known: str | None) -> str:
 
     Args:
         text: A message, possibly of another program.
-        known: Values of secrets, such as the API key itself. Values of fewer than 8 characters are not searched.
+        known: Values of secrets, such as the API key itself. Values of fewer than 8 characters are searched as words.
     """
     for secret in (*known, *(value for name, value in os.environ.items() if is_secret_name(name))):
         if secret and len(secret) >= _SHORTEST:
             text = text.replace(secret, _HIDDEN)
+    for short in (secret for secret in known if secret and len(secret) < _SHORTEST):
+        text = re.sub(rf"(?<![\w-]){re.escape(short)}(?![\w-])", _HIDDEN, text)
     text = _ENCODED_USER.sub(rf"\1{_HIDDEN}\2", _USER.sub(_without_user, text))
     for pattern in (_PARAMETER, *_NAMED["setting"]):
         text = pattern.sub(_without_value, text)

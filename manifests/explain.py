@@ -20,7 +20,7 @@ class StageAccount:
         outcome: `passed`, `dropped`, `error`, `pending`, or `not reached`.
         facts: The stored columns; empty where nothing is stored.
         rules: Threshold of each of the stage's rules, by the rule's full name.
-        computed_by: The provenance of the stage table's newest part.
+        computed_by: The provenance of the image's row; empty where nothing is stored.
     """
 
     stage: str
@@ -70,6 +70,8 @@ def _account(run: Run, row: dict[str, Any]) -> Account:
         facts = {n: row[n] for n in stage.table.writes.names if n in row}
         stored = any(value is not None for value in facts.values())
         rules = {r.name: r.threshold for r in stage.rules}
-        stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, stage.table.provenance()))
+        part = stage.table.part_of(row["id"])
+        computed_by = stage.table.provenance(part) if part else {}
+        stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, computed_by))
         past_end = past_end or here
     return Account(image, row["status"], end, row["drop_reason"], tuple(stages))

@@ -106,6 +106,12 @@ class Table:
         part = pl.col("part").cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
         return self._current(infos, ["id"], "part").select("id", part), names
 
+    def part_of(self, id_: int) -> str | None:
+        """Return the name of the part with the current row of an id; None if nothing is stored for it."""
+        where, parts = self.locate()
+        rows = where.filter(pl.col("id") == id_).collect(engine="streaming")
+        return parts[rows["part"][0]] if rows.height else None
+
     def read(self, part: str, columns: Sequence[str]) -> pa.Table:
         """Read some columns of one part.
 
@@ -188,9 +194,9 @@ class Table:
         writes = [field for name, field in fields.items() if name not in _OF_EVERY_TABLE]
         return cls(folder, table_schema(pa.schema(writes)))
 
-    def provenance(self) -> dict[str, object]:
-        """Return the provenance of the newest part, as given to `append`; empty for an empty table."""
-        infos = self._infos()
+    def provenance(self, part: str | None = None) -> dict[str, object]:
+        """Return the provenance of a part, by default the newest, as given to `append`; empty if there is no part."""
+        infos = [info for info in self._infos() if part in (None, info.base_name)]
         return self._provenance_in(infos[-1]) if infos else {}
 
     def provenances(self) -> dict[str, dict[str, object]]:

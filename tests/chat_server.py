@@ -13,6 +13,7 @@ import base64
 import gzip
 import hashlib
 import json
+import string
 import threading
 import time
 import zlib
@@ -57,7 +58,7 @@ class ChatServer:
         retry_after: Seconds that `429` asks for.
         choice: What replaces parts of the first choice of an answer, such as `message` or `finish_reason`.
         more: What else stands in an answer, beside `choices`.
-        refusal: What it says of an error; `{n}` in it is another number each time.
+        refusal: What it says of an error; `{n}` in it is another number each time, `{letters}` another id.
         raw: A whole answer in place of its own: status, headers, body; or what makes one of the hashes of image and
             prompt, None where its own is meant.
         listen: The address that it listens at.
@@ -163,6 +164,8 @@ class ChatServer:
 
     async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
         refusal = self.refusal.replace("{n}", str(7 ** (2 + self.asked.total() % 9)))
+        digest = hashlib.sha256(str(self.asked.total()).encode()).digest()[:16]
+        refusal = refusal.replace("{letters}", "".join(string.ascii_letters[byte % 52] for byte in digest))
         error = {"error": {"message": refusal, "type": "invalid_request_error"}}
         if fault == "hang":
             await asyncio.sleep(3600)

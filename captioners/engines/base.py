@@ -35,6 +35,7 @@ class Answer(NamedTuple):
         error: Why there is no text; None if there is no error.
         retry: Whether the question can be retried.
         reasoned: Whether the engine returned reasoning separately from the text.
+        refused: Whether the engine says that the text is a refusal.
     """
 
     text: str = ""
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
     error: str | None = None
     retry: bool = False
     reasoned: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)

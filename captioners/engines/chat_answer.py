@@ -39,7 +39,7 @@ def _answer(completion: Mapping[str, Any]) -> Answer:
     choice = _object(first, "choices[0]")
     message, text = choice.get("message"), choice.get("text")
     message = {"content": text} if message is None and isinstance(text, str) else _object(message, "message")
-    content, thought = message.get("content"), _has_reasoning(message)
+    content, thought, refusal = message.get("content"), _has_reasoning(message), _refusal(message)
     if isinstance(content, list):  # some servers answer in parts
         thought = thought or any(_is_thought(part) for part in content)
         content = "".join(_text(part) for part in content if not _is_thought(part))
@@ -49,7 +49,10 @@ def _answer(completion: Mapping[str, Any]) -> Answer:
     details = _object_or_empty(usage.get("completion_tokens_details"))
     tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     thought = thought or _is_some(details.get("reasoning_tokens"))
-    return finished(content or "", choice.get("finish_reason"), "server", *tokens, reasoned=thought)
+    reason = choice.get("finish_reason")
+    if refusal and not content:
+        return finished(refusal, reason, "server", *tokens, reasoned=thought)._replace(refused=True)
+    return finished(content or "", reason, "server", *tokens, reasoned=thought)
 
 
 def _parsed(body: bytes) -> Any:
@@ -81,6 +84,14 @@ def _failure(said: Any) -> str:
 def _has_reasoning(message: Mapping[str, Any]) -> bool:
     """Return whether the server returned reasoning in a separate field."""
     return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
+
+
+def _refusal(message: Mapping[str, Any]) -> str:
+    """Return the refusal that OpenAI's models put beside the content, or into a part of it; empty if there is none."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    said = [part.get("refusal") for part in (message, *parts)]
+    return next((refusal for refusal in said if refusal and isinstance(refusal, str)), "")
 
 
 def _is_thought(part: Any) -> bool:

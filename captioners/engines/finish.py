@@ -18,7 +18,7 @@ whole only if the reason says so: otherwise a server that cuts answers silently 
 from __future__ import annotations
 
 from captioners.engines.base import Answer
-from captioners.markup import one_line, printable
+from captioners.markup import is_blank, one_line, printable
 
 _WHOLE = frozenset("stop eos eos_token stop_sequence stop_token end_turn complete".split())
 _CUT = frozenset(
@@ -49,8 +49,8 @@ def finished(
         details: The engine's error message.
     """
     known = _word(reason)
-    counts = _count(prompt_tokens), _count(tokens)
-    wordless = not printable(text).strip() and not reasoned
+    counts = count(prompt_tokens), count(tokens)
+    wordless = is_blank(printable(text)) and not reasoned
     if known in _BROKEN_OFF or (wordless and known not in _WHOLE | _CUT):
         said = one_line(f"{engine}: the answer broke off (finish_reason {known[:200] or 'null'}) {details[:300]}")
         return Answer("", False, *counts, error=said, retry=True)
@@ -63,5 +63,6 @@ def _word(reason: object) -> str:
     return one_line(said).lower().replace("-", "_").rpartition(".")[2] if isinstance(said, str) else ""
 
 
-def _count(tokens: object) -> int | None:
+def count(tokens: object) -> int | None:
+    """Return a number of tokens as it is stored; None if it is not a count, or needs more than 31 bits."""
     return tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None

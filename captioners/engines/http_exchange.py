@@ -7,13 +7,15 @@ of gzip may decode to 3 GB. Redirects are not followed: they would send images a
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
@@ -125,7 +127,8 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not is_address(proxy, "http", "https", "socks5", "socks5h"):  # not printed: it may have a password
+    # After a typo (`http:/user:password@host`) the password is a path, and nothing would hide it.
+    if not is_address(proxy, "http", "https", "socks5", "socks5h") or any(urlsplit(proxy.removesuffix("/"))[2:]):
         raise UserError(f"what the environment names as the proxy for {url} is no http or socks5 address")
     return httpx2.Proxy(proxy)
 
@@ -134,6 +137,15 @@ def through(url: str) -> str:
     """Return a phrase for errors that names the proxy, without its credentials; empty without a proxy."""
     proxy = proxy_of(url)
     return f" through the environment's proxy {proxy.url}" if proxy else ""
+
+
+def proxy_secrets(url: str) -> tuple[str, ...]:
+    """Return the credentials of a URL's proxy, in the spellings in which it may repeat them; empty without any."""
+    proxy = proxy_of(url)
+    if not proxy or not proxy.auth:
+        return ()
+    login, (_, password) = ":".join(proxy.auth), proxy.auth
+    return base64.b64encode(login.encode()).decode(), login, quote(login, safe=":"), password, quote(password, safe="")
 
 
 def is_address(url: str, *schemes: str) -> bool:
@@ -151,8 +163,8 @@ def _is_local(host: str) -> bool:
     if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+        address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))  # 127.1 is one, too
+    except (ValueError, OSError):
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified

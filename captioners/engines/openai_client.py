@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,17 @@ from pydantic import Field, field_validator, model_validator
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.chat_answer import error_words, read_answer
-from captioners.engines.http_exchange import FAILURES, MOST_BYTES, Reply, client_of, exchange, get, is_address, through
+from captioners.engines.http_exchange import (
+    FAILURES,
+    MOST_BYTES,
+    Reply,
+    client_of,
+    exchange,
+    get,
+    is_address,
+    proxy_secrets,
+    through,
+)
 from captioners.engines.server_process import ServerProcess, start_server
 from captioners.markup import one_line
 from core.errors import UserError
@@ -32,8 +43,11 @@ _TOLD_TO_WAIT = 600.0  # seconds; a longer Retry-After is shortened to this
 _IN_A_ROW = 100  # consecutive questions without an answer after which the server counts as gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
 """The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), was overloaded or not connected."""
-_ABOUT_US = frozenset({401, 403, 404, 405})
-"""The server refuses the key, the model or the path: the request is misconfigured. Fix it before the next run."""
+_ABOUT_US = frozenset({401, 402, 403, 404, 405, 407, 410})
+"""The server refuses the key, the account, the model, the path or the proxy's login. Fix it before the next run."""
+
+_ANSWERS = frozenset({200, 201, 202, 203, 206})
+"""Statuses of answers with a body: some gateways do not answer 200."""
 
 _OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
 """Statuses that a proxy itself returns if it cannot, or must not, reach the server."""
@@ -138,8 +152,18 @@ class OpenAIClientConfig(EngineConfig):
 
     @property
     def secret(self) -> str:
-        """The API key; empty if there is none."""
-        return os.environ.get(self.key, "").strip()
+        """The API key; empty if there is none.
+
+        Raises:
+            UserError: The variable has a character that no HTTP header of a key has.
+        """
+        key = os.environ.get(self.key, "").strip()
+        if not re.fullmatch("[!-~]*", key):
+            raise UserError(
+                f"the environment's {self.key} is no API key: it has a character that is not printable ASCII, or white "
+                "space; set it again"
+            )
+        return key
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
@@ -165,7 +189,7 @@ class OpenAIClient(Engine):
         self.calls = settings.concurrency
         self.provenance = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._process = settings, f"{url}/chat/completions", process
-        self._body, self._key = _body(model, sampling), settings.secret
+        self._body, self._secrets = _body(model, sampling), (settings.secret, *proxy_secrets(url))
         self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
         self._through = through(url)
@@ -222,7 +246,7 @@ class OpenAIClient(Engine):
             return Answer(error=said, retry=True), 0
         except FAILURES as error:
             return Answer(error=self._said(f"server: {type(error).__name__} {error}{self._through}"), retry=True), 0
-        if reply.status != 200:
+        if reply.status not in _ANSWERS:
             way = self._through if reply.status in _OF_A_PROXY else ""
             words = _words(reply) or httpx2.codes.get_reason_phrase(reply.status)
             said = self._said(f"server: {reply.status}{way} {words}")
@@ -237,8 +261,8 @@ class OpenAIClient(Engine):
         return answer, _retry_after(reply) if answer.retry else 0
 
     def _said(self, error: str) -> str:
-        """Return an error as it is stored: one line, shortened, without the key."""
-        return redact(one_line(error), self._key)[:_LONGEST_ERROR]
+        """Return an error as it is stored: one line, shortened, without secrets."""
+        return redact(one_line(error), *self._secrets)[:_LONGEST_ERROR]
 
 
 def _greet(url: str, headers: Mapping[str, str], what: str) -> None:

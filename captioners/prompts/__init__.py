@@ -27,7 +27,7 @@ def read_prompts(source: str) -> tuple[str, ...]:
         if file.name.endswith(".txt")
     }
     try:
-        text = (ours.get(source) or Path(source).expanduser()).read_text()
+        text = (ours.get(source) or Path(source).expanduser()).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         hint = suggest(source, ours) or f"; ours are {', '.join(sorted(ours))}"
         raise UserError(f"{source!r} is no readable file of prompts{hint}") from error

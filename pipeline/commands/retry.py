@@ -35,6 +35,10 @@ def retry(
     if json_:
         output.print_json(marked.as_json())
         return
+    if not marked.marked:
+        rows = f"the {marked.already:,} failed rows{' that fit' if where else ''}"
+        print(f"{stage}: the next run tries {rows} again anyway")
+        return
     already = f"; {marked.already:,} more it tries anyway" if marked.already else ""
     rows = "1 failed row" if marked.marked == 1 else f"{marked.marked:,} failed rows"
     title = f"{stage}: the next run tries {rows} again{already}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import UserError
+from manifests.funnel import NUMBER
 from manifests.journal import recover
 from manifests.rules import suggest
 from manifests.run import Run
@@ -28,7 +29,7 @@ class Marked:
         stage: `index` or the stage's name.
         marked: Rows that were marked now; the next run would not have retried them.
         already: Other failed rows that fit, which the next run retries anyway.
-        errors: Marked rows per error, the most frequent first; `…` stands for a number in an error.
+        errors: Marked rows per error, the most frequent first; `…` stands for a number or an id.
     """
 
     stage: str
@@ -93,6 +94,8 @@ def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
     """Parse the expression; return it with the columns that it reads."""
     try:
         condition = pl.sql_expr(where)
+    except UnicodeEncodeError as error:
+        raise UserError(f"--where {where!r} is no SQL expression: it is not UTF-8") from error
     except pl.exceptions.PolarsError as error:
         raise UserError(
             f"--where {where!r} is no SQL expression: {_first_line(error)}; write it as \"error like '%context%'\""
@@ -108,21 +111,21 @@ def _append_marked(table: Table, ids: pl.DataFrame) -> None:
     """Store rows again, with `retry`; in the index, with all rows of their shards: only a shard's latest rows count."""
     where, parts = table.locate()
     marked = ids.lazy().join(where, on="id").collect(engine="streaming")
-    writer, provenance = table.next_writer(), table.provenance()
+    writer = table.next_writer()
     for (part,), chosen in sorted(marked.partition_by("part", as_dict=True).items()):
         rows = table.read(parts[part], table.schema.names)
         failed = pc.is_in(rows["id"], pa.array(chosen["id"].to_numpy()))
         retry = pc.or_(rows["retry"], failed)
         rows = rows.set_column(rows.column_names.index("retry"), "retry", retry)
         whole = pc.is_in(rows[table.key], rows.filter(failed)[table.key].combine_chunks())
-        table.append(rows.filter(whole), writer, provenance)
+        table.append(rows.filter(whole), writer, table.provenance(parts[part]))
 
 
 def _by_kind(errors: pl.Series) -> dict[str, int]:
-    """Count rows per error, the most frequent first; `…` replaces numbers after the first two words (`server: 400`)."""
+    """Count rows per error, the most frequent first; `…` replaces numbers and ids, but for a status (`server: 400`)."""
     error = pl.col("error")
-    status = error.str.extract(r"^(\S+ \S+ )").fill_null("")
-    words = error.str.strip_prefix(status).str.replace_all(r"\d+(?:[.,]\d+)*", "…")
+    status = error.str.extract(r"^(server: \d{3}\b)").fill_null("")
+    words = error.str.strip_prefix(status).str.replace_all(NUMBER, "…")
     kinds = pl.DataFrame({"error": errors}).select(status + words).to_series().value_counts()
     kinds = kinds.sort("count", "error", descending=[True, False])
     most = dict(kinds.head(_KINDS).iter_rows())

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from itertools import count, takewhile
 
 import pyarrow as pa
@@ -15,14 +16,18 @@ import pyarrow.compute as pc
 from core.errors import UserError
 from manifests.journal import Journal
 
-_COMPARED = 100  # characters of an error; servers and this code truncate longer ones, and numbers shift the cut
+_COMPARED = 64  # words of an error
+_ALIKE = 0.5  # share of the words that two texts of one error have in common
+_STATUS = re.compile(r"server: \d{3}\b")
+_WORD = re.compile("[\u3040-\u9fff]|[^\\W\u3040-\u9fff]+")  # Chinese and Japanese have no spaces: a character is a word
 
 
 class FirstAnswers:
     """The first answers that one actor of a journaled stage gets. Its methods may be called from any thread.
 
     Images count in the order of their requests, because a refusal comes back sooner than a caption. As long as every
-    answer is the same error, none is written to a journal. A caption or a different error shows that the server works.
+    answer is the same error (`_Kinds`), none is written to a journal. A caption or a different error shows that the
+    server works.
     A different error that can be retried (`retry`) does not show it: one more image is examined in its place.
     """
 
@@ -36,8 +41,9 @@ class FirstAnswers:
         self._stage, self._most = stage, most
         self._changed = threading.Condition()
         self._started = self._blocks = 0
-        self._errors: dict[int, str] = {}
-        self._lasting: set[str] = set()
+        self._kinds = _Kinds()
+        self._errors: dict[int, int | None] = {}
+        self._lasting: set[int] = set()
         self._held: list[tuple[Journal, pa.Table]] = []
         self._settled = not most
         self._stopped = ""
@@ -114,17 +120,19 @@ class FirstAnswers:
             return [_to_be_tried_again(rows) for rows in answers]
 
     def _judge(self, number: int, rows: pa.Table) -> None:
-        errors, retries = rows["error"].to_pylist(), rows["retry"].to_pylist()
-        self._lasting |= {_kind(error) for error, retry in zip(errors, retries, strict=True) if error and not retry}
+        errors = [None if error is None else self._kinds.of(error) for error in rows["error"].to_pylist()]
+        retries = rows["retry"].to_pylist()
+        failed = zip(errors, retries, strict=True)
+        self._lasting |= {kind for kind, retry in failed if kind is not None and not retry}
         enough = 4 * self._most
         self._errors |= {n: error for n, error in enumerate(errors, number) if n < enough}
         first = [self._errors[n] for n in takewhile(self._errors.__contains__, count())]
         if None in errors or len(self._lasting) > 1 or len(first) == enough:
             self._settled = True
             return
-        for kind, times in Counter(map(_kind, first)).items():
-            if times >= self._most:
-                error = next(error for error in first if _kind(error) == kind)
+        for kind, times in Counter(first).items():
+            if times >= self._most and kind is not None:
+                error = self._kinds.examples[kind]
                 self._held.clear()
                 self._stopped = (
                     f"{self._stage}: the first {self._most} images in a row without an answer, all of them: {error}; "
@@ -133,10 +141,32 @@ class FirstAnswers:
                 )
 
 
-def _kind(error: str) -> str:
-    """Return an error with `0` for each word with digits after the first two words, which hold the status."""
-    *status, words = error.split(" ", 2)
-    return " ".join([*status, re.sub(r"\S*\d\S*", "0", words)])[:_COMPARED]
+class _Kinds:
+    """Numbers the kinds of errors. Two errors are of one kind if their statuses are equal and their texts are alike.
+
+    Texts differ in numbers, ids and names of images, and ids may have no digit. So half of the words must be equal,
+    where all words with digits count as equal. Taking two errors for one ends a job, with a remedy in the message;
+    taking one for two would store it for every image.
+
+    Attributes:
+        examples: The first error of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.examples: list[str] = []
+        self._compared: list[tuple[str, list[str]]] = []
+
+    def of(self, error: str) -> int:
+        """Return the number of an error's kind."""
+        status = match[0] if (match := _STATUS.match(error)) else ""
+        words = _WORD.findall(error.removeprefix(status))[:_COMPARED]
+        words = ["0" if any(map(str.isdigit, word)) else word.lower() for word in words]
+        for number, (other, theirs) in enumerate(self._compared):
+            if status == other and SequenceMatcher(None, words, theirs, autojunk=False).ratio() >= _ALIKE:
+                return number
+        self.examples.append(error)
+        self._compared.append((status, words))
+        return len(self.examples) - 1
 
 
 def _to_be_tried_again(rows: pa.Table) -> pa.Table:

@@ -18,6 +18,15 @@ def test_paragraphs_are_prompts_and_comments_are_none(tmp_path: Path) -> None:
     assert read_prompts(str(file)) == ("One\nin two lines.", "Another.")
 
 
+def test_byte_order_mark_of_a_file_is_no_text(tmp_path: Path) -> None:
+    for text in ("# a comment\nWhat is it?\n", "What is it?\n"):
+        (tmp_path / "p.txt").write_text(text, encoding="utf-8-sig")
+        assert read_prompts(str(tmp_path / "p.txt")) == ("What is it?",)
+    (tmp_path / "p.txt").write_text("What is it?", encoding="utf-16")
+    with pytest.raises(ValueError, match="is no readable file of prompts"):
+        read_prompts(str(tmp_path / "p.txt"))
+
+
 @pytest.mark.parametrize("ours", ["short", "detailed"])
 def test_ours_are_there(ours: str) -> None:
     assert len(read_prompts(ours)) == 5

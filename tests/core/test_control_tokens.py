@@ -15,6 +15,7 @@ TOKENS += " <|image_pad|> <|video_pad|> <|vision_start|> <|vision_end|> <|im_end
 TOKENS += " <s> </s> <bos> <eos> <pad> <unk> <mask> [INST] [/INST] <<SYS>> <start_of_turn> <end_of_turn> <|turn>"
 TOKENS += " <turn|> <|eot_id|> <|start_header_id|> <｜User｜> <｜end▁of▁sentence｜> [|endofturn|] <unused94>"
 TOKENS += " <extra_id_0> <fake_token_around_image> <row_1_col_2> <|END_RESPONSE|> <|placeholder|> <|media_pad|>"
+TOKENS += " <tool_call> </tool_call> <tool_response> </tool_response> <think> </think>"
 NONE = (
     "I <3 you",
     "a sign that says <EXIT>",
@@ -40,6 +41,8 @@ SPEAK_OF_TOKENS = (
     "<|im_end|>",
     "<|eot_id|>",
     "[/INST]",
+    "<think>",
+    "</think>",
 )
 """What ordinary captions, of slides and of web pages, have of them. A tokenizer reads them as tokens, too."""
 

@@ -221,6 +221,12 @@ def caption_of(choice: dict[str, Any], more: dict[str, Any] | None = None, **set
         ("<|im_end|>", {}, "stop", "empty caption: the model ended it before its first word"),
         (None, {}, "stop", "empty caption: the model ended it before its first word"),
         (" ", {}, "length", "empty caption: cut before its first word"),
+        ("\u200b\u200b", {}, "stop", "empty caption: the model ended it before its first word"),
+        ("\u202a\u202c\u2066\u2069\u00ad\u2060", {}, "length", "empty caption: cut before its first word"),
+        ("\ufe0f \u0301", {}, "stop", "empty caption: the model ended it before its first word"),
+        ("<think>A</think>\u200b", {}, "stop", ENDED_AFTER_REASONING),
+        ("", {"refusal": ""}, "stop", "empty caption: the model ended it before its first word"),
+        (None, {"refusal": None}, "stop", "empty caption: the model ended it before its first word"),
     ],
 )
 def test_an_answer_without_a_caption_says_why(content: Any, more: dict[str, Any], finish: str, error: str) -> None:
@@ -262,10 +268,33 @@ def test_reasoning_that_only_the_usage_tells_of() -> None:
     assert (row["error"], row["retry"], row["short_tokens"]) == (CUT_WHILE_THINKING, False, 96)
 
 
-@pytest.mark.parametrize("content", [" ", "\0", "\n\x0b", None])
+@pytest.mark.parametrize("content", [" ", "\0", "\n\x0b", "\u200b", None])
 def test_no_word_and_no_reason_broke_off(content: str | None) -> None:
     row = caption_of({**message(content), "finish_reason": None})
     assert (row["error"], row["retry"]) == ("server: the answer broke off (finish_reason null)", True)
+
+
+NO = "The people here are private."
+
+
+@pytest.mark.parametrize(
+    ("choice", "cut"),
+    [
+        ({**message(None, refusal=NO), "finish_reason": "stop"}, 0),
+        ({**message("", refusal=NO), "finish_reason": "content_filter"}, 1),
+        ({**message([{"type": "refusal", "refusal": NO}]), "finish_reason": "stop"}, 0),
+    ],
+)
+def test_a_refusal_in_a_field_of_its_own_is_stored_as_one(choice: dict[str, Any], cut: int) -> None:
+    row = caption_of(choice)
+    assert (row["short_caption"], row["short_refused"], row["short_cut"], row["error"]) == (NO, 1, cut, None)
+    assert caption_of(message(WORDS, refusal=None))["short_refused"] == 0
+    assert caption_of(message(WORDS, refusal=NO))["short_caption"] == WORDS
+
+
+@pytest.mark.parametrize("text", ["👩\u200d🚀", "ا\u200fب", "Ein Bild.\u200b", "7", "…"])
+def test_an_invisible_character_in_a_caption_stays(text: str) -> None:
+    assert caption_of(message(text))["short_caption"] == text
 
 
 def test_a_message_without_content_is_one_without_words() -> None:

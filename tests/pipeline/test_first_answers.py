@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import string
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +78,9 @@ def test_a_server_that_refuses_all_ends_the_job_in_its_words(
     [
         ("400", CONTEXT),
         ("413", "Request Entity Too Large (request id: req_{n}f)"),
+        ("400", f"{CONTEXT} (request id: {{letters}})"),
+        ("400", "Bad request {letters}"),
+        ("402", "Insufficient Balance"),
         ("401", "Incorrect API key"),
         ("503", "loading the model"),
     ],
@@ -211,6 +216,41 @@ def test_another_refusal_or_status_settles_it(tmp_path: Path, journal: Journal) 
         for n, error in enumerate(["server: 400 no", "server: 400 no", "server: 400 no", other]):
             first.write_down(first.ask(1), answers([n], [error]), journal)
     assert journaled(tmp_path) == [0, 1, 2, 3] * 2
+
+
+def letters(number: int) -> str:
+    """Return an id of 16 letters, another one for each number, as base62 without a digit is."""
+    digest = hashlib.sha256(str(number).encode()).digest()[:16]
+    return "".join(string.ascii_letters[byte % 52] for byte in digest)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "E{n}: no GPU left",
+        "img{n}: no GPU left",
+        "no GPU left for {letters}",
+        "RuntimeError: worker-{letters}: CUDA out of memory",
+        "server: 400 请求参数错误，请求编号：{letters}",
+        "server: 400 rejected ({letters})",
+    ],
+)
+def test_one_error_with_other_ids_ends_the_job(error: str, journal: Journal, tmp_path: Path) -> None:
+    first = FirstAnswers("s", 8)
+    said = [error.replace("{n}", str(n)).replace("{letters}", letters(n)) for n in range(8)]
+    for n in range(7):
+        first.write_down(first.ask(1), answers([n], [said[n]]), journal)
+    number = first.ask(1)
+    with pytest.raises(UserError, match="the first 8 images in a row without an answer"):
+        first.write_down(number, answers([7], [said[7]]), journal)
+    assert journaled(tmp_path) == []
+
+
+def test_two_statuses_with_one_text_are_two_errors(tmp_path: Path, journal: Journal) -> None:
+    first = FirstAnswers("s", 2)
+    first.write_down(first.ask(1), answers([0], ["server: 400 the image is refused"]), journal)
+    first.write_down(first.ask(1), answers([1], ["server: 422 the image is refused"]), journal)
+    assert journaled(tmp_path) == [0, 1]
 
 
 def test_a_batch_with_a_good_answer_behind_the_first_is_well(tmp_path: Path, journal: Journal) -> None:

@@ -93,6 +93,11 @@ def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: 
     assert "2   server: 400 of … tokens" in done.stdout
     more = vl3syn("retry", tmp_path / "run", "short_caption")
     assert more.stdout.splitlines()[0] == "short_caption: the next run tries 1 failed row again; 2 more it tries anyway"
+    done = vl3syn("retry", tmp_path / "run", "short_caption")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "short_caption: the next run tries the 3 failed rows again anyway\n",
+    )
     for wrong, said in (
         (("nsfw",), "has no stage 'nsfw'; valid are index, short_caption"),
         (("short_captoin",), "has no stage 'short_captoin'; did you mean 'short_caption'?"),
@@ -101,6 +106,7 @@ def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: 
         (("short_caption", "--where", "errror like '%413%'"), "no column 'errror'; did you mean 'error'?"),
         (("short_caption", "--where", "error like"), "is no SQL expression: "),
         (("short_caption", "--where", "id + 1"), "--where 'id + 1': "),
+        (("short_caption", "--where", "error_like_\udcff"), "is no SQL expression: it is not UTF-8"),
     ):
         refused = vl3syn("retry", tmp_path / "run", *wrong)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr
@@ -142,6 +148,22 @@ def rows_of(table: Table, errors: dict[int, str | None]) -> pa.Table:
     return pa.table(
         [pa.array(columns.get(f.name, [None] * len(errors)), f.type) for f in table.schema], schema=table.schema
     )
+
+
+def test_errors_that_differ_in_ids_are_one_line(tmp_path: Path) -> None:
+    errors = {n: f"E{n}: no GPU left" for n in range(5)}
+    errors |= {n: f"server: {n} of img_{n}f failed (id: a1-{n}b-c)" for n in range(400, 403)}
+    errors |= {500 + n: f"server: 500 at {n},000.5 tokens" for n in range(2)}
+    assert mark(stored_run(tmp_path / "run", dict(errors)), "short_caption").errors == {
+        "…: no GPU left": 5,
+        "server: 500 at … tokens": 2,
+        **{f"server: {n} of … failed (id: …)": 1 for n in range(400, 403)},
+    }
+
+
+def test_funnel_of_errors_that_start_with_numbers_is_short(tmp_path: Path) -> None:
+    errors = {n: f"image {n}: no GPU left" for n in range(30)} | {90: "empty caption: cut"}
+    assert funnel(stored_run(tmp_path / "run", dict(errors))).stages[1].reasons == {"image …": 30, "empty caption": 1}
 
 
 @settings(max_examples=25, deadline=None)

@@ -49,7 +49,7 @@ def ask(url: str) -> str:
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9", "0.0.0.0", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9", "127.1", "0.0.0.0", "[::ffff:127.0.0.1]"])
 def test_proxy_is_not_used_for_this_machine(
     variable: str, host: str, nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +72,7 @@ def test_doctor_asks_a_server_here_though_a_proxy_is_set(
     assert f"recipe {tmp_path}/recipe.yaml" in done.stdout
 
 
-@pytest.mark.parametrize("form", ["http://{}", "{}", "http://us%65r:pass-word-1@{}"])
+@pytest.mark.parametrize("form", ["http://{}", "{}", "http://{}/", "http://us%65r:pass-word-1@{}"])
 def test_proxy_is_used_for_another_machine(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with chat_server() as proxy:  # a client of a proxy sends it the whole URL, of which the server looks at nothing
         monkeypatch.setenv("http_proxy", form.format(f"127.0.0.1:{proxy.port}"))
@@ -116,13 +116,36 @@ def test_error_of_a_row_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None
         assert ask(ELSEWHERE).endswith(way)
 
 
+@pytest.mark.parametrize("echo", ["us r:pw/7", "us%20r:pw%2F7", "pw/7", "dXMgcjpwdy83"])  # base64 of us r:pw/7
+def test_proxy_that_echoes_its_login_is_redacted(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server(faults=("407",), share=1.0, refusal=f"refused: {echo}, sorry") as proxy:
+        address = f"127.0.0.1:{proxy.port}"
+        monkeypatch.setenv("http_proxy", f"http://us%20r:pw%2F7@{address}")
+        assert ask(ELSEWHERE) == f"server: 407 through the environment's proxy http://{address} refused: …, sorry"
+
+
 @pytest.mark.parametrize(
     "proxy",
-    ["ftp://127.0.0.1:9", "http://[::1", "http://127.0.0.1:99999999", "socks5://[x]:1", "x://user:pass-word-1@y"],
+    [
+        "ftp://127.0.0.1:9",
+        "http://[::1",
+        "http://127.0.0.1:99999999",
+        "socks5://[x]:1",
+        "x://user:pass-word-1@y",
+        "http:/user:pass-word-1@127.0.0.1:9",
+        "http:///user:pass-word-1@127.0.0.1:9",
+        "/user:pass-word-1@127.0.0.1:9",
+        "http://user:12/pass-word-1@127.0.0.1:9",
+        "http://user:12?pass-word-1@127.0.0.1:9",
+        "http://user:12#pass-word-1@127.0.0.1:9",
+    ],
 )
 def test_proxy_that_is_none_is_one_line(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(UserError, match=f"proxy for {ELSEWHERE} is no http or socks5 address"):
+    with pytest.raises(UserError, match=f"proxy for {ELSEWHERE} is no http or socks5 address") as refusal:
+        OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
+    assert "pass-word-1" not in str(refusal.value)
+    with pytest.raises(UserError, match="is no http or socks5 address"):
         OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
     with chat_server() as server:
         assert ask(server.url).startswith("A picture of number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import time
 import tracemalloc
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioners.engines.base import Question, Sampling
+from captioners.engines.base import Answer, Question, Sampling
 from captioners.engines.openai_client import OpenAIClientConfig
+from core.errors import UserError
 from tests.chat_server import FAULTS, HOSTILE, chat_server
 
 SAMPLING = Sampling(64, 0.0, 1.0, 0)
@@ -120,6 +122,31 @@ def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.error == "server: 401 Incorrect API key provided: …."
 
 
+@pytest.mark.parametrize("key", ["kéy-abcdefgh", "abcd\nefgh", "abcd\tefgh", "abcd efgh", "“abcdefgh”", "abc\x7fdefg"])
+def test_a_key_that_no_header_can_have_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_A_SERVER", key)
+    with chat_server() as server:
+        settings = OpenAIClientConfig(url=server.url, key="OF_A_SERVER")
+        for check in (
+            lambda: settings.check_available("m", "test", None),
+            lambda: _client(server.url, key="OF_A_SERVER"),
+        ):
+            with pytest.raises(UserError) as refusal:
+                check()
+            assert str(refusal.value) == (
+                "the environment's OF_A_SERVER is no API key: it has a character that is not printable ASCII, or white "
+                "space; set it again"
+            )
+
+
+@pytest.mark.parametrize("key", ["abc-12", "k7"])
+def test_a_short_key_is_in_no_message(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_A_SERVER", key)
+    with chat_server(faults=("400",), share=1.0, refusal=f"key '{key}' is not {key}9") as server:
+        answer = _client(server.url, key="OF_A_SERVER", tries=1)(_questions(1))[0]
+    assert answer.error == f"server: 400 key '…' is not {key}9"
+
+
 def test_answers_belong_to_their_questions() -> None:
     import hashlib
 
@@ -147,7 +174,7 @@ def test_a_refused_image_is_an_error_in_the_servers_words_and_is_not_asked_again
         assert set(server.asked.values()) == {1}
 
 
-@pytest.mark.parametrize("fault", ["401", "404"])
+@pytest.mark.parametrize("fault", ["401", "402", "404", "407", "410"])
 def test_a_refused_key_or_model_is_no_fault_of_the_image(fault: str) -> None:
     with chat_server(faults=(fault,), share=1.0) as server:
         answer = _client(server.url)(_questions(1))[0]
@@ -170,6 +197,29 @@ def test_a_server_that_is_gone_ends_it() -> None:
         client = _client(server.url, tries=1, concurrency=8)
         with pytest.raises(ConnectionError, match=r"100 images in a row without an answer, the last one: server: 500"):
             [client([question]) for question in _questions(200)]
+
+
+def test_credit_that_runs_out_ends_the_job() -> None:
+    with chat_server(faults=("402",), share=1.0, refusal="Insufficient Balance") as server:
+        client = _client(server.url, concurrency=8)
+        with pytest.raises(ConnectionError, match=r"100 images in a row .* server: 402 Insufficient Balance"):
+            [client([question]) for question in _questions(200)]
+        assert sum(server.asked.values()) == 100
+
+
+@pytest.mark.parametrize("status", [201, 203, 206])
+def test_an_answer_of_another_good_status_is_read(status: int) -> None:
+    choice = {"message": {"content": "A red square."}, "finish_reason": "stop"}
+    raw = (status, {}, json.dumps({"choices": [choice]}).encode())
+    with chat_server(raw=raw) as server:
+        assert _client(server.url)(_questions(1)) == [Answer("A red square.")]
+
+
+def test_a_good_status_without_a_body_is_asked_again() -> None:
+    with chat_server(raw=(202, {}, b"")) as server:
+        answer = _client(server.url, tries=2)(_questions(1))[0]
+        assert (str(answer.error).startswith("server: malformed answer"), answer.retry) == (True, True)
+        assert sum(server.asked.values()) == 2
 
 
 def test_one_that_answers_now_and_then_is_not_gone() -> None:
