@@ -175,7 +175,7 @@ def test_number_of_a_recipe_with_5000_digits_is_one_line(tmp_path: Path, vl3syn:
     (tmp_path / "recipe.yaml").write_text(f"name: {'9' * 5000}\n")
     done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
     assert done.returncode == 1
-    assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: ValueError\n"
+    assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: line 1, column 7: a number of 5,000 characters\n"
 
 
 def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
