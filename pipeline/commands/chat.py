@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import UserError
+from core.paths import check_path
 from core.secrets import refuse_credentials
 from core.text import printable
 
@@ -98,10 +99,11 @@ def chat(
 
 def _file(path: str) -> str:
     """Return the path if it is a file; checked before a model is loaded."""
-    if Path(path).is_dir():
+    if Path(check_path(path)).is_dir():
         raise UserError(f"{path}: a folder, not a file: name an image or a film in it")
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        kind = "not a file, but a pipe, socket or device" if Path(path).exists() else "no such file"
+        raise UserError(f"{path}: {kind}")
     return path
 
 

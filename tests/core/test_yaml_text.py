@@ -64,11 +64,8 @@ def test_mistake_in_any_recipe_is_one_line(tmp_path: Path, kind: str, case: str)
     text, said = MISTAKES[case]
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
+    opened = {"run": lambda: open_run(tmp_path), "training": lambda: load_training(file)}
+    opened["pipeline"] = lambda: load_recipe(str(file))
     with pytest.raises(UserError) as raised:
-        if kind == "run":
-            open_run(tmp_path)
-        elif kind == "training":
-            load_training(file)
-        else:
-            load_recipe(str(file))
+        opened[kind]()
     assert str(raised.value).startswith(f"{file}: not YAML: {said}")
