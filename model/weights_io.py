@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,14 +106,35 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
     Args:
         weights: Weights by their names in `VideoLLaMA3`, without tied ones.
         folder: An existing folder. Weights from an earlier call are deleted.
+
+    Raises:
+        UserError: The system refuses the write.
     """
     from huggingface_hub import save_torch_state_dict
 
     for stale in folder.glob("model*.safetensors*"):
         stale.unlink()  # readers take every shard of the folder
     renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items()}
-    save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
+    with storing(folder):
+        save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
     readable_by_umask(folder)
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Turn what safetensors raises when the system refuses a write, such as to a full disk, into a UserError.
+
+    Raises:
+        UserError: The weights cannot be written into `folder`.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        raise UserError(f"{folder}: weights cannot be written: {' '.join(str(error).split())}") from error
 
 
 def readable_by_umask(folder: Path) -> None:
