@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from core.errors import UserError, reading
+from core.paths import check_path
 from model.config import ModelConfig, VisionConfig
 
 WEIGHTS = "model.safetensors"
@@ -98,11 +99,12 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be read, or is not a JSON object.
     """
+    check_path(file)
     try:
         return dict(json.loads(file.read_text()))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: give a folder with a checkpoint, as save_pretrained makes") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # RecursionError: 100,000 brackets
         raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from core.errors import reading
 from model.attention import Segments
-from model.config import ModelConfig
+from model.config import ModelConfig, check_token_ids
 from model.config_files import parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
@@ -228,6 +228,7 @@ class VideoLLaMA3(nn.Module):
             auto: Any = transformers.GenerationConfig
             with reading(folder / "generation_config.json"):
                 model.language.generation_config = auto.from_pretrained(folder)
+        check_token_ids(model.language.generation_config, f"{folder}/generation_config.json")
         return model
 
     @classmethod

@@ -164,7 +164,10 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     index = folder / f"{WEIGHTS}.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    files = [WEIGHTS]
+    if index.is_file():
+        with reading(index):
+            files = sorted(set(read_json(index)["weight_map"].values()))
     for file in files:
         if not (folder / file).is_file():
             raise UserError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")

@@ -109,9 +109,9 @@ class TrainRecipe(Value):
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=2, ge=1)
     evaluate_every: int = Field(default=1000, ge=1)
-    ask: int = Field(default=2, ge=0)
+    ask: int = Field(default=2, ge=0, le=1 << 16)
     shuffle_blocks: int = Field(default=4, ge=1)
-    threads: int = Field(default=4, ge=1)
+    threads: int = Field(default=4, ge=1, le=1024)
     skip_limit: int = Field(default=100, ge=1)
     export_dtype: Literal["float32", "bfloat16"] = "float32"
 
