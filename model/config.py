@@ -23,7 +23,8 @@ LARGEST = {
 }
 """Largest sizes that are read from a file: far beyond any model, but not beyond what a machine can refuse quickly."""
 
-_LAST_ID = 2**31 - 1
+LAST_ID = 2**31 - 1
+"""Largest id of a token that is read from a file."""
 
 
 class VisionConfig(BaseModel):
@@ -86,8 +87,8 @@ class ModelConfig(BaseModel):
 
     vision: VisionConfig = VisionConfig()
     language: dict[str, Any]
-    image_token_id: int = Field(default=151655, ge=0, le=_LAST_ID)
-    video_token_id: int = Field(default=151656, ge=0, le=_LAST_ID)
+    image_token_id: int = Field(default=151655, ge=0, le=LAST_ID)
+    video_token_id: int = Field(default=151656, ge=0, le=LAST_ID)
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -96,19 +97,6 @@ class ModelConfig(BaseModel):
             if isinstance(size, int) and not 1 <= size <= largest:  # transformers checks the types
                 raise UserError(f"{key} of the language model must be 1 to {largest:,}, not {reprlib.repr(size)}")
         return self
-
-
-def check_token_ids(settings: Any, where: str) -> None:
-    """Check the special tokens of a transformers GenerationConfig: each is None, an id, or a list of ids.
-
-    Raises:
-        UserError: One is something else.
-    """
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(settings, key, None)
-        for token in value if isinstance(value, list) else [] if value is None else [value]:
-            if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token <= _LAST_ID:
-                raise UserError(f"{where}: {key} must be the id of a token, not {reprlib.repr(token)}")
 
 
 def preset(name: str) -> ModelConfig:

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.errors import reading
 from model.attention import Segments
-from model.config import ModelConfig, check_token_ids
-from model.config_files import parts_config, write_config
+from model.config import ModelConfig
+from model.config_files import generation_settings, parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
 from model.prompt import IGNORE
@@ -222,13 +221,7 @@ class VideoLLaMA3(nn.Module):
         stored = open_model(folder)
         model = cls._without_weights(stored.config, dtype or stored.dtype)
         fill(model, stored.weights, folder, model._tied_names())
-        if (folder / "generation_config.json").is_file():
-            import transformers
-
-            auto: Any = transformers.GenerationConfig
-            with reading(folder / "generation_config.json"):
-                model.language.generation_config = auto.from_pretrained(folder)
-        check_token_ids(model.language.generation_config, f"{folder}/generation_config.json")
+        model.language.generation_config = generation_settings(folder, model.language.generation_config)
         return model
 
     @classmethod
