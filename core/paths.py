@@ -45,15 +45,15 @@ def local_folder(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_replaceable(path: str | os.PathLike[str], what: str = "") -> None:
-    """Check that a file can be written at a local path: nothing is there, or a regular file, or a link.
+    """Check that a file can be written at a local path: nothing is there, or a regular file. Links are followed.
 
     Raises:
         UserError: A folder, pipe, socket or device is there.
     """
     try:
-        mode = os.lstat(path).st_mode
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+    if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise UserError(f"{f'{what}: ' if what else ''}{os.fspath(path)}: {kind} is there, not a file: name a file")
+        raise UserError(f"{f'{what}: ' if what else ''}{os.fspath(path)}: is {kind}, not a file: name a file")

@@ -147,6 +147,7 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
     if predictions:
         folder, name = _target(predictions)
         try:
+            check_replaceable(predictions)  # /dev/stdout leads to a pipe that has no path
             folder.create()
             if folder.local:
                 check_replaceable(f"{folder.path}/{name}")

@@ -16,7 +16,7 @@ from tests.model.training.test_recipe import GOOD, changed
 
 def test_pipe_in_the_place_of_a_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe: a pipe, socket or device is there, not a file: name a file$"):
+    with pytest.raises(UserError, match=r"pipe: is a pipe, socket or device, not a file: name a file$"):
         Folder.at(tmp_path).write("pipe", b"x")
     assert stat.S_ISFIFO(os.lstat(tmp_path / "pipe").st_mode)
     assert os.listdir(tmp_path) == ["pipe"]

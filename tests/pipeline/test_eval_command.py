@@ -355,11 +355,14 @@ def test_predictions_into_no_regular_file_are_refused(ask: Ask, tmp_path: Path) 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     (tmp_path / "device").symlink_to("/dev/null")
+    end = os.pipe()[1]
+    (tmp_path / "end").symlink_to(f"/dev/fd/{end}")
     wrong = {
-        "pipe": f"{tmp_path}/pipe: a pipe, socket or device is there, not a file: name a file",
-        "device": "/dev/null: a pipe, socket or device is there, not a file: name a file",
+        "pipe": f"{tmp_path}/pipe: is a pipe, socket or device, not a file: name a file",
+        "end": f"{tmp_path}/end: is a pipe, socket or device, not a file: name a file",
+        "device": f"{tmp_path}/device: is a pipe, socket or device, not a file: name a file",
         "file/p.jsonl": f"{tmp_path}/file: is not a folder, or in none: name another folder",
-        ".": f"{tmp_path}: a folder is there, not a file: name a file",
+        ".": f"{tmp_path}: is a folder, not a file: name a file",
     }
     for name, said in wrong.items():
         told = ask("--data", "qa.jsonl", "--predictions", tmp_path / name, *BRIEF)
