@@ -73,6 +73,7 @@ def _film_of(container: Any) -> Any:
     FFmpeg prefers the stream that is marked as default, which is often a cover.
     """
     films = [stream for stream in container.streams.video if not stream.disposition & _COVER]
-    films = [stream for stream in films if stream.codec_context.name not in _PICTURES] or films
+    # A stream of damaged bytes may have a codec that FFmpeg does not know, and then no context.
+    films = [s for s in films if s.codec_context is None or s.codec_context.name not in _PICTURES] or films
     best = container.streams.best("video")
     return best if best in films else max(films, key=lambda stream: stream.frames, default=None)

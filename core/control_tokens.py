@@ -25,19 +25,21 @@ PLAIN_END_TOKENS = tuple("</s> <eos> [EOS] <eos_token> <eot> <eoa> <eod> <eom> [
 _ORDINARY = ("[EOS]", "[PAD]")
 """End tokens that do not count as control tokens: only older models use them, and many diagrams contain these words."""
 
-_MEDIA = (
+MEDIA_TOKENS = (
     "<image> </image> <video> </video> <audio> </audio> <img> </img> <IMG_CONTEXT> <VIDEO_CONTEXT> <image_pad>"
     " <video_pad> <image_soft_token> <audio_soft_token> <start_of_image> <end_of_image> <start_of_audio> <end_of_audio>"
     " <image_placeholder> <image_token> <image_start> <image_end> <im_start> <im_end> <im_patch> <vid_start> <vid_end>"
     " <vid_patch> <ImageHere> <fake_token_around_image> <global-img> <image|> <|image> <audio|> <|audio>"
     " <vision_start> <vision_end> <image_newline> [IMG] [IMG_BREAK] [IMG_END] <slice> </slice> <image_id> </image_id>"
 ).split()
+"""Placeholders for media, and their starts and ends."""
+
 _TURNS = "<s> <bos> <unk> <mask> [INST] <<SYS>> <</SYS>> [AVAILABLE_TOOLS] [TOOL_CALLS] <channel|> <|channel>".split()
 _FORMS = (  # no look-around, as polars does not support it
     r"<\|[\w▁/-]{2,40}\|>|<｜[\w▁/-]{2,40}｜>|\[\|[a-z]{2,20}\|\]"
     r"|<(?:image|video|img)_?\d{1,4}>|<(?:unused|extra_id_|reserved_)\d{1,4}>|<row_\d{1,3}_col_\d{1,3}>"
 )
-_NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *_MEDIA, *_TURNS])
+_NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *MEDIA_TOKENS, *_TURNS])
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
 """Pattern of one control token, in the tokenizers' spelling: `<eos>` matches, the `<EOS>` on a camera does not."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError, reading
 from model.training.trainer import Step
 
 METRICS = "metrics.jsonl"
@@ -121,14 +122,30 @@ class MetricsLogger:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return all records of a training's metrics.jsonl. A last line that a kill truncated is left out."""
-    records = []
-    for line in (folder / METRICS).read_text().splitlines() if (folder / METRICS).is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue  # only the last line can be truncated; `forget` drops it
-    return records
+    """Return all records of a training's metrics.jsonl. A last line that a kill truncated is left out.
+
+    Raises:
+        UserError: The file cannot be read, or another line is damaged.
+    """
+    file = folder / METRICS
+    with reading(file):
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+    records = [_record(line) for line in lines]
+    if records and records[-1] is None:
+        records.pop()  # `forget` drops it
+    if None in records:
+        raise UserError(f"{file}: line {records.index(None) + 1} is damaged: copy the file again, or delete the line")
+    return [record for record in records if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; None if the line is damaged."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and {"kind", "stage"} <= record.keys() and isinstance(record.get("step"), int)
+    return record if whole else None
 
 
 def ends(losses: Sequence[float], steps: int = 10) -> tuple[float, float]:

@@ -66,7 +66,12 @@ def evaluate(
         refuse_credentials(path or "", what)
         if path is not None:
             check_path(path, what)
-    annotated = Path(data).suffix in (".json", ".jsonl")
+    annotated = Path(data).suffix.lower() in (".json", ".jsonl", ".ndjson")
+    if not annotated and os.path.isfile(data):
+        raise UserError(
+            f"--data {data}: a file: give annotations that end with .json, .jsonl or .ndjson, unpacked, or a folder of "
+            "shards"
+        )
     if caption not in (None, *CAPTIONS):
         raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")
     if annotated and caption:

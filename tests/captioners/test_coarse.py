@@ -219,7 +219,7 @@ def test_an_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner],
 def test_it_runs_in_the_types_of_gpus(
     models: dict[str, Path], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "place", lambda: (torch.device("cpu"), getattr(torch, dtype)))
+    monkeypatch.setattr(pretrained, "device_and_dtype", lambda: (torch.device("cpu"), getattr(torch, dtype)))
     captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=4).load()
     assert all(captions(captioner))
     assert captioner._network.vision_model.dtype == getattr(torch, dtype)

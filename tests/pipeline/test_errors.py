@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError
+from core.stages import LoadedStage
 from manifests import open_run
 from manifests.schemas import column
 from pipeline.stages.registry import stage_class
@@ -81,13 +81,10 @@ def test_bug_of_a_command_shows_its_traceback(
     assert done.stderr.strip().endswith(BROADCAST)
 
 
-class Failing(BaseModel):
+class Failing(LoadedStage):
     """A stage that fails as it is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ClassVar = "failing"
-    version: ClassVar = 1
     reads: ClassVar = ("key",)
     writes: ClassVar = pa.schema([column("length", pa.int32(), "of the key", 0)])
     how: str

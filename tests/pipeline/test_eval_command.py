@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -297,6 +298,25 @@ def test_mistakes_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str
     told = ask(*arguments, *BRIEF)
     assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
     assert reason in told.err
+
+
+@pytest.mark.parametrize("name", ["qa.jsonl.gz", "qa.txt", "qa.parquet", "qa"])
+def test_a_file_of_another_ending_is_refused_by_name(ask: Ask, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"{}\n"))
+    told = ask("--data", tmp_path / name, *BRIEF)
+    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
+    assert f"--data {tmp_path / name}: a file: give annotations that end with .json, .jsonl or .ndjson" in told.err
+
+
+@pytest.mark.parametrize("name", ["qa.ndjson", "qa.JSONL", "qa.JSON"])
+def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tmp_path: Path, name: str) -> None:
+    lines = (folder / "qa.jsonl").read_text().splitlines()
+    (tmp_path / name).write_text(f"[{','.join(lines)}]" if name.endswith("JSON") else "\n".join(lines))
+    arguments = ("--media", folder, "--max-new-tokens", 0, "--json")
+    told = [ask("--data", path, *arguments) for path in (tmp_path / name, folder / "qa.jsonl")]
+    losses = [json.loads(one.out)["loss"] for one in told]
+    assert losses[0] == losses[1]
+    assert losses[0]["samples"] == len(lines)
 
 
 def test_a_checkpoint_that_is_none_is_one_line(ask: Ask) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.runs import run
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 Here = Callable[..., Any]
 
@@ -36,6 +38,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory, photographs: list[Path]) -> P
     whole = (folder / photographs[0].name).read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     return folder
+
+
+@pytest.fixture(scope="module")
+def indexed(engine: None, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the pool without stages."""
+    url = tmp_path_factory.mktemp("indexed") / "run"
+    run({"name": "t", "pool": {"images": str(pool)}}, url)
+    return url
 
 
 @pytest.mark.slow
@@ -123,16 +133,14 @@ def computed(done: dict[str, Any]) -> list[tuple[str, int, int]]:
     ],
 )
 def test_what_cannot_be_had_is_one_line_and_leaves_the_run_as_it_was(
-    tmp_path: Path, pool: Path, vl3syn: Call, arguments: list[str], message: str
+    tmp_path: Path, indexed: Path, vl3syn: Call, arguments: list[str], message: str
 ) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    recipe = f"vl3syn: 0.1.0\nname: t\npool: {{images: {pool}}}\nstages: []\n"
-    (run / "recipe.yaml").write_text(recipe)
-    done = vl3syn(*arguments, "--run", run, timeout=60)
+    url = Path(shutil.copytree(indexed, tmp_path / "run"))
+    recipe = (url / "recipe.yaml").read_text()
+    done = vl3syn(*arguments, "--run", url, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert message in done.stderr
-    assert (run / "recipe.yaml").read_text() == recipe
+    assert (url / "recipe.yaml").read_text() == recipe
 
 
 def test_coyos_metadata_is_filtered_before_an_image_is_there(tmp_path: Path, here: Here) -> None:

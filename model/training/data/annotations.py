@@ -23,12 +23,21 @@ import numpy as np
 from core.errors import BadSampleError, UserError
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns, streaming
-from model.training.data.forms import media_of, turns_of
+from model.training.data.forms import media_of, stream_turns_of, turns_of
 from model.training.data.media_root import MediaRoot
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 
 _LINES = 256  # per block
 _TRIED = 100  # samples that `check` tries before it refuses a file
+_COMPRESSED = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"PK\x03\x04": "a ZIP archive",
+    b"PAR1": "a Parquet file",
+}
+"""First bytes of files that are not text."""
 _VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
 
 
@@ -52,19 +61,21 @@ class AnnotationSource:
 
         Args:
             name: Name for messages.
-            path: A .json or .jsonl file.
+            path: A file that ends with .json (a list), or .jsonl (one object per line), in UTF-8.
             media: The folder that paths are relative to and must lie below. Default: the folder of the file.
             blocks_in_memory: Number of blocks of lines that are cached.
             roots: Further folders that media may lie below.
 
         Raises:
-            UserError: The file cannot be read, has no samples, or is a .json file that is not a list.
+            UserError: The file cannot be read, is compressed or not UTF-8, has no samples, or is a .json file that is
+                not a list.
         """
         self.name, self._path = name, Path(path)
         self._media = MediaRoot(media or self._path.parent, roots)
         self._whole: list[Any] | None = None
         self._blank = array("q")  # for each empty line, the number of non-empty lines before it
-        if self._path.suffix == ".json":
+        self._check_bytes()
+        if self._path.suffix.lower() == ".json":
             self._whole = self._array()
             count = len(self._whole)
         else:
@@ -119,7 +130,7 @@ class AnnotationSource:
             raise BadSampleError("must be an object with `conversations`")
         settings = {key: entry[key] for key in _VIDEO_SETTINGS if key in entry}
         stream = entry.get("stream")
-        turns = entry.get("conversation") or entry.get("conversations") or [] if stream else turns_of(entry)
+        turns = stream_turns_of(entry) if stream else turns_of(entry)
         images = [self._media.file(path) for path in media_of(entry, "image")]
         videos = [self._media.file(path) for path in media_of(entry, "video")]
         if stream:
@@ -133,6 +144,17 @@ class AnnotationSource:
                 if isinstance(part, dict) and part["type"] == "video":
                     part.update(settings)
         return messages
+
+    def _check_bytes(self) -> None:
+        try:
+            with open(self._path, "rb") as file:
+                start = file.read(8)
+        except OSError as error:
+            raise UserError(f"{self.name}: {self._path}: cannot be read: {error.strerror}") from error
+        if packed := next((what for magic, what in _COMPRESSED.items() if start.startswith(magic)), None):
+            raise UserError(f"{self.name}: {self._path}: {packed}, not text: unpack it to .json or .jsonl")
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
+            raise UserError(f"{self.name}: {self._path}: UTF-16 or UTF-32, or no text: save it as UTF-8")
 
     def _array(self) -> list[Any]:
         try:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from core.control_tokens import MEDIA_TOKENS
 from core.errors import BadSampleError
 from core.videos import LONGEST
 from model.training.data.samples import Sample
@@ -22,14 +23,21 @@ from model.training.data.samples import Sample
 Message = dict[str, Any]
 Box = tuple[float, float, float, float]
 
-_ROLES = {
+ROLES = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "assistant": "assistant",
     "system": "system",
 }
+"""Names of speakers in annotations, and their roles in messages."""
 _MARK = re.compile("(<image>|<video>)\n?")
+# Other trainers' marks: <image1>, <image 1>, <IMAGE>, <|image_1|>, <ImageHere>, <|vision_start|>, [IMG].
+_FOREIGN_MARK = re.compile(
+    r"<\|?/?(?:image|img|video|vision|frame|media|picture)[\w -]{0,30}/?\|?>"
+    r"|\[(?:image|img|video)(?:[ _-]?\w{1,12})?\]|" + "|".join(map(re.escape, MEDIA_TOKENS)),
+    re.IGNORECASE,
+)
 _BOX = re.compile(r"\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*\]")
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)\s*s\b")
 GRID = 1000
@@ -50,7 +58,7 @@ def from_turns(
 
     Raises:
         BadSampleError: The number of placeholders differs from the number of media, a speaker is unknown, or a question
-            has no answer.
+            has no answer, an answer has no words, or media stand at another trainer's marks.
     """
     if not isinstance(turns, list | tuple) or not turns:
         raise BadSampleError("no conversation: `conversations` must be a list of turns")
@@ -59,6 +67,8 @@ def from_turns(
     marks_of_all = [mark for turn in marks for mark in turn]
     if videos and not images and "<video>" not in marks_of_all:
         media["<image>"] = media["<video>"]  # LLaVA-Video uses <image> for a video too
+    if (images or videos) and not marks_of_all:
+        _refuse_foreign_marks(turns)
     messages = []
     for number, turn in enumerate(turns):
         role, text = _role(turn, number), turn["value"]
@@ -68,17 +78,24 @@ def from_turns(
     if left := [mark for mark, rest in media.items() if rest]:
         raise BadSampleError(f"more {media[left[0]][0][0]}s than {left[0]} marks: make them equal")
     _check_turns(messages)
+    _check_answers(messages)
     return messages
 
 
 def _mark(turn: Any) -> list[str]:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
         raise BadSampleError('a turn must be {"from": "human" or "gpt", "value": text}')
-    return _MARK.findall(turn["value"]) if _ROLES.get(str(turn.get("from"))) == "user" else []
+    return _MARK.findall(turn["value"]) if ROLES.get(str(turn.get("from"))) == "user" else []
+
+
+def _refuse_foreign_marks(turns: Sequence[Mapping[str, Any]]) -> None:
+    for turn in turns:
+        if ROLES.get(str(turn["from"])) == "user" and (mark := _FOREIGN_MARK.search(turn["value"])):
+            raise BadSampleError(f"the mark {mark[0]} is not read: write <image> or <video> in its place")
 
 
 def _role(turn: Mapping[str, Any], number: int) -> str:
-    role = _ROLES.get(str(turn.get("from")))
+    role = ROLES.get(str(turn.get("from")))
     if role is None:
         raise BadSampleError(f"turn {number} is from {reprlib.repr(turn.get('from'))}: use human, gpt or system")
     return role
@@ -107,6 +124,13 @@ def _check_turns(messages: Sequence[Message]) -> None:
         )
 
 
+def _check_answers(messages: Sequence[Message]) -> None:
+    """Refuse an answer without words: it would teach to say nothing."""
+    for number, message in enumerate(messages):
+        if message["role"] == "assistant" and not message["content"].strip():
+            raise BadSampleError(f"message {number}: an answer without words: nothing to learn in it")
+
+
 def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, **settings: Any) -> list[Message]:
     """Return the messages of a streaming conversation: the frames up to each turn's time come before that turn.
 
@@ -127,7 +151,7 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
     messages: list[Message] = []
     now, waiting = _seconds(start, "start_time"), list[Any]()
     for number, turn in enumerate(turns):
-        role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
+        role = ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
         if role is None or not isinstance(turn.get("content"), str) or (role == "system" and number):
             raise BadSampleError(
                 f'turn {number} must be {{"role": user or assistant, "content": text, "time": seconds}}; '
@@ -150,6 +174,7 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
             waiting = []
     if waiting or len(messages) < 2:
         raise BadSampleError("the last to speak must be an assistant: what comes after cannot be learned")
+    _check_answers(messages)
     return messages
 
 

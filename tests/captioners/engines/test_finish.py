@@ -67,7 +67,7 @@ def test_no_word_and_a_reason_is_not(reason: object) -> None:
 
 
 def test_the_docs_have_the_same_table() -> None:
-    documented = Path(__file__).parents[2].joinpath("docs", "captions.md").read_text()
+    documented = Path(__file__).parents[3].joinpath("docs", "captions.md").read_text()
     rows = [
         line.split("|")[1:3]
         for line in documented.splitlines()

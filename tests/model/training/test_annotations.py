@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,9 @@ from model import Processor
 from model.training.data.annotations import AnnotationSource
 from tests.model import clips
 from tests.model.training import data
+from tests.model.training.lines import ANSWER, QUESTION, source, turns
 
 PAGE = Path(__file__).parents[3] / "docs/training-data.md"
-QUESTION = {"from": "human", "value": "<image>\nWhat?"}
-ANSWER = {"from": "gpt", "value": "It."}
-
-
-def source(folder: Path, entries: list[Any], suffix: str = ".jsonl", **others: Any) -> AnnotationSource:
-    """A file of these entries; texts are written as they are."""
-    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
-    file = folder / f"notes{suffix}"
-    file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
-    return AnnotationSource("notes", str(file), **others)
 
 
 @pytest.fixture
@@ -37,10 +27,6 @@ def media(tmp_path: Path) -> Path:
         (tmp_path / name).write_bytes(data.picture(number))
     (tmp_path / "clip.mp4").touch()  # not opened before it is wanted
     return tmp_path
-
-
-def turns(*values: str) -> list[dict[str, str]]:
-    return [{"from": ("human", "gpt")[number % 2], "value": value} for number, value in enumerate(values)]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
@@ -253,36 +239,6 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str, text: str | N
     with pytest.raises(ValueError, match=reason) as error:
         AnnotationSource("notes", str(tmp_path / name))
     assert "\n" not in str(error.value)
-
-
-def test_a_large_file_stays_on_the_disk(tmp_path: Path) -> None:
-    """20 MB: opened and read with less than 2 MB, of which 8 bytes a line stay."""
-    file, lines = tmp_path / "notes.jsonl", 10_000
-    with open(file, "w") as opened:
-        for number in range(lines):
-            told = {"pad": "x" * 2000, "conversations": turns("What?", f"It is {number}.")}
-            opened.write(json.dumps(told) + "\n")
-    tracemalloc.start()
-    found = AnnotationSource("notes", str(file), blocks_in_memory=1)
-    opened_with = tracemalloc.get_traced_memory()[1]
-    for number in (0, 255, 256, 5000, lines - 1):
-        assert found.sample(number).conversation[1]["content"] == f"It is {number}."
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert opened_with < 500_000
-    assert peak < 3_000_000
-    assert sum(found.blocks) == lines
-    assert max(found.blocks) < 1000
-
-
-def test_a_file_that_has_changed_since_gives_bad_lines_not_wrong_ones(tmp_path: Path) -> None:
-    entries = [{"conversations": turns("What?", str(number) * 50)} for number in range(5)]
-    found = source(tmp_path, entries)
-    text = (tmp_path / "notes.jsonl").read_text()
-    (tmp_path / "notes.jsonl").write_text(text[: len(text) // 2])
-    assert found.sample(0).conversation[1]["content"] == "0" * 50
-    with pytest.raises(ValueError, match=r"notes\.jsonl line 5: no JSON: "):
-        found.sample(4)
 
 
 def examples() -> list[dict[str, Any]]:

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import BadSampleError
-from model.training.data.annotations import AnnotationSource
-from tests.model.training import data
-
-OURS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
-TEXT = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]
-THEIRS = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "It."}]
+from tests.model.training.lines import FILM, NONE, ONE, OURS, TEXT, THEIRS, read, refused
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    """Two images, a clip that nobody opens, a folder of frames."""
-    for number, name in enumerate(("a.png", "b.png", "frames/1.png", "frames/2.png")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(data.picture(number))
-    (tmp_path / "clip.mp4").touch()
-    return tmp_path
-
-
-def read(folder: Path, entry: Any) -> list[tuple[str, Any]]:
-    """Role and content of each message; of media the kind and the name of the file."""
-    (folder / "notes.jsonl").write_text(json.dumps(entry))
-    sample = AnnotationSource("notes", str(folder / "notes.jsonl")).sample(0)
-    return [(message["role"], _named(message["content"])) for message in sample.conversation]
-
-
-def _named(content: Any) -> Any:
-    if isinstance(content, str):
-        return content
-    return [part if isinstance(part, str) else (part["type"], Path(part[part["type"]]).name) for part in content]
-
-
-ONE = [("user", [("image", "a.png"), "What?"]), ("assistant", "It.")]
-FILM = [("user", [("video", "clip.mp4"), "What?"]), ("assistant", "It.")]
-NONE = [("user", ["What?"]), ("assistant", "It.")]
-
-
-@pytest.mark.parametrize("nothing", ["", None, [], [""], [None]])
+@pytest.mark.parametrize("nothing", ["", None, [], [""], [None], [[]], {}])
 @pytest.mark.parametrize("key", ["image", "images", "video", "videos"])
 def test_a_text_whose_media_are_empty_is_a_text(media: Path, key: str, nothing: Any) -> None:
     assert read(media, {key: nothing, "conversations": TEXT}) == NONE
@@ -95,14 +64,14 @@ def test_other_words_for_the_same_are_read_as_ours(media: Path, entry: Any, expe
         ({"videos": [["a.png", "b.png"]], "messages": THEIRS}, "a film as a list of its frames is not read: make it"),
         ({"image": "a.png", "images": ["a.png"], "messages": THEIRS}, "`image` and `images` are both given"),
         ({"conversations": OURS, "messages": THEIRS}, "`conversations` and `messages` are both given"),
-        ({"image": ["a.png", ""], "conversations": OURS}, "a folder, not a file"),
+        ({"image": ["a.png", ""], "conversations": OURS}, "image 2 of 2 is empty: leave it out"),
         ({"images": [{"bytes": "iVBOR", "path": "a.png"}], "messages": THEIRS}, "a path must be a text, not {'bytes'"),
         ({"audios": ["a.wav"], "messages": THEIRS}, "`audios`: sound is not read"),
         ({"audio": "a.wav", "video": "clip.mp4", "conversations": TEXT}, "`audio`: sound is not read"),
         ({"tools": "[{}]", "messages": THEIRS, "images": ["a.png"]}, "`tools`: calls of tools are not read"),
         ({"messages": THEIRS, "images": ["a.png"], "rejected_response": "No."}, "`rejected_response`: what an"),
-        ({"messages": [THEIRS[0], THEIRS[1] | {"loss": False}], "images": ["a.png"]}, r"not to be learned \(`loss`"),
-        ({"messages": [THEIRS[0], THEIRS[1] | {"weight": 0}], "images": ["a.png"]}, r"not to be learned \(`loss`"),
+        ({"messages": [THEIRS[0], THEIRS[1] | {"loss": False}], "images": ["a.png"]}, "`loss`: every answer is l"),
+        ({"messages": [THEIRS[0], THEIRS[1] | {"weight": 0}], "images": ["a.png"]}, "`weight`: every answer is"),
         ({"messages": [{"role": "user", "content": "<image>Where is <bbox>?"}, THEIRS[1]], "images": ["a.png"],
           "objects": {"ref": [], "bbox": [[1, 2, 3, 4]]}}, "`objects`: marks <bbox> and <ref-object> are not read"),
         ({"conversations": [{"from": "user", "value": "Picture 1: <img>a.png</img>\nWhat?"}, OURS[1]]},
@@ -116,7 +85,7 @@ def test_other_words_for_the_same_are_read_as_ours(media: Path, entry: Any, expe
         ({"query": "What?", "response": "It.", "history": []}, "ms-swift's form with `query` and `response`"),
         ({"instruction": "What?", "input": "", "output": "It."}, "Alpaca's form is not read"),
         ({"prompt": "What?", "completion": "It."}, "TRL's form with `prompt` and `completion` is not read"),
-        ({"prompt": "What?", "chosen": "It.", "rejected": "No."}, "`rejected`: what an assistant should not say"),
+        ({"prompt": "What?", "chosen": "It.", "rejected": "No."}, "a form with `chosen` and `rejected`"),
         ({"video": "clip.mp4", "QA": [{"q": "What?", "a": "It."}]}, "VideoChat's form is not read"),
         ({"video_id": "clip", "q": "What?", "a": "It."}, "Video-ChatGPT's form is not read"),
         ({"image": "a.png", "question": "What?", "answer": "It."}, "a table of questions is not read"),
@@ -131,3 +100,81 @@ def test_what_means_something_else_is_refused_by_its_name(media: Path, entry: An
         read(media, entry)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *"<image1> <image_1> <|image_1|> <IMAGE> <Image> <ImageHere> <|image|> [IMG] <img> <image/>".split(),
+        *["<image 1>", "<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>", "[Image 1]"],
+    ],
+)
+def test_marks_of_other_trainers_are_refused_by_name(media: Path, mark: str) -> None:
+    asked = [{"from": "human", "value": f"Is {mark} a cat?"}, OURS[1]]
+    refused(media, {"image": "a.png", "conversations": asked}, re.escape(f"the mark {mark.split('><')[0]}"))
+    words = read(media, {"conversations": asked})
+    assert words == [("user", [f"Is {mark} a cat?"]), ("assistant", "It.")]
+
+
+def test_marks_of_other_trainers_beside_ours_are_words(media: Path) -> None:
+    asked = [{"from": "human", "value": "<image>\nWhat does <img> do in <image 1>?"}, OURS[1]]
+    told = read(media, {"image": "a.png", "conversations": asked})
+    assert told[0] == ("user", [("image", "a.png"), "What does <img> do in <image 1>?"])
+
+
+def test_parts_of_media_outside_of_a_question_are_refused(media: Path) -> None:
+    image, said = {"type": "image"}, {"type": "text", "text": "Here."}
+    answer = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": [image, said]}]
+    refused(media, {"images": ["a.png"], "messages": answer}, '{"type": "image"} in an answer')
+    system = [{"role": "system", "content": [image, said]}, *TEXT]
+    refused(media, {"images": ["a.png"], "messages": system}, '{"type": "image"} in an answer or a system')
+
+
+def test_a_mark_in_a_part_of_text_is_refused(media: Path) -> None:
+    asked = parts({"type": "image"}, {"type": "text", "text": "What is <image>?"})
+    refused(media, {"images": ["a.png"], "messages": asked}, "<image> in a part of text is ambiguous")
+    asked = parts({"type": "image"}, {"type": "text", "text": "What?"})
+    asked[1]["content"] = [{"type": "text", "text": "<image> is a mark."}]
+    assert read(media, {"images": ["a.png"], "messages": asked})[1] == ("assistant", "<image> is a mark.")
+
+
+def test_one_empty_answer_among_good_ones_is_refused(media: Path) -> None:
+    for empty in ("", " \n"):
+        turns = [*OURS, TEXT[0], {"from": "gpt", "value": empty}]
+        refused(media, {"image": "a.png", "conversations": turns}, "message 3: an answer without words")
+    stream = [{"role": "user", "content": "Tell.", "time": 1}, {"role": "assistant", "content": "", "time": 2}]
+    refused(media, {"stream": True, "video": "clip.mp4", "conversation": stream}, "message 1: an answer without")
+
+
+def test_a_path_with_a_bracket_is_qwen_form_and_html_words(media: Path) -> None:
+    asked = [{"from": "human", "value": "Picture 1: <img>a<b.png</img> What?"}, OURS[1]]
+    refused(media, {"conversations": asked}, "Qwen-VL's form")
+    ours = [{"from": "human", "value": "<img><image></img> What?"}, OURS[1]]
+    assert read(media, {"image": "a.png", "conversations": ours})[0][1] == ["<img>", ("image", "a.png"), "</img> What?"]
+    html = [OURS[0], {"from": "gpt", "value": "<img>logo</img>"}]
+    assert read(media, {"image": "a.png", "conversations": html})[1] == ("assistant", "<img>logo</img>")
+
+
+@pytest.mark.parametrize(
+    "piece", ["<img>", "<img> ", "<|image", "[image ", "<image", ".jpg?", "a.", "</img>", "image_"]
+)
+def test_long_texts_and_keys_are_checked_quickly(media: Path, piece: str) -> None:
+    long, begin = piece * 100_000, time.process_time()
+    asked = [{"from": "human", "value": long}, TEXT[1]]
+    said = read(media, {"conversations": asked, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
+    assert said[0] == ("user", [long])
+    with suppress(BadSampleError):  # the mark <img> is refused, the others are words
+        assert read(media, {"image": "a.png", "conversations": asked})[0] == ("user", [("image", "a.png"), long])
+    assert time.process_time() - begin < 2
+
+
+def test_keys_of_a_stream_are_checked_as_others_are(media: Path) -> None:
+    asked = {"role": "user", "content": "Tell.", "time": 1}
+    stream = {"stream": True, "video": "clip.mp4", "end_time": 9.0}
+    told = {"role": "assistant", "content": "A door.", "time": 2}
+    assert read(media, stream | {"conversation": [asked, told | {"weight": 1}]})[1] == ("assistant", "A door.")
+    refused(media, stream | {"conversation": [asked, told | {"loss": False}]}, "`loss`: every answer is learned")
+    refused(media, stream | {"conversation": [asked | {"image": "a.png"}, told]}, "`image`: media of this name")
+    refused(media, stream | {"conversation": [asked, told], "kto_tag": False}, "`kto_tag`: every answer is")
+    refused(media, stream | {"conversation": [asked, told], "system": "Be brief."}, "`system`: not read beside a")
+    refused(media, stream | {"conversation": [asked, told], "conversations": TEXT}, "`conversation` and `conver")

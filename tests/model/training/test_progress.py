@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from model.training.metrics_log import METRICS, MetricsLogger, ends, forget, read_metrics
 from model.training.trainer import Step
 
@@ -243,3 +244,16 @@ def test_a_progress_that_stands_still_tells_no_time(tmp_path: Path, monkeypatch:
 def test_how_far_a_stage_has_come_is_told_by_means() -> None:
     assert ends([float(loss) for loss in range(30, 0, -1)]) == (25.5, 5.5)
     assert ends([3.0, 1.0]) == (2.0, 2.0)
+
+
+GOOD = b'{"kind": "step", "stage": "one", "step": 1, "loss": 2.0}\n'
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe{", b'{"kind": "st', b"7", b'{"kind": "step"}', b"[" * 100_000, b"\0" * 9])
+def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, bad: bytes) -> None:
+    (tmp_path / METRICS).write_bytes(GOOD + bad + b"\n" + GOOD)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is damaged: copy the file again, or delete the line"):
+        MetricsLogger(tmp_path, "one", None, 1, None)
+    (tmp_path / METRICS).write_bytes(GOOD + bad)  # cut off by a kill
+    MetricsLogger(tmp_path, "one", None, 1, None).close()
+    assert (tmp_path / METRICS).read_bytes() == GOOD
