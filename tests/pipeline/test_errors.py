@@ -185,10 +185,7 @@ def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: py
     )
 
 
-@pytest.mark.slow
-def test_store_that_does_not_tell_its_region_is_one_line(
-    tmp_path: Path, vl3syn: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_that_does_not_tell_its_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     done = vl3syn("funnel", "s3://pool/run")
@@ -203,6 +200,7 @@ def test_run_without_a_name_is_one_line(vl3syn: Command) -> None:
     assert done.stderr == "vl3syn: an empty path: name a file or folder; . is the current folder\n"
 
 
+@pytest.mark.slow
 def test_ray_that_does_not_start_in_time_is_one_line(tmp_path: Path, make_images: MakeImages) -> None:
     """Its raylet is stopped as soon as it runs, as if it had no CPU: Ray gives up after 30 s."""
     mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
