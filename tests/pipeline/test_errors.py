@@ -186,8 +186,10 @@ def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: py
 
 
 def test_store_that_does_not_tell_its_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     done = vl3syn("funnel", "s3://pool/run")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
