@@ -49,10 +49,3 @@ def _reason(error: Exception) -> str:
         key = ".".join(map(str, first["loc"]))
         return f"{key}: {first['msg']}" if key else str(first["msg"])
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-
-
-def yaml_problem(error: Exception) -> str:
-    """Return what a YAML parser reports, with the position. The lines it quotes are left out: they may hold a key."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{position}{problem or type(error).__name__}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-import yaml
 
-from core.errors import UserError, yaml_problem
+from core.errors import UserError
+from core.yaml_text import load_yaml
 from manifests.embeddings import is_embedding
 from manifests.rules import Rule, parse_rules, suggest
 from manifests.schemas import INDEX
@@ -136,10 +136,7 @@ def open_run(url: str | os.PathLike[str]) -> Run:
             f"{os.fspath(url)} is not a run: it has no {RECIPE} (make one with `vl3syn run` or `vl3syn index`)"
         )
     where = f"{os.fspath(url)}/{RECIPE}"
-    try:
-        recipe = yaml.safe_load(folder.read(RECIPE))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid date, number of 5,000 digits
-        raise UserError(f"{where}: not YAML: {yaml_problem(error)}") from error
+    recipe = load_yaml(folder.read(RECIPE), where)
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")
     for entry in recipe.get("stages") or []:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from core.errors import BadSampleError, UserError
+from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
 
 ASIDE = ".aside-"
@@ -56,9 +57,7 @@ class Folder:
         Raises:
             UserError: It is not a URL or path, contains a credential, or no installed file system knows its scheme.
         """
-        text = os.fspath(url)
-        if "\0" in text:
-            raise UserError(f"{text!r}: no path: it has a NUL in it")
+        text = check_path(url)
         if "://" not in text:
             return cls(pafs.LocalFileSystem(), os.path.abspath(text), True)
         refuse_credentials(text, f"{text.partition('://')[0]}://…")
@@ -71,7 +70,8 @@ class Folder:
         if parts.scheme == "file":
             return cls(pafs.LocalFileSystem(), os.path.abspath(unquote(parts.path)), True)
         try:
-            filesystem, path = pafs.FileSystem.from_uri(text)
+            with _reached():  # this asks S3 for the bucket's region
+                filesystem, path = pafs.FileSystem.from_uri(text)
         except pa.ArrowInvalid as error:
             if parts.scheme in _ARROW_SCHEMES:
                 raise UserError(f"{text}: {' '.join(str(error).split())}") from error
@@ -88,12 +88,12 @@ class Folder:
     def files(self, recursive: bool = False) -> list[pafs.FileInfo]:
         """Return the files in this folder, sorted by path; none if the folder does not exist."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        with self._reached():
+        with _reached(self.local):
             entries = self.filesystem.get_file_info(selector)
         return sorted((f for f in entries if f.type == pafs.FileType.File), key=lambda f: f.path)
 
     def exists(self, name: str) -> bool:
-        with self._reached():
+        with _reached(self.local):
             return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def read(self, name: str) -> bytes:
@@ -101,7 +101,7 @@ class Folder:
         if self.local:  # for a small file, a third of the time that Arrow's file system takes
             with open(f"{self.path}/{name}", "rb") as file:
                 return file.read()
-        with self._reached(), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+        with _reached(self.local), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return stream.read()  # type: ignore[no-any-return]
 
     def open_inside(self, name: str) -> BinaryIO:
@@ -122,7 +122,10 @@ class Folder:
     def create(self) -> None:
         """Create the folder if it is local; object stores have no folders."""
         if self.local:
-            os.makedirs(self.path, exist_ok=True)
+            try:
+                os.makedirs(self.path, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(f"{error.filename}: is not a folder, or in none: name another folder") from error
 
     def delete(self, name: str) -> None:
         """Delete a file; do nothing if it does not exist."""
@@ -168,10 +171,11 @@ class Folder:
             with tempfile.TemporaryFile() as file:  # closing a partial upload would publish it as complete
                 yield file
                 file.seek(0)
-                with self._reached(), self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                with _reached(self.local), self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
                     shutil.copyfileobj(file, stream, 1 << 22)
             return
         self.create()
+        check_replaceable(f"{self.path}/{name}")
         aside = f"{self.path}/{ASIDE}{uuid.uuid4().hex}"
         try:
             with pa.OSFile(aside, "wb") as file:  # Python's own files cost pyarrow four times as much
@@ -182,20 +186,6 @@ class Folder:
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """Turn an object store's errors, plain OSErrors without a number, into ConnectionErrors.
-
-        Raises:
-            ConnectionError: The store does not answer, or refuses the request.
-        """
-        try:
-            yield
-        except OSError as error:
-            if self.local or error.errno is not None or type(error) is not OSError:
-                raise
-            raise ConnectionError(" ".join(str(error).split())) from error
 
     def sweep_aside(self) -> int:
         """Delete temporary files older than an hour, which killed writers left. Return how many were deleted.
@@ -208,6 +198,21 @@ class Folder:
         for file in stale:
             file.unlink(missing_ok=True)
         return len(stale)
+
+
+@contextmanager
+def _reached(local: bool = False) -> Iterator[None]:
+    """Turn an object store's errors, plain OSErrors without a number, into ConnectionErrors.
+
+    Raises:
+        ConnectionError: The store does not answer, or refuses the request.
+    """
+    try:
+        yield
+    except OSError as error:
+        if local or error.errno is not None or type(error) is not OSError:
+            raise
+        raise ConnectionError(" ".join(str(error).split())) from error
 
 
 def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:

@@ -5,11 +5,26 @@ Sources of the numbers: arXiv 2501.13106 section 3, google/siglip-so400m-patch14
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import UserError
+
+LARGEST = {
+    "hidden_size": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 4096,
+    "num_key_value_heads": 4096,
+    "head_dim": 1 << 14,
+    "vocab_size": 1 << 24,
+}
+"""Largest sizes that are read from a file: far beyond any model, but not beyond what a machine can refuse quickly."""
+
+LAST_ID = 2**31 - 1
+"""Largest id of a token that is read from a file."""
 
 
 class VisionConfig(BaseModel):
@@ -29,12 +44,12 @@ class VisionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden_size: int = Field(default=1152, ge=4)
-    intermediate_size: int = Field(default=4304, ge=1)
-    num_hidden_layers: int = Field(default=27, ge=1)
-    num_attention_heads: int = Field(default=16, ge=1)
-    num_channels: int = Field(default=3, ge=1)
-    patch_size: int = Field(default=14, ge=1)
+    hidden_size: int = Field(default=1152, ge=4, le=LARGEST["hidden_size"])
+    intermediate_size: int = Field(default=4304, ge=1, le=LARGEST["intermediate_size"])
+    num_hidden_layers: int = Field(default=27, ge=1, le=LARGEST["num_hidden_layers"])
+    num_attention_heads: int = Field(default=16, ge=1, le=LARGEST["num_attention_heads"])
+    num_channels: int = Field(default=3, ge=1, le=64)
+    patch_size: int = Field(default=14, ge=1, le=1024)
     layer_norm_eps: float = Field(default=1e-6, gt=0)
     rope_theta: float = Field(default=10000.0, gt=1)
 
@@ -72,8 +87,16 @@ class ModelConfig(BaseModel):
 
     vision: VisionConfig = VisionConfig()
     language: dict[str, Any]
-    image_token_id: int = Field(default=151655, ge=0)
-    video_token_id: int = Field(default=151656, ge=0)
+    image_token_id: int = Field(default=151655, ge=0, le=LAST_ID)
+    video_token_id: int = Field(default=151656, ge=0, le=LAST_ID)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        for key, largest in LARGEST.items():
+            size = self.language.get(key)
+            if isinstance(size, int) and not 1 <= size <= largest:  # transformers checks the types
+                raise UserError(f"{key} of the language model must be 1 to {largest:,}, not {reprlib.repr(size)}")
+        return self
 
 
 def preset(name: str) -> ModelConfig:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import UserError, reading
-from model.config import ModelConfig, VisionConfig
+from core.paths import check_path
+from model.config import LAST_ID, ModelConfig, VisionConfig
 
 WEIGHTS = "model.safetensors"
 
@@ -98,12 +100,34 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         UserError: The file cannot be read, or is not a JSON object.
     """
+    check_path(file)
     try:
         return dict(json.loads(file.read_text()))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: give a folder with a checkpoint, as save_pretrained makes") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # RecursionError: 100,000 brackets
         raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
+
+
+def generation_settings(folder: Path, default: Any) -> Any:
+    """Return transformers' GenerationConfig of a folder, or the default if the folder has none.
+
+    Raises:
+        UserError: generation_config.json cannot be read, or a special token is neither None, an id nor a list of ids.
+    """
+    import transformers
+
+    file, settings = folder / "generation_config.json", default
+    if file.is_file():
+        auto: Any = transformers.GenerationConfig
+        with reading(file):
+            settings = auto.from_pretrained(folder)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(settings, key, None)
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token <= LAST_ID:
+                raise UserError(f"{file}: {key} must be the id of a token, not {reprlib.repr(token)}")
+    return settings
 
 
 def _vision(stored: dict[str, Any]) -> VisionConfig:

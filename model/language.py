@@ -22,6 +22,7 @@ def build_language(config: dict[str, Any]) -> Language:
     Raises:
         UserError: There is no such decoder, or it cannot run packed rows.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     register_language_attention()
@@ -34,7 +35,7 @@ def build_language(config: dict[str, Any]) -> Language:
         model = auto.from_config(
             parsed, attn_implementation=LANGUAGE_ATTENTION, dtype=torch.get_default_dtype(), trust_remote_code=False
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, StrictDataclassError) as error:
         raise UserError(
             f"language model of type {kind!r}: {_line(error)}; use qwen2, qwen3, llama or a like"
         ) from error
@@ -59,4 +60,4 @@ def check_language(model: Language) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

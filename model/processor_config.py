@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import UserError, reading
+from core.paths import check_path
 from model.prompt import CHAT_TEMPLATE
 from model.prune import Pruning
 from model.tokenizer import Tokenizer
@@ -108,13 +109,13 @@ def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
     """
     from transformers import AutoTokenizer
 
-    folder = Path(path)
+    folder = Path(check_path(path))
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder: give one with a tokenizer, such as save_pretrained writes")
     auto: Any = AutoTokenizer
     try:
         tokenizer = auto.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         reason = (str(error).splitlines() or [""])[0]
         if "custom code" in reason:
             raise UserError(
@@ -196,7 +197,6 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file}: no JSON: {error}; copy it again") from error
-    return dict(content)
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: no JSON object: {error}; copy it again") from error

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from model.attention import Segments
 from model.config import ModelConfig
-from model.config_files import parts_config, write_config
+from model.config_files import generation_settings, parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
 from model.prompt import IGNORE
 from model.vision import VisionEncoder
-from model.weights_io import encoder_tensors, fill, open_model, read_generation_config, save_weights, tensors
+from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,7 @@ class VideoLLaMA3(nn.Module):
         stored = open_model(folder)
         model = cls._without_weights(stored.config, dtype or stored.dtype)
         fill(model, stored.weights, folder, model._tied_names())
-        if generation_config := read_generation_config(folder):
-            model.language.generation_config = generation_config
+        model.language.generation_config = generation_settings(folder, model.language.generation_config)
         return model
 
     @classmethod

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,36 +100,41 @@ def open_model(folder: Path) -> StoredModel:
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
 
 
-def read_generation_config(folder: Path) -> Any:
-    """Read generation_config.json as transformers' class; None if the folder has no such file.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    import transformers
-
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return None
-    auto: Any = transformers.GenerationConfig
-    with reading(file):
-        return auto.from_pretrained(folder)
-
-
 def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write model*.safetensors in transformers' layout, in shards of at most 5 GB.
 
     Args:
         weights: Weights by their names in `VideoLLaMA3`, without tied ones.
         folder: An existing folder. Weights from an earlier call are deleted.
+
+    Raises:
+        UserError: The system refuses the write.
     """
     from huggingface_hub import save_torch_state_dict
 
     for stale in folder.glob("model*.safetensors*"):
         stale.unlink()  # readers take every shard of the folder
     renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items()}
-    save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
+    with storing(folder):
+        save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
     readable_by_umask(folder)
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Turn what safetensors raises when the system refuses a write, such as to a full disk, into a UserError.
+
+    Raises:
+        UserError: The weights cannot be written into `folder`.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        raise UserError(f"{folder}: weights cannot be written: {' '.join(str(error).split())}") from error
 
 
 def readable_by_umask(folder: Path) -> None:
@@ -159,7 +164,10 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     index = folder / f"{WEIGHTS}.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    files = [WEIGHTS]
+    if index.is_file():
+        with reading(index):
+            files = sorted(set(read_json(index)["weight_map"].values()))
     for file in files:
         if not (folder / file).is_file():
             raise UserError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")

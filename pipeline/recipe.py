@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.errors import UserError, yaml_problem
+from core.errors import UserError
+from core.paths import check_path
 from core.secrets import refuse_credentials_within
 from core.stages import IMAGE_INPUTS, GroupedStage, ImageStage, Stage
 from core.text import refuse_not_unicode
+from core.yaml_text import load_yaml
 from manifests.rules import KINDS, Rule, as_keep, parse_rules, suggest
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
@@ -137,16 +138,12 @@ def load_recipe(path: str) -> Recipe:
     Raises:
         UserError: The file is missing or the recipe is not valid; the message names the position and a valid value.
     """
-    folder, _, name = os.fspath(path).rpartition("/")
+    folder, _, name = check_path(path, "recipe").rpartition("/")
     try:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    try:
-        written = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid date, number of 5,000 digits
-        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
-    return parse_recipe(written, path)
+    return parse_recipe(load_yaml(text, path), path)
 
 
 def parse_recipe(written: object, where: str) -> Recipe:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from model.training.dist import DistContext, assign, full_tensor
-from model.weights_io import readable_by_umask
+from model.weights_io import readable_by_umask, storing
 
 _DAMAGED = "damaged-"
 _FILES = ("weights.safetensors", "moments.safetensors")
@@ -68,7 +68,11 @@ class DamagedError(UserError):
 
 
 def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state: State, world: DistContext) -> None:
-    """Write a checkpoint into a stage's folder. All ranks must call this; rank 0 writes."""
+    """Write a checkpoint into a stage's folder. All ranks must call this; rank 0 writes.
+
+    Raises:
+        UserError: The system refuses the write, such as to a full disk.
+    """
     from safetensors.torch import save_file
 
     weights = dict(_gathered(learning, world))
@@ -80,8 +84,9 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
         aside = folder / f".step-{state.step:08d}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file(weights, aside / "weights.safetensors")
-        save_file(moments, aside / "moments.safetensors")
+        with storing(aside):
+            save_file(weights, aside / "weights.safetensors")
+            save_file(moments, aside / "moments.safetensors")
         readable_by_umask(aside)
         written = json.loads(
             json.dumps({**vars(state), "files": checksums(aside, _FILES)})

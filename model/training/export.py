@@ -70,7 +70,7 @@ def read_provenance(model: Path) -> dict[str, Any]:
         provenance = json.loads((model / PROVENANCE).read_text())
         if not isinstance(provenance["stage"], dict):
             raise UserError("its stage is no mapping")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{model / PROVENANCE}: damaged ({error}): delete {model} to train this stage again") from error
     return dict(provenance)
 

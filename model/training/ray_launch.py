@@ -13,6 +13,7 @@ from typing import Any
 
 from core.cluster import connect
 from core.errors import BadSampleError, UserError, is_bug
+from core.paths import local_folder
 from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
@@ -44,6 +45,7 @@ def train_on_workers(
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    folder = local_folder(out, "--run").absolute()
     for stage in recipe.stages:
         if stage.lane_count % workers:
             raise UserError(
@@ -56,7 +58,7 @@ def train_on_workers(
     gpus = available > 0 if gpus is None else gpus
     if gpus and available < workers:
         raise UserError(f"{workers} workers with a GPU each, but the cluster has {available}: use fewer, or --cpus")
-    recipe, folder = with_absolute_paths(recipe), Path(os.path.abspath(out))
+    recipe = with_absolute_paths(recipe)
     open_sources(recipe)  # report bad sources before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import reprlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from core.errors import UserError, yaml_problem
+from core.errors import UserError
+from core.paths import check_path
 from core.secrets import refuse_credentials_within
 from core.text import refuse_not_unicode
+from core.yaml_text import load_yaml
 from model.config import PRESETS
 from model.training.stage import Stage, Value
+
+PathText = Annotated[str, AfterValidator(check_path)]
 
 
 class Start(Value):
@@ -31,11 +34,11 @@ class Start(Value):
         tokenizer: With `preset`: a folder with a tokenizer.
     """
 
-    checkpoint: str | None = None
+    checkpoint: PathText | None = None
     preset: str | None = None
-    vision: str | None = None
-    language: str | None = None
-    tokenizer: str | None = None
+    vision: PathText | None = None
+    language: PathText | None = None
+    tokenizer: PathText | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -61,11 +64,11 @@ class Source(Value):
         held_out: Number of held-out samples. They are not trained on; their loss is computed.
     """
 
-    shards: str | None = None
+    shards: PathText | None = None
     caption: Literal["short", "detailed"] = "detailed"
-    annotations: str | None = None
-    media: str | None = None
-    roots: tuple[str, ...] = ()
+    annotations: PathText | None = None
+    media: PathText | None = None
+    roots: tuple[PathText, ...] = ()
     held_out: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -106,9 +109,9 @@ class TrainRecipe(Value):
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=2, ge=1)
     evaluate_every: int = Field(default=1000, ge=1)
-    ask: int = Field(default=2, ge=0)
+    ask: int = Field(default=2, ge=0, le=1 << 16)
     shuffle_blocks: int = Field(default=4, ge=1)
-    threads: int = Field(default=4, ge=1)
+    threads: int = Field(default=4, ge=1, le=1024)
     skip_limit: int = Field(default=100, ge=1)
     export_dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -147,12 +150,10 @@ def load_recipe(path: str | Path) -> TrainRecipe:
         UserError: It cannot be read or is invalid: one line that names the key and the fix.
     """
     try:
-        written = yaml.safe_load(Path(path).read_text())
+        written = Path(check_path(path, "recipe")).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a number of 5,000 digits
-        raise UserError(f"{path}: not YAML: {yaml_problem(error)}") from error
-    return parse_recipe(written, str(path))
+    return parse_recipe(load_yaml(written, str(path)), str(path))
 
 
 def parse_recipe(written: object, where: str) -> TrainRecipe:

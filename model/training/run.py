@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from core.errors import UserError
+from core.paths import local_folder
 from model.training.data.annotations import AnnotationSource
 from model.training.data.prepare import for_stage
 from model.training.data.sampler import MixtureSampler, Source
@@ -50,10 +51,12 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
         The folder of the last export.
 
     Raises:
-        UserError: The recipe does not fit its data, model or output folder, or a loss is not finite.
+        UserError: The recipe does not fit its data, model or output folder, `out` is no local folder, or a loss is not
+            finite.
         TerminatedError: A SIGTERM arrived; a running stage has written a checkpoint.
     """
-    world, folder, recipe = world or DistContext.here(), Path(out), with_absolute_paths(recipe)
+    folder = local_folder(out, "--run")
+    world, recipe = world or DistContext.here(), with_absolute_paths(recipe)
     sources = open_sources(recipe)
     if world.is_main:
         _begin(recipe, folder)

@@ -52,7 +52,7 @@ class Lora(Value):
         targets: Names of the linear layers that get an adapter.
     """
 
-    r: int = Field(default=64, ge=1)
+    r: int = Field(default=64, ge=1, le=1 << 16)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -82,7 +82,7 @@ class Stage(Value):
     """One training stage. Defaults are the reference's, where it has any.
 
     Attributes:
-        name: Letters, digits, _ and -; part of the stage's folder name.
+        name: Up to 100 letters, digits, _ and -; part of the stage's folder name.
         learning_rates: Peak learning rate, or `frozen`, by regular expression over parameter names. The first
             expression that matches from the start of a name decides. Unmatched parameters or expressions raise.
         mixture: Share of each source, by its name in `sources`.
@@ -110,19 +110,19 @@ class Stage(Value):
         lora: Add low-rank adapters to the language model.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)
     learning_rates: dict[str, Rate]
     mixture: dict[str, Share]
     image_merge: Literal[1, 2] = 1
     video_merge: Literal[1, 2] = 2
     pruning: Pruning | None = None
-    tokens: int = Field(default=16384, ge=32)
+    tokens: int = Field(default=16384, ge=32, le=1 << 24)
     visual_tokens: int = Field(default=10240, ge=16)
-    patches: int | None = Field(default=None, ge=16)
+    patches: int | None = Field(default=None, ge=16, le=1 << 28)
     fps: float = Field(default=1.0, gt=0, le=FPS[1])
     max_frames: int = Field(default=180, ge=1)
-    rows: int = Field(default=128, ge=1)
-    lanes: int | None = Field(default=None, ge=1)
+    rows: int = Field(default=128, ge=1, le=1 << 20)
+    lanes: int | None = Field(default=None, ge=1, le=1 << 16)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import UserError
+from core.paths import check_path
 from core.secrets import refuse_credentials
 from core.text import printable
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 chat_app = typer.Typer()
 
+_COLDEST = 1e-6  # lowest temperature above 0; the quotients of the logits stay finite
 TYPES = ("float32", "bfloat16", "float16")
 
 
@@ -70,6 +73,8 @@ def chat(
         raise typer.BadParameter("options about frames are given, but no --video")
     if dtype not in (None, *TYPES):
         raise typer.BadParameter(f"{dtype!r}: use one of {', '.join(TYPES)}", param_hint="--dtype")
+    if temperature and not _COLDEST <= temperature < math.inf:
+        raise typer.BadParameter(f"{temperature:g}: use 0, or at least {_COLDEST:g}", param_hint="--temperature")
     media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
     media += [{"type": "video", "video": _file(path), **clip} for path in video or ()]
     levels = _levels(keep)
@@ -98,10 +103,11 @@ def chat(
 
 def _file(path: str) -> str:
     """Return the path if it is a file; checked before a model is loaded."""
-    if Path(path).is_dir():
+    if Path(check_path(path)).is_dir():
         raise UserError(f"{path}: a folder, not a file: name an image or a film in it")
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        kind = "not a file, but a pipe, socket or device" if Path(path).exists() else "no such file"
+        raise UserError(f"{path}: {kind}")
     return path
 
 
@@ -125,7 +131,8 @@ def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[Video
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=chosen)
+        if torch.empty(0, device=chosen).is_meta:
+            raise UserError("--device meta: holds no weights: use cuda or cpu")
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
     model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)

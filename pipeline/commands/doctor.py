@@ -12,10 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captioners.engines.lmdeploy import check_driver
 from core.errors import UserError
+from core.yaml_text import load_yaml
 from pipeline.pools import list_pool
 from pipeline.recipe import load_recipe
 
@@ -110,8 +109,8 @@ def _video() -> Finding:
 def _is_training(path: str) -> bool:
     """Return whether a file is a training recipe; False if it cannot be read."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # `load_recipe` reports it
+        content = load_yaml(Path(path).read_bytes(), path)
+    except (OSError, UserError):  # `load_recipe` reports it
         return False
     return isinstance(content, dict) and "sources" in content
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from core.errors import BadSampleError, UserError, reading
+from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
 from pipeline.commands.options import JsonOption
 
 if TYPE_CHECKING:
+    from manifests.storage import Folder
     from model.processor import Processor
     from model.training.data.sampler import Source
     from model.training.data.samples import Sample
@@ -46,7 +48,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many samples; default all")] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=0, help="Longest answer, tokens; 0 tells the loss only, which is far quicker")
+        int,
+        typer.Option(min=0, max=1_000_000, help="Longest answer, tokens; 0 tells the loss only, which is far quicker"),
     ] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Samples that are answered together")] = 8,
     encoder: Annotated[
@@ -59,8 +62,10 @@ def evaluate(
 ) -> None:
     """Compute loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples."""
     places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
-    for what, path in places.items():
+    for what, path in [*places.items(), *(("--root", folder) for folder in root or ())]:
         refuse_credentials(path or "", what)
+        if path is not None:
+            check_path(path, what)
     annotated = Path(data).suffix.lower() in (".json", ".jsonl", ".ndjson")
     if not annotated and os.path.isfile(data):
         raise UserError(
@@ -145,11 +150,22 @@ def _check(predictions: str | None, max_new_tokens: int) -> None:
         require("sacrebleu", "eval", "chrF")
         require("rouge_score", "eval", "ROUGE-L")
     if predictions:
-        from manifests.storage import Folder
+        folder, name = _target(predictions)
+        try:
+            check_replaceable(predictions)  # /dev/stdout leads to a pipe that has no path
+            folder.create()
+            if folder.local:
+                check_replaceable(f"{folder.path}/{name}")
+        except UserError as error:
+            raise UserError(f"--predictions {error}") from error
 
-        if os.path.isdir(predictions):
-            raise UserError(f"--predictions {predictions}: is a folder: name a file in it")
-        Folder.at(os.path.dirname(predictions) or ".").create()
+
+def _target(predictions: str) -> tuple[Folder, str]:
+    """Return the folder and the name of the predictions file; the user's own link leads to the file itself."""
+    from manifests.storage import Folder
+
+    folder, name = os.path.split(predictions if "://" in predictions else os.path.realpath(predictions))
+    return Folder.at(folder), name
 
 
 def _source(
@@ -278,10 +294,8 @@ def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Sa
 
 def _write(path: str, answers: Sequence[_Said]) -> None:
     """Write the predictions as JSON lines, atomically."""
-    from manifests.storage import Folder
-
-    folder, name = os.path.split(path)
-    with Folder.at(folder or ".").writing(name) as file:
+    folder, name = _target(path)
+    with folder.writing(name) as file:
         for said in answers:
             file.write(json.dumps(asdict(said), ensure_ascii=False).encode() + b"\n")
 

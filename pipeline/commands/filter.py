@@ -7,16 +7,16 @@ commands written out below do more: they embed missing images first, or have a r
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from core.errors import UserError
 from core.stages import Stage
+from core.yaml_text import load_yaml
 from pipeline.commands.options import (
     EncoderOption,
     ExactOption,
@@ -180,7 +180,4 @@ _MEANINGS = {
 
 
 def _value(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{name.replace('_', '-')} {text}: not YAML: write it as in a recipe") from error
+    return load_yaml(text, f"--{name.replace('_', '-')} {reprlib.repr(text)}")

@@ -176,6 +176,8 @@ def test_a_type_may_be_chosen(ask: Ask) -> None:
         (("none", "?"), "config.json: cannot be read: give a folder with a checkpoint"),
         (("ckpt", "--video", "clip.mp4", "--start", "60", "?"), "start 60 s is behind the end"),
         (("ckpt", "--device", "nonsense", "?"), "--device nonsense: "),
+        (("ckpt", "--device", "meta", "?"), "--device meta: holds no weights: use cuda or cpu"),
+        (("ckpt", "--image", "/dev/zero", "?"), "/dev/zero: not a file, but a pipe, socket or device"),
         (("ckpt", "--max-new-tokens", "40000", "?"), "the model reads 32768"),
     ],
 )
@@ -197,6 +199,8 @@ def test_mistakes_are_one_line_and_exit_code_1(folder: Path, ask: Ask, arguments
         ("ckpt", "?", "--video", "clip.mp4", "--keep", "300"),
         ("ckpt", "?", "--dtype", "int8"),
         ("ckpt", "?", "--top-p", "2"),
+        ("ckpt", "?", "--temperature", "1e-320"),
+        ("ckpt", "?", "--temperature", "nan"),
         (),
     ],
 )

@@ -165,14 +165,14 @@ def test_missing_file_of_the_users_is_one_line(tmp_path: Path, vl3syn: Command) 
     done = vl3syn("index", "--run", tmp_path / "file/run", "--images", tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("vl3syn: ")
+    assert line == f"vl3syn: {tmp_path}/file/run: is not a folder, or in none: name another folder"
 
 
 def test_number_of_a_recipe_with_5000_digits_is_one_line(tmp_path: Path, vl3syn: Command) -> None:
     (tmp_path / "recipe.yaml").write_text(f"name: {'9' * 5000}\n")
     done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
     assert done.returncode == 1
-    assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: ValueError\n"
+    assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: line 1, column 7: a number of 5,000 characters\n"
 
 
 def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +183,23 @@ def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: py
     assert line.startswith(
         "vl3syn: When getting information for key 'run/recipe.yaml' in bucket 'pool': AWS Error NETWORK"
     )
+
+
+def test_store_that_does_not_tell_its_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    done = vl3syn("funnel", "s3://pool/run")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vl3syn: When resolving region for bucket 'pool'")
+
+
+def test_run_without_a_name_is_one_line(vl3syn: Command) -> None:
+    done = vl3syn("funnel", "")
+    assert done.returncode == 1
+    assert done.stderr == "vl3syn: an empty path: name a file or folder; . is the current folder\n"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -361,3 +362,44 @@ def test_media_elsewhere_need_root(folder: Path, ask: Ask, tmp_path: Path) -> No
     assert told.code == 0, told.err
     assert json.loads(told.out)["loss"]["samples"] == 1
     assert ask("--data", "shards", "--root", tmp_path, *BRIEF).code == 2
+
+
+def test_predictions_are_written_through_a_link(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "target.jsonl")
+    assert ask("--data", "qa.jsonl", "--predictions", tmp_path / "link.jsonl", *BRIEF).code == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len(_lines(tmp_path / "target.jsonl")) == 3
+
+
+def test_predictions_into_no_regular_file_are_refused(ask: Ask, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    (tmp_path / "device").symlink_to("/dev/null")
+    end = os.pipe()[1]
+    (tmp_path / "end").symlink_to(f"/dev/fd/{end}")
+    wrong = {
+        "pipe": f"{tmp_path}/pipe: is a pipe, socket or device, not a file: name a file",
+        "end": f"{tmp_path}/end: is a pipe, socket or device, not a file: name a file",
+        "device": f"{tmp_path}/device: is a pipe, socket or device, not a file: name a file",
+        "file/p.jsonl": f"{tmp_path}/file: is not a folder, or in none: name another folder",
+        ".": f"{tmp_path}: is a folder, not a file: name a file",
+    }
+    for name, said in wrong.items():
+        told = ask("--data", "qa.jsonl", "--predictions", tmp_path / name, *BRIEF)
+        assert (told.code, told.out, told.err) == (1, "", f"vl3syn: --predictions {said}\n")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("option", ["--data", "--media", "--root", "--predictions", "--encoder"])
+@pytest.mark.parametrize(("path", "said"), [("", "an empty path: "), ("a\0.jsonl", r"'a\x00.jsonl': no path: it has")])
+def test_path_of_eval_that_can_be_none_is_named(ask: Ask, option: str, path: str, said: str) -> None:
+    told = ask("--data", "qa.jsonl", option, path, *BRIEF)
+    assert told.code == 1
+    assert told.err.startswith(f"vl3syn: {option}: {said}")
+    assert told.err.count("\n") == 1
+
+
+def test_answers_longer_than_any_are_wrong_usage(ask: Ask) -> None:
+    told = ask("--data", "qa.jsonl", "--max-new-tokens", "99999999999999999999")
+    assert told.code == 2
+    assert "1000000" in told.err

@@ -1,0 +1,67 @@
+"""Checkpoints with values that no model has: one line names the file and the key, and nothing is built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from model import Processor, VideoLLaMA3
+from model.config import preset
+
+DEEP = "[" * 100_000
+SIZE = "of the language model must be 1 to"
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "reason"),
+    [
+        ("config.json", "", DEEP, "config.json: no JSON object: "),
+        ("generation_config.json", "", DEEP, "generation_config.json: cannot be read: "),
+        ("processor_config.json", "", DEEP, "processor_config.json: no JSON object: "),
+        ("vl3syn_processor.json", "", DEEP, "vl3syn_processor.json: cannot be read: "),
+        ("config.json", "image_token_id", 10**30, "image_token_id: Input should be "),
+        ("config.json", "vision_config.hidden_size", 10**12, "hidden_size: Input should be less than or equal to 131"),
+        ("config.json", "vision_config.num_hidden_layers", 10**9, "num_hidden_layers: Input should be less than or"),
+        ("config.json", "text_config.hidden_size", 10**12, f"hidden_size {SIZE} 131,072"),
+        ("config.json", "text_config.num_hidden_layers", 10**9, f"num_hidden_layers {SIZE} 1,024"),
+        ("config.json", "text_config.num_attention_heads", 0, f"num_attention_heads {SIZE} 4,096"),
+        ("config.json", "text_config.num_key_value_heads", 0, f"num_key_value_heads {SIZE} 4,096"),
+        ("config.json", "text_config.vocab_size", -1, f"vocab_size {SIZE} 16,777,216"),
+        ("config.json", "text_config.hidden_size", "x", "Field 'hidden_size' expected int, got str"),
+        ("generation_config.json", "eos_token_id", "x", "eos_token_id must be the id of a token, not 'x'"),
+        ("generation_config.json", "eos_token_id", [258, 10**30], "eos_token_id must be the id of a token, not 1000"),
+        ("generation_config.json", "bos_token_id", True, "bos_token_id must be the id of a token, not True"),
+    ],
+)  # fmt: skip
+def test_odd_value_in_a_checkpoint_is_one_line(tmp_path: Path, file: str, key: str, value: Any, reason: str) -> None:
+    VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path)
+    Processor.tiny().save_pretrained(tmp_path)
+    if key:
+        stored = json.loads((tmp_path / file).read_text())
+        *way, last = key.split(".")
+        inner = stored[way[0]] if way else stored
+        inner[last] = value
+        (tmp_path / file).write_text(json.dumps(stored))
+    else:
+        (tmp_path / file).write_text(value)
+    with pytest.raises(UserError) as raised:
+        (Processor if "processor" in file else VideoLLaMA3).from_pretrained(tmp_path)
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [Processor, VideoLLaMA3])
+def test_checkpoint_path_with_a_nul_is_one_line(kind: Any) -> None:
+    with pytest.raises(UserError, match=r"no path: it has a NUL in it$"):
+        kind.from_pretrained("a\0b")
+
+
+def test_index_of_weights_without_a_map_is_one_line(tmp_path: Path) -> None:
+    VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model.safetensors.index.json: cannot be read: no 'weight_map'"):
+        VideoLLaMA3.from_pretrained(tmp_path)
