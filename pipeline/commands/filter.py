@@ -9,14 +9,11 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from core.stages import Stage
-from core.yaml_text import load_yaml
 from pipeline.commands.options import (
     EncoderOption,
     ExactOption,
@@ -28,6 +25,9 @@ from pipeline.commands.options import (
     TopOption,
 )
 from pipeline.commands.stage import add, balance_rules, encoders, hashes_entry, image_encoder
+
+if TYPE_CHECKING:
+    from core.stages import Stage
 
 
 class FilterGroup(TyperGroup):
@@ -156,6 +156,8 @@ def _setting_options(kind: type[Stage]) -> dict[str, Any]:
 
 def _rule_options(kind: type[Stage]) -> dict[str, Any]:
     """Return options for rules on numeric columns; `--min`, `--max` and `--top` apply to the first one."""
+    from pydantic import ValidationError
+
     from manifests.schemas import is_amount
 
     try:
@@ -180,4 +182,6 @@ _MEANINGS = {
 
 
 def _value(name: str, text: str) -> Any:
+    from core.yaml_text import load_yaml
+
     return load_yaml(text, f"--{name.replace('_', '-')} {reprlib.repr(text)}")
