@@ -89,7 +89,10 @@ class Folder:
         """Return the files in this folder, sorted by path; none if the folder does not exist."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with _reached(self.local):
-            entries = self.filesystem.get_file_info(selector)
+            try:
+                entries = self.filesystem.get_file_info(selector)
+            except FileNotFoundError:  # created after Arrow tried to list it and before it looked whether it exists
+                entries = self.filesystem.get_file_info(selector)
         return sorted((f for f in entries if f.type == pafs.FileType.File), key=lambda f: f.path)
 
     def exists(self, name: str) -> bool:
