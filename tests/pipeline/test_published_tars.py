@@ -194,4 +194,4 @@ def test_tars_of_the_first_form_go_on_in_it(tmp_path: Path) -> None:
                 format_ = row["format"]
                 assert image == f"{row['id']}.{endings.get(format_, format_.lower())}"
                 assert row["alt_text"] is None or row["alt_text"].startswith("alt text")
-    assert "dataset_info" not in (out / "README.md").read_text()
+    assert "features:" not in (out / "README.md").read_text()
