@@ -170,7 +170,7 @@ def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], ki
     split = re.split("(" + "|".join(map(re.escape, sorted(kinds))) + ")", rendered)
     if len(split) // 2 != len(placeholders):
         raise BadSampleError(
-            f"the chat template places {len(split) // 2} of {len(placeholders)} images and videos: mend it"
+            f"the chat template places {len(split) // 2} of {len(placeholders)} images and videos: fix it"
         )
     for number, frames in enumerate(placeholders):
         token = split[2 * number + 1]

@@ -136,7 +136,7 @@ class FirstAnswers:
                 self._held.clear()
                 self._stopped = (
                     f"{self._stage}: the first {self._most} images in a row without an answer, all of them: {error}; "
-                    "none is stored: mend the server (or the stage's settings) and run again; "
+                    "none is stored: fix the server (or the stage's settings) and run again; "
                     "if the images are at fault, give the stage `resources: {first_errors: 0}`"
                 )
 

@@ -61,7 +61,7 @@ def test_a_server_that_refuses_all_ends_the_job_in_its_words(
         said = [line for line in done.stderr.splitlines() if line.startswith("vl3syn: ")]
         assert len(said) == 1
         assert said[0].startswith(f"vl3syn: short_caption: {FIRST}server: 400 {CONTEXT.partition('{')[0]}")
-        assert "none is stored: mend the server" in said[0]
+        assert "none is stored: fix the server" in said[0]
         assert "abcdefgh-123" not in done.stderr
         assert not open_run(url).stages[0].table.parts()
         server.share = 0.0
