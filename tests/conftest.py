@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,12 +43,12 @@ MakeImages = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[None]:
-    """One Ray for the whole session, with little memory."""
+def engine() -> Iterator[str]:
+    """One Ray for the whole session, with little memory; its address."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20, log_to_driver=False)
-    yield
+    context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20, log_to_driver=False)
+    yield context.address_info["gcs_address"]
     ray.shutdown()
 
 
@@ -88,16 +88,33 @@ def make_images() -> MakeImages:
     return make
 
 
-@pytest.fixture
-def vl3syn() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line as a user does, in a process of its own."""
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+_ON_RAY = ("run", "index", "filter", "caption", "cluster", "dedup", "retry")
+
+
+@pytest.fixture(scope="session")
+def vl3syn(request: pytest.FixtureRequest) -> CommandLine:
+    """Run the command line as a user does, in a process of its own. It joins the session's Ray, as on a cluster."""
 
     def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": "160"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+        cluster = {"RAY_ADDRESS": request.getfixturevalue("engine")} if arguments[0] in _ON_RAY else {}
+        return _command_line(arguments, timeout, cluster)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def vl3syn_alone() -> CommandLine:
+    """The same without a cluster: the command starts a Ray of its own, whose workers inherit the environment."""
+    return lambda *arguments, timeout=120: _command_line(arguments, timeout, {})
+
+
+def _command_line(
+    arguments: Sequence[object], timeout: float, cluster: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "160", **cluster}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, vl3syn: Call) -> Path:
     """A run over 30 images, one of them an error page, made by the command itself."""
     import io
 
@@ -31,8 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pool" / "notes.txt").write_text("no image")
     recipe = folder / "recipe.yaml"
     recipe.write_text(f"pool: {{images: {folder}/pool}}\nstages: [{{stage: aspect_ratio, keep: {{max: 2}}}}]\n")
-    command = [sys.executable, "-m", "pipeline", "run", recipe, "--run", folder / "run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = vl3syn("run", recipe, "--run", folder / "run")
     assert done.returncode == 0, done.stderr
     assert "30 rows, 11 survive" in done.stdout
     assert "passed over files that are no images by their ending: .txt 1" in done.stderr

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import subprocess
-import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +63,13 @@ def recipe(folder: Path, url: str, **how: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory, vl3syn: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
     """A publication, by the command line."""
     folder = tmp_path_factory.mktemp("tars")
     with chat_server() as server:
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(pool(folder / "pool"), server.url)))
-        command = [sys.executable, "-m", "pipeline", "run", str(folder / "recipe.yaml"), "--run", str(folder / "run")]
-        subprocess.run(command, check=True, env=os.environ, timeout=280)
+        done = vl3syn("run", folder / "recipe.yaml", "--run", folder / "run", timeout=280)
+    assert done.returncode == 0, done.stderr
     return folder / "run" / "shards"
 
 
