@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
     "stages": [{"name": "first", "learning_rates": {"": 1e-3}, "mixture": {"captions": 1, "qa": 0.5}, "steps": 10}],
 }
 
-ABSENT = object()
+ABSENT = ...
 
 
 def changed(place: str, value: object) -> dict[str, Any]:
