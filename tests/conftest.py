@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     # Models here are tiny: a second thread only waits for a core that a worker of Ray has.
     "OMP_NUM_THREADS": "1",
+    "COLUMNS": "160",
 }
 
 
@@ -89,32 +92,49 @@ def make_images() -> MakeImages:
 
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
-_ON_RAY = ("run", "index", "filter", "caption", "cluster", "dedup", "retry")
 
 
 @pytest.fixture(scope="session")
 def vl3syn(request: pytest.FixtureRequest) -> CommandLine:
-    """Run the command line as a user does, in a process of its own. It joins the session's Ray, as on a cluster."""
+    """Run the command line in this process, on the session's Ray: as a user does, without the start of both."""
 
-    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        cluster = {"RAY_ADDRESS": request.getfixturevalue("engine")} if arguments[0] in _ON_RAY else {}
-        return _command_line(arguments, timeout, cluster)
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        if arguments[0] in _ON_RAY:
+            request.getfixturevalue("engine")
+        return _main([str(argument) for argument in arguments])
 
     return call
 
 
+_ON_RAY = ("run", "index", "filter", "caption", "cluster", "dedup", "retry")
+
+
+def _main(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    from pipeline.commands.app import main
+
+    stdout, stderr, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["vl3syn", *arguments]
+    try:
+        with redirect_stdout(stdout), redirect_stderr(stderr), warnings.catch_warnings():
+            main()
+        code: str | int | None = 0
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(arguments, int(code or 0), stdout.getvalue(), stderr.getvalue())
+
+
 @pytest.fixture(scope="session")
-def vl3syn_alone() -> CommandLine:
-    """The same without a cluster: the command starts a Ray of its own, whose workers inherit the environment."""
-    return lambda *arguments, timeout=120: _command_line(arguments, timeout, {})
+def vl3syn_process() -> CommandLine:
+    """Run the command line as a user does, in a process of its own, which starts its own Ray."""
 
+    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "160"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
-def _command_line(
-    arguments: Sequence[object], timeout: float, cluster: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "160", **cluster}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def run(vl3syn: Vl3syn, folder: Path, server: str = "http://127.0.0.1:9/v1") -> 
     for stage in recipe["stages"][-2:]:
         stage["engine"]["url"] = server
     (folder / "again.yaml").write_text(yaml.safe_dump(recipe))
-    done = vl3syn("run", "again.yaml", "--run", "run", "--json", timeout=300)
+    done = vl3syn("run", "again.yaml", "--run", "run", "--json")
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
@@ -113,7 +113,7 @@ def test_stored_order_chooses_the_rows_it_chose(order: str, kept: list[int]) -> 
 
 
 def test_training_goes_on_where_it_was_killed(old: Path, vl3syn: Vl3syn) -> None:
-    done = vl3syn("train", "train.yaml", "--run", "training", timeout=300)
+    done = vl3syn("train", "train.yaml", "--run", "training")
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (old / "training/metrics.jsonl").read_text().splitlines()]
     second = [line["step"] for line in steps if line["kind"] == "step" and line["stage"] == "second"]

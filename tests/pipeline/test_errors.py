@@ -60,10 +60,10 @@ def indexed(tmp_path: Path, make_images: MakeImages, engine: None) -> Path:
 
 
 def test_bug_of_a_stage_shows_its_traceback_and_stores_no_row(
-    indexed: Path, vl3syn_alone: Command, bug_in: Callable[[str, str], None]
+    indexed: Path, vl3syn_process: Command, bug_in: Callable[[str, str], None]
 ) -> None:
     bug_in("filters.hashes", "content_hash")
-    done = vl3syn_alone("filter", "hashes", "--run", indexed)
+    done = vl3syn_process("filter", "hashes", "--run", indexed)
     assert done.returncode == 1
     assert "Traceback (most recent call last):" in done.stderr
     assert BROADCAST in done.stderr

@@ -61,13 +61,13 @@ def deadly_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("deadly_pillow")
 def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_nothing_else_is_lost(
-    tmp_path: Path, make_images: MakeImages, vl3syn_alone: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = make_images(tmp_path / "pool", 14)
     save_deadly(pool / "header.jpg", "kill at open")
     save_deadly(pool / "pixels.jpg", "kill at load")
     (tmp_path / "recipe.yaml").write_text(f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes}}\n")
-    done = vl3syn_alone("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=200)
+    done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=200)
     assert done.returncode == 0, done.stderr
     jobs = {job["stage"]: job for job in json.loads(done.stdout)["jobs"]}
     assert (jobs["index"]["computed"], jobs["index"]["errors"]) == (16, 1)
@@ -80,13 +80,13 @@ def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_n
     good = manifest.filter(pl.col("status") == "kept")
     assert good["content_hash"].null_count() == 0
     assert good.height == 14
-    again = vl3syn_alone("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
+    again = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
     assert [job["computed"] for job in json.loads(again.stdout)["jobs"]] == [0, 0], "a killer is not tried for ever"
 
 
 @pytest.mark.usefixtures("deadly_pillow")
 def test_by_a_users_command_an_image_that_is_decoded_for_ever_is_one_error_and_the_run_ends(
-    tmp_path: Path, make_images: MakeImages, vl3syn_alone: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = make_images(tmp_path / "pool", 20)
     for name in ("000003b.jpg", "000007b.jpg"):  # more than there are threads
@@ -95,7 +95,7 @@ def test_by_a_users_command_an_image_that_is_decoded_for_ever_is_one_error_and_t
     (tmp_path / "recipe.yaml").write_text(
         f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes, resources: {resources}}}\n"
     )
-    done = vl3syn_alone("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
+    done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["jobs"][1]["errors"] == 2
     opened = open_run(tmp_path / "run")

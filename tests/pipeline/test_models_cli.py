@@ -137,7 +137,7 @@ def test_what_cannot_be_had_is_one_line_and_leaves_the_run_as_it_was(
 ) -> None:
     url = Path(shutil.copytree(indexed, tmp_path / "run"))
     recipe = (url / "recipe.yaml").read_text()
-    done = vl3syn(*arguments, "--run", url, timeout=60)
+    done = vl3syn(*arguments, "--run", url)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert message in done.stderr
     assert (url / "recipe.yaml").read_text() == recipe

@@ -85,9 +85,9 @@ def test_a_publication_without_an_image_is_a_failure(tmp_path: Path, make_images
     assert json.loads(done.stdout)["rows"] == 0
 
 
-def test_on_stderr_of_a_run_are_only_our_lines(tmp_path: Path, make_images: MakeImages, vl3syn_alone: Call) -> None:
+def test_on_stderr_of_a_run_are_only_our_lines(tmp_path: Path, make_images: MakeImages, vl3syn_process: Call) -> None:
     pool = make_images(tmp_path / "pool", 5)
-    done = vl3syn_alone("run", recipe_at(tmp_path, pool, {"stage": "hashes"}), "--run", tmp_path / "run", "--json")
+    done = vl3syn_process("run", recipe_at(tmp_path, pool, {"stage": "hashes"}), "--run", tmp_path / "run", "--json")
     assert done.returncode == 0
     assert [line.partition(": ")[0] for line in ours(done.stderr)] == ["index", "hashes"]
     assert len(done.stderr.splitlines()) <= 3, "of Ray's core one line at most for the one actor pool"

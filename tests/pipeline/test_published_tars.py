@@ -68,7 +68,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory, vl3syn: Callable[..., subpr
     folder = tmp_path_factory.mktemp("tars")
     with chat_server() as server:
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(pool(folder / "pool"), server.url)))
-        done = vl3syn("run", folder / "recipe.yaml", "--run", folder / "run", timeout=280)
+        done = vl3syn("run", folder / "recipe.yaml", "--run", folder / "run")
     assert done.returncode == 0, done.stderr
     return folder / "run" / "shards"
 

@@ -59,33 +59,35 @@ def _is_the_same(out: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
-def test_two_workers_train_as_one_process_does(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
-    told = vl3syn("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+def test_two_workers_train_as_one_process_does(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
+    told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
     assert told.returncode == 0, told.stderr
     _is_the_same(tmp_path, alone / "out")
 
 
-def test_what_a_user_has_to_mend_is_one_line_without_a_worker(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
-    told = vl3syn("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
+def test_what_a_user_has_to_mend_is_one_line_without_a_worker(
+    vl3syn_process: CommandLine, tmp_path: Path, alone: Path
+) -> None:
+    told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
     assert told.returncode == 1
     assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in told.stderr
     assert "Traceback" not in told.stderr
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_is_one_line(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+def test_an_error_in_a_worker_is_one_line(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     written = yaml.safe_load((alone / "recipe.yaml").read_text())
     written["stages"][0]["learning_rates"] = {"vision": 1e-3, "language": 1e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
     out = tmp_path / "out"
-    told = vl3syn("train", tmp_path / "recipe.yaml", "--run", out, "--workers", 2, "--cpus", timeout=280)
+    told = vl3syn_process("train", tmp_path / "recipe.yaml", "--run", out, "--workers", 2, "--cpus", timeout=280)
     assert told.returncode == 1
     assert re.search(r"^vl3syn: .*projector.*$", told.stderr, re.M), told.stderr
 
 
 @pytest.mark.slow
 def test_bug_in_a_worker_shows_its_traceback(
-    vl3syn: CommandLine, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+    vl3syn_process: CommandLine, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import numpy\nimport model.processor\n"
@@ -93,7 +95,7 @@ def test_bug_in_a_worker_shows_its_traceback(
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
     command = ["train", alone / "recipe.yaml", "--run", tmp_path / "out", "--workers", 2, "--cpus"]
-    told = vl3syn(*command, "--max-failures", 0, timeout=280)
+    told = vl3syn_process(*command, "--max-failures", 0, timeout=280)
     assert told.returncode == 1
     assert "\nvl3syn: " not in told.stderr
     assert "Traceback (most recent call last):" in told.stderr.partition("TrainingFailedError")[0]
@@ -131,7 +133,9 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_a_checkpoint(tmp_path
 
 
 @pytest.mark.slow
-def test_one_worker_then_two_then_one_see_the_same_samples(vl3syn: CommandLine, tmp_path: Path, alone: Path) -> None:
+def test_one_worker_then_two_then_one_see_the_same_samples(
+    vl3syn_process: CommandLine, tmp_path: Path, alone: Path
+) -> None:
     """Each stopped by a kill of the whole, as a cluster does it that ends a job."""
     for workers, step in ((1, 5), (2, 13)):
         command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]
@@ -147,5 +151,5 @@ def test_one_worker_then_two_then_one_see_the_same_samples(vl3syn: CommandLine, 
         assert any(f"only {step}/20" in line for line in process.stdout)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert vl3syn("train", alone / "recipe.yaml", "--run", tmp_path).returncode == 0
+    assert vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path).returncode == 0
     _is_the_same(tmp_path, alone / "out")
