@@ -41,9 +41,9 @@ from common import PHOTOGRAPHS, machine, report
 from labelled import Original, copies, cut_outs, embed, heavy_tail, photographs, strays
 
 from clustering.kmeans import Clusters
-from manifests.balance import priority
 from manifests.embeddings import to_matrix
 from manifests.groups import effective_number
+from manifests.priorities import priority
 from manifests.rules import Rule
 
 SEEDS = 5

@@ -43,7 +43,7 @@ from PIL import Image, ImageEnhance
 from clustering.duplicates import Duplicates, Method
 from core.images import decode
 from filters.hashes import Hashes
-from manifests.balance import priority
+from manifests.priorities import priority
 
 TARGET_RECALL, TARGET_FALSE = 0.95, 0.01
 CLUSTERS = 12
