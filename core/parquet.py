@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,7 +56,9 @@ class Parquet:
         most_text: Limit for all texts of the file together, in bytes, for callers that keep them in memory.
     """
 
-    def __init__(self, file: Any, max_cell: int = MAX_CELL, footer: pq.FileMetaData | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO | pa.NativeFile, max_cell: int = MAX_CELL, footer: pq.FileMetaData | None = None
+    ) -> None:
         """Read the footer.
 
         Args:
@@ -144,11 +146,11 @@ class Parquet:
         key = tuple(columns)
         if key not in self._leaves:
             check_plain(self.schema, columns)
-            self._check_places(columns)
+            self._check_page_offsets(columns)
             self._leaves[key] = leaves_of(self._parquet, self.schema, columns)
         return self._leaves[key]
 
-    def _check_places(self, columns: Sequence[str]) -> None:
+    def _check_page_offsets(self, columns: Sequence[str]) -> None:
         """Check that the pages of `columns` lie in the file and are not encrypted.
 
         If they do not, pyarrow's metadata objects abort the process. Its reader raises an error instead, and here it
@@ -218,7 +220,7 @@ class Parquet:
             raise BadSampleError(f"column {leaf.path!r} is damaged: a page of it claims more values than it holds")
 
 
-def _length(file: Any) -> int:
+def _length(file: BinaryIO | pa.NativeFile) -> int:
     """Return the length of the file in bytes. Raises BadSampleError if its footer is too long."""
     length: int = file.seek(0, 2)
     if length >= 12:
@@ -267,7 +269,7 @@ def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise BombError("decompression bomb: its cells take more than 2 GiB at once") from error
 
 
-def _opened(file: Any, footer: pq.FileMetaData | None) -> pq.ParquetFile:
+def _opened(file: BinaryIO | pa.NativeFile, footer: pq.FileMetaData | None) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(
             file,
