@@ -59,6 +59,7 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/balance_100m.py
 	$(BIN)/python benchmarks/diversity.py
 	$(BIN)/python benchmarks/duplicates.py
+	$(BIN)/python benchmarks/duplicates_speed.py
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/packed.py
 	$(BIN)/python benchmarks/kept_share.py

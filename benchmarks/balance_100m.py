@@ -52,23 +52,23 @@ def main() -> None:
         done = judge(args.rows, *RULES[args.only]) if easy else hard(args.rows, *HARD[args.only - len(RULES)])
         print(json.dumps(done))
         return
-    told = {"machine": machine(), "rows": args.rows}
+    results = {"machine": machine(), "rows": args.rows}
     rows = []
     names = [f"{kind}: {threshold:,}, order: {order}" for kind, threshold, order in RULES]
     names += [f"select: {each}, order: {order}" for order, _, each in HARD]
     for number, name in enumerate(names):
         runs = [child("--only", str(number), "--rows", str(args.rows)) for _ in range(args.repeat)]
         seconds, gib = [r["seconds"] for r in runs], [r["gib"] for r in runs]
-        told[name] = {"seconds": seconds, "gib": gib, "kept": runs[0]["kept"]}
+        results[name] = {"seconds": seconds, "gib": gib, "kept": runs[0]["kept"]}
         met = verdict(statistics.median(seconds), TARGET_S), verdict(statistics.median(gib), TARGET_GIB)
         rows.append((name, f"{runs[0]['kept']:,}", spread(seconds), spread(gib), *met))
-    report(told, ("rule or case", "kept", "seconds (min to max)", "peak GiB", "seconds", "GiB"), rows, args.json)
+    report(results, ("rule or case", "kept", "seconds (min to max)", "peak GiB", "seconds", "GiB"), rows, args.json)
 
 
 def child(*arguments: str) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    results: dict[str, float] = json.loads(done.stdout)
+    return results
 
 
 def judge(count: int, kind: str, threshold: int, order: str) -> dict[str, float]:
@@ -103,7 +103,7 @@ def hard(count: int, name: str, groups: int | None, each: int) -> dict[str, floa
 
     dice = np.random.default_rng(0)
     ids = dice.integers(0, 2**63, count, np.int64)
-    own = heavy_tailed(count, dice) if groups else dice.integers(0, count, count, np.int32)
+    cluster = heavy_tailed(count, dice) if groups else dice.integers(0, count, count, np.int32)
     order: np.ndarray[Any, Any] = dice.random(count, np.float32)
     if name.startswith("float64"):
         order = np.zeros(count)
@@ -112,7 +112,7 @@ def hard(count: int, name: str, groups: int | None, each: int) -> dict[str, floa
         order = dice.integers(0, 3, count, np.int64)
         order[0] = 2**62
     begin = time.perf_counter()
-    kept = select(own, order, ids, np.full(groups or count, each, np.int64)).sum()
+    kept = select(cluster, order, ids, np.full(groups or count, each, np.int64)).sum()
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "gib": peak_gib(), "kept": int(kept)}
 

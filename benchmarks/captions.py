@@ -59,7 +59,7 @@ def main() -> None:
 
     rates, cpu = [rate for rate, _ in alone], [1000 * seconds for _, seconds in alone]
     met = "met" if statistics.median(rates) >= TARGET else "MISSED"
-    told = {
+    results = {
         "machine": machine(),
         "captions": len(images),
         "client_per_s": rates,
@@ -71,7 +71,7 @@ def main() -> None:
         ("client alone, CPU of our process per caption, ms", spread(cpu), ""),
         ("vl3syn caption short, images/s", spread(whole), ""),
     ]
-    report(told, ("what", "median (min to max)", "target"), rows, args.json)
+    report(results, ("what", "median (min to max)", "target"), rows, args.json)
 
 
 def wait() -> None:
@@ -86,10 +86,12 @@ def wait() -> None:
 
 def client(images: list[bytes], concurrency: int) -> tuple[float, float]:
     """Captions per second, and CPU seconds of this process per caption."""
-    ask = OpenAIClientConfig(url=URL, concurrency=concurrency).load("m", "benchmark", None, Sampling(64, 0.0, 1.0, 0))
-    ask([Question(images[0], "warm up")])
+    engine = OpenAIClientConfig(url=URL, concurrency=concurrency).load(
+        "m", "benchmark", None, Sampling(64, 0.0, 1.0, 0)
+    )
+    engine([Question(images[0], "warm up")])
     begin, cpu = time.perf_counter(), time.process_time()
-    answers = ask([Question(image, "What is it?") for image in images])
+    answers = engine([Question(image, "What is it?") for image in images])
     seconds, used = time.perf_counter() - begin, time.process_time() - cpu
     if any(answer.error for answer in answers):
         sys.exit(f"an answer failed: {next(answer.error for answer in answers if answer.error)}")
@@ -102,7 +104,7 @@ def stage(images: list[bytes], concurrency: int, scratch: Path) -> float:
     pool.mkdir(parents=True)
     for number, image in enumerate(images):
         (pool / f"{number:06d}.jpg").write_bytes(image)
-    told = ""
+    output = ""
     for command in (
         ("index", "--images", str(pool.absolute())),
         ("caption", "short", "--server", URL, "--concurrency", str(concurrency), "--json"),
@@ -110,8 +112,8 @@ def stage(images: list[bytes], concurrency: int, scratch: Path) -> float:
         done = subprocess.run([*VL3SYN, *command, "--run", str(run)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-        told = done.stdout
-    job = json.loads(told)["jobs"][-1]
+        output = done.stdout
+    job = json.loads(output)["jobs"][-1]
     if job["computed"] != len(images) or job["errors"]:
         sys.exit(f"not all images were captioned: {job}")
     return float(job["computed"] / job["working"])

@@ -53,7 +53,7 @@ def main() -> None:
     pool = make_pool(SCRATCH / f"tars-{tars}-{PER_TAR}", tars, PER_TAR)
     encoder = checkpoint(args.architecture)
     images = [data for tar in sorted(pool.glob("*.tar")) for data in members(tar)]
-    told: dict[str, Any] = {"machine": machine() + device(), "rows": len(images), "architecture": args.architecture}
+    results: dict[str, Any] = {"machine": machine() + device(), "rows": len(images), "architecture": args.architecture}
     loop = Loop(encoder)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
         loop.run(images[:BATCH], threads=0)  # warm
@@ -64,22 +64,23 @@ def main() -> None:
             working, waited = pipeline(f"{pool}/*.tar", f"{scratch}/run-{number}", encoder)
             piped.append(working)
             idle.append(waited)
-        told["least_cosine"] = compare(loop.vectors, f"{scratch}/run-0")
-    told |= {"bare_s": alone, "bare_threads_s": threaded, "pipeline_s": piped, "idle": idle}
-    report(told, ("what", "seconds (min to max)", "images/s", "× bare loop", "target"), table(told), args.json)
+        results["least_cosine"] = compare(loop.vectors, f"{scratch}/run-0")
+    results |= {"bare_s": alone, "bare_threads_s": threaded, "pipeline_s": piped, "idle": idle}
+    report(results, ("what", "seconds (min to max)", "images/s", "× bare loop", "target"), table(results), args.json)
     if not args.json:
         print(
-            f"encoder idle: {statistics.median(idle):.1%}; least cosine, loop to pipeline: {told['least_cosine']:.5f}"
+            f"encoder idle: {statistics.median(idle):.1%}; "
+            f"least cosine, loop to pipeline: {results['least_cosine']:.5f}"
         )
 
 
-def table(told: dict[str, Any]) -> Iterable[tuple[object, ...]]:
+def table(results: dict[str, Any]) -> Iterable[tuple[object, ...]]:
     names = {"bare_s": "bare loop", "bare_threads_s": "bare loop, threads decode ahead", "pipeline_s": "pipeline"}
     for key, name in names.items():
-        seconds = statistics.median(told[key])
-        ratio = seconds / statistics.median(told["bare_s"])
+        seconds = statistics.median(results[key])
+        ratio = seconds / statistics.median(results["bare_s"])
         target = verdict(ratio, TARGET) if key == "pipeline_s" else ""
-        yield name, spread(told[key]), f"{told['rows'] / seconds:,.1f}", f"{ratio:.2f}", target
+        yield name, spread(results[key]), f"{results['rows'] / seconds:,.1f}", f"{ratio:.2f}", target
 
 
 def checkpoint(architecture: str) -> str:
@@ -130,7 +131,7 @@ class Loop:
         import torch
 
         begin = time.perf_counter()
-        found = []
+        vectors = []
         with torch.inference_mode(), ThreadPoolExecutor(max(threads, 1)) as pool:
             batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
             ahead = [pool.submit(self._decode, data) for data in batches[0]] if threads else []
@@ -139,8 +140,8 @@ class Loop:
                 pixels = [f.result() for f in ahead] if threads else [self._decode(data) for data in batch]
                 ahead = [pool.submit(self._decode, data) for data in following] if threads else []
                 stacked = torch.stack(pixels).to(self.device, self.dtype)
-                found.append(self.network.encode_image(stacked, normalize=True).float().cpu().numpy())
-        self.vectors = np.concatenate(found)
+                vectors.append(self.network.encode_image(stacked, normalize=True).float().cpu().numpy())
+        self.vectors = np.concatenate(vectors)
         return time.perf_counter() - begin
 
     def _decode(self, data: bytes) -> Any:

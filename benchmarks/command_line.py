@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
 
-    told = {"machine": machine(), "files": args.files}
+    results = {"machine": machine(), "files": args.files}
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
         make_pool(Path(scratch, "pool"), args.files)
@@ -46,12 +46,12 @@ def main() -> None:
         helps = [wall("--help")[0] for _ in range(args.help_runs)]
         reruns = [idle(*rerun, files=args.files) for _ in range(args.rerun_runs)]
 
-    told |= {"help_s": helps, "rerun_s": reruns}
+    results |= {"help_s": helps, "rerun_s": reruns}
     rows = [
         ("vl3syn --help", spread(helps), verdict(statistics.median(helps), HELP_TARGET_S)),
         (f"re-run over {args.files:,} files", spread(reruns), verdict(statistics.median(reruns), RERUN_TARGET_S)),
     ]
-    report(told, ("command", "seconds (min to max)", "target"), rows, args.json)
+    report(results, ("command", "seconds (min to max)", "target"), rows, args.json)
 
 
 def make_pool(folder: Path, files: int) -> None:

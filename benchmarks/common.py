@@ -53,12 +53,12 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def report(told: dict[str, Any], columns: Sequence[str], rows: Iterable[Sequence[object]], as_json: bool) -> None:
+def report(results: dict[str, Any], columns: Sequence[str], rows: Iterable[Sequence[object]], as_json: bool) -> None:
     """Print the results, as a table under the machine line or, with `--json`, as they are."""
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
-    print(told["machine"])
+    print(results["machine"])
     lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
@@ -76,15 +76,15 @@ def jpegs(count: int, say: Callable[[str], None], seed: int = 0) -> list[bytes]:
     files = sorted(p for p in PHOTOGRAPHS.glob("*") if p.suffix in (".jpg", ".png"))
     if not files:
         say(f"no {PHOTOGRAPHS}: generated pictures instead of photographs")
-    made = []
+    encoded = []
     for number in range(count):
         if files:
             with Image.open(files[number % len(files)]) as photo:
                 picture = photo.convert("RGB")
         else:
             picture = _clouds(rng)
-        made.append(_encode(_crop(picture, rng), rng))
-    return made
+        encoded.append(_encode(_crop(picture, rng), rng))
+    return encoded
 
 
 def _clouds(rng: random.Random) -> Any:

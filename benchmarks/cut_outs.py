@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from common import PHOTOGRAPHS, machine, report
-from duplicates import as_jpeg, by_conse, cropped, facts_of, scaled
+from duplicates import by_conse, facts_of
 from labelled import Original, cut_outs, photographs
 from PIL import Image
+from planted_copies import as_jpeg, cropped, scaled
 
 from clustering.borders import Borders
 from clustering.kmeans import Clusters
@@ -57,19 +58,24 @@ def main() -> None:
     files = sorted(p for p in PHOTOGRAPHS.glob("*") if p.suffix in (".jpg", ".png"))
     if not files:
         sys.exit(f"{PHOTOGRAPHS} is empty: `make demo` gathers the photographs")
-    told: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {"machine": machine()}
     for name, originals in {"photographs": photographs(files), "cut-outs": cut_outs(files)}.items():
         chosen = np.sort(np.random.default_rng(0).permutation(len(originals))[: args.images])
-        told[name] = measure([originals[n] for n in chosen])
+        results[name] = measure([originals[n] for n in chosen])
     columns = ("pool", "one group / clusters / with borders", *(f"phash ≤ {threshold}" for threshold in THRESHOLDS))
-    report(told, columns, [line for name in ("photographs", "cut-outs") for line in lines(name, told[name])], args.json)
+    report(
+        results,
+        columns,
+        [line for name in ("photographs", "cut-outs") for line in lines(name, results[name])],
+        args.json,
+    )
 
 
-def lines(pool: str, told: dict[str, Any]) -> Iterator[Sequence[str]]:
-    for kind, recall in told["recall"].items():
+def lines(pool: str, results: dict[str, Any]) -> Iterator[Sequence[str]]:
+    for kind, recall in results["recall"].items():
         yield (pool, kind, *(" / ".join(f"{share:.1%}" for share in shares) for shares in recall))
-    yield (pool, "false", *(f"{share:.1%}" for share in told["false"]))
-    yield (pool, f"pairs: × {told['pairs']:.2f}", *("" for _ in THRESHOLDS))
+    yield (pool, "false", *(f"{share:.1%}" for share in results["false"]))
+    yield (pool, f"pairs: × {results['pairs']:.2f}", *("" for _ in THRESHOLDS))
 
 
 def measure(originals: Sequence[Original]) -> dict[str, Any]:
@@ -94,10 +100,10 @@ def compared(first: pa.Table, second: pa.Table, seed: int) -> tuple[Any, Any, fl
     table = pa.concat_tables([first, second]).select(["image_embedding"])
     stage = Clusters(clusters=CLUSTERS, seed=seed)
     placed = stage.load(stage.fit(table)[0], {"image_embedding": table.schema.field(0)})(table)
-    own, border = placed["cluster"].to_numpy(), Borders()(placed)["border"].to_numpy()
-    count = len(own) // 2
-    inside = own[:count] == own[count:]
-    return inside, inside | (border[:count] == border[count:]), 1 + pairs(border) / pairs(own)
+    cluster, border = placed["cluster"].to_numpy(), Borders()(placed)["border"].to_numpy()
+    count = len(cluster) // 2
+    inside = cluster[:count] == cluster[count:]
+    return inside, inside | (border[:count] == border[count:]), 1 + pairs(border) / pairs(cluster)
 
 
 def pairs(groups: Any) -> int:

@@ -41,9 +41,9 @@ from common import PHOTOGRAPHS, machine, report
 from labelled import Original, copies, cut_outs, embed, heavy_tail, photographs, strays
 
 from clustering.kmeans import Clusters
-from manifests.balance import priority
 from manifests.embeddings import to_matrix
 from manifests.groups import effective_number
+from manifests.priorities import priority
 from manifests.rules import Rule
 
 SEEDS = 5
@@ -64,21 +64,21 @@ def main() -> None:
     files = sorted(p for p in PHOTOGRAPHS.glob("*") if p.suffix in (".jpg", ".png"))
     if not files:
         sys.exit(f"{PHOTOGRAPHS} is empty: `make demo` gathers the photographs")
-    told = {"machine": machine(), **measure(files, args.images)}
+    results = {"machine": machine(), **measure(files, args.images)}
     kinds = {"photographs": photographs(files), "cut-outs": cut_outs(files)}
     orders = {
-        f"{name}, 1 of {share}": found
+        f"{name}, 1 of {share}": by_order
         for name, originals in kinds.items()
-        for share, found in compare(originals).items()
+        for share, by_order in compare(originals).items()
     }
     if args.json:
-        print(json.dumps(told | {"orders": orders}, indent=2))
+        print(json.dumps(results | {"orders": orders}, indent=2))
         return
-    rows = [(name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in told.items()][1:]
-    report(told, ("what", "measured"), rows, False)
+    rows = [(name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in results.items()][1:]
+    report(results, ("what", "measured"), rows, False)
     columns = ("pool", "order", "label entropy (nats)", "origin entropy (nats)", "strays chosen")
-    lines = [(pool, order, *cells(seeds)) for pool, found in orders.items() for order, seeds in found.items()]
-    report(told, columns, lines, False)
+    lines = [(pool, order, *cells(seeds)) for pool, by_order in orders.items() for order, seeds in by_order.items()]
+    report(results, columns, lines, False)
 
 
 def cells(seeds: Sequence[tuple[float, float, float]]) -> list[str]:
@@ -91,27 +91,27 @@ def compare(
     originals: Sequence[Original], classes: int = CLASSES, images: int = IMAGES, seeds: int = SEEDS
 ) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
     """For each share, order and seed: the entropy of the labels, that of the originals, and which strays are chosen."""
-    found: dict[int, dict[str, list[tuple[float, float, float]]]] = {share: {} for share in SHARES}
+    diversity: dict[int, dict[str, list[tuple[float, float, float]]]] = {share: {} for share in SHARES}
     names = sorted({original.label for original in originals})
     for seed in range(seeds):
         origins, vectors = pool(originals, classes, images, seed)
         labels = np.array([names.index(original.label) for original in originals])[origins]
         stray = origins < 0
-        for share, by_order in found.items():
+        for share, by_order in diversity.items():
             for order, chosen in choices(vectors, seed, len(vectors) // share).items():
                 plain = chosen & ~stray
                 odd = float(chosen[stray].mean())
                 by_order.setdefault(order, []).append((entropy(labels[plain]), entropy(origins[plain]), odd))
-    return found
+    return diversity
 
 
 def pool(originals: Sequence[Original], classes: int, images: int, seed: int) -> tuple[Any, pa.Array]:
     """The number of each image's original, -1 for a stray, and its embedding."""
     dice = np.random.default_rng(seed)
-    own = dice.permutation(len(originals))[:classes][heavy_tail(min(classes, len(originals)), images)]
-    odd = round(STRAYS * len(own))
-    made = chain(copies(originals, own, dice), strays(originals, odd, dice))
-    return np.concatenate([own, np.full(odd, -1)]), embed(made)
+    originals_of_rows = dice.permutation(len(originals))[:classes][heavy_tail(min(classes, len(originals)), images)]
+    odd = round(STRAYS * len(originals_of_rows))
+    images_of_rows = chain(copies(originals, originals_of_rows, dice), strays(originals, odd, dice))
+    return np.concatenate([originals_of_rows, np.full(odd, -1)]), embed(images_of_rows)
 
 
 def choices(vectors: pa.Array, seed: int, total: int) -> dict[str, Choice]:
@@ -150,17 +150,19 @@ def measure(files: Sequence[Path], images: int, clusters: int | None = None) -> 
     third = len(labels) // 3
     dice = np.random.default_rng(0)
     drawn = statistics.median(entropy(dice.choice(labels, third, replace=False)) for _ in range(20))
-    told: dict[str, Any] = {"images": len(labels), "classes": len(files), "clusters": clusters, "chosen": third}
-    told |= {"label entropy, random draw (nats)": drawn, "effective classes, random draw": float(np.exp(drawn))}
+    results: dict[str, Any] = {"images": len(labels), "classes": len(files), "clusters": clusters, "chosen": third}
+    results |= {"label entropy, random draw (nats)": drawn, "effective classes, random draw": float(np.exp(drawn))}
     for init in ("afk-mc2", "random"):
         ours = [clustered(vectors, clusters, seed, init) for seed in range(SEEDS)]
         kept = [Rule("total", "cluster", third).passes(rows).to_numpy() for rows in ours]
         balanced = statistics.median(entropy(labels[chosen]) for chosen in kept)
-        told[f"label entropy, balanced ({init})"] = balanced
-        told[f"effective classes, balanced ({init})"] = float(np.exp(balanced))
-        told[f"purity, ours ({init})"] = statistics.median(purity(labels, rows["cluster"].to_numpy()) for rows in ours)
+        results[f"label entropy, balanced ({init})"] = balanced
+        results[f"effective classes, balanced ({init})"] = float(np.exp(balanced))
+        results[f"purity, ours ({init})"] = statistics.median(
+            purity(labels, rows["cluster"].to_numpy()) for rows in ours
+        )
     theirs = [by_scikit_learn(vectors, clusters, seed) for seed in range(SEEDS)]
-    return told | {"purity, scikit-learn": statistics.median(purity(labels, found) for found in theirs)}
+    return results | {"purity, scikit-learn": statistics.median(purity(labels, predicted) for predicted in theirs)}
 
 
 def clustered(vectors: pa.Array, clusters: int, seed: int, init: Any = "afk-mc2") -> pl.DataFrame:

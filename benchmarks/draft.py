@@ -38,12 +38,12 @@ def main() -> None:
     from filters.conse import Conse
 
     photos = [large(path) for path in sorted(PHOTOGRAPHS.iterdir())]
-    told: dict[str, Any] = {"machine": machine(), "photographs": len(photos)}
+    results: dict[str, Any] = {"machine": machine(), "photographs": len(photos)}
     clip = Clip(encoder=args.encoder or checkpoint("ViT-B-32")).load()
-    told["clip"] = compare(clip, photos)
-    told["conse"] = compare(Conse().load(), photos)
+    results["clip"] = compare(clip, photos)
+    results["conse"] = compare(Conse().load(), photos)
     columns = ("model", "decoded whole, ms", "small, ms", "mean |Δ| of 255: median, worst", "cosine: median, worst")
-    report(told, columns, [(name, *line(told[name])) for name in ("clip", "conse")], args.json)
+    report(results, columns, [(name, *line(results[name])) for name in ("clip", "conse")], args.json)
 
 
 def large(path: Any) -> bytes:
@@ -85,11 +85,11 @@ def prepared(facts: Any, photos: Sequence[bytes], side: int | None) -> tuple[lis
     return images, seconds
 
 
-def line(told: dict[str, list[float]]) -> tuple[str, ...]:
-    difference, cosine = told["difference"], told["cosine"]
+def line(results: dict[str, list[float]]) -> tuple[str, ...]:
+    difference, cosine = results["difference"], results["cosine"]
     return (
-        f"{statistics.median(told['whole_s']) * 1e3:.1f}",
-        f"{statistics.median(told['small_s']) * 1e3:.1f}",
+        f"{statistics.median(results['whole_s']) * 1e3:.1f}",
+        f"{statistics.median(results['small_s']) * 1e3:.1f}",
         f"{statistics.median(difference):.2f}, {max(difference):.2f}",
         f"{statistics.median(cosine):.5f}, {min(cosine):.5f}",
     )

@@ -1,4 +1,4 @@
-"""Which method finds which copies, what each marks wrongly, and how fast near-duplicates are found.
+"""Which method finds which copies, and what each marks wrongly. Their speed: benchmarks/duplicates_speed.py.
 
 Copies of each photograph of the demo (`make demo` gathers them) are planted: the same bytes, compressed again (JPEG of
 quality 60), scaled to 90 %, cropped by 2 % on each side (both saved as JPEG of quality 90); and, for information,
@@ -16,20 +16,13 @@ one group.
 * the same for the photographs cut into ninths, each photograph once and without sequences, in one group: some 860
   different pictures, about as many as a cluster has.
 
-Then rows/s and peak memory of `duplicates` on random unit vectors, in a process of its own, and hashes/s on one core.
-
     .venv/bin/python benchmarks/duplicates.py
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +31,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image, ImageEnhance
+from planted_copies import FURTHER, PLANTED, as_jpeg
 
 from clustering.duplicates import Duplicates, Method
 from core.images import decode
 from filters.hashes import Hashes
-from manifests.balance import priority
+from manifests.priorities import priority
 
 TARGET_RECALL, TARGET_FALSE = 0.95, 0.01
 CLUSTERS = 12
@@ -62,19 +55,19 @@ class Threshold:
     cosine: float = 2.0
 
     def __str__(self) -> str:
-        told = [f"phash ≤ {self.distance}"] * (self.distance >= 0) + [f"cosine ≥ {self.cosine}"] * (self.cosine <= 1)
-        return " or ".join(told)
+        parts = [f"phash ≤ {self.distance}"] * (self.distance >= 0) + [f"cosine ≥ {self.cosine}"] * (self.cosine <= 1)
+        return " or ".join(parts)
 
-    def marks(self, found: pa.Table) -> npt.NDArray[np.int64]:
+    def marks(self, facts: pa.Table) -> npt.NDArray[np.int64]:
         """The ids that rows are marked because of, (rows, 2) for phash and embedding; -1: not marked by that."""
-        marked = [np.full(found.num_rows, -1)] * 2
-        if "phash_distance" in found.column_names:
-            other = found["phash_duplicate_of"].fill_null(-1).to_numpy()
-            marked[0] = np.where(found["phash_distance"].to_numpy() <= self.distance, other, -1)
-        if "duplicate_similarity" in found.column_names:
-            other = found["duplicate_of"].fill_null(-1).to_numpy()
+        marked = [np.full(facts.num_rows, -1)] * 2
+        if "phash_distance" in facts.column_names:
+            other = facts["phash_duplicate_of"].fill_null(-1).to_numpy()
+            marked[0] = np.where(facts["phash_distance"].to_numpy() <= self.distance, other, -1)
+        if "duplicate_similarity" in facts.column_names:
+            other = facts["duplicate_of"].fill_null(-1).to_numpy()
             # As much as a rule would have it: float32 against the number as written.
-            marked[1] = np.where(found["duplicate_similarity"].to_numpy().astype(float) >= self.cosine, other, -1)
+            marked[1] = np.where(facts["duplicate_similarity"].to_numpy().astype(float) >= self.cosine, other, -1)
         return np.stack(marked, axis=1)
 
 
@@ -90,38 +83,6 @@ THRESHOLDS = (
     Threshold(cosine=0.95),
     Threshold(distance=10, cosine=0.99),
 )
-
-
-def as_jpeg(image: Image.Image, quality: int) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=quality)
-    return data.getvalue()
-
-
-def scaled(image: Image.Image) -> Image.Image:
-    return image.resize((round(0.9 * image.width), round(0.9 * image.height)), Image.Resampling.LANCZOS)
-
-
-def cropped(image: Image.Image, share: float) -> Image.Image:
-    """Without `share` of the width and height on each side."""
-    left, top = round(share * image.width), round(share * image.height)
-    return image.crop((left, top, image.width - left, image.height - top))
-
-
-PLANTED: dict[str, Callable[[bytes], bytes]] = {
-    "exact": lambda data: data,
-    "JPEG of quality 60": lambda data: as_jpeg(decode(data), 60),
-    "scaled to 90 %": lambda data: as_jpeg(scaled(decode(data)), 90),
-    "cropped by 2 %": lambda data: as_jpeg(cropped(decode(data), 0.02), 90),
-}
-"""Copies that must be found."""
-
-FURTHER: dict[str, Callable[[bytes], bytes]] = {
-    "cropped by 5 %": lambda data: as_jpeg(cropped(decode(data), 0.05), 90),
-    "mirrored": lambda data: as_jpeg(decode(data).transpose(Image.Transpose.FLIP_LEFT_RIGHT), 90),
-    "brightness × 1.2": lambda data: as_jpeg(ImageEnhance.Brightness(decode(data)).enhance(1.2), 90),
-}
-"""Copies for information."""
 
 
 def facts_of(encoded: Sequence[bytes], embed: Callable[[Sequence[bytes]], pa.Array] | None = None) -> pa.Table:
@@ -180,18 +141,18 @@ def recall(
     """The share of the copies found, by each threshold; row i of both tables is of the photograph `names[i]`."""
     count = originals.num_rows
     both = pa.concat_tables([originals, copies]).set_column(0, "id", pa.array(np.arange(2 * count)))
-    found = compared(grouped(both, clusters))
-    place = np.argsort(ranked(both))
-    lower = np.where(place[:count] > place[count:], np.arange(count), np.arange(count) + count)
+    facts = compared(grouped(both, clusters))
+    rank = np.argsort(ranked(both))
+    lower = np.where(rank[:count] > rank[count:], np.arange(count), np.arange(count) + count)
     shares = []
     for threshold in thresholds:
-        pairs = zip(lower.tolist(), threshold.marks(found)[lower].tolist(), strict=True)
-        right = [any(found_by(row, other, names) for other in others) for row, others in pairs]
+        pairs = zip(lower.tolist(), threshold.marks(facts)[lower].tolist(), strict=True)
+        right = [any(marked_by(row, other, names) for other in others) for row, others in pairs]
         shares.append(float(np.mean(right)))
     return shares
 
 
-def found_by(row: int, other: int, names: Sequence[str]) -> bool:
+def marked_by(row: int, other: int, names: Sequence[str]) -> bool:
     """Whether `row` is marked because of `other`, one of them a photograph and one a copy, rightly."""
     count = len(names)
     across = other >= 0 and (row < count) != (other < count)
@@ -209,12 +170,12 @@ def marked(
     table: pa.Table, thresholds: Iterable[Threshold], clusters: int | None = None
 ) -> tuple[pa.Table, list[list[tuple[int, int]]]]:
     """What is found among images that are no copies: the facts, and per threshold the pairs (marked, because of)."""
-    found = compared(grouped(table, clusters))
+    facts = compared(grouped(table, clusters))
     pairs = []
     for threshold in thresholds:
-        marks = threshold.marks(found)
+        marks = threshold.marks(facts)
         pairs.append([(int(row), int(marks[row, n])) for row, n in np.argwhere(marks >= 0)])
-    return found, pairs
+    return facts, pairs
 
 
 def in_series(name: str) -> bool:
@@ -247,39 +208,26 @@ def ninths(files: Sequence[Path]) -> tuple[list[bytes], list[str]]:
         image = decode(file.read_bytes())
         across, down = np.linspace(0, image.width, 4).round(), np.linspace(0, image.height, 4).round()
         for n in range(9):
-            row, place = divmod(n, 3)
-            pieces.append(as_jpeg(image.crop((across[place], down[row], across[place + 1], down[row + 1])), 95))
+            row, column = divmod(n, 3)
+            pieces.append(as_jpeg(image.crop((across[column], down[row], across[column + 1], down[row + 1])), 95))
             names.append(file.name)
     return pieces, names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000, help="random vectors (default %(default)s)")
-    parser.add_argument("--group", type=int, default=1_000, help="their rows per group (default %(default)s)")
-    parser.add_argument("--dimensions", type=int, default=512, help="of a vector (default %(default)s)")
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions of the times (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--only-speed", action="store_true", help="do this once in this process, and print JSON")
     args = parser.parse_args()
-    if args.only_speed:
-        print(json.dumps(speed(args.rows, args.group, args.dimensions)))
-        return
     from common import PHOTOGRAPHS, machine, report
 
     files = sorted(p for p in PHOTOGRAPHS.glob("*") if p.suffix in (".jpg", ".png"))
     if not files:
         sys.exit(f"{PHOTOGRAPHS} is empty: `make demo` gathers the photographs")
-    shape = ("--rows", str(args.rows), "--group", str(args.group), "--dimensions", str(args.dimensions))
-    command = [sys.executable, __file__, "--only-speed", *shape]
-    runs = [json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) for _ in range(args.repeat)]
-    told: dict[str, Any] = {"machine": machine(), "photographs": len(files)}
-    told |= {"rows": args.rows, "group": args.group, "dimensions": args.dimensions}
-    told |= {name: [run[name] for run in runs] for name in runs[0]} | hashing(args.repeat) | quality(files)
+    results: dict[str, Any] = {"machine": machine(), "photographs": len(files)} | quality(files)
     columns = ("", "content hash", *map(str, THRESHOLDS))
-    report(told, columns, table(told), args.json)
+    report(results, columns, table(results), args.json)
     if not args.json:
-        print_rest(told)
+        print_rest(results)
 
 
 def quality(files: Sequence[Path]) -> dict[str, Any]:
@@ -288,119 +236,62 @@ def quality(files: Sequence[Path]) -> dict[str, Any]:
     embed = by_conse()
     encoded = [file.read_bytes() for file in files]
     originals = facts_of(encoded, embed)
-    told: dict[str, Any] = {"recall": {}, "marked": {}}
+    results: dict[str, Any] = {"recall": {}, "marked": {}}
     for kind, change in {**PLANTED, **FURTHER}.items():
         copies = facts_of([change(data) for data in encoded], embed)
         same = np.mean(copies["content_hash"].to_numpy() == originals["content_hash"].to_numpy())
         in_clusters, in_one = (recall(originals, copies, names, THRESHOLDS, clusters) for clusters in (CLUSTERS, None))
-        told["recall"][kind] = {"content_hash": float(same), "clusters": in_clusters, "one_group": in_one}
+        results["recall"][kind] = {"content_hash": float(same), "clusters": in_clusters, "one_group": in_one}
     alone = sum(not in_series(name) for name in names)
     for where, clusters in (("clusters", CLUSTERS), ("one_group", None)):
-        found, pairs = marked(originals, THRESHOLDS, clusters)
-        told["marked"][where] = {
+        facts, pairs = marked(originals, THRESHOLDS, clusters)
+        results["marked"][where] = {
             "false": [len(false(some, names)) / alone for some in pairs],
             "series": [len({a for a, _ in some if in_series(names[a])}) for some in pairs],
-            "pairs": sorted({told_pair(found, a, b, names) for some in pairs[3:5] for a, b in some}),
+            "pairs": sorted({describe_pair(facts, a, b, names) for some in pairs[3:5] for a, b in some}),
         }
     pieces, sources = ninths(files)
     _, pairs = marked(facts_of(pieces), THRESHOLDS)
     wrong = [len({a for a, b in some if sources[a] != sources[b]}) / len(pieces) for some in pairs]
-    told["ninths"] = {"pictures": len(pieces), "false": wrong}
-    return told
+    results["ninths"] = {"pictures": len(pieces), "false": wrong}
+    return results
 
 
-def told_pair(found: pa.Table, row: int, other: int, names: Sequence[str]) -> tuple[str, str, str, str]:
+def describe_pair(facts: pa.Table, row: int, other: int, names: Sequence[str]) -> tuple[str, str, str, str]:
     """What kind of a pair it is, the two names, and by what it was marked."""
     a, b = sorted((names[row], names[other]))
     kind = "one view" if one_view(a, b) else "sequence" if in_series(a) and in_series(b) else "OTHER"
     reasons = []
-    if found["phash_duplicate_of"][row].as_py() == other:
-        reasons.append(f"distance {found['phash_distance'][row].as_py()}")
-    if found["duplicate_of"][row].as_py() == other:
-        reasons.append(f"cosine {found['duplicate_similarity'][row].as_py():.4f}")
+    if facts["phash_duplicate_of"][row].as_py() == other:
+        reasons.append(f"distance {facts['phash_distance'][row].as_py()}")
+    if facts["duplicate_of"][row].as_py() == other:
+        reasons.append(f"cosine {facts['duplicate_similarity'][row].as_py():.4f}")
     return kind, a, b, ", ".join(reasons)
 
 
-def table(told: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+def table(results: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     """In clusters, and in brackets in one group."""
-    for kind, shares in told["recall"].items():
+    for kind, shares in results["recall"].items():
         cells = (f"{c:.1%} ({o:.1%})" for c, o in zip(shares["clusters"], shares["one_group"], strict=True))
         yield (kind, f"{shares['content_hash']:.1%}", *cells)
-    clusters, one = told["marked"]["clusters"], told["marked"]["one_group"]
+    clusters, one = results["marked"]["clusters"], results["marked"]["one_group"]
     both = zip(clusters["false"], one["false"], strict=True)
     yield ("false positives", "0.0%", *(f"{c:.1%} ({o:.1%})" for c, o in both))
     yield ("stills marked", "0", *(f"{c} ({o})" for c, o in zip(clusters["series"], one["series"], strict=True)))
-    wrong = zip(THRESHOLDS, told["ninths"]["false"], strict=True)
+    wrong = zip(THRESHOLDS, results["ninths"]["false"], strict=True)
     yield ("ninths, false", "0.0%", *(f"({share:.1%})" if t.cosine > 1 else "" for t, share in wrong))
 
 
-def print_rest(told: dict[str, Any]) -> None:
-    from common import spread
-
-    place = THRESHOLDS.index(RECOMMENDED)
-    least = min(told["recall"][kind]["clusters"][place] for kind in PLANTED)
-    wrong = told["marked"]["clusters"]["false"][place]
+def print_rest(results: dict[str, Any]) -> None:
+    recommended = THRESHOLDS.index(RECOMMENDED)
+    least = min(results["recall"][kind]["clusters"][recommended] for kind in PLANTED)
+    wrong = results["marked"]["clusters"]["false"][recommended]
     met = "met" if least >= TARGET_RECALL and wrong <= TARGET_FALSE else "MISSED"
-    print(f"In {CLUSTERS} clusters; in brackets in one group. {told['ninths']['pictures']} ninths.")
+    print(f"In {CLUSTERS} clusters; in brackets in one group. {results['ninths']['pictures']} ninths.")
     print(f"{RECOMMENDED}: recall of the first four ≥ {least:.1%}, false positives {wrong:.1%}: ≥ 95 % at ≤ 1 % {met}")
     print(f"\nMarked in one group by {THRESHOLDS[3]} or {THRESHOLDS[4]}:")
-    for kind, a, b, why in told["marked"]["one_group"]["pairs"]:
+    for kind, a, b, why in results["marked"]["one_group"]["pairs"]:
         print(f"  {kind:9} {a}, {b}: {why}")
-    print(f"\nduplicates, {told['rows']:,} × {told['dimensions']} in groups of {told['group']:,}:")
-    for method in ("semantic", "perceptual", "both"):
-        rates = [told["rows"] / seconds for seconds in told[f"{method}_s"]]
-        print(f"  {method}: {statistics.median(rates):,.0f} rows/s ({min(rates):,.0f} to {max(rates):,.0f})")
-    print(f"  memory: {spread(told['table_gib'])} GiB with the table, at most {spread(told['peak_gib'])} GiB")
-    print(f"hashes, one core: {spread(told['hash_ms'])} ms, {spread(told['decode_and_hash_ms'])} ms with decoding")
-
-
-def speed(rows: int, group: int, dimensions: int) -> dict[str, float]:
-    """Seconds of `duplicates` on random unit vectors, and the memory of this process before and at most, GiB."""
-    from common import peak_gib
-
-    dice = np.random.default_rng(0)
-    numbers = {name: dice.integers(1, 2_000, rows) for name in ("width", "height", "bytes")}
-    clusters = pa.array(dice.integers(0, max(1, rows // group), rows), pa.int32())
-    hashes = dice.integers(-(2**63), 2**63 - 1, rows)
-    columns = {"id": dice.permutation(rows), **numbers, "cluster": clusters, "phash": hashes}
-    made = pa.table({**columns, "image_embedding": unit_vectors(dice, rows, dimensions)})
-    told = {"table_gib": peak_gib()}
-    stages = {"semantic": Duplicates(by=("semantic",)), "perceptual": Duplicates(by=("perceptual",))}
-    for name, stage in {**stages, "both": Duplicates()}.items():
-        begin = time.perf_counter()
-        stage(made.select(list(stage.reads)))
-        told[f"{name}_s"] = time.perf_counter() - begin
-    return {**told, "peak_gib": peak_gib()}
-
-
-def unit_vectors(dice: np.random.Generator, rows: int, dimensions: int) -> pa.ChunkedArray:
-    """Random ones, in chunks, made one at a time so that making them does not set the peak."""
-    from manifests.embeddings import from_matrix
-
-    sizes = [min(4_096, rows - start) for start in range(0, rows, 4_096)]
-    return pa.chunked_array(
-        [from_matrix(dice.standard_normal((size, dimensions), np.float32))[0] for size in sizes],
-        pa.list_(pa.float16(), dimensions),
-    )
-
-
-def hashing(repeat: int) -> dict[str, list[float]]:
-    """Milliseconds per image of about 640 × 480 on one core: both hashes, and decoding with both."""
-    from common import jpegs
-
-    hasher = Hashes().load()
-    encoded = jpegs(200, lambda line: print(line, file=sys.stderr))
-    told: dict[str, list[float]] = {"hash_ms": [], "decode_and_hash_ms": []}
-    for _ in range(repeat):
-        begin = time.perf_counter()
-        decoded = [decode(data, hasher.side) for data in encoded]
-        between = time.perf_counter()
-        for image, data in zip(decoded, encoded, strict=True):
-            hasher.prepare(image, data)
-        end = time.perf_counter()
-        told["hash_ms"].append((end - between) * 1e3 / len(encoded))
-        told["decode_and_hash_ms"].append((end - begin) * 1e3 / len(encoded))
-    return told
 
 
 if __name__ == "__main__":

@@ -59,17 +59,19 @@ def main() -> None:
         who, _, case = args.only.partition(" ")
         serve(work(who, case, args.layers))
         return
-    told: dict[str, Any] = {"machine": machine(("torch", "transformers")), "layers": args.layers}
+    results: dict[str, Any] = {"machine": machine(("torch", "transformers")), "layers": args.layers}
     for case in args.cases:
-        told[case] = measure(case, args.layers, args.repeat)
+        results[case] = measure(case, args.layers, args.repeat)
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
     columns = (
         *("case", "patches", "ours, s", "µs a patch", "time / transformers'", "target"),
         *("ours, MiB", "memory / transformers'", "target"),
     )
-    print(f"{told['machine']}, {args.layers} layers\n\n{markdown(columns, [row(c, told[c]) for c in args.cases])}")
+    print(
+        f"{results['machine']}, {args.layers} layers\n\n{markdown(columns, [row(c, results[c]) for c in args.cases])}"
+    )
 
 
 def measure(case: str, layers: int, rounds: int) -> dict[str, Any]:
@@ -87,15 +89,15 @@ def measure(case: str, layers: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def row(case: str, told: dict[str, Any]) -> tuple[str, ...]:
-    seconds, ratio = statistics.median(told["seconds"]), statistics.median(told["ratios"])
-    ours, theirs = told["mib"]
+def row(case: str, results: dict[str, Any]) -> tuple[str, ...]:
+    seconds, ratio = statistics.median(results["seconds"]), statistics.median(results["ratios"])
+    ours, theirs = results["mib"]
     return (
         case,
-        f"{told['patches']:,}",
+        f"{results['patches']:,}",
         f"{seconds:.2f}",
-        f"{seconds / told['patches'] * 1e6:.0f}",
-        f"{ratio:.2f} ({min(told['ratios']):.2f} to {max(told['ratios']):.2f})",
+        f"{seconds / results['patches'] * 1e6:.0f}",
+        f"{ratio:.2f} ({min(results['ratios']):.2f} to {max(results['ratios']):.2f})",
         verdict(ratio, CASES[case][1]),
         f"{ours:.0f}",
         f"{ours / theirs:.2f}",

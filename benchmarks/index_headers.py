@@ -51,10 +51,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
 
-    told: dict[str, Any] = {"machine": machine(), "rows": args.tars * args.per_tar, "cores": os.cpu_count()}
+    results: dict[str, Any] = {"machine": machine(), "rows": args.tars * args.per_tar, "cores": os.cpu_count()}
     pool = make_pool(args.pool or SCRATCH / f"tars-{args.tars}-{args.per_tar}", args.tars, args.per_tar)
     tars = sorted(str(tar) for tar in pool.glob("*.tar"))
-    told["pool_bytes"] = sum(Path(tar).stat().st_size for tar in tars)
+    results["pool_bytes"] = sum(Path(tar).stat().st_size for tar in tars)
 
     from pipeline.execution.ray_job import start_ray
 
@@ -74,25 +74,25 @@ def main() -> None:
             piped.append(pipeline(f"{pool}/*.tar", f"{scratch}/run-{number}"))
         compare(f"{scratch}/bare.parquet", f"{scratch}/run-0")
 
-    told |= {"bare_s": alone, "bare_processes_s": together}
-    told |= {f"{part}_s": [times[part] for times in piped] for part in ("pipeline", "index", "aspect_ratio")}
-    report(told, ("what", "seconds (min to max)", "rows/s", "× bare loop", "target"), table(told), args.json)
+    results |= {"bare_s": alone, "bare_processes_s": together}
+    results |= {f"{part}_s": [times[part] for times in piped] for part in ("pipeline", "index", "aspect_ratio")}
+    report(results, ("what", "seconds (min to max)", "rows/s", "× bare loop", "target"), table(results), args.json)
 
 
-def table(told: dict[str, Any]) -> Iterable[tuple[object, ...]]:
+def table(results: dict[str, Any]) -> Iterable[tuple[object, ...]]:
     """One line per thing measured."""
     names = {
         "bare_s": "bare loop, 1 process",
-        "bare_processes_s": f"bare loop, {told['cores']} processes",
+        "bare_processes_s": f"bare loop, {results['cores']} processes",
         "pipeline_s": "pipeline",
         "index_s": "  index",
         "aspect_ratio_s": "  aspect_ratio",
     }
     for key, name in names.items():
-        seconds = statistics.median(told[key])
-        ratio = seconds / statistics.median(told["bare_s"])
+        seconds = statistics.median(results[key])
+        ratio = seconds / statistics.median(results["bare_s"])
         target = verdict(ratio, TARGET) if key == "pipeline_s" else ""
-        yield name, spread(told[key]), f"{told['rows'] / seconds:,.0f}", f"{ratio:.2f}", target
+        yield name, spread(results[key]), f"{results['rows'] / seconds:,.0f}", f"{ratio:.2f}", target
 
 
 def make_pool(pool: Path, tars: int, per_tar: int) -> Path:
@@ -128,15 +128,15 @@ def bare(tars: list[str], target: str, each: Callable[..., Iterable[list[tuple[s
 
 def sizes(tar: str) -> list[tuple[str, int, int]]:
     """Key, displayed width and height of each JPEG of a tar."""
-    found = []
+    sizes = []
     with tarfile.open(tar) as archive:
         for member in archive:
             with Image.open(archive.extractfile(member)) as image:  # type: ignore[arg-type]
                 width, height = image.size
                 if image.getexif().get(ORIENTATION) in TURNED:
                     width, height = height, width
-            found.append((member.name, width, height))
-    return found
+            sizes.append((member.name, width, height))
+    return sizes
 
 
 def pipeline(tars: str, url: str) -> dict[str, float]:

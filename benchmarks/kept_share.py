@@ -33,18 +33,18 @@ def main() -> None:
     parser.add_argument("--fps", type=float, nargs="*", default=[1, 4], help="frames per second (default 1 4)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    told = [measure(name, fps) for fps in args.fps for name in CLIPS]
+    results = [measure(name, fps) for fps in args.fps for name in CLIPS]
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
     columns = ("clip", "frames", "tokens", "against", *(f"{level:g}" for level in GREY))
-    print(markdown(columns, [row(one, against) for one in told for against in ("previous", "kept")]))
+    print(markdown(columns, [row(one, against) for one in results for against in ("previous", "kept")]))
 
 
-def row(told: dict[str, Any], against: str) -> list[str]:
+def row(results: dict[str, Any], against: str) -> list[str]:
     """One line of the table; shares are rounded down, so that 100 means all."""
-    shares = [str(math.floor(share * 100)) for share in told[against]]
-    return [told["clip"], f"{told['frames']} at {told['fps']:g}/s", f"{told['tokens']:,}", against, *shares]
+    shares = [str(math.floor(share * 100)) for share in results[against]]
+    return [results["clip"], f"{results['frames']} at {results['fps']:g}/s", f"{results['tokens']:,}", against, *shares]
 
 
 def measure(name: str, fps: float) -> dict[str, Any]:
@@ -65,11 +65,16 @@ def measure(name: str, fps: float) -> dict[str, Any]:
     grid = len(frames), size[0] // side, size[1] // side
     patches = patchify(frames, side, limits.merge)
 
-    told: dict[str, Any] = {"clip": name, "fps": fps, "frames": grid[0], "tokens": math.prod(grid) // limits.merge**2}
+    results: dict[str, Any] = {
+        "clip": name,
+        "fps": fps,
+        "frames": grid[0],
+        "tokens": math.prod(grid) // limits.merge**2,
+    }
     for against in ("previous", "kept"):
         prunings = [Pruning(threshold=level, unit="grey", against=against) for level in GREY]
-        told[against] = [keep_mask(patches, grid, limits.merge, p).float().mean().item() for p in prunings]
-    return told
+        results[against] = [keep_mask(patches, grid, limits.merge, p).float().mean().item() for p in prunings]
+    return results
 
 
 def clip(name: str) -> Path:

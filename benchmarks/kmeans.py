@@ -37,31 +37,31 @@ def main() -> None:
     args = parser.parse_args()
     if args.only:
         what, _, who = args.only.partition(" ")
-        told = train(who, args.train) if what == "train" else assign(who, args.assign)
-        print(json.dumps(told))
+        results = train(who, args.train) if what == "train" else assign(who, args.assign)
+        print(json.dumps(results))
         return
-    told = {"machine": machine(), "train": args.train, "assign": args.assign}
+    results = {"machine": machine(), "train": args.train, "assign": args.assign}
     for _ in range(args.repeat):
         for what in WORK:
             for name, value in child(what, "--train", str(args.train), "--assign", str(args.assign)).items():
-                told.setdefault(what, {}).setdefault(name, []).append(value)
+                results.setdefault(what, {}).setdefault(name, []).append(value)
     rows = []
     for what in WORK:
-        seconds = told[what]["seconds"]
+        seconds = results[what]["seconds"]
         count = args.train if what.startswith("train") else args.assign
-        memory = spread(told[what]["gib"]) if "gib" in told[what] else ""
+        memory = spread(results[what]["gib"]) if "gib" in results[what] else ""
         rows.append((what, spread(seconds), f"{count / statistics.median(seconds):,.0f}", memory, ""))
-    ratio = statistics.median(told["train ours"]["seconds"]) / statistics.median(told["train faiss"]["seconds"])
-    told["ratio"] = ratio
+    ratio = statistics.median(results["train ours"]["seconds"]) / statistics.median(results["train faiss"]["seconds"])
+    results["ratio"] = ratio
     rows.append(("train, ours / faiss", f"{ratio:.2f}", "", "", verdict(ratio, TARGET)))
-    report(told, ("what", "seconds (min to max)", "rows/s", "GiB beyond the vectors", "target"), rows, args.json)
+    report(results, ("what", "seconds (min to max)", "rows/s", "GiB beyond the vectors", "target"), rows, args.json)
 
 
 def child(what: str, *arguments: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--only", what, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    results: dict[str, float] = json.loads(done.stdout)
+    return results
 
 
 def train(who: str, rows: int) -> dict[str, float]:

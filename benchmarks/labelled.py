@@ -45,29 +45,29 @@ class Original:
 
 def photographs(files: Sequence[Path]) -> list[Original]:
     """The files, at most 512 pixels wide and high. Those whose names differ in numbers alone have one label."""
-    found = []
+    originals = []
     for file in files:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
         image.thumbnail((_LONGEST, _LONGEST))
-        found.append(Original(re.split(r"[\d_.-]", file.stem)[0] or file.stem, file.name, image))
-    return found
+        originals.append(Original(re.split(r"[\d_.-]", file.stem)[0] or file.stem, file.name, image))
+    return originals
 
 
 def cut_outs(files: Sequence[Path]) -> list[Original]:
     """Letters and digits in three styles, shapes in four colours, and ovals out of photographs: RGBA."""
-    found = [
+    originals = [
         Original(character, f"{character} {stroke}", _letter(character, stroke, COLOURS[(n + stroke) % len(COLOURS)]))
         for n, character in enumerate(CHARACTERS)
         for stroke in (0, 4, 8)
     ]
-    found += [
+    originals += [
         Original(shape, f"{shape} {colour}", _drawn(draw, colour))
         for shape, draw in SHAPES.items()
         for colour in COLOURS
     ]
     several = (photo for photo in photographs(files) if not photo.name.startswith(SEQUENCES))
-    return found + [Original(photo.label, photo.name, _oval(photo.image)) for photo in several]
+    return originals + [Original(photo.label, photo.name, _oval(photo.image)) for photo in several]
 
 
 def _letter(character: str, stroke: int, colour: str) -> Image.Image:

@@ -60,7 +60,7 @@ def main() -> None:
         print(json.dumps(make(run, args.rows, args.part_rows) if args.only == "make" else work(str(run), args.only)))
         return
 
-    told: dict[str, Any] = {"machine": machine(), "rows": args.rows, "part_rows": args.part_rows}
+    results: dict[str, Any] = {"machine": machine(), "rows": args.rows, "part_rows": args.part_rows}
     # The peak memory of a child is at least its parent's at the fork, so this process stays small: it makes nothing.
     same = ("--rows", str(args.rows), "--part-rows", str(args.part_rows), "--run", str(run))
     if not run.exists():
@@ -69,15 +69,15 @@ def main() -> None:
     for _ in range(args.repeat):
         for what in WORK:
             for name, value in child(what, *same).items():
-                told.setdefault(what, {}).setdefault(name, []).append(value)
+                results.setdefault(what, {}).setdefault(name, []).append(value)
     columns = ("what", "seconds (min to max)", "peak GiB (min to max)", "seconds", "GiB")
-    report(told, columns, table(told), args.json)
+    report(results, columns, table(results), args.json)
 
 
-def table(told: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def table(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """One line per thing measured."""
     for what in WORK:
-        seconds, peak = told[what]["seconds"], told[what]["peak_gib"]
+        seconds, peak = results[what]["seconds"], results[what]["peak_gib"]
         met = ("", "")
         if what == "all three":
             met = verdict(statistics.median(seconds), TARGET_S), verdict(statistics.median(peak), TARGET_GIB)
@@ -88,8 +88,8 @@ def child(what: str, *arguments: str) -> dict[str, float]:
     """Do one piece of work in a new process."""
     command = [sys.executable, __file__, "--only", what, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    results: dict[str, float] = json.loads(done.stdout)
+    return results
 
 
 def work(url: str, what: str) -> dict[str, float]:

@@ -59,7 +59,7 @@ class Drawn:
     @property
     def tokens(self) -> int:
         """Of the whole conversation."""
-        text = sum(asked + answered + 2 * _MESSAGE for asked, answered in self.turns)
+        text = sum(question + answer + 2 * _MESSAGE for question, answer in self.turns)
         return self.visual + self.frames * _TIME + text
 
 

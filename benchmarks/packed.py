@@ -40,19 +40,19 @@ def main() -> None:
         who, size, tokens = args.only.split()
         serve(work(who, size, int(tokens)))
         return
-    told: dict[str, Any] = {"machine": machine(("torch", "transformers"))}
+    results: dict[str, Any] = {"machine": machine(("torch", "transformers"))}
     for size in SIZES:
         for tokens in TOKENS:
-            told[f"{size} {tokens}"] = measure(size, tokens, args.repeat)
+            results[f"{size} {tokens}"] = measure(size, tokens, args.repeat)
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
     columns = (
         *("model", "tokens", "ours, s", "µs a token", "transformers', µs a token", "time ratio", "target"),
         *("ours, MiB", "memory ratio", "loss differs by"),
     )
-    rows = [row(size, tokens, told[f"{size} {tokens}"]) for size in SIZES for tokens in TOKENS]
-    print(f"{told['machine']}\n\n{markdown(columns, rows)}")
+    rows = [row(size, tokens, results[f"{size} {tokens}"]) for size in SIZES for tokens in TOKENS]
+    print(f"{results['machine']}\n\n{markdown(columns, rows)}")
 
 
 def measure(size: str, tokens: int, rounds: int) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def measure(size: str, tokens: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def row(size: str, tokens: int, told: dict[str, Any]) -> tuple[str, ...]:
-    ours, theirs = (statistics.median(seconds) for seconds in zip(*told["seconds"], strict=True))
-    ratios = [one / other for one, other in told["seconds"]]
+def row(size: str, tokens: int, results: dict[str, Any]) -> tuple[str, ...]:
+    ours, theirs = (statistics.median(seconds) for seconds in zip(*results["seconds"], strict=True))
+    ratios = [one / other for one, other in results["seconds"]]
     ratio = statistics.median(ratios)
-    loss, expected = told["losses"]
+    loss, expected = results["losses"]
     return (
         size,
         f"{tokens:,}",
@@ -82,8 +82,8 @@ def row(size: str, tokens: int, told: dict[str, Any]) -> tuple[str, ...]:
         f"{theirs / tokens * 1e6:.0f}",
         f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         verdict(ratio, TARGET) if tokens == 4096 else "",
-        f"{told['mib'][0]:.0f}",
-        f"{told['mib'][0] / told['mib'][1]:.2f}",
+        f"{results['mib'][0]:.0f}",
+        f"{results['mib'][0] / results['mib'][1]:.2f}",
         f"{abs(loss / expected - 1):.0e}",
     )
 
@@ -107,11 +107,11 @@ def work(who: str, size: str, tokens: int) -> Any:
     """One variant, ready to run one row forward and backward; it gives the loss."""
     import torch
 
-    model, given = build(who, config(size)), inputs(who, tokens, config(size))
+    model, model_inputs = build(who, config(size)), inputs(who, tokens, config(size))
 
     def run() -> float:
         model.zero_grad()
-        loss = model(**given).loss
+        loss = model(**model_inputs).loss
         loss.backward()
         return float(loss.detach())
 

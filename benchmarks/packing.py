@@ -44,16 +44,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     drawn = [draw(args.samples, seed) for seed in range(args.draws)]
-    told: dict[str, Any] = {"machine": machine(()), "mixture": described(drawn), "fill": {}, "padded": padded(drawn)}
+    results: dict[str, Any] = {"machine": machine(()), "mixture": described(drawn), "fill": {}, "padded": padded(drawn)}
     for budget in BUDGETS:
         for way in (*(f"one packer of {rows}" for rows in (1, OPEN, 64)), f"{LANES} lanes of {OPEN}"):
-            told["fill"][f"{budget} {way}"] = [measure(budget, way, samples) for samples in drawn]
+            results["fill"][f"{budget} {way}"] = [measure(budget, way, samples) for samples in drawn]
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
     columns = ("tokens", "open rows", "fill in the long run", "target", "and at the end", "open samples", "µs a sample")
-    print(f"{told['machine']}\n{told['mixture']}\n\n{markdown(columns, [row(*one) for one in told['fill'].items()])}")
-    others = ", ".join(f"{way} {value:.3f}" for way, value in told["padded"].items())
+    print(f"{results['machine']}\n{results['mixture']}\n")
+    print(markdown(columns, [row(*one) for one in results["fill"].items()]))
+    others = ", ".join(f"{way} {value:.3f}" for way, value in results["padded"].items())
     print(f"\nBatches of 8 padded to their longest: {others}")
 
 
@@ -69,14 +70,14 @@ def measure(budget: int, way: str, samples: Sequence[Drawn]) -> dict[str, float]
     packed = sum(len(row.samples) for row in done + last)
     assert packed == len(samples), f"{packed} of {len(samples)} samples"
     return {
-        "steady": fill(done, budget),
-        "whole": fill(done + last, budget),
+        "steady": packing_efficiency(done, budget),
+        "whole": packing_efficiency(done + last, budget),
         "open": sum(len(row.samples) for row in last),
         "microseconds": seconds / len(samples) * 1e6,
     }
 
 
-def fill(rows: Rows, budget: int) -> float:
+def packing_efficiency(rows: Rows, budget: int) -> float:
     return sum(row.tokens for row in rows) / (len(rows) * budget)
 
 
@@ -121,23 +122,23 @@ def _padded(lengths: Sequence[int]) -> float:
 
 def described(drawn: Sequence[Sequence[Drawn]]) -> str:
     lengths = sorted(sample.tokens for samples in drawn for sample in samples)
-    share = {place: lengths[int(place * len(lengths))] for place in (0.1, 0.5, 0.9, 0.99)}
-    told = ", ".join(f"{place:.0%} within {length:,}" for place, length in share.items())
+    share = {quantile: lengths[int(quantile * len(lengths))] for quantile in (0.1, 0.5, 0.9, 0.99)}
+    shares = ", ".join(f"{quantile:.0%} within {length:,}" for quantile, length in share.items())
     counted = f"{len(drawn)} x {len(drawn[0]):,} samples"
-    return f"{counted}: mean {statistics.mean(lengths):,.0f} tokens, {told}, at most {lengths[-1]:,}"
+    return f"{counted}: mean {statistics.mean(lengths):,.0f} tokens, {shares}, at most {lengths[-1]:,}"
 
 
-def row(name: str, told: Sequence[dict[str, float]]) -> tuple[str, ...]:
+def row(name: str, runs: Sequence[dict[str, float]]) -> tuple[str, ...]:
     budget, way = name.split(" ", 1)
-    steady, whole = ([one[key] for one in told] for key in ("steady", "whole"))
+    steady, whole = ([one[key] for one in runs] for key in ("steady", "whole"))
     return (
         f"{int(budget):,}",
         way,
         f"{statistics.median(steady):.4f} ({min(steady):.4f} to {max(steady):.4f})",
         reached(min(steady), TARGET) if way.endswith(f"of {OPEN}") else "",
         f"{statistics.median(whole):.4f}",
-        f"{statistics.median(one['open'] for one in told):.0f}",
-        f"{statistics.median(one['microseconds'] for one in told):.1f}",
+        f"{statistics.median(one['open'] for one in runs):.0f}",
+        f"{statistics.median(one['microseconds'] for one in runs):.1f}",
     )
 
 

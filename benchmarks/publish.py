@@ -50,7 +50,7 @@ def main() -> None:
     rates = {name: [megabytes / s for s in seconds] for name, seconds in
              (("publish", published), ("append", appended), ("cp", copied))}  # fmt: skip
     ratio = statistics.median(rates["publish"]) / statistics.median(rates["append"])
-    told = {"machine": machine(), "images": args.images, "megabytes": megabytes, "mb_per_s": rates, "ratio": ratio}
+    results = {"machine": machine(), "images": args.images, "megabytes": megabytes, "mb_per_s": rates, "ratio": ratio}
     met = "met" if ratio >= TARGET else "MISSED"
     rows = [
         (f"vl3syn publish, {args.images:,} images, {megabytes:,.0f} MB", spread(rates["publish"]), ""),
@@ -58,7 +58,7 @@ def main() -> None:
         ("cp -r", spread(rates["cp"]), ""),
         ("ratio to the files read into one", f"{ratio:.2f}", f"≥ {TARGET:g}: {met}"),
     ]
-    report(told, ("what", "MB/s, median (min to max)", "target"), rows, args.json)
+    report(results, ("what", "MB/s, median (min to max)", "target"), rows, args.json)
 
 
 def make_run(folder: Path, images: int) -> float:
@@ -92,11 +92,11 @@ def vl3syn(*arguments: str) -> str:
 
 def publish(folder: Path, run: int) -> float:
     out = folder / f"out{run}"
-    told = json.loads(vl3syn("publish", "--run", str(folder / "run"), "--out", str(out), "--json"))
-    if told["left_out"] or told["rows"] != told["job"]["rows"]:
-        sys.exit(f"not all images were published: {told}")
+    summary = json.loads(vl3syn("publish", "--run", str(folder / "run"), "--out", str(out), "--json"))
+    if summary["left_out"] or summary["rows"] != summary["job"]["rows"]:
+        sys.exit(f"not all images were published: {summary}")
     shutil.rmtree(out)
-    return float(told["job"]["working"])
+    return float(summary["job"]["working"])
 
 
 def append(folder: Path, run: int) -> float:

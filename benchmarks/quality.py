@@ -33,18 +33,18 @@ def main() -> None:
     photos = [decode(path.read_bytes()) for path in sorted(PHOTOGRAPHS.iterdir())]
     begin = time.perf_counter()
     originals = facts([facts.prepare(photo) for photo in photos])["quality"].to_pylist()
-    told: dict[str, Any] = {"machine": machine(), "photographs": len(photos)}
-    told["ms_per_photograph"] = (time.perf_counter() - begin) * 1e3 / len(photos)
+    results: dict[str, Any] = {"machine": machine(), "photographs": len(photos)}
+    results["ms_per_photograph"] = (time.perf_counter() - begin) * 1e3 / len(photos)
     rows = []
     for name, degrade in DEGRADATIONS.items():
         copies = facts([facts.prepare(degrade(photo)) for photo in photos])["quality"].to_pylist()
         lower = sum(copy < original for copy, original in zip(copies, originals, strict=True)) / len(photos)
-        told[name] = lower
+        results[name] = lower
         rows.append((name, f"{lower:.1%}", f"{statistics.median(copies):.2f}", "met" if lower >= TARGET else "MISSED"))
     rows.append(("as it is", "", f"{statistics.median(originals):.2f}", ""))
-    report(told, ("photograph", "scores below its original", "median score", "≥ 90 %"), rows, args.json)
+    report(results, ("photograph", "scores below its original", "median score", "≥ 90 %"), rows, args.json)
     if not args.json:
-        print(f"{len(photos)} photographs, {told['ms_per_photograph']:.1f} ms each without decoding")
+        print(f"{len(photos)} photographs, {results['ms_per_photograph']:.1f} ms each without decoding")
 
 
 def blurred(photo: Image.Image) -> Image.Image:

@@ -43,13 +43,13 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES), help="models; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    told: dict[str, Any] = {"machine": machine(("torch", "pillow"))}
+    results: dict[str, Any] = {"machine": machine(("torch", "pillow"))}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         for size in args.sizes:
-            told[size] = measure(Path(folder), size, args.steps)
-    rows = [row for size in args.sizes for row in lines(size, told[size])]
-    report(told, ("model", "what", "measured", "target"), rows, args.json)
+            results[size] = measure(Path(folder), size, args.steps)
+    rows = [row for size in args.sizes for row in lines(size, results[size])]
+    report(results, ("model", "what", "measured", "target"), rows, args.json)
 
 
 def write(folder: Path) -> None:
@@ -66,12 +66,12 @@ def entry(drawn: Drawn, dice: random.Random) -> dict[str, Any]:
         return "".join(dice.choices("etaoinshrdlu ", k=count)) + "."
 
     turns = [
-        turn for asked, answered in drawn.turns for turn in (("human", letters(asked)), ("gpt", letters(answered)))
+        turn for question, answer in drawn.turns for turn in (("human", letters(question)), ("gpt", letters(answer)))
     ]
-    told = [{"from": who, "value": what} for who, what in turns]
+    messages = [{"from": who, "value": what} for who, what in turns]
     images = [f"{dice.randrange(PICTURES)}.jpg" for _ in drawn.images]
-    told[0]["value"] = "<image>\n" * len(images) + told[0]["value"]
-    return {"conversations": told} | ({"image": images} if images else {})
+    messages[0]["value"] = "<image>\n" * len(images) + messages[0]["value"]
+    return {"conversations": messages} | ({"image": images} if images else {})
 
 
 def measure(folder: Path, size: str, steps: int) -> dict[str, Any]:
@@ -102,22 +102,22 @@ def measure(folder: Path, size: str, steps: int) -> dict[str, Any]:
     }
 
 
-def lines(size: str, told: dict[str, Any]) -> list[tuple[str, ...]]:
-    whole = sum(told["seconds"])
-    share = sum(told["waiting"]) / whole
-    worst = max(wait / step for wait, step in zip(told["waiting"], told["seconds"], strict=True))
-    rates = f"{sum(told['tokens']) / whole:,.0f} tokens/s, {sum(told['samples']) / whole:.1f} samples/s"
+def lines(size: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
+    whole = sum(results["seconds"])
+    share = sum(results["waiting"]) / whole
+    worst = max(wait / step for wait, step in zip(results["waiting"], results["seconds"], strict=True))
+    rates = f"{sum(results['tokens']) / whole:,.0f} tokens/s, {sum(results['samples']) / whole:.1f} samples/s"
     return [
-        (size, "a step, s", f"{spread(told['seconds'])}; {rates}, fill {statistics.mean(told['fill']):.3f}", ""),
+        (size, "a step, s", f"{spread(results['seconds'])}; {rates}, fill {statistics.mean(results['fill']):.3f}", ""),
         (
             size,
             "waiting for data",
             f"{share:.2%}, at most {worst:.2%}",
             verdict(share, TARGET) if size == "30m" else "",
         ),
-        (size, "waiting in the first step, s", f"{told['first'][0]:.2f} of {told['first'][1]:.2f}", ""),
-        (size, f"save {told['mib']:,.0f} MiB, s", spread(told["save"]), ""),
-        (size, "resume, s", f"{told['resume']:.2f}", ""),
+        (size, "waiting in the first step, s", f"{results['first'][0]:.2f} of {results['first'][1]:.2f}", ""),
+        (size, f"save {results['mib']:,.0f} MiB, s", spread(results["save"]), ""),
+        (size, "resume, s", f"{results['resume']:.2f}", ""),
     ]
 
 
@@ -130,9 +130,9 @@ def start(folder: Path, size: str) -> Any:
     from model.videollama3 import VideoLLaMA3
 
     torch.manual_seed(0)
-    place = folder / f"{size}-start"
-    VideoLLaMA3(packed.config(size)).save_pretrained(place)
-    Processor.tiny().save_pretrained(place)
+    checkpoint = folder / f"{size}-start"
+    VideoLLaMA3(packed.config(size)).save_pretrained(checkpoint)
+    Processor.tiny().save_pretrained(checkpoint)
     stage = {
         "name": "all",
         "learning_rates": {"vision": 1e-4, "projector": 1e-4, "language": 1e-4},
@@ -143,7 +143,7 @@ def start(folder: Path, size: str) -> Any:
         "steps": 1000,
     }
     written = {
-        "model": {"checkpoint": str(place)},
+        "model": {"checkpoint": str(checkpoint)},
         "sources": {"all": {"annotations": str(folder / "all.jsonl")}},
         "stages": [stage],
         "threads": 2,
@@ -151,7 +151,7 @@ def start(folder: Path, size: str) -> Any:
     return parse_recipe(written, "benchmark")
 
 
-def begin(recipe: Any, place: Path) -> Any:
+def begin(recipe: Any, out: Path) -> Any:
     """The trainer of its stage: from the beginning, or from the checkpoint that is there."""
     from model.training.data.sampler import MixtureSampler
     from model.training.dist import DistContext
@@ -161,7 +161,7 @@ def begin(recipe: Any, place: Path) -> Any:
     (stage,) = recipe.stages
     model, processor = open_start(recipe.model, recipe.seed)
     order = MixtureSampler(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
-    return Trainer(model, processor, recipe, stage, order, place, DistContext.here())
+    return Trainer(model, processor, recipe, stage, order, out, DistContext.here())
 
 
 def seconds(work: Callable[[], None]) -> float:

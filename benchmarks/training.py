@@ -76,15 +76,15 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         serve(work(*args.only.split()))
         return
-    told: dict[str, Any] = {"machine": machine(("torch", "transformers"))}
+    results: dict[str, Any] = {"machine": machine(("torch", "transformers"))}
     for size in args.sizes:
-        told[size] = measure(size, args.repeat, args.threads)
+        results[size] = measure(size, args.repeat, args.threads)
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
         return
     columns = ("model", "batches", "steps", "fill", "useful tokens a core-second", "ours by theirs", "by the clock")
-    rows = [row(size, way, told[size]) for size in args.sizes for way in WAYS]
-    print(f"{told['machine']}\n\n{markdown((*columns, 'target', 'peak, MiB'), rows)}")
+    rows = [row(size, way, results[size]) for size in args.sizes for way in WAYS]
+    print(f"{results['machine']}\n\n{markdown((*columns, 'target', 'peak, MiB'), rows)}")
 
 
 def measure(size: str, rounds: int, threads: int) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def measure(size: str, rounds: int, threads: int) -> dict[str, Any]:
     return {way: [one[number] for one in timed] for number, way in enumerate(WAYS)}
 
 
-def row(size: str, way: str, told: dict[str, list[dict[str, Any]]]) -> tuple[str, ...]:
-    case, ours, theirs = CASES[size], told["packed"], told[way]
+def row(size: str, way: str, results: dict[str, list[dict[str, Any]]]) -> tuple[str, ...]:
+    case, ours, theirs = CASES[size], results["packed"], results[way]
     rates = [one["result"]["useful"] / one["core_seconds"] for one in theirs]
     by_core, by_clock = (
         [other[key] / one[key] for one, other in zip(ours, theirs, strict=True)] for key in ("core_seconds", "seconds")
@@ -147,20 +147,20 @@ def work(way: str, size: str) -> Callable[[], dict[str, float]]:
 
     def run() -> dict[str, float]:
         number = next(rounds)
-        made = list(batches(samples, number))
-        tensors = (row_of(batch, shape) if way == "packed" else padded(batch) for batch in made)
+        groups = list(batches(samples, number))
+        tensors = (row_of(batch, shape) if way == "packed" else padded(batch) for batch in groups)
         if number:
-            for given in tensors:
-                step(given)
-            return told(way, made)
-        loss = mean_loss(model, tensors, made)
-        step(row_of(made[0], shape) if way == "packed" else padded(made[0]))
+            for inputs in tensors:
+                step(inputs)
+            return summary(way, groups)
+        loss = mean_loss(model, tensors, groups)
+        step(row_of(groups[0], shape) if way == "packed" else padded(groups[0]))
         return {"loss": loss}
 
     return run
 
 
-def told(way: str, batches: Sequence[Sequence[Any]]) -> dict[str, float]:
+def summary(way: str, batches: Sequence[Sequence[Any]]) -> dict[str, float]:
     """Of one pass: useful tokens, steps, and the share of what is computed (packed: may be computed) that is real."""
     samples = [sample for batch in batches for sample in batch]
     places = sum(ROW if way == "packed" else len(batch) * max(s.tokens for s in batch) for batch in batches)
@@ -177,7 +177,7 @@ def mean_loss(model: Any, tensors: Iterator[dict[str, Any]], batches: Sequence[S
 
     with torch.no_grad():
         counts = [sum(sample.labelled for sample in batch) for batch in batches]
-        losses = [float(model(**given).loss) for given in tensors]
+        losses = [float(model(**inputs).loss) for inputs in tensors]
     return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
 
 
@@ -222,9 +222,9 @@ def sample(drawn: Drawn, dice: random.Random, number: int) -> Any:
         return {"type": "image", "image": Image.frombytes("RGB", size, dice.randbytes(3 * size[0] * size[1]))}
 
     messages: list[dict[str, Any]] = []
-    for asked, answered in drawn.turns:
-        messages.append({"role": "user", "content": [letters(asked)]})
-        messages.append({"role": "assistant", "content": letters(answered - 1) + "."})
+    for question, answer in drawn.turns:
+        messages.append({"role": "user", "content": [letters(question)]})
+        messages.append({"role": "assistant", "content": letters(answer - 1) + "."})
     messages[0]["content"] = [*(image(*size) for size in drawn.images), *messages[0]["content"]]
     return Sample(f"{drawn.kind} {number}", messages)
 

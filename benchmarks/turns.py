@@ -38,13 +38,13 @@ def in_turns(
         )
         for work in works
     ]
-    told = [[_ask(process) for process in processes] for _ in range(rounds)]
+    results = [[_run_once(process) for process in processes] for _ in range(rounds)]
     for process in processes:
         process.communicate()
-    return told
+    return results
 
 
-def _ask(process: subprocess.Popen[str]) -> dict[str, Any]:
+def _run_once(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("go\n")
@@ -67,9 +67,9 @@ def serve(work: Callable[[], Any]) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         begin, busy = time.perf_counter(), time.process_time()
         result = work()
-        told = {"seconds": time.perf_counter() - begin, "core_seconds": time.process_time() - busy}
-        told |= {"mib": _held("VmHWM") - before, "result": result}
-        print(json.dumps(told), flush=True)
+        results = {"seconds": time.perf_counter() - begin, "core_seconds": time.process_time() - busy}
+        results |= {"mib": _held("VmHWM") - before, "result": result}
+        print(json.dumps(results), flush=True)
 
 
 def _held(what: str) -> float:

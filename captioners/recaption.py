@@ -228,7 +228,7 @@ def sound_captions(use: str) -> dict[str, float]:
     }
 
 
-class Asked(NamedTuple):
+class PromptedQuestion(NamedTuple):
     """A question, and the hash of its prompt."""
 
     question: Question
@@ -251,15 +251,15 @@ class Captioner(ImageFacts):
         self.longest, self.calls = stage.longest, engine.calls
         self.provenance: Mapping[str, object] = engine.provenance
 
-    def prepare(self, image: Image | bytes, id_: int) -> Asked:
+    def prepare(self, image: Image | bytes, id_: int) -> PromptedQuestion:
         """Return the question about an image: scaled down if it is too large, with the prompt that its id chooses."""
         longest = self._stage.longest
         if isinstance(image, Image) and max(image.size) > longest:
             image.thumbnail((longest, longest))
         prompt = choose(self._stage.prompts, id_)
-        return Asked(Question(image, prompt), prompt_hash(prompt))
+        return PromptedQuestion(Question(image, prompt), prompt_hash(prompt))
 
-    def __call__(self, inputs: Sequence[Asked]) -> pa.Table:
+    def __call__(self, inputs: Sequence[PromptedQuestion]) -> pa.Table:
         answers = self._engine([one.question for one in inputs])
         rows = [self._row(one.prompt, answer) for one, answer in zip(inputs, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))

@@ -12,8 +12,8 @@ from pydantic import field_validator
 
 from core.errors import UserError
 from core.stages import GroupedStage
-from manifests.balance import priority
 from manifests.embeddings import is_embedding, to_matrix
+from manifests.priorities import priority
 from manifests.schemas import ERROR, column
 
 TILE = 1024

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.arrow_types import check_plain, common_batch, common_schema, is_bytes, is_list, is_octet, is_text
+from core.arrow_types import check_plain, common_batch, common_schema
 from core.errors import BadSampleError
+from core.parquet_leaves import Leaf, leaves_of
 from core.parquet_pages import Chunk, Page, honest, longest_value, pages
 
 MAX_CELL = 256 << 20
@@ -55,7 +56,9 @@ class Parquet:
         most_text: Limit for all texts of the file together, in bytes, for callers that keep them in memory.
     """
 
-    def __init__(self, file: Any, max_cell: int = MAX_CELL, footer: pq.FileMetaData | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO | pa.NativeFile, max_cell: int = MAX_CELL, footer: pq.FileMetaData | None = None
+    ) -> None:
         """Read the footer.
 
         Args:
@@ -77,7 +80,7 @@ class Parquet:
             raise BadSampleError(f"claims {rows:,} rows in {self._length:,} bytes")
         self.schema = common_schema(self._parquet.schema_arrow)
         self.most_text = max(_MOST_TEXT, _TEXT_RATIO * self._length)
-        self._leaves: dict[tuple[str, ...], list[_Leaf]] = {}
+        self._leaves: dict[tuple[str, ...], list[Leaf]] = {}
         self._arrived: pa.Schema | None = None
 
     def batches(
@@ -104,7 +107,7 @@ class Parquet:
                     self._arrived = batch.schema
                 yield batch
 
-    def _runs(self, groups: Sequence[int], leaves: list[_Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
+    def _runs(self, groups: Sequence[int], leaves: list[Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
         """Yield runs of row groups to read together, as each may have few rows, and the batch size for each run."""
         run: list[int] = []
         most = rows
@@ -138,16 +141,16 @@ class Parquet:
                 raise BombError(f"decompression bomb: row group {number} takes more than {most:,} bytes")
         return pa.Table.from_batches(batches) if batches else self.schema.empty_table()
 
-    def _leaves_of(self, columns: Sequence[str]) -> list[_Leaf]:
+    def _leaves_of(self, columns: Sequence[str]) -> list[Leaf]:
         """Return the leaves of `columns`, after checking that types are plain and that pages lie in the file."""
         key = tuple(columns)
         if key not in self._leaves:
             check_plain(self.schema, columns)
-            self._check_places(columns)
-            self._leaves[key] = _leaves(self._parquet, self.schema, columns)
+            self._check_page_offsets(columns)
+            self._leaves[key] = leaves_of(self._parquet, self.schema, columns)
         return self._leaves[key]
 
-    def _check_places(self, columns: Sequence[str]) -> None:
+    def _check_page_offsets(self, columns: Sequence[str]) -> None:
         """Check that the pages of `columns` lie in the file and are not encrypted.
 
         If they do not, pyarrow's metadata objects abort the process. Its reader raises an error instead, and here it
@@ -162,13 +165,13 @@ class Parquet:
         except _ShutError as error:
             error.__traceback__ = None  # pyarrow keeps the error, and the traceback would keep this frame in memory
 
-    def _chunk(self, group: int, leaf: _Leaf) -> Chunk:
+    def _chunk(self, group: int, leaf: Leaf) -> Chunk:
         about = self.footer.row_group(group).column(leaf.number)
         first, dictionary = about.data_page_offset, about.dictionary_page_offset
         start = dictionary if dictionary and 0 < dictionary < first else first
         return Chunk(start, start + about.total_compressed_size, about.compression)
 
-    def _most_rows(self, group: int, leaf: _Leaf, rows: int) -> int:
+    def _most_rows(self, group: int, leaf: Leaf, rows: int) -> int:
         """Return how many rows fit into memory at once, whatever their values; the result may exceed `rows`."""
         chunk = self._chunk(group, leaf)
         all_rows: int = max(1, self.row_groups[group])
@@ -209,7 +212,7 @@ class Parquet:
         average = max(1, _OCTET * entries if leaf.octets else plain + longest * repeats) // all_rows
         return max(1, _AT_ONCE // max(1, average))
 
-    def _check_count(self, page: Page, codec: str, leaf: _Leaf, group: int) -> None:
+    def _check_count(self, page: Page, codec: str, leaf: Leaf, group: int) -> None:
         column = self._parquet.schema.column(leaf.number)
         levels = (column.max_definition_level > 0) + (column.max_repetition_level > 0)
         too_many = not leaf.repeated and page.values > self.row_groups[group]
@@ -217,48 +220,7 @@ class Parquet:
             raise BadSampleError(f"column {leaf.path!r} is damaged: a page of it claims more values than it holds")
 
 
-class _Leaf:
-    """A leaf column as Parquet stores it: the fields of a struct and the entries of a list are separate columns."""
-
-    def __init__(self, number: int, path: str, type_: pa.DataType, repeated: bool) -> None:
-        self.number, self.path, self.repeated = number, path, repeated
-        self.text = not pa.types.is_primitive(type_)
-        self.octets = repeated and is_octet(type_)
-        self.width_is_free = (
-            not self.text or is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
-        )
-
-
-def _leaves(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) -> list[_Leaf]:
-    """Return the leaves of `columns`. `parquet.schema` is not used, as it keeps the whole footer in memory."""
-    paths = [".".join(path) for path in parquet.reader.column_paths]
-    types = [leaf for field in schema for leaf in _leaf_types(field.type, False)]
-    if len(types) != len(paths):
-        raise BadSampleError("the schema is damaged")
-    return [
-        _Leaf(number, path, *types[number])
-        for number, path in enumerate(paths)
-        if any(f"{path}.".startswith(f"{column}.") for column in columns)
-    ]
-
-
-def _leaf_types(type_: pa.DataType, repeated: bool) -> Iterator[tuple[pa.DataType, bool]]:
-    """Yield the type of each leaf of a column in file order, and whether the leaf is inside a list."""
-    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        yield from _leaf_types(type_.value_type, repeated)
-    elif pa.types.is_struct(type_):
-        for part in type_.fields:
-            yield from _leaf_types(part.type, repeated)
-    elif pa.types.is_map(type_):
-        yield from _leaf_types(type_.key_type, True)
-        yield from _leaf_types(type_.item_type, True)
-    elif is_list(type_):
-        yield from _leaf_types(type_.value_type, True)
-    else:
-        yield type_, repeated
-
-
-def _length(file: Any) -> int:
+def _length(file: BinaryIO | pa.NativeFile) -> int:
     """Return the length of the file in bytes. Raises BadSampleError if its footer is too long."""
     length: int = file.seek(0, 2)
     if length >= 12:
@@ -307,7 +269,7 @@ def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise BombError("decompression bomb: its cells take more than 2 GiB at once") from error
 
 
-def _opened(file: Any, footer: pq.FileMetaData | None) -> pq.ParquetFile:
+def _opened(file: BinaryIO | pa.NativeFile, footer: pq.FileMetaData | None) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(
             file,

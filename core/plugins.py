@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TypeVar
 
 from core.errors import UserError
+
+Base = TypeVar("Base")
 
 
 def is_path(name: str) -> bool:
@@ -13,7 +15,7 @@ def is_path(name: str) -> bool:
     return ":" in name
 
 
-def class_at(path: str, base: type[Any]) -> type[Any]:
+def class_at(path: str, base: type[Base]) -> type[Base]:
     """Import and return the class at `package.module:Class`. Importing the module runs its code.
 
     Raises:

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def is_local(model: str) -> bool:
@@ -28,6 +31,18 @@ def require(package: str, extra: str, what: str) -> None:
     """
     if find_spec(package) is None:
         raise UserError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, without importing it.
+
+    Raises:
+        UserError: The package is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the package {package} is not installed")
+    return Path(spec.origin).parent
 
 
 def check_available(model: str, what: str, config: str = "config.json", revision: str | None = None) -> None:
@@ -121,7 +136,7 @@ def sha256(files: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def device_and_dtype() -> tuple[Any, Any]:
+def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     """Return the device and the fastest float type on it: bfloat16 or float16 on a GPU that has it, else float32."""
     import torch
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote
 
 from core.errors import UserError
@@ -134,7 +134,7 @@ def refuse_credentials(text: str, what: str, kind: Kind = "setting") -> None:
             )
 
 
-def refuse_credentials_within(value: Any, what: str, kind: Kind = "setting") -> None:
+def refuse_credentials_within(value: object, what: str, kind: Kind = "setting") -> None:
     """Apply `refuse_credentials` to every text in nested mappings and lists, keys included.
 
     The key of a recipe decides the kind of its text (`_KINDS`).

@@ -54,7 +54,7 @@ class Stage(BaseModel):
     journaled: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()
-    provenance: ClassVar[Mapping[str, Any]] = {}
+    provenance: ClassVar[Mapping[str, object]] = {}
 
     @property
     def reads(self) -> Sequence[str]:
@@ -111,7 +111,7 @@ class Stage(BaseModel):
         """
         return ()
 
-    def fingerprint_settings(self) -> dict[str, Any]:
+    def fingerprint_settings(self) -> dict[str, object]:
         """Return the settings that the computed values depend on, as JSON values."""
         fields = type(self).model_fields
         unchanged = {name for name in self.added_settings if getattr(self, name) == fields[name].get_default()}
@@ -125,7 +125,7 @@ class Facts:
         provenance: Stored with the rows, such as the hash of the weights.
     """
 
-    provenance: Mapping[str, Any] = {}
+    provenance: Mapping[str, object] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         raise NotImplementedError
@@ -157,7 +157,7 @@ class ImageFacts:
     side: int | None = None
     longest: int = 2048
     calls: int = 1
-    provenance: Mapping[str, Any] = {}
+    provenance: Mapping[str, object] = {}
 
     def prepare(self, *read: Any) -> Any:
         """Convert the values of `reads` for one image, in that order, to the model's input. Pictures are upright RGB.
@@ -183,7 +183,7 @@ class ImageStage(Stage):
     def reads(self) -> Sequence[str]:
         return (IMAGE,)
 
-    def measure(self, image: Image) -> Mapping[str, Any]:
+    def measure(self, image: Image) -> Mapping[str, object]:
         """Return the columns of one image, by name. It runs in several threads at once.
 
         Raises:
@@ -191,8 +191,8 @@ class ImageStage(Stage):
         """
         raise NotImplementedError
 
-    def load(self) -> Any:
-        """Load the model, as `ImageFacts`.
+    def load(self) -> ImageFacts:
+        """Load the model.
 
         Raises:
             UserError: The model cannot be loaded; the text says what to do.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
 
 from core.errors import UserError
 
@@ -45,7 +44,7 @@ def not_unicode(text: str) -> str:
     return ""
 
 
-def refuse_not_unicode(value: Any, what: str) -> None:
+def refuse_not_unicode(value: object, what: str) -> None:
     """Refuse a text that is not valid Unicode in nested mappings and lists, keys included.
 
     Raises:

@@ -6,27 +6,21 @@ CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 202
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 
-from core.errors import UserError
-from core.pretrained import check_available, device_and_dtype, hub_file, is_local, loading, require, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
+from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer
+from filters.text_embeddings import embed_texts, text_columns
 from manifests.embeddings import embedding_column, from_matrix
 
-_CONFIG = "open_clip_config.json"
-_HUB = "hf-hub:"
+if TYPE_CHECKING:
+    import torch
 
 
 class Clip(ImageStage):
@@ -54,7 +48,7 @@ class Clip(ImageStage):
         check_encoder(self.encoder, self.name)
 
     def load(self) -> ImageTower:
-        return ImageTower(Model.load(self.encoder, self.name), self.draft)
+        return ImageTower(OpenClipModel.load(self.encoder, self.name), self.draft)
 
 
 class ClipText(LoadedStage):
@@ -77,54 +71,14 @@ class ClipText(LoadedStage):
         check_encoder(self.encoder, self.name)
 
     def load(self) -> TextTower:
-        import open_clip
-
-        model = Model.load(self.encoder, self.name)
-        with loading(self.encoder, self.name):
-            # This overrides `tokenizer_kwargs` in an untrusted configuration.
-            safe = {"trust_remote_code": False} if _hugging_face(self.encoder).get("hf_tokenizer_name") else {}
-            tokenize = open_clip.get_tokenizer(_parts(self.encoder)[0], **safe)
-        return TextTower(model, tokenize, dimensions(self.encoder))
-
-
-class Model:
-    """An open_clip model on its device, with its transform and its provenance."""
-
-    def __init__(self, network: Any, transform: Any, device: Any, dtype: Any, provenance: Mapping[str, object]) -> None:
-        self.network, self.transform, self.provenance = network, transform, provenance
-        self.device, self.dtype = device, dtype
-
-    @classmethod
-    def load(cls, encoder: str, what: str) -> Model:
-        """Load an encoder by name or path. `what` names the stage in errors.
-
-        Raises:
-            UserError: The encoder cannot be loaded; the text gives the reason.
-        """
-        check_encoder(encoder, what)
-        _check_text_tower(encoder, what)
-        import open_clip
-
-        architecture, weights = _parts(encoder)
-        device, dtype = device_and_dtype()
-        with loading(encoder, what):
-            file = _weights_file(encoder)
-            known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
-            # OpenAI's and some other weights were trained with an approximate GELU. The architecture's name does not
-            # say so: open_clip would only warn and compute different embeddings.
-            network, _, transform = open_clip.create_model_and_transforms(
-                architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
-            )
-            network = network.to(device, dtype).eval()
-        provenance = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}
-        versions = {"open_clip": version("open_clip_torch"), "torch": version("torch")}
-        return cls(network, transform, device, dtype, provenance | versions)
+        model = OpenClipModel.load(self.encoder, self.name)
+        return TextTower(model, tokenizer(self.encoder, self.name), dimensions(self.encoder))
 
 
 class ImageTower(ImageFacts):
     """`ImageFacts` of `clip`: threads prepare uint8 pixels; normalisation and encoding run on the device."""
 
-    def __init__(self, model: Model, draft: bool) -> None:
+    def __init__(self, model: OpenClipModel, draft: bool) -> None:
         import torch
 
         self._model, self.provenance = model, model.provenance
@@ -170,7 +124,7 @@ def _middle(image: Image) -> Image:
 class TextTower(Facts):
     """`Facts` of `clip_text`."""
 
-    def __init__(self, model: Model, tokenize: Callable[[list[str]], Any], size: int) -> None:
+    def __init__(self, model: OpenClipModel, tokenize: Callable[[list[str]], torch.Tensor], size: int) -> None:
         self._model, self.provenance, self._tokenize, self._size = model, model.provenance, tokenize, size
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -184,163 +138,3 @@ class TextTower(Facts):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return embed_texts(batch, self.encode, self._size)
-
-
-def text_columns(size: int, encoder: str) -> pa.Schema:
-    """Return the columns of a stage that embeds texts."""
-    return pa.schema(
-        [
-            embedding_column("text_embedding", size, encoder, "The coarse caption's embedding, of length 1"),
-            embedding_column("alt_text_embedding", size, encoder, "The alt text's, of length 1; null without alt text"),
-        ]
-    )
-
-
-def embed_texts(batch: pa.Table, encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int) -> pa.Table:
-    """Return the columns of `text_columns` for the captions and alt texts of a batch, and errors.
-
-    Args:
-        batch: A table with `coarse_caption` and `alt_text`. A missing caption is an error, a missing alt text is not.
-        encode: Maps texts to raw vectors, (texts, size).
-        size: Dimensions of the embeddings.
-    """
-    captions, errors = _embed(batch["coarse_caption"].to_pylist(), encode, size)
-    # A row that failed has no facts, so it needs no vector of its alt text either.
-    known = [alt if error is None else None for alt, error in zip(batch["alt_text"].to_pylist(), errors, strict=True)]
-    alts, _ = _embed(known, encode, size)
-    columns = {"text_embedding": captions, "alt_text_embedding": alts, "error": pa.array(errors, pa.string())}
-    return pa.table(columns)
-
-
-def _embed(
-    texts: Sequence[str | None], encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], size: int
-) -> tuple[pa.Array, list[str | None]]:
-    """Return the embeddings of texts, and errors; an empty text gets null and an error."""
-    rows = [row for row, text in enumerate(texts) if text and text.strip()]
-    errors: list[str | None] = ["no text: the caption is empty"] * len(texts)
-    if not rows:
-        return pa.nulls(len(texts), pa.list_(pa.float16(), size)), errors
-    embeddings, flaws = from_matrix(encode([texts[row] or "" for row in rows]))
-    for row, flaw in zip(rows, flaws, strict=True):
-        errors[row] = flaw
-    places = dict(zip(rows, range(len(rows)), strict=True))
-    return embeddings.take(pa.array([places.get(row) for row in range(len(texts))], pa.int64())), errors
-
-
-def _hugging_face(encoder: str) -> dict[str, Any]:
-    """Return an encoder's `text_cfg`; transformers opens its `hf_model_name` and `hf_tokenizer_name`."""
-    text = _model_config(encoder).get("text_cfg")
-    return dict(text) if isinstance(text, dict) else {}
-
-
-def _check_text_tower(encoder: str, what: str) -> None:
-    """Refuse a text tower with `auto_map`: transformers would ask on stdin whether to run its code.
-
-    Raises:
-        UserError: The text tower needs its own code.
-    """
-    if tower := _hugging_face(encoder).get("hf_model_name"):
-        from transformers import PretrainedConfig
-
-        with loading(encoder, what):
-            config, _ = PretrainedConfig.get_config_dict(tower)
-        if "auto_map" in config:
-            raise UserError(f"{what}: {encoder}: its text tower {tower} needs code of its own, which is never run")
-
-
-@lru_cache
-def dimensions(encoder: str) -> int:
-    """Return the dimensions of an encoder's embeddings, from the model's configuration alone.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    with loading(encoder, "encoder"):
-        return int(_model_config(encoder)["embed_dim"])
-
-
-def _model_config(encoder: str) -> dict[str, Any]:
-    """Return open_clip's `model_cfg` of an encoder.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    architecture, _ = _parts(encoder)
-    if architecture.startswith("local-dir:"):
-        path = Path(architecture.removeprefix("local-dir:")) / _CONFIG
-        if not path.is_file():
-            raise UserError(f"encoder {encoder}: the folder has no {_CONFIG}; give an open_clip model folder")
-    elif architecture.startswith(_HUB):
-        path = Path(hub_file(architecture.removeprefix(_HUB), _CONFIG, "clip"))
-    else:
-        require("open_clip", "models", f"the encoder {encoder}")
-        spec = find_spec("open_clip")
-        assert spec is not None
-        assert spec.origin is not None
-        path = Path(spec.origin).parent / "model_configs" / f"{architecture}.json"
-        if not path.is_file():
-            raise UserError(f"encoder {encoder}: open_clip knows no architecture {architecture}; see open_clip's list")
-    with loading(encoder, "encoder"):
-        config = json.loads(path.read_text())
-        return dict(config.get("model_cfg", config))
-
-
-def check_encoder(encoder: str, what: str) -> None:
-    """Check that an encoder is available, without loading it.
-
-    Raises:
-        UserError: It is not available; the text says what is missing and how to get it.
-    """
-    require("open_clip", "models", what)
-    architecture, weights = _parts(encoder)
-    if architecture.startswith("local-dir:"):
-        check_available(architecture.removeprefix("local-dir:"), what, _CONFIG)
-        with loading(encoder, what):
-            _weights_file(encoder)
-    elif architecture.startswith(_HUB):
-        hub_file(architecture.removeprefix(_HUB), _CONFIG, what)
-    else:
-        _check_named_weights(encoder, architecture, weights, what)
-
-
-def _check_named_weights(encoder: str, architecture: str, weights: str, what: str) -> None:
-    import open_clip
-    from huggingface_hub import try_to_load_from_cache
-
-    known = open_clip.get_pretrained_cfg(architecture, weights)
-    if not known:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        raise UserError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
-    repository, file = os.path.split(str(known.get("hf_hub") or ""))
-    names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    if repository and not any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
-        hub_file(repository, file or _CONFIG, what)
-
-
-def _weights_file(encoder: str) -> str:
-    import open_clip
-    from open_clip.factory import _find_checkpoint_in_dir
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    architecture, weights = _parts(encoder)
-    if architecture.startswith("local-dir:"):
-        # The file that open_clip itself chooses, so that the hash belongs to the loaded weights.
-        file = _find_checkpoint_in_dir(Path(architecture.removeprefix("local-dir:")))
-        if not file:
-            raise OSError("the folder has no open_clip_model.safetensors")
-        return str(file)
-    if architecture.startswith(_HUB):
-        return str(download_pretrained_from_hf(architecture.removeprefix(_HUB)))
-    return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, weights)))
-
-
-def _parts(encoder: str) -> tuple[str, str]:
-    """Split an encoder into open_clip's model name and weights (empty for folders and hub models)."""
-    if encoder.startswith((_HUB, "local-dir:")):
-        return encoder, ""
-    if is_local(encoder):
-        return f"local-dir:{os.path.expanduser(encoder)}", ""
-    architecture, slash, weights = encoder.partition("/")
-    if not slash or not weights or weights.startswith("/"):
-        raise UserError(f"encoder {encoder!r} is no folder and not ARCHITECTURE/WEIGHTS, such as ViT-L-14/openai")
-    return architecture, weights

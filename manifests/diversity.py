@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +54,8 @@ class Diversity:
     kept: Spread
     sizes: pl.DataFrame
 
-    def as_json(self) -> dict[str, Any]:
-        values = {"column": self.column, "reached": asdict(self.reached), "kept": asdict(self.kept)}
+    def as_json(self) -> dict[str, object]:
+        values: dict[str, object] = {"column": self.column, "reached": asdict(self.reached), "kept": asdict(self.kept)}
         return values | {"sizes": self.sizes.to_dicts()}
 
 

@@ -25,7 +25,7 @@ class StageAccount:
 
     stage: str
     outcome: str
-    facts: dict[str, Any]
+    facts: dict[str, object]
     rules: dict[str, float]
     computed_by: dict[str, object]
 
@@ -34,13 +34,13 @@ class StageAccount:
 class Account:
     """One image: its row of the index, its verdict, and the account of each stage."""
 
-    image: dict[str, Any]
+    image: dict[str, object]
     status: str
     drop_stage: str | None
     drop_reason: str | None
     stages: tuple[StageAccount, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 

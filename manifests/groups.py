@@ -11,6 +11,7 @@ import polars as pl
 
 from core.errors import UserError
 from manifests import balance
+from manifests.priorities import name_priority
 
 ORDERS = ("random", "spread", "closest", "farthest", "highest_<column>", "lowest_<column>")
 
@@ -103,13 +104,13 @@ def _shares(
 ) -> npt.NDArray[np.int64]:
     """Return the quota of each group, with the sum `total`. With coarser groups, share it from the coarsest down."""
     sizes = np.bincount(codes, minlength=names.len())
-    priorities, parents = [balance.name_priority(names, seed)], []
+    priorities, parents = [name_priority(names, seed)], []
     for column in within:
         above, above_names = numbered(rows[column])
         parent = np.zeros(len(priorities[-1]), np.int64)
         parent[codes] = above  # the parent of a group without rows is unknown, but it has no rows to keep
         parents.append(parent)
-        priorities.append(balance.name_priority(above_names, seed))
+        priorities.append(name_priority(above_names, seed))
         codes = above
     return balance.nested_caps(sizes, parents, total, priorities)
 

@@ -151,7 +151,7 @@ def parse_rules(
         if not kind or column not in columns:
             valid = [*KINDS, *MODIFIERS, *(f"{k}_{c}" for c in writes.names for k in KINDS)]
             raise UserError(f"{where}: unknown rule {key!r}{suggest(str(key), valid)}")
-        _check_place(kind, columns[column], writes, f"{where}: {key}")
+        _check_stage(kind, columns[column], writes, f"{where}: {key}")
         rule = _rule(kind, columns[column], _number(value, f"{where}: {key}"), order, seed, columns)
         _check_range(rule, columns[column], f"{where}: {key}")
         if any(r.name == rule.name for r in rules):
@@ -208,7 +208,7 @@ def _number(value: object, where: str) -> float:
     return float(value)
 
 
-def _check_place(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> None:
+def _check_stage(kind: str, field: pa.Field, writes: pa.Schema, where: str) -> None:
     """Refuse a rule that could drop an image because of another image that is not kept either."""
     if field.name in writes.names:
         return

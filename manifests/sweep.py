@@ -151,9 +151,9 @@ def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Ru
 
 def _judge(branch: _Branch, failed: pl.Series) -> _Branch:
     """Drop the rows that failed, and those whose facts are not stored. Count the latter as unknown."""
-    waiting = int((branch.alive & failed.is_null()).sum())
+    missing = int((branch.alive & failed.is_null()).sum())
     alive = branch.alive & ~failed.fill_null(True)
-    return replace(branch, alive=alive, unknown=branch.unknown + waiting, reached=branch.alive)
+    return replace(branch, alive=alive, unknown=branch.unknown + missing, reached=branch.alive)
 
 
 def _references(ids: pl.Series, stage: StoredStage, step: _Step) -> pl.Series | None:

@@ -52,7 +52,7 @@ def write_tar(
                 _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=first_form).encode())
 
 
-def tar_features(schema: pa.Schema) -> list[dict[str, Any]]:
+def tar_features(schema: pa.Schema) -> list[dict[str, object]]:
     """Return the columns of tars of `schema`, as a card declares them for `datasets` (`dataset_info.features`)."""
     columns = [{"name": field.name, **_feature(field.type)} for field in schema if field.name != "image"]
     return [

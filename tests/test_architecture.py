@@ -44,6 +44,14 @@ HEAVY: Mapping[str, frozenset[str]] = {
 """Packages that a room imports inside of functions only, so that the command line answers at once."""
 
 
+VALUE_ERRORS = frozenset(
+    {"model.attention", "model.vision", "model.videollama3", "model.processor", "model.packed_row"}
+    | {"model.training.evaluation"}
+)
+"""Modules whose public functions raise ValueError: tensors or lists of a caller do not fit each other. Their Raises say
+so. A user's mistake is a UserError, and a bad sample a BadSampleError."""
+
+
 def modules() -> dict[str, Path]:
     """Every module of the rooms, by its dotted name."""
     files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
@@ -175,3 +183,28 @@ def test_stages_are_told_by_their_class_not_probed() -> None:
                 if target.rpartition(".")[2] in ("stage", "_stage", "step"):
                     probes.append(f"{module}: {ast.unparse(node)}")
     assert probes == []
+
+
+def test_value_errors_are_raised_for_callers_of_the_model_only() -> None:
+    """Validators of pydantic may raise them."""
+    raising = {module for module, file in MODULES.items() if raises_value_error(ast.parse(file.read_text()))}
+    assert raising - VALUE_ERRORS == set()
+
+
+@pytest.mark.parametrize("decorator", ["", "@field_validator('a')\n", "@model_validator(mode='after')\n"])
+def test_value_error_is_seen_outside_of_validators(decorator: str) -> None:
+    code = f"{decorator}def f():\n    if True:\n        raise ValueError('x')"
+    assert raises_value_error(ast.parse(code)) == (not decorator)
+
+
+def raises_value_error(tree: ast.AST) -> bool:
+    """Whether code outside of pydantic's validators has `raise ValueError`."""
+    for node in ast.iter_child_nodes(tree):
+        decorators = [ast.unparse(each) for each in getattr(node, "decorator_list", [])]
+        if any(each.startswith(("field_validator", "model_validator")) for each in decorators):
+            continue
+        if isinstance(node, ast.Raise) and node.exc and ast.unparse(node.exc).startswith("ValueError"):
+            return True
+        if raises_value_error(node):
+            return True
+    return False

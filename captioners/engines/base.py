@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict
@@ -74,7 +74,7 @@ class Engine:
     """
 
     calls: int = 1
-    provenance: Mapping[str, Any] = {}
+    provenance: Mapping[str, object] = {}
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         """Return one answer for each question, in the same order.

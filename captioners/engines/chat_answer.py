@@ -24,7 +24,7 @@ def read_answer(body: bytes) -> Answer:
         return Answer(error=f"server: malformed answer ({one_line(str(error))})", retry=True)
 
 
-def error_words(said: Any) -> str:
+def error_words(said: object) -> str:
     """Return the message of an error in one line, at most 4,096 characters."""
     said = said.get("error", said) if isinstance(said, dict) else said
     said = said.get("message", said) if isinstance(said, dict) else said

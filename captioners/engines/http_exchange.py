@@ -10,9 +10,11 @@ import asyncio
 import base64
 import ipaddress
 import socket
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -27,6 +29,8 @@ MOST_BYTES = 4 << 20
 
 FAILURES = (httpx2.HTTPError, TimeoutError)
 """The exceptions of an exchange without an answer, or with a broken one."""
+
+_LONGEST_RETRY_AFTER = 600.0  # seconds; a longer Retry-After is shortened to this
 
 
 class Reply(NamedTuple):
@@ -168,3 +172,17 @@ def _is_local(host: str) -> bool:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified
+
+
+def retry_after(reply: Reply) -> float:
+    """Return the seconds that the server asks to wait, at most 600; 0 if it does not say."""
+    said = reply.headers.get("Retry-After", "")
+    try:
+        seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _until(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp() - time.time()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import random
 import re
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Literal
 
 import httpx2
 from pydantic import Field, field_validator, model_validator
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.chat_answer import error_words, read_answer
+from captioners.engines.chat_request import encode_request, settings_of
 from captioners.engines.http_exchange import (
     FAILURES,
     MOST_BYTES,
@@ -28,6 +26,7 @@ from captioners.engines.http_exchange import (
     get,
     is_address,
     proxy_secrets,
+    retry_after,
     through,
 )
 from captioners.engines.server_process import ServerProcess, start_server
@@ -39,7 +38,6 @@ from core.stages import PORTABLE
 _GREETING = 10.0  # seconds to wait for a server's first answer
 _LONGEST_ERROR = 300  # characters
 _LONGEST_PAUSE = 60.0  # seconds between two tries
-_TOLD_TO_WAIT = 600.0  # seconds; a longer Retry-After is shortened to this
 _IN_A_ROW = 100  # consecutive questions without an answer after which the server counts as gone
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
 """The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), was overloaded or not connected."""
@@ -189,7 +187,7 @@ class OpenAIClient(Engine):
         self.calls = settings.concurrency
         self.provenance = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._process = settings, f"{url}/chat/completions", process
-        self._body, self._secrets = _body(model, sampling), (settings.secret, *proxy_secrets(url))
+        self._body, self._secrets = settings_of(model, sampling), (settings.secret, *proxy_secrets(url))
         self._failed_in_a_row, self._gone = 0, ""
         self._loop = asyncio.new_event_loop()
         self._through = through(url)
@@ -221,10 +219,10 @@ class OpenAIClient(Engine):
         return answers
 
     async def _all(self, questions: Sequence[Question]) -> list[Answer]:
-        return await asyncio.gather(*(self._ask(question) for question in questions))
+        return await asyncio.gather(*(self._answer(question) for question in questions))
 
-    async def _ask(self, question: Question) -> Answer:
-        body = _request(self._body, question)
+    async def _answer(self, question: Question) -> Answer:
+        body = encode_request(self._body, question)
         answer = Answer(error="server: given up", retry=True)
         for attempt in range(self._settings.tries):
             async with self._free:
@@ -252,13 +250,13 @@ class OpenAIClient(Engine):
             said = self._said(f"server: {reply.status}{way} {words}")
             again = reply.status in _WORTH_ANOTHER_TRY
             ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
-            return Answer(error=said, retry=again or ours), _retry_after(reply) if again else None
+            return Answer(error=said, retry=again or ours), retry_after(reply) if again else None
         if not reply.whole:
             return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
         answer = read_answer(reply.body)
         if answer.error:
             answer = answer._replace(error=self._said(answer.error))
-        return answer, _retry_after(reply) if answer.retry else 0
+        return answer, retry_after(reply) if answer.retry else 0
 
     def _said(self, error: str) -> str:
         """Return an error as it is stored: one line, shortened, without secrets."""
@@ -280,42 +278,9 @@ def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
         raise UserError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
 
 
-def _body(model: str, sampling: Sampling) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
-    return body | ({"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {})
-
-
-def _request(body: Mapping[str, Any], question: Question) -> bytes:
-    """Return the body of one request. The image, by far the largest part, is inserted without JSON encoding."""
-    assert isinstance(question.image, bytes)
-    text = {"type": "text", "text": question.prompt}
-    image = {"type": "image_url", "image_url": {"url": ""}}
-    start, _, end = json.dumps({**body, "messages": [{"role": "user", "content": [image, text]}]}).partition('"url": "')
-    url = b"data:image/%b;base64,%b" % (_kind(question.image), base64.b64encode(question.image))
-    return b'%b"url": "%b%b' % (start.encode(), url, end.encode())
-
-
-def _kind(image: bytes) -> bytes:
-    return b"jpeg" if image[:2] == b"\xff\xd8" else b"png" if image[:4] == b"\x89PNG" else b"webp"
-
-
 def _words(reply: Reply) -> str:
     """Return the server's error message in one line; empty if there is none."""
     try:
         return error_words(json.loads(reply.body))
     except (ValueError, RecursionError):
         return error_words(reply.body[:4096].decode(errors="replace"))
-
-
-def _retry_after(reply: Reply) -> float:
-    """Return the seconds that the server asks to wait, at most 600; 0 if it does not say."""
-    said = reply.headers.get("Retry-After", "")
-    try:
-        seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), _TOLD_TO_WAIT)
-
-
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp() - time.time()

@@ -163,7 +163,7 @@ def _where(image: Measured) -> str:
         return "There is hardly any detail on it."
     most = float(image.detail.max())
     if most >= _DENSEST:
-        where = _place(int(np.argmax(image.detail)))
+        where = _position(int(np.argmax(image.detail)))
         if most >= _MOST:
             return f"Most of its detail is {where}."
         return _pick(image, f"Its detail is densest {where}.", f"There is more detail {where} than elsewhere.")
@@ -176,8 +176,8 @@ def _where(image: Measured) -> str:
     )
 
 
-def _place(field: int) -> str:
-    """Return the place of a field: "in the upper left", "at the top", "on the right", "in the centre"."""
+def _position(field: int) -> str:
+    """Return the position of a field: "in the upper left", "at the top", "on the right", "in the centre"."""
     row, column = _ROWS[field // 3], _COLUMNS[field % 3]
     if row and column:
         return f"in the {row} {column}"

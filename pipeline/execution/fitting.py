@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from core.errors import UserError, is_bug
 from core.stages import FittedStage
-from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
+from manifests.priorities import priority
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.placement import place_workers

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from captioners.prompts import read_prompts
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE
-from manifests.balance import priority
 from manifests.contents import CONTENTS, SHA256, contents_table
 from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
+from manifests.priorities import priority
 from manifests.run import Run, stage_folder
 from manifests.schemas import INDEX, table_schema
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema

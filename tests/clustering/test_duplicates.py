@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from benchmarks import duplicates as planted
 from clustering import duplicates
 from clustering.duplicates import Duplicates
-from manifests.balance import priority
 from manifests.embeddings import embedding_column, from_matrix
+from manifests.priorities import priority
 from manifests.rules import Rule
 from manifests.schemas import bounds, column, reference_column_of
 

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from core.images import decode
-from filters.clip import Clip, ClipText, dimensions
+from filters.clip import Clip, ClipText
+from filters.open_clip_encoder import dimensions
 from manifests.embeddings import encoder_of, to_matrix
 
 
@@ -98,7 +99,7 @@ def test_openais_weights_get_their_own_gelu(monkeypatch: pytest.MonkeyPatch, tmp
     save_file({k: v.contiguous() for k, v in made.state_dict().items()}, weights)
     for where in ("open_clip.factory", "open_clip"):  # the hub is not there: its file is
         monkeypatch.setattr(f"{where}.download_pretrained", lambda *a, **k: str(weights))
-    monkeypatch.setattr("filters.clip.hub_file", lambda *a, **k: "")
+    monkeypatch.setattr("filters.open_clip_encoder.hub_file", lambda *a, **k: "")
     tower = Clip(encoder="ViT-B-32/openai").load()
     block = tower._model.network.visual.transformer.resblocks[0]
     assert type(block.mlp.gelu).__name__ == "QuickGELU"

@@ -14,8 +14,9 @@ from PIL import Image
 
 from captioners.offline.labels import LabelCaption
 from core import pretrained
-from filters import conse
-from filters.conse import ENCODER, Conse, ConseText
+from filters import conse_classes
+from filters.conse import Conse, ConseText
+from filters.conse_classes import ENCODER
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import ERROR, bounds
 
@@ -180,20 +181,20 @@ def test_class_embeddings_are_kept(images: Any, cache: Path, monkeypatch: pytest
     (kept,) = (cache / "vl3syn").iterdir()  # nothing half-written beside it
     computed = np.load(kept)
     made = np.full((1000, 384), 7, np.float32)
-    monkeypatch.setattr(conse, "_embed_classes", lambda sentences: made)
-    monkeypatch.setattr(conse, "_Sentences", lambda stage: None)
-    assert np.array_equal(conse._class_embeddings("conse"), computed)
+    monkeypatch.setattr(conse_classes, "_embed_classes", lambda sentences: made)
+    monkeypatch.setattr(conse_classes, "SentenceEncoder", lambda stage: None)
+    assert np.array_equal(conse_classes.class_embeddings("conse"), computed)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     broken = tmp_path / "vl3syn" / kept.name
     broken.parent.mkdir()
     for content in (b"", kept.read_bytes()[:1000], b"not an array"):
         broken.write_bytes(content)
-        assert np.array_equal(conse._class_embeddings("conse"), made)
+        assert np.array_equal(conse_classes.class_embeddings("conse"), made)
         assert np.array_equal(np.load(broken), made)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(broken))  # a file: nothing can be kept there
-    assert np.array_equal(conse._class_embeddings("conse"), made)
+    assert np.array_equal(conse_classes.class_embeddings("conse"), made)
 
 
 @pytest.mark.parametrize(

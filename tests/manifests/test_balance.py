@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.balance import caps, name_priority, nested_caps, priority, select, turns
+from manifests.balance import caps, nested_caps, select, turns
+from manifests.priorities import name_priority, priority
 
 SIZES = st.one_of(
     st.lists(st.integers(0, 30), max_size=60),

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manifests import Run, funnel, open_run
-from manifests.balance import name_priority, priority
+from manifests.priorities import name_priority, priority
 from manifests.rules import BALANCE, KINDS
 from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX, column, table_schema
