@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from core.errors import UserError
+from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training import checkpoints
 from model.training.data.loader import Loader, StepRows
 from model.training.data.packing import Row
-from model.training.data.prepare import Prepared, row_tensors
+from model.training.data.prepare import Prepared
 from model.training.data.sampler import MixtureSampler
 from model.training.dist import DistContext, shard
 from model.training.flops import row_flops
@@ -193,26 +194,19 @@ class Trainer:
         count = self.stage.rows // self.world.size
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         for number in range(count if self.world.size > 1 else len(rows)):
-            tensors = (
-                row_tensors(rows[number], self.model.config.vision.patch_dim) if number < len(rows) else self._blank()
-            )
-            flops += row_flops(self.model, tensors)
-            tensors = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in tensors.items()}
+            if number < len(rows):
+                row = PackedRow.pack([sample.inputs for sample in rows[number].samples]).with_media()
+            else:
+                row = PackedRow.dummy(self.model.config.vision.patch_dim).with_media()
+            flops += row_flops(self.model, row)
+            row = row.to(self.world.device, non_blocking=True)
             with self.precision():
                 # FSDP2 averages gradients over workers; dividing label_count by their number makes it a sum.
-                out = self.model(**tensors, label_count=max(labelled, 1) / self.world.size)
+                out = self.model(**row, label_count=max(labelled, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
         summed = self.world.all_reduce_sum([float(loss) / self.world.size, flops])
         return summed[0], summed[1]
-
-    def _blank(self) -> dict[str, torch.Tensor]:
-        """Return a dummy row without learned tokens, for a rank that is out of data."""
-        ids = torch.zeros(2, dtype=torch.long)
-        labels = torch.full((2,), -100)
-        tensors = {"input_ids": ids, "segment_lengths": torch.tensor([2]), "labels": labels}
-        sample = Prepared("blank", 0, 0, tensors, 0)
-        return row_tensors(Row([sample], 2, 0), self.model.config.vision.patch_dim)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the autocast context for bf16 on one process. With several, FSDP2 casts."""

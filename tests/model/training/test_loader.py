@@ -10,7 +10,7 @@ import pytest
 from model import Processor
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
-from model.training.data.prepare import prepare, row_tensors
+from model.training.data.prepare import prepare
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
 from model.training.data.shards import ShardSource
@@ -176,14 +176,12 @@ def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_
     assert len(pieces) > 1
     assert all(piece.tokens <= 300 for piece in pieces)
     assert sum(piece.labelled for piece in pieces) == whole[0].labelled
-    assert len(pieces[-1].tensors["grid_thw"]) == 3  # what was seen before comes along
+    assert len(pieces[-1].inputs["grid_thw"]) == 3  # what was seen before comes along
 
 
 def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: Corpus) -> None:
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
-    from model.training.data.packing import Row
-
-    row = row_tensors(Row([ready], ready.tokens, 0), 588)
+    row = ready.inputs.with_media()
     assert row["pixel_values"].shape == (1, 588)
     assert not row["keep_mask"].any()
