@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from model import Processor
+from model.packed_row import PackedRow
 from model.training.data.samples import Sample
 from model.training.evaluation import (
     CLIP_PREFIX,

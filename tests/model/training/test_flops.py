@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import Processor
 from model.config import ModelConfig, VisionConfig, preset
-from model.prune import Pruning
 from model.packed_row import PackedRow
+from model.prune import Pruning
 from model.training.data.prepare import for_stage, prepare
 from model.training.data.samples import Sample
 from model.training.flops import PEAKS, peak_flops, row_flops

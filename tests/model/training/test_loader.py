@@ -70,7 +70,7 @@ def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(
     whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
     state: dict[int, Any] = {}
     for rank in range(before):
-        state |= steps(world.loader(rank, before), 4)[-1].state
+        state |= steps(world.loader(rank, before), 4)[-1].virtual_ranks
     assert any(lane["open"] for lane in state.values()), "nothing was open: the packer is not tried"
     state = json.loads(
         json.dumps(state), object_hook=lambda told: {int(k) if k.isdigit() else k: v for k, v in told.items()}
@@ -91,7 +91,7 @@ def test_an_epoch_gives_every_sample_once_and_then_nothing(world: Corpus) -> Non
     loader.close()
     given = sorted(index for step in made for row in contents(step) for index, _ in row)
     assert given == list(range(2 * MixtureSampler(world.sources, stage.mixture, {}, 3).epoch_length))
-    assert made[-1].given == len(given)
+    assert made[-1].consumed_samples == len(given)
 
 
 def test_lanes_that_cannot_be_shared_out_are_refused(world: Corpus) -> None:
