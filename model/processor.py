@@ -82,10 +82,10 @@ class Processor:
             script,
             [medium.placeholders for medium in media],
             self.tokenizer,
-            self.chat_template,
-            self.config.image_token,
-            self.config.video_token,
-            generation_prompt,
+            template=self.chat_template,
+            image_token=self.config.image_token,
+            video_token=self.config.video_token,
+            generation_prompt=generation_prompt,
         )
         no_patches = torch.zeros(0, 3 * self.config.patch_size**2)
         return PackedRow(
@@ -176,7 +176,14 @@ class MediaLoader:
         """The size and the token limits, for `plan_sizes`."""
         limits, factor = self.limits, self.config.patch_size * self.limits.merge
         name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
-        return Item(*self.size, factor, limits.min_tokens, limits.max_tokens, max(len(self.times), 1), name)
+        return Item(
+            *self.size,
+            factor,
+            min_tokens=limits.min_tokens,
+            max_tokens=limits.max_tokens,
+            frames=max(len(self.times), 1),
+            name=name,
+        )
 
     def read(self, size: tuple[int, int]) -> Medium:
         """Read the pixels at `size`, height and width in pixels."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from model.training.data.loader import VirtualRankState
-from model.training.dist import DistContext, assign, full_tensor
+from model.training.dist import DistContext, assign, gathered
 from model.weights_io import readable_by_umask, storing
 
 _DAMAGED = "damaged-"
@@ -79,7 +79,7 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
     """
     from safetensors.torch import save_file
 
-    weights = dict(_gathered(learning, world))
+    weights = dict(gathered(learning, world))
     moments = dict(_moments(learning, optimizer, world))
     if world.is_main:
         moments["rng"] = torch.get_rng_state()
@@ -209,16 +209,8 @@ def _moment(parameter: nn.Parameter, stored: Mapping[str, Tensor]) -> dict[str, 
     return {"step": step, **moments}
 
 
-def _gathered(tensors: Mapping[str, Tensor], world: DistContext) -> Iterator[tuple[str, Tensor]]:
-    """Yield full tensors on the CPU of rank 0, one at a time: a GPU holds one full tensor at a time."""
-    for name, tensor in tensors.items():
-        full = full_tensor(tensor.detach())
-        if world.is_main:
-            yield name, full.cpu().contiguous()
-
-
 def _moments(learning: Named, optimizer: torch.optim.Optimizer, world: DistContext) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learning.items():
         if parameter in optimizer.state:
             stored = {f"{key}.{name}": optimizer.state[parameter][key] for key in _MOMENTS}
-            yield from _gathered(stored, world)
+            yield from gathered(stored, world)

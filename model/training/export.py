@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from core.errors import UserError
 from manifests.version import __version__
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
-from model.training.dist import DistContext, full_tensor
+from model.training.dist import gathered
 from model.training.stage import Stage
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
-    from model.videollama3 import VideoLLaMA3
 
 log = logging.getLogger("vl3syn.train")
 
@@ -36,7 +34,7 @@ def export(trainer: Trainer) -> None:
     from model.training.metrics_log import ends, read_metrics
 
     recipe, stage, folder, world = trainer.recipe, trainer.stage, trainer.folder, trainer.world
-    weights = _gathered(trainer.model, getattr(torch, recipe.export_dtype), world)
+    weights = dict(gathered(trainer.model.state_dict(), world, getattr(torch, recipe.export_dtype)))
     if world.is_main:
         aside = folder / ".model.partial"
         trainer.model.save_pretrained(aside, merged(weights, stage.lora) if stage.lora else weights)
@@ -57,16 +55,6 @@ def export(trainer: Trainer) -> None:
         losses = [r["loss"] for r in read_metrics(folder.parent) if r["stage"] == stage.name and r["kind"] == "step"]
         log.info("%s: done, loss %.4f to %.4f; exported to %s", stage.name, *ends(losses), folder / "model")
     world.barrier()
-
-
-def _gathered(model: VideoLLaMA3, dtype: torch.dtype, world: DistContext) -> dict[str, Tensor]:
-    """Return the full weights on the CPU of rank 0; elsewhere nothing. A GPU holds one full tensor at a time."""
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        full = full_tensor(tensor.detach())
-        if world.is_main:
-            weights[name] = full.to("cpu", dtype)
-    return weights
 
 
 def read_provenance(model: Path) -> dict[str, Any]:

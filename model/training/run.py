@@ -74,7 +74,10 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
             else:
                 if stop.agreed(world):
                     raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
-                _train_stage(recipe, number, sources, stage_folder, done, world, stop)
+                if done is not None and world.is_main:
+                    check_export(done)
+                start = recipe.model if done is None else Start(checkpoint=str(done))
+                _train_stage(_open_trainer(recipe, number, sources, start, folder=stage_folder, world=world), stop)
             done = stage_folder / "model"
     assert done is not None
     return done
@@ -131,19 +134,9 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
     return source
 
 
-def _train_stage(
-    recipe: TrainRecipe,
-    number: int,
-    sources: Mapping[str, Source],
-    folder: Path,
-    before: Path | None,
-    world: DistContext,
-    stop: Stop,
-) -> None:
-    """Train and export the stage with this number, from 1. `before` is the export of the stage before it."""
-    if before is not None and world.is_main:
-        check_export(before)
-    trainer = _open_trainer(recipe, number, sources, folder, before, world)
+def _train_stage(trainer: Trainer, stop: Stop) -> None:
+    """Train a stage to its end, and export it."""
+    recipe, world = trainer.recipe, trainer.world
     metrics = _open_metrics(trainer) if world.is_main else None
     try:
         while step := trainer.run_step():
@@ -169,22 +162,30 @@ def _open_trainer(
     recipe: TrainRecipe,
     number: int,
     sources: Mapping[str, Source],
+    start: Start,
+    *,
     folder: Path,
-    before: Path | None,
     world: DistContext,
 ) -> Trainer:
+    """Open the stage with this number, from 1, before its first step or at its newest checkpoint."""
     from model.training.lora import add_adapters
     from model.training.trainer import Trainer
 
     stage = recipe.stages[number - 1]
-    start = recipe.model if before is None else Start(checkpoint=str(before))
     model, processor = open_start(start, recipe.seed)
     if stage.lora:
         torch.manual_seed(recipe.seed + number)
         add_adapters(model, stage.lora)
     held_out = {name: source.held_out for name, source in recipe.sources.items()}
     chosen = [sources[name] for name in stage.mixture]
-    order = MixtureSampler(chosen, stage.mixture, held_out, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
+    order = MixtureSampler(
+        chosen,
+        stage.mixture,
+        held_out,
+        seed=recipe.seed + number,
+        held_out_seed=recipe.seed,
+        window=recipe.shuffle_blocks,
+    )
     data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
     return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=folder, world=world, data=data)
 

@@ -76,12 +76,6 @@ class Trainer:
 
     Attributes:
         model: The model, changed in place.
-        processor: The model's processor.
-        recipe: The whole training recipe.
-        stage: The stage to train.
-        order: Order of the stage's samples.
-        folder: Folder of the stage.
-        world: The workers.
         step: Number of steps that are done.
         consumed_samples: Number of samples that were consumed so far.
         learning: The parameters that learn, by name.
@@ -243,12 +237,11 @@ class Trainer:
     def _backward(self, rows: Sequence[Row[Prepared]], label_count: float) -> tuple[float, float]:
         """Compute the gradients of all rows of a step. Return the loss and the FLOPs, summed over all workers."""
         count = self.stage.rows // self.world.size
+        dummy = PackedRow.dummy(self.model.config.vision.patch_dim)
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         for number in range(count if self.world.size > 1 else len(rows)):
-            if number < len(rows):
-                row = PackedRow.pack([sample.inputs for sample in rows[number].samples]).with_media()
-            else:
-                row = PackedRow.dummy(self.model.config.vision.patch_dim).with_media()
+            inputs = [sample.inputs for sample in rows[number].samples] if number < len(rows) else [dummy]
+            row = PackedRow.pack(inputs).with_media()
             flops += row_flops(self.model, row)
             row = row.to(self.world.device, non_blocking=True)
             with self.precision():
@@ -288,15 +281,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, and delete all but the last `keep_last`."""
-        virtual_ranks = {
-            number: position for part in self.world.all_gather(self._virtual_ranks) for number, position in part.items()
-        }
-        state = replace(
-            self._first_state,
-            step=self.step,
-            consumed_samples=self.consumed_samples,
-            virtual_ranks=virtual_ranks,
-        )
+        parts = self.world.all_gather(self._virtual_ranks)
+        ranks = {number: position for part in parts for number, position in part.items()}
+        state = replace(self._first_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
         if self.world.is_main:
             checkpoints.retain(self.folder, self.recipe.keep_last)
