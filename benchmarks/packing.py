@@ -3,7 +3,7 @@
 Rows of 4,096 and of 16,384 tokens, made
 
 * by one packer of 8 open rows, and for comparison of 1 and of 64;
-* as the loader makes them: 8 lanes, each with every eighth sample and a packer of its own (the loader's own `Lane`).
+* as the loader makes them: 8 virtual ranks, each with every eighth sample and a packer of its own.
 
 What counts is the long run: rows until the samples end. The end of a stage adds the rows that are open by then, up to 8
 or 64 of them, half empty; but a row that is not full costs no time, for nothing is padded. Samples that are open when
@@ -27,7 +27,7 @@ from common import machine, reached
 from mixture import Drawn, draw
 from turns import markdown
 
-from model.training.data.loader import Lane
+from model.training.data.loader import VirtualRank
 from model.training.data.packing import Packer, Row
 from model.training.recipe import Stage
 
@@ -94,7 +94,7 @@ def by_lanes(tokens: int, patches: int, samples: Sequence[Drawn]) -> tuple[Rows,
         future.set_result([samples[index]])
         return future
 
-    lanes = [Lane(n, LANES, len(samples), Packer(tokens, patches, OPEN), submit) for n in range(LANES)]
+    lanes = [VirtualRank(n, LANES, len(samples), Packer(tokens, patches, OPEN), submit) for n in range(LANES)]
     done: Rows = []
     last: Rows = []
     while True:

@@ -91,14 +91,14 @@ def measure(folder: Path, size: str, steps: int) -> dict[str, Any]:
         raise SystemExit(f"{size}: after the checkpoint the loss is {again.loss}, without it {goes_on.loss}")
     return {
         "seconds": [step.seconds for step in done[WARM:]],
-        "waiting": [step.waiting for step in done[WARM:]],
+        "waiting": [step.data_time for step in done[WARM:]],
         "tokens": [step.tokens for step in done[WARM:]],
         "samples": [step.samples for step in done[WARM:]],
-        "fill": [step.fill for step in done[WARM:]],
-        "first": [done[0].waiting, done[0].seconds],
+        "fill": [step.packing_efficiency for step in done[WARM:]],
+        "first": [done[0].data_time, done[0].seconds],
         "save": saved,
         "mib": stored / 2**20,
-        "resume": restored + again.waiting,
+        "resume": restored + again.data_time,
     }
 
 
@@ -161,7 +161,7 @@ def begin(recipe: Any, out: Path) -> Any:
     (stage,) = recipe.stages
     model, processor = open_start(recipe.model, recipe.seed)
     order = MixtureSampler(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
-    return Trainer(model, processor, recipe, stage, order, out, DistContext.here())
+    return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=out, world=DistContext.here())
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -148,13 +148,13 @@ def work(way: str, size: str) -> Callable[[], dict[str, float]]:
     def run() -> dict[str, float]:
         number = next(rounds)
         groups = list(batches(samples, number))
-        tensors = (row_of(batch, shape) if way == "packed" else padded(batch) for batch in groups)
+        tensors = (row_of(batch) if way == "packed" else padded(batch) for batch in groups)
         if number:
             for inputs in tensors:
                 step(inputs)
             return summary(way, groups)
         loss = mean_loss(model, tensors, groups)
-        step(row_of(groups[0], shape) if way == "packed" else padded(groups[0]))
+        step(row_of(groups[0]) if way == "packed" else padded(groups[0]))
         return {"loss": loss}
 
     return run
@@ -250,11 +250,10 @@ def shuffled(samples: Sequence[Any], number: int) -> list[Any]:
     return random.Random(number).sample(list(samples), len(samples))
 
 
-def row_of(samples: Sequence[Any], shape: Any) -> dict[str, Any]:
-    from model.training.data.packing import Row
-    from model.training.data.prepare import row_tensors
+def row_of(samples: Sequence[Any]) -> Any:
+    from model.packed_row import PackedRow
 
-    return row_tensors(Row(list(samples)), shape.vision.patch_dim)
+    return PackedRow.pack([one.inputs for one in samples]).with_media()
 
 
 def padded(samples: Sequence[Any]) -> dict[str, Any]:
@@ -262,7 +261,7 @@ def padded(samples: Sequence[Any]) -> dict[str, Any]:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    tensors = [one.tensors for one in samples]
+    tensors = [one.inputs for one in samples]
     ones = [torch.ones_like(one["input_ids"]) for one in tensors]
     batch = {
         "input_ids": pad_sequence([one["input_ids"] for one in tensors], batch_first=True, padding_value=256),

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from model.processor import Processor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Processor", "VideoLLaMA3"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the two classes, and with them torch, on first access."""
     if name == "VideoLLaMA3":
         from model.videollama3 import VideoLLaMA3

@@ -22,6 +22,7 @@ from torch import Tensor
 from core.errors import UserError
 
 if TYPE_CHECKING:
+    from model.packed_row import PackedRow
     from model.processor import Processor
     from model.prompt import Message
     from model.tokenizer import Tokenizer
@@ -89,7 +90,7 @@ class Chat:
         self.stats = None
         question = {"role": "user", "content": [*media, text] if media else text}
         row = self.processor([*self.conversation, question])
-        self._check(row["input_ids"])
+        self._check(row.input_ids)
         return self._answer(question, row)
 
     def _check(self, input_ids: Tensor) -> None:
@@ -103,7 +104,7 @@ class Chat:
                 "begin a new conversation, give fewer images or frames, or lower max_new_tokens"
             )
 
-    def _answer(self, question: Message, row: Any) -> Generator[str]:
+    def _answer(self, question: Message, row: PackedRow) -> Generator[str]:
         listener, said, began = _Listener(), list[str](), perf_counter()
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self._generate, row, listener)
@@ -118,7 +119,7 @@ class Chat:
                     self.stats = _stats(row, listener.heard, began)
             job.result()  # raises the error of `generate`
 
-    def _generate(self, row: Any, listener: _Listener) -> None:
+    def _generate(self, row: PackedRow, listener: _Listener) -> None:
         try:
             with suppress(_StoppedError):
                 self.model.generate(
@@ -183,8 +184,12 @@ def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
         yield text[len(shown) :]
 
 
-def _stats(row: Mapping[str, Tensor], heard: list[float], began: float) -> GenerationStats:
-    keep_M = row.get("keep_mask")
-    visual, kept = (0, 0) if keep_M is None else (len(keep_M), int(keep_M.sum()))
+def _stats(row: PackedRow, heard: list[float], began: float) -> GenerationStats:
     first, last = (heard[0], heard[-1]) if heard else (began, began)
-    return GenerationStats(visual, kept, len(heard), first - began, last - first)
+    return GenerationStats(
+        visual_tokens=len(row.keep_mask),
+        kept_tokens=int(row.keep_mask.sum()),
+        tokens=len(heard),
+        first_s=first - began,
+        rest_s=last - first,
+    )

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +82,7 @@ def _telling(source: Source) -> Iterator[None]:
         raise BadSampleError(f"cannot read {name}: {reason}; give a whole JPEG, PNG or WebP file") from error
 
 
-def frames_tensor(frames: Any) -> Tensor:
+def frames_tensor(frames: object) -> Tensor:
     """Convert frames to uint8 (T, 3, H, W), from PIL images, an array (T, H, W, 3) or a tensor (T, 3, H, W).
 
     Raises:

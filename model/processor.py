@@ -1,11 +1,12 @@
 """Turn a conversation with images and videos into the input tensors of `VideoLLaMA3`.
 
-N tokens, P patches, X values of a patch, I images and videos, M merged tokens before pruning
+P patches, X values of a patch, M merged tokens before pruning
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from core import videos
 from core.errors import UserError
 from model import frames, images
+from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
 from model.prompt import CHAT_TEMPLATE, Message, parse_conversation, tokenize
 from model.prune import keep_mask
@@ -25,7 +27,7 @@ from model.tokenizer import Tokenizer, byte_tokenizer
 class Processor:
     """Prepares conversations for `VideoLLaMA3`.
 
-    Calls return transformers' `BatchFeature`: a mapping with `.to(device, dtype)`, to be passed as `model(**row)`.
+    A call returns a `PackedRow`: a mapping with `.to(device, dtype)`, to be passed as `model(**row)`.
 
     Attributes:
         tokenizer: A fast tokenizer of transformers.
@@ -52,7 +54,7 @@ class Processor:
 
     def __call__(
         self, conversation: Sequence[Message], *, labels: bool = False, generation_prompt: bool | None = None
-    ) -> Any:
+    ) -> PackedRow:
         """Prepare one conversation.
 
         Args:
@@ -65,36 +67,36 @@ class Processor:
                 message is an assistant's.
 
         Returns:
-            input_ids (N,), segment_lengths (1,); with media also pixel_values float32 (P, X), grid_thw (I, 3),
-            merge_sizes (I,), keep_mask bool (M,); with `labels` also labels (N,). All on the CPU.
+            A row of one sample, on the CPU.
 
         Raises:
             BadSampleError: A message, an image or a video is invalid, or all together do not fit the token budget.
         """
         script = parse_conversation(conversation)
-        media = [MediaLoader(part, self.config) for part in script.media]
-        sizes = plan_sizes([medium.item for medium in media], self.config.max_tokens)
-        read = [medium.read(size) for medium, size in zip(media, sizes, strict=True)]
+        loaders = [MediaLoader(part, self.config) for part in script.media]
+        sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
+        media = [loader.read(size) for loader, size in zip(loaders, sizes, strict=True)]
         if generation_prompt is None:
             generation_prompt = conversation[-1]["role"] != "assistant"
         tokens = tokenize(
             script,
-            [_placeholders(one) for one in read],
+            [medium.placeholders for medium in media],
             self.tokenizer,
-            self.chat_template,
-            self.config.image_token,
-            self.config.video_token,
-            generation_prompt,
+            template=self.chat_template,
+            image_token=self.config.image_token,
+            video_token=self.config.video_token,
+            generation_prompt=generation_prompt,
         )
-        row = {"input_ids": torch.tensor(tokens.ids), "segment_lengths": torch.tensor([len(tokens.ids)])}
-        if read:
-            row["pixel_values"] = torch.cat([one["pixels"] for one in read])
-            row["grid_thw"] = torch.tensor([one["grid"] for one in read])
-            row["merge_sizes"] = torch.tensor([one["merge"] for one in read])
-            row["keep_mask"] = torch.cat([one["keep"] for one in read])
-        if labels:
-            row["labels"] = torch.tensor(tokens.labels)
-        return _feature(row)
+        no_patches = torch.zeros(0, 3 * self.config.patch_size**2)
+        return PackedRow(
+            input_ids=torch.tensor(tokens.ids),
+            segment_lengths=torch.tensor([len(tokens.ids)]),
+            pixel_values=torch.cat([no_patches, *(medium.patches for medium in media)]),
+            grid_thw=torch.tensor([medium.grid for medium in media], dtype=torch.long).view(-1, 3),
+            merge_sizes=torch.tensor([medium.merge for medium in media], dtype=torch.long),
+            keep_mask=torch.cat([torch.zeros(0, dtype=torch.bool), *(medium.keep_mask for medium in media)]),
+            labels=torch.tensor(tokens.labels) if labels else None,
+        )
 
     def decode(self, ids: Tensor) -> str:
         """Return the text of token ids (n,), without special tokens."""
@@ -113,6 +115,34 @@ class Processor:
     def save_pretrained(self, path: str | Path) -> None:
         """Save in transformers' layout: `VideoLlama3Processor.from_pretrained(path)` opens it."""
         write_processor(path, self.tokenizer, self.config, self.chat_template)
+
+
+@dataclass(frozen=True, eq=False)
+class Medium:
+    """The patches of one image or video.
+
+    Attributes:
+        patches: float32 (P, X), normalised to -1 to 1.
+        grid: Frames, rows and columns of patches.
+        merge: Side of a merged block in patches, 1 or 2.
+        keep_mask: Which merged tokens are kept, bool (M,).
+        times: Times of a video's frames in seconds; empty for an image.
+    """
+
+    patches: Tensor
+    grid: tuple[int, int, int]
+    merge: int
+    keep_mask: Tensor
+    times: tuple[float, ...]
+
+    @property
+    def placeholders(self) -> list[tuple[str, int]]:
+        """Per frame, the text before it and its number of kept tokens. An image has no text."""
+        counts = self.keep_mask.view(self.grid[0], -1).sum(1).tolist()
+        if not self.times:
+            return [("", counts[0])]
+        before = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(self.times)]
+        return list(zip(before, counts, strict=True))
 
 
 class MediaLoader:
@@ -146,15 +176,17 @@ class MediaLoader:
         """The size and the token limits, for `plan_sizes`."""
         limits, factor = self.limits, self.config.patch_size * self.limits.merge
         name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
-        return Item(*self.size, factor, limits.min_tokens, limits.max_tokens, max(len(self.times), 1), name)
+        return Item(
+            *self.size,
+            factor,
+            min_tokens=limits.min_tokens,
+            max_tokens=limits.max_tokens,
+            frames=max(len(self.times), 1),
+            name=name,
+        )
 
-    def read(self, size: tuple[int, int]) -> dict[str, Any]:
-        """Read the pixels at `size`, height and width in pixels.
-
-        Returns:
-            "pixels" float32 (P, X), "grid" (t, h, w) in patches, "merge" 1 or 2, "keep" bool (merged tokens,), "times"
-            of the frames in seconds.
-        """
+    def read(self, size: tuple[int, int]) -> Medium:
+        """Read the pixels at `size`, height and width in pixels."""
         side, merge = self.config.patch_size, self.limits.merge
         if self.video is not None:
             pixels, self.times = frames.decode(self.video, size)
@@ -163,37 +195,4 @@ class MediaLoader:
         patches = images.patchify(pixels, side, merge)
         grid = (len(pixels), size[0] // side, size[1] // side)
         keep = keep_mask(patches, grid, merge, self.config.pruning if self.is_video else None)
-        return {"pixels": patches, "grid": grid, "merge": merge, "keep": keep, "times": self.times}
-
-
-def _placeholders(read: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Return, per frame, the text before it and its number of kept tokens. An image has no text."""
-    counts = read["keep"].view(read["grid"][0], -1).sum(1).tolist()
-    if not read["times"]:
-        return [("", counts[0])]
-    before = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(read["times"])]
-    return list(zip(before, counts, strict=True))
-
-
-def pack(rows: Sequence[Mapping[str, Tensor]]) -> Any:
-    """Concatenate several outputs of a processor into one packed row.
-
-    Raises:
-        ValueError: There are no rows, or only some have labels.
-    """
-    if not rows or len({"labels" in row for row in rows}) > 1:
-        raise ValueError("rows to pack must be at least one, all with labels or all without")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return _feature({name: torch.cat([row[name] for row in rows if name in row]) for name in names})
-
-
-def kept_share(row: Mapping[str, Tensor]) -> float:
-    """Return the share of visual tokens that are kept after pruning, 0 to 1; 1 without media."""
-    return row["keep_mask"].float().mean().item() if "keep_mask" in row else 1.0
-
-
-def _feature(row: dict[str, Tensor]) -> Any:
-    import transformers
-
-    auto: Any = transformers.BatchFeature
-    return auto(row)
+        return Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=self.times)

@@ -16,7 +16,7 @@ from core.errors import BadSampleError
 from core.text import not_unicode
 from model.tokenizer import Tokenizer
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """Label of a token that is not learned; torch's cross entropy skips it."""
 
 SYSTEM_PROMPT = (
@@ -75,7 +75,7 @@ class Tokens:
     def add(self, ids: Sequence[int], learned: bool) -> None:
         """Append ids, with labels if they are learned."""
         self.ids += ids
-        self.labels += ids if learned else [IGNORE] * len(ids)
+        self.labels += ids if learned else [IGNORE_INDEX] * len(ids)
 
 
 def parse_conversation(conversation: Sequence[Message]) -> ParsedConversation:

@@ -22,7 +22,7 @@ from model.config import ModelConfig
 from model.config_files import generation_settings, parts_config, write_config
 from model.language import build_language
 from model.projector import Projector
-from model.prompt import IGNORE
+from model.prompt import IGNORE_INDEX
 from model.vision import VisionEncoder
 from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
 
@@ -283,7 +283,7 @@ def _positions(segments: Segments, device: torch.device) -> Tensor:
 
 def _learned(labels_N: Tensor, segments: Segments) -> Tensor:
     """Return the indices of learned tokens, (L,). A sample's first token is excluded: nothing predicts it."""
-    learned_N = labels_N != IGNORE
+    learned_N = labels_N != IGNORE_INDEX
     learned_N[segments.offsets_S1[:-1].long()] = False
     return learned_N.nonzero().squeeze(1)
 

@@ -3,7 +3,7 @@
     OUT/1-encoder/step-00000100/
       weights.safetensors   trained parameters, fp32, by name; frozen ones keep the values of the stage's start
       moments.safetensors   AdamW's moments `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, and torch's RNG state
-      state.json            step, state of each loader lane, the stage's configuration, fingerprints of the data,
+      state.json            step, state of each virtual rank, the stage's configuration, fingerprints of the data,
                             SHA-256 of the files and of itself
 
 Nothing depends on the number of workers. No pickles. resume.py chooses the checkpoint to continue from.
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from model.training.dist import DistContext, assign, full_tensor
+from model.training.data.loader import VirtualRankState
+from model.training.dist import DistContext, assign, gathered
 from model.weights_io import readable_by_umask, storing
 
 _DAMAGED = "damaged-"
@@ -33,19 +34,22 @@ _FILES = ("weights.safetensors", "moments.safetensors")
 _NAME = re.compile(r"step-(\d{8})")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
+_KEYS = {"consumed_samples": "given", "virtual_ranks": "lanes"}
+"""Keys of state.json that are not the field's name."""
+
 Named = dict[str, nn.Parameter]
 
 
 @dataclass(frozen=True)
 class State:
-    """The contents of state.json.
+    """The contents of state.json, where two fields have other names (`_KEYS`).
 
     `stage`, `rows` and `data` are compared on resume. Earlier versions did not store `data`, `files` and `sha256`.
 
     Attributes:
         step: Number of steps that are done.
-        given: Number of consumed samples.
-        lanes: State of each loader lane.
+        consumed_samples: Number of consumed samples.
+        virtual_ranks: State of each virtual rank of the loader, by its number.
         stage: The stage's configuration.
         rows: Number of samples of each source; the order of samples depends on it.
         data: Fingerprints of the training data, by name.
@@ -54,8 +58,8 @@ class State:
     """
 
     step: int
-    given: int
-    lanes: dict[int, dict[str, Any]]
+    consumed_samples: int
+    virtual_ranks: dict[int, VirtualRankState]
     stage: dict[str, Any]
     rows: dict[str, int]
     data: dict[str, str] = field(default_factory=dict)
@@ -75,7 +79,7 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
     """
     from safetensors.torch import save_file
 
-    weights = dict(_gathered(learning, world))
+    weights = dict(gathered(learning, world))
     moments = dict(_moments(learning, optimizer, world))
     if world.is_main:
         moments["rng"] = torch.get_rng_state()
@@ -88,9 +92,9 @@ def save(folder: Path, learning: Named, optimizer: torch.optim.Optimizer, state:
             save_file(weights, aside / "weights.safetensors")
             save_file(moments, aside / "moments.safetensors")
         readable_by_umask(aside)
-        written = json.loads(
-            json.dumps({**vars(state), "files": checksums(aside, _FILES)})
-        )  # JSON turns keys into strings; hash what will be read
+        entries = {_KEYS.get(name, name): value for name, value in vars(state).items()}
+        # JSON turns keys into strings; hash what will be read.
+        written = json.loads(json.dumps({**entries, "files": checksums(aside, _FILES)}))
         (aside / "state.json").write_text(json.dumps({**written, "sha256": _own_sum(written)}))
         commit(aside, folder / f"step-{state.step:08d}")
     world.barrier()
@@ -152,7 +156,9 @@ def verify(path: Path) -> State:
 
     try:
         stored = json.loads((path / "state.json").read_text())
-        state = State(**{**stored, "lanes": {int(number): lane for number, lane in stored["lanes"].items()}})
+        virtual_ranks = {int(number): position for number, position in stored["lanes"].items()}
+        others = {key: value for key, value in stored.items() if key not in _KEYS.values()}
+        state = State(**others, consumed_samples=stored["given"], virtual_ranks=virtual_ranks)
         if state.sha256 != (_own_sum(stored) if "sha256" in stored else ""):
             raise UserError("not as it was written")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -203,16 +209,8 @@ def _moment(parameter: nn.Parameter, stored: Mapping[str, Tensor]) -> dict[str, 
     return {"step": step, **moments}
 
 
-def _gathered(tensors: Mapping[str, Tensor], world: DistContext) -> Iterator[tuple[str, Tensor]]:
-    """Yield full tensors on the CPU of rank 0, one at a time: a GPU holds one full tensor at a time."""
-    for name, tensor in tensors.items():
-        full = full_tensor(tensor.detach())
-        if world.is_main:
-            yield name, full.cpu().contiguous()
-
-
 def _moments(learning: Named, optimizer: torch.optim.Optimizer, world: DistContext) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learning.items():
         if parameter in optimizer.state:
             stored = {f"{key}.{name}": optimizer.state[parameter][key] for key in _MOMENTS}
-            yield from _gathered(stored, world)
+            yield from gathered(stored, world)

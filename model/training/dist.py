@@ -6,15 +6,17 @@ Checkpoints store full tensors, so any number of workers can continue from them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from model.videollama3 import VideoLLaMA3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class DistContext:
         result: list[float] = summed.tolist()
         return result
 
-    def all_gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: T) -> list[T]:
         """Return the values of all workers, in the order of ranks."""
         if self.size == 1:
             return [value]
@@ -104,6 +106,19 @@ def full_tensor(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(
+    tensors: Mapping[str, Tensor], world: DistContext, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and full tensors, as `dtype`, on the CPU of rank 0; on other ranks nothing. All ranks must call this.
+
+    Tensors are gathered one at a time, so a GPU holds one full tensor at a time.
+    """
+    for name, tensor in tensors.items():
+        full = full_tensor(tensor.detach())
+        if world.is_main:
+            yield name, full.to("cpu", dtype).contiguous()
 
 
 def assign(target: Tensor, source: Tensor) -> None:

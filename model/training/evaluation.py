@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from core.errors import BadSampleError
-from model.processor import Processor, pack
-from model.prompt import IGNORE, parse_conversation
+from model.packed_row import PackedRow
+from model.processor import Processor
+from model.prompt import parse_conversation
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.videollama3 import VideoLLaMA3
 
@@ -100,7 +100,7 @@ def held_out_loss(
     result = Loss()
     with _evaluating(model):
         for row in _rows(processor, samples, tokens_per_row, result):
-            out = model(**_moved(row, model), label_count=1.0)
+            out = model(**row.to(_device(model)), label_count=1.0)
             result.total += float(out.loss)
     return result
 
@@ -120,7 +120,7 @@ def generate_answers(
     Yields:
         An answer, or for a bad sample one line with the reason. Within a batch the bad ones come first.
     """
-    waiting: list[tuple[Sample, str, Mapping[str, Tensor]]] = []
+    waiting: list[tuple[Sample, str, PackedRow]] = []
     for sample in samples:
         try:
             *before, last = sample.conversation
@@ -174,11 +174,11 @@ def clip_score(image: Any, text: str, encode: ClipEncoder) -> float:
 
 
 def _answered(
-    model: VideoLLaMA3, processor: Processor, waiting: Sequence[tuple[Sample, str, Mapping[str, Tensor]]], most: int
+    model: VideoLLaMA3, processor: Processor, waiting: Sequence[tuple[Sample, str, PackedRow]], most: int
 ) -> Iterator[Answer]:
-    row = pack([tensors for _, _, tensors in waiting])
+    row = PackedRow.pack([inputs for _, _, inputs in waiting])
     with _evaluating(model):
-        generated = model.generate(**_moved(row, model), max_new_tokens=most)
+        generated = model.generate(**row.to(_device(model)), max_new_tokens=most)
     for (sample, reference, _), ids in zip(waiting, generated, strict=True):
         yield Answer(sample.name, processor.decode(ids).strip(), reference, _media(sample))
 
@@ -194,29 +194,26 @@ def _media(sample: Sample) -> list[Mapping[str, Any]]:
     return [part for parts in contents for part in parts if not isinstance(part, str) and part["type"] != "text"]
 
 
-def _rows(
-    processor: Processor, samples: Iterable[Sample], tokens_per_row: int, result: Loss
-) -> Iterator[Mapping[str, Tensor]]:
-    waiting: list[Any] = []
+def _rows(processor: Processor, samples: Iterable[Sample], tokens_per_row: int, result: Loss) -> Iterator[PackedRow]:
+    waiting: list[PackedRow] = []
     tokens = 0
     for sample in samples:
         try:
             ready = processor(sample.conversation, labels=True, generation_prompt=False)
-            learned = int((ready["labels"][1:] != IGNORE).sum())  # nothing predicts the first token
-            if not learned:
+            if not ready.label_count:
                 raise BadSampleError("nothing is learned from it: it has no words of an assistant")
         except SAMPLE_ERRORS as error:
             result.skipped.append(_named(sample, error))
             continue
         result.samples += 1
-        result.tokens += learned
-        if waiting and tokens + len(ready["input_ids"]) > tokens_per_row:
-            yield pack(waiting)
+        result.tokens += ready.label_count
+        if waiting and tokens + len(ready.input_ids) > tokens_per_row:
+            yield PackedRow.pack(waiting)
             waiting, tokens = [], 0
         waiting.append(ready)
-        tokens += len(ready["input_ids"])
+        tokens += len(ready.input_ids)
     if waiting:
-        yield pack(waiting)
+        yield PackedRow.pack(waiting)
 
 
 def _named(sample: Sample, error: Exception) -> str:
@@ -231,9 +228,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _moved(row: Mapping[str, Tensor], model: VideoLLaMA3) -> dict[str, Any]:
-    device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in row.items()}
+def _device(model: VideoLLaMA3) -> torch.device:
+    return next(model.parameters()).device
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,19 @@ from core.errors import UserError
 from manifests.version import __version__
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
-from model.training.dist import DistContext, full_tensor
-from model.training.recipe import TrainRecipe
+from model.training.dist import gathered
 from model.training.stage import Stage
 
 if TYPE_CHECKING:
-    from model.processor import Processor
     from model.training.trainer import Trainer
+
+log = logging.getLogger("vl3syn.train")
 
 PROVENANCE = "vl3syn_training.json"
 
 
-def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: Path, world: DistContext) -> None:
-    """Write the model of a finished stage to `folder`/model, and delete the stage's checkpoints.
+def export(trainer: Trainer) -> None:
+    """Write the model of a finished stage to the folder `model` in its folder, and delete the stage's checkpoints.
 
     All ranks must call this; rank 0 writes.
     """
@@ -32,19 +33,16 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: 
     from model.training.lora import merged
     from model.training.metrics_log import ends, read_metrics
 
-    stage, kind = trainer.stage, getattr(torch, recipe.export_dtype)
-    weights: dict[str, Any] = {}
-    for name, tensor in trainer.model.state_dict().items():
-        full = full_tensor(tensor.detach())
-        if world.is_main:
-            weights[name] = full.to("cpu", kind)
+    recipe, stage, folder, world = trainer.recipe, trainer.stage, trainer.folder, trainer.world
+    weights = dict(gathered(trainer.model.state_dict(), world, getattr(torch, recipe.export_dtype)))
     if world.is_main:
-        weights = merged(weights, stage.lora) if stage.lora else weights
         aside = folder / ".model.partial"
-        trainer.model.save_pretrained(aside, weights)
-        for_stage(processor, stage).save_pretrained(aside)
-        provenance: dict[str, Any] = {"vl3syn": __version__, "steps": trainer.step, "samples": trainer.given}
-        provenance |= {
+        trainer.model.save_pretrained(aside, merged(weights, stage.lora) if stage.lora else weights)
+        for_stage(trainer.processor, stage).save_pretrained(aside)
+        provenance = {
+            "vl3syn": __version__,
+            "steps": trainer.step,
+            "samples": trainer.consumed_samples,
             "workers": world.size,
             "recipe": recipe.model_dump(mode="json"),
             "stage": stage.model_dump(mode="json"),
@@ -55,8 +53,7 @@ def export(recipe: TrainRecipe, trainer: Trainer, processor: Processor, folder: 
         checkpoints.retain(folder, 0)
         draw(folder.parent)
         losses = [r["loss"] for r in read_metrics(folder.parent) if r["stage"] == stage.name and r["kind"] == "step"]
-        begin, end = ends(losses)
-        print(f"{stage.name}: done, loss {begin:.4f} to {end:.4f}; exported to {folder / 'model'}", flush=True)
+        log.info("%s: done, loss %.4f to %.4f; exported to %s", stage.name, *ends(losses), folder / "model")
     world.barrier()
 
 

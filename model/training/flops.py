@@ -18,12 +18,12 @@ Norms, rotations, softmax and loss count as 0 in both. Experts that are not `nn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from model.prompt import IGNORE
+from model.packed_row import PackedRow
 from model.videollama3 import VideoLLaMA3
 from model.vision import VisionEncoder
 
@@ -56,20 +56,17 @@ def peak_flops(device: torch.device) -> float | None:
     return PEAKS[known] if known else None
 
 
-def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
+def row_flops(model: VideoLLaMA3, row: PackedRow) -> float:
     """Return the FLOPs of the forward and backward pass of one packed row.
 
     Args:
         model: Its parameters' `requires_grad` says which parts learn.
-        row: The inputs of `model`, labels included.
+        row: The inputs of `model`, with labels.
     """
     vision = model.vision
-    frames = [(int(h * w), int(t)) for t, h, w in row["grid_thw"].tolist()] if "grid_thw" in row else []
-    patches = len(row["pixel_values"]) if frames else 0
-    kept = int(row["keep_mask"].sum()) if "keep_mask" in row else _merged(row)
-    lengths = row["segment_lengths"].tolist()
-    tokens, labelled = sum(lengths), int((row["labels"] != IGNORE).sum())
-    vision_squares, language_squares = (sum(n * n * count for n, count in frames), sum(n * n for n in lengths))
+    patches, kept, tokens = len(row.pixel_values), int(row.keep_mask.sum()), len(row.input_ids)
+    vision_squares = sum(t * (h * w) ** 2 for t, h, w in row.grid_thw.tolist())
+    language_squares = int((row.segment_lengths**2).sum())
 
     language = model.language.config
     heads = language.num_attention_heads
@@ -87,7 +84,7 @@ def row_flops(model: VideoLLaMA3, row: Mapping[str, Tensor]) -> float:
     for name, part in model.language.model.named_children():
         if name != "layers":
             counter.learns(part)
-    counter.parallel([model.language.lm_head], labelled)
+    counter.parallel([model.language.lm_head], row.label_count)
     return counter.flops
 
 
@@ -156,9 +153,3 @@ def _linears(module: nn.Module) -> list[nn.Linear]:
 
 def _learns(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _merged(row: Mapping[str, Tensor]) -> int:
-    if "grid_thw" not in row:
-        return 0
-    return int((row["grid_thw"].prod(dim=1) // row["merge_sizes"] ** 2).sum())

@@ -1,8 +1,9 @@
-"""Log a training's metrics: a line per step on the terminal, metrics.jsonl, TensorBoard."""
+"""Log a training's metrics: a line per step to the logger `vl3syn.train`, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -13,7 +14,12 @@ from typing import Any
 from core.errors import UserError, reading
 from model.training.trainer import Step
 
+log = logging.getLogger("vl3syn.train")
+
 METRICS = "metrics.jsonl"
+
+_KEYS = {"packing_efficiency": "fill", "data_time": "waiting"}
+"""Keys of metrics.jsonl that are not the field's name."""
 
 _FLUSH = 10  # maximum delay of TensorBoard's files, in seconds
 
@@ -36,7 +42,7 @@ class MetricsLogger:
             steps: Number of steps of the stage, if known.
             done: Number of steps that are done.
             peak: Peak FLOP/s of all devices together, for MFU; None leaves MFU out.
-            every: Steps per printed line; metrics.jsonl has every step.
+            every: Steps per line of text; metrics.jsonl has every step.
         """
         self._every = every
         self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
@@ -47,19 +53,19 @@ class MetricsLogger:
         self._board = _board(folder / "tensorboard" / stage, done)
 
     def step(self, step: Step) -> None:
-        """Log a finished step, and print its line if it is due."""
-        values = {key: value for key, value in vars(step).items() if key != "skipped"}
+        """Log a finished step, and a line of text if it is due."""
+        values = {_KEYS.get(name, name): value for name, value in vars(step).items() if name != "skipped"}
         mfu = self._mfu(step)
         self._write("step", step.step, {**values, "mfu": mfu, "skipped": list(step.skipped)})
-        numbers = {"loss": step.loss, "grad_norm": step.grad_norm, "fill": step.fill, "mfu": mfu}
+        numbers = {"loss": step.loss, "grad_norm": step.grad_norm, "fill": step.packing_efficiency, "mfu": mfu}
         numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
         numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
         self._scalars(step.step, numbers)
         if step.step % self._every == 0 or step.progress >= 1:
-            print(self.line(step), flush=True)
+            log.info(self.line(step))
 
     def line(self, step: Step) -> str:
-        """Return the terminal line of a step."""
+        """Return the line of text of a step."""
         steps = f"/{self._steps}" if self._steps else ""
         rates = " ".join(f"{name} {rate:.1e}" for name, rate in step.rates.items())
         mfu = self._mfu(step)
@@ -69,23 +75,23 @@ class MetricsLogger:
             f"lr {rates}",
             f"{step.tokens / step.seconds:,.0f} tok/s",
             f"{step.patches / step.seconds:,.0f} patches/s",
-            f"fill {step.fill:.2f}",
+            f"fill {step.packing_efficiency:.2f}",
             *([f"MFU {mfu:.1%}"] if mfu is not None else []),
-            f"data {step.waiting / step.seconds:.1%}",
+            f"data {step.data_time / step.seconds:.1%}",
             f"ETA {self._eta(step.progress)}",
         ]
         return "  ".join(parts)
 
     def held_out(self, step: int, losses: Mapping[str, float]) -> None:
         """Log held-out losses by source, in nats per token."""
-        print("  held out: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
+        log.info("  held out: %s", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
         if self._write("held_out", step, {"losses": dict(losses)}):
             self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
 
     def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
         """Log generated answers: (name of the sample, the model's answer, the reference)."""
         for name, answer, reference in answers:
-            print(f"  {name}: {_short(answer)!r}; reference {_short(reference)!r}", flush=True)
+            log.info("  %s: %r; reference %r", name, _short(answer), _short(reference))
             values = {"sample": name, "answer": answer, "reference": reference}
             if self._write("answer", step, values) and self._board:
                 self._board.add_text(name, f"{answer}\n\n*{reference}*", step)

@@ -14,6 +14,7 @@ from typing import Any
 from core.cluster import connect
 from core.errors import BadSampleError, UserError, is_bug
 from core.paths import local_folder
+from model.training.console import show_log
 from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
 from model.training.stop import FILE, TerminatedError
@@ -47,9 +48,9 @@ def train_on_workers(
 
     folder = local_folder(out, "--run").absolute()
     for stage in recipe.stages:
-        if stage.lane_count % workers:
+        if stage.num_virtual_ranks % workers:
             raise UserError(
-                f"stage {stage.name}: {stage.lane_count} lanes for {workers} workers: "
+                f"stage {stage.name}: {stage.num_virtual_ranks} lanes for {workers} workers: "
                 "make `lanes` (which divides `rows`) a multiple of the workers"
             )
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line is printed twice
@@ -107,6 +108,7 @@ def _worker(config: dict[str, Any]) -> None:
     refused = Path(config["out"]) / _REFUSED
     if refused.is_file():
         return
+    show_log()
     # The logits are such a view, but nothing writes into them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     try:

@@ -92,8 +92,9 @@ class TrainRecipe(Value):
         print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
         keep_last: Number of checkpoints that are kept while a stage runs.
-        evaluate_every: Steps between evaluations (held-out losses and `ask` answers). Each stage ends with one.
-        ask: Number of answers that each evaluation generates, for held-out samples or, without any, training samples.
+        evaluate_every: Steps between evaluations (held-out losses and generated answers). Each stage ends with one.
+        num_eval_generations: `ask` in recipes. Number of answers that each evaluation generates, for held-out samples
+            or, without any, training samples.
         shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
         threads: Number of threads per worker that read, decode and tokenise.
         skip_limit: Number of bad samples in a row that ends the run.
@@ -109,7 +110,7 @@ class TrainRecipe(Value):
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=2, ge=1)
     evaluate_every: int = Field(default=1000, ge=1)
-    ask: int = Field(default=2, ge=0, le=1 << 16)
+    num_eval_generations: int = Field(default=2, alias="ask", ge=0, le=1 << 16)
     shuffle_blocks: int = Field(default=4, ge=1)
     threads: int = Field(default=4, ge=1, le=1024)
     skip_limit: int = Field(default=100, ge=1)

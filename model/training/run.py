@@ -13,6 +13,7 @@ OUT is a local folder, or a folder on a file system that all workers share.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from core.paths import local_folder
 from model.training.data.annotations import AnnotationSource
 from model.training.data.prepare import for_stage
@@ -32,7 +33,6 @@ from model.training.export import check_done, check_export, export
 from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
 from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
-from model.training.stage import Stage
 from model.training.stop import FILE, Stop, TerminatedError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from model.training.trainer import Trainer
     from model.videollama3 import VideoLLaMA3
 
-_SPOKEN = 64  # maximum tokens of an answer that is generated during training
+log = logging.getLogger("vl3syn.train")
+
+_MAX_NEW_TOKENS = 64  # maximum tokens of an answer that is generated during training
 
 
 def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None) -> Path:
@@ -68,11 +70,14 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
             if (stage_folder / "model").is_dir():
                 check_done(stage_folder / "model", stage)
                 if world.is_main:
-                    print(f"{stage.name}: done before, {stage_folder / 'model'}", flush=True)
+                    log.info("%s: done before, %s", stage.name, stage_folder / "model")
             else:
                 if stop.agreed(world):
                     raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
-                _stage(recipe, stage, number, sources, stage_folder, done, world, stop)
+                if done is not None and world.is_main:
+                    check_export(done)
+                start = recipe.model if done is None else Start(checkpoint=str(done))
+                _train_stage(_open_trainer(recipe, number, sources, start, folder=stage_folder, world=world), stop)
             done = stage_folder / "model"
     assert done is not None
     return done
@@ -129,59 +134,76 @@ def _source(recipe: TrainRecipe, name: str) -> Source:
     return source
 
 
-def _stage(
-    recipe: TrainRecipe,
-    stage: Stage,
-    number: int,
-    sources: dict[str, Source],
-    stage_folder: Path,
-    before: Path | None,
-    world: DistContext,
-    stop: Stop,
-) -> None:
-    from model.training.lora import add_adapters
-    from model.training.metrics_log import MetricsLogger
-    from model.training.trainer import Trainer
-
-    start = recipe.model if before is None else Start(checkpoint=str(before))
-    if before is not None and world.is_main:
-        check_export(before)
-    model, processor = open_start(start, recipe.seed)
-    if stage.lora:
-        torch.manual_seed(recipe.seed + number)
-        add_adapters(model, stage.lora)
-    held = {name: source.held_out for name, source in recipe.sources.items()}
-    chosen = [sources[name] for name in stage.mixture]
-    order = MixtureSampler(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
-    data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
-    trainer = Trainer(model, processor, recipe, stage, order, stage_folder, world, data)
-    peak = peak_flops(world.device)
-    progress = None
-    if world.is_main:
-        _announce(stage, trainer, order)
-        total_peak = peak * world.size if peak else None
-        progress = MetricsLogger(
-            stage_folder.parent, stage.name, stage.steps, trainer.step, total_peak, recipe.print_every
-        )
-    look = for_stage(processor, stage)
+def _train_stage(trainer: Trainer, stop: Stop) -> None:
+    """Train a stage to its end, and export it."""
+    recipe, world = trainer.recipe, trainer.world
+    metrics = _open_metrics(trainer) if world.is_main else None
     try:
         while step := trainer.run_step():
-            if progress:
-                progress.step(step)
+            if metrics:
+                metrics.step(step)
             terminated = stop.agreed(world)
             if terminated or step.step % recipe.save_every == 0:
                 trainer.save()
             if terminated:
-                line = f"stage {stage.name} has a checkpoint after step {step.step}"
+                line = f"stage {trainer.stage.name} has a checkpoint after step {step.step}"
                 raise TerminatedError(line if world.is_main else "")
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
-                _look(recipe, trainer, look, order, progress)
-        _look(recipe, trainer, look, order, progress)
-        export(recipe, trainer, processor, stage_folder, world)
+                _evaluate(trainer, metrics)
+        _evaluate(trainer, metrics)
+        export(trainer)
     finally:
         trainer.close()
-        if progress:
-            progress.close()
+        if metrics:
+            metrics.close()
+
+
+def _open_trainer(
+    recipe: TrainRecipe,
+    number: int,
+    sources: Mapping[str, Source],
+    start: Start,
+    *,
+    folder: Path,
+    world: DistContext,
+) -> Trainer:
+    """Open the stage with this number, from 1, before its first step or at its newest checkpoint."""
+    from model.training.lora import add_adapters
+    from model.training.trainer import Trainer
+
+    stage = recipe.stages[number - 1]
+    model, processor = open_start(start, recipe.seed)
+    if stage.lora:
+        torch.manual_seed(recipe.seed + number)
+        add_adapters(model, stage.lora)
+    held_out = {name: source.held_out for name, source in recipe.sources.items()}
+    chosen = [sources[name] for name in stage.mixture]
+    order = MixtureSampler(
+        chosen,
+        stage.mixture,
+        held_out,
+        seed=recipe.seed + number,
+        held_out_seed=recipe.seed,
+        window=recipe.shuffle_blocks,
+    )
+    data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
+    return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=folder, world=world, data=data)
+
+
+def _open_metrics(trainer: Trainer) -> MetricsLogger:
+    from model.training.metrics_log import MetricsLogger
+
+    recipe, stage, world = trainer.recipe, trainer.stage, trainer.world
+    _announce(trainer)
+    peak = peak_flops(world.device)
+    return MetricsLogger(
+        trainer.folder.parent,
+        stage.name,
+        steps=stage.steps,
+        done=trainer.step,
+        peak=peak * world.size if peak else None,
+        every=recipe.print_every,
+    )
 
 
 def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
@@ -205,16 +227,17 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     return VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
 
 
-def _announce(stage: Stage, trainer: Trainer, order: MixtureSampler) -> None:
+def _announce(trainer: Trainer) -> None:
+    stage, order = trainer.stage, trainer.order
     learned = sum(parameter.numel() for parameter in trainer.learning.values())
     total = sum(parameter.numel() for parameter in trainer.model.parameters())
     length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs of {order.epoch_length:,} samples"
     shares = ", ".join(
         f"{s.name} {n:,} of {p.rows:,}" for s, n, p in zip(order.sources, order.counts, order.passes, strict=True)
     )
-    print(f"{stage.name}: {length}; {learned:,} of {total:,} parameters learn; an epoch: {shares}", flush=True)
+    log.info(f"{stage.name}: {length}; {learned:,} of {total:,} parameters learn; an epoch: {shares}")
     if trainer.step:
-        print(f"  goes on after step {trainer.step}", flush=True)
+        log.info("  goes on after step %d", trainer.step)
 
 
 def _held_out(order: MixtureSampler) -> Iterator[tuple[str, list[Sample]]]:
@@ -228,29 +251,29 @@ def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
     for row in rows:
         try:
             yield source.sample(row)
-        except ValueError:
+        except BadSampleError:
             continue
 
 
-def _look(
-    recipe: TrainRecipe, trainer: Trainer, processor: Processor, order: MixtureSampler, progress: MetricsLogger | None
-) -> None:
+def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
     """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results.
 
     Without held-out samples, the first training samples are answered.
     """
     from model.training.evaluation import Answer, generate_answers, held_out_loss
 
-    held = dict(_held_out(order))
+    model, order, count = trainer.model, trainer.order, trainer.recipe.num_eval_generations
+    processor = for_stage(trainer.processor, trainer.stage)
+    held_out = dict(_held_out(order))
     with trainer.precision():
-        losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
-    shown = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
-    if not held and recipe.ask:
-        rows = [order(index) for index in range(recipe.ask)]
-        shown = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
+        losses = {name: held_out_loss(model, processor, samples).mean for name, samples in held_out.items()}
+    questions = [sample for samples in zip(*held_out.values(), strict=False) for sample in samples][:count]
+    if not held_out:
+        rows = [order(index) for index in range(count)]
+        questions = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
     with trainer.precision():
-        answers = list(generate_answers(trainer.model, processor, shown, _SPOKEN))
-    if progress and losses:
-        progress.held_out(trainer.step, losses)
-    if progress:
-        progress.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])
+        answers = list(generate_answers(model, processor, questions, _MAX_NEW_TOKENS))
+    if metrics and losses:
+        metrics.held_out(trainer.step, losses)
+    if metrics:
+        metrics.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])

@@ -16,7 +16,7 @@ from model.prune import Pruning
 class Value(BaseModel):
     """Base class of the parts of a recipe: frozen, and unknown keys raise."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 class Share(Value):
@@ -152,8 +152,8 @@ class Stage(Value):
         return self
 
     @property
-    def lane_count(self) -> int:
-        """Number of lanes: `lanes`, or the largest number up to 8 that divides `rows`."""
+    def num_virtual_ranks(self) -> int:
+        """Number of virtual ranks: `lanes`, or the largest number up to 8 that divides `rows`."""
         return self.lanes or max(n for n in range(1, 9) if self.rows % n == 0)
 
     @property

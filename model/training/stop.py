@@ -6,13 +6,15 @@ With several workers, the process that started them gets the signal. It creates 
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from model.training.dist import DistContext
+
+log = logging.getLogger("vl3syn.train")
 
 FILE = ".stop"
 """File in OUT: the process that started the workers got a SIGTERM."""
@@ -24,7 +26,7 @@ class TerminatedError(SystemExit):
     def __init__(self, line: str = "") -> None:
         super().__init__(128 + signal.SIGTERM)
         if line:
-            print(f"vl3syn: SIGTERM: {line}; run the same command to go on", file=sys.stderr, flush=True)
+            log.warning("vl3syn: SIGTERM: %s; run the same command to go on", line)
 
 
 class Stop:

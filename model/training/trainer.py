@@ -12,20 +12,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from core.errors import UserError
+from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training import checkpoints
+from model.training.checkpoints import State
 from model.training.data.loader import Loader, StepRows
 from model.training.data.packing import Row
-from model.training.data.prepare import Prepared, row_tensors
+from model.training.data.prepare import Prepared
 from model.training.data.sampler import MixtureSampler
 from model.training.dist import DistContext, shard
 from model.training.flops import row_flops
-from model.training.param_groups import parameter_groups
+from model.training.param_groups import Group, parameter_groups
 from model.training.recipe import TrainRecipe
 from model.training.resume import check_same, last_sound
 from model.training.schedule import factor
@@ -47,10 +48,10 @@ class Step:
         tokens: Number of tokens in the rows.
         labelled: Number of learned tokens.
         patches: Number of patches that went through the encoder.
-        fill: Packing efficiency: used share of the rows' token budget, 0 to 1.
+        packing_efficiency: Used share of the rows' token budget, 0 to 1.
         flops: FLOPs of the model, forward and backward, without recomputation by activation checkpointing.
         seconds: Duration of the step.
-        waiting: Data time: the part of `seconds` spent waiting for data.
+        data_time: The part of `seconds` that was spent waiting for data.
         skipped: One line per bad sample that was skipped.
     """
 
@@ -63,10 +64,10 @@ class Step:
     tokens: int
     labelled: int
     patches: int
-    fill: float
+    packing_efficiency: float
     flops: float
     seconds: float
-    waiting: float
+    data_time: float
     skipped: Sequence[str]
 
 
@@ -76,12 +77,15 @@ class Trainer:
     Attributes:
         model: The model, changed in place.
         step: Number of steps that are done.
+        consumed_samples: Number of samples that were consumed so far.
+        learning: The parameters that learn, by name.
     """
 
     def __init__(
         self,
         model: VideoLLaMA3,
         processor: Processor,
+        *,
         recipe: TrainRecipe,
         stage: Stage,
         order: MixtureSampler,
@@ -102,22 +106,26 @@ class Trainer:
             data: Fingerprints of the training data, by name. A checkpoint with other fingerprints raises.
 
         Raises:
-            UserError: A pattern or parameter is unmatched, the lanes are not a multiple of the workers, a checkpoint
-                belongs to another stage or other data, or no checkpoint is valid.
+            UserError: A pattern or parameter is unmatched, the virtual ranks are not a multiple of the workers, a
+                checkpoint belongs to another stage or other data, or no checkpoint is valid.
         """
-        self.model, self.recipe, self.stage, self.folder, self.world = model, recipe, stage, folder, world
-        rows = {source.name: sum(source.blocks) for source in order.sources}
+        self.model, self.processor, self.recipe, self.stage, self.order = model, processor, recipe, stage, order
+        self.folder, self.world = folder, world
         self._half = (stage.precision or ("bf16" if world.device.type == "cuda" else "fp32")) == "bf16"
-        self.groups = self._prepare()
-        self.optimizer = torch.optim.AdamW(self.groups, betas=stage.betas, fused=world.device.type == "cuda")
+        groups = self._place_model()
+        self.optimizer = torch.optim.AdamW(groups, betas=stage.betas, fused=world.device.type == "cuda")
         self.learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.step, self.given, lanes = 0, 0, None
-        self._state = checkpoints.State(0, 0, {}, stage.model_dump(mode="json"), rows, data or {})
-        if last := last_sound(folder, world):
-            path, state = last
-            check_same(path, state, self._state)
-            checkpoints.restore(path, self.learning, self.optimizer, world)
-            self.step, self.given, lanes = state.step, state.given, state.lanes
+        self._first_state = State(
+            step=0,
+            consumed_samples=0,
+            virtual_ranks={},
+            stage=stage.model_dump(mode="json"),
+            rows={source.name: sum(source.blocks) for source in order.sources},
+            data=data or {},
+        )
+        state = self._restore()
+        self.step, self.consumed_samples = state.step, state.consumed_samples
+        self._virtual_ranks = state.virtual_ranks
         self.loader = Loader(
             order,
             processor,
@@ -126,11 +134,20 @@ class Trainer:
             workers=world.size,
             threads=recipe.threads,
             skip_limit=recipe.skip_limit,
-            state=lanes,
+            state=state.virtual_ranks,
         )
-        self._lanes: dict[int, Any] = lanes or {}
 
-    def _prepare(self) -> list[dict[str, Any]]:
+    def _restore(self) -> State:
+        """Restore the newest valid checkpoint and return its state; without one, return the state before step 1."""
+        last = last_sound(self.folder, self.world)
+        if last is None:
+            return self._first_state
+        path, state = last
+        check_same(path, state, self._first_state)
+        checkpoints.restore(path, self.learning, self.optimizer, self.world)
+        return state
+
+    def _place_model(self) -> list[Group]:
         """Move the model to its device, shard it among the workers, and return the parameter groups."""
         model, stage = self.model, self.stage
         model.to(self.world.device).train()
@@ -155,66 +172,87 @@ class Trainer:
         if self.stage.steps is not None and self.step >= self.stage.steps:
             return None
         begin = time.perf_counter()
-        ready: StepRows = next(self.loader)
-        waiting = time.perf_counter() - begin
-        sums = self.world.all_reduce_sum(
-            [len(ready.rows), sum(s.labelled for row in ready.rows for s in row.samples), ready.given]
+        loaded: StepRows = next(self.loader)
+        data_time = time.perf_counter() - begin
+        row_count, label_count, consumed_samples = self.world.all_reduce_sum(
+            [len(loaded.rows), sum(s.labelled for row in loaded.rows for s in row.samples), loaded.consumed_samples]
         )
-        if not sums[0]:
-            self._check_any(ready.skipped)
+        if not row_count:
+            self._check_any_sample(loaded.skipped)
             return None
-        before, self.given = self._progress(), int(sums[2])
-        self._lanes = ready.state
-        loss, flops = self._backward(ready.rows, labelled=sums[1])
+        progress_before, self.consumed_samples = self._progress(), int(consumed_samples)
+        self._virtual_ranks = loaded.virtual_ranks
+        loss, flops = self._backward(loaded.rows, label_count)
         norm = self._clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._stop(ready.rows, loss, norm)
+            self._raise_non_finite(loaded.rows, loss, norm)
         self.step += 1
-        rates = self._set_rates((before + self._progress()) / 2)
+        rates = self._set_rates((progress_before + self._progress()) / 2)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return self._step_metrics(ready, loss, norm, rates, flops, time.perf_counter() - begin, waiting)
+        seconds = time.perf_counter() - begin
+        number, tokens, labelled, patches, rows = self._counts(loaded.rows)
+        return Step(
+            step=self.step,
+            progress=self._progress(),
+            loss=loss,
+            rates=rates,
+            grad_norm=norm,
+            samples=number,
+            tokens=tokens,
+            labelled=labelled,
+            patches=patches,
+            packing_efficiency=tokens / (rows * self.stage.tokens),
+            flops=flops,
+            seconds=seconds,
+            data_time=data_time,
+            skipped=[line for lines in self.world.all_gather(loaded.skipped) for line in lines],
+        )
+
+    def _counts(self, rows: Sequence[Row[Prepared]]) -> list[int]:
+        """Return the numbers of samples, tokens, learned tokens, patches and rows, over all workers."""
+        samples = [sample for row in rows for sample in row.samples]
+        counts = [
+            len(samples),
+            sum(sample.tokens for sample in samples),
+            sum(sample.labelled for sample in samples),
+            sum(sample.patches for sample in samples),
+            len(rows),
+        ]
+        return [int(count) for count in self.world.all_reduce_sum(counts)]
 
     def _progress(self) -> float:
         """Return the share of the stage that is done, 0 to 1."""
         if self.stage.steps is not None:
             return self.step / self.stage.steps
         assert self.loader.total is not None
-        return self.given / self.loader.total
+        return self.consumed_samples / self.loader.total
 
-    def _check_any(self, skipped: Sequence[str]) -> None:
+    def _check_any_sample(self, skipped: Sequence[str]) -> None:
         if not self.step:
             reasons = [reason for theirs in self.world.all_gather(list(skipped)) for reason in theirs]
             last = f"; the last of {len(reasons):,} that were skipped: {reasons[-1]}" if reasons else ""
             raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
-    def _backward(self, rows: Sequence[Row[Prepared]], labelled: float) -> tuple[float, float]:
+    def _backward(self, rows: Sequence[Row[Prepared]], label_count: float) -> tuple[float, float]:
         """Compute the gradients of all rows of a step. Return the loss and the FLOPs, summed over all workers."""
         count = self.stage.rows // self.world.size
+        dummy = PackedRow.dummy(self.model.config.vision.patch_dim)
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         for number in range(count if self.world.size > 1 else len(rows)):
-            tensors = (
-                row_tensors(rows[number], self.model.config.vision.patch_dim) if number < len(rows) else self._blank()
-            )
-            flops += row_flops(self.model, tensors)
-            tensors = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in tensors.items()}
+            inputs = [sample.inputs for sample in rows[number].samples] if number < len(rows) else [dummy]
+            row = PackedRow.pack(inputs).with_media()
+            flops += row_flops(self.model, row)
+            row = row.to(self.world.device, non_blocking=True)
             with self.precision():
                 # FSDP2 averages gradients over workers; dividing label_count by their number makes it a sum.
-                out = self.model(**tensors, label_count=max(labelled, 1) / self.world.size)
+                out = self.model(**row, label_count=max(label_count, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
         summed = self.world.all_reduce_sum([float(loss) / self.world.size, flops])
         return summed[0], summed[1]
 
-    def _blank(self) -> dict[str, torch.Tensor]:
-        """Return a dummy row without learned tokens, for a rank that is out of data."""
-        ids = torch.zeros(2, dtype=torch.long)
-        labels = torch.full((2,), -100)
-        tensors = {"input_ids": ids, "segment_lengths": torch.tensor([2]), "labels": labels}
-        sample = Prepared("blank", 0, 0, tensors, 0)
-        return row_tensors(Row([sample], 2, 0), self.model.config.vision.patch_dim)
-
-    def precision(self) -> AbstractContextManager[Any]:
+    def precision(self) -> AbstractContextManager[object]:
         """Return the autocast context for bf16 on one process. With several, FSDP2 casts."""
         if self._half and self.world.size == 1:
             return torch.autocast(self.world.device.type, torch.bfloat16)
@@ -232,7 +270,7 @@ class Trainer:
             group["lr"] = group["peak"] * scale
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
-    def _stop(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
+    def _raise_non_finite(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
         mine = [sample.name for row in rows for sample in row.samples]
         names = [name for theirs in self.world.all_gather(mine) for name in theirs]
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
@@ -241,50 +279,11 @@ class Trainer:
             f"changed by it. Lower the learning rate, or take out what is bad among: {shown}"
         )
 
-    def _step_metrics(
-        self,
-        ready: StepRows,
-        loss: float,
-        norm: float,
-        rates: Mapping[str, float],
-        flops: float,
-        seconds: float,
-        waiting: float,
-    ) -> Step:
-        samples = [sample for row in ready.rows for sample in row.samples]
-        counts = self.world.all_reduce_sum(
-            [
-                len(samples),
-                sum(sample.tokens for sample in samples),
-                sum(sample.labelled for sample in samples),
-                sum(sample.patches for sample in samples),
-                len(ready.rows),
-            ]
-        )
-        number, tokens, labelled, patches, rows = (int(count) for count in counts)
-        skipped = [name for names in self.world.all_gather(ready.skipped) for name in names]
-        fill = tokens / (rows * self.stage.tokens)
-        return Step(
-            self.step,
-            self._progress(),
-            loss,
-            rates,
-            norm,
-            number,
-            tokens,
-            labelled,
-            patches,
-            fill,
-            flops,
-            seconds,
-            waiting,
-            skipped,
-        )
-
     def save(self) -> None:
         """Write a checkpoint, and delete all but the last `keep_last`."""
-        lanes = {number: lane for part in self.world.all_gather(self._lanes) for number, lane in part.items()}
-        state = replace(self._state, step=self.step, given=self.given, lanes=lanes)
+        parts = self.world.all_gather(self._virtual_ranks)
+        ranks = {number: position for part in parts for number, position in part.items()}
+        state = replace(self._first_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks)
         checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
         if self.world.is_main:
             checkpoints.retain(self.folder, self.recipe.keep_last)

@@ -31,8 +31,10 @@ def train(
     """Train VideoLLaMA3 through the stages of a recipe. Finished work is not repeated."""
     refuse_credentials(recipe, "RECIPE")
     refuse_credentials(run, "--run")
+    from model.training.console import show_log
     from model.training.recipe import load_recipe
 
+    show_log()
     checked = load_recipe(recipe)
     if workers == 1:
         from model.training.run import train as go_through

@@ -10,7 +10,7 @@ from PIL import Image
 
 from model import Processor, VideoLLaMA3
 from model.config import preset
-from model.processor import kept_share, pack
+from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, TokenLimits
 from model.prompt import CHAT_TEMPLATE
 from model.prune import Pruning
@@ -169,15 +169,15 @@ def test_a_video_longer_than_the_budget_fits_it(processor: Processor) -> None:
 
 def test_packing_joins_rows_and_their_images(processor: Processor) -> None:
     rows = [processor([part, ANSWER], labels=True) for part in (IMAGES, {"role": "user", "content": "Hi"}, VIDEOS)]
-    row = pack(rows)
+    row = PackedRow.pack(rows)
     assert row["segment_lengths"].tolist() == [len(r["input_ids"]) for r in rows]
     model = VideoLLaMA3(preset("tiny"))
     with torch.no_grad():
         single = torch.cat([model(**r).logits for r in rows])
         torch.testing.assert_close(model(**row).logits, single, atol=1e-5, rtol=0)
-    assert 0 < kept_share(row) < 1
+    assert 0 < row["keep_mask"].float().mean() < 1
     with pytest.raises(ValueError, match="all with labels or all without"):
-        pack([rows[0], processor([VIDEOS])])
+        PackedRow.pack([rows[0], processor([VIDEOS])])
 
 
 def test_settings_come_back(processor: Processor, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Load packed rows ahead of the trainer, and continue at the same sample after a restart.
 
-The rows of a step come from lanes (virtual ranks). Lane v of V reads samples v, v + V, v + 2V, … of the order, packs
-them, and contributes rows / V rows to each step. Each worker has some of the lanes. So the rows of a step do not depend
-on the number of workers, and any number of workers can continue from a state (per lane: a cursor and the open rows).
+The rows of a step come from virtual ranks (`lanes` in recipes). Virtual rank v of V reads samples v, v + V, v + 2V, …
+of the order, packs them, and contributes rows / V rows to each step. Each worker has some of the virtual ranks. So the
+rows of a step do not depend on the number of workers, and any number of workers can continue from a state (per virtual
+rank: a cursor and the open rows).
 
 A bad sample is skipped, logged and counted. Many in a row end the run; any other error ends it at once.
 """
@@ -27,9 +28,10 @@ from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
 
-AHEAD = 8  # samples that a lane prefetches
+AHEAD = 8  # samples that a virtual rank prefetches
 STEPS_AHEAD = 2
-State = dict[str, Any]
+VirtualRankState = dict[str, Any]
+"""The position of a virtual rank, as JSON: `cursor`, `open`, `pending`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +41,38 @@ class StepRows:
     Attributes:
         rows: Packed rows. At the end of the data there are fewer, or none.
         skipped: One line per bad sample that was skipped, with the reason.
-        given: Consumed samples of this worker's lanes so far: those in rows, these included, and skipped ones.
-        state: State of each lane after these rows, by lane number.
+        consumed_samples: Samples that this worker's virtual ranks have consumed so far: those in rows, these included,
+            and skipped ones.
+        virtual_ranks: State of each virtual rank after these rows, by its number.
     """
 
     rows: list[Row[Prepared]]
     skipped: list[str]
-    given: int
-    state: dict[int, State]
+    consumed_samples: int
+    virtual_ranks: dict[int, VirtualRankState]
 
 
-class Lane:
-    """A virtual rank: one stream of samples, packed into rows."""
+class VirtualRank:
+    """One stream of samples, packed into rows."""
 
     def __init__(
         self,
         number: int,
-        lanes: int,
+        count: int,
         end: int | None,
         packer: Packer[Prepared],
         submit: Callable[[int], Future[list[Prepared]]],
     ) -> None:
-        self.number, self.lanes, self.end, self.packer, self._submit = number, lanes, end, packer, submit
+        """Begin at the first sample.
+
+        Args:
+            number: Number of this virtual rank, from 0.
+            count: Number of all virtual ranks.
+            end: Number of samples of the stage; None if it has no end.
+            packer: Packs this virtual rank's samples.
+            submit: Starts to prepare the sample at an index of the order.
+        """
+        self.number, self.count, self.end, self.packer, self._submit = number, count, end, packer, submit
         self.cursor = 0
         self.pending: deque[Prepared] = deque()
         self._futures: deque[Future[list[Prepared]]] = deque()
@@ -83,20 +95,20 @@ class Lane:
 
     def _next(self) -> Future[list[Prepared]] | None:
         while len(self._futures) < AHEAD:
-            index = self.number + (self.cursor + len(self._futures)) * self.lanes
+            index = self.number + (self.cursor + len(self._futures)) * self.count
             if self.end is not None and index >= self.end:
                 break
             self._futures.append(self._submit(index))
         return self._futures.popleft() if self._futures else None
 
     @property
-    def given(self) -> int:
+    def consumed_samples(self) -> int:
         """Number of consumed samples: those in finished rows, and skipped ones."""
-        held = {sample.index for row in self.packer.open for sample in row.samples}
-        return self.cursor - len(held | {sample.index for sample in self.pending})
+        in_open_rows = {sample.index for row in self.packer.open for sample in row.samples}
+        return self.cursor - len(in_open_rows | {sample.index for sample in self.pending})
 
-    def state(self) -> State:
-        """Return the lane's position: the cursor, and (index, piece) of samples in open rows and of pending ones."""
+    def state(self) -> VirtualRankState:
+        """Return the position: the cursor, and (index, piece) of samples in open rows and of pending ones."""
 
         def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]
@@ -107,7 +119,7 @@ class Lane:
             "pending": references(self.pending),
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: VirtualRankState) -> None:
         """Return to a saved state. Samples of open rows and pending ones are read again.
 
         Raises:
@@ -138,34 +150,34 @@ class Loader:
         workers: int = 1,
         threads: int = 4,
         skip_limit: int = 100,
-        state: Mapping[int, State] | None = None,
+        state: Mapping[int, VirtualRankState] | None = None,
     ) -> None:
         """Start at the first sample, or at a saved state, which any number of workers may have written.
 
         Raises:
-            UserError: The number of lanes is not a multiple of the number of workers.
+            UserError: The number of virtual ranks is not a multiple of the number of workers.
             BadSampleError: A sample of the state can no longer be read.
         """
-        lanes = stage.lane_count
-        if lanes % workers:
+        count = stage.num_virtual_ranks
+        if count % workers:
             raise UserError(
-                f"stage {stage.name}: {lanes} lanes for {workers} workers: make `lanes` a multiple of the workers"
+                f"stage {stage.name}: {count} lanes for {workers} workers: make `lanes` a multiple of the workers"
             )
         self._order, self._sources, self._stage, self._skip_limit = order, order.sources, stage, skip_limit
         self.total = None if stage.epochs is None else max(round(stage.epochs * order.epoch_length), 1)
         self._processor, self._local = for_stage(processor, stage), threading.local()
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._packing = ThreadPoolExecutor(1, thread_name_prefix="packing")
-        self._lanes = [
-            Lane(n, lanes, self.total, Packer(stage.tokens, stage.patch_budget), self._submit)
-            for n in range(rank, lanes, workers)
+        self._virtual_ranks = [
+            VirtualRank(number, count, self.total, Packer(stage.tokens, stage.patch_budget), self._submit)
+            for number in range(rank, count, workers)
         ]
-        self._rows_per_lane = stage.rows // lanes
+        self._rows_per_virtual_rank = stage.rows // count
         self._in_a_row = 0
         self._steps: deque[Future[StepRows]] = deque()
-        for lane in self._lanes:
+        for virtual_rank in self._virtual_ranks:
             if state:
-                lane.restore(state[lane.number])
+                virtual_rank.restore(state[virtual_rank.number])
 
     def _submit(self, index: int) -> Future[list[Prepared]]:
         return self._readers.submit(self._prepare, index)
@@ -197,11 +209,15 @@ class Loader:
             if self._in_a_row >= self._skip_limit:
                 raise UserError(f"{self._in_a_row} bad samples in a row, so the run stops; the last: {error}")
 
-        rows = [row for lane in self._lanes for _ in range(self._rows_per_lane) if (row := lane.row(skip))]
-        given = sum(lane.given for lane in self._lanes)
-        return StepRows(rows, skipped, given, {lane.number: lane.state() for lane in self._lanes})
+        ranks, turns = self._virtual_ranks, range(self._rows_per_virtual_rank)
+        return StepRows(
+            rows=[row for rank in ranks for _ in turns if (row := rank.row(skip))],
+            skipped=skipped,
+            consumed_samples=sum(rank.consumed_samples for rank in ranks),
+            virtual_ranks={rank.number: rank.state() for rank in ranks},
+        )
 
     def close(self) -> None:
         """Shut down the threads."""
-        for pool in (self._packing, self._readers):
-            pool.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._packing, self._readers):
+            threads.shutdown(wait=False, cancel_futures=True)

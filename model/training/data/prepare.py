@@ -1,4 +1,4 @@
-"""Tokenise samples for packing, and turn packed rows into the model's input tensors."""
+"""Tokenise samples for packing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from core.errors import BadSampleError
-from model.processor import Processor, pack
-from model.prompt import IGNORE
+from model.packed_row import PackedRow
+from model.processor import Processor
 from model.training.data.conversations import split
-from model.training.data.packing import Row
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.stage import Stage
 
@@ -26,42 +22,25 @@ class Prepared:
         name: Name for messages.
         index: Position in the sampler's order, from 0.
         piece: Number of the piece of a split conversation, from 0.
-        tensors: Output of the processor, with labels.
+        inputs: Output of the processor, with labels.
         labelled: Number of tokens that are learned.
     """
 
     name: str
     index: int
     piece: int
-    tensors: Mapping[str, Tensor]
+    inputs: PackedRow
     labelled: int
 
     @property
     def tokens(self) -> int:
         """Number of tokens, placeholders included."""
-        return len(self.tensors["input_ids"])
+        return len(self.inputs.input_ids)
 
     @property
     def patches(self) -> int:
         """Number of patches, before merging and pruning."""
-        return len(self.tensors["pixel_values"]) if "pixel_values" in self.tensors else 0
-
-
-def row_tensors(row: Row[Prepared], patch_dim: int) -> dict[str, Tensor]:
-    """Return the input tensors of a packed row.
-
-    A text-only row gets a blank image of one patch, whose token is not kept. So every row runs through all parts of the
-    model, and ranks that gather sharded weights layer by layer stay in step.
-    """
-    tensors: dict[str, Tensor] = dict(pack([sample.tensors for sample in row.samples]))
-    if "pixel_values" not in tensors:
-        tensors |= {
-            "pixel_values": torch.zeros(1, patch_dim),
-            "grid_thw": torch.ones(1, 3, dtype=torch.long),
-            "merge_sizes": torch.ones(1, dtype=torch.long),
-            "keep_mask": torch.zeros(1, dtype=torch.bool),
-        }
-    return tensors
+        return len(self.inputs.pixel_values)
 
 
 def for_stage(processor: Processor, stage: Stage) -> Processor:
@@ -94,9 +73,8 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
     """
 
     def encoded(piece: Sample, number: int) -> Prepared:
-        tensors = processor(piece.conversation, labels=True, generation_prompt=False)
-        labelled = int((tensors["labels"][1:] != IGNORE).sum())
-        return Prepared(piece.name, index, number, tensors, labelled)
+        inputs = processor(piece.conversation, labels=True, generation_prompt=False)
+        return Prepared(piece.name, index, number, inputs, inputs.label_count)
 
     def fits(ready: Prepared) -> bool:
         return ready.tokens <= tokens and ready.patches <= patches

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from model import Processor
+from model.packed_row import PackedRow
 from model.training.data.samples import Sample
 from model.training.evaluation import (
     CLIP_PREFIX,
@@ -76,7 +77,7 @@ def processor() -> Processor:
     return Processor.tiny()
 
 
-def _theirs(row: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _theirs(row: PackedRow) -> dict[str, torch.Tensor]:
     """A processor's output as transformers' class takes it; images and clips do not come together here."""
     given = {"input_ids": row["input_ids"][None]}
     if "pixel_values" not in row:

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import Processor
 from model.config import ModelConfig, VisionConfig, preset
+from model.packed_row import PackedRow
 from model.prune import Pruning
-from model.training.data.packing import Row
-from model.training.data.prepare import for_stage, prepare, row_tensors
+from model.training.data.prepare import for_stage, prepare
 from model.training.data.samples import Sample
 from model.training.flops import PEAKS, peak_flops, row_flops
 from model.training.lora import add_adapters
@@ -55,24 +55,24 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.write(tmp_path_factory.mktemp("clips") / "clip.mp4", [k / 2 for k in range(8)])
 
 
-def tensors(*conversations: list[Any], **settings: Any) -> dict[str, torch.Tensor]:
+def tensors(*conversations: list[Any], **settings: Any) -> PackedRow:
     """A packed row; each conversation is asked about these parts."""
     stage = Stage(name="s", learning_rates={"": 1.0}, mixture={"a": 1}, steps=1, **settings)  # type: ignore[arg-type]
     processor = for_stage(Processor.tiny(), stage)
-    row: Row[Any] = Row()
+    rows: list[PackedRow] = []
     for number, parts in enumerate(conversations):
         answer = "It is " + "so " * number + "grey."
         turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
         for piece in prepare(processor, Sample(f"sample {number}", turns), number, 10**6, 10**6):
-            row.add(piece)
-    return row_tensors(row, 588)
+            rows.append(piece.inputs)
+    return PackedRow.pack(rows).with_media()
 
 
 def image(number: int, side: int = 56) -> dict[str, Any]:
     return {"type": "image", "image": data.picture(number, side)}
 
 
-def counted(model: VideoLLaMA3, row: Mapping[str, torch.Tensor], backward: bool = True) -> int:
+def counted(model: VideoLLaMA3, row: PackedRow, backward: bool = True) -> int:
     # Of the fused kernel of a CPU the counter knows nothing.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss = model(**row).loss
@@ -92,7 +92,7 @@ def tiny() -> VideoLLaMA3:
 
 
 @pytest.fixture(scope="module")
-def rows(clip: Path) -> dict[str, dict[str, torch.Tensor]]:
+def rows(clip: Path) -> dict[str, PackedRow]:
     film = {"type": "video", "video": str(clip)}
     pruned = tensors([film, "What happens?"], pruning=Pruning())
     assert 0 < pruned["keep_mask"].float().mean() < 1
@@ -110,29 +110,25 @@ def rows(clip: Path) -> dict[str, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize(
     "name", ["text", "an image", "an image, merged", "a clip", "a clip, pruned", "a long text", "several"]
 )
-def test_a_row_costs_what_torch_counts(name: str, rows: dict[str, dict[str, torch.Tensor]], tiny: VideoLLaMA3) -> None:
+def test_a_row_costs_what_torch_counts(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
     freeze(tiny, EVERYTHING)
     assert row_flops(tiny, rows[name]) == pytest.approx(counted(tiny, rows[name]), rel=NEAR)
 
 
-def test_without_anything_that_learns_it_is_the_forward_pass(
-    rows: dict[str, dict[str, torch.Tensor]], tiny: VideoLLaMA3
-) -> None:
+def test_without_anything_that_learns_it_is_the_forward_pass(rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
     tiny.requires_grad_(False)
     for name, row in rows.items():
         assert row_flops(tiny, row) == pytest.approx(counted(tiny, row, backward=False), rel=NEAR), name
 
 
 @pytest.mark.parametrize("name", FREEZINGS)
-def test_frozen_parts_cost_no_more_than_torch_counts(
-    name: str, rows: dict[str, dict[str, torch.Tensor]], tiny: VideoLLaMA3
-) -> None:
+def test_frozen_parts_cost_no_more_than_torch_counts(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
     freeze(tiny, FREEZINGS[name])
     assert row_flops(tiny, rows["several"]) == pytest.approx(counted(tiny, rows["several"]), rel=NEAR)
     assert row_flops(tiny, rows["text"]) == pytest.approx(counted(tiny, rows["text"]), rel=NEAR)
 
 
-def test_adapters_are_counted(rows: dict[str, dict[str, torch.Tensor]]) -> None:
+def test_adapters_are_counted(rows: dict[str, PackedRow]) -> None:
     model = VideoLLaMA3(preset("tiny"))
     add_adapters(model, Lora(r=16))
     freeze(model, {"language.*lora_": 1.0, "": "frozen"})
@@ -148,7 +144,7 @@ def test_adapters_are_counted(rows: dict[str, dict[str, torch.Tensor]]) -> None:
     ],
     ids=["one key head", "own head", "qwen3"],
 )
-def test_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, dict[str, torch.Tensor]]) -> None:
+def test_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, PackedRow]) -> None:
     tiny = preset("tiny")
     vision = VisionConfig(hidden_size=48, intermediate_size=200, num_hidden_layers=1, num_attention_heads=3)
     model = VideoLLaMA3(ModelConfig(**(dict(tiny) | {"vision": vision, "language": tiny.language | changes})))
@@ -157,7 +153,7 @@ def test_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, dic
         assert row_flops(model, rows["several"]) == pytest.approx(counted(model, rows["several"]), rel=NEAR)
 
 
-def test_what_checkpointing_computes_twice_is_left_out(rows: dict[str, dict[str, torch.Tensor]]) -> None:
+def test_what_checkpointing_computes_twice_is_left_out(rows: dict[str, PackedRow]) -> None:
     model = freeze(VideoLLaMA3(preset("tiny")), EVERYTHING)
     once = counted(model, rows["an image"])
     model.enable_checkpointing()

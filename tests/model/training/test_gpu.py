@@ -48,7 +48,13 @@ class Place:
         (stage,) = recipe.stages
         order = MixtureSampler([AnnotationSource("all", str(_annotations(folder, self.side)))], stage.mixture, {}, 0)
         return Trainer(
-            model, Processor.tiny(), recipe, stage, order, folder / "out", DistContext(torch.device(self.device))
+            model,
+            Processor.tiny(),
+            recipe=recipe,
+            stage=stage,
+            order=order,
+            folder=folder / "out",
+            world=DistContext(torch.device(self.device)),
         )
 
     def _recipe(self, folder: Path) -> dict[str, Any]:
@@ -101,12 +107,12 @@ def test_a_step_computes_what_its_flops_say_in_the_time_that_the_peak_allows(pla
     mfu = statistics.median(step.flops / step.seconds / peak for step in steps[3:])
     rate = statistics.median(step.tokens / step.seconds for step in steps[3:])
     patches = statistics.median(step.patches / step.seconds for step in steps[3:])
-    waiting = sum(step.waiting for step in steps[3:]) / sum(step.seconds for step in steps[3:])
+    waiting = sum(step.data_time for step in steps[3:]) / sum(step.seconds for step in steps[3:])
     print(
         f"\n{place.preset} on {_name(trainer.world.device)}: {rate:,.0f} tokens/s, {patches:,.0f} patches/s, ", end=""
     )
     print(f"MFU {mfu:.1%} of {peak:.3g} FLOP/s, {waiting:.1%} of it waiting for data, {_memory(trainer.world.device)}")
-    assert all(math.isfinite(step.loss) and step.fill > 0.7 for step in steps)
+    assert all(math.isfinite(step.loss) and step.packing_efficiency > 0.7 for step in steps)
     assert steps[-1].loss < steps[0].loss
     assert 0 < mfu < 1
 

@@ -10,9 +10,8 @@ import torch
 
 from model import Processor, VideoLLaMA3
 from model.config import preset
-from model.processor import pack
-from model.training.data.packing import Row
-from model.training.data.prepare import Prepared, row_tensors
+from model.packed_row import PackedRow
+from model.training.data.prepare import Prepared
 from tests.model.training import data
 
 
@@ -36,8 +35,8 @@ def _gradients(
     model.zero_grad()
     total = 0.0
     for samples in rows:
-        row = Row(list(samples), 0, 0)
-        loss = model(**row_tensors(row, 588), label_count=count).loss
+        row = PackedRow.pack([sample.inputs for sample in samples]).with_media()
+        loss = model(**row, label_count=count).loss
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -60,11 +59,11 @@ def test_neighbours_in_a_row_never_change_a_loss() -> None:
     model, samples = VideoLLaMA3(preset("tiny")), _prepared(6)
     with torch.no_grad():
         for number, sample in enumerate(samples):
-            alone = model(**row_tensors(Row([sample]), 588)).loss
+            alone = model(**sample.inputs.with_media()).loss
             others = [other for other in samples if other is not sample]
             for place in (0, 2, 5):
                 row = [*others[:place], sample, *others[place:]]
-                packed = pack([one.tensors for one in row])
+                packed = PackedRow.pack([one.inputs for one in row])
                 hidden = packed["labels"].clone()
                 starts = [0, *torch.tensor([one.tokens for one in row]).cumsum(0).tolist()]
                 hidden[: starts[place]] = -100

@@ -10,7 +10,7 @@ import pytest
 from model import Processor
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
-from model.training.data.prepare import prepare, row_tensors
+from model.training.data.prepare import prepare
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
 from model.training.data.shards import ShardSource
@@ -70,7 +70,7 @@ def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(
     whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
     state: dict[int, Any] = {}
     for rank in range(before):
-        state |= steps(world.loader(rank, before), 4)[-1].state
+        state |= steps(world.loader(rank, before), 4)[-1].virtual_ranks
     assert any(lane["open"] for lane in state.values()), "nothing was open: the packer is not tried"
     state = json.loads(
         json.dumps(state), object_hook=lambda told: {int(k) if k.isdigit() else k: v for k, v in told.items()}
@@ -91,7 +91,7 @@ def test_an_epoch_gives_every_sample_once_and_then_nothing(world: Corpus) -> Non
     loader.close()
     given = sorted(index for step in made for row in contents(step) for index, _ in row)
     assert given == list(range(2 * MixtureSampler(world.sources, stage.mixture, {}, 3).epoch_length))
-    assert made[-1].given == len(given)
+    assert made[-1].consumed_samples == len(given)
 
 
 def test_lanes_that_cannot_be_shared_out_are_refused(world: Corpus) -> None:
@@ -176,14 +176,12 @@ def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_
     assert len(pieces) > 1
     assert all(piece.tokens <= 300 for piece in pieces)
     assert sum(piece.labelled for piece in pieces) == whole[0].labelled
-    assert len(pieces[-1].tensors["grid_thw"]) == 3  # what was seen before comes along
+    assert len(pieces[-1].inputs["grid_thw"]) == 3  # what was seen before comes along
 
 
 def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: Corpus) -> None:
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
-    from model.training.data.packing import Row
-
-    row = row_tensors(Row([ready], ready.tokens, 0), 588)
+    row = ready.inputs.with_media()
     assert row["pixel_values"].shape == (1, 588)
     assert not row["keep_mask"].any()

@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
+from model.training.console import show_log
 from model.training.metrics_log import METRICS, MetricsLogger, ends, forget, read_metrics
 from model.training.trainer import Step
+
+
+@pytest.fixture(autouse=True)
+def _console() -> None:
+    show_log()
 
 
 def step(number: int, of: int = 10, **changes: Any) -> Step:
@@ -26,10 +32,10 @@ def step(number: int, of: int = 10, **changes: Any) -> Step:
         "tokens": 3000,
         "labelled": 700,
         "patches": 9000,
-        "fill": 0.987,
+        "packing_efficiency": 0.987,
         "flops": 4e12,
         "seconds": 2.0,
-        "waiting": 0.02,
+        "data_time": 0.02,
         "skipped": (),
     }
     return Step(**(told | changes))
@@ -88,10 +94,13 @@ def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
     progress.answers(1, [("qa: line 7", "A cat.\nIt sits.", "A dog.")])
     progress.close()
     first, second, third = (json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines())
+    values = vars(step(1))
     assert first == {
         "kind": "step",
         "stage": "one",
-        **vars(step(1)),
+        "fill": values.pop("packing_efficiency"),
+        "waiting": values.pop("data_time"),
+        **values,
         "mfu": 0.2,
         "skipped": ["qa: qa.jsonl line 3: no such file"],
     }

@@ -209,7 +209,7 @@ def test_the_papers_recipe_trains_the_encoder_on_short_and_aligns_on_detailed_ca
 
 
 def test_the_papers_recipe_runs_on_a_machine_of_eight_gpus(paper: TrainRecipe) -> None:
-    assert all(stage.lane_count % 8 == 0 for stage in paper.stages)
+    assert all(stage.num_virtual_ranks % 8 == 0 for stage in paper.stages)
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_a_stream_is_split_between_comments_with_all_that_was_seen(tmp_path: Pat
     pieces = prepare(processor, sample, 0, whole.tokens - 60, 10**6)
     assert len(pieces) == 2
     assert sum(piece.labelled for piece in pieces) == whole.labelled
-    assert pieces[-1].tensors["grid_thw"].tolist() == whole.tensors["grid_thw"].tolist()
+    assert pieces[-1].inputs["grid_thw"].tolist() == whole.inputs["grid_thw"].tolist()
 
 
 def test_a_sample_that_cannot_be_split_is_named_with_its_turn() -> None:

@@ -1,0 +1,109 @@
+"""The input tensors of a forward pass of `VideoLLaMA3`.
+
+N tokens, S samples, P patches, X values of a patch, I images and videos, M merged tokens before pruning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.prompt import IGNORE_INDEX
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRow(Mapping[str, Tensor]):
+    """The tokens, images and videos of S samples, concatenated. Without media, the tensors of media are empty.
+
+    As a mapping it holds only tensors that are not empty, so that `model(**row)` runs it.
+
+    Attributes:
+        input_ids: Token ids, int64 (N,), with one placeholder per kept visual token.
+        segment_lengths: Number of tokens of each sample, int64 (S,).
+        pixel_values: Patches, float32 (P, X), normalised to -1 to 1.
+        grid_thw: Frames, rows and columns of patches, int64 (I, 3), in the order of the placeholders.
+        merge_sizes: Side of a merged block in patches, 1 or 2, int64 (I,).
+        keep_mask: Which merged tokens have a placeholder, bool (M,).
+        labels: The token's own id if it is learned, else -100, int64 (N,). None if the row is not for training.
+    """
+
+    input_ids: Tensor
+    segment_lengths: Tensor
+    pixel_values: Tensor
+    grid_thw: Tensor
+    merge_sizes: Tensor
+    keep_mask: Tensor
+    labels: Tensor | None = None
+
+    @classmethod
+    def pack(cls, rows: Sequence[PackedRow]) -> PackedRow:
+        """Concatenate rows.
+
+        Raises:
+            ValueError: There are no rows, or only some have labels.
+        """
+        if not rows or len({row.labels is None for row in rows}) > 1:
+            raise ValueError("rows to pack must be at least one, all with labels or all without")
+        names = [name for name, tensor in vars(rows[0]).items() if tensor is not None]
+        return cls(**{name: torch.cat([vars(row)[name] for row in rows]) for name in names})
+
+    @classmethod
+    def dummy(cls, patch_dim: int) -> PackedRow:
+        """Return a row of two tokens that learns nothing, for a rank that is out of data."""
+        return cls(
+            input_ids=torch.zeros(2, dtype=torch.long),
+            segment_lengths=torch.tensor([2]),
+            pixel_values=torch.zeros(0, patch_dim),
+            grid_thw=torch.zeros(0, 3, dtype=torch.long),
+            merge_sizes=torch.zeros(0, dtype=torch.long),
+            keep_mask=torch.zeros(0, dtype=torch.bool),
+            labels=torch.full((2,), IGNORE_INDEX),
+        )
+
+    def with_media(self) -> PackedRow:
+        """Return the row; without media, with a blank image of one patch, whose token is not kept.
+
+        So every row runs through all parts of the model, and ranks that gather sharded weights layer by layer stay in
+        step.
+        """
+        if len(self.grid_thw):
+            return self
+        return replace(
+            self,
+            pixel_values=self.pixel_values.new_zeros(1, self.pixel_values.shape[1]),
+            grid_thw=self.grid_thw.new_ones(1, 3),
+            merge_sizes=self.merge_sizes.new_ones(1),
+            keep_mask=self.keep_mask.new_zeros(1),
+        )
+
+    def to(
+        self, device: torch.device | str, dtype: torch.dtype | None = None, *, non_blocking: bool = False
+    ) -> PackedRow:
+        """Return the row on a device, with the patches as `dtype`."""
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
+        moved["pixel_values"] = moved["pixel_values"].to(dtype or self.pixel_values.dtype)
+        return PackedRow(**moved)
+
+    @property
+    def label_count(self) -> int:
+        """Number of learned tokens. A sample's first token is never learned: nothing predicts it."""
+        if self.labels is None:
+            return 0
+        firsts = self.segment_lengths.cumsum(0) - self.segment_lengths
+        return int((self.labels.index_fill(0, firsts, IGNORE_INDEX) != IGNORE_INDEX).sum())
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor | None = vars(self)[name]
+        if tensor is None or not len(tensor):
+            raise KeyError(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, tensor in vars(self).items() if tensor is not None and len(tensor))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
