@@ -16,7 +16,7 @@ from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import cut
 from pipeline.execution.part_writer import Store
 from pipeline.execution.receipts import receipt
-from pipeline.execution.workers import StageTask, failed_rows
+from pipeline.execution.stage_task import StageTask, failed_rows
 from pipeline.pools import Pool, Shard
 from pipeline.pools.images import Failure
 from pipeline.pools.readers import unread_shards

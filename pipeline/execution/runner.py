@@ -31,7 +31,8 @@ from pipeline.execution.planner import columns_of, plan, stored_table, unstored
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue, ShardRescue
-from pipeline.execution.workers import ImageStageActor, StageActor, StageTask
+from pipeline.execution.stage_task import StageTask
+from pipeline.execution.workers import ImageStageActor, StageActor
 from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages.registry import outdated

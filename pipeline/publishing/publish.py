@@ -105,7 +105,7 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     missing = _missing(place, listed)
     job = None
     if missing.height:
-        rows, inputs = plan(run, recipe.pool, _needed(columns), missing.select("id").unique(), carry=False)
+        rows, inputs = plan(run, recipe.pool, _needed(columns), missing.select("id").unique(), send_numbers=False)
         refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
         fields = {name: field for name, (_, field) in columns.items()}
         table = contents_table(run.folder)

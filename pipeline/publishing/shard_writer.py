@@ -37,8 +37,8 @@ from manifests.shards import (
 )
 from manifests.storage import Folder
 from manifests.tar_shards import write_tar
+from pipeline.execution.inputs import Inputs
 from pipeline.execution.part_writer import Store
-from pipeline.execution.planner import Inputs
 from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
