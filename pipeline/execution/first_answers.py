@@ -26,9 +26,9 @@ class FirstAnswers:
     """The first answers that one actor of a journaled stage gets. Its methods may be called from any thread.
 
     Images count in the order of their requests, because a refusal comes back sooner than a caption. As long as every
-    answer is the same error (`_ErrorKinds`), none is written to a journal. A caption or a different error shows that the
-    server works.
-    A different error that can be retried (`retry`) does not show it: one more image is examined in its place.
+    answer is the same error (`_ErrorKinds`), none is written to a journal. A caption or a different error shows that
+    the server works. A different error that can be retried (`retry`) does not show it: one more image is examined in
+    its place.
     """
 
     def __init__(self, stage: str, most: int) -> None:

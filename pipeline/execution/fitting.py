@@ -20,8 +20,8 @@ from manifests.balance import priority
 from manifests.parts import read_part, to_bytes
 from manifests.storage import Folder
 from manifests.tables import fingerprint
-from pipeline.execution.placement import place_workers
 from pipeline.execution.inputs import Inputs
+from pipeline.execution.placement import place_workers
 from pipeline.execution.ray_job import start_ray, stopped
 from pipeline.recipe import Recipe, Step, parse_recipe
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
 from pipeline.execution.decoders import Decoders
 from pipeline.execution.first_answers import FirstAnswers
+from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.stage_task import StageTask, failed_rows, validate_output, with_ids
 from pipeline.pools.images import Failure
 
@@ -113,7 +113,7 @@ class ImagePipeline:
             self._decoders.submit(_prepare, encoded, other, self._task.stage.reads, self._facts)
             for encoded, other in zip(self._encoded(rows, check), others, strict=False)  # `repeat` has no end
         )
-        yield from map(self._decoders.result, _started_ahead(decoding, ahead))
+        yield from map(self._decoders.result, started_ahead(decoding, ahead))
 
     def _encoded(self, rows: pa.Table, check: ContentCheck) -> Iterator[bytes | Failure]:
         """Yield the encoded image of each row, or a Failure, in order."""
@@ -121,7 +121,7 @@ class ImagePipeline:
         assert images is not None
         ids, lengths = rows["id"].to_pylist(), rows["bytes"].to_pylist()
         reading = (self._readers.submit(check.read, images, group, ids, lengths) for group in images.groups(rows))
-        return chain.from_iterable(read.result() for read in _started_ahead(reading, _READS_AHEAD))
+        return chain.from_iterable(read.result() for read in started_ahead(reading, _READS_AHEAD))
 
     def _call_model(self, call: ModelCall) -> tuple[pa.Table, float]:
         """Run the model on one batch; return its rows, and the seconds that it took."""
@@ -136,16 +136,6 @@ class ImagePipeline:
         if call.journal is not None:
             self._first_answers.save(call.number, answers, call.journal)
         return answers, time.perf_counter() - begin
-
-
-def _started_ahead(tasks: Iterable[T], most: int) -> Iterator[T]:
-    """Yield tasks in order while the next `most` are started; `tasks` starts a task when it is asked for the next."""
-    started: deque[T] = deque()
-    for task in tasks:
-        started.append(task)
-        if len(started) > most:
-            yield started.popleft()
-    yield from started
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

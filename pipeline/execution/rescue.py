@@ -61,7 +61,7 @@ class RowRescue:
         parts = list(cut(frame, max(1, -(-frame.height // _PIECES)), self.groups.join(frame, on="id", how="semi")))
         return [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
 
-    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         store = self.part.store
         known = replace(
             store, provenance={**store.table.provenance(), **store.provenance}
@@ -82,7 +82,7 @@ class ShardRescue:
     def divide(self, block: pa.Table) -> list[pa.Table]:
         return _pieces(block)
 
-    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         return self.store(
             unread_shards(self.pool, [Shard(**row) for row in block.to_pylist()], failure.error, failure.retry)
         )
