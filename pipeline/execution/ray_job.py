@@ -8,9 +8,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -19,6 +19,9 @@ from core.errors import UserError
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.pools.images import Failure
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
@@ -34,7 +37,7 @@ _MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; 
 class Job(Protocol):
     """The work that is done on blocks."""
 
-    def __call__(self, dataset: Any, alone: bool = False) -> Any:
+    def __call__(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Map a Ray dataset of blocks to one of receipts; with `alone`, no worker has two blocks at once."""
 
 
@@ -210,7 +213,7 @@ def _run_round(
     return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in stored]
 
 
-def map_blocks(dataset: Any, call: Any, **options: Any) -> Any:
+def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) -> Dataset:
     """Call `dataset.map_batches` with whole blocks and a bounded number of retries."""
     from ray.data import ActorPoolStrategy
     from ray.util.annotations import RayDeprecationWarning

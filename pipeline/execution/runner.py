@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
@@ -28,6 +28,9 @@ from pipeline.execution.rescue import ShardRescue
 from pipeline.execution.stage_job import run_stage, stage_provenance, stage_table
 from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 
 def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
@@ -105,7 +108,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     table.folder.sweep_aside()
     index_store = Store(table, table.next_writer(), provenance)
 
-    def job(dataset: Any, alone: bool = False) -> Any:
+    def job(dataset: Dataset, alone: bool = False) -> Dataset:
         call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 

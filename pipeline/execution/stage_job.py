@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -28,6 +28,9 @@ from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import ImageStageActor, StageActor
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.registry import outdated
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 PART, COSTLY_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Default maximum of rows per stored part; a part of whole groups has more if one group is larger."""
@@ -139,7 +142,7 @@ def _batch_size(step: Step) -> int:
 def _ray_job(step: Step, task: StageTask) -> Job:
     """Return the job that runs a stage over a Ray dataset: one block, one call, one part."""
 
-    def job(dataset: Any, alone: bool = False) -> Any:
+    def job(dataset: Dataset, alone: bool = False) -> Dataset:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
         placement = place_workers(step.resources, step.stage, dataset.num_blocks())

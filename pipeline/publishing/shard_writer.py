@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +41,9 @@ from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
 from pipeline.publishing.publication import Publication
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
 _READERS = 16  # threads that wait for the disk or the network
 
 Content = tuple[int, bytes]
@@ -69,7 +72,7 @@ class ShardWriter:
     decoded: bool
     first_form: bool
 
-    def job(self, dataset: Any, alone: bool = False) -> Any:
+    def job(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Return the Ray Data job; `alone` changes nothing, since each block has a task of its own."""
         return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
 
