@@ -7,11 +7,12 @@ from typing import Any
 
 from manifests import Run, open_run
 from pipeline.execution.index import open_pool
-from pipeline.execution.runner import Done, build_index, prepare, run_stages
+from pipeline.execution.job_result import JobResult
+from pipeline.execution.runner import build_index, prepare, run_stages
 from pipeline.recipe import parse_recipe
 
 
-def run(recipe: dict[str, Any], url: Path | str, refit: bool = False) -> tuple[Run, dict[str, Done]]:
+def run(recipe: dict[str, Any], url: Path | str, refit: bool = False) -> tuple[Run, dict[str, JobResult]]:
     """Do everything the recipe says; the run, and what each job did."""
     checked = parse_recipe(recipe, "test")
     listing = open_pool(checked.pool, str(url))

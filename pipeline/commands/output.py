@@ -21,7 +21,7 @@ from core.text import printable
 if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
-    from pipeline.execution.runner import Done
+    from pipeline.execution.job_result import JobResult
     from pipeline.publishing.publish import Published
 
 _PIPED = 160  # columns, if the output is not a terminal
@@ -34,13 +34,13 @@ def say(text: str) -> None:
     err.print(printable(redact(text)), markup=False, soft_wrap=True)
 
 
-def announce(done: Done) -> None:
+def announce(job: JobResult) -> None:
     """Print one line about a finished job on stderr."""
-    what = f"{done.computed:,} rows in {done.seconds:.1f} s" if done.computed else "nothing to compute"
-    say(f"{done.stage}: {what}, {done.stored:,} stored before")
+    what = f"{job.computed:,} rows in {job.seconds:.1f} s" if job.computed else "nothing to compute"
+    say(f"{job.stage}: {what}, {job.stored:,} stored before")
 
 
-def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Published] | None = None) -> None:
+def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[], Published] | None = None) -> None:
     """Print the results of a command that computed something: the jobs, the funnel, the publication.
 
     Raises:
@@ -54,7 +54,7 @@ def finish(url: str, jobs: Sequence[Done], json_: bool, publish: Callable[[], Pu
     counted = count(run)
     failure: UserError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
     if not json_:
-        print_done(jobs)
+        print_jobs(jobs)
         print_funnel(counted)
     published = None
     if publish and failure is None:
@@ -123,7 +123,7 @@ def print_published(done: Published) -> None:
     say(f"open them as {done.where}/README.md says, which is the dataset's card")
 
 
-def print_done(jobs: Sequence[Done]) -> None:
+def print_jobs(jobs: Sequence[JobResult]) -> None:
     rows = [
         (
             j.stage,

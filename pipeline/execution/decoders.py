@@ -46,15 +46,15 @@ class Decoders:
     def result(self, task: Task) -> Any:
         """Return or raise the outcome of the call; return a Failure if it took too long."""
         while not task.future.done():
-            begun = time.monotonic() if task.begin is None else task.begin
+            begin = time.monotonic() if task.begin is None else task.begin
             try:
-                task.future.exception(timeout=max(0.0, begun + self._seconds - time.monotonic()))
+                task.future.exception(timeout=max(0.0, begin + self._seconds - time.monotonic()))
             except TimeoutError:
                 if task.begin is not None and time.monotonic() - task.begin >= self._seconds:
-                    self._give_up(task)
+                    self._abandon(task)
         return task.future.result()
 
-    def _give_up(self, task: Task) -> None:
+    def _abandon(self, task: Task) -> None:
         try:
             task.future.set_result(Failure(f"too slow: not decoded within {self._seconds:g} s", retry=True))
         except InvalidStateError:  # the call finished at the last moment
@@ -70,12 +70,12 @@ class Decoders:
             task = self._tasks.get()
             task.begin = time.monotonic()
             try:
-                _settle(task)
+                _run(task)
             except InvalidStateError:  # abandoned: another thread has replaced this one
                 return
 
 
-def _settle(task: Task) -> None:
+def _run(task: Task) -> None:
     try:
         result = task.call()
     except Exception as error:  # not handled here: `result` raises it

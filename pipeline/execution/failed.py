@@ -16,7 +16,8 @@ from manifests.rules import suggest
 from manifests.run import Run
 from manifests.schemas import INDEX
 from manifests.tables import Table
-from pipeline.execution.runner import recipe_of, stage_table
+from pipeline.execution.runner import recipe_of
+from pipeline.execution.stage_job import stage_table
 
 _KINDS = 20  # kinds of errors that are listed
 

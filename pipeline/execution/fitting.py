@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,8 +19,8 @@ from manifests.parts import read_part, to_bytes
 from manifests.priorities import priority
 from manifests.storage import Folder
 from manifests.tables import fingerprint
+from pipeline.execution.inputs import Inputs
 from pipeline.execution.placement import place_workers
-from pipeline.execution.planner import Inputs
 from pipeline.execution.ray_job import start_ray, stopped
 from pipeline.recipe import Recipe, Step, parse_recipe
 
@@ -50,10 +49,10 @@ def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
     Returns:
         Column `id`, at most `sample_rows` of the stage.
     """
-    stage: Any = step.stage
-    rows, numbers = stage.sample_rows, ids.to_numpy()
-    if len(numbers) > rows:
-        numbers = numbers[np.argpartition(priority(numbers, 0), rows)[:rows]]
+    assert isinstance(step.stage, FittedStage)
+    most, numbers = step.stage.sample_rows, ids.to_numpy()
+    if len(numbers) > most:
+        numbers = numbers[np.argpartition(priority(numbers, 0), most)[:most]]
     return pl.DataFrame({"id": numbers})
 
 
@@ -91,7 +90,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     return fitted, provenance
 
 
-def _fit(stage: Any, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+def _fit(stage: FittedStage, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -114,9 +113,8 @@ def is_trained(step: Step) -> bool:
 
 def fitted_of(step: Step) -> str | None:
     """Return the hash of the artifact that a trained stage names; None if it names none."""
-    stage: Any = step.stage
-    named: str | None = stage.fitted
-    return named
+    assert isinstance(step.stage, FittedStage)
+    return step.stage.fitted
 
 
 def find(folder: Folder, step: Step) -> Fitted | None:
@@ -127,13 +125,13 @@ def find(folder: Folder, step: Step) -> Fitted | None:
     """
     target = _folder_of(folder, step)
     stored = [Fitted(target, f.base_name) for f in target.files() if _NAME.fullmatch(f.base_name)]
-    named = fitted_of(step)
-    if named is None:
+    wanted = fitted_of(step)
+    if wanted is None:
         return stored[-1] if stored else None
-    match = next((f for f in stored if f.hash == named), None)
+    match = next((f for f in stored if f.hash == wanted), None)
     if match is None:
         raise UserError(
-            f"{step.stage.name}: fitted {named} is not in {target.path}: leave `fitted` out of the recipe to train "
+            f"{step.stage.name}: fitted {wanted} is not in {target.path}: leave `fitted` out of the recipe to train "
             "anew, or copy the file there from the run that has it"
         )
     return match

@@ -12,7 +12,10 @@ from typing import Self
 
 import pyarrow as pa
 
+from manifests.contents import contents_table
+from manifests.run import Run
 from manifests.tables import Table
+from manifests.version import __version__
 from pipeline.execution.receipts import receipt
 
 
@@ -40,3 +43,9 @@ class Store:
         """Store the rows of one part; return its receipt, which holds `begin` and `busy` (see `receipt`)."""
         self.table.append(part, self.writer, self.provenance)
         return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)
+
+
+def contents_store(run: Run) -> Store:
+    """Return a store of the run's table of contents, for lengths and digests of images that were not read before."""
+    table = contents_table(run.folder)
+    return Store(table, table.next_writer(), {"vl3syn": __version__})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import UserError
 from core.stages import Stage
 from pipeline.recipe import Resources
+
+_MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
 
 
 @dataclass(frozen=True)
@@ -21,36 +24,87 @@ class Placement:
     threads: int
 
 
+@dataclass(frozen=True)
+class _Cluster:
+    """The resources of the cluster's nodes that are alive, such as `{"CPU": 8.0, "GPU": 1.0}`, and their sum."""
+
+    nodes: Sequence[Mapping[str, float]]
+    total: Mapping[str, float]
+
+    @property
+    def gpu_nodes(self) -> list[Mapping[str, float]]:
+        return [node for node in self.nodes if node.get("GPU", 0) >= 1]
+
+    def capacity(self, needs: Mapping[str, float]) -> int:
+        """Return how many workers fit, if each holds `needs` of one node."""
+        per_node = [[int(node.get(kind, 0) / amount) for kind, amount in needs.items()] for node in self.nodes]
+        return sum(min(fitting, default=1) for fitting in per_node)
+
+
 def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
     """Place workers as the recipe requests; by default as many as fit, and at most one per block.
 
     Raises:
         UserError: The cluster lacks the resources that one actor needs.
     """
+    cluster = _connected_cluster()
+    num_gpus = _gpus_per_worker(resources, stage, cluster)
+    num_cpus = _cpus_per_worker(resources, stage, cluster, num_gpus)
+    needs = {kind: amount for kind, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
+    return Placement(
+        workers=min(_most_workers(resources, stage, cluster, needs), blocks),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        threads=_decoding_threads(resources, cluster, num_cpus, num_gpus),
+    )
+
+
+def _connected_cluster() -> _Cluster:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    has = ray.cluster_resources()
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    wants = stage.gpus
-    num_gpus = float(wants) if wants and with_gpu and resources.num_gpus is None else resources.num_gpus or 0.0
-    # A model that wants a GPU and gets none: few copies, each with several cores of one machine.
-    cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
-    shared = min(8, cores, int(has.get("CPU", 1)) // (resources.actors or 1)) if wants and not num_gpus else 1
-    num_cpus = max(1, shared) if resources.num_cpus is None else resources.num_cpus
-    beside = min((int(node.get("CPU", 0) / node["GPU"]) for node in with_gpu), default=1)
-    by_default = wants and num_gpus and resources.num_gpus is None and resources.num_cpus is None
-    threads = resources.threads or max(1, beside if by_default else math.ceil(num_cpus))
-    actors = resources.actors or stage.actors
-    needs = {kind: n for kind, n in (("CPU", num_cpus), ("GPU", num_gpus)) if n}
-    fits = sum(min((int(node.get(kind, 0) / n) for kind, n in needs.items()), default=1) for node in nodes)
-    # A cluster that was joined may grow to the requested size; one that was started here does not.
-    if not (resources.actors and "RAY_ADDRESS" in os.environ):
-        if not fits:
-            lacking = " and ".join(f"{n:g} {kind} (there are {has.get(kind, 0):g})" for kind, n in needs.items())
-            raise UserError(
-                f"{stage.name}: an actor needs {lacking}; change its resources in the recipe, "
-                "or give `actors` on a cluster that will grow"
-            )
-        return Placement(min(actors or fits, fits, blocks), num_cpus, num_gpus, threads)
-    return Placement(min(resources.actors, blocks), num_cpus, num_gpus, threads)
+    return _Cluster(nodes=nodes, total=ray.cluster_resources())
+
+
+def _gpus_per_worker(resources: Resources, stage: Stage, cluster: _Cluster) -> float:
+    if resources.num_gpus is not None:
+        return resources.num_gpus
+    return float(stage.gpus) if cluster.gpu_nodes else 0.0
+
+
+def _cpus_per_worker(resources: Resources, stage: Stage, cluster: _Cluster, num_gpus: float) -> float:
+    """Return one CPU, or several of one node for a model that wants a GPU and gets none: few copies fit in memory."""
+    if resources.num_cpus is not None:
+        return resources.num_cpus
+    if num_gpus or not stage.gpus:
+        return 1
+    largest_node = max((int(node.get("CPU", 0)) for node in cluster.nodes), default=1)
+    share = int(cluster.total.get("CPU", 1)) // (resources.actors or 1)
+    return max(1, min(_MODEL_CPUS, largest_node, share))
+
+
+def _decoding_threads(resources: Resources, cluster: _Cluster, num_cpus: float, num_gpus: float) -> int:
+    """Return one thread per CPU of the worker or, with the default CPUs and GPUs, as many as a node has per GPU."""
+    if resources.threads:
+        return resources.threads
+    if num_gpus and resources.num_gpus is None and resources.num_cpus is None:
+        return max(1, min((int(node.get("CPU", 0) / node["GPU"]) for node in cluster.gpu_nodes), default=1))
+    return max(1, math.ceil(num_cpus))
+
+
+def _most_workers(resources: Resources, stage: Stage, cluster: _Cluster, needs: Mapping[str, float]) -> int:
+    """Return how many workers with these needs the stage may have: as many as were requested and as fit.
+
+    Raises:
+        UserError: Not one fits, and the cluster will not grow.
+    """
+    if resources.actors and "RAY_ADDRESS" in os.environ:
+        return resources.actors  # a cluster that was joined may grow to this size; one that was started here does not
+    capacity = cluster.capacity(needs)
+    if not capacity:
+        lacking = " and ".join(f"{n:g} {kind} (there are {cluster.total.get(kind, 0):g})" for kind, n in needs.items())
+        raise UserError(
+            f"{stage.name}: an actor needs {lacking}; change its resources in the recipe, "
+            "or give `actors` on a cluster that will grow"
+        )
+    return min(resources.actors or stage.actors or capacity, capacity)

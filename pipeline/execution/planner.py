@@ -6,171 +6,21 @@ of each row's part in its table, and the workers read the part. So the driver ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from core.errors import BadSampleError, UserError
 from core.stages import IMAGE_INPUTS
 from manifests.contents import CONTENTS, contents_table, seen_lengths
-from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
-from manifests.storage import Folder
 from manifests.tables import Table
+from pipeline.execution.inputs import NO_PART, Inputs, Source
 from pipeline.pools import Pool
 from pipeline.pools.images import PLACE, Images
 from pipeline.pools.listing import root_of
-from pipeline.pools.urls import pool_columns
 from pipeline.recipe import Step, of_pool, via_driver
-
-_NOWHERE = -1  # in place of a part's position
-
-
-@dataclass(frozen=True)
-class Source:
-    """Columns of one table that workers read themselves.
-
-    Attributes:
-        table: The table.
-        names: Names of its parts when the job was planned.
-        columns: The columns to read.
-        position: The column of a block that stores, for each row, the position of its part in `names`; -1: none.
-    """
-
-    table: Table
-    names: Sequence[str]
-    columns: Sequence[str]
-    position: str
-
-    def read(self, block: pa.Table) -> pa.Table:
-        """Return the columns for the ids of a block, in its order; nulls for ids that the table lacks."""
-        ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
-        fields = [self.table.schema.field(name) for name in self.columns]
-        vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
-        others = [name for name in self.columns if name not in vectors]
-        tables, order = [], []
-        for part in np.unique(parts):
-            rows = np.flatnonzero(parts == part)
-            rows_of_part = self._rows(part, ids[rows])
-            for name, gathered in vectors.items():
-                gathered.put(rows, rows_of_part[name])
-            tables.append(rows_of_part.select(others))
-            order.append(rows)
-        joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
-        values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
-        return pa.table(values, schema=pa.schema(fields))
-
-    def _rows(self, part: int, ids: npt.NDArray[np.int64]) -> pa.Table:
-        """Return the columns of rows that are all in one part, or in none."""
-        if part == _NOWHERE:
-            fields = [self.table.schema.field(name) for name in self.columns]
-            return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
-        stored = self.table.read(self.names[part], ["id", *self.columns])
-        stored_ids = stored["id"].to_numpy()
-        by_id = np.argsort(stored_ids)
-        return stored.take(by_id[np.searchsorted(stored_ids, ids, sorter=by_id)])
-
-
-class _Vectors:
-    """Embeddings gathered in row order. Arrow's `concat_tables` and `take` would hold each in memory three times."""
-
-    def __init__(self, field: pa.Field, rows: int) -> None:
-        self._type = field.type
-        self._values = np.zeros((rows, field.type.list_size), field.type.value_type.to_pandas_dtype())
-        self._missing = np.zeros(rows, bool)
-
-    def put(self, rows: npt.NDArray[np.int64], vectors: pa.ChunkedArray) -> None:
-        array = vectors.combine_chunks()
-        self._values[rows] = array.values.to_numpy(zero_copy_only=False).reshape(len(rows), -1)
-        self._missing[rows] = array.is_null().to_numpy(zero_copy_only=False)
-
-    def array(self) -> pa.Array:
-        values = pa.array(self._values.reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(values, type=self._type, mask=pa.array(self._missing))
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """How a worker adds the columns that a stage reads to a block of ids.
-
-    Attributes:
-        sources: Tables with columns that the driver does not send.
-        from_pool: Columns of the pool's own Parquet files.
-        root: The folder that the pool's shard paths are relative to.
-        images: The images of the pool, if the stage reads them.
-    """
-
-    sources: Sequence[Source] = ()
-    from_pool: Sequence[str] = ()
-    root: Folder | None = None
-    images: Images | None = None
-
-    def complete(self, block: pa.Table) -> pa.Table:
-        """Return the block with all columns that the driver did not send, except the image.
-
-        Raises:
-            UserError: Files of the pool cannot be read, or disagree on a column's type.
-        """
-        block = self._stored(block)
-        if not self.from_pool or self.root is None:
-            return block
-        rows, tables = zip(*self._pool_columns(block, self.root), strict=True)
-        try:
-            joined = pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
-        return self._with_pool(block, joined.take(np.argsort(np.concatenate(rows))))
-
-    def complete_by_type(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-        """Yield `complete` of the block in parts, with their row numbers.
-
-        Files of a pool may disagree on a column's type; in each part the columns of the pool have one type.
-
-        Raises:
-            UserError: Files of the pool cannot be read.
-        """
-        block = self._stored(block)
-        if not self.from_pool or self.root is None:
-            yield np.arange(block.num_rows), block
-            return
-        parts: dict[tuple[str, ...], list[tuple[npt.NDArray[np.int64], pa.Table]]] = {}
-        for rows, table in self._pool_columns(block, self.root):
-            parts.setdefault(tuple(map(str, table.schema.types)), []).append((rows, table))
-        for part in parts.values():
-            rows = np.concatenate([rows for rows, _ in part])
-            yield rows, self._with_pool(block.take(rows), pa.concat_tables([table for _, table in part]))
-
-    def _stored(self, block: pa.Table) -> pa.Table:
-        for source in self.sources:
-            read = source.read(block)
-            for field, values in zip(read.schema, read.columns, strict=True):  # a field stores its encoder's name
-                block = block.append_column(field, values)
-        return block
-
-    def _with_pool(self, block: pa.Table, read: pa.Table) -> pa.Table:
-        for name, values in zip(self.from_pool, read.columns, strict=True):
-            block = block.append_column(f"pool.{name}", values)
-        return block
-
-    def _pool_columns(self, block: pa.Table, root: Folder) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-        """Yield the columns of each of the pool's files, with their row numbers in the block."""
-        shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
-        for shard in dict.fromkeys(shards):
-            rows = np.flatnonzero(shards == shard)
-            try:
-                yield rows, pool_columns(root, shard, self.from_pool, offsets[rows])
-            except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
-                raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
-
-
-def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of `alive` (column `id`) that have no facts in `table`, or can be retried."""
-    stored = table.scan(["id", "retry"]).filter(~pl.col("retry")).select("id")
-    return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
 
 
 @dataclass(frozen=True)
@@ -188,11 +38,11 @@ class Columns:
     fields: Mapping[str, pa.Field]
 
     @property
-    def of_images(self) -> bool:
+    def has_images(self) -> bool:
         return not set(IMAGE_INPUTS).isdisjoint(self.names)
 
     @property
-    def of_pool(self) -> list[str]:
+    def from_pool(self) -> list[str]:
         """The X of each column `pool.X`."""
         return [name for column in self.names if (name := of_pool(column))]
 
@@ -208,10 +58,18 @@ class Columns:
 
 def columns_of(step: Step) -> Columns:
     """Return the columns that a step's stage reads."""
-    return Columns(step.stage.reads, step.inputs, step.fields)
+    return Columns(names=step.stage.reads, tables=step.inputs, fields=step.fields)
 
 
-def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool = True) -> tuple[pl.DataFrame, Inputs]:
+def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `alive` (column `id`) that have no facts in `table`, or can be retried."""
+    stored = table.scan(["id", "retry"]).filter(~pl.col("retry")).select("id")
+    return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
+
+
+def plan(
+    run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, send_numbers: bool = True
+) -> tuple[pl.DataFrame, Inputs]:
     """Plan the rows of a job with the numbers that the driver sends, and how workers read the other columns.
 
     Args:
@@ -219,41 +77,49 @@ def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool 
         pool: Its pool.
         columns: The columns that the job reads.
         ids: The rows, column `id`.
-        carry: Whether the driver sends numbers; otherwise the workers read them too.
+        send_numbers: Whether the driver sends numbers; otherwise the workers read them too.
 
     Returns:
         The rows, and the inputs that add the other columns. The rows are sorted by id or, if workers read tables, in
         the order of the pool, so that neighbouring rows are read together.
     """
+    sent, read = _divide(columns, send_numbers)
     rows = ids.lazy().select("id")
-    by_workers: dict[str, list[str]] = {}
-    for name, wanted in columns.by_table.items():
-        sent = [column for column in wanted if carry and via_driver(columns.fields[column])]
-        if sent:
-            rows = rows.join(stored_table(run, name).scan(["id", *sent]), on="id", how="left")
-        if rest := [column for column in wanted if column not in sent]:
-            by_workers[name] = rest
-    if columns.of_images or columns.of_pool:
-        where = PLACE if columns.of_images else ("shard", "offset")
-        by_workers[""] = list(dict.fromkeys([*by_workers.get("", []), *where]))
+    for table, names in sent.items():
+        rows = rows.join(stored_table(run, table).scan(["id", *names]), on="id", how="left")
     sources = []
-    for number, (name, wanted) in enumerate(by_workers.items()):
-        rows, source = _located(rows, stored_table(run, name), wanted, f"part_{number}")
+    for number, (table, names) in enumerate(read.items()):
+        rows, source = _located(rows, stored_table(run, table), names, f"part_{number}")
         sources.append(source)
-    root = root_of(pool) if columns.of_images or columns.of_pool else None
-    images = Images(pool, root) if root and columns.of_images else None
+    root = root_of(pool) if columns.has_images or columns.from_pool else None
+    images = Images(pool, root) if root and columns.has_images else None
     if images:
         rows = rows.join(seen_lengths(run.folder), on="id", how="left")
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
-    return ordered.collect(engine="streaming"), Inputs(sources, columns.of_pool, root, images)
+    inputs = Inputs(sources=sources, from_pool=columns.from_pool, root=root, images=images)
+    return ordered.collect(engine="streaming"), inputs
+
+
+def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the columns that the driver sends, and those that the workers read, both by table."""
+    sent: dict[str, list[str]] = {}
+    read: dict[str, list[str]] = {}
+    for table, names in columns.by_table.items():
+        for name in names:
+            by = sent if send_numbers and via_driver(columns.fields[name]) else read
+            by.setdefault(table, []).append(name)
+    if columns.has_images or columns.from_pool:
+        position = PLACE if columns.has_images else ("shard", "offset")
+        read[""] = list(dict.fromkeys([*read.get("", []), *position]))
+    return sent, read
 
 
 def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position: str) -> tuple[pl.LazyFrame, Source]:
     """Return the rows with the position of each row's part as the column `position`, and the source that reads it."""
     places, parts = table.locate()
     part = places.select("id", pl.col("part").cast(pl.Int32).alias(position))
-    located = rows.join(part, on="id", how="left").with_columns(pl.col(position).fill_null(_NOWHERE))
-    return located, Source(table, parts, columns, position)
+    located = rows.join(part, on="id", how="left").with_columns(pl.col(position).fill_null(NO_PART))
+    return located, Source(table=table, names=parts, columns=columns, position=position)
 
 
 def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:

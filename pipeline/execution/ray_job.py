@@ -8,18 +8,20 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import polars as pl
 import pyarrow as pa
 
 from core.cluster import connect
 from core.errors import UserError
+from pipeline.execution.job_result import JobStats
 from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.pools.images import Failure
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
@@ -29,13 +31,13 @@ _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* T
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
 _MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
-_MOST_GIVEN_UP = 1000  # indivisible blocks per job that may be abandoned; the next run continues after them
+_MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; the next run continues after them
 
 
 class Job(Protocol):
     """The work that is done on blocks."""
 
-    def __call__(self, dataset: Any, alone: bool = False) -> Any:
+    def __call__(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Map a Ray dataset of blocks to one of receipts; with `alone`, no worker has two blocks at once."""
 
 
@@ -48,34 +50,15 @@ class Rescue(Protocol):
     def divide(self, block: pa.Table) -> list[pa.Table]:
         """Return smaller blocks of the same rows; only the block itself if it cannot be divided."""
 
-    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         """Store the rows of a block as errors; return the receipt."""
 
 
-@dataclass(frozen=True)
-class JobDone:
-    """What a job stored, and how fast.
-
-    Attributes:
-        rows: Rows stored.
-        errors: Stored rows that failed.
-        seconds: Wall time, including the start of workers and models, excluding the start of Ray.
-        working: Wall time from the first row that a worker took to the last row stored, excluding start-up.
-        idle: Share of the workers' time in which their model had nothing to do; None if it is not measured.
-    """
-
-    rows: int
-    errors: int
-    seconds: float
-    working: float
-    idle: float | None
-
-
-def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobDone:
+def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts.
 
     Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
-    pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is abandoned.
+    pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is stored as errors.
 
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
@@ -84,28 +67,25 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
     from ray.exceptions import RayError, RayTaskError
 
     begin = time.perf_counter()
-    receipts: list[pa.Table] = []
     try:
-        deaths = _Deaths()
-        done, lost = _run(blocks, job, False, deaths, tolerant=rescue is not None)
-        receipts += done
+        receipts, lost = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
         if rescue and lost:
             receipts += _rescue_all(rescue, lost, job)
-        return _sum_up(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
+        return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
     except (RayTaskError, UserError):
         _end_actors()
         raise
     except RayError as error:
-        if _never_began(error):
+        if _failed_to_start(error):
             _end_actors()
             raise
-        failed, cause = stopped(error), str(error)
+        user_error, cause = stopped(error), str(error)
     _end_actors()
-    raise failed from RuntimeError(cause)
+    raise user_error from RuntimeError(cause)
 
 
 def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:
-    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all are stored or abandoned.
+    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all rows are stored.
 
     A round has at most as many blocks as may be lost in it.
 
@@ -113,43 +93,48 @@ def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table
         The receipts.
 
     Raises:
-        UserError: So many blocks are abandoned that they are unlikely to be at fault.
+        UserError: So many blocks are stored as errors that they are unlikely to be at fault.
     """
-    waiting, receipts = _rescued(rescue, lost, None)
-    given_up = 0
+    rest, receipts = rescue.salvage(lost)
+    waiting = [piece for block in rest for piece in rescue.divide(block)]
+    failed = 0
     while waiting:
-        deaths = _Deaths()
-        done, lost = _run(waiting[:_MOST_LOST], job, True, deaths, tolerant=True)
-        pieces, settled = _rescued(rescue, lost, deaths.failure()) if lost else ([], [])
-        receipts += [*done, *settled]
-        waiting = [*pieces, *waiting[_MOST_LOST:]]
-        given_up += len(settled)
-        if given_up > _MOST_GIVEN_UP:
+        deaths = _WorkerDeaths()
+        stored, lost = _run_round(waiting[:_MOST_LOST], job, deaths, alone=True, may_lose=True)
+        receipts += stored
+        waiting = waiting[_MOST_LOST:]
+        if not lost:
+            continue
+        rest, salvaged = rescue.salvage(lost)
+        pieces, failures = _divide(rescue, rest, deaths.failure())
+        receipts += [*salvaged, *failures]
+        waiting = [*pieces, *waiting]
+        failed += len(failures)
+        if failed > _MOST_FAILED:
             raise UserError(
-                f"{given_up:,} rows or groups killed their workers; what is stored stays, they are errors: "
+                f"{failed:,} rows or groups killed their workers; what is stored stays, they are errors: "
                 "look at the memory of the machines and at the model, then run again to go on"
             )
     return receipts
 
 
-def _rescued(rescue: Rescue, lost: list[pa.Table], failure: Failure | None) -> tuple[list[pa.Table], list[pa.Table]]:
-    """Return the blocks to run next in place of lost ones, and the receipts of rows that are stored.
+def _divide(rescue: Rescue, lost: list[pa.Table], failure: Failure) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Divide blocks that killed a worker alone; store those that cannot be divided as errors, with `failure`.
 
-    A block that cannot be divided is abandoned with `failure`. If `failure` is None, the block was not alone in its
-    worker yet and is run again.
+    Returns:
+        The pieces, and the receipts of the errors.
     """
-    lost, receipts = rescue.salvage(lost)
-    waiting: list[pa.Table] = []
+    pieces, failures = [], []
     for block in lost:
-        pieces = rescue.divide(block)
-        if len(pieces) > 1 or failure is None:
-            waiting += pieces
+        divided = rescue.divide(block)
+        if len(divided) > 1:
+            pieces += divided
         else:
-            receipts.append(rescue.give_up(block, failure))
-    return waiting, receipts
+            failures.append(rescue.store_failure(block, failure))
+    return pieces, failures
 
 
-class _Deaths(logging.Handler):
+class _WorkerDeaths(logging.Handler):
     """A log handler that collects why blocks were lost: Ray Data skips them and gives the reason only in its log."""
 
     def __init__(self) -> None:
@@ -178,11 +163,11 @@ class _Deaths(logging.Handler):
 
         for error in self._errors:
             died = isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError)
-            if not died or _never_began(error):
+            if not died or _failed_to_start(error):
                 raise error
 
 
-def _never_began(error: BaseException) -> bool:
+def _failed_to_start(error: BaseException) -> bool:
     """Return whether an actor's constructor raised: a bug (its traceback is in the text), not a worker's death."""
     from ray.exceptions import RayActorError
 
@@ -203,15 +188,15 @@ def _end_actors() -> None:
             ray.kill(handle)
 
 
-def _run(
-    blocks: Iterable[pa.Table], job: Job, alone: bool, deaths: _Deaths, tolerant: bool
+def _run_round(
+    blocks: Iterable[pa.Table], job: Job, deaths: _WorkerDeaths, *, alone: bool, may_lose: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
     from ray.data import DataContext
 
     refs = [ray.put(block.append_column(BLOCK, pa.repeat(n, block.num_rows))) for n, block in enumerate(blocks)]
-    DataContext.get_current().max_errored_blocks = _MOST_LOST if tolerant else 0
+    DataContext.get_current().max_errored_blocks = _MOST_LOST if may_lose else 0
     receipts: list[pa.Table] = []
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
@@ -224,38 +209,25 @@ def _run(
     finally:
         log.removeHandler(deaths)
     deaths.raise_others()
-    done = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in done]
+    stored = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
+    return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in stored]
 
 
-def map_blocks(dataset: Any, call: Any, **how: Any) -> Any:
+def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) -> Dataset:
     """Call `dataset.map_batches` with whole blocks and a bounded number of retries."""
     from ray.data import ActorPoolStrategy
     from ray.util.annotations import RayDeprecationWarning
 
-    retries = "max_task_retries" if isinstance(how.get("compute"), ActorPoolStrategy) else "max_retries"
+    retries = "max_task_retries" if isinstance(options.get("compute"), ActorPoolStrategy) else "max_retries"
     with warnings.catch_warnings():  # Ray 2.64 will have another option for retries; 2.60 has none
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **how)
+        return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **options)
 
 
 def stopped(error: Exception) -> UserError:
     """Return the error for the user when a worker, a machine or the cluster died."""
     what = " ".join(str(error).split())[:200]
     return UserError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
-
-
-def _sum_up(receipts: pa.Table, seconds: float) -> JobDone:
-    frame = pl.DataFrame(receipts)
-    per_worker = frame.group_by("worker").agg(
-        (pl.col("end").max() - pl.col("begin").min()).alias("wall"),
-        pl.col("busy").sum(),
-        pl.col("busy").count().alias("n"),
-    )
-    wall, busy, n = per_worker.select(pl.col("wall", "busy", "n").sum()).row(0)
-    working: float = frame.select(pl.col("end").max() - pl.col("begin").min()).item()
-    idle = max(0.0, 1 - busy / wall) if n and wall else None
-    return JobDone(int(frame["rows"].sum()), int(frame["errors"].sum()), seconds, working, idle)
 
 
 def start_ray() -> None:

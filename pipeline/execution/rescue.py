@@ -16,7 +16,7 @@ from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import cut
 from pipeline.execution.part_writer import Store
 from pipeline.execution.receipts import receipt
-from pipeline.execution.workers import StageTask, failed_rows
+from pipeline.execution.stage_task import StageTask, failed_rows
 from pipeline.pools import Pool, Shard
 from pipeline.pools.images import Failure
 from pipeline.pools.readers import unread_shards
@@ -61,7 +61,7 @@ class RowRescue:
         parts = list(cut(frame, max(1, -(-frame.height // _PIECES)), self.groups.join(frame, on="id", how="semi")))
         return [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
 
-    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         store = self.part.store
         known = replace(
             store, provenance={**store.table.provenance(), **store.provenance}
@@ -82,7 +82,7 @@ class ShardRescue:
     def divide(self, block: pa.Table) -> list[pa.Table]:
         return _pieces(block)
 
-    def give_up(self, block: pa.Table, failure: Failure) -> pa.Table:
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         return self.store(
             unread_shards(self.pool, [Shard(**row) for row in block.to_pylist()], failure.error, failure.retry)
         )

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -41,6 +40,15 @@ Shards = Mapping[str, pafs.FileInfo]
 """Shard files, by their path relative to the publication."""
 
 
+class _Expected(NamedTuple):
+    """The contents of a shard by its list: the numbers of listed and of left-out images, smallest and largest id."""
+
+    listed: int
+    left_out: int
+    smallest: int
+    largest: int
+
+
 @dataclass(frozen=True)
 class Publication:
     """A folder of published shards, or one that is going to be.
@@ -63,11 +71,11 @@ class Publication:
         """Return the paths of the shards with these numbers, relative to the publication."""
         return {shard_name(subset, number, self.format) for number in numbers for subset in self.subsets}
 
-    def open_settled(self, how: Publish, tables: Mapping[str, str]) -> Shards:
+    def open(self, settings: Publish, tables: Mapping[str, str]) -> Shards:
         """Store the settings of a new publication, or check those of an existing one; return the existing shards.
 
         Args:
-            how: The settings.
+            settings: The settings.
             tables: The names of the published stage tables, by stage.
 
         Raises:
@@ -75,28 +83,28 @@ class Publication:
             UserError: Settings or lists are missing or damaged; a shard is damaged, or in no list.
         """
         # A concurrent publication writes settings, list and shards in this order: read them in the reverse order.
-        shards = self._shards()
+        shards = self._existing_shards()
         listed, _ = listed_in(self.lists)
-        begun = self.lists.exists(SETTINGS)
-        now = {**how.model_dump(mode="json"), "subsets": list(self.subsets), "tables": tables}
+        stored = self.lists.exists(SETTINGS)
+        now = {**settings.model_dump(mode="json"), "subsets": list(self.subsets), "tables": tables}
         if self.format == "webdataset":
             now[_ENDING] = IMAGE_ENDING
-        if begun:
+        if stored:
             self._compare_settings(now)
         elif listed.height:
             raise UserError(f"{self.lists.path}/{SETTINGS}: this file is missing; {_REMEDY}")
-        if strange := sorted(shards.keys() - self.names(listed["number"].unique())):
+        if unlisted := sorted(shards.keys() - self.names(listed["number"].unique())):
             raise UserError(
-                f"{self.out.path}/{strange[0]} is in no list of {LISTS}: copy that folder too, or {_ELSEWHERE} "
+                f"{self.out.path}/{unlisted[0]} is in no list of {LISTS}: copy that folder too, or {_ELSEWHERE} "
                 "(a copy of a shard is to be moved away)"
             )
-        if not begun and not self.lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
+        if not stored and not self.lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
             self._compare_settings(now)
         self._check_shards(shards, listed)
         return shards
 
-    def first_form(self) -> bool:
-        """Return whether its tars have the form of an earlier version; call `open_settled` first."""
+    def has_first_form(self) -> bool:
+        """Return whether its tars have the form of an earlier version; call `open` first."""
         return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
 
     def left_out(self) -> dict[str, str]:
@@ -109,9 +117,9 @@ class Publication:
         remedy = "delete it and the shards of that number, and publish again: they are written again"
         return {id_: reason for name in files for id_, reason in read_json(self.lists, name, remedy).items()}
 
-    def _shards(self) -> Shards:
-        every = [file for subset in (TOGETHER, *USES) for file in self.out.join(subset).files()]
-        return {self.out.relative(file.path): file for file in every if _SHARD.fullmatch(file.base_name)}
+    def _existing_shards(self) -> Shards:
+        files = [file for subset in (TOGETHER, *USES) for file in self.out.join(subset).files()]
+        return {self.out.relative(file.path): file for file in files if _SHARD.fullmatch(file.base_name)}
 
     def _compare_settings(self, now: Mapping[str, Any]) -> None:
         stored = read_json(self.lists, SETTINGS, _REMEDY)
@@ -124,10 +132,10 @@ class Publication:
             raise UserError(
                 f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"
             )
-        tables, then = now["tables"], before["tables"]
-        if other := sorted(stage for stage in {*tables, *then} if tables.get(stage) != then.get(stage)):
+        tables, published = now["tables"], before["tables"]
+        if differing := sorted(stage for stage in {*tables, *published} if tables.get(stage) != published.get(stage)):
             raise UserError(
-                f"{self.out.path} has shards of another recipe, whose {', '.join(other)} computed something else: "
+                f"{self.out.path} has shards of another recipe, whose {', '.join(differing)} computed something else: "
                 f"{_ELSEWHERE}"
             )
 
@@ -136,19 +144,19 @@ class Publication:
         if not shards:
             return
         left_out = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
-        fewer = pl.col("id").is_in(left_out.to_list()).sum()
+        left_out_rows = pl.col("id").is_in(left_out.to_list()).sum()
         of_number = listed.group_by("number").agg(
-            pl.len(), fewer.alias("fewer"), pl.min("id"), pl.max("id").alias("max")
+            pl.len(), left_out_rows.alias("left_out"), pl.min("id"), pl.max("id").alias("max")
         )
-        facts = {name: row[1:] for row in of_number.iter_rows() for name in self.names(row[:1])}
+        expected = {name: _Expected(*row) for number, *row in of_number.iter_rows() for name in self.names([number])}
         with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as threads:
-            list(threads.map(partial(self._check_shard), shards.values(), [facts[name] for name in shards]))
+            list(threads.map(self._check_shard, shards.values(), [expected[name] for name in shards]))
 
-    def _check_shard(self, file: pafs.FileInfo, listed: tuple[int, int, int, int]) -> None:
+    def _check_shard(self, file: pafs.FileInfo, expected: _Expected) -> None:
         with self.out.filesystem.open_input_file(file.path) as opened:
             try:
                 if file.path.endswith(".parquet"):
-                    _check_footer(pq.ParquetFile(opened).metadata, *listed)
+                    _check_footer(pq.ParquetFile(opened).metadata, expected)
                 else:
                     _check_tar(opened, file.size)
             except UNREADABLE as error:
@@ -202,13 +210,15 @@ def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
     return read
 
 
-def _check_footer(footer: pq.FileMetaData, listed: int, fewer: int, smallest: int, largest: int) -> None:
-    """Compare a shard's footer with its list: the numbers of listed and left-out images, smallest and largest id."""
-    if not listed - fewer <= footer.num_rows <= listed:
-        raise DamagedError(f"it has {footer.num_rows:,} images, and its list {listed - fewer:,}")
+def _check_footer(footer: pq.FileMetaData, expected: _Expected) -> None:
+    """Compare a shard's footer with its list."""
+    published = expected.listed - expected.left_out
+    if not published <= footer.num_rows <= expected.listed:
+        raise DamagedError(f"it has {footer.num_rows:,} images, and its list {published:,}")
     groups = [footer.row_group(number).column(0) for number in range(footer.num_row_groups)]
     ids = [group.statistics for group in groups if group.path_in_schema == "id" and group.is_stats_set]
-    if not fewer and ids and (min(s.min for s in ids), max(s.max for s in ids)) != (smallest, largest):
+    bounds = expected.smallest, expected.largest
+    if not expected.left_out and ids and (min(s.min for s in ids), max(s.max for s in ids)) != bounds:
         raise DamagedError("it has other images than its list")
 
 

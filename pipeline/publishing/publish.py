@@ -7,8 +7,9 @@ run, and with another number of workers. A pool that has grown adds a list and m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from captioners.prompts import read_prompts
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE
-from manifests.contents import CONTENTS, SHA256, contents_table
+from manifests.contents import CONTENTS, SHA256
 from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
@@ -29,10 +30,10 @@ from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.tar_shards import tar_features
-from manifests.version import __version__
-from pipeline.execution.part_writer import Store
+from pipeline.execution.job_result import JobStats
+from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
-from pipeline.execution.ray_job import JobDone, run_job
+from pipeline.execution.ray_job import run_job
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_twice
 from pipeline.publishing.shard_writer import ShardWriter
@@ -67,17 +68,17 @@ class Published:
     written: int
     left_out: Mapping[str, str]
     stale: int
-    job: JobDone | None = None
+    job: JobStats | None = None
     outdated: int = 0
 
 
-def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> Published:
+def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str) -> Published:
     """Write the shards of all kept images that are in none yet, and shards that are missing; write the dataset card.
 
     Args:
         run: The run, with captions.
         recipe: The recipe of the run.
-        how: The settings of the publication.
+        settings: The settings of the publication.
         out: The folder of the dataset.
         where: URL or path of the dataset, for the user.
 
@@ -87,79 +88,111 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     """
     refuse_unfinished(run)
     columns = _columns(run)
-    subsets = _subsets(how, columns)
-    place = Publication(out, how.format, subsets)
-    written_shards = place.open_settled(
-        how, {entry["stage"]: entry["table"] for entry in run.recipe.get("stages") or []}
-    )
-    columns = _as_begun(out, written_shards, columns)
+    publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
+    shards = publication.open(settings, {entry["stage"]: entry["table"] for entry in _stage_entries(run)})
+    columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
     refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)
-    right = kept.join(_outdated(run, recipe), on="id", how="anti")
-    outdated_ = kept.height - right.height
-    listed, stale = _list(right, how, out)
-    if not listed.height and outdated_:
-        raise UserError(f"nothing to publish: all {outdated_:,} captions are outdated; `vl3syn run` makes them again")
+    valid = kept.join(_outdated(run, recipe), on="id", how="anti")
+    listed = add_to_lists(valid, settings, out)
     if not listed.height:
-        raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
-    missing = _missing(place, listed)
-    job = None
-    if missing.height:
-        rows, inputs = plan(run, recipe.pool, _needed(columns), missing.select("id").unique(), carry=False)
-        refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
-        fields = {name: field for name, (_, field) in columns.items()}
-        table = contents_table(run.folder)
-        contents = Store(table, table.next_writer(), {"vl3syn": __version__})
-        writer = ShardWriter(
-            out,
-            how.format,
-            inputs,
-            fields,
-            _prompts(run),
-            subsets,
-            contents,
-            _decoded(recipe),
-            place.first_form(),
-        )
-        job = run_job(_blocks(rows, missing), writer.job)
-    done = _sum_up(place, where, listed, stale, job, missing["number"].n_unique() * len(subsets))
-    done = replace(done, outdated=outdated_)
-    schemas = _schemas({name: field for name, (_, field) in columns.items()}, subsets)
-    of_tars = how.format == "webdataset" and not place.first_form()
-    features = {subset: tar_features(schema) for subset, schema in schemas.items()} if of_tars else {}
-    text = card(run, subsets, how.format, done.rows, _docs(schemas), features, _sizes(place))
-    out.write("README.md", text.encode())
-    return done
+        raise UserError(_nothing_to_publish(outdated=kept.height))
+    missing = _missing(publication, listed)
+    stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
+    left_out = publication.left_out()
+    sizes = _sizes(publication)
+    names = publication.names(listed["number"].unique())
+    published = Published(
+        where=where,
+        rows=listed.height - len(left_out),
+        shards=len(names),
+        bytes=sum(sizes[name] for name in names),
+        written=missing["number"].n_unique() * len(publication.subsets),
+        left_out=left_out,
+        stale=listed.join(valid, on="id", how="anti").height,
+        job=stats,
+        outdated=kept.height - valid.height,
+    )
+    _write_card(run, publication, columns, published.rows, sizes)
+    return published
 
 
-def _columns(run: Run) -> dict[str, tuple[str, pa.Field]]:
-    """Return the columns that are published: name -> the table that stores it ("": the index), and its field."""
-    columns: dict[str, tuple[str, pa.Field]] = {name: ("", INDEX.field(name)) for name in (*_OF_THE_INDEX, "sha256")}
-    for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
-        columns |= {f.name: (entry["table"], f) for f in stage.table.writes if not is_embedding(f)}
-    return columns
+def _stage_entries(run: Run) -> list[dict[str, Any]]:
+    """Return the stages in the run's recipe."""
+    return run.recipe.get("stages") or []
 
 
-def _subsets(how: Publish, columns: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+def _columns(run: Run) -> Columns:
+    """Return the columns that are published."""
+    fields = {name: INDEX.field(name) for name in (*_OF_THE_INDEX, "sha256")}
+    tables = {}
+    for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
+        for field in stage.table.writes:
+            if not is_embedding(field):
+                fields[field.name], tables[field.name] = field, entry["table"]
+    return Columns(names=list(fields), tables=tables, fields=fields)
+
+
+def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
     """Return the subsets, each with its captions."""
-    captions = tuple(use for use in USES if f"{use}_caption" in columns)
+    captions = tuple(use for use in USES if f"{use}_caption" in columns.fields)
     if not captions:
         raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
-    if lacking := [use for use in how.subsets if use not in captions]:
+    if lacking := [use for use in settings.subsets if use not in captions]:
         raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
-    return {use: (use,) for use in how.subsets} or {TOGETHER: captions}
+    return {use: (use,) for use in settings.subsets} or {TOGETHER: captions}
 
 
-def _as_begun(
-    out: Folder, written_shards: Shards, columns: dict[str, tuple[str, pa.Field]]
-) -> dict[str, tuple[str, pa.Field]]:
+def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns:
     """Return the columns that existing Parquet shards have, so that all shards have the same; without shards, all."""
-    shards = [file.path for file in written_shards.values() if file.path.endswith(".parquet")]
-    if not shards:
+    paths = [file.path for file in shards.values() if file.path.endswith(".parquet")]
+    if not paths:
         return columns
-    names = {name for path in shards[:1] for name in pq.read_schema(path, filesystem=out.filesystem).names}
+    stored = pq.read_schema(paths[0], filesystem=out.filesystem).names
     captions = {f"{use}_caption" for use in USES}
-    return {n: c for n, c in columns.items() if n in captions or RENAMED.get(n, n) in names}
+    fields = {n: f for n, f in columns.fields.items() if n in captions or RENAMED.get(n, n) in stored}
+    return Columns(names=list(fields), tables=columns.tables, fields=fields)
+
+
+def _nothing_to_publish(outdated: int) -> str:
+    """Return the error message; `outdated` is the number of kept images, all of them with outdated captions."""
+    if outdated:
+        return f"nothing to publish: all {outdated:,} captions are outdated; `vl3syn run` makes them again"
+    return "nothing to publish: the run keeps no image; `vl3syn funnel` says why"
+
+
+def _write_shards(
+    run: Run, recipe: Recipe, publication: Publication, columns: Columns, missing: pl.DataFrame
+) -> JobStats:
+    """Write the shards of `missing` (see `_missing`) in a Ray job."""
+    # Beside the published columns, workers read the image and its digest.
+    needed = Columns(
+        names=[*columns.names, SHA256, ENCODED], tables={**columns.tables, SHA256: CONTENTS}, fields=columns.fields
+    )
+    rows, inputs = plan(run, recipe.pool, needed, missing.select("id").unique(), send_numbers=False)
+    refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
+    writer = ShardWriter(
+        publication=publication,
+        inputs=inputs,
+        fields=columns.fields,
+        prompts=_prompts(run),
+        contents=contents_store(run),
+        decoded=_are_decoded(recipe),
+        first_form=publication.has_first_form(),
+    )
+    return run_job(_blocks(rows, missing), writer.job)
+
+
+def _write_card(run: Run, publication: Publication, columns: Columns, rows: int, sizes: Mapping[str, int]) -> None:
+    subsets = publication.subsets
+    schemas = {
+        subset: shard_schema(columns.fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()
+    }
+    docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
+    declares_features = publication.format == "webdataset" and not publication.has_first_form()
+    features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
+    text = card(run, subsets, publication.format, rows, columns=docs, features=features, sizes=sizes)
+    publication.out.write("README.md", text.encode())
 
 
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
@@ -171,52 +204,39 @@ def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(ids).unique()
 
 
-def _list(kept: pl.DataFrame, how: Publish, out: Folder) -> tuple[pl.DataFrame, int]:
-    """Add new images to the lists; return all listed images, and how many of them are not in `kept`.
+def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataFrame:
+    """Add new images to the lists; return all listed images.
 
     Args:
         kept: The images to publish, column `id`.
-        how: The settings of the publication.
+        settings: The settings of the publication.
         out: The folder of the dataset.
 
     Returns:
-        Columns `id` and `number` (of the shard), in order; the number of listed images that are not in `kept`.
+        Columns `id` and `number` (of the shard), in order. Listed images may not be in `kept` any more.
     """
     lists = out.join(LISTS)
     while True:
         listed, next_name = listed_in(lists)
-        new = _numbered(kept.join(listed, on="id", how="anti"), listed, how)
+        new = _numbered(kept.join(listed, on="id", how="anti"), listed, settings)
         # If a concurrent publication was faster, its list counts; images that it lacks follow in the next list.
         if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
-            break
-    listed = pl.concat([listed, new])
-    return listed, listed.join(kept, on="id", how="anti").height
+            return pl.concat([listed, new])
 
 
-def _numbered(new: pl.DataFrame, listed: pl.DataFrame, how: Publish) -> pl.DataFrame:
+def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
     """Return new images in random order (by the seed), with shard numbers that continue after the listed ones."""
     first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
-    number = (pl.int_range(pl.len()) // how.rows_per_shard + first).cast(pl.Int32).alias("number")
-    return new[np.argsort(priority(new["id"].to_numpy(), how.seed))].with_columns(number)
+    number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")
+    return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
 
 
 def _missing(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of `listed` whose shard is missing in some subset, with their position in it as `place`."""
-    names = {
-        publication.out.relative(file.path)
-        for subset in publication.subsets
-        for file in publication.out.join(subset).files()
-    }
-    lacking = [number for number in listed["number"].unique() if not publication.names([number]) <= names]
+    stored = _sizes(publication).keys()
+    lacking = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
     placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
     return placed.filter(pl.col("number").is_in(lacking))
-
-
-def _needed(columns: Mapping[str, tuple[str, pa.Field]]) -> Columns:
-    """Return the columns that are read to write shards: the published ones, the image and its digest."""
-    tables = {name: table for name, (table, _) in columns.items() if table}
-    fields = {name: field for name, (_, field) in columns.items()}
-    return Columns([*columns, SHA256, ENCODED], {**tables, SHA256: CONTENTS}, fields)
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
@@ -232,25 +252,11 @@ def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each caption: those of the recipe's stage, else the default ones."""
     prompts = {use: read_prompts(use) for use in USES}
-    for entry in run.recipe.get("stages") or []:
+    for entry in _stage_entries(run):
         use = entry["stage"].removesuffix("_caption")
         if use in USES and "prompts" in entry:
             prompts[use] = tuple(entry["prompts"])
     return prompts
-
-
-def _sum_up(
-    publication: Publication,
-    where: str,
-    listed: pl.DataFrame,
-    stale: int,
-    job: JobDone | None,
-    written: int,
-) -> Published:
-    left_out, wanted = publication.left_out(), publication.names(listed["number"].unique())
-    sizes = _sizes(publication)
-    size = sum(sizes[name] for name in wanted)
-    return Published(where, listed.height - len(left_out), len(wanted), size, written, left_out, stale, job)
 
 
 def _sizes(publication: Publication) -> dict[str, int]:
@@ -259,18 +265,9 @@ def _sizes(publication: Publication) -> dict[str, int]:
     return {publication.out.relative(file.path): file.size for file in files}
 
 
-def _decoded(recipe: Recipe) -> bool:
+def _are_decoded(recipe: Recipe) -> bool:
     """Return whether a stage has decoded every kept image: a row whose image it cannot decode is an error, not kept.
 
     `portable` does not count: earlier versions sent images to a server without decoding them.
     """
     return any(IMAGE in step.stage.reads for step in recipe.steps)
-
-
-def _schemas(fields: Mapping[str, pa.Field], subsets: Mapping[str, Sequence[str]]) -> dict[str, pa.Schema]:
-    return {subset: shard_schema(fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()}
-
-
-def _docs(schemas: Mapping[str, pa.Schema]) -> dict[str, str]:
-    """Return the description of each column of the shards."""
-    return {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}

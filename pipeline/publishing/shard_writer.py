@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +22,6 @@ from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
     LEFT_OUT,
-    LISTS,
     RENAMED,
     TOGETHER,
     conversation_column,
@@ -35,13 +32,17 @@ from manifests.shards import (
     shard_schema,
     write_parquet,
 )
-from manifests.storage import Folder
 from manifests.tar_shards import write_tar
+from pipeline.execution.inputs import Inputs
+from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.part_writer import Store
-from pipeline.execution.planner import Inputs
 from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
+from pipeline.publishing.publication import Publication
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 _READERS = 16  # threads that wait for the disk or the network
 
@@ -54,28 +55,24 @@ class ShardWriter:
     """Writes shards in Ray tasks.
 
     Attributes:
-        out: The folder of the dataset.
-        format: `parquet` or `webdataset`.
+        publication: The publication.
         inputs: Adds columns and images to a block of ids.
         fields: The columns of the run that are published, by name.
         prompts: The prompts of each caption, by use (`short`, `detailed`).
-        subsets: The captions of each subset.
         contents: Stores lengths and digests of images that were not read before.
         decoded: Whether a stage has decoded every image. If not, images are decoded here as a check.
         first_form: Whether tars have the form of an earlier version, see `write_tar`.
     """
 
-    out: Folder
-    format: str
+    publication: Publication
     inputs: Inputs
     fields: Mapping[str, pa.Field]
     prompts: Mapping[str, Sequence[str]]
-    subsets: Mapping[str, Sequence[str]]
     contents: Store
     decoded: bool
-    first_form: bool = False
+    first_form: bool
 
-    def job(self, dataset: Any, alone: bool = False) -> Any:
+    def job(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Return the Ray Data job; `alone` changes nothing, since each block has a task of its own."""
         return map_blocks(dataset, reported, fn_kwargs={"call": self.write}, num_cpus=1)
 
@@ -86,61 +83,75 @@ class ShardWriter:
             UserError: The prompt of a caption is unknown, or an image cannot be read now.
         """
         begin = time.time()
-        complete = self.inputs.complete(block)
-        for use in {use for uses in self.subsets.values() for use in uses}:
-            self._questions(complete, use)  # raises before the first image is read
-        write = write_parquet if self.format == "parquet" else partial(write_tar, first_form=self.first_form)
-        first: dict[int, Content] = {}
-        for number in pc.unique(complete["number"]).sort().to_pylist():
-            rows = complete.filter(pc.equal(complete["number"], number)).sort_by("place")
-            names = {subset: shard_name(subset, number, self.format) for subset in self.subsets}
-            lacking = {subset: name for subset, name in names.items() if not self.out.exists(name)}
-            if len(lacking) == len(names):  # images that were left out of a deleted shard may be readable now
-                self.out.join(LISTS).delete(_left_out_name(number))
-            for subset, name in lacking.items():
-                uses = self.subsets[subset]
-                write(self.out, name, self._schema(uses), self._groups(rows, uses, number, first))
-        self._write_down(complete, first)
-        return receipt(complete.num_rows, 0, begin)
+        rows = self.inputs.complete(block)
+        for use in {use for uses in self.publication.subsets.values() for use in uses}:
+            self._questions(rows, use)  # raises before the first image is read
+        contents: dict[int, Content] = {}
+        for number in pc.unique(rows["number"]).sort().to_pylist():
+            contents |= self._write_number(number, rows.filter(pc.equal(rows["number"], number)).sort_by("place"))
+        self._store_contents(rows, contents)
+        return receipt(rows.num_rows, 0, begin)
 
-    def _write_down(self, rows: pa.Table, first: Mapping[int, Content]) -> None:
+    def _write_number(self, number: int, rows: pa.Table) -> dict[int, Content]:
+        """Write the shards with a number that are missing; return the contents of their images, by id."""
+        out, subsets = self.publication.out, self.publication.subsets
+        names = {subset: shard_name(subset, number, self.publication.format) for subset in subsets}
+        missing = {subset: name for subset, name in names.items() if not out.exists(name)}
+        if len(missing) == len(names):  # images that were left out of a deleted shard may be readable now
+            self.publication.lists.delete(_left_out_name(number))
+        contents: dict[int, Content] = {}
+        for subset, name in missing.items():
+            groups = self._row_groups(rows, subsets[subset], number, contents)
+            schema = self._schema(subsets[subset])
+            if self.publication.format == "parquet":
+                write_parquet(out, name, schema, groups)
+            else:
+                write_tar(out, name, schema, groups, first_form=self.first_form)
+        return contents
+
+    def _store_contents(self, rows: pa.Table, contents: Mapping[int, Content]) -> None:
         """Store lengths and digests of images that were not read before, as in runs of an earlier version."""
         unseen = rows.filter(pc.is_null(rows[SHA256]))["id"].to_pylist()
-        if new := content_rows(unseen, [first.get(id_) for id_ in unseen]) if first and unseen else None:
+        if contents and unseen:
+            new = content_rows(unseen, [contents.get(id_) for id_ in unseen])
             self.contents.table.append(new, self.contents.writer, self.contents.provenance)
 
     def _schema(self, uses: Sequence[str]) -> pa.Schema:
-        return shard_schema(self.fields, uses, alone=TOGETHER not in self.subsets).remove_metadata()
+        return shard_schema(self.fields, uses, alone=TOGETHER not in self.publication.subsets).remove_metadata()
 
-    def _groups(
-        self, rows: pa.Table, uses: Sequence[str], number: int, first: dict[int, Content]
+    def _row_groups(
+        self, rows: pa.Table, uses: Sequence[str], number: int, contents: dict[int, Content]
     ) -> Iterator[pa.Table]:
-        """Yield the row groups of a shard while the images of the next group are read; then store what is left out.
+        """Yield the row groups of a shard; then store which images are left out.
 
-        Adds the length in bytes and the SHA-256 of each published image to `first`, by id.
+        Adds the length in bytes and the SHA-256 of each published image to `contents`, by id.
         """
         left_out: dict[str, str] = {}
+        for chunk, images in self._read_ahead(rows):
+            digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
+            faults = _faults(chunk, images, digests, self.decoded)
+            ids = chunk["id"].to_pylist()
+            left_out |= {str(ids[row]): reason for row, reason in faults.items()}
+            good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
+            contents |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
+            if good:  # `datasets` cannot open a Parquet file with an empty row group
+                yield self._row_group(chunk, images, good, uses)
+        self._store_left_out(number, left_out)  # before the shard is complete: no shard lacks this file
+
+    def _store_left_out(self, number: int, left_out: Mapping[str, str]) -> None:
+        if left_out:
+            lists, name = self.publication.lists, _left_out_name(number)
+            of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
+            lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
+
+    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[bytes | Failure]]]:
+        """Yield the rows of each row group with their images, while the images of the next one are read."""
         ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
         chunks = [rows.slice(start, end - start) for start, end in pairwise([0, *ends])]
         with ThreadPoolExecutor(_READERS) as readers:
-            reading: deque[list[Future[list[bytes | Failure]]]] = deque()
-            for position, chunk in enumerate(chunks):
-                for ahead in chunks[position + len(reading) : position + 2]:
-                    reading.append(self._start_reading(ahead, readers))
-                read = [image for task in reading.popleft() for image in task.result()]
-                images = _in_order(chunk, read)
-                digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
-                faults = _faults(chunk, images, digests, self.decoded)
-                ids = chunk["id"].to_pylist()
-                left_out |= {str(ids[row]): reason for row, reason in faults.items()}
-                good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
-                first |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
-                if good:  # `datasets` cannot open a Parquet file with an empty row group
-                    yield self._group(chunk, images, good, uses)
-        if left_out:  # written before the shard, so that no shard lacks its file of left-out images
-            lists, name = self.out.join(LISTS), _left_out_name(number)
-            of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
-            lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
+            reading = ((chunk, self._start_reading(chunk, readers)) for chunk in chunks)
+            for chunk, tasks in started_ahead(reading, 1):
+                yield chunk, _in_order(chunk, [image for task in tasks for image in task.result()])
 
     def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
         """Start reading the images of a chunk, in the order of the pool."""
@@ -154,7 +165,7 @@ class ShardWriter:
 
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
 
-    def _group(
+    def _row_group(
         self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
     ) -> pa.Table:
         """Return a row group: the rows `good` of a chunk (row number: digest) with their images."""
@@ -217,7 +228,7 @@ def _faults(
         UserError: An image cannot be read now, but may be readable later.
     """
     faults = {}
-    for row, (image, digest, *known) in enumerate(zip(images, digests, *_known_of(chunk), strict=True)):
+    for row, (image, digest, known) in enumerate(zip(images, digests, _known_contents(chunk), strict=True)):
         if isinstance(image, Failure):
             if image.deleted:
                 faults[row] = "missing: the pool has deleted the image since it was indexed"
@@ -225,7 +236,7 @@ def _faults(
             if image.retry:
                 raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
             faults[row] = image.error
-        elif digest is not None and not _is_same(len(image), digest, *known):
+        elif digest is not None and not known.fits(len(image), digest):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
         elif bad := _unusable(image, decoded):
             faults[row] = bad
@@ -244,27 +255,34 @@ def _unusable(image: bytes, decoded: bool) -> str | None:
     return None
 
 
-def _known_of(chunk: pa.Table) -> list[list[Any]]:
-    """Return what is stored about each image, as four lists whose values may be None.
+class _KnownContent(NamedTuple):
+    """What is stored about an image; None where nothing is.
 
-    They are the SHA-256 when it was first read, the length in the index, the SHA-256 from the source, and the hash by
-    the stage `hashes` (the first 8 bytes of a SHA-256, as a signed integer).
+    Attributes:
+        seen: SHA-256 when the image was first read.
+        indexed: Length in the index, in bytes.
+        from_source: SHA-256 from the source, as a hexadecimal number.
+        half: The hash by the stage `hashes`: the first 8 bytes of a SHA-256, as a signed integer.
     """
-    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else [None] * chunk.num_rows
-    return [chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves]
+
+    seen: bytes | None
+    indexed: int | None
+    from_source: str | None
+    half: int | None
+
+    def fits(self, length: int, digest: bytes) -> bool:
+        """Return whether an image with this length and SHA-256 is the same."""
+        if self.seen is None and self.indexed is not None and length != self.indexed:
+            return False
+        return (
+            self.seen in (None, digest)
+            and (not self.from_source or self.from_source.lower() == digest.hex())
+            and self.half in (None, int.from_bytes(digest[:8], "big", signed=True))
+        )
 
 
-def _is_same(
-    length: int, digest: bytes, seen: bytes | None, indexed: int | None, from_source: str | None, half: int | None
-) -> bool:
-    if seen is None and indexed is not None and length != indexed:
-        return False
-    return (
-        seen in (None, digest)
-        and (not from_source or from_source.lower() == digest.hex())
-        and half in (None, _half(digest))
-    )
-
-
-def _half(digest: bytes) -> int:
-    return int.from_bytes(digest[:8], "big", signed=True)
+def _known_contents(chunk: pa.Table) -> Iterator[_KnownContent]:
+    """Yield what is stored about the image of each row."""
+    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else repeat(None)
+    columns = (chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves)
+    return map(_KnownContent, *columns)

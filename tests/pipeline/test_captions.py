@@ -180,7 +180,7 @@ def test_a_part_that_is_begun_anew_takes_what_its_journal_has(
     from manifests.tables import Table
 
     pool, url = make_images(tmp_path / "pool", 20), tmp_path / "run"
-    monkeypatch.setattr("pipeline.execution.runner.recover", lambda table: 0)
+    monkeypatch.setattr("pipeline.execution.stage_job.recover", lambda table: 0)
     with chat_server() as server:
         opened, _ = run(recipe(pool, server.url), url)
         before = opened.facts("short_caption").sort("id").collect()

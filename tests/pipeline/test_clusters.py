@@ -28,7 +28,8 @@ from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
 from manifests.sweep import sweep
 from pipeline.execution.fitting import sample
-from pipeline.execution.runner import part_size, recipe_of
+from pipeline.execution.runner import recipe_of
+from pipeline.execution.stage_job import part_size
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
 from tests.runs import run

@@ -191,30 +191,30 @@ def journaled(folder: Path) -> list[int]:
 def test_nothing_is_journaled_before_an_answer_differs(tmp_path: Path, journal: Journal) -> None:
     first = FirstAnswers("s", 32)
     for n in range(31):
-        assert first.ask(1) == n
-        first.write_down(n, answers([n], [f"server: 400 of {n} tokens"]), journal)
+        assert first.take_numbers(1) == n
+        first.save(n, answers([n], [f"server: 400 of {n} tokens"]), journal)
     assert journaled(tmp_path) == []
-    first.write_down(first.ask(1), answers([31], [None]), journal)
+    first.save(first.take_numbers(1), answers([31], [None]), journal)
     assert journaled(tmp_path) == list(range(32))
 
 
 def test_a_failure_that_passes_is_no_answer(journal: Journal) -> None:
     first = FirstAnswers("s", 4)
-    numbers = [first.ask(1) for _ in range(5)]
+    numbers = [first.take_numbers(1) for _ in range(5)]
     for n in numbers[1:4]:
-        first.write_down(n, answers([n], ["server: 400 no"]), journal)
-    first.write_down(0, answers([0], ["server: no whole answer within 5 s"], retry=True), journal)
+        first.save(n, answers([n], ["server: 400 no"]), journal)
+    first.save(0, answers([0], ["server: no whole answer within 5 s"], retry=True), journal)
     with pytest.raises(UserError, match="the first 4 images in a row without an answer, all of them: server: 4"):
-        first.write_down(4, answers([4], ["server: 400 no"]), journal)
+        first.save(4, answers([4], ["server: 400 no"]), journal)
     with pytest.raises(UserError):
-        first.ask(1)
+        first.take_numbers(1)
 
 
 def test_another_refusal_or_status_settles_it(tmp_path: Path, journal: Journal) -> None:
     for other in ("server: 400 the image is too wide", "server: 413 no"):
         first = FirstAnswers("s", 4)
         for n, error in enumerate(["server: 400 no", "server: 400 no", "server: 400 no", other]):
-            first.write_down(first.ask(1), answers([n], [error]), journal)
+            first.save(first.take_numbers(1), answers([n], [error]), journal)
     assert journaled(tmp_path) == [0, 1, 2, 3] * 2
 
 
@@ -239,23 +239,23 @@ def test_one_error_with_other_ids_ends_the_job(error: str, journal: Journal, tmp
     first = FirstAnswers("s", 8)
     said = [error.replace("{n}", str(n)).replace("{letters}", letters(n)) for n in range(8)]
     for n in range(7):
-        first.write_down(first.ask(1), answers([n], [said[n]]), journal)
-    number = first.ask(1)
+        first.save(first.take_numbers(1), answers([n], [said[n]]), journal)
+    number = first.take_numbers(1)
     with pytest.raises(UserError, match="the first 8 images in a row without an answer"):
-        first.write_down(number, answers([7], [said[7]]), journal)
+        first.save(number, answers([7], [said[7]]), journal)
     assert journaled(tmp_path) == []
 
 
 def test_two_statuses_with_one_text_are_two_errors(tmp_path: Path, journal: Journal) -> None:
     first = FirstAnswers("s", 2)
-    first.write_down(first.ask(1), answers([0], ["server: 400 the image is refused"]), journal)
-    first.write_down(first.ask(1), answers([1], ["server: 422 the image is refused"]), journal)
+    first.save(first.take_numbers(1), answers([0], ["server: 400 the image is refused"]), journal)
+    first.save(first.take_numbers(1), answers([1], ["server: 422 the image is refused"]), journal)
     assert journaled(tmp_path) == [0, 1]
 
 
 def test_a_batch_with_a_good_answer_behind_the_first_is_well(tmp_path: Path, journal: Journal) -> None:
     first = FirstAnswers("s", 32)
-    first.write_down(first.ask(40), answers(list(range(40)), [*["no x"] * 39, None]), journal)
+    first.save(first.take_numbers(40), answers(list(range(40)), [*["no x"] * 39, None]), journal)
     assert journaled(tmp_path) == list(range(40))
 
 
@@ -267,12 +267,12 @@ def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def long_block() -> None:
-        with first.block():
+        with first.running_block():
             begun.set()
             go_on.wait(10)
             for _ in range(2):
                 try:
-                    first.write_down(first.ask(1), answers([9], ["server: 400 no"]), journal)
+                    first.save(first.take_numbers(1), answers([9], ["server: 400 no"]), journal)
                 except UserError as error:
                     refused.append(error)
 
@@ -280,11 +280,11 @@ def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
     thread.start()
     begun.wait(10)
     rows_ = [answers([n], ["server: 400 no"]) for n in range(2)]
-    with first.block():
+    with first.running_block():
         for part in rows_:
-            first.write_down(first.ask(1), part, journal)
+            first.save(first.take_numbers(1), part, journal)
     threading.Timer(0.2, go_on.set).start()
     with pytest.raises(UserError):
-        first.of_block(rows_)
+        first.resolve_block(rows_)
     thread.join(10)
     assert len(refused) == 1

@@ -11,7 +11,7 @@ from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.execution.planner import Source
+from pipeline.execution.inputs import Source
 
 
 def test_rows_of_many_parts_come_in_the_order_of_the_block(tmp_path: Path) -> None:

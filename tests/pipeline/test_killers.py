@@ -19,6 +19,9 @@ from PIL import Image
 from core.stages import GroupedStage, ImageFacts, ImageStage, LoadedStage, Stage
 from manifests import open_run
 from manifests.schemas import column
+from pipeline.execution.ray_job import map_blocks, run_job
+from pipeline.execution.receipts import receipt, reported
+from pipeline.pools.images import Failure
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
 from tests.runs import run
@@ -165,6 +168,17 @@ def test_a_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeI
     assert (jobs["deadly"].computed, jobs["deadly"].errors) == (3, 3)
 
 
+@pytest.mark.usefixtures("engine")
+def test_run_job_when_rows_are_salvaged_counts_only_those_that_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.execution.ray_job._MOST_FAILED", 1)
+
+    def job(dataset: Any, alone: bool = False) -> Any:
+        return map_blocks(dataset, reported, fn_kwargs={"call": _store_all_but_3})
+
+    stats = run_job([pa.table({"number": list(range(6))})], job, SalvagingRescue())
+    assert (stats.rows, stats.errors) == (5 + 1 + 2, 1), "5 were computed, 1 failed, 2 were salvaged"
+
+
 @pytest.fixture
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
@@ -174,6 +188,25 @@ def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _store_all_but_3(block: pa.Table) -> pa.Table:
+    if 3 in block["number"].to_pylist():
+        die()
+    return receipt(block.num_rows, 0)
+
+
+class SalvagingRescue:
+    """A rescue that has one more row stored each time that blocks are lost."""
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        return lost, [receipt(1, 0)]
+
+    def divide(self, block: pa.Table) -> list[pa.Table]:
+        return [block.slice(row, 1) for row in range(block.num_rows)]
+
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
+        return receipt(block.num_rows, block.num_rows)
 
 
 class Deadly(Stage):

@@ -27,7 +27,7 @@ from captioners.prompts import read_prompts
 from manifests import Run
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
-from pipeline.publishing.publish import Published, _list
+from pipeline.publishing.publish import Published, add_to_lists
 from pipeline.publishing.publish import publish as write_shards
 from pipeline.recipe import Publish
 from tests.chat_server import chat_server
@@ -405,8 +405,8 @@ def test_two_publications_at_once_share_one_assignment(
     with ThreadPoolExecutor() as threads:  # of two numbers of images per shard, so that the lists are not the same
         sizes = (20, 15)
         kept = fifty.verdict().alive
-        lists = [threads.submit(_list, kept, Publish(rows_per_shard=size), Folder.at(out)) for size in sizes]
-        first, second = (task.result()[0] for task in lists)
+        lists = [threads.submit(add_to_lists, kept, Publish(rows_per_shard=size), Folder.at(out)) for size in sizes]
+        first, second = (task.result() for task in lists)
     assert first.equals(second)
     assert len(list((out / ".publication").glob("*.parquet"))) == 1
     assert len(set(first["id"])) == first.height == 50

@@ -20,7 +20,7 @@ from manifests import Run, funnel, open_run
 from manifests.schemas import column
 from manifests.storage import Folder
 from pipeline.execution.index import unread
-from pipeline.execution.runner import Done
+from pipeline.execution.job_result import JobResult
 from pipeline.stages.registry import stage_class
 from tests.runs import run
 
@@ -58,7 +58,7 @@ def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
     pool, url = make_images(tmp_path / "pool", 600), tmp_path / "run"
     second = {"stage": "brightness", "keep": {"min": 3}}
 
-    def at(ratio: float, **settings: object) -> tuple[Run, dict[str, Done]]:
+    def at(ratio: float, **settings: object) -> tuple[Run, dict[str, JobResult]]:
         return run(recipe_for(pool, aspect(max=ratio), {**second, **settings}), url)
 
     opened, jobs = at(1.5)

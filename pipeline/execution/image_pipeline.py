@@ -1,0 +1,163 @@
+"""Compute the facts of images: threads read and decode ahead, so that the model does not wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from threading import BoundedSemaphore
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from core.errors import BadSampleError, UserError
+from core.images import decode, portable
+from core.stages import ENCODED, IMAGE, IMAGE_INPUTS, PORTABLE, ImageFacts
+from manifests.journal import Journal
+from pipeline.execution.content_check import ContentCheck
+from pipeline.execution.decoders import Decoders
+from pipeline.execution.first_answers import FirstAnswers
+from pipeline.execution.lookahead import started_ahead
+from pipeline.execution.stage_task import StageTask, failed_rows, validate_output, with_ids
+from pipeline.pools.images import Failure
+
+_READERS = 16  # threads that wait for the disk or the network
+_READS_AHEAD = 16  # groups of neighbouring images, at most 8 MiB each (Parquet: a row group)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One batch for the model.
+
+    Attributes:
+        ids: The ids of its images.
+        prepared: What `prepare` of the stage returned for each image.
+        number: How many images of the job were sent to the model before it.
+        journal: Saves the answers of a journaled stage at once.
+    """
+
+    ids: pa.ChunkedArray
+    prepared: Sequence[Any]
+    number: int
+    journal: Journal | None
+
+
+class ImagePipeline:
+    """The way of images from the pool to the model, in order of the rows of a block.
+
+        pool ──> read ──────────> decode ───────────────> batch ───────────> model
+                 16 threads       `threads` threads       1 full batch       `calls` threads
+                 16 groups of     max(2, `calls`)         waits for a        1 batch each
+                 at most 8 MiB    batches of images       free thread
+                 are ahead        are ahead
+
+    A step that is full waits for the next one, so the numbers above bound the memory. An actor has one pipeline. Two
+    blocks go through it at once and share the threads, but each has reads, images and batches of its own.
+    """
+
+    def __init__(self, task: StageTask, facts: ImageFacts, threads: int, seconds: float, first_errors: int) -> None:
+        """Start the threads.
+
+        Args:
+            task: The stage, its inputs and batch size.
+            facts: The loaded stage.
+            threads: Number of threads that decode.
+            seconds: Time limit for decoding one image.
+            first_errors: Number of first images with the same error that ends the job of a journaled stage; 0: none.
+        """
+        self._task, self._facts = task, facts
+        self._readers = ThreadPoolExecutor(_READERS, "read")
+        self._decoders = Decoders(threads, seconds)
+        self._model = ThreadPoolExecutor(facts.calls, "model")
+        self._first_answers = FirstAnswers(task.stage.name, first_errors if task.stage.journaled else 0)
+
+    def compute(self, rows: pa.Table, check: ContentCheck, journal: Journal | None) -> tuple[pa.Table, float]:
+        """Compute the facts of rows that have all columns of the stage, except the image.
+
+        Returns:
+            The facts, in any order of rows, and the seconds in which the model ran.
+
+        Raises:
+            UserError: The model or its server is gone, or all first answers are the same error.
+        """
+        failures: dict[int, Failure] = {}
+        calls: list[Future[tuple[pa.Table, float]]] = []
+        free_threads = BoundedSemaphore(self._facts.calls)
+        with self._first_answers.running_block():
+            for batch in _batches(enumerate(self._prepared(rows, check)), self._task.batch_size):
+                check.write_down()
+                failures |= {row: image for row, image in batch if isinstance(image, Failure)}
+                prepared = {row: image for row, image in batch if not isinstance(image, Failure)}
+                if not prepared:
+                    continue
+                free_threads.acquire()
+                number = self._first_answers.take_numbers(len(prepared))
+                call = ModelCall(_ids(rows, prepared), list(prepared.values()), number, journal)
+                calls.append(self._model.submit(self._call_model, call))
+                calls[-1].add_done_callback(lambda _: free_threads.release())
+            answers = [call.result() for call in calls]
+        computed = self._first_answers.resolve_block([table for table, _ in answers])
+        failed = failed_rows(self._task.stage, _ids(rows, failures), failures.values())
+        return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in answers)
+
+    def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
+        """Yield the prepared image of each row, or a Failure, in order."""
+        ahead = max(2, self._facts.calls) * self._task.batch_size
+        names = [name for name in self._task.stage.reads if name not in IMAGE_INPUTS]
+        others: Iterable[Mapping[str, Any]] = rows.select(names).to_pylist() if names else repeat({})
+        decoding = (
+            self._decoders.submit(_prepare, encoded, other, self._task.stage.reads, self._facts)
+            for encoded, other in zip(self._encoded(rows, check), others, strict=False)  # `repeat` has no end
+        )
+        yield from map(self._decoders.result, started_ahead(decoding, ahead))
+
+    def _encoded(self, rows: pa.Table, check: ContentCheck) -> Iterator[bytes | Failure]:
+        """Yield the encoded image of each row, or a Failure, in order."""
+        images = self._task.inputs.images
+        assert images is not None
+        ids, lengths = rows["id"].to_pylist(), rows["bytes"].to_pylist()
+        reading = (self._readers.submit(check.read, images, group, ids, lengths) for group in images.groups(rows))
+        return chain.from_iterable(read.result() for read in started_ahead(reading, _READS_AHEAD))
+
+    def _call_model(self, call: ModelCall) -> tuple[pa.Table, float]:
+        """Run the model on one batch; return its rows, and the seconds that it took."""
+        begin = time.perf_counter()
+        stage = self._task.stage
+        self._first_answers.raise_if_stopped()
+        try:
+            computed = validate_output(stage, self._facts(call.prepared), len(call.prepared))
+        except OSError as error:
+            raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
+        answers = with_ids(call.ids, computed)
+        if call.journal is not None:
+            self._first_answers.save(call.number, answers, call.journal)
+        return answers, time.perf_counter() - begin
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _ids(rows: pa.Table, row_numbers: Iterable[int]) -> pa.ChunkedArray:
+    return rows["id"].take(pa.array(list(row_numbers), pa.int64()))
+
+
+def _prepare(encoded: bytes | Failure, others: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:
+    if isinstance(encoded, Failure):
+        return encoded
+    try:
+        values = {**others, ENCODED: encoded}
+        if IMAGE in reads:
+            values[IMAGE] = decode(encoded, facts.side)
+        if PORTABLE in reads:
+            values[PORTABLE] = portable(encoded, facts.longest)
+        return facts.prepare(*(values[name] for name in reads))
+    except BadSampleError as error:  # BadImageError is one
+        return Failure(" ".join(str(error).split()))
+    except MemoryError:
+        return Failure("too large: the memory does not hold what it is to be scaled to")

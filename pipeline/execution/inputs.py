@@ -1,0 +1,157 @@
+"""How workers add the columns that a stage reads to the rows of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from core.errors import BadSampleError, UserError
+from manifests.embeddings import is_embedding
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.pools.images import Images
+from pipeline.pools.urls import pool_columns
+
+NO_PART = -1
+"""In place of the position of a row's part: the table lacks the row."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Columns of one table that workers read themselves.
+
+    Attributes:
+        table: The table.
+        names: Names of its parts when the job was planned.
+        columns: The columns to read.
+        position: The column of a block that stores, for each row, the position of its part in `names`; -1: none.
+    """
+
+    table: Table
+    names: Sequence[str]
+    columns: Sequence[str]
+    position: str
+
+    def read(self, block: pa.Table) -> pa.Table:
+        """Return the columns for the ids of a block, in its order; nulls for ids that the table lacks."""
+        ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
+        fields = [self.table.schema.field(name) for name in self.columns]
+        vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
+        others = [name for name in self.columns if name not in vectors]
+        tables, order = [], []
+        for part in np.unique(parts):
+            rows = np.flatnonzero(parts == part)
+            rows_of_part = self._rows(part, ids[rows])
+            for name, gathered in vectors.items():
+                gathered.put(rows, rows_of_part[name])
+            tables.append(rows_of_part.select(others))
+            order.append(rows)
+        joined = pa.concat_tables(tables).take(np.argsort(np.concatenate(order)))
+        values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
+        return pa.table(values, schema=pa.schema(fields))
+
+    def _rows(self, part: int, ids: npt.NDArray[np.int64]) -> pa.Table:
+        """Return the columns of rows that are all in one part, or in none."""
+        if part == NO_PART:
+            fields = [self.table.schema.field(name) for name in self.columns]
+            return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
+        stored = self.table.read(self.names[part], ["id", *self.columns])
+        stored_ids = stored["id"].to_numpy()
+        by_id = np.argsort(stored_ids)
+        return stored.take(by_id[np.searchsorted(stored_ids, ids, sorter=by_id)])
+
+
+class _Vectors:
+    """Embeddings gathered in row order. Arrow's `concat_tables` and `take` would hold each in memory three times."""
+
+    def __init__(self, field: pa.Field, rows: int) -> None:
+        self._type = field.type
+        self._values = np.zeros((rows, field.type.list_size), field.type.value_type.to_pandas_dtype())
+        self._missing = np.zeros(rows, bool)
+
+    def put(self, rows: npt.NDArray[np.int64], vectors: pa.ChunkedArray) -> None:
+        array = vectors.combine_chunks()
+        self._values[rows] = array.values.to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+        self._missing[rows] = array.is_null().to_numpy(zero_copy_only=False)
+
+    def array(self) -> pa.Array:
+        values = pa.array(self._values.reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(values, type=self._type, mask=pa.array(self._missing))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How a worker adds the columns that a stage reads to a block of ids.
+
+    Attributes:
+        sources: Tables with columns that the driver does not send.
+        from_pool: Columns of the pool's own Parquet files.
+        root: The folder that the pool's shard paths are relative to.
+        images: The images of the pool, if the stage reads them.
+    """
+
+    sources: Sequence[Source] = ()
+    from_pool: Sequence[str] = ()
+    root: Folder | None = None
+    images: Images | None = None
+
+    def complete(self, block: pa.Table) -> pa.Table:
+        """Return the block with all columns that the driver did not send, except the image.
+
+        Raises:
+            UserError: Files of the pool cannot be read, or disagree on a column's type.
+        """
+        block = self._stored(block)
+        if not self.from_pool or self.root is None:
+            return block
+        rows, tables = zip(*self._pool_columns(block, self.root), strict=True)
+        try:
+            joined = pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+        return self._with_pool(block, joined.take(np.argsort(np.concatenate(rows))))
+
+    def complete_by_type(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield `complete` of the block in parts, with their row numbers.
+
+        Files of a pool may disagree on a column's type; in each part the columns of the pool have one type.
+
+        Raises:
+            UserError: Files of the pool cannot be read.
+        """
+        block = self._stored(block)
+        if not self.from_pool or self.root is None:
+            yield np.arange(block.num_rows), block
+            return
+        parts: dict[tuple[str, ...], list[tuple[npt.NDArray[np.int64], pa.Table]]] = {}
+        for rows, table in self._pool_columns(block, self.root):
+            parts.setdefault(tuple(map(str, table.schema.types)), []).append((rows, table))
+        for part in parts.values():
+            rows = np.concatenate([rows for rows, _ in part])
+            yield rows, self._with_pool(block.take(rows), pa.concat_tables([table for _, table in part]))
+
+    def _stored(self, block: pa.Table) -> pa.Table:
+        for source in self.sources:
+            read = source.read(block)
+            for field, values in zip(read.schema, read.columns, strict=True):  # a field stores its encoder's name
+                block = block.append_column(field, values)
+        return block
+
+    def _with_pool(self, block: pa.Table, read: pa.Table) -> pa.Table:
+        for name, values in zip(self.from_pool, read.columns, strict=True):
+            block = block.append_column(f"pool.{name}", values)
+        return block
+
+    def _pool_columns(self, block: pa.Table, root: Folder) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield the columns of each of the pool's files, with their row numbers in the block."""
+        shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
+        for shard in dict.fromkeys(shards):
+            rows = np.flatnonzero(shards == shard)
+            try:
+                yield rows, pool_columns(root, shard, self.from_pool, offsets[rows])
+            except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
+                raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error

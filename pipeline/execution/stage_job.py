@@ -1,0 +1,166 @@
+"""Run one stage of a recipe as a Ray Data job over the alive rows that it has not stored."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from core.stages import FittedStage, ImageStage, LoadedStage
+from manifests.contents import contents_table
+from manifests.journal import recover
+from manifests.run import Run, stage_folder
+from manifests.schemas import table_schema
+from manifests.tables import Table
+from manifests.verdict import StoredStage
+from manifests.version import __version__
+from pipeline.execution.fitting import find, is_trained
+from pipeline.execution.grouping import changed_groups, cut, groups_of
+from pipeline.execution.job_result import JobResult
+from pipeline.execution.part_writer import Store, contents_store
+from pipeline.execution.placement import place_workers
+from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.ray_job import Job, map_blocks, run_job
+from pipeline.execution.receipts import reported
+from pipeline.execution.rescue import RowRescue
+from pipeline.execution.stage_task import StageTask
+from pipeline.execution.workers import ImageStageActor, StageActor
+from pipeline.recipe import Recipe, Step
+from pipeline.stages.registry import outdated
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+PART, COSTLY_PART, GROUPED_PART = 65_536, 1024, 1 << 20
+"""Default maximum of rows per stored part; a part of whole groups has more if one group is larger."""
+
+
+def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> JobResult:
+    """Compute and store the facts that a step's stage lacks.
+
+    Args:
+        run: The run.
+        recipe: Its recipe.
+        step: The step of the recipe.
+        stored: The stage's table.
+        alive: The rows that reach the stage, column `id`, sorted.
+
+    Raises:
+        UserError: See `run_job`; or a model is not available.
+    """
+    begin = time.perf_counter()
+    _recover_journals(run, step, stored.table)
+    _add_columns(stored.table)
+    # If no row is alive, an earlier stage may have no columns to read.
+    groups = _groups(run, step) if alive.height else None
+    ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
+    up_to_date = alive.height - ids.height
+    if not ids.height:
+        return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
+    step.stage.check_available()
+    stored.table.folder.sweep_aside()
+    rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
+    task = StageTask(
+        stage=step.stage,
+        inputs=inputs,
+        batch_size=_batch_size(step) if groups is None else rows.height,
+        store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
+        contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
+        fitted=find(run.folder, step) if is_trained(step) else None,
+        fields=step.fields,
+    )
+    parts = cut(rows, part_size(rows.height, step), groups)
+    blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
+    stats = run_job(blocks, _ray_job(step, task), RowRescue(task, groups))
+    return JobResult.of(step.stage.name, stats, stored=up_to_date)
+
+
+def part_size(rows: int, step: Step) -> int:
+    """Return the rows per stored part: a 64th of the work, with a minimum, and at most `part_rows` of the recipe.
+
+    A stage that compares rows gets exactly `part_rows`, if given: each part reads the tables, so users may want few.
+    """
+    grouped, requested = groups_of(step) is not None, step.resources.part_rows
+    if grouped and requested:
+        return requested
+    fewest = 64 if isinstance(step.stage, ImageStage) else 256
+    most = GROUPED_PART if grouped else COSTLY_PART if step.stage.journaled else PART
+    return min(max(rows // 64, fewest), requested or most)
+
+
+def stage_table(run: Run, step: Step) -> Table:
+    """Return the table of a step, with the columns that the stage writes in this version."""
+    return Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
+
+
+def stage_provenance(step: Step) -> dict[str, object]:
+    """Return the provenance of a step's parts, without what only a loaded stage knows."""
+    return {
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "settings": step.stage.model_dump(mode="json"),
+        "inputs": dict(step.inputs),
+        "vl3syn": __version__,
+    }
+
+
+def _recover_journals(run: Run, step: Step, table: Table) -> None:
+    if step.stage.journaled:
+        recover(table)
+        if isinstance(step.stage, ImageStage):
+            recover(contents_table(run.folder))
+
+
+def _add_columns(table: Table) -> None:
+    """Append an empty part with the current columns if the parts lack some: readers infer the columns from parts."""
+    if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
+        table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
+
+
+def _groups(run: Run, step: Step) -> pl.DataFrame | None:
+    """Return the group of each id for a stage that compares rows, else None."""
+    column = groups_of(step)
+    if column is None:
+        return None
+    return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
+
+
+def _rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the rows of `alive` without facts or with outdated ones; if rows are compared, all of changed groups."""
+    new = unstored(stored.table, alive)
+    wrong = outdated(step.stage, stored.table)
+    if wrong.height:
+        new = pl.concat([new, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
+    return new if groups is None else changed_groups(alive, new, stored, groups)
+
+
+def _batch_size(step: Step) -> int:
+    return step.resources.batch_size or step.stage.batch_size or (64 if isinstance(step.stage, ImageStage) else 1024)
+
+
+def _ray_job(step: Step, task: StageTask) -> Job:
+    """Return the job that runs a stage over a Ray dataset: one block, one call, one part."""
+
+    def job(dataset: Dataset, alone: bool = False) -> Dataset:
+        from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+        placement = place_workers(step.resources, step.stage, dataset.num_blocks())
+        needs = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus or None}
+        if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
+            pool = TaskPoolStrategy(size=placement.workers)
+            return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
+        actor: type[StageActor] = StageActor
+        arguments: tuple[Any, ...] = (task,)
+        limits: dict[str, Any] = {}
+        if isinstance(step.stage, ImageStage):
+            actor = ImageStageActor
+            arguments = (task, placement.threads, step.resources.image_seconds, step.resources.first_errors)
+            # Two parts at a time: one decodes ahead while the other keeps the model busy.
+            limits = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+        if alone:
+            limits = {"max_tasks_in_flight_per_actor": 1}
+        actors = ActorPoolStrategy(size=placement.workers, **limits)
+        return map_blocks(dataset, actor, fn_constructor_args=arguments, compute=actors, **needs)
+
+    return job

@@ -1,0 +1,100 @@
+"""How a part of a stage is computed, validated and stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from core.stages import Facts, FittedStage, ImageFacts, ImageStage, LoadedStage, Stage
+from manifests.schemas import table_schema
+from pipeline.execution.fitting import Fitted
+from pipeline.execution.inputs import Inputs
+from pipeline.execution.part_writer import Store
+from pipeline.pools.images import Failure
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """The description of a job: how parts of a stage are computed.
+
+    Attributes:
+        stage: The stage.
+        inputs: Adds the columns that the driver's blocks lack.
+        batch_size: Rows per call, at most.
+        store: Stores the computed rows.
+        contents: Stores lengths and digests of images that were not read before; None if the stage reads no images.
+        fitted: The fitted artifact of a trained stage.
+        fields: The columns that the stage reads, by name.
+    """
+
+    stage: Stage
+    inputs: Inputs
+    batch_size: int
+    store: Store
+    contents: Store | None = None
+    fitted: Fitted | None = None
+    fields: Mapping[str, pa.Field] = field(default_factory=dict)
+
+    def load(self) -> Facts | ImageFacts:
+        """Load the stage's model or fitted artifact.
+
+        Raises:
+            UserError: It cannot be loaded.
+        """
+        if self.fitted:
+            assert isinstance(self.stage, FittedStage)
+            return self.stage.load_fitted(self.fitted.read(), self.fields)
+        assert isinstance(self.stage, LoadedStage | ImageStage)
+        facts: Facts | ImageFacts = self.stage.load()
+        return facts
+
+    def compute(self, block: pa.Table, facts: Callable[[pa.Table], pa.Table] | None = None) -> pa.Table:
+        """Compute one part of a stage that reads columns, store it at once, and return its receipt.
+
+        Args:
+            block: The rows.
+            facts: The loaded stage; None for a stage that loads nothing.
+        """
+        begin = time.time()
+        compute = facts or self.stage
+        row_numbers, tables = [], []
+        for numbers, rows in self.inputs.complete_by_type(block):
+            row_numbers.append(numbers)
+            for start in range(0, rows.num_rows, self.batch_size):
+                batch = rows.slice(start, self.batch_size)
+                computed = validate_output(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows)
+                tables.append(with_ids(batch["id"], computed))
+        in_order = pa.concat_tables(tables).take(np.argsort(np.concatenate(row_numbers)))
+        return self.store(in_order, begin)
+
+
+def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
+    """Validate the output of a stage for `rows` rows; return the columns of its table, without the id.
+
+    Raises:
+        TypeError: The output has another number of rows.
+    """
+    if computed.num_rows != rows:
+        raise TypeError(f"{stage.name} made {computed.num_rows} rows of {rows}")
+    for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
+        if name not in computed.column_names:
+            computed = computed.append_column(name, pa.array([default] * rows, type_))
+    schema = pa.schema([field for field in table_schema(stage.writes) if field.name != "id"])
+    return computed.select(schema.names).cast(schema)
+
+
+def with_ids(ids: pa.ChunkedArray, computed: pa.Table) -> pa.Table:
+    """Return the table with `ids` as its first column, `id`."""
+    return computed.add_column(0, "id", ids)
+
+
+def failed_rows(stage: Stage, ids: pa.ChunkedArray, failures: Collection[Failure]) -> pa.Table:
+    """Return rows without facts, each with its error."""
+    columns = {field.name: pa.nulls(len(failures), field.type) for field in stage.writes}
+    columns["error"] = pa.array([failure.error for failure in failures], pa.string())
+    columns["retry"] = pa.array([failure.retry for failure in failures], pa.bool_())
+    return with_ids(ids, validate_output(stage, pa.table(columns), len(failures)))
