@@ -19,12 +19,10 @@ from core.stages import IMAGE_INPUTS
 from manifests.contents import CONTENTS, contents_table, seen_lengths
 from manifests.embeddings import is_embedding
 from manifests.run import Run, stage_folder
-from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pools import Pool
-from pipeline.pools.images import PLACE, Images
-from pipeline.pools.listing import root_of
-from pipeline.pools.urls import pool_columns
+from pipeline.pools.images import PLACE
+from pipeline.pools.reader import Images
 from pipeline.recipe import Step, of_pool, via_driver
 
 _NOWHERE = -1  # in place of a part's position
@@ -99,14 +97,12 @@ class Inputs:
 
     Attributes:
         sources: Tables with columns that the driver does not send.
-        from_pool: Columns of the pool's own Parquet files.
-        root: The folder that the pool's shard paths are relative to.
-        images: The images of the pool, if the stage reads them.
+        from_pool: The X of columns `pool.X`.
+        images: The images of the pool, and the pool itself, if the stage reads images or columns of the pool.
     """
 
     sources: Sequence[Source] = ()
     from_pool: Sequence[str] = ()
-    root: Folder | None = None
     images: Images | None = None
 
     def complete(self, block: pa.Table) -> pa.Table:
@@ -116,9 +112,9 @@ class Inputs:
             UserError: Files of the pool cannot be read, or disagree on a column's type.
         """
         block = self._stored(block)
-        if not self.from_pool or self.root is None:
+        if not self.from_pool:
             return block
-        rows, tables = zip(*self._pool_columns(block, self.root), strict=True)
+        rows, tables = zip(*self._pool_columns(block), strict=True)
         try:
             joined = pa.concat_tables(tables, promote_options="permissive")
         except pa.ArrowException as error:
@@ -134,11 +130,11 @@ class Inputs:
             UserError: Files of the pool cannot be read.
         """
         block = self._stored(block)
-        if not self.from_pool or self.root is None:
+        if not self.from_pool:
             yield np.arange(block.num_rows), block
             return
         parts: dict[tuple[str, ...], list[tuple[npt.NDArray[np.int64], pa.Table]]] = {}
-        for rows, table in self._pool_columns(block, self.root):
+        for rows, table in self._pool_columns(block):
             parts.setdefault(tuple(map(str, table.schema.types)), []).append((rows, table))
         for part in parts.values():
             rows = np.concatenate([rows for rows, _ in part])
@@ -156,13 +152,15 @@ class Inputs:
             block = block.append_column(f"pool.{name}", values)
         return block
 
-    def _pool_columns(self, block: pa.Table, root: Folder) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-        """Yield the columns of each of the pool's files, with their row numbers in the block."""
+    def _pool_columns(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield the columns of each of the pool's shards, with their row numbers in the block."""
+        images = self.images
+        assert images is not None
         shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:
-                yield rows, pool_columns(root, shard, self.from_pool, offsets[rows])
+                yield rows, images.pool.columns(images.root, shard, self.from_pool, offsets[rows])
             except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
                 raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
 
@@ -240,12 +238,11 @@ def plan(run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, carry: bool 
     for number, (name, wanted) in enumerate(by_workers.items()):
         rows, source = _located(rows, stored_table(run, name), wanted, f"part_{number}")
         sources.append(source)
-    root = root_of(pool) if columns.of_images or columns.of_pool else None
-    images = Images(pool, root) if root and columns.of_images else None
-    if images:
+    images = Images(pool, pool.root()) if columns.of_images or columns.of_pool else None
+    if columns.of_images:
         rows = rows.join(seen_lengths(run.folder), on="id", how="left")
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
-    return ordered.collect(engine="streaming"), Inputs(sources, columns.of_pool, root, images)
+    return ordered.collect(engine="streaming"), Inputs(sources, columns.of_pool, images)
 
 
 def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position: str) -> tuple[pl.LazyFrame, Source]:

@@ -120,7 +120,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     begin = time.perf_counter()
     table = index_table(run.folder)
     if listing.passed_over:
-        what = " files that are no images by their ending" if pool.images else ""
+        what = " files that are no images by their ending" if pool.shard_is_image else ""
         say(f"pool: passed over{what}: {format_counts(listing.passed_over)}")
     todo = unread(table, listing, pool)
     if todo.changed:
@@ -134,7 +134,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     if todo.vanished:
         say(f"pool: {todo.vanished:,} indexed shards are not there any more; their rows stay")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
-    if not todo.shards:
+    if not todo.shards.num_rows:
         indexing.end(table)
         check_ids(table, pool)
         return Done("index", 0, 0, stored, time.perf_counter() - begin)
