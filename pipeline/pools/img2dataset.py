@@ -16,15 +16,14 @@ from pipeline.pools.base import Pool
 from pipeline.pools.cells import image_columns, image_leaves
 from pipeline.pools.entries import Entry, entries
 from pipeline.pools.files import ImageFiles, file_row
-from pipeline.pools.first_table import check_first_table
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.listing import Listing, Shard, count_problems, is_candidate
 from pipeline.pools.parquet import ParquetImages
 from pipeline.pools.parquet_rows import bounded_rows, damage, measured_cell, note_columns
 from pipeline.pools.rows import Row, notes_of, on_disk
 from pipeline.pools.side_files import full_stem, stem
-from pipeline.pools.tar_rows import tar_rows
-from pipeline.pools.tars import Tars
+from pipeline.pools.tables import check_first_table
+from pipeline.pools.tars import Tars, tar_rows
 
 
 class Downloads(Pool):

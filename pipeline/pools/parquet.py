@@ -17,12 +17,11 @@ from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder
 from pipeline.pools.cells import cell_bytes, image_column, image_leaves, may_encode, octets_as_bytes
-from pipeline.pools.first_table import check_first_table
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.listing import Listing, Shard
 from pipeline.pools.parquet_rows import ROWS_AT_ONCE, ImageColumns, parquet_rows
 from pipeline.pools.rows import Row, on_disk
-from pipeline.pools.tables import TablePool
+from pipeline.pools.tables import TablePool, check_first_table
 
 _CELLS = 128 << 20  # bytes of cells per read of a row group; the next read starts at the row group's start again
 _FOOTERS = 4  # footers that are cached; several threads may read different shards

@@ -28,7 +28,7 @@ from pipeline.execution.index import open_pool
 from pipeline.pools import Pool, pool_of
 from pipeline.pools.images import PLACE, Failure
 from pipeline.pools.reader import Images
-from pipeline.pools.table_columns import columns_at
+from pipeline.pools.tables import columns_at
 
 CANARIES = (
     "in_the_path in_a_part_not_needed deep_in_a_part_not_needed deep_in_the_path the_image the_bytes the_caption "
@@ -244,7 +244,7 @@ from model.training.data.shards import ShardSource
 from pipeline.pools import Pool, pool_of
 from pipeline.pools.images import PLACE
 from pipeline.pools.reader import Images
-from pipeline.pools.table_columns import columns_at
+from pipeline.pools.tables import columns_at
 
 
 def index(**pool):

@@ -27,7 +27,7 @@ from pipeline.pools.base import image_id
 from pipeline.pools.listing import shard_table
 from pipeline.pools.parquet_rows import parquet_rows
 from pipeline.pools.side_files import stem
-from pipeline.pools.tar_rows import tar_rows
+from pipeline.pools.tars import tar_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:PIL"), pytest.mark.timeout(60)]
 

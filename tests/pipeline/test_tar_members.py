@@ -135,7 +135,7 @@ def test_tar_read_wrong_before_is_read_again(tmp_path: Path, vl3syn: Vl3syn) -> 
     made_by = {"stage": "index", "pool": "tars", "reader": 2, "vl3syn": "0.1.0"}
     table.append(pa.Table.from_pylist(wrong, schema=right.schema), table.next_writer(), made_by)
 
-    done = vl3syn("index", "--tars", pool.tars, "--run", run, "--json")
+    done = vl3syn("index", "--tars", pool.where, "--run", run, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 3  # those of 0.tar and 1.tar
     stored = open_run(run).index.scan().sort("id").collect().to_dicts()

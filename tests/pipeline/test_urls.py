@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.schemas import INDEX
-from manifests.storage import Folder
+from manifests.storage import LEADS_OUT, NO_FILE, Folder
 from pipeline.execution.index import open_pool
 from pipeline.pools import Shard, pool_of
 from pipeline.pools.base import image_id
 from pipeline.pools.listing import shard_table, shards_of
-from pipeline.pools.table_columns import ROWS_AT_ONCE, columns_at
+from pipeline.pools.tables import ROWS_AT_ONCE, columns_at
 
 Row = dict[str, Any]
 
@@ -325,6 +325,18 @@ def test_shard_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     assert row["error"].startswith("unreadable: ")
     (changed,) = pool.index(root, shard_table([Shard("gone.parquet", 9, revision="9")])).to_pylist()
     assert changed["shard_bytes"] == 0
+
+
+@pytest.mark.timeout(20)
+def test_link_out_of_the_pool_and_pipe_are_not_opened(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside" / "secret.parquet")
+    write(tmp_path / "pool" / "0.parquet")
+    (tmp_path / "pool" / "1.parquet").symlink_to(outside)
+    os.mkfifo(tmp_path / "pool" / "2.parquet")
+    *rows, link, pipe = index(tmp_path / "pool")
+    assert [row["url"] for row in rows] == URLS
+    assert (link["shard"], link["error"], link["url"]) == ("1.parquet", LEADS_OUT, None)
+    assert (pipe["shard"], pipe["error"], pipe["retry"]) == ("2.parquet", NO_FILE, False)
 
 
 def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
