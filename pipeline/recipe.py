@@ -22,7 +22,8 @@ from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
-from pipeline.pools import Pool
+from pipeline.pools import Pool, pool_of
+from pipeline.pools.registry import as_recipe
 from pipeline.stages.registry import entry_of, outside_class, stage_class, stage_names
 
 _STAGE_KEYS = ("stage", "class", "keep", "resources", "table")
@@ -125,11 +126,9 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as stored in a run, which can be run again: with defaults, full rule names and tables."""
-        pool = self.pool.model_dump(exclude_none=True)
-        pool[self.pool.kind] = _absolute(self.pool.where)
         stages = [_resolved(step) for step in self.steps]
         publish = {"publish": self.publish.model_dump(mode="json")} if self.publish else {}
-        return {WRITTEN_BY: __version__, "name": self.name, "pool": pool, "stages": stages, **publish}
+        return {WRITTEN_BY: __version__, "name": self.name, "pool": as_recipe(self.pool), "stages": stages, **publish}
 
 
 def load_recipe(path: str) -> Recipe:
@@ -233,10 +232,10 @@ def _read_fields(stage: Stage, pool: Pool, fields: Mapping[str, pa.Field]) -> di
     read = {}
     for column in stage.reads:
         if column in IMAGE_INPUTS:
-            if pool.urls is not None:
+            if not pool.has_images:
                 raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
         elif of_pool(column):
-            if pool.parquet is None and pool.urls is None:
+            if not pool.has_columns:
                 raise UserError(f"reads the column {of_pool(column)} of the pool, and only Parquet pools have columns")
         elif column not in fields:
             raise UserError(f"reads {column!r}, which no earlier stage writes")
@@ -277,10 +276,6 @@ def _model(kind: type[Any], value: object, where: str) -> Any:
         raise UserError(f"{where}: {key + ': ' if key else ''}{said}") from error
 
 
-def _absolute(where: str) -> str:
-    return where.rstrip("/") if "://" in where else os.path.abspath(where)
-
-
 def checked_publish(written: object, where: str) -> Publish:
     """Check the settings of a publication, from a recipe or the command line.
 
@@ -298,5 +293,9 @@ def checked_pool(written: object, where: str) -> Pool:
         UserError: A key is unknown, the pool has not exactly one kind, or it contains credentials.
     """
     refuse_credentials_within(written, where)
-    pool: Pool = _model(Pool, written, where)
-    return pool
+    if not isinstance(written, dict):
+        raise UserError(f"{where}: must be a mapping, not {written!r}")
+    try:
+        return pool_of(**{str(key): value for key, value in written.items()})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error

@@ -15,7 +15,6 @@ from typing import Any
 from captioners.engines.lmdeploy import check_driver
 from core.errors import UserError
 from core.yaml_text import load_yaml
-from pipeline.pools import list_pool
 from pipeline.recipe import load_recipe
 
 
@@ -147,7 +146,7 @@ def _recipe(path: str) -> Finding:
         except UserError as error:
             lacks.append(str(error))
     try:
-        pool = f"{len(list_pool(recipe.pool).shards):,} shards"
+        pool = f"{recipe.pool.listing().shards.num_rows:,} shards"
     except (UserError, OSError) as error:
         lacks.append(f"pool: {error}")
     gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)

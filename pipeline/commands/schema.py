@@ -21,7 +21,7 @@ def schema() -> None:
 
 def recipe_schema() -> dict[str, Any]:
     """Return the schema of recipes (JSON Schema, draft 2020-12). Stages of other packages are valid by their path."""
-    from pipeline.pools import Pool
+    from pipeline.pools.registry import POOLS
     from pipeline.recipe import Publish
     from pipeline.stages.registry import stage_names
 
@@ -33,7 +33,7 @@ def recipe_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "name": {"type": "string", "description": "Name of the run and of the dataset."},
-            "pool": _of_class(Pool),
+            "pool": {"oneOf": [*(_pool(name, kind) for name, kind in POOLS.items()), _OUTSIDE_POOL]},
             "stages": {"type": "array", "items": {"oneOf": [*map(_stage, stage_names()), _OUTSIDE]}},
             "publish": {"anyOf": [_of_class(Publish), {"type": "null"}]},
             "vl3syn": {"type": "string", "description": "The version that wrote a run's recipe."},
@@ -57,6 +57,20 @@ _OUTSIDE = {
         {"properties": {"class": {"type": "string", "pattern": ":"}}, "required": ["class"]},
     ],
 }
+
+_OUTSIDE_POOL = {
+    "type": "object",
+    "description": "A pool of another package: `kind: my_package.pools:Zips`.",
+    "required": ["kind", "where"],
+    "properties": {"kind": {"type": "string", "pattern": ":"}, "where": {"type": "string"}},
+}
+
+
+def _pool(name: str, kind: type[Any]) -> dict[str, Any]:
+    described = _of_class(kind)
+    options = {key: field for key, field in described["properties"].items() if key not in ("kind", "where")}
+    where = {"type": "string", "description": described["description"]}
+    return {**described, "properties": {name: where, **options}, "required": [name]}
 
 
 def _stage(name: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from manifests.contents import LENGTH, SHA256, content_rows
 from manifests.journal import Journal
 from manifests.tables import Table
 from pipeline.execution.part_writer import Store
-from pipeline.pools.images import Failure, Group, Images
+from pipeline.pools.images import Failure, Group
+from pipeline.pools.reader import Images
 
 Content = tuple[int, bytes]
 """Length and SHA-256."""

@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
 from manifests.embeddings import is_embedding
-from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.pools.images import Images
-from pipeline.pools.urls import pool_columns
+from pipeline.pools.reader import Images
 
 NO_PART = -1
 """In place of the position of a row's part: the table lacks the row."""
@@ -89,14 +87,12 @@ class Inputs:
 
     Attributes:
         sources: Tables with columns that the driver does not send.
-        from_pool: Columns of the pool's own Parquet files.
-        root: The folder that the pool's shard paths are relative to.
-        images: The images of the pool, if the stage reads them.
+        from_pool: The X of columns `pool.X`.
+        images: The images of the pool, and the pool itself, if the stage reads images or columns of the pool.
     """
 
     sources: Sequence[Source] = ()
     from_pool: Sequence[str] = ()
-    root: Folder | None = None
     images: Images | None = None
 
     def complete(self, block: pa.Table) -> pa.Table:
@@ -106,9 +102,9 @@ class Inputs:
             UserError: Files of the pool cannot be read, or disagree on a column's type.
         """
         block = self._stored(block)
-        if not self.from_pool or self.root is None:
+        if not self.from_pool:
             return block
-        rows, tables = zip(*self._pool_columns(block, self.root), strict=True)
+        rows, tables = zip(*self._pool_columns(block), strict=True)
         try:
             joined = pa.concat_tables(tables, promote_options="permissive")
         except pa.ArrowException as error:
@@ -124,11 +120,11 @@ class Inputs:
             UserError: Files of the pool cannot be read.
         """
         block = self._stored(block)
-        if not self.from_pool or self.root is None:
+        if not self.from_pool:
             yield np.arange(block.num_rows), block
             return
         parts: dict[tuple[str, ...], list[tuple[npt.NDArray[np.int64], pa.Table]]] = {}
-        for rows, table in self._pool_columns(block, self.root):
+        for rows, table in self._pool_columns(block):
             parts.setdefault(tuple(map(str, table.schema.types)), []).append((rows, table))
         for part in parts.values():
             rows = np.concatenate([rows for rows, _ in part])
@@ -146,12 +142,14 @@ class Inputs:
             block = block.append_column(f"pool.{name}", values)
         return block
 
-    def _pool_columns(self, block: pa.Table, root: Folder) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-        """Yield the columns of each of the pool's files, with their row numbers in the block."""
+    def _pool_columns(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield the columns of each of the pool's shards, with their row numbers in the block."""
+        images = self.images
+        assert images is not None
         shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:
-                yield rows, pool_columns(root, shard, self.from_pool, offsets[rows])
+                yield rows, images.pool.columns(images.root, shard, self.from_pool, offsets[rows])
             except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
                 raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error

@@ -18,8 +18,8 @@ from manifests.run import Run, stage_folder
 from manifests.tables import Table
 from pipeline.execution.inputs import NO_PART, Inputs, Source
 from pipeline.pools import Pool
-from pipeline.pools.images import PLACE, Images
-from pipeline.pools.listing import root_of
+from pipeline.pools.images import PLACE
+from pipeline.pools.reader import Images
 from pipeline.recipe import Step, of_pool, via_driver
 
 
@@ -91,13 +91,11 @@ def plan(
     for number, (table, names) in enumerate(read.items()):
         rows, source = _located(rows, stored_table(run, table), names, f"part_{number}")
         sources.append(source)
-    root = root_of(pool) if columns.has_images or columns.from_pool else None
-    images = Images(pool, root) if root and columns.has_images else None
-    if images:
+    images = Images(pool, pool.root()) if columns.has_images or columns.from_pool else None
+    if columns.has_images:
         rows = rows.join(seen_lengths(run.folder), on="id", how="left")
     ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
-    inputs = Inputs(sources=sources, from_pool=columns.from_pool, root=root, images=images)
-    return ordered.collect(engine="streaming"), inputs
+    return ordered.collect(engine="streaming"), Inputs(sources=sources, from_pool=columns.from_pool, images=images)
 
 
 def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -17,9 +17,8 @@ from pipeline.execution.grouping import cut
 from pipeline.execution.part_writer import Store
 from pipeline.execution.receipts import receipt
 from pipeline.execution.stage_task import StageTask, failed_rows
-from pipeline.pools import Pool, Shard
+from pipeline.pools import Pool
 from pipeline.pools.images import Failure
-from pipeline.pools.readers import unread_shards
 
 _PIECES = 16  # per block; more pieces store more small parts, fewer pieces start (and kill) more workers
 
@@ -83,9 +82,7 @@ class ShardRescue:
         return _pieces(block)
 
     def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
-        return self.store(
-            unread_shards(self.pool, [Shard(**row) for row in block.to_pylist()], failure.error, failure.retry)
-        )
+        return self.store(self.pool.unread(block, failure.error, failure.retry))
 
 
 def _pieces(block: pa.Table) -> list[pa.Table]:

@@ -98,7 +98,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     for line in _listing_lines(pool, listing, todo):
         say(f"pool: {line}")
     stored = table.scan(["id"]).select(pl.len()).collect().item()
-    if not todo.shards:
+    if not todo.shards.num_rows:
         indexing.end(table)
         check_ids(table, pool)
         return JobResult.nothing_computed("index", stored, time.perf_counter() - begin)
@@ -124,7 +124,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
 def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
     """Yield lines for the user about skipped files, and about stored shards that differ from the pool."""
     if listing.passed_over:
-        what = " files that are no images by their ending" if pool.images else ""
+        what = " files that are no images by their ending" if pool.shard_is_image else ""
         yield f"passed over{what}: {format_counts(listing.passed_over)}"
     if todo.changed:
         yield f"{todo.changed:,} indexed shards have another length now; their images count as new"

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 from core.image_header import BadImageError, check_length, read_header
 from manifests.storage import Folder
-from pipeline.pools.listing import Shard
 from pipeline.pools.texts import decoded
 
 Row = dict[str, Any]
@@ -103,16 +102,6 @@ def measure(image: bytes | BinaryIO, length: int | None = None) -> Row:
     }
 
 
-def image_file(root: Folder, shard: Shard, follow_links: bool | None = None) -> Row:
-    """Return the row of an image that is a separate file."""
-    image: bytes | BinaryIO
-    if not root.local:
-        image = root.read(shard.path)
-    else:
-        image = open(f"{root.path}/{shard.path}", "rb") if follow_links else root.open_inside(shard.path)
-    return {"key": shard.path, "offset": 0, **measure(image, shard.bytes)}
-
-
 def on_disk(root: Folder, path: str) -> BinaryIO:
     """Open the shard as a local file; a remote one is copied, since one long read is faster than one per header."""
     if root.local:
@@ -122,6 +111,20 @@ def on_disk(root: Folder, path: str) -> BinaryIO:
         shutil.copyfileobj(stream, copy, 1 << 22)
     copy.seek(0)
     return copy  # type: ignore[return-value]
+
+
+def alt_text_line(sources: Sequence[str], name: str, unread: Sequence[str] = ()) -> str:
+    """Return the line for the log that says where the alt text of a pool is read from.
+
+    Args:
+        sources: Where it is, best first; empty: nowhere.
+        name: The file that was searched.
+        unread: What in that file looks like alt text but is none.
+    """
+    if not sources:
+        why = "; ".join(unread) or f"it has none called {', '.join(NOTES['alt_text'])}"
+        return f"no alt text in {name}: {why}; the pool's setting alt_text names another"
+    return f"alt text from {' or '.join(sources)}" + (" (the first that is not empty)" if len(sources) > 1 else "")
 
 
 def clean(text: str) -> str:

@@ -1,9 +1,11 @@
-"""Read Parquet files of image URLs with metadata, the format of COYO-700M. They contain no images."""
+"""Pools of Parquet files with image URLs and metadata, the format of COYO-700M. They contain no images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +18,65 @@ from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.pools.listing import Pool, Shard
-from pipeline.pools.parquet import damage, id_column, note_columns, unread, value_of
-from pipeline.pools.rows import NOTES, SIZES, TEXT_LIMIT, first_text, matching, on_disk
-
-ROWS_AT_ONCE = 8192
+from pipeline.pools.base import image_id, index_table
+from pipeline.pools.listing import Listing, Shard, shard_table, shards_of
+from pipeline.pools.parquet_rows import damage, id_column, note_columns, unread, value_of
+from pipeline.pools.rows import NOTES, SIZES, TEXT_LIMIT, Row, first_text, matching, on_disk
+from pipeline.pools.tables import ROWS_AT_ONCE, TABLES, TablePool, check_first_table, without_dictionary
 
 _NO_SIZE = "no size: the metadata has no width and height for this row"
 _WHOLE = r"^[0-9]{1,10}(\.0*)?$"
 _SIDES = 1 << 31  # one more than the largest side that the index can store
 _IDS = 1 << 63  # one more than the largest id
+
+
+class UrlTables(TablePool):
+    """A glob of Parquet files with image URLs and metadata, such as COYO-700M; they contain no images."""
+
+    has_images: ClassVar = False
+    like_shards: ClassVar = (*TABLES, ".txt", ".csv", ".tsv", ".json", ".jsonl", ".txt.gz", ".csv.gz", ".jsonl.gz")
+
+    def index(self, root: Folder, shards: pa.Table, passed_over: Counter[str] | None = None) -> pa.Table:
+        """See `Pool.index`. A shard has millions of rows, so they stay in columns."""
+        return pa.concat_tables([INDEX.empty_table(), *self._tables(root, shards)])
+
+    def check_first(self, listing: Listing) -> Listing:
+        return check_first_table(
+            listing, self.kind, lambda _, schema: (UrlColumns.of(schema, self.id, self.alt_text).notes, "")
+        )
+
+    def _tables(self, root: Folder, shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards_of(shards):
+            if shard.problem:
+                yield self.unread(shard_table([shard]), shard.problem, retry=False)
+                continue
+            try:
+                urls, broken = read_urls(root, shard.path, self.id, self.alt_text)
+            except OSError as error:
+                yield _row_of(shard, self.unreadable_row(shard, error))
+                continue
+            columns = dict(zip(urls.column_names, urls.columns, strict=True))
+            columns["id"] = _with_hashes(urls, shard.identity)
+            for name, value in (("shard", shard.path), ("shard_bytes", shard.bytes), ("retry", False)):
+                columns[name] = pa.repeat(pa.scalar(value, INDEX.field(name).type), urls.num_rows)
+            whole = [columns.get(f.name, pa.nulls(urls.num_rows, f.type)) for f in INDEX]
+            yield pa.table(whole, schema=INDEX)
+            if broken:
+                yield _row_of(shard, {"key": "", "error": broken})
+
+
+def _row_of(shard: Shard, row: Row) -> pa.Table:
+    """Return a row about a shard as a whole."""
+    about = {"id": image_id(shard.identity, ""), "shard": shard.path, "shard_bytes": shard.bytes, "retry": False}
+    return index_table([about | row])
+
+
+def _with_hashes(urls: pa.Table, identity: str) -> pa.ChunkedArray | pa.Array:
+    """Return the source's ids. A missing id is a hash of the row number, since URLs may repeat."""
+    if not urls["id"].null_count:
+        return urls["id"]
+    ids = zip(urls["id"].to_pylist(), urls["offset"].to_pylist(), strict=True)
+    return pa.array([image_id(identity, str(number)) if id_ is None else id_ for id_, number in ids], pa.int64())
 
 
 @dataclass(frozen=True)
@@ -43,16 +94,16 @@ class UrlColumns:
     id: str | None
 
     @classmethod
-    def of(cls, schema: pa.Schema, pool: Pool) -> UrlColumns:
-        """Choose the columns.
+    def of(cls, schema: pa.Schema, id_: str | None, alt_text: str | None) -> UrlColumns:
+        """Choose the columns by the pool's settings.
 
         Raises:
             BadSampleError: A required column is missing or cannot be read.
         """
-        notes = note_columns(schema, pool.alt_text)
+        notes = note_columns(schema, alt_text)
         notes["url"] = url_columns(schema)
         sizes = {ours: names for ours, theirs in SIZES.items() if (names := matching(schema.names, theirs))}
-        columns = cls(notes, sizes, None if pool.id is None else id_column(schema, pool.id))
+        columns = cls(notes, sizes, None if id_ is None else id_column(schema, id_))
         check_plain(schema, columns.read)
         check_names(schema, columns.read)
         return columns
@@ -63,7 +114,7 @@ class UrlColumns:
         return list(dict.fromkeys([*names, self.id] if self.id else names))
 
 
-def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | None]:
+def read_urls(root: Folder, path: str, id_: str | None, alt_text: str | None) -> tuple[pa.Table, str | None]:
     """Read a Parquet file of URLs; return its index rows, and an error if it is damaged or empty.
 
     Rows stay in columns: a file of URLs has millions of rows, too many for one dict each.
@@ -73,11 +124,11 @@ def read_urls(root: Folder, shard: Shard, pool: Pool) -> tuple[pa.Table, str | N
         number), `width`, `height`, the columns of `NOTES`, `text_encoding`, `error`. And the error, or None.
     """
     tables, number, size, broken = [_ROWS.empty_table()], 0, 0, None
-    with on_disk(root, shard.path) as file:
+    with on_disk(root, path) as file:
         try:
             parquet = Parquet(file)
             try:
-                columns = UrlColumns.of(parquet.schema, pool)
+                columns = UrlColumns.of(parquet.schema, id_, alt_text)
             except BadSampleError as error:
                 return _ROWS.empty_table(), unread(error, parquet)
             for batch in parquet.batches(columns.read, ROWS_AT_ONCE):
@@ -107,62 +158,6 @@ def url_columns(schema: pa.Schema) -> list[str]:
         type_ = schema.field(schema.names.index(names[0])).type
         raise BadImageError(f"column {names[0]!r} is {type_name(type_)}, not text")
     return texts
-
-
-def pool_columns(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-    """Read some columns of one of the pool's Parquet files at the given rows.
-
-    Only the row groups with those rows, and only these columns, are read.
-
-    Args:
-        root: The folder that `path` is relative to.
-        path: The file.
-        names: The columns; one that is missing from the file is returned as nulls.
-        rows: Row numbers, in any order; they may repeat.
-
-    Returns:
-        A table with the columns in the order of `names` and the rows in the order of `rows`.
-
-    Raises:
-        BadSampleError: The file is damaged, or has fewer rows.
-        OSError: Disk or network failure, or a damaged page: Arrow does not distinguish them.
-    """
-    with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
-        try:
-            return _at_rows(Parquet(file), names, rows)
-        except BAD_PARQUET as error:
-            kind = OSError if isinstance(error, OSError) else BadSampleError
-            raise kind(f"{path}: {' '.join(str(error).split())[:300]}") from error
-
-
-def _at_rows(parquet: Parquet, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-    ends = np.cumsum(np.array(parquet.row_groups, np.int64))
-    if rows.size and not 0 <= rows.min() <= rows.max() < ends[-1]:
-        raise BadSampleError(f"has {ends[-1]:,} rows, and row {rows.max():,} is asked for; index the pool again")
-    check_names(parquet.schema, names)
-    columns = [name for name in dict.fromkeys(names) if parquet.schema.get_field_index(name) >= 0]
-    if not rows.size or not columns:
-        return pa.table([pa.nulls(rows.size)] * len(names), names=list(names))
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    pieces, size = [], 0
-    for group in np.unique(np.searchsorted(ends, rows, side="right")).tolist():
-        start = int(ends[group]) - parquet.row_groups[group]
-        for batch in parquet.batches(columns, ROWS_AT_ONCE, [group]):
-            here = slice(*np.searchsorted(ordered, [start, start + batch.num_rows]))
-            places = pa.array(ordered[here] - start)
-            pieces.append(pa.table([_plain(batch[name].take(places)) for name in columns], names=columns))
-            start += batch.num_rows
-            size += pieces[-1].nbytes
-            if size > parquet.most_text:
-                raise BombError(f"decompression bomb: {rows.size:,} rows of more than {parquet.most_text:,} bytes")
-    joined = pa.concat_tables(pieces, promote_options="permissive").take(pa.array(np.argsort(order)))
-    return pa.table([joined[n] if n in columns else pa.nulls(rows.size) for n in names], names=list(names))
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Decode a dictionary column, so that tables of different batches can be concatenated."""
-    return column.dictionary.take(column.indices) if pa.types.is_dictionary(column.type) else column
 
 
 _COLUMNS = ("id", "key", "offset", "width", "height", *NOTES, "text_encoding", "error")
@@ -221,7 +216,7 @@ def _text(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """
     if is_list(column.type):
         return _by_row(column)
-    data = _plain(column).cast(pa.binary())
+    data = without_dictionary(column).cast(pa.binary())
     long = pc.greater(pc.binary_length(data), TEXT_LIMIT)
     if pc.any(long).as_py():
         data = data.take(pc.if_else(long, None, pa.array(np.arange(len(data)))))
@@ -253,7 +248,7 @@ def _first_sides(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[npt.NDArr
 
 def _sides(batch: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Return width or height in pixels, and a mask of missing ones: not a whole number from 1 to 2³¹ - 1, set to 1."""
-    column = _plain(batch[name])
+    column = without_dictionary(batch[name])
     if is_text(column.type):  # from CSV or JSON lines
         trimmed = pc.utf8_trim_whitespace(_text(column)[0])
         column = pc.if_else(pc.match_substring_regex(trimmed, _WHOLE), trimmed, None)

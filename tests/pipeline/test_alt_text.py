@@ -18,8 +18,7 @@ from PIL import Image
 from manifests import open_run
 from pipeline.execution.index import open_pool
 from pipeline.execution.runner import prepare
-from pipeline.pools import Pool
-from pipeline.pools.readers import index_rows
+from pipeline.pools import pool_of
 from pipeline.recipe import parse_recipe
 from tests.pipeline.test_side_files import tar
 
@@ -52,9 +51,9 @@ def index(folder: Path, kind: str, table: pa.Table, **settings: Any) -> tuple[li
     pq.write_table(table, folder / "00000.parquet")
     (folder / "00000_stats.json").write_text("{}")
     where = folder if kind == "img2dataset" else folder / "00000.parquet"
-    pool = Pool(**{kind: str(where)}, **settings)
+    pool = pool_of(**{kind: str(where)}, **settings)
     listing = open_pool(pool, str(folder / "run"))
-    return index_rows(pool, listing.root, list(listing.shards)).to_pylist(), listing.alt_text
+    return pool.index(listing.root, listing.shards).to_pylist(), listing.alt_text
 
 
 TABLES = {"parquet": images_table, "urls": urls_table, "img2dataset": sidecar_table}
@@ -195,8 +194,8 @@ def test_url_and_licence_beside_images_in_any_case(tmp_path: Path) -> None:
 
 
 def test_folder_of_images_has_none() -> None:
-    with pytest.raises(ValueError, match="alt_text: a folder of images has no alt text"):
-        Pool(images="a", alt_text="text")
+    with pytest.raises(ValueError, match="a pool of images has no setting 'alt_text'"):
+        pool_of(images="a", alt_text="text")
 
 
 def test_run_of_an_earlier_version_has_the_same_pool(tmp_path: Path) -> None:
@@ -234,9 +233,9 @@ def test_named_ending_of_tars(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^tars: 0\.tar: alt_text: no side file ends in \.fr, and no \.json has that key$"
     ):
-        open_pool(Pool(tars=str(tmp_path), alt_text="fr"), str(tmp_path / "run"))
-    assert open_pool(Pool(tars=str(tmp_path), alt_text=".de"), str(tmp_path / "run")).alt_text == "alt text from .de"
-    assert open_pool(Pool(tars=str(tmp_path), alt_text="en"), str(tmp_path / "run")).alt_text == (
+        open_pool(pool_of(tars=str(tmp_path), alt_text="fr"), str(tmp_path / "run"))
+    assert open_pool(pool_of(tars=str(tmp_path), alt_text=".de"), str(tmp_path / "run")).alt_text == "alt text from .de"
+    assert open_pool(pool_of(tars=str(tmp_path), alt_text="en"), str(tmp_path / "run")).alt_text == (
         "alt text from 'en' of .json"
     )
-    assert open_pool(Pool(tars=str(tmp_path)), str(tmp_path / "run")).alt_text == "alt text from .txt"
+    assert open_pool(pool_of(tars=str(tmp_path)), str(tmp_path / "run")).alt_text == "alt text from .txt"

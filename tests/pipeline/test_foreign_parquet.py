@@ -25,10 +25,10 @@ from manifests import open_run
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
 from pipeline.execution.index import open_pool
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.images import PLACE, Failure, Images
-from pipeline.pools.readers import index_rows
-from pipeline.pools.urls import pool_columns
+from pipeline.pools import Pool, pool_of
+from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.reader import Images
+from pipeline.pools.tables import columns_at
 
 CANARIES = (
     "in_the_path in_a_part_not_needed deep_in_a_part_not_needed deep_in_the_path the_image the_bytes the_caption "
@@ -46,8 +46,8 @@ def canaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(pool: Pool) -> list[dict[str, Any]]:
-    listing = list_pool(pool)
-    rows: list[dict[str, Any]] = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    listing = pool.listing()
+    rows: list[dict[str, Any]] = pool.index(listing.root, listing.shards).to_pylist()
     return rows
 
 
@@ -64,37 +64,37 @@ def refusal(call: Callable[[], Any]) -> list[str]:
 
 
 def index_of_images(file: Path) -> list[str]:
-    return errors_of(Pool(parquet=str(file)))
+    return errors_of(pool_of(parquet=str(file)))
 
 
 def index_with_own_ids(file: Path) -> list[str]:
-    return errors_of(Pool(parquet=str(file), id="id"))
+    return errors_of(pool_of(parquet=str(file), id="id"))
 
 
 def index_of_urls(file: Path) -> list[str]:
-    return errors_of(Pool(urls=str(file)))
+    return errors_of(pool_of(urls=str(file)))
 
 
 def first_look_at_images(file: Path) -> list[str]:
-    return refusal(lambda: open_pool(Pool(parquet=str(file)), "/nowhere"))
+    return refusal(lambda: open_pool(pool_of(parquet=str(file)), "/nowhere"))
 
 
 def first_look_at_urls(file: Path) -> list[str]:
-    return refusal(lambda: open_pool(Pool(urls=str(file), id="id"), "/nowhere"))
+    return refusal(lambda: open_pool(pool_of(urls=str(file), id="id"), "/nowhere"))
 
 
 def named_alt_text(file: Path) -> list[str]:
-    return refusal(lambda: open_pool(Pool(parquet=str(file), alt_text="caption"), "/nowhere"))
+    return refusal(lambda: open_pool(pool_of(parquet=str(file), alt_text="caption"), "/nowhere"))
 
 
 def img2dataset_parquet(file: Path) -> list[str]:
-    return errors_of(Pool(img2dataset=str(as_downloads(file))))
+    return errors_of(pool_of(img2dataset=str(as_downloads(file))))
 
 
 def img2dataset_sidecar(file: Path) -> list[str]:
     folder = as_downloads(file)
     (folder / "00000.tar").write_bytes(bytes(10240))
-    return errors_of(Pool(img2dataset=str(folder)))
+    return errors_of(pool_of(img2dataset=str(folder)))
 
 
 def images_of_a_changed_file(file: Path) -> list[str]:
@@ -102,9 +102,9 @@ def images_of_a_changed_file(file: Path) -> list[str]:
     pool_folder = file.parent / f"changed-{file.stem}"
     pool_folder.mkdir(exist_ok=True)
     shutil.copy(file.parent / "plain.parquet", pool_folder / "0.parquet")
-    pool = Pool(parquet=str(pool_folder))
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(parquet=str(pool_folder))
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards)
     shutil.copy(file, pool_folder / "0.parquet")
     images = Images(pool, listing.root)
     found = [data for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
@@ -114,7 +114,7 @@ def images_of_a_changed_file(file: Path) -> list[str]:
 
 def columns_of_the_pool(file: Path) -> list[str]:
     names = ["id", "caption", "url", "image", "conversations", "key", "status", "width"]
-    return refusal(lambda: pool_columns(Folder.at(file.parent), file.name, names, np.arange(3)).to_pylist())
+    return refusal(lambda: columns_at(Folder.at(file.parent), file.name, names, np.arange(3)).to_pylist())
 
 
 def training_shards(file: Path) -> list[str]:
@@ -241,16 +241,16 @@ import json, os, resource, sys
 import numpy as np
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.images import PLACE, Images
-from pipeline.pools.readers import index_rows
-from pipeline.pools.urls import pool_columns
+from pipeline.pools import Pool, pool_of
+from pipeline.pools.images import PLACE
+from pipeline.pools.reader import Images
+from pipeline.pools.tables import columns_at
 
 
 def index(**pool):
-    pool = Pool(**pool)
-    listing = list_pool(pool)
-    return pool, listing.root, index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(**pool)
+    listing = pool.listing()
+    return pool, listing.root, pool.index(listing.root, listing.shards)
 
 
 def rows(**pool):
@@ -265,7 +265,7 @@ def images(path):
 
 
 def columns(folder, name):
-    return pool_columns(Folder.at(folder), name, ["n", "caption"], np.arange(64)).num_rows
+    return columns_at(Folder.at(folder), name, ["n", "caption"], np.arange(64)).num_rows
 
 
 def shards(folder):
@@ -372,7 +372,7 @@ def test_training_shards_have_a_limit(measured: Measured, bombs: Path) -> None:
 def test_rows_above_the_limit_are_errors_and_the_others_stay(tmp_path: Path) -> None:
     cells = [picture(), picture() + bytes(3000), picture()]
     pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=1, compression="none")
-    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1000))
+    rows = rows_of(pool_of(parquet=str(tmp_path), max_image_bytes=1000))
     assert [(row["width"], row["error"]) for row in rows] == [
         (40, None),
         (None, f"too long: {len(cells[1]):,} bytes, max_image_bytes is 1,000"),
@@ -383,19 +383,19 @@ def test_rows_above_the_limit_are_errors_and_the_others_stay(tmp_path: Path) -> 
 def test_row_group_above_the_limit_leaves_the_others(tmp_path: Path) -> None:
     cells = [picture(), picture(), picture() + bytes(1 << 20), picture(), picture()]
     pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=2, compression="zstd")
-    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    rows = rows_of(pool_of(parquet=str(tmp_path), max_image_bytes=1 << 20))
     assert [row["width"] for row in rows] == [40, 40, None, None, 40]
     assert [row["key"] for row in rows] == list("01234")
     assert rows[2]["error"].startswith("decompression bomb: ")
     assert rows[2]["error"].endswith(" of column 'image' unpack to 1,048,780, more than 1,048,576")
-    images, table = images_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    images, table = images_of(pool_of(parquet=str(tmp_path), max_image_bytes=1 << 20))
     alive = table.filter(pc.is_null(table["error"]))
     assert [data for group in images.groups(alive.select(PLACE)) for data in images.read(group)] == [picture()] * 3
 
 
 def images_of(pool: Pool) -> tuple[Images, pa.Table]:
-    listing = list_pool(pool)
-    return Images(pool, listing.root), index_rows(pool, listing.root, list(listing.shards))
+    listing = pool.listing()
+    return Images(pool, listing.root), pool.index(listing.root, listing.shards)
 
 
 def test_list_of_millions_of_captions_is_refused(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_list_of_millions_of_captions_is_refused(tmp_path: Path) -> None:
     table = pa.table({"image": [picture()] * 2, "caption": captions})
     pq.write_table(table, tmp_path / "0.parquet", compression="zstd")
     assert (tmp_path / "0.parquet").stat().st_size < 100_000
-    rows = rows_of(Pool(parquet=str(tmp_path)))
+    rows = rows_of(pool_of(parquet=str(tmp_path)))
     assert [row["error"] for row in rows] == [
         "decompression bomb: column 'caption.list.element' has 5,000,001 list entries"
     ] * 2
@@ -412,7 +412,7 @@ def test_list_of_millions_of_captions_is_refused(tmp_path: Path) -> None:
 def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.nulls(3_000_000, pa.binary())}), tmp_path / "0.parquet")
     assert (tmp_path / "0.parquet").stat().st_size < 10_000
-    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    (row,) = rows_of(pool_of(parquet=str(tmp_path)))
     assert row["error"].startswith("broken Parquet: claims 3,000,000 rows in ")
 
 
@@ -517,7 +517,7 @@ def test_delta_pages_are_read_with_their_nulls(tmp_path: Path, encoding: str, ve
     table = pa.table({"image": cells, "caption": [["a"], [], None] * 299 + [["a"], []]})
     how = {"use_dictionary": False, "column_encoding": {"image": encoding, "caption.list.element": encoding}}
     pq.write_table(table, tmp_path / "0.parquet", compression=codec, data_page_version=version, **how)
-    rows = rows_of(Pool(parquet=str(tmp_path)))
+    rows = rows_of(pool_of(parquet=str(tmp_path)))
     assert [row["bytes"] for row in rows] == [cell and len(cell) for cell in cells]
     assert [row["alt_text"] for row in rows[:4]] == ["a", None, None, "a"]
 
@@ -537,7 +537,7 @@ def test_delta_page_that_counts_more_values_than_it_holds_is_refused(tmp_path: P
         count >>= 7
     claim = header[:3] + bytes(size) + bytes([count, 0, 0, 0, 0, 0, 0])
     file.write_bytes(data[:at] + claim + data[at + len(claim) :])
-    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    (row,) = rows_of(pool_of(parquet=str(tmp_path)))
     assert "column 'image' is damaged: a page of it claims more values than it holds" in row["error"]
 
 
@@ -558,14 +558,14 @@ def test_encrypted_column_is_an_error_and_no_end_of_the_process(tmp_path: Path) 
     keys = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), how)
     table = pa.table({"image": [picture()] * 3})
     pq.write_table(table, tmp_path / "0.parquet", encryption_properties=keys)
-    (row,) = rows_of(Pool(parquet=str(tmp_path)))
+    (row,) = rows_of(pool_of(parquet=str(tmp_path)))
     assert row["error"].startswith("broken Parquet: Cannot decrypt ColumnMetadata.")
 
 
 def test_image_in_a_repeated_column_is_seen(tmp_path: Path) -> None:
     images = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), [picture(), picture() + b"x"])
     pq.write_table(pa.table({"image": images}), tmp_path / "0.parquet")
-    images_, table = images_of(Pool(parquet=str(tmp_path)))
+    images_, table = images_of(pool_of(parquet=str(tmp_path)))
     assert table["error"].to_pylist() == [None] * 3
     read = [data for group in images_.groups(table.select(PLACE)) for data in images_.read(group)]
     assert read == [picture(), picture() + b"x", picture()]
@@ -574,7 +574,7 @@ def test_image_in_a_repeated_column_is_seen(tmp_path: Path) -> None:
 def test_row_groups_read_one_by_one_leave_no_footers_behind(tmp_path: Path) -> None:
     columns = {"image": [picture()] * 1500} | {f"c{n}": range(1500) for n in range(20)}
     pq.write_table(pa.table(columns), tmp_path / "0.parquet", row_group_size=5)
-    images, table = images_of(Pool(parquet=str(tmp_path)))
+    images, table = images_of(pool_of(parquet=str(tmp_path)))
     groups = list(images.groups(table.select(PLACE)))
     gc.collect()
     gc.disable()
@@ -594,6 +594,6 @@ def test_row_groups_of_few_rows_are_read_together_and_a_bad_one_left_out(tmp_pat
     cells = [picture() + bytes([n]) for n in range(20)]
     cells[7] += bytes(1 << 20)
     pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=3, compression="zstd")
-    rows = rows_of(Pool(parquet=str(tmp_path), max_image_bytes=1 << 20))
+    rows = rows_of(pool_of(parquet=str(tmp_path), max_image_bytes=1 << 20))
     assert [row["width"] for row in rows] == [None if n in (6, 7, 8) else 40 for n in range(20)]
     assert [row["key"] for row in rows] == [str(n) for n in range(20)]

@@ -20,8 +20,7 @@ import pytest
 from PIL import Image
 
 from manifests.schemas import INDEX
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.readers import index_rows
+from pipeline.pools import pool_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -392,10 +391,10 @@ def test_kinds_are_many_and_distinct() -> None:
 def test_hostile_file_is_one_row(tmp_path: Path, name: str, make: bytes | Make, said: str) -> None:
     data = make if isinstance(make, bytes) else make()
     (tmp_path / name).write_bytes(data)
-    pool = Pool(images=str(tmp_path))
-    listing = list_pool(pool)
+    pool = pool_of(images=str(tmp_path))
+    listing = pool.listing()
 
-    table = index_rows(pool, listing.root, list(listing.shards))
+    table = pool.index(listing.root, listing.shards)
 
     assert table.schema.equals(INDEX, check_metadata=True)
     (row,) = table.to_pylist()
@@ -414,10 +413,10 @@ def test_hostile_member_of_a_tar_is_one_row(tmp_path: Path, name: str, make: byt
             info = tarfile.TarInfo(member)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    pool = Pool(tars=str(tmp_path))
-    listing = list_pool(pool)
+    pool = pool_of(tars=str(tmp_path))
+    listing = pool.listing()
 
-    row, last = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    row, last = pool.index(listing.root, listing.shards).to_pylist()
 
     assert is_as_said(row, said), one(row)
     assert (row["key"], row["bytes"], row["retry"]) == (name, len(data), False)
@@ -426,16 +425,15 @@ def test_hostile_member_of_a_tar_is_one_row(tmp_path: Path, name: str, make: byt
 
 MEASURE = """
 import re, sys
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.readers import index_rows
+from pipeline.pools import pool_of
 
 def peak():  # of this process; getrusage also counts what its parent held when it started this one
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 
 def index(folder):
-    pool = Pool(images=folder)
-    listing = list_pool(pool)
-    return index_rows(pool, listing.root, list(listing.shards)).num_rows
+    pool = pool_of(images=folder)
+    listing = pool.listing()
+    return pool.index(listing.root, listing.shards).num_rows
 
 index(sys.argv[1])
 before = peak()

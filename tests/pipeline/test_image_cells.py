@@ -19,9 +19,8 @@ from PIL import Image
 from core.errors import UserError
 from manifests import open_run
 from pipeline.execution.index import open_pool
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.images import Images
-from pipeline.pools.readers import index_rows
+from pipeline.pools import pool_of
+from pipeline.pools.reader import Images
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -75,9 +74,9 @@ def write(path: Path, **columns: Any) -> Path:
 
 def index(path: Path, **settings: Any) -> list[dict[str, Any]]:
     """The rows of a pool; the images of those without an error are read and have the length that is stored."""
-    pool = Pool(parquet=str(path), **settings)
-    listing = list_pool(pool)
-    table = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(parquet=str(path), **settings)
+    listing = pool.listing()
+    table = pool.index(listing.root, listing.shards)
     rows: list[dict[str, Any]] = table.to_pylist()
     images = Images(pool, listing.root)
     good = [row for row in rows if row["error"] is None]
@@ -173,7 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_column_without_images_is_named(tmp_path: Path, kind: str) -> None:
     columns, said = REFUSED[kind]
     with pytest.raises(UserError) as caught:
-        open_pool(Pool(parquet=str(write(tmp_path / "0.parquet", **columns))), str(tmp_path / "run"))
+        open_pool(pool_of(parquet=str(write(tmp_path / "0.parquet", **columns))), str(tmp_path / "run"))
     assert str(caught.value).startswith("parquet: 0.parquet: ")
     assert said in str(caught.value)
     assert "broken" not in str(caught.value)
@@ -215,18 +214,18 @@ def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", image=IMAGES)
     twice = pa.Table.from_arrays([pa.array(IMAGES), pa.array(IMAGES[::-1])], names=["image", "image"])
     pq.write_table(twice, tmp_path / "1.parquet")
-    pool = Pool(parquet=f"{tmp_path}/*.parquet")
+    pool = pool_of(parquet=f"{tmp_path}/*.parquet")
     listing = open_pool(pool, str(tmp_path / "run"))
-    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    rows = pool.index(listing.root, listing.shards).to_pylist()
     said = "unread Parquet: 2 columns are called 'image'; none of its 4 rows were read"
     assert [row["error"] for row in rows] == [None] * 4 + [said]
     with pytest.raises(UserError, match=r"1\.parquet: 2 columns are called 'image'"):
-        open_pool(Pool(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
+        open_pool(pool_of(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
 
 
 def test_column_of_the_images_is_said_once(tmp_path: Path) -> None:
     listing = open_pool(
-        Pool(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run")
+        pool_of(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run")
     )
     assert listing.image == "image from the column 'image'"
 
@@ -236,9 +235,9 @@ def test_second_bytes_of_img2dataset_are_not_the_image(tmp_path: Path, column: s
     table = {"exif_raw": [b"x"] * 4, "key": list("abcd"), column: IMAGES, "more": [b"y"] * 4, "status": ["success"] * 4}
     write(tmp_path / "00000.parquet", **table)
     (tmp_path / "00000_stats.json").write_text("{}")
-    pool = Pool(img2dataset=str(tmp_path))
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(img2dataset=str(tmp_path))
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards)
     assert rows["width"].to_pylist() == [240, 241, 242, 243]
     images = Images(pool, listing.root)
     assert [data for group in images.groups(rows) for data in images.read(group)] == IMAGES
@@ -249,7 +248,7 @@ def test_first_file_with_rows_decides_for_the_pool(tmp_path: Path, empty: int) -
     write(tmp_path / "1.parquet", image=BASE64, text=TEXTS)
     for number in range(empty):
         write(tmp_path / f"0{number}.parquet", image=pa.array([], pa.string()))
-    listing = open_pool(Pool(parquet=f"{tmp_path}/*.parquet"), str(tmp_path / "run"))
+    listing = open_pool(pool_of(parquet=f"{tmp_path}/*.parquet"), str(tmp_path / "run"))
     assert listing.alt_text == "alt text from the column 'text'"
 
 
@@ -268,9 +267,9 @@ def test_row_group_of_many_images_in_lists_is_read(tmp_path: Path, form: str) ->
         column, type_ = pa.LargeListArray.from_arrays(pa.array(np.cumsum([0, *map(len, images)])), numbers), None
     path = write(tmp_path / "0.parquet", image=column if type_ is None else pa.array(column, type_))
     assert pq.read_metadata(path).num_row_groups == 1
-    pool = Pool(parquet=str(path))
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    pool = pool_of(parquet=str(path))
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards).to_pylist()
     assert [(row["error"], row["bytes"]) for row in rows] == [(None, len(image)) for image in images]
 
 

@@ -15,18 +15,17 @@ from PIL import Image
 
 from core.image_header import BadImageError
 from core.images import decode
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.images import PLACE, Failure, Images
-from pipeline.pools.listing import root_of
-from pipeline.pools.readers import index_rows
+from pipeline.pools import Pool, pool_of
+from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.reader import Images
 
 MakeImages = Callable[..., Path]
 
 
 def stored(pool: Pool) -> tuple[Images, pa.Table]:
-    listing = list_pool(pool)
-    assert root_of(pool) == listing.root
-    rows = index_rows(pool, listing.root, list(listing.shards))
+    listing = pool.listing()
+    assert pool.root() == listing.root
+    rows = pool.index(listing.root, listing.shards)
     assert rows["error"].null_count == rows.num_rows
     return Images(pool, listing.root), rows
 
@@ -58,10 +57,10 @@ def pools(tmp_path: Path, make_images: MakeImages) -> dict[str, Pool]:
     told = pa.table({"key": [f"{n:06d}" for n in range(100)], "status": ["success"] * 100})
     pq.write_table(told, tmp_path / "i2d" / "00000.parquet")
     return {
-        "images": Pool(images=str(folder)),
-        "tars": Pool(tars=str(tmp_path / "*.tar")),
-        "parquet": Pool(parquet=str(tmp_path / "a.parquet")),
-        "img2dataset": Pool(img2dataset=str(tmp_path / "i2d")),
+        "images": pool_of(images=str(folder)),
+        "tars": pool_of(tars=str(tmp_path / "*.tar")),
+        "parquet": pool_of(parquet=str(tmp_path / "a.parquet")),
+        "img2dataset": pool_of(img2dataset=str(tmp_path / "i2d")),
     }
 
 
@@ -81,7 +80,7 @@ def test_a_shard_of_another_ending_is_read_as_it_was_indexed(
 ) -> None:
     files = {f.name: f.read_bytes() for f in (tmp_path / "files").iterdir()}
     (tmp_path / f"{name.split('.')[0]}.{'tar' if kind == 'tars' else 'parquet'}").rename(tmp_path / name)
-    images, rows = stored(Pool(**{kind: str(tmp_path / name)}))
+    images, rows = stored(pool_of(**{kind: str(tmp_path / name)}))
     assert read(images, rows)[0] == [files[key] for key in rows["key"].to_pylist()]
 
 
@@ -91,7 +90,7 @@ def test_members_far_apart_are_not_read_together(tmp_path: Path, make_images: Ma
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for file in (files[0], tmp_path / "big.bin", files[1]):
             archive.add(file, file.name)
-    images, rows = stored(Pool(tars=str(tmp_path / "a.tar")))
+    images, rows = stored(pool_of(tars=str(tmp_path / "a.tar")))
     assert read(images, rows) == ([f.read_bytes() for f in files], 2)
 
 

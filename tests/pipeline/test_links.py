@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.execution.index import open_pool
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.images import PLACE, Failure, Images
-from pipeline.pools.readers import index_rows
+from pipeline.pools import Pool, pool_of
+from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.listing import shards_of
+from pipeline.pools.reader import Images
 from tests.conftest import jpeg
 from tests.pipeline.test_side_files import tar
 
@@ -26,8 +27,8 @@ NO_FILE = "not a file: a pipe, socket or device, not opened"
 
 
 def rows_of(pool: Pool) -> dict[str, dict[str, Any]]:
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards).to_pylist()
     assert len({(row["shard"], row["key"]) for row in rows}) == len(rows)
     return {f"{row['shard']} {row['key']}".strip(): row for row in rows}
 
@@ -64,22 +65,22 @@ def test_links_among_downloaded_files(downloads: Path, outside: Path) -> None:
     (downloads / "00000" / "c.jpg").symlink_to(outside / "secret.jpg")
     os.mkfifo(downloads / "00000" / "d.jpg")
     (downloads / "00000" / "e.jpg").symlink_to("a.jpg")
-    assert errors_of(Pool(img2dataset=str(downloads))) == {
+    assert errors_of(pool_of(img2dataset=str(downloads))) == {
         "00000 a.jpg": None,
         "00000 b.jpg": None,
         "00000 c.jpg": OUT,
         "00000 d.jpg": NO_FILE,
         "00000 e.jpg": None,
     }
-    assert rows_of(Pool(img2dataset=str(downloads)))["00000 c.jpg"]["url"] == "c"
-    assert errors_of(Pool(img2dataset=str(downloads), follow_links=True))["00000 c.jpg"] is None
+    assert rows_of(pool_of(img2dataset=str(downloads)))["00000 c.jpg"]["url"] == "c"
+    assert errors_of(pool_of(img2dataset=str(downloads), follow_links=True))["00000 c.jpg"] is None
 
 
 def test_folder_of_downloads_that_is_a_link(downloads: Path, tmp_path: Path) -> None:
     shutil.move(downloads / "00000", tmp_path / "elsewhere")
     (downloads / "00000").symlink_to(tmp_path / "elsewhere")
-    assert errors_of(Pool(img2dataset=str(downloads))) == {"00000 00000": OUT}
-    linked = errors_of(Pool(img2dataset=str(downloads), follow_links=True))
+    assert errors_of(pool_of(img2dataset=str(downloads))) == {"00000 00000": OUT}
+    linked = errors_of(pool_of(img2dataset=str(downloads), follow_links=True))
     assert (linked["00000 a.jpg"], linked["00000 b.jpg"]) == (None, None)
 
 
@@ -88,7 +89,7 @@ def test_folder_of_downloads_that_is_a_link(downloads: Path, tmp_path: Path) -> 
 def test_pipe_among_downloads_is_not_opened(downloads: Path, name: str) -> None:
     (downloads / name).unlink(missing_ok=True)
     os.mkfifo(downloads / name)
-    (error,) = errors_of(Pool(img2dataset=str(downloads))).values()
+    (error,) = errors_of(pool_of(img2dataset=str(downloads))).values()
     assert error == NO_FILE
 
 
@@ -104,9 +105,9 @@ def test_links_among_shards(tmp_path: Path, outside: Path, kind: str, ending: st
     os.mkfifo(pool / f"d.{ending}")
     (pool / "folder").symlink_to(outside)
     where = str(pool) + (f"{glob}.{ending}" if glob == "/*" else glob and f"{glob}/*.{ending}")
-    errors = {key.partition(" ")[0]: error for key, error in errors_of(Pool(**{kind: where})).items()}
+    errors = {key.partition(" ")[0]: error for key, error in errors_of(pool_of(**{kind: where})).items()}
     assert errors == {f"a.{ending}": None, f"b.{ending}": OUT, f"c.{ending}": None, f"d.{ending}": NO_FILE}
-    passed_over = list_pool(Pool(**{kind: where})).passed_over
+    passed_over = pool_of(**{kind: where}).listing().passed_over
     assert passed_over == {"link: leads out of the pool (folder)": 1}
 
 
@@ -116,7 +117,7 @@ def test_links_among_shards_are_followed_if_the_pool_says_so(tmp_path: Path, out
     (pool / "b.tar").symlink_to(outside / "secret.tar")
     (pool / "folder").symlink_to(outside)
     (outside / "loop").symlink_to(pool)
-    assert errors_of(Pool(tars=str(pool), follow_links=True)) == {
+    assert errors_of(pool_of(tars=str(pool), follow_links=True)) == {
         "b.tar a.png": None,
         "folder/secret.tar a.png": None,
     }
@@ -125,24 +126,24 @@ def test_links_among_shards_are_followed_if_the_pool_says_so(tmp_path: Path, out
 def test_shard_that_the_user_names_may_be_a_link(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "b.tar").symlink_to(outside / "secret.tar")
-    assert errors_of(Pool(tars=str(tmp_path / "pool" / "b.tar"))) == {"b.tar a.png": None}
+    assert errors_of(pool_of(tars=str(tmp_path / "pool" / "b.tar"))) == {"b.tar a.png": None}
     (tmp_path / "linked").symlink_to(outside)
-    assert errors_of(Pool(tars=str(tmp_path / "linked" / "*.tar"))) == {"secret.tar a.png": None}
+    assert errors_of(pool_of(tars=str(tmp_path / "linked" / "*.tar"))) == {"secret.tar a.png": None}
 
 
 def test_shard_of_an_earlier_run_that_is_a_link_has_not_changed(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "b.tar").symlink_to(outside / "secret.tar")
-    (shard,) = list_pool(Pool(tars=str(tmp_path / "pool"))).shards
+    (shard,) = shards_of(pool_of(tars=str(tmp_path / "pool")).listing().shards)
     assert (shard.bytes, shard.problem) == ((outside / "secret.tar").stat().st_size, OUT)
 
 
 @pytest.mark.parametrize("kind", ["images", "img2dataset"])
 @pytest.mark.timeout(20)
 def test_image_that_became_a_link_is_not_read(downloads: Path, outside: Path, kind: str) -> None:
-    pool = Pool(**{kind: str(downloads / "00000" if kind == "images" else downloads)})
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(**{kind: str(downloads / "00000" if kind == "images" else downloads)})
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards)
     rows = rows.take([row for row, error in enumerate(rows["error"].to_pylist()) if error is None])
     (downloads / "00000" / "a.jpg").unlink()
     (downloads / "00000" / "a.jpg").symlink_to(outside / "secret.jpg")
@@ -174,19 +175,19 @@ def test_odd_name_beside_shards_does_not_block_the_pool(tmp_path: Path, outside:
     shutil.copy(outside / f"secret.{ending}", pool / ODD / f"b.{ending}")
     (pool / f"{ODD}.txt").write_text("x")
     for where in (pool, pool / "**" / f"*.{ending}"):
-        errors = {key.rpartition(" ")[0]: error for key, error in errors_of(Pool(**{kind: str(where)})).items()}
+        errors = {key.rpartition(" ")[0]: error for key, error in errors_of(pool_of(**{kind: str(where)})).items()}
         odd = "odd name: not valid UTF-8, rename the file"
         assert errors == {f"a.{ending}": None, f"caf\\xe9.{ending}": odd, f"caf\\xe9/b.{ending}": odd}
-        assert list_pool(Pool(**{kind: str(where)})).passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
+        assert pool_of(**{kind: str(where)}).listing().passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
 
 
 def test_odd_names_among_downloads(downloads: Path) -> None:
     (downloads / f"{ODD}.txt").write_text("x")
     (downloads / "00000" / f"{ODD}.jpg").write_bytes(jpeg(40, 30))
-    pool = Pool(img2dataset=str(downloads))
+    pool = pool_of(img2dataset=str(downloads))
     errors = errors_of(pool)
     assert (errors["00000 a.jpg"], errors["00000 caf\\xe9.jpg"]) == (None, "odd name: not valid UTF-8, rename the file")
-    assert list_pool(pool).passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
+    assert pool.listing().passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
 
 
 def test_index_command_names_what_is_odd(tmp_path: Path, outside: Path, vl3syn: Vl3syn) -> None:
@@ -197,4 +198,4 @@ def test_index_command_names_what_is_odd(tmp_path: Path, outside: Path, vl3syn: 
     done = vl3syn("index", "--tars", pool / "*.tar", "--run", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "pool: passed over: odd name: not valid UTF-8 (caf\\xe9.txt) 1\n" in done.stderr
-    assert len(open_pool(Pool(tars=str(pool)), str(tmp_path / "run")).shards) == 1
+    assert len(open_pool(pool_of(tars=str(pool)), str(tmp_path / "run")).shards) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.pools import Pool, list_pool
+from pipeline.pools import pool_of
 
 NAMES = {
     "parquet": ("a.parquet", ["b.PARQUET", "c.pq", "d.parq", "e.parquet.gz", "f.arrow"]),
@@ -20,7 +20,7 @@ def test_files_like_shards_are_counted_as_passed_over(tmp_path: Path, kind: str)
     shard, others = NAMES[kind]
     for name in (shard, *others, "notes.md"):
         (tmp_path / name).write_bytes(b"x")
-    listing = list_pool(Pool.model_validate({kind: str(tmp_path)}))
-    assert [shard.path for shard in listing.shards] == [shard]
+    listing = pool_of(**{kind: str(tmp_path)}).listing()
+    assert listing.shards["path"].to_pylist() == [shard]
     assert listing.passed_over.total() == len(others)
     assert all(any(name in said for said in listing.passed_over) for name in others)

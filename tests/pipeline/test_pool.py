@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.pools import Listing, Pool, Shard, format_counts, list_pool
-from pipeline.pools.listing import is_candidate
-from pipeline.pools.readers import index_rows
+from pipeline.pools import Listing, format_counts, pool_of
+from pipeline.pools.listing import is_candidate, shards_of
 
 MakeImages = Callable[..., Path]
 
@@ -28,14 +27,14 @@ def picture() -> bytes:
 
 
 def indexed(folder: Path) -> list[dict[str, Any]]:
-    pool = Pool(images=str(folder))
-    listing = list_pool(pool)
-    rows: list[dict[str, Any]] = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    pool = pool_of(images=str(folder))
+    listing = pool.listing()
+    rows: list[dict[str, Any]] = pool.index(listing.root, listing.shards).to_pylist()
     return rows
 
 
 def listed(listing: Listing) -> list[str]:
-    return [shard.path for shard in listing.shards]
+    return listing.shards["path"].to_pylist()
 
 
 # Names
@@ -113,7 +112,7 @@ def test_passed_over_is_counted(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.TXT", "b.txt", "c.json", ".hidden.jpg", ".DS_Store", "sub/.x.png", "sub/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    listing = list_pool(Pool(images=str(tmp_path)))
+    listing = pool_of(images=str(tmp_path)).listing()
     assert listed(listing) == ["a.jpg", "sub/b.png"]
     assert listing.passed_over == Counter({"hidden": 3, ".txt": 2, ".json": 1})
     assert format_counts(listing.passed_over) == "hidden 3, .txt 2, .json 1"
@@ -207,10 +206,10 @@ def test_folder_named_as_an_image_is_searched(pool_folder: Path) -> None:
 
 
 def test_file_that_vanished_since_the_listing_is_tried_again(pool_folder: Path) -> None:
-    pool = Pool(images=str(pool_folder))
-    listing = list_pool(pool)
+    pool = pool_of(images=str(pool_folder))
+    listing = pool.listing()
     (pool_folder / "a.png").unlink()
-    (row,) = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    (row,) = pool.index(listing.root, listing.shards).to_pylist()
     assert row["error"].startswith("unreadable: ")
     assert row["retry"] is True
 
@@ -226,7 +225,7 @@ def test_nothing_to_index_is_one_clear_line(tmp_path: Path, kind: str, path: str
     (tmp_path / "only text").mkdir()
     (tmp_path / "only text" / "a.txt").write_bytes(b"")
     with pytest.raises(ValueError, match=kind) as caught:
-        list_pool(Pool.model_validate({kind: str(tmp_path / path)}))
+        pool_of(**{kind: str(tmp_path / path)}).listing()
     assert "\n" not in str(caught.value)
     assert path in str(caught.value)
 
@@ -235,13 +234,13 @@ def test_nothing_to_index_is_one_clear_line(tmp_path: Path, kind: str, path: str
 def test_file_in_place_of_a_folder_is_one_clear_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.jpg").write_bytes(picture())
     with pytest.raises(ValueError, match=f"^{kind}: .*a.jpg.*[Nn]ot a (folder|directory)"):
-        list_pool(Pool.model_validate({kind: str(tmp_path / "a.jpg")}))
+        pool_of(**{kind: str(tmp_path / "a.jpg")}).listing()
 
 
 def test_what_was_passed_over_is_told_when_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"\(passed over: \.txt 1\)"):
-        list_pool(Pool(images=str(tmp_path)))
+        pool_of(images=str(tmp_path)).listing()
 
 
 @pytest.mark.parametrize(
@@ -249,8 +248,8 @@ def test_what_was_passed_over_is_told_when_nothing_is_left(tmp_path: Path) -> No
     [{}, {"images": "a", "tars": "b"}, {"images": "a", "image": "x"}, {"tars": "a", "id": "x"}, {"folder": "a"}],
 )
 def test_a_pool_is_exactly_one_kind(fields: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"pool is exactly one|columns of a parquet pool|Extra inputs"):
-        Pool.model_validate(fields)
+    with pytest.raises(ValueError, match=r"pool is exactly one|has no setting|unknown key"):
+        pool_of(**fields)
 
 
 # Globs
@@ -276,12 +275,12 @@ def test_glob(tmp_path: Path, pattern: str, found: list[str]) -> None:
     for name in ("0.tar", "1.tar", "0.txt", "sub/2.tar", "sub/deep/3.tar"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    pool = Pool(tars=str(tmp_path / pattern))
+    pool = pool_of(tars=str(tmp_path / pattern))
     if not found:
         with pytest.raises(ValueError, match="nothing to index"):
-            list_pool(pool)
+            pool.listing()
         return
-    listing = list_pool(pool)
+    listing = pool.listing()
     assert listed(listing) == found
     assert all((Path(listing.root.path) / path).is_file() for path in found)
 
@@ -300,19 +299,24 @@ def test_img2dataset_lists_finished_shards_of_three_formats(tmp_path: Path) -> N
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"xyz")
-    listing = list_pool(Pool(img2dataset=str(tmp_path)))
-    assert [(s.path, s.bytes) for s in listing.shards] == [
+    listing = pool_of(img2dataset=str(tmp_path)).listing()
+    assert [(s.path, s.bytes) for s in shards_of(listing.shards)] == [
         ("00000.tar", 3),
         ("00001", 3),
         ("00002.parquet", 3),
         ("00003", 0),
     ]
-    assert [s.problem and s.problem.partition(":")[0] for s in listing.shards] == [None, None, None, "missing"]
+    assert [s.problem and s.problem.partition(":")[0] for s in shards_of(listing.shards)] == [
+        None,
+        None,
+        None,
+        "missing",
+    ]
     assert listing.passed_over == Counter({"unfinished": 2})
 
 
 def test_images_of_the_fixture_are_all_listed(tmp_path: Path, make_images: MakeImages) -> None:
     make_images(tmp_path, 30)
-    listing = list_pool(Pool(images=str(tmp_path)))
+    listing = pool_of(images=str(tmp_path)).listing()
     assert len(listing.shards) == 30
-    assert all(isinstance(s, Shard) and s.bytes > 0 and s.problem is None for s in listing.shards)
+    assert all(s.bytes > 0 and s.problem is None for s in shards_of(listing.shards))

@@ -22,10 +22,12 @@ from PIL import Image
 
 from manifests.schemas import INDEX
 from manifests.storage import Folder
-from pipeline.pools import Pool, Shard, list_pool
-from pipeline.pools.parquet import parquet_rows
-from pipeline.pools.readers import image_id, index_rows
-from pipeline.pools.tars import stem, tar_rows
+from pipeline.pools import Pool, Shard, pool_of
+from pipeline.pools.base import image_id
+from pipeline.pools.listing import shard_table
+from pipeline.pools.parquet_rows import parquet_rows
+from pipeline.pools.side_files import stem
+from pipeline.pools.tars import tar_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:PIL"), pytest.mark.timeout(60)]
 
@@ -43,11 +45,11 @@ def picture(width: int = 40, height: int = 30) -> bytes:
 
 def index(pool: Pool) -> list[Row]:
     """The rows of the whole pool, checked for what holds of every index."""
-    listing = list_pool(pool)
-    table = index_rows(pool, listing.root, list(listing.shards))
+    listing = pool.listing()
+    table = pool.index(listing.root, listing.shards)
     assert table.schema.equals(INDEX, check_metadata=True)
     rows: list[Row] = table.to_pylist()
-    assert {row["shard"] for row in rows} == {shard.path for shard in listing.shards}
+    assert {row["shard"] for row in rows} == set(listing.shards["path"].to_pylist())
     assert len({row["id"] for row in rows}) == len(rows)
     assert all(row["error"] or row["width"] for row in rows)
     return rows
@@ -220,7 +222,7 @@ def test_tar(tmp_path: Path, make: bytes | Callable[[], bytes], said: list[str])
     assert [told(row) for row in tar_rows(io.BytesIO(path.read_bytes()))] == said
     assert all("\n" not in (row["error"] or "") for row in rows)
 
-    indexed = index(Pool(tars=str(path)))
+    indexed = index(pool_of(tars=str(path)))
     assert [row["retry"] for row in indexed] == [False] * len(said)
     assert [row["key"] for row in indexed] == [row["key"] for row in rows]
     assert sorted(os.listdir(tmp_path)) == ["0.tar"]
@@ -230,7 +232,7 @@ def test_nothing_of_a_tar_lands_on_the_disk(tmp_path: Path) -> None:
     outside = tmp_path / "absolute.png"
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "0.tar").write_bytes(image("../up.png") + image(str(outside)) + image("in/a.png") + END)
-    rows = index(Pool(tars=str(tmp_path / "pool")))
+    rows = index(pool_of(tars=str(tmp_path / "pool")))
     assert [told(row) for row in rows] == ["../up.png 40x30", f"{outside} 40x30", "in/a.png 40x30"]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "pool"]
 
@@ -244,7 +246,7 @@ def test_offset_is_where_the_image_lies(tmp_path: Path) -> None:
 
 def test_later_member_of_the_same_name_says_so(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(A + image("a.png") + image("a.png") + B + END)
-    rows = index(Pool(tars=str(tmp_path)))
+    rows = index(pool_of(tars=str(tmp_path)))
     assert [told(row) for row in rows] == [A_OK, f"{A_OK}: duplicate name", f"{A_OK}: duplicate name", B_OK]
 
 
@@ -252,15 +254,17 @@ def test_ids_do_not_depend_on_the_shards_read_before(tmp_path: Path) -> None:
     for name in ("0.tar", "1.tar"):
         (tmp_path / name).write_bytes(A + image("a.png") + END)
     root = Folder.at(tmp_path)
-    pool, first, second = Pool(tars=str(tmp_path)), Shard("0.tar", 1), Shard("1.tar", 1)
-    together = index_rows(pool, root, [first, second])["id"].to_pylist()
-    assert together == [i for shard in (first, second) for i in index_rows(pool, root, [shard])["id"].to_pylist()]
+    pool, first, second = pool_of(tars=str(tmp_path)), Shard("0.tar", 1), Shard("1.tar", 1)
+    together = pool.index(root, shard_table([first, second]))["id"].to_pylist()
+    assert together == [
+        i for shard in (first, second) for i in pool.index(root, shard_table([shard]))["id"].to_pylist()
+    ]
     assert len(set(together)) == 4
 
 
 def test_broken_tar_keeps_its_message_beside_a_member_without_name(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(image("") + image("") + bad_checksum(B))
-    _, second, last = index(Pool(tars=str(tmp_path)))
+    _, second, last = index(pool_of(tars=str(tmp_path)))
     assert second["error"].startswith("duplicate name")
     assert "bad header" in last["error"]
 
@@ -320,7 +324,7 @@ NOTES: list[tuple[str, bytes, Row]] = [
 @pytest.mark.parametrize(("data", "said"), [pytest.param(data, said, id=kind) for kind, data, said in NOTES])
 def test_texts_beside_the_image_of_a_tar(tmp_path: Path, data: bytes, said: Row) -> None:
     (tmp_path / "0.tar").write_bytes(data + END)
-    (row,) = index(Pool(tars=str(tmp_path)))
+    (row,) = index(pool_of(tars=str(tmp_path)))
     assert {key: row[key] for key in said} == said
     assert (row["width"], row["height"], row["error"]) == (40, 30, None)
 
@@ -475,7 +479,7 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
 )
 def test_parquet(tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]) -> None:
     (tmp_path / "0.parquet").write_bytes(made(make))
-    rows = index(Pool(parquet=str(tmp_path), **names))
+    rows = index(pool_of(parquet=str(tmp_path), **names))
     assert [told(row) for row in rows] == said
     assert [row["retry"] for row in rows] == [False] * len(said)
     assert all("\n" not in (row["error"] or "") for row in rows)
@@ -485,7 +489,7 @@ def test_rows_before_a_damaged_row_group_are_kept(tmp_path: Path) -> None:
     noise = [picture() + os.urandom(3000) for _ in range(300)]
     data = parquet({"a": noise}, row_group_size=100, compression="snappy")
     (tmp_path / "0.parquet").write_bytes(flipped(data, 0.5, 400_000))
-    *whole, last = index(Pool(parquet=str(tmp_path)))
+    *whole, last = index(pool_of(parquet=str(tmp_path)))
     assert [told(row) for row in whole] == [f"{n} 40x30" for n in range(len(whole))]
     assert len(whole) >= 64
     assert told(last) == BAD
@@ -495,7 +499,7 @@ def test_rows_before_a_damaged_row_group_are_kept(tmp_path: Path) -> None:
 def test_columns_beside_the_image_of_parquet(tmp_path: Path) -> None:
     beside = {"url": ["http://x", None], "caption": ["a fox", ""], "sha256": ["ff", None], "alt_text": [None, "a dog"]}
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), **beside, "n": [70, 80], "error": ["x", "y"]}))
-    first, second = index(Pool(parquet=str(tmp_path), id="n"))
+    first, second = index(pool_of(parquet=str(tmp_path), id="n"))
     assert (first["id"], first["url"], first["alt_text"], first["sha256"], first["error"]) == (
         *(70, "http://x", "a fox", "ff"),
         None,
@@ -505,7 +509,7 @@ def test_columns_beside_the_image_of_parquet(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8_says_how_it_was_read(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), "url": not_utf8(), "caption": ["a fox", "a dog"]}))
-    rows = index(Pool(parquet=str(tmp_path)))
+    rows = index(pool_of(parquet=str(tmp_path)))
     assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), ("ét", "a dog")]
     assert [row["text_encoding"] for row in rows] == [None, "windows-1252"]
 
@@ -554,7 +558,7 @@ def downloads(folder: Path, format_: str, done: list[str] = DONE, **sidecar: Any
 
 @pytest.mark.parametrize("format_", ["webdataset", "parquet", "files"])
 def test_img2dataset(tmp_path: Path, format_: str) -> None:
-    rows = index(Pool(img2dataset=str(downloads(tmp_path, format_))))
+    rows = index(pool_of(img2dataset=str(downloads(tmp_path, format_))))
     assert [(stem(row["key"]), row["url"], row["alt_text"], row["sha256"]) for row in rows] == [
         ("000000000", "http://x/0", "a fox", "f0"),
         ("000000001", "http://x/1", "a dog", "f1"),
@@ -567,7 +571,7 @@ def test_img2dataset(tmp_path: Path, format_: str) -> None:
 
 @pytest.mark.parametrize("format_", ["webdataset", "parquet", "files"])
 def test_img2dataset_success_that_is_not_in_the_shard(tmp_path: Path, format_: str) -> None:
-    rows = index(Pool(img2dataset=str(downloads(tmp_path, format_, DONE[:1]))))
+    rows = index(pool_of(img2dataset=str(downloads(tmp_path, format_, DONE[:1]))))
     assert [told(row).partition(":")[2] for row in rows] == ["", " missing", " failed_to_download"]
     assert rows[1]["url"] == "http://x/1"
 
@@ -576,14 +580,14 @@ def test_img2dataset_shard_without_stats_is_passed_over(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     (tmp_path / "00001.tar").write_bytes(A)
     (tmp_path / "00001.parquet").write_bytes(b"")
-    listing = list_pool(Pool(img2dataset=str(tmp_path)))
-    assert [shard.path for shard in listing.shards] == ["00000.tar"]
+    listing = pool_of(img2dataset=str(tmp_path)).listing()
+    assert listing.shards["path"].to_pylist() == ["00000.tar"]
     assert listing.passed_over == {"unfinished": 1}
 
 
 def test_img2dataset_shard_of_which_every_download_failed(tmp_path: Path) -> None:
     failed = {"status": ["failed_to_download"] * 3, "error_message": ["no route"] * 3}
-    rows = index(Pool(img2dataset=str(downloads(tmp_path, "webdataset", [], **failed))))
+    rows = index(pool_of(img2dataset=str(downloads(tmp_path, "webdataset", [], **failed))))
     assert [row["error"] for row in rows] == ["failed_to_download: no route"] * 3
 
 
@@ -604,7 +608,7 @@ def test_img2dataset_broken_sidecar_leaves_the_images(tmp_path: Path, format_: s
     (tmp_path / "00000.parquet").unlink()
     if sidecar is not None:
         (tmp_path / "00000.parquet").write_bytes(sidecar)
-    first, *rows = index(Pool(img2dataset=str(tmp_path)))
+    first, *rows = index(pool_of(img2dataset=str(tmp_path)))
     assert told(first) == ": broken sidecar"
     assert [(stem(row["key"]), row["width"], row["error"]) for row in rows] == [(key, 40, None) for key in DONE]
 
@@ -613,19 +617,19 @@ def test_img2dataset_sidecar_and_tar_both_broken(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     (tmp_path / "00000.parquet").write_bytes(b"")
     (tmp_path / "00000.tar").write_bytes(A + bad_checksum(B))
-    assert [told(row) for row in index(Pool(img2dataset=str(tmp_path)))] == [": broken sidecar", A_OK, BROKEN]
+    assert [told(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", A_OK, BROKEN]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:300], lambda data: flipped(data, 0.9, 40), lambda data: b""])
 def test_img2dataset_broken_parquet_shard(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = downloads(tmp_path, "parquet") / "00000.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    assert [told(row) for row in index(Pool(img2dataset=str(tmp_path)))] == [": broken sidecar", BAD]
+    assert [told(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", BAD]
 
 
 def test_img2dataset_key_of_the_sidecar_that_is_a_file_name(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset", key=["000000000.png", "000000001", "000000002"])
-    rows = index(Pool(img2dataset=str(tmp_path)))
+    rows = index(pool_of(img2dataset=str(tmp_path)))
     assert [told(row).partition(": ")[2] for row in rows] == ["", "", "duplicate name", "failed_to_download"]
 
 
@@ -633,7 +637,7 @@ def test_img2dataset_hostile_images_and_names(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     odd = member("000000000.jpg", b"<html>") + image("../000000001.png") + image("stranger.png")
     (tmp_path / "00000.tar").write_bytes(odd + END)
-    rows = index(Pool(img2dataset=str(tmp_path)))
+    rows = index(pool_of(img2dataset=str(tmp_path)))
     assert [told(row) for row in rows] == [
         "000000000.jpg: not an image",
         "../000000001.png 40x30",
@@ -649,7 +653,7 @@ def test_img2dataset_hostile_images_and_names(tmp_path: Path) -> None:
 def test_every_shard_has_a_row_and_every_id_is_its_own(tmp_path: Path) -> None:
     for number, (_, make, _) in enumerate(TARS):
         (tmp_path / f"{number:03d}.tar").write_bytes(made(make))
-    rows = index(Pool(tars=str(tmp_path)))
+    rows = index(pool_of(tars=str(tmp_path)))
     assert len(rows) == sum(len(said) for *_, said in TARS)
     assert len({row["shard"] for row in rows}) == len(TARS)
 
@@ -658,15 +662,15 @@ def test_every_parquet_shard_has_a_row(tmp_path: Path) -> None:
     plain = [(make, said) for _, make, names, said in PARQUETS if not names]
     for number, (make, _) in enumerate(plain):
         (tmp_path / f"{number:03d}.parquet").write_bytes(made(make))
-    rows = index(Pool(parquet=str(tmp_path)))
+    rows = index(pool_of(parquet=str(tmp_path)))
     assert len(rows) == sum(len(said) for _, said in plain)
 
 
 @pytest.mark.parametrize("kind", ["images", "tars", "parquet", "img2dataset"])
 def test_shard_that_vanished_is_one_row_to_try_again(tmp_path: Path, kind: str) -> None:
-    pool = Pool.model_validate({kind: str(tmp_path)})
+    pool = pool_of(**{kind: str(tmp_path)})
     shard = Shard({"images": "a.png", "parquet": "a.parquet"}.get(kind, "a.tar"), 9)
-    rows = index_rows(pool, Folder.at(tmp_path), [shard]).to_pylist()
+    rows = pool.index(Folder.at(tmp_path), shard_table([shard])).to_pylist()
     (row,) = [row for row in rows if row["retry"]]
     assert row["error"].startswith("unreadable: ")
 
@@ -674,12 +678,12 @@ def test_shard_that_vanished_is_one_row_to_try_again(tmp_path: Path, kind: str) 
 def test_shard_with_a_problem_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     shard = Shard("a.jpg", 0, "not a file: a pipe")
-    (row,) = index_rows(Pool(images=str(tmp_path)), Folder.at(tmp_path), [shard]).to_pylist()
+    (row,) = pool_of(images=str(tmp_path)).index(Folder.at(tmp_path), shard_table([shard])).to_pylist()
     assert (row["key"], row["error"], row["width"], row["bytes"]) == ("a.jpg", "not a file: a pipe", None, None)
 
 
 def test_no_shards_are_an_empty_index(tmp_path: Path) -> None:
-    table = index_rows(Pool(images=str(tmp_path)), Folder.at(tmp_path), [])
+    table = pool_of(images=str(tmp_path)).index(Folder.at(tmp_path), shard_table([]))
     assert table.num_rows == 0
     assert table.schema.equals(INDEX, check_metadata=True)
 

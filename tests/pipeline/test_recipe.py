@@ -65,7 +65,7 @@ def with_stage(**changes: object) -> dict[str, Any]:
         ({**GOOD, "pool": {"image": "pool"}}, "exactly one of images, tars, parquet, img2dataset"),
         ({**GOOD, "pool": {"imges": "pool"}}, "pool: unknown key 'imges'; did you mean 'images'"),
         ({**GOOD, "pool": {"images": "a", "tars": "b"}}, "exactly one of"),
-        ({**GOOD, "pool": {"images": "a", "id": "b"}}, "columns of a parquet pool"),
+        ({**GOOD, "pool": {"images": "a", "id": "b"}}, "pool: a pool of images has no setting 'id'"),
         ({**GOOD, "pool": {"images": 3}}, "images: Input should be a valid string"),
         (
             {**GOOD, "stages": [{"stage": "short_caption", "prompts": ["Say \ud83d"]}]},

@@ -182,18 +182,18 @@ def test_a_shard_that_cannot_be_read_is_tried_again(
     tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from manifests.schemas import INDEX
-    from pipeline.pools import Pool, list_pool, readers
+    from pipeline.pools import pool_of
 
-    pool = Pool(images=str(make_images(tmp_path / "pool", 3)))
-    listing = list_pool(pool)
+    pool = pool_of(images=str(make_images(tmp_path / "pool", 3)))
+    listing = pool.listing()
     (tmp_path / "pool" / "000001.jpg").unlink()
-    rows = readers.index_rows(pool, listing.root, list(listing.shards))
+    rows = pool.index(listing.root, listing.shards)
     assert rows.schema.equals(INDEX)
     assert rows["retry"].to_pylist() == [False, True, False]
     assert rows["key"].to_pylist()[1] == "000001.jpg"
     table = Run(str(tmp_path), Folder.at(tmp_path / "run"), {}).index
     table.append(rows, table.next_writer(), {})
-    assert [s.path for s in unread(table, listing, pool).shards] == ["000001.jpg"]
+    assert unread(table, listing, pool).shards["path"].to_pylist() == ["000001.jpg"]
 
 
 def test_images_that_vanish_keep_their_rows(tmp_path: Path, make_images: MakeImages) -> None:

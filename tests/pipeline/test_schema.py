@@ -24,7 +24,9 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("path", [*RECIPES, ROOT / "examples/my_filter/recipe.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*RECIPES, *sorted(ROOT.glob("examples/*/recipe.yaml"))], ids=lambda path: path.parent.name + path.stem
+)
 def test_recipe_of_the_repository_is_valid(validator: Draft202012Validator, path: Path) -> None:
     assert [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
 
@@ -51,6 +53,22 @@ def test_resolved_recipe_is_valid(validator: Draft202012Validator, path: Path) -
 def test_wrong_stage_is_refused(validator: Draft202012Validator, stage: dict[str, Any]) -> None:
     assert not validator.is_valid({"pool": {"images": "a"}, "stages": [stage]})
     assert validator.is_valid({"pool": {"images": "a"}, "stages": []})
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {},
+        {"image": "a"},
+        {"images": "a", "tars": "b"},
+        {"images": "a", "id": "n"},
+        {"kind": "zips:Zips"},
+        {"kind": "a"},
+    ],
+    ids=str,
+)
+def test_wrong_pool_is_refused(validator: Draft202012Validator, pool: dict[str, Any]) -> None:
+    assert not validator.is_valid({"pool": pool})
 
 
 def test_setting_is_described_by_its_docstring() -> None:

@@ -18,8 +18,8 @@ from manifests import open_run
 from manifests.run import index_table
 from manifests.storage import Folder
 from pipeline.execution.runner import prepare
-from pipeline.pools import Pool, list_pool
-from pipeline.pools.readers import index_rows
+from pipeline.pools import pool_of
+from pipeline.pools.listing import shard_table, shards_of
 from pipeline.recipe import parse_recipe
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
@@ -53,9 +53,9 @@ def texts(path: Path, members: Sequence[Member], **settings: str) -> dict[str, s
 
 def rows_of(path: Path, members: Sequence[Member], **settings: str) -> dict[str, tuple[str | None, str | None]]:
     """The alt text and the URL of each image."""
-    pool = Pool(tars=str(tar(path / "0.tar", members)), **settings)
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards)).to_pylist()
+    pool = pool_of(tars=str(tar(path / "0.tar", members)), **settings)
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards).to_pylist()
     return {row["key"]: (row["alt_text"], row["url"]) for row in rows}
 
 
@@ -217,9 +217,9 @@ NULS = {
 def test_text_with_nuls_is_not_taken_for_utf8(tmp_path: Path, kind: str) -> None:
     data, text, encoding = NULS[kind]
     assert texts(tmp_path, ["a.png", ("a.txt", data)]) == {"a.png": text}
-    pool = Pool(tars=str(tmp_path / "0.tar"))
-    listing = list_pool(pool)
-    rows = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(tars=str(tmp_path / "0.tar"))
+    listing = pool.listing()
+    rows = pool.index(listing.root, listing.shards)
     assert rows["text_encoding"].to_pylist() == [encoding]
 
 
@@ -299,12 +299,12 @@ def test_index_of_an_earlier_version_is_mended(tmp_path: Path, vl3syn: Vl3syn, r
         for key in keys:
             members += [f"{key}.png", f"{key}.txt", (f"{key}.json", about(url=f"http://x/{key}"))]
         tar(tmp_path / f"{name}.tar", members)
-    pool, run = Pool(tars=str(tmp_path)), tmp_path / "run"
+    pool, run = pool_of(tars=str(tmp_path)), tmp_path / "run"
     prepare(parse_recipe({"pool": {"tars": str(tmp_path)}}, "test"), str(run))
-    table, listing = index_table(Folder.at(run)), list_pool(pool, leave_out=Folder.at(run))
-    shards = [replace(shard, revision=revision and str(shard.bytes)) for shard in listing.shards]
+    table, listing = index_table(Folder.at(run)), pool.listing(leave_out=Folder.at(run))
+    shards = [replace(shard, revision=revision and str(shard.bytes)) for shard in shards_of(listing.shards)]
     made_by = {"stage": "index", "pool": "tars", "vl3syn": "0.1.0"}
-    right = index_rows(pool, listing.root, shards)
+    right = pool.index(listing.root, shard_table(shards))
     table.append(as_read_before(right), table.next_writer(), made_by)
 
     done = vl3syn("index", "--tars", tmp_path, "--run", run, "--json")

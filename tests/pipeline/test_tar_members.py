@@ -27,9 +27,8 @@ from manifests.run import index_table
 from manifests.storage import Folder
 from pipeline.execution.index import open_pool
 from pipeline.execution.runner import prepare
-from pipeline.pools import Pool, list_pool
+from pipeline.pools import pool_of
 from pipeline.pools.listing import IMAGE_ENDINGS
-from pipeline.pools.readers import index_rows
 from pipeline.recipe import parse_recipe
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,10 +53,10 @@ def packed(members: Members) -> bytes:
 
 def index(folder: Path, data: bytes, passed_over: Counter[str] | None = None) -> list[dict[str, object]]:
     (folder / "0.tar").write_bytes(data)
-    pool = Pool(tars=str(folder))
-    listing = list_pool(pool)
+    pool = pool_of(tars=str(folder))
+    listing = pool.listing()
     counts = () if passed_over is None else (passed_over,)
-    rows: list[dict[str, object]] = index_rows(pool, listing.root, list(listing.shards), *counts).to_pylist()
+    rows: list[dict[str, object]] = pool.index(listing.root, listing.shards, *counts).to_pylist()
     return rows
 
 
@@ -121,22 +120,22 @@ def test_names_that_repeat_keep_their_own_texts(tmp_path: Path, kind: str) -> No
 
 
 def test_tar_read_wrong_before_is_read_again(tmp_path: Path, vl3syn: Vl3syn) -> None:
-    pool, run = Pool(tars=str(tmp_path / "pool")), tmp_path / "run"
+    pool, run = pool_of(tars=str(tmp_path / "pool")), tmp_path / "run"
     (tmp_path / "pool").mkdir()
     members: Members = [("a.jpg", A), text("a.txt", "1"), ("a.jpg", B), text("a.txt", "2")]
     (tmp_path / "pool/0.tar").write_bytes(packed(members))
     (tmp_path / "pool/1.tar").write_bytes(packed([("b.jpg", A), ("b.txt", "café".encode("cp1252"))]))
     (tmp_path / "pool/2.tar").write_bytes(packed([("c.jpg", A), text("c.txt", "c")]))
     prepare(parse_recipe({"pool": {"tars": str(tmp_path / "pool")}}, "test"), str(run))
-    table, listing = index_table(Folder.at(run)), list_pool(pool)
-    right = index_rows(pool, listing.root, list(listing.shards))
+    table, listing = index_table(Folder.at(run)), pool.listing()
+    right = pool.index(listing.root, listing.shards)
     wrong = right.to_pylist()
     for row, alt_text in zip(wrong, ["2", "2", "caf\ufffd", "c"], strict=True):
         row |= {"alt_text": alt_text, "text_encoding": None}
     made_by = {"stage": "index", "pool": "tars", "reader": 2, "vl3syn": "0.1.0"}
     table.append(pa.Table.from_pylist(wrong, schema=right.schema), table.next_writer(), made_by)
 
-    done = vl3syn("index", "--tars", pool.tars, "--run", run, "--json")
+    done = vl3syn("index", "--tars", pool.where, "--run", run, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 3  # those of 0.tar and 1.tar
     stored = open_run(run).index.scan().sort("id").collect().to_dicts()
@@ -164,8 +163,8 @@ def test_pnm_of_any_ending_is_read_in_a_folder_and_in_a_tar(tmp_path: Path) -> N
     (tmp_path / "folder").mkdir()
     for name, data in pictures.items():
         (tmp_path / "folder" / name).write_bytes(data)
-    listing = list_pool(Pool(images=str(tmp_path / "folder")))
-    assert [shard.path for shard in listing.shards] == list(pictures)
+    listing = pool_of(images=str(tmp_path / "folder")).listing()
+    assert listing.shards["path"].to_pylist() == list(pictures)
     assert not listing.passed_over
 
 
@@ -225,7 +224,7 @@ def test_compressed_tar_is_named_by_its_content(tmp_path: Path, kind: str) -> No
     assert str(row["error"]).startswith(f"compressed tar: {kind}, ")
     assert how in str(row["error"])
     with pytest.raises(UserError, match=f"^tars: 0.tar: compressed tar: {kind}, .*{how}"):
-        open_pool(Pool(tars=str(tmp_path / "0.tar")), str(tmp_path / "run"))
+        open_pool(pool_of(tars=str(tmp_path / "0.tar")), str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("name", ["BZh.jpg", "PK.jpg", "Rar!.jpg", "]", "7z.jpg"])
@@ -240,7 +239,7 @@ def test_compressed_tar_among_others_is_a_row_or_counted(tmp_path: Path) -> None
     (tmp_path / "3.TGZ").write_bytes(b"x")
     rows = index(tmp_path, packed([("a.jpg", A)]))
     assert [(row["key"], str(row["error"])[:20]) for row in rows] == [("a.jpg", "None"), ("", "compressed tar: gzip")]
-    assert list_pool(Pool(tars=str(tmp_path))).passed_over == {"compressed tars (2.tar.zst)": 2}
+    assert pool_of(tars=str(tmp_path)).listing().passed_over == {"compressed tars (2.tar.zst)": 2}
 
 
 def test_index_command_names_the_compression(tmp_path: Path, vl3syn: Vl3syn) -> None:

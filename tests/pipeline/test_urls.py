@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.schemas import INDEX
-from manifests.storage import Folder
+from manifests.storage import LEADS_OUT, NO_FILE, Folder
 from pipeline.execution.index import open_pool
-from pipeline.pools import Pool, Shard, list_pool
-from pipeline.pools.listing import root_of
-from pipeline.pools.readers import image_id, index_rows
-from pipeline.pools.urls import ROWS_AT_ONCE, pool_columns
+from pipeline.pools import Shard, pool_of
+from pipeline.pools.base import image_id
+from pipeline.pools.listing import shard_table, shards_of
+from pipeline.pools.tables import ROWS_AT_ONCE, columns_at
 
 Row = dict[str, Any]
 
@@ -46,13 +46,13 @@ def write(path: Path, take_out: str = "", **columns: Any) -> Path:
 
 def index(folder: Path, **names: str) -> list[Row]:
     """The rows of the whole pool, checked for what holds of every index."""
-    pool = Pool(urls=str(folder), **names)
-    listing = list_pool(pool)
-    table = index_rows(pool, listing.root, list(listing.shards))
+    pool = pool_of(urls=str(folder), **names)
+    listing = pool.listing()
+    table = pool.index(listing.root, listing.shards)
     assert table.schema.equals(INDEX, check_metadata=True)
     table.validate(full=True)
     rows: list[Row] = table.to_pylist()
-    assert {row["shard"] for row in rows} == {shard.path for shard in listing.shards}
+    assert {row["shard"] for row in rows} == set(listing.shards["path"].to_pylist())
     assert all(row["error"] or (row["width"] and row["height"] and row["url"]) for row in rows)
     for row in rows:
         assert row["format"] is row["animated"] is row["bytes"] is None
@@ -263,10 +263,10 @@ def test_many_rows(tmp_path: Path) -> None:
 def test_ids_do_not_depend_on_the_shards_read_before_and_change_with_the_revision(tmp_path: Path) -> None:
     for name in ("0.parquet", "1.parquet"):
         write(tmp_path / name)
-    root, pool = Folder.at(tmp_path), Pool(urls=str(tmp_path))
+    root, pool = Folder.at(tmp_path), pool_of(urls=str(tmp_path))
 
     def ids(*shards: Shard) -> list[int]:
-        found: list[int] = index_rows(pool, root, list(shards))["id"].to_pylist()
+        found: list[int] = pool.index(root, shard_table(shards))["id"].to_pylist()
         return found
 
     first, second = Shard("0.parquet", 1), Shard("1.parquet", 1)
@@ -319,12 +319,24 @@ def test_file_without_rows(tmp_path: Path) -> None:
 
 
 def test_shard_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
-    pool, root = Pool(urls=str(tmp_path)), Folder.at(tmp_path)
-    (row,) = index_rows(pool, root, [Shard("gone.parquet", 9)]).to_pylist()
+    pool, root = pool_of(urls=str(tmp_path)), Folder.at(tmp_path)
+    (row,) = pool.index(root, shard_table([Shard("gone.parquet", 9)])).to_pylist()
     assert (row["key"], row["retry"], row["shard_bytes"]) == ("", True, 9)
     assert row["error"].startswith("unreadable: ")
-    (changed,) = index_rows(pool, root, [Shard("gone.parquet", 9, revision="9")]).to_pylist()
+    (changed,) = pool.index(root, shard_table([Shard("gone.parquet", 9, revision="9")])).to_pylist()
     assert changed["shard_bytes"] == 0
+
+
+@pytest.mark.timeout(20)
+def test_link_out_of_the_pool_and_pipe_are_not_opened(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside" / "secret.parquet")
+    write(tmp_path / "pool" / "0.parquet")
+    (tmp_path / "pool" / "1.parquet").symlink_to(outside)
+    os.mkfifo(tmp_path / "pool" / "2.parquet")
+    *rows, link, pipe = index(tmp_path / "pool")
+    assert [row["url"] for row in rows] == URLS
+    assert (link["shard"], link["error"], link["url"]) == ("1.parquet", LEADS_OUT, None)
+    assert (pipe["shard"], pipe["error"], pipe["retry"]) == ("2.parquet", NO_FILE, False)
 
 
 def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
@@ -351,7 +363,7 @@ def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
 def test_pool_without_its_columns_is_refused(tmp_path: Path, columns: Any, names: dict[str, str], said: str) -> None:
     write(tmp_path / "pool" / "0.parquet", **columns)
     with pytest.raises(ValueError, match=said) as caught:
-        open_pool(Pool(urls=str(tmp_path / "pool"), **names), str(tmp_path / "run"))
+        open_pool(pool_of(urls=str(tmp_path / "pool"), **names), str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
 
 
@@ -359,22 +371,22 @@ def test_pool_is_opened(tmp_path: Path) -> None:
     write(tmp_path / "pool" / "0.parquet")
     write(tmp_path / "pool" / "sub" / "1.parquet")
     (tmp_path / "pool" / "notes.txt").write_text("x")
-    pool = Pool(urls=str(tmp_path / "pool" / "**" / "*.parquet"), id="id")
+    pool = pool_of(urls=str(tmp_path / "pool" / "**" / "*.parquet"), id="id")
     listing = open_pool(pool, str(tmp_path / "run"))
-    assert [shard.path for shard in listing.shards] == ["0.parquet", "sub/1.parquet"]
+    assert listing.shards["path"].to_pylist() == ["0.parquet", "sub/1.parquet"]
     assert (pool.kind, pool.where) == ("urls", str(tmp_path / "pool" / "**" / "*.parquet"))
-    assert root_of(pool) == listing.root
+    assert pool.root() == listing.root
 
 
 def test_first_shard_that_is_broken_does_not_refuse_the_pool(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(b"no Parquet")
-    assert len(open_pool(Pool(urls=str(tmp_path)), str(tmp_path / "run")).shards) == 1
+    assert len(open_pool(pool_of(urls=str(tmp_path)), str(tmp_path / "run")).shards) == 1
 
 
 def test_pool_of_urls_has_no_image_column() -> None:
-    with pytest.raises(ValueError, match="columns of a parquet pool, id of a urls pool too"):
-        Pool(urls="a", image="x")
-    assert Pool(urls="a", id="x").id == "x"
+    with pytest.raises(ValueError, match="a pool of urls has no setting 'image'"):
+        pool_of(urls="a", image="x")
+    assert pool_of(urls="a", id="x").id == "x"
 
 
 # Columns at rows
@@ -412,7 +424,7 @@ ROWS: dict[str, list[int]] = {
 
 @pytest.mark.parametrize("rows", [pytest.param(rows, id=kind) for kind, rows in ROWS.items()])
 def test_columns_at_rows(stored: Folder, rows: list[int]) -> None:
-    found = pool_columns(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
+    found = columns_at(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
     assert found.column_names == ["phash", "score", "missing", "a.b"]
     assert found["missing"].type == pa.null()
     whole = numbered()
@@ -421,13 +433,13 @@ def test_columns_at_rows(stored: Folder, rows: list[int]) -> None:
 
 
 def test_columns_that_are_all_missing(stored: Folder) -> None:
-    found = pool_columns(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
+    found = columns_at(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
     assert found.to_pydict() == {"x": [None] * 3, "y": [None] * 3}
-    assert pool_columns(stored, "0.parquet", [], np.array([4])).num_columns == 0
+    assert columns_at(stored, "0.parquet", [], np.array([4])).num_columns == 0
 
 
 def test_dictionaries_come_as_their_values(stored: Folder) -> None:
-    found = pool_columns(stored, "0.parquet", ["site"], np.array([99, 1]))
+    found = columns_at(stored, "0.parquet", ["site"], np.array([99, 1]))
     assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
 
 
@@ -438,7 +450,7 @@ def test_views_come_as_their_values(tmp_path: Path, type_: pa.DataType) -> None:
         values = [b"a", b"b", None, b"d"]
     values = [[value] for value in values] if pa.types.is_list(type_) else values
     pq.write_table(pa.table({"x": pa.array(values, type_)}), tmp_path / "0.parquet")
-    columns = pool_columns(Folder.at(tmp_path), "0.parquet", ["x"], np.array([3, 0, 2]))
+    columns = columns_at(Folder.at(tmp_path), "0.parquet", ["x"], np.array([3, 0, 2]))
     assert columns["x"].to_pylist() == [values[3], values[0], values[2]]
 
 
@@ -451,32 +463,32 @@ def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeyp
         return read(self, rows, row_groups=row_groups, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
-    pool_columns(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
+    columns_at(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
     assert asked[1:] == [([1], ["score"]), ([7], ["score"])]  # the first only looks where pages lie, and reads none
 
 
 @pytest.mark.parametrize("row", [100, -1])
 def test_row_that_the_file_does_not_have(stored: Folder, row: int) -> None:
     with pytest.raises(ValueError, match=r"^0\.parquet: has 100 rows, and row"):
-        pool_columns(stored, "0.parquet", ["score"], np.array([5, row]))
+        columns_at(stored, "0.parquet", ["score"], np.array([5, row]))
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(b"no Parquet at all")
     with pytest.raises(ValueError, match=r"^0\.parquet: "):
-        pool_columns(Folder.at(tmp_path), "0.parquet", ["score"], np.array([0]))
+        columns_at(Folder.at(tmp_path), "0.parquet", ["score"], np.array([0]))
     with pytest.raises(FileNotFoundError):
-        pool_columns(Folder.at(tmp_path), "1.parquet", ["score"], np.array([0]))
+        columns_at(Folder.at(tmp_path), "1.parquet", ["score"], np.array([0]))
 
 
 def test_columns_of_a_pool_on_s3(bucket: str) -> None:
     data = io.BytesIO()
     pq.write_table(numbered(), data, row_group_size=13)
     boto3.client("s3").put_object(Bucket="vl3syn", Key="urls/sub/0.parquet", Body=data.getvalue())
-    pool = Pool(urls=f"{bucket}/urls/**/*.parquet")
-    (shard,) = list_pool(pool).shards
-    found = pool_columns(root_of(pool), shard.path, ["score", "missing"], np.array([99, 0, 14]))
+    pool = pool_of(urls=f"{bucket}/urls/**/*.parquet")
+    (shard,) = shards_of(pool.listing().shards)
+    found = columns_at(pool.root(), shard.path, ["score", "missing"], np.array([99, 0, 14]))
     assert found.to_pydict() == {"score": [49.5, 0.0, 7.0], "missing": [None] * 3}
-    rows = index_rows(pool, root_of(pool), [shard])
+    rows = pool.index(pool.root(), shard_table([shard]))
     assert rows["url"].to_pylist() == numbered()["url"].to_pylist()
     assert set(rows["error"].to_pylist()) == {NO_SIZE}

@@ -1,0 +1,227 @@
+"""The base class of pools. A kind of pool is a subclass, of this project or of any package (docs/extending.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import BadSampleError, UserError
+from core.parquet import MAX_CELL
+from manifests.schemas import INDEX
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.pools.images import SPAN, Failure, Group
+from pipeline.pools.listing import Listing, Shard, format_counts, shard_table, shards_of
+from pipeline.pools.rows import Row
+
+
+class Pool(BaseModel):
+    """A pool of images: its settings, which are the fields, and how its shards are listed, indexed and read.
+
+    A kind of pool defines `shards`, `rows` and `read_images`. The other methods have defaults.
+
+    Attributes:
+        kind: Name of the kind, or the path of its class, `package.module:Class`.
+        where: The path, glob or URL.
+        max_image_bytes: Largest Parquet cell that is read as an image, in bytes; default 268,435,456.
+        follow_links: Whether links of a local pool may lead out of it; default no.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    has_images: ClassVar[bool] = True
+    """Whether the pool has the images, not only their URLs."""
+    has_columns: ClassVar[bool] = False
+    """Whether stages may read columns of its own, `pool.X`: it defines `columns`."""
+    shard_is_image: ClassVar[bool] = False
+    """Whether each shard is one image, so that a shard that cannot be read is that image's row."""
+
+    kind: str
+    where: str
+    max_image_bytes: int | None = Field(None, ge=1)
+    follow_links: bool | None = None
+
+    # What a kind defines
+
+    def root(self) -> Folder:
+        """Return the folder that shard paths are relative to, without listing it; default `where`."""
+        return Folder.at(self.where)
+
+    def shards(self, root: Folder, passed_over: Counter[str]) -> Iterable[Shard]:
+        """Yield the shards, in any order. Count the files that are no shards in `passed_over`.
+
+        Raises:
+            OSError: The pool cannot be read.
+        """
+        raise NotImplementedError
+
+    def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterable[Row]:
+        """Yield the index rows of a shard: one for each image, and one for everything that cannot be read.
+
+        A row is a mapping from columns of `manifests.schemas.INDEX` to values; missing ones are null. `rows.measure`
+        makes the columns that an image's header fills.
+
+        - `key` is the name of the image in its shard, and `offset` where it is there, for `read_images`.
+        - `error` says why the image cannot be used.
+        - `id` may be the source's own id. Default: a hash of the shard and of `identity`, or of `key` without one.
+
+        Count the members that are neither images nor texts in `passed_over`.
+
+        Raises:
+            OSError: Disk or network failure: the next run reads the shard again.
+            BadSampleError: The shard cannot be read: the text is the error of its only row.
+        """
+        raise NotImplementedError
+
+    def read_images(self, root: Folder, group: Group) -> list[bytes | Failure]:
+        """Return the encoded image, or a `Failure`, for each row of a group.
+
+        Raises:
+            OSError, BadSampleError: No image of the group can be read. After an OSError the next run tries again.
+        """
+        raise NotImplementedError
+
+    def joins(self, group: Group, offset: int, length: int) -> bool:
+        """Return whether an image is read together with a group of the same shard and section; default up to 8 MiB."""
+        return sum(group.lengths) + length <= SPAN
+
+    def section_ends(self, root: Folder, shard: str) -> Sequence[int] | None:
+        """Return the offset of each section's end (exclusive) in a shard; None if it cannot be read.
+
+        A group lies in one section. Default: one section.
+        """
+        return ()
+
+    def check_first(self, listing: Listing) -> Listing:
+        """Check the settings against the first shard, before anything is written.
+
+        Returns:
+            The listing, with the sources of image and alt text if they are known.
+
+        Raises:
+            UserError: The shard lacks something that the settings name, or cannot be read safely.
+        """
+        return listing
+
+    def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Read own columns of the pool (`pool.X`, by X) at the given rows, which are values of `offset`.
+
+        Returns:
+            A table with the columns in the order of `names` and the rows in the order of `rows`; nulls for a column
+            that the shard lacks.
+
+        Raises:
+            OSError, BadSampleError: The shard cannot be read.
+        """
+        raise NotImplementedError
+
+    def id_column(self) -> str | None:
+        """Return the column with the source's own ids, which a changed shard keeps; None: ids are hashes."""
+        return None
+
+    def misread(self, index: Table) -> list[str]:
+        """Return the indexed shards that an earlier version of this class may have read wrongly, to read them again."""
+        return []
+
+    # What the pipeline calls
+
+    @property
+    def max_cell(self) -> int:
+        """Largest Parquet cell that is read as an image, in bytes."""
+        return self.max_image_bytes or MAX_CELL
+
+    def listing(self, leave_out: Folder | None = None) -> Listing:
+        """List the shards. Files in `leave_out` (a run directory) are not part of the pool.
+
+        Raises:
+            UserError: The pool cannot be read, or has nothing to index.
+        """
+        passed_over = Counter[str]()
+        try:
+            root = self.root()
+            shards = list(self.shards(root, passed_over))
+        except NotADirectoryError as error:
+            raise UserError(f"{self.kind}: {self.where}: not a folder") from error
+        except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())  # errors of object stores have no errno
+            raise UserError(f"{self.kind}: {error.filename or self.where}: {reason}") from error
+        if leave_out and leave_out.path.startswith(root.path):
+            shards = [s for s in shards if not f"{root.path}/{s.path}".startswith(f"{leave_out.path}/")]
+        if not shards:
+            also = f" (passed over: {format_counts(passed_over)})" if passed_over else ""
+            raise UserError(f"{self.kind}: {self.where} has nothing to index{also}; check the path")
+        return Listing(root, shard_table(shards), passed_over)
+
+    def index(self, root: Folder, shards: pa.Table, passed_over: Counter[str] | None = None) -> pa.Table:
+        """Return the index rows of whole shards, with the columns of `INDEX`; normally at least one row per shard.
+
+        Args:
+            root: The folder that shard paths are relative to.
+            shards: The shards, with the columns `listing.SHARDS`.
+            passed_over: Is filled as in `rows`.
+        """
+        counts = Counter[str]() if passed_over is None else passed_over
+        rows: list[Row] = []
+        for shard in shards_of(shards):
+            seen: set[int] = set()
+            for number, row in enumerate(self._rows_or_error(root, shard, counts)):
+                row["shard"] = shard.path
+                row.setdefault("shard_bytes", shard.bytes)
+                row.setdefault("retry", False)
+                if "id" not in row:
+                    row["id"] = image_id(shard.identity, row.pop("identity", row["key"]))
+                    if row["id"] in seen:  # a tar has this name twice: both rows stay, the later one gets an error
+                        row["id"] = image_id(shard.identity, f"{row['key']}\0{number}")
+                        if row["key"] or "width" in row:  # other rows already say how the shard is broken
+                            again = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
+                            row["error"] = again
+                    seen.add(row["id"])
+                rows.append(row)
+        return index_table(rows)
+
+    def unread(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
+        """Return one index row with the error for each shard that cannot be read."""
+        rows = []
+        for shard in shards_of(shards):
+            row = self._shard_row(shard, error)
+            about = {"id": image_id(shard.identity, row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
+            rows.append({**row, **about, "retry": retry})
+        return index_table(rows)
+
+    def unreadable_row(self, shard: Shard, error: OSError) -> Row:
+        """Return the only row of a shard that the next run reads again."""
+        row = self._shard_row(shard, f"unreadable: {' '.join(str(error).split())[:300]}") | {"retry": True}
+        return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run detects the change again
+
+    def _rows_or_error(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterator[Row]:
+        if shard.problem:
+            yield {"key": shard.path, "error": shard.problem}
+            return
+        try:
+            rows = list(self.rows(root, shard, passed_over))
+        except BadSampleError as error:  # such as a link that it became after the pool was listed
+            rows = [{"key": shard.path, "error": str(error)}]
+        except OSError as error:  # disk or network: the shard's rows are discarded
+            rows = [self.unreadable_row(shard, error)]
+        yield from rows
+
+    def _shard_row(self, shard: Shard, error: str) -> Row:
+        return {"key": shard.path if self.shard_is_image else "", "error": error}
+
+
+def image_id(shard: str, key: str) -> int:
+    """Return the id of an image: 63 bits of BLAKE2b over the identity of its shard and its key."""
+    digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def index_table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table with the columns of `INDEX`."""
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)

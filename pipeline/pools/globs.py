@@ -1,0 +1,63 @@
+"""Pools whose shards are the files of a glob, such as tars."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import ClassVar
+
+from fsspec.utils import glob_translate
+from pyarrow import fs as pafs
+
+from core.errors import UserError
+from manifests.storage import Folder
+from pipeline.pools.base import Pool
+from pipeline.pools.entries import entries
+from pipeline.pools.listing import Shard, count_problems
+
+
+class GlobPool(Pool):
+    """A pool of files: `where` is a glob (`*`, `?`, `**`), one file, or a folder (files with `ending`, recursively)."""
+
+    ending: ClassVar[str]
+    """The ending of the files that a folder is searched for."""
+    like_shards: ClassVar[tuple[str, ...]] = ()
+    """Endings of files that may be meant as shards but are not listed; they are counted as passed over."""
+
+    def root(self) -> Folder:
+        return _split(self.where)[0]
+
+    def shards(self, root: Folder, passed_over: Counter[str]) -> Iterator[Shard]:
+        _, rest, wild = _split(self.where)
+        try:
+            matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
+        except re.error as error:
+            raise UserError(f"{self.where}: not a glob: {error}") from error
+        if rest and not wild:  # a file that the user names may be a link out of its folder
+            size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
+            yield from [] if size is None else [Shard(rest, size)]
+            return
+        others = []
+        for entry in entries(root, self.follow_links, recursive=not rest or "/" in rest):
+            if matches.fullmatch(entry.path) if matches else entry.path.endswith(self.ending):
+                yield Shard(*entry)
+            else:
+                others.append(entry)
+        passed_over.update(count_problems(others, self.like_shard))
+
+    def like_shard(self, path: str) -> str | None:
+        """Return what a file is that is no shard but that its user may expect to be one, else None."""
+        ending = next((ending for ending in self.like_shards if path.lower().endswith(ending)), None)
+        return ending and f"{ending} files"
+
+
+def _split(pattern: str) -> tuple[Folder, str, bool]:
+    """Split a pattern into the folder before the first wildcard (or the file), the rest, and whether that is a glob."""
+    folder = Folder.at(pattern)
+    kind = folder.filesystem.get_file_info(folder.path).type
+    if kind == pafs.FileType.Directory:
+        return folder, "", False
+    wild = None if kind == pafs.FileType.File else re.search(r"[*?\[]", pattern)
+    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
+    return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None

@@ -1,0 +1,77 @@
+"""The kinds of pools: the project's by name, any other by the path of its class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import UserError
+from core.plugins import class_at, is_path
+from manifests.rules import suggest
+from pipeline.pools.base import Pool
+from pipeline.pools.files import ImageFiles
+from pipeline.pools.img2dataset import Downloads
+from pipeline.pools.parquet import ParquetImages
+from pipeline.pools.tars import Tars
+from pipeline.pools.urls import UrlTables
+
+POOLS: Mapping[str, type[Pool]] = {
+    "images": ImageFiles,
+    "tars": Tars,
+    "parquet": ParquetImages,
+    "img2dataset": Downloads,
+    "urls": UrlTables,
+}
+
+
+def pool_of(**settings: Any) -> Pool:
+    """Return the pool with these settings, as a recipe gives them.
+
+    One of them is the name of a kind with the path, glob or URL: `tars="*.tar"`. A kind of another package is named by
+    the path of its class: `kind="my_package.pools:Zips", where="*.zip"`. A path runs code: its module is imported.
+
+    Raises:
+        UserError: There is not exactly one kind, or a setting is unknown or invalid.
+    """
+    valid = sorted({*POOLS, *(name for kind in POOLS.values() for name in kind.model_fields)})
+    settings = {key: value for key, value in settings.items() if value is not None or key not in valid}
+    names = [name for name in (*POOLS, "kind") if name in settings]
+    if len(names) != 1:
+        unknown = [key for key in settings if key not in valid]
+        if unknown and not names:
+            raise UserError(f"unknown key {unknown[0]!r}{suggest(unknown[0], valid)}")
+        raise UserError(f"a pool is exactly one of {', '.join(POOLS)}, or a kind by the path of its class")
+    name = names[0]
+    if name != "kind":
+        settings = {"kind": name, "where": settings.pop(name), **settings}
+    kind = _kind(str(settings["kind"]))
+    options = [key for key in kind.model_fields if key not in ("kind", "where")]
+    for key in settings:
+        if key not in ("kind", "where", *options):
+            raise UserError(f"a pool of {settings['kind']} has no setting {key!r}{suggest(key, options)}")
+    try:
+        return kind(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        key = name if key == "where" and name in POOLS else key
+        raise UserError(f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+def as_recipe(pool: Pool) -> dict[str, Any]:
+    """Return the settings from which `pool_of` makes the same pool in any working directory."""
+    settings = pool.model_dump(mode="json", exclude_none=True)
+    kind, where = settings.pop("kind"), settings.pop("where")
+    where = where.rstrip("/") if "://" in where else os.path.abspath(where)
+    return {kind: where, **settings} if kind in POOLS else {"kind": kind, "where": where, **settings}
+
+
+def _kind(name: str) -> type[Pool]:
+    if is_path(name):
+        return class_at(name, Pool)
+    if name not in POOLS:
+        raise UserError(f"kind: unknown kind {name!r}{suggest(name, POOLS)}")
+    return POOLS[name]
