@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+
+from core.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +19,7 @@ IMAGE_INPUTS = (IMAGE, ENCODED, PORTABLE)
 (JPEG, PNG or WebP, upright, RGB or grey, not too large)."""
 
 
-class Stage(BaseModel):
+class Stage(Settings):
     """A stage computes columns (facts) about images from columns of the index and of earlier stages.
 
     A stage is a frozen pydantic model: its fields are its settings. The settings and `version` are part of its
@@ -46,8 +47,6 @@ class Stage(BaseModel):
             where it differs from its default, so that rows stored before it existed stay valid.
         provenance: Stored with the rows; a loaded model has its own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: ClassVar[str]
     version: ClassVar[int] = 1

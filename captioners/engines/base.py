@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
-
+from core.settings import Settings
 from core.stages import IMAGE
 
 
@@ -85,7 +84,7 @@ class Engine:
         raise NotImplementedError
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Settings):
     """Settings of an engine: `engine:` of a caption stage in a recipe.
 
     They are not part of the fingerprint: changing them does not recompute captions.
@@ -97,8 +96,6 @@ class EngineConfig(BaseModel):
         batch_size: Questions per call.
         image_input: The form of `Question.image`: `image`, a decoded image, or `portable`, encoded bytes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     kind: str
 

@@ -28,7 +28,7 @@ from pipeline.commands.train import train_app
 if TYPE_CHECKING:
     from pipeline.pools import Pool
     from pipeline.publishing.publish import Published
-    from pipeline.recipe import Publish
+    from pipeline.recipe_file import Publish
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,14 +96,15 @@ def publish(
     json_: JsonOption = False,
 ) -> None:
     """Write the kept images into shards with a dataset card. Images that are already in shards stay unchanged."""
+    from core.settings import parse
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.commands.outcome import nothing_published
-    from pipeline.recipe import checked_publish
+    from pipeline.recipe_file import Publish
 
     given = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
     recipe = open_run(run_).recipe.get("publish") or {}
-    how = checked_publish({**recipe, **{name: value for name, value in given.items() if value is not None}}, "publish")
+    how = parse(Publish, {**recipe, **{k: v for k, v in given.items() if v is not None}}, "publish")
     done = _publish(run_, out, how)
     output.print_json(asdict(done)) if json_ else output.print_published(done)
     if failure := nothing_published(done):
@@ -209,9 +210,12 @@ def doctor(
 
 
 def _pool(given: dict[str, str | None]) -> Pool:
-    from pipeline.recipe import checked_pool
+    from core.secrets import refuse_credentials_within
+    from core.settings import parse
+    from pipeline.pools import Pool
 
-    return checked_pool({name: value for name, value in given.items() if value}, "pool")
+    refuse_credentials_within(given, "pool")
+    return parse(Pool, {name: value for name, value in given.items() if value}, "pool")
 
 
 def _is_run(url: str) -> bool:

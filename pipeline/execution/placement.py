@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.errors import UserError
 from core.stages import Stage
-from pipeline.recipe import Resources
+from pipeline.recipe_file import Resources
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Self
 
 from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from core.errors import UserError
 from core.parquet import MAX_CELL
+from core.settings import Settings
 from manifests.storage import Folder
 from pipeline.pools.entries import Entry, entries
 from pipeline.pools.packed import packed_name
@@ -38,7 +39,7 @@ _LIKE_SHARDS = {
 """Endings of files that may be meant as shards but are not listed, by the pool's kind; counted as passed over."""
 
 
-class Pool(BaseModel):
+class Pool(Settings):
     """Settings of a pool: exactly one of the five kinds, and how to read it.
 
     Attributes:
@@ -54,8 +55,6 @@ class Pool(BaseModel):
         max_image_bytes: Largest Parquet cell that is read as an image, in bytes; default 268,435,456.
         follow_links: Whether links of a local pool may lead out of it; default no.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: str | None = None
     tars: str | None = None

@@ -36,7 +36,8 @@ from pipeline.execution.ray_job import JobDone, run_job
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_twice
 from pipeline.publishing.shard_writer import ShardWriter
-from pipeline.recipe import Publish, Recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import Publish
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"

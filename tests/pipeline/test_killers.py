@@ -169,7 +169,7 @@ def test_a_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeI
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
     own = {kind.name: kind for kind in (Deadly, DeadlyActor, Sixes, DeadlyGroup, DeadlyCaption)}
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
 
 
 def die() -> None:
