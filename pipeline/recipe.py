@@ -99,7 +99,7 @@ def parse_recipe(written: object, where: str) -> Recipe:
     refuse_credentials_within(written, where)
     file = parse_file(written, where)
     name = os.path.splitext(os.path.basename(where))[0] if file.name is None else file.name
-    recipe = Recipe(name, file.pool, _steps(file, where), file.publish)
+    recipe = Recipe(name, file.pool, _steps(file, written, where), file.publish)
     refuse_credentials_within(recipe.resolved(), where)  # resolved prompts may come from a file
     return recipe
 
@@ -111,7 +111,7 @@ class _Stored(NamedTuple):
     table: str
 
 
-def _steps(file: RecipeFile, where: str) -> tuple[Step, ...]:
+def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
     steps: dict[str, Step] = {}
     columns = {field.name: _Stored(field, "") for field in INDEX}
     for number, entry in enumerate(file.stages):
@@ -121,7 +121,7 @@ def _steps(file: RecipeFile, where: str) -> tuple[Step, ...]:
                 raise UserError(f"{name} comes a second time")
             step = steps[name] = _step(entry, file.pool, columns)
         except UserError as error:
-            raise UserError(f"{where}: {position(number, entry.stage)}: {error}") from error
+            raise UserError(f"{where}: {position(written, number)}: {error}") from error
         columns |= {field.name: _Stored(field, step.table) for field in step.stage.writes}
     return tuple(steps.values())
 
@@ -131,22 +131,17 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _Stored]) -> Step
     if resources.batch_size and isinstance(stage, GroupedStage):
         raise UserError("resources: batch_size: it is given whole groups; part_rows says about how many rows")
     _check_reads(stage, pool, columns)
-    fields = {name: columns[name].field for name in stage.reads if name in columns}
+    known = {name: column.field for name, column in columns.items()}
+    fields = {name: known[name] for name in stage.reads if name in known}
     stage.validate_inputs(fields)
     if twice := [name for name in stage.writes.names if name in columns]:
         raise UserError(f"{stage.name} writes {twice[0]}, which is there already")
-    rules = parse_rules(entry.keep or {}, stage.writes, "keep", {name: column.field for name, column in columns.items()})
+    rules = parse_rules(entry.keep or {}, stage.writes, "keep", known)
     inputs = {name: columns[name].table for name in fields if columns[name].table}
-    judged = {name for rule in rules for name in rule.columns if name in columns}
-    return Step(
-        stage=stage,
-        rules=rules,
-        resources=resources,
-        table=_table(stage, inputs),
-        inputs=inputs,
-        fields=fields,
-        rule_inputs={name: columns[name].table for name in judged},
-    )
+    judged = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
+    identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
+    table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
+    return Step(stage, rules, resources, table, inputs=inputs, fields=fields, rule_inputs=judged)
 
 
 def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _Stored]) -> None:
@@ -166,11 +161,6 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _Stored]) -> No
                 raise UserError(f"reads the column {of_pool(name)} of the pool, and only Parquet pools have columns")
         elif name not in columns:
             raise UserError(f"reads {name!r}, which no earlier stage writes")
-
-
-def _table(stage: Stage, inputs: Mapping[str, str]) -> str:
-    identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
-    return f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
 
 
 def _resolved(step: Step) -> dict[str, Any]:

@@ -64,17 +64,12 @@ class Publish(Settings):
     seed: int = Field(default=0, ge=0)
 
 
-Keep = Annotated[
-    dict[Any, Any] | None,
-    WithJsonSchema(
-        {
-            "type": ["object", "null"],
-            "patternProperties": {f"^({'|'.join(KINDS)})(_.+)?$": {"type": "number"}},
-            "properties": {"order": {"type": "string"}, "seed": {"type": "integer", "minimum": 0}},
-            "additionalProperties": False,
-        }
-    ),
-]
+_KEEP = {
+    "type": ["object", "null"],
+    "patternProperties": {f"^({'|'.join(KINDS)})(_.+)?$": {"type": "number"}},
+    "properties": {"order": {"type": "string"}, "seed": {"type": "integer", "minimum": 0}},
+    "additionalProperties": False,
+}
 
 
 class StageEntry(Settings):
@@ -91,7 +86,7 @@ class StageEntry(Settings):
 
     stage: str
     path: str | None = Field(None, alias="class")
-    keep: Keep = None
+    keep: Annotated[dict[Any, Any] | None, WithJsonSchema(_KEEP)] = None
     resources: Resources | None = None
     table: str | None = None
     settings: SerializeAsAny[Stage]
@@ -106,21 +101,17 @@ class StageEntry(Settings):
         kind = stage_class(str(written.get("class") or written["stage"]))
         if "class" in written and written["stage"] != kind.name:
             raise UserError(f"{written['class']} is the stage {kind.name}, not {written['stage']}")
-        entry = {key: value for key, value in written.items() if key in ENTRY_KEYS}
-        settings = {key: value for key, value in written.items() if key not in ENTRY_KEYS}
+        entry = {key: value for key, value in written.items() if key in _KEYS}
+        settings = {key: value for key, value in written.items() if key not in _KEYS}
         for key, value in settings.items():
             if key not in kind.model_fields:
-                raise UserError(f"unknown key {key!r}{_advice(str(key), kind)}")
+                rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if str(key).startswith(KINDS) else ""
+                raise UserError(f"unknown key {key!r}{rule or suggest(str(key), [*kind.model_fields, *_KEYS])}")
             refuse_not_unicode(value, key)  # requests, tokenizers and columns cannot hold such a prompt
         return {**entry, "settings": kind.model_validate(settings)}
 
 
-ENTRY_KEYS = ("stage", "class", "keep", "resources", "table")
-
-
-def _advice(key: str, kind: type[Stage]) -> str:
-    rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if key.startswith(KINDS) else ""
-    return rule or suggest(key, [*kind.model_fields, *ENTRY_KEYS])
+_KEYS = ("stage", "class", "keep", "resources", "table")
 
 
 class RecipeFile(Settings):
@@ -154,15 +145,11 @@ def parse_file(written: object, where: str) -> RecipeFile:
     except ValidationError as error:
         match error.errors()[0]["loc"]:
             case ("stages", int(number), *_):
-                raise UserError(f"{where}: {_position(number, written)}: {problem(error, skip=2)}") from error
+                raise UserError(f"{where}: {position(written, number)}: {problem(error, skip=2)}") from error
         raise UserError(f"{where}: {problem(error)}") from error
 
 
-def position(number: int, stage: object) -> str:
-    """Return where a stage stands, for errors: `stages[2] (clip)`."""
-    return f"stages[{number}]" + (f" ({stage})" if stage else "")
-
-
-def _position(number: int, written: Any) -> str:
+def position(written: Any, number: int) -> str:
+    """Return the position of a stage in a recipe, for errors: `stages[2] (clip)`."""
     entry = written["stages"][number]
-    return position(number, entry.get("stage") if isinstance(entry, dict) else None)
+    return f"stages[{number}]" + (f" ({entry['stage']})" if isinstance(entry, dict) and "stage" in entry else "")

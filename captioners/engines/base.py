@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from PIL.Image import Image
+
 from core.settings import Settings
 from core.stages import IMAGE
 

@@ -60,7 +60,8 @@ class Vectors(Stage):
 
 @pytest.fixture(autouse=True)
 def with_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: Vectors if name == "vectors" else stage_class(name))
+    known = {"vectors": Vectors}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: known.get(name) or stage_class(name))
 
 
 def images(rows: int = ROWS) -> pl.DataFrame:

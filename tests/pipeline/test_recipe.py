@@ -74,7 +74,10 @@ def with_stage(**changes: object) -> dict[str, Any]:
         ({**GOOD, "stages": {"stage": "aspect_ratio"}}, "stages: must be a list"),
         ({**GOOD, "stages": ["aspect_ratio"]}, "must be a mapping with `stage`"),
         ({**GOOD, "stages": [{"keep": {}}]}, "no stage; valid are"),
-        ({**GOOD, "stages": [{"stage": "aspectratio"}]}, r"stages\[0\] \(aspectratio\): unknown stage 'aspectratio'; did you mean"),
+        (
+            {**GOOD, "stages": [{"stage": "aspectratio"}]},
+            r"stages\[0\] \(aspectratio\): unknown stage 'aspectratio'; did",
+        ),
         ({**GOOD, "stages": [{"stage": "no_such_module:Edges"}]}, "no module no_such_module: install its package"),
         (
             {**GOOD, "stages": [{"stage": "json:JSONDecoder"}]},
