@@ -28,6 +28,7 @@ from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
 
 _LONGEST_ERROR = 1000  # characters
+_LICENCES = {"OpenGVLab/InternVL2-8B": "MIT", "OpenGVLab/InternVL2-26B": "MIT"}
 
 Prompts = Annotated[
     tuple[str, ...],
@@ -98,6 +99,10 @@ class Recaption(ImageStage):
     @property
     def reads(self) -> Sequence[str]:
         return (self.engine.image_input, "id")
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.model: self.engine.licences.get(self.model, _LICENCES.get(self.model))}
 
     @property
     def gpus(self) -> int:

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
 from core.errors import UserError
-from core.pretrained import require
 from core.stages import Facts, FittedStage
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
@@ -61,6 +60,7 @@ class Clusters(FittedStage):
 
     name: ClassVar = "clusters"
     reads: ClassVar = ("image_embedding",)
+    packages: ClassVar = {"faiss": "cpu"}
     clusters: int = Field(ge=1)
     levels: tuple[int, ...] = ()
     resamplings: int = Field(0, ge=0)
@@ -111,9 +111,6 @@ class Clusters(FittedStage):
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         if not is_embedding(inputs["image_embedding"]):
             raise UserError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
-
-    def check_available(self) -> None:
-        require("faiss", "cpu", self.name)
 
     def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
         """Train on a sample of embeddings; return a table with the schema `FITTED`, and its provenance.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from core.pretrained import require
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class Stage(Settings):
         reads: Columns that the stage needs; `pool.X` is column X of the pool's Parquet files, null where it is missing.
         writes: Columns that the stage computes, made with `manifests.schemas.column`. Rules without a column's name
             apply to the first.
+        models: The models that compute the columns, each with the licence that its page states, or None if that is not
+            known. The dataset card lists them.
+        packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
+            `check_available` and `vl3syn doctor` say which are missing.
         gpus: Number of GPUs per worker, if the cluster has GPUs.
         actors: Default number of workers; None: as many as fit.
         batch_size: Default number of rows per call; None: 64 images or 1,024 rows.
@@ -62,6 +67,14 @@ class Stage(Settings):
     @property
     def writes(self) -> pa.Schema:
         raise NotImplementedError
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {}
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def gpus(self) -> int:
@@ -98,6 +111,8 @@ class Stage(Settings):
         Raises:
             UserError: One is missing; the text says how to get it.
         """
+        for package, extra in self.packages.items():
+            require(package, extra, self.name)
 
     def outdated(self, stored: pl.LazyFrame) -> Iterable[int]:
         """Return the ids of stored rows that an earlier version computed wrong.

@@ -27,6 +27,7 @@ from manifests.embeddings import embedding_column, from_matrix
 
 _CONFIG = "open_clip_config.json"
 _HUB = "hf-hub:"
+_LICENCES = {"ViT-L-14/openai": "MIT", "ViT-B-32/openai": "MIT"}
 
 
 class Clip(ImageStage):
@@ -50,6 +51,10 @@ class Clip(ImageStage):
         doc = "CLIP's image embedding, of length 1"
         return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
 
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.encoder: _LICENCES.get(self.encoder)}
+
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)
 
@@ -72,6 +77,10 @@ class ClipText(LoadedStage):
     @property
     def writes(self) -> pa.Schema:
         return text_columns(dimensions(self.encoder), self.encoder)
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.encoder: _LICENCES.get(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL.Image import Image, Resampling
 
 from core.errors import UserError
-from core.pretrained import device_and_dtype, loading, require, sha256
+from core.pretrained import device_and_dtype, loading, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.clip import embed_texts, text_columns
 from manifests.embeddings import embedding_column, from_matrix
@@ -60,6 +60,8 @@ class Conse(ImageStage):
     """
 
     name: ClassVar = "conse"
+    models: ClassVar = {"EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0"}
+    packages: ClassVar = {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}
     gpus: ClassVar = 1
     writes: ClassVar = pa.schema(
         [
@@ -72,15 +74,6 @@ class Conse(ImageStage):
             embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE vector of the image, of length 1"),
         ]
     )
-
-    def check_available(self) -> None:
-        """Check that the packages with the weights are installed.
-
-        Raises:
-            UserError: A package is missing; the text says how to install it.
-        """
-        for package, extra in {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}.items():
-            require(package, extra, self.name)
 
     def load(self) -> _ImageVectors:
         self.check_available()
@@ -95,18 +88,11 @@ class ConseText(LoadedStage):
     """
 
     name: ClassVar = "conse_text"
+    models: ClassVar = {"all-MiniLM-L6-v2": "Apache-2.0"}
+    packages: ClassVar = _TEXT_PACKAGES
     reads: ClassVar = ("coarse_caption", "alt_text")
     gpus: ClassVar = 1
     writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
-
-    def check_available(self) -> None:
-        """Check that the packages with the weights are installed.
-
-        Raises:
-            UserError: A package is missing; the text says how to install it.
-        """
-        for package, extra in _TEXT_PACKAGES.items():
-            require(package, extra, self.name)
 
     def load(self) -> _TextVectors:
         self.check_available()

@@ -7,7 +7,7 @@ are in `captioners/offline/templates.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from PIL.Image import Image
 from captioners.offline.measurements import MEASURED_ON, measure
 from captioners.offline.ocr import SIDE, Reader
 from captioners.offline.templates import detailed, short
-from core.pretrained import require
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
@@ -61,14 +60,9 @@ class Describe(ImageStage):
 
     ocr: bool = False
 
-    def check_available(self) -> None:
-        """Check that the OCR package is installed, if `ocr` is set.
-
-        Raises:
-            UserError: It is not installed; the text says how to install it.
-        """
-        if self.ocr:
-            require("rapidocr", "ocr", self.name)
+    @property
+    def packages(self) -> Mapping[str, str]:
+        return {"rapidocr": "ocr"} if self.ocr else {}
 
     def load(self) -> _Describer:
         return _Describer(Reader(self.name) if self.ocr else None)

@@ -128,7 +128,8 @@ def publish(run: Run, recipe: Recipe, how: Publish, out: Folder, where: str) -> 
     schemas = _schemas({name: field for name, (_, field) in columns.items()}, subsets)
     of_tars = how.format == "webdataset" and not place.first_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if of_tars else {}
-    text = card(run, subsets, how.format, done.rows, _docs(schemas), features, _sizes(place))
+    models = {step.stage.name: step.stage.models for step in recipe.steps}
+    text = card(run, subsets, how.format, done.rows, _docs(schemas), models, features, _sizes(place))
     out.write("README.md", text.encode())
     return done
 
