@@ -50,7 +50,7 @@ class CoarseCaption(ImageStage):
 
     name: ClassVar = "coarse_caption"
     writes: ClassVar = pa.schema(
-        [column("coarse_caption", pa.string(), "One short sentence on what the image shows, by BLIP-2 or BLIP")]
+        [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]
     )
     packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
     gpus: ClassVar = 1

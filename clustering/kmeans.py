@@ -80,16 +80,18 @@ class Clusters(FittedStage):
     @property
     def writes(self) -> pa.Schema:
         above = [f"cluster_{n}" for n in range(2, len(self.levels) + 2)]
-        lowest = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
+        lowest = column("cluster", pa.int32(), "Cluster of the image: number of the nearest centroid", 0, nominal=True)
         if above:  # a rule `total` distributes its budget over these levels, from the top down
             lowest = lowest.with_metadata({**lowest.metadata, b"within": ",".join(above).encode()})
-        coarser = [column(name, pa.int32(), f"Its cluster of level {name[8:]}", 0, nominal=True) for name in above]
+        coarser = [
+            column(name, pa.int32(), f"Cluster of the image at level {name[8:]}", 0, nominal=True) for name in above
+        ]
         return pa.schema(
             [
                 lowest,
-                column("distance", pa.float32(), "Cosine distance to that centroid", 0, 2),
-                column("second_cluster", pa.int32(), "Number of the next nearest", 0, nominal=True),
-                column("second_distance", pa.float32(), "Cosine distance to that one", 0, 2),
+                column("distance", pa.float32(), "Cosine distance to the nearest centroid", 0, 2),
+                column("second_cluster", pa.int32(), "Number of the second nearest centroid", 0, nominal=True),
+                column("second_distance", pa.float32(), "Cosine distance to the second nearest centroid", 0, 2),
                 *coarser,
             ]
         )

@@ -52,7 +52,7 @@ class Aesthetic(LoadedStage):
     @property
     def writes(self) -> pa.Schema:
         low, high = RANGES[self.predictor]
-        doc = f"Aesthetic score by {self.predictor}, on the scale of its ratings"
+        doc = f"Aesthetic score by {self.predictor}; higher is more beautiful"
         return pa.schema([column("aesthetic", pa.float32(), doc, low, high)])
 
     @property

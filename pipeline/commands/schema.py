@@ -13,7 +13,7 @@ schema_app = typer.Typer()
 
 @schema_app.command()
 def schema() -> None:
-    """Print the JSON schema of recipes; `# yaml-language-server: $schema=FILE` in a recipe lets editors use it."""
+    """Print the JSON schema of recipes. With `# yaml-language-server: $schema=FILE` in a recipe, editors check it."""
     from pipeline.commands import output
 
     output.print_json(recipe_schema())
