@@ -129,7 +129,7 @@ def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
 def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _Stored]) -> Step:
     stage, resources = entry.settings, entry.resources or Resources()
     if resources.batch_size and isinstance(stage, GroupedStage):
-        raise UserError("resources: batch_size: it is given whole groups; part_rows says about how many rows")
+        raise UserError("resources: batch_size: each call gets whole groups; part_rows sets about how many rows")
     _check_reads(stage, pool, columns)
     known = {name: column.field for name, column in columns.items()}
     fields = {name: known[name] for name in stage.reads if name in known}

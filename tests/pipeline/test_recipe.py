@@ -90,7 +90,7 @@ def with_stage(**changes: object) -> dict[str, Any]:
         (with_stage(resorces={}), "unknown key 'resorces'; did you mean 'resources'"),
         (with_stage(resources={"gpus": 1}), "unknown key 'gpus'; did you mean 'num_gpus'"),
         (with_stage(resources={"actors": 0}), "actors: Input should be greater than or equal to 1"),
-        ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows says"),
+        ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows sets"),
         (with_stage(keep={"max": 0.5}), "aspect_ratio runs from 1 to inf"),
         (with_stage(keep={"max_sides": 5}), "unknown rule 'max_sides'; did you mean 'max_side'"),
         (with_stage(keep=[1]), r"stages\[0\] \(aspect_ratio\): keep: must be a mapping"),
