@@ -168,31 +168,12 @@ def _columns(use: str) -> pa.Schema:
             column(f"{use}_caption", pa.string(), f"The {use} caption, in the model's words"),
             column(f"{use}_prompt", pa.string(), "The prompt that was used: the first 8 hex digits of its SHA-256"),
             column(f"{use}_words", pa.int32(), "Number of words in the caption, separated by white space", 0),
-            column(
-                f"{use}_cut",
-                pa.int8(),
-                "1 if the caption may be cut off, for example at the length limit, else 0",
-                0,
-                1,
-            ),
+            column(f"{use}_cut", pa.int8(), "1 if the caption may be cut off (length limit), else 0", 0, 1),
             column(f"{use}_refused", pa.int8(), "1 if the model refused to describe the image, else 0", 0, 1),
-            column(
-                f"{use}_repetition",
-                pa.float32(),
-                "Share of the caption's words that are in repeated sequences of 4 words",
-                0,
-                1,
-            ),
+            column(f"{use}_repetition", pa.float32(), "Share of words in repeated sequences of 4 words", 0, 1),
             column(f"{use}_language", pa.float32(), "Probability that the caption is in the expected language", 0, 1),
-            column(
-                f"{use}_prompt_tokens",
-                pa.int32(),
-                "Number of tokens of prompt and image; null if the engine does not report it",
-                0,
-            ),
-            column(
-                f"{use}_tokens", pa.int32(), "Number of tokens of the answer; null if the engine does not report it", 0
-            ),
+            column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null if not reported", 0),
+            column(f"{use}_tokens", pa.int32(), "Tokens of the answer; null if not reported", 0),
             column(
                 f"{use}_raw_characters",
                 pa.int32(),

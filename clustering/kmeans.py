@@ -83,9 +83,7 @@ class Clusters(FittedStage):
         lowest = column("cluster", pa.int32(), "Cluster of the image: number of the nearest centroid", 0, nominal=True)
         if above:  # a rule `total` distributes its budget over these levels, from the top down
             lowest = lowest.with_metadata({**lowest.metadata, b"within": ",".join(above).encode()})
-        coarser = [
-            column(name, pa.int32(), f"Cluster of the image at level {name[8:]}", 0, nominal=True) for name in above
-        ]
+        coarser = [column(name, pa.int32(), f"Cluster at level {name[8:]}", 0, nominal=True) for name in above]
         return pa.schema(
             [
                 lowest,

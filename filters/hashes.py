@@ -45,12 +45,7 @@ class Hashes(ImageStage):
     reads: ClassVar = ("image", "encoded")
     writes: ClassVar = pa.schema(
         [
-            column(
-                "phash",
-                pa.int64(),
-                "Perceptual hash, 64 bits (imagehash.phash); null: the image has no structure",
-                nominal=True,
-            ),
+            column("phash", pa.int64(), "Perceptual hash (imagehash.phash); null: no structure", nominal=True),
             column("content_hash", pa.int64(), "Hash of the file: first 64 bits of its SHA-256", nominal=True),
         ]
     )

@@ -28,9 +28,7 @@ class Similarity(Stage):
     writes: ClassVar = pa.schema(
         [
             column("similarity", pa.float32(), "Cosine similarity of image and coarse caption", -1, 1),
-            column(
-                "alt_similarity", pa.float32(), "Cosine similarity of image and alt text; null without alt text", -1, 1
-            ),
+            column("alt_similarity", pa.float32(), "Cosine similarity of image and alt text; null without one", -1, 1),
         ]
     )
 

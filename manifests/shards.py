@@ -95,7 +95,7 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
         column(
             conversation_column(use, uses),
             CONVERSATIONS,
-            f"Conversation to train on: a question, and the {use} caption as its answer",
+            f"Conversation to train on, with the {use} caption as answer",
         )
         for use in reversed(uses)
     ]

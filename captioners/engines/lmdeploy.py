@@ -37,18 +37,12 @@ class Lmdeploy(EngineConfig):
 
     @classmethod
     def installed(cls) -> str:
-        """Return the version of lmdeploy.
-
-        Raises:
-            UserError: There is no NVIDIA driver, or no lmdeploy.
-        """
         check_driver("lmdeploy")
         try:
             return f"lmdeploy {version('lmdeploy')}"
         except PackageNotFoundError as error:
-            raise UserError(
-                "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
-            ) from error
+            advice = "in an environment of its own it can be a server (engine: start)"
+            raise UserError(f"a driver, but no lmdeploy in this environment; {advice}") from error
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
         """Check that the model is available. lmdeploy and the driver are checked on the worker, which has the GPUs.

@@ -47,26 +47,12 @@ class Describe(ImageStage):
     reads: ClassVar = ("image", "labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [
-            column(
-                "short_caption",
-                pa.string(),
-                "Short caption from measurements: one sentence on class, shape and colours",
-            ),
-            column(
-                "detailed_caption",
-                pa.string(),
-                "Detailed caption from measurements: class, colours, composition, light",
-            ),
-            column("colours", pa.list_(pa.string()), "Colours of the image, out of 11 basic terms, largest area first"),
-            column("colour_shares", pa.list_(pa.float32()), "Share of the image's area for each of `colours`, 0 to 1"),
-            column(
-                "brightness", pa.float32(), "Mean brightness of the pixels (luma, Rec. 601): 0 black, 1 white", 0, 1
-            ),
-            column(
-                "image_text",
-                pa.string(),
-                "Text in the image by OCR, line by line; null: none was detected, or OCR is off",
-            ),
+            column("short_caption", pa.string(), "One sentence on the measured class, shape and colours"),
+            column("detailed_caption", pa.string(), "Sentences on class, colours, composition and light"),
+            column("colours", pa.list_(pa.string()), "Colours, out of 11 basic terms, largest area first"),
+            column("colour_shares", pa.list_(pa.float32()), "Share of the area for each of `colours`, 0 to 1"),
+            column("brightness", pa.float32(), "Mean luma (Rec. 601): 0 black, 1 white", 0, 1),
+            column("image_text", pa.string(), "Text in the image, by OCR; null: none detected, or OCR is off"),
         ]
     )
 

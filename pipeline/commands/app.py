@@ -87,11 +87,9 @@ def publish(
     out: Annotated[str | None, typer.Option(help="Folder of the dataset: a path or URL; default RUN/shards")] = None,
     subset: Annotated[
         list[str] | None,
-        typer.Option(help="A subset with only these captions: short or detailed; can be repeated. Default: all in one"),
+        typer.Option(help="A subset of short or of detailed captions; can be repeated. Default: all in one"),
     ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="Format of the shards: parquet (default) or webdataset")
-    ] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format: parquet (default) or webdataset")] = None,
     rows_per_shard: Annotated[int | None, typer.Option(help="Images per shard; default 5000")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random order of images; default 0")] = None,
     json_: JsonOption = False,
@@ -130,22 +128,16 @@ def index(
     tars: Annotated[str | None, typer.Option(help="Pool: webdataset tars, as a glob")] = None,
     parquet: Annotated[str | None, typer.Option(help="Pool: Parquet files with an image column, as a glob")] = None,
     img2dataset: Annotated[str | None, typer.Option(help="Pool: an output folder of img2dataset")] = None,
-    urls: Annotated[
-        str | None, typer.Option(help="Pool: Parquet files with image URLs and metadata, such as COYO-700M, as a glob")
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="With --parquet: the image column")] = None,
+    urls: Annotated[str | None, typer.Option(help="Pool: Parquet files with image URLs, such as COYO-700M's")] = None,
+    image: Annotated[str | None, typer.Option(help="Parquet: the image column")] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="With --parquet or --urls: an integer column that identifies the image")
+        str | None, typer.Option("--id", help="Parquet, URLs: an integer column that identifies the image")
     ] = None,
     alt_text: Annotated[
-        str | None,
-        typer.Option(help="Where the alt text is: a column; in tars a key of the .json files, or a file ending"),
+        str | None, typer.Option(help="The alt text: a column; in tars a key of .json files or a file ending")
     ] = None,
     max_image_bytes: Annotated[
-        int | None,
-        typer.Option(
-            help="With --parquet: the largest image in bytes; larger ones are errors. Default 268435456 (256 MiB)"
-        ),
+        int | None, typer.Option(help="Parquet: largest image in bytes; larger ones are errors; default 268435456")
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Follow links that lead out of a local pool")

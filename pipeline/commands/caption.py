@@ -14,39 +14,29 @@ from pipeline.commands.stage import add, entries_of
 caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
 ModelOption = Annotated[
-    str | None, typer.Option(help="An image chat model: a name on the hub, a folder, or the server's name for it")
+    str | None, typer.Option(help="An image chat model: a name on the hub or of the server, or a folder")
 ]
 ServerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The URL of a running server, such as http://127.0.0.1:23333/v1. Its API key is read from OPENAI_API_KEY"
-    ),
+    str | None, typer.Option(help="A running server, such as http://127.0.0.1:23333/v1. API key: OPENAI_API_KEY")
 ]
 StartOption = Annotated[
     str | None, typer.Option(help="A command that starts a server, once per GPU; {model} and {port} are filled in")
 ]
 InProcessOption = Annotated[
-    str | None,
-    typer.Option("--engine", help="Without a server: lmdeploy (default, needs an NVIDIA GPU) or transformers"),
+    str | None, typer.Option("--engine", help="Without a server: lmdeploy (default, NVIDIA GPU) or transformers")
 ]
-ConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Number of simultaneous requests to the server; default 64")
-]
+ConcurrencyOption = Annotated[int | None, typer.Option(help="Simultaneous requests to the server; default 64")]
 PromptsOption = Annotated[str | None, typer.Option(help="A file of prompts, separated by blank lines")]
 TokensOption = Annotated[int | None, typer.Option(help="Largest length of a caption, in tokens")]
-TemperatureOption = Annotated[
-    float | None, typer.Option(help="0 (default) always takes the most probable token; higher values vary more")
-]
-LanguageOption = Annotated[str | None, typer.Option(help="Language of the captions, as an ISO 639-1 code; default en")]
+TemperatureOption = Annotated[float | None, typer.Option(help="0 (default) takes the most probable token")]
+LanguageOption = Annotated[str | None, typer.Option(help="Language of the captions (ISO 639-1); default en")]
 
 
 @caption_app.command()
 def coarse(
     run_: RunOption,
     model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP model: a name on the hub or a folder")] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="A text that the caption continues, or a question that it answers")
-    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="A text that the caption continues, or a question")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Largest length of a caption, in tokens")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -91,9 +81,7 @@ caption_app.command("detailed", help=f"Write a paragraph {_BY.format('InternVL2-
 @caption_app.command()
 def describe(
     run_: RunOption,
-    ocr: Annotated[
-        bool | None, typer.Option("--ocr/--no-ocr", help="Whether to read text in the image too (needs the extra ocr)")
-    ] = None,
+    ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the image too (extra ocr)")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Write short and detailed captions without a chat model, offline: from labels, colours, composition and light."""

@@ -33,18 +33,13 @@ def chat(
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: model and processor")],
     prompt: Annotated[
         str | None,
-        typer.Argument(
-            help="The question; - reads it from stdin. Without it: a chat with one question per line, also from a pipe"
-        ),
+        typer.Argument(help="The question; - reads it from stdin. Without it: a chat, one question per line"),
     ] = None,
     image: Annotated[list[str] | None, typer.Option(help="An image file; can be repeated")] = None,
     video: Annotated[list[str] | None, typer.Option(help="A video file; can be repeated")] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second that are read of a video; default: the checkpoint's")
-    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of a video; default: the checkpoint's")] = None,
     max_frames: Annotated[
-        int | None,
-        typer.Option(help="Maximum of frames of a video; a longer one is sampled evenly. Default: the checkpoint's"),
+        int | None, typer.Option(help="Maximum of frames of a video, evenly spaced; default: the checkpoint's")
     ] = None,
     start: Annotated[float | None, typer.Option(help="Start of the part that is read, in seconds")] = None,
     end: Annotated[float | None, typer.Option(help="End of the part that is read, in seconds")] = None,
@@ -61,15 +56,9 @@ def chat(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest length of an answer, in tokens")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token; above: sampled")] = 0,
-    top_p: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Sample from the most probable tokens with this total probability")
-    ] = 1,
-    device: Annotated[
-        str | None, typer.Option(help="Device such as cuda, cuda:1 or cpu; default: cuda if available")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help=f"Type of the weights: {', '.join(TYPES)}; default: the checkpoint's")
-    ] = None,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Total probability of the tokens that are sampled")] = 1,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default: cuda if available")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default: the checkpoint's")] = None,
 ) -> None:
     """Ask a VideoLLaMA3 about images and videos. The answer is printed word by word.
 

@@ -63,11 +63,9 @@ def aesthetic(
     run_: RunOption,
     predictor: Annotated[str | None, typer.Option(help="The predictor: laion-v1 or laion-v2 (default)")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The predictor's weights: a .safetensors or .pth file; default: downloaded")
+        str | None, typer.Option(help="The predictor's .safetensors or .pth file; default: downloaded")
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="The CLIP that the predictor was trained on; default ViT-L-14/openai")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The predictor's CLIP; default ViT-L-14/openai")] = None,
     min_: MinOption = None,
     top: TopOption = None,
     json_: JsonOption = False,
@@ -88,7 +86,7 @@ def similarity(
     min_: MinOption = None,
     top: TopOption = None,
     min_alt: Annotated[
-        float | None, typer.Option(help="Keep images whose similarity to the alt text is at least this")
+        float | None, typer.Option(help="Keep images with at least this similarity to the alt text")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -120,8 +118,7 @@ def _command_of(stage: str, name: str) -> Any:
     app = typer.Typer(add_completion=False)
     summary = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
     app.command(
-        name,
-        help=f"{summary}\n\nThresholds are stored in the run's recipe. Without one, no image is dropped.",
+        name, help=f"{summary}\n\nA threshold is stored in the run's recipe. Without one, only columns are computed."
     )(_callback(kind))
     return typer.main.get_command(app)
 

@@ -79,9 +79,7 @@ def explain(
 @view_app.command()
 def groups(
     run_: RunArgument,
-    by: Annotated[
-        str, typer.Option(help="The column that makes the groups: cluster, label, host, shard, …")
-    ] = "cluster",
+    by: Annotated[str, typer.Option(help="Column of the groups: cluster, label, host, shard, …")] = "cluster",
     limit: Annotated[int, typer.Option(min=0, help="Number of groups to show, the largest first")] = 20,
     json_: JsonOption = False,
 ) -> None:

@@ -10,26 +10,17 @@ RunOption = Annotated[str, typer.Option("--run", help="The run directory: a loca
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
 MinOption = Annotated[float | None, typer.Option("--min", help="Keep images with at least this score")]
-TopOption = Annotated[
-    float | None, typer.Option("--top", help="Keep this fraction of the images, best scores first, such as 0.7")
-]
+TopOption = Annotated[float | None, typer.Option("--top", help="Keep this fraction with the best scores, such as 0.7")]
 EncoderOption = Annotated[
-    str | None, typer.Option(help="An encoder of open_clip such as ViT-L-14/openai, a model folder, or conse (offline)")
+    str | None, typer.Option(help="open_clip's ViT-L-14/openai or another, a model folder, or conse (offline)")
 ]
 ExactOption = Annotated[
     bool | None,
-    typer.Option(
-        "--exact/--no-exact", help="Whether to keep only one of identical files; default yes, or as the run has it"
-    ),
+    typer.Option("--exact/--no-exact", help="Keep only one of identical files; default: yes for a new stage"),
 ]
 PerGroupOption = Annotated[int | None, typer.Option(help="Keep at most this number of images per group")]
-TotalOption = Annotated[
-    int | None, typer.Option(help="Keep this number of images in total, spread evenly over the groups")
-]
+TotalOption = Annotated[int | None, typer.Option(help="Keep this number of images in total, evenly by group")]
 OrderOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Which images are kept: random (default), spread, closest, farthest, highest_COLUMN, lowest_COLUMN"
-    ),
+    str | None, typer.Option(help="Which are kept: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the random choice; default 0")]

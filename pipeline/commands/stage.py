@@ -29,7 +29,7 @@ def cluster(
     run_: RunOption,
     clusters: Annotated[int | None, typer.Option(help="Number of clusters; required the first time")] = None,
     levels: Annotated[
-        str | None, typer.Option(help="Clusters of clusters: their number at each higher level, such as 1000,100")
+        str | None, typer.Option(help="Number of clusters at each higher level, such as 1000,100")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Iterations of k-means; default 25")] = None,
     train_seed: Annotated[int | None, typer.Option(help="Seed of the training; default 0")] = None,
@@ -47,9 +47,7 @@ def cluster(
     """
     embed = image_encoder(run_, encoder)
     if clusters is None and "clusters" not in entries_of(run_):
-        raise UserError(
-            "give --clusters: VL3-Syn7M's number is unpublished; try the square root of the number of images"
-        )
+        raise UserError("give --clusters: VL3-Syn7M's number is unpublished; try the square root of the images")
     settings: dict[str, Any] = {"clusters": clusters, "iterations": iterations, "seed": train_seed}
     if levels is not None:
         settings |= {"levels": _numbers(levels)}
@@ -62,18 +60,12 @@ def dedup(
     run_: RunOption,
     exact: ExactOption = None,
     max_similarity: Annotated[
-        float | None,
-        typer.Option(help="Keep images whose cosine to every earlier image of the cluster is at most this"),
+        float | None, typer.Option(help="Keep images with at most this cosine to earlier images of their cluster")
     ] = None,
     min_phash_distance: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep images whose perceptual hash differs from every earlier one by at least this, 0 to 64 bits"
-        ),
+        float | None, typer.Option(help="Keep images whose perceptual hash differs by at least this, 0 to 64 bits")
     ] = None,
-    within: Annotated[
-        str | None, typer.Option(help="The column whose groups are compared within; default cluster")
-    ] = None,
+    within: Annotated[str | None, typer.Option(help="Column of the groups to compare within; default cluster")] = None,
     per_group: PerGroupOption = None,
     total: TotalOption = None,
     order: OrderOption = None,

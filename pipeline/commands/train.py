@@ -15,26 +15,15 @@ train_app = typer.Typer()
 def train(
     recipe: Annotated[str, typer.Argument(help="A training recipe: a YAML file such as recipes/train-demo.yaml")],
     run: Annotated[
-        str,
-        typer.Option(
-            "--run", help="Folder for checkpoints, metrics and exports. A training that it holds is continued"
-        ),
+        str, typer.Option("--run", help="Folder of checkpoints, metrics and exports. A training in it is continued")
     ],
-    workers: Annotated[
-        int, typer.Option(min=1, help="Number of worker processes, started by Ray if more than one")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes, on Ray if more than one")] = 1,
     gpus: Annotated[
         bool | None,
-        typer.Option(
-            "--gpus/--cpus", help="With several workers: one GPU each, or none; default: GPUs if there are any"
-        ),
+        typer.Option("--gpus/--cpus", help="With several workers: one GPU each, or none; default: if available"),
     ] = None,
     max_failures: Annotated[
-        int,
-        typer.Option(
-            min=-1,
-            help="With several workers: number of restarts from a checkpoint after a worker died; -1: no limit",
-        ),
+        int, typer.Option(min=-1, help="With several workers: restarts after the death of a worker; -1: no limit")
     ] = 3,
 ) -> None:
     """Train VideoLLaMA3 through the training stages of a recipe. Finished steps are not repeated."""
