@@ -37,14 +37,14 @@ class Resources(Settings):
             is considered faulty: the job ends, and none of them is stored. 0: the job never ends for this reason.
     """
 
-    actors: int | None = Field(None, ge=1)
-    num_cpus: float | None = Field(None, ge=0)
-    num_gpus: float | None = Field(None, ge=0)
-    batch_size: int | None = Field(None, ge=1)
-    part_rows: int | None = Field(None, ge=1)
-    threads: int | None = Field(None, ge=1)
-    image_seconds: float = Field(60.0, gt=0)
-    first_errors: int = Field(32, ge=0)
+    actors: int | None = Field(default=None, ge=1)
+    num_cpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    part_rows: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    image_seconds: float = Field(default=60.0, gt=0)
+    first_errors: int = Field(default=32, ge=0)
 
 
 class Publish(Settings):
@@ -85,7 +85,7 @@ class StageEntry(Settings):
     """
 
     stage: str
-    path: str | None = Field(None, alias="class")
+    path: str | None = Field(default=None, alias="class")
     keep: Annotated[dict[Any, Any] | None, WithJsonSchema(_KEEP)] = None
     resources: Resources | None = None
     table: str | None = None
