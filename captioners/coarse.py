@@ -28,6 +28,12 @@ from manifests.schemas import ERROR, column
 _CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForConditionalGeneration"}
 """The class of transformers that loads each supported `model_type`."""
 
+_LICENCES = {
+    "Salesforce/blip2-opt-2.7b": "MIT",
+    "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
+    "Salesforce/blip-image-captioning-large": "BSD-3-Clause",
+}
+
 _EMPTY = "empty caption: the model ended it before its first word"
 
 
@@ -44,14 +50,19 @@ class CoarseCaption(ImageStage):
 
     name: ClassVar = "coarse_caption"
     writes: ClassVar = pa.schema(
-        [column("coarse_caption", pa.string(), "One short sentence on what the image shows, by BLIP-2 or BLIP")]
+        [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]
     )
+    packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
     gpus: ClassVar = 1
 
     model: str = "Salesforce/blip2-opt-2.7b"
     revision: str | None = None
     prompt: str = Field(default="", max_length=200)
     max_new_tokens: int = Field(default=30, ge=1, le=256)
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.model: _LICENCES.get(self.model)}
 
     def check_settings(self) -> None:
         """Refuse a prompt with control tokens.
@@ -67,8 +78,7 @@ class CoarseCaption(ImageStage):
         Raises:
             UserError: It is not; the text says what is missing and how to get it.
         """
-        for package in ("torch", "torchvision", "transformers"):
-            pretrained.require(package, "models", self.name)
+        super().check_available()
         pretrained.check_available(self.model, self.name, revision=self.revision)
         self._class()
 

@@ -28,6 +28,7 @@ from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
 
 _LONGEST_ERROR = 1000  # characters
+_LICENCES = {"OpenGVLab/InternVL2-8B": "MIT", "OpenGVLab/InternVL2-26B": "MIT"}
 
 Prompts = Annotated[
     tuple[str, ...],
@@ -100,6 +101,10 @@ class Recaption(ImageStage):
         return (self.engine.image_input, "id")
 
     @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.model: self.engine.licences.get(self.model, _LICENCES.get(self.model))}
+
+    @property
     def gpus(self) -> int:
         return self.engine.gpus
 
@@ -161,26 +166,24 @@ def _columns(use: str) -> pa.Schema:
     return pa.schema(
         [
             column(f"{use}_caption", pa.string(), f"The {use} caption, in the model's words"),
-            column(f"{use}_prompt", pa.string(), "Which prompt made it: the first 8 hex digits of its SHA-256"),
-            column(f"{use}_words", pa.int32(), "Its words, told apart by white space", 0),
-            column(
-                f"{use}_cut", pa.int8(), "1 where it is not known to be whole (the length limit, say), else 0", 0, 1
-            ),
-            column(f"{use}_refused", pa.int8(), "1 where it declines to describe the image, else 0", 0, 1),
-            column(f"{use}_repetition", pa.float32(), "Share of its words in runs of 4 that come again", 0, 1),
-            column(f"{use}_language", pa.float32(), "Probability that it is in the language asked for", 0, 1),
-            column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null where nobody tells", 0),
-            column(f"{use}_tokens", pa.int32(), "Tokens of the answer; null where nobody tells", 0),
+            column(f"{use}_prompt", pa.string(), "The prompt that was used: the first 8 hex digits of its SHA-256"),
+            column(f"{use}_words", pa.int32(), "Number of words in the caption, separated by white space", 0),
+            column(f"{use}_cut", pa.int8(), "1 if the caption may be cut off (length limit), else 0", 0, 1),
+            column(f"{use}_refused", pa.int8(), "1 if the model refused to describe the image, else 0", 0, 1),
+            column(f"{use}_repetition", pa.float32(), "Share of words in repeated sequences of 4 words", 0, 1),
+            column(f"{use}_language", pa.float32(), "Probability that the caption is in the expected language", 0, 1),
+            column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null if not reported", 0),
+            column(f"{use}_tokens", pa.int32(), "Tokens of the answer; null if not reported", 0),
             column(
                 f"{use}_raw_characters",
                 pa.int32(),
-                "Characters of the answer before reasoning and end tokens were taken out; null in older rows",
+                "Characters of the answer before reasoning and end tokens were removed; null in older rows",
                 0,
             ),
             column(
                 f"{use}_control_tokens",
                 pa.int8(),
-                f"Control tokens in it, such as <image>, {MOST} at most",
+                f"Number of control tokens in the caption, such as <image>; counted up to {MOST}",
                 0,
                 MOST,
                 control_tokens_of=f"{use}_caption",

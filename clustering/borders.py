@@ -20,7 +20,7 @@ class Borders(Stage):
     name: ClassVar = "borders"
     reads: ClassVar = ("cluster", "second_cluster")
     writes: ClassVar = pa.schema(
-        [column("border", pa.int64(), "The smaller of its two nearest clusters × 2³², and the larger", 0, nominal=True)]
+        [column("border", pa.int64(), "The two nearest clusters: the smaller × 2³² + the larger", 0, nominal=True)]
     )
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -33,23 +33,23 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
         column(
             "duplicate_similarity",
             pa.float32(),
-            "Largest cosine to an image of its group that ranks before it; -1: there is none",
+            "Largest cosine similarity to an earlier image of the group; -1 without one",
             -1,
             1,
             reference_column="duplicate_of",
         ),
-        column("duplicate_of", pa.int64(), "That image's id; null: there is none", nominal=True),
+        column("duplicate_of", pa.int64(), "Id of that image; null without one", nominal=True),
     ),
     "perceptual": (
         column(
             "phash_distance",
             pa.int32(),
-            "Fewest bits in which its phash differs from one that ranks before it in its group; 64: there is none",
+            "Smallest number of bits by which phash differs from an earlier image of the group; 64 without one",
             0,
             64,
             reference_column="phash_duplicate_of",
         ),
-        column("phash_duplicate_of", pa.int64(), "That image's id; null: there is none", nominal=True),
+        column("phash_duplicate_of", pa.int64(), "Id of that image; null without one", nominal=True),
     ),
 }
 

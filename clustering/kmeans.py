@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from clustering.centroids import Centroids, Init, Ints, Vectors, faiss_version, gpus, spherical_kmeans
 from core.errors import UserError
-from core.pretrained import require
 from core.stages import Facts, FittedStage
 from manifests.embeddings import encoder_of, is_embedding, to_matrix
 from manifests.schemas import column
@@ -61,6 +60,7 @@ class Clusters(FittedStage):
 
     name: ClassVar = "clusters"
     reads: ClassVar = ("image_embedding",)
+    packages: ClassVar = {"faiss": "cpu"}
     clusters: int = Field(ge=1)
     levels: tuple[int, ...] = ()
     resamplings: int = Field(0, ge=0)
@@ -80,16 +80,16 @@ class Clusters(FittedStage):
     @property
     def writes(self) -> pa.Schema:
         above = [f"cluster_{n}" for n in range(2, len(self.levels) + 2)]
-        lowest = column("cluster", pa.int32(), "Number of the nearest centroid", 0, nominal=True)
+        lowest = column("cluster", pa.int32(), "Cluster of the image: number of the nearest centroid", 0, nominal=True)
         if above:  # a rule `total` distributes its budget over these levels, from the top down
             lowest = lowest.with_metadata({**lowest.metadata, b"within": ",".join(above).encode()})
-        coarser = [column(name, pa.int32(), f"Its cluster of level {name[8:]}", 0, nominal=True) for name in above]
+        coarser = [column(name, pa.int32(), f"Cluster at level {name[8:]}", 0, nominal=True) for name in above]
         return pa.schema(
             [
                 lowest,
-                column("distance", pa.float32(), "Cosine distance to that centroid", 0, 2),
-                column("second_cluster", pa.int32(), "Number of the next nearest", 0, nominal=True),
-                column("second_distance", pa.float32(), "Cosine distance to that one", 0, 2),
+                column("distance", pa.float32(), "Cosine distance to the nearest centroid", 0, 2),
+                column("second_cluster", pa.int32(), "Number of the second nearest centroid", 0, nominal=True),
+                column("second_distance", pa.float32(), "Cosine distance to the second nearest centroid", 0, 2),
                 *coarser,
             ]
         )
@@ -111,9 +111,6 @@ class Clusters(FittedStage):
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         if not is_embedding(inputs["image_embedding"]):
             raise UserError(f"image_embedding is {inputs['image_embedding'].type}, not a fixed-size list of numbers")
-
-    def check_available(self) -> None:
-        require("faiss", "cpu", self.name)
 
     def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
         """Train on a sample of embeddings; return a table with the schema `FITTED`, and its provenance.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,6 +14,13 @@ class UserError(ValueError):
 
 class BadSampleError(ValueError):
     """An image, film, row or text that cannot be used. The text is one line, stored as the row's `error`."""
+
+
+def suggest(word: str, valid: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or the list of valid names if none is similar."""
+    names = list(valid)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid are {', '.join(names)}"
 
 
 def is_bug(error: BaseException) -> bool:

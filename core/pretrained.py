@@ -26,11 +26,17 @@ def is_local(model: str) -> bool:
 def require(package: str, extra: str, what: str) -> None:
     """Check that a package is installed, before anything imports it.
 
+    Args:
+        package: The package, as Python imports it.
+        extra: The extra of vl3syn that installs it; empty: there is none.
+        what: The stage, for the error.
+
     Raises:
         UserError: The package is not installed.
     """
     if find_spec(package) is None:
-        raise UserError(f"{what} needs the package {package}: pip install 'vl3syn[{extra}]'")
+        install = f"pip install 'vl3syn[{extra}]'" if extra else "install it"
+        raise UserError(f"{what} needs the package {package}: {install}")
 
 
 def package_folder(package: str) -> Path:

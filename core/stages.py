@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+
+from core.pretrained import require
+from core.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +20,7 @@ IMAGE_INPUTS = (IMAGE, ENCODED, PORTABLE)
 (JPEG, PNG or WebP, upright, RGB or grey, not too large)."""
 
 
-class Stage(BaseModel):
+class Stage(Settings):
     """A stage computes columns (facts) about images from columns of the index and of earlier stages.
 
     A stage is a frozen pydantic model: its fields are its settings. The settings and `version` are part of its
@@ -37,6 +39,10 @@ class Stage(BaseModel):
         reads: Columns that the stage needs; `pool.X` is column X of the pool's Parquet files, null where it is missing.
         writes: Columns that the stage computes, made with `manifests.schemas.column`. Rules without a column's name
             apply to the first.
+        models: The models that compute the columns, each with the licence that its page states, or None if that is not
+            known. The dataset card lists them.
+        packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
+            `check_available` and `vl3syn doctor` say which are missing.
         gpus: Number of GPUs per worker, if the cluster has GPUs.
         actors: Default number of workers; None: as many as fit.
         batch_size: Default number of rows per call; None: 64 images or 1,024 rows.
@@ -46,8 +52,6 @@ class Stage(BaseModel):
             where it differs from its default, so that rows stored before it existed stay valid.
         provenance: Stored with the rows; a loaded model has its own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -63,6 +67,14 @@ class Stage(BaseModel):
     @property
     def writes(self) -> pa.Schema:
         raise NotImplementedError
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {}
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def gpus(self) -> int:
@@ -99,6 +111,8 @@ class Stage(BaseModel):
         Raises:
             UserError: One is missing; the text says how to get it.
         """
+        for package, extra in self.packages.items():
+            require(package, extra, self.name)
 
     def outdated(self, stored: pl.LazyFrame) -> Iterable[int]:
         """Return the ids of stored rows that an earlier version computed wrong.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core.errors import UserError
-from core.pretrained import hub_file, loading, require, sha256
+from core.pretrained import hub_file, loading, sha256
 from core.stages import Facts, LoadedStage
 from manifests.embeddings import encoder_of, to_matrix
 from manifests.schemas import column
@@ -24,6 +24,9 @@ RANGES = {"laion-v1": (0.0, 10.0), "laion-v2": (1.0, 10.0)}
 
 HUB = {"laion-v2": ("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")}
 """Hub repository and file of the published weights. Those of v1 are only on github.com/LAION-AI/aesthetic-predictor."""
+
+
+_LICENCES = {"laion-v1": "MIT", "laion-v2": "Apache-2.0"}
 
 
 class Aesthetic(LoadedStage):
@@ -41,6 +44,7 @@ class Aesthetic(LoadedStage):
 
     name: ClassVar = "aesthetic"
     reads: ClassVar = ("image_embedding",)
+    packages: ClassVar = {"torch": "models"}
     predictor: Literal["laion-v1", "laion-v2"] = "laion-v2"
     weights: str | None = None
     encoder: str = "ViT-L-14/openai"
@@ -48,8 +52,12 @@ class Aesthetic(LoadedStage):
     @property
     def writes(self) -> pa.Schema:
         low, high = RANGES[self.predictor]
-        doc = f"Aesthetic score by {self.predictor}, on the scale of its ratings"
+        doc = f"Aesthetic score by {self.predictor}; higher is more beautiful"
         return pa.schema([column("aesthetic", pa.float32(), doc, low, high)])
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.predictor: _LICENCES[self.predictor]}
 
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         encoder = encoder_of(inputs["image_embedding"])
@@ -60,9 +68,11 @@ class Aesthetic(LoadedStage):
             )
 
     def check_available(self) -> None:
+        super().check_available()
         self._file()
 
     def load(self) -> AestheticHead:
+        super().check_available()
         file = self._file()
         with loading(str(file), self.name):
             layers, relu = read_head(file)
@@ -71,7 +81,6 @@ class Aesthetic(LoadedStage):
             return AestheticHead(layers if relu else [fold(layers)], {"weights": sha256([file])})
 
     def _file(self) -> Path:
-        require("torch", "models", self.name)
         if self.weights is not None:
             path = Path(self.weights).expanduser()
             if not path.is_file():

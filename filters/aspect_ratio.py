@@ -22,9 +22,9 @@ class AspectRatio(Stage):
     reads: ClassVar = ("width", "height")
     writes: ClassVar = pa.schema(
         [
-            column("aspect_ratio", pa.float32(), "Longer side / shorter side", low=1),
-            column("side", pa.int32(), "Shorter side, pixels", low=1),
-            column("pixels", pa.int64(), "Width × height", low=1),
+            column("aspect_ratio", pa.float32(), "Longer side divided by shorter side", low=1),
+            column("side", pa.int32(), "Shorter side, in pixels", low=1),
+            column("pixels", pa.int64(), "Number of pixels: width × height", low=1),
         ]
     )
 

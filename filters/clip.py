@@ -6,7 +6,7 @@ CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,6 +21,8 @@ from manifests.embeddings import embedding_column, from_matrix
 
 if TYPE_CHECKING:
     import torch
+
+_LICENCES = {"ViT-L-14/openai": "MIT", "ViT-B-32/openai": "MIT"}
 
 
 class Clip(ImageStage):
@@ -41,8 +43,12 @@ class Clip(ImageStage):
 
     @property
     def writes(self) -> pa.Schema:
-        doc = "CLIP's image embedding, of length 1"
+        doc = "CLIP embedding of the image, of length 1"
         return pa.schema([embedding_column("image_embedding", dimensions(self.encoder), self.encoder, doc)])
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.encoder: _LICENCES.get(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)
@@ -66,6 +72,10 @@ class ClipText(LoadedStage):
     @property
     def writes(self) -> pa.Schema:
         return text_columns(dimensions(self.encoder), self.encoder)
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        return {self.encoder: _LICENCES.get(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image, Resampling
 
-from core.pretrained import device_and_dtype, loading, package_folder, require, sha256
+from core.pretrained import device_and_dtype, loading, package_folder, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.conse_classes import ENCODER, class_embeddings, imagenet_classes
 from filters.sentence_encoder import DIMENSIONS, SentenceEncoder, Vectors, sentence_model
@@ -45,27 +45,20 @@ class Conse(ImageStage):
     """
 
     name: ClassVar = "conse"
+    models: ClassVar = {"EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0"}
+    packages: ClassVar = {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}
     gpus: ClassVar = 1
     writes: ClassVar = pa.schema(
         [
+            column("label_probability", pa.float32(), "Probability of `label` among the 1000 ImageNet classes", 0, 1),
+            column("label", pa.string(), "Name of the most probable ImageNet class"),
             column(
-                "label_probability", pa.float32(), "Probability of `label` among the 1000 classes of ImageNet", 0, 1
+                "labels", pa.list_(pa.string()), "Names of the 5 most probable ImageNet classes, most probable first"
             ),
-            column("label", pa.string(), "First lemma of the most probable class of ImageNet"),
-            column("labels", pa.list_(pa.string()), "First lemmas of the 5 most probable classes, most probable first"),
             column("label_probabilities", pa.list_(pa.float32()), "Probability of each of `labels`, 0 to 1"),
-            embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE vector of the image, of length 1"),
+            embedding_column("image_embedding", DIMENSIONS, ENCODER, "ConSE embedding of the image, of length 1"),
         ]
     )
-
-    def check_available(self) -> None:
-        """Check that the packages with the weights are installed.
-
-        Raises:
-            UserError: A package is missing; the text says how to install it.
-        """
-        for package, extra in {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}.items():
-            require(package, extra, self.name)
 
     def load(self) -> _ImageVectors:
         self.check_available()
@@ -80,18 +73,11 @@ class ConseText(LoadedStage):
     """
 
     name: ClassVar = "conse_text"
+    models: ClassVar = {"all-MiniLM-L6-v2": "Apache-2.0"}
+    packages: ClassVar = _TEXT_PACKAGES
     reads: ClassVar = ("coarse_caption", "alt_text")
     gpus: ClassVar = 1
     writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
-
-    def check_available(self) -> None:
-        """Check that the packages with the weights are installed.
-
-        Raises:
-            UserError: A package is missing; the text says how to install it.
-        """
-        for package, extra in _TEXT_PACKAGES.items():
-            require(package, extra, self.name)
 
     def load(self) -> _TextVectors:
         self.check_available()

@@ -43,10 +43,10 @@ class Coyo(Stage):
             column("coyo_clip_b32", pa.float32(), "Cosine of image and alt text by CLIP ViT-B/32; mean 0.291", -1, 1),
             column("coyo_clip_l14", pa.float32(), "Cosine of image and alt text by CLIP ViT-L/14; mean 0.255", -1, 1),
             column("coyo_watermark", pa.float32(), "Probability of a watermark; mean 0.18", 0, 1),
-            column("coyo_nsfw", pa.float32(), "Probability of not being safe for work, by OpenNSFW2", 0, 1),
-            column("coyo_nsfw_gantman", pa.float32(), "Probability of not being safe for work, by GantMan", 0, 1),
+            column("coyo_nsfw", pa.float32(), "Probability of being unsafe for work, by OpenNSFW2", 0, 1),
+            column("coyo_nsfw_gantman", pa.float32(), "Probability of being unsafe for work, by GantMan", 0, 1),
             column("coyo_phash", pa.string(), "Perceptual hash (pHash) of the image, as COYO writes it"),
-            column("coyo_faces", pa.int32(), "Number of faces found in the image", 0),
+            column("coyo_faces", pa.int32(), "Number of detected faces", 0),
             column("coyo_words", pa.int32(), "Number of words of the alt text", 0),
         ]
     )

@@ -45,8 +45,8 @@ class Hashes(ImageStage):
     reads: ClassVar = ("image", "encoded")
     writes: ClassVar = pa.schema(
         [
-            column("phash", pa.int64(), "DCT hash of 64 bits (imagehash.phash); null: no structure", nominal=True),
-            column("content_hash", pa.int64(), "First 64 bits of the SHA-256 of the encoded bytes", nominal=True),
+            column("phash", pa.int64(), "Perceptual hash (imagehash.phash); null: no structure", nominal=True),
+            column("content_hash", pa.int64(), "Hash of the file: first 64 bits of its SHA-256", nominal=True),
         ]
     )
 

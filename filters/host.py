@@ -16,7 +16,7 @@ class Host(Stage):
 
     name: ClassVar = "host"
     reads: ClassVar = ("url",)
-    writes: ClassVar = pa.schema([column("host", pa.string(), "Host of the image's URL")])
+    writes: ClassVar = pa.schema([column("host", pa.string(), "Host in the image's URL")])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         hosts = [_host(url) for url in batch["url"].to_pylist()]

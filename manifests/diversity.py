@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from manifests.groups import effective_number
-from manifests.rules import suggest
 from manifests.run import Run
 from manifests.verdict import valid_ids
 

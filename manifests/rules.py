@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from manifests.groups import balanced, ordering
 from manifests.schemas import bounds, is_amount, reference_column_of
 
@@ -168,13 +167,6 @@ def as_keep(rules: Iterable[Rule]) -> dict[str, object]:
     keep: dict[str, object] = {r.name: int(r.threshold) if r.threshold.is_integer() else r.threshold for r in rules}
     balance = next((r for r in rules if r.kind in BALANCE), None)
     return keep if balance is None else keep | {"order": balance.order, "seed": balance.seed}
-
-
-def suggest(word: str, valid: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the list of valid names if none is similar."""
-    names = list(valid)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid are {', '.join(names)}"
 
 
 def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], where: str) -> tuple[str, int]:

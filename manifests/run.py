@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from core.yaml_text import load_yaml
 from manifests.embeddings import is_embedding
-from manifests.rules import Rule, parse_rules, suggest
+from manifests.rules import Rule, parse_rules
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table

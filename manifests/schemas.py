@@ -62,32 +62,32 @@ def is_amount(field: pa.Field) -> bool:
     return bool(number) and b"nominal" not in (field.metadata or {})
 
 
-ID = column("id", pa.int64(), "The image: the source's own integer, else 63 bits of a hash of shard and key")
-ERROR = column("error", pa.string(), "What went wrong with this row, as `kind: details`; null when fine")
-RETRY = column("retry", pa.bool_(), "Whether the next run should try this row again (a server, a network)")
+ID = column("id", pa.int64(), "Id of the image: the pool's own integer, else a hash of shard and key (63 bits)")
+ERROR = column("error", pa.string(), "Why the row failed, as `kind: details`; null if it did not fail")
+RETRY = column(
+    "retry", pa.bool_(), "Whether the next run computes the failed row again, for example after a server was away"
+)
 
 INDEX = pa.schema(
     [
         ID,
         column("shard", pa.string(), "File that holds the image, relative to the pool"),
-        column("key", pa.string(), "The image's name inside its shard; a label, never a path that is followed"),
-        column(
-            "offset", pa.int64(), "Where in the shard: byte offset (tar), row number (Parquet), 0 (a file of its own)"
-        ),
+        column("key", pa.string(), "Name of the image in its shard; a label that is never used as a path"),
+        column("offset", pa.int64(), "Position in the shard: byte offset (tar), row number (Parquet), 0 (image file)"),
         column("width", pa.int32(), "Displayed width in pixels (EXIF orientation applied), from the header", 0),
         column("height", pa.int32(), "Displayed height in pixels (EXIF orientation applied), from the header", 0),
-        column("format", pa.string(), "What the bytes are, whatever the name says: JPEG, PNG, WEBP, …"),
-        column("animated", pa.bool_(), "More than one frame; everything here is about the first"),
+        column("format", pa.string(), "Format of the bytes, whatever the file's name: JPEG, PNG, WEBP, …"),
+        column("animated", pa.bool_(), "Whether the image has several frames; all columns describe the first"),
         column("bytes", pa.int64(), "Length of the encoded image in bytes", 0),
         column("shard_bytes", pa.int64(), "Length of the shard when it was indexed, in bytes", 0),
-        column("sha256", pa.string(), "SHA-256 of the encoded image, where the source tells it"),
-        column("url", pa.string(), "Where it was downloaded from, where the source tells it"),
-        column("alt_text", pa.string(), "The text that came with the image, where the source tells it"),
-        column("license", pa.string(), "Under which licence it came, where the source tells it"),
+        column("sha256", pa.string(), "SHA-256 of the encoded image, if the pool has it"),
+        column("url", pa.string(), "URL that the image was downloaded from, if the pool has it"),
+        column("alt_text", pa.string(), "Text that came with the image, if the pool has it"),
+        column("license", pa.string(), "Licence of the image, if the pool has it"),
         column(
             "text_encoding",
             pa.string(),
-            "How texts that are not UTF-8 were read, such as windows-1252; `unknown`: bytes became U+FFFD",
+            "Encoding of texts that are not UTF-8, such as windows-1252; `unknown`: bytes became U+FFFD",
         ),
         ERROR,
         RETRY,

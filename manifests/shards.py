@@ -93,11 +93,13 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
     captions = [fields[f"{use}_caption"].with_name("caption" if alone else f"{use}_caption") for use in uses]
     turns = [
         column(
-            conversation_column(use, uses), CONVERSATIONS, f"The {use} caption as the answer of two turns to train on"
+            conversation_column(use, uses),
+            CONVERSATIONS,
+            f"Conversation to train on, with the {use} caption as answer",
         )
         for use in reversed(uses)
     ]
-    image = column("image", IMAGE, "The image as it came: its encoded bytes, and a file name made of id and format")
+    image = column("image", IMAGE, "The original encoded bytes of the image, and a file name made from id and format")
     used = {f"{use}_caption" for use in USES}
     rest = [field.with_name(RENAMED.get(name, name)) for name, field in fields.items() if name not in used]
     return pa.schema([ID, image, *captions, *turns, *rest])

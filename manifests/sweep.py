@@ -10,8 +10,8 @@ from operator import or_
 
 import polars as pl
 
-from core.errors import UserError
-from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules, suggest
+from core.errors import UserError, suggest
+from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules
 from manifests.run import Run
 from manifests.schemas import is_amount
 from manifests.verdict import StoredStage, facts, refuse_gaps, strays, valid_ids

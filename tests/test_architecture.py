@@ -24,10 +24,11 @@ ROOMS: Mapping[str, frozenset[str]] = {
 PIPELINE: Mapping[str, frozenset[str]] = {
     "pools": frozenset(),
     "stages": frozenset(),
-    "recipe": frozenset({"pools", "stages"}),
-    "execution": frozenset({"pools", "stages", "recipe"}),
-    "publishing": frozenset({"pools", "stages", "recipe", "execution"}),
-    "commands": frozenset({"pools", "stages", "recipe", "execution", "publishing"}),
+    "recipe_file": frozenset({"pools", "stages"}),
+    "recipe": frozenset({"pools", "stages", "recipe_file"}),
+    "execution": frozenset({"pools", "stages", "recipe_file", "recipe"}),
+    "publishing": frozenset({"pools", "stages", "recipe_file", "recipe", "execution"}),
+    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
     "__main__": frozenset({"commands"}),
 }
 """The same inside of `pipeline/`."""

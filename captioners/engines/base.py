@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
 
+from core.pretrained import require
+from core.settings import Settings
 from core.stages import IMAGE
 
 
@@ -85,20 +86,23 @@ class Engine:
         raise NotImplementedError
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Settings):
     """Settings of an engine: `engine:` of a caption stage in a recipe.
 
     They are not part of the fingerprint: changing them does not recompute captions.
 
     Attributes:
         kind: The engine's name, or `package.module:Class` for an engine of another package.
+        licences: Licences of models, by name; the dataset card states that of the stage's model.
+        packages: Packages that the engine imports, each with the extra of vl3syn that installs it, or an empty text.
         gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
         batch_size: Questions per call.
         image_input: The form of `Question.image`: `image`, a decoded image, or `portable`, encoded bytes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    licences: ClassVar[Mapping[str, str]] = {}
+    packages: ClassVar[Mapping[str, str]] = {}
 
     kind: str
 
@@ -118,12 +122,23 @@ class EngineConfig(BaseModel):
     def image_input(self) -> str:
         return IMAGE
 
-    def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """Check that the model or the server is available. `what` names the stage in errors.
+    @classmethod
+    def installed(cls) -> str | None:
+        """Return what this machine has to run the engine, for `vl3syn doctor`; None if there is nothing to install.
 
         Raises:
-            UserError: It is not; the text says how to get it.
+            UserError: Something is missing; the text says what to do.
         """
+        return None
+
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
+        """Check that the packages, and the model or the server, are available. `what` names the stage in errors.
+
+        Raises:
+            UserError: They are not; the text says how to get them.
+        """
+        for package, extra in self.packages.items():
+            require(package, extra, what)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> Engine:
         """Load the model, or connect to the server.

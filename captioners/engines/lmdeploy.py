@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from pydantic import Field
@@ -34,6 +34,15 @@ class Lmdeploy(EngineConfig):
     @property
     def batch_size(self) -> int:
         return 128
+
+    @classmethod
+    def installed(cls) -> str:
+        check_driver("lmdeploy")
+        try:
+            return f"lmdeploy {version('lmdeploy')}"
+        except PackageNotFoundError as error:
+            advice = "in an environment of its own it can be a server (engine: start)"
+            raise UserError(f"a driver, but no lmdeploy in this environment; {advice}") from error
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
         """Check that the model is available. lmdeploy and the driver are checked on the worker, which has the GPUs.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
 
 from captioners.engines.base import EngineConfig
 from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.openai_client import OpenAIClientConfig
 from captioners.engines.transformers import Transformers
-from core.errors import UserError
+from core.errors import UserError, suggest
 from core.plugins import class_at, is_path
-from manifests.rules import suggest
 
 ENGINES: dict[str, type[EngineConfig]] = {
     "server": OpenAIClientConfig,
@@ -25,19 +24,15 @@ def read_engine(written: Any) -> Any:
     """Return the configuration of an engine from a recipe's mapping with `kind`; other values are returned unchanged.
 
     Raises:
-        UserError: The kind is unknown, or a setting is invalid.
+        UserError: The kind is unknown.
+        ValidationError: A setting is invalid.
     """
     if not isinstance(written, dict):
         return written
     kind = str(written.get("kind", ""))
     if not is_path(kind) and kind not in ENGINES:
         raise UserError(f"kind: unknown engine {kind!r}{suggest(kind, ENGINES)}")
-    try:
-        return (class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind])(**written)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from error
+    return (class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind]).model_validate(written)
 
 
 _OUTSIDE = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string", "pattern": ":"}}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.finish import finished
@@ -21,6 +21,8 @@ class Transformers(EngineConfig):
     InternVL2 needs code from its repository, which is never run here: use lmdeploy or a server.
     """
 
+    packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
+
     kind: Literal["transformers"] = "transformers"
 
     @property
@@ -33,8 +35,7 @@ class Transformers(EngineConfig):
         Raises:
             UserError: They are not; the text says what is missing and how to get it.
         """
-        for package in ("torch", "torchvision", "transformers"):
-            pretrained.require(package, "models", what)
+        super().check_available(model, what, revision)
         pretrained.check_available(model, what, revision=revision)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LocalModel:

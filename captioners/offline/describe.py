@@ -7,7 +7,7 @@ are in `captioners/offline/templates.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from PIL.Image import Image
 from captioners.offline.measurements import MEASURED_ON, measure
 from captioners.offline.ocr import SIDE, Reader
 from captioners.offline.templates import detailed, short
-from core.pretrained import require
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
@@ -48,27 +47,20 @@ class Describe(ImageStage):
     reads: ClassVar = ("image", "labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [
-            column("short_caption", pa.string(), "One sentence on what was measured: class, shape, colours"),
-            column("detailed_caption", pa.string(), "Some sentences: class, colours, composition, light"),
-            column("colours", pa.list_(pa.string()), "Names of its colours, 11 basic terms, the largest area first"),
-            column("colour_shares", pa.list_(pa.float32()), "Share of the area of each of `colours`, 0 to 1"),
-            column("brightness", pa.float32(), "Mean luma (Rec. 601)", 0, 1),
-            column(
-                "image_text", pa.string(), "Writing on it, line by line, by OCR; null: none found, or not looked for"
-            ),
+            column("short_caption", pa.string(), "One sentence on the measured class, shape and colours"),
+            column("detailed_caption", pa.string(), "Sentences on class, colours, composition and light"),
+            column("colours", pa.list_(pa.string()), "Colours, out of 11 basic terms, largest area first"),
+            column("colour_shares", pa.list_(pa.float32()), "Share of the area for each of `colours`, 0 to 1"),
+            column("brightness", pa.float32(), "Mean luma (Rec. 601): 0 black, 1 white", 0, 1),
+            column("image_text", pa.string(), "Text in the image, by OCR; null: none detected, or OCR is off"),
         ]
     )
 
     ocr: bool = False
 
-    def check_available(self) -> None:
-        """Check that the OCR package is installed, if `ocr` is set.
-
-        Raises:
-            UserError: It is not installed; the text says how to install it.
-        """
-        if self.ocr:
-            require("rapidocr", "ocr", self.name)
+    @property
+    def packages(self) -> Mapping[str, str]:
+        return {"rapidocr": "ocr"} if self.ocr else {}
 
     def load(self) -> _Describer:
         return _Describer(Reader(self.name) if self.ocr else None)

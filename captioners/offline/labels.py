@@ -38,11 +38,7 @@ class LabelCaption(Stage):
     name: ClassVar = "label_caption"
     reads: ClassVar = ("labels", "label_probabilities")
     writes: ClassVar = pa.schema(
-        [
-            column(
-                "coarse_caption", pa.string(), "One phrase that names the one or two most probable classes of ImageNet"
-            )
-        ]
+        [column("coarse_caption", pa.string(), "Coarse caption: the one or two most probable ImageNet classes")]
     )
 
     near: float = Field(default=0.5, gt=0, le=1)

@@ -8,8 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from core.control_tokens import find_control_tokens
-from core.errors import UserError
-from manifests.rules import suggest
+from core.errors import UserError, suggest
 
 
 def read_prompts(source: str) -> tuple[str, ...]:

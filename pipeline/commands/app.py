@@ -7,11 +7,11 @@ import sys
 import traceback
 import warnings
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import is_bug
+from core.errors import UserError, is_bug
 from core.secrets import redact
 from core.text import printable
 from pipeline.commands.caption import caption_app
@@ -28,13 +28,13 @@ from pipeline.commands.train import train_app
 if TYPE_CHECKING:
     from pipeline.pools import Pool
     from pipeline.publishing.publish import Published
-    from pipeline.recipe import Publish
+    from pipeline.recipe_file import Publish
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="From a raw pool of web images to a VL3-Syn7M-grade training set.",
+    help="Make a captioned training set like VL3-Syn7M from a pool of web images, and train VideoLLaMA3 on it.",
 )
 
 
@@ -57,14 +57,12 @@ def _options(
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe (YAML)")],
+    recipe: Annotated[str, typer.Argument(help="A recipe: a YAML file")],
     run_: RunOption,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Train the clusters anew, on what the pool has become")
-    ] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Train the clusters again, on the present images")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run a whole recipe: index, stages and publication. Stored results are not computed again."""
+    """Run a whole recipe: index, stages, publication. Stored results are not computed again."""
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.runner import build_index, check_models, prepare, run_stages
@@ -86,24 +84,26 @@ def run(
 @app.command()
 def publish(
     run_: RunOption,
-    out: Annotated[str | None, typer.Option(help="Where the dataset goes: a path or URL; default RUN/shards")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the dataset: a path or URL; default RUN/shards")] = None,
     subset: Annotated[
-        list[str] | None, typer.Option(help="short or detailed, both by giving it twice; default one table with both")
+        list[str] | None,
+        typer.Option(help="A subset of short or of detailed captions; can be repeated. Default: all in one"),
     ] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="parquet (default) or webdataset")] = None,
-    rows_per_shard: Annotated[int | None, typer.Option(help="Images of a shard; default 5000")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the order, which is random; default 0")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format: parquet (default) or webdataset")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(help="Images per shard; default 5000")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random order of images; default 0")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write the kept images into shards with a dataset card. Images that are already in shards stay unchanged."""
+    """Write the kept images with their captions into shards, and a dataset card. Existing shards stay unchanged."""
+    from core.settings import parse
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.commands.outcome import nothing_published
-    from pipeline.recipe import checked_publish
+    from pipeline.recipe_file import Publish
 
-    given = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
-    recipe = open_run(run_).recipe.get("publish") or {}
-    how = checked_publish({**recipe, **{name: value for name, value in given.items() if value is not None}}, "publish")
+    options = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
+    settings = {name: value for name, value in options.items() if value is not None}
+    how = parse(Publish, {**(open_run(run_).recipe.get("publish") or {}), **settings}, "publish")
     done = _publish(run_, out, how)
     output.print_json(asdict(done)) if json_ else output.print_published(done)
     if failure := nothing_published(done):
@@ -111,17 +111,12 @@ def publish(
 
 
 def _publish(run_: str, out: str | None, how: Publish) -> Published:
-    from manifests import open_run
-    from manifests.indexing import refuse_unfinished, remark
     from manifests.storage import Folder
     from pipeline.commands import output
     from pipeline.execution.runner import recipe_of
     from pipeline.publishing.publish import publish as write_shards
 
-    opened = open_run(run_)
-    refuse_unfinished(opened)
-    if said := remark(opened):
-        output.say(said)
+    opened = output.opened(run_)
     where = out or f"{run_.rstrip('/')}/shards"
     return write_shards(opened, recipe_of(opened), how, Folder.at(where), where)
 
@@ -129,29 +124,29 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
 @app.command()
 def index(
     run_: RunOption,
-    images: Annotated[str | None, typer.Option(help="A folder of images, searched recursively")] = None,
-    tars: Annotated[str | None, typer.Option(help="A glob of webdataset tars")] = None,
-    parquet: Annotated[str | None, typer.Option(help="A glob of Parquet files with an image column")] = None,
-    img2dataset: Annotated[str | None, typer.Option(help="An output folder of img2dataset")] = None,
-    urls: Annotated[str | None, typer.Option(help="A glob of Parquet files with URLs and metadata, as COYO's")] = None,
-    image: Annotated[str | None, typer.Option(help="Parquet: name of the image column")] = None,
+    images: Annotated[str | None, typer.Option(help="Pool: a folder of image files, searched recursively")] = None,
+    tars: Annotated[str | None, typer.Option(help="Pool: webdataset tars, as a glob")] = None,
+    parquet: Annotated[str | None, typer.Option(help="Pool: Parquet files with an image column, as a glob")] = None,
+    img2dataset: Annotated[str | None, typer.Option(help="Pool: an output folder of img2dataset")] = None,
+    urls: Annotated[str | None, typer.Option(help="Pool: Parquet files with image URLs, such as COYO-700M's")] = None,
+    image: Annotated[str | None, typer.Option(help="Parquet: the image column")] = None,
     id_: Annotated[
         str | None, typer.Option("--id", help="Parquet, URLs: an integer column that identifies the image")
     ] = None,
     alt_text: Annotated[
-        str | None, typer.Option(help="Parquet, URLs: the column with alt text; tars: a .json key or a file ending")
+        str | None, typer.Option(help="The alt text: a column; in tars a key of .json files or a file ending")
     ] = None,
     max_image_bytes: Annotated[
-        int | None, typer.Option(help="Parquet: longer cells are errors; default 268435456 (256 MiB)")
+        int | None, typer.Option(help="Parquet: largest image in bytes; larger ones are errors; default 268435456")
     ] = None,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Follow links of a local pool that lead out of it")
+        bool, typer.Option("--follow-links", help="Follow links that lead out of a local pool")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Read the header of every image of a pool. Every image gets one row, broken images too.
+    """Read the header of every image of a pool, and store one row per image. Broken images get a row with an error.
 
-    Without a pool, the run's own pool is read again, and new images are added.
+    Without a pool option, the run's pool is read again and new images are added.
     """
     from dataclasses import replace
 
@@ -161,14 +156,13 @@ def index(
     from pipeline.execution.runner import build_index, prepare, recipe_of
     from pipeline.recipe import Recipe
 
-    given = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
-    given |= {"image": image, "id": id_, "alt_text": alt_text}
-    if max_image_bytes is not None:
-        given["max_image_bytes"] = str(max_image_bytes)
-    if follow_links:
-        given["follow_links"] = "true"
-    if any(given.values()):
-        pool = _pool(given)
+    options = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
+    options |= {"image": image, "id": id_, "alt_text": alt_text}
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value}
+    settings |= {} if max_image_bytes is None else {"max_image_bytes": max_image_bytes}
+    settings |= {"follow_links": True} if follow_links else {}
+    if settings:
+        pool = _pool(settings)
         before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())
         checked = replace(before, pool=pool)
     else:
@@ -192,10 +186,10 @@ app.add_typer(schema_app)
 
 @app.command()
 def doctor(
-    recipes: Annotated[list[str] | None, typer.Argument(help="Recipes to check; default recipes/*.yaml")] = None,
+    recipes: Annotated[list[str] | None, typer.Argument(help="The recipes to check; default recipes/*.yaml")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Check what this machine has installed, and what the recipes need that is missing."""
+    """Check what this machine has installed, and what it lacks for the recipes."""
     from pipeline.commands import output
     from pipeline.commands.doctor import examine
 
@@ -208,10 +202,15 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _pool(given: dict[str, str | None]) -> Pool:
-    from pipeline.recipe import checked_pool
+def _pool(settings: dict[str, Any]) -> Pool:
+    from core.secrets import refuse_credentials_within
+    from pipeline.pools.registry import parse_pool
 
-    return checked_pool({name: value for name, value in given.items() if value}, "pool")
+    refuse_credentials_within(settings, "pool")
+    try:
+        return parse_pool(settings)
+    except UserError as error:
+        raise UserError(f"pool: {error}") from error
 
 
 def _is_run(url: str) -> bool:

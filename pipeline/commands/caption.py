@@ -14,40 +14,40 @@ from pipeline.commands.stage import add, entries_of
 caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
 ModelOption = Annotated[
-    str | None, typer.Option(help="An image chat model: hub name or folder; of a server, its name there")
+    str | None, typer.Option(help="An image chat model: a name on the hub or of the server, or a folder")
 ]
 ServerOption = Annotated[
-    str | None, typer.Option(help="A running server, such as http://127.0.0.1:23333/v1; key in OPENAI_API_KEY")
+    str | None, typer.Option(help="A running server, such as http://127.0.0.1:23333/v1. API key: OPENAI_API_KEY")
 ]
 StartOption = Annotated[
-    str | None, typer.Option(help="The command that starts a server on each GPU, with {model} and {port} in it")
+    str | None, typer.Option(help="A command that starts a server, once per GPU; {model} and {port} are filled in")
 ]
 InProcessOption = Annotated[
-    str | None, typer.Option("--engine", help="Instead of a server: lmdeploy (default, NVIDIA) or transformers")
+    str | None, typer.Option("--engine", help="Without a server: lmdeploy (default, NVIDIA GPU) or transformers")
 ]
-ConcurrencyOption = Annotated[int | None, typer.Option(help="Requests to the server at once; default 64")]
-PromptsOption = Annotated[str | None, typer.Option(help="A file of prompts, blank lines between them")]
-TokensOption = Annotated[int | None, typer.Option(help="Longest caption, tokens")]
-TemperatureOption = Annotated[float | None, typer.Option(help="0 (default) takes the most probable words")]
-LanguageOption = Annotated[str | None, typer.Option(help="Of the captions, ISO 639-1; default en")]
+ConcurrencyOption = Annotated[int | None, typer.Option(help="Simultaneous requests to the server; default 64")]
+PromptsOption = Annotated[str | None, typer.Option(help="A file of prompts, separated by blank lines")]
+TokensOption = Annotated[int | None, typer.Option(help="Largest length of a caption, in tokens")]
+TemperatureOption = Annotated[float | None, typer.Option(help="0 (default) takes the most probable token")]
+LanguageOption = Annotated[str | None, typer.Option(help="Language of the captions (ISO 639-1); default en")]
 
 
 @caption_app.command()
 def coarse(
     run_: RunOption,
-    model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP: hub name or folder")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the caption begins with, or a question")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, tokens")] = None,
+    model: Annotated[str | None, typer.Option(help="A BLIP-2 or BLIP model: a name on the hub or a folder")] = None,
+    prompt: Annotated[str | None, typer.Option(help="A text that the caption continues, or a question")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Largest length of a caption, in tokens")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a short caption by BLIP-2 or BLIP, to filter by."""
+    """Write a coarse caption with BLIP-2 or BLIP: one short sentence, to filter by."""
     settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
     add(run_, [{"stage": "coarse_caption", **settings}], json_)
 
 
 @caption_app.command()
 def labels(run_: RunOption, json_: JsonOption = False) -> None:
-    """Write a caption from ImageNet labels, offline. It can only name the 1000 classes of ImageNet."""
+    """Write a coarse caption from ImageNet labels, offline. It can name only the 1000 classes of ImageNet."""
     add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
 
 
@@ -73,18 +73,18 @@ def _to_train_on(use: str) -> Callable[..., None]:
     return command
 
 
-_BY = "to train on, by {} or any other image chat model."
-caption_app.command("short", help=f"One sentence {_BY.format('InternVL2-8B')}")(_to_train_on("short"))
-caption_app.command("detailed", help=f"A paragraph {_BY.format('InternVL2-26B')}")(_to_train_on("detailed"))
+_BY = "to train on, with {} or another image chat model."
+caption_app.command("short", help=f"Write one sentence {_BY.format('InternVL2-8B')}")(_to_train_on("short"))
+caption_app.command("detailed", help=f"Write a paragraph {_BY.format('InternVL2-26B')}")(_to_train_on("detailed"))
 
 
 @caption_app.command()
 def describe(
     run_: RunOption,
-    ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read writing too (extra `ocr`)")] = None,
+    ocr: Annotated[bool | None, typer.Option("--ocr/--no-ocr", help="Read text in the image too (extra ocr)")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write short and detailed captions from measurements, offline: labels, colours, composition, light."""
+    """Write short and detailed captions without a chat model, offline: from labels, colours, composition and light."""
     add(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
@@ -99,12 +99,12 @@ def _engine(
     elif kind in ("lmdeploy", "transformers"):
         chosen = {"kind": kind}
     elif kind:
-        raise UserError(f"--engine {kind}: give lmdeploy or transformers; a server has --server or --start")
+        raise UserError(f"--engine {kind}: give lmdeploy or transformers; for a server use --server or --start")
     else:
         chosen = _entry(url, use).get("engine") or {}
     if concurrency is not None:
         if chosen.get("kind") != "server":
-            raise UserError("--concurrency is about a server: give --server or --start too")
+            raise UserError("--concurrency applies to a server: give --server or --start too")
         chosen = {**chosen, "concurrency": concurrency}
     return chosen or None
 

@@ -30,39 +30,39 @@ TYPES = ("float32", "bfloat16", "float16")
 
 @chat_app.command()
 def chat(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A folder with model and processor")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: model and processor")],
     prompt: Annotated[
         str | None,
-        typer.Argument(help="The question; - reads it from stdin. Without: a chat, one question a line, also by pipe"),
+        typer.Argument(help="The question; - reads it from stdin. Without it: a chat, one question per line"),
     ] = None,
-    image: Annotated[list[str] | None, typer.Option(help="An image file; may be given again")] = None,
-    video: Annotated[list[str] | None, typer.Option(help="A video file; may be given again")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second of a video; default the checkpoint's")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="An image file; can be repeated")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="A video file; can be repeated")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of a video; default: the checkpoint's")] = None,
     max_frames: Annotated[
-        int | None, typer.Option(help="Frames of a video at most, then evenly spaced; default the checkpoint's")
+        int | None, typer.Option(help="Maximum of frames of a video, evenly spaced; default: the checkpoint's")
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Seconds into the video to begin at")] = None,
-    end: Annotated[float | None, typer.Option(help="Seconds into the video to end before")] = None,
+    start: Annotated[float | None, typer.Option(help="Start of the part that is read, in seconds")] = None,
+    end: Annotated[float | None, typer.Option(help="End of the part that is read, in seconds")] = None,
     keep: Annotated[
         str | None,
         typer.Option(
             metavar="LEVELS|all",
-            help="Keep the tokens of a video that change by more grey levels (0-255); default the checkpoint's, "
-            "as published 0.05",
+            help="Keep video tokens whose pixels change by more than this, in grey levels (0-255), or all. "
+            "Default: the checkpoint's (published: 0.05)",
         ),
     ] = None,
     system: Annotated[
-        str | None, typer.Option(help='System prompt; default what the published checkpoints were told, "" for none')
+        str | None, typer.Option(help='System prompt; default: that of the published checkpoints; "" for none')
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, tokens")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most probable words, else they are drawn")] = 0,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Share of probability that they are drawn from")] = 1,
-    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default cuda if there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default the checkpoint's")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest length of an answer, in tokens")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token; above: sampled")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Total probability of the tokens that are sampled")] = 1,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default: cuda if available")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default: the checkpoint's")] = None,
 ) -> None:
-    """Ask a VideoLLaMA3 about images and videos; the answer is printed word by word.
+    """Ask a VideoLLaMA3 about images and videos. The answer is printed word by word.
 
-    Without a prompt a conversation starts: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
+    Without a prompt a chat starts: /quit or Ctrl-D ends it, Ctrl-C stops an answer.
     """
     refuse_credentials(checkpoint, "CKPT")
     if isinstance(sys.stdin, TextIOWrapper):  # text that is not UTF-8 is refused with the question, as in PROMPT

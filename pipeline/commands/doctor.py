@@ -6,13 +6,13 @@ import glob
 import importlib
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from captioners.engines.lmdeploy import check_driver
+from captioners.engines.registry import ENGINES
 from core.errors import UserError
 from core.yaml_text import load_yaml
 from pipeline.recipe import load_recipe
@@ -38,12 +38,10 @@ class Finding:
 
 def examine(recipes: Sequence[str] | None) -> list[Finding]:
     """Check Python, the engines, the GPU, faiss, video decoding and the recipes (default `recipes/*.yaml`)."""
-    checks: list[Callable[[], Finding]] = [_python, _ray, _torch, _faiss, _lmdeploy, _video]
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
     findings = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
-    return [check() for check in checks] + (
-        findings or [Finding("recipes", "missing", "none given, none in recipes/ here")]
-    )
+    findings = findings or [Finding("recipes", "missing", "none given, none in recipes/ here")]
+    return [_python(), _ray(), _torch(), _faiss(), *_engines(), _video(), *findings]
 
 
 def _python() -> Finding:
@@ -86,16 +84,15 @@ def _faiss() -> Finding:
     return Finding("faiss", "ok", f"{packages[0]} {metadata.version(packages[0])}, {gpus} GPUs")
 
 
-def _lmdeploy() -> Finding:
-    try:
-        check_driver("captions")
-    except UserError as error:
-        return Finding("lmdeploy", "missing", str(error).removeprefix("captions: "))
-    try:
-        return Finding("lmdeploy", "ok", f"lmdeploy {metadata.version('lmdeploy')}")
-    except metadata.PackageNotFoundError:
-        advice = "a driver, but no lmdeploy in this environment; in one of its own it can be a server (engine: start)"
-        return Finding("lmdeploy", "missing", advice)
+def _engines() -> list[Finding]:
+    findings = []
+    for kind, engine in ENGINES.items():
+        try:
+            if installed := engine.installed():
+                findings.append(Finding(kind, "ok", installed))
+        except UserError as error:
+            findings.append(Finding(kind, "missing", str(error).removeprefix(f"{kind}: ")))
+    return findings
 
 
 def _video() -> Finding:

@@ -1,4 +1,4 @@
-"""`vl3syn filter`: compute one score over a run, and set the rule on it.
+"""`vl3syn filter`: compute a score for the images of a run, and set the threshold for it.
 
 A filter's command is made from its class: an option for each setting, and for rules on each numeric column. The
 commands written out below do more: they embed missing images first, or have a rule of another kind.
@@ -54,29 +54,29 @@ class FilterGroup(TyperGroup):
 _BESIDE = {"clip", "clip-text", "conse", "conse-text"}  # commands that need embeddings compute them
 
 filter_app = typer.Typer(
-    cls=FilterGroup, no_args_is_help=True, help="Compute one score over a run, and set the rule on it."
+    cls=FilterGroup, no_args_is_help=True, help="Compute a score for the images of a run, and set the threshold for it."
 )
 
 
 @filter_app.command()
 def aesthetic(
     run_: RunOption,
-    predictor: Annotated[str | None, typer.Option(help="laion-v1 or laion-v2 (default)")] = None,
+    predictor: Annotated[str | None, typer.Option(help="The predictor: laion-v1 or laion-v2 (default)")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The head: a .safetensors or .pth file; default from the hub")
+        str | None, typer.Option(help="The predictor's .safetensors or .pth file; default: downloaded")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="The CLIP it was trained on; default ViT-L-14/openai")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The predictor's CLIP; default ViT-L-14/openai")] = None,
     min_: MinOption = None,
     top: TopOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compute LAION's aesthetic score from CLIP embeddings (missing embeddings are computed first)."""
+    """Compute LAION's aesthetic score from CLIP embeddings. Missing embeddings are computed first."""
     from filters.aesthetic import Aesthetic
 
     used = encoder or Aesthetic().encoder
     settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
     scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
-    add(run_, [*image_encoder(run_, used), scored], json_)
+    add(run_, [image_encoder(run_, used), scored], json_)
 
 
 @filter_app.command()
@@ -85,12 +85,14 @@ def similarity(
     encoder: EncoderOption = None,
     min_: MinOption = None,
     top: TopOption = None,
-    min_alt: Annotated[float | None, typer.Option(help="Smallest similarity to the alt text that stays")] = None,
+    min_alt: Annotated[
+        float | None, typer.Option(help="Keep images with at least this similarity to the alt text")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compute the cosine of image and coarse caption, and of image and alt text. The run needs coarse captions.
+    """Compute how well the coarse caption and the alt text fit the image: cosines of embeddings.
 
-    Missing embeddings are computed first.
+    The run needs coarse captions (`vl3syn caption coarse`). Missing embeddings are computed first.
     """
     keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
     add(run_, [*encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
@@ -98,13 +100,13 @@ def similarity(
 
 @filter_app.command()
 def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
-    """Hash the file and the picture, to find exact copies without a model. `vl3syn dedup` finds near copies."""
+    """Hash the file and the picture, and keep only one of identical files. `vl3syn dedup` finds similar images."""
     add(run_, [hashes_entry(run_, exact)], json_)
 
 
 @filter_app.command()
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
-    """Store the host of each image's URL, and limit the number of images per host."""
+    """Store the host in each image's URL, and limit the number of images per host."""
     add(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
 
 
@@ -116,7 +118,7 @@ def _command_of(stage: str, name: str) -> Any:
     app = typer.Typer(add_completion=False)
     summary = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
     app.command(
-        name, help=f"{summary}\n\nA threshold given here becomes the run's; without any, columns are computed only."
+        name, help=f"{summary}\n\nA threshold is stored in the run's recipe. Without one, only columns are computed."
     )(_callback(kind))
     return typer.main.get_command(app)
 
@@ -126,10 +128,10 @@ def _callback(kind: type[Stage]) -> Callable[..., None]:
 
     settings, rules = _setting_options(kind), _rule_options(kind)
 
-    def command(**given: Any) -> None:
-        written = {name: _value(name, given[name]) for name in settings if given[name] is not None}
-        keep = {rule: given[rule] for rule in rules}
-        add(given["run_"], [{**entry_of(kind), **written, "keep": keep}], given["json_"])
+    def command(**values: Any) -> None:
+        written = {name: _value(name, values[name]) for name in settings if values[name] is not None}
+        keep = {rule: values[rule] for rule in rules}
+        add(values["run_"], [{**entry_of(kind), **written, "keep": keep}], values["json_"])
 
     options = {"run_": RunOption, **settings, **rules, "json_": JsonOption}
     defaults = {"run_": inspect.Parameter.empty, "json_": False}
@@ -175,9 +177,9 @@ def _rule_options(kind: type[Stage]) -> dict[str, Any]:
 
 
 _MEANINGS = {
-    "min": "Smallest {} that stays",
-    "max": "Largest {} that stays",
-    "top": "Fraction of images that stays, largest {} first",
+    "min": "Keep images with {} at least this",
+    "max": "Keep images with {} at most this",
+    "top": "Keep this fraction of the images, largest {} first",
 }
 
 

@@ -17,7 +17,7 @@ view_app = typer.Typer()
 
 @view_app.command()
 def funnel(run_: RunArgument, json_: JsonOption = False) -> None:
-    """Show rows seen, kept, dropped and failed per stage, with reasons."""
+    """Show how many images each stage saw, kept, dropped and failed on, with reasons."""
     from manifests import funnel as count
     from pipeline.commands import output
 
@@ -32,15 +32,15 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="[STAGE.RULE=VALUES]...",
-            help="aspect_ratio.max=1.5,2,2.5 or aspect_ratio.max=1.5:3:7 (from:to:points)",
+            help="Thresholds: aspect_ratio.max=1.5,2,2.5 or, for 7 values from 1.5 to 3, aspect_ratio.max=1.5:3:7",
         ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show how many images other thresholds would keep, for all combinations, without computing any stage.
+    """Show how many images other thresholds would keep, for every combination. No stage is computed.
 
-    Images in `to_compute` cannot be evaluated: facts are missing, or refer to a duplicate that would be dropped.
-    Without axes: the distribution of the stored scores, to choose thresholds by.
+    `to_compute` counts images that would need computing first: facts are missing, or a duplicate would be dropped.
+    Without thresholds: the distribution of the stored scores, to choose thresholds by.
     """
     import polars as pl
 
@@ -61,10 +61,10 @@ def sweep(
 @view_app.command()
 def explain(
     run_: RunArgument,
-    key: Annotated[str, typer.Argument(help="The image's key, shard/key, or id")],
+    key: Annotated[str, typer.Argument(help="The image: its key, shard/key, or id")],
     json_: JsonOption = False,
 ) -> None:
-    """Show everything stored about one image, and why it was kept or dropped."""
+    """Show everything that is stored about one image, and why it was kept or dropped."""
     from manifests.explain import explain as account_of
     from pipeline.commands import output
 
@@ -79,11 +79,11 @@ def explain(
 @view_app.command()
 def groups(
     run_: RunArgument,
-    by: Annotated[str, typer.Option(help="A stored column: cluster, label, host, shard, …")] = "cluster",
-    limit: Annotated[int, typer.Option(min=0, help="So many of the largest groups")] = 20,
+    by: Annotated[str, typer.Option(help="Column of the groups: cluster, label, host, shard, …")] = "cluster",
+    limit: Annotated[int, typer.Option(min=0, help="Number of groups to show, the largest first")] = 20,
     json_: JsonOption = False,
 ) -> None:
-    """Show the sizes of a column's groups and the diversity of the images, before and after the rules."""
+    """Show the sizes of groups, such as clusters, and the diversity of the images, before and after the rules."""
     from dataclasses import asdict
 
     from manifests.diversity import diversity
@@ -107,8 +107,8 @@ def _opened(url: str) -> Run:
     from pipeline.commands import output
 
     run = open_run(url)
-    if said := remark(run):
-        output.say(said)
+    if warning := remark(run):
+        output.say(warning)
     return run
 
 
@@ -117,7 +117,7 @@ def _axes(texts: list[str]) -> dict[str, list[float]]:
     for text in texts:
         name, _, values = text.partition("=")
         if name in axes:
-            raise UserError(f"{name} is given twice; list all of its values after one =")
+            raise UserError(f"{name} is given twice: list all of its values after one =")
         try:
             axes[name] = _points(values) if ":" in values else [float(v) for v in values.split(",")]
         except ValueError as error:

@@ -6,21 +6,21 @@ from typing import Annotated
 
 import typer
 
-RunOption = Annotated[str, typer.Option("--run", help="The run directory: a local path, s3://, gs://, …")]
+RunOption = Annotated[str, typer.Option("--run", help="The run directory: a local path, s3://… or gs://…")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
-MinOption = Annotated[float | None, typer.Option("--min", help="Smallest score that stays")]
-TopOption = Annotated[float | None, typer.Option("--top", help="Fraction that stays, the best first: 0.7")]
+MinOption = Annotated[float | None, typer.Option("--min", help="Keep images with at least this score")]
+TopOption = Annotated[float | None, typer.Option("--top", help="Keep this fraction with the best scores, such as 0.7")]
 EncoderOption = Annotated[
-    str | None, typer.Option(help="open_clip's ARCHITECTURE/WEIGHTS, a model folder, or `conse` (offline)")
+    str | None, typer.Option(help="open_clip's ViT-L-14/openai or another, a model folder, or conse (offline)")
 ]
 ExactOption = Annotated[
     bool | None,
-    typer.Option("--exact/--no-exact", help="Drop all but one of identical files: by default a new stage does"),
+    typer.Option("--exact/--no-exact", help="Keep only one of identical files; default: yes for a new stage"),
 ]
-PerGroupOption = Annotated[int | None, typer.Option(help="At most so many images of each group")]
-TotalOption = Annotated[int | None, typer.Option(help="So many images in all, as evenly as the groups allow")]
+PerGroupOption = Annotated[int | None, typer.Option(help="Keep at most this number of images per group")]
+TotalOption = Annotated[int | None, typer.Option(help="Keep this number of images in total, evenly by group")]
 OrderOption = Annotated[
-    str | None, typer.Option(help="Which come first: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
+    str | None, typer.Option(help="Which are kept: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Of the random choice; default 0")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the random choice; default 0")]

@@ -21,6 +21,7 @@ from core.text import printable
 if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
+    from manifests.run import Run
     from pipeline.execution.job_result import JobResult
     from pipeline.publishing.publish import Published
 
@@ -32,6 +33,22 @@ err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highli
 def say(text: str) -> None:
     """Print one line of progress on stderr, without credentials."""
     err.print(printable(redact(text)), markup=False, soft_wrap=True)
+
+
+def opened(url: str) -> Run:
+    """Open a run whose index is finished, and print on stderr what the index lacks.
+
+    Raises:
+        UserError: There is no run, or its index is not finished.
+    """
+    from manifests import open_run
+    from manifests.indexing import refuse_unfinished, remark
+
+    run = open_run(url)
+    refuse_unfinished(run)
+    if warning := remark(run):
+        say(warning)
+    return run
 
 
 def announce(job: JobResult) -> None:

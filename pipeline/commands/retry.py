@@ -14,15 +14,16 @@ retry_app = typer.Typer()
 @retry_app.command()
 def retry(
     run_: RunArgument,
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the run, or index")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the run, or `index`")],
     where: Annotated[
-        str | None, typer.Option(help="SQL over the stage's and the index's columns: \"error like '%context%'\"")
+        str | None,
+        typer.Option(help="Only these rows, by SQL over columns of stage and index: \"error like '%context%'\""),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Have the next run retry failed rows, after the cause was fixed. Good rows stay unchanged.
+    """Mark failed rows, so that the next run computes them again. Other rows stay unchanged.
 
-    This command computes nothing: run `vl3syn run`, or the stage's own command, afterwards.
+    This command computes nothing: afterwards run `vl3syn run`, or the command of the stage.
     """
     from manifests import open_run
     from manifests.indexing import refuse_unfinished

@@ -13,7 +13,7 @@ schema_app = typer.Typer()
 
 @schema_app.command()
 def schema() -> None:
-    """Print the JSON schema of recipes; `# yaml-language-server: $schema=FILE` in a recipe lets editors use it."""
+    """Print the JSON schema of recipes. With `# yaml-language-server: $schema=FILE` in a recipe, editors check it."""
     from pipeline.commands import output
 
     output.print_json(recipe_schema())
@@ -22,32 +22,17 @@ def schema() -> None:
 def recipe_schema() -> dict[str, Any]:
     """Return the schema of recipes (JSON Schema, draft 2020-12). Stages of other packages are valid by their path."""
     from pipeline.pools.registry import POOLS
-    from pipeline.recipe import Publish
-    from pipeline.stages.registry import stage_names
+    from pipeline.recipe_file import RecipeFile, StageEntry
+    from pipeline.stages.registry import stage_class, stage_names
 
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A recipe of vl3syn",
-        "type": "object",
-        "required": ["pool"],
-        "additionalProperties": False,
-        "properties": {
-            "name": {"type": "string", "description": "Name of the run and of the dataset."},
-            "pool": {"oneOf": [*(_pool(name, kind) for name, kind in POOLS.items()), _OUTSIDE_POOL]},
-            "stages": {"type": "array", "items": {"oneOf": [*map(_stage, stage_names()), _OUTSIDE]}},
-            "publish": {"anyOf": [_of_class(Publish), {"type": "null"}]},
-            "vl3syn": {"type": "string", "description": "The version that wrote a run's recipe."},
-        },
-    }
+    recipe = _described(RecipeFile)
+    entry = _described(StageEntry)
+    entries = [_entry(name, _described(stage_class(name)), entry["properties"]) for name in stage_names()]
+    recipe["$defs"]["StageEntry"] = {"oneOf": [*entries, _OUTSIDE]}
+    recipe["$defs"]["Pool"] = {"oneOf": [*(_pool(name, kind) for name, kind in POOLS.items()), _OUTSIDE_POOL]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe}
 
 
-_KEEP = {
-    "type": ["object", "null"],
-    "description": "Rules on stored columns: `max: 2.5` on the stage's first column, `min_side: 200` on another one.",
-    "patternProperties": {"^(min|max|top|per_group|total)(_.+)?$": {"type": "number"}},
-    "properties": {"order": {"type": "string"}, "seed": {"type": "integer", "minimum": 0}},
-    "additionalProperties": False,
-}
 _OUTSIDE = {
     "type": "object",
     "description": "A stage of another package: `stage: my_package.scores:Sharpness`.",
@@ -67,36 +52,33 @@ _OUTSIDE_POOL = {
 
 
 def _pool(name: str, kind: type[Any]) -> dict[str, Any]:
-    described = _of_class(kind)
+    described = _described(kind)
     options = {key: field for key, field in described["properties"].items() if key not in ("kind", "where")}
     where = {"type": "string", "description": described["description"]}
     return {**described, "properties": {name: where, **options}, "required": [name]}
 
 
-def _stage(name: str) -> dict[str, Any]:
-    from pipeline.recipe import Resources
-    from pipeline.stages.registry import stage_class
-
-    kind = stage_class(name)
-    described = _of_class(kind)
-    keys = {"stage": {"const": name}, "keep": _KEEP, "resources": _of_class(Resources), "table": {"type": "string"}}
-    return {**described, "properties": {**keys, **described["properties"]}, "required": _required(described)}
+def _entry(name: str, stage: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an entry of `stages`: the keys of every entry, and the settings of its stage."""
+    shared = {key: keys[key] for key in ("keep", "resources", "table")}
+    properties = {"stage": {**keys["stage"], "const": name}, **shared, **stage["properties"]}
+    return {**stage, "properties": properties, "required": ["stage", *stage.get("required", [])]}
 
 
-def _required(described: dict[str, Any]) -> list[str]:
-    return ["stage", *described.get("required", [])]
+def _described(kind: type[Any]) -> dict[str, Any]:
+    """Return the schema of a class, with descriptions from the docstrings of it and of the classes that it contains."""
+    from pydantic.json_schema import GenerateJsonSchema
 
+    class Described(GenerateJsonSchema):
+        def model_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().model_schema(schema)
+            described["description"] = cleandoc(schema["cls"].__doc__ or "").partition("\n\n")[0]
+            for name, text in attribute_docs(schema["cls"]).items():
+                if name in described["properties"]:
+                    described["properties"][name]["description"] = text
+            return described
 
-def _of_class(kind: type[Any]) -> dict[str, Any]:
-    """Return the schema of a configuration class, with descriptions from its docstring."""
-    described: dict[str, Any] = kind.model_json_schema()
-    described["description"] = cleandoc(kind.__doc__ or "").partition("\n\n")[0]
-    texts = attribute_docs(kind)
-    described["properties"] = {
-        name: field | ({"description": texts[name]} if name in texts else {})
-        for name, field in described.get("properties", {}).items()
-    }
-    return described
+    return kind.model_json_schema(schema_generator=Described)  # type: ignore[no-any-return]
 
 
 def attribute_docs(kind: type[Any]) -> dict[str, str]:

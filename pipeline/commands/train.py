@@ -13,22 +13,20 @@ train_app = typer.Typer()
 
 @train_app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A training recipe (YAML), such as recipes/train-demo.yaml")],
+    recipe: Annotated[str, typer.Argument(help="A training recipe: a YAML file such as recipes/train-demo.yaml")],
     run: Annotated[
-        str,
-        typer.Option("--run", help="Where checkpoints, metrics and exports go; with a training there, go on with it"),
+        str, typer.Option("--run", help="Folder of checkpoints, metrics and exports. A training in it is continued")
     ],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work, started by Ray")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes, on Ray if more than one")] = 1,
     gpus: Annotated[
         bool | None,
-        typer.Option("--gpus/--cpus", help="With several workers: a GPU each, or none; default what there is"),
+        typer.Option("--gpus/--cpus", help="With several workers: one GPU each, or none; default: if available"),
     ] = None,
     max_failures: Annotated[
-        int,
-        typer.Option(min=-1, help="With several workers: so often one may die; each time all go on from a checkpoint"),
+        int, typer.Option(min=-1, help="With several workers: restarts after the death of a worker; -1: no limit")
     ] = 3,
 ) -> None:
-    """Train VideoLLaMA3 through the stages of a recipe. Finished work is not repeated."""
+    """Train VideoLLaMA3 through the training stages of a recipe. Finished steps are not repeated."""
     refuse_credentials(recipe, "RECIPE")
     refuse_credentials(run, "--run")
     from model.training.console import show_log

@@ -9,10 +9,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from manifests.funnel import NUMBER
 from manifests.journal import recover
-from manifests.rules import suggest
 from manifests.run import Run
 from manifests.schemas import INDEX
 from manifests.tables import Table

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from core.errors import UserError
 from core.stages import Stage
-from pipeline.recipe import Resources
+from pipeline.recipe_file import Resources
 
 _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
 

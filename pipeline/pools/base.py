@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.errors import BadSampleError, UserError
 from core.parquet import MAX_CELL
+from core.settings import Settings
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -22,7 +23,7 @@ from pipeline.pools.listing import Listing, Shard, format_counts, shard_table, s
 from pipeline.pools.rows import Row
 
 
-class Pool(BaseModel):
+class Pool(Settings):
     """A pool of images: its settings, which are the fields, and how its shards are listed, indexed and read.
 
     A kind of pool defines `shards`, `rows` and `read_images`. The other methods have defaults.
@@ -33,8 +34,6 @@ class Pool(BaseModel):
         max_image_bytes: Largest Parquet cell that is read as an image, in bytes; default 268,435,456.
         follow_links: Whether links of a local pool may lead out of it; default no.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     has_images: ClassVar[bool] = True
     """Whether the pool has the images, not only their URLs."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from core.plugins import class_at, is_path
-from manifests.rules import suggest
+from core.settings import problem
 from pipeline.pools.base import Pool
 from pipeline.pools.files import ImageFiles
 from pipeline.pools.img2dataset import Downloads
@@ -53,12 +53,22 @@ def pool_of(**settings: Any) -> Pool:
         if key not in ("kind", "where", *options):
             raise UserError(f"a pool of {settings['kind']} has no setting {key!r}{suggest(key, options)}")
     try:
-        return kind(**settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        key = name if key == "where" and name in POOLS else key
-        raise UserError(f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from error
+        raise UserError(problem(error).replace("where:", f"{name}:") if name in POOLS else problem(error)) from error
+
+
+def parse_pool(written: object) -> Pool:
+    """Return the pool that a recipe or the command line describes, or the pool itself.
+
+    Raises:
+        UserError: See `pool_of`; or the pool is described by something other than a mapping.
+    """
+    if isinstance(written, Pool):
+        return written
+    if not isinstance(written, dict):
+        raise UserError(f"must be a mapping, not {written!r}")
+    return pool_of(**{str(key): value for key, value in written.items()})
 
 
 def as_recipe(pool: Pool) -> dict[str, Any]:

@@ -33,30 +33,6 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _PRIVATE = ("engine", "resources", "table", "fitted")
 """Keys of a recipe that are private, or of no use to a reader."""
 
-_MODELS = ("model", "encoder", "predictor", "weights")
-_CARRIED = {
-    "conse": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
-    "conse_text": "all-MiniLM-L6-v2",
-    "nsfw": "open_nsfw",
-}
-"""The models of stages without a setting for the model."""
-
-_LICENCES = {
-    "EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0",
-    "all-MiniLM-L6-v2": "Apache-2.0",
-    "open_nsfw": "BSD-2-Clause",
-    "laion-v1": "MIT",
-    "laion-v2": "Apache-2.0",
-    "ViT-L-14/openai": "MIT",
-    "ViT-B-32/openai": "MIT",
-    "Salesforce/blip2-opt-2.7b": "MIT",
-    "Salesforce/blip-image-captioning-base": "BSD-3-Clause",
-    "Salesforce/blip-image-captioning-large": "BSD-3-Clause",
-    "OpenGVLab/InternVL2-8B": "MIT",
-    "OpenGVLab/InternVL2-26B": "MIT",
-}
-"""Licences as the models' pages stated them; check the page before you rely on one."""
-
 _LIMITS = """\
 - The captions are written by models (see above) and not checked by people: they may name what is not there, miss what
   is, and repeat the prejudices of their training data.
@@ -73,6 +49,7 @@ def card(
     format_: str,
     rows: int,
     columns: Mapping[str, str],
+    models: Mapping[str, Mapping[str, str | None]],
     features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> str:
@@ -84,6 +61,7 @@ def card(
         format_: `parquet` or `webdataset`.
         rows: Number of images in shards.
         columns: The description of each column.
+        models: The models of each stage, with their licences (`core.stages.Stage.models`).
         features: The columns of each subset as `datasets` needs them declared, if its files do not declare them.
         sizes: The length of each shard in bytes, by its path in the dataset.
     """
@@ -102,7 +80,7 @@ def card(
         "## How it was chosen",
         _funnel_table(counted),
         "## Models",
-        _table(("stage", "model", "revision or weights", "licence"), _models(run)),
+        _table(("stage", "model", "revision or weights", "licence"), _models(run, models)),
         "## Scores of the images that are kept",
         _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict)),
         "## Recipe",
@@ -189,21 +167,19 @@ def _funnel_table(counted: Funnel) -> str:
     return _table(("stage", "seen", "kept", "why the others left"), rows)
 
 
-def _models(run: Run) -> list[tuple[str, str, str, str]]:
+def _models(run: Run, models: Mapping[str, Mapping[str, str | None]]) -> list[tuple[str, str, str, str]]:
     lines = []
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
-        named = next((str(entry[key]) for key in _MODELS if entry.get(key)), _CARRIED.get(stage.name))
-        if named is None:
-            continue
-        provenance = stage.table.provenance()
-        version = entry.get("revision") or str(provenance.get("weights") or "")[:16] or "not told"
-        lines.append((stage.name, _plain(named), _plain(str(version)), _LICENCES.get(named, "see the model's page")))
+        version = entry.get("revision") or str(stage.table.provenance().get("weights") or "")[:16] or "not told"
+        for model, licence in models.get(stage.name, {}).items():
+            lines.append((stage.name, _plain(model), _plain(str(version)), licence or "see the model's page"))
     return lines
 
 
-def _plain(model: str) -> str:
-    """Return a model's name; for a path only its last part, since the rest describes the machine."""
-    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
+def _plain(value: Any) -> Any:
+    """Return a setting; of a path only the last part, since the rest describes the machine."""
+    is_path = isinstance(value, str) and value.startswith(("/", ".", "~"))
+    return value.rstrip("/").rpartition("/")[2] if is_path else value
 
 
 def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str]]:
@@ -230,8 +206,7 @@ def bars(values: Any) -> str:
 
 def _recipe(run: Run) -> str:
     stages = [
-        {key: value for key, value in entry.items() if key not in _PRIVATE and value not in (None, {})}
-        | {key: _plain(entry[key]) for key in _MODELS if isinstance(entry.get(key), str)}
+        {key: _plain(value) for key, value in entry.items() if key not in _PRIVATE and value not in (None, {})}
         for entry in run.recipe.get("stages") or []
     ]
     return yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=100)

@@ -24,7 +24,7 @@ from manifests.parts import scan_parts
 from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name
 from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
-from pipeline.recipe import Publish
+from pipeline.recipe_file import Publish
 
 SETTINGS = "settings.json"
 _ENDING = "image_ending"  # suffix of images in tars; if the settings lack it, each image has the suffix of its format

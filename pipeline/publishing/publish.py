@@ -37,7 +37,8 @@ from pipeline.execution.ray_job import run_job
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_twice
 from pipeline.publishing.shard_writer import ShardWriter
-from pipeline.recipe import Publish, Recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import Publish
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
@@ -113,7 +114,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
         job=stats,
         outdated=kept.height - valid.height,
     )
-    _write_card(run, publication, columns, published.rows, sizes)
+    _write_card(run, recipe, publication, columns, published.rows, sizes)
     return published
 
 
@@ -183,7 +184,9 @@ def _write_shards(
     return run_job(_blocks(rows, missing), writer.job)
 
 
-def _write_card(run: Run, publication: Publication, columns: Columns, rows: int, sizes: Mapping[str, int]) -> None:
+def _write_card(
+    run: Run, recipe: Recipe, publication: Publication, columns: Columns, rows: int, sizes: Mapping[str, int]
+) -> None:
     subsets = publication.subsets
     schemas = {
         subset: shard_schema(columns.fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()
@@ -191,7 +194,8 @@ def _write_card(run: Run, publication: Publication, columns: Columns, rows: int,
     docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
     declares_features = publication.format == "webdataset" and not publication.has_first_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
-    text = card(run, subsets, publication.format, rows, columns=docs, features=features, sizes=sizes)
+    models = {step.stage.name: step.stage.models for step in recipe.steps}
+    text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
     publication.out.write("README.md", text.encode())
 
 

@@ -8,10 +8,9 @@ from importlib.metadata import entry_points
 
 import polars as pl
 
-from core.errors import UserError
+from core.errors import UserError, suggest
 from core.plugins import class_at, is_path
 from core.stages import Stage
-from manifests.rules import suggest
 from manifests.tables import Table
 
 STAGES = {

@@ -68,7 +68,8 @@ def across(rows: int = 400) -> pl.DataFrame:
 
 @pytest.mark.usefixtures("engine")
 def test_copy_in_the_neighbouring_cluster_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Vectors if name == "vectors" else stage_class(name))
+    known = {"vectors": Vectors}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: known.get(name) or stage_class(name))
     rows = across()
     original, copy = rows["id"].to_list()[-2:]
     stages: list[dict[str, Any]] = [

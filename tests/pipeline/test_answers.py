@@ -18,7 +18,8 @@ from manifests import Run, funnel, open_run
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
-from pipeline.recipe import Publish, parse_recipe
+from pipeline.recipe import parse_recipe
+from pipeline.recipe_file import Publish
 from tests.chat_server import Raw, chat_server
 from tests.conftest import jpeg
 from tests.runs import run

@@ -61,7 +61,8 @@ class Vectors(Stage):
 
 @pytest.fixture(autouse=True)
 def with_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Vectors if name == "vectors" else stage_class(name))
+    known = {"vectors": Vectors}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: known.get(name) or stage_class(name))
 
 
 def images(rows: int = ROWS) -> pl.DataFrame:
@@ -278,7 +279,7 @@ class Dying(Clusters):
 
 def test_a_training_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = {"vectors": Vectors, "clusters": Dying}
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: stages.get(name) or stage_class(name))
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: stages.get(name) or stage_class(name))
     with pytest.raises(ValueError, match="Ray stopped under the job"):
         run(recipe(pool(tmp_path / "pool", images(40))), tmp_path / "run")
 
@@ -315,11 +316,11 @@ def moved(folder: Path, to: Path) -> tuple[Path, Run]:
 
 DRIVER = """
 import json, sys
-import pipeline.recipe
+import pipeline.recipe_file
 from pipeline.stages.registry import stage_class
 from tests.pipeline.test_clusters import Vectors
 from tests.runs import run
-pipeline.recipe.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)
+pipeline.recipe_file.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)
 run(json.loads(sys.argv[1]), sys.argv[2])
 """
 

@@ -114,7 +114,8 @@ class Failing(LoadedStage):
 
 @pytest.fixture
 def failing(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: Failing if name == "failing" else stage_class(name))
+    known = {"failing": Failing}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: known.get(name) or stage_class(name))
 
 
 def _run(tmp_path: Path, make_images: MakeImages, how: str, where: str) -> None:

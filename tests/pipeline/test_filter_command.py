@@ -63,7 +63,7 @@ def test_help_lists_filters_and_describes_options(vl3syn: Command) -> None:
     listed = vl3syn("filter", "--help").stdout
     assert all(f" {name} " in listed for name in ("aesthetic", "aspect-ratio", "coyo", "nsfw", "quality", "similarity"))
     options = vl3syn("filter", "aspect-ratio", "--help").stdout
-    assert "Smallest side that stays (Shorter side, pixels)" in options
+    assert "Keep images with side at least this (Shorter side, in pixels)" in options
 
 
 def test_unknown_filter_is_wrong_usage(indexed: Path, vl3syn: Command) -> None:

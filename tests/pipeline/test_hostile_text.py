@@ -46,7 +46,9 @@ def is_safe(text: str) -> bool:
 
 def test_the_card_shows_it_and_obeys_nothing(tmp_path: Path) -> None:
     run = judged_run(tmp_path / "run")
-    text = card(run, {"data": ("short",)}, "parquet", 1, {"id": "The image", HOSTILE: HOSTILE})
+    text = card(
+        run, {"data": ("short",)}, "parquet", 1, {"id": "The image", HOSTILE: HOSTILE}, {"s": {HOSTILE: HOSTILE}}
+    )
     assert is_safe(text)
     empty, front, body = text.split("---\n", 2)
     assert empty == ""
@@ -78,7 +80,7 @@ def test_the_card_shows_it_and_obeys_nothing(tmp_path: Path) -> None:
 def test_the_front_matter_stays_yaml(tmp_path: Path, name: str) -> None:
     run = judged_run(tmp_path / "run")
     named = Run(run.url, run.folder, {**run.recipe, "name": name})
-    _, front, _ = card(named, {"data": ("short",)}, "parquet", 1, {}).split("---\n", 2)
+    _, front, _ = card(named, {"data": ("short",)}, "parquet", 1, {}, {}).split("---\n", 2)
     assert yaml.safe_load(front)["pretty_name"] == name.replace("\x00", "\ufffd")
 
 

@@ -272,7 +272,7 @@ def seen(log: Path) -> Counter[str]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """`clip` in recipes of this module writes down what goes through its tower."""
     own = {"clip": CountedClip}
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
 
 
 class CountedClip(Clip):

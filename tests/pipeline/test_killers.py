@@ -183,7 +183,7 @@ def test_run_job_when_rows_are_salvaged_counts_only_those_that_kill(monkeypatch:
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
     own = {kind.name: kind for kind in (Deadly, DeadlyActor, Sixes, DeadlyGroup, DeadlyCaption)}
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
 
 
 def die() -> None:

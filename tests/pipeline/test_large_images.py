@@ -18,7 +18,7 @@ from manifests.shards import GROUP, GROUP_BYTES, group_ends
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
-from pipeline.recipe import Publish
+from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.conftest import jpeg
 from tests.runs import run

@@ -29,7 +29,7 @@ from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import Published, add_to_lists
 from pipeline.publishing.publish import publish as write_shards
-from pipeline.recipe import Publish
+from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
 from tests.runs import run

@@ -23,7 +23,7 @@ from manifests.storage import Folder
 from manifests.tar_shards import write_tar
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
-from pipeline.recipe import Publish
+from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.runs import run
 

@@ -71,10 +71,13 @@ def with_stage(**changes: object) -> dict[str, Any]:
             {**GOOD, "stages": [{"stage": "short_caption", "prompts": ["Say \ud83d"]}]},
             r"stages\[0\] \(short_caption\): prompts: not valid Unicode: U\+D83D at character 4",
         ),
-        ({**GOOD, "stages": {"stage": "aspect_ratio"}}, "stages must be a list"),
+        ({**GOOD, "stages": {"stage": "aspect_ratio"}}, "stages: must be a list"),
         ({**GOOD, "stages": ["aspect_ratio"]}, "must be a mapping with `stage`"),
         ({**GOOD, "stages": [{"keep": {}}]}, "no stage; valid are"),
-        ({**GOOD, "stages": [{"stage": "aspectratio"}]}, r"stages\[0\]: unknown stage 'aspectratio'; did you mean"),
+        (
+            {**GOOD, "stages": [{"stage": "aspectratio"}]},
+            r"stages\[0\] \(aspectratio\): unknown stage 'aspectratio'; did",
+        ),
         ({**GOOD, "stages": [{"stage": "no_such_module:Edges"}]}, "no module no_such_module: install its package"),
         (
             {**GOOD, "stages": [{"stage": "json:JSONDecoder"}]},
@@ -87,10 +90,10 @@ def with_stage(**changes: object) -> dict[str, Any]:
         (with_stage(resorces={}), "unknown key 'resorces'; did you mean 'resources'"),
         (with_stage(resources={"gpus": 1}), "unknown key 'gpus'; did you mean 'num_gpus'"),
         (with_stage(resources={"actors": 0}), "actors: Input should be greater than or equal to 1"),
-        ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows says"),
+        ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows sets"),
         (with_stage(keep={"max": 0.5}), "aspect_ratio runs from 1 to inf"),
         (with_stage(keep={"max_sides": 5}), "unknown rule 'max_sides'; did you mean 'max_side'"),
-        (with_stage(keep=[1]), "keep must be a mapping of rules"),
+        (with_stage(keep=[1]), r"stages\[0\] \(aspect_ratio\): keep: must be a mapping"),
         ({**GOOD, "stages": GOOD["stages"] * 2}, "aspect_ratio comes a second time"),
     ],
 )

@@ -289,7 +289,7 @@ def ratios(opened: Run) -> pl.DataFrame:
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
     own = {"brightness": Brightness, "counted": Counted}
-    monkeypatch.setattr("pipeline.recipe.stage_class", lambda name: own.get(name) or stage_class(name))
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
 
 
 class Counted(LoadedStage):

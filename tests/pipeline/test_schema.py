@@ -11,7 +11,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.commands.schema import attribute_docs, recipe_schema
-from pipeline.recipe import Resources, load_recipe
+from pipeline.recipe import load_recipe
+from pipeline.recipe_file import Resources
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [path for path in sorted(ROOT.glob("recipes/*.yaml")) if "sources" not in yaml.safe_load(path.read_text())]
@@ -72,9 +73,7 @@ def test_wrong_pool_is_refused(validator: Draft202012Validator, pool: dict[str, 
 
 
 def test_setting_is_described_by_its_docstring() -> None:
-    stages = {
-        s["properties"]["stage"]["const"]: s for s in recipe_schema()["properties"]["stages"]["items"]["oneOf"][:-1]
-    }
+    stages = {s["properties"]["stage"]["const"]: s for s in recipe_schema()["$defs"]["StageEntry"]["oneOf"][:-1]}
     assert stages["clip"]["properties"]["draft"]["description"].startswith("Decode large JPEGs at a reduced scale")
     assert attribute_docs(Resources)["actors"].startswith("Size of the actor pool")
 

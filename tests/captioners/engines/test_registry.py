@@ -110,7 +110,7 @@ def test_key_in_an_engines_error_is_nowhere_in_the_run(tmp_path: Path, make_imag
         ({"kind": "serve"}, "kind: unknown engine 'serve'; did you mean 'server'?"),
         ({"kind": "no_such_package:Sizes"}, "no_such_package:Sizes: no module no_such_package: install its package"),
         ({"kind": "json:JSONDecoder"}, "json has no class JSONDecoder made from captioners.engines.base.EngineConfig"),
-        ({"kind": PATH, "units": "dots"}, "units: Extra inputs are not permitted"),
+        ({"kind": PATH, "units": "dots"}, "unknown key 'units'"),
     ],
 )
 def test_wrong_engine_is_refused_in_one_line(engine: dict[str, Any], line: str) -> None:

@@ -1,0 +1,156 @@
+"""What a recipe file says, as pydantic models. They also give the JSON schema (`vl3syn schema`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, WithJsonSchema, model_validator
+
+from core.errors import UserError, suggest
+from core.settings import Settings, problem
+from core.stages import Stage
+from core.text import refuse_not_unicode
+from manifests.rules import KINDS
+from pipeline.pools import Pool
+from pipeline.pools.registry import parse_pool
+from pipeline.stages.registry import stage_class, stage_names
+
+
+class Resources(Settings):
+    """How a stage is run. These settings change its numbers only by a device's rounding: half precision on a GPU.
+
+    Attributes:
+        actors: Size of the actor pool; default: as many as the cluster's CPUs and GPUs allow.
+        num_cpus: CPUs per actor; default: one, or up to eight for a stage whose model wants a GPU and gets none, since
+            a copy of such a model per core would not fit a small machine.
+        num_gpus: GPUs per actor; default: one for a stage whose model runs on a GPU, if the cluster has any.
+        batch_size: Rows per call; default: that of the stage, else 64 images, or 1,024 rows for a stage that reads no
+            images. Not valid for a stage that compares rows within groups: each call gets a whole part.
+        part_rows: Maximum of rows per stored part, which is what a crash can cost an actor. Default: a 64th of the
+            work, up to 65,536; up to 1,024 for captions (if the run is a local path, a crash loses no captions). For a
+            stage that compares rows within groups: the approximate number of rows per part, in whole groups; default: a
+            64th of the work, up to about 1,048,576, since each part is gathered from many parts of other tables.
+        threads: Threads per actor that decode images; default: one per CPU that it holds, or, if its GPU and CPUs are
+            the default ones, as many as the node has CPUs per GPU.
+        image_seconds: Limit for decoding one image, in seconds of wall time. The row of an image that takes longer is
+            an error that can be retried. Photographs take well under a second.
+        first_errors: For captioners: if this number of first images of a job all fail with the same error, the server
+            is considered faulty: the job ends, and none of them is stored. 0: the job never ends for this reason.
+    """
+
+    actors: int | None = Field(default=None, ge=1)
+    num_cpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    part_rows: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    image_seconds: float = Field(default=60.0, gt=0)
+    first_errors: int = Field(default=32, ge=0)
+
+
+class Publish(Settings):
+    """How a run is published.
+
+    Attributes:
+        subsets: `short`, `detailed` or both: one subset per caption, each with the images. Empty: one subset, `data`,
+            with all captions and each image once.
+        format: `parquet`, or `webdataset`: tars of images and JSON.
+        rows_per_shard: Images per shard.
+        seed: Seed of the random order of images.
+    """
+
+    subsets: tuple[Literal["short", "detailed"], ...] = ()
+    format: Literal["parquet", "webdataset"] = "parquet"
+    rows_per_shard: int = Field(default=5000, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+_KEEP = {
+    "type": ["object", "null"],
+    "patternProperties": {f"^({'|'.join(KINDS)})(_.+)?$": {"type": "number"}},
+    "properties": {"order": {"type": "string"}, "seed": {"type": "integer", "minimum": 0}},
+    "additionalProperties": False,
+}
+
+
+class StageEntry(Settings):
+    """An entry of `stages`: the keys below, and beside them the settings of the stage.
+
+    Attributes:
+        stage: The name of the stage, or the path of its class, `package.module:Class`.
+        path: The path of the class, where `stage` is only its name; key `class`.
+        keep: Rules on stored columns: `max: 2.5` on the stage's first column, `min_side: 200` on another one.
+        resources: How the stage is run.
+        table: The stage's table. It stands in a run's recipe and is not read.
+        settings: The stage. It is made from the other keys.
+    """
+
+    stage: str
+    path: str | None = Field(default=None, alias="class")
+    keep: Annotated[dict[Any, Any] | None, WithJsonSchema(_KEEP)] = None
+    resources: Resources | None = None
+    table: str | None = None
+    settings: SerializeAsAny[Stage]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, written: Any) -> Any:
+        if not isinstance(written, dict):
+            raise UserError(f"must be a mapping with `stage`, not {written!r}")
+        if "stage" not in written:
+            raise UserError(f"no stage; valid are {', '.join(stage_names())}")
+        kind = stage_class(str(written.get("class") or written["stage"]))
+        if "class" in written and written["stage"] != kind.name:
+            raise UserError(f"{written['class']} is the stage {kind.name}, not {written['stage']}")
+        entry = {key: value for key, value in written.items() if key in _KEYS}
+        settings = {key: value for key, value in written.items() if key not in _KEYS}
+        for key, value in settings.items():
+            if key not in kind.model_fields:
+                rule = f"; a rule stands under keep: `keep: {{{key}: …}}`" if str(key).startswith(KINDS) else ""
+                raise UserError(f"unknown key {key!r}{rule or suggest(str(key), [*kind.model_fields, *_KEYS])}")
+            refuse_not_unicode(value, key)  # requests, tokenizers and columns cannot hold such a prompt
+        return {**entry, "settings": kind.model_validate(settings)}
+
+
+_KEYS = ("stage", "class", "keep", "resources", "table")
+
+
+class RecipeFile(Settings):
+    """A recipe of vl3syn: which images, which stages with which rules, and how the result is published.
+
+    Attributes:
+        name: Name of the run and of the dataset; default: that of the file.
+        pool: The images.
+        stages: The stages, in order.
+        publish: How the run is published; without it, `vl3syn run` does not publish.
+        vl3syn: The version that wrote a run's recipe.
+    """
+
+    name: str | None = None
+    pool: Annotated[SerializeAsAny[Pool], BeforeValidator(parse_pool)]
+    stages: Annotated[tuple[StageEntry, ...], BeforeValidator(lambda written: () if written is None else written)] = ()
+    publish: Annotated[Publish | None, BeforeValidator(lambda written: {} if written is None else written)] = None
+    vl3syn: Any = None
+
+
+def parse_file(written: object, where: str) -> RecipeFile:
+    """Return what a recipe says; `where` names it in errors.
+
+    Raises:
+        UserError: The recipe is not valid; the message names the position.
+    """
+    if isinstance(written, dict) and "pool" not in written:
+        raise UserError(f"{where}: no pool; say where the images are, as in `pool: {{images: DIR}}`")
+    try:
+        return RecipeFile.model_validate(written)
+    except ValidationError as error:
+        match error.errors()[0]["loc"]:
+            case ("stages", int(number), *_):
+                raise UserError(f"{where}: {position(written, number)}: {problem(error, skip=2)}") from error
+        raise UserError(f"{where}: {problem(error)}") from error
+
+
+def position(written: Any, number: int) -> str:
+    """Return the position of a stage in a recipe, for errors: `stages[2] (clip)`."""
+    entry = written["stages"][number]
+    return f"stages[{number}]" + (f" ({entry['stage']})" if isinstance(entry, dict) and "stage" in entry else "")

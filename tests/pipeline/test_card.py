@@ -1,0 +1,63 @@
+"""The dataset card lists the models that the stages declare, and `vl3syn doctor` the packages that they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from edges import Edges
+from PIL import Image
+
+from filters.aesthetic import Aesthetic
+from manifests.storage import Folder
+from pipeline.commands.doctor import examine
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
+from pipeline.recipe_file import Publish
+from tests.chat_server import chat_server
+from tests.runs import run
+
+HERE = "tests.pipeline.test_card"
+
+
+class Licensed(Edges):
+    """A filter of another package with a model of its own."""
+
+    models: ClassVar = {"/home/me/edge-net": "CC-BY-4.0", "edge-head": None}
+
+
+class Lacking(Edges):
+    """A filter that imports packages that are not installed."""
+
+    packages: ClassVar = {"no_such_package": "", "no_such_model": "offline"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "pool" / "a.png")
+    with chat_server() as server:
+        engine = {"kind": "server", "url": server.url}
+        captions = {"stage": "short_caption", "model": "OpenGVLab/InternVL2-8B", "engine": engine}
+        stages = [{"stage": f"{HERE}:Licensed"}, captions]
+        opened, _ = run({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, tmp_path / "run")
+    publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
+    lines = (tmp_path / "out" / "README.md").read_text().split("## Models")[1].split("##")[0].split("\n")
+    assert [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line][2:] == [
+        ["edges", "edge-net", "not told", "CC-BY-4.0"],
+        ["edges", "edge-head", "not told", "see the model's page"],
+        ["short_caption", "OpenGVLab/InternVL2-8B", "not told", "MIT"],
+    ]
+
+
+def test_aesthetic_score_is_by_its_predictor_not_by_the_encoder() -> None:
+    assert Aesthetic().models == {"laion-v2": "Apache-2.0"}
+
+
+def test_doctor_names_the_packages_that_a_stage_lacks(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"pool: {{images: {tmp_path}}}\nstages: [{{stage: '{HERE}:Lacking'}}]")
+    finding = examine([str(recipe)])[-1]
+    assert (finding.what, finding.state) == (f"recipe {recipe}", "missing")
+    assert "edges needs the package no_such_package: install it" in finding.found
