@@ -13,7 +13,7 @@ OUT is a local folder, or a folder on a file system that all workers share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,13 @@ import yaml
 
 from core.errors import UserError
 from core.paths import local_folder
-from model.training.data.annotations import AnnotationSource
 from model.training.data.prepare import for_stage
-from model.training.data.sampler import MixtureSampler, Source
+from model.training.data.registry import write_source
+from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
-from model.training.data.shards import ShardSource
+from model.training.data.source import Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
-from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
 from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
@@ -87,27 +86,33 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, written = folder / "recipe.yaml", recipe.model_dump(mode="json")
     if file.is_file():
-        _check_same(folder, load_recipe(file).model_dump(mode="json"), written)
+        _check_same(folder, load_recipe(file), recipe)
     aside = folder / ".recipe.yaml.partial"
     aside.write_text(yaml.safe_dump(written, sort_keys=False))
     aside.replace(file)
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
     """Check that nothing has changed that decides the order of samples.
 
-    Sources and stages may be added, and `roots` may change.
+    Sources and stages may be added, and some settings of a source may change, such as `roots`.
     """
-    pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
-    for name, current in now["sources"].items():
-        was = before["sources"].get(name, current)
-        pairs.append((f"source {name}", {**was, "roots": current["roots"]}, current))
-    for what, was, current in pairs:
-        if was != current:
+    fields = {"model", "seed", "shuffle_blocks"}
+    stored, written = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
+    for name in before.sources.keys() & now.sources.keys():
+        stored[f"source {name}"], written[f"source {name}"] = (
+            _unchangeable(recipe.sources[name]) for recipe in (before, now)
+        )
+    for what, was in stored.items():
+        if was != written[what]:
             raise UserError(
-                f"{folder}: a training with {what} {was} is there, the recipe says {current}: "
+                f"{folder}: a training with {what} {was} is there, the recipe says {written[what]}: "
                 "put it back, or train into another folder"
             )
+
+
+def _unchangeable(source: SourceConfig) -> dict[str, Any]:
+    return {key: value for key, value in write_source(source).items() if key not in source.changeable}
 
 
 def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
@@ -116,17 +121,11 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
     Raises:
         UserError: A source is missing, or none of its samples can be read.
     """
-    return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
-
-
-def _source(recipe: TrainRecipe, name: str) -> Source:
-    settings, kept = recipe.sources[name], 2 * recipe.shuffle_blocks
-    if settings.shards:
-        return ShardSource(name, settings.shards, settings.caption, kept)
-    assert settings.annotations is not None
-    source = AnnotationSource(name, settings.annotations, settings.media, kept, settings.roots)
-    source.check()
-    return source
+    sources = {}
+    for name in {name: None for stage in recipe.stages for name in stage.mixture}:
+        sources[name] = recipe.sources[name].open(name, 2 * recipe.shuffle_blocks)
+        sources[name].check()
+    return sources
 
 
 def _stage(
@@ -153,7 +152,7 @@ def _stage(
     held = {name: source.held_out for name, source in recipe.sources.items()}
     chosen = [sources[name] for name in stage.mixture]
     order = MixtureSampler(chosen, stage.mixture, held, recipe.seed + number, recipe.seed, recipe.shuffle_blocks)
-    data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
+    data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
     trainer = Trainer(model, processor, recipe, stage, order, stage_folder, world, data)
     peak = peak_flops(world.device)
     progress = None
@@ -182,6 +181,12 @@ def _stage(
         trainer.close()
         if progress:
             progress.close()
+
+
+def _fingerprints(recipe: TrainRecipe, stage: Stage, start: Start) -> dict[str, str]:
+    """Return the fingerprint of each source of a stage, and of its starting weights."""
+    sources = {f"source {name}": recipe.sources[name].fingerprint() for name in stage.mixture}
+    return {**sources, "the checkpoint that it begins with": start.fingerprint()}
 
 
 def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:

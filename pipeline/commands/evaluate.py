@@ -20,8 +20,8 @@ from pipeline.commands.options import JsonOption
 if TYPE_CHECKING:
     from manifests.storage import Folder
     from model.processor import Processor
-    from model.training.data.sampler import Source
     from model.training.data.samples import Sample
+    from model.training.data.source import Source
     from model.training.evaluation import Answer, CaptionMetrics, ClipEncoder, Loss
     from model.videollama3 import VideoLLaMA3
 
@@ -209,9 +209,11 @@ def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
         with reading(file):
             recipe = json.loads(file.read_text())["recipe"]
     for name, source in recipe["sources"].items():
-        source_path = _place(source["shards"] or source["annotations"])
-        if f"{_place(data)}/".startswith(f"{source_path}/") and (
-            not source["shards"] or source["caption"] == _caption(caption)
+        if "kind" in source:  # of another package: its class is not imported
+            continue
+        path = source.get("shards") or source["annotations"]
+        if f"{_place(data)}/".startswith(f"{_place(path)}/") and (
+            not source.get("shards") or source["caption"] == _caption(caption)
         ):
             return _Seen(name, source["held_out"], recipe["seed"])
     return None

@@ -11,40 +11,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from core.errors import UserError
-from model.training.data.samples import Sample
+from model.training.data.source import Source
 from model.training.stage import Share
 
 Ints = Any
 """A numpy integer array."""
 
 _CHUNK = 4096
-
-
-class Source(Protocol):
-    """Samples, stored in blocks that are read together: `ShardSource`, `AnnotationSource`."""
-
-    @property
-    def name(self) -> str:
-        """Name of the source in the recipe."""
-        ...
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        """Number of samples in each block."""
-        ...
-
-    def sample(self, row: int) -> Sample:
-        """Return one sample. Several threads call this.
-
-        Raises:
-            BadSampleError: The sample is bad; the message names it.
-        """
-        ...
 
 
 class EpochPermutation:

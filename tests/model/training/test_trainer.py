@@ -189,7 +189,7 @@ def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole
         go({**written, "shuffle_blocks": 1}, whole)
     captions = {**written["sources"]["captions"], "held_out": 5}
     with pytest.raises(
-        ValueError, match=r"a training with source captions {.*'held_out': 4} is there, the recipe says"
+        ValueError, match=r"a training with source captions {'held_out': 4, .*} is there, the recipe says"
     ):
         go({**written, "sources": {**written["sources"], "captions": captions}}, whole)
 
