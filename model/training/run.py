@@ -244,7 +244,7 @@ def _look(
 
     Without held-out samples, the first training samples are answered.
     """
-    from model.training.evaluation import Answer, generate_answers, held_out_loss
+    from model.evaluate import Answer, generate_answers, held_out_loss
 
     held = dict(_held_out(order))
     with trainer.precision():

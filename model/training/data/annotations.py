@@ -61,6 +61,10 @@ class AnnotationConfig(SourceConfig):
     media: PathText | None = None
     roots: tuple[PathText, ...] = ()
 
+    @property
+    def location(self) -> str:
+        return self.annotations
+
     def open(self, name: str, blocks_in_memory: int = 8) -> AnnotationSource:
         return AnnotationSource(name, self.annotations, self.media, blocks_in_memory, self.roots)
 

@@ -53,6 +53,10 @@ class ShardConfig(SourceConfig):
     shards: PathText
     caption: Caption = "detailed"
 
+    @property
+    def location(self) -> str:
+        return self.shards
+
     def open(self, name: str, blocks_in_memory: int = 8) -> ShardSource:
         return ShardSource(name, self.shards, self.caption, blocks_in_memory)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from pydantic import Field
@@ -59,6 +60,29 @@ class Source:
         raise UserError(f"none of {len(reasons)} samples can be read, so the run stops; the first: {reasons[0]}")
 
 
+@dataclass
+class SelectedRows:
+    """The samples of some rows of a source, without bad ones. It can be iterated repeatedly.
+
+    Attributes:
+        source: The source.
+        rows: Rows of the source.
+        skipped: One line per bad sample of the last iteration, with the reason.
+    """
+
+    source: Source
+    rows: Sequence[int]
+    skipped: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Sample]:
+        self.skipped.clear()
+        for row in self.rows:
+            try:
+                yield self.source.sample(row)
+            except BadSampleError as error:
+                self.skipped.append(" ".join(str(error).split()))
+
+
 class SourceConfig(Value):
     """Settings of a source: an entry of `sources:` in a training recipe.
 
@@ -70,6 +94,11 @@ class SourceConfig(Value):
     changeable: ClassVar[frozenset[str]] = frozenset()
 
     held_out: int = Field(default=0, ge=0)
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the data, for messages."""
+        return type(self).__name__
 
     def open(self, name: str, blocks_in_memory: int = 8) -> Source:
         """Open the source under its name in the recipe; about `blocks_in_memory` blocks may stay in memory.
