@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 from core.errors import UserError, reading
 from model.training.trainer import Step
+
+log = logging.getLogger("vl3syn.train")
 
 METRICS = "metrics.jsonl"
 
@@ -42,6 +45,7 @@ class MetricsLogger:
         self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
         self._begin = time.perf_counter()
         self._begun_at: float | None = None
+        self._skipped_logged = False
         folder.mkdir(parents=True, exist_ok=True)
         self._written = {_key(record) for record in forget(self._file, stage, done)}
         self._board = _board(folder / "tensorboard" / stage, done)
@@ -81,6 +85,12 @@ class MetricsLogger:
         print("  held out: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
         if self._write("held_out", step, {"losses": dict(losses)}):
             self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
+
+    def skipped_held_out(self, lines: Sequence[str]) -> None:
+        """Log bad held-out samples: their number and the first reason, once per stage."""
+        if lines and not self._skipped_logged:
+            log.warning("skipped %d held-out samples; the first: %s", len(lines), lines[0])
+            self._skipped_logged = True
 
     def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
         """Log generated answers: (name of the sample, the model's answer, the reference)."""

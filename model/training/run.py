@@ -13,7 +13,6 @@ OUT is a local folder, or a folder on a file system that all workers share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,7 @@ from core.paths import local_folder
 from model.training.data.prepare import for_stage
 from model.training.data.registry import write_source
 from model.training.data.sampler import MixtureSampler
-from model.training.data.samples import Sample
-from model.training.data.source import Source, SourceConfig
+from model.training.data.source import SelectedRows, Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
 from model.training.flops import peak_flops
@@ -222,19 +220,10 @@ def _announce(stage: Stage, trainer: Trainer, order: MixtureSampler) -> None:
         print(f"  goes on after step {trainer.step}", flush=True)
 
 
-def _held_out(order: MixtureSampler) -> Iterator[tuple[str, list[Sample]]]:
-    """Yield each source's name and its held-out samples, without bad ones."""
-    for source, passes in zip(order.sources, order.passes, strict=True):
-        if len(passes.held_out):
-            yield source.name, list(_good(source, passes.held_out.tolist()))
-
-
-def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
-    for row in rows:
-        try:
-            yield source.sample(row)
-        except ValueError:
-            continue
+def _held_out(order: MixtureSampler) -> dict[str, SelectedRows]:
+    """Return the held-out samples of each source that has any, by its name."""
+    pairs = zip(order.sources, order.passes, strict=True)
+    return {source.name: SelectedRows(source, rows.tolist()) for source, p in pairs if len(rows := p.held_out)}
 
 
 def _look(
@@ -246,16 +235,18 @@ def _look(
     """
     from model.evaluate import Answer, generate_answers, held_out_loss
 
-    held = dict(_held_out(order))
+    selected = _held_out(order)
+    held = {name: list(rows) for name, rows in selected.items()}
     with trainer.precision():
-        losses = {name: held_out_loss(trainer.model, processor, samples).mean for name, samples in held.items()}
+        losses = {name: held_out_loss(trainer.model, processor, samples) for name, samples in held.items()}
     shown = [sample for samples in zip(*held.values(), strict=False) for sample in samples][: recipe.ask]
     if not held and recipe.ask:
-        rows = [order(index) for index in range(recipe.ask)]
-        shown = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
+        first = [order(index) for index in range(recipe.ask)]
+        shown = [sample for number, row in first for sample in SelectedRows(order.sources[number], [row])]
     with trainer.precision():
         answers = list(generate_answers(trainer.model, processor, shown, _SPOKEN))
     if progress and losses:
-        progress.held_out(trainer.step, losses)
+        progress.skipped_held_out([line for name in held for line in (*selected[name].skipped, *losses[name].skipped)])
+        progress.held_out(trainer.step, {name: loss.mean for name, loss in losses.items()})
     if progress:
         progress.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import BadSampleError, UserError
 from core.paths import absolute
@@ -185,7 +186,7 @@ class AnnotationSource(Source):
             raise UserError(f"{self.name}: {self._path}: must be a list of samples")
         return entries
 
-    def _lines(self) -> Any:
+    def _lines(self) -> NDArray[np.int64]:
         """Return the byte offset of each non-empty line, and of the end of the file: int64 (lines + 1,)."""
         starts, at = array("q"), 0
         try:

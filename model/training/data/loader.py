@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from core.errors import BadSampleError, UserError
 from model.processor import Processor
@@ -29,7 +29,20 @@ log = logging.getLogger("vl3syn.train")
 
 AHEAD = 8  # samples that a lane prefetches
 STEPS_AHEAD = 2
-State = dict[str, Any]
+
+
+class LaneState(TypedDict):
+    """The position of a lane: samples that are not in finished rows are (index, piece) of `Prepared`.
+
+    Attributes:
+        cursor: Number of samples that were taken from the order.
+        open: The samples of each open row.
+        pending: Samples that are in no row yet.
+    """
+
+    cursor: int
+    open: list[list[list[int]]]
+    pending: list[list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +59,7 @@ class StepRows:
     rows: list[Row[Prepared]]
     skipped: list[str]
     given: int
-    state: dict[int, State]
+    state: dict[int, LaneState]
 
 
 class Lane:
@@ -95,8 +108,8 @@ class Lane:
         held = {sample.index for row in self.packer.open for sample in row.samples}
         return self.cursor - len(held | {sample.index for sample in self.pending})
 
-    def state(self) -> State:
-        """Return the lane's position: the cursor, and (index, piece) of samples in open rows and of pending ones."""
+    def state(self) -> LaneState:
+        """Return the lane's position."""
 
         def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]
@@ -107,7 +120,7 @@ class Lane:
             "pending": references(self.pending),
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: LaneState) -> None:
         """Return to a saved state. Samples of open rows and pending ones are read again.
 
         Raises:
@@ -138,7 +151,7 @@ class Loader:
         workers: int = 1,
         threads: int = 4,
         skip_limit: int = 100,
-        state: Mapping[int, State] | None = None,
+        state: Mapping[int, LaneState] | None = None,
     ) -> None:
         """Start at the first sample, or at a saved state, which any number of workers may have written.
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import UserError
 from model.training.data.source import Source
 from model.training.stage import Share
 
-Ints = Any
-"""A numpy integer array."""
+Ints = NDArray[np.integer]
 
 _CHUNK = 4096
 
