@@ -97,7 +97,7 @@ def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
     """
     fields = {"model", "seed", "shuffle_blocks"}
     stored, written = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
-    for name in before.sources.keys() & now.sources.keys():
+    for name in [name for name in now.sources if name in before.sources]:
         stored[f"source {name}"], written[f"source {name}"] = (
             _unchangeable(recipe.sources[name]) for recipe in (before, now)
         )
