@@ -57,7 +57,7 @@ def test_source_of_one_file_elsewhere_is_trained_on_and_evaluated(tmp_path: Path
 
 def test_source_elsewhere_is_trained_on_by_the_command(tmp_path: Path, kind: str) -> None:
     written = recipe(tmp_path, kind=kind)
-    written["stages"][0]["mixture"] = {"sums": 1}
+    written["stages"][0] |= {"mixture": {"sums": 1}, "steps": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
     root = Path(__file__).parents[3]
     done = subprocess.run(
