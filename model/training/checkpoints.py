@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from model.training.data.loader import LaneState
 from model.training.dist import DistContext, assign, full_tensor
 from model.weights_io import readable_by_umask, storing
 
@@ -55,7 +56,7 @@ class State:
 
     step: int
     given: int
-    lanes: dict[int, dict[str, Any]]
+    lanes: dict[int, LaneState]
     stage: dict[str, Any]
     rows: dict[str, int]
     data: dict[str, str] = field(default_factory=dict)

@@ -129,7 +129,7 @@ class MixtureSampler:
     def _slots_of(self, epoch: int) -> tuple[Ints, Ints]:
         """Return the source of each slot of an epoch (1 or 2 bytes each), and each source's count before each chunk."""
         kind = np.uint8 if len(self.counts) <= 256 else np.uint16
-        slots = np.repeat(np.arange(len(self.counts), dtype=kind), self.counts)
+        slots: Ints = np.repeat(np.arange(len(self.counts), dtype=kind), self.counts)
         np.random.default_rng([self._seed, 3, epoch]).shuffle(slots)
         chunks = [slots[at : at + _CHUNK] for at in range(0, len(slots), _CHUNK)]
         counted = np.array([np.bincount(chunk, minlength=len(self.counts)) for chunk in chunks])
