@@ -27,6 +27,11 @@ def check_path(path: str | os.PathLike[str], what: str = "") -> str:
     return text
 
 
+def absolute(path: str) -> str:
+    """Return the absolute form of a local path; a URL is returned unchanged."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def local_folder(path: str | os.PathLike[str], what: str) -> Path:
     """Return a path on this machine where a folder is or can be made.
 

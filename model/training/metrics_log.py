@@ -48,6 +48,7 @@ class MetricsLogger:
         self._file, self._stage, self._steps, self._peak = folder / METRICS, stage, steps, peak
         self._begin = time.perf_counter()
         self._begun_at: float | None = None
+        self._skipped_logged = False
         folder.mkdir(parents=True, exist_ok=True)
         self._written = {_key(record) for record in forget(self._file, stage, done)}
         self._board = _board(folder / "tensorboard" / stage, done)
@@ -87,6 +88,12 @@ class MetricsLogger:
         log.info("  held out: %s", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
         if self._write("held_out", step, {"losses": dict(losses)}):
             self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
+
+    def skipped_held_out(self, lines: Sequence[str]) -> None:
+        """Log bad held-out samples: their number and the first reason, once per stage."""
+        if lines and not self._skipped_logged:
+            log.warning("skipped %d held-out samples; the first: %s", len(lines), lines[0])
+            self._skipped_logged = True
 
     def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
         """Log generated answers: (name of the sample, the model's answer, the reference)."""

@@ -5,22 +5,24 @@ The paper's four stages (arXiv 2501.13106, section 3.3) are recipes/train-*.yaml
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 import reprlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from core.errors import UserError
-from core.paths import check_path
+from core.paths import absolute, check_path
 from core.secrets import refuse_credentials_within
 from core.text import refuse_not_unicode
 from core.yaml_text import load_yaml
+from manifests.storage import Folder
 from model.config import PRESETS
-from model.training.stage import Stage, Value
-
-PathText = Annotated[str, AfterValidator(check_path)]
+from model.training.data.registry import AnySource
+from model.training.fingerprint import sampled_fingerprint
+from model.training.stage import PathText, Stage, Value
 
 
 class Start(Value):
@@ -51,33 +53,22 @@ class Start(Value):
             raise UserError(f"preset {self.preset} needs `tokenizer: DIR`, such as a folder of Qwen2.5")
         return self
 
+    def with_absolute_paths(self) -> Self:
+        """Return it with absolute paths."""
+        keys = ("checkpoint", "vision", "language", "tokenizer")
+        return self.model_copy(update={key: absolute(path) for key in keys if (path := getattr(self, key))})
 
-class Source(Value):
-    """A source of samples: exactly one of shards and annotations.
+    def fingerprint(self) -> str:
+        """Return a hash of the weights: after a restart, frozen weights are read from there again.
 
-    Attributes:
-        shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
-        caption: The caption that is learned from shards.
-        annotations: A .json or .jsonl file in VideoLLaMA3's form.
-        media: The folder that paths in annotations are relative to and must lie below. Default: the file's folder.
-        roots: Further folders that media may lie below, after links are resolved.
-        held_out: Number of held-out samples. They are not trained on; their loss is computed.
-    """
-
-    shards: PathText | None = None
-    caption: Literal["short", "detailed"] = "detailed"
-    annotations: PathText | None = None
-    media: PathText | None = None
-    roots: tuple[PathText, ...] = ()
-    held_out: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if bool(self.shards) == bool(self.annotations):
-            raise UserError("give one of `shards: DIR` and `annotations: FILE`")
-        if self.shards and self.roots:
-            raise UserError("roots: shards hold their images: leave it out")
-        return self
+        New weights depend on the seed only; their fingerprint is an empty text.
+        """
+        folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if path]
+        prints = [
+            sampled_fingerprint(Folder.at(path), sorted(file.name for file in path.glob("*.safetensors")))
+            for path in folders
+        ]
+        return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""
 
 
 class TrainRecipe(Value):
@@ -87,7 +78,9 @@ class TrainRecipe(Value):
         name: Name for titles.
         model: The starting model.
         seed: Seed of new weights and of the order of samples.
-        sources: Sources by name.
+        sources: Sources by name: `shards: DIR` with the settings of `ShardConfig`, `annotations: FILE` with those of
+            `AnnotationConfig`, or `kind: package.module:Class` with those of this class, made from `SourceConfig`
+            (model/training/data/).
         stages: Training stages in order. Each starts from the export of the previous one.
         print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
@@ -104,7 +97,7 @@ class TrainRecipe(Value):
     name: str = "training"
     model: Start
     seed: int = Field(default=42, ge=0)
-    sources: dict[str, Source]
+    sources: dict[str, AnySource]
     stages: tuple[Stage, ...] = Field(min_length=1)
     print_every: int = Field(default=1, ge=1)
     save_every: int = Field(default=1000, ge=1)
@@ -134,14 +127,8 @@ _MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 
 def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
     """Return the recipe with absolute paths, for processes that run in other folders."""
-    written = recipe.model_dump(mode="json")
-    for entry in (written["model"], *written["sources"].values()):
-        for key in ("checkpoint", "vision", "language", "tokenizer", "shards", "annotations", "media"):
-            if (path := entry.get(key)) and "://" not in path:
-                entry[key] = os.path.abspath(path)
-    for source in written["sources"].values():
-        source["roots"] = [os.path.abspath(root) for root in source["roots"]]
-    return TrainRecipe.model_validate(written)
+    sources = {name: source.with_absolute_paths() for name, source in recipe.sources.items()}
+    return recipe.model_copy(update={"model": recipe.model.with_absolute_paths(), "sources": sources})
 
 
 def load_recipe(path: str | Path) -> TrainRecipe:

@@ -14,25 +14,24 @@ OUT is a local folder, or a folder on a file system that all workers share.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
-from core.errors import BadSampleError, UserError
+from core.errors import UserError
 from core.paths import local_folder
-from model.training.data.annotations import AnnotationSource
 from model.training.data.prepare import for_stage
-from model.training.data.sampler import MixtureSampler, Source
-from model.training.data.samples import Sample
-from model.training.data.shards import ShardSource
+from model.training.data.registry import write_source
+from model.training.data.sampler import MixtureSampler
+from model.training.data.source import SelectedRows, Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
-from model.training.fingerprint import fingerprints
 from model.training.flops import peak_flops
 from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
+from model.training.stage import Stage
 from model.training.stop import FILE, Stop, TerminatedError
 
 if TYPE_CHECKING:
@@ -92,27 +91,33 @@ def _begin(recipe: TrainRecipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, written = folder / "recipe.yaml", recipe.model_dump(mode="json")
     if file.is_file():
-        _check_same(folder, load_recipe(file).model_dump(mode="json"), written)
+        _check_same(folder, load_recipe(file), recipe)
     aside = folder / ".recipe.yaml.partial"
     aside.write_text(yaml.safe_dump(written, sort_keys=False))
     aside.replace(file)
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
     """Check that nothing has changed that decides the order of samples.
 
-    Sources and stages may be added, and `roots` may change.
+    Sources and stages may be added, and some settings of a source may change, such as `roots`.
     """
-    pairs = [(key, before.get(key), now[key]) for key in ("model", "seed", "shuffle_blocks")]
-    for name, current in now["sources"].items():
-        was = before["sources"].get(name, current)
-        pairs.append((f"source {name}", {**was, "roots": current["roots"]}, current))
-    for what, was, current in pairs:
-        if was != current:
+    fields = {"model", "seed", "shuffle_blocks"}
+    stored, written = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
+    for name in [name for name in now.sources if name in before.sources]:
+        stored[f"source {name}"], written[f"source {name}"] = (
+            _unchangeable(recipe.sources[name]) for recipe in (before, now)
+        )
+    for what, was in stored.items():
+        if was != written[what]:
             raise UserError(
-                f"{folder}: a training with {what} {was} is there, the recipe says {current}: "
+                f"{folder}: a training with {what} {was} is there, the recipe says {written[what]}: "
                 "put it back, or train into another folder"
             )
+
+
+def _unchangeable(source: SourceConfig) -> dict[str, Any]:
+    return {key: value for key, value in write_source(source).items() if key not in source.changeable}
 
 
 def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
@@ -121,17 +126,11 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
     Raises:
         UserError: A source is missing, or none of its samples can be read.
     """
-    return {name: _source(recipe, name) for name in {name: None for s in recipe.stages for name in s.mixture}}
-
-
-def _source(recipe: TrainRecipe, name: str) -> Source:
-    settings, kept = recipe.sources[name], 2 * recipe.shuffle_blocks
-    if settings.shards:
-        return ShardSource(name, settings.shards, settings.caption, kept)
-    assert settings.annotations is not None
-    source = AnnotationSource(name, settings.annotations, settings.media, kept, settings.roots)
-    source.check()
-    return source
+    sources = {}
+    for name in {name: None for stage in recipe.stages for name in stage.mixture}:
+        sources[name] = recipe.sources[name].open(name, 2 * recipe.shuffle_blocks)
+        sources[name].check()
+    return sources
 
 
 def _train_stage(trainer: Trainer, stop: Stop) -> None:
@@ -186,7 +185,7 @@ def _open_trainer(
         held_out_seed=recipe.seed,
         window=recipe.shuffle_blocks,
     )
-    data = world.all_gather(fingerprints(recipe.sources, stage, start) if world.is_main else None)[0]
+    data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
     return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=folder, world=world, data=data)
 
 
@@ -204,6 +203,12 @@ def _open_metrics(trainer: Trainer) -> MetricsLogger:
         peak=peak * world.size if peak else None,
         every=recipe.print_every,
     )
+
+
+def _fingerprints(recipe: TrainRecipe, stage: Stage, start: Start) -> dict[str, str]:
+    """Return the fingerprint of each source of a stage, and of its starting weights."""
+    sources = {f"source {name}": recipe.sources[name].fingerprint() for name in stage.mixture}
+    return {**sources, "the checkpoint that it begins with": start.fingerprint()}
 
 
 def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
@@ -240,19 +245,10 @@ def _announce(trainer: Trainer) -> None:
         log.info("  goes on after step %d", trainer.step)
 
 
-def _held_out(order: MixtureSampler) -> Iterator[tuple[str, list[Sample]]]:
-    """Yield each source's name and its held-out samples, without bad ones."""
-    for source, passes in zip(order.sources, order.passes, strict=True):
-        if len(passes.held_out):
-            yield source.name, list(_good(source, passes.held_out.tolist()))
-
-
-def _good(source: Source, rows: Sequence[int]) -> Iterator[Sample]:
-    for row in rows:
-        try:
-            yield source.sample(row)
-        except BadSampleError:
-            continue
+def _held_out(order: MixtureSampler) -> dict[str, SelectedRows]:
+    """Return the held-out samples of each source that has any, by its name."""
+    pairs = zip(order.sources, order.passes, strict=True)
+    return {source.name: SelectedRows(source, rows.tolist()) for source, p in pairs if len(rows := p.held_out)}
 
 
 def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
@@ -260,20 +256,23 @@ def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
 
     Without held-out samples, the first training samples are answered.
     """
-    from model.training.evaluation import Answer, generate_answers, held_out_loss
+    from model.evaluate import Answer, generate_answers, held_out_loss
 
     model, order, count = trainer.model, trainer.order, trainer.recipe.num_eval_generations
     processor = for_stage(trainer.processor, trainer.stage)
-    held_out = dict(_held_out(order))
+    selected = _held_out(order)
+    held_out = {name: list(rows) for name, rows in selected.items()}
     with trainer.precision():
-        losses = {name: held_out_loss(model, processor, samples).mean for name, samples in held_out.items()}
+        losses = {name: held_out_loss(model, processor, samples) for name, samples in held_out.items()}
     questions = [sample for samples in zip(*held_out.values(), strict=False) for sample in samples][:count]
     if not held_out:
-        rows = [order(index) for index in range(count)]
-        questions = [sample for number, row in rows for sample in _good(order.sources[number], [row])]
+        first = [order(index) for index in range(count)]
+        questions = [sample for number, row in first for sample in SelectedRows(order.sources[number], [row])]
     with trainer.precision():
         answers = list(generate_answers(model, processor, questions, _MAX_NEW_TOKENS))
     if metrics and losses:
-        metrics.held_out(trainer.step, losses)
+        skipped = [line for name in held_out for line in (*selected[name].skipped, *losses[name].skipped)]
+        metrics.skipped_held_out(skipped)
+        metrics.held_out(trainer.step, {name: loss.mean for name, loss in losses.items()})
     if metrics:
         metrics.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])

@@ -6,11 +6,15 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.errors import UserError
+from core.paths import check_path
 from core.videos import FPS
 from model.prune import Pruning
+
+PathText = Annotated[str, AfterValidator(check_path)]
+"""A path or URL: not empty, without a NUL."""
 
 
 class Value(BaseModel):

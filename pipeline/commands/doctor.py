@@ -123,7 +123,7 @@ def _training(path: str) -> Finding:
     except UserError as error:
         return Finding(what, "broken", str(error))
     try:
-        samples = {name: sum(source.blocks) for name, source in open_sources(recipe).items()}
+        samples = {name: source.rows for name, source in open_sources(recipe).items()}
     except (UserError, OSError) as error:
         return Finding(what, "missing", str(error))
     return Finding(what, "ok", "ready, " + ", ".join(f"{name} {count:,}" for name, count in samples.items()))

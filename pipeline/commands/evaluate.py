@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from core.errors import BadSampleError, UserError, reading
+from core.errors import BadSampleError, UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
 from pipeline.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from manifests.storage import Folder
-    from model.processor import Processor
-    from model.training.data.sampler import Source
-    from model.training.data.samples import Sample
-    from model.training.evaluation import Answer, CaptionMetrics, ClipEncoder, Loss
-    from model.videollama3 import VideoLLaMA3
+    from model.caption_metrics import ClipEncoder, Vector
+    from model.evaluate import Evaluation, ScoredAnswer
+    from model.training.data.source import SourceConfig
 
 eval_app = typer.Typer()
 
@@ -32,7 +30,7 @@ _TOLD = 10  # bad samples that are printed on the terminal
 
 
 @eval_app.command("eval")
-def evaluate(
+def evaluate_command(
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A folder with model and processor")],
     data: Annotated[str, typer.Option(help="Published shards, a folder or URL; or annotations, a .json or .jsonl")],
     caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
@@ -83,62 +81,29 @@ def evaluate(
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
     _check(predictions, max_new_tokens)
-    seen = _seen(checkpoint, data, caption)
-    if held_out is not None and seen is None:
-        raise UserError(f"{checkpoint}: was not trained on {data}: leave out --held-out and --trained-on")
-    source = _source(seen.name if seen else "eval", data, caption, media, annotated, root or ())
-    chosen = _Chosen(source, _rows_of(source, seen, held_out)[:limit])
-    encode = _clip(encoder) if encoder else None
-    model, processor = _load(checkpoint)
-    if seen and held_out is None:
-        _warn(checkpoint, data, seen)
-    result = _look(model, processor, chosen, max_new_tokens, batch, encode)
-    if not result.loss.samples:
-        raise UserError(f"{data}: not one of its samples could be looked at; the first: {result.skipped[0]}")
+    from model.evaluate import evaluate
+    from model.training.data.annotations import AnnotationConfig
+    from model.training.data.shards import ShardConfig
+
+    source: SourceConfig = (
+        AnnotationConfig(annotations=data, media=media, roots=tuple(root or ()))
+        if annotated
+        else ShardConfig(shards=data, caption=cast(Literal["short", "detailed"], caption or "detailed"))
+    )
+    if held_out is None:
+        _warn(checkpoint, source)
+    result = evaluate(
+        checkpoint,
+        source,
+        held_out=held_out,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        encode=clip_encoder(encoder) if encoder else None,
+    )
     if predictions:
         _write(predictions, result.answers)
     _tell(checkpoint, data, encoder, result, json_)
-
-
-@dataclass
-class _Chosen:
-    """The selected samples of a source. It can be iterated repeatedly; `skipped` lists samples that cannot be read."""
-
-    source: Source
-    rows: Sequence[int]
-    skipped: list[str] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[Sample]:
-        self.skipped.clear()
-        for row in self.rows:
-            try:
-                yield self.source.sample(row)
-            except BadSampleError as error:
-                self.skipped.append(_line(error))
-
-
-@dataclass(frozen=True)
-class _Said:
-    """One line of the predictions file."""
-
-    sample: str
-    answer: str
-    reference: str
-    clip_score: float | None
-
-
-@dataclass(frozen=True)
-class _Result:
-    """The results of an evaluation; `metrics` is None without answers."""
-
-    loss: Loss
-    answers: list[_Said]
-    metrics: CaptionMetrics | None
-    skipped: list[str]
-
-    @property
-    def clip_scores(self) -> list[float]:
-        return [said.clip_score for said in self.answers if said.clip_score is not None]
 
 
 def _check(predictions: str | None, max_new_tokens: int) -> None:
@@ -168,90 +133,26 @@ def _target(predictions: str) -> tuple[Folder, str]:
     return Folder.at(folder), name
 
 
-def _source(
-    name: str, data: str, caption: str | None, media: str | None, annotated: bool, roots: Sequence[str]
-) -> Source:
-    from model.training.data.annotations import AnnotationSource
-    from model.training.data.shards import ShardSource
-
-    if annotated:
-        return AnnotationSource(name, data, media, roots=roots)
-    return ShardSource(name, data, cast(Literal["short", "detailed"], _caption(caption)))
-
-
-def _load(checkpoint: str) -> tuple[VideoLLaMA3, Processor]:
-    """Load model and processor: on a GPU in the saved dtype, else on the CPU in float32."""
-    import torch
-
-    from model import Processor, VideoLLaMA3
-
-    gpu = torch.cuda.is_available()
-    model = VideoLLaMA3.from_pretrained(checkpoint, None if gpu else torch.float32)
-    return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A source that the checkpoint was trained on: its name, and the number and seed of its held-out samples."""
-
-    name: str
-    held_out: int
-    seed: int
-
-
-def _seen(checkpoint: str, data: str, caption: str | None) -> _Seen | None:
-    """Return the source of the checkpoint's training recipe that contains `data`; None if there is none."""
-    from model.training.export import PROVENANCE
-
-    file = Path(checkpoint) / PROVENANCE
-    recipe: dict[str, Any] = {"sources": {}}
-    if file.is_file():
-        with reading(file):
-            recipe = json.loads(file.read_text())["recipe"]
-    for name, source in recipe["sources"].items():
-        source_path = _place(source["shards"] or source["annotations"])
-        if f"{_place(data)}/".startswith(f"{source_path}/") and (
-            not source["shards"] or source["caption"] == _caption(caption)
-        ):
-            return _Seen(name, source["held_out"], recipe["seed"])
-    return None
-
-
-def _rows_of(source: Source, seen: _Seen | None, held_out: bool | None) -> Sequence[int]:
-    from model.training.data.sampler import EpochPermutation
-
-    rows = range(sum(source.blocks))
-    if seen is None or held_out is None:
-        return rows
-    held = set(EpochPermutation(source, seen.held_out, 0, seen.seed, 1).held_out.tolist())
-    if held_out and not held:
-        raise UserError(f"of {seen.name} nothing was held out: leave out --held-out")
-    return [row for row in rows if (row in held) == held_out]
-
-
-def _warn(checkpoint: str, data: str, seen: _Seen) -> None:
+def _warn(checkpoint: str, source: SourceConfig) -> None:
+    """Print a warning if the checkpoint was trained on the source."""
+    from model.training.trained_source import trained_source
     from pipeline.commands import output
 
-    what = f"; {seen.held_out} of its samples were not (--held-out)" if seen.held_out else ""
-    output.say(f"{checkpoint} was trained on {data} ({seen.name}): this tells what it remembers{what}")
+    if trained := trained_source(checkpoint, source):
+        others = f"; {trained.held_out} of its samples were not (--held-out)" if trained.held_out else ""
+        output.say(
+            f"{checkpoint} was trained on {source.location} ({trained.name}): this tells what it remembers{others}"
+        )
 
 
-def _caption(caption: str | None) -> str:
-    return caption or "detailed"
-
-
-def _place(path: str) -> str:
-    return path.rstrip("/") if "://" in path else os.path.abspath(path)
-
-
-def _clip(encoder: str) -> ClipEncoder:
+def clip_encoder(encoder: str) -> ClipEncoder:
     """Return a function that embeds an image and a text; images use open_clip's own transform."""
     from core.images import decode
     from filters.clip import Clip, ClipText
 
     images, texts = Clip(encoder=encoder, draft=False).load(), ClipText(encoder=encoder).load()
 
-    def encode(image: Any, text: str) -> tuple[Any, Any]:
+    def encode(image: bytes | str, text: str) -> tuple[Vector, Vector]:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         table = images([images.prepare(decode(data, images.side))])
         if error := table["error"][0].as_py():
@@ -261,46 +162,15 @@ def _clip(encoder: str) -> ClipEncoder:
     return encode
 
 
-def _look(
-    model: VideoLLaMA3, processor: Processor, chosen: _Chosen, most: int, batch: int, encode: ClipEncoder | None
-) -> _Result:
-    from model.training.evaluation import Answer, caption_metrics, generate_answers, held_out_loss
-
-    loss = held_out_loss(model, processor, chosen)
-    skipped = [*chosen.skipped, *loss.skipped]
-    answers: list[_Said] = []
-    if most:
-        for answer in generate_answers(model, processor, chosen, most, batch):
-            if isinstance(answer, Answer):
-                answers.append(_said(answer, encode, skipped))
-            else:
-                skipped.append(answer)
-    metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
-    return _Result(loss, answers, metrics, list(dict.fromkeys(skipped)))
-
-
-def _said(answer: Answer, encode: ClipEncoder | None, skipped: list[str]) -> _Said:
-    """Make a line of the predictions, with a CLIPScore if the sample has one image and no other media."""
-    from model.training.evaluation import clip_score
-
-    score = None
-    if encode and [part["type"] for part in answer.media] == ["image"]:
-        try:
-            score = clip_score(answer.media[0]["image"], answer.text, encode)
-        except BadSampleError as error:
-            skipped.append(f"{answer.sample}: no CLIPScore: {_line(error)}")
-    return _Said(answer.sample, answer.text, answer.reference, score)
-
-
-def _write(path: str, answers: Sequence[_Said]) -> None:
+def _write(path: str, answers: Sequence[ScoredAnswer]) -> None:
     """Write the predictions as JSON lines, atomically."""
     folder, name = _target(path)
     with folder.writing(name) as file:
-        for said in answers:
-            file.write(json.dumps(asdict(said), ensure_ascii=False).encode() + b"\n")
+        for answer in answers:
+            file.write(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n")
 
 
-def _tell(checkpoint: str, data: str, encoder: str | None, result: _Result, json_: bool) -> None:
+def _tell(checkpoint: str, data: str, encoder: str | None, result: Evaluation, json_: bool) -> None:
     from pipeline.commands import output
 
     for name in result.skipped[:_TOLD]:
@@ -313,19 +183,19 @@ def _tell(checkpoint: str, data: str, encoder: str | None, result: _Result, json
         output.print_rows(f"{checkpoint} on {data}", ("what", "value", "of"), _rows(encoder, result))
 
 
-def _json(checkpoint: str, data: str, encoder: str | None, result: _Result) -> dict[str, Any]:
+def _json(checkpoint: str, data: str, encoder: str | None, result: Evaluation) -> dict[str, Any]:
     loss, scores = result.loss, result.clip_scores
     return {
         "checkpoint": checkpoint,
         "data": data,
         "loss": {"mean": loss.mean, "tokens": loss.tokens, "samples": loss.samples},
         "answers": asdict(result.metrics) if result.metrics else None,
-        "clip_score": {"encoder": encoder, "mean": _mean(scores), "count": len(scores)} if encoder else None,
+        "clip_score": {"encoder": encoder, "mean": result.mean_clip_score, "count": len(scores)} if encoder else None,
         "skipped": result.skipped,
     }
 
 
-def _rows(encoder: str | None, result: _Result) -> list[tuple[str, float, str]]:
+def _rows(encoder: str | None, result: Evaluation) -> list[tuple[str, float, str]]:
     loss, metrics, scores = result.loss, result.metrics, result.clip_scores
     rows = [("loss", loss.mean, f"nats per token; {_many(loss.tokens, 'token')} of {_many(loss.samples, 'sample')}")]
     if metrics:
@@ -335,17 +205,11 @@ def _rows(encoder: str | None, result: _Result) -> list[tuple[str, float, str]]:
             ("exact match", metrics.exact, "1; case and space aside"),
         ]
     if encoder:
-        rows.append(("CLIPScore", _mean(scores), f"2.5; {_many(len(scores), 'answer')} about one image; {encoder}"))
+        rows.append(
+            ("CLIPScore", result.mean_clip_score, f"2.5; {_many(len(scores), 'answer')} about one image; {encoder}")
+        )
     return [row for row in rows if not math.isnan(row[1])]
 
 
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-def _line(error: BadSampleError) -> str:
-    return " ".join(str(error).split())

@@ -109,8 +109,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from model import Processor, VideoLLaMA3
+    from model.caption_metrics import caption_metrics
+    from model.evaluate import held_out_loss
     from model.training.data.shards import ShardSource
-    from model.training.evaluation import caption_metrics, held_out_loss
 
     told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
     assert (told.code, told.err) == (0, "")
@@ -130,6 +131,28 @@ def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     }  # fmt: skip
     assert found["answers"]["exact"] == 0
     assert found["clip_score"] is None
+
+
+def test_evaluate_from_python_gives_what_the_command_prints(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from model.evaluate import evaluate
+    from model.training.data.annotations import AnnotationConfig
+    from model.training.data.shards import ShardConfig
+
+    sources = {
+        "shards": ShardConfig(shards=str(folder / "shards")),
+        "qa.jsonl": AnnotationConfig(annotations=str(folder / "qa.jsonl")),
+    }
+    for data, config in sources.items():
+        told = ask("--data", data, "--limit", 3, "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
+        printed = json.loads(told.out)
+        result = evaluate(folder / "ckpt", config, limit=3, max_new_tokens=6)
+        assert result.metrics is not None
+        assert printed["loss"] == {"mean": result.loss.mean, "tokens": result.loss.tokens, "samples": 3}
+        assert printed["answers"] == asdict(result.metrics)
+        assert printed["skipped"] == result.skipped == []
+        assert _lines(tmp_path / "out.jsonl") == [asdict(answer) for answer in result.answers]
 
 
 def test_the_caption_may_be_chosen(ask: Ask, tmp_path: Path) -> None:

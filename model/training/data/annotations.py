@@ -11,24 +11,28 @@ fine for hundreds of thousands of samples; use JSONL for more.
 from __future__ import annotations
 
 import json
-import random
+import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import BadSampleError, UserError
+from core.paths import absolute
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns, streaming
 from model.training.data.forms import media_of, stream_turns_of, turns_of
 from model.training.data.media_root import MediaRoot
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.source import Source, SourceConfig
+from model.training.fingerprint import file_fingerprint
+from model.training.stage import PathText
 
 _LINES = 256  # per block
-_TRIED = 100  # samples that `check` tries before it refuses a file
 _COMPRESSED = {
     b"\x1f\x8b": "compressed by gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd",
@@ -41,13 +45,44 @@ _COMPRESSED = {
 _VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
 
 
-class AnnotationSource:
-    """An annotation file.
+class AnnotationConfig(SourceConfig):
+    """Settings of an annotation file as a source.
+
+    Its fingerprint is the hash of the whole file. The media are not read: there can be millions of files.
 
     Attributes:
-        name: Name of the source in the recipe.
-        blocks: Number of samples in each block of lines.
+        annotations: A .json or .jsonl file in VideoLLaMA3's form.
+        media: The folder that paths in annotations are relative to and must lie below. Default: the file's folder.
+        roots: Further folders that media may lie below, after links are resolved.
     """
+
+    changeable: ClassVar[frozenset[str]] = frozenset({"roots"})
+
+    annotations: PathText
+    media: PathText | None = None
+    roots: tuple[PathText, ...] = ()
+
+    @property
+    def location(self) -> str:
+        return self.annotations
+
+    def open(self, name: str, blocks_in_memory: int = 8) -> AnnotationSource:
+        return AnnotationSource(name, self.annotations, self.media, blocks_in_memory, self.roots)
+
+    def fingerprint(self) -> str:
+        return file_fingerprint(self.annotations)
+
+    def with_absolute_paths(self) -> Self:
+        paths = {
+            "annotations": absolute(self.annotations),
+            "media": absolute(self.media) if self.media else None,
+            "roots": tuple(map(os.path.abspath, self.roots)),
+        }
+        return self.model_copy(update=paths)
+
+
+class AnnotationSource(Source):
+    """An annotation file. A block is 256 lines."""
 
     def __init__(
         self,
@@ -98,24 +133,6 @@ class AnnotationSource:
             return Sample(name, self._conversation(self._entry(row)))
         except SAMPLE_ERRORS as error:
             raise bad_sample(name, error) from error
-
-    def check(self) -> None:
-        """Check that at least one of up to 100 samples can be read. Media are not opened.
-
-        The samples are drawn at random with a fixed seed.
-
-        Raises:
-            UserError: None can be read; the message gives the reason of the first.
-        """
-        count = sum(self.blocks)
-        reasons = []
-        for row in sorted(random.Random(0).sample(range(count), min(_TRIED, count))):
-            try:
-                self.sample(row)
-                return
-            except BadSampleError as error:
-                reasons.append(error)
-        raise UserError(f"none of {len(reasons)} samples can be read, so the run stops; the first: {reasons[0]}")
 
     def _entry(self, row: int) -> Any:
         if self._whole is not None:
@@ -169,7 +186,7 @@ class AnnotationSource:
             raise UserError(f"{self.name}: {self._path}: must be a list of samples")
         return entries
 
-    def _lines(self) -> Any:
+    def _lines(self) -> NDArray[np.int64]:
         """Return the byte offset of each non-empty line, and of the end of the file: int64 (lines + 1,)."""
         starts, at = array("q"), 0
         try:

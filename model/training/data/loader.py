@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from core.errors import BadSampleError, UserError
 from model.processor import Processor
@@ -30,8 +30,20 @@ log = logging.getLogger("vl3syn.train")
 
 AHEAD = 8  # samples that a virtual rank prefetches
 STEPS_AHEAD = 2
-VirtualRankState = dict[str, Any]
-"""The position of a virtual rank, as JSON: `cursor`, `open`, `pending`."""
+
+
+class VirtualRankState(TypedDict):
+    """The position of a virtual rank: samples that are not in finished rows are (index, piece) of `Prepared`.
+
+    Attributes:
+        cursor: Number of samples that were taken from the order.
+        open: The samples of each open row.
+        pending: Samples that are in no row yet.
+    """
+
+    cursor: int
+    open: list[list[list[int]]]
+    pending: list[list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +120,7 @@ class VirtualRank:
         return self.cursor - len(in_open_rows | {sample.index for sample in self.pending})
 
     def state(self) -> VirtualRankState:
-        """Return the position: the cursor, and (index, piece) of samples in open rows and of pending ones."""
+        """Return its position."""
 
         def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]

@@ -11,40 +11,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import UserError
-from model.training.data.samples import Sample
+from model.training.data.source import Source
 from model.training.stage import Share
 
-Ints = Any
-"""A numpy integer array."""
+Ints = NDArray[np.integer]
 
 _CHUNK = 4096
-
-
-class Source(Protocol):
-    """Samples, stored in blocks that are read together: `ShardSource`, `AnnotationSource`."""
-
-    @property
-    def name(self) -> str:
-        """Name of the source in the recipe."""
-        ...
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        """Number of samples in each block."""
-        ...
-
-    def sample(self, row: int) -> Sample:
-        """Return one sample. Several threads call this.
-
-        Raises:
-            BadSampleError: The sample is bad; the message names it.
-        """
-        ...
 
 
 class EpochPermutation:
@@ -152,7 +129,7 @@ class MixtureSampler:
     def _slots_of(self, epoch: int) -> tuple[Ints, Ints]:
         """Return the source of each slot of an epoch (1 or 2 bytes each), and each source's count before each chunk."""
         kind = np.uint8 if len(self.counts) <= 256 else np.uint16
-        slots = np.repeat(np.arange(len(self.counts), dtype=kind), self.counts)
+        slots: Ints = np.repeat(np.arange(len(self.counts), dtype=kind), self.counts)
         np.random.default_rng([self._seed, 3, epoch]).shuffle(slots)
         chunks = [slots[at : at + _CHUNK] for at in range(0, len(slots), _CHUNK)]
         counted = np.array([np.bincount(chunk, minlength=len(self.counts)) for chunk in chunks])

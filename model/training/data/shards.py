@@ -9,20 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 
 from core.arrow_types import check_plain
 from core.errors import BadSampleError, UserError
 from core.parquet import Parquet
+from core.paths import absolute
 from manifests.shards import TOGETHER, USES, conversation_column
 from manifests.storage import Folder
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns
 from model.training.data.samples import Sample
+from model.training.data.source import Source, SourceConfig
+from model.training.fingerprint import sampled_fingerprint
+from model.training.stage import PathText
 
 log = logging.getLogger("vl3syn.train")
+
+Caption = Literal["short", "detailed"]
 
 _LARGEST = 1 << 30  # maximum bytes of a row group in memory
 _FOOTERS = 16  # footers that are read in parallel: on an object store each is a request
@@ -36,17 +42,36 @@ class _Group:
     column: str
 
 
-class ShardSource:
-    """A published dataset.
+class ShardConfig(SourceConfig):
+    """Settings of published shards as a source.
 
     Attributes:
-        name: Name of the source in the recipe.
-        blocks: Number of rows in each row group, shard after shard.
+        shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
+        caption: The caption that is learned.
     """
 
-    def __init__(
-        self, name: str, path: str, caption: Literal["short", "detailed"] = "detailed", blocks_in_memory: int = 8
-    ) -> None:
+    shards: PathText
+    caption: Caption = "detailed"
+
+    @property
+    def location(self) -> str:
+        return self.shards
+
+    def open(self, name: str, blocks_in_memory: int = 8) -> ShardSource:
+        return ShardSource(name, self.shards, self.caption, blocks_in_memory)
+
+    def fingerprint(self) -> str:
+        folder, _, names = _shards(self.shards.rstrip("/"), self.caption)
+        return sampled_fingerprint(folder, names)
+
+    def with_absolute_paths(self) -> Self:
+        return self.model_copy(update={"shards": absolute(self.shards)})
+
+
+class ShardSource(Source):
+    """A published dataset. A block is a row group, shard after shard."""
+
+    def __init__(self, name: str, path: str, caption: Caption = "detailed", blocks_in_memory: int = 8) -> None:
         """Read the footers of all shards. A shard without rows is skipped with a warning.
 
         Args:
@@ -101,6 +126,9 @@ class ShardSource:
         except BadSampleError as error:
             raise BadSampleError(f"{name}: {error}") from error
 
+    def check(self) -> None:
+        """Do nothing: all footers were read, and a sample would cost a row group."""
+
     def _read(self, number: int) -> pa.Table:
         group = self._groups[number]
         with self._opened(group.file, f"row group {group.number} is damaged") as file:
@@ -115,7 +143,7 @@ class ShardSource:
             return parquet.schema, parquet.row_groups
 
     @contextmanager
-    def _opened(self, file: str, fault: str) -> Iterator[Any]:
+    def _opened(self, file: str, fault: str) -> Iterator[pa.NativeFile]:
         """Open a shard for reading. Damaged contents raise a UserError that says `fault`."""
         with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
             try:

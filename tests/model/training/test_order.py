@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
+from model.training.data.source import Source
 from model.training.stage import Share
 
 
 @dataclass
-class Rows:
+class Rows(Source):
     name: str
     blocks: Sequence[int]
 

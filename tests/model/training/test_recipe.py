@@ -10,6 +10,7 @@ import pytest
 
 from model.config import preset
 from model.prune import Pruning
+from model.training.data.shards import ShardConfig
 from model.training.param_groups import parameter_groups
 from model.training.recipe import TrainRecipe, load_recipe, parse_recipe
 from model.training.stage import Stage
@@ -201,7 +202,7 @@ def test_the_papers_recipe_has_the_scripts_numbers(paper: TrainRecipe) -> None:
 
 
 def test_the_papers_recipe_trains_the_encoder_on_short_and_aligns_on_detailed_captions(paper: TrainRecipe) -> None:
-    captions = {name: source.caption for name, source in paper.sources.items() if source.shards}
+    captions = {name: source.caption for name, source in paper.sources.items() if isinstance(source, ShardConfig)}
     used = [[captions[name] for name in stage.mixture if name in captions] for stage in paper.stages]
     assert used == [["short"], ["detailed"], [], []]
     assert {name for stage in paper.stages for name in stage.mixture} == set(paper.sources)

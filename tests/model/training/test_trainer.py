@@ -17,6 +17,8 @@ import yaml
 from safetensors.torch import load_file
 
 from model import Processor, VideoLLaMA3
+from model.training.data.annotations import AnnotationSource
+from model.training.data.sampler import EpochPermutation
 from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
@@ -189,9 +191,31 @@ def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole
         go({**written, "shuffle_blocks": 1}, whole)
     captions = {**written["sources"]["captions"], "held_out": 5}
     with pytest.raises(
-        ValueError, match=r"a training with source captions {.*'held_out': 4} is there, the recipe says"
+        ValueError, match=r"a training with source captions {'held_out': 4, .*} is there, the recipe says"
     ):
         go({**written, "sources": {**written["sources"], "captions": captions}}, whole)
+
+
+def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written = data.recipe(tmp_path, steps=3) | {"evaluate_every": 1}
+    written["stages"] = [written["stages"][1]]
+    written["sources"]["qa"]["held_out"] = 4
+    file = tmp_path / "qa/qa.jsonl"
+    held_out = EpochPermutation(AnnotationSource("qa", str(file)), 4, 0, written["seed"], 1).held_out.tolist()
+    lines = file.read_text().splitlines()
+    lines[held_out[0]] = "no json"  # is not read
+    (tmp_path / "qa/broken.png").write_text("<html>404")
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Red."}]
+    lines[held_out[1]] = json.dumps({"image": "broken.png", "conversations": turns})  # is read, but not prepared
+    file.write_text("\n".join(lines))
+    go(written, tmp_path / "out")
+    logged = [record.getMessage() for record in caplog.records if "held-out" in record.getMessage()]
+    assert len(logged) == 1
+    first = f"skipped 2 held-out samples; the first: qa: qa.jsonl line {held_out[0] + 1}: no JSON"
+    assert logged[0].startswith(first)
+    losses = [line["losses"]["qa"] for line in read_metrics(tmp_path / "out") if line["kind"] == "held_out"]
+    assert len(losses) == 3
+    assert all(loss > 0 for loss in losses)
 
 
 def test_a_source_that_has_grown_in_the_middle_of_a_stage_is_refused(tmp_path: Path) -> None:

@@ -11,16 +11,10 @@ import torch
 from PIL import Image
 
 from model import Processor
+from model.caption_metrics import CLIP_PREFIX, caption_metrics, clip_score
+from model.evaluate import Answer, generate_answers, held_out_loss
 from model.packed_row import PackedRow
 from model.training.data.samples import Sample
-from model.training.evaluation import (
-    CLIP_PREFIX,
-    Answer,
-    caption_metrics,
-    clip_score,
-    generate_answers,
-    held_out_loss,
-)
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import ours_of, whole_oracle
 

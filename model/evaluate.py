@@ -1,31 +1,31 @@
-"""Evaluate a model on held-out samples: its loss, its answers, and the similarity of answers to references.
+"""Evaluate a model on samples: its loss, its answers, and the similarity of answers to references.
 
-E width of an embedding
+>>> from model.evaluate import evaluate
+>>> from model.training.data.shards import ShardConfig
+>>> result = evaluate("OUT/1-encoder/model", ShardConfig(shards="shards"), limit=100)
+>>> result.loss.mean, result.metrics.chrf, result.answers[0].answer
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
+from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
 from model.packed_row import PackedRow
 from model.processor import Processor
 from model.prompt import parse_conversation
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.source import SelectedRows, SourceConfig
+from model.training.trained_source import trained_source
 from model.videollama3 import VideoLLaMA3
-
-CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
-"""Weight and prompt of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""
-
-ClipEncoder = Callable[[Any, str], tuple[Any, Any]]
-"""Maps an image (bytes or path) and a text to their two embeddings (E,), of any norm; arrays or tensors."""
 
 
 @dataclass
@@ -68,25 +68,95 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class CaptionMetrics:
-    """Similarity of texts to their references.
+class ScoredAnswer:
+    """An answer of `evaluate`, without its media.
 
     Attributes:
-        count: Number of texts.
-        chrf: chrF of the corpus, 0 to 100.
-        chrf_signature: sacrebleu's signature. Only numbers with equal signatures can be compared.
-        rouge_l: Mean ROUGE-L F1, 0 to 1; NaN if `rouge_l_count` is 0.
-        rouge_l_count: Number of texts in that mean. rouge-score knows words of a-z and 0-9 only, so a reference without
-            such words would always score 0; its text is left out.
-        exact: Share of texts that equal their reference after folding case and whitespace, 0 to 1.
+        sample: Name of the sample.
+        answer: The model's answer.
+        reference: The sample's answer.
+        clip_score: CLIPScore, 0 to 2.5; None without an encoder, or if the sample has not one image and no other media.
     """
 
-    count: int
-    chrf: float
-    chrf_signature: str
-    rouge_l: float
-    rouge_l_count: int
-    exact: float
+    sample: str
+    answer: str
+    reference: str
+    clip_score: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        loss: The loss over all good samples.
+        answers: One per good sample, in their order; empty if none were generated.
+        metrics: Similarity of the answers to the references; None without answers.
+        skipped: One line per bad sample, and per answer without a CLIPScore, with the reason.
+    """
+
+    loss: Loss
+    answers: Sequence[ScoredAnswer]
+    metrics: CaptionMetrics | None
+    skipped: Sequence[str]
+
+    @property
+    def clip_scores(self) -> list[float]:
+        """The CLIPScores of all answers that have one."""
+        return [answer.clip_score for answer in self.answers if answer.clip_score is not None]
+
+    @property
+    def mean_clip_score(self) -> float:
+        """Mean CLIPScore, 0 to 2.5; NaN if no answer has one."""
+        return mean(self.clip_scores)
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: SourceConfig,
+    *,
+    held_out: bool | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 256,
+    batch: int = 8,
+    encode: ClipEncoder | None = None,
+) -> Evaluation:
+    """Evaluate a checkpoint on a source: on a GPU in the saved dtype, else on the CPU in float32.
+
+    Args:
+        checkpoint: A folder with model and processor.
+        data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
+        held_out: Of a source that the checkpoint was trained on: True for its held-out samples only, False for the
+            others only. Default: all.
+        limit: Maximum number of samples. Default: all.
+        max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
+        batch: Number of samples that are answered together.
+        encode: Computes the CLIPScore of answers about one image.
+
+    Raises:
+        UserError: The checkpoint or the data cannot be read, no sample is good, or `held_out` was given and the
+            checkpoint was not trained on the data or nothing of it was held out.
+    """
+    trained = trained_source(checkpoint, data)
+    if held_out is not None and trained is None:
+        raise UserError(f"{checkpoint}: was not trained on {data.location}: leave out --held-out and --trained-on")
+    source = data.open(trained.name if trained else "eval")
+    rows = range(source.rows) if trained is None or held_out is None else trained.rows(source, held_out)
+    chosen = SelectedRows(source, rows[:limit])
+    model, processor = _load(checkpoint)
+    loss = held_out_loss(model, processor, chosen)
+    skipped = [*chosen.skipped, *loss.skipped]
+    if not loss.samples:
+        raise UserError(f"{data.location}: not one of its samples could be looked at; the first: {skipped[0]}")
+    answers = []
+    for answer in generate_answers(model, processor, chosen, max_new_tokens, batch) if max_new_tokens else ():
+        if isinstance(answer, Answer):
+            score = _clip_score(answer, encode, skipped) if encode else None
+            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score))
+        else:
+            skipped.append(answer)
+    metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
+    return Evaluation(loss, answers, metrics, list(dict.fromkeys(skipped)))
 
 
 def held_out_loss(
@@ -138,39 +208,21 @@ def generate_answers(
         yield from _answered(model, processor, waiting, max_new_tokens)
 
 
-def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionMetrics:
-    """Compute chrF by sacrebleu (Popović 2015), ROUGE-L by rouge-score (Lin 2004; no stemming), and exact match.
-
-    Raises:
-        ValueError: There are no texts, or the number of references differs.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
-    from sacrebleu.metrics.chrf import CHRF
-
-    if not texts or len(texts) != len(references):
-        raise ValueError(f"{len(texts)} texts for {len(references)} references: give one reference for each")
-    chrf = CHRF()
-    corpus = chrf.corpus_score(texts, [references]).score
-    words = DefaultTokenizer(use_stemmer=False)
-    scorer = RougeScorer(["rougeL"], tokenizer=words)
-    pairs = list(zip(texts, references, strict=True))
-    rouge = [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs if words.tokenize(reference)]
-    exact = [_folded(text) == _folded(reference) for text, reference in pairs]
-    signature = str(chrf.get_signature())
-    return CaptionMetrics(len(texts), corpus, signature, _mean(rouge), len(rouge), _mean(exact))
+def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
+    gpu = torch.cuda.is_available()
+    model = VideoLLaMA3.from_pretrained(checkpoint, None if gpu else torch.float32)
+    return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
 
 
-def clip_score(image: Any, text: str, encode: ClipEncoder) -> float:
-    """Return the CLIPScore of a caption: 2.5 max(cos(image, "A photo depicts " + text), 0), 0 to 2.5.
-
-    It needs no reference. An empty caption scores 0. If a caption is longer than the encoder's context (CLIP: 77
-    tokens), only its start counts.
-    """
-    if not text.strip():
-        return 0.0
-    image_E, text_E = (torch.as_tensor(vector).float() for vector in encode(image, CLIP_PREFIX + text))
-    return CLIP_WEIGHT * max(float(F.cosine_similarity(image_E, text_E, dim=0)), 0.0)
+def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> float | None:
+    """Return the CLIPScore if the sample has one image and no other media."""
+    if [part["type"] for part in answer.media] != ["image"]:
+        return None
+    try:
+        return clip_score(answer.media[0]["image"], answer.text, encode)
+    except BadSampleError as error:
+        skipped.append(f"{answer.sample}: no CLIPScore: {' '.join(str(error).split())}")
+        return None
 
 
 def _answered(
@@ -218,14 +270,6 @@ def _rows(processor: Processor, samples: Iterable[Sample], tokens_per_row: int, 
 
 def _named(sample: Sample, error: Exception) -> str:
     return str(bad_sample(sample.name, error))
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def _device(model: VideoLLaMA3) -> torch.device:

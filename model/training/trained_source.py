@@ -1,0 +1,66 @@
+"""Find out which samples of a source a checkpoint was trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import UserError, reading
+from model.training.data.sampler import EpochPermutation
+from model.training.data.shards import ShardConfig
+from model.training.data.source import Source, SourceConfig
+from model.training.export import PROVENANCE
+
+
+@dataclass(frozen=True)
+class TrainedSource:
+    """A source that a checkpoint was trained on.
+
+    Attributes:
+        name: Its name in the training recipe.
+        held_out: Number of its samples that were held out.
+        seed: Seed of the training, which decides which these are.
+    """
+
+    name: str
+    held_out: int
+    seed: int
+
+    def rows(self, source: Source, held_out: bool) -> Sequence[int]:
+        """Return the rows that were held out, or the others, ascending.
+
+        Raises:
+            UserError: Nothing was held out.
+        """
+        held = set(EpochPermutation(source, self.held_out, 0, self.seed, 1).held_out.tolist())
+        if held_out and not held:
+            raise UserError(f"of {self.name} nothing was held out: leave out --held-out")
+        return [row for row in range(source.rows) if (row in held) == held_out]
+
+
+def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource | None:
+    """Return the source of the checkpoint's training that contains `data`; None if there is none.
+
+    Raises:
+        UserError: The file that describes the training is damaged.
+    """
+    file = Path(checkpoint) / PROVENANCE
+    if not file.is_file():
+        return None
+    with reading(file):
+        recipe = json.loads(file.read_text())["recipe"]
+    for name, source in recipe["sources"].items():
+        if "kind" in source:  # of another package: its class is not imported
+            continue
+        path = _absolute(source.get("shards") or source["annotations"])
+        same_caption = not source.get("shards") or (isinstance(data, ShardConfig) and source["caption"] == data.caption)
+        if same_caption and f"{_absolute(data.location)}/".startswith(f"{path}/"):
+            return TrainedSource(name, source["held_out"], recipe["seed"])
+    return None
+
+
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if "://" in path else os.path.abspath(path)
