@@ -228,9 +228,9 @@ def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> floa
 def _answered(
     model: VideoLLaMA3, processor: Processor, waiting: Sequence[tuple[Sample, str, PackedRow]], most: int
 ) -> Iterator[Answer]:
-    row = PackedRow.pack([inputs for _, _, inputs in waiting])
+    row: Mapping[str, Any] = PackedRow.pack([inputs for _, _, inputs in waiting]).to(_device(model))
     with _evaluating(model):
-        generated = model.generate(**row.to(_device(model)), max_new_tokens=most)
+        generated = model.generate(**row, max_new_tokens=most)
     for (sample, reference, _), ids in zip(waiting, generated, strict=True):
         yield Answer(sample.name, processor.decode(ids).strip(), reference, _media(sample))
 

@@ -23,8 +23,8 @@ from pipeline.execution.inputs import Inputs
 from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.part_writer import Store
 from pipeline.execution.stage_task import StageTask
-from pipeline.pools import Pool
-from pipeline.pools.images import Images
+from pipeline.pools import pool_of
+from pipeline.pools.reader import Images
 
 
 class Widths(ImageStage):
@@ -85,7 +85,7 @@ def compute(folder: Path, images: int, facts: WidthFacts, missing: Sequence[int]
     store = Store(table, table.next_writer(), {})
     task = StageTask(
         stage=Widths(),
-        inputs=Inputs(root=root, images=Images(Pool(images=str(pool)), root)),
+        inputs=Inputs(images=Images(pool_of(images=str(pool)), root)),
         batch_size=4,
         store=store,
         contents=store,
