@@ -16,7 +16,7 @@ from manifests import funnel
 from manifests.rules import parse_rules
 from manifests.schemas import reference_column_of
 from pipeline.stages.registry import stage_class
-from tests.pipeline.test_clusters import Vectors, pool
+from tests.e2e.test_clusters import Vectors, pool
 from tests.runs import run
 
 

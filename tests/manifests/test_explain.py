@@ -6,7 +6,7 @@ from pathlib import Path
 
 from manifests.explain import explain
 from pipeline.execution.failed import mark
-from tests.pipeline.test_retry import rows_of, stored_run
+from tests.pipeline.commands.test_retry import rows_of, stored_run
 
 
 def computed_by(url: Path, id_: int) -> object:

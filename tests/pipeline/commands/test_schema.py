@@ -14,7 +14,7 @@ from pipeline.commands.schema import attribute_docs, recipe_schema
 from pipeline.recipe import load_recipe
 from pipeline.recipe_file import Resources
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = [path for path in sorted(ROOT.glob("recipes/*.yaml")) if "sources" not in yaml.safe_load(path.read_text())]
 
 

@@ -38,7 +38,7 @@ def kept(run: Path) -> set[str]:
 def test_filter_by_path_twice_sets_its_rule_and_setting(
     indexed: Path, vl3syn_process: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = Path(__file__).parents[2] / "examples/my_filter"
+    examples = Path(__file__).parents[3] / "examples/my_filter"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples), *filter(None, [os.environ.get("PYTHONPATH")])]))
     done = vl3syn_process("filter", "edges:Edges", "--run", indexed, "--json")
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 2, done.stderr

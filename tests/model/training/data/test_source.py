@@ -20,7 +20,7 @@ from model.training.recipe import TrainRecipe, load_recipe, parse_recipe
 from model.training.run import train
 from tests.model.training import data
 
-EXAMPLE = Path(__file__).parents[3] / "examples/my_source/sums.py"
+EXAMPLE = Path(__file__).parents[4] / "examples/my_source/sums.py"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_source_elsewhere_is_trained_on_by_the_command(tmp_path: Path, kind: str
     written = recipe(tmp_path, kind=kind)
     written["stages"][0] |= {"mixture": {"sums": 1}, "steps": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "train", "recipe.yaml", "--run", "out"],
         env={**os.environ, "PYTHONPATH": f"{root}:{tmp_path / 'outside'}"},

@@ -318,7 +318,7 @@ DRIVER = """
 import json, sys
 import pipeline.recipe_file
 from pipeline.stages.registry import stage_class
-from tests.pipeline.test_clusters import Vectors
+from tests.e2e.test_clusters import Vectors
 from tests.runs import run
 pipeline.recipe_file.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)
 run(json.loads(sys.argv[1]), sys.argv[2])

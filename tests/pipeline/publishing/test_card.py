@@ -18,7 +18,7 @@ from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.runs import run
 
-HERE = "tests.pipeline.test_card"
+HERE = "tests.pipeline.publishing.test_card"
 
 
 class Licensed(Edges):

@@ -19,7 +19,7 @@ from pipeline.pools.images import PLACE, Failure
 from pipeline.pools.listing import shards_of
 from pipeline.pools.reader import Images
 from tests.conftest import jpeg
-from tests.pipeline.test_side_files import tar
+from tests.pipeline.pools.test_side_files import tar
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 OUT = "link: leads out of the pool, not followed (follow_links of the pool allows it)"

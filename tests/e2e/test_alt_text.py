@@ -20,7 +20,7 @@ from pipeline.execution.index import open_pool
 from pipeline.execution.runner import prepare
 from pipeline.pools import pool_of
 from pipeline.recipe import parse_recipe
-from tests.pipeline.test_side_files import tar
+from tests.pipeline.pools.test_side_files import tar
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 TEXTS = ["a fox", "", None, "ein Fuchs 🦊"]

@@ -145,7 +145,7 @@ def memory(url: Path | str, threads: int, order: str) -> tuple[int, int]:
         [sys.executable, "-c", script, str(url), str(threads), order],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         timeout=120,
     )
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from tests.model import clips
 from tests.model.training import data
 from tests.model.training.lines import ANSWER, QUESTION, source, turns
 
-PAGE = Path(__file__).parents[3] / "docs/training-data.md"
+PAGE = Path(__file__).parents[4] / "docs/training-data.md"
 
 
 @pytest.fixture

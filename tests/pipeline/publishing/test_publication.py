@@ -17,7 +17,7 @@ import pytest
 from core.errors import UserError
 from manifests import Run, open_run
 from manifests.storage import Folder
-from tests.pipeline.test_publish import captioned, fifty, files, pool_of, publish
+from tests.pipeline.publishing.test_publish import captioned, fifty, files, pool_of, publish
 
 pytestmark = pytest.mark.usefixtures("engine")
 Vl3syn = Callable[..., CompletedProcess[str]]
