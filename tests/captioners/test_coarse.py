@@ -225,7 +225,9 @@ def test_captioner_runs_in_half_precision(
     assert captioner._network.vision_model.dtype == getattr(torch, dtype)
 
 
-def test_provenance_identifies_weights_by_content(broken: Callable[[str], Path], load: Callable[..., Captioner]) -> None:
+def test_provenance_identifies_weights_by_content(
+    broken: Callable[[str], Path], load: Callable[..., Captioner]
+) -> None:
     import transformers
 
     before = load("blip").provenance

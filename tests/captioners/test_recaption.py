@@ -62,7 +62,9 @@ def test_captions_equal_those_of_transformers(
         assert (row["short_cut"], row["short_tokens"]) == (1, 12)
 
 
-def test_question_the_processor_refuses_is_an_error_of_its_row(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_question_the_processor_refuses_is_an_error_of_its_row(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     """It counts the marks of images: one more in the prompt is an image that is not there."""
     asked = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
     odd = asked[1].question._replace(prompt="<IMG_CONTEXT> What is this?")

@@ -55,9 +55,7 @@ def _playlists(secret: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("ending", ["", ".mp4", ".ts"])
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd", "m3u", "pls", "asx"])
-def test_playlist_is_refused_under_any_name(
-    processor: Processor, tmp_path: Path, kind: str, ending: str
-) -> None:
+def test_playlist_is_refused_under_any_name(processor: Processor, tmp_path: Path, kind: str, ending: str) -> None:
     secret = _remuxed(write(tmp_path / "s.mp4", TENTHS), tmp_path / "secret.ts", "mpegts")
     listed = tmp_path / f"list.{kind}{ending}"
     listed.write_text(_playlists(secret)[kind])

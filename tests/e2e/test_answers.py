@@ -402,9 +402,7 @@ def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, make_i
 
 
 @pytest.mark.usefixtures("engine")
-def test_publication_of_an_earlier_version_keeps_its_columns(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_publication_of_an_earlier_version_keeps_its_columns(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url, out = make_images(tmp_path / "pool", 2), tmp_path / "run", tmp_path / "out"
     with chat_server(choice=message(WORDS)) as server:
         opened, _ = run(recipe(pool, server.url), url)

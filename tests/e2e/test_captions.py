@@ -39,9 +39,7 @@ def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_every_image_gets_a_caption_or_error_when_calls_fail(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_every_image_gets_a_caption_or_error_when_calls_fail(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 400), tmp_path / "run"
     with chat_server(faults=FAULTS, share=0.2) as server:
         opened, jobs = run(recipe(pool, server.url), url)
@@ -78,9 +76,7 @@ def test_only_a_changed_prompt_captions_again(tmp_path: Path, make_images: MakeI
 
 
 @pytest.mark.usefixtures("engine")
-def test_server_that_stops_ends_the_run_without_losing_captions(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     with chat_server(faults=("500",), share=0) as server:
         stop_after(server, 40)
@@ -252,7 +248,9 @@ def test_run_killed_while_captioning_loses_and_repeats_nothing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_run_killed_ten_times_while_captioning_loses_nothing(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]) -> None:
+def test_run_killed_ten_times_while_captioning_loses_nothing(
+    tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]
+) -> None:
     kill_and_resume(tmp_path, make_images, paid, [*["driver", "raylet"] * 4, "driver", "worker"])
 
 

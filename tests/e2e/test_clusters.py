@@ -165,9 +165,7 @@ def test_groups_are_cut_to_their_quota_and_the_rest_has_a_reason(first: tuple[Pa
     )
 
 
-def test_new_images_join_old_clusters_and_are_compared_in_them(
-    tmp_path: Path, first: tuple[Path, Run]
-) -> None:
+def test_new_images_join_old_clusters_and_are_compared_in_them(tmp_path: Path, first: tuple[Path, Run]) -> None:
     folder, _ = moved(first[0], tmp_path / "grown")
     new = images()[2700:].filter(pl.col("source") < 2)
     new.write_parquet(folder / "pool" / "9.parquet")
@@ -291,9 +289,7 @@ def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
         run(asked, tmp_path / "run")
 
 
-def test_wrong_centroids_are_one_line_and_other_files_ignored(
-    tmp_path: Path, first: tuple[Path, Run]
-) -> None:
+def test_wrong_centroids_are_one_line_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
     asked = recipe(pool(tmp_path / "pool", images(100)))
     (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
     place = tmp_path / "run/fitted" / brought.parent.name

@@ -149,7 +149,9 @@ def test_exported_model_has_no_foreign_code(tmp_path: Path, canary: Path, vl3syn
     assert not canary.exists()
 
 
-def test_training_from_parts_runs_no_foreign_code(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
+def test_training_from_parts_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]
+) -> None:
     """A language model's folder of its own."""
     from model import Processor
     from model.config import preset
@@ -189,7 +191,9 @@ def test_coarse_captioner_runs_no_foreign_code(
 
 
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
-def test_transformers_engine_runs_no_foreign_code(tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, classes: bool) -> None:
+def test_transformers_engine_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, classes: bool
+) -> None:
     from captioners.engines.base import Sampling
     from captioners.engines.transformers import Transformers
 
@@ -225,7 +229,9 @@ def test_tokenizer_of_a_clip_encoder_runs_no_foreign_code(
     assert "needs code out of its own folder (auto_map), which is never run" in said.err
 
 
-def test_text_tower_of_a_clip_encoder_runs_no_foreign_code(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
+def test_text_tower_of_a_clip_encoder_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]
+) -> None:
     clip, tower = save_clip(tmp_path / "clip"), tmp_path / "tower"
     tower.mkdir()
     (tower / "config.json").write_text(json.dumps({"model_type": "evil"}))

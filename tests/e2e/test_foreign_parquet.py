@@ -416,7 +416,9 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     assert row["error"].startswith("broken Parquet: claims 3,000,000 rows in ")
 
 
-def test_index_command_reports_a_bomb_in_parquet(tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_index_command_reports_a_bomb_in_parquet(
+    tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     bomb(tmp_path, "zstd page")
     bomb(tmp_path, "dictionary")
     result = vl3syn("index", "--parquet", tmp_path, "--run", tmp_path / "run")

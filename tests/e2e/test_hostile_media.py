@@ -125,9 +125,7 @@ def test_truncated_film_with_its_index_in_front_is_refused(processor: Processor,
         _asked(processor, _video(str(path)))
 
 
-def test_damaged_film_is_one_line_or_gives_frames(
-    processor: Processor, model: VideoLLaMA3, tmp_path: Path
-) -> None:
+def test_damaged_film_is_one_line_or_gives_frames(processor: Processor, model: VideoLLaMA3, tmp_path: Path) -> None:
     whole, path, rng = write(tmp_path / "whole.mkv", TENTHS[:30]).read_bytes(), tmp_path / "bad.mkv", random.Random(0)
     answered = 0
     for _ in range(40):

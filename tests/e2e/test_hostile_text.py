@@ -87,9 +87,7 @@ def test_front_matter_of_the_card_is_valid_yaml(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     "arguments", [("funnel",), ("explain", "1"), ("explain", "2"), ("sweep",), ("groups", "--by", "shard")], ids=str
 )
-def test_output_of_commands_has_no_terminal_codes(
-    tmp_path: Path, vl3syn: Vl3syn, arguments: tuple[str, ...]
-) -> None:
+def test_output_of_commands_has_no_terminal_codes(tmp_path: Path, vl3syn: Vl3syn, arguments: tuple[str, ...]) -> None:
     judged_run(tmp_path / "run")
     command, *more = arguments
     shown = vl3syn(command, tmp_path / "run", *more)

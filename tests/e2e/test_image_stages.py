@@ -153,9 +153,7 @@ def test_resumed_run_encodes_no_image_twice(
     assert funnel(opened).survivors == 300
 
 
-def test_bad_images_cost_only_their_rows(
-    tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path
-) -> None:
+def test_bad_images_cost_only_their_rows(tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path) -> None:
     folder = Path(shutil.copytree(pool, tmp_path / "pool"))
     bad = sorted(folder.iterdir())[5::20]
     assert len(bad) == 15
@@ -184,9 +182,7 @@ def test_bad_images_cost_only_their_rows(
     assert [job.computed for job in jobs.values()] == [0] * 4, "bad bytes do not get better"
 
 
-def test_image_that_could_not_be_read_is_retried(
-    tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path
-) -> None:
+def test_image_that_could_not_be_read_is_retried(tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path) -> None:
     folder = Path(shutil.copytree(pool, tmp_path / "pool"))
     recipe = chain(folder, tiny_clip, tiny_blip)
     recipe["stages"] = recipe["stages"][1:2]

@@ -135,9 +135,7 @@ def test_row_that_kills_is_isolated_in_tasks_and_actors(
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_group_with_a_killer_stays_whole_and_others_are_computed(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 24)
     stages = [{"stage": "sixes"}, {"stage": "deadly_group"}]
     opened, jobs = run({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")

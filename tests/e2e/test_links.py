@@ -96,7 +96,9 @@ def test_pipe_among_downloads_is_not_opened(downloads: Path, name: str) -> None:
 @pytest.mark.parametrize(("kind", "ending"), [("tars", "tar"), ("parquet", "parquet")])
 @pytest.mark.parametrize("glob", ["", "/*", "/**"])
 @pytest.mark.timeout(20)
-def test_links_out_of_a_folder_of_shards_are_errors(tmp_path: Path, outside: Path, kind: str, ending: str, glob: str) -> None:
+def test_links_out_of_a_folder_of_shards_are_errors(
+    tmp_path: Path, outside: Path, kind: str, ending: str, glob: str
+) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     shutil.copy(outside / f"secret.{ending}", pool / f"a.{ending}")
@@ -167,7 +169,9 @@ ODD = os.fsdecode(b"caf\xe9")
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("tars", "tar"), ("parquet", "parquet")])
-def test_invalid_name_beside_shards_does_not_block_the_pool(tmp_path: Path, outside: Path, kind: str, ending: str) -> None:
+def test_invalid_name_beside_shards_does_not_block_the_pool(
+    tmp_path: Path, outside: Path, kind: str, ending: str
+) -> None:
     pool = tmp_path / "pool"
     (pool / ODD).mkdir(parents=True)
     shutil.copy(outside / f"secret.{ending}", pool / f"a.{ending}")

@@ -477,7 +477,9 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
 @pytest.mark.parametrize(
     ("make", "names", "said"), [pytest.param(make, names, said, id=kind) for kind, make, names, said in PARQUETS]
 )
-def test_parquet_gives_the_expected_rows(tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]) -> None:
+def test_parquet_gives_the_expected_rows(
+    tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]
+) -> None:
     (tmp_path / "0.parquet").write_bytes(made(make))
     rows = index(pool_of(parquet=str(tmp_path), **names))
     assert [told(row) for row in rows] == said
@@ -603,7 +605,9 @@ def test_img2dataset_shard_of_failed_downloads_has_error_rows(tmp_path: Path) ->
     ],
 )
 @pytest.mark.parametrize("format_", ["webdataset", "files"])
-def test_img2dataset_with_a_broken_sidecar_keeps_its_images(tmp_path: Path, format_: str, sidecar: bytes | None) -> None:
+def test_img2dataset_with_a_broken_sidecar_keeps_its_images(
+    tmp_path: Path, format_: str, sidecar: bytes | None
+) -> None:
     downloads(tmp_path, format_)
     (tmp_path / "00000.parquet").unlink()
     if sidecar is not None:

@@ -177,7 +177,9 @@ def test_missing_texts_have_no_embedding(texts: Any) -> None:
     assert texts(captions([])).num_rows == 0
 
 
-def test_class_embeddings_are_read_from_the_cache(images: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_class_embeddings_are_read_from_the_cache(
+    images: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (kept,) = (cache / "vl3syn").iterdir()  # nothing half-written beside it
     computed = np.load(kept)
     made = np.full((1000, 384), 7, np.float32)
@@ -206,7 +208,9 @@ def test_class_embeddings_are_read_from_the_cache(images: Any, cache: Path, monk
         (ConseText(), "transformers", "models"),
     ],
 )
-def test_missing_package_is_refused_with_the_install_command(stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused_with_the_install_command(
+    stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.check_available()
     monkeypatch.setattr(pretrained, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(ValueError, match=rf"{stage.name} needs the package {package}: pip install 'vl3syn\[{extra}\]'"):

@@ -59,9 +59,7 @@ def test_groups_are_hashed_by_names_of_any_type() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(sizes=SIZES, total=st.one_of(st.integers(0, 2000), st.integers(0, 10**7)))
-def test_total_is_reached_exactly_with_even_groups(
-    sizes: list[int], total: int
-) -> None:
+def test_total_is_reached_exactly_with_even_groups(sizes: list[int], total: int) -> None:
     have = np.array(sizes, np.int64)
     kept = caps(have, total, priority(np.arange(len(sizes))))
     assert kept.sum() == min(total, have.sum())
@@ -161,9 +159,7 @@ def plain_choice(groups: Any, order: Any, ids: Any, quotas: Any, seed: int) -> s
 
 @settings(max_examples=300, deadline=None)
 @given(world=worlds(), seed=st.integers(0, 3), shuffled=st.randoms(use_true_random=False))
-def test_choice_equals_a_sort_per_group_in_any_row_order(
-    world: dict[str, Any], seed: int, shuffled: Any
-) -> None:
+def test_choice_equals_a_sort_per_group_in_any_row_order(world: dict[str, Any], seed: int, shuffled: Any) -> None:
     expected = plain_choice(**world, seed=seed)
     assert set(world["ids"][select(**world, seed=seed)].tolist()) == expected
     turned = list(range(len(world["ids"])))

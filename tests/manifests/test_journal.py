@@ -183,9 +183,7 @@ def test_journal_of_a_living_job_stays_and_is_copied_once(tmp_path: Path, owner:
     assert table.provenance() == {"weights": "x"}
 
 
-def test_second_job_at_a_part_keeps_the_journal_of_the_first(
-    tmp_path: Path, owner: subprocess.Popen[str]
-) -> None:
+def test_second_job_at_a_part_keeps_the_journal_of_the_first(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     table = table_at(tmp_path / "t")
     before = journals(tmp_path)
     second = Journal(table, pa.chunked_array([[1, 2, 3, 4]]), {})

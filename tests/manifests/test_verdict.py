@@ -168,9 +168,7 @@ def plainly(world: dict[str, Any]) -> list[str]:
 
 @settings(max_examples=150, deadline=None)
 @given(world=worlds())
-def test_every_row_gets_the_verdict_of_a_plain_loop(
-    world: dict[str, Any], tmp_path_factory: Any
-) -> None:
+def test_every_row_gets_the_verdict_of_a_plain_loop(world: dict[str, Any], tmp_path_factory: Any) -> None:
     run = build(world, tmp_path_factory.mktemp("world"))
     expected = plainly(world)
 

@@ -169,9 +169,7 @@ def test_evaluation_draws_no_random_numbers(oracle: Any, processor: Processor) -
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_answers_equal_those_of_transformers(
-    oracle: Any, model: VideoLLaMA3, processor: Processor, batch: int
-) -> None:
+def test_answers_equal_those_of_transformers(oracle: Any, model: VideoLLaMA3, processor: Processor, batch: int) -> None:
     answers = [a for a in generate_answers(model, processor, SAMPLES, 8, batch) if isinstance(a, Answer)]
     assert [a.sample for a in answers] == [s.name for s in SAMPLES]
     assert [a.reference for a in answers] == ["A slope.", "4", "The second.", "It becomes light."]

@@ -90,9 +90,7 @@ def test_dead_proxy_is_named_without_its_password(nobody: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("no_proxy", ["server.invalid", ".invalid", "*", "server.invalid:8000", "x, server.invalid"])
-def test_proxy_is_not_used_for_hosts_in_no_proxy(
-    no_proxy: str, nobody: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_is_not_used_for_hosts_in_no_proxy(no_proxy: str, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://{nobody}")
     monkeypatch.setenv("no_proxy", no_proxy)
     with pytest.raises(UserError, match=r"server\.invalid:8000/v1 \(ConnectError\); start one$"):

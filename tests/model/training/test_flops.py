@@ -122,7 +122,9 @@ def test_flops_without_trained_parts_are_of_the_forward_pass(rows: dict[str, Pac
 
 
 @pytest.mark.parametrize("name", FREEZINGS)
-def test_flops_with_frozen_parts_equal_those_counted_by_torch(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
+def test_flops_with_frozen_parts_equal_those_counted_by_torch(
+    name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3
+) -> None:
     freeze(tiny, FREEZINGS[name])
     assert row_flops(tiny, rows["several"]) == pytest.approx(counted(tiny, rows["several"]), rel=NEAR)
     assert row_flops(tiny, rows["text"]) == pytest.approx(counted(tiny, rows["text"]), rel=NEAR)

@@ -63,9 +63,7 @@ def test_step_is_printed_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-def test_line_without_peak_or_length_has_no_mfu_or_total(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_line_without_peak_or_length_has_no_mfu_or_total(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = MetricsLogger(tmp_path, "one", None, 0, None)
     progress.step(step(3))
     progress.close()
@@ -76,9 +74,7 @@ def test_line_without_peak_or_length_has_no_mfu_or_total(
     assert told["mfu"] is None
 
 
-def test_every_step_is_stored_when_fewer_lines_are_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_step_is_stored_when_fewer_lines_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, None, every=4)
     for number in range(1, 11):
         progress.step(step(number, progress=number / 10))

@@ -133,9 +133,7 @@ def test_killed_worker_restarts_from_a_checkpoint(tmp_path: Path, alone: Path) -
 
 
 @pytest.mark.slow
-def test_change_of_workers_keeps_the_order_of_samples(
-    vl3syn_process: CommandLine, tmp_path: Path, alone: Path
-) -> None:
+def test_change_of_workers_keeps_the_order_of_samples(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     """Each stopped by a kill of the whole, as a cluster does it that ends a job."""
     for workers, step in ((1, 5), (2, 13)):
         command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]

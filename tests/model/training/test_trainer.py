@@ -147,9 +147,7 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 8])
-def test_resumed_training_equals_an_undisturbed_one(
-    folder: Path, whole: Path, tmp_path: Path, steps: int
-) -> None:
+def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(data.recipe(folder)))
     _killed_after(file, tmp_path / "out", steps)
@@ -228,9 +226,7 @@ def test_source_that_grows_during_a_stage_is_refused(tmp_path: Path) -> None:
         go(written, tmp_path / "out")
 
 
-def test_nan_loss_stops_with_the_samples_and_keeps_the_weights(
-    folder: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_nan_loss_stops_with_the_samples_and_keeps_the_weights(folder: Path, whole: Path, tmp_path: Path) -> None:
     model = VideoLLaMA3.from_pretrained(whole / "1-first/model")
     with torch.no_grad():
         model.projector.readout[0].weight[0, 0] = float("nan")

@@ -85,7 +85,9 @@ def test_publication_without_an_image_is_a_failure(tmp_path: Path, make_images: 
     assert json.loads(done.stdout)["rows"] == 0
 
 
-def test_stderr_of_a_run_has_no_lines_of_libraries(tmp_path: Path, make_images: MakeImages, vl3syn_process: Call) -> None:
+def test_stderr_of_a_run_has_no_lines_of_libraries(
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Call
+) -> None:
     pool = make_images(tmp_path / "pool", 5)
     done = vl3syn_process("run", recipe_at(tmp_path, pool, {"stage": "hashes"}), "--run", tmp_path / "run", "--json")
     assert done.returncode == 0

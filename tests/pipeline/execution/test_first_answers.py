@@ -85,9 +85,7 @@ def test_server_that_refuses_all_ends_the_job_with_its_message(
         ("503", "loading the model"),
     ],
 )
-def test_job_of_refusals_only_stores_no_row(
-    tmp_path: Path, make_images: MakeImages, status: str, refusal: str
-) -> None:
+def test_job_of_refusals_only_stores_no_row(tmp_path: Path, make_images: MakeImages, status: str, refusal: str) -> None:
     pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
     with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
         with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):

@@ -36,9 +36,7 @@ def aspect(**keep: float) -> dict[str, Any]:
     return {"stage": "aspect_ratio", "keep": keep}
 
 
-def test_second_run_computes_only_new_images(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_second_run_computes_only_new_images(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 1200), tmp_path / "run"
     _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
     assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (1200, 1200)
@@ -83,9 +81,7 @@ def test_looser_rule_computes_only_the_newly_admitted_rows(
     assert jobs["brightness"].computed == 0
 
 
-def test_only_rows_with_a_passing_error_are_retried(
-    tmp_path: Path, make_images: MakeImages, own_stages: None
-) -> None:
+def test_only_rows_with_a_passing_error_are_retried(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
     opened, jobs = run(recipe, url)
@@ -178,9 +174,7 @@ def test_changed_tar_has_no_stale_facts(tmp_path: Path, make_images: MakeImages)
     assert (wide["aspect_ratio"], wide["status"]) == (9, "dropped")
 
 
-def test_unreadable_shard_is_retried(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_shard_is_retried(tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
     from manifests.schemas import INDEX
     from pipeline.pools import pool_of
 
@@ -247,9 +241,7 @@ def test_missing_file_of_a_stage_is_one_line_and_ends_the_run(
         run(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no" / "log")}), tmp_path / "run")
 
 
-def test_killed_worker_loses_only_its_current_part(
-    tmp_path: Path, make_images: MakeImages, own_stages: None
-) -> None:
+def test_killed_worker_loses_only_its_current_part(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     """Counted by the stage itself: every row it computes is a line in a log."""
     pool, log = make_images(tmp_path / "pool", 1200), tmp_path / "log"
     stage = {"stage": "counted", "log": str(log), "resources": {"batch_size": 20, "part_rows": 100, "actors": 2}}

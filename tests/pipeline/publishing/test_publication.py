@@ -53,9 +53,7 @@ def test_publish_does_not_write_the_rows_of_a_copied_part_twice(
     assert not (tmp_path / "out/data").exists()
 
 
-def test_publication_copied_without_its_settings_is_refused(
-    small: Path, tmp_path: Path, vl3syn: Vl3syn
-) -> None:
+def test_publication_copied_without_its_settings_is_refused(small: Path, tmp_path: Path, vl3syn: Vl3syn) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small / "shards", copy, ignore=shutil.ignore_patterns(".publication"))
     before = files(copy)

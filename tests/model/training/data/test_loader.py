@@ -64,9 +64,7 @@ def test_rows_of_a_step_do_not_depend_on_the_workers(world: Corpus, workers: int
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (1, 2)])
-def test_state_resumes_the_same_rows_on_other_workers(
-    world: Corpus, before: int, after: int
-) -> None:
+def test_state_resumes_the_same_rows_on_other_workers(world: Corpus, before: int, after: int) -> None:
     whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
     state: dict[int, Any] = {}
     for rank in range(before):

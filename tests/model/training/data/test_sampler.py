@@ -37,9 +37,7 @@ def seen(order: MixtureSampler, count: int, start: int = 0) -> list[tuple[str, i
     st.integers(1, 5),
     st.integers(0, 99),
 )
-def test_every_pass_has_each_training_row_once(
-    blocks: list[int], held: int, window: int, seed: int
-) -> None:
+def test_every_pass_has_each_training_row_once(blocks: list[int], held: int, window: int, seed: int) -> None:
     total = sum(blocks)
     held = min(held, total - 1)
     order = MixtureSampler([Rows("a", blocks)], {"a": Share(weight=1)}, {"a": held}, seed, window=window)
