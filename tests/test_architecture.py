@@ -130,7 +130,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert circles(GRAPH) == []
 
 
-def test_circle_is_found_where_there_is_one() -> None:
+def test_circles_lists_the_modules_of_a_circle() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
 
 
@@ -169,7 +169,7 @@ def test_no_top_level_package_is_outside_of_the_rooms() -> None:
     assert packages == set(ROOMS)
 
 
-def test_stages_are_told_by_their_class_not_probed() -> None:
+def test_stages_are_distinguished_by_class_not_by_hasattr() -> None:
     """`hasattr(stage, …)` would make a contract that no base class states."""
     probes = []
     for module, file in MODULES.items():

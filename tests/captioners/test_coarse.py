@@ -98,7 +98,7 @@ def refusal(model: object, **settings: Any) -> str:
 
 
 @each_model
-def test_every_image_gets_a_caption_of_its_own(load: Callable[..., Captioner], kind: str) -> None:
+def test_different_images_get_different_captions(load: Callable[..., Captioner], kind: str) -> None:
     texts = captions(load(kind))
     assert all(isinstance(text, str) and text for text in texts)
     assert len(set(texts)) >= len(PICTURES) - (kind == "blip2-t5")  # random T5s like to repeat one word
@@ -107,14 +107,14 @@ def test_every_image_gets_a_caption_of_its_own(load: Callable[..., Captioner], k
 
 @each_model
 @pytest.mark.parametrize("prompt", ["", PROMPT])
-def test_a_batch_is_captioned_as_its_images_alone(load: Callable[..., Captioner], kind: str, prompt: str) -> None:
+def test_batch_gets_the_captions_of_its_images_alone(load: Callable[..., Captioner], kind: str, prompt: str) -> None:
     captioner = load(kind, prompt=prompt)
     assert captions(captioner) == [captions(captioner, [image])[0] for image in PICTURES]
 
 
 @each_model
 @pytest.mark.parametrize("prompt", ["", PROMPT])
-def test_it_is_what_transformers_itself_makes_of_the_images(
+def test_captions_equal_those_of_transformers(
     load: Callable[..., Captioner], models: dict[str, Path], kind: str, prompt: str
 ) -> None:
     import transformers
@@ -131,7 +131,7 @@ def test_it_is_what_transformers_itself_makes_of_the_images(
 
 
 @each_model
-def test_the_prompt_steers_the_caption_and_is_no_part_of_it(load: Callable[..., Captioner], kind: str) -> None:
+def test_prompt_steers_the_caption_but_is_not_part_of_it(load: Callable[..., Captioner], kind: str) -> None:
     prompted = captions(load(kind, prompt=PROMPT))
     assert prompted != captions(load(kind))
     assert not any(str(text).startswith(PROMPT) for text in prompted)
@@ -139,7 +139,7 @@ def test_the_prompt_steers_the_caption_and_is_no_part_of_it(load: Callable[..., 
 
 @each_model
 @pytest.mark.parametrize("prompt", ["", PROMPT])
-def test_a_caption_has_no_more_tokens_than_asked_for(load: Callable[..., Captioner], kind: str, prompt: str) -> None:
+def test_caption_has_at_most_max_new_tokens(load: Callable[..., Captioner], kind: str, prompt: str) -> None:
     whole = captions(load(kind, prompt=prompt))
     for tokens in (1, 4):
         short = captions(load(kind, prompt=prompt, max_new_tokens=tokens))
@@ -158,14 +158,14 @@ def loaded_with_end(folder: Path, bias: float) -> Captioner:
     return CoarseCaption(model=str(folder), prompt=PROMPT).load()
 
 
-def test_a_caption_that_ends_at_once_is_an_error_of_its_row(broken: Callable[[str], Path]) -> None:
+def test_caption_that_ends_at_once_is_an_error_of_its_row(broken: Callable[[str], Path]) -> None:
     captioner = loaded_with_end(broken("blip"), bias=1e4)
     made = captioner([captioner.prepare(image) for image in PICTURES])
     assert made["coarse_caption"].to_pylist() == [None] * len(PICTURES)
     assert all(error.startswith("empty caption: ") for error in made["error"].to_pylist())
 
 
-def test_captions_of_a_batch_end_each_at_its_own_word(broken: Callable[[str], Path]) -> None:
+def test_captions_of_a_batch_end_independently(broken: Callable[[str], Path]) -> None:
     captioner = loaded_with_end(broken("blip"), bias=6)
     inputs = [captioner.prepare(picture(number)) for number in range(12)]
     together, alone = captioner(inputs), [captioner([one]) for one in inputs]
@@ -175,7 +175,7 @@ def test_captions_of_a_batch_end_each_at_its_own_word(broken: Callable[[str], Pa
     assert together["error"].null_count > 0
 
 
-def test_an_empty_caption_leaves_its_neighbours_alone(
+def test_empty_caption_does_not_change_its_neighbours(
     load: Callable[..., Captioner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioner = load("blip")
@@ -186,7 +186,7 @@ def test_an_empty_caption_leaves_its_neighbours_alone(
 
 
 @each_model
-def test_the_table_is_as_promised(load: Callable[..., Captioner], kind: str) -> None:
+def test_table_has_the_declared_columns(load: Callable[..., Captioner], kind: str) -> None:
     captioner = load(kind)
     for pictures in ([], PICTURES[:2]):
         made = captioner([captioner.prepare(image) for image in pictures])
@@ -207,7 +207,7 @@ def test_threads_prepare_the_same_pixels(load: Callable[..., Captioner], kind: s
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 3), (3, 3), (3, 200), (200, 3), (2000, 1)])
-def test_an_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner], size: tuple[int, int]) -> None:
+def test_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner], size: tuple[int, int]) -> None:
     captioner = load("blip")
     pixels = captioner.prepare(Image.new("RGB", size, (200, 100, 50)))
     expected = captioner.prepare(Image.new("RGB", (64, 64), (200, 100, 50)))
@@ -216,7 +216,7 @@ def test_an_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner],
 
 @each_model
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_it_runs_in_the_types_of_gpus(
+def test_captioner_runs_in_half_precision(
     models: dict[str, Path], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained, "device_and_dtype", lambda: (torch.device("cpu"), getattr(torch, dtype)))
@@ -225,7 +225,9 @@ def test_it_runs_in_the_types_of_gpus(
     assert captioner._network.vision_model.dtype == getattr(torch, dtype)
 
 
-def test_the_weights_are_named_by_their_content(broken: Callable[[str], Path], load: Callable[..., Captioner]) -> None:
+def test_provenance_identifies_weights_by_content(
+    broken: Callable[[str], Path], load: Callable[..., Captioner]
+) -> None:
     import transformers
 
     before = load("blip").provenance
@@ -240,7 +242,7 @@ def test_the_weights_are_named_by_their_content(broken: Callable[[str], Path], l
 
 
 @each_model
-def test_a_model_out_of_the_cache_of_the_hub_is_named_by_its_commit(
+def test_provenance_identifies_a_model_of_the_hub_by_its_commit(
     models: dict[str, Path], load: Callable[..., Captioner], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -260,7 +262,7 @@ def test_a_model_out_of_the_cache_of_the_hub_is_named_by_its_commit(
     assert "hf download somebody/captioner" in refusal("somebody/captioner", revision="other")
 
 
-def test_a_tokenizer_that_adds_no_special_tokens_changes_nothing(
+def test_tokenizer_that_adds_no_special_tokens_changes_nothing(
     broken: Callable[[str], Path], load: Callable[..., Captioner]
 ) -> None:
     folder = broken("blip2")
@@ -275,7 +277,7 @@ def test_a_tokenizer_that_adds_no_special_tokens_changes_nothing(
     assert captions(captioner) == captions(load("blip2", prompt=PROMPT))
 
 
-def test_a_pickle_may_hold_weights(broken: Callable[[str], Path], load: Callable[..., Captioner]) -> None:
+def test_pickle_may_hold_weights(broken: Callable[[str], Path], load: Callable[..., Captioner]) -> None:
     from safetensors.torch import load_file
 
     folder = broken("blip")
@@ -294,7 +296,7 @@ class Evil:
         return Path.touch, (self.file,)
 
 
-def test_a_pickle_that_holds_code_is_refused_unrun(broken: Callable[[str], Path], tmp_path: Path) -> None:
+def test_pickle_that_holds_code_is_refused_and_not_run(broken: Callable[[str], Path], tmp_path: Path) -> None:
     folder = broken("blip")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran"), protocol=2))
@@ -302,7 +304,7 @@ def test_a_pickle_that_holds_code_is_refused_unrun(broken: Callable[[str], Path]
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_of_another_type_is_refused(broken: Callable[[str], Path]) -> None:
+def test_model_of_another_type_is_refused(broken: Callable[[str], Path]) -> None:
     folder = broken("blip")
     change_json(folder / "config.json", {"model_type": "clip"})
     assert "type clip; supported types are blip-2 and blip" in refusal(folder)
@@ -310,40 +312,40 @@ def test_a_model_of_another_type_is_refused(broken: Callable[[str], Path]) -> No
         CoarseCaption(model=str(folder)).check_available()
 
 
-def test_a_configuration_that_is_no_json_is_refused(broken: Callable[[str], Path]) -> None:
+def test_invalid_json_of_a_configuration_is_refused(broken: Callable[[str], Path]) -> None:
     folder = broken("blip")
     (folder / "config.json").write_text("{")
     assert "cannot be loaded" in refusal(folder)
 
 
-def test_a_model_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+def test_missing_model_is_refused(tmp_path: Path) -> None:
     assert "has no config.json; give a folder or a hub name" in refusal(tmp_path / "nothing")
     assert "hf download Salesforce/blip2-opt-2.7b" in refusal("Salesforce/blip2-opt-2.7b")
     assert "neither a folder here nor a name on the hub" in refusal("a model")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 5000, -1])
-def test_weights_cut_off_are_refused(broken: Callable[[str], Path], keep: int) -> None:
+def test_truncated_weights_are_refused(broken: Callable[[str], Path], keep: int) -> None:
     folder = broken("blip2")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     assert "is cut off" in refusal(folder)
 
 
-def test_a_folder_without_weights_is_refused(broken: Callable[[str], Path]) -> None:
+def test_folder_without_weights_is_refused(broken: Callable[[str], Path]) -> None:
     folder = broken("blip2")
     (folder / "model.safetensors").unlink()
     assert "no file named model.safetensors" in refusal(folder)
 
 
-def test_a_folder_without_tokenizer_is_refused(broken: Callable[[str], Path]) -> None:
+def test_folder_without_tokenizer_is_refused(broken: Callable[[str], Path]) -> None:
     folder = broken("blip2")
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
     assert "are its files there?" in refusal(folder)
 
 
-def test_a_model_without_a_decoder_is_refused(broken: Callable[[str], Path]) -> None:
+def test_model_without_a_decoder_is_refused(broken: Callable[[str], Path]) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = broken("blip")
@@ -353,7 +355,7 @@ def test_a_model_without_a_decoder_is_refused(broken: Callable[[str], Path]) -> 
     assert "weights are missing, such as text_decoder." in refusal(folder)
 
 
-def test_a_blip2_of_before_the_image_token_is_refused(broken: Callable[[str], Path]) -> None:
+def test_blip2_without_an_image_token_is_refused(broken: Callable[[str], Path]) -> None:
     folder = broken("blip2")
     change_json(folder / "config.json", {"image_token_index": None})
     assert "no image_token_index; take a newer revision" in refusal(folder)

@@ -60,7 +60,7 @@ ENDS += ("<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|end_of_text|>",
 
 
 @pytest.mark.parametrize(("opening", "closing"), PAIRS)
-def test_reasoning_goes_and_the_caption_stays(opening: str, closing: str) -> None:
+def test_reasoning_is_removed_and_the_caption_stays(opening: str, closing: str) -> None:
     thought = "The user wants a caption.\nI see 1 < 2 squares, and count <b>corners</b>."
     assert strip(f"{opening}{thought}{closing}{WORDS}") == (WORDS, True, False)
     assert strip(f"{thought}{closing}\n{WORDS}") == (WORDS, True, False)
@@ -69,12 +69,12 @@ def test_reasoning_goes_and_the_caption_stays(opening: str, closing: str) -> Non
 
 
 @pytest.mark.parametrize(("opening", "closing"), BOTH)
-def test_reasoning_between_two_marks_goes(opening: str, closing: str) -> None:
+def test_reasoning_between_two_marks_is_removed(opening: str, closing: str) -> None:
     thought = "The user wants a caption.\nI see 1 < 2 squares, and count <b>corners</b>."
     assert strip(f"{opening}{thought}{closing}{WORDS}") == (WORDS, True, False)
 
 
-def test_reasoning_without_its_opening_is_told_by_where_its_closing_stands() -> None:
+def test_reasoning_without_opening_tag_ends_at_its_closing_tag() -> None:
     for answer in (
         f"Hm.\n</think>\n\n{WORDS}",
         f"Hm.</think>\n{WORDS}",
@@ -93,7 +93,7 @@ def test_ordinary_captions_stay(text: str) -> None:
     assert strip(f"{WORDS} {text}").text == f"{WORDS} {text}"
 
 
-def test_old_rows_with_ordinary_captions_are_right() -> None:
+def test_stored_rows_with_ordinary_captions_are_not_suspect() -> None:
     wrong = [f"<think>Hm.</think>{WORDS}", f"{WORDS}</s>", f"{WORDS}\x00"]
     odd = ["a page\x0cand another", "a\x0bb", "a\x85b", "a\u2028b", "a\r\nb"]
     captions = [*ORDINARY, *odd, *wrong]
@@ -108,7 +108,7 @@ def test_line_ends_do_not_join_words(line_end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_end_tokens_go_with_what_stands_behind_them(end: str) -> None:
+def test_end_token_is_removed_with_all_text_behind_it(end: str) -> None:
     assert strip(f"{WORDS}{end}").text == WORDS
     assert strip(f"{WORDS} {end}\n").text == WORDS
     if end != "<|im_end":
@@ -145,11 +145,11 @@ def test_end_tokens_go_with_what_stands_behind_them(end: str) -> None:
         ("", ""),
     ],
 )
-def test_values(text: str, words: str) -> None:
+def test_known_texts_are_stripped_as_expected(text: str, words: str) -> None:
     assert strip(text).text == words
 
 
-def test_what_was_said_before_the_model_began_to_think_again_stays_but_is_cut() -> None:
+def test_caption_before_unfinished_reasoning_is_kept_as_cut() -> None:
     assert strip(f"{WORDS} <think>Let me check") == (WORDS, True, True)
 
 
@@ -168,13 +168,13 @@ def test_other_words_and_marks_stay(text: str) -> None:
     assert strip(text) == (text, False, False)
 
 
-def test_a_users_own_tags_and_end_tokens() -> None:
+def test_configured_tags_and_end_tokens_are_removed() -> None:
     text = f"<musing>hm</musing>{WORDS}###More"
     assert strip(text).text == f"<musing>hm</musing>{WORDS}###More"
     assert strip(text, ["###"], ["musing"]).text == WORDS
 
 
-def test_the_wrapping_of_an_answer_goes_where_the_engine_gave_the_reasoning_apart() -> None:
+def test_answer_tags_are_removed_when_reasoning_came_separately() -> None:
     assert strip(f"<answer>{WORDS}</answer>").text == f"<answer>{WORDS}</answer>"
     assert strip(f"<answer>{WORDS}</answer>", reasoned=True) == (WORDS, False, False)
 
@@ -183,7 +183,7 @@ PIECES = ["<think>", "</think>", "<|im_end|>", "\x00", "[THINK]", "a", " ", "<",
 
 
 @given(st.lists(st.sampled_from(PIECES)).map("".join))
-def test_what_is_changed_is_suspect_and_nothing_is_left_to_change(text: str) -> None:
+def test_stripped_text_was_suspect_and_has_no_markup_left(text: str) -> None:
     words = strip(text).text
     assert re.search(SUSPECT, text) or words.split() == text.split()
     assert "\x00" not in words
@@ -208,7 +208,7 @@ def test_what_is_changed_is_suspect_and_nothing_is_left_to_change(text: str) -> 
         '"',
     ],
 )
-def test_hostile_answers_take_no_longer_than_their_length(piece: str) -> None:
+def test_hostile_answers_are_stripped_in_linear_time(piece: str) -> None:
     begin = time.monotonic()
     strip(piece * (200_000 // len(piece)))
     assert time.monotonic() - begin < 5

@@ -12,13 +12,13 @@ from captioners.prompts import choose, prompt_hash, read_prompts
 from pipeline.recipe import parse_recipe
 
 
-def test_paragraphs_are_prompts_and_comments_are_none(tmp_path: Path) -> None:
+def test_prompt_file_has_a_prompt_per_paragraph_without_comments(tmp_path: Path) -> None:
     file = tmp_path / "p.txt"
     file.write_text("# a comment\n\nOne\nin two lines.\n# inside\n\n\nAnother.\n")
     assert read_prompts(str(file)) == ("One\nin two lines.", "Another.")
 
 
-def test_byte_order_mark_of_a_file_is_no_text(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_part_of_a_prompt(tmp_path: Path) -> None:
     for text in ("# a comment\nWhat is it?\n", "What is it?\n"):
         (tmp_path / "p.txt").write_text(text, encoding="utf-8-sig")
         assert read_prompts(str(tmp_path / "p.txt")) == ("What is it?",)
@@ -28,11 +28,11 @@ def test_byte_order_mark_of_a_file_is_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ours", ["short", "detailed"])
-def test_ours_are_there(ours: str) -> None:
+def test_supplied_prompt_lists_have_five_prompts(ours: str) -> None:
     assert len(read_prompts(ours)) == 5
 
 
-def test_a_missing_file_and_one_without_prompts_are_refused(tmp_path: Path) -> None:
+def test_missing_or_empty_prompt_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("# nothing\n")
     with pytest.raises(ValueError, match="no prompt in it"):
         read_prompts(str(tmp_path / "p.txt"))
@@ -40,7 +40,7 @@ def test_a_missing_file_and_one_without_prompts_are_refused(tmp_path: Path) -> N
         read_prompts("shrt")
 
 
-def test_an_image_always_gets_the_same_prompt_and_each_prompt_its_share() -> None:
+def test_image_keeps_its_prompt_and_prompts_share_images_equally() -> None:
     prompts = read_prompts("short")
     chosen = [choose(prompts, id_) for id_ in range(5000)]
     assert chosen == [choose(prompts, id_) for id_ in range(5000)]
@@ -48,7 +48,7 @@ def test_an_image_always_gets_the_same_prompt_and_each_prompt_its_share() -> Non
     assert len(Counter(chosen)) == 5
 
 
-def test_a_prompt_is_known_by_eight_digits() -> None:
+def test_prompt_is_identified_by_eight_digits() -> None:
     assert prompt_hash("Describe the image.") == "8ed58dcc"  # sha256sum
 
 
@@ -57,7 +57,7 @@ def table(**settings: Any) -> str:
     return parse_recipe({"pool": {"images": "x"}, "stages": [stage]}, "test").steps[0].table
 
 
-def test_the_texts_of_prompts_count_and_neither_their_file_nor_the_engine(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_prompt_texts_not_file_or_engine(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("What is it?\n")
     same = table(prompts=["What is it?"])

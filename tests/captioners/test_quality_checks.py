@@ -48,16 +48,16 @@ def test_prose_passes_the_rules_for_captions(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", LOOPS)
-def test_loops_do_not(text: str) -> None:
+def test_repeated_phrases_exceed_the_repetition_limit(text: str) -> None:
     assert repetition(text) > sound_captions("short")["max_short_repetition"]
 
 
 @pytest.mark.parametrize("text", OTHERS)
-def test_other_languages_do_not(text: str) -> None:
+def test_captions_in_other_languages_fail_the_rules(text: str) -> None:
     assert language_share(text, "en") < sound_captions("short")["min_short_language"]
 
 
-def test_a_language_is_recognised_as_itself() -> None:
+def test_each_language_is_recognised() -> None:
     assert language_share("Ein Hund läuft auf der Wiese.", "de") > 0.9
     assert language_share("一只猫坐在沙发上", "zh") > 0.5
 
@@ -73,7 +73,7 @@ def test_a_language_is_recognised_as_itself() -> None:
         "Unable to process the image.",
     ],
 )
-def test_refusals_are_found(text: str) -> None:
+def test_refusals_are_recognised(text: str) -> None:
     assert refused(text)
 
 
@@ -86,23 +86,23 @@ def test_refusals_are_found(text: str) -> None:
         "A boat that cannot leave the harbour.",
     ],
 )
-def test_what_sounds_like_one_is_none(text: str) -> None:
+def test_caption_that_resembles_a_refusal_is_not_one(text: str) -> None:
     assert not refused(text)
 
 
-def test_an_unknown_language_is_refused() -> None:
+def test_unknown_language_is_refused() -> None:
     with pytest.raises(ValueError, match="language 'english' is not known"):
         check_language("english")
 
 
 @given(st.text(max_size=200))
-def test_any_text_has_numbers_in_their_ranges(text: str) -> None:
+def test_any_text_has_measures_within_their_ranges(text: str) -> None:
     assert 0 <= repetition(text) <= 1
     assert 0 <= language_share(text, "en") <= 1
     assert words(text) >= 0
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=8, max_size=30))
-def test_a_text_said_twice_is_half_repetition_at_least(letters: list[str]) -> None:
+def test_text_written_twice_has_repetition_of_at_least_half(letters: list[str]) -> None:
     text = " ".join(letters)
     assert repetition(f"{text} {text}") >= 0.5

@@ -34,14 +34,14 @@ def rows(captioner: Captioner, pictures: list[Image.Image]) -> list[dict[str, An
     return found
 
 
-def test_a_batch_says_what_each_image_gets_alone(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_batch_gets_the_captions_of_its_images_alone(captioner: Captioner, pictures: list[Image.Image]) -> None:
     together = rows(captioner, pictures)
     alone = [captioner([captioner.prepare(p, n)]).to_pylist()[0] for n, p in enumerate(pictures)]
     assert together == alone
     assert len({row["short_caption"] for row in together}) == len(pictures)
 
 
-def test_the_captions_are_those_of_transformers(
+def test_captions_equal_those_of_transformers(
     captioner: Captioner, pictures: list[Image.Image], tiny_internvl: Path
 ) -> None:
     import torch
@@ -62,7 +62,9 @@ def test_the_captions_are_those_of_transformers(
         assert (row["short_cut"], row["short_tokens"]) == (1, 12)
 
 
-def test_question_that_the_processor_refuses_costs_its_row(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_question_the_processor_refuses_is_an_error_of_its_row(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     """It counts the marks of images: one more in the prompt is an image that is not there."""
     asked = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
     odd = asked[1].question._replace(prompt="<IMG_CONTEXT> What is this?")
@@ -73,7 +75,7 @@ def test_question_that_the_processor_refuses_costs_its_row(captioner: Captioner,
     assert not second["retry"]
 
 
-def test_an_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Path) -> None:
+def test_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Path) -> None:
     """The model is made to end: its last layer says nothing but the end."""
     import torch
     from transformers import InternVLForConditionalGeneration
@@ -91,18 +93,18 @@ def test_an_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: 
     assert row["error"] == "empty caption: the model ended it before its first word"
 
 
-def test_a_large_image_is_scaled_down_and_a_small_one_is_not(tiny_internvl: Path) -> None:
+def test_only_large_images_are_scaled_down(tiny_internvl: Path) -> None:
     small = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, longest=100).load()  # type: ignore[arg-type]
     assert small.prepare(Image.new("RGB", (400, 200)), 0).question.image.size == (100, 50)  # type: ignore[union-attr]
     assert small.prepare(Image.new("RGB", (90, 50)), 0).question.image.size == (90, 50)  # type: ignore[union-attr]
 
 
-def test_a_model_without_a_chat_template_is_refused_in_one_line(tiny_blip: Path) -> None:
+def test_model_without_a_chat_template_is_refused_in_one_line(tiny_blip: Path) -> None:
     with pytest.raises(ValueError, match="it is no chat model"):
         ShortCaption(model=str(tiny_blip), engine=TRANSFORMERS).load()  # type: ignore[arg-type]
 
 
-def test_missing_weights_are_refused_and_not_made_up(tiny_internvl: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_refused_not_initialised(tiny_internvl: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(tiny_internvl, tmp_path / "m")
@@ -114,18 +116,18 @@ def test_missing_weights_are_refused_and_not_made_up(tiny_internvl: Path, tmp_pa
         ShortCaption(model=str(tmp_path / "m"), engine=TRANSFORMERS).load()  # type: ignore[arg-type]
 
 
-def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_model_is_refused_before_the_run_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a model folder"):
         ShortCaption(model=str(tmp_path), engine=TRANSFORMERS).check_available()  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a driver here")
-def test_lmdeploy_without_a_gpu_says_so_in_one_line(tiny_internvl: Path) -> None:
+def test_lmdeploy_without_a_gpu_is_refused_in_one_line(tiny_internvl: Path) -> None:
     with pytest.raises(ValueError, match="lmdeploy needs an NVIDIA GPU, and there is no driver here"):
         ShortCaption(model=str(tiny_internvl)).load()
 
 
-def test_our_calls_fit_lmdeploys_own_signatures() -> None:
+def test_calls_of_lmdeploy_match_its_signatures() -> None:
     """Runs where lmdeploy is, with its interpreter: it does not go into one environment with this project's torch."""
     python = os.environ.get("VL3SYN_LMDEPLOY_PYTHON")
     if not python:

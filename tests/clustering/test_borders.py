@@ -26,17 +26,17 @@ def borders(own: list[int | None], second: list[int | None]) -> list[int | None]
     return found
 
 
-def test_border_is_the_same_seen_from_either_side() -> None:
+def test_border_of_two_clusters_does_not_depend_on_their_order() -> None:
     one, other, elsewhere = borders([3, 7, 3], [7, 3, 8])
     assert one == other == 3 * 2**32 + 7
     assert elsewhere != one
 
 
-def test_border_where_there_is_one_cluster_is_its_own() -> None:
+def test_border_with_a_single_cluster_is_that_cluster() -> None:
     assert borders([0, 0, None], [None, None, None]) == [0, 0, None]
 
 
-def test_columns_are_those_of_duplicates_under_another_name() -> None:
+def test_columns_are_those_of_duplicates_with_a_prefix() -> None:
     both = BorderDuplicates(by=("semantic", "perceptual"))
     assert both.writes.names == [f"border_{name}" for name in Duplicates().writes.names]
     assert reference_column_of(both.writes.field("border_phash_distance")) == "border_phash_duplicate_of"

@@ -46,7 +46,7 @@ def found(table: pa.Table, **settings: Any) -> dict[int, Row]:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), rows=st.integers(0, 40), tile=st.integers(1, 9))
-def test_two_loops_find_the_same(seed: int, rows: int, tile: int) -> None:
+def test_duplicates_equal_those_of_two_plain_loops(seed: int, rows: int, tile: int) -> None:
     table = random_table(np.random.default_rng(seed), rows)
     with mock.patch.object(duplicates, "TILE", tile):
         assert found(table) == by_two_loops(table)
@@ -115,7 +115,7 @@ def cosine_of(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 @pytest.mark.parametrize("tile", [64, 100])
-def test_the_same_bits_in_any_order_in_any_tiles_and_in_any_call(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_order_tiles_or_calls(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dice = np.random.default_rng(1)
     rows = 600
     centres = dice.standard_normal((20, 384))
@@ -135,13 +135,13 @@ def test_the_same_bits_in_any_order_in_any_tiles_and_in_any_call(tile: int, monk
 COPIES = [[1, 0], [1, 0]]
 
 
-def test_the_larger_image_stays() -> None:
+def test_larger_image_is_kept() -> None:
     facts = found(table_of(COPIES, [7, 7], width=[10, 11]))
     assert facts[1]["duplicate_of"] is None
     assert facts[0]["duplicate_of"] == facts[0]["phash_duplicate_of"] == 1
 
 
-def test_of_one_size_the_image_of_more_bytes_stays_and_of_as_many_the_one_of_the_smaller_hash() -> None:
+def test_among_equal_sizes_more_bytes_then_smaller_hash_is_kept() -> None:
     assert found(table_of(COPIES, bytes=[98, 99]))[0]["duplicate_of"] == 1
     assert found(table_of(COPIES, bytes=[None, 1]))[0]["duplicate_of"] == 1
     # Many pairs: by the order of the ids alone half of them would be wrong.
@@ -161,7 +161,7 @@ def test_exact_copies_have_similarity_one_and_distance_zero() -> None:
     assert copies == [{**wanted, "error": None}] * 4
 
 
-def test_what_nothing_ranks_before_passes_every_rule() -> None:
+def test_first_ranked_image_of_a_group_passes_every_rule() -> None:
     facts = pl.DataFrame(list(found(table_of([*COPIES, [1, 0]], [7, 7, None], cluster=[0, 0, 1])).values()))
     for rule in (Rule("max", "duplicate_similarity", 0.95), Rule("min", "phash_distance", 5)):
         assert rule.passes(facts).sum() == 2, "one of the copies, and the image that is alone"
@@ -171,7 +171,7 @@ def test_what_nothing_ranks_before_passes_every_rule() -> None:
             assert facts[field.name].is_between(low, high).all()
 
 
-def test_an_image_without_structure_is_no_copy_by_phash() -> None:
+def test_image_without_structure_is_not_a_phash_duplicate() -> None:
     facts = found(table_of(COPIES, [None, None]))
     assert [fact["phash_distance"] for fact in facts.values()] == [64, 64]
     assert [fact["phash_duplicate_of"] for fact in facts.values()] == [None, None]
@@ -182,7 +182,7 @@ def test_all_the_bits_of_a_negative_hash_count() -> None:
     assert facts[1]["phash_distance"] == 63
 
 
-def test_a_broken_embedding_is_an_error_and_nothing_is_compared_with_it() -> None:
+def test_broken_embedding_is_an_error_and_is_not_compared() -> None:
     table = table_of([[1, 0], [1, 0], [0.6, 0.8]], [7, 7, 7], width=[12, 11, 10])
     halves = np.array([[0.5, 0], [1, 0], [0.6, 0.8]], np.float16)
     short = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), 2)
@@ -193,26 +193,26 @@ def test_a_broken_embedding_is_an_error_and_nothing_is_compared_with_it() -> Non
     assert facts[2]["duplicate_similarity"] == pytest.approx(0.6, abs=1e-3)
 
 
-def test_a_row_of_no_group_is_an_error() -> None:
+def test_row_without_a_group_is_an_error() -> None:
     facts = found(table_of(COPIES, [7, 7], cluster=[None, None]))
     assert [fact["error"] for fact in facts.values()] == ["no group: nothing is stored in cluster"] * 2
     assert facts[0]["phash_distance"] is None
 
 
-def test_of_a_chain_each_is_like_the_one_before() -> None:
+def test_image_of_a_chain_duplicates_the_image_before_it() -> None:
     angles = np.radians([0, 10, 20])
     facts = found(table_of(np.stack([np.cos(angles), np.sin(angles)], axis=1), width=[12, 11, 10]))
     assert [fact["duplicate_of"] for fact in facts.values()] == [None, 0, 1]
     assert facts[2]["duplicate_similarity"] == pytest.approx(math.cos(math.radians(10)), abs=1e-3)
 
 
-def test_groups_may_have_names() -> None:
+def test_groups_by_a_column_of_names_are_compared_within() -> None:
     table = table_of([[1, 0]] * 4, width=[10, 11, 12, 13]).append_column("source", pa.array(["a", "b", "a", "b"]))
     facts = found(table, within="source")
     assert [facts[number]["duplicate_of"] for number in range(4)] == [2, 3, None, None]
 
 
-def test_reads_and_writes_follow_the_method() -> None:
+def test_columns_read_and_written_follow_the_method() -> None:
     semantic, perceptual = Duplicates(by=("semantic",)), Duplicates(by=("perceptual",))
     assert semantic.reads == ("id", "width", "height", "bytes", "cluster", "image_embedding")
     assert reference_column_of(semantic.writes.field("duplicate_similarity")) == "duplicate_of"
@@ -223,7 +223,7 @@ def test_reads_and_writes_follow_the_method() -> None:
     assert found(table_of(COPIES, [7, 7]), by=("perceptual",))[0].keys() == {*perceptual.writes.names, "error"}
 
 
-def test_settings_that_mean_the_same_have_one_fingerprint() -> None:
+def test_equivalent_settings_have_one_fingerprint() -> None:
     assert Duplicates(by=("perceptual", "semantic", "semantic")).model_dump() == Duplicates().model_dump()
     with pytest.raises(ValueError, match="name `semantic`, `perceptual` or both"):
         Duplicates(by=())
@@ -239,7 +239,7 @@ def test_columns_that_cannot_be_compared_are_refused() -> None:
         Duplicates().validate_inputs({**fields, "image_embedding": column("x", pa.list_(pa.float32(), 8), "")})
 
 
-def test_planted_copies_are_found_and_nothing_else(photographs: list[Path]) -> None:
+def test_only_planted_copies_are_duplicates(photographs: list[Path]) -> None:
     """`benchmarks/duplicates.py` does this for the whole demo, by the encoder too."""
     names, encoded = [file.name for file in photographs], [file.read_bytes() for file in photographs]
     originals = planted.facts_of(encoded)

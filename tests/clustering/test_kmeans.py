@@ -52,7 +52,7 @@ def matrix(table: pa.Table) -> Floats:
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1).astype(np.float64)
 
 
-def test_directions_that_lie_apart_are_clusters() -> None:
+def test_separate_directions_become_separate_clusters() -> None:
     table, labels = blobs([40, 40, 40], spread=0.01)
     found = assigned(Clusters(clusters=3, seed=2), table)
     assert purity(labels, found["cluster"].to_numpy()) == 1
@@ -61,7 +61,7 @@ def test_directions_that_lie_apart_are_clusters() -> None:
     assert found.schema.names == [*Clusters(clusters=3).writes.names, "error"]
 
 
-def test_the_nearest_two_are_those_of_a_plain_search() -> None:
+def test_nearest_two_clusters_equal_a_plain_search() -> None:
     table, _ = blobs([300] * 8, spread=0.2)
     stage = Clusters(clusters=40)
     fitted, _ = stage.fit(table)
@@ -77,7 +77,7 @@ def test_the_nearest_two_are_those_of_a_plain_search() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_a_row_is_told_the_same_to_the_bit_in_any_batch(size: int) -> None:
+def test_row_gets_the_same_bits_in_any_batch(size: int) -> None:
     table, _ = blobs([250] * 4, spread=0.3, dimensions=96)
     stage = Clusters(clusters=30)
     fitted, _ = stage.fit(table)
@@ -89,7 +89,7 @@ def test_a_row_is_told_the_same_to_the_bit_in_any_batch(size: int) -> None:
     assert pa.concat_tables(parts).combine_chunks().equals(whole.take(pa.array(turned)).combine_chunks())
 
 
-def test_what_is_nearly_as_near_goes_by_the_distance_as_it_is_stored_and_then_by_number() -> None:
+def test_near_ties_are_ordered_by_stored_distance_then_number() -> None:
     """Pairs of centroids a ten-millionth apart: a product in float32 cannot tell which is nearer."""
     dice = np.random.default_rng(0)
     pairs = np.repeat(dice.normal(size=(20, 256)), 2, axis=0) + 1e-7 * dice.normal(size=(40, 256))
@@ -103,7 +103,7 @@ def test_what_is_nearly_as_near_goes_by_the_distance_as_it_is_stored_and_then_by
     assert distances == pytest.approx(np.take_along_axis(exact, order, 1), abs=1e-7)
 
 
-def test_of_equal_centroids_the_first_is_found() -> None:
+def test_first_of_equal_centroids_is_chosen() -> None:
     dice = np.random.default_rng(0)
     eight = np.tile(dice.normal(size=(5, 96)), (8, 1)).astype(np.float32)
     eight /= np.linalg.norm(eight, axis=1, keepdims=True)
@@ -114,7 +114,7 @@ def test_of_equal_centroids_the_first_is_found() -> None:
     assert Centroids(eight).sizes(eight).tolist() == [8] * 5
 
 
-def test_the_same_sample_and_seed_give_the_same_centroids_and_another_seed_others() -> None:
+def test_centroids_depend_on_sample_and_seed_only() -> None:
     table, _ = blobs([200] * 5, spread=0.3)
     stage = Clusters(clusters=25, levels=(5,))
     assert stage.fit(table)[0].equals(stage.fit(table)[0])
@@ -132,7 +132,7 @@ def test_clusters_are_as_pure_as_those_of_scikit_learn() -> None:
     assert ours > theirs - 0.02
 
 
-def test_a_broken_embedding_costs_its_own_row() -> None:
+def test_broken_embedding_is_an_error_of_its_row_only() -> None:
     table, _ = blobs([30, 30], spread=0.05)
     values = table["image_embedding"].to_pylist()
     values[3], values[5], values[8] = None, [0.0] * 24, [float("nan")] * 24
@@ -148,7 +148,7 @@ def test_a_broken_embedding_costs_its_own_row() -> None:
     assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
 
 
-def test_fewer_images_than_clusters_is_refused_and_as_many_are_not() -> None:
+def test_fewer_images_than_clusters_are_refused() -> None:
     table, _ = blobs([5, 5], spread=0.2)
     with pytest.raises(ValueError, match=r"11 clusters of 10 images .* ask for fewer"):
         Clusters(clusters=11).fit(table)
@@ -162,7 +162,7 @@ def test_one_cluster_has_no_second() -> None:
     assert found["second_cluster"].null_count == found["second_distance"].null_count == 10
 
 
-def test_images_that_are_all_the_same_are_no_trouble() -> None:
+def test_identical_images_form_one_cluster() -> None:
     table = table_of(np.ones((50, 8)))
     fitted, _ = Clusters(clusters=4).fit(table)
     assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
@@ -171,7 +171,7 @@ def test_images_that_are_all_the_same_are_no_trouble() -> None:
     assert found["distance"].to_numpy().max() < 1e-3
 
 
-def test_levels_are_clusters_of_the_centroids_beneath() -> None:
+def test_higher_levels_cluster_the_centroids_below() -> None:
     table, _ = blobs([100] * 12, spread=0.1)
     stage = Clusters(clusters=40, levels=(12, 3), resamplings=2, nearest=3)
     fitted, _ = stage.fit(table)
@@ -188,7 +188,7 @@ def test_levels_are_clusters_of_the_centroids_beneath() -> None:
         Clusters(clusters=12, levels=(12,))
 
 
-def test_a_level_above_is_spread_more_evenly_than_the_images_are() -> None:
+def test_higher_level_is_more_even_than_the_images() -> None:
     """Vo et al. 2024, figure 3: where images are dense there are more centroids, but fewer of those of centroids."""
     dice = np.random.default_rng(0)
     dense = np.array([1.0, 0, 0]) + 0.25 * dice.normal(size=(9000, 3))
@@ -220,7 +220,7 @@ def test_embeddings_of_another_kind_are_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_finds_the_same_clusters() -> None:
+def test_gpu_and_cpu_give_the_same_clusters() -> None:
     """Assignment to the same centroids is the same to the bit; training is as pure."""
     import faiss
 

@@ -75,7 +75,7 @@ def test_run_again_computes_nothing_and_leaves_the_publication(old: Path, vl3syn
     assert [pq.read_metadata(old / "run/stages" / name).num_rows for name in new] == [0] * len(new)  # columns alone
 
 
-def test_grown_pool_computes_the_new_image_alone_and_adds_a_shard(old: Path, vl3syn: Vl3syn) -> None:
+def test_grown_pool_computes_only_the_new_image_and_adds_a_shard(old: Path, vl3syn: Vl3syn) -> None:
     picture(10).save(old / "pool/new.png")
     shards = contents(old / "run/shards/data")
     with chat_server() as server:
@@ -112,7 +112,7 @@ def test_stored_order_chooses_the_rows_it_chose(order: str, kept: list[int]) -> 
     assert rows.filter(rule.passes(rows))["id"].to_list() == kept
 
 
-def test_training_goes_on_where_it_was_killed(old: Path, vl3syn: Vl3syn) -> None:
+def test_killed_training_resumes_where_it_stopped(old: Path, vl3syn: Vl3syn) -> None:
     done = vl3syn("train", "train.yaml", "--run", "training")
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (old / "training/metrics.jsonl").read_text().splitlines()]

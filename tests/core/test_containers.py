@@ -55,9 +55,7 @@ def _playlists(secret: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("ending", ["", ".mp4", ".ts"])
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd", "m3u", "pls", "asx"])
-def test_a_playlist_is_refused_whatever_it_is_called(
-    processor: Processor, tmp_path: Path, kind: str, ending: str
-) -> None:
+def test_playlist_is_refused_under_any_name(processor: Processor, tmp_path: Path, kind: str, ending: str) -> None:
     secret = _remuxed(write(tmp_path / "s.mp4", TENTHS), tmp_path / "secret.ts", "mpegts")
     listed = tmp_path / f"list.{kind}{ending}"
     listed.write_text(_playlists(secret)[kind])
@@ -66,7 +64,7 @@ def test_a_playlist_is_refused_whatever_it_is_called(
     assert "\n" not in str(told.value)
 
 
-def test_an_address_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_is_read_as_a_file_name_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No connection is made, and no protocol of FFmpeg's (concat:, subfile:, data:) is taken for one."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.mp4", TENTHS)
@@ -101,7 +99,7 @@ def _external(film: bytes, path: bytes) -> bytes:
     return bytes(changed)
 
 
-def test_external_data_of_quicktime_stay_closed(tmp_path: Path) -> None:
+def test_external_data_of_quicktime_are_not_read(tmp_path: Path) -> None:
     secret, film = write(tmp_path / "secret.mp4", TENTHS), tmp_path / "film.mov"
     film.write_bytes(_external(_remuxed(secret, tmp_path / "plain.mov", "mov").read_bytes(), bytes(secret)))
     options = {"enable_drefs": "1", "use_absolute_path": "1"}
@@ -114,14 +112,14 @@ def test_external_data_of_quicktime_stay_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nul\0.mp4", "n" * 300 + ".mp4", "pipe.mp4", "/dev/zero", ".", "none.mp4"])
-def test_what_is_no_file_is_one_line_at_once(tmp_path: Path, name: str) -> None:
+def test_path_that_is_not_a_file_is_one_line_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(BadSampleError, match=r"no regular file|null byte|too long|No such file") as told:
         probe(str(tmp_path / name))
     assert "\n" not in str(told.value)
 
 
-def test_names_that_are_no_utf_8_and_names_with_marks_are_read(tmp_path: Path) -> None:
+def test_names_with_marks_or_without_utf8_are_read(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole.mp4", TENTHS).read_bytes()
     for name in (b"caf\xe9.mp4", b"a,b:c%03d?x#y.mp4", b"file:x.mp4"):
         path = os.path.join(os.fsencode(tmp_path), name)
@@ -135,7 +133,7 @@ CODECS = {"webm": "libvpx-vp9", "mpeg": "mpeg2video", "asf": "wmv2", "avi": "mpe
 @pytest.mark.parametrize(
     "kind", ["mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "h264", "3gp", "gif", "mjpeg"]
 )
-def test_containers_that_people_have_stay_open(tmp_path: Path, kind: str) -> None:
+def test_common_containers_are_read(tmp_path: Path, kind: str) -> None:
     path, pixels = tmp_path / f"film.{kind}", {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(kind, "yuv420p")
     with av.open(str(path), "w", format=kind) as written:
         stream: Any = written.add_stream(CODECS.get(kind, "libx264"), rate=25)
@@ -148,6 +146,6 @@ def test_containers_that_people_have_stay_open(tmp_path: Path, kind: str) -> Non
         assert set(opened.format.name.split(",")) & set(DEMUXERS)
 
 
-def test_real_clips_stay_open() -> None:
+def test_real_clips_are_read() -> None:
     for name in ("bigbuckbunny", "bikes", "carphone"):
         assert probe(real(name)).times

@@ -48,7 +48,7 @@ SPEAK_OF_TOKENS = (
 
 
 @pytest.mark.parametrize("token", TOKENS.split())
-def test_token_is_found_anywhere_and_spelled_as_words(token: str) -> None:
+def test_token_at_any_position_is_replaced_by_words(token: str) -> None:
     for text in (token, f"A red {token} square.", f"A red{token}square.", f'It reads "{token}".', f"{token}\n{token}"):
         assert find_control_tokens(text) == [token] * text.count(token)
         assert find_control_tokens(as_words(text)) == []
@@ -56,19 +56,19 @@ def test_token_is_found_anywhere_and_spelled_as_words(token: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*NONE, *(t for t in ORDINARY if not any(token in t for token in SPEAK_OF_TOKENS))])
-def test_ordinary_text_has_none(text: str) -> None:
+def test_ordinary_text_has_no_control_tokens(text: str) -> None:
     assert find_control_tokens(text) == []
     assert as_words(text) == text
 
 
-def test_what_answers_are_stripped_of_is_among_them() -> None:
+def test_control_tokens_include_the_stripped_end_tokens() -> None:
     ordinary = {"[EOS]", "[PAD]"}
     assert {token for token in (*END_TOKENS, *PLAIN_END_TOKENS) if not find_control_tokens(token)} == ordinary
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([*TOKENS.split(), "<", ">", "|", "[", " ", "image", "s", "\n", "_"])).map("".join))
-def test_text_as_words_has_no_token_and_polars_counts_the_same(text: str) -> None:
+def test_text_as_words_has_no_token_in_python_and_polars(text: str) -> None:
     assert find_control_tokens(as_words(text)) == []
     assert as_words(text).replace(" ", "") == text.replace(" ", "")
     assert pl.Series([text]).str.count_matches(CONTROL_TOKEN).to_list() == [len(find_control_tokens(text))]

@@ -53,7 +53,7 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("format_", PLAIN)
-def test_size_and_format(format_: str) -> None:
+def test_header_has_size_and_format(format_: str) -> None:
     assert read_bytes(encoded(format_)) == Header(24, 10, format_, False)
 
 
@@ -66,7 +66,7 @@ def test_displayed_size_of_every_orientation(format_: str, orientation: int) -> 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
-def test_orientation_in_both_byte_orders(format_: str, order: str) -> None:
+def test_orientation_is_read_in_both_byte_orders(format_: str, order: str) -> None:
     sign = "<" if order == "II" else ">"
     entry = struct.pack(f"{sign}HHIHH", ORIENTATION, 3, 1, 6, 0)
     exif = order.encode() + struct.pack(f"{sign}HIH", 42, 8, 1) + entry + bytes(4)
@@ -77,20 +77,20 @@ def test_orientation_in_both_byte_orders(format_: str, order: str) -> None:
 
 @pytest.mark.parametrize(("lossless", "mode"), [(True, "RGB"), (False, "RGB"), (True, "RGBA"), (False, "RGBA")])
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (16_383, 1), (255, 257)])
-def test_webp_of_every_kind(lossless: bool, mode: str, size: tuple[int, int]) -> None:
+def test_webp_of_every_kind_is_read(lossless: bool, mode: str, size: tuple[int, int]) -> None:
     data = io.BytesIO()
     Image.new(mode, size, 77).save(data, "WEBP", lossless=lossless)
     assert read_bytes(data.getvalue()) == Header(*size, "WEBP", False)
 
 
-def test_webp_exif_behind_the_pixels_is_found() -> None:
+def test_webp_exif_behind_the_pixels_is_read() -> None:
     data = encoded("WEBP", 8)
     assert data[12:16] == b"VP8X"
     assert data.index(b"EXIF") > data.index(b"VP8 ")
     assert size_of(data) == (10, 24)
 
 
-def test_png_exif_behind_the_pixels_is_not_looked_for() -> None:
+def test_png_exif_behind_the_pixels_is_not_read() -> None:
     data = encoded("PNG", 6)
     start = data.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -103,7 +103,7 @@ def test_png_exif_behind_the_pixels_is_not_looked_for() -> None:
     ("width", "height", "bomb"),
     [(MAX_PIXELS, 1, None), (MAX_PIXELS + 1, 1, "decompression bomb"), (16_383, 16_383, "decompression bomb")],
 )
-def test_bomb_is_more_pixels_than_the_limit(width: int, height: int, bomb: str | None) -> None:
+def test_image_above_the_pixel_limit_is_a_bomb(width: int, height: int, bomb: str | None) -> None:
     told = Header(width, height, "PNG", False).bomb
     assert told == bomb or (told or "").startswith(f"{bomb}: {width}×{height} = ")
 
@@ -122,12 +122,12 @@ class FailingFile(io.BytesIO):
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "ICO"])
-def test_error_of_the_disk_is_not_blamed_on_the_image(format_: str) -> None:
+def test_disk_error_is_not_reported_as_an_image_error(format_: str) -> None:
     with pytest.raises(OSError, match="the disk"):
         read_header(FailingFile(encoded(format_), errno.EIO))
 
 
-def test_pointer_beyond_any_file_is_blamed_on_the_image(tmp_path: Path) -> None:
+def test_pointer_beyond_the_end_of_a_file_is_an_image_error(tmp_path: Path) -> None:
     path = tmp_path / "big.tif"
     path.write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, 1 << 62))
     with path.open("rb") as file, pytest.raises(BadImageError, match="broken header: TIFF"):

@@ -165,7 +165,7 @@ def test_stages_and_model_see_the_right_pixels(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_pillow_opened_is_turned_like_its_bytes(orientation: int) -> None:
+def test_opened_image_is_oriented_like_its_bytes(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3), "PNG", exif=exif)
@@ -193,7 +193,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_png_is_an_error_and_no_black_picture(name: str) -> None:
+def test_broken_png_is_an_error_not_a_black_image(name: str) -> None:
     with pytest.raises(BadImageError, match=r"^undecodable: "):
         decode(BROKEN[name])
     with pytest.raises(ValueError, match=r"^cannot read image: undecodable: .*; give a whole"):
@@ -217,7 +217,7 @@ except Image.DecompressionBombError:
 """
 
 
-def test_the_bomb_guard_stays_on_after_an_import(tmp_path: Path) -> None:
+def test_bomb_guard_stays_on_after_an_import(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(BOMB)
     done = subprocess.run([sys.executable, "-c", _PROGRAM, tmp_path / "bomb.png"], capture_output=True, text=True)
     assert f"decompression bomb: 40000×40000 = 1,600,000,000 pixels > {MAX_PIXELS:,}" in done.stderr.splitlines()[-1]
@@ -225,7 +225,7 @@ def test_the_bomb_guard_stays_on_after_an_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "ICO"])
-def test_a_bomb_of_every_format_is_told_with_its_size(format_: str) -> None:
+def test_bomb_of_every_format_is_reported_with_its_size(format_: str) -> None:
     if format_ == "PNG":
         data = BOMB
     elif format_ == "ICO":
@@ -266,7 +266,7 @@ def test_chat_refuses_a_bomb_in_one_line(tmp_path: Path, vl3syn: Callable[..., C
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_eval_sees_a_deep_and_a_transparent_image_as_people_do(
+def test_eval_shows_16_bit_and_transparent_images_correctly(
     tmp_path: Path, vl3syn: Callable[..., CompletedProcess[str]]
 ) -> None:
     from model import Processor, VideoLLaMA3
@@ -305,7 +305,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_the_model_refuses_what_the_pool_refuses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_refuses_what_the_pool_refuses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = tmp_path / "started"
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {canary}\n")
     (tmp_path / "gs").chmod(0o755)

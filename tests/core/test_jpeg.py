@@ -35,7 +35,7 @@ def progressive(side: int, scans: int) -> bytes:
     return data[:start] + data[start : -len(ENDING)] * (scans - data.count(b"\xff\xda") + 1) + ENDING
 
 
-def test_three_thousand_scans_are_an_error_and_told_in_a_moment() -> None:
+def test_jpeg_of_3000_scans_is_an_error_at_once() -> None:
     data = progressive(2000, 3000)
     assert len(data) < 200_000
     begin = time.perf_counter()
@@ -46,7 +46,7 @@ def test_three_thousand_scans_are_an_error_and_told_in_a_moment() -> None:
         image.load()  # the file is whole: a decoder goes through all of its scans
 
 
-def test_stages_and_model_refuse_it_before_they_decode() -> None:
+def test_stages_and_model_refuse_many_scans_before_decoding() -> None:
     data = progressive(2000, 3000)
     begin = time.perf_counter()
     with pytest.raises(BadImageError, match=r"^too many scans: 3,000 > 500"):
@@ -56,20 +56,20 @@ def test_stages_and_model_refuse_it_before_they_decode() -> None:
     assert time.perf_counter() - begin < 5  # decoded, it takes minutes
 
 
-def test_the_limit_falls_with_the_size_of_the_image() -> None:
+def test_scan_limit_falls_with_the_size_of_the_image() -> None:
     data = progressive(64, 60)
     assert scan_error(data, 64 * 64) is None
     assert scan_error(data, 178_956_970) == "too many scans: 60 > 55, which would take minutes to decode"
 
 
 @pytest.mark.parametrize(("how", "scans"), [({}, 1), ({"progressive": True}, 10), ({"restart_marker_blocks": 1}, 1)])
-def test_what_encoders_write_is_counted_right_and_passes(how: dict[str, object], scans: int) -> None:
+def test_scans_of_common_encoders_are_counted_and_pass(how: dict[str, object], scans: int) -> None:
     data = encoded(noise(), **how)
     assert count_scans(data) == scans
     assert scan_error(data, 178_956_970) is None
 
 
-def test_marks_that_start_no_scan_are_not_counted() -> None:
+def test_markers_that_start_no_scan_are_not_counted() -> None:
     preview = encoded(noise(32), progressive=True)
     data = encoded(noise(), exif=b"Exif\0\0" + preview * 3)
     assert data.count(b"\xff\xda") > 30
@@ -84,7 +84,7 @@ def test_fill_bytes_before_a_marker_are_legal() -> None:
     assert scan_error(data, 64 * 64)
 
 
-def test_whatever_the_bytes_are_there_is_an_answer() -> None:
+def test_any_bytes_have_a_scan_count() -> None:
     whole = progressive(64, 600)
     dice = random.Random(0)
     for _ in range(300):
@@ -101,7 +101,7 @@ def test_whatever_the_bytes_are_there_is_an_answer() -> None:
     assert count_scans(b"\xff\xd8" + struct.pack(">BBH", 0xFF, 0xE0, 0) * 1000) == 0, "a length of zero"
 
 
-def test_a_cut_file_counts_what_is_there() -> None:
+def test_truncated_file_counts_its_remaining_scans() -> None:
     data = progressive(64, 3000)
     assert count_scans(data[: len(data) // 2]) in range(1400, 1510)
     assert scan_error(data[: len(data) // 2], 64 * 64), "Pillow may be set to load cut files; it would take as long"

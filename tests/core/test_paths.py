@@ -14,7 +14,7 @@ from manifests.storage import Folder
 from tests.model.training.test_recipe import GOOD, changed
 
 
-def test_pipe_in_the_place_of_a_file_is_not_replaced(tmp_path: Path) -> None:
+def test_pipe_at_the_path_of_a_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=r"pipe: is a pipe, socket or device, not a file: name a file$"):
         Folder.at(tmp_path).write("pipe", b"x")
@@ -25,7 +25,7 @@ def test_pipe_in_the_place_of_a_file_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"), [("", "an empty path: name a file or folder; . is the current folder"), ("a\0b", "it has a NUL")]
 )
-def test_path_that_can_be_none_is_refused(url: str, said: str) -> None:
+def test_invalid_path_is_refused(url: str, said: str) -> None:
     from model.training.recipe import load_recipe as load_training
     from model.training.recipe import parse_recipe
     from model.training.run import train
@@ -43,7 +43,7 @@ def test_path_that_can_be_none_is_refused(url: str, said: str) -> None:
     "key",
     ["sources.qa.annotations", "sources.qa.media", "sources.qa.roots", "sources.captions.shards", "model.checkpoint"],
 )
-def test_nul_in_a_path_of_a_training_is_named(key: str) -> None:
+def test_nul_in_a_path_of_a_training_recipe_is_one_line(key: str) -> None:
     from model.training.recipe import parse_recipe
 
     with pytest.raises(UserError) as raised:
@@ -62,7 +62,7 @@ def test_nul_in_a_path_of_a_training_is_named(key: str) -> None:
         ("file/run", "--run: file is a file, not a folder: name another folder"),
     ],
 )
-def test_training_into_no_local_folder_is_one_line(
+def test_training_into_an_invalid_folder_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, out: str, said: str
 ) -> None:
     from model.training.ray_launch import train_on_workers

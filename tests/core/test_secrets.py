@@ -143,7 +143,7 @@ TEMPLATES = [*IN_FRONT_OF_HOSTS, *USERS_ALONE, *IN_PARAMETERS, *IN_COMMANDS, *OD
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_credentials_are_refused_and_redacted_and_never_repeated(template: str) -> None:
+def test_credentials_are_refused_and_never_repeated(template: str) -> None:
     secrets = [SECRET, quote(SECRET, safe=""), "plainsecret", "1234567"]
     for secret in secrets[template in USERS_ALONE :]:  # a slash in a user alone begins the path
         text = fill(template, secret)
@@ -155,14 +155,14 @@ def test_credentials_are_refused_and_redacted_and_never_repeated(template: str) 
 
 
 @pytest.mark.parametrize("template", SINGLE_WORDS)
-def test_in_commands_a_name_of_one_word_is_enough(template: str) -> None:
+def test_option_with_a_one_word_secret_name_is_refused(template: str) -> None:
     with pytest.raises(UserError, match="keep credentials in the environment") as refused:
         refuse_credentials(fill(template, SECRET), "start", "command")
     assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", BY_FORM)
-def test_tokens_are_known_by_their_form(text: str) -> None:
+def test_tokens_are_recognised_by_their_form(text: str) -> None:
     for around in ("{}", "org/{}", "it said: {}.", "'{}'", "x={}"):
         with pytest.raises(UserError) as refused:
             refuse_credentials(around.format(text), "model")
@@ -171,19 +171,19 @@ def test_tokens_are_known_by_their_form(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_other_texts_stay_as_they_are(text: str) -> None:
+def test_texts_without_credentials_stay_as_they_are(text: str) -> None:
     refuse_credentials(text, "setting")
     assert redact(text) == text
 
 
 @pytest.mark.parametrize("text", HARMLESS_COMMANDS)
-def test_other_commands_stay_as_they_are(text: str) -> None:
+def test_commands_without_credentials_stay_as_they_are(text: str) -> None:
     refuse_credentials(text, "start", "command")
     assert redact(text) == text
 
 
 @pytest.mark.parametrize("text", HARMLESS_PROSE)
-def test_prose_may_speak_of_credentials(text: str) -> None:
+def test_prose_may_mention_credentials(text: str) -> None:
     refuse_credentials(text, "prompt", "prose")
 
 
@@ -203,20 +203,20 @@ def test_prose_with_a_credential_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY", "_K2", "my_key", "hunter2secretXYZ"])
-def test_names_of_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_variables_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "hunter2secretXYZ":  # whatever it is called, if it is set
         monkeypatch.setenv(name, "x")
     check_variable_name(name)
 
 
 @pytest.mark.parametrize("name", ["hunter2secretXYZ", "plainsecret", "A" * 41, "AKIAIOSFODNN7EXAMPLE", HF, "a-b", ""])
-def test_what_is_no_name_of_a_variable_is_not_repeated(name: str) -> None:
+def test_value_that_is_not_a_variable_name_is_not_repeated(name: str) -> None:
     with pytest.raises(UserError, match="key is the NAME of the environment variable") as refused:
         check_variable_name(name)
     assert not name or name not in str(refused.value)
 
 
-def test_a_url_within_a_url() -> None:
+def test_credential_of_a_url_within_a_url_is_refused() -> None:
     text = "s3://b/p?endpoint_override=http%3A%2F%2Fuser%3Ahidden1%40host%3A9000"
     with pytest.raises(UserError) as refused:
         refuse_credentials(text, "run")
@@ -224,7 +224,7 @@ def test_a_url_within_a_url() -> None:
     assert "hidden1" not in redact(text)
 
 
-def test_the_remedy_names_the_variable() -> None:
+def test_message_suggests_the_variable() -> None:
     for text, variable in (
         ("s3://KEY:SECRET@b", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("http://USER@h", "OPENAI_API_KEY"),
@@ -246,12 +246,12 @@ def test_the_remedy_names_the_variable() -> None:
         ("a", ["http://u@h"]),
     ],
 )
-def test_nested_values(value: object) -> None:
+def test_credentials_in_nested_values_are_refused(value: object) -> None:
     with pytest.raises(UserError, match="recipe"):
         refuse_credentials_within(value, "recipe")
 
 
-def test_the_name_of_a_variable_and_empty_values_are_no_credentials() -> None:
+def test_variable_names_and_empty_values_are_not_credentials() -> None:
     refuse_credentials_within(
         {"engine": {"key": "OPENAI_API_KEY", "password": "", "token": None, "end_tokens": ["x"]}}, "r"
     )
@@ -273,7 +273,7 @@ def test_secrets_of_the_environment_are_redacted_by_their_values(monkeypatch: py
         ),
     ],
 )
-def test_names(name: str, secret: bool) -> None:
+def test_secret_names_are_recognised(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
 
 
@@ -282,7 +282,7 @@ PIECES += ["x://a@", '"a": ', "cookie:", "cookie:a; ", "-u a"]
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_hostile_messages_take_no_longer_than_their_length(piece: str) -> None:
+def test_hostile_messages_are_redacted_in_linear_time(piece: str) -> None:
     begin = time.monotonic()
     redact(piece * (30_000 // len(piece)))
     assert time.monotonic() - begin < 5

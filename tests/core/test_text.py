@@ -27,14 +27,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_terminal_sees_one_line_of_printable_characters(text: str) -> None:
+def test_text_for_a_terminal_is_one_printable_line(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert len(shown) == len(text)
     shown.encode()
 
 
-def test_ordinary_text_stays() -> None:
+def test_ordinary_text_is_unchanged() -> None:
     for text in ("a cat, 2.5 > 2", "Ein Hund läuft über die Brücke", "猫と犬", "👍🏽 ok", "naïve “quotes” — dash"):
         assert printable(text) == text
     assert printable("a\tb\nc\u3000d\u00a0e") == "a b c d e"
@@ -43,7 +43,7 @@ def test_ordinary_text_stays() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("escape", [markdown, code_span])
-def test_markdown_shows_it_in_one_cell(text: str, escape: object) -> None:
+def test_text_for_markdown_fits_one_table_cell(text: str, escape: object) -> None:
     parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})
     cell = escape(text)  # type: ignore[operator]
     tokens = parser.parse(f"| a | b |\n| --- | --- |\n| {cell} | last |\n| x | y |")
@@ -59,7 +59,7 @@ def test_markdown_shows_it_in_one_cell(text: str, escape: object) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_block_of_code_is_closed_by_nothing_in_it(text: str) -> None:
+def test_text_does_not_close_its_code_block(text: str) -> None:
     tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(f"{code_block(text, 'yaml')}\n\nend")
     assert [token.type for token in tokens] == ["fence", "paragraph_open", "inline", "paragraph_close"]
     assert tokens[0].info == "yaml"

@@ -81,7 +81,7 @@ def shown(path: Path, fps: float = 10.0, **options: float) -> list[int]:
         ("raw.hevc", "libx265", 3, {"x265-params": "log-level=none:bframes=3"}),
     ],
 )
-def test_every_frame_is_shown_once_and_in_order(
+def test_every_frame_is_read_once_and_in_order(
     tmp_path: Path, name: str, codec: str, b_frames: int, options: dict[str, str]
 ) -> None:
     if codec == "mjpeg":
@@ -93,7 +93,7 @@ def test_every_frame_is_shown_once_and_in_order(
 
 
 @pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
-def test_a_raw_stream_of_mpeg_starts_at_its_first_frame(tmp_path: Path, codec: str) -> None:
+def test_raw_stream_of_mpeg_starts_at_its_first_frame(tmp_path: Path, codec: str) -> None:
     with av.open(str(tmp_path / "a.m2v"), "w", format=codec) as output:
         stream = output.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *SIDES, "yuv420p"
@@ -104,20 +104,20 @@ def test_a_raw_stream_of_mpeg_starts_at_its_first_frame(tmp_path: Path, codec: s
     assert shown(tmp_path / "a.m2v", fps=25) == list(range(30))
 
 
-def test_dropped_frames_of_an_avi_keep_their_places(tmp_path: Path) -> None:
+def test_dropped_frames_of_an_avi_keep_the_times(tmp_path: Path) -> None:
     """AVI has an empty chunk where a frame is dropped: pictures 3 and 4 are at places 5 and 6."""
     path = film(tmp_path / "dropped.avi", "mpeg4", 0, stamps=[0, 1, 2, 5, 6, 9])
     assert shown(path) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
 
 
-def test_dropped_frames_of_an_avi_with_b_frames_keep_their_places(tmp_path: Path) -> None:
+def test_dropped_frames_of_an_avi_with_b_frames_keep_the_times(tmp_path: Path) -> None:
     stamps = [n for n in range(30) if n not in (12, 13, 14)]
     path = film(tmp_path / "dropped.avi", stamps=stamps)
     assert shown(path)[:28] == [max(k for k, stamp in enumerate(stamps) if stamp <= t) for t in range(28)]
 
 
 @pytest.mark.parametrize("ending", ["ts", "mpg"])
-def test_films_put_one_behind_the_other_are_seen_whole(tmp_path: Path, ending: str) -> None:
+def test_concatenated_films_are_read_to_the_end(tmp_path: Path, ending: str) -> None:
     """Their times begin anew in the middle."""
     codec = "libx264" if ending == "ts" else "mpeg4"
     one = film(tmp_path / f"one.{ending}", codec, 2).read_bytes()
@@ -168,25 +168,25 @@ def with_cover(path: Path, cover_is: Disposition, film_is: Disposition | None, f
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("kind", COVERS)
-def test_a_cover_is_not_the_film(tmp_path: Path, kind: str, first: bool) -> None:
+def test_cover_image_is_not_read_as_the_film(tmp_path: Path, kind: str, first: bool) -> None:
     name, cover_is, film_is = COVERS[kind]
     path = with_cover(tmp_path / name, cover_is, film_is, first)
     assert shown(path, fps=2) == [0, 5, 10, 15, 20, 25]
     assert (probe(path).height, probe(path).width) == SIDES
 
 
-def test_sound_with_a_cover_is_no_film(tmp_path: Path) -> None:
+def test_sound_with_a_cover_is_not_a_film(tmp_path: Path) -> None:
     path = with_cover(tmp_path / "song.m4a", Disposition.attached_pic, None)
     with pytest.raises(BadSampleError, match=r"song\.m4a: no video stream, only a cover: give a video file$"):
         probe(path)
 
 
-def test_times_of_variable_rate_stay_what_the_file_says(tmp_path: Path) -> None:
+def test_variable_frame_times_are_those_of_the_file(tmp_path: Path) -> None:
     path = film(tmp_path / "variable.mkv", stamps=[0, 1, 2, 5, 6, 9])
     assert shown(path) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
 
 
-def test_a_stream_that_was_cut_in_the_middle_keeps_its_clock(tmp_path: Path) -> None:
+def test_stream_cut_in_the_middle_keeps_its_times(tmp_path: Path) -> None:
     """Its first packets lead to a key frame that is not there; what can be decoded keeps its distance in time."""
     whole = film(tmp_path / "whole.ts", **{"x264-params": "keyint=10:min-keyint=10:scenecut=0"}).read_bytes()
     cut = tmp_path / "cut.ts"
@@ -197,7 +197,7 @@ def test_a_stream_that_was_cut_in_the_middle_keeps_its_clock(tmp_path: Path) -> 
     assert moving == list(range(moving[0], 30))
 
 
-def test_times_that_go_back_are_counted_and_told_once(
+def test_decreasing_times_are_replaced_by_counts_and_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The guesses of FFmpeg for an AVI, taken for times of the file."""
@@ -215,7 +215,7 @@ def test_times_that_go_back_are_counted_and_told_once(
     ]
 
 
-def test_eval_reads_an_avi_as_it_reads_the_same_film_as_matroska(
+def test_avi_and_matroska_of_one_film_give_the_same_eval(
     tmp_path: Path, vl3syn: Callable[..., CompletedProcess[str]]
 ) -> None:
     from model import Processor, VideoLLaMA3

@@ -80,7 +80,7 @@ TYPES: dict[str, Callable[[], pa.Array]] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("type_", TYPES)
-def test_alt_text_of_any_type(tmp_path: Path, kind: str, type_: str) -> None:
+def test_alt_text_of_any_type_is_read(tmp_path: Path, kind: str, type_: str) -> None:
     rows, said = index(tmp_path / "pool", kind, TABLES[kind](caption=TYPES[type_]()))
     assert [row["alt_text"] or None for row in rows] == ["a fox", None, None, "ein Fuchs 🦊"]
     assert [row["error"] for row in rows] == [None] * 4
@@ -94,7 +94,7 @@ def test_bytes_that_are_not_utf8_say_how_they_were_read(tmp_path: Path, kind: st
     assert [row["text_encoding"] for row in rows] == ["windows-1252", None, "unknown", None]
 
 
-def test_url_and_licence_of_bytes_but_no_digest(tmp_path: Path) -> None:
+def test_url_and_licence_are_read_as_bytes_but_no_digest(tmp_path: Path) -> None:
     columns = {
         "URL": [f"http://x/{n}".encode() for n in range(4)],
         "license": [b"CC0"] * 4,
@@ -107,7 +107,7 @@ def test_url_and_licence_of_bytes_but_no_digest(tmp_path: Path) -> None:
         ]
 
 
-def test_image_column_may_be_called_as_texts_are(tmp_path: Path) -> None:
+def test_image_column_may_have_the_name_of_a_text_column(tmp_path: Path) -> None:
     table = pa.table({"caption": [picture()] * 4, "text": list("wxyz")})
     rows, said = index(tmp_path / "pool", "parquet", table)
     assert [(row["alt_text"], row["error"]) for row in rows] == [(letter, None) for letter in "wxyz"]
@@ -132,14 +132,14 @@ def test_log_names_a_column_of_alt_text_that_is_not_read(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("name", ["text", "TEXT", "Caption", "alt", "ALT_TEXT", "txt", "captions"])
-def test_alt_text_of_any_accepted_name(tmp_path: Path, kind: str, name: str) -> None:
+def test_alt_text_under_any_accepted_name_is_read(tmp_path: Path, kind: str, name: str) -> None:
     rows, said = index(tmp_path / "pool", kind, TABLES[kind](**{name: list("wxyz")}))
     assert [row["alt_text"] for row in rows] == list("wxyz")
     assert said == f"alt text from the column {name!r}"
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_first_that_is_not_empty_counts(tmp_path: Path, kind: str) -> None:
+def test_first_alt_text_that_is_not_empty_is_taken(tmp_path: Path, kind: str) -> None:
     columns = {"caption": list("wxyz"), "alt_text": ["a", "", None, "d"], "TEXT": ["A", None, "C", "D"]}
     rows, said = index(tmp_path / "pool", kind, TABLES[kind](**columns))
     assert [row["alt_text"] for row in rows] == ["a", "x", "C", "d"]
@@ -149,7 +149,7 @@ def test_first_that_is_not_empty_counts(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_other_names_and_types_are_no_alt_text(tmp_path: Path, kind: str) -> None:
+def test_columns_of_other_names_or_types_are_not_alt_text(tmp_path: Path, kind: str) -> None:
     rows, said = index(tmp_path / "pool", kind, TABLES[kind](titel=list("wxyz"), text=[1, 2, 3, 4]))
     assert [row["alt_text"] for row in rows] == [None] * 4
     assert said.startswith("no alt text in 00000.parquet: the column 'text' is int64, not text; the pool's setting ")
@@ -159,7 +159,7 @@ def test_other_names_and_types_are_no_alt_text(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_named_column_is_the_only_one(tmp_path: Path, kind: str) -> None:
+def test_column_named_in_the_pool_is_the_only_alt_text(tmp_path: Path, kind: str) -> None:
     table = TABLES[kind](titel=["w", None, "", "z"], text=list("abcd"))
     rows, said = index(tmp_path / "pool", kind, table, alt_text="titel")
     assert [row["alt_text"] or None for row in rows] == ["w", None, None, "z"]
@@ -170,7 +170,7 @@ def test_named_column_is_the_only_one(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_named_column_that_cannot_be_read_is_refused(tmp_path: Path, kind: str) -> None:
+def test_alt_text_column_of_an_unreadable_type_is_refused(tmp_path: Path, kind: str) -> None:
     table = TABLES[kind](number=[1, 2, 3, 4])
     with pytest.raises(ValueError, match=rf"^{kind}: 00000\.parquet: alt_text: no column 'titel' \(there are "):
         index(tmp_path / "pool", kind, table, alt_text="titel")
@@ -178,7 +178,7 @@ def test_named_column_that_cannot_be_read_is_refused(tmp_path: Path, kind: str) 
         index(tmp_path / "pool", kind, table, alt_text="number")
 
 
-def test_url_and_sizes_of_laion(tmp_path: Path) -> None:
+def test_url_and_sizes_of_laion_are_read(tmp_path: Path) -> None:
     columns = {"URL": [f"http://x/{n}" for n in range(4)], "TEXT": list("wxyz")}
     table = urls_table(**columns).rename_columns(["WIDTH", "HEIGHT", "URL", "TEXT"])
     rows, _ = index(tmp_path / "pool", "urls", table)
@@ -187,13 +187,13 @@ def test_url_and_sizes_of_laion(tmp_path: Path) -> None:
     ]
 
 
-def test_url_and_licence_beside_images_in_any_case(tmp_path: Path) -> None:
+def test_url_and_licence_are_read_in_any_letter_case(tmp_path: Path) -> None:
     table = images_table(URL=list("abcd"), Licence=list("efgh"), SHA256=list("ijkl"))
     rows, _ = index(tmp_path / "pool", "parquet", table)
     assert [row["url"] + row["license"] + row["sha256"] for row in rows] == ["aei", "bfj", "cgk", "dhl"]
 
 
-def test_folder_of_images_has_none() -> None:
+def test_folder_of_images_has_no_alt_text() -> None:
     with pytest.raises(ValueError, match="a pool of images has no setting 'alt_text'"):
         pool_of(images="a", alt_text="text")
 
@@ -209,7 +209,7 @@ def test_run_of_an_earlier_version_has_the_same_pool(tmp_path: Path) -> None:
         prepare(named, str(tmp_path / "run"))
 
 
-def test_index_command_says_once_where_alt_text_is_from(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_index_command_reports_the_alt_text_column_once(tmp_path: Path, vl3syn: Vl3syn) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     for number in range(3):
@@ -227,7 +227,7 @@ def test_index_command_says_once_where_alt_text_is_from(tmp_path: Path, vl3syn: 
         assert rows["alt_text"].to_list() == list(said) * 3
 
 
-def test_named_ending_of_tars(tmp_path: Path) -> None:
+def test_alt_text_ending_of_tars_can_be_chosen(tmp_path: Path) -> None:
     members: list[Any] = ["a.png", "a.txt", ("a.de", b"ein Fuchs"), ("a.json", json.dumps({"en": "x"}).encode())]
     tar(tmp_path / "0.tar", members)
     with pytest.raises(

@@ -53,7 +53,7 @@ def tables(stages: list[dict[str, Any]]) -> dict[str, str]:
     return {step.stage.name: step.table.rpartition("-")[2] for step in steps}
 
 
-def test_default_settings_have_the_fingerprints_that_they_had() -> None:
+def test_default_settings_keep_their_earlier_fingerprints() -> None:
     assert tables([{"stage": "hashes"}, *({"stage": n, **NEEDED.get(n, {})} for n in TABLES)]) == {
         "hashes": "bfd49c55",
         **TABLES,
@@ -62,7 +62,7 @@ def test_default_settings_have_the_fingerprints_that_they_had() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"strip": False}, {"end_tokens": ["###"]}, {"reasoning_tags": ["musing"]}])
-def test_a_later_setting_that_is_not_at_its_default_is_another_table(setting: dict[str, Any]) -> None:
+def test_newer_setting_changes_the_fingerprint_unless_default(setting: dict[str, Any]) -> None:
     assert tables([{**OF_A_SERVER, **setting}]) != {"short_caption": "83e88305"}
     defaults = {"strip": True, "end_tokens": [], "reasoning_tags": []}
     assert tables([{**OF_A_SERVER, **defaults}]) == {"short_caption": "83e88305"}
@@ -107,7 +107,7 @@ ENDINGS = {  # finish reason -> short_cut, or the error and whether it is worth 
 }
 
 
-def test_half_answers_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+def test_broken_off_answers_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """One image for each finish reason."""
     pool, url = make_images(tmp_path / "pool", len(ENDINGS)), tmp_path / "run"
     reason_of: dict[str, Any] = {}
@@ -163,7 +163,7 @@ ODD_ANSWERS: list[tuple[Raw | None, str | None, bool]] = [  # with the row's err
 ]
 
 
-def test_no_odd_answer_ends_a_run(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+def test_malformed_answers_do_not_end_a_run(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """One image for each, and as many with sound answers."""
     pool, url = make_images(tmp_path / "pool", 2 * len(ODD_ANSWERS)), tmp_path / "run"
     with chat_server() as server:
@@ -230,13 +230,13 @@ def caption_of(choice: dict[str, Any], more: dict[str, Any] | None = None, **set
         (None, {"refusal": None}, "stop", "empty caption: the model ended it before its first word"),
     ],
 )
-def test_an_answer_without_a_caption_says_why(content: Any, more: dict[str, Any], finish: str, error: str) -> None:
+def test_answer_without_a_caption_has_its_error(content: Any, more: dict[str, Any], finish: str, error: str) -> None:
     row = caption_of({**message(content, **more), "finish_reason": finish})
     assert (row["short_caption"], row["error"], row["retry"]) == (None, error, False)
     assert row["short_raw_characters"] == (len(content) if isinstance(content, str) else 0)
 
 
-def test_a_caption_beside_reasoning_in_parts_or_as_texts() -> None:
+def test_caption_is_read_beside_reasoning_in_parts_or_texts() -> None:
     parts = [*IN_PARTS, {"type": "text", "text": WORDS}]
     for choice in (message(WORDS, reasoning_content=THOUGHT), message(parts), message([WORDS])):
         row = caption_of(choice)
@@ -258,19 +258,19 @@ HARMONY = "<|start|>assistant<|channel|>{}<|message|>{}"
         {**message(WORDS), "finish_reason": "FinishReason.STOP"},
     ],
 )
-def test_good_answers_of_many_servers(choice: dict[str, Any]) -> None:
+def test_answers_of_many_servers_are_read(choice: dict[str, Any]) -> None:
     row = caption_of(choice)
     assert (row["short_caption"], row["short_cut"], row["error"]) == (WORDS, 0, None)
 
 
-def test_reasoning_that_only_the_usage_tells_of() -> None:
+def test_reasoning_counted_only_in_usage_is_an_error() -> None:
     usage = {"completion_tokens": 96, "completion_tokens_details": {"reasoning_tokens": 96}}
     row = caption_of({**message(""), "finish_reason": "length"}, {"usage": usage})
     assert (row["error"], row["retry"], row["short_tokens"]) == (CUT_WHILE_THINKING, False, 96)
 
 
 @pytest.mark.parametrize("content", [" ", "\0", "\n\x0b", "\u200b", None])
-def test_no_word_and_no_reason_broke_off(content: str | None) -> None:
+def test_answer_without_text_and_reason_is_broken_off(content: str | None) -> None:
     row = caption_of({**message(content), "finish_reason": None})
     assert (row["error"], row["retry"]) == ("server: the answer broke off (finish_reason null)", True)
 
@@ -286,7 +286,7 @@ NO = "The people here are private."
         ({**message([{"type": "refusal", "refusal": NO}]), "finish_reason": "stop"}, 0),
     ],
 )
-def test_a_refusal_in_a_field_of_its_own_is_stored_as_one(choice: dict[str, Any], cut: int) -> None:
+def test_refusal_field_is_stored_as_a_refusal(choice: dict[str, Any], cut: int) -> None:
     row = caption_of(choice)
     assert (row["short_caption"], row["short_refused"], row["short_cut"], row["error"]) == (NO, 1, cut, None)
     assert caption_of(message(WORDS, refusal=None))["short_refused"] == 0
@@ -294,11 +294,11 @@ def test_a_refusal_in_a_field_of_its_own_is_stored_as_one(choice: dict[str, Any]
 
 
 @pytest.mark.parametrize("text", ["👩\u200d🚀", "ا\u200fب", "Ein Bild.\u200b", "7", "…"])
-def test_an_invisible_character_in_a_caption_stays(text: str) -> None:
+def test_invisible_character_of_a_caption_is_kept(text: str) -> None:
     assert caption_of(message(text))["short_caption"] == text
 
 
-def test_a_message_without_content_is_one_without_words() -> None:
+def test_message_without_content_is_an_empty_answer() -> None:
     row = caption_of({"message": {"role": "assistant"}, "finish_reason": "length"})
     assert (row["error"], row["retry"]) == ("empty caption: cut before its first word", False)
 
@@ -312,13 +312,13 @@ def test_a_message_without_content_is_one_without_words() -> None:
         {"object": "error", "message": "out of memory", "choices": []},
     ],
 )
-def test_an_error_in_an_answer_of_status_200(more: dict[str, Any]) -> None:
+def test_error_inside_an_answer_of_status_200_is_an_error(more: dict[str, Any]) -> None:
     row = caption_of(message("A red"), more)
     assert (row["short_caption"], row["error"], row["retry"]) == (None, "server: out of memory", True)
     assert caption_of(message(WORDS), {"error": None, "object": "chat.completion"})["short_caption"] == WORDS
 
 
-def test_a_stage_that_strips_nothing_keeps_all_but_control_characters() -> None:
+def test_stage_without_stripping_removes_control_characters_only() -> None:
     assert caption_of(message(REASONED), strip=False)["short_caption"] == REASONED.removesuffix("\x00")
     assert caption_of(message(f"{WORDS}### and"), end_tokens=["###"])["short_caption"] == WORDS
 
@@ -336,7 +336,7 @@ def as_an_earlier_version(opened: Run, captions: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_old_captions_stay_but_those_with_reasoning_are_computed_again(
+def test_only_stored_captions_with_reasoning_are_computed_again(
     tmp_path: Path, make_images: MakeImages, vl3syn: Any
 ) -> None:
     pool, url = make_images(tmp_path / "pool", 4), tmp_path / "run"
@@ -364,7 +364,7 @@ def test_old_captions_stay_but_those_with_reasoning_are_computed_again(
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_rule_about_a_column_that_all_stored_rows_lack(tmp_path: Path, make_images: MakeImages) -> None:
+def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
     with chat_server(choice=message(WORDS)) as server:
         opened, _ = run(recipe(pool, server.url), url)
@@ -378,7 +378,7 @@ def test_a_rule_about_a_column_that_all_stored_rows_lack(tmp_path: Path, make_im
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_journal_of_an_earlier_version_is_stored_with_what_it_has(tmp_path: Path, make_images: MakeImages) -> None:
+def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, make_images: MakeImages) -> None:
     from manifests.journal import Journal
     from manifests.tables import Table
 
@@ -402,9 +402,7 @@ def test_a_journal_of_an_earlier_version_is_stored_with_what_it_has(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_publication_of_an_earlier_version_grows_with_the_columns_it_has(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_publication_of_an_earlier_version_keeps_its_columns(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url, out = make_images(tmp_path / "pool", 2), tmp_path / "run", tmp_path / "out"
     with chat_server(choice=message(WORDS)) as server:
         opened, _ = run(recipe(pool, server.url), url)

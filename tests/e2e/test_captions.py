@@ -39,9 +39,7 @@ def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_with_a_fifth_of_the_calls_failing_every_image_ends_with_a_caption_or_a_reason(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_every_image_gets_a_caption_or_error_when_calls_fail(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 400), tmp_path / "run"
     with chat_server(faults=FAULTS, share=0.2) as server:
         opened, jobs = run(recipe(pool, server.url), url)
@@ -64,7 +62,7 @@ def test_with_a_fifth_of_the_calls_failing_every_image_ends_with_a_caption_or_a_
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_changed_prompt_captions_anew_and_an_unchanged_one_never(tmp_path: Path, make_images: MakeImages) -> None:
+def test_only_a_changed_prompt_captions_again(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 30), tmp_path / "run"
     with chat_server() as server, chat_server() as other:
         run(recipe(pool, server.url), url)
@@ -78,9 +76,7 @@ def test_a_changed_prompt_captions_anew_and_an_unchanged_one_never(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_server_that_goes_away_ends_the_run_in_one_line_and_costs_no_caption(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     with chat_server(faults=("500",), share=0) as server:
         stop_after(server, 40)
@@ -114,7 +110,7 @@ def stop_after(server: ChatServer, answers: int) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_server_that_the_recipe_starts_is_gone_after_the_stage(tmp_path: Path, make_images: MakeImages) -> None:
+def test_server_started_by_the_recipe_ends_after_the_stage(tmp_path: Path, make_images: MakeImages) -> None:
     log = tmp_path / "log"
     start = f"{sys.executable} -m tests.chat_server --port {{port}} --log {log}"
     pool = make_images(tmp_path / "pool", 30)
@@ -128,7 +124,7 @@ def test_a_server_that_the_recipe_starts_is_gone_after_the_stage(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("engine")
-def test_images_go_as_they_came_where_any_program_shows_them_right(tmp_path: Path) -> None:
+def test_portable_images_are_sent_unchanged(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     picture = Image.effect_noise((60, 40), 90).convert("RGB")
@@ -157,7 +153,7 @@ def test_images_go_as_they_came_where_any_program_shows_them_right(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("engine")
-def test_captions_that_are_none_are_dropped_by_name(tmp_path: Path, make_images: MakeImages) -> None:
+def test_unsound_captions_are_dropped_with_their_reasons(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 4)
     texts = iter(
         ["I'm sorry, I can't help with that.", "red red red red red red red red", "Ein Hund.", "A red dog runs."]
@@ -172,7 +168,7 @@ def test_captions_that_are_none_are_dropped_by_name(tmp_path: Path, make_images:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("written", [7, 20])
-def test_a_part_that_is_begun_anew_takes_what_its_journal_has(
+def test_restarted_part_takes_the_rows_of_its_journal(
     written: int, tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when Ray runs the part of a killed actor again: nothing is recovered first, since it is the same job."""
@@ -199,7 +195,7 @@ def test_a_part_that_is_begun_anew_takes_what_its_journal_has(
 
 
 @pytest.mark.usefixtures("engine")
-def test_from_the_command_line(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+def test_caption_command_writes_captions_and_its_recipe(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 12), tmp_path / "run"
     run({"name": "t", "pool": {"images": str(pool)}, "stages": []}, url)
     (tmp_path / "p.txt").write_text("What is it?\n\nWhat else is it?\n")
@@ -244,7 +240,7 @@ def paid(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.slow
-def test_killed_while_captioning_no_caption_is_lost_or_paid_for_twice(
+def test_run_killed_while_captioning_loses_and_repeats_nothing(
     tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]
 ) -> None:
     kill_and_resume(tmp_path, make_images, paid, ["driver"])
@@ -252,7 +248,9 @@ def test_killed_while_captioning_no_caption_is_lost_or_paid_for_twice(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_ten_times_while_captioning(tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]) -> None:
+def test_run_killed_ten_times_while_captioning_loses_nothing(
+    tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path]
+) -> None:
     kill_and_resume(tmp_path, make_images, paid, [*["driver", "raylet"] * 4, "driver", "worker"])
 
 

@@ -132,21 +132,21 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     return folder, opened
 
 
-def test_part_sizes_row_order_and_the_number_of_actors_change_nothing(tmp_path: Path, first: tuple[Path, Run]) -> None:
+def test_parts_row_order_and_actors_do_not_change_clusters(tmp_path: Path, first: tuple[Path, Run]) -> None:
     shuffled = images()[:2700].sample(fraction=1, shuffle=True, seed=3)
     how = {"actors": 2, "part_rows": 300, "batch_size": 77}
     opened, _ = run(recipe(pool(tmp_path / "pool", shuffled, files=4), **how), tmp_path / "run")
     same(opened, first[1])
 
 
-def test_what_was_trained_says_on_what(first: tuple[Path, Run]) -> None:
+def test_stored_centroids_record_their_sample(first: tuple[Path, Run]) -> None:
     (file,) = (first[0] / "run/fitted").rglob("*.parquet")
     told = json.loads(pq.read_schema(file).metadata[b"vl3syn"])
     assert (told["encoder"], told["alive"], told["sample"], told["points"]) == ("made-up", 2700, 1280, 1280)
     assert pl.read_parquet(file).height == 20
 
 
-def test_every_group_is_cut_to_its_share_and_the_rest_says_so(first: tuple[Path, Run]) -> None:
+def test_groups_are_cut_to_their_quota_and_the_rest_has_a_reason(first: tuple[Path, Run]) -> None:
     _, opened = first
     kept = facts(opened).filter(pl.col("status") == "kept")
     assert kept["cluster"].value_counts()["count"].max() == 40
@@ -165,9 +165,7 @@ def test_every_group_is_cut_to_its_share_and_the_rest_says_so(first: tuple[Path,
     )
 
 
-def test_what_comes_later_is_assigned_to_the_same_clusters_and_compared_where_it_belongs(
-    tmp_path: Path, first: tuple[Path, Run]
-) -> None:
+def test_new_images_join_old_clusters_and_are_compared_in_them(tmp_path: Path, first: tuple[Path, Run]) -> None:
     folder, _ = moved(first[0], tmp_path / "grown")
     new = images()[2700:].filter(pl.col("source") < 2)
     new.write_parquet(folder / "pool" / "9.parquet")
@@ -190,7 +188,7 @@ def test_what_comes_later_is_assigned_to_the_same_clusters_and_compared_where_it
     assert len(list((folder / "run/fitted").rglob("*.parquet"))) == 2, "what was trained before stays"
 
 
-def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: tuple[Path, Run]) -> None:
+def test_copy_is_kept_when_its_original_is_dropped(tmp_path: Path, first: tuple[Path, Run]) -> None:
     folder, opened = moved(first[0], tmp_path / "tightened")
     before = facts(opened)
     again = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, min_score=0.5, keep={})
@@ -219,7 +217,7 @@ def test_a_copy_stays_when_what_it_is_a_copy_of_has_left(tmp_path: Path, first: 
     assert run(loosened, folder / "run")[1]["duplicates"].computed == 0
 
 
-def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
+def test_duplicates_are_grouped_by_texts_or_columns_of_the_index(tmp_path: Path) -> None:
     """Texts do not pass the driver with the ids; and `shard` is no stage's column."""
     rows = images(200)
     asked = recipe(pool(tmp_path / "pool", rows, files=3))
@@ -236,7 +234,7 @@ def test_groups_may_be_told_by_texts_and_by_the_index(tmp_path: Path) -> None:
     assert funnel(opened).stages[-1].dropped == 20, "the copies, none of which is in another shard"
 
 
-def test_parts_of_whole_groups_are_as_docs_scaling_md_says() -> None:
+def test_parts_of_whole_groups_are_as_documented() -> None:
     def parts(rows: int, **resources: int) -> int:
         asked = recipe({"urls": "x"}, keep={})
         asked["stages"][2]["resources"] = resources
@@ -246,7 +244,7 @@ def test_parts_of_whole_groups_are_as_docs_scaling_md_says() -> None:
     assert [parts(n * 10**6, part_rows=8_000_000) for n in (10, 100, 700)] == [2, 13, 88]
 
 
-def test_a_sample_is_drawn_from_all_images_and_the_same_of_any_order(first: tuple[Path, Run]) -> None:
+def test_sample_comes_from_all_images_independent_of_order(first: tuple[Path, Run]) -> None:
     step = recipe_of(first[1]).steps[1]
     ids = pl.Series(range(10_000))
     drawn = sample(step, ids)["id"]
@@ -257,13 +255,13 @@ def test_a_sample_is_drawn_from_all_images_and_the_same_of_any_order(first: tupl
     assert len(grown & set(drawn)) > 0.85 * 20 * 64
 
 
-def test_more_clusters_than_images_is_one_clear_line(tmp_path: Path) -> None:
+def test_more_clusters_than_images_are_refused_in_one_line(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
         run(asked, tmp_path / "run")
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+def test_missing_gpu_is_refused_before_training(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
     with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
         run(asked, tmp_path / "run")
@@ -277,23 +275,21 @@ class Dying(Clusters):
         os._exit(1)
 
 
-def test_a_training_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_training_of_clusters_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = {"vectors": Vectors, "clusters": Dying}
     monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: stages.get(name) or stage_class(name))
     with pytest.raises(ValueError, match="Ray stopped under the job"):
         run(recipe(pool(tmp_path / "pool", images(40))), tmp_path / "run")
 
 
-def test_clusters_of_another_run_have_to_be_brought_along(tmp_path: Path) -> None:
+def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
     asked = recipe(pool(tmp_path / "pool", images(12)))
     asked["stages"][1]["fitted"] = "0123456789abcdef"
     with pytest.raises(ValueError, match=r"fitted 0123456789abcdef is not in .*train anew"):
         run(asked, tmp_path / "run")
 
 
-def test_centroids_that_do_not_fit_are_one_line_and_other_files_are_passed_over(
-    tmp_path: Path, first: tuple[Path, Run]
-) -> None:
+def test_wrong_centroids_are_one_line_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
     asked = recipe(pool(tmp_path / "pool", images(100)))
     (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
     place = tmp_path / "run/fitted" / brought.parent.name
@@ -333,7 +329,7 @@ run(json.loads(sys.argv[1]), sys.argv[2])
         pytest.param("stages/duplicates-*/*.parquet", 3, marks=pytest.mark.slow, id="comparing"),
     ],
 )
-def test_a_killed_run_ends_with_the_same_clusters_and_the_same_choice(
+def test_resumed_run_has_the_same_clusters_and_choice(
     files: str, parts: int, tmp_path: Path, first: tuple[Path, Run]
 ) -> None:
     asked = recipe(pool(tmp_path / "pool", images()[:2700]), part_rows=300, actors=1)

@@ -72,7 +72,7 @@ def published(out: Path) -> dict[str, bytes]:
     return {row["source_key"]: row["image"]["bytes"] for row in rows}
 
 
-def test_publish_leaves_out_what_was_replaced_since_it_was_captioned(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_publish_leaves_out_images_replaced_after_captioning(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """By a link to a text file, by HTML, by another picture, by one of the same length."""
     pool = tmp_path / "pool"
     pool.mkdir()
@@ -124,7 +124,7 @@ def files_of(path: Path, images: dict[str, bytes]) -> None:
     [("images", "pool", files_of), ("tars", "a.tar", tar_of), ("parquet", "a.parquet", parquet_of)],
 )
 @pytest.mark.usefixtures("engine")
-def test_every_pool_is_compared_by_length_in_later_stages_and_by_digest_when_published(
+def test_replaced_image_is_an_error_by_length_or_digest(
     tmp_path: Path, kind: str, place: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
@@ -146,7 +146,7 @@ def test_every_pool_is_compared_by_length_in_later_stages_and_by_digest_when_pub
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_later_stage_makes_an_image_of_another_length_an_error_that_ends_when_it_is_back(tmp_path: Path) -> None:
+def test_image_of_changed_length_is_an_error_until_restored(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(3)}
     files_of(tmp_path / "pool", images)
     url = tmp_path / "run"
@@ -170,7 +170,7 @@ def test_a_later_stage_makes_an_image_of_another_length_an_error_that_ends_when_
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_run_without_the_table_fills_it(tmp_path: Path) -> None:
+def test_run_without_a_contents_table_fills_it(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
     files_of(tmp_path / "pool", images)
     url = tmp_path / "run"
@@ -185,7 +185,7 @@ def test_a_run_without_the_table_fills_it(tmp_path: Path) -> None:
     assert published(tmp_path / "other").keys() == {"1.bmp", "2.bmp", "3.bmp"}
 
 
-def test_what_a_killed_worker_had_read_counts_as_read(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_contents_read_by_a_killed_worker_are_kept(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """A caption is written down as soon as it is there, and before it what it is about."""
 
     def padded(number: int) -> bytes:  # PNG, which is sent as it is, all of one length

@@ -87,7 +87,7 @@ def test_old_captions_are_counted_when_a_rule_asks(tmp_path: Path, make_images: 
     assert set(opened.facts("short_caption", ["short_control_tokens"]).collect().to_series()) == {0, 2}
 
 
-def test_new_captions_are_by_the_rule_of_the_command(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
+def test_caption_command_drops_captions_with_tokens(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 2), tmp_path / "run"
     with chat_server() as server:
         answering(server, [WORDS, MARKED])
@@ -150,7 +150,7 @@ def test_older_run_with_a_token_in_its_prompt_publishes(tmp_path: Path, make_ima
         assert from_turns(turns, images=[b""])[0]["content"][0] == {"type": "image", "image": b""}
 
 
-def test_conversation_has_one_mark_whatever_the_texts_say() -> None:
+def test_conversation_has_one_image_mark_with_any_texts() -> None:
     questions = ["<image>\n<image> What?", "<video>What is <image>?", "What?", "<image>"]
     captions = ["A <image>.", "<|im_end|>", None, "I <3 <b>you</b>."]
     turns = conversations(pa.array(questions), pa.array(captions)).to_pylist()

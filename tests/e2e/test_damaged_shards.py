@@ -19,7 +19,7 @@ from tests.model.training import data
 from tests.model.training.shard_files import write
 
 
-def test_no_flipped_bit_of_a_shard_is_learned(tmp_path: Path) -> None:
+def test_flipped_bit_of_a_shard_is_never_learned(tmp_path: Path) -> None:
     """Pages carry checksums: 40 single bits, each an error, or the samples are as they were."""
     file = write(tmp_path / "data", [[4]]) / "data/shard-00000.parquet"
     good = file.read_bytes()
@@ -43,7 +43,7 @@ def _recipe(tmp_path: Path) -> dict[str, Any]:
     return {**written, "stages": written["stages"][:1], "ask": 0}
 
 
-def test_shard_that_is_damaged_in_training_is_named(tmp_path: Path) -> None:
+def test_shard_damaged_during_training_is_named(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     file = tmp_path / "shards/data/shard-00001.parquet"
     start = pq.ParquetFile(file).metadata.row_group(2).column(1).data_page_offset
@@ -56,7 +56,7 @@ def test_shard_that_is_damaged_in_training_is_named(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_bug_met_while_training_is_no_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_during_training_is_not_a_bad_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def buggy(*_: Any, **__: Any) -> Any:
         return np.zeros(3) + np.zeros(4)
 

@@ -51,7 +51,7 @@ def big() -> VideoLLaMA3:
 
 
 @torch.no_grad()
-def test_the_table_of_shapes_is_what_2b_computes(big: VideoLLaMA3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_shapes_are_those_of_2b(big: VideoLLaMA3, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, tuple[int, ...]] = {}
 
     def cut(frames: Tensor, *others: int) -> Tensor:
@@ -109,19 +109,19 @@ def test_the_table_of_shapes_is_what_2b_computes(big: VideoLLaMA3, monkeypatch: 
     assert told == {name: tuple(shape) for name, shape in seen.items()}
 
 
-def test_the_numbers_of_parameters(big: VideoLLaMA3) -> None:
+def test_documented_numbers_of_parameters_are_right(big: VideoLLaMA3) -> None:
     models = big, VideoLLaMA3(preset("7b"), "meta")
     for part, *told in _table("part", "parameters of 2b", "of 7b"):
         assert told == [f"{sum(p.numel() for p in getattr(model, part).parameters()):,}" for model in models]
 
 
-def test_every_module_has_its_line() -> None:
+def test_every_module_of_the_model_is_documented() -> None:
     told = PAGE.split("## Where to begin reading")[1].split("\n## ")[0]
     modules = {path.name for path in (ROOT / "model").glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"`(\w+\.py)`", told)) == modules
 
 
-def test_the_kept_shares_of_a_clip() -> None:
+def test_documented_kept_shares_of_a_clip_are_right() -> None:
     columns = ("clip", "frames", "tokens", "against", *(f"{level:g}" for level in kept_share.GREY))
     rows = [row for row in _table(*columns) if row[0] == "carphone"]
     assert len(rows) == 4

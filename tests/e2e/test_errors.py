@@ -72,10 +72,10 @@ def test_bug_of_a_stage_shows_its_traceback_and_stores_no_row(
 
 
 def test_bug_of_a_command_shows_its_traceback(
-    indexed: Path, vl3syn: Command, bug_in: Callable[[str, str], None]
+    indexed: Path, vl3syn_process: Command, bug_in: Callable[[str, str], None]
 ) -> None:
     bug_in("manifests.run", "evaluate_rules")
-    done = vl3syn("funnel", indexed)
+    done = vl3syn_process("funnel", indexed)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")
     assert done.stderr.strip().endswith(BROADCAST)
@@ -140,7 +140,7 @@ def test_full_disk_of_a_worker_comes_as_one_line(tmp_path: Path, make_images: Ma
 
 
 @pytest.mark.usefixtures("failing")
-def test_actor_that_never_begins_is_a_bug_and_costs_no_row(tmp_path: Path, make_images: MakeImages) -> None:
+def test_actor_that_fails_to_start_is_a_bug_and_loses_no_row(tmp_path: Path, make_images: MakeImages) -> None:
     from ray.exceptions import RayActorError
 
     with pytest.raises(RayActorError) as raised:
@@ -161,7 +161,7 @@ def test_bug_in_a_worker_comes_with_its_traceback(tmp_path: Path, make_images: M
     assert str(raised.value).strip().endswith(BROADCAST)
 
 
-def test_missing_file_of_the_users_is_one_line(tmp_path: Path, vl3syn: Command) -> None:
+def test_missing_file_of_the_user_is_one_line(tmp_path: Path, vl3syn: Command) -> None:
     (tmp_path / "file").touch()
     done = vl3syn("index", "--run", tmp_path / "file/run", "--images", tmp_path)
     assert done.returncode == 1
@@ -176,7 +176,7 @@ def test_number_of_a_recipe_with_5000_digits_is_one_line(tmp_path: Path, vl3syn:
     assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: line 1, column 7: a number of 5,000 characters\n"
 
 
-def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store_without_an_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     done = vl3syn("funnel", "s3://pool/run")
     assert done.returncode == 1
@@ -186,7 +186,7 @@ def test_store_that_does_not_answer_is_one_line(vl3syn: Command, monkeypatch: py
     )
 
 
-def test_store_that_does_not_tell_its_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store_without_a_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
     for name in ("HTTPS_PROXY", "https_proxy"):

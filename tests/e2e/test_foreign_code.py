@@ -98,7 +98,7 @@ def _checkpoint(folder: Path) -> Path:
     return folder
 
 
-def test_chat_by_a_real_pipe(tmp_path: Path, canary: Path) -> None:
+def test_chat_with_a_piped_yes_runs_no_foreign_code(tmp_path: Path, canary: Path) -> None:
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes=True)
     command = [sys.executable, "-m", "pipeline", "chat", str(folder)]
     told = subprocess.run(command, input=YES, capture_output=True, text=True, timeout=120, check=False)
@@ -129,7 +129,7 @@ def _commands(folder: Path, tmp_path: Path) -> dict[str, list[object]]:
 
 @pytest.mark.parametrize("name", ["chat", "eval", "train from it", "train with its tokenizer"])
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
-def test_commands_of_the_model(
+def test_model_commands_run_no_foreign_code(
     tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told], name: str, classes: bool
 ) -> None:
     """With known classes the folder opens as they read it; else it is one line."""
@@ -142,14 +142,16 @@ def test_commands_of_the_model(
         assert len(told.err.strip().splitlines()) == 1
 
 
-def test_an_export_does_not_hand_code_on(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
+def test_exported_model_has_no_foreign_code(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes=False)
     vl3syn_here(*_commands(folder, tmp_path)["train from it"])
     assert "auto_map" not in (tmp_path / "out/1-first/model/config.json").read_text()
     assert not canary.exists()
 
 
-def test_train_from_parts(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
+def test_training_from_parts_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]
+) -> None:
     """A language model's folder of its own."""
     from model import Processor
     from model.config import preset
@@ -173,7 +175,7 @@ def test_train_from_parts(tmp_path: Path, canary: Path, vl3syn_here: Callable[..
 
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
 @pytest.mark.parametrize("save", [save_blip, save_blip2])
-def test_coarse_captions(
+def test_coarse_captioner_runs_no_foreign_code(
     tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path], Path], classes: bool
 ) -> None:
     from captioners.coarse import CoarseCaption
@@ -189,7 +191,9 @@ def test_coarse_captions(
 
 
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
-def test_captions_in_process(tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, classes: bool) -> None:
+def test_transformers_engine_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, classes: bool
+) -> None:
     from captioners.engines.base import Sampling
     from captioners.engines.transformers import Transformers
 
@@ -204,7 +208,7 @@ def test_captions_in_process(tmp_path: Path, canary: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("trust", [True, False])
-def test_a_clip_encoder_s_tokenizer(
+def test_tokenizer_of_a_clip_encoder_runs_no_foreign_code(
     tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told], trust: bool
 ) -> None:
     """open_clip hands what `tokenizer_kwargs` has to transformers, trust in code too."""
@@ -225,7 +229,9 @@ def test_a_clip_encoder_s_tokenizer(
     assert "needs code out of its own folder (auto_map), which is never run" in said.err
 
 
-def test_a_clip_encoder_s_text_tower(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
+def test_text_tower_of_a_clip_encoder_runs_no_foreign_code(
+    tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]
+) -> None:
     clip, tower = save_clip(tmp_path / "clip"), tmp_path / "tower"
     tower.mkdir()
     (tower / "config.json").write_text(json.dumps({"model_type": "evil"}))

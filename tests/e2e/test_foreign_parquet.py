@@ -159,7 +159,7 @@ what is in the way there is no part of what it needs."""
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
-def test_no_reader_runs_code(canaries: Path, reader: Callable[[Path], list[str]]) -> None:
+def test_readers_run_no_foreign_code(canaries: Path, reader: Callable[[Path], list[str]]) -> None:
     (canaries / "CANARY").unlink(missing_ok=True)
     said = {name: reader(canaries / f"{name}.parquet") for name in CANARIES}
     assert not (canaries / "CANARY").exists(), [name for name, texts in said.items() if not texts]
@@ -330,7 +330,7 @@ def test_repeated_image_takes_little_memory_and_is_indexed(measured: Measured, k
 
 
 @pytest.mark.parametrize("kind", ["zstd page", "gzip page", "brotli page"])
-def test_page_that_unpacks_to_half_a_gigabyte_is_not_unpacked(measured: Measured, kind: str) -> None:
+def test_page_of_half_a_gigabyte_is_not_decompressed(measured: Measured, kind: str) -> None:
     rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
     assert rows == [[None, None, "decompression bomb", None]] * 64
     assert peak < LIMIT
@@ -343,7 +343,7 @@ def test_repeated_text_takes_little_memory_and_is_left_out(measured: Measured, k
     assert peak < LIMIT
 
 
-def test_repeated_text_of_urls_takes_little_memory_and_is_left_out(measured: Measured) -> None:
+def test_repeated_text_of_urls_is_left_out_in_little_memory(measured: Measured) -> None:
     rows, peak = measured["rows(urls='urls.parquet')"]
     assert rows == [[9, None, "", None]] * URLS
     assert peak < LIMIT
@@ -416,7 +416,9 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     assert row["error"].startswith("broken Parquet: claims 3,000,000 rows in ")
 
 
-def test_index_command_of_a_bomb(tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_index_command_reports_a_bomb_in_parquet(
+    tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     bomb(tmp_path, "zstd page")
     bomb(tmp_path, "dictionary")
     result = vl3syn("index", "--parquet", tmp_path, "--run", tmp_path / "run")
@@ -524,7 +526,7 @@ def test_delta_pages_are_read_with_their_nulls(tmp_path: Path, encoding: str, ve
 
 @pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
 @pytest.mark.parametrize("count", [4, 1 << 28])
-def test_delta_page_that_counts_more_values_than_it_holds_is_refused(tmp_path: Path, encoding: str, count: int) -> None:
+def test_delta_page_with_a_false_count_of_values_is_refused(tmp_path: Path, encoding: str, count: int) -> None:
     how = {"use_dictionary": False, "write_statistics": False, "compression": "none"}
     file = tmp_path / "0.parquet"
     pq.write_table(pa.table({"image": [b"A" * 4000] * 3}), file, column_encoding={"image": encoding}, **how)
@@ -541,7 +543,7 @@ def test_delta_page_that_counts_more_values_than_it_holds_is_refused(tmp_path: P
     assert "column 'image' is damaged: a page of it claims more values than it holds" in row["error"]
 
 
-def test_encrypted_column_is_an_error_and_no_end_of_the_process(tmp_path: Path) -> None:
+def test_encrypted_column_is_an_error_not_a_crash(tmp_path: Path) -> None:
     encryption = pytest.importorskip("pyarrow.parquet.encryption")
 
     class Keys(encryption.KmsClient):  # type: ignore[misc, name-defined]
@@ -562,7 +564,7 @@ def test_encrypted_column_is_an_error_and_no_end_of_the_process(tmp_path: Path) 
     assert row["error"].startswith("broken Parquet: Cannot decrypt ColumnMetadata.")
 
 
-def test_image_in_a_repeated_column_is_seen(tmp_path: Path) -> None:
+def test_image_in_a_repeated_column_is_read(tmp_path: Path) -> None:
     images = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), [picture(), picture() + b"x"])
     pq.write_table(pa.table({"image": images}), tmp_path / "0.parquet")
     images_, table = images_of(pool_of(parquet=str(tmp_path)))
@@ -571,7 +573,7 @@ def test_image_in_a_repeated_column_is_seen(tmp_path: Path) -> None:
     assert read == [picture(), picture() + b"x", picture()]
 
 
-def test_row_groups_read_one_by_one_leave_no_footers_behind(tmp_path: Path) -> None:
+def test_row_groups_read_singly_keep_no_footers_in_memory(tmp_path: Path) -> None:
     columns = {"image": [picture()] * 1500} | {f"c{n}": range(1500) for n in range(20)}
     pq.write_table(pa.table(columns), tmp_path / "0.parquet", row_group_size=5)
     images, table = images_of(pool_of(parquet=str(tmp_path)))
@@ -590,7 +592,7 @@ def test_row_groups_read_one_by_one_leave_no_footers_behind(tmp_path: Path) -> N
     assert after <= before + 1
 
 
-def test_row_groups_of_few_rows_are_read_together_and_a_bad_one_left_out(tmp_path: Path) -> None:
+def test_small_row_groups_are_read_together_without_a_bad_one(tmp_path: Path) -> None:
     cells = [picture() + bytes([n]) for n in range(20)]
     cells[7] += bytes(1 << 20)
     pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=3, compression="zstd")

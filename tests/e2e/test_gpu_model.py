@@ -81,7 +81,7 @@ def _off(value: Tensor, truth: Tensor) -> float:
 
 @everywhere
 @pytest.mark.parametrize("name", SAMPLES)
-def test_logits_are_as_near_as_transformers(exact: VideoLLaMA3, place: Place, name: str) -> None:
+def test_logits_are_as_accurate_as_those_of_transformers(exact: VideoLLaMA3, place: Place, name: str) -> None:
     sample = SAMPLES[name]
     oracle, ours = _pair(place)
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_logits_are_as_near_as_transformers(exact: VideoLLaMA3, place: Place, na
 
 
 @everywhere
-def test_a_packed_row_equals_its_samples_one_by_one(exact: VideoLLaMA3, place: Place) -> None:
+def test_packed_row_equals_its_samples_one_by_one(exact: VideoLLaMA3, place: Place) -> None:
     """In half precision kernels of other shapes round otherwise: by no more than they are off anyway."""
     _, ours = _pair(place)
     whole = packed(*SAMPLES.values())
@@ -103,7 +103,7 @@ def test_a_packed_row_equals_its_samples_one_by_one(exact: VideoLLaMA3, place: P
 
 
 @everywhere
-def test_gradients_are_as_near_as_transformers(exact: VideoLLaMA3, place: Place) -> None:
+def test_gradients_are_as_accurate_as_those_of_transformers(exact: VideoLLaMA3, place: Place) -> None:
     sample = SAMPLES["videos, an image, text"]
     labels = torch.tensor([i if i < 256 else -100 for i in sample.ids])
     oracle, ours = _pair(place)
@@ -159,7 +159,7 @@ def test_attention_equals_grouped_sdpa_in_float32(
 
 
 @everywhere
-def test_a_chat_streams_what_generate_gives(place: Place) -> None:
+def test_chat_streams_the_answer_of_generate(place: Place) -> None:
     from PIL import Image
 
     processor, (_, ours) = Processor.tiny(), _pair(place)

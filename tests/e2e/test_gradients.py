@@ -42,7 +42,7 @@ def _gradients(
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_one_row_of_eight_and_eight_rows_of_one_have_the_same_gradients() -> None:
+def test_gradients_do_not_depend_on_packing() -> None:
     torch.manual_seed(0)
     model, samples = VideoLLaMA3(preset("tiny")), _prepared(8)
     count = float(sum(sample.labelled for sample in samples))
@@ -54,7 +54,7 @@ def test_one_row_of_eight_and_eight_rows_of_one_have_the_same_gradients() -> Non
         torch.testing.assert_close(gradient, gradients_[name], atol=1e-5, rtol=1e-4)
 
 
-def test_neighbours_in_a_row_never_change_a_loss() -> None:
+def test_neighbours_in_a_row_do_not_change_a_loss() -> None:
     torch.manual_seed(0)
     model, samples = VideoLLaMA3(preset("tiny")), _prepared(6)
     with torch.no_grad():

@@ -382,13 +382,13 @@ def is_as_said(row: dict[str, Any], said: str) -> bool:
 HOSTILE = [pytest.param(name, make, said, id=kind) for kind, name, make, said in KINDS]
 
 
-def test_kinds_are_many_and_distinct() -> None:
+def test_kinds_of_hostile_files_are_many_and_distinct() -> None:
     assert len({kind for kind, *_ in KINDS}) == len(KINDS) >= 60
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(("name", "make", "said"), HOSTILE)
-def test_hostile_file_is_one_row(tmp_path: Path, name: str, make: bytes | Make, said: str) -> None:
+def test_hostile_file_becomes_one_row(tmp_path: Path, name: str, make: bytes | Make, said: str) -> None:
     data = make if isinstance(make, bytes) else make()
     (tmp_path / name).write_bytes(data)
     pool = pool_of(images=str(tmp_path))
@@ -406,7 +406,7 @@ def test_hostile_file_is_one_row(tmp_path: Path, name: str, make: bytes | Make, 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(("name", "make", "said"), HOSTILE)
-def test_hostile_member_of_a_tar_is_one_row(tmp_path: Path, name: str, make: bytes | Make, said: str) -> None:
+def test_hostile_member_of_a_tar_becomes_one_row(tmp_path: Path, name: str, make: bytes | Make, said: str) -> None:
     data = make if isinstance(make, bytes) else make()
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for member, content in ((name, data), ("last.png", image("PNG"))):
@@ -452,7 +452,7 @@ def measure(*arguments: Path) -> list[float]:
     return [float(number) for number in done.stdout.split()]
 
 
-def test_bombs_take_no_memory(tmp_path: Path) -> None:
+def test_bombs_take_little_memory(tmp_path: Path) -> None:
     small, bombs = tmp_path / "small", tmp_path / "bombs"
     small.mkdir()
     bombs.mkdir()

@@ -68,19 +68,19 @@ def _grid(processor: Processor, *parts: dict[str, Any]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("ending", ["mkv", "avi", "mp4"])
-def test_a_film_without_frames(processor: Processor, tmp_path: Path, ending: str) -> None:
+def test_film_without_frames_is_refused(processor: Processor, tmp_path: Path, ending: str) -> None:
     with pytest.raises(ValueError, match=r"a video without frames: give another|no video stream: give a video"):
         _asked(processor, _video(str(without_frames(tmp_path / f"sound.{ending}"))))
 
 
 @pytest.mark.parametrize("frames", [[], np.zeros((0, 9, 9, 3), np.uint8), torch.zeros(0, 3, 9, 9, dtype=torch.uint8)])
-def test_no_frames(processor: Processor, frames: Any) -> None:
+def test_invalid_list_of_frames_is_refused(processor: Processor, frames: Any) -> None:
     with pytest.raises(ValueError, match=r"without frames: give at least one|must be PIL images"):
         _asked(processor, _video(frames))
 
 
 @pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.6, 0.99])
-def test_a_truncated_film_is_told_or_lacks_its_last_moment(processor: Processor, tmp_path: Path, share: float) -> None:
+def test_truncated_film_is_refused_or_lacks_its_last_moment(processor: Processor, tmp_path: Path, share: float) -> None:
     whole = write(tmp_path / "whole.mkv", TENTHS).read_bytes()
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -91,7 +91,7 @@ def test_a_truncated_film_is_told_or_lacks_its_last_moment(processor: Processor,
         _asked(processor, _video(str(path)))
 
 
-def test_a_truncated_film_can_be_taken_until_where_it_breaks_off(
+def test_truncated_film_is_read_up_to_the_suggested_end(
     processor: Processor, model: VideoLLaMA3, tmp_path: Path
 ) -> None:
     whole = write(tmp_path / "whole.mkv", TENTHS)
@@ -104,7 +104,7 @@ def test_a_truncated_film_can_be_taken_until_where_it_breaks_off(
     assert torch.equal(_logits(processor, model, _video(str(cut), end=end)), expected)
 
 
-def test_a_title_in_another_encoding(processor: Processor, tmp_path: Path) -> None:
+def test_title_in_another_encoding_is_read(processor: Processor, tmp_path: Path) -> None:
     path = write(tmp_path / "old.mkv", TENTHS[:10])
     data = path.read_bytes()
     assert b"Lavf" in data
@@ -112,7 +112,7 @@ def test_a_title_in_another_encoding(processor: Processor, tmp_path: Path) -> No
     assert _grid(processor, _video(str(path)))[0][0] == 1
 
 
-def test_a_film_with_its_index_in_front_that_breaks_off(processor: Processor, tmp_path: Path) -> None:
+def test_truncated_film_with_its_index_in_front_is_refused(processor: Processor, tmp_path: Path) -> None:
     plain, path = write(tmp_path / "plain.mp4", TENTHS), tmp_path / "fast.mp4"
     with av.open(str(plain)) as read, av.open(str(path), "w", options={"movflags": "faststart"}) as written:
         stream = written.add_stream_from_template(read.streams.video[0])
@@ -125,9 +125,7 @@ def test_a_film_with_its_index_in_front_that_breaks_off(processor: Processor, tm
         _asked(processor, _video(str(path)))
 
 
-def test_damaged_bytes_within_a_film_end_in_one_line_or_in_frames(
-    processor: Processor, model: VideoLLaMA3, tmp_path: Path
-) -> None:
+def test_damaged_film_is_one_line_or_gives_frames(processor: Processor, model: VideoLLaMA3, tmp_path: Path) -> None:
     whole, path, rng = write(tmp_path / "whole.mkv", TENTHS[:30]).read_bytes(), tmp_path / "bad.mkv", random.Random(0)
     answered = 0
     for _ in range(40):
@@ -144,7 +142,7 @@ def test_damaged_bytes_within_a_film_end_in_one_line_or_in_frames(
 
 
 @pytest.mark.parametrize(("matrix", "quarters"), [((0, 1, -1, 0), 3), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
-def test_a_phone_s_film_is_answered_as_if_it_were_stored_upright(
+def test_rotated_film_gives_the_answer_of_an_upright_one(
     processor: Processor, model: VideoLLaMA3, tmp_path: Path, matrix: tuple[int, int, int, int], quarters: int
 ) -> None:
     coded = write(tmp_path / "phone.mp4", TENTHS[:20])
@@ -158,7 +156,7 @@ def test_a_phone_s_film_is_answered_as_if_it_were_stored_upright(
     )
 
 
-def test_a_film_longer_than_the_budget(processor: Processor, model: VideoLLaMA3, tmp_path: Path) -> None:
+def test_film_longer_than_the_budget_fits_it(processor: Processor, model: VideoLLaMA3, tmp_path: Path) -> None:
     """20 minutes at 1 frame per second: 180 of the 1200 frames, evenly spaced, at the size that fits."""
     film = str(write(tmp_path / "long.mp4", [10.0 * k for k in range(121)], size=(360, 640)))
     row = _asked(processor, _video(film))
@@ -172,7 +170,7 @@ def test_a_film_longer_than_the_budget(processor: Processor, model: VideoLLaMA3,
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (17, 33), (20, 400), (400, 20)])
-def test_films_of_strange_sizes(
+def test_films_of_unusual_sizes_are_read(
     processor: Processor, model: VideoLLaMA3, tmp_path: Path, height: int, width: int
 ) -> None:
     with av.open(str(tmp_path / "strange.mkv"), "w") as container:
@@ -191,7 +189,7 @@ def test_films_of_strange_sizes(
 
 @pytest.mark.parametrize("name", ["fps", "max_frames", "start", "end"])
 @pytest.mark.parametrize("value", [-1, "2", float("nan"), [1]])
-def test_sampling_that_is_none(processor: Processor, tmp_path: Path, name: str, value: Any) -> None:
+def test_invalid_sampling_of_a_film_is_refused(processor: Processor, tmp_path: Path, name: str, value: Any) -> None:
     film = str(write(tmp_path / "clip.mp4", TENTHS[:10]))
     for source in (film, np.zeros((2, 30, 30, 3), np.uint8)):
         with pytest.raises(ValueError, match="give numbers, fps above 0"):
@@ -202,7 +200,7 @@ def test_sampling_that_is_none(processor: Processor, tmp_path: Path, name: str, 
 # Images
 
 
-def test_one_pixel(processor: Processor, model: VideoLLaMA3) -> None:
+def test_image_of_one_pixel_is_enlarged_to_the_minimum(processor: Processor, model: VideoLLaMA3) -> None:
     """Grown to the minimum of 16 tokens; all patches are the same, so it is that pixel."""
     row = _asked(processor, _image(Image.new("RGB", (1, 1), (255, 0, 0))))
     assert row["grid_thw"].tolist() == [[1, 4, 4]]
@@ -218,7 +216,7 @@ def test_long_strips_keep_their_direction(processor: Processor, model: VideoLLaM
     _logits(processor, model, _image(_noise(height, width)))
 
 
-def test_four_hundred_images_in_one_chat(processor: Processor, model: VideoLLaMA3) -> None:
+def test_chat_fits_400_images_and_refuses_1200(processor: Processor, model: VideoLLaMA3) -> None:
     picture = _noise(300, 200)
     row = _asked(processor, *[_image(picture)] * 400)
     assert len(row["keep_mask"]) <= 16_384
@@ -229,7 +227,7 @@ def test_four_hundred_images_in_one_chat(processor: Processor, model: VideoLLaMA
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
-def test_damaged_and_truncated_images_end_in_one_line_or_in_pixels(processor: Processor, kind: str) -> None:
+def test_damaged_image_is_one_line_or_gives_pixels(processor: Processor, kind: str) -> None:
     out, rng = io.BytesIO(), random.Random(0)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -249,7 +247,7 @@ def test_damaged_and_truncated_images_end_in_one_line_or_in_pixels(processor: Pr
     assert refused > 40
 
 
-def test_damaged_exif_leaves_an_image_as_it_lies(processor: Processor) -> None:
+def test_image_with_damaged_exif_is_not_rotated(processor: Processor) -> None:
     """What Pillow raises for a count that is none is a TypeError or a struct.error."""
     out, exif = io.BytesIO(), Image.Exif()
     exif[0x0112], exif[0x8825] = 6, {1: "N", 2: (1.0, 2.0, 3.0)}
@@ -264,7 +262,7 @@ def test_damaged_exif_leaves_an_image_as_it_lies(processor: Processor) -> None:
         assert _grid(processor, _image(bytes(damaged))) in ([[1, 6, 4]], [[1, 4, 6]])
 
 
-def test_a_tiff_is_turned_once(processor: Processor) -> None:
+def test_tiff_is_rotated_once(processor: Processor) -> None:
     """Pillow turns its pixels itself, and says its size turned already."""
     out, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
@@ -275,11 +273,11 @@ def test_a_tiff_is_turned_once(processor: Processor) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"])
-def test_every_mode_of_pillow(processor: Processor, model: VideoLLaMA3, mode: str) -> None:
+def test_image_of_every_mode_is_read(processor: Processor, model: VideoLLaMA3, mode: str) -> None:
     _logits(processor, model, _image(Image.new(mode, (30, 40))))
 
 
 @pytest.mark.parametrize("source", [None, 3, np.zeros((9, 9, 3), np.uint8), Image.new("RGB", (0, 5)), b"", "."])
-def test_what_is_no_image(processor: Processor, source: Any) -> None:
+def test_source_that_is_not_an_image_is_refused(processor: Processor, source: Any) -> None:
     with pytest.raises(ValueError, match=r"give a file, its bytes|crop it|cannot read"):
         _asked(processor, _image(source))

@@ -63,7 +63,7 @@ VALUES = [1e12, 1e300, HUGE, -HUGE, float("inf"), float("nan"), -1, "2", "1e9", 
 
 
 @pytest.mark.parametrize("key", ["fps", "max_frames", "start", "end"])
-def test_numbers_of_a_film_that_nobody_means_are_bad_samples(tmp_path: Path, clip: Path, key: str) -> None:
+def test_impossible_numbers_of_a_film_are_bad_samples(tmp_path: Path, clip: Path, key: str) -> None:
     # An end behind the film's is its end.
     values = [value for value in VALUES if key != "end" or value not in (1e12, 1e300, HUGE, float("inf"))]
     entries = [_film(**{key: value}) for value in values]
@@ -75,7 +75,7 @@ def test_numbers_of_a_film_that_nobody_means_are_bad_samples(tmp_path: Path, cli
     assert all(len(line) < 400 and "\n" not in line for line in skipped)
 
 
-def test_large_numbers_with_a_meaning_are_learned(tmp_path: Path, clip: Path) -> None:
+def test_large_valid_numbers_are_learned(tmp_path: Path, clip: Path) -> None:
     """No limit of frames, an end behind the film's, a rate above the film's."""
     entries = [
         _film(**one)
@@ -84,7 +84,7 @@ def test_large_numbers_with_a_meaning_are_learned(tmp_path: Path, clip: Path) ->
     assert _trained(_written(tmp_path / "qa", clip, entries), tmp_path / "out") == (16, [])
 
 
-def test_times_of_a_stream_that_nobody_means_are_bad_samples(tmp_path: Path, clip: Path) -> None:
+def test_impossible_times_of_a_stream_are_bad_samples(tmp_path: Path, clip: Path) -> None:
     entries = [entry for value in VALUES for entry in (_stream(value), _stream(start_time=value))]
     learned, skipped = _trained(_written(tmp_path / "qa", clip, entries), tmp_path / "out")
     assert learned == 12
@@ -95,7 +95,7 @@ def test_times_of_a_stream_that_nobody_means_are_bad_samples(tmp_path: Path, cli
 @pytest.mark.parametrize(
     "error", [MemoryError(), OverflowError("too large"), RecursionError("deep"), RuntimeError("storage size overflow")]
 )
-def test_errors_of_one_sample_are_bad_samples(
+def test_error_of_one_sample_is_a_bad_sample(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """Whatever in a decoder or a tensor's size raises them."""
@@ -111,7 +111,7 @@ def test_errors_of_one_sample_are_bad_samples(
     assert line.startswith(f"qa: qa.jsonl line 7: {type(error).__name__}: ")
 
 
-def test_what_hostile_annotations_name_is_never_opened(tmp_path: Path, clip: Path) -> None:
+def test_paths_in_hostile_annotations_are_never_opened(tmp_path: Path, clip: Path) -> None:
     """Files elsewhere, links to them, devices, pipes, playlists: each is skipped with its reason, and nothing hangs."""
     (tmp_path / "secret.png").write_bytes(data.picture(0))
     folder = tmp_path / "qa"
@@ -139,7 +139,7 @@ def test_what_hostile_annotations_name_is_never_opened(tmp_path: Path, clip: Pat
         assert reason in line
 
 
-def test_a_training_with_media_elsewhere_says_what_to_write_and_goes_on_with_it(tmp_path: Path) -> None:
+def test_training_with_outside_media_resumes_after_adding_roots(tmp_path: Path) -> None:
     """As recipes of before had them: the recipe that was stored knows no `roots`."""
     (tmp_path / "photos").mkdir()
     for number in range(8):
@@ -175,7 +175,7 @@ def test_a_training_with_media_elsewhere_says_what_to_write_and_goes_on_with_it(
         (lambda written: written["stages"][0]["mixture"].update(qa=float("nan")), "stages.0.mixture.qa: nan"),
     ],
 )
-def test_numbers_of_a_recipe_that_nobody_means_are_one_line(
+def test_impossible_numbers_of_a_recipe_are_one_line(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], place: str
 ) -> None:
     written = _recipe(tmp_path / "qa.jsonl")
@@ -199,7 +199,7 @@ HALF, NUL = "\ud83d", "\0\x1b[31m"
         (_stream() | {"conversation": [{"role": "user", "content": f"a{HALF}"}, *_stream()["conversation"][1:]]}, 0),
     ],
 )
-def test_a_text_that_is_no_unicode_is_a_bad_sample(
+def test_text_with_invalid_unicode_is_a_bad_sample(
     tmp_path: Path, clip: Path, entry: dict[str, Any], message: int
 ) -> None:
     """Half a character in JSON's escapes; what controls terminals is text as any other."""
@@ -216,7 +216,7 @@ def _spoken(answer: str) -> dict[str, Any]:
     return {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": answer}]}
 
 
-def test_a_source_without_a_sample_stops_before_training(tmp_path: Path) -> None:
+def test_source_without_a_sample_stops_before_training(tmp_path: Path) -> None:
     """Beside a good one, however few its lines are; nothing is left behind that a mended recipe would differ from."""
     folder = tmp_path / "qa"
     folder.mkdir()
@@ -234,7 +234,7 @@ def test_a_source_without_a_sample_stops_before_training(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_with_every_other_line_bad_is_trained_on(tmp_path: Path) -> None:
+def test_source_with_every_second_line_bad_is_trained_on(tmp_path: Path) -> None:
     """Also where those that are tried would all be bad if they were spread evenly."""
     bad, good = json.dumps({"image": "none.png", **_spoken("It.")}), json.dumps(_spoken("It."))
     (tmp_path / "qa").mkdir()
@@ -246,7 +246,7 @@ def test_a_source_with_every_other_line_bad_is_trained_on(tmp_path: Path) -> Non
     assert all("none.png: no such file" in line for line in skipped)
 
 
-def test_media_that_are_all_broken_end_a_training_with_why(tmp_path: Path) -> None:
+def test_training_on_broken_media_only_ends_with_the_reason(tmp_path: Path) -> None:
     folder = tmp_path / "qa"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"no image")
@@ -259,7 +259,7 @@ def test_media_that_are_all_broken_end_a_training_with_why(tmp_path: Path) -> No
     assert "\n" not in str(told.value)
 
 
-def test_a_name_that_is_no_unicode_is_refused_in_a_recipe(tmp_path: Path) -> None:
+def test_name_with_invalid_unicode_is_refused_in_a_recipe(tmp_path: Path) -> None:
     written = _recipe(tmp_path / "qa.jsonl") | {"sources": {HALF: {"annotations": "qa.jsonl"}}}
     with pytest.raises(UserError, match=r"^r.yaml: sources: not valid Unicode: U\+D83D at character 0"):
         parse_recipe(written, "r.yaml")

@@ -44,7 +44,7 @@ def is_safe(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
-def test_the_card_shows_it_and_obeys_nothing(tmp_path: Path) -> None:
+def test_card_shows_hostile_text_as_plain_text(tmp_path: Path) -> None:
     run = judged_run(tmp_path / "run")
     text = card(
         run, {"data": ("short",)}, "parquet", 1, {"id": "The image", HOSTILE: HOSTILE}, {"s": {HOSTILE: HOSTILE}}
@@ -77,7 +77,7 @@ def test_the_card_shows_it_and_obeys_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["---", "x ---", "a: b", "- x", "'\"", "\x00", "null", "#", "é猫", "1"])
-def test_the_front_matter_stays_yaml(tmp_path: Path, name: str) -> None:
+def test_front_matter_of_the_card_is_valid_yaml(tmp_path: Path, name: str) -> None:
     run = judged_run(tmp_path / "run")
     named = Run(run.url, run.folder, {**run.recipe, "name": name})
     _, front, _ = card(named, {"data": ("short",)}, "parquet", 1, {}, {}).split("---\n", 2)
@@ -87,9 +87,7 @@ def test_the_front_matter_stays_yaml(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "arguments", [("funnel",), ("explain", "1"), ("explain", "2"), ("sweep",), ("groups", "--by", "shard")], ids=str
 )
-def test_a_command_writes_nothing_that_a_terminal_obeys(
-    tmp_path: Path, vl3syn: Vl3syn, arguments: tuple[str, ...]
-) -> None:
+def test_output_of_commands_has_no_terminal_codes(tmp_path: Path, vl3syn: Vl3syn, arguments: tuple[str, ...]) -> None:
     judged_run(tmp_path / "run")
     command, *more = arguments
     shown = vl3syn(command, tmp_path / "run", *more)
@@ -99,7 +97,7 @@ def test_a_command_writes_nothing_that_a_terminal_obeys(
 
 
 @pytest.mark.parametrize("key", ["1", "2"])
-def test_json_is_whole_and_printable(tmp_path: Path, vl3syn: Vl3syn, key: str) -> None:
+def test_json_output_is_valid_and_printable(tmp_path: Path, vl3syn: Vl3syn, key: str) -> None:
     judged_run(tmp_path / "run")
     shown = vl3syn("explain", tmp_path / "run", key, "--json")
     assert is_safe(shown.stdout)
@@ -108,7 +106,7 @@ def test_json_is_whole_and_printable(tmp_path: Path, vl3syn: Vl3syn, key: str) -
     assert account["stages"][0]["facts"] == ({"score": pytest.approx(0.9), "text": HOSTILE} if key == "1" else {})
 
 
-def test_an_error_is_one_printable_line(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_error_is_one_printable_line(tmp_path: Path, vl3syn: Vl3syn) -> None:
     judged_run(tmp_path / "run")
     for arguments in (
         ("explain", tmp_path / "run", f"{HOSTILE}x"),
@@ -120,7 +118,7 @@ def test_an_error_is_one_printable_line(tmp_path: Path, vl3syn: Vl3syn) -> None:
         assert len(refused.stderr.splitlines()) == 1
 
 
-def test_hostile_file_names_come_through_index_funnel_and_explain(
+def test_hostile_file_names_pass_index_funnel_and_explain(
     tmp_path: Path, make_images: Callable[[Path, int], Path], vl3syn: Vl3syn
 ) -> None:
     pool, run = make_images(tmp_path / "pool", 2), tmp_path / "run"

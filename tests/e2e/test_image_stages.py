@@ -60,7 +60,7 @@ def chain(pool: object, clip: Path, blip: Path, ratio: float = 1.5, **settings: 
     }
 
 
-def test_over_a_whole_run_the_tower_sees_each_surviving_image_once(
+def test_clip_encodes_each_surviving_image_once_in_a_run(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:
     log = tmp_path / "log"
@@ -109,7 +109,7 @@ def cosines(pool: Path, clip: Path, manifest: pl.DataFrame) -> Any:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_the_two_parts_it_was_at(
+def test_killed_worker_loses_only_its_two_current_parts(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:
     log = tmp_path / "log"
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_the_two_parts_it_was_at(
 
 
 @pytest.mark.slow
-def test_a_run_that_broke_off_goes_on_without_a_second_look(
+def test_resumed_run_encodes_no_image_twice(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:
     """The model breaks after some images; what was stored until then is never computed again."""
@@ -153,9 +153,7 @@ def test_a_run_that_broke_off_goes_on_without_a_second_look(
     assert funnel(opened).survivors == 300
 
 
-def test_one_bad_image_in_twenty_costs_just_those_rows(
-    tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path
-) -> None:
+def test_bad_images_cost_only_their_rows(tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path) -> None:
     folder = Path(shutil.copytree(pool, tmp_path / "pool"))
     bad = sorted(folder.iterdir())[5::20]
     assert len(bad) == 15
@@ -184,9 +182,7 @@ def test_one_bad_image_in_twenty_costs_just_those_rows(
     assert [job.computed for job in jobs.values()] == [0] * 4, "bad bytes do not get better"
 
 
-def test_an_image_that_could_not_be_read_is_tried_again(
-    tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path
-) -> None:
+def test_image_that_could_not_be_read_is_retried(tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path) -> None:
     folder = Path(shutil.copytree(pool, tmp_path / "pool"))
     recipe = chain(folder, tiny_clip, tiny_blip)
     recipe["stages"] = recipe["stages"][1:2]
@@ -202,7 +198,7 @@ def test_an_image_that_could_not_be_read_is_tried_again(
 
 
 @pytest.mark.slow
-def test_on_s3_in_tars_it_is_the_same(tmp_path: Path, pool: Path, tiny_clip: Path, bucket: str) -> None:
+def test_run_on_tars_in_s3_equals_a_local_run(tmp_path: Path, pool: Path, tiny_clip: Path, bucket: str) -> None:
     import torch
     from pyarrow import fs as pafs
 
@@ -245,7 +241,7 @@ def test_other_weights_at_the_same_path_are_refused(
 
 
 @pytest.mark.parametrize("broken", ["gone", "cut off", "not a number"])
-def test_a_missing_or_broken_model_ends_the_run_within_seconds(
+def test_missing_or_broken_model_ends_the_run_within_seconds(
     tmp_path: Path, pool: Path, tiny_clip: Path, tiny_blip: Path, broken: str
 ) -> None:
     model = Path(shutil.copytree(tiny_blip, tmp_path / "model"))

@@ -49,7 +49,7 @@ def head() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_job_runs_a_recipe_on_the_cluster_it_is_submitted_to(
+def test_job_runs_a_recipe_on_the_cluster_it_is_submitted_to(
     head: dict[str, str], tmp_path: Path, make_images: Callable[..., Path]
 ) -> None:
     pool = make_images(tmp_path / "pool", 300)

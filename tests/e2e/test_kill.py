@@ -55,7 +55,7 @@ def uninterrupted(recipe: Path) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("victim", ["driver"])
-def test_a_killed_run_goes_on_where_it_was(
+def test_killed_run_resumes_where_it_stopped(
     victim: str, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
 ) -> None:
     kill_and_resume(victim, random.Random(victim), recipe, uninterrupted, tmp_path)
@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_where_it_was(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("moment", range(20))
 @pytest.mark.parametrize("victim", ["driver", "worker", "raylet"])
-def test_at_twenty_random_moments(
+def test_run_killed_at_random_moments_resumes_to_the_same_result(
     victim: str, moment: int, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
 ) -> None:
     kill_and_resume(victim, random.Random(f"{victim} {moment}"), recipe, uninterrupted, tmp_path)

@@ -63,7 +63,7 @@ def deadly_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("deadly_pillow")
-def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_nothing_else_is_lost(
+def test_run_command_loses_only_the_rows_that_kill_a_worker(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = make_images(tmp_path / "pool", 14)
@@ -88,7 +88,7 @@ def test_by_a_users_command_a_header_and_an_image_that_kill_are_two_errors_and_n
 
 
 @pytest.mark.usefixtures("deadly_pillow")
-def test_by_a_users_command_an_image_that_is_decoded_for_ever_is_one_error_and_the_run_ends(
+def test_run_command_ends_when_an_image_decodes_forever(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = make_images(tmp_path / "pool", 20)
@@ -109,7 +109,7 @@ def test_by_a_users_command_an_image_that_is_decoded_for_ever_is_one_error_and_t
     assert manifest.filter(pl.col("status") == "kept")["content_hash"].null_count() == 0
 
 
-def test_the_limit_of_seconds_changes_no_fingerprint(tmp_path: Path) -> None:
+def test_time_limit_of_a_row_does_not_change_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     pool = {"images": str(tmp_path / "pool")}
     entries: list[dict[str, Any]] = [{"stage": "hashes"}, {"stage": "hashes", "resources": {"image_seconds": 5}}]
@@ -120,7 +120,7 @@ def test_the_limit_of_seconds_changes_no_fingerprint(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("engine", "own_stages")
 @pytest.mark.parametrize(("name", "rows"), [("deadly", 16), pytest.param("deadly_actor", 300, marks=pytest.mark.slow)])
-def test_a_row_that_kills_is_isolated_in_tasks_and_in_actors(
+def test_row_that_kills_is_isolated_in_tasks_and_actors(
     tmp_path: Path, make_images: MakeImages, name: str, rows: int
 ) -> None:
     pool = make_images(tmp_path / "pool", rows)
@@ -135,9 +135,7 @@ def test_a_row_that_kills_is_isolated_in_tasks_and_in_actors(
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_a_group_with_a_killer_is_not_divided_and_the_other_groups_are_computed(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 24)
     stages = [{"stage": "sixes"}, {"stage": "deadly_group"}]
     opened, jobs = run({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
@@ -148,7 +146,7 @@ def test_a_group_with_a_killer_is_not_divided_and_the_other_groups_are_computed(
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_of_a_journaled_stage_no_row_is_paid_for_twice(tmp_path: Path, make_images: MakeImages) -> None:
+def test_journaled_stage_computes_no_row_twice_after_a_kill(tmp_path: Path, make_images: MakeImages) -> None:
     pool, log = make_images(tmp_path / "pool", 12), tmp_path / "log"
     stage = {"stage": "deadly_caption", "log": str(log), "resources": {"actors": 1, "batch_size": 1}}
     opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
@@ -162,14 +160,14 @@ def test_of_a_journaled_stage_no_row_is_paid_for_twice(tmp_path: Path, make_imag
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_a_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeImages) -> None:
+def test_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3, start=1000)
     _, jobs = run({"pool": {"images": str(pool)}, "stages": [{"stage": "deadly"}]}, tmp_path / "run")
     assert (jobs["deadly"].computed, jobs["deadly"].errors) == (3, 3)
 
 
 @pytest.mark.usefixtures("engine")
-def test_run_job_when_rows_are_salvaged_counts_only_those_that_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_job_when_rows_are_salvaged_counts_only_killers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.execution.ray_job._MOST_FAILED", 1)
 
     def job(dataset: Any, alone: bool = False) -> Any:

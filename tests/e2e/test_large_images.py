@@ -67,14 +67,14 @@ def test_row_groups_hold_at_most_256_mib_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_more_than_2_gib_of_images_are_published(tmp_path: Path) -> None:
+def test_pool_of_more_than_2_gib_of_images_is_published(tmp_path: Path) -> None:
     groups = published(links(tmp_path / "pool", 9, 250 * MIB), tmp_path)
     assert groups == [{"rows": 1, "bytes": 250 * MIB}] * 9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["binary", "struct"])
-def test_a_row_group_above_2_gib_of_a_pool_is_read(tmp_path: Path, kind: str) -> None:
+def test_row_group_above_2_gib_of_a_pool_is_read(tmp_path: Path, kind: str) -> None:
     image = padded(jpeg(128, 128), 36 * MIB)
     cells = pa.array([image] * 8, pa.binary())
     if kind == "struct":
@@ -87,7 +87,7 @@ def test_a_row_group_above_2_gib_of_a_pool_is_read(tmp_path: Path, kind: str) ->
     assert sum(group["rows"] for group in groups) == 64
 
 
-def test_of_a_long_row_group_only_a_part_is_in_memory(tmp_path: Path) -> None:
+def test_long_row_group_is_read_in_portions(tmp_path: Path) -> None:
     image = padded(jpeg(128, 128), 2 * MIB)
     table = pa.table({"image": pa.chunked_array([pa.array([image], pa.binary())] * 100)})
     pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False, write_statistics=False)
@@ -111,13 +111,13 @@ def test_of_a_long_row_group_only_a_part_is_in_memory(tmp_path: Path) -> None:
         ([GROUP_BYTES // 2] * 4, [2, 4]),
     ],
 )
-def test_row_groups_end_by_rows_and_by_bytes(lengths: list[int], ends: list[int]) -> None:
+def test_row_groups_are_limited_by_rows_and_bytes(lengths: list[int], ends: list[int]) -> None:
     assert group_ends(lengths) == ends
 
 
 @pytest.mark.parametrize("kind", ["images", "tars"])
 @pytest.mark.parametrize("format_", ["JPEG", "BMP"])
-def test_an_image_above_a_billion_bytes_is_an_error(tmp_path: Path, kind: str, format_: str) -> None:
+def test_image_above_a_billion_bytes_is_an_error(tmp_path: Path, kind: str, format_: str) -> None:
     data = io.BytesIO()
     Image.new("RGB", (40, 40)).save(data, format_)
     pool, name, length = tmp_path / "pool", f"a.{format_.lower()}", 1_000_000_001

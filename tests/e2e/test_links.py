@@ -61,7 +61,7 @@ def downloads(tmp_path: Path) -> Path:
     return folder
 
 
-def test_links_among_downloaded_files(downloads: Path, outside: Path) -> None:
+def test_links_out_of_a_downloads_folder_are_errors(downloads: Path, outside: Path) -> None:
     (downloads / "00000" / "c.jpg").symlink_to(outside / "secret.jpg")
     os.mkfifo(downloads / "00000" / "d.jpg")
     (downloads / "00000" / "e.jpg").symlink_to("a.jpg")
@@ -76,7 +76,7 @@ def test_links_among_downloaded_files(downloads: Path, outside: Path) -> None:
     assert errors_of(pool_of(img2dataset=str(downloads), follow_links=True))["00000 c.jpg"] is None
 
 
-def test_folder_of_downloads_that_is_a_link(downloads: Path, tmp_path: Path) -> None:
+def test_downloads_folder_may_be_a_link(downloads: Path, tmp_path: Path) -> None:
     shutil.move(downloads / "00000", tmp_path / "elsewhere")
     (downloads / "00000").symlink_to(tmp_path / "elsewhere")
     assert errors_of(pool_of(img2dataset=str(downloads))) == {"00000 00000": OUT}
@@ -96,7 +96,9 @@ def test_pipe_among_downloads_is_not_opened(downloads: Path, name: str) -> None:
 @pytest.mark.parametrize(("kind", "ending"), [("tars", "tar"), ("parquet", "parquet")])
 @pytest.mark.parametrize("glob", ["", "/*", "/**"])
 @pytest.mark.timeout(20)
-def test_links_among_shards(tmp_path: Path, outside: Path, kind: str, ending: str, glob: str) -> None:
+def test_links_out_of_a_folder_of_shards_are_errors(
+    tmp_path: Path, outside: Path, kind: str, ending: str, glob: str
+) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     shutil.copy(outside / f"secret.{ending}", pool / f"a.{ending}")
@@ -167,7 +169,9 @@ ODD = os.fsdecode(b"caf\xe9")
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("tars", "tar"), ("parquet", "parquet")])
-def test_odd_name_beside_shards_does_not_block_the_pool(tmp_path: Path, outside: Path, kind: str, ending: str) -> None:
+def test_invalid_name_beside_shards_does_not_block_the_pool(
+    tmp_path: Path, outside: Path, kind: str, ending: str
+) -> None:
     pool = tmp_path / "pool"
     (pool / ODD).mkdir(parents=True)
     shutil.copy(outside / f"secret.{ending}", pool / f"a.{ending}")
@@ -181,7 +185,7 @@ def test_odd_name_beside_shards_does_not_block_the_pool(tmp_path: Path, outside:
         assert pool_of(**{kind: str(where)}).listing().passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
 
 
-def test_odd_names_among_downloads(downloads: Path) -> None:
+def test_invalid_names_among_downloads_are_errors(downloads: Path) -> None:
     (downloads / f"{ODD}.txt").write_text("x")
     (downloads / "00000" / f"{ODD}.jpg").write_bytes(jpeg(40, 30))
     pool = pool_of(img2dataset=str(downloads))
@@ -190,7 +194,7 @@ def test_odd_names_among_downloads(downloads: Path) -> None:
     assert pool.listing().passed_over == {"odd name: not valid UTF-8 (caf\\xe9.txt)": 1}
 
 
-def test_index_command_names_what_is_odd(tmp_path: Path, outside: Path, vl3syn: Vl3syn) -> None:
+def test_index_command_names_invalid_files(tmp_path: Path, outside: Path, vl3syn: Vl3syn) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     shutil.copy(outside / "secret.tar", pool / "a.tar")

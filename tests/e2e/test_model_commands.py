@@ -49,7 +49,7 @@ def indexed(engine: None, pool: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_a_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here) -> None:
+def test_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here) -> None:
     """Offline: labels, similarity by ConSE, quality; each command computes what it needs and nothing again."""
     run = tmp_path / "run"
     here("index", "--images", pool, "--run", run)
@@ -132,7 +132,7 @@ def computed(done: dict[str, Any]) -> list[tuple[str, int, int]]:
         (["filter", "quality", "--top", "0"], "a fraction above 0 and up to 1"),
     ],
 )
-def test_what_cannot_be_had_is_one_line_and_leaves_the_run_as_it_was(
+def test_missing_model_is_one_line_and_leaves_the_run_unchanged(
     tmp_path: Path, indexed: Path, vl3syn: Call, arguments: list[str], message: str
 ) -> None:
     url = Path(shutil.copytree(indexed, tmp_path / "run"))
@@ -143,7 +143,7 @@ def test_what_cannot_be_had_is_one_line_and_leaves_the_run_as_it_was(
     assert (url / "recipe.yaml").read_text() == recipe
 
 
-def test_coyos_metadata_is_filtered_before_an_image_is_there(tmp_path: Path, here: Here) -> None:
+def test_coyo_metadata_is_filtered_before_download(tmp_path: Path, here: Here) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

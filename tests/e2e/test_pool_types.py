@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
-def test_coyo_of_files_of_other_types_is_bad_per_row(tmp_path: Path, order: str) -> None:
+def test_coyo_values_of_another_type_are_errors_of_their_rows(tmp_path: Path, order: str) -> None:
     faces: dict[str, Any] = {order[0]: pa.array([1, 2, 3]), order[1]: pa.array(["4", None, "6"])}
     (tmp_path / "pool").mkdir()
     for name, values in faces.items():

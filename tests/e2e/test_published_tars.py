@@ -116,7 +116,7 @@ def test_webdataset_decodes_every_image_of_tars(shards: Path) -> None:
     check(webdataset.WebDataset(tars, shardshuffle=False).decode("pil"), shards)
 
 
-def test_the_json_in_tars_is_what_every_parser_reads(shards: Path) -> None:
+def test_json_in_tars_is_read_by_every_parser(shards: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
@@ -169,7 +169,7 @@ def test_datasets_opens_tars_without_a_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_tars_of_the_first_form_go_on_in_it(tmp_path: Path) -> None:
+def test_publication_of_first_version_tars_keeps_their_form(tmp_path: Path) -> None:
     """A publication that an earlier version began: its settings say nothing of the ending of images."""
     folder, out = pool(tmp_path / "pool", 6), tmp_path / "out"
     with chat_server() as server:

@@ -213,7 +213,7 @@ def made(make: bytes | Callable[[], bytes]) -> bytes:
 
 
 @pytest.mark.parametrize(("make", "said"), [pytest.param(make, said, id=kind) for kind, make, said in TARS])
-def test_tar(tmp_path: Path, make: bytes | Callable[[], bytes], said: list[str]) -> None:
+def test_tar_gives_the_expected_rows(tmp_path: Path, make: bytes | Callable[[], bytes], said: list[str]) -> None:
     path = tmp_path / "0.tar"
     path.write_bytes(made(make))
     with path.open("rb") as file:
@@ -228,7 +228,7 @@ def test_tar(tmp_path: Path, make: bytes | Callable[[], bytes], said: list[str])
     assert sorted(os.listdir(tmp_path)) == ["0.tar"]
 
 
-def test_nothing_of_a_tar_lands_on_the_disk(tmp_path: Path) -> None:
+def test_tar_is_not_unpacked_to_disk(tmp_path: Path) -> None:
     outside = tmp_path / "absolute.png"
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "0.tar").write_bytes(image("../up.png") + image(str(outside)) + image("in/a.png") + END)
@@ -237,14 +237,14 @@ def test_nothing_of_a_tar_lands_on_the_disk(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "pool"]
 
 
-def test_offset_is_where_the_image_lies(tmp_path: Path) -> None:
+def test_offset_is_the_position_of_the_image(tmp_path: Path) -> None:
     data = image(LONG) + member("a.txt", b"x" * 700) + B + END
     for row in tar_rows(io.BytesIO(data)):
         assert data[row["offset"] :].startswith(picture())
         assert row["bytes"] == len(picture())
 
 
-def test_later_member_of_the_same_name_says_so(tmp_path: Path) -> None:
+def test_later_member_of_the_same_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(A + image("a.png") + image("a.png") + B + END)
     rows = index(pool_of(tars=str(tmp_path)))
     assert [told(row) for row in rows] == [A_OK, f"{A_OK}: duplicate name", f"{A_OK}: duplicate name", B_OK]
@@ -262,14 +262,14 @@ def test_ids_do_not_depend_on_the_shards_read_before(tmp_path: Path) -> None:
     assert len(set(together)) == 4
 
 
-def test_broken_tar_keeps_its_message_beside_a_member_without_name(tmp_path: Path) -> None:
+def test_broken_tar_with_a_nameless_member_keeps_its_message(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(image("") + image("") + bad_checksum(B))
     _, second, last = index(pool_of(tars=str(tmp_path)))
     assert second["error"].startswith("duplicate name")
     assert "bad header" in last["error"]
 
 
-def test_broken_tar_says_where_and_how_much_was_read() -> None:
+def test_broken_tar_reports_its_position_and_rows_read() -> None:
     *_, last = tar_rows(io.BytesIO(A + B + bad_checksum(C)))
     assert f"at byte {len(A + B):,}" in last["error"]
     assert "2 images were read before it" in last["error"]
@@ -322,14 +322,14 @@ NOTES: list[tuple[str, bytes, Row]] = [
 
 
 @pytest.mark.parametrize(("data", "said"), [pytest.param(data, said, id=kind) for kind, data, said in NOTES])
-def test_texts_beside_the_image_of_a_tar(tmp_path: Path, data: bytes, said: Row) -> None:
+def test_texts_beside_an_image_of_a_tar_are_read(tmp_path: Path, data: bytes, said: Row) -> None:
     (tmp_path / "0.tar").write_bytes(data + END)
     (row,) = index(pool_of(tars=str(tmp_path)))
     assert {key: row[key] for key in said} == said
     assert (row["width"], row["height"], row["error"]) == (40, 30, None)
 
 
-def test_stem() -> None:
+def test_stem_removes_the_last_ending() -> None:
     assert [stem(key) for key in ("a.b.c", "x.y/a.b", "a", "/a.b", "..")] == ["a", "x.y/a", "a", "/a", ""]
 
 
@@ -477,7 +477,9 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
 @pytest.mark.parametrize(
     ("make", "names", "said"), [pytest.param(make, names, said, id=kind) for kind, make, names, said in PARQUETS]
 )
-def test_parquet(tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]) -> None:
+def test_parquet_gives_the_expected_rows(
+    tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]
+) -> None:
     (tmp_path / "0.parquet").write_bytes(made(make))
     rows = index(pool_of(parquet=str(tmp_path), **names))
     assert [told(row) for row in rows] == said
@@ -496,7 +498,7 @@ def test_rows_before_a_damaged_row_group_are_kept(tmp_path: Path) -> None:
     assert f"{len(whole)} rows were read before it" in last["error"]
 
 
-def test_columns_beside_the_image_of_parquet(tmp_path: Path) -> None:
+def test_columns_beside_the_image_of_parquet_are_read(tmp_path: Path) -> None:
     beside = {"url": ["http://x", None], "caption": ["a fox", ""], "sha256": ["ff", None], "alt_text": [None, "a dog"]}
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), **beside, "n": [70, 80], "error": ["x", "y"]}))
     first, second = index(pool_of(parquet=str(tmp_path), id="n"))
@@ -519,7 +521,7 @@ class FailingDisk(io.BytesIO):
         raise OSError(5, "the disk")
 
 
-def test_error_of_the_disk_is_not_blamed_on_the_parquet_file() -> None:
+def test_disk_error_is_not_reported_as_a_parquet_error() -> None:
     with pytest.raises(OSError, match="the disk"):
         list(parquet_rows(FailingDisk(parquet({"a": images()})), None, None))
 
@@ -557,7 +559,7 @@ def downloads(folder: Path, format_: str, done: list[str] = DONE, **sidecar: Any
 
 
 @pytest.mark.parametrize("format_", ["webdataset", "parquet", "files"])
-def test_img2dataset(tmp_path: Path, format_: str) -> None:
+def test_img2dataset_gives_the_expected_rows(tmp_path: Path, format_: str) -> None:
     rows = index(pool_of(img2dataset=str(downloads(tmp_path, format_))))
     assert [(stem(row["key"]), row["url"], row["alt_text"], row["sha256"]) for row in rows] == [
         ("000000000", "http://x/0", "a fox", "f0"),
@@ -570,7 +572,7 @@ def test_img2dataset(tmp_path: Path, format_: str) -> None:
 
 
 @pytest.mark.parametrize("format_", ["webdataset", "parquet", "files"])
-def test_img2dataset_success_that_is_not_in_the_shard(tmp_path: Path, format_: str) -> None:
+def test_img2dataset_success_missing_in_the_shard_is_an_error(tmp_path: Path, format_: str) -> None:
     rows = index(pool_of(img2dataset=str(downloads(tmp_path, format_, DONE[:1]))))
     assert [told(row).partition(":")[2] for row in rows] == ["", " missing", " failed_to_download"]
     assert rows[1]["url"] == "http://x/1"
@@ -585,7 +587,7 @@ def test_img2dataset_shard_without_stats_is_passed_over(tmp_path: Path) -> None:
     assert listing.passed_over == {"unfinished": 1}
 
 
-def test_img2dataset_shard_of_which_every_download_failed(tmp_path: Path) -> None:
+def test_img2dataset_shard_of_failed_downloads_has_error_rows(tmp_path: Path) -> None:
     failed = {"status": ["failed_to_download"] * 3, "error_message": ["no route"] * 3}
     rows = index(pool_of(img2dataset=str(downloads(tmp_path, "webdataset", [], **failed))))
     assert [row["error"] for row in rows] == ["failed_to_download: no route"] * 3
@@ -603,7 +605,9 @@ def test_img2dataset_shard_of_which_every_download_failed(tmp_path: Path) -> Non
     ],
 )
 @pytest.mark.parametrize("format_", ["webdataset", "files"])
-def test_img2dataset_broken_sidecar_leaves_the_images(tmp_path: Path, format_: str, sidecar: bytes | None) -> None:
+def test_img2dataset_with_a_broken_sidecar_keeps_its_images(
+    tmp_path: Path, format_: str, sidecar: bytes | None
+) -> None:
     downloads(tmp_path, format_)
     (tmp_path / "00000.parquet").unlink()
     if sidecar is not None:
@@ -613,7 +617,7 @@ def test_img2dataset_broken_sidecar_leaves_the_images(tmp_path: Path, format_: s
     assert [(stem(row["key"]), row["width"], row["error"]) for row in rows] == [(key, 40, None) for key in DONE]
 
 
-def test_img2dataset_sidecar_and_tar_both_broken(tmp_path: Path) -> None:
+def test_img2dataset_with_sidecar_and_tar_broken_has_two_errors(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     (tmp_path / "00000.parquet").write_bytes(b"")
     (tmp_path / "00000.tar").write_bytes(A + bad_checksum(B))
@@ -621,19 +625,19 @@ def test_img2dataset_sidecar_and_tar_both_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:300], lambda data: flipped(data, 0.9, 40), lambda data: b""])
-def test_img2dataset_broken_parquet_shard(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_img2dataset_broken_parquet_shard_is_an_error_row(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = downloads(tmp_path, "parquet") / "00000.parquet"
     path.write_bytes(damage(path.read_bytes()))
     assert [told(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", BAD]
 
 
-def test_img2dataset_key_of_the_sidecar_that_is_a_file_name(tmp_path: Path) -> None:
+def test_img2dataset_key_that_is_a_file_name_is_a_duplicate(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset", key=["000000000.png", "000000001", "000000002"])
     rows = index(pool_of(img2dataset=str(tmp_path)))
     assert [told(row).partition(": ")[2] for row in rows] == ["", "", "duplicate name", "failed_to_download"]
 
 
-def test_img2dataset_hostile_images_and_names(tmp_path: Path) -> None:
+def test_img2dataset_hostile_images_and_names_become_rows(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     odd = member("000000000.jpg", b"<html>") + image("../000000001.png") + image("stranger.png")
     (tmp_path / "00000.tar").write_bytes(odd + END)
@@ -650,7 +654,7 @@ def test_img2dataset_hostile_images_and_names(tmp_path: Path) -> None:
 # Conservation
 
 
-def test_every_shard_has_a_row_and_every_id_is_its_own(tmp_path: Path) -> None:
+def test_every_shard_has_rows_and_ids_are_unique(tmp_path: Path) -> None:
     for number, (_, make, _) in enumerate(TARS):
         (tmp_path / f"{number:03d}.tar").write_bytes(made(make))
     rows = index(pool_of(tars=str(tmp_path)))
@@ -658,7 +662,7 @@ def test_every_shard_has_a_row_and_every_id_is_its_own(tmp_path: Path) -> None:
     assert len({row["shard"] for row in rows}) == len(TARS)
 
 
-def test_every_parquet_shard_has_a_row(tmp_path: Path) -> None:
+def test_every_parquet_shard_has_rows(tmp_path: Path) -> None:
     plain = [(make, said) for _, make, names, said in PARQUETS if not names]
     for number, (make, _) in enumerate(plain):
         (tmp_path / f"{number:03d}.parquet").write_bytes(made(make))
@@ -667,7 +671,7 @@ def test_every_parquet_shard_has_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "tars", "parquet", "img2dataset"])
-def test_shard_that_vanished_is_one_row_to_try_again(tmp_path: Path, kind: str) -> None:
+def test_shard_that_vanished_is_one_row_to_retry(tmp_path: Path, kind: str) -> None:
     pool = pool_of(**{kind: str(tmp_path)})
     shard = Shard({"images": "a.png", "parquet": "a.parquet"}.get(kind, "a.tar"), 9)
     rows = pool.index(Folder.at(tmp_path), shard_table([shard])).to_pylist()

@@ -59,7 +59,7 @@ def manifest(pool: dict[str, str], run: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(("kind", "pattern"), [("images", ""), ("tars", "/*.tar"), ("parquet", "/*.parquet")])
-def test_a_run_on_s3_equals_a_local_one(kind: str, pattern: str, pools: Path, bucket: str, tmp_path: Path) -> None:
+def test_run_on_s3_equals_a_local_one(kind: str, pattern: str, pools: Path, bucket: str, tmp_path: Path) -> None:
     upload(pools / kind, bucket, f"pool/{kind}")
     local = manifest({kind: f"{pools}/{kind}{pattern}"}, str(tmp_path / "run"))
     remote = manifest({kind: f"{bucket}/pool/{kind}{pattern}"}, f"{bucket}/run/{kind}")
@@ -70,6 +70,6 @@ def test_a_run_on_s3_equals_a_local_one(kind: str, pattern: str, pools: Path, bu
     assert counted.survivors == sweep(opened, {"aspect_ratio.max": [1.5]})["kept"][0]
 
 
-def test_a_missing_bucket_is_one_clear_error(bucket: str) -> None:
+def test_missing_bucket_is_one_clear_error(bucket: str) -> None:
     with pytest.raises(ValueError, match="is not a run"):
         open_run("s3://no-such-bucket/run")

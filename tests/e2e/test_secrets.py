@@ -91,7 +91,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
-def test_a_command_with_a_credential_is_refused(
+def test_command_with_a_credential_is_refused(
     command: list[str], indexed: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (indexed / "prompts.txt").write_text(f"What is it? hf_{SECRET}\n")
@@ -130,7 +130,7 @@ RECIPES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(RECIPES)))
-def test_a_recipe_with_a_credential_is_refused(
+def test_recipe_with_a_credential_is_refused(
     number: int, indexed: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = {"pool": {"images": "pool"}, **RECIPES[number]}
@@ -145,7 +145,7 @@ PROSE = [
 ]
 
 
-def test_a_recipe_may_speak_of_passwords_where_it_is_prose(tmp_path: Path) -> None:
+def test_recipe_may_mention_passwords_in_prose(tmp_path: Path) -> None:
     caption = {**CAPTION, "prompts": PROSE}
     checked = parse_recipe({"name": "secret: x", "pool": {"images": "pool"}, "stages": [caption]}, "recipe")
     assert checked.resolved()["stages"][0]["prompts"] == PROSE
@@ -157,21 +157,21 @@ def test_a_recipe_may_speak_of_passwords_where_it_is_prose(tmp_path: Path) -> No
     assert read.resolved()["stages"][0]["prompts"] == PROSE
 
 
-def test_a_key_in_place_of_its_variables_name_is_refused_in_clear_words() -> None:
+def test_key_instead_of_its_variable_name_is_refused() -> None:
     written = {"pool": {"images": "pool"}, "stages": [{**CAPTION, "engine": {**ENGINE, "key": "hunter2secretXYZ"}}]}
     with pytest.raises(ValueError, match="key is the NAME of the environment variable") as refused:
         parse_recipe(written, "recipe")
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_recipe_that_is_no_yaml_is_not_quoted(
+def test_invalid_yaml_of_a_recipe_is_not_quoted(
     indexed: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (indexed / "recipe.yaml").write_text(f"pool: {{images: pool}}\nurl: http://u:{SECRET}@host: [\n")
     refused(["run", "recipe.yaml", "--run", "new"], indexed, capfd, monkeypatch)
 
 
-def test_a_key_of_the_environment_is_sent_and_stored_nowhere(
+def test_key_from_the_environment_is_sent_and_not_stored(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server repeats it in its errors, as some do."""

@@ -67,7 +67,7 @@ def _expected(folder: Path, content: Any) -> tuple[str, int]:
     return processor.decode(model.generate(**row, max_new_tokens=TOKENS)[0]), len(row["input_ids"])
 
 
-def test_it_answers_about_images_as_we_do(url: str, folder: Path) -> None:
+def test_transformers_serve_answers_about_images_equally(url: str, folder: Path) -> None:
     answers = set()
     for number in range(4):
         data = _picture(number)
@@ -86,6 +86,6 @@ def test_it_answers_about_images_as_we_do(url: str, folder: Path) -> None:
     assert len(answers) == 4  # else the image might have been left out
 
 
-def test_it_answers_text_alone_as_we_do(url: str, folder: Path) -> None:
+def test_transformers_serve_answers_texts_equally(url: str, folder: Path) -> None:
     told = _ask(url, folder, "What is VideoLLaMA?")
     assert told["choices"][0]["message"]["content"] == _expected(folder, "What is VideoLLaMA?")[0]

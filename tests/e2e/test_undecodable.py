@@ -76,13 +76,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_portable_of_a_broken_image_is_its_error(name: str) -> None:
+def test_portable_image_of_a_broken_file_is_an_error(name: str) -> None:
     with pytest.raises(BadImageError, match=r"^undecodable: "):
         portable(BROKEN[name], 2048)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-def test_portable_of_a_sound_image_is_its_bytes(format_: str) -> None:
+def test_portable_image_of_a_sound_file_is_its_bytes(format_: str) -> None:
     assert portable(encoded(format_), 2048) == encoded(format_)
 
 
@@ -117,7 +117,7 @@ def test_broken_images_are_neither_captioned_nor_published(tmp_path: Path, vl3sy
     assert all("undecodable: " in reason for reason in reasons.values())
 
 
-def test_what_was_captioned_undecoded_is_left_out(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_undecodable_image_with_a_caption_is_not_published(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """As in a run by an earlier version, which sent images to a server undecoded and stored no digests."""
     pool, out = tmp_path / "pool", tmp_path / "out"
     pool.mkdir()

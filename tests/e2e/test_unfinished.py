@@ -74,7 +74,7 @@ def sleeper(pool: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMPUTING)
-def test_commands_refuse_a_run_that_was_killed_before_its_first_part(
+def test_commands_refuse_a_run_killed_before_its_first_part(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command, command: tuple[str, ...]
 ) -> None:
     run = unindexed(tmp_path, make_images)
@@ -83,7 +83,7 @@ def test_commands_refuse_a_run_that_was_killed_before_its_first_part(
 
 
 @pytest.mark.parametrize("command", [*VIEWS, ("explain", "000001.jpg"), ("retry", "index")])
-def test_views_refuse_a_run_that_was_killed_before_its_first_part(
+def test_views_refuse_a_run_killed_before_its_first_part(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command, command: tuple[str, ...]
 ) -> None:
     run = unindexed(tmp_path, make_images)
@@ -102,7 +102,7 @@ def unindexed(tmp_path: Path, make_images: MakeImages) -> Path:
     return tmp_path / "run"
 
 
-def test_index_killed_half_way_is_named_and_gone_on_with(
+def test_index_killed_half_way_is_reported_and_resumed(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command
 ) -> None:
     pool, run = make_images(tmp_path / "pool", 600), tmp_path / "run"
@@ -126,7 +126,7 @@ def test_index_killed_half_way_is_named_and_gone_on_with(
 
 
 @pytest.mark.usefixtures("engine")
-def test_growing_index_that_is_killed_loses_nothing_and_is_named(
+def test_growing_index_when_killed_loses_nothing_and_is_reported(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command
 ) -> None:
     pool, run = make_images(tmp_path / "pool", 3), tmp_path / "run"
@@ -152,7 +152,7 @@ def test_growing_index_that_is_killed_loses_nothing_and_is_named(
 
 
 @pytest.mark.usefixtures("engine")
-def test_finished_index_has_no_note_as_runs_of_before(tmp_path: Path, make_images: MakeImages, vl3syn: Command) -> None:
+def test_finished_index_has_no_note(tmp_path: Path, make_images: MakeImages, vl3syn: Command) -> None:
     run = tmp_path / "run"
     compute({"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}, run)
     assert [path.name[:5] for path in (run / "index").iterdir()] == ["part-"]

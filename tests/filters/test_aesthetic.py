@@ -80,7 +80,7 @@ def test_v2_equals_the_published_network(tmp_path: Path, relu: bool, suffix: str
     assert published.std() > 0.3, "else nothing is compared"
 
 
-def test_v1_known_answer(tmp_path: Path) -> None:
+def test_v1_score_of_a_known_embedding_is_right(tmp_path: Path) -> None:
     """weight = (1, 2, 0, …), bias 3: the axes score 4 and 5, and half-way between them 3 + 3/√2."""
     head = nn.Linear(512, 1)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_v1_known_answer(tmp_path: Path) -> None:
     assert facts["error"].null_count == 3
 
 
-def test_v2_known_answer(tmp_path: Path) -> None:
+def test_v2_score_of_a_known_embedding_is_right(tmp_path: Path) -> None:
     """Five layers that pass the first number on, doubled each time, with 1 added each time: x → 32x + 31."""
     head = Published(768, relu=False)
     for parameter in head.parameters():
@@ -127,7 +127,7 @@ def test_broken_embeddings_are_row_errors(tmp_path: Path) -> None:
     assert [v is None for v in facts["aesthetic"].to_pylist()] == [False, True, True, True, True]
 
 
-def test_the_range_is_the_predictors() -> None:
+def test_range_of_the_column_is_that_of_the_predictor() -> None:
     assert bounds(Aesthetic().writes.field("aesthetic")) == (1, 10)
     assert bounds(Aesthetic(predictor="laion-v1").writes.field("aesthetic")) == (0, 10)
 
@@ -137,7 +137,7 @@ def recipe(**aesthetic: object) -> dict[str, object]:
     return {"pool": {"images": "pool"}, "stages": stages}
 
 
-def test_another_encoder_or_a_threshold_out_of_range_is_refused_before_anything_runs() -> None:
+def test_wrong_encoder_or_threshold_is_refused_before_the_run() -> None:
     with pytest.raises(ValueError, match=r"trained on ViT-L-14/openai and the embeddings are by ViT-B-32/openai"):
         parse_recipe(recipe(), "r")
     with pytest.raises(ValueError, match=r"0\.5 is out of range; aesthetic runs from 1 to 10"):
@@ -168,7 +168,7 @@ def test_weights_that_cannot_be_used_are_one_line(tmp_path: Path, content: bytes
     assert str(path) in str(refused.value)
 
 
-def test_a_pickle_that_runs_code_does_not_run(tmp_path: Path) -> None:
+def test_pickle_that_holds_code_is_refused_and_not_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (tmp_path / "owned",)  # type: ignore[return-value]
@@ -179,20 +179,20 @@ def test_a_pickle_that_runs_code_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-def test_another_networks_keys_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"scoring_head.0.weight": torch.zeros(1, 3)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="no head of laion-v1 or laion-v2"):
         Aesthetic(weights=str(tmp_path / "x.safetensors")).load()
 
 
-def test_a_head_of_the_other_predictor_is_refused(tmp_path: Path) -> None:
+def test_head_of_the_other_predictor_is_refused(tmp_path: Path) -> None:
     weights = str(saved(nn.Linear(768, 1), tmp_path / "v1.pth"))
     with pytest.raises(ValueError, match="a head of 1 layers is not one of laion-v2"):
         Aesthetic(weights=weights).load()
 
 
 @pytest.mark.parametrize("state", [[], {"state_dict": {}}, 1.5, {"weight": torch.zeros(768), "bias": torch.zeros(1)}])
-def test_a_file_of_something_else_is_one_line(tmp_path: Path, state: object) -> None:
+def test_file_without_weights_is_one_line(tmp_path: Path, state: object) -> None:
     torch.save(state, tmp_path / "head.pth")
     with pytest.raises(ValueError, match="cannot be loaded"):
         Aesthetic(predictor="laion-v1", weights=str(tmp_path / "head.pth")).load()
@@ -204,7 +204,7 @@ def test_half_precision_heads_are_read(tmp_path: Path) -> None:
     assert facts["error"].null_count == 3
 
 
-def test_without_a_hub_the_line_says_how_to_get_the_head() -> None:
+def test_missing_head_without_a_hub_is_one_line_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="hf download ttj/sac-logos-ava1-l14-linearMSE"):
         Aesthetic().check_available()
     with pytest.raises(ValueError, match=r"fetch sa_0_4_vit_l_14_linear\.pth"):

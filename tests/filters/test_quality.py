@@ -68,20 +68,20 @@ def photographs() -> list[Image.Image]:
     return images
 
 
-def test_flat_grey() -> None:
+def test_flat_grey_has_no_contrast_or_sharpness() -> None:
     (row,) = facts_of(Image.new("RGB", (64, 48), (128, 128, 128))).to_pylist()
     exposed = row.pop("exposure")
     assert exposed == pytest.approx(well_exposed(128))
     assert row == {"quality": 0, "sharpness": 0, "contrast": 0, "colourfulness": 0, "blockiness": 0}
 
 
-def test_contrast() -> None:
+def test_contrast_of_checkerboards_is_right() -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2
     assert contrast(luma(255 * board)) == pytest.approx(0.5)  # the largest there is
     assert contrast(luma(51 * board)) == pytest.approx(0.1)
 
 
-def test_colourfulness() -> None:
+def test_colourfulness_of_known_colours_is_right() -> None:
     red, green = (255, 0, 0), (0, 255, 0)
     # Red less green is 255 and -255, yellow less blue 127.5 in both: 255 + 0.3 × 127.5.
     assert colourfulness(rgb([[red, green]])) == pytest.approx(293.25)
@@ -89,7 +89,7 @@ def test_colourfulness() -> None:
     assert colourfulness(rgb([[(9, 9, 9), (200, 200, 200)]])) == 0
 
 
-def test_exposure() -> None:
+def test_exposure_of_known_images_is_right() -> None:
     assert exposure(rgb([[(100, 100, 100), (20, 20, 20)]])) == pytest.approx((well_exposed(100) + well_exposed(20)) / 2)
     # A pixel is burnt out if any of its channels is.
     mean = (well_exposed(128) * 5 + well_exposed(255)) / 6
@@ -97,14 +97,14 @@ def test_exposure() -> None:
     assert exposure(Image.new("RGB", (8, 8), "white")) == 0
 
 
-def test_sharpness_of_a_ramp_and_of_noise() -> None:
+def test_sharpness_of_a_ramp_and_noise_is_right() -> None:
     ramp = np.tile(np.arange(256), (64, 1))  # a further blur changes it only at its ends
     assert sharpness(luma(ramp)) == sharpness(luma(ramp.T)) < 0.01
     board = 255 * (np.indices((256, 256)).sum(axis=0) % 2)  # and here takes 8/9 of every step
     assert sharpness(luma(board)) == pytest.approx(8 / 9, abs=0.005)
 
 
-def test_sharpness_is_that_of_the_filter_written_out() -> None:
+def test_sharpness_equals_the_explicit_filter() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 30))
     assert sharpness(luma(image)) == pytest.approx(min(lost_by_filter(image), lost_by_filter(image.T)))
 
@@ -117,7 +117,7 @@ def lost_by_filter(image: npt.NDArray[np.int64]) -> float:
 
 
 @pytest.mark.parametrize("cropped", [(0, 0), (3, 5)])
-def test_blockiness(cropped: tuple[int, int]) -> None:
+def test_blockiness_of_jpeg_blocks_is_measured(cropped: tuple[int, int]) -> None:
     blocks = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((8, 8)))
     left, top = cropped
     assert blockiness(luma(100 + 50 * blocks)[top:, left:]) == pytest.approx(50 / 51)
@@ -125,7 +125,7 @@ def test_blockiness(cropped: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2), (15, 17), (16, 16), (40_000, 9)])
-def test_any_size(size: tuple[int, int]) -> None:
+def test_measures_of_any_size_are_within_their_ranges(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3))
     facts = facts_of(rgb(noise), Image.new("RGB", size, "black"), Image.new("RGB", size, "white"))
     for field in Quality.writes:
@@ -135,7 +135,7 @@ def test_any_size(size: tuple[int, int]) -> None:
         assert ((values >= low) & (values <= high)).all()
 
 
-def test_contract(photographs: list[Image.Image]) -> None:
+def test_quality_has_the_declared_columns(photographs: list[Image.Image]) -> None:
     facts = facts_of(*photographs[:5])
     assert facts.schema.equals(Quality.writes, check_metadata=True)
     assert facts.num_rows == 5
@@ -171,7 +171,7 @@ def test_worse_photographs_score_lower(
     assert sum(lower) >= 27, [number for number, right in enumerate(lower) if not right]
 
 
-def test_black_and_white_is_no_defect(photographs: list[Image.Image]) -> None:
+def test_black_and_white_photograph_keeps_its_score(photographs: list[Image.Image]) -> None:
     coloured = [image for image in photographs if colourfulness(image) > 30]
     assert len(coloured) >= 5
     for image in coloured:
@@ -180,13 +180,13 @@ def test_black_and_white_is_no_defect(photographs: list[Image.Image]) -> None:
         assert without.quality == pytest.approx(score(image), abs=0.1)
 
 
-def test_size_hardly_matters(photographs: list[Image.Image]) -> None:
+def test_score_of_a_doubled_image_is_nearly_equal(photographs: list[Image.Image]) -> None:
     for image in photographs:
         double = image.resize((2 * image.width, 2 * image.height), Image.Resampling.LANCZOS)
         assert score(double) == pytest.approx(score(image), abs=0.05)
 
 
-def test_scaled() -> None:
+def test_large_image_is_scaled_to_the_working_size() -> None:
     assert scaled(Image.new("RGB", (640, 480))).size == (640, 480)
     assert scaled(Image.new("RGB", (1280, 960))).size == (640, 480)
     assert scaled(Image.new("RGB", (9, 40_000))).size == (8, 36_950)  # a strip is not scaled to a line

@@ -11,7 +11,7 @@ from manifests.embeddings import embedding_column, from_matrix
 from pipeline.recipe import parse_recipe
 
 
-def test_known_answers_and_rows_that_have_none() -> None:
+def test_similarity_of_known_embeddings_is_right_or_null() -> None:
     images, _ = from_matrix(np.array([[1.0, 0], [1, 0], [1, 0], [0, 0], [1, 0]]))
     texts, _ = from_matrix(np.array([[1.0, 0], [0, 1], [-1, 0], [1, 0], [1, 1]]))
     alts = texts.take(pa.array([4, None, 0, 0, None]))

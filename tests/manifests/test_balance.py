@@ -35,13 +35,13 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("state", OUTPUTS)
-def test_the_hash_is_splitmix64(state: int) -> None:
+def test_priority_equals_splitmix64(state: int) -> None:
     """The reference implementation's first outputs for two states."""
     found = [int(priority(np.array([state]), seed)[0]) for seed in range(len(OUTPUTS[state]))]
     assert found == list(OUTPUTS[state])
 
 
-def test_a_draw_by_the_hash_knows_nothing_of_the_id() -> None:
+def test_draw_by_priority_is_independent_of_the_id() -> None:
     ids = np.arange(200_000)
     drawn = priority(ids) < np.uint64(1 << 63)
     for share in (drawn.mean(), drawn[::2].mean(), drawn[: len(ids) // 2].mean(), drawn[1:][drawn[:-1]].mean()):
@@ -49,7 +49,7 @@ def test_a_draw_by_the_hash_knows_nothing_of_the_id() -> None:
     assert (priority(ids, 1) < np.uint64(1 << 63))[drawn].mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_groups_of_any_kind_of_name_are_hashed_by_it() -> None:
+def test_groups_are_hashed_by_names_of_any_type() -> None:
     for names in (pl.Series(["a", "b", "é"]), pl.Series([-5, 0, 7]), pl.Series([True, False])):
         hashes = name_priority(names, 3)
         assert len(set(hashes.tolist())) == names.len()
@@ -59,9 +59,7 @@ def test_groups_of_any_kind_of_name_are_hashed_by_it() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(sizes=SIZES, total=st.one_of(st.integers(0, 2000), st.integers(0, 10**7)))
-def test_a_total_is_reached_exactly_and_no_group_is_above_another_that_has_rows_left(
-    sizes: list[int], total: int
-) -> None:
+def test_total_is_reached_exactly_with_even_groups(sizes: list[int], total: int) -> None:
     have = np.array(sizes, np.int64)
     kept = caps(have, total, priority(np.arange(len(sizes))))
     assert kept.sum() == min(total, have.sum())
@@ -73,7 +71,7 @@ def test_a_total_is_reached_exactly_and_no_group_is_above_another_that_has_rows_
         assert (kept[have <= cap] == have[have <= cap]).all()
 
 
-def test_the_remainder_goes_by_the_groups_hash() -> None:
+def test_remainder_is_shared_by_the_hash_of_the_groups() -> None:
     have = np.full(10, 5)
     first = priority(np.arange(10), 9)
     kept = caps(have, 33, first)
@@ -86,7 +84,7 @@ def test_the_remainder_goes_by_the_groups_hash() -> None:
     middles=st.lists(st.integers(0, 2), min_size=6, max_size=6),
     total=st.integers(0, 200),
 )
-def test_a_hierarchy_is_filled_from_the_top_down(leaves: list[tuple[int, int]], middles: list[int], total: int) -> None:
+def test_hierarchy_is_filled_from_the_top(leaves: list[tuple[int, int]], middles: list[int], total: int) -> None:
     have, parent = np.array([s for s, _ in leaves]), np.array([p for _, p in leaves])
     hashes = [priority(np.arange(n), 5) for n in (len(leaves), 6, 3)]
     kept = nested_caps(have, [parent, np.array(middles)], total, hashes)
@@ -161,9 +159,7 @@ def plain_choice(groups: Any, order: Any, ids: Any, quotas: Any, seed: int) -> s
 
 @settings(max_examples=300, deadline=None)
 @given(world=worlds(), seed=st.integers(0, 3), shuffled=st.randoms(use_true_random=False))
-def test_a_choice_is_that_of_a_sort_per_group_in_whatever_order_rows_come(
-    world: dict[str, Any], seed: int, shuffled: Any
-) -> None:
+def test_choice_equals_a_sort_per_group_in_any_row_order(world: dict[str, Any], seed: int, shuffled: Any) -> None:
     expected = plain_choice(**world, seed=seed)
     assert set(world["ids"][select(**world, seed=seed)].tolist()) == expected
     turned = list(range(len(world["ids"])))
@@ -172,7 +168,7 @@ def test_a_choice_is_that_of_a_sort_per_group_in_whatever_order_rows_come(
     assert set(again["ids"][select(**again, seed=seed)].tolist()) == expected
 
 
-def test_many_rows_that_tie_are_chosen_by_their_hash() -> None:
+def test_tied_rows_are_chosen_by_their_hash() -> None:
     ids, groups = np.arange(50_000), np.arange(50_000) % 7
     for order in (np.zeros(50_000, np.float32), np.full(50_000, np.nan), None):
         chosen = select(groups, order, ids, np.full(7, 100))
@@ -182,7 +178,7 @@ def test_many_rows_that_tie_are_chosen_by_their_hash() -> None:
 
 
 @pytest.mark.parametrize("far", [2**62, -(2**63)])
-def test_an_order_that_leaves_the_key_no_bits_is_still_followed_to_the_last(far: int) -> None:
+def test_order_with_an_outlier_is_followed_exactly(far: int) -> None:
     """One value far from all others: the rest differ only in bits that the key has no room for, and tie there."""
     count = 5000
     groups, order = np.arange(count) % 7, np.arange(count) // 7 % 5
@@ -192,7 +188,7 @@ def test_an_order_that_leaves_the_key_no_bits_is_still_followed_to_the_last(far:
     assert set(ids[chosen].tolist()) == plain_choice(groups, order, ids, quotas, 2)
 
 
-def test_a_group_for_each_row_and_more_groups_than_rows() -> None:
+def test_select_handles_more_groups_than_rows() -> None:
     ids = np.arange(3000)
     for groups in (ids[::-1].copy(), np.random.default_rng(0).integers(0, 9000, 3000)):
         quotas = np.resize([1, 0, 2], 9000)
@@ -207,7 +203,7 @@ def test_a_group_for_each_row_and_more_groups_than_rows() -> None:
     seed=st.integers(0, 3),
     shuffled=st.randoms(use_true_random=False),
 )
-def test_turns_are_places_in_the_stratum_by_priority(rows: list[tuple[int, int]], seed: int, shuffled: Any) -> None:
+def test_turn_is_the_rank_in_the_stratum_by_priority(rows: list[tuple[int, int]], seed: int, shuffled: Any) -> None:
     ids = {n * 7919 - 5: row for n, row in enumerate(rows)}
     first = dict(zip(ids, priority(np.array(list(ids), np.int64), seed).tolist(), strict=True))
     expected = {n: sum(first[m] < first[n] for m in ids if ids[m] == ids[n]) for n in ids}
@@ -217,7 +213,7 @@ def test_turns_are_places_in_the_stratum_by_priority(rows: list[tuple[int, int]]
     assert turns(groups, strata, np.array(names, np.int64), seed).tolist() == [expected[n] for n in names]
 
 
-def test_turns_of_rows_whose_keys_are_equal_go_by_the_whole_hash() -> None:
+def test_turns_of_rows_with_equal_keys_follow_the_whole_hash() -> None:
     """So many groups and strata that the key has room for few bits of the priority."""
     ids = np.arange(20_000)
     groups, strata = np.where(ids == 0, 2**30, 1), np.where(ids == 1, 2**28, 0)
@@ -226,7 +222,7 @@ def test_turns_of_rows_whose_keys_are_equal_go_by_the_whole_hash() -> None:
     assert found[rest[np.argsort(priority(rest))]].tolist() == list(range(len(rest)))
 
 
-def test_a_pool_that_grows_moves_only_the_edge() -> None:
+def test_grown_pool_changes_the_choice_only_at_its_edge() -> None:
     dice = np.random.default_rng(0)
     ids, groups = dice.permutation(20_000), dice.integers(0, 50, 20_000)
     quotas = np.full(50, 60)

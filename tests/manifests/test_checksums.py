@@ -76,7 +76,7 @@ def parts(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("place", ["index", "stages/s-0"])
-def test_a_flipped_bit_is_an_error_that_names_the_part_or_changes_nothing(tmp_path: Path, place: str) -> None:
+def test_flipped_bit_is_an_error_of_its_part_or_changes_nothing(tmp_path: Path, place: str) -> None:
     run = small_run(tmp_path / "run")
     before = everything(run)
     part = parts(tmp_path / "run" / place)[0]
@@ -97,7 +97,7 @@ def test_a_flipped_bit_is_an_error_that_names_the_part_or_changes_nothing(tmp_pa
     assert everything(open_run(str(tmp_path / "run"))) == before
 
 
-def test_parts_have_page_checksums_that_any_reader_can_check(tmp_path: Path) -> None:
+def test_parts_have_standard_page_checksums(tmp_path: Path) -> None:
     small_run(tmp_path / "run")
     part = parts(tmp_path / "run" / "stages")[0]
     chunk = pq.read_metadata(part).row_group(0).column(2)
@@ -108,7 +108,7 @@ def test_parts_have_page_checksums_that_any_reader_can_check(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("keep", [0, 3, 11, 500, -1, -9])
-def test_a_truncated_part_is_named(tmp_path: Path, keep: int) -> None:
+def test_truncated_part_is_named(tmp_path: Path, keep: int) -> None:
     run = small_run(tmp_path / "run")
     part = parts(tmp_path / "run" / "stages")[0]
     part.write_bytes(part.read_bytes()[:keep])
@@ -117,7 +117,7 @@ def test_a_truncated_part_is_named(tmp_path: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("command", ["funnel", "sweep", "explain"])
-def test_a_command_names_a_damaged_part_in_one_line(
+def test_command_names_a_damaged_part_in_one_line(
     tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
     small_run(tmp_path / "run")
@@ -132,7 +132,7 @@ def test_a_command_names_a_damaged_part_in_one_line(
     assert str(part) in ended.stderr
 
 
-def test_parts_without_checksums_still_open(tmp_path: Path) -> None:
+def test_parts_without_checksums_are_read(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run")
     before = everything(run)
     for part in parts(tmp_path / "run"):
@@ -142,7 +142,7 @@ def test_parts_without_checksums_still_open(tmp_path: Path) -> None:
     assert everything(open_run(str(tmp_path / "run"))) == before
 
 
-def test_a_missing_part_of_the_index_is_noticed(
+def test_missing_part_of_the_index_is_an_error(
     tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     run = small_run(tmp_path / "run")
@@ -158,7 +158,7 @@ def test_a_missing_part_of_the_index_is_noticed(
     assert f"{tmp_path / 'run' / 'index'}: a part is missing: 196 images have facts, but no row" in ended.stderr
 
 
-def test_an_older_parts_missing_columns_are_null_and_a_newer_parts_are_passed_over(tmp_path: Path) -> None:
+def test_columns_missing_in_old_parts_are_null_new_ones_ignored(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path / "t")
     first = table_schema(pa.schema([column("score", pa.float32(), "")]))
     second = table_schema(pa.schema([column("score", pa.float32(), ""), column("sharp", pa.int32(), "")]))
@@ -177,7 +177,7 @@ def test_an_older_parts_missing_columns_are_null_and_a_newer_parts_are_passed_ov
     assert sorted(stored.scan().select("id", "score", "sharp").collect().iter_rows()) == [*rows, (3, 0.75, None)]
 
 
-def test_an_index_of_an_earlier_version_lacks_columns_which_are_null(tmp_path: Path) -> None:
+def test_columns_missing_in_an_earlier_index_are_null(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run")
     later = pa.schema([*INDEX, column("media_type", pa.string(), "image or video")])
     index = Table(run.folder.join("index"), later, key="shard")
@@ -185,7 +185,7 @@ def test_an_index_of_an_earlier_version_lacks_columns_which_are_null(tmp_path: P
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_another_type_is_one_line_with_part_column_and_both_types(tmp_path: Path, bucket: str, local: bool) -> None:
+def test_column_of_another_type_is_one_line_with_both_types(tmp_path: Path, bucket: str, local: bool) -> None:
     folder = Folder.at(tmp_path / "t" if local else f"{bucket}/types")
     first, second = (table_schema(pa.schema([column("score", t, "")])) for t in (pa.string(), pa.float32()))
     old, new = Table(folder, first), Table(folder, second)
@@ -197,7 +197,7 @@ def test_another_type_is_one_line_with_part_column_and_both_types(tmp_path: Path
     assert sorted(new.scan(["id"]).collect()["id"]) == [1, 2]  # what is not read does not matter
 
 
-def test_an_object_stores_parts_are_checked_and_may_lack_columns(bucket: str) -> None:
+def test_parts_in_an_object_store_may_lack_columns(bucket: str) -> None:
     folder = Folder.at(f"{bucket}/checked")
     first = table_schema(pa.schema([column("score", pa.float32(), "")]))
     second = table_schema(pa.schema([column("score", pa.float32(), ""), column("sharp", pa.int32(), "")]))
@@ -209,7 +209,7 @@ def test_an_object_stores_parts_are_checked_and_may_lack_columns(bucket: str) ->
 
 
 @pytest.mark.parametrize("place", ["page", "footer"])
-def test_an_object_stores_parts_are_checked(bucket: str, place: str) -> None:
+def test_parts_in_an_object_store_are_checked(bucket: str, place: str) -> None:
     table = Table(Folder.at(f"{bucket}/checked-{place}"), table_schema(pa.schema([column("score", pa.float32(), "")])))
     rows = pa.table([[1], [0.5], [None], [False]], schema=table.schema)
     part = table.append(rows, table.next_writer(), {})
@@ -225,7 +225,7 @@ def test_an_object_stores_parts_are_checked(bucket: str, place: str) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_deleted_part_is_computed_again(tmp_path: Path, make_images: Callable[[Path, int], Path]) -> None:
+def test_deleted_part_is_computed_again(tmp_path: Path, make_images: Callable[[Path, int], Path]) -> None:
     pool = {"images": str(make_images(tmp_path / "pool", 5))}
     recipe = {"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}
     before = compute(recipe, tmp_path / "run")[0].manifest().collect()
@@ -238,7 +238,7 @@ def test_a_deleted_part_is_computed_again(tmp_path: Path, make_images: Callable[
         assert after.manifest().collect().equals(before)
 
 
-def test_who_deletes_a_damaged_part_of_the_contents_is_told_what_is_lost(tmp_path: Path) -> None:
+def test_error_of_a_damaged_contents_part_says_what_is_lost(tmp_path: Path) -> None:
     table = contents_table(Folder.at(tmp_path))
     part = Path(table.folder.path) / table.append(content_rows([1], [(3, b"x" * 32)]), table.next_writer(), {})
     part.write_bytes(part.read_bytes()[:-20])

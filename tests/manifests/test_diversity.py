@@ -13,7 +13,7 @@ from manifests.diversity import diversity, spread
 from manifests.groups import effective_number
 
 
-def test_the_effective_number_of_groups() -> None:
+def test_effective_number_of_groups_is_right() -> None:
     assert effective_number(np.array([5, 5, 5, 5])) == pytest.approx(4)
     assert effective_number(np.array([20])) == pytest.approx(1)
     assert effective_number(np.array([0, 3, 0, 1])) == pytest.approx(
@@ -23,13 +23,13 @@ def test_the_effective_number_of_groups() -> None:
 
 
 @pytest.mark.parametrize("column", ["id", "error", "retry"])
-def test_what_every_table_has_makes_no_groups(tmp_path: Path, column: str) -> None:
+def test_columns_of_every_table_are_refused_as_groups(tmp_path: Path, column: str) -> None:
     (tmp_path / "recipe.yaml").write_text("vl3syn: 0.1.0\npool: {images: pool}\n")
     with pytest.raises(ValueError, match=f"{column} makes no groups; name a column such as cluster"):
         diversity(open_run(tmp_path), column)
 
 
-def test_sizes_summed_up_leave_empty_groups_out() -> None:
+def test_spread_of_sizes_leaves_empty_groups_out() -> None:
     sizes = np.concatenate([np.full(199, 1), [801, 0, 0]])
     found = spread(sizes)
     assert (found.rows, found.groups, found.smallest, found.median, found.largest) == (1000, 200, 1, 1, 801)

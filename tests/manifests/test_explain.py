@@ -16,7 +16,7 @@ def computed_by(url: Path, id_: int) -> object:
     return account.stages[0].computed_by
 
 
-def test_computed_by_is_that_of_the_images_own_row(tmp_path: Path) -> None:
+def test_computed_by_is_that_of_the_row_of_the_image(tmp_path: Path) -> None:
     opened = stored_run(tmp_path / "run", {0: None, 1: "server: 400 a", 2: None})  # weights abc
     table = opened.stages[0].table
     table.append(rows_of(table, {2: None}), table.next_writer(), {"weights": "new"})
@@ -29,7 +29,7 @@ def test_computed_by_is_that_of_the_images_own_row(tmp_path: Path) -> None:
     assert computed_by(tmp_path / "run", 1) == {"weights": "abc"}, "the marked row is still the one that abc computed"
 
 
-def test_computed_by_is_empty_where_nothing_is_stored(tmp_path: Path) -> None:
+def test_computed_by_is_empty_without_a_stored_row(tmp_path: Path) -> None:
     opened = stored_run(tmp_path / "run", {0: None, 1: None})
     folder = opened.stages[0].table.folder
     folder.delete(opened.stages[0].table.parts()[0])

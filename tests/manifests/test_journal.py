@@ -36,7 +36,7 @@ def ids_of(table: Table) -> list[int]:
     return sorted(table.scan().collect()["id"].to_list())
 
 
-def test_what_was_written_down_is_there_for_the_next_try_at_the_part(tmp_path: Path) -> None:
+def test_journal_rows_are_reused_by_the_next_try_at_the_part(tmp_path: Path) -> None:
     table, part = table_at(tmp_path / "t"), pa.chunked_array([[1, 2, 3, 4]])
     first = Journal(table, part, {"weights": "x"})
     assert first.left_behind.num_rows == 0
@@ -65,7 +65,7 @@ def test_recovered_rows_are_stored_once_with_their_provenance(tmp_path: Path) ->
     assert [f.base_name for f in table.folder.files() if f.base_name.startswith("journal")] == []
 
 
-def test_rows_of_a_killed_writer_are_whole_and_all_there(tmp_path: Path) -> None:
+def test_rows_of_a_killed_writer_are_complete(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {os.getcwd()!r})
@@ -93,7 +93,7 @@ for number in range(100000):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 500, 900])
-def test_a_cut_off_journal_gives_its_whole_rows(tmp_path: Path, cut: int) -> None:
+def test_truncated_journal_gives_its_whole_rows(tmp_path: Path, cut: int) -> None:
     table = table_at(tmp_path / "t")
     journal = Journal(table, pa.chunked_array([[1, 2, 3]]), {})
     for id_ in (1, 2, 3):
@@ -108,7 +108,7 @@ def test_a_cut_off_journal_gives_its_whole_rows(tmp_path: Path, cut: int) -> Non
     assert table.scan().select(pl.col("caption")).collect()["caption"].to_list() == [f"c{i}" for i in found]
 
 
-def test_a_journal_of_nothing_is_forgotten(tmp_path: Path) -> None:
+def test_empty_journal_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "journal-0011223344556677-00000000.arrows").write_bytes(b"")
     assert recover(table_at(tmp_path / "t")) == 0
@@ -168,7 +168,7 @@ def journals(folder: Path) -> list[Path]:
     return sorted(folder.glob("t/journal-*"))
 
 
-def test_a_living_jobs_journal_stays_and_its_rows_are_copied_once(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+def test_journal_of_a_living_job_stays_and_is_copied_once(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     table = table_at(tmp_path / "t")
     assert recover(table) == 2
     assert ids_of(table) == [1, 2]  # nothing is asked for again that is written down
@@ -183,9 +183,7 @@ def test_a_living_jobs_journal_stays_and_its_rows_are_copied_once(tmp_path: Path
     assert table.provenance() == {"weights": "x"}
 
 
-def test_another_job_at_the_same_part_leaves_the_journal_of_the_first(
-    tmp_path: Path, owner: subprocess.Popen[str]
-) -> None:
+def test_second_job_at_a_part_keeps_the_journal_of_the_first(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     table = table_at(tmp_path / "t")
     before = journals(tmp_path)
     second = Journal(table, pa.chunked_array([[1, 2, 3, 4]]), {})
@@ -199,7 +197,7 @@ def test_another_job_at_the_same_part_leaves_the_journal_of_the_first(
     assert journals(tmp_path) == []
 
 
-def test_another_process_with_the_owners_number_is_not_the_owner(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+def test_process_with_a_reused_pid_is_not_the_owner(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     (journal,) = journals(tmp_path)
     head, _, started = journal.stem.rpartition("-")
     journal.rename(journal.with_name(f"{head}-{int(started) - 5}.arrows"))
@@ -208,7 +206,7 @@ def test_another_process_with_the_owners_number_is_not_the_owner(tmp_path: Path,
 
 
 @pytest.mark.parametrize("owner_named", [True, False])
-def test_another_machines_journal_is_left_once_it_has_not_grown_for_ten_minutes(
+def test_journal_of_another_machine_is_taken_after_ten_minutes(
     tmp_path: Path, owner: subprocess.Popen[str], owner_named: bool
 ) -> None:
     (journal,) = journals(tmp_path)
@@ -226,7 +224,7 @@ def test_another_machines_journal_is_left_once_it_has_not_grown_for_ten_minutes(
     assert ids_of(table) == [1, 2, 4]
 
 
-def test_a_flipped_bit_in_a_journal_costs_rows_and_changes_none(tmp_path: Path) -> None:
+def test_flipped_bit_of_a_journal_loses_rows_but_changes_none(tmp_path: Path) -> None:
     table = table_at(tmp_path / "t")
     journal = Journal(table, pa.chunked_array([[1, 2, 3]]), {"weights": "x"})
     for id_ in (1, 2, 3):
@@ -248,7 +246,7 @@ def test_a_flipped_bit_in_a_journal_costs_rows_and_changes_none(tmp_path: Path) 
     assert sizes == {0, 1, 2, 3}
 
 
-def test_a_journal_of_an_earlier_version_without_checksums_is_read(tmp_path: Path) -> None:
+def test_journal_of_an_earlier_version_is_read_without_checksums(tmp_path: Path) -> None:
     table = table_at(tmp_path / "t")
     table.folder.create()
     path = tmp_path / "t" / "journal-0011223344556677-00000000.arrows"

@@ -29,12 +29,12 @@ def passes(rule: Rule, values: list[float | None], dtype: type[pl.DataType] = pl
     return rule.passes(rows).to_list()
 
 
-def test_a_threshold_is_inclusive_in_the_columns_own_precision() -> None:
+def test_threshold_is_inclusive_in_the_precision_of_its_column() -> None:
     assert passes(Rule("min", "v", 0.7), [0.7, 0.69999, 0.71]) == [True, False, True]
     assert passes(Rule("max", "v", 2.1), [2.1, 2.1001, 2.0]) == [True, False, True]
 
 
-def test_a_fractional_threshold_compares_with_integers() -> None:
+def test_fractional_threshold_compares_with_integers() -> None:
     assert passes(Rule("min", "v", 2.5), [2, 3], pl.Int32) == [False, True]
 
 
@@ -43,7 +43,7 @@ def test_null_and_nan_never_pass(kind: str) -> None:
     assert passes(Rule(kind, "v", 1.0), [None, math.nan, 1.0]) == [False, False, True]
 
 
-def test_top_keeps_exactly_its_share_and_ties_go_to_the_smaller_id() -> None:
+def test_top_keeps_its_exact_share_and_smaller_ids_of_ties() -> None:
     assert passes(Rule("top", "v", 0.5), [1.0, 1.0, 1.0, 2.0]) == [True, False, False, True]
     assert sum(passes(Rule("top", "v", 0.7), [float(i) for i in range(10)])) == 7
     assert sum(passes(Rule("top", "v", 0.01), [1.0, 2.0])) == 1
@@ -57,13 +57,13 @@ def test_reasons_name_the_value_and_the_threshold() -> None:
     ]
 
 
-def test_a_reason_does_not_round_itself_false() -> None:
+def test_reason_shows_enough_digits_to_be_true() -> None:
     rows = pl.DataFrame({"pixels": [40_000_001], "ratio": pl.Series([2.500001], dtype=pl.Float32)})
     assert rows.select(Rule("max", "pixels", 4e7).reason()).item() == "pixels 40000001 > 40000000"
     assert rows.select(Rule("max", "ratio", 2.5).reason()).item() == "ratio 2.500001 > 2.5"
 
 
-def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
+def test_rule_without_a_column_applies_to_the_first_column() -> None:
     rules = parse_rules({"min_side": 200, "max": 9, "top": 0.5}, WRITES, "here")
     assert [r.name for r in rules] == ["min_side", "max_aesthetic", "top_aesthetic"]
 
@@ -96,12 +96,12 @@ def test_bare_rules_are_about_the_first_column_and_order_is_kept() -> None:
         ({"min": 5, "order": "random"}, "order and seed are about per_group and total; there is neither"),
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_refused(keep: dict[str, object], message: str) -> None:
+def test_invalid_rule_is_refused(keep: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_rules(keep, WRITES, "here")
 
 
-def test_a_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
+def test_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
     earlier = {"label": column("label", pa.string(), ""), "width": column("width", pa.int32(), "", 0)}
     rules = parse_rules({"per_group_label": 2, "min_width": 10, "order": "highest_width"}, WRITES, "here", earlier)
     assert [(r.name, r.columns) for r in rules] == [
@@ -112,7 +112,7 @@ def test_a_rule_may_be_about_a_column_of_an_earlier_stage() -> None:
         parse_rules({"min_width": -1}, WRITES, "here", earlier)
 
 
-def test_rules_about_pairs_stand_where_the_pairs_are_found_and_no_others_do() -> None:
+def test_rules_on_pairs_are_accepted_only_in_their_own_stage() -> None:
     pairs = pa.schema(
         [column("likeness", pa.float32(), "", 0, 1, reference_column="other"), column("other", pa.int64(), "")]
     )
@@ -124,7 +124,7 @@ def test_rules_about_pairs_stand_where_the_pairs_are_found_and_no_others_do() ->
         parse_rules({"max_likeness": 0.9}, WRITES, "here", {f.name: f for f in pairs})
 
 
-def test_a_rule_written_out_is_read_back_the_same() -> None:
+def test_written_rule_is_read_back_unchanged() -> None:
     keep = {"min_side": 200, "per_group_cluster": 3, "order": "lowest_side", "seed": 5}
     rules = parse_rules(keep, WRITES, "here")
     assert as_keep(rules) == keep
@@ -136,7 +136,7 @@ def balanced(rule: Rule, groups: list[object], **columns: list[object]) -> list[
     return rule.passes(rows).to_list()
 
 
-def test_per_group_keeps_the_first_of_each_group_in_order() -> None:
+def test_per_group_keeps_the_first_rows_of_each_group() -> None:
     distance = [0.3, 0.1, 0.2, 0.9, None]
     groups = ["a", "a", "a", "b", "a"]
     for order, kept in {
@@ -147,7 +147,7 @@ def test_per_group_keeps_the_first_of_each_group_in_order() -> None:
     assert balanced(Rule("per_group", "g", 4, "closest"), groups, distance=distance) == [True] * 5
 
 
-def test_spread_takes_one_of_each_side_before_a_second() -> None:
+def test_spread_takes_one_row_per_neighbour_before_a_second() -> None:
     groups = ["a"] * 12 + ["b"] * 3
     sides = [7] * 9 + [8] * 2 + [9] + [7, 7, None]
     kept = balanced(Rule("per_group", "g", 5, "spread"), list(groups), second_cluster=list(sides))
@@ -166,7 +166,7 @@ def test_spread_takes_one_of_each_side_before_a_second() -> None:
     total=st.integers(1, 90),
     shuffled=st.randoms(use_true_random=False),
 )
-def test_order_changes_no_quota_and_rows_may_come_in_any(rows: list[Any], total: int, shuffled: Any) -> None:
+def test_quotas_do_not_depend_on_the_order_of_rows(rows: list[Any], total: int, shuffled: Any) -> None:
     frame = pl.DataFrame(
         [(n, *row) for n, row in enumerate(rows)],
         schema={"id": pl.Int64, "cluster": pl.Int32, "second_cluster": pl.Int32, "distance": pl.Float32},
@@ -184,24 +184,24 @@ def test_order_changes_no_quota_and_rows_may_come_in_any(rows: list[Any], total:
     assert len(sizes) == 1
 
 
-def test_a_row_without_a_group_does_not_pass() -> None:
+def test_row_without_a_group_does_not_pass() -> None:
     assert balanced(Rule("per_group", "g", 9), ["a", None, "b"]) == [True, False, True]
     assert balanced(Rule("total", "g", 2), [None, 5, None]) == [False, True, False]
 
 
-def test_a_total_takes_evenly_and_no_more_than_there_is() -> None:
+def test_total_takes_rows_evenly_up_to_all_rows() -> None:
     groups = [1] * 10 + [2] * 3 + [3]
     kept = balanced(Rule("total", "g", 8), groups)
     assert [sum(k for k, g in zip(kept, groups, strict=True) if g == n) for n in (1, 2, 3)] in ([4, 3, 1], [5, 2, 1])
     assert sum(balanced(Rule("total", "g", 99), groups)) == 14
 
 
-def test_groups_far_apart_are_groups_like_any_other() -> None:
+def test_groups_with_distant_numbers_are_balanced() -> None:
     groups = [-(2**62), 2**62, 2**62, 0]
     assert sum(balanced(Rule("per_group", "g", 1), groups)) == 3
 
 
-def test_a_total_within_coarser_groups_is_shared_out_from_the_top() -> None:
+def test_total_within_coarser_groups_is_shared_from_the_top() -> None:
     field = column("fine", pa.int32(), "", nominal=True)
     field = field.with_metadata({**field.metadata, b"within": b"coarse"})
     writes = pa.schema([field, column("coarse", pa.int32(), "", nominal=True)])
@@ -214,7 +214,7 @@ def test_a_total_within_coarser_groups_is_shared_out_from_the_top() -> None:
     assert kept["fine"].value_counts().sort("fine")["count"].to_list() == [1, 1, 1, 3]
 
 
-def test_reasons_of_balance_say_the_group_and_the_number() -> None:
+def test_reasons_of_balance_name_the_group_and_quota() -> None:
     rows = pl.DataFrame({"cluster": [17, None]})
     assert rows.select(Rule("per_group", "cluster", 350, "closest").reason()).to_series().to_list() == [
         "cluster 17 not among its 350, closest first",

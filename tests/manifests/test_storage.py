@@ -9,7 +9,7 @@ from pathlib import Path
 from manifests.storage import Folder
 
 
-def test_folder_that_is_created_while_it_is_listed_has_no_files(tmp_path: Path) -> None:
+def test_folder_created_while_it_is_listed_has_no_files(tmp_path: Path) -> None:
     """Arrow lists, fails, and then looks whether the folder exists: by then it may. One in six did so."""
     for number in range(300):
         folder = tmp_path / str(number)

@@ -30,13 +30,13 @@ def table(folder: Path) -> Table:
     return Table(Folder.at(folder / "t"), SCHEMA)
 
 
-def test_an_empty_table_has_its_columns_and_no_rows(tmp_path: Path) -> None:
+def test_empty_table_has_its_columns_and_no_rows(tmp_path: Path) -> None:
     frame = table(tmp_path).scan().collect()
     assert frame.columns == SCHEMA.names
     assert frame.height == 0
 
 
-def test_of_an_ids_rows_the_newest_writers_counts(tmp_path: Path) -> None:
+def test_newest_row_of_an_id_is_taken(tmp_path: Path) -> None:
     t = table(tmp_path)
     first = t.next_writer()
     t.append(part([1, 2], 1), first, {})
@@ -46,14 +46,14 @@ def test_of_an_ids_rows_the_newest_writers_counts(tmp_path: Path) -> None:
     assert sorted(t.scan().select("id", "score").collect().iter_rows()) == [(1, 1), (2, 3), (3, 1), (4, 2)]
 
 
-def test_a_task_that_is_run_twice_writes_its_rows_once(tmp_path: Path) -> None:
+def test_task_that_is_run_twice_writes_its_rows_once(tmp_path: Path) -> None:
     t = table(tmp_path)
     writer = t.next_writer()
     assert t.append(part([1, 2], 1), writer, {}) == t.append(part([1, 2], 1), writer, {})
     assert t.scan().collect().height == 2
 
 
-def test_a_reader_opened_before_a_part_arrives_is_not_disturbed(tmp_path: Path) -> None:
+def test_open_reader_is_not_changed_by_a_new_part(tmp_path: Path) -> None:
     t = table(tmp_path)
     t.append(part([1], 1), t.next_writer(), {})
     reader = t.scan()
@@ -62,7 +62,7 @@ def test_a_reader_opened_before_a_part_arrives_is_not_disturbed(tmp_path: Path) 
     assert sorted(t.scan().collect()["id"]) == [1, 2]
 
 
-def test_half_written_files_are_passed_over_and_swept_after_an_hour(tmp_path: Path) -> None:
+def test_half_written_files_are_ignored_and_deleted_in_an_hour(tmp_path: Path) -> None:
     t = table(tmp_path)
     t.append(part([1], 1), t.next_writer(), {})
     young, old = (Path(t.folder.path) / f"{ASIDE}{name}" for name in ("young", "old"))
@@ -75,7 +75,7 @@ def test_half_written_files_are_passed_over_and_swept_after_an_hour(tmp_path: Pa
     assert not old.exists()
 
 
-def test_a_write_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     t = table(tmp_path)
 
     def full(fd: int) -> None:
@@ -87,7 +87,7 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.M
     assert t.parts() == []
 
 
-def test_provenance_and_documented_columns_come_back(tmp_path: Path) -> None:
+def test_provenance_and_column_descriptions_are_read_back(tmp_path: Path) -> None:
     t = table(tmp_path)
     t.append(part([1], 1), t.next_writer(), {"model": "ViT-L-14", "revision": "abc"})
     stored = Table.stored(t.folder)
@@ -95,7 +95,7 @@ def test_provenance_and_documented_columns_come_back(tmp_path: Path) -> None:
     assert stored.schema.field("score").metadata[b"doc"] == b"a score"
 
 
-def test_many_writers_cost_no_row(tmp_path: Path) -> None:
+def test_many_writers_lose_no_row(tmp_path: Path) -> None:
     t = table(tmp_path)
     for i in range(40):
         t.append(part([i, 100 + i], float(i)), t.next_writer(), {})
@@ -118,12 +118,12 @@ def test_unknown_schemes_are_one_clear_error() -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/run#1", "file:///run#1", "file:///run?1", "file://host/run"])
-def test_a_url_with_a_tail_is_not_taken_for_the_folder_before_it(url: str) -> None:
+def test_url_with_a_query_or_fragment_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not a URL of a folder"):
         Folder.at(url)
 
 
-def test_local_paths_may_look_like_urls(tmp_path: Path) -> None:
+def test_local_path_that_resembles_a_url_is_read(tmp_path: Path) -> None:
     assert Folder.at("exp:1#2").path.endswith("/exp:1#2")
     assert Folder.at("file:///a%20b").path == "/a b"
 
@@ -131,7 +131,7 @@ def test_local_paths_may_look_like_urls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["{} (1)", "{} copy", "{}-copy", "{}.sync-conflict-20260101-101010-ABCDEFG", "part-1", "{}0"]
 )
-def test_a_file_called_nearly_like_a_part_is_named_and_not_read(tmp_path: Path, name: str) -> None:
+def test_file_with_a_name_like_a_part_is_an_error(tmp_path: Path, name: str) -> None:
     t = table(tmp_path)
     stored = Path(t.folder.path) / t.append(part([1, 2], 1), t.next_writer(), {})
     copy = stored.with_name(f"{name.format(stored.stem)}.parquet")
@@ -144,7 +144,7 @@ def test_a_file_called_nearly_like_a_part_is_named_and_not_read(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("change", ["generation", "writer", "smallest id", "hash"])
-def test_a_part_under_another_name_of_a_part_is_refused(tmp_path: Path, change: str) -> None:
+def test_part_with_the_name_of_another_part_is_refused(tmp_path: Path, change: str) -> None:
     t = table(tmp_path)
     stored = Path(t.folder.path) / t.append(part([1, 2], 1), t.next_writer(), {})
     words = stored.stem.split("-")

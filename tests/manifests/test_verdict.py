@@ -168,9 +168,7 @@ def plainly(world: dict[str, Any]) -> list[str]:
 
 @settings(max_examples=150, deadline=None)
 @given(world=worlds())
-def test_every_row_is_accounted_for_and_judged_as_a_plain_loop_would(
-    world: dict[str, Any], tmp_path_factory: Any
-) -> None:
+def test_every_row_gets_the_verdict_of_a_plain_loop(world: dict[str, Any], tmp_path_factory: Any) -> None:
     run = build(world, tmp_path_factory.mktemp("world"))
     expected = plainly(world)
 
@@ -217,7 +215,7 @@ CROWDED = {  # which rows a balance rule keeps depends on which the rule before 
     first=st.sampled_from([0.25, 0.5, 1.0]),
     second=st.sampled_from(["min_c", "max_c", "top_c", "per_group_a_count", "total_c_count"]),
 )
-def test_a_sweep_point_counts_what_a_run_with_those_thresholds_keeps(
+def test_sweep_counts_equal_a_run_with_those_thresholds(
     world: dict[str, Any], first: float, second: str, tmp_path_factory: Any
 ) -> None:
     if not all(any(f is not None for f in world["facts"][s]) for s in ("a", "c")):

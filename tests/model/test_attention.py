@@ -33,7 +33,7 @@ _grad = torch.autograd.grad
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shared", [1, 2, 4])
-def test_equals_masked_attention_with_gradients(causal: bool, shared: int) -> None:
+def test_packed_attention_equals_masked_attention_with_gradients(causal: bool, shared: int) -> None:
     row = _row(shared=shared)
     ours = segment_attention(*row, Segments.of(LENGTHS), causal=causal)
     theirs = _masked(*row, causal)
@@ -61,12 +61,12 @@ def test_neighbours_of_equal_length_are_not_moved() -> None:
     assert Segments.of([4, 2, 4]).order_N is not None
 
 
-def test_an_empty_segment_is_refused() -> None:
+def test_empty_segment_is_refused() -> None:
     with pytest.raises(ValueError, match="leave out empty ones"):
         Segments.of([3, 0])
 
 
-def test_the_kernel_gets_offsets_longest_and_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
 
     def kernel(q: Any, k: Any, v: Any, starts: Any, starts_k: Any, longest: int, longest_k: int, **others: Any) -> Any:
@@ -88,7 +88,7 @@ def test_the_kernel_gets_offsets_longest_and_window(monkeypatch: pytest.MonkeyPa
 @pytest.mark.gpu
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shared", [1, 2])
-def test_the_kernel_equals_masked_attention_on_cuda(causal: bool, shared: int) -> None:
+def test_kernel_equals_masked_attention_on_cuda(causal: bool, shared: int) -> None:
     row = [x.detach().cuda().bfloat16().requires_grad_() for x in _row(shared=shared)]
     ours = segment_attention(*row, Segments.of(LENGTHS, "cuda"), causal=causal)
     theirs = _masked(*[x.cpu().float() for x in row], causal)

@@ -50,7 +50,7 @@ class Speaker(VideoLLaMA3):
 
 
 @pytest.mark.parametrize("media", [[], [PICTURE], [PICTURE, CLIP]], ids=["text", "image", "image and video"])
-def test_what_streams_is_what_generate_gives(model: VideoLLaMA3, processor: Processor, media: list[Any]) -> None:
+def test_streamed_answer_equals_generate(model: VideoLLaMA3, processor: Processor, media: list[Any]) -> None:
     row = processor([{"role": "user", "content": [*media, "What?"]}])
     (ids,) = model.generate(**row, max_new_tokens=40)
     chat = Chat(model, processor, max_new_tokens=40)
@@ -64,7 +64,7 @@ def test_what_streams_is_what_generate_gives(model: VideoLLaMA3, processor: Proc
     assert min(chat.stats.first_s, chat.stats.rest_s) > 0
 
 
-def test_characters_come_whole(processor: Processor) -> None:
+def test_streamed_characters_are_whole(processor: Processor) -> None:
     text = "naïve 東京 👩‍👩‍👧 e\u0301 \ufffd end"
     ids = processor.tokenizer(text)["input_ids"]
     pieces = list(Chat(Speaker([*ids, 258]), processor).ask("?"))
@@ -77,12 +77,12 @@ _speaker = Speaker([])
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 263), st.sampled_from(list("é東👩".encode()))), max_size=30))
-def test_whatever_bytes_come_they_stream_as_they_are_decoded(processor: Processor, ids: list[int]) -> None:
+def test_any_bytes_stream_as_their_decoded_text(processor: Processor, ids: list[int]) -> None:
     _speaker.ids = ids
     assert "".join(Chat(_speaker, processor).ask("?")) == processor.decode(torch.tensor(ids, dtype=torch.long))
 
 
-def test_the_next_question_is_asked_with_all_that_was_said(model: VideoLLaMA3, processor: Processor) -> None:
+def test_next_question_includes_the_whole_conversation(model: VideoLLaMA3, processor: Processor) -> None:
     chat = Chat(model, processor, [{"role": "system", "content": "Be brief."}], max_new_tokens=10)
     first = "".join(chat.ask("What?", [PICTURE]))
     second = "".join(chat.ask("Sure?"))
@@ -100,7 +100,7 @@ def test_the_next_question_is_asked_with_all_that_was_said(model: VideoLLaMA3, p
 
 
 @pytest.mark.parametrize("how", ["close", "forget"])
-def test_who_stops_listening_stops_the_answer(model: VideoLLaMA3, processor: Processor, how: str) -> None:
+def test_closed_stream_stops_the_answer(model: VideoLLaMA3, processor: Processor, how: str) -> None:
     before = threading.active_count()
     chat = Chat(model, processor, max_new_tokens=20_000)
     answer = chat.ask("What?", [PICTURE])
@@ -115,7 +115,7 @@ def test_who_stops_listening_stops_the_answer(model: VideoLLaMA3, processor: Pro
     assert chat.conversation[-1] == {"role": "assistant", "content": heard}
 
 
-def test_an_answer_that_nobody_hears_is_not_begun(model: VideoLLaMA3, processor: Processor) -> None:
+def test_unread_answer_is_not_started(model: VideoLLaMA3, processor: Processor) -> None:
     before = threading.active_count()
     chat = Chat(model, processor, max_new_tokens=20_000)
     answer = chat.ask("What?")
@@ -124,7 +124,7 @@ def test_an_answer_that_nobody_hears_is_not_begun(model: VideoLLaMA3, processor:
     assert chat.conversation == []
 
 
-def test_what_fails_on_the_way_is_raised_where_it_is_heard(processor: Processor) -> None:
+def test_error_while_answering_is_raised_to_the_reader(processor: Processor) -> None:
     def fail() -> None:
         raise ValueError("out of words")
 
@@ -138,7 +138,7 @@ def test_what_fails_on_the_way_is_raised_where_it_is_heard(processor: Processor)
     assert chat.conversation == []
 
 
-def test_what_cannot_be_asked_is_told_at_once(model: VideoLLaMA3, processor: Processor) -> None:
+def test_invalid_question_is_refused_at_once(model: VideoLLaMA3, processor: Processor) -> None:
     chat = Chat(model, processor, max_new_tokens=100)
     with pytest.raises(ValueError, match=r"cannot read none\.jpg"):
         chat.ask("What?", [{"type": "image", "image": "none.jpg"}])
@@ -151,7 +151,7 @@ def test_what_cannot_be_asked_is_told_at_once(model: VideoLLaMA3, processor: Pro
     assert chat.conversation == []
 
 
-def test_temperature_draws(model: VideoLLaMA3, processor: Processor) -> None:
+def test_temperature_draws_answers_by_the_seed(model: VideoLLaMA3, processor: Processor) -> None:
     said = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)

@@ -88,7 +88,7 @@ def _theirs(row: PackedRow) -> dict[str, torch.Tensor]:
     return given | {theirs: row[ours] for ours, theirs in names.items()}
 
 
-def test_the_loss_is_that_of_transformers_class_on_the_same_tokens(
+def test_loss_equals_that_of_transformers_on_the_same_tokens(
     oracle: Any, model: VideoLLaMA3, processor: Processor
 ) -> None:
     total, tokens = 0.0, 0
@@ -104,7 +104,7 @@ def test_the_loss_is_that_of_transformers_class_on_the_same_tokens(
 
 
 @pytest.mark.parametrize("tokens_per_row", [1, 60, 100_000])
-def test_the_loss_does_not_depend_on_how_samples_are_packed(
+def test_loss_does_not_depend_on_how_samples_are_packed(
     model: VideoLLaMA3, processor: Processor, tokens_per_row: int
 ) -> None:
     alone = [held_out_loss(model, processor, [sample]) for sample in SAMPLES]
@@ -115,7 +115,7 @@ def test_the_loss_does_not_depend_on_how_samples_are_packed(
     assert held_out_loss(model, processor, SAMPLES, tokens_per_row) == packed
 
 
-def test_rows_are_filled_and_no_further(
+def test_packed_rows_stay_within_their_length(
     model: VideoLLaMA3, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [len(processor(sample.conversation)["input_ids"]) for sample in SAMPLES]
@@ -132,7 +132,7 @@ def test_rows_are_filled_and_no_further(
     assert sum(rows) == sum(sizes)
 
 
-def test_bad_samples_are_named_and_cost_nothing(model: VideoLLaMA3, processor: Processor) -> None:
+def test_bad_samples_are_named_and_left_out_of_the_loss(model: VideoLLaMA3, processor: Processor) -> None:
     loss = held_out_loss(model, processor, [BAD[0], SAMPLES[0], BAD[1], SAMPLES[1]])
     assert [line.split(":")[0] for line in loss.skipped] == ["broken image", "nobody answers"]
     assert all("\n" not in line for line in loss.skipped)
@@ -140,13 +140,13 @@ def test_bad_samples_are_named_and_cost_nothing(model: VideoLLaMA3, processor: P
     assert (loss.total, loss.tokens, loss.samples) == (good.total, good.tokens, 2)
 
 
-def test_without_a_good_sample_the_loss_is_no_number(model: VideoLLaMA3, processor: Processor) -> None:
+def test_loss_without_a_good_sample_is_nan(model: VideoLLaMA3, processor: Processor) -> None:
     loss = held_out_loss(model, processor, BAD)
     assert math.isnan(loss.mean)
     assert (loss.tokens, loss.samples, len(loss.skipped)) == (0, 0, 2)
 
 
-def test_the_model_is_left_as_it_was_found(oracle: Any, processor: Processor) -> None:
+def test_evaluation_leaves_the_mode_of_the_model(oracle: Any, processor: Processor) -> None:
     model = ours_of(oracle).train()
     model.vision.eval()  # as somebody may who has frozen it
     before = {name: module.training for name, module in model.named_modules()}
@@ -157,7 +157,7 @@ def test_the_model_is_left_as_it_was_found(oracle: Any, processor: Processor) ->
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
 
-def test_nothing_is_drawn_at_random(oracle: Any, processor: Processor) -> None:
+def test_evaluation_draws_no_random_numbers(oracle: Any, processor: Processor) -> None:
     """Dropout is off, and the random numbers of a training go on as if nobody had looked."""
     model = ours_of(oracle).train()
     plain = held_out_loss(model, processor, SAMPLES)
@@ -169,9 +169,7 @@ def test_nothing_is_drawn_at_random(oracle: Any, processor: Processor) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_answers_are_those_of_transformers_class(
-    oracle: Any, model: VideoLLaMA3, processor: Processor, batch: int
-) -> None:
+def test_answers_equal_those_of_transformers(oracle: Any, model: VideoLLaMA3, processor: Processor, batch: int) -> None:
     answers = [a for a in generate_answers(model, processor, SAMPLES, 8, batch) if isinstance(a, Answer)]
     assert [a.sample for a in answers] == [s.name for s in SAMPLES]
     assert [a.reference for a in answers] == ["A slope.", "4", "The second.", "It becomes light."]
@@ -183,7 +181,7 @@ def test_answers_are_those_of_transformers_class(
         assert answer.text == processor.decode(ids).strip(), sample.name
 
 
-def test_a_sample_without_an_answer_is_named_in_place_of_one(model: VideoLLaMA3, processor: Processor) -> None:
+def test_sample_without_an_answer_is_named(model: VideoLLaMA3, processor: Processor) -> None:
     silent = _asked("silent", answer=" ")
     told = list(generate_answers(model, processor, [*BAD, silent, SAMPLES[0]], 4, batch=8))
     assert [line.split(":")[0] for line in told if isinstance(line, str)] == [
@@ -202,12 +200,12 @@ def test_identical_texts_have_full_marks() -> None:
     assert "nc:6|nw:0" in found.chrf_signature
 
 
-def test_texts_that_share_nothing_have_none() -> None:
+def test_different_texts_have_zero_marks() -> None:
     found = caption_metrics(["xyz"], ["a dog"])
     assert (found.chrf, found.rouge_l, found.exact) == (0.0, 0.0, 0.0)
 
 
-def test_chrf_by_hand() -> None:
+def test_chrf_of_a_known_pair_is_right() -> None:
     """Precision is 1; recall 2 of 3 letters, 1 of 2 pairs, mean 7/12; longer n-grams the text has none.
 
     F with recall counted twice: 5 * 7/12 / (4 + 7/12) = 7/11.
@@ -215,14 +213,14 @@ def test_chrf_by_hand() -> None:
     assert caption_metrics(["ab"], ["abc"]).chrf == pytest.approx(700 / 11)
 
 
-def test_chrf_is_of_the_corpus_and_no_mean() -> None:
+def test_chrf_is_of_the_corpus_not_a_mean() -> None:
     """Counts are summed first. Letters: hits 2 + 0, given 2 + 1, wanted 3 + 1. Pairs: hits 1, given 1, wanted 2."""
     precision, recall = (2 / 3 + 1) / 2, (2 / 4 + 1 / 2) / 2
     expected = 100 * 5 * precision * recall / (4 * precision + recall)
     assert caption_metrics(["ab", "x"], ["abc", "y"]).chrf == pytest.approx(expected)
 
 
-def test_rouge_l_as_published() -> None:
+def test_rouge_l_equals_the_published_example() -> None:
     """Lin 2004, section 3.1: S2 and S3 against S1; here precision and recall are equal, so F1 is that number."""
     reference = "police killed the gunman"
     assert caption_metrics(["police kill the gunman"], [reference]).rouge_l == pytest.approx(3 / 4)
@@ -237,7 +235,7 @@ def test_rouge_l_is_f1_where_precision_and_recall_differ() -> None:
     assert found.rouge_l == pytest.approx(0.75)
 
 
-def test_rouge_l_does_not_judge_what_its_library_cannot_read() -> None:
+def test_rouge_l_is_nan_for_texts_its_library_cannot_read() -> None:
     chinese = caption_metrics(["一只猫"], ["一只猫"])
     assert math.isnan(chinese.rouge_l)
     assert (chinese.rouge_l_count, chinese.chrf) == (0, pytest.approx(100))
@@ -245,7 +243,7 @@ def test_rouge_l_does_not_judge_what_its_library_cannot_read() -> None:
     assert (mixed.rouge_l, mixed.rouge_l_count) == (1.0, 1)
 
 
-def test_exact_match_folds_case_and_space_and_nothing_else() -> None:
+def test_exact_match_ignores_case_and_space_only() -> None:
     found = caption_metrics([" yes\n", "RED  car", "4."], ["Yes", "red car", "4"])
     assert found.exact == pytest.approx(2 / 3)
 
@@ -261,7 +259,7 @@ def test_texts_and_references_must_come_in_pairs() -> None:
     [([1, 0], [2, 0], 2.5), ([3, 4], [1, 0], 1.5), ([0, 1], [1, 0], 0.0), ([-1, 0], [1, 0], 0.0)],
     ids=["same direction", "cosine 0.6", "at right angles", "opposite"],
 )
-def test_clip_score_by_hand(image: list[float], text: list[float], score: float) -> None:
+def test_clip_score_of_known_embeddings_is_right(image: list[float], text: list[float], score: float) -> None:
     asked: list[tuple[Any, str]] = []
 
     def encode(given: Any, words: str) -> tuple[Any, Any]:
@@ -272,5 +270,5 @@ def test_clip_score_by_hand(image: list[float], text: list[float], score: float)
     assert asked == [(b"image", CLIP_PREFIX + "A dog.")]
 
 
-def test_an_empty_caption_has_no_clip_score_to_gain() -> None:
+def test_empty_caption_has_a_clip_score_of_zero() -> None:
     assert clip_score(b"image", " ", lambda image, text: ([1.0], [1.0])) == 0.0

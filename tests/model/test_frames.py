@@ -29,13 +29,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("clips") / "clip.mp4", TENTHS)
 
 
-def test_one_frame_per_second_is_the_one_on_display(clip: Path) -> None:
+def test_one_frame_per_second_is_the_displayed_frame(clip: Path) -> None:
     video = probe(clip)
     assert video.times == tuple(float(k) for k in range(10))
     assert _shown(video) == list(range(0, 100, 10))
 
 
-def test_start_end_and_rate(clip: Path) -> None:
+def test_frames_follow_start_end_and_rate(clip: Path) -> None:
     assert _shown(probe(clip, fps=2, start=4.05, end=6)) == [40, 45, 50, 55]
     assert probe(clip, fps=2, start=4.0, end=5.5).times == (4.0, 4.5, 5.0)
 
@@ -44,11 +44,11 @@ def test_more_than_max_frames_are_thinned_evenly(clip: Path) -> None:
     assert probe(clip, fps=10, max_frames=4).times == pytest.approx((0, 3.3, 6.6, 9.9))
 
 
-def test_a_rate_above_the_clip_s_repeats_frames(clip: Path) -> None:
+def test_rate_above_that_of_the_clip_repeats_frames(clip: Path) -> None:
     assert _shown(probe(clip, fps=20, end=0.2)) == [0, 0, 1, 1]
 
 
-def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
+def test_variable_frame_rate_follows_time_stamps(tmp_path: Path) -> None:
     stamps = [0, 0.1, 0.2, 2.5, 2.6, 3.0, 5.9, 6.0]
     video = probe(write(tmp_path / "vfr.mp4", stamps))
     assert _shown(video) == [0, 2, 2, 5, 5, 5, 7]
@@ -60,7 +60,7 @@ def test_time_counts_from_the_first_stamp(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gop", [10, 1000])
-def test_jumping_ahead_finds_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gop: int) -> None:
+def test_seeking_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gop: int) -> None:
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=gop)
     video = probe(path, fps=0.2)
     jumped = _shown(video)
@@ -68,7 +68,7 @@ def test_jumping_ahead_finds_the_same_frames(tmp_path: Path, monkeypatch: pytest
     assert jumped == _shown(video) == [0, 20, 40, 60, 80, 100]
 
 
-def test_a_jump_spares_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeking_decodes_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=4)
     video = probe(path, start=25, end=26)
     seen = []
@@ -88,7 +88,7 @@ def test_a_jump_spares_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("matrix", "quarters", "corner"),
     [((0, 1, -1, 0), 3, "top right"), ((0, -1, 1, 0), 1, "bottom left"), ((-1, 0, 0, -1), 2, "bottom right")],
 )
-def test_a_phone_s_video_comes_upright(
+def test_rotated_video_is_read_upright(
     tmp_path: Path, matrix: tuple[int, int, int, int], quarters: int, corner: str
 ) -> None:
     """The white corner, top left as coded, is where a player shows it: (0, 1, -1, 0) turns clockwise."""
@@ -104,7 +104,7 @@ def test_a_phone_s_video_comes_upright(
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny", "carphone"])
-def test_real_clips_give_the_frames_of_a_plain_loop(name: str) -> None:
+def test_frames_of_real_clips_equal_a_plain_loop(name: str) -> None:
     video = probe(real(name), fps=2)
     taken, times = decode(video, (video.height, video.width))
     with av.open(str(real(name))) as container:
@@ -122,7 +122,7 @@ def test_only_resized_frames_are_kept(clip: Path, monkeypatch: pytest.MonkeyPatc
     assert given == [1] * 100
 
 
-def test_a_truncated_file_is_told_and_where_it_breaks_off(clip: Path, tmp_path: Path) -> None:
+def test_truncated_file_is_refused_with_its_last_time(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes(clip.read_bytes()[:3000])  # its index is at its end
     with pytest.raises(ValueError, match="cannot be read as a video"):
@@ -138,12 +138,12 @@ def test_a_truncated_file_is_told_and_where_it_breaks_off(clip: Path, tmp_path: 
     ("options", "advice"),
     [({"start": 30}, "behind the end"), ({"fps": 0}, "fps above 0"), ({"start": 3, "end": 2}, "0 <= start < end")],
 )
-def test_impossible_ranges_are_told(clip: Path, options: dict[str, float], advice: str) -> None:
+def test_impossible_ranges_are_refused(clip: Path, options: dict[str, float], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         probe(clip, **options)  # type: ignore[arg-type]
 
 
-def test_no_video_is_told(tmp_path: Path) -> None:
+def test_file_without_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         probe(tmp_path / "none.mp4")
     (tmp_path / "text.mp4").write_text("no video")
@@ -151,6 +151,6 @@ def test_no_video_is_told(tmp_path: Path) -> None:
         probe(tmp_path / "text.mp4")
 
 
-def test_a_video_without_frames_is_told(tmp_path: Path) -> None:
+def test_video_without_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a video without frames"):
         probe(without_frames(tmp_path / "empty.mkv"))

@@ -34,7 +34,7 @@ def test_patches_lie_block_by_block() -> None:
     assert first.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
-def test_images_come_upright_and_in_rgb(tmp_path: Path) -> None:
+def test_images_are_read_upright_in_rgb(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     _picture(40, 60).save(tmp_path / "turned.jpg", exif=exif)
@@ -50,7 +50,7 @@ def test_bytes_and_files_give_the_same(tmp_path: Path) -> None:
     assert torch.equal(read_image(out.getvalue()), read_image(str(tmp_path / "a.png")))
 
 
-def test_broken_images_are_told(tmp_path: Path) -> None:
+def test_broken_images_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.jpg"
     _picture(200, 300).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -59,7 +59,7 @@ def test_broken_images_are_told(tmp_path: Path) -> None:
             read_image(source)
 
 
-def test_frames_come_as_pictures_arrays_or_tensors() -> None:
+def test_frames_may_be_images_arrays_or_tensors() -> None:
     pictures = [_picture(8, 6), _picture(8, 6)]
     array = np.stack([np.asarray(p) for p in pictures])
     tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
@@ -78,6 +78,6 @@ def test_frames_come_as_pictures_arrays_or_tensors() -> None:
         ("clip.mp4", "uint8"),
     ],
 )
-def test_frames_that_are_none_are_told(frames: object, advice: str) -> None:
+def test_invalid_frames_are_refused(frames: object, advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         frames_tensor(frames)

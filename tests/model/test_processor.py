@@ -82,7 +82,7 @@ def _theirs(processor: Processor, folder: Path, conversation: list[dict[str, Any
     [[IMAGES], [VIDEOS], [SYSTEM, IMAGES, ANSWER, VIDEOS], [{"role": "user", "content": "Only text, naïve 東京."}]],
     ids=["images", "videos", "turns", "text"],
 )
-def test_a_conversation_equals_transformers_processor(
+def test_conversation_equals_the_transformers_processor(
     processor: Processor, tmp_path: Path, conversation: list[dict[str, Any]]
 ) -> None:
     ours = processor(conversation)
@@ -100,7 +100,7 @@ def test_a_conversation_equals_transformers_processor(
         assert not mask.all(), "nothing was pruned, so nothing was compared"
 
 
-def test_the_text_a_model_reads(processor: Processor) -> None:
+def test_text_of_the_prompt_is_as_documented(processor: Processor) -> None:
     small = Processor(
         processor.tokenizer,
         ProcessorConfig(image=TokenLimits(max_tokens=16), video=TokenLimits(merge=2, max_tokens=32)),
@@ -126,7 +126,7 @@ def test_only_answers_are_learned(processor: Processor) -> None:
     assert not processor([SYSTEM, IMAGES], labels=True)["labels"].ne(-100).any()
 
 
-def test_an_answer_is_tokenised_as_it_is_generated() -> None:
+def test_answer_is_tokenised_as_it_is_generated() -> None:
     """`\\n` before an answer and `\\n` at its start are one token of Qwen's: then training would see another prompt."""
     processor = Processor.tiny()
     processor.tokenizer.add_tokens(["\n\n"])
@@ -137,7 +137,7 @@ def test_an_answer_is_tokenised_as_it_is_generated() -> None:
 
 
 @pytest.mark.parametrize("typed", ["<image>", "<|image_pad|>", "<|im_end|>", "\ue0000\ue001", "<video> {{ x }}"])
-def test_what_looks_special_is_text_when_it_is_typed(processor: Processor, typed: str) -> None:
+def test_special_token_in_a_typed_text_is_ordinary_text(processor: Processor, typed: str) -> None:
     row = processor([{"role": "user", "content": [{"type": "image", "image": _picture(9, 9)}, f"a {typed} b"]}])
     ids = row["input_ids"].tolist()
     assert ids.count(preset("tiny").image_token_id) == len(row["keep_mask"])
@@ -147,7 +147,7 @@ def test_what_looks_special_is_text_when_it_is_typed(processor: Processor, typed
     assert ids[start : start + len(letters)] == letters
 
 
-def test_a_video_file_gives_its_frames_at_their_times(processor: Processor, tmp_path: Path) -> None:
+def test_video_file_gives_its_frames_at_their_times(processor: Processor, tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mp4", [k / 10 for k in range(50)])
     part = {"type": "video", "video": str(path), "fps": 1, "start": 1, "end": 4}
     row = processor([{"role": "user", "content": [part, "What?"]}])
@@ -156,7 +156,7 @@ def test_a_video_file_gives_its_frames_at_their_times(processor: Processor, tmp_
     assert row["grid_thw"].tolist()[0][0] == 3
 
 
-def test_a_video_longer_than_the_budget_fits_it(processor: Processor) -> None:
+def test_video_longer_than_the_budget_fits_it(processor: Processor) -> None:
     small = Processor(processor.tokenizer, ProcessorConfig(max_tokens=800, max_frames=20))
     row = small([{"role": "user", "content": [{"type": "video", "video": real("bikes"), "fps": 5}, "What?"]}])
     assert row["grid_thw"][0, 0] == 20
@@ -167,7 +167,7 @@ def test_a_video_longer_than_the_budget_fits_it(processor: Processor) -> None:
         )
 
 
-def test_packing_joins_rows_and_their_images(processor: Processor) -> None:
+def test_pack_joins_rows_and_their_images(processor: Processor) -> None:
     rows = [processor([part, ANSWER], labels=True) for part in (IMAGES, {"role": "user", "content": "Hi"}, VIDEOS)]
     row = PackedRow.pack(rows)
     assert row["segment_lengths"].tolist() == [len(r["input_ids"]) for r in rows]
@@ -180,7 +180,7 @@ def test_packing_joins_rows_and_their_images(processor: Processor) -> None:
         PackedRow.pack([rows[0], processor([VIDEOS])])
 
 
-def test_settings_come_back(processor: Processor, tmp_path: Path) -> None:
+def test_saved_settings_are_loaded_unchanged(processor: Processor, tmp_path: Path) -> None:
     settings = ProcessorConfig(
         image=TokenLimits(merge=2, max_tokens=100), fps=2, pruning=Pruning(threshold=4, unit="grey", against="kept")
     )
@@ -188,7 +188,7 @@ def test_settings_come_back(processor: Processor, tmp_path: Path) -> None:
     assert Processor.from_pretrained(tmp_path).config == settings
 
 
-def test_transformers_own_folder_opens_here(processor: Processor, tmp_path: Path) -> None:
+def test_folder_of_a_transformers_processor_is_read(processor: Processor, tmp_path: Path) -> None:
     from transformers import VideoLlama3ImageProcessor, VideoLlama3Processor, VideoLlama3VideoProcessor
 
     VideoLlama3Processor(
@@ -203,7 +203,7 @@ def test_transformers_own_folder_opens_here(processor: Processor, tmp_path: Path
     assert settings.max_frames == 9
 
 
-def test_the_original_folder_opens_here(processor: Processor, tmp_path: Path) -> None:
+def test_folder_of_the_original_processor_is_read(processor: Processor, tmp_path: Path) -> None:
     processor.tokenizer.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ '<image>' }}")
     (tmp_path / "preprocessor_config.json").write_text('{"min_tokens": 9, "max_tokens": 777, "patch_size": 14}')
@@ -230,30 +230,30 @@ def test_the_original_folder_opens_here(processor: Processor, tmp_path: Path) ->
         ([{"role": "user", "content": [{"type": "image", "image": _picture(1, 201)}]}], "crop it"),
     ],
 )
-def test_wrong_conversations_are_told(processor: Processor, conversation: list[Any], advice: str) -> None:
+def test_invalid_conversations_are_refused(processor: Processor, conversation: list[Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         processor(conversation)
 
 
-def test_a_template_that_loses_an_image_is_told(processor: Processor) -> None:
+def test_template_that_loses_an_image_is_refused(processor: Processor) -> None:
     lossy = Processor(processor.tokenizer, chat_template="{{ messages[0].role }}")
     with pytest.raises(ValueError, match="places 0 of 2"):
         lossy([IMAGES])
 
 
-def test_a_tokenizer_without_placeholders_is_refused(processor: Processor) -> None:
+def test_tokenizer_without_placeholders_is_refused(processor: Processor) -> None:
     with pytest.raises(ValueError, match=r"no token <x>: use Qwen2.5's"):
         Processor(processor.tokenizer, ProcessorConfig(image_token="<x>"))
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_folder_without_a_processor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         Processor.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="no tokenizer"):
         Processor.from_pretrained(tmp_path)
 
 
-def test_a_new_style_import_stays_light() -> None:
+def test_importing_model_loads_no_heavy_package() -> None:
     import subprocess
     import sys
 

@@ -22,7 +22,7 @@ def _kept(changes: list[list[float]], pruning: Pruning) -> list[list[bool]]:
     return keep_mask(_clip(changes), grid, 1, pruning).view(grid[0], -1).tolist()
 
 
-def test_the_reference_s_worked_example() -> None:
+def test_worked_example_of_the_reference_is_reproduced() -> None:
     """facts: +0.5, +0.09/255, +0.11/255 and nothing at frames 1 to 4: 4, 1, 1 (fallback), 1, 1 (fallback) kept."""
     small = 1 / 255
     changes = [[0.0] * 4, [0, 0.5, 0, 0], [0, 0, 0.09 * small, 0], [0, 0, 0, 0.11 * small], [0.0] * 4]
@@ -35,7 +35,7 @@ def test_the_reference_s_worked_example() -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_clips_are_pruned_as_transformers_does_bit_for_bit(name: str) -> None:
+def test_pruning_of_real_clips_equals_transformers_bit_for_bit(name: str) -> None:
     from transformers import VideoLlama3VideoProcessor
 
     video = probe(real(name), fps=4, max_frames=24)
@@ -56,7 +56,7 @@ def test_real_clips_are_pruned_as_transformers_does_bit_for_bit(name: str) -> No
     assert not mask.all()
 
 
-def test_grey_levels_are_half_the_reference_s_unit() -> None:
+def test_grey_levels_are_half_the_unit_of_the_reference() -> None:
     """Grey levels of 0 to 255 become -1 to 1: one level is 2/255."""
     changes = [[0.0, 0.0], [5 * 2 / 255, 7 * 2 / 255]]
     assert _kept(changes, Pruning(threshold=6, unit="grey")) == [[True, True], [False, True]]
@@ -77,7 +77,7 @@ def test_every_frame_keeps_its_minimum() -> None:
     assert [sum(f) for f in _kept(still, Pruning(min_tokens=2))] == [5, 2, 2]
 
 
-def test_nothing_is_pruned_of_an_image_or_without_pruning() -> None:
+def test_image_or_clip_without_pruning_keeps_every_token() -> None:
     assert keep_mask(torch.zeros(8, 12), (1, 4, 2), 2, Pruning()).tolist() == [True, True]
     assert keep_mask(torch.zeros(16, 12), (2, 4, 2), 2, None).tolist() == [True] * 4
 

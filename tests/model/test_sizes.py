@@ -21,7 +21,7 @@ sides = st.integers(1, 6000)
 
 @settings(max_examples=300, deadline=None)
 @given(sides, sides, st.sampled_from([1, 2]))
-def test_one_image_gets_transformers_size(height: int, width: int, merge: int) -> None:
+def test_single_image_gets_the_size_of_transformers(height: int, width: int, merge: int) -> None:
     if max(height, width) > 200 * min(height, width):
         return
     f = 14 * merge
@@ -31,7 +31,7 @@ def test_one_image_gets_transformers_size(height: int, width: int, merge: int) -
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(sides, sides, st.sampled_from([1, 2]), st.integers(1, 20)), min_size=1, max_size=30))
-def test_never_above_the_budget_nor_below_the_minimum(shapes: list[tuple[int, int, int, int]]) -> None:
+def test_sizes_are_between_the_minimum_and_the_budget(shapes: list[tuple[int, int, int, int]]) -> None:
     items = [_image(h, w, m, t) for h, w, m, t in shapes if max(h, w) <= 20 * min(h, w)]
     budget = 4000
     try:
@@ -46,7 +46,7 @@ def test_never_above_the_budget_nor_below_the_minimum(shapes: list[tuple[int, in
         assert height * width // item.factor**2 >= 16
 
 
-def test_equal_images_get_the_reference_s_equal_shares() -> None:
+def test_equal_images_get_the_equal_shares_of_the_reference() -> None:
     """`simple_batched_resize`: floor(max_tokens * f^2 / n) pixels each."""
     cap = BUDGET * 196 // 9
     beta = math.sqrt(2000 * 3000 / cap)
@@ -54,7 +54,7 @@ def test_equal_images_get_the_reference_s_equal_shares() -> None:
     assert plan_sizes([_image(2000, 3000)] * 9, BUDGET) == [expected] * 9
 
 
-def test_a_large_image_among_small_ones_keeps_most_of_the_budget() -> None:
+def test_large_image_among_small_ones_keeps_most_of_the_budget() -> None:
     items = [_image(4000, 4000), *[_image(112, 112)] * 99]
     large, *small = plan_sizes(items, BUDGET)
     # They want 16,384 and 99 x 64 tokens. Equal shares would give it 163.
@@ -63,20 +63,20 @@ def test_a_large_image_among_small_ones_keeps_most_of_the_budget() -> None:
     assert 30 <= items[1].tokens(small[0]) <= 64
 
 
-def test_a_clip_s_frames_share_what_it_may_have() -> None:
+def test_frames_of_a_clip_share_its_budget() -> None:
     """180 frames of 16:9 at 10240 tokens: 50 tokens each, 280 x 140 pixels (facts)."""
     (size,) = plan_sizes([_image(1080, 1920, 2, 180)], 10240)
     assert size == (140, 280)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20), (10, 200), (2000, 100), (3, 600)])
-def test_extreme_images_come_out_whole(shape: tuple[int, int]) -> None:
+def test_extreme_aspect_ratios_keep_a_whole_patch(shape: tuple[int, int]) -> None:
     (size,) = plan_sizes([_image(*shape)], BUDGET)
     assert min(size) >= 14
     assert 16 <= size[0] * size[1] // 196 <= 64 or shape == (2000, 100)
 
 
-def test_four_hundred_images_fit_at_their_minimum_and_more_are_refused() -> None:
+def test_images_beyond_the_budget_at_minimum_size_are_refused() -> None:
     items = [_image(3000, 2000)] * 400
     sizes = plan_sizes(items, BUDGET)
     assert sum(items[0].tokens(size) for size in sizes) <= BUDGET
@@ -90,7 +90,7 @@ def test_strips_are_refused(shape: tuple[int, int]) -> None:
         plan_sizes([_image(*shape)], BUDGET)
 
 
-def test_a_clip_of_many_frames_may_go_below_the_minimum() -> None:
+def test_clip_of_many_frames_may_go_below_the_minimum() -> None:
     clip = Item(360, 640, 28, 128, 768, frames=48)
     (size,) = plan_sizes([clip], BUDGET)
     assert clip.tokens(size) <= 768

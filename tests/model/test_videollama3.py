@@ -46,7 +46,7 @@ def test_logits_equal_transformers(oracle: Any, ours: VideoLLaMA3, name: str) ->
     torch.testing.assert_close(logits, theirs, atol=2e-5, rtol=0)
 
 
-def test_a_mixed_packed_row_equals_its_samples_one_by_one(ours: VideoLLaMA3) -> None:
+def test_packed_row_of_mixed_media_equals_its_samples_singly(ours: VideoLLaMA3) -> None:
     samples = list(SAMPLES.values())
     with torch.no_grad():
         row = ours(**packed(*samples)).logits
@@ -54,7 +54,7 @@ def test_a_mixed_packed_row_equals_its_samples_one_by_one(ours: VideoLLaMA3) -> 
     torch.testing.assert_close(row, single, atol=1e-5, rtol=0)
 
 
-def test_a_packed_row_leaks_nothing_into_its_neighbour(ours: VideoLLaMA3) -> None:
+def test_sample_of_a_packed_row_does_not_affect_its_neighbour(ours: VideoLLaMA3) -> None:
     first, second, other = (Sample.of((1, 4, 4), seed=seed) for seed in (1, 2, 3))
     with torch.no_grad():
         a = ours(**packed(first, second)).logits[len(first.ids) :]
@@ -80,7 +80,7 @@ def test_loss_and_gradients_equal_transformers(oracle: Any, ours: VideoLLaMA3) -
         torch.testing.assert_close(parameter.grad, expected, atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_loss_equals_transformers_packed_row(oracle: Any, ours: VideoLLaMA3) -> None:
+def test_loss_of_a_packed_row_equals_transformers(oracle: Any, ours: VideoLLaMA3) -> None:
     """Its packed rows come as restarting position ids, and a dense mask is made of them."""
     texts = [Sample.of(seed=seed) for seed in range(4)]
     row, labels = packed(*texts), _labels(texts)
@@ -90,7 +90,7 @@ def test_the_loss_equals_transformers_packed_row(oracle: Any, ours: VideoLLaMA3)
     torch.testing.assert_close(ours(**row, labels=labels).loss, theirs.loss, atol=1e-6, rtol=1e-6)
 
 
-def test_the_head_runs_on_labelled_rows_only(ours: VideoLLaMA3) -> None:
+def test_head_runs_on_labelled_rows_only(ours: VideoLLaMA3) -> None:
     sample = SAMPLES["one image"]
     labels = _labels([sample])
     with torch.no_grad():
@@ -100,20 +100,20 @@ def test_the_head_runs_on_labelled_rows_only(ours: VideoLLaMA3) -> None:
     torch.testing.assert_close(some, every[before], atol=1e-5, rtol=0)
 
 
-def test_the_first_token_of_a_sample_is_predicted_by_nobody(ours: VideoLLaMA3) -> None:
+def test_first_token_of_a_sample_has_no_prediction(ours: VideoLLaMA3) -> None:
     texts = [Sample.of(seed=1), Sample.of(seed=2)]
     row = packed(*texts)
     out = ours(**row, labels=row["input_ids"].clone())
     assert len(out.logits) == len(row["input_ids"]) - 2
 
 
-def test_the_loss_is_divided_by_the_count_of_the_whole_step(ours: VideoLLaMA3) -> None:
+def test_loss_is_divided_by_the_tokens_of_the_whole_step(ours: VideoLLaMA3) -> None:
     row, labels = packed(SAMPLES["text"]), _labels([SAMPLES["text"]])
     mean, part = ours(**row, labels=labels).loss, ours(**row, labels=labels, label_count=1000).loss
     torch.testing.assert_close(part * 1000, mean * (labels != -100).sum())
 
 
-def test_a_row_without_labels_has_no_loss_and_no_gradient(ours: VideoLLaMA3) -> None:
+def test_row_without_labels_has_no_loss_and_no_gradient(ours: VideoLLaMA3) -> None:
     row = packed(SAMPLES["one image"])
     loss = ours(**row, labels=torch.full_like(row["input_ids"], -100)).loss
     assert loss == 0
@@ -132,7 +132,7 @@ def test_greedy_answers_equal_transformers(oracle: Any, ours: VideoLLaMA3, name:
     assert len(set(answer.tolist())) > 2
 
 
-def test_answers_of_a_packed_row_are_those_of_its_samples(ours: VideoLLaMA3) -> None:
+def test_answers_of_a_packed_row_equal_those_of_its_samples(ours: VideoLLaMA3) -> None:
     samples = list(SAMPLES.values())
     ours.language.generation_config.eos_token_id = None
     together = ours.generate(**packed(*samples), max_new_tokens=12)
@@ -141,7 +141,7 @@ def test_answers_of_a_packed_row_are_those_of_its_samples(ours: VideoLLaMA3) -> 
     ]
 
 
-def test_an_answer_ends_with_its_end_token(ours: VideoLLaMA3) -> None:
+def test_answer_ends_with_its_end_token(ours: VideoLLaMA3) -> None:
     samples = [SAMPLES["one image"], SAMPLES["text"]]
     ours.language.generation_config.eos_token_id = None
     long = ours.generate(**packed(*samples), max_new_tokens=12)[0].tolist()
@@ -150,7 +150,7 @@ def test_an_answer_ends_with_its_end_token(ours: VideoLLaMA3) -> None:
     assert ours.generate(**packed(*samples), max_new_tokens=12)[0].tolist() == long[: long.index(end) + 1]
 
 
-def test_tokens_are_streamed_as_they_come(ours: VideoLLaMA3) -> None:
+def test_tokens_are_streamed_one_by_one(ours: VideoLLaMA3) -> None:
     heard: list[int] = []
 
     class Listener:
@@ -198,7 +198,7 @@ def test_checkpointing_changes_no_gradient(oracle: Any) -> None:
         ({"segment_lengths": torch.tensor([2, 3])}, "one packed row"),
     ],
 )
-def test_parts_that_do_not_fit_are_told(ours: VideoLLaMA3, change: dict[str, Any], advice: str) -> None:
+def test_inputs_that_do_not_fit_are_refused(ours: VideoLLaMA3, change: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         ours(**packed(SAMPLES["one image"]) | change)
 
@@ -211,14 +211,14 @@ def test_parts_that_do_not_fit_are_told(ours: VideoLLaMA3, change: dict[str, Any
         ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "full attention only"),
     ],
 )
-def test_a_language_model_without_segments_is_refused(language: dict[str, Any], advice: str) -> None:
+def test_language_model_without_segments_is_refused(language: dict[str, Any], advice: str) -> None:
     tiny = preset("tiny")
     with pytest.raises(ValueError, match=advice):
         VideoLLaMA3(tiny.model_copy(update={"language": {**tiny.language, **language}}), "meta")
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_other_decoders_take_packed_rows(kind: str) -> None:
+def test_other_decoders_accept_packed_rows(kind: str) -> None:
     tiny = preset("tiny")
     model = VideoLLaMA3(ModelConfig(**{**dict(tiny), "language": {**tiny.language, "model_type": kind}}))
     samples = list(SAMPLES.values())
@@ -228,7 +228,7 @@ def test_other_decoders_take_packed_rows(kind: str) -> None:
     torch.testing.assert_close(row, single, atol=1e-5, rtol=0)
 
 
-def test_no_mask_over_the_row_is_made(ours: VideoLLaMA3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_row_builds_no_full_mask(ours: VideoLLaMA3, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("an N x N mask")
 
@@ -237,7 +237,7 @@ def test_no_mask_over_the_row_is_made(ours: VideoLLaMA3, monkeypatch: pytest.Mon
     ours(**packed(*texts))
 
 
-def test_a_placeholder_of_either_kind_takes_the_next_visual_token(ours: VideoLLaMA3) -> None:
+def test_image_and_video_marks_take_visual_tokens_in_order(ours: VideoLLaMA3) -> None:
     sample = SAMPLES["a video"]
     row = packed(sample)
     with torch.no_grad():

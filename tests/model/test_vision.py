@@ -18,7 +18,7 @@ def _pair(config: VisionConfig | None = None) -> tuple[torch.nn.Module, VisionEn
     return oracle, encoder
 
 
-def test_equals_transformers_on_images_and_clips_of_many_sizes() -> None:
+def test_encoder_equals_transformers_on_images_and_clips() -> None:
     oracle, encoder = _pair()
     row = patches(GRIDS), torch.tensor(GRIDS), torch.tensor(MERGES)
     theirs = oracle(row[0], grid_thw=row[1], merge_sizes=row[2]).last_hidden_state
@@ -39,7 +39,7 @@ def test_gradients_equal_transformers() -> None:
         torch.testing.assert_close(parameter.grad, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_packed_equals_one_by_one() -> None:
+def test_packed_images_equal_single_images() -> None:
     _, encoder = _pair()
     row = patches(GRIDS)
     packed = encoder(row, torch.tensor(GRIDS), torch.tensor(MERGES))
@@ -48,7 +48,7 @@ def test_packed_equals_one_by_one() -> None:
     torch.testing.assert_close(packed, torch.cat(single), atol=1e-5, rtol=0)
 
 
-def test_a_frame_does_not_see_other_frames() -> None:
+def test_frame_does_not_see_other_frames() -> None:
     _, encoder = _pair()
     clip, grid, two = patches([(3, 4, 4)]), torch.tensor([(3, 4, 4)]), torch.tensor([2])
     before = encoder(clip, grid, two)
@@ -57,7 +57,7 @@ def test_a_frame_does_not_see_other_frames() -> None:
     assert changed.tolist() == [False] * 4 + [True] * 4 + [False] * 4
 
 
-def test_positions_follow_the_blocks() -> None:
+def test_positions_follow_the_order_of_blocks() -> None:
     assert patch_positions([(1, 2, 4)], [2]).tolist() == [
         [0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3],
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_merge_is_the_mean_of_each_block() -> None:
     assert merge(x, [(1, 2, 2), (1, 4, 2)], [1, 2]).squeeze(1).tolist() == [0, 1, 2, 3, 5.5, 9.5]
 
 
-def test_portions_without_gradients_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portions_without_gradients_give_the_same_output(monkeypatch: pytest.MonkeyPatch) -> None:
     _, encoder = _pair()
     row = patches(GRIDS), torch.tensor(GRIDS), torch.tensor(MERGES)
     whole = encoder(*row)
@@ -110,12 +110,12 @@ def test_checkpointing_gives_the_same_gradients() -> None:
         ((1, 4, 8), 2, "grids tell of 32"),
     ],
 )
-def test_grids_that_do_not_fit_are_told(grid: tuple[int, int, int], merge_size: int, advice: str) -> None:
+def test_grids_that_do_not_fit_are_refused(grid: tuple[int, int, int], merge_size: int, advice: str) -> None:
     encoder = VisionEncoder(preset("tiny").vision)
     with pytest.raises(ValueError, match=advice):
         encoder(patches([(1, 4, 4)]), torch.tensor([grid]), torch.tensor([merge_size]))
 
 
-def test_a_width_that_cannot_rotate_is_refused() -> None:
+def test_head_width_without_rotary_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 4 x num_attention_heads"):
         VisionConfig(hidden_size=24, num_attention_heads=4)

@@ -33,21 +33,21 @@ def _close(model: VideoLLaMA3, oracle: Any) -> None:
         torch.testing.assert_close(model(**packed(SAMPLE)).logits, _logits(oracle), atol=2e-5, rtol=0)
 
 
-def test_theirs_opens_here(oracle: Any, tmp_path: Path) -> None:
+def test_weights_saved_by_transformers_are_loaded(oracle: Any, tmp_path: Path) -> None:
     oracle.save_pretrained(tmp_path)
     model = VideoLLaMA3.from_pretrained(tmp_path)
     _close(model, oracle)
     assert not model.training
 
 
-def test_theirs_opens_here_in_shards(oracle: Any, tmp_path: Path) -> None:
+def test_sharded_weights_saved_by_transformers_are_loaded(oracle: Any, tmp_path: Path) -> None:
     oracle.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     _close(VideoLLaMA3.from_pretrained(tmp_path), oracle)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_ours_opens_there(tmp_path: Path, tied: bool) -> None:
+def test_transformers_loads_the_saved_weights(tmp_path: Path, tied: bool) -> None:
     from transformers import VideoLlama3ForConditionalGeneration
 
     tiny = preset("tiny")
@@ -62,7 +62,7 @@ def test_ours_opens_there(tmp_path: Path, tied: bool) -> None:
     assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) != tied
 
 
-def test_a_round_trip_changes_nothing_and_keeps_the_type(oracle: Any, tmp_path: Path) -> None:
+def test_round_trip_changes_nothing_and_keeps_the_type(oracle: Any, tmp_path: Path) -> None:
     model = ours_of(oracle).to(torch.bfloat16)
     model.language.generation_config.eos_token_id = [5, 6]
     model.save_pretrained(tmp_path)
@@ -99,7 +99,7 @@ def _original(oracle: Any, folder: Path, encoder: str = "model.vision_encoder.")
 
 
 @pytest.mark.parametrize("encoder", ["model.vision_encoder.", "model.vision_encoder.vision_encoder."])
-def test_the_original_layout_opens_here(oracle: Any, tmp_path: Path, encoder: str) -> None:
+def test_original_layout_of_weights_is_loaded(oracle: Any, tmp_path: Path, encoder: str) -> None:
     _original(oracle, tmp_path, encoder)
     model = VideoLLaMA3.from_pretrained(tmp_path)
     assert model.config.image_token_id == 151655, "Qwen2.5's own placeholder"
@@ -107,7 +107,7 @@ def test_the_original_layout_opens_here(oracle: Any, tmp_path: Path, encoder: st
     _close(model, oracle)
 
 
-def test_parts_come_from_siglip_and_qwen(tmp_path: Path) -> None:
+def test_parts_are_loaded_from_siglip_and_qwen(tmp_path: Path) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipModel
 
     tiny = preset("tiny")
@@ -148,7 +148,7 @@ def published(request: pytest.FixtureRequest) -> tuple[str, VideoLLaMA3]:
     return request.param, VideoLLaMA3(preset(request.param), "meta")
 
 
-def test_the_published_sizes_have_their_published_counts(published: tuple[str, VideoLLaMA3]) -> None:
+def test_published_sizes_have_their_published_parameter_counts(published: tuple[str, VideoLLaMA3]) -> None:
     name, ours = published
     assert all(parameter.is_meta for parameter in ours.parameters())
     counted = {part: sum(p.numel() for p in getattr(ours, part).parameters()) for part in PUBLISHED[name]}
@@ -160,7 +160,7 @@ def test_the_published_sizes_have_their_published_counts(published: tuple[str, V
         assert total * 2 == pytest.approx(3.92e9, rel=1e-3)
 
 
-def test_the_published_sizes_have_transformers_names_and_shapes(published: tuple[str, VideoLLaMA3]) -> None:
+def test_published_sizes_have_names_and_shapes_of_transformers(published: tuple[str, VideoLLaMA3]) -> None:
     from transformers import AutoConfig, VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
     name, ours = published
@@ -179,7 +179,7 @@ def test_the_published_sizes_have_transformers_names_and_shapes(published: tuple
     _comes_back(ours, TRANSFORMERS)
 
 
-def test_the_published_sizes_have_the_original_s_names_and_shapes(published: tuple[str, VideoLLaMA3]) -> None:
+def test_published_sizes_have_names_and_shapes_of_the_original(published: tuple[str, VideoLLaMA3]) -> None:
     """Built of what the original is built of: SigLIP's tower without positions and head, Qwen2.5, a projector."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
@@ -246,7 +246,7 @@ LISTED = {
         (lambda w: w.update({"strange": torch.zeros(3)}), "unknown weight strange"),
     ],
 )
-def test_weights_that_do_not_fit_are_told(oracle: Any, tmp_path: Path, change: Any, advice: str) -> None:
+def test_weights_that_do_not_fit_are_refused(oracle: Any, tmp_path: Path, change: Any, advice: str) -> None:
     ours_of(oracle).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     change(weights)
@@ -255,7 +255,7 @@ def test_weights_that_do_not_fit_are_told(oracle: Any, tmp_path: Path, change: A
         VideoLLaMA3.from_pretrained(tmp_path)
 
 
-def test_broken_folders_are_told(oracle: Any, tmp_path: Path) -> None:
+def test_broken_folders_are_refused(oracle: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give a folder with a checkpoint"):
         VideoLLaMA3.from_pretrained(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
@@ -274,7 +274,7 @@ def test_broken_folders_are_told(oracle: Any, tmp_path: Path) -> None:
         VideoLLaMA3.from_pretrained(tmp_path)
 
 
-def test_saving_over_shards_leaves_none_behind(oracle: Any, tmp_path: Path) -> None:
+def test_saving_over_shards_removes_old_shards(oracle: Any, tmp_path: Path) -> None:
     oracle.save_pretrained(tmp_path, max_shard_size="100KB")
     ours_of(oracle).save_pretrained(tmp_path)
     assert [p.name for p in tmp_path.glob("model*")] == ["model.safetensors"]

@@ -97,12 +97,12 @@ def with_stage(**changes: object) -> dict[str, Any]:
         ({**GOOD, "stages": GOOD["stages"] * 2}, "aspect_ratio comes a second time"),
     ],
 )
-def test_a_recipe_that_cannot_be_meant_is_refused(recipe: object, message: str) -> None:
+def test_invalid_recipe_is_refused(recipe: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_recipe(recipe, "r.yaml")
 
 
-def test_a_resolved_recipe_is_a_recipe_and_resolves_to_itself(tmp_path: Path) -> None:
+def test_resolved_recipe_is_a_recipe_and_resolves_to_itself(tmp_path: Path) -> None:
     first = parse_recipe(GOOD, "r.yaml").resolved()
     stored = tmp_path / "recipe.yaml"
     stored.write_text(yaml.safe_dump(first))
@@ -110,7 +110,7 @@ def test_a_resolved_recipe_is_a_recipe_and_resolves_to_itself(tmp_path: Path) ->
     assert first["stages"][0]["keep"] == {"max_aspect_ratio": 2.5, "min_side": 200}
 
 
-def test_outside_class_resolves_to_its_name_and_path() -> None:
+def test_class_by_path_resolves_to_its_name_and_path() -> None:
     rules = {"keep": {"max_aspect_ratio": 2.5}}
     first = parse_recipe({**GOOD, "stages": [{"stage": f"{HERE}:Doubled", **rules}]}, "r.yaml").resolved()
     (entry,) = first["stages"]
@@ -118,7 +118,7 @@ def test_outside_class_resolves_to_its_name_and_path() -> None:
     assert parse_recipe(first, "r.yaml").resolved() == first
 
 
-def test_outside_class_of_our_name_has_another_table() -> None:
+def test_class_by_path_with_a_builtin_name_has_another_table() -> None:
     """Else it would take over rows that our class computed."""
     ours = parse_recipe(GOOD, "r.yaml").steps[0]
     theirs = parse_recipe(with_stage(stage=f"{HERE}:Impostor"), "r.yaml").steps[0]
@@ -153,7 +153,7 @@ def test_recipe_drops_unsafe_images_before_they_are_captioned(name: str) -> None
     assert rule.passes(rows).to_list() == [True, False, False]
 
 
-def test_a_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_or_broken_recipe_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such recipe"):
         load_recipe(str(tmp_path / "none.yaml"))
     broken = tmp_path / "broken.yaml"

@@ -83,20 +83,20 @@ JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(paths(SOUND))), JSON)
-def test_any_value_in_any_place_becomes_a_row(served: Served, path: Path, value: Any) -> None:
+def test_answer_with_any_value_in_any_field_becomes_a_row(served: Served, path: Path, value: Any) -> None:
     row_of(served, replaced(path, value))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(200, 999), JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
-def test_any_status_and_body_become_a_row(served: Served, status: int, body: bytes) -> None:
+def test_answer_with_any_status_and_body_becomes_a_row(served: Served, status: int, body: bytes) -> None:
     row = row_of(served, b"" if status in (204, 304) else body, status)
     assert row["error"].startswith("server: ")
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=30))
-def test_any_header_becomes_a_row(served: Served, value: str) -> None:
+def test_answer_with_any_header_becomes_a_row(served: Served, value: str) -> None:
     for name in ("Retry-After", "Set-Cookie", "Location"):
         assert row_of(served, b"", 503, {name: value})["error"] == "server: 503 Service Unavailable"
 
@@ -125,13 +125,13 @@ USAGE: Path = ("usage",)
         (USAGE, {"prompt_tokens": 14.0, "completion_tokens": True}, WORDS, None),
     ],
 )
-def test_odd_answers_become_these_rows(served: Served, path: Path, value: Any, caption: str, error: str) -> None:
+def test_malformed_answers_become_known_rows(served: Served, path: Path, value: Any, caption: str, error: str) -> None:
     row = row_of(served, replaced(path, value))
     assert (row["short_caption"], row["error"], row["retry"]) == (caption, error, error is not None)
     assert (row["short_cut"], row["short_tokens"]) == (None if error else 0, None if error or path == USAGE else 14)
 
 
-def test_reason_of_half_a_character_without_words_is_stored(served: Served) -> None:
+def test_finish_reason_of_half_a_character_is_stored_as_null(served: Served) -> None:
     answer = {"choices": [{"finish_reason": "\ud83d", "message": {"content": ""}}]}
     row = row_of(served, json.dumps(answer).encode())
     assert (row["error"], row["retry"]) == ("server: the answer broke off (finish_reason null)", True)
@@ -155,7 +155,7 @@ BYTES = json.dumps(SOUND).encode()
         (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "malformed answer (JSONDecodeError: "),
     ],
 )
-def test_odd_bytes_become_these_rows(served: Served, body: bytes, error: str | None) -> None:
+def test_malformed_bytes_become_known_rows(served: Served, body: bytes, error: str | None) -> None:
     row = row_of(served, body)
     if error is None:
         assert (row["short_caption"], row["error"]) == (WORDS, None)

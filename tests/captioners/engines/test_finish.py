@@ -40,33 +40,33 @@ BROKEN_OFF = ("abort", "error", "cancelled", "insufficient_system_resource", "ti
 
 
 @pytest.mark.parametrize("reason", WHOLE)
-def test_whole(reason: object) -> None:
+def test_finished_with_reason_stop_is_a_whole_answer(reason: object) -> None:
     assert finished("A red square.", reason, "server", 5, 3) == Answer("A red square.", False, 5, 3)
 
 
 @pytest.mark.parametrize("reason", [*CUT, *UNKNOWN])
-def test_cut(reason: object) -> None:
+def test_finished_with_reason_length_is_a_cut_answer(reason: object) -> None:
     assert finished("A red square lies on", reason, "server", 5, 3) == Answer("A red square lies on", True, 5, 3)
 
 
 @pytest.mark.parametrize("reason", BROKEN_OFF)
-def test_broken_off(reason: str) -> None:
+def test_finished_with_another_reason_is_an_error_to_retry(reason: str) -> None:
     answer = finished("A red square lies on", reason, "server", 5, 3)
     assert (answer.text, answer.retry) == ("", True)
     assert answer.error == f"server: the answer broke off (finish_reason {reason})"
 
 
 @pytest.mark.parametrize("reason", UNKNOWN)
-def test_no_word_and_no_reason_is_worth_another_try(reason: object) -> None:
+def test_empty_answer_without_reason_is_retried(reason: object) -> None:
     assert all(finished(text, reason, "server").retry for text in ("", " \n", "\0"))
 
 
 @pytest.mark.parametrize("reason", [*WHOLE, *CUT])
-def test_no_word_and_a_reason_is_not(reason: object) -> None:
+def test_empty_answer_with_a_reason_is_not_retried(reason: object) -> None:
     assert not finished("", reason, "server").retry
 
 
-def test_the_docs_have_the_same_table() -> None:
+def test_docs_list_the_same_finish_reasons() -> None:
     documented = Path(__file__).parents[3].joinpath("docs", "captions.md").read_text()
     rows = [
         line.split("|")[1:3]
@@ -80,7 +80,7 @@ def test_the_docs_have_the_same_table() -> None:
     assert sum(len(re.findall(r"`(\w+)`", names)) for names, _ in rows) == len(_WHOLE | _CUT | _BROKEN_OFF)
 
 
-def test_lmdeploys_reasons_by_the_same_table() -> None:
+def test_lmdeploy_finish_reasons_follow_the_same_table() -> None:
     def response(text: str, reason: str | None, error: str | None = None) -> SimpleNamespace:
         tokens = {"input_token_len": 100, "generate_token_len": 3}
         return SimpleNamespace(text=text, finish_reason=reason, error_message=error, **tokens)

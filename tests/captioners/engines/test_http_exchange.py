@@ -58,7 +58,7 @@ def test_proxy_is_not_used_for_this_machine(
         assert ask(f"http://{host}:{server.port}/v1").startswith("A picture of number")
 
 
-def test_doctor_asks_a_server_here_though_a_proxy_is_set(
+def test_doctor_reaches_a_local_server_when_a_proxy_is_set(
     nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vl3syn: Callable[..., CompletedProcess[str]]
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://{nobody}")
@@ -90,9 +90,7 @@ def test_dead_proxy_is_named_without_its_password(nobody: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("no_proxy", ["server.invalid", ".invalid", "*", "server.invalid:8000", "x, server.invalid"])
-def test_proxy_is_not_used_nor_named_where_no_proxy_says(
-    no_proxy: str, nobody: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_is_not_used_for_hosts_in_no_proxy(no_proxy: str, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://{nobody}")
     monkeypatch.setenv("no_proxy", no_proxy)
     with pytest.raises(UserError, match=r"server\.invalid:8000/v1 \(ConnectError\); start one$"):
@@ -140,7 +138,7 @@ def test_proxy_that_echoes_its_login_is_redacted(echo: str, monkeypatch: pytest.
         "http://user:12#pass-word-1@127.0.0.1:9",
     ],
 )
-def test_proxy_that_is_none_is_one_line(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_proxy_is_reported_in_one_line(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(UserError, match=f"proxy for {ELSEWHERE} is no http or socks5 address") as refusal:
         OpenAIClientConfig(url=ELSEWHERE).check_available("m", "short_caption", None)
@@ -152,6 +150,6 @@ def test_proxy_that_is_none_is_one_line(proxy: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("url", ["http://x:0/v1", "http://x:99999999/v1", "http://[::1/v1", "http://a..b/v1"])
-def test_address_that_is_none_is_refused(url: str) -> None:
+def test_invalid_server_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no http address"):
         OpenAIClientConfig(url=url)

@@ -81,7 +81,7 @@ class _Odd(Engine):
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_odd_answer_of_an_engine_is_a_row_that_fits(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_answer_of_an_engine_becomes_a_valid_row(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODD_API_KEY", "word-word-word")
     engine = {"kind": "tests.captioners.engines.test_registry:Odd"}
     captioner = ShortCaption(model="m", prompts=(case,), engine=engine).load()  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from captioners.engines.server_process import start_server
 SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
 
 
-def test_it_answers_and_ends_when_told() -> None:
+def test_server_process_answers_and_ends_when_stopped() -> None:
     served = start_server(SERVE, "m", 20, "test")
     assert httpx2.get(f"{served.url}/models").status_code == 200
     served.stop()
@@ -24,7 +24,7 @@ def test_it_answers_and_ends_when_told() -> None:
         httpx2.get(f"{served.url}/models")
 
 
-def test_it_ends_when_its_owner_is_killed() -> None:
+def test_server_process_ends_when_its_owner_is_killed() -> None:
     script = (
         "import time; from captioners.engines.server_process import start_server\n"
         f"served = start_server({SERVE!r}, 'm', 20, 'test'); print(served.url, flush=True); time.sleep(60)"
@@ -44,7 +44,7 @@ def test_it_ends_when_its_owner_is_killed() -> None:
     pytest.fail("the server outlives its owner")
 
 
-def test_the_model_is_one_word_of_the_command_and_no_shell_reads_it(tmp_path: Path) -> None:
+def test_model_name_is_one_argument_and_no_shell_reads_it(tmp_path: Path) -> None:
     code = "import sys; sys.exit(f'said {len(sys.argv)} {sys.argv[1]}')"
     with pytest.raises(ValueError, match="said 3 b; touch") as told:
         start_server(f'{sys.executable} -c "{code}" {{model}} {{port}}', f"b; touch {tmp_path}/x", 20, "test")
@@ -52,12 +52,12 @@ def test_the_model_is_one_word_of_the_command_and_no_shell_reads_it(tmp_path: Pa
     assert not (tmp_path / "x").exists()
 
 
-def test_a_missing_program_is_one_line() -> None:
+def test_missing_program_is_one_line() -> None:
     with pytest.raises(ValueError, match="test: there is no program lmdeploy-of-no-one"):
         start_server("lmdeploy-of-no-one serve {port}", "m", 5, "test")
 
 
-def test_one_that_takes_too_long_is_ended() -> None:
+def test_server_process_that_starts_too_slowly_is_ended() -> None:
     begin = time.monotonic()
     with pytest.raises(ValueError, match="did not answer within 1 s"):
         start_server(f'{sys.executable} -c "import time; time.sleep(60)" {{port}}', "m", 1, "test")

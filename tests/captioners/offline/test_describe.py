@@ -54,7 +54,7 @@ def test_colours_have_the_names_that_people_give_them(rgb: tuple[int, int, int],
     assert name_of(np.array(rgb, float)) == name
 
 
-def test_lab_is_that_of_known_colours() -> None:
+def test_lab_values_of_known_colours_are_right() -> None:
     """Bruce Lindbloom's calculator, D65: white, sRGB's red, a mid grey."""
     found = to_lab(np.array([[255, 255, 255], [255, 0, 0], [119, 119, 119]], float))
     assert np.allclose(found, np.array([[100, 0, 0], [53.24, 80.09, 67.20], [50.03, 0, 0]]), atol=0.06)
@@ -78,7 +78,7 @@ def test_shares_of_colours_are_shares_of_the_area() -> None:
         (0.1, "(may show|[Pp]erhaps it shows) a tabby"),
     ],
 )
-def test_a_class_is_said_with_how_sure_it_is(probability: float, words: str) -> None:
+def test_caption_names_the_class_with_its_certainty(probability: float, words: str) -> None:
     for image in VARIED:
         row = described(image, ["tabby", "abacus"], [probability, 0.01])
         assert re.search(words, row["short_caption"])
@@ -98,7 +98,7 @@ def test_a_class_is_said_with_how_sure_it_is(probability: float, words: str) -> 
         (["tabby"], [0.09]),
     ],
 )
-def test_what_is_not_known_is_not_guessed(labels: Any, probabilities: Any) -> None:
+def test_caption_leaves_out_unknown_facts(labels: Any, probabilities: Any) -> None:
     row = described(noise(300, 200), labels, probabilities)
     for caption in (row["short_caption"], row["detailed_caption"]):
         assert not re.search("tabby|show|perhaps|could|None", caption, re.IGNORECASE)
@@ -113,7 +113,7 @@ def test_what_is_not_known_is_not_guessed(labels: Any, probabilities: Any) -> No
         (["crane", "crane"], [0.5, 0.4], "^The image probably shows a crane\\. (?!.*crane)"),  # bird and machine
     ],
 )
-def test_other_classes_are_said_as_far_as_they_are_probable(
+def test_other_classes_are_named_by_their_probability(
     labels: list[str], probabilities: list[float], sentence: str
 ) -> None:
     assert re.search(sentence, described(noise(300, 200), labels, probabilities)["detailed_caption"])
@@ -130,20 +130,20 @@ def test_other_classes_are_said_as_far_as_they_are_probable(
         ((100, 300), "tall and narrow", "in portrait format"),
     ],
 )
-def test_the_shape_is_told(size: tuple[int, int], word: str, format_: str) -> None:
+def test_caption_names_the_shape(size: tuple[int, int], word: str, format_: str) -> None:
     row = described(noise(*size))
     assert row["short_caption"].startswith(f"A {word} image, ")
     assert format_ in row["detailed_caption"]
 
 
-def test_without_colour_it_is_black_and_white() -> None:
+def test_image_without_colour_is_called_black_and_white() -> None:
     row = described(noise(200, 200, (128, 128, 128)))
     assert row["short_caption"] == "A square image, in black and white."
     assert "It is black and white, without any colour: " in row["detailed_caption"]
     assert not re.search("red|vivid|muted", row["detailed_caption"])
 
 
-def test_a_little_colour_is_not_black_and_white() -> None:
+def test_image_with_little_colour_is_not_called_black_and_white() -> None:
     spot = noise(200, 200, (128, 128, 128))
     spot.paste((250, 20, 20), (0, 0, 12, 12))
     for image in (spot, noise(200, 200, (140, 128, 112))):  # and a sepia
@@ -155,7 +155,7 @@ def test_a_little_colour_is_not_black_and_white() -> None:
     ("reds", "portion"),
     [(64, "practically all"), (48, "about three quarters"), (32, "about half"), (21, "about a third")],
 )
-def test_areas_are_told_in_words(reds: int, portion: str) -> None:
+def test_areas_are_described_in_words(reds: int, portion: str) -> None:
     image = Image.new("RGB", (64, 64), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, reds, 64))
     said = described(image)["detailed_caption"].lower()
@@ -168,14 +168,14 @@ def test_areas_are_told_in_words(reds: int, portion: str) -> None:
 
 
 @pytest.mark.parametrize(("column", "row"), [(0, 0), (1, 1), (2, 1), (1, 2)])
-def test_detail_is_found_where_it_is(column: int, row: int) -> None:
+def test_region_of_most_detail_is_named(column: int, row: int) -> None:
     image = Image.new("RGB", (300, 300), (90, 90, 200))
     image.paste(noise(100, 100), (100 * column, 100 * row))
     where = {(0, 0): "in the upper left", (1, 1): "in the centre", (2, 1): "on the right", (1, 2): "at the bottom"}
     assert f"Most of its detail is {where[column, row]}." in described(image)["detailed_caption"]
 
 
-def test_most_of_the_detail_is_no_less_than_half_of_it() -> None:
+def test_region_of_most_detail_has_at_least_half_of_it() -> None:
     image = noise(300, 300)
     image.paste((90, 90, 200), (0, 0, 300, 200))  # three fields at the bottom, a third each
     said = described(image)["detailed_caption"]
@@ -183,14 +183,14 @@ def test_most_of_the_detail_is_no_less_than_half_of_it() -> None:
     assert re.search("(Its detail is densest|There is more detail) (at the bottom|in the lower)", said)
 
 
-def test_detail_that_is_everywhere_and_detail_that_is_nowhere() -> None:
+def test_detail_everywhere_or_nowhere_names_no_region() -> None:
     even = described(noise(300, 300))["detailed_caption"]
     assert "spread fairly evenly" in even or "No part of it has much more detail" in even
     assert "There is hardly any detail on it." in described(Image.new("RGB", (99, 99), "navy"))["detailed_caption"]
 
 
 @pytest.mark.parametrize(("level", "word"), [(20, "dark"), (230, "bright"), (120, "moderately bright")])
-def test_light_is_told(level: int, word: str) -> None:
+def test_caption_describes_the_light(level: int, word: str) -> None:
     row = described(Image.new("RGB", (50, 50), (level, level, level)))
     said = row["detailed_caption"].lower()
     assert (
@@ -210,12 +210,12 @@ def test_photographs_differ_in_their_captions(photographs: list[Path]) -> None:
     assert again([again.prepare(picture, ["thing 0"], [0.7]) for picture in pictures[:1]]).to_pylist() == rows[:1]
 
 
-def test_nothing_is_written_for_no_images() -> None:
+def test_batch_without_images_has_no_captions() -> None:
     assert FACTS([]).schema.equals(Describe.writes, check_metadata=True)
     assert FACTS([]).num_rows == 0
 
 
-def test_writing_is_read_where_it_is_asked_for() -> None:
+def test_text_in_the_image_is_read_when_ocr_is_on() -> None:
     pytest.importorskip("rapidocr")
     from PIL import ImageDraw, ImageFont
 
@@ -229,7 +229,7 @@ def test_writing_is_read_where_it_is_asked_for() -> None:
     assert "writing" not in described(sign)["detailed_caption"]
 
 
-def test_ocr_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ocr_package_is_refused_with_the_package_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.pretrained.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"describe needs the package rapidocr: pip install 'vl3syn\[ocr\]'"):
         Describe(ocr=True).check_available()
@@ -238,7 +238,7 @@ def test_ocr_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.binary(min_size=48, max_size=48))
-def test_any_image_has_two_captions_and_shares_of_at_most_one(width: int, height: int, pixels: bytes) -> None:
+def test_any_image_gets_two_captions_and_shares_up_to_1(width: int, height: int, pixels: bytes) -> None:
     image = Image.frombytes("RGB", (4, 4), pixels).resize((width, height))
     row = described(image, ["tabby"], [0.5])
     for caption in (row["short_caption"], row["detailed_caption"]):

@@ -27,7 +27,7 @@ def caption(names: list[str], probabilities: list[float], near: float = 0.5) -> 
     return str(found)
 
 
-def test_contract() -> None:
+def test_label_captions_have_the_declared_columns() -> None:
     made = LabelCaption()(labels((["tabby"], [0.9]), (None, None), ([], []), (["tabby"], None), (["pug"], [0.1])))
     assert made.schema.equals(LabelCaption.writes.append(ERROR), check_metadata=True)
     assert made.to_pydict() == {
@@ -48,11 +48,11 @@ def test_contract() -> None:
         (["corn", "ear"], [0.5, 0.4], "a photo of corn or an ear"),
     ],
 )
-def test_known_captions(names: list[str], probabilities: list[float], expected: str) -> None:
+def test_captions_of_known_labels_are_right(names: list[str], probabilities: list[float], expected: str) -> None:
     assert caption(names, probabilities) == expected
 
 
-def test_near_is_a_share_of_the_first() -> None:
+def test_near_is_a_share_of_the_first_probability() -> None:
     assert caption(["tabby", "lynx"], [0.5, 0.49], near=1) == "a photo of a tabby"
     assert caption(["tabby", "lynx"], [0.5, 0.01], near=0.01) == "a photo of a tabby or a lynx"
     for wrong in (0, 1.1):
@@ -67,6 +67,6 @@ def test_near_is_a_share_of_the_first() -> None:
     |an Old English sheepdog|an English setter|a Chihuahua|a yawl|sunglasses|toilet tissue|ice cream|an ice lolly
     """.replace("\n    ", "").split("|"),
 )
-def test_articles(phrase: str) -> None:
+def test_label_gets_the_right_article(phrase: str) -> None:
     label = phrase.removeprefix("an ") if phrase.startswith("an ") else phrase.removeprefix("a ")
     assert with_article(label) == phrase

@@ -20,7 +20,7 @@ def _write(folder: Path, *stages: str) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
 
 
-def test_each_stage_has_its_panel_in_both_files(tmp_path: Path) -> None:
+def test_each_stage_has_a_panel_in_both_files(tmp_path: Path) -> None:
     _write(tmp_path, "encoder", "alignment")
     draw(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "curves.svg", "metrics.jsonl"]
@@ -34,6 +34,6 @@ def test_each_stage_has_its_panel_in_both_files(tmp_path: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, "something is drawn"
 
 
-def test_before_the_first_step_there_is_nothing_to_draw(tmp_path: Path) -> None:
+def test_training_without_a_step_draws_no_curves(tmp_path: Path) -> None:
     draw(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -110,25 +110,27 @@ def rows(clip: Path) -> dict[str, PackedRow]:
 @pytest.mark.parametrize(
     "name", ["text", "an image", "an image, merged", "a clip", "a clip, pruned", "a long text", "several"]
 )
-def test_a_row_costs_what_torch_counts(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
+def test_flops_of_a_row_equal_those_counted_by_torch(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
     freeze(tiny, EVERYTHING)
     assert row_flops(tiny, rows[name]) == pytest.approx(counted(tiny, rows[name]), rel=NEAR)
 
 
-def test_without_anything_that_learns_it_is_the_forward_pass(rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
+def test_flops_without_trained_parts_are_of_the_forward_pass(rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
     tiny.requires_grad_(False)
     for name, row in rows.items():
         assert row_flops(tiny, row) == pytest.approx(counted(tiny, row, backward=False), rel=NEAR), name
 
 
 @pytest.mark.parametrize("name", FREEZINGS)
-def test_frozen_parts_cost_no_more_than_torch_counts(name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
+def test_flops_with_frozen_parts_equal_those_counted_by_torch(
+    name: str, rows: dict[str, PackedRow], tiny: VideoLLaMA3
+) -> None:
     freeze(tiny, FREEZINGS[name])
     assert row_flops(tiny, rows["several"]) == pytest.approx(counted(tiny, rows["several"]), rel=NEAR)
     assert row_flops(tiny, rows["text"]) == pytest.approx(counted(tiny, rows["text"]), rel=NEAR)
 
 
-def test_adapters_are_counted(rows: dict[str, PackedRow]) -> None:
+def test_flops_of_adapters_are_counted(rows: dict[str, PackedRow]) -> None:
     model = VideoLLaMA3(preset("tiny"))
     add_adapters(model, Lora(r=16))
     freeze(model, {"language.*lora_": 1.0, "": "frozen"})
@@ -144,7 +146,7 @@ def test_adapters_are_counted(rows: dict[str, PackedRow]) -> None:
     ],
     ids=["one key head", "own head", "qwen3"],
 )
-def test_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, PackedRow]) -> None:
+def test_flops_of_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, PackedRow]) -> None:
     tiny = preset("tiny")
     vision = VisionConfig(hidden_size=48, intermediate_size=200, num_hidden_layers=1, num_attention_heads=3)
     model = VideoLLaMA3(ModelConfig(**(dict(tiny) | {"vision": vision, "language": tiny.language | changes})))
@@ -153,7 +155,7 @@ def test_other_decoders_are_counted(changes: dict[str, Any], rows: dict[str, Pac
         assert row_flops(model, rows["several"]) == pytest.approx(counted(model, rows["several"]), rel=NEAR)
 
 
-def test_what_checkpointing_computes_twice_is_left_out(rows: dict[str, PackedRow]) -> None:
+def test_flops_leave_out_recomputation_of_checkpointing(rows: dict[str, PackedRow]) -> None:
     model = freeze(VideoLLaMA3(preset("tiny")), EVERYTHING)
     once = counted(model, rows["an image"])
     model.enable_checkpointing()
@@ -173,7 +175,7 @@ def test_what_checkpointing_computes_twice_is_left_out(rows: dict[str, PackedRow
         ("Quadro FX 1700", None),
     ],
 )
-def test_a_gpu_is_known_by_its_name(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_flops_follow_the_name_of_the_gpu(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     assert peak_flops(torch.device("cuda")) == peak
     assert peak_flops(torch.device("cpu")) is None

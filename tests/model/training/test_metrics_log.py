@@ -53,7 +53,7 @@ def losses(folder: Path) -> list[tuple[str, int, float]]:
     return [(line["stage"], line["step"], line["loss"]) for line in read_metrics(folder) if line["kind"] == "step"]
 
 
-def test_a_step_is_one_line_with_all_that_one_looks_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_step_is_printed_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = MetricsLogger(tmp_path, "alignment", 10, 0, 1e13)
     progress.step(step(1))
     progress.close()
@@ -63,9 +63,7 @@ def test_a_step_is_one_line_with_all_that_one_looks_at(tmp_path: Path, capsys: p
     )
 
 
-def test_without_a_peak_there_is_no_mfu_and_without_a_length_no_total(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_line_without_peak_or_length_has_no_mfu_or_total(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = MetricsLogger(tmp_path, "one", None, 0, None)
     progress.step(step(3))
     progress.close()
@@ -76,9 +74,7 @@ def test_without_a_peak_there_is_no_mfu_and_without_a_length_no_total(
     assert told["mfu"] is None
 
 
-def test_fewer_lines_may_be_printed_and_every_step_is_written_down(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_step_is_stored_when_fewer_lines_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, None, every=4)
     for number in range(1, 11):
         progress.step(step(number, progress=number / 10))
@@ -87,7 +83,7 @@ def test_fewer_lines_may_be_printed_and_every_step_is_written_down(
     assert [number for _, number, _ in losses(tmp_path)] == list(range(1, 11))
 
 
-def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
+def test_metrics_store_the_values_of_each_step(tmp_path: Path) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, 1e13)
     progress.step(step(1, skipped=["qa: qa.jsonl line 3: no such file"]))
     progress.held_out(1, {"qa": 2.5})
@@ -115,7 +111,7 @@ def test_metrics_have_what_happened_in_each_step(tmp_path: Path) -> None:
     }
 
 
-def test_answers_and_held_out_losses_are_shown_in_a_line_each(
+def test_answers_and_held_out_losses_are_printed_in_a_line_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, None)
@@ -130,13 +126,13 @@ def test_answers_and_held_out_losses_are_shown_in_a_line_each(
     ]
 
 
-def test_steps_that_are_done_again_are_there_once(tmp_path: Path) -> None:
+def test_repeated_steps_are_stored_once(tmp_path: Path) -> None:
     go(tmp_path, range(1, 8))
     go(tmp_path, range(5, 11))  # its checkpoint was of step 4
     assert losses(tmp_path) == [("one", n, 3.0 - n / 8) for n in range(1, 11)]
 
 
-def test_what_a_stage_tells_again_at_its_end_is_there_once(tmp_path: Path) -> None:
+def test_repeated_lines_at_the_end_of_a_stage_are_stored_once(tmp_path: Path) -> None:
     for _ in range(2):  # killed behind its last checkpoint, before it was exported
         progress = MetricsLogger(tmp_path, "one", 3, 3, None)
         progress.held_out(3, {"qa": 2.5})
@@ -149,7 +145,7 @@ def test_what_a_stage_tells_again_at_its_end_is_there_once(tmp_path: Path) -> No
     ]
 
 
-def test_what_was_told_of_other_stages_stays(tmp_path: Path) -> None:
+def test_metrics_of_other_stages_are_kept(tmp_path: Path) -> None:
     go(tmp_path, range(1, 4), "one", 3)
     go(tmp_path, range(1, 4), "two", 5)
     go(tmp_path, range(1, 6), "two", 5)  # killed before its first checkpoint
@@ -160,7 +156,7 @@ def test_what_was_told_of_other_stages_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 20, 300])
-def test_a_last_line_that_was_cut_short_is_dropped(tmp_path: Path, cut: int) -> None:
+def test_truncated_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     go(tmp_path, range(1, 4))
     file = tmp_path / METRICS
     file.write_bytes(file.read_bytes()[:-cut])
@@ -170,7 +166,7 @@ def test_a_last_line_that_was_cut_short_is_dropped(tmp_path: Path, cut: int) -> 
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
-def test_forgetting_leaves_no_partial_file_and_nothing_where_nothing_was(tmp_path: Path) -> None:
+def test_forgetting_steps_leaves_no_partial_or_empty_file(tmp_path: Path) -> None:
     forget(tmp_path / METRICS, "one", 3)
     assert read_metrics(tmp_path) == []
     go(tmp_path, range(1, 4))
@@ -214,7 +210,7 @@ def test_tensorboard_shows_each_step_once(stopped: Path) -> None:
     assert {"grad_norm", "fill", "tokens_per_second", "patches_per_second"} <= shown.keys()
 
 
-def test_tensorboard_forgets_an_attempt_without_a_checkpoint(stopped: Path) -> None:
+def test_tensorboard_drops_an_attempt_without_a_checkpoint(stopped: Path) -> None:
     go(stopped / "unsaved", range(1, 4))
     assert [n for n, _ in scalars(stopped / "unsaved/tensorboard/one")["loss"]] == [1, 2, 3]
 
@@ -225,7 +221,7 @@ def eta(line: str) -> str:
     return found[1]
 
 
-def test_the_time_that_is_left_is_that_of_the_steps_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eta_follows_the_time_of_the_steps_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     progress = MetricsLogger(tmp_path, "one", 1000, 99, None)
@@ -238,7 +234,7 @@ def test_the_time_that_is_left_is_that_of_the_steps_so_far(tmp_path: Path, monke
     progress.close()
 
 
-def test_a_progress_that_stands_still_tells_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eta_without_progress_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     progress = MetricsLogger(tmp_path, "one", None, 0, None)
@@ -250,7 +246,7 @@ def test_a_progress_that_stands_still_tells_no_time(tmp_path: Path, monkeypatch:
     progress.close()
 
 
-def test_how_far_a_stage_has_come_is_told_by_means() -> None:
+def test_ends_are_means_of_the_first_and_last_losses() -> None:
     assert ends([float(loss) for loss in range(30, 0, -1)]) == (25.5, 5.5)
     assert ends([3.0, 1.0]) == (2.0, 2.0)
 
@@ -259,7 +255,7 @@ GOOD = b'{"kind": "step", "stage": "one", "step": 1, "loss": 2.0}\n'
 
 
 @pytest.mark.parametrize("bad", [b"\xff\xfe{", b'{"kind": "st', b"7", b'{"kind": "step"}', b"[" * 100_000, b"\0" * 9])
-def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, bad: bytes) -> None:
+def test_damaged_line_of_metrics_is_named(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / METRICS).write_bytes(GOOD + bad + b"\n" + GOOD)
     with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is damaged: copy the file again, or delete the line"):
         MetricsLogger(tmp_path, "one", None, 1, None)

@@ -18,7 +18,7 @@ def names(model: VideoLLaMA3, groups: list[dict[str, object]]) -> dict[str, floa
     return {known[id(p)]: group["lr"] for group in groups for p in group["params"]}  # type: ignore[attr-defined, misc]
 
 
-def test_the_first_pattern_that_matches_decides(tiny: VideoLLaMA3) -> None:
+def test_first_pattern_that_matches_decides(tiny: VideoLLaMA3) -> None:
     rates = {"vision.layers.1": 3e-3, "vision": "frozen", ".*norm": 2e-3, "projector|language": 1e-3}
     groups = parameter_groups(tiny.named_parameters(), rates, 0.1)
     found = names(tiny, groups)

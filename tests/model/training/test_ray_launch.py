@@ -59,13 +59,13 @@ def _is_the_same(out: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
-def test_two_workers_train_as_one_process_does(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
+def test_two_workers_give_the_weights_of_one_process(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
     assert told.returncode == 0, told.stderr
     _is_the_same(tmp_path, alone / "out")
 
 
-def test_what_a_user_has_to_mend_is_one_line_without_a_worker(
+def test_user_error_is_one_line_before_a_worker_starts(
     vl3syn_process: CommandLine, tmp_path: Path, alone: Path
 ) -> None:
     told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
@@ -75,7 +75,7 @@ def test_what_a_user_has_to_mend_is_one_line_without_a_worker(
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_is_one_line(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
+def test_user_error_in_a_worker_is_one_line(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     written = yaml.safe_load((alone / "recipe.yaml").read_text())
     written["stages"][0]["learning_rates"] = {"vision": 1e-3, "language": 1e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
@@ -117,7 +117,7 @@ def _killed_worker(process: subprocess.Popen[str], step: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_goes_on_from_a_checkpoint(tmp_path: Path, alone: Path) -> None:
+def test_killed_worker_restarts_from_a_checkpoint(tmp_path: Path, alone: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]
     process = subprocess.Popen(
         [*map(str, command), "--workers", "2", "--cpus"],
@@ -133,9 +133,7 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_a_checkpoint(tmp_path
 
 
 @pytest.mark.slow
-def test_one_worker_then_two_then_one_see_the_same_samples(
-    vl3syn_process: CommandLine, tmp_path: Path, alone: Path
-) -> None:
+def test_change_of_workers_keeps_the_order_of_samples(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     """Each stopped by a kill of the whole, as a cluster does it that ends a job."""
     for workers, step in ((1, 5), (2, 13)):
         command = [sys.executable, "-m", "pipeline", "train", alone / "recipe.yaml", "--run", tmp_path]

@@ -120,7 +120,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("place", "value", "told", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_what_is_wrong_is_one_line_with_its_place(place: str, value: object, told: str, message: str) -> None:
+def test_invalid_key_is_one_line_with_its_position(place: str, value: object, told: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^r\.yaml: ") as refused:
         parse_recipe(changed(place, value), "r.yaml")
     said = str(refused.value)
@@ -129,17 +129,17 @@ def test_what_is_wrong_is_one_line_with_its_place(place: str, value: object, tol
     assert "\n" not in said
 
 
-def test_the_good_recipe_is_good() -> None:
+def test_valid_recipe_is_accepted() -> None:
     assert parse_recipe(GOOD, "r.yaml").stages[0].steps == 10
 
 
 @pytest.mark.parametrize("written", [[], None, "stages", 3])
-def test_what_is_no_mapping_is_refused(written: object) -> None:
+def test_recipe_that_is_not_a_mapping_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match=r"r\.yaml: must be a mapping with model, sources, stages"):
         parse_recipe(written, "r.yaml")
 
 
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such recipe"):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="not readable"):
@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_a_resolved_recipe_resolves_to_itself(paper: TrainRecipe) -> None:
+def test_resolved_recipe_resolves_to_itself(paper: TrainRecipe) -> None:
     for recipe in (paper, parse_recipe(GOOD, "r.yaml")):
         assert parse_recipe(recipe.model_dump(mode="json"), "r.yaml") == recipe
 
@@ -165,7 +165,7 @@ def paper() -> TrainRecipe:
     return load_recipe("recipes/train-vl3syn7m.yaml")
 
 
-def test_the_papers_recipe_has_its_stages_and_rates(paper: TrainRecipe) -> None:
+def test_paper_recipe_has_the_stages_and_rates_of_the_paper(paper: TrainRecipe) -> None:
     """arXiv 2501.13106, section 3.3; the released scripts stage1_2b.sh to stage4_2b.sh have the same."""
     later = {"vision": 2e-6, "projector": 1e-5, "language": 1e-5}
     assert [stage.name for stage in paper.stages] == ["encoder", "alignment", "tuning", "video"]
@@ -175,7 +175,7 @@ def test_the_papers_recipe_has_its_stages_and_rates(paper: TrainRecipe) -> None:
     ]
 
 
-def test_the_papers_recipe_has_the_scripts_numbers(paper: TrainRecipe) -> None:
+def test_paper_recipe_has_the_numbers_of_the_original_scripts(paper: TrainRecipe) -> None:
     assert [stage.image_merge for stage in paper.stages] == [1, 1, 1, 2]
     assert [stage.pruning for stage in paper.stages] == [None, None, *[Pruning()] * 2]
     assert (Pruning().threshold, Pruning().unit, Pruning().min_tokens) == (0.1, "reference", 1)
@@ -201,7 +201,7 @@ def test_the_papers_recipe_has_the_scripts_numbers(paper: TrainRecipe) -> None:
     assert (paper.seed, paper.save_every, paper.keep_last) == (42, 1000, 2)
 
 
-def test_the_papers_recipe_trains_the_encoder_on_short_and_aligns_on_detailed_captions(paper: TrainRecipe) -> None:
+def test_paper_recipe_has_the_right_captions_in_each_stage(paper: TrainRecipe) -> None:
     captions = {name: source.caption for name, source in paper.sources.items() if isinstance(source, ShardConfig)}
     used = [[captions[name] for name in stage.mixture if name in captions] for stage in paper.stages]
     assert used == [["short"], ["detailed"], [], []]
@@ -209,7 +209,7 @@ def test_the_papers_recipe_trains_the_encoder_on_short_and_aligns_on_detailed_ca
     assert all(share.weight == 1 for stage in paper.stages for share in stage.mixture.values())
 
 
-def test_the_papers_recipe_runs_on_a_machine_of_eight_gpus(paper: TrainRecipe) -> None:
+def test_paper_recipe_fits_eight_gpus(paper: TrainRecipe) -> None:
     assert all(stage.num_virtual_ranks % 8 == 0 for stage in paper.stages)
 
 
@@ -226,7 +226,7 @@ def _rates(model: VideoLLaMA3, stage: Stage) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_every_parameter_of_2b_has_the_papers_rate(paper: TrainRecipe, model: VideoLLaMA3, number: int) -> None:
+def test_every_parameter_of_2b_has_the_rate_of_the_paper(paper: TrainRecipe, model: VideoLLaMA3, number: int) -> None:
     names = [name for name, _ in model.named_parameters()]
     parts = {"vision": 412_147_440, "projector": 4_131_840, "language": 1_543_714_304}
     sizes = {part: sum(p.numel() for n, p in model.named_parameters() if n.startswith(f"{part}.")) for part in parts}

@@ -95,7 +95,7 @@ def _goes_on_after_step_2(folder: Path, out: Path, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_bit_is_noticed_and_the_sound_checkpoint_before_is_taken(
+def test_flipped_bit_is_detected_and_the_last_sound_one_taken(
     folder: Path, out: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     file = out / "1-second/step-00000004" / name
@@ -107,7 +107,7 @@ def test_a_flipped_bit_is_noticed_and_the_sound_checkpoint_before_is_taken(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", ["cut", "empty", "gone"])
-def test_a_cut_or_missing_file_is_noticed_too(
+def test_truncated_or_missing_file_is_detected(
     folder: Path, out: Path, caplog: pytest.LogCaptureFixture, name: str, harm: str
 ) -> None:
     file = out / "1-second/step-00000004" / name
@@ -118,7 +118,7 @@ def test_a_cut_or_missing_file_is_noticed_too(
     _goes_on_after_step_2(folder, out, caplog, name)
 
 
-def test_any_bit_of_any_file_is_noticed(folder: Path, out: Path) -> None:
+def test_flipped_bit_of_any_file_is_detected(folder: Path, out: Path) -> None:
     """Signs, exponents, last digits, names, the sums themselves: whatever is flipped, the checkpoint is not taken."""
     from model.training.checkpoints import DamagedError, verify
 
@@ -136,7 +136,7 @@ def test_any_bit_of_any_file_is_noticed(folder: Path, out: Path) -> None:
             (path / name).write_bytes(whole)
 
 
-def test_without_any_sound_checkpoint_it_stops_and_says_what_to_delete(folder: Path, out: Path) -> None:
+def test_training_without_a_sound_checkpoint_stops_with_a_remedy(folder: Path, out: Path) -> None:
     for step in (2, 4):
         flip(out / f"1-second/step-0000000{step}/moments.safetensors", 90_000)
     before = sorted(out.rglob("*"))
@@ -151,7 +151,7 @@ def test_without_any_sound_checkpoint_it_stops_and_says_what_to_delete(folder: P
     assert losses(out) == losses(folder / "whole")
 
 
-def test_a_damaged_checkpoint_does_not_push_out_a_sound_one(folder: Path, out: Path) -> None:
+def test_damaged_checkpoint_does_not_replace_a_sound_one(folder: Path, out: Path) -> None:
     """It has a higher number than what is saved next; it may neither count among the last two nor be taken later."""
     place = out / "1-second"
     os.rename(place / "step-00000004", place / "step-00000009")
@@ -170,7 +170,7 @@ def _as_before(path: Path) -> None:
     (path / "state.json").write_text(json.dumps(state))
 
 
-def test_a_checkpoint_of_an_earlier_version_opens(folder: Path, out: Path) -> None:
+def test_checkpoint_of_an_earlier_version_is_read(folder: Path, out: Path) -> None:
     for path in (out / "1-second").glob("step-*"):
         _as_before(path)
     shutil.rmtree(out / "1-second/step-00000002")
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_an_earlier_version_opens(folder: Path, out: Path) -> No
     assert losses(out) == losses(folder / "whole")
 
 
-def test_a_cut_file_in_a_checkpoint_of_an_earlier_version_is_noticed(
+def test_truncated_file_of_an_earlier_checkpoint_is_detected(
     folder: Path, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (out / "1-second").glob("step-*"):
@@ -189,7 +189,7 @@ def test_a_cut_file_in_a_checkpoint_of_an_earlier_version_is_noticed(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_what_a_stage_hands_on_is_checked_before_the_next_begins(tmp_path: Path, name: str) -> None:
+def test_damaged_export_of_a_stage_stops_the_next_stage(tmp_path: Path, name: str) -> None:
     written = data.recipe(tmp_path, steps=2)
     go({**written, "stages": written["stages"][:1]}, tmp_path / "out")
     flip(tmp_path / "out/1-first/model" / name, 301)
@@ -244,7 +244,7 @@ def test_other_data_of_the_same_length_are_refused(folder: Path, out: Path, chan
     assert losses(out) == losses(folder / "whole")
 
 
-def test_data_that_were_copied_are_the_same_data(folder: Path, out: Path) -> None:
+def test_copied_data_are_the_same_data(folder: Path, out: Path) -> None:
     for file in [*folder.glob("shards/data/*"), folder / "qa/qa.jsonl"]:
         content = file.read_bytes()
         file.unlink()
@@ -253,7 +253,7 @@ def test_data_that_were_copied_are_the_same_data(folder: Path, out: Path) -> Non
     assert losses(out) == losses(folder / "whole")
 
 
-def test_another_checkpoint_to_begin_with_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_another_starting_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     """What is frozen is not in checkpoints: it comes from there."""
     start = Path(shutil.copytree(folder / "whole/1-second/model", tmp_path / "start"))
     rates = {"vision": "frozen", "projector": 1e-3, "language": "frozen"}

@@ -74,7 +74,7 @@ def _terminated(folder: Path, out: Path, words: str, stage: str) -> None:
     assert checkpoint.name == f"step-{step:08d}"
 
 
-def test_a_checkpoint_is_written_and_the_training_goes_on_bit_equal(folder: Path, tmp_path: Path) -> None:
+def test_stopped_training_resumes_bit_equal_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     """Twice: in the first stage and in the second."""
     out = tmp_path / "out"
     _terminated(folder, out, "first 2/20", "first")
@@ -122,7 +122,7 @@ def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
     _is_undisturbed(tmp_path / "out", folder / "whole")
 
 
-def test_a_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
+def test_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
     """In a process of its own, which sends both to itself: the second while the checkpoint is written."""
     program = (
         "import os, signal, sys, time, yaml\n"
@@ -145,7 +145,7 @@ def test_a_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_workers_write_a_checkpoint_when_their_starter_gets_a_sigterm(folder: Path, tmp_path: Path) -> None:
+def test_workers_write_a_checkpoint_on_sigterm_of_the_launcher(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = _started(folder, out, "--workers", "2", "--cpus", stderr=subprocess.STDOUT)  # Ray may fill a pipe
     _until(process, "first 2/20")

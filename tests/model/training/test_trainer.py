@@ -55,7 +55,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_stages_hand_on_and_each_loss_falls(whole: Path) -> None:
+def test_stage_starts_from_the_last_one_and_its_loss_falls(whole: Path) -> None:
     losses = trace(whole)
     assert [(stage, step) for stage, step, _ in losses] == [(s, n) for s in ("first", "second") for n in range(1, 7)]
     assert losses[5][2] < losses[0][2] - 0.2
@@ -65,7 +65,7 @@ def test_stages_hand_on_and_each_loss_falls(whole: Path) -> None:
     assert model.generate(**tensors, max_new_tokens=3)[0].numel()
 
 
-def test_transformers_opens_an_export_with_the_same_logits(whole: Path) -> None:
+def test_export_has_the_same_logits_in_transformers(whole: Path) -> None:
     from transformers import VideoLlama3ForConditionalGeneration
 
     ours, processor = (kind.from_pretrained(whole / "2-second/model") for kind in (VideoLLaMA3, Processor))
@@ -80,7 +80,7 @@ def test_transformers_opens_an_export_with_the_same_logits(whole: Path) -> None:
     torch.testing.assert_close(ours(**row).logits, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_a_finished_training_does_nothing_a_second_time(folder: Path, whole: Path) -> None:
+def test_finished_training_does_nothing_when_run_again(folder: Path, whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     lines = (whole / "metrics.jsonl").read_text()
     go(data.recipe(folder), whole)
@@ -88,7 +88,7 @@ def test_a_finished_training_does_nothing_a_second_time(folder: Path, whole: Pat
     assert (whole / "metrics.jsonl").read_text() == lines
 
 
-def test_frozen_parts_stay_as_they_were_to_the_bit(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_frozen_parts_are_bit_equal_after_training(folder: Path, whole: Path, tmp_path: Path) -> None:
     rates = {"vision": "frozen", "projector": 1e-3, "language": "frozen"}
     written = data.recipe(folder, learning_rates=rates, steps=3)
     written |= {"model": {"checkpoint": str(whole / "1-first/model")}, "stages": written["stages"][:1]}
@@ -147,9 +147,7 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 8])
-def test_after_a_kill_losses_and_weights_are_those_of_an_undisturbed_training(
-    folder: Path, whole: Path, tmp_path: Path, steps: int
-) -> None:
+def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(data.recipe(folder)))
     _killed_after(file, tmp_path / "out", steps)
@@ -160,7 +158,7 @@ def test_after_a_kill_losses_and_weights_are_those_of_an_undisturbed_training(
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_change_nothing(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole: Path, tmp_path: Path) -> None:
     import random
 
     dice = random.Random(7)
@@ -218,7 +216,7 @@ def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, capl
     assert all(loss > 0 for loss in losses)
 
 
-def test_a_source_that_has_grown_in_the_middle_of_a_stage_is_refused(tmp_path: Path) -> None:
+def test_source_that_grows_during_a_stage_is_refused(tmp_path: Path) -> None:
     written = data.recipe(tmp_path)
     written["stages"] = written["stages"][1:]
     _stopped_after(written, tmp_path / "out", 3)
@@ -228,9 +226,7 @@ def test_a_source_that_has_grown_in_the_middle_of_a_stage_is_refused(tmp_path: P
         go(written, tmp_path / "out")
 
 
-def test_a_loss_that_is_no_number_stops_with_the_samples_and_changes_nothing(
-    folder: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_nan_loss_stops_with_the_samples_and_keeps_the_weights(folder: Path, whole: Path, tmp_path: Path) -> None:
     model = VideoLLaMA3.from_pretrained(whole / "1-first/model")
     with torch.no_grad():
         model.projector.readout[0].weight[0, 0] = float("nan")
@@ -244,7 +240,7 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_and_changes_nothing(
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
-def test_a_schedule_by_epochs_ends_with_the_samples(folder: Path, tmp_path: Path) -> None:
+def test_schedule_in_epochs_ends_with_the_samples(folder: Path, tmp_path: Path) -> None:
     written = data.recipe(folder, steps=None, epochs=2)
     written["stages"] = written["stages"][:1]
     go(written, tmp_path)
@@ -256,7 +252,7 @@ def test_a_schedule_by_epochs_ends_with_the_samples(folder: Path, tmp_path: Path
     assert 0 < rates[-1] < max(rates)
 
 
-def test_activation_checkpointing_changes_nothing_but_memory(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_activation_checkpointing_does_not_change_the_result(folder: Path, whole: Path, tmp_path: Path) -> None:
     written = data.recipe(folder, checkpointing=True)
     go(written | {"stages": written["stages"][:1]}, tmp_path)
     torch.testing.assert_close(
@@ -282,7 +278,7 @@ def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path,
     assert all("lora_" in name or name.startswith("projector") for name in stored)
 
 
-def test_a_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
+def test_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
     good = data.recipe(folder)
     for change, message in (
         ({"model": {"preset": "tiny", "checkpoint": "x"}}, "model: give one of"),

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, vl3syn: Call) -> Path:
     return folder
 
 
-def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
+def test_funnel_shows_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
     told = json.loads(vl3syn("funnel", finished / "run", "--json").stdout)
     assert (told["rows"], told["survivors"]) == (30, 11)
     assert told["stages"][0] == {
@@ -51,7 +51,7 @@ def test_funnel_tells_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
     assert "18 aspect_ratio > 2" in table
 
 
-def test_a_second_run_does_not_even_import_ray(finished: Path) -> None:
+def test_second_run_does_not_even_import_ray(finished: Path) -> None:
     program = "import sys; from pipeline.commands.app import app; app(standalone_mode=False)"
     program += "; print('ray' in sys.modules)"
     command = [sys.executable, "-c", program, "run", finished / "recipe.yaml", "--run", finished / "run", "--json"]
@@ -71,7 +71,7 @@ def test_sweep_counts_jointly_without_changing_the_run(finished: Path, vl3syn: C
     assert (finished / "run" / "recipe.yaml").read_text() == before
 
 
-def test_sweep_without_axes_shows_how_scores_are_spread(finished: Path, vl3syn: Call) -> None:
+def test_sweep_without_axes_shows_quantiles_of_scores(finished: Path, vl3syn: Call) -> None:
     rows = json.loads(vl3syn("sweep", finished / "run", "--json").stdout)
     ratio = next(r for r in rows if r["column"] == "aspect_ratio")
     assert (ratio["min"], ratio["p50"], ratio["max"], ratio["rows"]) == (
@@ -82,7 +82,7 @@ def test_sweep_without_axes_shows_how_scores_are_spread(finished: Path, vl3syn: 
     )
 
 
-def test_explain_says_why(finished: Path, vl3syn: Call) -> None:
+def test_explain_shows_the_reason(finished: Path, vl3syn: Call) -> None:
     (account,) = json.loads(vl3syn("explain", finished / "run", "28.png", "--json").stdout)
     assert (account["status"], account["drop_stage"]) == ("dropped", "aspect_ratio")
     assert account["drop_reason"] == "aspect_ratio 3.8 > 2"
@@ -95,7 +95,7 @@ def test_explain_says_why(finished: Path, vl3syn: Call) -> None:
     assert page["stages"][0]["outcome"] == "not reached"
 
 
-def test_a_recipe_edited_in_the_run_is_checked_like_any_other(finished: Path, tmp_path: Path, vl3syn: Call) -> None:
+def test_recipe_edited_in_the_run_is_checked(finished: Path, tmp_path: Path, vl3syn: Call) -> None:
     import shutil
 
     run = shutil.copytree(finished / "run", tmp_path / "run")
@@ -114,7 +114,7 @@ def test_a_recipe_edited_in_the_run_is_checked_like_any_other(finished: Path, tm
     assert json.loads(vl3syn("funnel", run, "--json").stdout)["survivors"] == 21
 
 
-def test_a_users_own_recipe_is_not_taken_for_a_run(tmp_path: Path, finished: Path, vl3syn: Call) -> None:
+def test_folder_with_only_a_recipe_is_not_taken_for_a_run(tmp_path: Path, finished: Path, vl3syn: Call) -> None:
     mine = f"# mine\npool: {{images: {finished / 'pool'}}}\n"
     (tmp_path / "recipe.yaml").write_text(mine)
     done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path)
@@ -123,7 +123,7 @@ def test_a_users_own_recipe_is_not_taken_for_a_run(tmp_path: Path, finished: Pat
     assert (tmp_path / "recipe.yaml").read_text() == mine
 
 
-def test_what_the_web_wrote_is_no_markup_and_no_terminal_code(tmp_path: Path, vl3syn: Call) -> None:
+def test_text_of_the_pool_is_printed_without_terminal_codes(tmp_path: Path, vl3syn: Call) -> None:
     import io
 
     import pyarrow as pa
@@ -141,7 +141,7 @@ def test_what_the_web_wrote_is_no_markup_and_no_terminal_code(tmp_path: Path, vl
 
 
 @pytest.mark.slow
-def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
+def test_filter_command_adds_facts_then_a_rule(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
     """index, then facts without a rule, then a rule: the threshold moves without computing."""
     run = tmp_path / "run"
     done = json.loads(vl3syn("index", "--images", finished / "pool", "--run", run, "--json").stdout)
@@ -184,7 +184,7 @@ def test_each_stage_alone(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
         (["frobnicate"], 2, "No such command"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr(
+def test_mistake_is_one_line_on_stderr(
     arguments: list[str], code: int, message: str, finished: Path, tmp_path: Path, vl3syn: Call
 ) -> None:
     done = vl3syn(*(a.format(run=finished / "run", pool=finished / "pool", tmp=tmp_path) for a in arguments))
@@ -196,7 +196,7 @@ def test_a_mistake_is_one_line_on_stderr(
     assert not (tmp_path / "x").exists(), "a command that was refused leaves nothing"
 
 
-def test_version(vl3syn: Call) -> None:
+def test_version_option_prints_the_version(vl3syn: Call) -> None:
     from importlib.metadata import version
 
     assert vl3syn("--version").stdout == f"vl3syn {version('vl3syn')}\n"
@@ -210,7 +210,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in loaded
 
 
-def test_doctor_finds_two_faiss_and_a_recipe_that_cannot_run(tmp_path: Path, vl3syn: Call) -> None:
+def test_doctor_reports_two_faiss_and_an_unrunnable_recipe(tmp_path: Path, vl3syn: Call) -> None:
     bad, poor, training = (tmp_path / f"{name}.yaml" for name in ("bad", "poor", "training"))
     bad.write_text("pool: {imags: x}")
     poor.write_text("pool: {images: /nowhere}\nstages: [{stage: aspect_ratio, resources: {num_gpus: 1}}]")

@@ -80,7 +80,7 @@ def _expected(folder: Path, question: str, *media: dict[str, Any], system: str |
     return processor.decode(model.generate(**row, max_new_tokens=12)[0])
 
 
-def test_one_image(folder: Path, ask: Ask) -> None:
+def test_chat_answers_about_one_image(folder: Path, ask: Ask) -> None:
     answer = ask("ckpt", "--image", "a.png", "What?", *BRIEF)
     assert answer.code == 0
     assert answer.out == _expected(folder, "What?", {"type": "image", "image": str(folder / "a.png")}) + "\n"
@@ -88,14 +88,14 @@ def test_one_image(folder: Path, ask: Ask) -> None:
     assert re.fullmatch(line, answer.err)
 
 
-def test_two_images_in_their_order(folder: Path, ask: Ask) -> None:
+def test_chat_reads_two_images_in_order(folder: Path, ask: Ask) -> None:
     answer = ask("ckpt", "--image", "b.png", "--image", "a.png", "What?", *BRIEF)
     media = [{"type": "image", "image": str(folder / name)} for name in ("b.png", "a.png")]
     assert answer.out == _expected(folder, "What?", *media) + "\n"
     assert answer.out != ask("ckpt", "--image", "a.png", "--image", "b.png", "What?", *BRIEF).out
 
 
-def test_a_video_with_its_options(folder: Path, ask: Ask) -> None:
+def test_chat_passes_the_options_of_a_video(folder: Path, ask: Ask) -> None:
     options = {"fps": 2.0, "max_frames": 3, "start": 1.0, "end": 3.0}
     given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
     answer = ask("ckpt", "--video", "clip.mp4", *given, "What?", *BRIEF)
@@ -116,7 +116,7 @@ def test_keep_prunes_by_grey_levels(ask: Ask) -> None:
     assert shares[30] < 60
 
 
-def test_text_only_and_the_system_prompt(folder: Path, ask: Ask) -> None:
+def test_chat_answers_text_with_the_system_prompt(folder: Path, ask: Ask) -> None:
     answer = ask("ckpt", "Who are you?", *BRIEF)
     assert answer.out == _expected(folder, "Who are you?") + "\n"
     assert answer.err.startswith("no visual tokens; first token")
@@ -136,13 +136,13 @@ def test_lines_of_a_pipe_are_turns_of_one_conversation(ask: Ask) -> None:
     assert answer.out.removeprefix(first) != alone, "what was said before is known"
 
 
-def test_a_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> None:
+def test_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> None:
     answer = ask("ckpt", "-", *BRIEF, stdin="What\n\nis it?\n")
     assert answer.out == _expected(folder, "What\n\nis it?") + "\n"
 
 
 @pytest.mark.parametrize("prompt", ["-", None])
-def test_bytes_of_a_pipe_that_are_not_utf_8_are_one_line(
+def test_pipe_with_invalid_utf8_is_one_line(
     folder: Path, prompt: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.commands.app import main
@@ -158,7 +158,7 @@ def test_bytes_of_a_pipe_that_are_not_utf_8_are_one_line(
     assert told.err.count("\n") == 1
 
 
-def test_a_type_may_be_chosen(ask: Ask) -> None:
+def test_dtype_can_be_chosen(ask: Ask) -> None:
     exact, half = (ask("ckpt", "Who?", "--dtype", dtype, "--max-new-tokens", 60) for dtype in ("float32", "bfloat16"))
     assert exact.code == half.code == 0
     assert exact.out != half.out

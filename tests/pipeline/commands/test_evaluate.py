@@ -107,7 +107,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
+def test_eval_of_shards_gives_loss_and_answers(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from model import Processor, VideoLLaMA3
     from model.caption_metrics import caption_metrics
     from model.evaluate import held_out_loss
@@ -133,7 +133,7 @@ def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     assert found["clip_score"] is None
 
 
-def test_evaluate_from_python_gives_what_the_command_prints(folder: Path, ask: Ask, tmp_path: Path) -> None:
+def test_evaluate_function_equals_the_output_of_the_command(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from dataclasses import asdict
 
     from model.evaluate import evaluate
@@ -155,7 +155,7 @@ def test_evaluate_from_python_gives_what_the_command_prints(folder: Path, ask: A
         assert _lines(tmp_path / "out.jsonl") == [asdict(answer) for answer in result.answers]
 
 
-def test_the_caption_may_be_chosen(ask: Ask, tmp_path: Path) -> None:
+def test_caption_can_be_chosen(ask: Ask, tmp_path: Path) -> None:
     tokens = {}
     for caption in ("short", "detailed"):
         out = tmp_path / f"{caption}.jsonl"
@@ -171,7 +171,7 @@ def test_answers_that_are_the_references_have_full_marks(ask: Ask) -> None:
     assert found["answers"]["exact"] == 1
 
 
-def test_the_table_tells_what_each_number_is_of(ask: Ask) -> None:
+def test_table_describes_each_number(ask: Ask) -> None:
     title, *lines = ask("--data", "qa.jsonl", *BRIEF).out.splitlines()
     assert title == "ckpt on qa.jsonl"
     table = [" ".join(line.split()) for line in lines]
@@ -180,12 +180,12 @@ def test_the_table_tells_what_each_number_is_of(ask: Ask) -> None:
     assert "exact match 1 1; case and space aside" in table
 
 
-def test_only_the_first_so_many(ask: Ask) -> None:
+def test_limit_evaluates_only_the_first_samples(ask: Ask) -> None:
     assert json.loads(ask("--data", "shards", "--limit", 2, "--json", *BRIEF).out)["loss"]["samples"] == 2
     assert json.loads(ask("--data", "shards", "--limit", 99, "--json", *BRIEF).out)["loss"]["samples"] == COUNT
 
 
-def test_the_loss_alone(ask: Ask) -> None:
+def test_zero_new_tokens_evaluates_the_loss_only(ask: Ask) -> None:
     told = ask("--data", "shards", "--max-new-tokens", 0)
     assert "loss" in told.out
     assert "chrF" not in told.out
@@ -210,7 +210,7 @@ def test_bad_samples_are_named_once_and_the_others_counted(folder: Path, ask: As
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_text_that_is_no_unicode_is_skipped_by_eval(folder: Path, ask: Ask, tmp_path: Path, place: int) -> None:
+def test_text_with_invalid_unicode_is_skipped(folder: Path, ask: Ask, tmp_path: Path, place: int) -> None:
     """In a question, or in a reference, which no model reads but which is written down."""
     bad = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Red."}]
     bad[place]["value"] += "\ud83d"
@@ -225,13 +225,13 @@ def test_a_text_that_is_no_unicode_is_skipped_by_eval(folder: Path, ask: Ask, tm
     assert [line["sample"] for line in _lines(tmp_path / "out.jsonl")] == ["eval: qa.jsonl line 2"]
 
 
-def test_media_may_lie_elsewhere(folder: Path, ask: Ask, tmp_path: Path) -> None:
+def test_media_option_sets_the_media_folder(folder: Path, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "qa.jsonl").write_bytes((folder / "qa.jsonl").read_bytes())
     assert ask("--data", tmp_path / "qa.jsonl", "--max-new-tokens", 0).code == 1
     assert ask("--data", tmp_path / "qa.jsonl", "--media", ".", "--max-new-tokens", 0).code == 0
 
 
-def test_clip_score_is_open_clips_own_cosine(folder: Path, ask: Ask, tmp_path: Path, tiny_clip: Path) -> None:
+def test_clip_score_equals_the_cosine_of_open_clip(folder: Path, ask: Ask, tmp_path: Path, tiny_clip: Path) -> None:
     import open_clip
     import torch
 
@@ -267,7 +267,7 @@ def trained(folder: Path, tmp_path: Path) -> str:
     return str(tmp_path / "ckpt")
 
 
-def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) -> None:
+def test_eval_on_training_data_is_warned_about(ask: Ask, trained: str) -> None:
     for data in ("shards", "shards/data"):
         told = ask("--data", data, "--max-new-tokens", 0, checkpoint=trained)
         assert f"was trained on {data} (scene): this tells what it remembers; 2 of its samples were not" in told.err
@@ -275,7 +275,7 @@ def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) ->
         assert ask(*other, "--max-new-tokens", 0, checkpoint=trained).err == ""
 
 
-def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
+def test_held_out_and_trained_samples_are_those_of_the_training(
     ask: Ask, folder: Path, trained: str, tmp_path: Path
 ) -> None:
     from model.training.data.sampler import EpochPermutation
@@ -290,13 +290,13 @@ def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
     assert found == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
 
 
-def test_nothing_was_held_out_of_what_was_not_trained_on(ask: Ask, trained: str) -> None:
+def test_held_out_of_data_that_was_not_trained_on_is_refused(ask: Ask, trained: str) -> None:
     told = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
     assert told.code == 1
     assert "was not trained on qa.jsonl: leave out --held-out and --trained-on" in told.err
 
 
-def test_a_failure_leaves_the_predictions_that_were_there(ask: Ask, tmp_path: Path) -> None:
+def test_failure_keeps_the_earlier_predictions(ask: Ask, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("before\n")
     (tmp_path / "qa.jsonl").write_text("no json\n")
@@ -324,7 +324,7 @@ def test_mistakes_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str
 
 
 @pytest.mark.parametrize("name", ["qa.jsonl.gz", "qa.txt", "qa.parquet", "qa"])
-def test_a_file_of_another_ending_is_refused_by_name(ask: Ask, tmp_path: Path, name: str) -> None:
+def test_file_with_another_ending_is_refused_by_name(ask: Ask, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"{}\n"))
     told = ask("--data", tmp_path / name, *BRIEF)
     assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
@@ -342,7 +342,7 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     assert losses[0]["samples"] == len(lines)
 
 
-def test_a_checkpoint_that_is_none_is_one_line(ask: Ask) -> None:
+def test_folder_without_a_checkpoint_is_one_line(ask: Ask) -> None:
     told = ask("--data", "shards", checkpoint="shards")
     assert (told.code, told.err.count("\n")) == (1, 1)
     assert "shards" in told.err
@@ -359,7 +359,7 @@ def test_a_checkpoint_that_is_none_is_one_line(ask: Ask) -> None:
         ("--data", "shards", "--max-new-tokens", "0", "--predictions", "out.jsonl"),
     ],
 )
-def test_wrong_usage(ask: Ask, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_code_2(ask: Ask, arguments: tuple[str, ...]) -> None:
     assert ask(*arguments).code == 2
 
 
@@ -369,7 +369,7 @@ def test_nothing_heavy_is_imported_with_the_command_line() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_media_elsewhere_need_root(folder: Path, ask: Ask, tmp_path: Path) -> None:
+def test_outside_media_need_the_root_option(folder: Path, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/1.png").write_bytes(_png(1))
     (tmp_path / "notes").mkdir()
@@ -394,7 +394,7 @@ def test_predictions_are_written_through_a_link(ask: Ask, tmp_path: Path) -> Non
     assert len(_lines(tmp_path / "target.jsonl")) == 3
 
 
-def test_predictions_into_no_regular_file_are_refused(ask: Ask, tmp_path: Path) -> None:
+def test_predictions_into_a_special_file_are_refused(ask: Ask, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     (tmp_path / "device").symlink_to("/dev/null")
@@ -415,14 +415,14 @@ def test_predictions_into_no_regular_file_are_refused(ask: Ask, tmp_path: Path) 
 
 @pytest.mark.parametrize("option", ["--data", "--media", "--root", "--predictions", "--encoder"])
 @pytest.mark.parametrize(("path", "said"), [("", "an empty path: "), ("a\0.jsonl", r"'a\x00.jsonl': no path: it has")])
-def test_path_of_eval_that_can_be_none_is_named(ask: Ask, option: str, path: str, said: str) -> None:
+def test_invalid_path_of_eval_is_named(ask: Ask, option: str, path: str, said: str) -> None:
     told = ask("--data", "qa.jsonl", option, path, *BRIEF)
     assert told.code == 1
     assert told.err.startswith(f"vl3syn: {option}: {said}")
     assert told.err.count("\n") == 1
 
 
-def test_answers_longer_than_any_are_wrong_usage(ask: Ask) -> None:
+def test_huge_max_new_tokens_is_wrong_usage(ask: Ask) -> None:
     told = ask("--data", "qa.jsonl", "--max-new-tokens", "99999999999999999999")
     assert told.code == 2
     assert "1000000" in told.err

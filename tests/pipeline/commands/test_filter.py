@@ -35,7 +35,7 @@ def kept(run: Path) -> set[str]:
     return set(manifest.filter(manifest["status"] == "kept")["key"])
 
 
-def test_filter_by_path_twice_sets_its_rule_and_setting(
+def test_filter_by_path_run_twice_sets_its_rule_and_setting(
     indexed: Path, vl3syn_process: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = Path(__file__).parents[3] / "examples/my_filter"

@@ -32,7 +32,7 @@ def ours(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if not known.match(line)]
 
 
-def test_an_index_of_errors_alone_is_a_failure_with_the_commonest_reason(tmp_path: Path, vl3syn: Call) -> None:
+def test_index_of_errors_only_fails_with_the_commonest_reason(tmp_path: Path, vl3syn: Call) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     for number in range(3):
@@ -50,7 +50,7 @@ def test_an_index_of_errors_alone_is_a_failure_with_the_commonest_reason(tmp_pat
     assert (stage.returncode, ours(stage.stderr)[-1]) == (1, "vl3syn: index: all 4 rows failed: not an image: HTML")
 
 
-def test_a_stage_of_errors_alone_is_a_failure_and_rules_that_drop_all_are_not(tmp_path: Path, vl3syn: Call) -> None:
+def test_stage_of_errors_only_fails_but_rules_may_drop_all(tmp_path: Path, vl3syn: Call) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     for number in range(3):
@@ -70,7 +70,7 @@ def test_a_stage_of_errors_alone_is_a_failure_and_rules_that_drop_all_are_not(tm
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_publication_without_an_image_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
+def test_publication_without_an_image_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     pool = make_images(tmp_path / "pool", 4)
     with chat_server() as server:
         engine = {"kind": "server", "url": server.url}
@@ -85,7 +85,9 @@ def test_a_publication_without_an_image_is_a_failure(tmp_path: Path, make_images
     assert json.loads(done.stdout)["rows"] == 0
 
 
-def test_on_stderr_of_a_run_are_only_our_lines(tmp_path: Path, make_images: MakeImages, vl3syn_process: Call) -> None:
+def test_stderr_of_a_run_has_no_lines_of_libraries(
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Call
+) -> None:
     pool = make_images(tmp_path / "pool", 5)
     done = vl3syn_process("run", recipe_at(tmp_path, pool, {"stage": "hashes"}), "--run", tmp_path / "run", "--json")
     assert done.returncode == 0
@@ -93,7 +95,7 @@ def test_on_stderr_of_a_run_are_only_our_lines(tmp_path: Path, make_images: Make
     assert len(done.stderr.splitlines()) <= 3, "of Ray's core one line at most for the one actor pool"
 
 
-def test_a_server_that_resets_every_call_is_one_line(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
+def test_server_that_resets_every_call_is_one_line(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     pool = make_images(tmp_path / "pool", 150)
     with chat_server(faults=("reset",), share=1.0) as server:
         engine = {"kind": "server", "url": server.url, "tries": 1, "pause": 0.01}

@@ -85,7 +85,7 @@ def test_failed_rows_are_computed_again_after_the_command(
     assert facts(url).filter(pl.col("id").is_in(good["id"].implode())).equals(good)
 
 
-def test_what_the_command_says(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
+def test_retry_command_reports_the_rows_to_retry(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     stored_run(tmp_path / "run", {0: None, 1: "server: 400 of 17 tokens", 2: "server: 400 of 18 tokens", 3: "empty"})
     done = vl3syn("retry", tmp_path / "run", "short_caption", "--where", "error like 'server: 400%'")
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_errors_that_differ_in_ids_are_one_line(tmp_path: Path) -> None:
     }
 
 
-def test_funnel_of_errors_that_start_with_numbers_is_short(tmp_path: Path) -> None:
+def test_funnel_groups_errors_that_start_with_numbers(tmp_path: Path) -> None:
     errors = {n: f"image {n}: no GPU left" for n in range(30)} | {90: "empty caption: cut"}
     assert funnel(stored_run(tmp_path / "run", dict(errors))).stages[1].reasons == {"image …": 30, "empty caption": 1}
 
@@ -176,7 +176,7 @@ def test_funnel_of_errors_that_start_with_numbers_is_short(tmp_path: Path) -> No
         max_size=4,
     ),
 )
-def test_no_row_is_lost_and_only_what_fits_is_tried_again(
+def test_retry_marks_only_matching_rows_and_loses_none(
     tmp_path_factory: pytest.TempPathFactory, errors: dict[int, str | None], conditions: list[str | None]
 ) -> None:
     fits: dict[str | None, Callable[[int, str], bool]] = {
@@ -209,7 +209,7 @@ def test_no_row_is_lost_and_only_what_fits_is_tried_again(
     assert table.provenance() == {"weights": "abc"}
 
 
-def test_killed_at_any_part_the_rest_is_marked_later(tmp_path: Path) -> None:
+def test_retry_killed_at_any_part_is_completed_later(tmp_path: Path) -> None:
     opened = stored_run(tmp_path / "run", {0: None})
     table = opened.stages[0].table
     for number in range(1, 60):
@@ -236,7 +236,7 @@ def test_killed_at_any_part_the_rest_is_marked_later(tmp_path: Path) -> None:
     assert marked == 59 * 5
 
 
-def test_what_a_killed_job_wrote_down_is_marked_too(tmp_path: Path) -> None:
+def test_rows_of_a_journal_are_marked_for_retry(tmp_path: Path) -> None:
     opened = stored_run(tmp_path / "run", {0: None})
     stored = opened.stages[0].table
     table = Table(stored.folder, stored.schema.remove_metadata())
@@ -253,7 +253,7 @@ def test_what_a_killed_job_wrote_down_is_marked_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_mended_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> None:
+def test_repaired_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> None:
     """In a tar: its shard is read again as a whole, and the ids of its images stay, also after it has changed once."""
     import tarfile
 
@@ -289,7 +289,7 @@ def test_a_mended_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("engine")
-def test_of_a_stage_that_compares_rows_the_group_is_compared_again(tmp_path: Path, photographs: list[Path]) -> None:
+def test_retried_row_of_duplicates_compares_its_group_again(tmp_path: Path, photographs: list[Path]) -> None:
     """And rows with embeddings can be marked: `conse`, `clusters` and `duplicates` in one run."""
     pool, url = tmp_path / "pool", tmp_path / "run"
     pool.mkdir()

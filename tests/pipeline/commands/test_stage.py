@@ -34,33 +34,33 @@ def rules(tmp_path: Path) -> Rules:
     return call
 
 
-def test_a_limit_that_is_given_later_comes_before_the_balance(rules: Rules) -> None:
+def test_threshold_added_later_precedes_the_balance(rules: Rules) -> None:
     rules("dedup", "--per-group", 4)
     after = rules("dedup", "--max-similarity", 0.9)["duplicates"]
     assert list(after) == ["max_duplicate_similarity", "per_group_cluster", "order", "seed"]
     assert rules("dedup", "--per-group", 3)["duplicates"] == {**after, "per_group_cluster": 3}
 
 
-def test_a_balance_that_moves_takes_its_order_along(rules: Rules) -> None:
+def test_moved_balance_keeps_its_order(rules: Rules) -> None:
     rules("cluster", "--per-group", 5, "--order", "closest")
     after = rules("dedup", "--per-group", 4)
     assert after["clusters"] == {}
     assert after["duplicates"] == {"per_group_cluster": 4, "order": "closest", "seed": 0}
 
 
-def test_exact_copies_go_as_long_as_nobody_says_otherwise(rules: Rules) -> None:
+def test_exact_copies_are_dropped_unless_turned_off(rules: Rules) -> None:
     assert "per_group_content_hash" in rules("filter", "hashes")["hashes"]
     assert rules("dedup", "--no-exact")["hashes"] == {}
     assert rules("dedup")["hashes"] == rules("filter", "hashes")["hashes"] == {}
     assert "per_group_content_hash" in rules("dedup", "--exact")["hashes"]
 
 
-def test_an_order_of_nothing_is_refused(rules: Rules) -> None:
+def test_order_without_a_balance_is_refused(rules: Rules) -> None:
     with pytest.raises(ValueError, match="order and seed are about per_group and total"):
         rules("cluster", "--order", "closest")
 
 
-def test_what_is_refused_while_it_runs_leaves_the_recipe_as_it_was(
+def test_error_during_a_stage_leaves_the_recipe_unchanged(
     tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

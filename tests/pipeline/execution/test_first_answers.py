@@ -49,7 +49,7 @@ def rows(url: Path) -> pl.DataFrame:
     return open_run(url).facts("short_caption").collect()
 
 
-def test_a_server_that_refuses_all_ends_the_job_in_its_words(
+def test_server_that_refuses_all_ends_the_job_with_its_message(
     tmp_path: Path, make_images: MakeImages, vl3syn: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "abcdefgh-123")
@@ -85,9 +85,7 @@ def test_a_server_that_refuses_all_ends_the_job_in_its_words(
         ("503", "loading the model"),
     ],
 )
-def test_one_refusal_from_the_start_is_stored_of_no_image(
-    tmp_path: Path, make_images: MakeImages, status: str, refusal: str
-) -> None:
+def test_job_of_refusals_only_stores_no_row(tmp_path: Path, make_images: MakeImages, status: str, refusal: str) -> None:
     pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
     with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
         with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):
@@ -101,7 +99,7 @@ def test_one_refusal_from_the_start_is_stored_of_no_image(
 
 
 @pytest.mark.usefixtures("engine")
-def test_an_empty_answer_to_all_ends_the_job_too(tmp_path: Path, make_images: MakeImages) -> None:
+def test_server_with_only_empty_answers_ends_the_job(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
     thinking = {"message": {"content": "<think>Well, 17 dogs"}, "finish_reason": "length"}
     why = f"{FIRST}empty caption: cut while thinking; raise max_new_tokens"
@@ -136,7 +134,7 @@ def test_31_refusals_and_then_captions_are_stored(tmp_path: Path, make_images: M
 
 
 @pytest.mark.usefixtures("engine")
-def test_fewer_images_than_32_are_tried_again_by_the_next_run(tmp_path: Path, make_images: MakeImages) -> None:
+def test_fewer_than_32_refused_images_are_retried_later(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
     Image.effect_noise((60, 40), 90).convert("RGB").save(pool / "broken.bmp")
     (pool / "broken.bmp").write_bytes((pool / "broken.bmp").read_bytes()[:-2000])
@@ -198,7 +196,7 @@ def test_nothing_is_journaled_before_an_answer_differs(tmp_path: Path, journal: 
     assert journaled(tmp_path) == list(range(32))
 
 
-def test_a_failure_that_passes_is_no_answer(journal: Journal) -> None:
+def test_passing_failure_is_not_a_first_answer(journal: Journal) -> None:
     first = FirstAnswers("s", 4)
     numbers = [first.take_numbers(1) for _ in range(5)]
     for n in numbers[1:4]:
@@ -210,7 +208,7 @@ def test_a_failure_that_passes_is_no_answer(journal: Journal) -> None:
         first.take_numbers(1)
 
 
-def test_another_refusal_or_status_settles_it(tmp_path: Path, journal: Journal) -> None:
+def test_different_refusal_or_status_confirms_the_server_works(tmp_path: Path, journal: Journal) -> None:
     for other in ("server: 400 the image is too wide", "server: 413 no"):
         first = FirstAnswers("s", 4)
         for n, error in enumerate(["server: 400 no", "server: 400 no", "server: 400 no", other]):
@@ -235,7 +233,7 @@ def letters(number: int) -> str:
         "server: 400 rejected ({letters})",
     ],
 )
-def test_one_error_with_other_ids_ends_the_job(error: str, journal: Journal, tmp_path: Path) -> None:
+def test_errors_that_differ_only_in_ids_end_the_job(error: str, journal: Journal, tmp_path: Path) -> None:
     first = FirstAnswers("s", 8)
     said = [error.replace("{n}", str(n)).replace("{letters}", letters(n)) for n in range(8)]
     for n in range(7):
@@ -246,20 +244,20 @@ def test_one_error_with_other_ids_ends_the_job(error: str, journal: Journal, tmp
     assert journaled(tmp_path) == []
 
 
-def test_two_statuses_with_one_text_are_two_errors(tmp_path: Path, journal: Journal) -> None:
+def test_two_statuses_with_equal_text_are_two_errors(tmp_path: Path, journal: Journal) -> None:
     first = FirstAnswers("s", 2)
     first.save(first.take_numbers(1), answers([0], ["server: 400 the image is refused"]), journal)
     first.save(first.take_numbers(1), answers([1], ["server: 422 the image is refused"]), journal)
     assert journaled(tmp_path) == [0, 1]
 
 
-def test_a_batch_with_a_good_answer_behind_the_first_is_well(tmp_path: Path, journal: Journal) -> None:
+def test_batch_with_one_good_answer_is_stored(tmp_path: Path, journal: Journal) -> None:
     first = FirstAnswers("s", 32)
     first.save(first.take_numbers(40), answers(list(range(40)), [*["no x"] * 39, None]), journal)
     assert journaled(tmp_path) == list(range(40))
 
 
-def test_a_block_waits_for_the_verdict_of_the_other(journal: Journal) -> None:
+def test_block_waits_for_the_first_answers_of_another_block(journal: Journal) -> None:
     """Two are under way at once, and one of them may be short."""
     import threading
 

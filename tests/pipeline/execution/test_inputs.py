@@ -14,7 +14,7 @@ from manifests.tables import Table
 from pipeline.execution.inputs import Source
 
 
-def test_rows_of_many_parts_come_in_the_order_of_the_block(tmp_path: Path) -> None:
+def test_rows_of_many_parts_are_in_the_order_of_the_block(tmp_path: Path) -> None:
     writes = pa.schema(
         [
             embedding_column("image_embedding", 4, "made-up", ""),

@@ -36,9 +36,7 @@ def aspect(**keep: float) -> dict[str, Any]:
     return {"stage": "aspect_ratio", "keep": keep}
 
 
-def test_a_second_run_computes_nothing_and_a_grown_pool_exactly_what_is_new(
-    tmp_path: Path, make_images: MakeImages
-) -> None:
+def test_second_run_computes_only_new_images(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 1200), tmp_path / "run"
     _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
     assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (1200, 1200)
@@ -51,7 +49,7 @@ def test_a_second_run_computes_nothing_and_a_grown_pool_exactly_what_is_new(
     assert opened.manifest().collect().height == 1700
 
 
-def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
+def test_looser_rule_computes_only_the_newly_admitted_rows(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     """The second stage sees only what the first rule lets through."""
@@ -83,9 +81,7 @@ def test_tightening_computes_nothing_and_loosening_exactly_the_newly_admitted(
     assert jobs["brightness"].computed == 0
 
 
-def test_rows_that_may_succeed_later_are_tried_again_and_others_are_not(
-    tmp_path: Path, make_images: MakeImages, own_stages: None
-) -> None:
+def test_only_rows_with_a_passing_error_are_retried(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
     recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
     opened, jobs = run(recipe, url)
@@ -99,7 +95,7 @@ def test_rows_that_may_succeed_later_are_tried_again_and_others_are_not(
     assert opened.manifest().collect().height == 300
 
 
-def test_a_broken_stage_fails_the_job_at_once_and_keeps_what_is_stored(
+def test_broken_stage_fails_the_job_and_keeps_stored_rows(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
@@ -108,39 +104,39 @@ def test_a_broken_stage_fails_the_job_at_once_and_keeps_what_is_stored(
     assert funnel(open_run(url)).stages[1].pending == 300
 
 
-def test_an_unplaceable_actor_is_refused_with_what_there_is(tmp_path: Path, make_images: MakeImages) -> None:
+def test_actor_that_does_not_fit_is_refused_with_the_resources(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3)
     stage = {**aspect(max=2), "resources": {"num_gpus": 1, "actors": 1}}
     with pytest.raises(ValueError, match=r"aspect_ratio: an actor needs .*1 GPU \(there are 0\)"):
         run(recipe_for(pool, stage), tmp_path / "run")
 
 
-def test_parts_hold_no_more_rows_than_a_recipe_allows_to_lose(tmp_path: Path, make_images: MakeImages) -> None:
+def test_parts_have_at_most_part_rows_rows(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 300)
     stage = {**aspect(max=2), "resources": {"part_rows": 64, "batch_size": 16, "actors": 2}}
     opened, _ = run(recipe_for(pool, stage), tmp_path / "run")
     assert len(opened.stages[0].table.parts()) == 5
 
 
-def test_what_is_wrong_with_a_pool_is_said_before_ray_is_asked(tmp_path: Path, make_images: MakeImages) -> None:
+def test_missing_pool_is_refused_before_ray_starts(tmp_path: Path, make_images: MakeImages) -> None:
     with pytest.raises(ValueError, match="nowhere: No such file or directory"):
         run(recipe_for(tmp_path / "nowhere"), tmp_path / "run")
 
 
-def test_a_run_is_not_mixed_from_two_pools(tmp_path: Path, make_images: MakeImages) -> None:
+def test_run_of_another_pool_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     one, two = make_images(tmp_path / "one", 3), make_images(tmp_path / "two", 3)
     run(recipe_for(one), tmp_path / "run")
     with pytest.raises(ValueError, match="choose another run directory"):
         run(recipe_for(two), tmp_path / "run")
 
 
-def test_a_directory_with_other_files_is_not_made_a_run(tmp_path: Path, make_images: MakeImages) -> None:
+def test_directory_with_other_files_is_refused_as_a_run(tmp_path: Path, make_images: MakeImages) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"holds files but no recipe\.yaml"):
         run(recipe_for(make_images(tmp_path / "pool", 3)), tmp_path)
 
 
-def test_a_changed_image_counts_as_a_new_one(tmp_path: Path, make_images: MakeImages) -> None:
+def test_changed_image_is_a_new_image(tmp_path: Path, make_images: MakeImages) -> None:
     """No stored fact about the old bytes meets the new ones: a download that was indexed half done, say."""
     pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
     opened, _ = run(recipe_for(pool, aspect(max=2)), url)
@@ -158,7 +154,7 @@ def test_a_changed_image_counts_as_a_new_one(tmp_path: Path, make_images: MakeIm
     assert (changed["width"], changed["aspect_ratio"], changed["status"]) == (900, 9, "dropped")
 
 
-def test_a_changed_tar_leaves_no_stale_facts(tmp_path: Path, make_images: MakeImages) -> None:
+def test_changed_tar_has_no_stale_facts(tmp_path: Path, make_images: MakeImages) -> None:
     import tarfile
 
     pool, url = make_images(tmp_path / "pool", 2), tmp_path / "run"
@@ -178,9 +174,7 @@ def test_a_changed_tar_leaves_no_stale_facts(tmp_path: Path, make_images: MakeIm
     assert (wide["aspect_ratio"], wide["status"]) == (9, "dropped")
 
 
-def test_a_shard_that_cannot_be_read_is_tried_again(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_shard_is_retried(tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
     from manifests.schemas import INDEX
     from pipeline.pools import pool_of
 
@@ -205,7 +199,7 @@ def test_images_that_vanish_keep_their_rows(tmp_path: Path, make_images: MakeIma
     assert opened.manifest().collect().height == 5
 
 
-def test_ids_that_are_not_unique_are_refused(tmp_path: Path, make_images: MakeImages) -> None:
+def test_duplicate_ids_are_refused(tmp_path: Path, make_images: MakeImages) -> None:
     import pyarrow.parquet as pq
 
     image = (make_images(tmp_path / "pool", 1) / "000000.jpg").read_bytes()
@@ -217,7 +211,7 @@ def test_ids_that_are_not_unique_are_refused(tmp_path: Path, make_images: MakeIm
             run(recipe_for(pool, aspect(max=2)), tmp_path / "run")
 
 
-def test_a_run_inside_of_its_pool_does_not_read_its_own_parts(tmp_path: Path, make_images: MakeImages) -> None:
+def test_run_inside_its_pool_does_not_index_its_parts(tmp_path: Path, make_images: MakeImages) -> None:
     import pyarrow.parquet as pq
 
     image = (make_images(tmp_path / "images", 1) / "000000.jpg").read_bytes()
@@ -228,7 +222,7 @@ def test_a_run_inside_of_its_pool_does_not_read_its_own_parts(tmp_path: Path, ma
         assert funnel(opened).rows == 1
 
 
-def test_stages_behind_one_that_nothing_reached_have_nothing_to_do(
+def test_stages_after_a_stage_without_rows_compute_nothing(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     (tmp_path / "pool").mkdir()
@@ -247,9 +241,7 @@ def test_missing_file_of_a_stage_is_one_line_and_ends_the_run(
         run(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no" / "log")}), tmp_path / "run")
 
 
-def test_a_killed_worker_costs_the_part_it_was_at_and_no_other(
-    tmp_path: Path, make_images: MakeImages, own_stages: None
-) -> None:
+def test_killed_worker_loses_only_its_current_part(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     """Counted by the stage itself: every row it computes is a line in a log."""
     pool, log = make_images(tmp_path / "pool", 1200), tmp_path / "log"
     stage = {"stage": "counted", "log": str(log), "resources": {"batch_size": 20, "part_rows": 100, "actors": 2}}

@@ -135,7 +135,7 @@ def test_plain_pnm_is_not_taken_for_base64(tmp_path: Path) -> None:
     assert (row["error"], row["width"], row["data"]) == (None, 2, plain)
 
 
-def test_path_of_a_struct_is_never_followed(tmp_path: Path) -> None:
+def test_path_of_a_struct_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(IMAGES[0])
     for name, column in {
         "struct": pa.array([{"path": str(tmp_path / "secret.jpg")}], CELL),
@@ -178,7 +178,7 @@ def test_column_without_images_is_named(tmp_path: Path, kind: str) -> None:
     assert "broken" not in str(caught.value)
 
 
-def test_plainest_column_comes_first(tmp_path: Path) -> None:
+def test_plain_bytes_column_is_preferred(tmp_path: Path) -> None:
     """A file whose image was plain from its schema reads as before, whatever lists and texts are beside it."""
     columns = {"image": IMAGES, "images": [[b"x"]] * 4, "png": BASE64, "md5": pa.array([b"x" * 16] * 4, pa.binary(16))}
     assert [row["width"] for row in index(write(tmp_path / "0.parquet", **columns))] == [240, 241, 242, 243]
@@ -196,7 +196,7 @@ BESIDE: dict[str, tuple[str, str, Any]] = {
 
 
 @pytest.mark.parametrize("beside", BESIDE)
-def test_column_called_like_an_image_beats_a_plainer_one(tmp_path: Path, beside: str) -> None:
+def test_column_named_image_is_preferred_to_a_plainer_one(tmp_path: Path, beside: str) -> None:
     form, other, values = BESIDE[beside]
     name, column = FORMS[form]
     rows = index(write(tmp_path / "0.parquet", **{name: column, other: values}))
@@ -205,12 +205,12 @@ def test_column_called_like_an_image_beats_a_plainer_one(tmp_path: Path, beside:
 
 
 @pytest.mark.parametrize("name", ["bytes", "data", "content", "raw"])
-def test_usual_name_of_bytes_beats_a_path_called_image(tmp_path: Path, name: str) -> None:
+def test_usual_bytes_column_is_preferred_to_a_path_named_image(tmp_path: Path, name: str) -> None:
     rows = index(write(tmp_path / "0.parquet", **{name: IMAGES, "image": ["a.jpg"] * 4}))
     assert [row["data"] for row in rows] == IMAGES
 
 
-def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
+def test_two_image_columns_of_one_name_are_an_error_row(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", image=IMAGES)
     twice = pa.Table.from_arrays([pa.array(IMAGES), pa.array(IMAGES[::-1])], names=["image", "image"])
     pq.write_table(twice, tmp_path / "1.parquet")
@@ -223,7 +223,7 @@ def test_two_image_columns_of_one_name_are_said(tmp_path: Path) -> None:
         open_pool(pool_of(parquet=str(tmp_path / "1.parquet")), str(tmp_path / "run"))
 
 
-def test_column_of_the_images_is_said_once(tmp_path: Path) -> None:
+def test_image_column_is_named_in_the_listing(tmp_path: Path) -> None:
     listing = open_pool(
         pool_of(parquet=str(write(tmp_path / "0.parquet", image=BASE64, mask=IMAGES))), str(tmp_path / "run")
     )
@@ -231,7 +231,7 @@ def test_column_of_the_images_is_said_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["jpg", "image_bytes"])
-def test_second_bytes_of_img2dataset_are_not_the_image(tmp_path: Path, column: str) -> None:
+def test_other_bytes_column_of_img2dataset_is_not_the_image(tmp_path: Path, column: str) -> None:
     table = {"exif_raw": [b"x"] * 4, "key": list("abcd"), column: IMAGES, "more": [b"y"] * 4, "status": ["success"] * 4}
     write(tmp_path / "00000.parquet", **table)
     (tmp_path / "00000_stats.json").write_text("{}")
@@ -244,7 +244,7 @@ def test_second_bytes_of_img2dataset_are_not_the_image(tmp_path: Path, column: s
 
 
 @pytest.mark.parametrize("empty", [0, 3])
-def test_first_file_with_rows_decides_for_the_pool(tmp_path: Path, empty: int) -> None:
+def test_first_file_with_rows_sets_the_column_of_the_pool(tmp_path: Path, empty: int) -> None:
     write(tmp_path / "1.parquet", image=BASE64, text=TEXTS)
     for number in range(empty):
         write(tmp_path / f"0{number}.parquet", image=pa.array([], pa.string()))

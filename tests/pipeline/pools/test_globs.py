@@ -16,7 +16,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_files_like_shards_are_counted_as_passed_over(tmp_path: Path, kind: str) -> None:
+def test_skipped_files_that_resemble_shards_are_counted(tmp_path: Path, kind: str) -> None:
     shard, others = NAMES[kind]
     for name in (shard, *others, "notes.md"):
         (tmp_path / name).write_bytes(b"x")

@@ -65,7 +65,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, id=kind) for kind, name in NAMES.items()])
-def test_odd_name_is_indexed_as_it_is(tmp_path: Path, name: str) -> None:
+def test_unusual_name_is_indexed_unchanged(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(picture())
@@ -89,7 +89,7 @@ def test_name_that_is_not_utf8_is_one_error_row(tmp_path: Path) -> None:
     assert row["error"].startswith("odd name: ")
 
 
-def test_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_folder_name_that_is_not_utf8_is_an_error_row(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     folder.mkdir()
     (folder / "a.jpg").write_bytes(picture())
@@ -104,11 +104,11 @@ def test_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
         *((name, False) for name in ("a.txt", "a.jpg.txt", "a.tar.gz", "a.json", "a.jpg ", "a.jpg\n")),
     ],
 )
-def test_candidates(name: str, is_one: bool) -> None:
+def test_image_candidates_are_recognised_by_their_ending(name: str, is_one: bool) -> None:
     assert is_candidate(name) is is_one
 
 
-def test_passed_over_is_counted(tmp_path: Path) -> None:
+def test_skipped_files_are_counted(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.TXT", "b.txt", "c.json", ".hidden.jpg", ".DS_Store", "sub/.x.png", "sub/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -173,39 +173,39 @@ def test_link_is_followed_inside_the_pool_only(pool_folder: Path, target: str, e
     }
 
 
-def test_folders_that_lead_to_each_other_end(pool_folder: Path) -> None:
+def test_links_in_a_circle_are_error_rows(pool_folder: Path) -> None:
     for name, leads in {"x/y": "..", "x/z": "../x"}.items():
         (pool_folder / name).parent.mkdir(exist_ok=True)
         (pool_folder / name).symlink_to(leads)
     assert errors(pool_folder) == {"a.png": None, "x/y": "link", "x/z": "link"}
 
 
-def test_pool_that_is_itself_a_link(pool_folder: Path) -> None:
+def test_pool_folder_may_be_a_link(pool_folder: Path) -> None:
     (pool_folder / "b.png").symlink_to("a.png")
     (pool_folder.parent / "link").symlink_to("pool")
     assert errors(pool_folder.parent / "link") == {"a.png": None, "b.png": None}
 
 
 @pytest.mark.timeout(20)
-def test_pipe_named_as_an_image_is_not_opened(pool_folder: Path) -> None:
+def test_pipe_named_like_an_image_is_not_opened(pool_folder: Path) -> None:
     os.mkfifo(pool_folder / "b.jpg")
     assert errors(pool_folder) == {"a.png": None, "b.jpg": "not a file"}
 
 
-def test_socket_named_as_an_image_is_not_opened(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_named_like_an_image_is_not_opened(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pool_folder)  # the path of a socket is short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("b.jpg")
         assert errors(pool_folder) == {"a.png": None, "b.jpg": "not a file"}
 
 
-def test_folder_named_as_an_image_is_searched(pool_folder: Path) -> None:
+def test_folder_named_like_an_image_is_searched(pool_folder: Path) -> None:
     (pool_folder / "b.jpg").mkdir()
     (pool_folder / "b.jpg" / "c.png").write_bytes(picture())
     assert errors(pool_folder) == {"a.png": None, "b.jpg/c.png": None}
 
 
-def test_file_that_vanished_since_the_listing_is_tried_again(pool_folder: Path) -> None:
+def test_file_that_vanished_after_listing_is_retried(pool_folder: Path) -> None:
     pool = pool_of(images=str(pool_folder))
     listing = pool.listing()
     (pool_folder / "a.png").unlink()
@@ -219,7 +219,7 @@ def test_file_that_vanished_since_the_listing_is_tried_again(pool_folder: Path) 
 
 @pytest.mark.parametrize("kind", ["images", "tars", "parquet", "img2dataset"])
 @pytest.mark.parametrize("path", ["empty", "nowhere", "nowhere/deeper", "a file/in it*", "only text"])
-def test_nothing_to_index_is_one_clear_line(tmp_path: Path, kind: str, path: str) -> None:
+def test_empty_pool_is_refused_in_one_line(tmp_path: Path, kind: str, path: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a file").write_bytes(b"")
     (tmp_path / "only text").mkdir()
@@ -231,13 +231,13 @@ def test_nothing_to_index_is_one_clear_line(tmp_path: Path, kind: str, path: str
 
 
 @pytest.mark.parametrize("kind", ["images", "img2dataset"])
-def test_file_in_place_of_a_folder_is_one_clear_line(tmp_path: Path, kind: str) -> None:
+def test_file_instead_of_a_folder_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.jpg").write_bytes(picture())
     with pytest.raises(ValueError, match=f"^{kind}: .*a.jpg.*[Nn]ot a (folder|directory)"):
         pool_of(**{kind: str(tmp_path / "a.jpg")}).listing()
 
 
-def test_what_was_passed_over_is_told_when_nothing_is_left(tmp_path: Path) -> None:
+def test_skipped_files_are_reported_when_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"\(passed over: \.txt 1\)"):
         pool_of(images=str(tmp_path)).listing()
@@ -247,7 +247,7 @@ def test_what_was_passed_over_is_told_when_nothing_is_left(tmp_path: Path) -> No
     "fields",
     [{}, {"images": "a", "tars": "b"}, {"images": "a", "image": "x"}, {"tars": "a", "id": "x"}, {"folder": "a"}],
 )
-def test_a_pool_is_exactly_one_kind(fields: dict[str, str]) -> None:
+def test_pool_of_no_kind_or_two_kinds_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"pool is exactly one|has no setting|unknown key"):
         pool_of(**fields)
 
@@ -271,7 +271,7 @@ def test_a_pool_is_exactly_one_kind(fields: dict[str, str]) -> None:
         ("sub/d*/3.tar", ["deep/3.tar"]),
     ],
 )
-def test_glob(tmp_path: Path, pattern: str, found: list[str]) -> None:
+def test_glob_lists_the_matching_files(tmp_path: Path, pattern: str, found: list[str]) -> None:
     for name in ("0.tar", "1.tar", "0.txt", "sub/2.tar", "sub/deep/3.tar"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

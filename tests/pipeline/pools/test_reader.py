@@ -65,7 +65,7 @@ def pools(tmp_path: Path, make_images: MakeImages) -> dict[str, Pool]:
 
 
 @pytest.mark.parametrize(("kind", "most_reads"), [("images", 100), ("tars", 2), ("parquet", 4), ("img2dataset", 100)])
-def test_every_pool_gives_the_bytes_back(pools: dict[str, Pool], tmp_path: Path, kind: str, most_reads: int) -> None:
+def test_every_pool_reads_the_stored_bytes(pools: dict[str, Pool], tmp_path: Path, kind: str, most_reads: int) -> None:
     files = {f.name: f.read_bytes() for f in (tmp_path / "files").iterdir()}
     images, rows = stored(pools[kind])
     for some in (rows, rows.take(list(range(0, 100, 7))), rows.take(list(range(99, -1, -1)))):
@@ -75,7 +75,7 @@ def test_every_pool_gives_the_bytes_back(pools: dict[str, Pool], tmp_path: Path,
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tars", "0.TAR"), ("parquet", "a.pq")])
-def test_a_shard_of_another_ending_is_read_as_it_was_indexed(
+def test_shard_with_another_ending_is_read_as_indexed(
     pools: dict[str, Pool], tmp_path: Path, kind: str, name: str
 ) -> None:
     files = {f.name: f.read_bytes() for f in (tmp_path / "files").iterdir()}
@@ -84,7 +84,7 @@ def test_a_shard_of_another_ending_is_read_as_it_was_indexed(
     assert read(images, rows)[0] == [files[key] for key in rows["key"].to_pylist()]
 
 
-def test_members_far_apart_are_not_read_together(tmp_path: Path, make_images: MakeImages) -> None:
+def test_distant_members_are_read_separately(tmp_path: Path, make_images: MakeImages) -> None:
     files = sorted(make_images(tmp_path / "files", 2).iterdir())
     (tmp_path / "big.bin").write_bytes(b"\0" * (1 << 20))
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
@@ -94,7 +94,7 @@ def test_members_far_apart_are_not_read_together(tmp_path: Path, make_images: Ma
     assert read(images, rows) == ([f.read_bytes() for f in files], 2)
 
 
-def test_what_vanished_or_shrank_is_a_failure_of_its_rows(pools: dict[str, Pool], tmp_path: Path) -> None:
+def test_vanished_or_truncated_shard_is_a_failure_of_its_rows(pools: dict[str, Pool], tmp_path: Path) -> None:
     images, rows = stored(pools["images"])
     (tmp_path / "files" / "000003.jpg").unlink()
     found, _ = read(images, rows)
@@ -122,7 +122,7 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
-def test_every_format_comes_upright(format_: str, turn: int) -> None:
+def test_images_of_every_format_are_upright(format_: str, turn: int) -> None:
     """A picture whose top is red, stored turned: it is red at the top again."""
     if turn != 1 and format_ in ("BMP", "GIF"):
         pytest.skip("has no EXIF")
@@ -139,7 +139,7 @@ def test_every_format_comes_upright(format_: str, turn: int) -> None:
     assert pixels[50, 20, 2] - pixels[50, 20, 0] > 150
 
 
-def test_transparency_is_laid_on_white_and_16_bits_are_scaled() -> None:
+def test_transparency_is_put_on_white_and_16_bits_are_scaled() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert decode(encoded(clear, "PNG")).getpixel((0, 0)) == (255, 255, 255)
     palette = Image.new("P", (4, 4), 1)
@@ -161,14 +161,14 @@ def test_transparency_is_laid_on_white_and_16_bits_are_scaled() -> None:
         (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "decompression bomb: 20000×20000"),
     ],
 )
-def test_bytes_that_are_no_image_are_one_error(data: bytes, error: str) -> None:
+def test_bytes_without_an_image_are_one_error(data: bytes, error: str) -> None:
     with pytest.raises(BadImageError) as refused:
         decode(data)
     assert str(refused.value).startswith(error)
     assert "\n" not in str(refused.value)
 
 
-def test_a_jpeg_is_decoded_small_only_as_far_as_asked() -> None:
+def test_jpeg_is_decoded_no_smaller_than_requested() -> None:
     photo = encoded(Image.effect_noise((1600, 1200), 90), "JPEG")
     assert decode(photo, 600).size == (800, 600)
     assert decode(photo, 601).size == (1600, 1200)

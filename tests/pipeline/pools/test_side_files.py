@@ -172,7 +172,7 @@ PAIRS: dict[str, tuple[list[Member], dict[str, str | None]]] = {
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_text_reaches_its_image(tmp_path: Path, kind: str) -> None:
+def test_side_file_text_belongs_to_its_image(tmp_path: Path, kind: str) -> None:
     members, said = PAIRS[kind]
     assert texts(tmp_path, members) == said
 
@@ -181,12 +181,12 @@ def about(**told: object) -> bytes:
     return json.dumps(told).encode()
 
 
-def test_json_of_full_names(tmp_path: Path) -> None:
+def test_json_named_after_the_full_image_name_is_read(tmp_path: Path) -> None:
     members: list[Member] = ["a.jpg", "a.png", ("a.jpg.json", about(text="J")), ("a.png.json", about(text="P"))]
     assert texts(tmp_path, members) == {"a.jpg": "J", "a.png": "P"}
 
 
-def test_json_of_each_view_and_a_text_of_both(tmp_path: Path) -> None:
+def test_views_have_their_own_json_and_a_common_text(tmp_path: Path) -> None:
     members: list[Member] = ["c.l.jpg", "c.r.jpg", "c.caption.txt", "d.jpg", "d.l.jpg", "d.txt"]
     for name in ("c.l", "c.r", "d"):
         members.append((f"{name}.json", about(url=f"http://x/{name}")))
@@ -224,13 +224,13 @@ def test_text_with_nuls_is_not_taken_for_utf8(tmp_path: Path, kind: str) -> None
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
+def test_texts_with_byte_order_marks_are_decoded(tmp_path: Path, encoding: str) -> None:
     members: list[Member] = ["a.png", ("a.txt", "ein Füchs 🦊".encode(encoding)), "b.png"]
     members += [("b.json", json.dumps({"text": "ein Füchs 🦊"}, ensure_ascii=False).encode(encoding))]
     assert texts(tmp_path, members) == {"a.png": "ein Füchs 🦊", "b.png": "ein Füchs 🦊"}
 
 
-def test_big_endian_text(tmp_path: Path) -> None:
+def test_big_endian_text_is_decoded(tmp_path: Path) -> None:
     members: list[Member] = ["a.png", ("a.txt", b"\xfe\xff" + "ein Füchs".encode("utf-16-be"))]
     assert texts(tmp_path, members) == {"a.png": "ein Füchs"}
 
@@ -253,12 +253,12 @@ SIDE_FILES: dict[str, tuple[list[Member], str | None]] = {
 
 
 @pytest.mark.parametrize("kind", SIDE_FILES)
-def test_alt_text_of_side_files(tmp_path: Path, kind: str) -> None:
+def test_alt_text_is_read_from_side_files(tmp_path: Path, kind: str) -> None:
     members, said = SIDE_FILES[kind]
     assert texts(tmp_path, members) == {"a.png": said}
 
 
-def test_named_alt_text_is_the_only_one(tmp_path: Path) -> None:
+def test_alt_text_named_in_the_pool_is_the_only_one(tmp_path: Path) -> None:
     members: list[Member] = ["a.png", "a.txt", "a.de", ("a.json", about(text="of JSON", titel="ein Titel"))]
     members[2] = ("a.de", b"ein Fuchs")
     assert texts(tmp_path, members, alt_text="de") == {"a.png": "ein Fuchs"}
@@ -266,7 +266,7 @@ def test_named_alt_text_is_the_only_one(tmp_path: Path) -> None:
     assert texts(tmp_path, members, alt_text="titel") == {"a.png": "ein Titel"}
 
 
-def test_index_command_of_dotted_names(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_index_command_reads_names_with_dots(tmp_path: Path, vl3syn: Vl3syn) -> None:
     names = [f"22.{number:02d}" for number in range(5, 10)]
     members: list[Member] = []
     for name in names:
@@ -293,7 +293,7 @@ def as_read_before(rows: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize("revision", ["", "changed"])
-def test_index_of_an_earlier_version_is_mended(tmp_path: Path, vl3syn: Vl3syn, revision: str) -> None:
+def test_index_of_an_earlier_version_is_repaired(tmp_path: Path, vl3syn: Vl3syn, revision: str) -> None:
     for name, keys in (("0", ["22.05", "22.06", "22.07"]), ("1", ["plain", "1.5"])):
         members: list[Member] = []
         for key in keys:

@@ -108,7 +108,7 @@ AGAIN: dict[str, tuple[Members, list[str | None]]] = {
 
 
 @pytest.mark.parametrize("kind", AGAIN)
-def test_names_that_repeat_keep_their_own_texts(tmp_path: Path, kind: str) -> None:
+def test_repeated_names_keep_their_texts(tmp_path: Path, kind: str) -> None:
     members, expected = AGAIN[kind]
     rows = index(tmp_path, packed(members))
     assert [row["alt_text"] for row in rows] == expected
@@ -119,7 +119,7 @@ def test_names_that_repeat_keep_their_own_texts(tmp_path: Path, kind: str) -> No
         assert [row["url"] for row in rows] == ["http://x/1", "http://x/2"]
 
 
-def test_tar_read_wrong_before_is_read_again(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_tar_misread_by_an_earlier_version_is_read_again(tmp_path: Path, vl3syn: Vl3syn) -> None:
     pool, run = pool_of(tars=str(tmp_path / "pool")), tmp_path / "run"
     (tmp_path / "pool").mkdir()
     members: Members = [("a.jpg", A), text("a.txt", "1"), ("a.jpg", B), text("a.txt", "2")]
@@ -171,14 +171,14 @@ def test_pnm_of_any_ending_is_read_in_a_folder_and_in_a_tar(tmp_path: Path) -> N
 OTHERS = ["a.jxl", "b.JXL", "a.svg", "a.tga", "a.cls", "a.npy"]
 
 
-def test_members_passed_over_are_counted(tmp_path: Path) -> None:
+def test_skipped_members_are_counted(tmp_path: Path) -> None:
     passed_over = Counter[str]()
     members = [("a.jpg", A), text("a.txt", "1"), about("a.json", "1"), ("b.json", b"{"), *((n, b"x") for n in OTHERS)]
     assert len(index(tmp_path, packed(members), passed_over)) == 1
     assert passed_over == {".jxl": 2, ".svg": 1, ".tga": 1, ".cls": 1, ".npy": 1, ".json": 1}
 
 
-def test_many_endings_take_no_memory(tmp_path: Path) -> None:
+def test_many_endings_take_little_memory(tmp_path: Path) -> None:
     passed_over = Counter[str]()
     index(tmp_path, packed([("a.jpg", A), *((f"a.x{number}{'y' * 50}", b"x") for number in range(500))]), passed_over)
     assert len(passed_over) <= 101
@@ -186,7 +186,7 @@ def test_many_endings_take_no_memory(tmp_path: Path) -> None:
     assert max(map(len, passed_over)) <= 17
 
 
-def test_index_command_counts_members_passed_over(tmp_path: Path, vl3syn: Vl3syn) -> None:
+def test_index_command_counts_skipped_members(tmp_path: Path, vl3syn: Vl3syn) -> None:
     (tmp_path / "pool").mkdir()
     for number in range(3):
         members = [("a.jpg", A), ("a.jxl", b"x"), ("a.heic", b"x"), (f"a.\x1b[2J{number}", b"x")]
@@ -218,7 +218,7 @@ def compressed() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("kind", compressed())
-def test_compressed_tar_is_named_by_its_content(tmp_path: Path, kind: str) -> None:
+def test_compressed_tar_is_recognised_by_its_content(tmp_path: Path, kind: str) -> None:
     data, how = compressed()[kind]
     (row,) = index(tmp_path, data)
     assert str(row["error"]).startswith(f"compressed tar: {kind}, ")
@@ -228,7 +228,7 @@ def test_compressed_tar_is_named_by_its_content(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("name", ["BZh.jpg", "PK.jpg", "Rar!.jpg", "]", "7z.jpg"])
-def test_first_member_called_as_a_compression_is_read(tmp_path: Path, name: str) -> None:
+def test_first_member_named_like_a_compression_is_read(tmp_path: Path, name: str) -> None:
     rows = index(tmp_path, packed([(name, A)]))
     assert [(row["key"], row["width"], row["error"]) for row in rows] == [(name, 40, None)]
 
@@ -268,14 +268,14 @@ ENCODED: dict[str, tuple[bytes, str, str | None]] = {
 
 
 @pytest.mark.parametrize("kind", ENCODED)
-def test_text_says_how_it_was_read(tmp_path: Path, kind: str) -> None:
+def test_encoding_of_a_text_is_reported(tmp_path: Path, kind: str) -> None:
     data, expected, how = ENCODED[kind]
     for ending in ("txt", "caption"):
         (row,) = index(tmp_path, packed([("a.jpg", A), (f"a.{ending}", data)]))
         assert (row["alt_text"], row["text_encoding"]) == (expected, how)
 
 
-def test_encoding_of_a_text_that_does_not_count_is_not_told(tmp_path: Path) -> None:
+def test_encoding_of_an_unused_text_is_not_reported(tmp_path: Path) -> None:
     cp1252 = '{"caption": "café"}'.encode("cp1252")
     (row,) = index(tmp_path, packed([("a.jpg", A), text("a.txt", "a fox"), ("a.json", cp1252)]))
     assert (row["alt_text"], row["text_encoding"]) == ("a fox", None)
@@ -284,7 +284,7 @@ def test_encoding_of_a_text_that_does_not_count_is_not_told(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["tars", "parquet", "urls"])
-def test_index_command_says_once_how_texts_were_read(tmp_path: Path, vl3syn: Vl3syn, kind: str) -> None:
+def test_index_command_reports_encodings_once(tmp_path: Path, vl3syn: Vl3syn, kind: str) -> None:
     texts = [b"a fox", "café".encode("cp1252"), "naïve".encode("cp1252"), "メ".encode("shift-jis")]
     pool = tmp_path / "pool"
     pool.mkdir()

@@ -70,7 +70,7 @@ def not_utf8(*last: str) -> pa.Array:
 # The index
 
 
-def test_rows_are_made_of_the_metadata(tmp_path: Path) -> None:
+def test_rows_are_built_from_the_metadata(tmp_path: Path) -> None:
     path = write(tmp_path / "part-0.parquet", sha256=["ff", None, "ee"])
     first, second, third = index(tmp_path)
     assert first == {
@@ -94,12 +94,12 @@ def test_rows_are_made_of_the_metadata(tmp_path: Path) -> None:
     assert (third["alt_text"], third["width"], third["height"]) == ("ein Fuchs 🦊", 1, 2**31 - 1)
 
 
-def test_own_ids(tmp_path: Path) -> None:
+def test_ids_are_read_from_a_column(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet")
     assert [row["id"] for row in index(tmp_path, id="id")] == [70, 80, 90]
 
 
-def test_own_ids_that_are_none(tmp_path: Path) -> None:
+def test_invalid_ids_of_a_column_are_errors(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", id=pa.array([2**63, None, 5], pa.uint64()))
     rows = index(tmp_path, id="id")
     assert [row["error"] for row in rows] == [
@@ -111,19 +111,19 @@ def test_own_ids_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", [pa.int8(), pa.uint16(), pa.int64(), pa.uint64()])
-def test_own_ids_of_any_integer_type(tmp_path: Path, type_: pa.DataType) -> None:
+def test_ids_of_any_integer_type_are_read(tmp_path: Path, type_: pa.DataType) -> None:
     write(tmp_path / "0.parquet", id=pa.array([7, 0, 9], type_))
     assert [row["id"] for row in index(tmp_path, id="id")] == [7, 0, 9]
 
 
-def test_null_and_empty_url(tmp_path: Path) -> None:
+def test_null_or_empty_url_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", url=[None, URLS[1], ""])
     rows = index(tmp_path)
     assert [row["key"] for row in rows] == ["0", URLS[1], "2"]
     assert [row["error"] for row in rows] == ["no url: the cell is null", None, "no url: the cell is empty"]
 
 
-def test_equal_urls_are_rows_of_their_own(tmp_path: Path) -> None:
+def test_equal_urls_are_separate_rows(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", url=[URLS[0]] * 3)
     write(tmp_path / "1.parquet", url=[URLS[0]] * 3)
     rows = index(tmp_path)
@@ -145,7 +145,7 @@ def test_equal_urls_are_rows_of_their_own(tmp_path: Path) -> None:
         pytest.param([640.0, 299.5, 1.0], id="fraction"),
     ],
 )
-def test_row_without_a_usable_size_says_so(tmp_path: Path, width: Any) -> None:
+def test_row_without_a_usable_size_is_an_error(tmp_path: Path, width: Any) -> None:
     write(tmp_path / "0.parquet", width=width)
     rows = index(tmp_path)
     assert [row["error"] for row in rows] == [None, NO_SIZE, None]
@@ -156,7 +156,7 @@ def test_row_without_a_usable_size_says_so(tmp_path: Path, width: Any) -> None:
 @pytest.mark.parametrize(
     "columns", [{"take_out": "height"}, {"height": ["480 px", "4e2", "-1"]}, {"height": [None] * 3}]
 )
-def test_no_sizes_at_all(tmp_path: Path, columns: Any) -> None:
+def test_row_without_size_columns_is_an_error(tmp_path: Path, columns: Any) -> None:
     write(tmp_path / "0.parquet", **columns)
     assert [row["error"] for row in index(tmp_path)] == [NO_SIZE] * 3
 
@@ -196,12 +196,12 @@ def test_lists_of_laion_and_datacomp_are_read(tmp_path: Path) -> None:
     ] * 2
 
 
-def test_alt_text_is_the_first_that_there_is(tmp_path: Path) -> None:
+def test_first_alt_text_present_is_taken(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", caption=["c", "c", "c"], alt_text=["a", None, None], text=["t", "t", None])
     assert [row["alt_text"] for row in index(tmp_path)] == ["a", "t", "c"]
 
 
-def test_columns_of_other_types_tell_nothing(tmp_path: Path) -> None:
+def test_columns_of_other_types_are_not_read(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", text=[1, 2, 3], sha256=[b"f", b"e", b"d"], error=["x"] * 3, retry=[True] * 3)
     assert [(row["alt_text"], row["sha256"], row["error"], row["retry"]) for row in index(tmp_path)] == [
         (None, None, None, False)
@@ -209,7 +209,7 @@ def test_columns_of_other_types_tell_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view()])
-def test_texts_of_any_type(tmp_path: Path, type_: pa.DataType) -> None:
+def test_texts_of_any_type_are_read(tmp_path: Path, type_: pa.DataType) -> None:
     write(tmp_path / "0.parquet", url=pa.array(URLS, type_), text=pa.array(["a", None, ""], type_))
     assert [(row["url"], row["alt_text"]) for row in index(tmp_path)] == list(zip(URLS, ["a", None, ""], strict=True))
 
@@ -229,7 +229,7 @@ def test_utf16_in_a_column_of_bytes_is_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["url", "text", "width"])
-def test_two_columns_of_one_name_are_said(tmp_path: Path, name: str) -> None:
+def test_two_columns_of_one_name_are_an_error_row(tmp_path: Path, name: str) -> None:
     write(tmp_path / "0.parquet")
     table = pq.read_table(tmp_path / "0.parquet")
     column = table[name] if name in table.column_names else pa.array(["a"] * table.num_rows)
@@ -239,7 +239,7 @@ def test_two_columns_of_one_name_are_said(tmp_path: Path, name: str) -> None:
     assert row["error"] == f"unread Parquet: {count} columns are called {name!r}; none of its 3 rows were read"
 
 
-def test_first_url_and_size_that_are_not_empty_count(tmp_path: Path) -> None:
+def test_first_url_and_size_that_are_not_empty_are_taken(tmp_path: Path) -> None:
     columns = {"url": ["", None, "c"], "image_url": ["a", "b", "d"], "original_width": [7, 8, 9]}
     write(tmp_path / "0.parquet", **columns, width=[None, 0, 5])
     rows = index(tmp_path)
@@ -250,7 +250,7 @@ def test_first_url_and_size_that_are_not_empty_count(tmp_path: Path) -> None:
     ]
 
 
-def test_many_rows(tmp_path: Path) -> None:
+def test_pool_of_several_batches_keeps_order_and_ids(tmp_path: Path) -> None:
     count = 2 * ROWS_AT_ONCE + 10
     urls = [f"http://x/{n}" for n in range(count)]
     whole = pa.table({"url": urls, "width": np.arange(count) + 1, "height": np.arange(count) + 2})
@@ -260,7 +260,7 @@ def test_many_rows(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == count
 
 
-def test_ids_do_not_depend_on_the_shards_read_before_and_change_with_the_revision(tmp_path: Path) -> None:
+def test_ids_depend_on_the_revision_not_on_other_shards(tmp_path: Path) -> None:
     for name in ("0.parquet", "1.parquet"):
         write(tmp_path / name)
     root, pool = Folder.at(tmp_path), pool_of(urls=str(tmp_path))
@@ -286,7 +286,7 @@ def test_ids_do_not_depend_on_the_shards_read_before_and_change_with_the_revisio
         pytest.param(b"PAR1" + bytes(40) + b"\xff\xff\xff\x7fPAR1", "broken Parquet", id="a gigantic footer"),
     ],
 )
-def test_damaged_file_is_one_row(tmp_path: Path, data: bytes, said: str) -> None:
+def test_damaged_file_is_one_error_row(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "0.parquet").write_bytes(data)
     write(tmp_path / "1.parquet")
     broken, *rows = index(tmp_path)
@@ -312,7 +312,7 @@ def test_rows_before_the_damage_are_kept(tmp_path: Path) -> None:
     assert last["error"].endswith(f"; {len(rows):,} rows were read before it")
 
 
-def test_file_without_rows(tmp_path: Path) -> None:
+def test_file_without_rows_is_one_error_row(tmp_path: Path) -> None:
     pq.write_table(pa.table(GOOD).slice(0, 0), tmp_path / "0.parquet")
     (row,) = index(tmp_path)
     assert (row["key"], row["error"]) == ("", "no images: a Parquet file without rows")
@@ -339,7 +339,7 @@ def test_link_out_of_the_pool_and_pipe_are_not_opened(tmp_path: Path) -> None:
     assert (pipe["shard"], pipe["error"], pipe["retry"]) == ("2.parquet", NO_FILE, False)
 
 
-def test_later_shard_without_urls_is_one_row(tmp_path: Path) -> None:
+def test_later_shard_without_urls_is_one_error_row(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet")
     write(tmp_path / "1.parquet", take_out="url")
     *rows, last = index(tmp_path)
@@ -367,7 +367,7 @@ def test_pool_without_its_columns_is_refused(tmp_path: Path, columns: Any, names
     assert "\n" not in str(caught.value)
 
 
-def test_pool_is_opened(tmp_path: Path) -> None:
+def test_pool_of_urls_is_opened(tmp_path: Path) -> None:
     write(tmp_path / "pool" / "0.parquet")
     write(tmp_path / "pool" / "sub" / "1.parquet")
     (tmp_path / "pool" / "notes.txt").write_text("x")
@@ -378,7 +378,7 @@ def test_pool_is_opened(tmp_path: Path) -> None:
     assert pool.root() == listing.root
 
 
-def test_first_shard_that_is_broken_does_not_refuse_the_pool(tmp_path: Path) -> None:
+def test_broken_first_shard_does_not_refuse_the_pool(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(b"no Parquet")
     assert len(open_pool(pool_of(urls=str(tmp_path)), str(tmp_path / "run")).shards) == 1
 
@@ -423,7 +423,7 @@ ROWS: dict[str, list[int]] = {
 
 
 @pytest.mark.parametrize("rows", [pytest.param(rows, id=kind) for kind, rows in ROWS.items()])
-def test_columns_at_rows(stored: Folder, rows: list[int]) -> None:
+def test_columns_at_returns_the_requested_rows(stored: Folder, rows: list[int]) -> None:
     found = columns_at(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
     assert found.column_names == ["phash", "score", "missing", "a.b"]
     assert found["missing"].type == pa.null()
@@ -432,19 +432,19 @@ def test_columns_at_rows(stored: Folder, rows: list[int]) -> None:
     assert found.to_pydict() == {**wanted, "missing": [None] * len(rows)}
 
 
-def test_columns_that_are_all_missing(stored: Folder) -> None:
+def test_columns_at_returns_null_for_missing_columns(stored: Folder) -> None:
     found = columns_at(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
     assert found.to_pydict() == {"x": [None] * 3, "y": [None] * 3}
     assert columns_at(stored, "0.parquet", [], np.array([4])).num_columns == 0
 
 
-def test_dictionaries_come_as_their_values(stored: Folder) -> None:
+def test_dictionary_columns_are_read_as_values(stored: Folder) -> None:
     found = columns_at(stored, "0.parquet", ["site"], np.array([99, 1]))
     assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
 
 
 @pytest.mark.parametrize("type_", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
-def test_views_come_as_their_values(tmp_path: Path, type_: pa.DataType) -> None:
+def test_view_columns_are_read_as_values(tmp_path: Path, type_: pa.DataType) -> None:
     values: list[Any] = ["a", "b", None, "d"]
     if type_ == pa.binary_view():
         values = [b"a", b"b", None, b"d"]
@@ -454,7 +454,7 @@ def test_views_come_as_their_values(tmp_path: Path, type_: pa.DataType) -> None:
     assert columns["x"].to_pylist() == [values[3], values[0], values[2]]
 
 
-def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_row_groups_and_columns_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, Any]] = []
     read = pq.ParquetFile.iter_batches
 
@@ -468,7 +468,7 @@ def test_only_the_row_groups_and_columns_wanted_are_read(stored: Folder, monkeyp
 
 
 @pytest.mark.parametrize("row", [100, -1])
-def test_row_that_the_file_does_not_have(stored: Folder, row: int) -> None:
+def test_row_beyond_the_file_is_an_error(stored: Folder, row: int) -> None:
     with pytest.raises(ValueError, match=r"^0\.parquet: has 100 rows, and row"):
         columns_at(stored, "0.parquet", ["score"], np.array([5, row]))
 
@@ -481,7 +481,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         columns_at(Folder.at(tmp_path), "1.parquet", ["score"], np.array([0]))
 
 
-def test_columns_of_a_pool_on_s3(bucket: str) -> None:
+def test_columns_of_a_pool_on_s3_are_read(bucket: str) -> None:
     data = io.BytesIO()
     pq.write_table(numbered(), data, row_group_size=13)
     boto3.client("s3").put_object(Bucket="vl3syn", Key="urls/sub/0.parquet", Body=data.getvalue())

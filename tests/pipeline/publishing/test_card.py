@@ -53,11 +53,11 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
     ]
 
 
-def test_aesthetic_score_is_by_its_predictor_not_by_the_encoder() -> None:
+def test_card_names_the_predictor_of_the_aesthetic_score() -> None:
     assert Aesthetic().models == {"laion-v2": "Apache-2.0"}
 
 
-def test_doctor_names_the_packages_that_a_stage_lacks(tmp_path: Path) -> None:
+def test_doctor_names_the_missing_packages_of_a_stage(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"pool: {{images: {tmp_path}}}\nstages: [{{stage: '{HERE}:Lacking'}}]")
     finding = examine([str(recipe)])[-1]

@@ -53,9 +53,7 @@ def test_publish_does_not_write_the_rows_of_a_copied_part_twice(
     assert not (tmp_path / "out/data").exists()
 
 
-def test_a_publication_copied_without_its_hidden_folder_is_not_published_into_again(
-    small: Path, tmp_path: Path, vl3syn: Vl3syn
-) -> None:
+def test_publication_copied_without_its_settings_is_refused(small: Path, tmp_path: Path, vl3syn: Vl3syn) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small / "shards", copy, ignore=shutil.ignore_patterns(".publication"))
     before = files(copy)
@@ -72,14 +70,14 @@ def test_a_publication_copied_without_its_hidden_folder_is_not_published_into_ag
 
 
 @pytest.mark.parametrize("how", [{}, {"format": "webdataset"}, {"subsets": ("short",)}])
-def test_shards_without_lists_are_refused_however_they_are_to_be_published(small: Path, how: dict[str, Any]) -> None:
+def test_shards_without_lists_are_refused_in_every_format(small: Path, how: dict[str, Any]) -> None:
     shutil.rmtree(small / "shards/.publication")
     with pytest.raises(UserError, match=r"/data/shard-00000\.parquet is in no list of \.publication: copy that folder"):
         publish(open_run(small), small / "shards", **how)
 
 
 @pytest.mark.parametrize("lost", ["000001.parquet", "settings.json"])
-def test_lists_or_settings_that_are_lost_are_not_written_anew(small: Path, lost: str) -> None:
+def test_lost_lists_or_settings_are_not_rewritten(small: Path, lost: str) -> None:
     (small / "shards/.publication" / lost).unlink()
     before = files(small / "shards")
     with pytest.raises(
@@ -90,14 +88,14 @@ def test_lists_or_settings_that_are_lost_are_not_written_anew(small: Path, lost:
 
 
 @pytest.mark.parametrize("name", ["shard-00000 (1).parquet", "shard-00007.parquet", "shard-00000.tar"])
-def test_a_file_that_readers_would_take_for_a_shard_is_named(small: Path, name: str) -> None:
+def test_file_that_readers_would_take_for_a_shard_is_refused(small: Path, name: str) -> None:
     data = small / "shards/data"
     shutil.copy(data / "shard-00000.parquet", data / name)
     with pytest.raises(UserError, match=rf"^{re.escape(str(data / name))} is in no list of \.publication"):
         publish(open_run(small), small / "shards")
 
 
-def test_a_list_under_another_number_is_refused(small: Path) -> None:
+def test_list_under_another_number_is_refused(small: Path) -> None:
     lists = small / "shards/.publication"
     shutil.copy(lists / "000001.parquet", lists / "000002.parquet")
     with pytest.raises(UserError, match=rf"^{lists}/000002.parquet: a copy of 000001.parquet"):
@@ -106,7 +104,7 @@ def test_a_list_under_another_number_is_refused(small: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("damage", ["empty", "half", "footer", "other", "fewer"])
-def test_a_damaged_shard_is_named_and_written_again_when_it_is_deleted(small: Path, number: int, damage: str) -> None:
+def test_damaged_shard_is_named_and_rewritten_when_deleted(small: Path, number: int, damage: str) -> None:
     shard = small / f"shards/data/shard-{number:05d}.parquet"
     before, data = files(small / "shards"), shard.read_bytes()
     if damage == "fewer":
@@ -124,7 +122,7 @@ def test_a_damaged_shard_is_named_and_written_again_when_it_is_deleted(small: Pa
 
 
 @pytest.mark.parametrize("keep", [0, 3000, 10240, -512])
-def test_a_truncated_tar_is_named(small: Path, tmp_path: Path, keep: int) -> None:
+def test_truncated_tar_is_named(small: Path, tmp_path: Path, keep: int) -> None:
     out = tmp_path / "tars"
     publish(open_run(small), out, format="webdataset")
     shard = out / "data/shard-00001.tar"
@@ -146,7 +144,7 @@ def test_damaged_shards_in_an_object_store_are_named(small: Path, bucket: str) -
         publish(open_run(small), f"{bucket}/damaged")
 
 
-def test_what_a_deleted_shard_lacked_is_published_when_it_is_back(small: Path, tmp_path: Path) -> None:
+def test_images_missing_in_a_deleted_shard_are_published_later(small: Path, tmp_path: Path) -> None:
     opened = open_run(small)
     source = pool_of(opened) / opened.manifest().filter(pl.col("status") == "kept").collect()["key"][0]
     data = source.read_bytes()
@@ -172,7 +170,7 @@ def test_damaged_settings_are_named(small: Path, text: str) -> None:
         publish(open_run(small), small / "shards")
 
 
-def test_a_damaged_list_of_what_was_left_out_is_named(small: Path) -> None:
+def test_damaged_list_of_what_was_left_out_is_named(small: Path) -> None:
     file = small / "shards/.publication/left-out-00001.json"
     file.write_text('{"1": "chan')
     with pytest.raises(
@@ -181,7 +179,7 @@ def test_a_damaged_list_of_what_was_left_out_is_named(small: Path) -> None:
         publish(open_run(small), small / "shards")
 
 
-def test_a_caption_keeps_its_own_question_where_the_recipe_has_it_no_more(small: Path, tmp_path: Path) -> None:
+def test_caption_keeps_its_question_when_the_recipe_drops_it(small: Path, tmp_path: Path) -> None:
     recipe = small / "recipe.yaml"
     text = recipe.read_text()
     recipe.write_text(text.replace("Describe the image in one short", "Desdribe the image in one short"))
@@ -191,7 +189,7 @@ def test_a_caption_keeps_its_own_question_where_the_recipe_has_it_no_more(small:
     assert read[0] == read[1]
 
 
-def test_prompts_of_the_users_that_were_changed_are_refused(
+def test_changed_prompts_of_the_user_are_refused(
     tmp_path: Path, make_images: Callable[..., Path], vl3syn: Vl3syn
 ) -> None:
     asked = ["What is it?", "What else?"]

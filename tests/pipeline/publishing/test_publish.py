@@ -81,7 +81,7 @@ def pool_of(opened: Run) -> Path:
     return Path(opened.recipe["pool"]["images"])
 
 
-def test_a_shard_has_the_bytes_of_the_pool_both_captions_and_turns_to_train_on(fifty: Run, tmp_path: Path) -> None:
+def test_shard_has_image_bytes_captions_and_conversations(fifty: Run, tmp_path: Path) -> None:
     done = publish(fifty, tmp_path / "out")
     assert (done.rows, done.shards, done.written, dict(done.left_out), done.stale) == (50, 3, 3, {}, 0)
     rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
@@ -107,7 +107,7 @@ def test_a_shard_has_the_bytes_of_the_pool_both_captions_and_turns_to_train_on(f
     assert {"aspect_ratio", "phash", "short_words"} <= rows[0].keys()
 
 
-def test_every_reader_opens_them(fifty: Run, tmp_path: Path) -> None:
+def test_shards_are_read_by_every_common_reader(fifty: Run, tmp_path: Path) -> None:
     import datasets
     import duckdb
     import pandas as pd
@@ -127,7 +127,7 @@ def test_every_reader_opens_them(fifty: Run, tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(frame["image"][0]["bytes"])).size == sizes[frame["id"][0]]
 
 
-def test_subsets_and_webdataset(fifty: Run, tmp_path: Path) -> None:
+def test_subsets_are_published_as_parquet_and_webdataset(fifty: Run, tmp_path: Path) -> None:
     import webdataset
 
     publish(fifty, tmp_path / "p", subsets=("short", "detailed"))
@@ -155,7 +155,7 @@ def test_publishing_again_changes_nothing(fifty: Run, tmp_path: Path) -> None:
     assert files(tmp_path / "elsewhere") == before
 
 
-def test_another_seed_is_another_order_of_the_same_images(fifty: Run, tmp_path: Path) -> None:
+def test_other_seed_orders_the_same_images_differently(fifty: Run, tmp_path: Path) -> None:
     orders = []
     for seed in (0, 1):
         publish(fifty, tmp_path / str(seed), seed=seed)
@@ -164,7 +164,7 @@ def test_another_seed_is_another_order_of_the_same_images(fifty: Run, tmp_path: 
     assert sorted(orders[0]) == sorted(orders[1])
 
 
-def test_a_pool_that_has_grown_only_adds_shards(tmp_path: Path, make_images: MakeImages) -> None:
+def test_grown_pool_only_adds_shards(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 25)
     publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
     before = files(tmp_path / "out")
@@ -179,7 +179,7 @@ def test_a_pool_that_has_grown_only_adds_shards(tmp_path: Path, make_images: Mak
     assert sorted(ids) == sorted(opened.manifest().filter(pl.col("status") == "kept").collect()["id"])
 
 
-def test_an_image_that_is_another_one_now_is_left_out_by_name(tmp_path: Path, make_images: MakeImages) -> None:
+def test_replaced_image_is_left_out_and_named(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 30)
     opened = captioned(pool, tmp_path / "run", "hashes")
     kept = opened.manifest().filter(pl.col("status") == "kept").collect()
@@ -195,7 +195,7 @@ def test_an_image_that_is_another_one_now_is_left_out_by_name(tmp_path: Path, ma
 
 
 @pytest.mark.parametrize("name", ["001", "every other"])
-def test_deleted_image_is_left_out_by_publish(tmp_path: Path, make_images: MakeImages, name: str) -> None:
+def test_deleted_image_is_left_out(tmp_path: Path, make_images: MakeImages, name: str) -> None:
     pool = make_images(tmp_path / "pool", 12)
     opened = captioned(pool, tmp_path / "run")
     kept = opened.manifest().filter(pl.col("status") == "kept").collect().sort("key")
@@ -232,7 +232,7 @@ def test_shard_without_images_is_opened_by_datasets(tmp_path: Path, make_images:
 
 
 @pytest.mark.parametrize("format_", ["parquet", "webdataset"])
-def test_datasets_loads_what_was_published_last(tmp_path: Path, make_images: MakeImages, format_: str) -> None:
+def test_datasets_loads_the_latest_publication(tmp_path: Path, make_images: MakeImages, format_: str) -> None:
     """`datasets` caches a folder by its name and the card's front matter."""
     import datasets
 
@@ -259,7 +259,7 @@ def test_datasets_loads_what_was_published_last(tmp_path: Path, make_images: Mak
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_an_image_that_cannot_be_read_now_ends_it_and_is_published_when_it_can(
+def test_unreadable_image_ends_publish_until_it_is_readable(
     tmp_path: Path, make_images: MakeImages, mounted: bool
 ) -> None:
     pool = make_images(tmp_path / "pool", 30)
@@ -273,7 +273,7 @@ def test_an_image_that_cannot_be_read_now_ends_it_and_is_published_when_it_can(
     assert publish(opened, tmp_path / "out").left_out == {}
 
 
-def test_a_setting_that_an_earlier_version_lacked_counts_as_its_default(fifty: Run, tmp_path: Path) -> None:
+def test_setting_missing_in_an_earlier_version_has_its_default(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     settings = tmp_path / "out/.publication/settings.json"
     written = json.loads(settings.read_text())
@@ -293,7 +293,7 @@ def test_a_setting_that_an_earlier_version_lacked_counts_as_its_default(fifty: R
         ({"subsets": ("short",)}, r"was published with subsets \['data'\], not \['short'\]"),
     ],
 )
-def test_other_settings_do_not_go_into_the_same_place(
+def test_publication_with_other_settings_is_refused(
     how: dict[str, Any], message: str, fifty: Run, tmp_path: Path
 ) -> None:
     publish(fifty, tmp_path / "out")
@@ -301,7 +301,7 @@ def test_other_settings_do_not_go_into_the_same_place(
         publish(fifty, tmp_path / "out", **how)
 
 
-def test_other_captions_do_not_go_into_the_same_place(tmp_path: Path, make_images: MakeImages) -> None:
+def test_publication_with_other_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 8)
     publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
     opened = captioned(pool, tmp_path / "run", prompts=["What else?"])
@@ -309,7 +309,7 @@ def test_other_captions_do_not_go_into_the_same_place(tmp_path: Path, make_image
         publish(opened, tmp_path / "out")
 
 
-def test_stricter_rules_tell_of_what_is_published_and_not_kept(tmp_path: Path, make_images: MakeImages) -> None:
+def test_stricter_rules_report_published_images_no_longer_kept(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 30)
     opened = captioned(pool, tmp_path / "run")
     everything = publish(opened, tmp_path / "out").rows
@@ -318,14 +318,14 @@ def test_stricter_rules_tell_of_what_is_published_and_not_kept(tmp_path: Path, m
     assert (done.stale, done.rows) == (everything, everything)
 
 
-def test_without_captions_there_is_nothing_to_publish(tmp_path: Path, make_images: MakeImages) -> None:
+def test_run_without_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     pool = {"images": str(make_images(tmp_path / "pool", 3))}
     opened, _ = run({"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}, tmp_path / "run")
     with pytest.raises(ValueError, match="nothing to publish: the run has no short and no detailed captions"):
         publish(opened, tmp_path / "out")
 
 
-def test_to_an_object_store(fifty: Run, bucket: str) -> None:
+def test_publish_writes_to_an_object_store(fifty: Run, bucket: str) -> None:
     done = publish(fifty, f"{bucket}/published")
     assert done.rows == 50
     folder = Folder.at(f"{bucket}/published/data")
@@ -334,7 +334,7 @@ def test_to_an_object_store(fifty: Run, bucket: str) -> None:
     assert len({id_ for table in read for id_ in table["id"].to_pylist()}) == 50
 
 
-def test_the_card_is_the_datasets_own(fifty: Run, tmp_path: Path) -> None:
+def test_card_describes_the_dataset(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
@@ -348,13 +348,13 @@ def test_the_card_is_the_datasets_own(fifty: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_publication_ends_as_an_uninterrupted_one(fifty: Run, tmp_path: Path) -> None:
+def test_resumed_publication_equals_an_uninterrupted_one(fifty: Run, tmp_path: Path) -> None:
     kill_and_resume(fifty, tmp_path, kills=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_ten_times_while_publishing(fifty: Run, tmp_path: Path) -> None:
+def test_publish_killed_ten_times_ends_with_the_same_files(fifty: Run, tmp_path: Path) -> None:
     kill_and_resume(fifty, tmp_path, kills=10)
 
 
@@ -389,7 +389,7 @@ def kill_and_resume(opened: Run, tmp_path: Path, kills: int) -> None:
     assert found == files(tmp_path / "whole")
 
 
-def test_two_publications_at_once_share_one_assignment(
+def test_concurrent_publications_share_one_assignment(
     fifty: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have decided what goes where before either has written it down."""
@@ -412,7 +412,7 @@ def test_two_publications_at_once_share_one_assignment(
     assert len(set(first["id"])) == first.height == 50
 
 
-def test_a_damaged_or_missing_list_is_named(fifty: Run, tmp_path: Path) -> None:
+def test_damaged_or_missing_list_is_named(fifty: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     publish(fifty, out)
     path = out / ".publication" / "000001.parquet"

@@ -30,7 +30,7 @@ def media(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
-def test_every_kind_of_media(media: Path, suffix: str) -> None:
+def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
     entries = [
         {"image": "a.png", "conversations": turns("<image>\nWhat?", "It.")},
         {"image": ["a.png", "b.png"], "conversations": turns("See <image> and\n<image>\n!", "It.", "And?", "Yes.")},
@@ -82,7 +82,7 @@ def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
     "named",
     ["{top}/other/a.png", "../other/a.png", "./inner/../../other/a.png", "link.png", "linked/a.png", "/dev/zero"],
 )
-def test_media_outside_of_their_folder_are_refused_unless_roots_allow_it(tmp_path: Path, kind: str, named: str) -> None:
+def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind: str, named: str) -> None:
     """Absolute, upwards, by a link to a file or a folder; a folder whose name begins alike is another one."""
     for place in ("notes/inner", "other", "notes-more"):
         (tmp_path / place).mkdir(parents=True)
@@ -105,7 +105,7 @@ def test_media_outside_of_their_folder_are_refused_unless_roots_allow_it(tmp_pat
         assert allowed.sample(0).conversation[0]["content"][0][kind] == str(tmp_path / "other/a.png")
 
 
-def test_the_media_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+def test_media_folder_may_be_a_link(tmp_path: Path) -> None:
     for place in ("notes", "disk"):
         (tmp_path / place).mkdir()
     (tmp_path / "disk/a.png").write_bytes(data.picture(0))
@@ -115,7 +115,7 @@ def test_the_media_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     assert sample.conversation[0]["content"][0]["image"] == str(tmp_path / "disk/a.png")
 
 
-def test_a_pipe_beside_the_annotations_is_no_file(tmp_path: Path) -> None:
+def test_pipe_beside_the_annotations_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(BadSampleError, match="no such file"):
         source(tmp_path, [{"image": "a.png", "conversations": [QUESTION, ANSWER]}]).sample(0)
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[Any, str]] = {
         for suffix in (".jsonl", ".json")[: 2 - isinstance(entry, str)]
     ],
 )
-def test_a_bad_one_is_told_in_one_line_and_the_next_is_good(media: Path, what: str, suffix: str) -> None:
+def test_bad_sample_is_one_line_and_the_next_is_read(media: Path, what: str, suffix: str) -> None:
     entry, reason = BAD[what]
     found = source(media, [entry, {"image": "a.png", "conversations": [QUESTION, ANSWER]}], suffix)
     with pytest.raises(ValueError, match=reason) as error:
@@ -200,7 +200,7 @@ def test_a_bad_one_is_told_in_one_line_and_the_next_is_good(media: Path, what: s
     assert found.sample(1).conversation[1]["content"] == "It."
 
 
-def test_bytes_that_are_no_text_are_a_bad_line(media: Path) -> None:
+def test_line_with_invalid_utf8_is_a_bad_sample(media: Path) -> None:
     file = media / "notes.jsonl"
     good = json.dumps({"conversations": turns("What?", "Ça.")}, ensure_ascii=False).encode()
     file.write_bytes(b"\xef\xbb\xbf" + good + b"\r\n\xff\xfe\x00{\r\n" + good)
@@ -210,7 +210,7 @@ def test_bytes_that_are_no_text_are_a_bad_line(media: Path) -> None:
         found.sample(1)
 
 
-def test_empty_lines_are_no_samples_and_lines_keep_their_numbers(media: Path) -> None:
+def test_empty_lines_are_skipped_and_line_numbers_are_kept(media: Path) -> None:
     good = [json.dumps({"conversations": turns("What?", str(number))}) for number in range(3)]
     found = source(media, ["", good[0], "  ", "\t", good[1], good[2], "", ""])
     assert found.blocks == (3,)
@@ -233,7 +233,7 @@ def test_empty_lines_are_no_samples_and_lines_keep_their_numbers(media: Path) ->
         ("notes.json", "[" * 100_000, "no JSON: "),
     ],
 )
-def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
+def test_invalid_annotation_file_is_refused(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=reason) as error:
@@ -246,7 +246,7 @@ def examples() -> list[dict[str, Any]]:
     return [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", PAGE.read_text(), re.S)]
 
 
-def test_the_examples_of_the_docs_are_read_to_the_end(tmp_path: Path) -> None:
+def test_examples_of_the_docs_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg")):
         (tmp_path / name).write_bytes(data.picture(number))
     clips.write(tmp_path / "clip.mp4", [k / 5 for k in range(50)])

@@ -29,7 +29,7 @@ from tests.model.training.lines import source, turns
         (lambda data: data.decode().encode("utf-32"), "UTF-16 or UTF-32"),
     ],
 )
-def test_a_file_that_is_not_utf_8_text_is_refused(
+def test_file_in_another_encoding_is_refused(
     tmp_path: Path, suffix: str, encode: Callable[[bytes], bytes], reason: str
 ) -> None:
     file = tmp_path / f"notes{suffix}"
@@ -40,7 +40,7 @@ def test_a_file_that_is_not_utf_8_text_is_refused(
 
 
 @pytest.mark.parametrize("name", ["notes.JSON", "notes.JSONL", "notes.ndjson"])
-def test_endings_of_other_spelling_are_read(tmp_path: Path, name: str) -> None:
+def test_endings_in_upper_case_are_read(tmp_path: Path, name: str) -> None:
     entry = {"conversations": turns("What?", "It.")}
     text = json.dumps([entry], indent=1) if name.endswith("JSON") else json.dumps(entry)
     (tmp_path / name).write_text(text)
@@ -48,7 +48,7 @@ def test_endings_of_other_spelling_are_read(tmp_path: Path, name: str) -> None:
     assert (found.blocks, found.sample(0).conversation[1]["content"]) == ((1,), "It.")
 
 
-def test_a_large_file_stays_on_the_disk(tmp_path: Path) -> None:
+def test_large_file_is_not_loaded_into_memory(tmp_path: Path) -> None:
     """20 MB: opened and read with less than 2 MB, of which 8 bytes a line stay."""
     file, lines = tmp_path / "notes.jsonl", 10_000
     with open(file, "w") as opened:
@@ -68,7 +68,7 @@ def test_a_large_file_stays_on_the_disk(tmp_path: Path) -> None:
     assert max(found.blocks) < 1000
 
 
-def test_a_file_that_has_changed_since_gives_bad_lines_not_wrong_ones(tmp_path: Path) -> None:
+def test_changed_file_gives_bad_samples_not_wrong_ones(tmp_path: Path) -> None:
     entries = [{"conversations": turns("What?", str(number) * 50)} for number in range(5)]
     found = source(tmp_path, entries)
     text = (tmp_path / "notes.jsonl").read_text()

@@ -22,7 +22,7 @@ def say(*values: str) -> list[Turn]:
     return [{"from": ("human", "gpt")[number % 2], "value": value} for number, value in enumerate(values)]
 
 
-def test_media_stand_where_their_marks_are() -> None:
+def test_media_replace_their_marks() -> None:
     told = from_turns(say("A <image>\nB<video> <image>", "C", "<image>\n\nD", "E <image>"), [1, 2, 3], ["film"])
     one, two, three = ({"type": "image", "image": number} for number in (1, 2, 3))
     assert [message["content"] for message in told] == [
@@ -33,7 +33,7 @@ def test_media_stand_where_their_marks_are() -> None:
     ]
 
 
-def test_a_system_message_comes_first_or_not_at_all() -> None:
+def test_system_message_is_accepted_only_first() -> None:
     system = {"from": "system", "value": "Be <image> short."}
     told = from_turns([system, *say("A", "B")], ["x"])
     assert told[0] == {"role": "system", "content": "Be <image> short."}
@@ -43,7 +43,7 @@ def test_a_system_message_comes_first_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("names", [("human", "gpt"), ("user", "assistant")])
-def test_both_names_of_a_speaker_are_known(names: tuple[str, str]) -> None:
+def test_both_names_of_a_speaker_are_accepted(names: tuple[str, str]) -> None:
     told = from_turns([{"from": names[0], "value": "A"}, {"from": names[1], "value": "B"}])
     assert [message["role"] for message in told] == ["user", "assistant"]
 
@@ -63,7 +63,7 @@ def images_with_boxes(draw: st.DrawFn) -> tuple[int, int, list[tuple[float, floa
 
 
 @given(images_with_boxes(), st.booleans())
-def test_boxes_come_back_within_half_a_thousandth(
+def test_boxes_are_read_back_within_half_a_thousandth(
     drawn: tuple[int, int, list[tuple[float, float, float, float]]], spaced: bool
 ) -> None:
     width, height, boxes = drawn
@@ -78,7 +78,7 @@ def test_boxes_come_back_within_half_a_thousandth(
 
 
 @given(images_with_boxes(), st.lists(st.text(st.characters(exclude_characters="[]")), min_size=5, max_size=5))
-def test_boxes_in_words_come_back(
+def test_boxes_within_a_text_are_read_back(
     drawn: tuple[int, int, list[tuple[float, float, float, float]]], names: list[str]
 ) -> None:
     width, height, boxes = drawn
@@ -88,7 +88,7 @@ def test_boxes_in_words_come_back(
     assert boxes_of(grounding_text(things, width, height), width, height) == expected
 
 
-def test_grounding_and_ocr_are_written_as_the_paper_has_them() -> None:
+def test_grounding_and_ocr_have_the_form_of_the_paper() -> None:
     boxes = [(0.0, 0.0, 100.0, 50.0), (25.0, 10.0, 75.0, 50.0)]
     assert grounding_text([("cats", boxes), ("lamp", [])], 100, 50) == (
         "<ref>cats</ref>[[0,0,1000,1000],[250,200,750,1000]]\n<ref>lamp</ref>[]"
@@ -96,18 +96,18 @@ def test_grounding_and_ocr_are_written_as_the_paper_has_them() -> None:
     assert ocr_text([("STOP", boxes[1])], 100, 50) == "STOP <box>[250,200,750,1000]</box>"
 
 
-def test_four_numbers_that_are_no_box_are_passed_over() -> None:
+def test_four_numbers_that_are_not_a_box_are_ignored() -> None:
     assert boxes_of("[1,2,3] [0,0,1001,5] [5,0,4,9] [0,9,4,5] [1,2,3,4,5] [0,0,12345,1]", 10, 10) == []
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 11, 5), (6, 0, 5, 5), (0, 6, 5, 5), (0, 0, float("nan"), 5)])
-def test_a_box_that_is_none_is_refused(box: tuple[float, float, float, float]) -> None:
+def test_invalid_box_is_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="in an image of 10x10: give x0 <= x1, y0 <= y1 within it"):
         box_text([box], 10, 10)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)).map(sorted)))
-def test_spans_come_back_within_a_twentieth_of_a_second(drawn: list[list[float]]) -> None:
+def test_spans_are_read_back_within_a_twentieth_of_a_second(drawn: list[list[float]]) -> None:
     spans = [(start, end) for start, end in drawn]
     found = spans_of(f"At {span_text(spans)}, 3 to 4.")
     assert len(found) == len(spans)
@@ -115,7 +115,7 @@ def test_spans_come_back_within_a_twentieth_of_a_second(drawn: list[list[float]]
         assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= 0.05 + 1e-6
 
 
-def test_spans_that_are_none_are_refused_or_passed_over() -> None:
+def test_invalid_spans_are_refused_in_writing_ignored_in_reading() -> None:
     for span in [(2.0, 1.0), (-1.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)]:
         with pytest.raises(ValueError, match="give 0 <= start <= end"):
             span_text([span])
@@ -123,7 +123,7 @@ def test_spans_that_are_none_are_refused_or_passed_over() -> None:
     assert spans_of("5-3 s, 3-4 sheep, 10 - 12.5s") == [(10.0, 12.5)]
 
 
-def test_a_stream_has_before_each_turn_the_frames_up_to_its_time() -> None:
+def test_stream_turn_follows_the_frames_up_to_its_time() -> None:
     turns: list[Turn] = [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": "Tell me.", "time": 2},
@@ -166,12 +166,12 @@ def test_a_stream_has_before_each_turn_the_frames_up_to_its_time() -> None:
         ([("user", "A", -1)], "time of turn 0: -1: give seconds"),
     ],
 )
-def test_a_stream_that_is_none_is_refused(turns: list[tuple[Any, Any, Any]], reason: str) -> None:
+def test_invalid_stream_is_refused(turns: list[tuple[Any, Any, Any]], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         streaming("film", [{"role": role, "content": text, "time": time} for role, text, time in turns])
 
 
-def test_a_stream_is_seen_in_order_and_its_comments_are_learned(tmp_path: Path) -> None:
+def test_stream_is_in_order_and_its_comments_are_learned(tmp_path: Path) -> None:
     film = clips.write(tmp_path / "film.mp4", [k / 5 for k in range(40)])
     turns: list[Turn] = [
         {"role": "user", "content": "Tell me.", "time": 2.0},

@@ -16,7 +16,7 @@ from tests.model.training.lines import FILM, NONE, ONE, OURS, TEXT, THEIRS, read
 
 @pytest.mark.parametrize("nothing", ["", None, [], [""], [None], [[]], {}])
 @pytest.mark.parametrize("key", ["image", "images", "video", "videos"])
-def test_a_text_whose_media_are_empty_is_a_text(media: Path, key: str, nothing: Any) -> None:
+def test_sample_with_empty_media_is_a_text(media: Path, key: str, nothing: Any) -> None:
     assert read(media, {key: nothing, "conversations": TEXT}) == NONE
 
 
@@ -51,7 +51,7 @@ def parts(*content: dict[str, Any]) -> list[dict[str, Any]]:
         ({"conversations": TEXT, "video": ["clip.mp4"]}, FILM),
     ],
 )  # fmt: skip
-def test_other_words_for_the_same_are_read_as_ours(media: Path, entry: Any, expected: Any) -> None:
+def test_equivalent_forms_are_read_equally(media: Path, entry: Any, expected: Any) -> None:
     assert read(media, entry) == expected
 
 
@@ -95,7 +95,7 @@ def test_other_words_for_the_same_are_read_as_ours(media: Path, entry: Any, expe
         ({}, "its keys are none"),
     ],
 )  # fmt: skip
-def test_what_means_something_else_is_refused_by_its_name(media: Path, entry: Any, reason: str) -> None:
+def test_unsupported_form_is_refused_by_name(media: Path, entry: Any, reason: str) -> None:
     with pytest.raises(BadSampleError, match=f"^notes: notes.jsonl line 1: .*{reason}") as error:
         read(media, entry)
     assert "\n" not in str(error.value)
@@ -116,7 +116,7 @@ def test_marks_of_other_trainers_are_refused_by_name(media: Path, mark: str) -> 
     assert words == [("user", [f"Is {mark} a cat?"]), ("assistant", "It.")]
 
 
-def test_marks_of_other_trainers_beside_ours_are_words(media: Path) -> None:
+def test_marks_of_other_trainers_beside_image_marks_are_words(media: Path) -> None:
     asked = [{"from": "human", "value": "<image>\nWhat does <img> do in <image 1>?"}, OURS[1]]
     told = read(media, {"image": "a.png", "conversations": asked})
     assert told[0] == ("user", [("image", "a.png"), "What does <img> do in <image 1>?"])
@@ -130,7 +130,7 @@ def test_parts_of_media_outside_of_a_question_are_refused(media: Path) -> None:
     refused(media, {"images": ["a.png"], "messages": system}, '{"type": "image"} in an answer or a system')
 
 
-def test_a_mark_in_a_part_of_text_is_refused(media: Path) -> None:
+def test_mark_in_a_part_of_text_is_refused(media: Path) -> None:
     asked = parts({"type": "image"}, {"type": "text", "text": "What is <image>?"})
     refused(media, {"images": ["a.png"], "messages": asked}, "<image> in a part of text is ambiguous")
     asked = parts({"type": "image"}, {"type": "text", "text": "What?"})
@@ -138,7 +138,7 @@ def test_a_mark_in_a_part_of_text_is_refused(media: Path) -> None:
     assert read(media, {"images": ["a.png"], "messages": asked})[1] == ("assistant", "<image> is a mark.")
 
 
-def test_one_empty_answer_among_good_ones_is_refused(media: Path) -> None:
+def test_empty_answer_among_good_ones_is_refused(media: Path) -> None:
     for empty in ("", " \n"):
         turns = [*OURS, TEXT[0], {"from": "gpt", "value": empty}]
         refused(media, {"image": "a.png", "conversations": turns}, "message 3: an answer without words")
@@ -146,7 +146,7 @@ def test_one_empty_answer_among_good_ones_is_refused(media: Path) -> None:
     refused(media, {"stream": True, "video": "clip.mp4", "conversation": stream}, "message 1: an answer without")
 
 
-def test_a_path_with_a_bracket_is_qwen_form_and_html_words(media: Path) -> None:
+def test_path_in_qwen_form_is_refused_and_html_is_words(media: Path) -> None:
     asked = [{"from": "human", "value": "Picture 1: <img>a<b.png</img> What?"}, OURS[1]]
     refused(media, {"conversations": asked}, "Qwen-VL's form")
     ours = [{"from": "human", "value": "<img><image></img> What?"}, OURS[1]]
@@ -158,7 +158,7 @@ def test_a_path_with_a_bracket_is_qwen_form_and_html_words(media: Path) -> None:
 @pytest.mark.parametrize(
     "piece", ["<img>", "<img> ", "<|image", "[image ", "<image", ".jpg?", "a.", "</img>", "image_"]
 )
-def test_long_texts_and_keys_are_checked_quickly(media: Path, piece: str) -> None:
+def test_long_texts_and_keys_are_checked_in_linear_time(media: Path, piece: str) -> None:
     long, begin = piece * 100_000, time.process_time()
     asked = [{"from": "human", "value": long}, TEXT[1]]
     said = read(media, {"conversations": asked, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
@@ -168,7 +168,7 @@ def test_long_texts_and_keys_are_checked_quickly(media: Path, piece: str) -> Non
     assert time.process_time() - begin < 2
 
 
-def test_keys_of_a_stream_are_checked_as_others_are(media: Path) -> None:
+def test_unknown_keys_of_a_stream_are_refused(media: Path) -> None:
     asked = {"role": "user", "content": "Tell.", "time": 1}
     stream = {"stream": True, "video": "clip.mp4", "end_time": 9.0}
     told = {"role": "assistant", "content": "A door.", "time": 2}

@@ -55,7 +55,7 @@ def steps(loader: Loader, count: int) -> list[StepRows]:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: Corpus, workers: int) -> None:
+def test_rows_of_a_step_do_not_depend_on_the_workers(world: Corpus, workers: int) -> None:
     alone = [contents(step) for step in steps(world.loader(), 6)]
     shared = [steps(world.loader(rank, workers), 6) for rank in range(workers)]
     for number, expected in enumerate(alone):
@@ -64,9 +64,7 @@ def test_the_rows_of_a_step_are_the_same_on_any_number_of_workers(world: Corpus,
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (1, 2)])
-def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(
-    world: Corpus, before: int, after: int
-) -> None:
+def test_state_resumes_the_same_rows_on_other_workers(world: Corpus, before: int, after: int) -> None:
     whole = [sorted(contents(step)) for step in steps(world.loader(), 9)]
     state: dict[int, Any] = {}
     for rank in range(before):
@@ -80,7 +78,7 @@ def test_a_state_goes_on_with_the_same_rows_on_another_number_of_workers(
         assert sorted(row for rank in range(after) for row in contents(resumed[rank][number])) == whole[4 + number]
 
 
-def test_an_epoch_gives_every_sample_once_and_then_nothing(world: Corpus) -> None:
+def test_epoch_has_every_sample_once_and_then_ends(world: Corpus) -> None:
     stage = world.stage.model_copy(update={"steps": None, "epochs": 2.0})
     once = Corpus(stage, world.sources)
     loader = once.loader()
@@ -94,7 +92,7 @@ def test_an_epoch_gives_every_sample_once_and_then_nothing(world: Corpus) -> Non
     assert made[-1].consumed_samples == len(given)
 
 
-def test_lanes_that_cannot_be_shared_out_are_refused(world: Corpus) -> None:
+def test_lanes_that_workers_cannot_share_are_refused(world: Corpus) -> None:
     with pytest.raises(ValueError, match="4 lanes for 3 workers: make `lanes` a multiple"):
         world.loader(0, 3)
 
@@ -151,7 +149,7 @@ def parse_share(mixture: dict[str, Any]) -> Any:
     return Stage.model_validate(stage).mixture
 
 
-def test_a_hundred_bad_ones_in_a_row_stop_the_run_with_one_line(tmp_path: Path, world: Corpus) -> None:
+def test_hundred_bad_samples_in_a_row_end_the_run_in_one_line(tmp_path: Path, world: Corpus) -> None:
     file = tmp_path / "bad.jsonl"
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
     file.write_text("\n".join(json.dumps({"image": f"{n}.png", "conversations": turns}) for n in range(300)))
@@ -162,7 +160,7 @@ def test_a_hundred_bad_ones_in_a_row_stop_the_run_with_one_line(tmp_path: Path, 
     loader.close()
 
 
-def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_once() -> None:
+def test_long_conversation_is_split_and_learned_once() -> None:
     turns: list[dict[str, Any]] = [{"role": "system", "content": "Be short."}]
     for number in range(6):
         picture: list[Any] = [{"type": "image", "image": data.picture(number)}] if number % 2 == 0 else []
@@ -179,7 +177,7 @@ def test_a_long_conversation_is_split_between_turns_and_every_answer_is_learned_
     assert len(pieces[-1].inputs["grid_thw"]) == 3  # what was seen before comes along
 
 
-def test_a_row_of_text_alone_runs_through_the_encoder_and_keeps_nothing_of_it(world: Corpus) -> None:
+def test_row_of_text_only_uses_the_encoder_without_effect(world: Corpus) -> None:
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
     row = ready.inputs.with_media()

@@ -29,7 +29,7 @@ def packed(pieces: list[Piece], tokens: int, patches: int) -> list[Row[Piece]]:
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 90))), st.integers(50, 120))
-def test_every_sample_is_in_one_row_and_no_row_is_over_a_budget(sizes: list[tuple[int, int]], tokens: int) -> None:
+def test_every_sample_is_in_one_row_within_the_budgets(sizes: list[tuple[int, int]], tokens: int) -> None:
     pieces = [Piece(*size, number) for number, size in enumerate(sizes)]
     rows = packed(pieces, tokens, 100)
     assert Counter(piece for row in rows for piece in row.samples) == Counter(pieces)
@@ -39,7 +39,7 @@ def test_every_sample_is_in_one_row_and_no_row_is_over_a_budget(sizes: list[tupl
 
 
 @pytest.mark.parametrize("budget", [4096, 16384])
-def test_a_realistic_mixture_fills_rows(budget: int) -> None:
+def test_realistic_mixture_fills_rows(budget: int) -> None:
     sizes = lengths(0, 6000).tolist()
     rows = packed([Piece(size, 0, number) for number, size in enumerate(sizes)], budget, 1)[:-8]
     assert sum(row.tokens for row in rows) / (len(rows) * budget) >= 0.98

@@ -51,7 +51,7 @@ def length(sample: Sample) -> int:
 
 
 @given(conversations, st.booleans(), st.integers(10, 120))
-def test_pieces_hold_all_turns_once_each_with_what_was_seen_before(
+def test_pieces_have_every_turn_once_with_its_earlier_media(
     turns: list[tuple[int, int, int]], system: bool, room: int
 ) -> None:
     whole = built(turns, system)
@@ -83,7 +83,7 @@ def test_pieces_hold_all_turns_once_each_with_what_was_seen_before(
     assert spoken == [("".join(p for p in parts_of(m) if isinstance(p, str)), m["role"]) for m in rest]
 
 
-def test_splitting_asks_about_few_candidates() -> None:
+def test_split_measures_few_candidates() -> None:
     whole = built([(0, 9, 1)] * 20 + [(0, 30, 30)], False)
     asked = []
 
@@ -95,7 +95,7 @@ def test_splitting_asks_about_few_candidates() -> None:
     assert len(asked) <= 3 * 6
 
 
-def test_a_stream_is_split_between_comments_with_all_that_was_seen(tmp_path: Path) -> None:
+def test_stream_is_split_between_comments_with_earlier_frames(tmp_path: Path) -> None:
     film = clips.write(tmp_path / "film.mp4", [k / 5 for k in range(40)], size=(28, 28))
     turns: list[Turn] = [{"role": "user", "content": "Tell me.", "time": 0}]
     turns += [{"role": "assistant", "content": f"{number} " * 40, "time": number} for number in range(1, 5)]
@@ -108,7 +108,7 @@ def test_a_stream_is_split_between_comments_with_all_that_was_seen(tmp_path: Pat
     assert pieces[-1].inputs["grid_thw"].tolist() == whole.inputs["grid_thw"].tolist()
 
 
-def test_a_sample_that_cannot_be_split_is_named_with_its_turn() -> None:
+def test_sample_that_cannot_be_split_is_named_with_its_turn() -> None:
     part = {"type": "image", "image": data.picture(1)}
     turns = [{"role": "user", "content": [part, "What?"]}, {"role": "assistant", "content": "It."}]
     with pytest.raises(ValueError, match=r"^s: turn 1 of 1 is too long for a row$"):

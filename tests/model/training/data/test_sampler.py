@@ -37,9 +37,7 @@ def seen(order: MixtureSampler, count: int, start: int = 0) -> list[tuple[str, i
     st.integers(1, 5),
     st.integers(0, 99),
 )
-def test_every_pass_has_every_row_once_and_nothing_that_is_held_out(
-    blocks: list[int], held: int, window: int, seed: int
-) -> None:
+def test_every_pass_has_each_training_row_once(blocks: list[int], held: int, window: int, seed: int) -> None:
     total = sum(blocks)
     held = min(held, total - 1)
     order = MixtureSampler([Rows("a", blocks)], {"a": Share(weight=1)}, {"a": held}, seed, window=window)
@@ -49,7 +47,7 @@ def test_every_pass_has_every_row_once_and_nothing_that_is_held_out(
     assert not {row for _, row in seen(order, 3 * rows)} & set(order.passes[0].held_out.tolist())
 
 
-def test_the_mixture_holds_in_every_epoch_and_leftovers_come_in_the_next() -> None:
+def test_every_epoch_keeps_the_mixture_and_carries_leftovers() -> None:
     sources = [Rows("a", [10] * 10), Rows("b", [7] * 3)]
     order = MixtureSampler(sources, {"a": Share(weight=0.3), "b": Share(samples=50)}, {}, 1)
     assert order.epoch_length == 80
@@ -62,13 +60,13 @@ def test_the_mixture_holds_in_every_epoch_and_leftovers_come_in_the_next() -> No
     assert set(repeats.values()) <= {2, 3}
 
 
-def test_rows_that_come_together_lie_in_a_few_blocks() -> None:
+def test_neighbouring_rows_lie_in_few_blocks() -> None:
     order = MixtureSampler([Rows("a", [10] * 50)], {"a": Share(weight=1)}, {}, 0, window=4)
     for at in range(0, 480, 40):
         assert len({row // 10 for _, row in seen(order, 40, at)}) == 4
 
 
-def test_the_order_is_a_function_of_seed_and_index() -> None:
+def test_order_is_a_function_of_seed_and_index() -> None:
     def fresh(seed: int) -> MixtureSampler:
         return MixtureSampler(
             [Rows("a", [8] * 9), Rows("b", [5] * 4)], {"a": Share(weight=1), "b": Share(weight=2)}, {}, seed
@@ -81,7 +79,7 @@ def test_the_order_is_a_function_of_seed_and_index() -> None:
     assert seen(fresh(6), 300) != whole
 
 
-def test_what_is_held_out_is_the_same_in_every_stage() -> None:
+def test_held_out_rows_are_the_same_in_every_stage() -> None:
     chosen = [
         MixtureSampler([Rows("a", [9] * 9)], {"a": Share(weight=1)}, {"a": 7}, seed, held_out_seed=42)
         .passes[0]

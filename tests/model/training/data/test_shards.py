@@ -71,7 +71,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, engine: None) -> tuple[R
 
 @pytest.mark.parametrize("use", ["short", "detailed"])
 @pytest.mark.parametrize("name", ["together", "apart", "together/data", "apart/{use}"])
-def test_what_the_pipeline_has_published_is_given_row_by_row(published: tuple[Run, Path], name: str, use: str) -> None:
+def test_published_dataset_is_read_row_by_row(published: tuple[Run, Path], name: str, use: str) -> None:
     opened, folder = published
     source = ShardSource("captions", str(folder / name.format(use=use)), use)  # type: ignore[arg-type]
     facts = opened.facts(f"{use}_caption").select("id", f"{use}_caption")
@@ -90,7 +90,7 @@ def test_every_row_has_its_own_image_and_caption(dataset: Path, use: str) -> Non
     assert all_told(source) == expected(use, 17)
 
 
-def test_a_sample_is_named_by_file_row_and_id(dataset: Path) -> None:
+def test_sample_is_named_by_file_row_and_id(dataset: Path) -> None:
     source = ShardSource("captions", str(dataset))
     for row, (file, place) in {0: (0, 0), 3: (0, 3), 7: (0, 7), 8: (1, 0), 15: (2, 2), 16: (2, 3)}.items():
         name = source.sample(row).name
@@ -99,7 +99,7 @@ def test_a_sample_is_named_by_file_row_and_id(dataset: Path) -> None:
         assert there["id"][place].as_py() == 1000 + row
 
 
-def test_a_subset_of_one_caption_is_found_from_above_and_by_itself(tmp_path: Path) -> None:
+def test_subset_of_one_caption_is_read_from_either_folder(tmp_path: Path) -> None:
     write(tmp_path, [[4]], "short", ("short",))
     write(tmp_path, [[4]], "detailed", ("detailed",))
     for use in ("short", "detailed"):
@@ -109,7 +109,7 @@ def test_a_subset_of_one_caption_is_found_from_above_and_by_itself(tmp_path: Pat
         ShardSource("captions", str(tmp_path / "short"), "detailed")
 
 
-def test_a_dataset_of_one_caption_has_not_the_other(tmp_path: Path) -> None:
+def test_missing_caption_of_a_dataset_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [[4]], uses=("short",))
     assert all_told(ShardSource("captions", str(tmp_path), "short")) == expected("short", 4)
     with pytest.raises(ValueError, match="no detailed captions") as error:
@@ -159,7 +159,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("large"), [[8] * 50])
 
 
-def test_threads_read_by_row_group_and_few_groups_are_kept(large: Path) -> None:
+def test_threads_read_row_groups_and_keep_few_in_memory(large: Path) -> None:
     held, most = memory(large, 4, "shuffled")
     assert 2 * GROUP < held < 4 * GROUP
     assert most < 16 * GROUP  # those that four threads are reading too, twice while they are put together
@@ -174,7 +174,7 @@ def upload(folder: Path, bucket: str, prefix: str) -> str:
     return f"{bucket}/{prefix}"
 
 
-def test_shards_in_a_bucket_are_as_good_as_local_ones(dataset: Path, bucket: str) -> None:
+def test_shards_in_a_bucket_equal_local_shards(dataset: Path, bucket: str) -> None:
     url = upload(dataset, bucket, "train/dataset")
     for place in (url, f"{url}/", f"{url}/data"):
         source = ShardSource("captions", place, "short")
@@ -185,13 +185,13 @@ def test_shards_in_a_bucket_are_as_good_as_local_ones(dataset: Path, bucket: str
         ShardSource("captions", f"{bucket}/train/nothing")
 
 
-def test_of_a_bucket_no_whole_file_is_read(large: Path, bucket: str) -> None:
+def test_file_in_a_bucket_is_not_read_as_a_whole(large: Path, bucket: str) -> None:
     held, most = memory(upload(large, bucket, "train/large"), 4, "in order")
     assert 2 * GROUP < held < 4 * GROUP
     assert most < 16 * GROUP
 
 
-def test_an_empty_shard_is_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_empty_shard_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, [[3], [], [2]])
     (tmp_path / "data/shard-00003.parquet").touch()
     with caplog.at_level(logging.WARNING):
@@ -202,7 +202,7 @@ def test_an_empty_shard_is_passed_over_with_a_warning(tmp_path: Path, caplog: py
     ]
 
 
-def test_shards_that_are_all_empty_are_refused(tmp_path: Path) -> None:
+def test_dataset_of_empty_shards_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [[], []])
     with pytest.raises(ValueError, match="no images in its shards: publish a run there"):
         ShardSource("captions", str(tmp_path))
@@ -227,7 +227,7 @@ def test_rows_without_image_or_caption_are_named(tmp_path: Path) -> None:
     assert told(source, 5)[0] == image(5)
 
 
-def test_a_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
+def test_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
     """Half a character as other writers encode it: no reader of Parquet looks into texts."""
     file = write(tmp_path / "data", [[2]]) / "data/shard-00000.parquet"
     table = pq.read_table(file)
@@ -242,7 +242,7 @@ def test_a_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
     assert source.sample(1).conversation[1]["content"] == "Sound"
 
 
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars/shard-00000.tar").write_bytes(b"0" * 1024)
     for folder in ("nowhere", ".", "tars"):
@@ -256,7 +256,7 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
         ShardSource("captions", str(tmp_path / "other"))
 
 
-def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+def test_truncated_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, [[2], [2, 2]])
     file = tmp_path / "data/shard-00001.parquet"
     whole = file.read_bytes()
@@ -269,7 +269,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+def test_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
     write(tmp_path, [[2, 2, 2]])
     file = tmp_path / "data/shard-00000.parquet"
     data = bytearray(file.read_bytes())
@@ -284,7 +284,7 @@ def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
     assert [told(source, row) for row in (0, 1, 4, 5)] == [expected("detailed", 6)[row] for row in (0, 1, 4, 5)]
 
 
-def test_a_file_that_breaks_while_it_is_used_is_named_and_one_that_has_gone_ends_it(tmp_path: Path) -> None:
+def test_file_that_breaks_in_use_is_named_and_a_lost_one_ends(tmp_path: Path) -> None:
     write(tmp_path, [[2, 2]])
     file = tmp_path / "data/shard-00000.parquet"
     source = ShardSource("captions", str(tmp_path), blocks_in_memory=1)

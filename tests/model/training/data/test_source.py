@@ -41,7 +41,7 @@ def recipe(folder: Path, **settings: Any) -> dict[str, Any]:
     return written
 
 
-def test_source_of_one_file_elsewhere_is_trained_on_and_evaluated(tmp_path: Path, kind: str) -> None:
+def test_source_class_by_path_is_trained_on_and_evaluated(tmp_path: Path, kind: str) -> None:
     written = recipe(tmp_path, kind=kind, largest=7, held_out=3)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
     model = train(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "out")
@@ -55,7 +55,7 @@ def test_source_of_one_file_elsewhere_is_trained_on_and_evaluated(tmp_path: Path
         train(parse_recipe(recipe(tmp_path, kind=kind, largest=8, held_out=3), "r"), tmp_path / "out")
 
 
-def test_source_elsewhere_is_trained_on_by_the_command(tmp_path: Path, kind: str) -> None:
+def test_source_class_by_path_is_trained_on_by_the_command(tmp_path: Path, kind: str) -> None:
     written = recipe(tmp_path, kind=kind)
     written["stages"][0] |= {"mixture": {"sums": 1}, "steps": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
@@ -81,7 +81,7 @@ def test_source_elsewhere_is_trained_on_by_the_command(tmp_path: Path, kind: str
     ],
 )
 @pytest.mark.usefixtures("kind")
-def test_wrong_source_is_refused_in_one_line(tmp_path: Path, settings: Any, line: str) -> None:
+def test_invalid_source_is_refused_in_one_line(tmp_path: Path, settings: Any, line: str) -> None:
     written = recipe(tmp_path)
     written["sources"]["sums"] = settings
     with pytest.raises(UserError) as refused:
@@ -90,7 +90,7 @@ def test_wrong_source_is_refused_in_one_line(tmp_path: Path, settings: Any, line
     assert "\n" not in str(refused.value)
 
 
-def test_source_with_the_keys_of_both_kinds_is_read_as_before() -> None:
+def test_source_with_the_keys_of_both_kinds_is_read() -> None:
     """Recipes that earlier versions wrote have all keys of both kinds."""
     rest = {"media": None, "roots": [], "held_out": 2}
     sources = {

@@ -33,7 +33,7 @@ from tests.model.training.lines import NONE, ONE, OURS, TEXT, THEIRS, answered, 
         ("url", "http://x/a.jpg?size=2"),
     ],
 )
-def test_media_of_another_name_are_refused_by_name(media: Path, key: str, value: Any) -> None:
+def test_media_under_another_key_are_refused_by_name(media: Path, key: str, value: Any) -> None:
     reason = f"`{key}`: (media of this name|pixels) are not read"
     refused(media, {key: value, "conversations": TEXT}, reason)
     refused(media, {"conversations": [TEXT[0] | {key: value}, TEXT[1]]}, reason)
@@ -46,7 +46,7 @@ def test_media_of_a_turn_are_refused_by_name(media: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["image2", "frames", "video_path", "left_image"])
-def test_media_beside_those_that_are_read_are_refused(media: Path, key: str) -> None:
+def test_unread_media_beside_read_media_are_refused(media: Path, key: str) -> None:
     refused(media, {"image": "a.png", key: "b.png", "conversations": OURS}, f"`{key}`: media of this name")
 
 
@@ -76,7 +76,7 @@ def test_media_beside_those_that_are_read_are_refused(media: Path, key: str) -> 
         },
     ],
 )
-def test_keys_about_a_sample_are_passed_over(media: Path, entry: dict[str, Any]) -> None:
+def test_keys_about_a_sample_are_ignored(media: Path, entry: dict[str, Any]) -> None:
     assert read(media, {"image": "a.png", "conversations": OURS, **entry}) == ONE
 
 
@@ -88,7 +88,7 @@ def test_keys_about_a_sample_are_passed_over(media: Path, entry: dict[str, Any])
         {"image_size": [640, 480], "frames": 64, "url": "https://x/y", "file": "part-1.jsonl", "multi_image": "no"},
     ],
 )
-def test_keys_about_a_text_are_passed_over(media: Path, entry: dict[str, Any]) -> None:
+def test_keys_about_a_text_are_ignored(media: Path, entry: dict[str, Any]) -> None:
     assert read(media, {"conversations": TEXT, **entry}) == NONE
 
 
@@ -109,18 +109,18 @@ def test_keys_about_a_text_are_passed_over(media: Path, entry: dict[str, Any]) -
         ("mask", True),
     ],
 )
-def test_an_answer_that_is_not_learned_is_refused(media: Path, key: str, value: Any) -> None:
+def test_answer_marked_as_not_learned_is_refused(media: Path, key: str, value: Any) -> None:
     reason = f"`{key}`: every answer is learned, all with weight 1"
     refused(media, answered(**{key: value}), reason)
     if key != "mask":  # beside the turns it is a mask of the image
         refused(media, answered() | {key: value}, reason)
 
 
-def test_an_answer_that_is_learned_by_name_is_read(media: Path) -> None:
+def test_answer_marked_as_learned_is_read(media: Path) -> None:
     assert read(media, answered(loss=True, weight=1.0, train="true", loss_scale="1", mask=False, label=None)) == ONE
 
 
-def test_a_question_that_is_to_be_learned_is_refused(media: Path) -> None:
+def test_question_marked_as_learned_is_refused(media: Path) -> None:
     for value in (True, 1, "true"):
         refused(media, {"messages": [TEXT[0] | {"train": value}, TEXT[1]]}, "`train`: only answers are learned")
     refused(media, {"messages": TEXT, "train_on_inputs": True}, "`train_on_inputs`: only answers are learned")
@@ -143,7 +143,7 @@ def test_other_keys_that_change_a_sample_are_refused(media: Path, key: str, valu
     refused(media, answered() | {key: value}, f"`{key}`: {reason}")
 
 
-def test_two_names_of_one_thing_are_refused_if_they_differ(media: Path) -> None:
+def test_two_keys_of_one_value_are_refused_if_they_differ(media: Path) -> None:
     refused(media, answered(content="No."), "`value` and `content` of a turn are both given, and differ")
     refused(media, answered(role="user"), "`from` and `role` of a turn are both given, and differ")
     assert read(media, answered(role="assistant", content="It.")) == ONE
