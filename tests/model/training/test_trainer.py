@@ -101,8 +101,10 @@ def test_frozen_parts_are_bit_equal_after_training(folder: Path, whole: Path, tm
 
 _DRIVER = """
 import sys, yaml
+from model.training.console import show_log
 from model.training.recipe import parse_recipe
 from model.training.run import train
+show_log()
 train(parse_recipe(yaml.safe_load(open(sys.argv[1])), "test"), sys.argv[2])
 """
 
