@@ -22,7 +22,8 @@ from manifests.storage import Folder
 from model.config import PRESETS
 from model.training.data.registry import AnySource
 from model.training.fingerprint import sampled_fingerprint
-from model.training.stage import PathText, Stage, Value
+from model.training.stage import Stage
+from model.training.values import PathText, Value
 
 
 class Start(Value):

@@ -6,21 +6,12 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.errors import UserError
-from core.paths import check_path
 from core.videos import FPS
 from model.prune import Pruning
-
-PathText = Annotated[str, AfterValidator(check_path)]
-"""A path or URL: not empty, without a NUL."""
-
-
-class Value(BaseModel):
-    """Base class of the parts of a recipe: frozen, and unknown keys raise."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+from model.training.values import Value
 
 
 class Share(Value):

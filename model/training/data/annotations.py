@@ -30,7 +30,7 @@ from model.training.data.media_root import MediaRoot
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.data.source import Source, SourceConfig
 from model.training.fingerprint import file_fingerprint
-from model.training.stage import PathText
+from model.training.values import PathText
 
 _LINES = 256  # per block
 _COMPRESSED = {

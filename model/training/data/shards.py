@@ -24,7 +24,7 @@ from model.training.data.conversations import from_turns
 from model.training.data.samples import Sample
 from model.training.data.source import Source, SourceConfig
 from model.training.fingerprint import sampled_fingerprint
-from model.training.stage import PathText
+from model.training.values import PathText
 
 log = logging.getLogger("vl3syn.train")
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from core.errors import BadSampleError, UserError
 from model.training.data.samples import Sample
-from model.training.stage import Value
+from model.training.values import Value
 
 _TRIED = 100  # samples that `check` tries before it refuses a source
 
