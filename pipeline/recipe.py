@@ -26,7 +26,7 @@ from pipeline.recipe_file import Publish, RecipeFile, Resources, StageEntry, par
 from pipeline.stages.registry import entry_of, outside_class
 
 
-def of_pool(column: str) -> str | None:
+def pool_column(column: str) -> str | None:
     """Return the X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
     return column.removeprefix("pool.") if column.startswith("pool.") else None
 
@@ -155,9 +155,11 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _Stored]) -> No
         if name in IMAGE_INPUTS:
             if not pool.has_images:
                 raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
-        elif of_pool(name):
+        elif pool_column(name):
             if not pool.has_columns:
-                raise UserError(f"reads the column {of_pool(name)} of the pool, and only Parquet pools have columns")
+                raise UserError(
+                    f"reads the column {pool_column(name)} of the pool, and only Parquet pools have columns"
+                )
         elif name not in columns:
             raise UserError(f"reads {name!r}, which no earlier stage writes")
 

@@ -185,7 +185,7 @@ class Pool(Settings):
                 rows.append(row)
         return index_table(rows)
 
-    def unread(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
+    def error_rows(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
         """Return one index row with the error for each shard that cannot be read."""
         rows = []
         for shard in shards_of(shards):
