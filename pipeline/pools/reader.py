@@ -33,9 +33,8 @@ class Images:
         """
         group: Group | None = None
         ends: Sequence[int] | None = ()
-        for row, (shard, key, offset, length) in enumerate(
-            zip(*(rows[n].to_pylist() for n in IMAGE_ADDRESS), strict=True)
-        ):
+        addresses = zip(*(rows[name].to_pylist() for name in IMAGE_ADDRESS), strict=True)
+        for row, (shard, key, offset, length) in enumerate(addresses):
             if group is None or shard != group.shard:
                 ends = self.pool.section_ends(self.root, shard)
             section = -1 if ends is None else bisect_right(ends, offset)
