@@ -88,9 +88,8 @@ class ShardWriter:
             self._questions(rows, use)  # raises before the first image is read
         contents: dict[int, Content] = {}
         for number in pc.unique(rows["number"]).sort().to_pylist():
-            contents |= self._write_number(
-                number, rows.filter(pc.equal(rows["number"], number)).sort_by("position_in_shard")
-            )
+            rows_of_shard = rows.filter(pc.equal(rows["number"], number)).sort_by("position_in_shard")
+            contents |= self._write_number(number, rows_of_shard)
         self._store_contents(rows, contents)
         return receipt(rows.num_rows, 0, begin)
 

@@ -169,7 +169,7 @@ def test_datasets_opens_tars_without_a_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_tars_of_the_first_form_go_on_in_it(tmp_path: Path) -> None:
+def test_tars_of_the_earlier_form_go_on_in_it(tmp_path: Path) -> None:
     """A publication that an earlier version began: its settings say nothing of the ending of images."""
     folder, out = pool(tmp_path / "pool", 6), tmp_path / "out"
     with chat_server() as server:
