@@ -149,7 +149,7 @@ def refuse_gaps(index: Table, strays: Sequence[pl.DataFrame]) -> None:
 def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the facts that a stage has stored about `alive` (ids, sorted).
 
-    Both sides are sorted by id and merged in one pass, which takes a third of the time of a hash join. Tables are
+    Both sides are sorted by id and merged in one pass, which is a third of the work of a hash join. Tables are
     stored in that order, so sorting them is cheap.
 
     Returns:
