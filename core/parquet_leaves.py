@@ -18,9 +18,7 @@ class Leaf:
         self.number, self.path, self.repeated = number, path, repeated
         self.text = not pa.types.is_primitive(type_)
         self.octets = repeated and is_octet(type_)
-        self.width_is_free = (
-            not self.text or is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
-        )
+        self.varies = not self.text or is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
 
 
 def leaves_of(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) -> list[Leaf]:

@@ -155,7 +155,7 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
         UserError: An input is not available.
     """
     if not isinstance(stage, ImageStage) and set(stage.reads) & set(IMAGE_INPUTS):
-        raise UserError("reads images, so derive its class from core.stages.ImageStage")
+        raise UserError("reads images, so its class must be made from core.stages.ImageStage")
     for name in stage.reads:
         if name in IMAGE_INPUTS:
             if not pool.has_images:
