@@ -231,7 +231,8 @@ class Parquet:
         """
         chunk = self._chunk(group, leaf)
         all_rows = max(1, self.row_groups[group])
-        sizes = _ChunkSizes(longest=1 if leaf.varies else max(1, self._parquet.schema.column(leaf.number).length))
+        length = self._parquet.schema.column(leaf.number).length if leaf.fixed_length else 1
+        sizes = _ChunkSizes(longest=max(1, length))
         for page in pages(self._file, chunk):
             if page.unpacked > max(self._max_cell, _UNPACK_RATIO * page.stored):
                 raise BombError(
@@ -242,7 +243,7 @@ class Parquet:
             if not page.dictionary:
                 sizes.entries += page.values
                 sizes.unpacked += page.unpacked
-                sizes.repeats += page.values if page.repeats or not leaf.varies else 0
+                sizes.repeats += page.values if page.repeats or leaf.fixed_length else 0
                 values = max(1, min(page.values, sizes.entries if leaf.repeated else all_rows))
                 sizes.average = max(sizes.average, math.ceil(page.unpacked / values))
             if leaf.text and page.counted:
