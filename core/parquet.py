@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -245,7 +244,7 @@ class Parquet:
                 sizes.unpacked += page.unpacked
                 sizes.repeats += page.values if page.repeats or leaf.fixed_length else 0
                 values = max(1, min(page.values, sizes.entries if leaf.repeated else all_rows))
-                sizes.average = max(sizes.average, math.ceil(page.unpacked / values))
+                sizes.average = max(sizes.average, -(-page.unpacked // values))  # rounded up
             if leaf.text and page.counted:
                 self._check_count(page, chunk.codec, leaf, group)
             if leaf.text and (page.dictionary or page.delta) and page.unpacked > sizes.longest:
