@@ -207,7 +207,7 @@ class Parquet:
         sizes = self._sizes(group, leaf, rows)
         if not leaf.repeated:
             return max(1, _BATCH // max(sizes.longest, sizes.average if leaf.text else 1))
-        all_rows = max(1, self.row_groups[group])
+        all_rows: int = max(1, self.row_groups[group])
         most_entries = _ENTRIES_PER_ROW * all_rows + _ANY_ROWS
         if leaf.octets:  # probably an encoded image, which hardly compresses further
             most_entries = max(most_entries, min(2 * sizes.stored, _MAX_OCTETS))
@@ -229,7 +229,7 @@ class Parquet:
             BadSampleError: A page claims more values than it holds.
         """
         chunk = self._chunk(group, leaf)
-        all_rows = max(1, self.row_groups[group])
+        all_rows: int = max(1, self.row_groups[group])
         length = self._parquet.schema.column(leaf.number).length if leaf.fixed_length else 1
         sizes = _ChunkSizes(longest=max(1, length))
         for page in pages(self._file, chunk):
