@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 class BadSampleError(ValueError):
-    """An image, film, row or text that cannot be used. The text is one line, stored as the row's `error`."""
+    """An image, film, row, text or file that cannot be used. The text is one line, stored as the row's `error`."""
 
 
 def suggest(word: str, valid: Iterable[str]) -> str:
@@ -26,9 +26,9 @@ def suggest(word: str, valid: Iterable[str]) -> str:
 def is_bug(error: BaseException) -> bool:
     """Return whether an exception is a bug in the code. If it is not, its text is meant for the user.
 
-    UserError, BadSampleError and errors of the operating system are no bugs. The system's errors have a number or a
-    subclass: no such file, no permission, no space, connection refused. An OSError with neither is an unexpected error
-    of a library. EBADF and EINVAL have a number, but only code causes them.
+    UserError, BadSampleError and errors of the operating system, such as no space or connection refused, are no bugs.
+    An error of the system has a number (`errno`) or a class for it. An OSError with neither is an unexpected error of a
+    library. EBADF and EINVAL are errors of the system that only a bug causes.
     """
     if isinstance(error, UserError | BadSampleError | FileNotFoundError | PermissionError | ConnectionError):
         return False
@@ -37,7 +37,7 @@ def is_bug(error: BaseException) -> bool:
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """Turn what parsers raise over a user's file into a UserError that names the file.
+    """Turn what a parser of a user's file raises into a UserError that names the file.
 
     Raises:
         UserError: The file cannot be read, or its content is invalid.
@@ -51,9 +51,9 @@ def reading(path: object) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason as one line; for a pydantic error only the first problem."""
-    if callable(said := getattr(error, "errors", None)):
-        first = said()[0]
+    """Return the reason as one line; for pydantic's ValidationError, only the first problem."""
+    if callable(problems := getattr(error, "errors", None)):
+        first = problems()[0]
         key = ".".join(map(str, first["loc"]))
         return f"{key}: {first['msg']}" if key else str(first["msg"])
     return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())

@@ -2,14 +2,14 @@
 
 - A column may have an extension type whose values run code when they become Python objects (the types that `ray.data`
   registers unpickle them). So types are checked before values are read.
-- A few hundred bytes can stand for gigabytes. So page headers are checked before pages are unpacked, and the batch size
+- A few hundred bytes can unpack to gigabytes. So page headers are checked before pages are unpacked, and the batch size
   is chosen for the worst case.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -18,22 +18,49 @@ import pyarrow.parquet as pq
 from core.arrow_types import check_plain, common_batch, common_schema
 from core.errors import BadSampleError
 from core.parquet_leaves import Leaf, leaves_of
-from core.parquet_pages import Chunk, Page, honest, longest_value, pages
+from core.parquet_pages import Chunk, Page, counts_agree, longest_value, pages
+from core.unreadable_file import ReadAttemptError, UnreadableFile
 
 MAX_CELL = 256 << 20
 """Default limit for one value, in bytes; no photograph is that large."""
 
-_AT_ONCE = 64 << 20  # bytes that a batch of several rows may take in the worst case
-_USUAL_RATIO = 8  # a page above the limit may unpack to this many times its stored length
+_BATCH = 64 << 20  # bytes that a batch of several rows may take in the worst case
 _BUFFER = 8 << 20  # bytes of one read
-_LONGEST_FOOTER = 16 << 20  # bytes; in memory a footer takes up to 40 times as much
-_ROWS_ANYWAY = 100_000  # rows that any file may have; above that, at most one row per byte
-_MOST_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes of text that any file may have; above that, bytes per byte of the file
-_ENTRIES, _LISTS = 64, 1 << 30  # list entries per row on average; bytes that the lists of a row group may take
-_OCTET, _OCTETS = 9, 1 << 28  # for lists of bytes: memory per entry while reading, in bytes; entries in a row group
+_MAX_FOOTER = 16 << 20  # bytes; in memory a footer takes up to 40 times as much
+
+# Limits that any file may reach, and what a larger one may claim for each byte that it stores:
+_ANY_ROWS = 100_000  # rows; then one row per byte of the file
+_ANY_TEXT, _TEXT_RATIO = 256 << 20, 100  # bytes of text; then 100 bytes per byte of the file
+_UNPACK_RATIO = 8  # bytes that a page above `max_cell`, or a column of lists, may unpack to per stored byte
+
+_ENTRIES_PER_ROW = 64  # list entries per row on average
+_ANY_LISTS = 1 << 30  # bytes that repeated values in the lists of a row group may take
+_OCTET_BYTES = 9  # memory per entry of a list of bytes while it is read
+_MAX_OCTETS = 1 << 28  # entries of lists of bytes in a row group
 
 BAD_PARQUET = (pa.ArrowException, ValueError, LookupError, MemoryError, OSError)
 """Exceptions that reading a damaged file raises."""
+
+
+@dataclass
+class _ChunkSizes:
+    """Sizes of a column in one row group.
+
+    Attributes:
+        longest: Bytes of the longest value that a page may repeat; at least 1.
+        average: Bytes of a page per value, where this is largest; at least 1.
+        entries: Number of values; every entry of a list counts.
+        unpacked: Bytes of the data pages after decompression.
+        stored: Bytes of all pages in the file.
+        repeats: Number of values that may take more memory than in their page.
+    """
+
+    longest: int
+    average: int = 1
+    entries: int = 0
+    unpacked: int = 0
+    stored: int = 0
+    repeats: int = 0
 
 
 class BombError(BadSampleError):
@@ -76,12 +103,12 @@ class Parquet:
         self.footer: pq.FileMetaData = self._parquet.metadata
         self.row_groups = [self.footer.row_group(number).num_rows for number in range(self.footer.num_row_groups)]
         rows = max(self.footer.num_rows, sum(self.row_groups))
-        if rows > max(self._length, _ROWS_ANYWAY):
+        if rows > max(self._length, _ANY_ROWS):
             raise BadSampleError(f"claims {rows:,} rows in {self._length:,} bytes")
         self.schema = common_schema(self._parquet.schema_arrow)
-        self.most_text = max(_MOST_TEXT, _TEXT_RATIO * self._length)
+        self.most_text = max(_ANY_TEXT, _TEXT_RATIO * self._length)
         self._leaves: dict[tuple[str, ...], list[Leaf]] = {}
-        self._arrived: pa.Schema | None = None
+        self._checked_schema: pa.Schema | None = None
 
     def batches(
         self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
@@ -102,13 +129,17 @@ class Parquet:
         for run, most in self._runs(range(len(self.row_groups)) if groups is None else groups, leaves, rows):
             for batch in _bounded(self._parquet.iter_batches(most, row_groups=run, columns=list(columns))):
                 batch = common_batch(batch)
-                if batch.schema != self._arrived:  # it may differ from the schema in the footer
+                if batch.schema != self._checked_schema:  # it may differ from the schema in the footer
                     check_plain(batch.schema, batch.schema.names)
-                    self._arrived = batch.schema
+                    self._checked_schema = batch.schema
                 yield batch
 
     def _runs(self, groups: Sequence[int], leaves: list[Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
-        """Yield runs of row groups to read together, as each may have few rows, and the batch size for each run."""
+        """Yield runs of row groups that are read together, and the batch size of each run.
+
+        Row groups may have few rows, so a run ends when its rows fill a batch. The row groups before a refused one are
+        yielded before its BombError.
+        """
         run: list[int] = []
         most = rows
         for group in groups:
@@ -153,70 +184,81 @@ class Parquet:
     def _check_page_offsets(self, columns: Sequence[str]) -> None:
         """Check that the pages of `columns` lie in the file and are not encrypted.
 
-        If they do not, pyarrow's metadata objects abort the process. Its reader raises an error instead, and here it
-        does so before it reads a byte.
+        On a wrong offset, pyarrow's metadata objects abort the process, while its reader raises an error before it
+        reads a byte. So the reader checks the offsets first, in a file that refuses to be read.
         """
         groups = range(len(self.row_groups))
         if any(self.footer.row_group(group).num_columns != self.footer.num_columns for group in groups):
             raise BadSampleError("the footer is damaged: a row group lacks columns")
-        file = pq.ParquetFile(_Shut(self._length), metadata=self.footer, arrow_extensions_enabled=False)
+        file = pq.ParquetFile(UnreadableFile(self._length), metadata=self.footer, arrow_extensions_enabled=False)
         try:
             next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
-        except _ShutError as error:
+        except ReadAttemptError as error:  # the offsets are right
             error.__traceback__ = None  # pyarrow keeps the error, and the traceback would keep this frame in memory
 
     def _chunk(self, group: int, leaf: Leaf) -> Chunk:
-        about = self.footer.row_group(group).column(leaf.number)
-        first, dictionary = about.data_page_offset, about.dictionary_page_offset
+        metadata = self.footer.row_group(group).column(leaf.number)
+        first, dictionary = metadata.data_page_offset, metadata.dictionary_page_offset
         start = dictionary if dictionary and 0 < dictionary < first else first
-        return Chunk(start, start + about.total_compressed_size, about.compression)
+        return Chunk(start, start + metadata.total_compressed_size, metadata.compression)
 
     def _most_rows(self, group: int, leaf: Leaf, rows: int) -> int:
         """Return how many rows fit into memory at once, whatever their values; the result may exceed `rows`."""
+        sizes = self._sizes(group, leaf, rows)
+        if not leaf.repeated:
+            return max(1, _BATCH // max(sizes.longest, sizes.average if leaf.text else 1))
+        all_rows: int = max(1, self.row_groups[group])
+        most_entries = _ENTRIES_PER_ROW * all_rows + _ANY_ROWS
+        if leaf.octets:  # probably an encoded image, which hardly compresses further
+            most_entries = max(most_entries, min(2 * sizes.stored, _MAX_OCTETS))
+        unpack_limit = _UNPACK_RATIO * sizes.stored
+        if sizes.entries > most_entries or sizes.repeats * sizes.longest > max(_ANY_LISTS, unpack_limit):
+            raise BombError(f"decompression bomb: column {leaf.path!r} has {sizes.entries:,} list entries")
+        if sizes.unpacked > max(_ANY_TEXT, unpack_limit):
+            raise BombError(f"decompression bomb: the lists of column {leaf.path!r} unpack to {sizes.unpacked:,} bytes")
+        if not (leaf.text or leaf.octets):
+            return rows
+        memory = _OCTET_BYTES * sizes.entries if leaf.octets else sizes.unpacked + sizes.longest * sizes.repeats
+        return max(1, _BATCH // max(1, memory // all_rows))
+
+    def _sizes(self, group: int, leaf: Leaf, rows: int) -> _ChunkSizes:
+        """Return the sizes of a column in a row group, from its page headers. `rows` is the largest batch.
+
+        Raises:
+            BombError: A page would take too much memory.
+            BadSampleError: A page claims more values than it holds.
+        """
         chunk = self._chunk(group, leaf)
         all_rows: int = max(1, self.row_groups[group])
-        longest: int = 1 if leaf.width_is_free else max(1, self._parquet.schema.column(leaf.number).length)
-        average, entries, plain, stored, repeats = 1, 0, 0, 0, 0
+        length = self._parquet.schema.column(leaf.number).length if leaf.fixed_length else 1
+        sizes = _ChunkSizes(longest=max(1, length))
         for page in pages(self._file, chunk):
-            if page.unpacked > max(self._max_cell, _USUAL_RATIO * page.stored):
+            if page.unpacked > max(self._max_cell, _UNPACK_RATIO * page.stored):
                 raise BombError(
                     f"decompression bomb: {page.stored:,} bytes of column {leaf.path!r} unpack to {page.unpacked:,}, "
                     f"more than {self._max_cell:,}"
                 )
-            stored += page.stored
+            sizes.stored += page.stored
             if not page.dictionary:
-                entries += page.values
-                plain += page.unpacked
-                repeats += page.values if page.repeats or not leaf.width_is_free else 0
-                average = max(
-                    average, -(-page.unpacked // max(1, min(page.values, entries if leaf.repeated else all_rows)))
-                )
+                sizes.entries += page.values
+                sizes.unpacked += page.unpacked
+                sizes.repeats += page.values if page.repeats or leaf.fixed_length else 0
+                values = max(1, min(page.values, sizes.entries if leaf.repeated else all_rows))
+                sizes.average = max(sizes.average, -(-page.unpacked // values))  # rounded up
             if leaf.text and page.counted:
                 self._check_count(page, chunk.codec, leaf, group)
-            if leaf.text and (page.dictionary or page.delta) and page.unpacked > longest:
-                few = _AT_ONCE // page.unpacked < rows // 8  # then measuring the values is worth its time
+            if leaf.text and (page.dictionary or page.delta) and page.unpacked > sizes.longest:
+                few = _BATCH // page.unpacked < rows // 8  # then measuring the values is worth its time
                 scan = page.dictionary and (few or leaf.repeated)
-                known = longest_value(self._file, page, chunk.codec, leaf.repeated) if scan else page.unpacked
-                longest = max(longest, known)
-        if not leaf.repeated:
-            return max(1, _AT_ONCE // max(longest, average if leaf.text else 1))
-        most_entries = _ENTRIES * all_rows + _ROWS_ANYWAY
-        if leaf.octets:  # probably an encoded image, which hardly compresses further
-            most_entries = max(most_entries, min(2 * stored, _OCTETS))
-        if entries > most_entries or repeats * longest > max(_LISTS, _USUAL_RATIO * stored):
-            raise BombError(f"decompression bomb: column {leaf.path!r} has {entries:,} list entries")
-        if plain > max(_MOST_TEXT, _USUAL_RATIO * stored):
-            raise BombError(f"decompression bomb: the lists of column {leaf.path!r} unpack to {plain:,} bytes")
-        if not (leaf.text or leaf.octets):
-            return rows
-        average = max(1, _OCTET * entries if leaf.octets else plain + longest * repeats) // all_rows
-        return max(1, _AT_ONCE // max(1, average))
+                longest = longest_value(self._file, page, chunk.codec, leaf.repeated) if scan else page.unpacked
+                sizes.longest = max(sizes.longest, longest)
+        return sizes
 
     def _check_count(self, page: Page, codec: str, leaf: Leaf, group: int) -> None:
         column = self._parquet.schema.column(leaf.number)
         levels = (column.max_definition_level > 0) + (column.max_repetition_level > 0)
         too_many = not leaf.repeated and page.values > self.row_groups[group]
-        if too_many or not honest(self._file, page, codec, levels):
+        if too_many or not counts_agree(self._file, page, codec, levels):
             raise BadSampleError(f"column {leaf.path!r} is damaged: a page of it claims more values than it holds")
 
 
@@ -226,38 +268,10 @@ def _length(file: BinaryIO | pa.NativeFile) -> int:
     if length >= 12:
         file.seek(length - 8)
         size = int.from_bytes(file.read(8)[:4], "little")
-        if _LONGEST_FOOTER < size < length:
-            raise BadSampleError(f"has a footer of {size:,} bytes, more than {_LONGEST_FOOTER:,}")
+        if _MAX_FOOTER < size < length:
+            raise BadSampleError(f"has a footer of {size:,} bytes, more than {_MAX_FOOTER:,}")
     file.seek(0)
     return length
-
-
-class _ShutError(OSError):
-    """Raised by `_Shut` on any attempt to read."""
-
-
-class _Shut(io.RawIOBase):
-    """A file that has a length but refuses to be read."""
-
-    def __init__(self, length: int) -> None:
-        self._length = self._at = 0
-        self._length = length
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._length)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        raise _ShutError("it was only to be looked at")
 
 
 def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

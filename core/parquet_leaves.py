@@ -12,15 +12,23 @@ from core.errors import BadSampleError
 
 
 class Leaf:
-    """A leaf column as Parquet stores it: the fields of a struct and the entries of a list are separate columns."""
+    """A leaf column as Parquet stores it: the fields of a struct and the entries of a list are separate columns.
+
+    Attributes:
+        number: Number of the column in the file.
+        path: Its name, with dots.
+        repeated: Whether it is in a list, so that a row may have many values.
+        text: Whether its type is not primitive, as of texts and bytes.
+        octets: Whether it holds lists of 8-bit integers, which may be bytes.
+        fixed_length: Whether the schema declares a length of its values, of any size.
+    """
 
     def __init__(self, number: int, path: str, type_: pa.DataType, repeated: bool) -> None:
         self.number, self.path, self.repeated = number, path, repeated
         self.text = not pa.types.is_primitive(type_)
         self.octets = repeated and is_octet(type_)
-        self.width_is_free = (
-            not self.text or is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
-        )
+        varies = is_text(type_) or (is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
+        self.fixed_length = self.text and not varies
 
 
 def leaves_of(parquet: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str]) -> list[Leaf]:

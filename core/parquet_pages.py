@@ -60,7 +60,7 @@ class Page(NamedTuple):
 
     @property
     def counted(self) -> bool:
-        """Whether the data contain a second count of the values, which `honest` checks."""
+        """Whether the data contain a second count of the values, which `counts_agree` checks."""
         return not self.dictionary and self.encoding in (_DELTA_LENGTH, _DELTA)
 
 
@@ -141,7 +141,7 @@ def longest_value(file: BinaryIO, page: Page, codec: str, large: bool) -> int:
     return min(longest, page.unpacked)
 
 
-def honest(file: BinaryIO, page: Page, codec: str, levels: int) -> bool:
+def counts_agree(file: BinaryIO, page: Page, codec: str, levels: int) -> bool:
     """Return whether the data of a delta-encoded page claim no more values than its header does.
 
     pyarrow allocates memory for the count in the data.

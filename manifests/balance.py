@@ -20,7 +20,7 @@ from manifests.sort_keys import KeyLayout, Keys, ranks_of
 Ints = npt.NDArray[np.int64]
 
 
-def caps(sizes: Ints, total: int, priorities: Priorities) -> Ints:
+def even_quotas(sizes: Ints, total: int, priorities: Priorities) -> Ints:
     """Return how many rows each group keeps, so that all groups together keep `total` rows, or all rows.
 
     The cap x is the largest integer with Σ min(x, size) ≤ total. The remainder is given to the groups that are larger
@@ -29,7 +29,7 @@ def caps(sizes: Ints, total: int, priorities: Priorities) -> Ints:
     Args:
         sizes: Number of rows in each group, (groups).
         total: Number of rows to keep, from 0.
-        priorities: Hash of each group, (groups).
+        priorities: Priority of each group, (groups).
 
     Returns:
         Quotas, (groups). None exceeds `sizes`, and their sum is min(total, Σ sizes).
@@ -37,32 +37,33 @@ def caps(sizes: Ints, total: int, priorities: Priorities) -> Ints:
     total = min(total, int(sizes.sum()))
     cap = _cap(sizes, total)
     quotas = np.minimum(sizes, cap)
-    above = np.flatnonzero(sizes > cap)
-    left = total - int(quotas.sum())
-    if left:
-        quotas[above[np.argsort(priorities[above], kind="stable")[:left]]] += 1
+    larger = np.flatnonzero(sizes > cap)
+    remainder = total - int(quotas.sum())
+    if remainder:
+        quotas[larger[np.argsort(priorities[larger], kind="stable")[:remainder]]] += 1
     return quotas
 
 
-def nested_caps(sizes: Ints, parents: Sequence[Ints], total: int, priorities: Sequence[Priorities]) -> Ints:
-    """Apply `caps` from the top of a hierarchy down: first over the top groups, then each quota over its children.
+def nested_quotas(sizes: Ints, parents: Sequence[Ints], total: int, priorities: Sequence[Priorities]) -> Ints:
+    """Apply `even_quotas` from the top of a hierarchy down: to the top groups, then to the children of each group.
 
     Args:
         sizes: Number of rows in each of the lowest groups, (groups).
         parents: For each level below the top, lowest first: the index of each group's parent in the level above,
             (groups of that level).
-        total: Number of rows to keep.
+        total: Number of rows to keep, from 0.
         priorities: Priorities of the groups of each level, lowest first; one array more than `parents`.
 
     Returns:
-        Quotas of the lowest groups, as `caps` returns them.
+        Quotas of the lowest groups, as `even_quotas` returns them.
     """
-    levels = [sizes]
+    sizes_by_level = [sizes]
     for parent, above in zip(parents, priorities[1:], strict=True):
-        levels.append(np.bincount(parent, weights=levels[-1], minlength=len(above)).astype(np.int64))
-    quotas = caps(levels[-1], total, priorities[-1])
-    for parent, below, first in zip(reversed(parents), reversed(levels[:-1]), reversed(priorities[:-1]), strict=True):
-        quotas = _share_out(below, parent, quotas, first)
+        sums = np.bincount(parent, weights=sizes_by_level[-1], minlength=len(above))
+        sizes_by_level.append(sums.astype(np.int64))
+    quotas = even_quotas(sizes_by_level[-1], total, priorities[-1])
+    for level in reversed(range(len(parents))):
+        quotas = _share_out(sizes_by_level[level], parents[level], quotas, priorities[level])
     return quotas
 
 
@@ -85,31 +86,32 @@ def select(
         Whether each row is chosen, (rows).
     """
     sizes = np.bincount(groups, minlength=len(quotas))
-    whole, cut = quotas >= sizes, (quotas > 0) & (quotas < sizes)
+    whole, cut = quotas >= sizes, (quotas > 0) & (quotas < sizes)  # a cut group keeps some of its rows
     ranks = None if order is None else ranks_of(order)
     keys = KeyLayout.of(len(quotas), ranks).pack(groups, ranks, ids, seed)
     del ranks
-    last_keys, left = _last_keys(keys[cut[groups]], sizes, quotas, cut)
+    last_keys, tied_quotas = _last_keys(keys[cut[groups]], sizes, quotas, cut)
     chosen, tied_chunks = np.empty(len(ids), bool), [np.zeros(0, np.int64)]
     for start in range(0, len(ids), CHUNK):
         rows = slice(start, start + CHUNK)
         group, last_key = groups[rows], last_keys[groups[rows]]
         chosen[rows] = whole[group] | (keys[rows] < last_key)
         tied_chunks.append(start + np.flatnonzero((keys[rows] == last_key) & cut[group]))
-    tied = np.concatenate(tied_chunks)
+    tied = np.concatenate(tied_chunks)  # rows whose key is the last one of their group; the whole priority decides
     tied = tied[np.lexsort((priority(ids[tied], seed), groups[tied]))]
     group = groups[tied]
-    chosen[tied[_positions(np.diff(group, prepend=-1) != 0) < left[group]]] = True
+    chosen[tied[_positions(np.diff(group, prepend=-1) != 0) < tied_quotas[group]]] = True
     return chosen
 
 
-def turns(
+def stratum_positions(
     groups: npt.NDArray[np.integer], strata: npt.NDArray[np.integer], ids: Ints, seed: int = 0
 ) -> npt.NDArray[np.uint32]:
-    """Return the position of each row in its stratum: 0 for the first row, by priority, 1 for the second, and so on.
+    """Return the position of each row in its stratum of its group, by priority, from 0.
 
-    `select` with these turns as the order is a stratified draw: it takes the same number of rows from each stratum of a
-    group, or all rows of a small stratum. For 100 million rows this takes about 40 bytes per row besides the arguments.
+    With these positions as its order, `select` draws a stratified sample: it takes the same number of rows from each
+    stratum of a group, or all rows of a small stratum. For 100 million rows this takes about 40 bytes per row besides
+    the arguments.
 
     Args:
         groups: Index of each row's group, from 0, (rows).
@@ -118,7 +120,7 @@ def turns(
         seed: Seed of the priority.
 
     Returns:
-        Turns from 0, (rows).
+        Positions, (rows).
     """
     ranks = strata.astype(np.uint32)
     keys = KeyLayout.of(int(groups.max(initial=0)) + 1, ranks).pack(groups, ranks, ids, seed)
@@ -126,7 +128,7 @@ def turns(
     order = np.argsort(keys)
     keys = keys[order]
     tied = np.flatnonzero(keys[1:] == keys[:-1])
-    tied = np.union1d(tied, tied + 1)
+    tied = np.union1d(tied, tied + 1)  # rows with equal keys; the whole priority decides
     order[tied] = order[tied[np.lexsort((priority(ids[order[tied]], seed), keys[tied]))]]
     del keys
     first = np.diff(groups[order], prepend=-1) != 0
@@ -137,7 +139,7 @@ def turns(
 
 
 def _last_keys(keys: Keys, sizes: Ints, quotas: Ints, cut: npt.NDArray[np.bool_]) -> tuple[Keys, Ints]:
-    """Return for each cut group the key of the last row it keeps, and how many of the rows with that key it keeps.
+    """Return for each cut group the key of the last row that it keeps, and how many rows with this key it keeps.
 
     Args:
         keys: Keys of the rows in cut groups; sorted in place.
@@ -149,11 +151,11 @@ def _last_keys(keys: Keys, sizes: Ints, quotas: Ints, cut: npt.NDArray[np.bool_]
         Both (groups), 0 for groups that are not cut.
     """
     keys.sort()
-    begins = np.cumsum(sizes[cut]) - sizes[cut]  # a group's keys stand together, as its index is their high bits
-    last_keys, left = np.zeros(len(quotas), np.uint64), np.zeros(len(quotas), np.int64)
+    begins = np.cumsum(sizes[cut]) - sizes[cut]  # a group's keys are adjacent, since its index is their high bits
+    last_keys, tied_quotas = np.zeros(len(quotas), np.uint64), np.zeros(len(quotas), np.int64)
     last_keys[cut] = keys[begins + quotas[cut] - 1]
-    left[cut] = quotas[cut] + begins - np.searchsorted(keys, last_keys[cut])
-    return last_keys, left
+    tied_quotas[cut] = quotas[cut] + begins - np.searchsorted(keys, last_keys[cut])
+    return last_keys, tied_quotas
 
 
 def _positions(first: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
@@ -165,6 +167,7 @@ def _positions(first: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
 
 
 def _cap(sizes: Ints, total: int) -> int:
+    """Return the largest integer x with Σ min(x, size) ≤ total, by bisection; at most the largest size."""
     low, high = 0, int(sizes.max(initial=0))
     while low < high:
         middle = (low + high + 1) // 2
@@ -176,9 +179,9 @@ def _cap(sizes: Ints, total: int) -> int:
 
 
 def _share_out(sizes: Ints, parent: Ints, quotas: Ints, priorities: Priorities) -> Ints:
-    """Share each parent's quota over its children with `caps`."""
+    """Share each parent's quota among its children by `even_quotas`."""
     order = np.argsort(parent, kind="stable")
     shared = np.zeros(len(sizes), np.int64)
     for children in np.split(order, np.flatnonzero(np.diff(parent[order])) + 1) if len(order) else ():
-        shared[children] = caps(sizes[children], int(quotas[parent[children[0]]]), priorities[children])
+        shared[children] = even_quotas(sizes[children], int(quotas[parent[children[0]]]), priorities[children])
     return shared

@@ -112,7 +112,7 @@ def _shares(
         parents.append(parent)
         priorities.append(name_priority(above_names, seed))
         codes = above
-    return balance.nested_caps(sizes, parents, total, priorities)
+    return balance.nested_quotas(sizes, parents, total, priorities)
 
 
 def _ranks(rows: pl.DataFrame, codes: Codes, order: str, seed: int) -> npt.NDArray[np.generic] | None:
@@ -123,7 +123,7 @@ def _ranks(rows: pl.DataFrame, codes: Codes, order: str, seed: int) -> npt.NDArr
     column, largest_first = by
     values = rows[column]
     if order == "spread":
-        return balance.turns(codes, numbered(values.fill_null(-1))[0], rows["id"].to_numpy(), seed)
+        return balance.stratum_positions(codes, numbered(values.fill_null(-1))[0], rows["id"].to_numpy(), seed)
     if values.dtype.is_unsigned_integer() or values.dtype == pl.Boolean:
         values = values.cast(pl.Int64)
     return (-values if largest_first else values).to_numpy()

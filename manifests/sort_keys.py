@@ -6,9 +6,8 @@
     │ (group_bits) │ (rank_bits)   │ the priority         │
     └──────────────┴───────────────┴──────────────────────┘
 
-One sort of such keys takes 8 bytes per row and a tenth of the time of a sort by three columns. The price is that only
-the high bits of the priority fit. So rows of one group and rank may have equal keys; the caller orders these few by
-the whole priority.
+A sort of such keys takes 8 bytes per row and a tenth of the time of a sort by three columns. But only the high bits of
+the priority fit. So rows of one group and rank may have equal keys; the caller orders these few by the whole priority.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class KeyLayout:
         for start in range(0, len(ids), CHUNK):
             rows = slice(start, start + CHUNK)
             keys[rows] = priority(ids[rows], seed) >> priority_shift
-            keys[rows] |= groups[rows].astype(np.uint64) << group_shift  # NumPy shifts by 64 bits to 0
+            keys[rows] |= groups[rows].astype(np.uint64) << group_shift  # NumPy: a shift by 64 bits gives 0
             if ranks is not None:
                 keys[rows] |= ranks[rows].astype(np.uint64) << rank_shift
         return keys
@@ -68,7 +67,8 @@ class KeyLayout:
 def ranks_of(values: npt.NDArray[np.generic]) -> Ranks:
     """Return ranks in the order of the values: equal values have equal ranks, and NaN ranks last.
 
-    Numbers of up to 32 bits keep their differences, which takes no sort. Others are numbered from 0 by a sort.
+    Integers in a range below 2³², and floats of up to 32 bits, need no sort, and their ranks may have gaps. Others are
+    sorted and numbered from 0.
 
     Args:
         values: Integers, booleans or floats, (rows).
@@ -77,7 +77,7 @@ def ranks_of(values: npt.NDArray[np.generic]) -> Ranks:
         return np.zeros(0, np.uint32)
     if values.dtype.kind in "iub":
         lowest, highest = int(values.min()), int(values.max())
-        if highest - lowest < 2**32:  # so the difference is right, although both numbers wrap at 2³²
+        if highest - lowest < 2**32:  # so the difference modulo 2³² is the difference
             return values.astype(np.uint32) - np.uint32(lowest % 2**32)
     if values.dtype.kind == "f" and values.dtype.itemsize <= 4:
         return _float_ranks(values.astype(np.float32))
@@ -91,6 +91,6 @@ def _float_ranks(values: npt.NDArray[np.float32]) -> Ranks:
     bits = values.view(np.uint32)
     sign = np.uint32(1 << 31)
     bits ^= -(bits >> np.uint32(31)) | sign  # flip all bits of a negative number, else only the sign bit
-    bits[missing] = bits.max(where=~missing, initial=0) + np.uint32(1)  # not 2³² - 1, which would take more bits
+    bits[missing] = bits.max(where=~missing, initial=0) + np.uint32(1)  # the least number above all others
     bits -= bits.min()
     return bits

@@ -14,7 +14,7 @@ from core.errors import UserError, suggest
 from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules
 from manifests.run import Run
 from manifests.schemas import is_amount
-from manifests.verdict import StoredStage, facts, refuse_gaps, strays, valid_ids
+from manifests.verdict import StoredStage, facts, refuse_gaps, stray_rows, valid_ids
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
     """
     steps = _steps(run.stages, axes)
     rows = valid_ids(run.index)
-    beyond = []
+    strays = []
     everything = pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
     branches = [_Branch({}, everything, 0, everything)]
     for stage, plan in steps:
         reached, stored = facts(rows, stage, [v for step in plan for v in step.variants])
-        beyond.append(strays(reached, stored))
+        strays.append(stray_rows(reached, stored))
         rows = reached
         branches = [_judge(branch, rows["failed"]) for branch in branches]
         for step in plan:
@@ -78,7 +78,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         union = reduce(or_, (b.alive for b in branches))
         rows = rows.filter(union).select("id")
         branches = [replace(b, alive=b.alive.filter(union)) for b in branches]
-    refuse_gaps(run.index, beyond)
+    refuse_gaps(run.index, strays)
     results = {tuple(b.point[a] for a in axes): (int(b.alive.sum()), b.unknown) for b in branches}
     points = list(product(*(map(float, values) for values in axes.values())))
     columns = {name: [p[i] for p in points] for i, name in enumerate(axes)}

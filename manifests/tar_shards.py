@@ -25,7 +25,7 @@ _DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}  # A
 
 
 def write_tar(
-    folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table], first_form: bool = False
+    folder: Folder, name: str, schema: pa.Schema, groups: Iterator[pa.Table], earlier_form: bool = False
 ) -> None:
     """Write a tar shard atomically. In its JSON, a missing text is "", a missing list [], NaN and infinity null.
 
@@ -34,7 +34,7 @@ def write_tar(
         name: From `shard_name`.
         schema: From `shard_schema`.
         groups: Tables of `schema`.
-        first_form: Whether to use the form of publications that an earlier version started: each image has the
+        earlier_form: Whether to use the form of publications that an earlier version started: each image has the
             extension of its format, and values are unchanged.
     """
     missing = {field.name: _missing(field.type) for field in schema}
@@ -46,10 +46,10 @@ def write_tar(
         for table in groups:
             for row in table.to_pylist():
                 image = row.pop("image")
-                if not first_form:
+                if not earlier_form:
                     row = {key: missing[key] if value is None else _finite(value) for key, value in row.items()}
-                _add(tar, image["path"] if first_form else f"{row['id']}.{IMAGE_ENDING}", image["bytes"])
-                _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=first_form).encode())
+                _add(tar, image["path"] if earlier_form else f"{row['id']}.{IMAGE_ENDING}", image["bytes"])
+                _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=earlier_form).encode())
 
 
 def tar_features(schema: pa.Schema) -> list[dict[str, object]]:

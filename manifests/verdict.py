@@ -24,7 +24,7 @@ class StoredStage:
         name: The stage's name.
         table: The stage table.
         rules: The rules, in the recipe's order.
-        earlier: The tables of other columns that these rules may read: of the index and of earlier stages, by column.
+        earlier: The other tables that these rules read, of the index and of earlier stages, by column.
     """
 
     name: str
@@ -33,7 +33,7 @@ class StoredStage:
     earlier: Mapping[str, Table] = field(default_factory=dict)
 
     def reference_column(self, rule: Rule) -> str | None:
-        """Return the column with the id of the image because of which the rule drops a row; None for other rules."""
+        """Return the column with the id of the other image, for a rule on a fact about two images; else None."""
         columns = self.table.writes
         return reference_column_of(columns.field(rule.column)) if rule.column in columns.names else None
 
@@ -46,7 +46,7 @@ class Verdict:
         alive: Column `id`, sorted: the rows that passed all rules.
         left: Columns `id`, `stage` (UInt16: 0 is the index, the recipe's stages count from 1) and `cause` (UInt16), for
             each row that left.
-        strays: Column `id`: rows that have facts of a stage, but did not reach it. Only `advance` fills it.
+        strays: Column `id`: rows that have facts of the stage, but did not reach it. Only `advance` fills it.
     """
 
     alive: pl.DataFrame
@@ -65,10 +65,10 @@ def valid_ids(index: Table) -> pl.DataFrame:
 
 
 def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
-    """Evaluate the rules of all stages for every row of `index`. A row leaves at the first stage that drops it.
+    """Evaluate the rules of all stages for every row of `index`.
 
-    It also leaves where it failed or is not computed. Memory and time are proportional to the rows that are still alive
-    at each stage: about 25 bytes per row and column of a rule.
+    A row leaves at the first stage that drops it, where it failed, or where its facts are not computed. Memory and time
+    are proportional to the rows that are still alive at each stage: about 25 bytes per row and column of a rule.
 
     Raises:
         UserError: A part is damaged, or parts of the index are missing.
@@ -76,71 +76,70 @@ def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
     alive = valid_ids(index)
     failed = index.scan(["id", "error"]).filter(pl.col("error").is_not_null()).select("id").collect(engine="streaming")
     left = [_leave(failed, 0, ERROR)]
-    beyond = []
+    strays = []
     for number, stage in enumerate(stages, start=1):
         verdict = advance(alive, stage, number)
         alive = verdict.alive
         left.append(verdict.left)
-        beyond.append(verdict.strays)
-    refuse_gaps(index, beyond)
+        strays.append(verdict.strays)
+    refuse_gaps(index, strays)
     return Verdict(alive, pl.concat(left))
 
 
 def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict:
-    """Evaluate the rules of one stage for the rows of `alive` (ids, sorted). `number` is the stage in the verdict."""
+    """Evaluate the rules of one stage for the rows of `alive` (ids, sorted). `number` fills the column `stage`."""
     reached, stored = facts(alive, stage, stage.rules)
-    failed = reached["failed"]
+    failed = reached["failed"]  # null: nothing is stored
     left = [
         _leave(reached.filter(failed.fill_null(False)), number, ERROR),
         _leave(reached.filter(failed.is_null()), number, PENDING),
     ]
     rows = reached.filter((~failed).fill_null(False))
     for position, rule in enumerate(stage.rules):
-        if not rows.height:  # always true if nothing is stored yet; then the rule's columns do not exist
+        if not rows.height:  # the table may be empty and lack the rule's columns
             break
         passed = rule.passes(rows)
         left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position))
         rows = rows.filter(passed)
-    return Verdict(rows.select("id"), pl.concat(left), strays(reached, stored))
+    return Verdict(rows.select("id"), pl.concat(left), stray_rows(reached, stored))
 
 
 def stale_references(alive: pl.DataFrame, stage: StoredStage) -> pl.DataFrame:
     """Return column `id` of the rows of `alive` (ids, sorted) that a rule drops because of a row that is not alive."""
     left = advance(alive, stage).left
-    lonely = [alive.head(0)]
+    stale = [alive.head(0)]
     for position, rule in enumerate(stage.rules):
         reference_column = stage.reference_column(rule)
         if reference_column is None:
             continue
         dropped = left.filter(pl.col("cause") == FIRST_RULE + position).select("id")
-        seen = stage.table.scan(["id", reference_column]).filter(pl.col(reference_column).is_not_null())
-        pairs = seen.collect(engine="streaming").join(dropped, on="id", how="semi")
-        lonely.append(pairs.join(alive, left_on=reference_column, right_on="id", how="anti").select("id"))
-    return pl.concat(lonely).unique()
+        references = stage.table.scan(["id", reference_column]).filter(pl.col(reference_column).is_not_null())
+        pairs = references.collect(engine="streaming").join(dropped, on="id", how="semi")
+        stale.append(pairs.join(alive, left_on=reference_column, right_on="id", how="anti").select("id"))
+    return pl.concat(stale).unique()
 
 
-def strays(reached: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+def stray_rows(reached: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
     """Return the rows that have facts but did not reach the stage. The arguments are the results of `facts`."""
     if stored.height == reached.height - reached["failed"].null_count():
         return stored.clear()
     return stored.join(reached, on="id", how="anti")
 
 
-def refuse_gaps(index: Table, beyond: Sequence[pl.DataFrame]) -> None:
+def refuse_gaps(index: Table, strays: Sequence[pl.DataFrame]) -> None:
     """Refuse an index that lacks images which have facts.
 
     Args:
         index: The index. Replaced rows count as present: a shard that changed has new ids.
-        beyond: Results of `strays` for each stage. All other rows with facts are in the index.
+        strays: The result of `stray_rows` for each stage. All other rows with facts are in the index.
 
     Raises:
         UserError: The index lacks such an image.
     """
-    several = [ids for ids in beyond if ids.height]
-    if not several:
+    if not any(ids.height for ids in strays):
         return
-    lacking = pl.concat(several).unique().lazy().join(index.every_id(), on="id", how="anti").select(pl.len())
-    if count := lacking.collect(engine="streaming").item():
+    missing = pl.concat(strays).unique().lazy().join(index.every_id(), on="id", how="anti").select(pl.len())
+    if count := missing.collect(engine="streaming").item():
         raise UserError(
             f"{index.folder.path}: a part is missing: {count:,} images have facts, but no row in the index; "
             "copy it back, or run `vl3syn index` with this run to read the pool again"
@@ -150,20 +149,20 @@ def refuse_gaps(index: Table, beyond: Sequence[pl.DataFrame]) -> None:
 def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the facts that a stage has stored about `alive` (ids, sorted).
 
-    Both sides are sorted by id and merged in one pass, a third of the work of a hash join. Tables are stored in that
-    order, so sorting them is cheap.
+    Both sides are sorted by id and merged in one pass, which is a third of the work of a hash join. Tables are
+    stored in that order, so sorting them is cheap.
 
     Returns:
         `alive` with the columns of `rules` and `failed` (null where nothing is stored), in the same order; and column
         `id` of all stored rows.
     """
-    wanted = {column for rule in rules for column in rule.columns}
-    stored_here = sorted(wanted & set(stage.table.writes.names))
-    columns = list(dict.fromkeys(["id", *stored_here, "error"]))
-    scan = stage.table.scan(columns).select("id", *stored_here, pl.col("error").is_not_null().alias("failed"))
+    needed = {column for rule in rules for column in rule.columns}
+    written = sorted(needed & set(stage.table.writes.names))
+    columns = list(dict.fromkeys(["id", *written, "error"]))
+    scan = stage.table.scan(columns).select("id", *written, pl.col("error").is_not_null().alias("failed"))
     stored = scan.collect(engine="streaming").sort("id")
     joined = alive.join_asof(stored, on="id", tolerance=0)
-    for column in sorted(wanted & set(stage.earlier) - set(stored_here)):
+    for column in sorted(needed & set(stage.earlier) - set(written)):
         if column not in stage.earlier[column].schema.names:
             continue  # nothing is stored there, so no row reaches this stage
         values = stage.earlier[column].scan(["id", column]).collect(engine="streaming").sort("id")

@@ -1,4 +1,4 @@
-"""Recipes: which pool to read, which facts to compute, which rows to keep; checked as a whole before anything runs."""
+"""Recipes: which pool to read, which facts to compute, which rows to keep. All is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from pipeline.recipe_file import Publish, RecipeFile, Resources, StageEntry, par
 from pipeline.stages.registry import entry_of, outside_class
 
 
-def of_pool(column: str) -> str | None:
+def pool_column(column: str) -> str | None:
     """Return the X of `pool.X`, a column of the pool's own Parquet files; None for other columns."""
     return column.removeprefix("pool.") if column.startswith("pool.") else None
 
 
 def via_driver(field: pa.Field) -> bool:
-    """Return whether the driver sends a column to the workers: it sends numbers; workers read the rest from tables."""
+    """Return whether the driver sends a column to the workers: it sends numbers; workers read other columns."""
     return bool(pa.types.is_primitive(field.type))
 
 
@@ -44,7 +44,7 @@ class Step:
         stage: The stage, which computes the facts.
         rules: Its rules, in order.
         resources: How it is run.
-        table: Name of its stage table: the stage and the fingerprint of everything that its numbers depend on.
+        table: Name of its stage table: the stage and the fingerprint of everything that its facts depend on.
         inputs: The tables of earlier stages that it reads, by column.
         fields: The columns that it reads, by name, without images and the columns of the pool.
         rule_inputs: The tables of columns that its rules read and it does not write, by column; "" is the index.
@@ -69,7 +69,7 @@ class Recipe:
     publish: Publish | None = None
 
     def resolved(self) -> dict[str, Any]:
-        """Return the recipe as stored in a run, which can be run again: with defaults, full rule names and tables."""
+        """Return the recipe as a run stores it: with defaults, full rule names and tables. It can be run again."""
         stages = [_resolved(step) for step in self.steps]
         publish = {"publish": self.publish.model_dump(mode="json")} if self.publish else {}
         return {WRITTEN_BY: __version__, "name": self.name, "pool": as_recipe(self.pool), "stages": stages, **publish}
@@ -90,7 +90,11 @@ def load_recipe(path: str) -> Recipe:
 
 
 def parse_recipe(written: object, where: str) -> Recipe:
-    """Check a recipe that was loaded from YAML; `where` names it in errors.
+    """Check a recipe.
+
+    Args:
+        written: The content of its YAML file.
+        where: Its name in errors; also its default name.
 
     Raises:
         UserError: The recipe is not valid, or contains credentials.
@@ -99,11 +103,11 @@ def parse_recipe(written: object, where: str) -> Recipe:
     file = parse_file(written, where)
     name = os.path.splitext(os.path.basename(where))[0] if file.name is None else file.name
     recipe = Recipe(name, file.pool, _steps(file, written, where), file.publish)
-    refuse_credentials_within(recipe.resolved(), where)  # resolved prompts may come from a file
+    refuse_credentials_within(recipe.resolved(), where)  # it also has what settings read from files, such as prompts
     return recipe
 
 
-class _Stored(NamedTuple):
+class _StoredColumn(NamedTuple):
     """A column, and the table that stores it; "" is the index."""
 
     field: pa.Field
@@ -112,52 +116,53 @@ class _Stored(NamedTuple):
 
 def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
     steps: dict[str, Step] = {}
-    columns = {field.name: _Stored(field, "") for field in INDEX}
+    columns = {field.name: _StoredColumn(field, "") for field in INDEX}
     for number, entry in enumerate(file.stages):
         name = entry.settings.name
         try:
             if name in steps:
-                raise UserError(f"{name} comes a second time")
+                raise UserError(f"{name} comes a second time; remove one of the two")
             step = steps[name] = _step(entry, file.pool, columns)
         except UserError as error:
             raise UserError(f"{where}: {position(written, number)}: {error}") from error
-        columns |= {field.name: _Stored(field, step.table) for field in step.stage.writes}
+        columns |= {field.name: _StoredColumn(field, step.table) for field in step.stage.writes}
     return tuple(steps.values())
 
 
-def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _Stored]) -> Step:
+def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -> Step:
+    """Return a stage of the recipe as a step. `columns` are those of the index and of earlier stages, by name."""
     stage, resources = entry.settings, entry.resources or Resources()
     if resources.batch_size and isinstance(stage, GroupedStage):
         raise UserError("resources: batch_size: each call gets whole groups; part_rows sets about how many rows")
     _check_reads(stage, pool, columns)
-    known = {name: column.field for name, column in columns.items()}
-    fields = {name: known[name] for name in stage.reads if name in known}
+    all_fields = {name: column.field for name, column in columns.items()}
+    fields = {name: all_fields[name] for name in stage.reads if name in all_fields}
     stage.validate_inputs(fields)
-    if twice := [name for name in stage.writes.names if name in columns]:
-        raise UserError(f"{stage.name} writes {twice[0]}, which is there already")
-    rules = parse_rules(entry.keep or {}, stage.writes, "keep", known)
+    if repeated := [name for name in stage.writes.names if name in columns]:
+        raise UserError(f"{stage.name} writes {repeated[0]}, a column of the index or of an earlier stage: rename it")
+    rules = parse_rules(entry.keep or {}, stage.writes, "keep", all_fields)
     inputs = {name: columns[name].table for name in fields if columns[name].table}
-    judged = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
+    rule_inputs = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
     table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
-    return Step(stage, rules, resources, table, inputs=inputs, fields=fields, rule_inputs=judged)
+    return Step(stage, rules, resources, table, inputs=inputs, fields=fields, rule_inputs=rule_inputs)
 
 
-def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _Stored]) -> None:
+def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn]) -> None:
     """Check that every input of the stage is available.
 
     Raises:
         UserError: An input is not available.
     """
     if not isinstance(stage, ImageStage) and set(stage.reads) & set(IMAGE_INPUTS):
-        raise UserError("it reads images, so its class must be made from core.stages.ImageStage")
+        raise UserError("reads images, so its class must be made from core.stages.ImageStage")
     for name in stage.reads:
         if name in IMAGE_INPUTS:
             if not pool.has_images:
                 raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
-        elif of_pool(name):
+        elif pool_column(name):
             if not pool.has_columns:
-                raise UserError(f"reads the column {of_pool(name)} of the pool, and only Parquet pools have columns")
+                raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")
         elif name not in columns:
             raise UserError(f"reads {name!r}, which no earlier stage writes")
 

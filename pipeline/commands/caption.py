@@ -9,7 +9,7 @@ import typer
 
 from core.errors import UserError
 from pipeline.commands.options import JsonOption, RunOption
-from pipeline.commands.stage import add, entries_of
+from pipeline.commands.stage import apply_stages, entries_of
 
 caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
@@ -42,13 +42,13 @@ def coarse(
 ) -> None:
     """Write a coarse caption with BLIP-2 or BLIP: one short sentence, to filter by."""
     settings = {"model": model, "prompt": prompt, "max_new_tokens": max_new_tokens}
-    add(run_, [{"stage": "coarse_caption", **settings}], json_)
+    apply_stages(run_, [{"stage": "coarse_caption", **settings}], json_)
 
 
 @caption_app.command()
 def labels(run_: RunOption, json_: JsonOption = False) -> None:
     """Write a coarse caption from ImageNet labels, offline. It can name only the 1000 classes of ImageNet."""
-    add(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
+    apply_stages(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
 
 
 def _to_train_on(use: str) -> Callable[..., None]:
@@ -68,7 +68,7 @@ def _to_train_on(use: str) -> Callable[..., None]:
         settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
         settings |= {"temperature": temperature, "language": language}
         settings |= {"engine": _engine(run_, use, server, start, engine, concurrency)}
-        add(run_, [{"stage": f"{use}_caption", **settings, "keep": _sound(run_, use)}], json_)
+        apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _sound(run_, use)}], json_)
 
     return command
 
@@ -85,7 +85,7 @@ def describe(
     json_: JsonOption = False,
 ) -> None:
     """Write short and detailed captions without a chat model, offline: from labels, colours, composition and light."""
-    add(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
+    apply_stages(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
 def _engine(

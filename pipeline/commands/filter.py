@@ -24,7 +24,7 @@ from pipeline.commands.options import (
     SeedOption,
     TopOption,
 )
-from pipeline.commands.stage import add, balance_rules, encoders, hashes_entry, image_encoder
+from pipeline.commands.stage import apply_stages, balance_rules, encoder_entries, hashes_entry, image_encoder_entry
 
 if TYPE_CHECKING:
     from core.stages import Stage
@@ -76,7 +76,7 @@ def aesthetic(
     used = encoder or Aesthetic().encoder
     settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
     scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
-    add(run_, [image_encoder(run_, used), scored], json_)
+    apply_stages(run_, [image_encoder_entry(run_, used), scored], json_)
 
 
 @filter_app.command()
@@ -95,19 +95,19 @@ def similarity(
     The run needs coarse captions (`vl3syn caption coarse`). Missing embeddings are computed first.
     """
     keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
-    add(run_, [*encoders(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
+    apply_stages(run_, [*encoder_entries(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
 
 
 @filter_app.command()
 def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False) -> None:
     """Hash the file and the picture, and keep only one of identical files. `vl3syn dedup` finds similar images."""
-    add(run_, [hashes_entry(run_, exact)], json_)
+    apply_stages(run_, [hashes_entry(run_, exact)], json_)
 
 
 @filter_app.command()
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
     """Store the host in each image's URL, and limit the number of images per host."""
-    add(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
+    apply_stages(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
 
 
 def _command_of(stage: str, name: str) -> Any:
@@ -131,7 +131,7 @@ def _callback(kind: type[Stage]) -> Callable[..., None]:
     def command(**values: Any) -> None:
         written = {name: _value(name, values[name]) for name in settings if values[name] is not None}
         keep = {rule: values[rule] for rule in rules}
-        add(values["run_"], [{**entry_of(kind), **written, "keep": keep}], values["json_"])
+        apply_stages(values["run_"], [{**entry_of(kind), **written, "keep": keep}], values["json_"])
 
     options = {"run_": RunOption, **settings, **rules, "json_": JsonOption}
     defaults = {"run_": inspect.Parameter.empty, "json_": False}

@@ -103,11 +103,11 @@ def groups(
 def _opened(url: str) -> Run:
     """Open the run, and print on stderr what its index lacks."""
     from manifests import open_run
-    from manifests.indexing import remark
+    from manifests.indexing import index_warning
     from pipeline.commands import output
 
     run = open_run(url)
-    if warning := remark(run):
+    if warning := index_warning(run):
         output.say(warning)
     return run
 

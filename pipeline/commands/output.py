@@ -42,11 +42,11 @@ def opened(url: str) -> Run:
         UserError: There is no run, or its index is not finished.
     """
     from manifests import open_run
-    from manifests.indexing import refuse_unfinished, remark
+    from manifests.indexing import index_warning, refuse_unfinished
 
     run = open_run(url)
     refuse_unfinished(run)
-    if warning := remark(run):
+    if warning := index_warning(run):
         say(warning)
     return run
 

@@ -1,4 +1,4 @@
-"""`vl3syn cluster` and `vl3syn dedup`; and `add`, which adds stages to a run and computes them."""
+"""`vl3syn cluster` and `vl3syn dedup`, and what other commands use too: set stages in a run's recipe, compute them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.commands.options import (
 stage_app = typer.Typer()
 
 
-_REMOVE = object()
+_REMOVE = object()  # as the value of a rule: remove the rule from the recipe
 
 
 @stage_app.command()
@@ -45,14 +45,14 @@ def cluster(
 
     The clusters are trained once. Later images are assigned to them. `vl3syn groups RUN` shows the clusters.
     """
-    embed = image_encoder(run_, encoder)
+    encoder_entry = image_encoder_entry(run_, encoder)
     if clusters is None and "clusters" not in entries_of(run_):
-        raise UserError("give --clusters: VL3-Syn7M's number is unpublished; try the square root of the images")
+        raise UserError("give --clusters, the number of clusters; try the square root of the number of images")
     settings: dict[str, Any] = {"clusters": clusters, "iterations": iterations, "seed": train_seed}
     if levels is not None:
-        settings |= {"levels": _numbers(levels)}
+        settings |= {"levels": _integers(levels)}
     keep = balance_rules("cluster", per_group, total, order, seed)
-    add(run_, [embed, {"stage": "clusters", **settings, "keep": keep}], json_, refit)
+    apply_stages(run_, [encoder_entry, {"stage": "clusters", **settings, "keep": keep}], json_, refit)
 
 
 @stage_app.command()
@@ -80,20 +80,23 @@ def dedup(
     entries = entries_of(run_)
     if "clusters" not in entries:
         raise UserError(f"{run_} has no clusters, in which duplicates are searched: run `vl3syn cluster` first")
-    before = entries["clusters"].get("keep") or {}
-    moved = [rule for rule in ("per_group_cluster", "total_cluster") if rule in before and (per_group or total)]
-    if moved:
-        order = order or before.get("order")
-        seed = before.get("seed") if seed is None else seed
+    rules = entries["clusters"].get("keep") or {}
+    replaced = [rule for rule in ("per_group_cluster", "total_cluster") if rule in rules and (per_group or total)]
+    if replaced:
+        order = order or rules.get("order")
+        seed = rules.get("seed") if seed is None else seed
     limits = {"max_duplicate_similarity": max_similarity, "min_phash_distance": min_phash_distance}
     keep = {**limits, **balance_rules("cluster", per_group, total, order, seed)}
-    clusters = {"stage": "clusters", "keep": dict.fromkeys(moved, _REMOVE)}
+    clusters = {"stage": "clusters", "keep": dict.fromkeys(replaced, _REMOVE)}
     duplicates = {"stage": "duplicates", "within": within, "keep": keep}
-    add(run_, [hashes_entry(run_, exact), image_encoder(run_), clusters, duplicates], json_)
+    apply_stages(run_, [hashes_entry(run_, exact), image_encoder_entry(run_), clusters, duplicates], json_)
 
 
 def hashes_entry(url: str, exact: bool | None) -> dict[str, Any]:
-    """Return the stage `hashes` with or without its rule. `exact` None: a new stage gets it, a stored one stays."""
+    """Return the entry of the stage `hashes`.
+
+    `exact` says whether identical files are dropped. None: yes in a new entry; the entry of the run is kept.
+    """
     if exact is None and "hashes" in entries_of(url):
         return {"stage": "hashes"}
     return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
@@ -102,22 +105,28 @@ def hashes_entry(url: str, exact: bool | None) -> dict[str, Any]:
 def balance_rules(
     column: str, per_group: int | None, total: int | None, order: str | None, seed: int | None
 ) -> dict[str, Any]:
+    """Return the balance rules over the groups of a column, as in `keep`; None: not set."""
     return {f"per_group_{column}": per_group, f"total_{column}": total, "order": order, "seed": seed}
 
 
-def _numbers(text: str) -> list[int]:
+def _integers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",") if number]
     except ValueError as error:
         raise UserError(f"--levels {text}: separate integers by commas, as in 1000,100") from error
 
 
-def add(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
+def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new stages at the end), compute them, and print the results.
 
-    Settings that are None keep the value of the recipe or the stage's default. A rule that is `_REMOVE` is removed.
-    Rules have their full names, as in a run's recipe. If the change is refused, even by a worker, the recipe is
-    restored, so that later commands work.
+    If the change is refused, even by a worker, the recipe is restored, so that later commands work.
+
+    Args:
+        url: The run.
+        entries: The stages, as in a run's recipe: rules have their full names. A setting that is None keeps the value
+            of the recipe or the stage's default. A rule that is `_REMOVE` is removed.
+        json_: Whether to print JSON.
+        refit: Whether trained stages are trained again.
     """
     from manifests.run import RECIPE
     from pipeline.commands import output
@@ -145,14 +154,14 @@ def _with_entries(stored: list[dict[str, Any]], entries: list[dict[str, Any]]) -
     for entry in entries:
         stage = stages.setdefault(entry["stage"], {})
         stage |= _without_none(entry) | {"keep": _merged(stage.get("keep") or {}, _without_none(entry.get("keep", {})))}
-        stage.pop("fitted", None)  # it belongs to other settings, or it is the latest, which is the default
+        stage.pop("fitted", None)  # it was trained with other settings, or it is the latest, which is the default
     return list(stages.values())
 
 
 def _merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Merge the rules of a stage with changed and new ones.
 
-    Balance rules come last: rules apply in order, and a later rule would leave the balanced groups too small.
+    Balance rules come last: rules apply in order, and a later rule would make the balanced groups too small.
     """
     from manifests.rules import BALANCE, MODIFIERS
 
@@ -160,9 +169,10 @@ def _merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         return before
     keep = {rule: value for rule, value in {**before, **changes}.items() if value is not _REMOVE}
     balance = {rule: keep.pop(rule) for rule in list(keep) if rule.startswith(BALANCE)}
-    shared = {name: keep.pop(name) for name in MODIFIERS if name in keep and (balance or name in changes)}
-    limits = {rule: value for rule, value in keep.items() if rule not in MODIFIERS}
-    return limits | balance | shared
+    # Modifiers without balance rules are refused later, if the user gave them; stored ones are dropped here.
+    modifiers = {name: keep.pop(name) for name in MODIFIERS if name in keep and (balance or name in changes)}
+    others = {rule: value for rule, value in keep.items() if rule not in MODIFIERS}
+    return others | balance | modifiers
 
 
 def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +180,7 @@ def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries_of(url: str) -> dict[str, dict[str, Any]]:
-    """Return the stages in a run's recipe by name, in order.
+    """Return the entries of the stages in a run's recipe, by name, in order.
 
     Raises:
         UserError: The run's index is not finished.
@@ -183,11 +193,11 @@ def entries_of(url: str) -> dict[str, dict[str, Any]]:
     return {entry["stage"]: entry for entry in run.recipe.get("stages") or []}
 
 
-def image_encoder(url: str, encoder: str | None = None) -> dict[str, Any]:
-    """Return the stage that embeds the images: that of the run, which embeds new images, else a new one.
+def image_encoder_entry(url: str, encoder: str | None = None) -> dict[str, Any]:
+    """Return the entry of the stage that embeds the images: that of the run, else a new one with `encoder`.
 
     Raises:
-        UserError: The run has none, and no encoder is chosen.
+        UserError: The run has none, and `encoder` is None.
     """
     entries = entries_of(url)
     for name in ("clip", "conse"):
@@ -198,16 +208,16 @@ def image_encoder(url: str, encoder: str | None = None) -> dict[str, Any]:
     return {"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}
 
 
-def encoders(url: str, encoder: str | None) -> list[dict[str, Any]]:
-    """Return the stages that embed images and texts with the same encoder; by default the run's encoder.
+def encoder_entries(url: str, encoder: str | None) -> list[dict[str, Any]]:
+    """Return the entries of the stages that embed images and texts with the same encoder, by default the run's.
 
     Raises:
-        UserError: The run has no coarse captions, or no encoder is chosen.
+        UserError: The run has no coarse captions; or it has no encoder, and `encoder` is None.
     """
     entries = entries_of(url)
     if "coarse_caption" not in entries and "label_caption" not in entries:
         raise UserError(f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first")
-    image = image_encoder(url, encoder)
+    image = image_encoder_entry(url, encoder)
     if encoder is None:
         encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
     text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}

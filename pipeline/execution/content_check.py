@@ -21,7 +21,7 @@ Content = tuple[int, bytes]
 
 
 class ContentCheck:
-    """The content check for the images of one block. `read` and `write_down` may be called from any thread."""
+    """The content check for the images of one block. `read` and `save_contents` may be called from any thread."""
 
     def __init__(self, store: Store, block: pa.Table, journaled: bool) -> None:
         """Load the known lengths.
@@ -29,7 +29,7 @@ class ContentCheck:
         Args:
             store: Store of the table of contents.
             block: Columns `id` and `seen_bytes` (length in bytes, null if the image was not read before).
-            journaled: Whether `write_down` writes a journal, so that the contents survive a killed worker.
+            journaled: Whether there is a journal for `save_contents`, so that the contents survive a killed worker.
         """
         self._store = store
         lengths = dict(zip(block["id"].to_pylist(), block[LENGTH].to_pylist(), strict=True))
@@ -71,8 +71,8 @@ class ContentCheck:
                 self._first[id_] = self._new[id_] = content
         return data
 
-    def write_down(self) -> None:
-        """Append the contents read so far to the journal, before the model is run on (and paid for) these images."""
+    def save_contents(self) -> None:
+        """Append the contents read so far to the journal, if any. Call it before the model, which may cost money."""
         if self._journal:
             with self._lock:
                 new, self._new = self._new, {}

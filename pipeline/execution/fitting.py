@@ -117,7 +117,7 @@ def fitted_of(step: Step) -> str | None:
     return step.stage.fitted
 
 
-def find(folder: Folder, step: Step) -> Fitted | None:
+def find_fitted(folder: Folder, step: Step) -> Fitted | None:
     """Return a step's fitted artifact in the run `folder`: the one that it names, else the latest, else None.
 
     Raises:
@@ -149,7 +149,7 @@ def resolve_fitted(recipe: Recipe, folder: Folder, refit: bool = False) -> Recip
             continue
         if refit:
             recipe = with_fitted(recipe, step, None)
-        elif artifact := find(folder, step):
+        elif artifact := find_fitted(folder, step):
             recipe = with_fitted(recipe, step, artifact.hash)
     return recipe
 
@@ -168,7 +168,7 @@ def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
 def store(folder: Folder, step: Step, table: pa.Table, provenance: Mapping[str, object]) -> Fitted:
     """Store a step's fitted artifact as the latest."""
     target = _folder_of(folder, step)
-    before = find(folder, step)
+    before = find_fitted(folder, step)
     number = int(before.name.partition("-")[0]) + 1 if before else 1
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, table.schema.remove_metadata()) as stream:

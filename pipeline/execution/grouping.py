@@ -12,7 +12,7 @@ from manifests.verdict import StoredStage, stale_references
 from pipeline.recipe import Step
 
 
-def groups_of(step: Step) -> str | None:
+def group_column(step: Step) -> str | None:
     """Return the column whose values define the groups; None for a stage that computes each row by itself."""
     return step.stage.group_by if isinstance(step.stage, GroupedStage) else None
 

@@ -35,19 +35,19 @@ class ModelCall:
 
     Attributes:
         ids: The ids of its images.
-        prepared: What `prepare` of the stage returned for each image.
-        number: How many images of the job were sent to the model before it.
-        journal: Saves the answers of a journaled stage at once.
+        prepared: What `ImageFacts.prepare` returned for each image.
+        first_number: Number of its first image, from `FirstAnswers.take_numbers`.
+        journal: Saves the answers at once; None if the stage is not journaled.
     """
 
     ids: pa.ChunkedArray
     prepared: Sequence[Any]
-    number: int
+    first_number: int
     journal: Journal | None
 
 
 class ImagePipeline:
-    """The way of images from the pool to the model, in order of the rows of a block.
+    """The way of images from the pool to the model, in the order of a block's rows.
 
         pool ──> read ──────────> decode ───────────────> batch ───────────> model
                  16 threads       `threads` threads       1 full batch       `calls` threads
@@ -55,8 +55,8 @@ class ImagePipeline:
                  at most 8 MiB    batches of images       free thread
                  are ahead        are ahead
 
-    A step that is full waits for the next one, so the numbers above bound the memory. An actor has one pipeline. Two
-    blocks go through it at once and share the threads, but each has reads, images and batches of its own.
+    A step that is full waits for the next one, so these limits bound the memory. An actor has one pipeline, and two
+    blocks go through it at once. They share the threads; the other limits apply to each block.
     """
 
     def __init__(self, task: StageTask, facts: ImageFacts, threads: int, seconds: float, first_errors: int) -> None:
@@ -67,7 +67,7 @@ class ImagePipeline:
             facts: The loaded stage.
             threads: Number of threads that decode.
             seconds: Time limit for decoding one image.
-            first_errors: Number of first images with the same error that ends the job of a journaled stage; 0: none.
+            first_errors: The job of a journaled stage ends if so many first images fail with the same error; 0: never.
         """
         self._task, self._facts = task, facts
         self._readers = ThreadPoolExecutor(_READERS, "read")
@@ -76,7 +76,12 @@ class ImagePipeline:
         self._first_answers = FirstAnswers(task.stage.name, first_errors if task.stage.journaled else 0)
 
     def compute(self, rows: pa.Table, check: ContentCheck, journal: Journal | None) -> tuple[pa.Table, float]:
-        """Compute the facts of rows that have all columns of the stage, except the image.
+        """Compute the facts of the rows of one block.
+
+        Args:
+            rows: The rows, with all columns that the stage reads, except the image.
+            check: Compares the images with their stored lengths.
+            journal: The journal of the block; None if the stage is not journaled.
 
         Returns:
             The facts, in any order of rows, and the seconds in which the model ran.
@@ -89,29 +94,29 @@ class ImagePipeline:
         free_threads = BoundedSemaphore(self._facts.calls)
         with self._first_answers.running_block():
             for batch in _batches(enumerate(self._prepared(rows, check)), self._task.batch_size):
-                check.write_down()
-                failures |= {row: image for row, image in batch if isinstance(image, Failure)}
-                prepared = {row: image for row, image in batch if not isinstance(image, Failure)}
+                check.save_contents()
+                failures |= {row: result for row, result in batch if isinstance(result, Failure)}
+                prepared = {row: result for row, result in batch if not isinstance(result, Failure)}
                 if not prepared:
                     continue
                 free_threads.acquire()
-                number = self._first_answers.take_numbers(len(prepared))
-                call = ModelCall(_ids(rows, prepared), list(prepared.values()), number, journal)
+                first_number = self._first_answers.take_numbers(len(prepared))
+                call = ModelCall(_ids(rows, prepared), list(prepared.values()), first_number, journal)
                 calls.append(self._model.submit(self._call_model, call))
                 calls[-1].add_done_callback(lambda _: free_threads.release())
-            answers = [call.result() for call in calls]
-        computed = self._first_answers.resolve_block([table for table, _ in answers])
+            results = [call.result() for call in calls]
+        computed = self._first_answers.resolve_block([answers for answers, _ in results])
         failed = failed_rows(self._task.stage, _ids(rows, failures), failures.values())
-        return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in answers)
+        return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in results)
 
     def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
         """Yield the prepared image of each row, or a Failure, in order."""
         ahead = max(2, self._facts.calls) * self._task.batch_size
         names = [name for name in self._task.stage.reads if name not in IMAGE_INPUTS]
-        others: Iterable[Mapping[str, Any]] = rows.select(names).to_pylist() if names else repeat({})
+        columns: Iterable[Mapping[str, Any]] = rows.select(names).to_pylist() if names else repeat({}, rows.num_rows)
         decoding = (
-            self._decoders.submit(_prepare, encoded, other, self._task.stage.reads, self._facts)
-            for encoded, other in zip(self._encoded(rows, check), others, strict=False)  # `repeat` has no end
+            self._decoders.submit(_prepare, encoded, values, self._task.stage.reads, self._facts)
+            for encoded, values in zip(self._encoded(rows, check), columns, strict=True)
         )
         yield from map(self._decoders.result, started_ahead(decoding, ahead))
 
@@ -119,12 +124,12 @@ class ImagePipeline:
         """Yield the encoded image of each row, or a Failure, in order."""
         images = self._task.inputs.images
         assert images is not None
-        ids, lengths = rows["id"].to_pylist(), rows["bytes"].to_pylist()
-        reading = (self._readers.submit(check.read, images, group, ids, lengths) for group in images.groups(rows))
+        ids, indexed = rows["id"].to_pylist(), rows["bytes"].to_pylist()
+        reading = (self._readers.submit(check.read, images, group, ids, indexed) for group in images.groups(rows))
         return chain.from_iterable(read.result() for read in started_ahead(reading, _READS_AHEAD))
 
     def _call_model(self, call: ModelCall) -> tuple[pa.Table, float]:
-        """Run the model on one batch; return its rows, and the seconds that it took."""
+        """Run the model on one batch; return the answers as rows of the stage's table, and the seconds that it took."""
         begin = time.perf_counter()
         stage = self._task.stage
         self._first_answers.raise_if_stopped()
@@ -134,7 +139,7 @@ class ImagePipeline:
             raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
         answers = with_ids(call.ids, computed)
         if call.journal is not None:
-            self._first_answers.save(call.number, answers, call.journal)
+            self._first_answers.save(call.first_number, answers, call.journal)
         return answers, time.perf_counter() - begin
 
 
@@ -147,17 +152,17 @@ def _ids(rows: pa.Table, row_numbers: Iterable[int]) -> pa.ChunkedArray:
     return rows["id"].take(pa.array(list(row_numbers), pa.int64()))
 
 
-def _prepare(encoded: bytes | Failure, others: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:
+def _prepare(encoded: bytes | Failure, columns: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:
     if isinstance(encoded, Failure):
         return encoded
     try:
-        values = {**others, ENCODED: encoded}
+        values = {**columns, ENCODED: encoded}
         if IMAGE in reads:
             values[IMAGE] = decode(encoded, facts.side)
         if PORTABLE in reads:
             values[PORTABLE] = portable(encoded, facts.longest)
         return facts.prepare(*(values[name] for name in reads))
-    except BadSampleError as error:  # BadImageError is one
+    except BadSampleError as error:
         return Failure(" ".join(str(error).split()))
     except MemoryError:
-        return Failure("too large: the memory does not hold what it is to be scaled to")
+        return Failure("too large: not enough memory to decode and scale it")

@@ -15,7 +15,7 @@ from manifests.tables import Table
 from pipeline.pools.reader import Images
 
 NO_PART = -1
-"""In place of the position of a row's part: the table lacks the row."""
+"""Number of the part of a row that the table lacks."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Source:
         table: The table.
         names: Names of its parts when the job was planned.
         columns: The columns to read.
-        position: The column of a block that stores, for each row, the position of its part in `names`; -1: none.
+        part_column: The column of a block with the number of each row's part, an index into `names`; or `NO_PART`.
     """
 
     table: Table
     names: Sequence[str]
     columns: Sequence[str]
-    position: str
+    part_column: str
 
     def read(self, block: pa.Table) -> pa.Table:
         """Return the columns for the ids of a block, in its order; nulls for ids that the table lacks."""
-        ids, parts = block["id"].to_numpy(), block[self.position].to_numpy()
+        ids, parts = block["id"].to_numpy(), block[self.part_column].to_numpy()
         fields = [self.table.schema.field(name) for name in self.columns]
         vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
         others = [name for name in self.columns if name not in vectors]

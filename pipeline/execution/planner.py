@@ -1,7 +1,7 @@
 """Plan a job: the rows that a stage must compute, and where its workers find the columns that it reads.
 
-The driver sends ids and numbers. Texts, lists, embeddings and images do not pass through it: it sends only the position
-of each row's part in its table, and the workers read the part. So the driver holds some tens of bytes per row.
+The driver sends ids and columns of numbers. Texts, lists, embeddings and images do not pass through it. For these it
+sends which part of the table holds the row, and the workers read the part. So it holds some tens of bytes per row.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from manifests.run import Run, stage_folder
 from manifests.tables import Table
 from pipeline.execution.inputs import NO_PART, Inputs, Source
 from pipeline.pools import Pool
-from pipeline.pools.images import PLACE
+from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
-from pipeline.recipe import Step, of_pool, via_driver
+from pipeline.recipe import Step, pool_column, via_driver
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Columns:
     Attributes:
         names: Their names: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
         tables: The tables of earlier stages that store them, by column; the index stores the others.
-        fields: Their fields, by column.
+        fields: Their Arrow fields, by column.
     """
 
     names: Sequence[str]
@@ -39,19 +39,20 @@ class Columns:
 
     @property
     def has_images(self) -> bool:
+        """Whether the job reads images."""
         return not set(IMAGE_INPUTS).isdisjoint(self.names)
 
     @property
     def from_pool(self) -> list[str]:
         """The X of each column `pool.X`."""
-        return [name for column in self.names if (name := of_pool(column))]
+        return [name for column in self.names if (name := pool_column(column))]
 
     @property
     def by_table(self) -> dict[str, list[str]]:
         """The columns of tables, by table; "" is the index."""
         grouped: dict[str, list[str]] = {}
         for column in self.names:
-            if column != "id" and column not in IMAGE_INPUTS and not of_pool(column):
+            if column != "id" and column not in IMAGE_INPUTS and not pool_column(column):
                 grouped.setdefault(self.tables.get(column, ""), []).append(column)
         return grouped
 
@@ -70,18 +71,17 @@ def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
 def plan(
     run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, send_numbers: bool = True
 ) -> tuple[pl.DataFrame, Inputs]:
-    """Plan the rows of a job with the numbers that the driver sends, and how workers read the other columns.
+    """Return the rows of a job with the columns that the driver sends, and the inputs that add the other columns.
+
+    The rows are sorted by id. If workers read tables, they are in the order of the pool, so that neighbours are read
+    together.
 
     Args:
         run: The run.
         pool: Its pool.
         columns: The columns that the job reads.
         ids: The rows, column `id`.
-        send_numbers: Whether the driver sends numbers; otherwise the workers read them too.
-
-    Returns:
-        The rows, and the inputs that add the other columns. The rows are sorted by id or, if workers read tables, in
-        the order of the pool, so that neighbouring rows are read together.
+        send_numbers: Whether the driver sends columns of numbers; otherwise the workers read them too.
     """
     sent, read = _divide(columns, send_numbers)
     rows = ids.lazy().select("id")
@@ -89,7 +89,7 @@ def plan(
         rows = rows.join(stored_table(run, table).scan(["id", *names]), on="id", how="left")
     sources = []
     for number, (table, names) in enumerate(read.items()):
-        rows, source = _located(rows, stored_table(run, table), names, f"part_{number}")
+        rows, source = _with_parts(rows, stored_table(run, table), names, f"part_{number}")
         sources.append(source)
     images = Images(pool, pool.root()) if columns.has_images or columns.from_pool else None
     if columns.has_images:
@@ -104,30 +104,30 @@ def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, list[str]],
     read: dict[str, list[str]] = {}
     for table, names in columns.by_table.items():
         for name in names:
-            by = sent if send_numbers and via_driver(columns.fields[name]) else read
-            by.setdefault(table, []).append(name)
+            by_table = sent if send_numbers and via_driver(columns.fields[name]) else read
+            by_table.setdefault(table, []).append(name)
     if columns.has_images or columns.from_pool:
-        position = PLACE if columns.has_images else ("shard", "offset")
-        read[""] = list(dict.fromkeys([*read.get("", []), *position]))
+        address = IMAGE_ADDRESS if columns.has_images else ("shard", "offset")
+        read[""] = list(dict.fromkeys([*read.get("", []), *address]))
     return sent, read
 
 
-def _located(rows: pl.LazyFrame, table: Table, columns: Sequence[str], position: str) -> tuple[pl.LazyFrame, Source]:
-    """Return the rows with the position of each row's part as the column `position`, and the source that reads it."""
-    places, parts = table.locate()
-    part = places.select("id", pl.col("part").cast(pl.Int32).alias(position))
-    located = rows.join(part, on="id", how="left").with_columns(pl.col(position).fill_null(NO_PART))
-    return located, Source(table=table, names=parts, columns=columns, position=position)
+def _with_parts(rows: pl.LazyFrame, table: Table, columns: Sequence[str], number: str) -> tuple[pl.LazyFrame, Source]:
+    """Return the rows with the number of each row's part as a column named `number`, and the source that reads it."""
+    ids, names = table.locate()
+    part_numbers = ids.select("id", pl.col("part").cast(pl.Int32).alias(number))
+    with_parts = rows.join(part_numbers, on="id", how="left").with_columns(pl.col(number).fill_null(NO_PART))
+    return with_parts, Source(table=table, names=names, columns=columns, part_column=number)
 
 
 def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
-    places, _ = run.index.locate()
-    order = places.select("id").with_row_index("in_pool")
+    ids, _ = run.index.locate()
+    order = ids.select("id").with_row_index("in_pool")
     return rows.join(order, on="id", how="left").sort("in_pool").drop("in_pool")
 
 
-def stored_table(run: Run, source: str) -> Table:
-    """Return the table named `source`; "" is the index."""
-    if source == CONTENTS:
+def stored_table(run: Run, name: str) -> Table:
+    """Return the table with this name; "" is the index."""
+    if name == CONTENTS:
         return contents_table(run.folder)
-    return Table.stored(stage_folder(run.folder, source)) if source else run.index
+    return Table.stored(stage_folder(run.folder, name)) if name else run.index

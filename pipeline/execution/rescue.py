@@ -1,11 +1,12 @@
-"""Rescue blocks that kill their worker: divide them until one row remains, then store that row as an error.
+"""Rescue blocks that kill their worker: divide them into ever smaller blocks, and store as errors what is left.
 
-A block of a stage is divided into ever smaller blocks of rows, or of whole groups if the stage compares rows. A chunk
-of the index is divided into shards. What cannot be divided becomes errors, and the run continues (docs/decisions.md).
+A block of a stage is divided down to single rows, or to whole groups if the stage compares rows. A block of the index
+job is divided down to single shards. What cannot be divided becomes errors, and the run continues (docs/decisions.md).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -20,7 +21,7 @@ from pipeline.execution.stage_task import StageTask, failed_rows
 from pipeline.pools import Pool
 from pipeline.pools.images import Failure
 
-_PIECES = 16  # per block; more pieces store more small parts, fewer pieces start (and kill) more workers
+_PIECES = 16  # per block; with more there are more small parts, with fewer more workers start and die
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,24 @@ class RowRescue:
     """Rescue for the rows of a stage.
 
     Attributes:
-        part: Computes the parts of the stage.
+        task: The description of the stage's job.
         groups: The group of each id, for a stage that compares rows: a group is not divided.
     """
 
-    part: StageTask
+    task: StageTask
     groups: pl.DataFrame | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
         """Store the rows that the journals hold; return the rest of the blocks, and the receipts."""
-        journaled = self.part.stage.journaled
-        if self.part.contents:  # images that the dead workers read count as read
-            contents = self.part.contents.table
+        journaled = self.task.stage.journaled
+        if self.task.contents:  # the dead workers may have read images since the job was planned
+            contents = self.task.contents.table
             if journaled:
                 recover(contents)
             lost = [with_seen_lengths(block, contents) for block in lost]
         if not journaled:
             return lost, []
-        table = self.part.store.table
+        table = self.task.store.table
         recover(table)
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
         stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
@@ -56,21 +57,20 @@ class RowRescue:
     def divide(self, block: pa.Table) -> list[pa.Table]:
         if self.groups is None:
             return _pieces(block)
-        frame = pl.DataFrame(block)
-        parts = list(cut(frame, max(1, -(-frame.height // _PIECES)), self.groups.join(frame, on="id", how="semi")))
-        return [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
+        rows = pl.DataFrame(block)
+        pieces = cut(rows, _piece_size(rows.height), self.groups.join(rows, on="id", how="semi"))
+        return [piece.to_arrow(compat_level=pl.CompatLevel.oldest()) for piece in pieces]
 
     def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
-        store = self.part.store
-        known = replace(
-            store, provenance={**store.table.provenance(), **store.provenance}
-        )  # with the weights of the parts that are stored
-        return known(failed_rows(self.part.stage, block["id"], [failure] * block.num_rows))
+        store = self.task.store
+        # The driver has no loaded stage. What only a loaded stage knows, such as the weights, comes from stored parts.
+        store = replace(store, provenance={**store.table.provenance(), **store.provenance})
+        return store(failed_rows(self.task.stage, block["id"], [failure] * block.num_rows))
 
 
 @dataclass(frozen=True)
 class ShardRescue:
-    """Rescue for the shards of the index. A shard that kills its reader gets a single row, about the shard."""
+    """Rescue for the shards of the index. A shard that kills its worker gets a single row, with the error."""
 
     pool: Pool
     store: Store
@@ -82,12 +82,16 @@ class ShardRescue:
         return _pieces(block)
 
     def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
-        return self.store(self.pool.unread(block, failure.error, failure.retry))
+        return self.store(self.pool.error_rows(block, failure.error, failure.retry))
 
 
 def _pieces(block: pa.Table) -> list[pa.Table]:
-    size = -(-block.num_rows // _PIECES)
+    size = _piece_size(block.num_rows)
     return [block.slice(start, size) for start in range(0, block.num_rows, size)]
+
+
+def _piece_size(rows: int) -> int:
+    return max(1, math.ceil(rows / _PIECES))
 
 
 def _ids(block: pa.Table) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Run one stage of a recipe as a Ray Data job over the alive rows that it has not stored."""
+"""Run one stage of a recipe as a Ray Data job, for the alive rows that have no facts of the stage."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from manifests.schemas import table_schema
 from manifests.tables import Table
 from manifests.verdict import StoredStage
 from manifests.version import __version__
-from pipeline.execution.fitting import find, is_trained
-from pipeline.execution.grouping import changed_groups, cut, groups_of
+from pipeline.execution.fitting import find_fitted, is_trained
+from pipeline.execution.grouping import changed_groups, cut, group_column
 from pipeline.execution.job_result import JobResult
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import place_workers
@@ -32,27 +32,27 @@ from pipeline.stages.registry import outdated
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-PART, COSTLY_PART, GROUPED_PART = 65_536, 1024, 1 << 20
-"""Default maximum of rows per stored part; a part of whole groups has more if one group is larger."""
+PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
+"""Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
 
 
 def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> JobResult:
-    """Compute and store the facts that a step's stage lacks.
+    """Compute and store the missing facts of a stage.
 
     Args:
         run: The run.
         recipe: Its recipe.
-        step: The step of the recipe.
-        stored: The stage's table.
+        step: The stage, as a step of the recipe.
+        stored: The table and rules of the stage.
         alive: The rows that reach the stage, column `id`, sorted.
 
     Raises:
-        UserError: See `run_job`; or a model is not available.
+        UserError: A model is not available, or `run_job` raised it.
     """
     begin = time.perf_counter()
     _recover_journals(run, step, stored.table)
     _add_columns(stored.table)
-    # If no row is alive, an earlier stage may have no columns to read.
+    # If no row is alive, the table of an earlier stage may be empty and have no columns to read.
     groups = _groups(run, step) if alive.height else None
     ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
     up_to_date = alive.height - ids.height
@@ -64,10 +64,10 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
     task = StageTask(
         stage=step.stage,
         inputs=inputs,
-        batch_size=_batch_size(step) if groups is None else rows.height,
+        batch_size=_batch_size(step) if groups is None else rows.height,  # a part of whole groups is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
         contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
-        fitted=find(run.folder, step) if is_trained(step) else None,
+        fitted=find_fitted(run.folder, step) if is_trained(step) else None,
         fields=step.fields,
     )
     parts = cut(rows, part_size(rows.height, step), groups)
@@ -77,16 +77,17 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
 
 
 def part_size(rows: int, step: Step) -> int:
-    """Return the rows per stored part: a 64th of the work, with a minimum, and at most `part_rows` of the recipe.
+    """Return the rows per stored part: a 64th of `rows`, at least 64 or 256, at most `part_rows` of the recipe.
 
-    A stage that compares rows gets exactly `part_rows`, if given: each part reads the tables, so users may want few.
+    For a stage that compares rows, `part_rows` is the size itself. Each of its parts reads the tables again, so users
+    may want few large parts.
     """
-    grouped, requested = groups_of(step) is not None, step.resources.part_rows
+    grouped, requested = group_column(step) is not None, step.resources.part_rows
     if grouped and requested:
         return requested
-    fewest = 64 if isinstance(step.stage, ImageStage) else 256
-    most = GROUPED_PART if grouped else COSTLY_PART if step.stage.journaled else PART
-    return min(max(rows // 64, fewest), requested or most)
+    least = 64 if isinstance(step.stage, ImageStage) else 256
+    most = GROUPED_PART if grouped else JOURNALED_PART if step.stage.journaled else PART
+    return min(max(rows // 64, least), requested or most)
 
 
 def stage_table(run: Run, step: Step) -> Table:
@@ -95,7 +96,7 @@ def stage_table(run: Run, step: Step) -> Table:
 
 
 def stage_provenance(step: Step) -> dict[str, object]:
-    """Return the provenance of a step's parts, without what only a loaded stage knows."""
+    """Return the provenance of a step's parts. A worker adds what only the loaded stage knows, such as the weights."""
     return {
         "stage": step.stage.name,
         "version": step.stage.version,
@@ -113,26 +114,26 @@ def _recover_journals(run: Run, step: Step, table: Table) -> None:
 
 
 def _add_columns(table: Table) -> None:
-    """Append an empty part with the current columns if the parts lack some: readers infer the columns from parts."""
+    """Append an empty part with the current columns if no part has them: readers infer the columns from the parts."""
     if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
 
 
 def _groups(run: Run, step: Step) -> pl.DataFrame | None:
     """Return the group of each id for a stage that compares rows, else None."""
-    column = groups_of(step)
+    column = group_column(step)
     if column is None:
         return None
     return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
 
 
 def _rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
-    """Return the rows of `alive` without facts or with outdated ones; if rows are compared, all of changed groups."""
-    new = unstored(stored.table, alive)
+    """Return the rows of `alive` without facts or with outdated ones; with `groups`, all rows of the changed groups."""
+    rows = unstored(stored.table, alive)
     wrong = outdated(step.stage, stored.table)
     if wrong.height:
-        new = pl.concat([new, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
-    return new if groups is None else changed_groups(alive, new, stored, groups)
+        rows = pl.concat([rows, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
+    return rows if groups is None else changed_groups(alive, rows, stored, groups)
 
 
 def _batch_size(step: Step) -> int:

@@ -38,9 +38,9 @@ class Pool(Settings):
     has_images: ClassVar[bool] = True
     """Whether the pool has the images, not only their URLs."""
     has_columns: ClassVar[bool] = False
-    """Whether stages may read columns of its own, `pool.X`: it defines `columns`."""
+    """Whether stages may read columns of the pool, `pool.X`. Then the class defines `columns`."""
     shard_is_image: ClassVar[bool] = False
-    """Whether each shard is one image, so that a shard that cannot be read is that image's row."""
+    """Whether each shard is one image. Then the row of a shard that cannot be read is about this image."""
 
     kind: str
     where: str
@@ -54,7 +54,7 @@ class Pool(Settings):
         return Folder.at(self.where)
 
     def shards(self, root: Folder, passed_over: Counter[str]) -> Iterable[Shard]:
-        """Yield the shards, in any order. Count the files that are no shards in `passed_over`.
+        """Yield the shards, in any order. Count the files that are not shards in `passed_over`, by ending or kind.
 
         Raises:
             OSError: The pool cannot be read.
@@ -64,14 +64,14 @@ class Pool(Settings):
     def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterable[Row]:
         """Yield the index rows of a shard: one for each image, and one for everything that cannot be read.
 
-        A row is a mapping from columns of `manifests.schemas.INDEX` to values; missing ones are null. `rows.measure`
-        makes the columns that an image's header fills.
+        A row maps columns of `manifests.schemas.INDEX` to values; missing ones are null. `rows.measure` returns the
+        columns that come from an image's header.
 
-        - `key` is the name of the image in its shard, and `offset` where it is there, for `read_images`.
+        - `key` is the name of the image in its shard, and `offset` its position there, for `read_images`.
         - `error` says why the image cannot be used.
-        - `id` may be the source's own id. Default: a hash of the shard and of `identity`, or of `key` without one.
+        - `id` may be an id of the source. Default: a hash of the shard and of `identity` or, if there is none, `key`.
 
-        Count the members that are neither images nor texts in `passed_over`.
+        Count the members that are neither images nor texts in `passed_over`, by ending.
 
         Raises:
             OSError: Disk or network failure: the next run reads the shard again.
@@ -88,13 +88,20 @@ class Pool(Settings):
         raise NotImplementedError
 
     def joins(self, group: Group, offset: int, length: int) -> bool:
-        """Return whether an image is read together with a group of the same shard and section; default up to 8 MiB."""
+        """Return whether the next image joins a group of the same shard and section, to be read in one call.
+
+        Args:
+            group: The images so far.
+            offset, length: Of the next image, from the index.
+
+        Default: up to 8 MiB.
+        """
         return sum(group.lengths) + length <= SPAN
 
     def section_ends(self, root: Folder, shard: str) -> Sequence[int] | None:
-        """Return the offset of each section's end (exclusive) in a shard; None if it cannot be read.
+        """Return the offset of each section's end (exclusive) in a shard; None if the shard cannot be read.
 
-        A group lies in one section. Default: one section.
+        A section is a unit of reading, such as a row group: no group crosses its end. Default: one section.
         """
         return ()
 
@@ -102,7 +109,7 @@ class Pool(Settings):
         """Check the settings against the first shard, before anything is written.
 
         Returns:
-            The listing, with the sources of image and alt text if they are known.
+            The listing; with its `alt_text` and `image` set, if they are known.
 
         Raises:
             UserError: The shard lacks something that the settings name, or cannot be read safely.
@@ -110,7 +117,13 @@ class Pool(Settings):
         return listing
 
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-        """Read own columns of the pool (`pool.X`, by X) at the given rows, which are values of `offset`.
+        """Read columns of the pool in one shard.
+
+        Args:
+            root: The folder that shard paths are relative to.
+            shard: Path of the shard.
+            names: The X of the columns `pool.X`.
+            rows: The rows to read, as values of `offset`.
 
         Returns:
             A table with the columns in the order of `names` and the rows in the order of `rows`; nulls for a column
@@ -122,7 +135,7 @@ class Pool(Settings):
         raise NotImplementedError
 
     def id_column(self) -> str | None:
-        """Return the column with the source's own ids, which a changed shard keeps; None: ids are hashes."""
+        """Return the column with ids of the source, which a changed shard keeps; None: ids are hashes."""
         return None
 
     def misread(self, index: Table) -> list[str]:
@@ -154,8 +167,8 @@ class Pool(Settings):
         if leave_out and leave_out.path.startswith(root.path):
             shards = [s for s in shards if not f"{root.path}/{s.path}".startswith(f"{leave_out.path}/")]
         if not shards:
-            also = f" (passed over: {format_counts(passed_over)})" if passed_over else ""
-            raise UserError(f"{self.kind}: {self.where} has nothing to index{also}; check the path")
+            counts = f" (passed over: {format_counts(passed_over)})" if passed_over else ""
+            raise UserError(f"{self.kind}: {self.where} has nothing to index{counts}; check the path")
         return Listing(root, shard_table(shards), passed_over)
 
     def index(self, root: Folder, shards: pa.Table, passed_over: Counter[str] | None = None) -> pa.Table:
@@ -164,40 +177,36 @@ class Pool(Settings):
         Args:
             root: The folder that shard paths are relative to.
             shards: The shards, with the columns `listing.SHARDS`.
-            passed_over: Is filled as in `rows`.
+            passed_over: `rows` adds its counts to it.
         """
         counts = Counter[str]() if passed_over is None else passed_over
         rows: list[Row] = []
         for shard in shards_of(shards):
-            seen: set[int] = set()
+            ids: set[int] = set()
             for number, row in enumerate(self._rows_or_error(root, shard, counts)):
                 row["shard"] = shard.path
                 row.setdefault("shard_bytes", shard.bytes)
                 row.setdefault("retry", False)
                 if "id" not in row:
-                    row["id"] = image_id(shard.identity, row.pop("identity", row["key"]))
-                    if row["id"] in seen:  # a tar has this name twice: both rows stay, the later one gets an error
-                        row["id"] = image_id(shard.identity, f"{row['key']}\0{number}")
-                        if row["key"] or "width" in row:  # other rows already say how the shard is broken
-                            again = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
-                            row["error"] = again
-                    seen.add(row["id"])
+                    _set_hashed_id(row, number, shard.identity, ids)
                 rows.append(row)
         return index_table(rows)
 
-    def unread(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
-        """Return one index row with the error for each shard that cannot be read."""
+    def error_rows(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
+        """Return an index row with the error for each shard: its only row, as none of its images is read."""
         rows = []
         for shard in shards_of(shards):
             row = self._shard_row(shard, error)
-            about = {"id": image_id(shard.identity, row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
-            rows.append({**row, **about, "retry": retry})
+            row |= {"id": image_id(shard.identity, row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
+            rows.append(row | {"retry": retry})
         return index_table(rows)
 
     def unreadable_row(self, shard: Shard, error: OSError) -> Row:
-        """Return the only row of a shard that the next run reads again."""
+        """Return the only row of a shard that the disk or the network did not deliver: the next run reads it again."""
         row = self._shard_row(shard, f"unreadable: {' '.join(str(error).split())[:300]}") | {"retry": True}
-        return row | {"shard_bytes": 0} if shard.revision else row  # so that the next run detects the change again
+        if shard.revision:
+            row["shard_bytes"] = 0  # a length that differs: the next run detects the change of the shard again
+        return row
 
     def _rows_or_error(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterator[Row]:
         if shard.problem:
@@ -205,9 +214,9 @@ class Pool(Settings):
             return
         try:
             rows = list(self.rows(root, shard, passed_over))
-        except BadSampleError as error:  # such as a link that it became after the pool was listed
+        except BadSampleError as error:  # such as a shard that has become a link since the pool was listed
             rows = [{"key": shard.path, "error": str(error)}]
-        except OSError as error:  # disk or network: the shard's rows are discarded
+        except OSError as error:
             rows = [self.unreadable_row(shard, error)]
         yield from rows
 
@@ -219,6 +228,19 @@ def image_id(shard: str, key: str) -> int:
     """Return the id of an image: 63 bits of BLAKE2b over the identity of its shard and its key."""
     digest = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _set_hashed_id(row: Row, number: int, shard: str, ids: set[int]) -> None:
+    """Set the id of a row by hashes, unlike all `ids` of its shard so far; add it to them.
+
+    A tar may have a name twice. Then both rows stay, and the later one gets an error.
+    """
+    row["id"] = image_id(shard, row.pop("identity", row["key"]))
+    if row["id"] in ids:
+        row["id"] = image_id(shard, f"{row['key']}\0{number}")
+        if row["key"] or "width" in row:  # else the row is about the shard and has an error already
+            row["error"] = f"duplicate name: an earlier image of this shard is called {row['key']!r} too"
+    ids.add(row["id"])
 
 
 def index_table(rows: Sequence[Row]) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-PLACE = ("shard", "key", "offset", "bytes")
+IMAGE_ADDRESS = ("shard", "key", "offset", "bytes")
 """The columns of the index that say where an image is."""
 
 SPAN = 8 << 20

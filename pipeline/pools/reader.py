@@ -11,7 +11,7 @@ import pyarrow as pa
 from core.parquet import BAD_PARQUET
 from manifests.storage import Folder, LinkError
 from pipeline.pools.base import Pool
-from pipeline.pools.images import PLACE, Failure, Group
+from pipeline.pools.images import IMAGE_ADDRESS, Failure, Group
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class Images:
     def groups(self, rows: pa.Table) -> Iterator[Group]:
         """Yield groups of rows that are read together.
 
-        `rows` has the columns `PLACE`; the rows of a shard must be adjacent and in the shard's order.
+        `rows` has the columns `IMAGE_ADDRESS`; the rows of a shard must be adjacent and in the shard's order.
         """
         group: Group | None = None
         ends: Sequence[int] | None = ()
-        for row, (shard, key, offset, length) in enumerate(zip(*(rows[n].to_pylist() for n in PLACE), strict=True)):
+        addresses = zip(*(rows[name].to_pylist() for name in IMAGE_ADDRESS), strict=True)
+        for row, (shard, key, offset, length) in enumerate(addresses):
             if group is None or shard != group.shard:
                 ends = self.pool.section_ends(self.root, shard)
             section = -1 if ends is None else bisect_right(ends, offset)

@@ -25,14 +25,15 @@ from pipeline.pools.packed import START, packed, packed_name
 from pipeline.pools.rows import TEXT_LIMIT, Row, alt_text_line, clean, measure, on_disk
 from pipeline.pools.side_files import Note, ending_of, pair_members, read_note
 
-_GAP = 256 << 10  # bytes; reading over such a gap is faster than another request
-_MEMBERS = 200  # tar members that are searched for alt text
-_READ = 1 << 20  # bytes per request to an object store
-_NAME_LIMIT = 1 << 14  # bytes; tarfile takes quadratic time over longer pax headers
-_ENDING, _ENDINGS = 16, 100  # longest ending in the counts, in characters, and the number of different ones
+_GAP = 256 << 10  # bytes; reading such a gap is faster than another request
+_SEARCHED = 200  # tar members that are searched for alt text
+_REQUEST = 1 << 20  # bytes per request to an object store
+_MAX_NAME = 1 << 14  # bytes; tarfile takes quadratic time for longer pax headers
+_MAX_ENDING, _MAX_ENDINGS = 16, 100  # in the counts of members: characters of an ending, and different endings
+_IMAGE_START = 1 << 14  # bytes; they hold nearly every JPEG and PNG header
+
 Notes = dict[str, list[tuple[int, Note]]]
 """The contents of a tar's side files by name, each with its byte offset."""
-_HEADER_FIRST = 1 << 14  # bytes; enough for nearly every JPEG and PNG header
 
 
 class Tars(GlobPool):
@@ -55,14 +56,15 @@ class Tars(GlobPool):
         with on_disk(root, shard.path) as file:
             notes: Notes = {}
             rows = list(tar_rows(file, notes, self.alt_text, passed_over))
-        images = [row for row in rows if row["key"] or row["offset"]]
+        images = [row for row in rows if row["offset"]]  # only the last row may be about the tar itself
         texts = pair_members([(row["offset"], row["key"]) for row in images], notes)
         for row, text in zip(images, texts, strict=True):
             yield {**text, **row}
         yield from rows[len(images) :]
 
     def joins(self, group: Group, offset: int, length: int) -> bool:
-        return 0 <= offset - group.end <= _GAP and offset + length - group.offsets[0] <= SPAN
+        gap, span = offset - group.end, offset + length - group.offsets[0]
+        return 0 <= gap <= _GAP and span <= SPAN
 
     def read_images(self, root: Folder, group: Group) -> list[bytes | Failure]:
         start = group.offsets[0]
@@ -71,8 +73,7 @@ class Tars(GlobPool):
         images: list[bytes | Failure] = []
         for offset, length in zip(group.offsets, group.lengths, strict=True):
             data = bytes(span[offset - start : offset - start + length])
-            missing = f"cut off: {len(data):,} of {length:,} bytes are there"
-            images.append(data if len(data) == length else Failure(missing))
+            images.append(data if len(data) == length else Failure(_cut_off(len(data), length)))
         return images
 
     def check_first(self, listing: Listing) -> Listing:
@@ -82,51 +83,55 @@ class Tars(GlobPool):
                 if error := packed(file.read(START)):
                     raise UserError(f"{self.kind}: {path}: {error}")
                 file.seek(0)
-                notes = _side_files(io.BufferedReader(file, _READ), self.alt_text)
-                some = [note for note in islice(notes, _MEMBERS) if note]
-                if self.alt_text is not None and not any(note.source for note in some):
-                    some += [note for note in notes if note and note.source][:1]
+                members = _notes(io.BufferedReader(file, _REQUEST), self.alt_text)
+                notes = [note for note in islice(members, _SEARCHED) if note and note.source]
+                if self.alt_text is not None and not notes:  # search the whole tar before the setting is refused
+                    notes = [note for note in members if note and note.source][:1]
         except UserError:
             raise
         except (OSError, ValueError, tarfile.TarError):  # indexing reports it later
             return listing
-        sources = [note.source for note in sorted(some, key=lambda note: note.rank) if note.source]
+        sources = [note.source for note in sorted(notes, key=lambda note: note.rank)]
         if self.alt_text is not None and not sources:
             name = self.alt_text.lstrip(".")
             raise UserError(f"{self.kind}: {path}: alt_text: no side file ends in .{name}, and no .json has that key")
         return replace(listing, alt_text=alt_text_line(list(dict.fromkeys(sources)), path))
 
     def misread(self, index: Table) -> list[str]:
-        """See `Pool.misread`; `reader` in the provenance of the index is the version (`execution/index.py`)."""
-        readers = {writer: provenance.get("reader", 1) for writer, provenance in index.provenances().items()}
-        dotted, others = (_written_by(index, [w for w, n in readers.items() if n in old]) for old in ((1,), (1, 2)))
-        wrong = [] if dotted is None else [dotted.join(_mixed(index), on="shard", how="semi")]
-        wrong += [] if others is None else [others.join(_changed_since(index), on="shard", how="semi")]
+        """See `Pool.misread`. What each version of the reader read wrongly: `READER` in `execution/index.py`."""
+        versions = {writer: provenance.get("reader", 1) for writer, provenance in index.provenances().items()}
+        wrong = []
+        if first := [writer for writer, version in versions.items() if version == 1]:
+            wrong.append(_shards_of(index, first).join(_with_dotted_names(index), on="shard", how="semi"))
+        if old := [writer for writer, version in versions.items() if version in (1, 2)]:
+            wrong.append(_shards_of(index, old).join(_with_repeated_names_or_lost_bytes(index), on="shard", how="semi"))
         return pl.concat(wrong).collect()["shard"].unique().sort().to_list() if wrong else []
 
 
-def _side_files(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
-    """Yield the note of each tar member; None for images and for members that hold no metadata."""
+def _notes(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
+    """Yield the contents of each tar member that is a side file, and None for each other member."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
-            if is_candidate(member.name) or not member.isreg() or member.size > TEXT_LIMIT:
-                yield None
-            else:
-                yield read_note(member.name, archive.extractfile(member).read(), alt_text)  # type: ignore[union-attr]
+            yield None if is_candidate(member.name) else _note(archive, member, alt_text)
 
 
-def _written_by(index: Table, writers: Sequence[str]) -> pl.LazyFrame | None:
-    """Return the shards with rows from these jobs: column `shard`; None if `writers` is empty."""
-    if not writers:
+def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, alt_text: str | None) -> Note | None:
+    """Return the contents of a member that is no image; None if it is no side file."""
+    if not member.isreg() or member.size > TEXT_LIMIT:
         return None
-    places, parts = index.locate()
-    old = [number for number, part in enumerate(parts) if writer_of(part) in writers]
-    places = index.scan(["id", "shard"]).join(places.filter(pl.col("part").is_in(old)), on="id", how="semi")
-    return places.select("shard").unique()
+    return read_note(member.name, archive.extractfile(member).read(), alt_text)  # type: ignore[union-attr]  # a file
 
 
-def _mixed(index: Table) -> pl.LazyFrame:
+def _shards_of(index: Table, writers: Sequence[str]) -> pl.LazyFrame:
+    """Return the shards with rows from these index jobs: column `shard`."""
+    ids, parts = index.locate()
+    numbers = [number for number, part in enumerate(parts) if writer_of(part) in writers]
+    rows = index.scan(["id", "shard"]).join(ids.filter(pl.col("part").is_in(numbers)), on="id", how="semi")
+    return rows.select("shard").unique()
+
+
+def _with_dotted_names(index: Table) -> pl.LazyFrame:
     """Return the shards with names that are equal up to the first dot and differ up to the last one."""
     rows = index.scan(["shard", "key"])
     dotted = rows.filter(pl.col("key").str.contains(r"\.[^/]*\.[^/]*$")).select("shard").unique()
@@ -136,11 +141,12 @@ def _mixed(index: Table) -> pl.LazyFrame:
     return groups.agg(full.n_unique().alias("names")).filter(pl.col("names") > 1).select("shard").unique()
 
 
-def _changed_since(index: Table) -> pl.LazyFrame:
+def _with_repeated_names_or_lost_bytes(index: Table) -> pl.LazyFrame:
     """Return the shards with images of the same name, or with texts in which bytes became U+FFFD."""
     rows = index.scan(["shard", "alt_text", "error"])
-    again = pl.col("error").str.starts_with("duplicate name") | pl.col("alt_text").str.contains("\ufffd", literal=True)
-    return rows.filter(again).select("shard").unique()
+    repeated = pl.col("error").str.starts_with("duplicate name")
+    lost = pl.col("alt_text").str.contains("\ufffd", literal=True)
+    return rows.filter(repeated | lost).select("shard").unique()
 
 
 def tar_rows(
@@ -150,9 +156,9 @@ def tar_rows(
 
     Args:
         file: The tar, seekable. Members are read in place; nothing is extracted and no link is followed.
-        notes: Is filled with the contents of side files by name, each with its byte offset.
+        notes: The contents of side files are added to it; None: side files are not read.
         alt_text: The setting `alt_text` of the pool.
-        passed_over: Is filled with the number of members that are neither images nor texts that are read, by ending.
+        passed_over: The numbers of the other members are added to it, by ending.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -160,10 +166,10 @@ def tar_rows(
         yield {"key": "", "offset": 0, "error": error}
         return
     file.seek(0)
-    images, others = 0, Counter[str]()
-    broken = None
+    images, others = 0, Counter[str]()  # of `others`, "texts" are the side files that were read
+    problem = None
     try:
-        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_CheckedHeader)
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
             if not 0 <= member.size < 1 << 63 or archive.offset < member.offset_data:
@@ -172,22 +178,20 @@ def tar_rows(
                 continue
             if is_candidate(member.name):
                 images += 1
-                yield {"key": clean(member.name), "offset": member.offset_data, **_member(archive, member, file, size)}
+                yield {"key": clean(member.name), "offset": member.offset_data, **_measure(archive, member, file, size)}
             else:
                 note = None
-                if notes is not None and member.isreg() and member.size <= TEXT_LIMIT:
-                    data = archive.extractfile(member).read()  # type: ignore[union-attr]  # it is a file
-                    if note := read_note(member.name, data, alt_text):
-                        notes.setdefault(clean(member.name), []).append((member.offset_data, note))
-                what = "texts" if note else f".{printable(clean(ending_of(member.name)))[:_ENDING]}"
-                others[what if what in others or len(others) < _ENDINGS else "others"] += 1
+                if notes is not None and (note := _note(archive, member, alt_text)):
+                    notes.setdefault(clean(member.name), []).append((member.offset_data, note))
+                ending = "texts" if note else f".{printable(clean(ending_of(member.name)))[:_MAX_ENDING]}"
+                others[ending if ending in others or len(others) < _MAX_ENDINGS else "others"] += 1
             if archive.offset > size:
                 raise tarfile.ReadError("unexpected end of data")
-        broken = _end_of(file, archive.offset, size)
+        problem = _problem_at_end(file, archive.offset, size)
     except (tarfile.TarError, ValueError, LookupError, OverflowError, MemoryError, RecursionError) as error:
-        broken = f"{' '.join(str(error).split()) or type(error).__name__}, at byte {file.tell():,}"
-    if broken:
-        yield {"key": "", "offset": 0, "error": f"broken tar: {broken}; {images:,} images were read before it"}
+        problem = f"{' '.join(str(error).split()) or type(error).__name__}, at byte {file.tell():,}"
+    if problem:
+        yield {"key": "", "offset": 0, "error": f"broken tar: {problem}; {images:,} images were read before it"}
     elif not images:
         yield {"key": "", "offset": 0, "error": f"no images: a tar of {others.total():,} other members"}
     del others["texts"]
@@ -195,7 +199,7 @@ def tar_rows(
         passed_over.update(others)
 
 
-_EXTENSIONS = (
+_NAME_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
@@ -204,16 +208,17 @@ _EXTENSIONS = (
 )
 
 
-class _Member(tarfile.TarInfo):
+class _CheckedHeader(tarfile.TarInfo):
     """A tar header that refuses sizes that tarfile cannot handle, before tarfile reads that many bytes."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _EXTENSIONS and self.size > _NAME_LIMIT):
+        if self.size < 0 or (self.type in _NAME_HEADERS and self.size > _MAX_NAME):
             raise tarfile.ReadError(f"a header that claims {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, size: int) -> Row:
+def _measure(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, size: int) -> Row:
+    """Return `measure` of an image member, or its error. `size` is the length of the tar in bytes."""
     if not member.isreg():
         kind = "link" if member.issym() or member.islnk() else "not a file"
         return {"error": f"{kind}: a tar member that is not followed"}
@@ -221,18 +226,22 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, s
         return {"error": "sparse member: holes are not read"}
     available = max(0, size - member.offset_data)
     if available < member.size:
-        return {"bytes": member.size, "error": f"cut off: {available:,} of {member.size:,} bytes are there"}
+        return {"bytes": member.size, "error": _cut_off(available, member.size)}
 
     file.seek(member.offset_data)
-    start = file.read(min(member.size, _HEADER_FIRST))
-    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # the header is enough
+    start = file.read(min(member.size, _IMAGE_START))
+    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # JPEG and PNG need no more
         row = {**measure(start), "bytes": member.size}
         if "width" in row or len(start) == member.size:
             return row
     return measure(archive.extractfile(member), member.size)  # type: ignore[arg-type]
 
 
-def _end_of(file: BinaryIO, offset: int, size: int) -> str | None:
+def _cut_off(available: int, length: int) -> str:
+    return f"cut off: {available:,} of {length:,} bytes are there"
+
+
+def _problem_at_end(file: BinaryIO, offset: int, size: int) -> str | None:
     """Return what is wrong after the last member, else None: tarfile stops silently at a block that is no header."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)

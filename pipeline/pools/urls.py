@@ -48,7 +48,7 @@ class UrlTables(TablePool):
     def _tables(self, root: Folder, shards: pa.Table) -> Iterator[pa.Table]:
         for shard in shards_of(shards):
             if shard.problem:
-                yield self.unread(shard_table([shard]), shard.problem, retry=False)
+                yield self.error_rows(shard_table([shard]), shard.problem, retry=False)
                 continue
             try:
                 urls, broken = read_urls(root, shard.path, self.id, self.alt_text)

@@ -103,7 +103,7 @@ class Publication:
         self._check_shards(shards, listed)
         return shards
 
-    def has_first_form(self) -> bool:
+    def has_earlier_form(self) -> bool:
         """Return whether its tars have the form of an earlier version; call `open` first."""
         return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
 
@@ -181,11 +181,11 @@ def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
     if not files:
         return pl.DataFrame(LISTED.empty_table()), expected[-1]
     listed = scan_parts(lists, files, LISTED, _REMEDY).collect()
-    refuse_twice(listed["id"], f"{lists.path}: the lists have", f"a list was copied; {_ELSEWHERE}")
+    refuse_duplicates(listed["id"], f"{lists.path}: the lists have", f"a list was copied; {_ELSEWHERE}")
     return listed, expected[-1]
 
 
-def refuse_twice(ids: pl.Series, where: str, why: str) -> None:
+def refuse_duplicates(ids: pl.Series, where: str, why: str) -> None:
     """Refuse duplicate ids: an image would be published twice.
 
     Raises:

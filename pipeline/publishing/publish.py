@@ -1,12 +1,13 @@
-"""Publish the kept images with their captions as shards; a published shard never changes, later ones are added.
+"""Publish the kept images with their captions as shards. A published shard never changes; new images get new shards.
 
-The assignment of images to shards is decided once, and stored in `OUT/.publication/` before the first shard is written.
-A shard is then a pure function of that list and of the run's facts: the bytes are the same after a crash, in a second
-run, and with another number of workers. A pool that has grown adds a list and more shards.
+Which image is in which shard is decided once, and stored as a list in `OUT/.publication/` before the first shard is
+written. A shard depends only on this list and on the run's facts. So its bytes are the same after a crash, in a second
+run, and with another number of workers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,25 +25,25 @@ from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
 from manifests.priorities import priority
-from manifests.run import Run, stage_folder
-from manifests.schemas import INDEX, table_schema
+from manifests.run import Run
+from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
-from manifests.tables import Table
 from manifests.tar_shards import tar_features
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
 from pipeline.execution.ray_job import run_job
+from pipeline.execution.stage_job import stage_table
 from pipeline.publishing.card import card
-from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_twice
+from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
 from pipeline.publishing.shard_writer import ShardWriter
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
-_OF_THE_INDEX = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
+_INDEX_COLUMNS = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Published:
         left_out: Images that could not be published: the reason by id.
         stale: Number of listed images that are not to be published any more (dropped by the run, or outdated).
         job: Counts and times of the job; None if there was nothing to do.
-        outdated: Number of kept images with a wrong fact from an earlier version. The next run computes the fact again;
-            then they can be published.
+        outdated: Number of kept images with a wrong fact from an earlier version. The next `vl3syn run` computes the
+            fact again; then they can be published.
     """
 
     where: str
@@ -93,12 +94,14 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     shards = publication.open(settings, {entry["stage"]: entry["table"] for entry in _stage_entries(run)})
     columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
-    refuse_twice(kept["id"], f"{run.url}: the index has", _COPIED)
+    refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
+    if not listed.height and kept.height:
+        raise UserError(f"nothing to publish: all {kept.height:,} captions are outdated; `vl3syn run` makes them again")
     if not listed.height:
-        raise UserError(_nothing_to_publish(outdated=kept.height))
-    missing = _missing(publication, listed)
+        raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
+    missing = _rows_of_missing_shards(publication, listed)
     stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
     left_out = publication.left_out()
     sizes = _sizes(publication)
@@ -119,13 +122,13 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
 
 
 def _stage_entries(run: Run) -> list[dict[str, Any]]:
-    """Return the stages in the run's recipe."""
+    """Return the entries of the stages in the run's recipe."""
     return run.recipe.get("stages") or []
 
 
 def _columns(run: Run) -> Columns:
     """Return the columns that are published."""
-    fields = {name: INDEX.field(name) for name in (*_OF_THE_INDEX, "sha256")}
+    fields = {name: INDEX.field(name) for name in (*_INDEX_COLUMNS, "sha256")}
     tables = {}
     for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
         for field in stage.table.writes:
@@ -145,7 +148,7 @@ def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
 
 
 def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns:
-    """Return the columns that existing Parquet shards have, so that all shards have the same; without shards, all."""
+    """Return the columns that the existing Parquet shards have, so that all shards have the same; else all columns."""
     paths = [file.path for file in shards.values() if file.path.endswith(".parquet")]
     if not paths:
         return columns
@@ -155,23 +158,16 @@ def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns
     return Columns(names=list(fields), tables=columns.tables, fields=fields)
 
 
-def _nothing_to_publish(outdated: int) -> str:
-    """Return the error message; `outdated` is the number of kept images, all of them with outdated captions."""
-    if outdated:
-        return f"nothing to publish: all {outdated:,} captions are outdated; `vl3syn run` makes them again"
-    return "nothing to publish: the run keeps no image; `vl3syn funnel` says why"
-
-
 def _write_shards(
     run: Run, recipe: Recipe, publication: Publication, columns: Columns, missing: pl.DataFrame
 ) -> JobStats:
-    """Write the shards of `missing` (see `_missing`) in a Ray job."""
+    """Write the shards of `missing` (see `_rows_of_missing_shards`) in a Ray job."""
     # Beside the published columns, workers read the image and its digest.
-    needed = Columns(
+    columns_to_read = Columns(
         names=[*columns.names, SHA256, ENCODED], tables={**columns.tables, SHA256: CONTENTS}, fields=columns.fields
     )
-    rows, inputs = plan(run, recipe.pool, needed, missing.select("id").unique(), send_numbers=False)
-    refuse_twice(rows["id"], f"{run.url}: a table has", _COPIED)
+    rows, inputs = plan(run, recipe.pool, columns_to_read, missing.select("id").unique(), send_numbers=False)
+    refuse_duplicates(rows["id"], f"{run.url}: a table has", _COPIED)
     writer = ShardWriter(
         publication=publication,
         inputs=inputs,
@@ -179,7 +175,7 @@ def _write_shards(
         prompts=_prompts(run),
         contents=contents_store(run),
         decoded=_are_decoded(recipe),
-        first_form=publication.has_first_form(),
+        earlier_form=publication.has_earlier_form(),
     )
     return run_job(_blocks(rows, missing), writer.job)
 
@@ -192,7 +188,7 @@ def _write_card(
         subset: shard_schema(columns.fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()
     }
     docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
-    declares_features = publication.format == "webdataset" and not publication.has_first_form()
+    declares_features = publication.format == "webdataset" and not publication.has_earlier_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
     models = {step.stage.name: step.stage.models for step in recipe.steps}
     text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
@@ -200,11 +196,9 @@ def _write_card(
 
 
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
-    """Return the rows that a stage would compute again because an earlier version computed them wrong: column `id`."""
+    """Return the rows with a fact that an earlier version of a stage computed wrong: column `id`."""
     ids = [pl.DataFrame(schema={"id": pl.Int64})]
-    for step in recipe.steps:
-        table = Table(stage_folder(run.folder, step.table), table_schema(step.stage.writes))
-        ids.append(outdated(step.stage, table))
+    ids += [outdated(step.stage, stage_table(run, step)) for step in recipe.steps]
     return pl.concat(ids).unique()
 
 
@@ -223,33 +217,33 @@ def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataF
     while True:
         listed, next_name = listed_in(lists)
         new = _numbered(kept.join(listed, on="id", how="anti"), listed, settings)
-        # If a concurrent publication was faster, its list counts; images that it lacks follow in the next list.
+        # If a concurrent publication was faster, its list counts, and the next list has the images that it lacks.
         if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
             return pl.concat([listed, new])
 
 
 def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
-    """Return new images in random order (by the seed), with shard numbers that continue after the listed ones."""
+    """Return new images in random order (by the seed), with shard numbers that continue those of `listed`."""
     first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
     number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")
     return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
 
 
-def _missing(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of `listed` whose shard is missing in some subset, with their position in it as `place`."""
+def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `listed` whose shard is missing in some subset, with their `position_in_shard`."""
     stored = _sizes(publication).keys()
-    lacking = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
-    placed = listed.with_columns(pl.int_range(pl.len()).over("number").alias("place"))
-    return placed.filter(pl.col("number").is_in(lacking))
+    missing = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
+    positioned = listed.with_columns(pl.int_range(pl.len()).over("number").alias("position_in_shard"))
+    return positioned.filter(pl.col("number").is_in(missing))
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
     """Yield one block per task: up to 16 whole shards, so that the stage tables are not read again for each shard."""
     shards = missing["number"].unique().sort()
-    at_once = min(16, -(-len(shards) // 64))
-    placed = rows.join(missing, on="id", how="inner", maintain_order="left")
-    for start in range(0, len(shards), at_once):
-        block = placed.filter(pl.col("number").is_in(shards[start : start + at_once].implode()))
+    per_block = min(16, math.ceil(len(shards) / 64))
+    positioned = rows.join(missing, on="id", how="inner", maintain_order="left")
+    for start in range(0, len(shards), per_block):
+        block = positioned.filter(pl.col("number").is_in(shards[start : start + per_block].implode()))
         yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
@@ -264,14 +258,14 @@ def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
 
 
 def _sizes(publication: Publication) -> dict[str, int]:
-    """Return the length of each file of the subsets in bytes, by its path in the publication."""
+    """Return the length in bytes of each file of the subsets, by its path in the publication."""
     files = [file for subset in publication.subsets for file in publication.out.join(subset).files()]
     return {publication.out.relative(file.path): file.size for file in files}
 
 
 def _are_decoded(recipe: Recipe) -> bool:
-    """Return whether a stage has decoded every kept image: a row whose image it cannot decode is an error, not kept.
+    """Return whether a stage reads decoded images. Then every kept image can be decoded: others are errors.
 
-    `portable` does not count: earlier versions sent images to a server without decoding them.
+    The input `portable` does not count: earlier versions sent images to a server without decoding them.
     """
     return any(IMAGE in step.stage.reads for step in recipe.steps)

@@ -61,7 +61,7 @@ class ShardWriter:
         prompts: The prompts of each caption, by use (`short`, `detailed`).
         contents: Stores lengths and digests of images that were not read before.
         decoded: Whether a stage has decoded every image. If not, images are decoded here as a check.
-        first_form: Whether tars have the form of an earlier version, see `write_tar`.
+        earlier_form: Whether tars have the form of an earlier version, see `write_tar`.
     """
 
     publication: Publication
@@ -70,7 +70,7 @@ class ShardWriter:
     prompts: Mapping[str, Sequence[str]]
     contents: Store
     decoded: bool
-    first_form: bool
+    earlier_form: bool
 
     def job(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Return the Ray Data job; `alone` changes nothing, since each block has a task of its own."""
@@ -88,7 +88,8 @@ class ShardWriter:
             self._questions(rows, use)  # raises before the first image is read
         contents: dict[int, Content] = {}
         for number in pc.unique(rows["number"]).sort().to_pylist():
-            contents |= self._write_number(number, rows.filter(pc.equal(rows["number"], number)).sort_by("place"))
+            rows_of_shard = rows.filter(pc.equal(rows["number"], number)).sort_by("position_in_shard")
+            contents |= self._write_number(number, rows_of_shard)
         self._store_contents(rows, contents)
         return receipt(rows.num_rows, 0, begin)
 
@@ -106,7 +107,7 @@ class ShardWriter:
             if self.publication.format == "parquet":
                 write_parquet(out, name, schema, groups)
             else:
-                write_tar(out, name, schema, groups, first_form=self.first_form)
+                write_tar(out, name, schema, groups, earlier_form=self.earlier_form)
         return contents
 
     def _store_contents(self, rows: pa.Table, contents: Mapping[int, Content]) -> None:

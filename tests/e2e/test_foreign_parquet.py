@@ -26,7 +26,7 @@ from manifests.storage import Folder
 from model.training.data.shards import ShardSource
 from pipeline.execution.index import open_pool
 from pipeline.pools import Pool, pool_of
-from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.images import IMAGE_ADDRESS, Failure
 from pipeline.pools.reader import Images
 from pipeline.pools.tables import columns_at
 
@@ -107,7 +107,7 @@ def images_of_a_changed_file(file: Path) -> list[str]:
     rows = pool.index(listing.root, listing.shards)
     shutil.copy(file, pool_folder / "0.parquet")
     images = Images(pool, listing.root)
-    found = [data for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
+    found = [data for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
     assert len(found) == 3
     return [data.error for data in found if isinstance(data, Failure)]
 
@@ -242,7 +242,7 @@ import numpy as np
 from manifests.storage import Folder
 from model.training.data.shards import ShardSource
 from pipeline.pools import Pool, pool_of
-from pipeline.pools.images import PLACE
+from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
 from pipeline.pools.tables import columns_at
 
@@ -261,7 +261,7 @@ def rows(**pool):
 def images(path):
     pool, root, rows = index(parquet=path)
     images = Images(pool, root)
-    return [len(data) for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
+    return [len(data) for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
 
 
 def columns(folder, name):
@@ -390,7 +390,9 @@ def test_row_group_above_the_limit_leaves_the_others(tmp_path: Path) -> None:
     assert rows[2]["error"].endswith(" of column 'image' unpack to 1,048,780, more than 1,048,576")
     images, table = images_of(pool_of(parquet=str(tmp_path), max_image_bytes=1 << 20))
     alive = table.filter(pc.is_null(table["error"]))
-    assert [data for group in images.groups(alive.select(PLACE)) for data in images.read(group)] == [picture()] * 3
+    assert [data for group in images.groups(alive.select(IMAGE_ADDRESS)) for data in images.read(group)] == [
+        picture()
+    ] * 3
 
 
 def images_of(pool: Pool) -> tuple[Images, pa.Table]:
@@ -569,7 +571,7 @@ def test_image_in_a_repeated_column_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": images}), tmp_path / "0.parquet")
     images_, table = images_of(pool_of(parquet=str(tmp_path)))
     assert table["error"].to_pylist() == [None] * 3
-    read = [data for group in images_.groups(table.select(PLACE)) for data in images_.read(group)]
+    read = [data for group in images_.groups(table.select(IMAGE_ADDRESS)) for data in images_.read(group)]
     assert read == [picture(), picture() + b"x", picture()]
 
 
@@ -577,7 +579,7 @@ def test_row_groups_read_singly_keep_no_footers_in_memory(tmp_path: Path) -> Non
     columns = {"image": [picture()] * 1500} | {f"c{n}": range(1500) for n in range(20)}
     pq.write_table(pa.table(columns), tmp_path / "0.parquet", row_group_size=5)
     images, table = images_of(pool_of(parquet=str(tmp_path)))
-    groups = list(images.groups(table.select(PLACE)))
+    groups = list(images.groups(table.select(IMAGE_ADDRESS)))
     gc.collect()
     gc.disable()
     try:

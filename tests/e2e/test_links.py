@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.execution.index import open_pool
 from pipeline.pools import Pool, pool_of
-from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.images import IMAGE_ADDRESS, Failure
 from pipeline.pools.listing import shards_of
 from pipeline.pools.reader import Images
 from tests.conftest import jpeg
@@ -154,7 +154,7 @@ def test_image_that_became_a_link_is_not_read(downloads: Path, outside: Path, ki
 
     def read() -> list[bytes | Failure]:
         images = Images(pool, listing.root)
-        return [data for group in images.groups(rows.select(PLACE)) for data in images.read(group)]
+        return [data for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
 
     assert read() == [Failure(OUT), Failure(NO_FILE)]
     shutil.move(downloads / "00000", downloads / "moved")

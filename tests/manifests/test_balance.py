@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.balance import caps, nested_caps, select, turns
+from manifests.balance import even_quotas, nested_quotas, select, stratum_positions
 from manifests.priorities import name_priority, priority
 
 SIZES = st.one_of(
@@ -61,7 +61,7 @@ def test_groups_are_hashed_by_names_of_any_type() -> None:
 @given(sizes=SIZES, total=st.one_of(st.integers(0, 2000), st.integers(0, 10**7)))
 def test_total_is_reached_exactly_with_even_groups(sizes: list[int], total: int) -> None:
     have = np.array(sizes, np.int64)
-    kept = caps(have, total, priority(np.arange(len(sizes))))
+    kept = even_quotas(have, total, priority(np.arange(len(sizes))))
     assert kept.sum() == min(total, have.sum())
     assert ((kept >= 0) & (kept <= have)).all()
     short = kept[kept < have]
@@ -74,7 +74,7 @@ def test_total_is_reached_exactly_with_even_groups(sizes: list[int], total: int)
 def test_remainder_is_shared_by_the_hash_of_the_groups() -> None:
     have = np.full(10, 5)
     first = priority(np.arange(10), 9)
-    kept = caps(have, 33, first)
+    kept = even_quotas(have, 33, first)
     assert set(np.flatnonzero(kept == 4)) == set(np.argsort(first)[:3])
 
 
@@ -87,7 +87,7 @@ def test_remainder_is_shared_by_the_hash_of_the_groups() -> None:
 def test_hierarchy_is_filled_from_the_top(leaves: list[tuple[int, int]], middles: list[int], total: int) -> None:
     have, parent = np.array([s for s, _ in leaves]), np.array([p for _, p in leaves])
     hashes = [priority(np.arange(n), 5) for n in (len(leaves), 6, 3)]
-    kept = nested_caps(have, [parent, np.array(middles)], total, hashes)
+    kept = nested_quotas(have, [parent, np.array(middles)], total, hashes)
     assert kept.tolist() == plainly_nested(have, [parent, np.array(middles)], total, hashes)
     assert kept.sum() == min(total, have.sum())
 
@@ -210,14 +210,14 @@ def test_turn_is_the_rank_in_the_stratum_by_priority(rows: list[tuple[int, int]]
     names = list(ids)
     shuffled.shuffle(names)
     groups, strata = (np.array([ids[n][place] for n in names], np.int64) for place in (0, 1))
-    assert turns(groups, strata, np.array(names, np.int64), seed).tolist() == [expected[n] for n in names]
+    assert stratum_positions(groups, strata, np.array(names, np.int64), seed).tolist() == [expected[n] for n in names]
 
 
 def test_turns_of_rows_with_equal_keys_follow_the_whole_hash() -> None:
     """So many groups and strata that the key has room for few bits of the priority."""
     ids = np.arange(20_000)
     groups, strata = np.where(ids == 0, 2**30, 1), np.where(ids == 1, 2**28, 0)
-    found = turns(groups, strata, ids)
+    found = stratum_positions(groups, strata, ids)
     rest = ids[2:]
     assert found[rest[np.argsort(priority(rest))]].tolist() == list(range(len(rest)))
 
@@ -230,7 +230,9 @@ def test_grown_pool_changes_the_choice_only_at_its_edge() -> None:
     after = set(ids[select(groups, None, ids, quotas)])
     assert after & set(ids[:10_000]) <= before, "nothing that was left out comes in as others come"
     # a balanced total over the grown pool: the same rows, less what the new ones take
-    total = [caps(np.bincount(groups[:n], minlength=50), 3000, priority(np.arange(50))) for n in (10_000, 11_000)]
+    total = [
+        even_quotas(np.bincount(groups[:n], minlength=50), 3000, priority(np.arange(50))) for n in (10_000, 11_000)
+    ]
     kept = [
         set(ids[:n][select(groups[:n], None, ids[:n], quota)]) for n, quota in zip((10_000, 11_000), total, strict=True)
     ]

@@ -16,7 +16,7 @@ from PIL import Image
 from core.image_header import BadImageError
 from core.images import decode
 from pipeline.pools import Pool, pool_of
-from pipeline.pools.images import PLACE, Failure
+from pipeline.pools.images import IMAGE_ADDRESS, Failure
 from pipeline.pools.reader import Images
 
 MakeImages = Callable[..., Path]
@@ -33,7 +33,7 @@ def stored(pool: Pool) -> tuple[Images, pa.Table]:
 def read(images: Images, rows: pa.Table) -> tuple[list[bytes | Failure], int]:
     found: list[bytes | Failure] = [Failure("never read")] * rows.num_rows
     reads = 0
-    for group in images.groups(rows.select(PLACE)):
+    for group in images.groups(rows.select(IMAGE_ADDRESS)):
         reads += 1
         for row, data in zip(group.rows, images.read(group), strict=True):
             found[row] = data
