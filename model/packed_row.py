@@ -29,8 +29,8 @@ class PackedRow(Mapping[str, Tensor]):
         grid_thw: Number of frames, and rows and columns of patches per frame, int64 (I, 3), in the placeholders' order.
         merge_sizes: Side of a merged block in patches, 1 or 2, int64 (I,).
         keep_mask: Which merged tokens have a placeholder, bool (M,).
-        labels: The id of each learned token at its own position (not shifted), else -100, int64 (N,). None if the row is
-            not for training.
+        labels: The id of each learned token at its own position (not shifted), elsewhere -100, int64 (N,). None if the
+            row is not for training.
     """
 
     input_ids: Tensor
@@ -69,7 +69,7 @@ class PackedRow(Mapping[str, Tensor]):
     def with_media(self) -> PackedRow:
         """Return a row that has media: this one, or a copy with a blank image of one patch, whose token is not kept.
 
-        So every row runs through all layers. Ranks gather sharded weights layer by layer, so all must run the same ones.
+        So every row runs through all layers: ranks gather sharded weights layer by layer, and must stay in step.
         """
         if len(self.grid_thw):
             return self
