@@ -110,7 +110,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from model import Processor, VideoLLaMA3
     from model.caption_metrics import caption_metrics
-    from model.evaluate import held_out_loss
+    from model.evaluate import compute_loss
     from model.training.data.shards import ShardSource
 
     told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
@@ -118,7 +118,7 @@ def test_shards(folder: Path, ask: Ask, tmp_path: Path) -> None:
     found = json.loads(told.out)
     model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
     source = ShardSource("eval", str(folder / "shards"))
-    loss = held_out_loss(model, processor, map(source.sample, range(COUNT)))
+    loss = compute_loss(model, processor, map(source.sample, range(COUNT)))
     assert found["loss"] == {"mean": pytest.approx(loss.mean, rel=1e-5), "tokens": loss.tokens, "samples": COUNT}
     assert found["skipped"] == []
     said = _lines(tmp_path / "new" / "out.jsonl")
@@ -278,10 +278,10 @@ def test_what_was_trained_on_is_said_to_be_remembered(ask: Ask, trained: str) ->
 def test_what_was_held_out_and_what_was_trained_on_are_those_of_the_training(
     ask: Ask, folder: Path, trained: str, tmp_path: Path
 ) -> None:
-    from model.training.data.sampler import EpochPermutation
+    from model.training.data.sampler import SourceOrder
     from model.training.data.shards import ShardSource
 
-    expected = EpochPermutation(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
+    expected = SourceOrder(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
     found = {}
     for part in ("--held-out", "--trained-on"):
         told = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)
