@@ -102,7 +102,7 @@ def test_an_encoded_answer_is_read(encoding: str) -> None:
 
 @pytest.mark.parametrize("greeting", ["gzip-bomb", "large", "drip", "drip-headers"])
 def test_a_hostile_greeting_is_over_in_time(greeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioners.engines.openai_client._GREETING", 0.5)
+    monkeypatch.setattr("captioners.engines.openai_client._CHECK_SECONDS", 0.5)
     with chat_server(greeting=greeting) as server:
         begin = time.monotonic()
         if greeting.startswith("drip"):
