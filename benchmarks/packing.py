@@ -98,7 +98,7 @@ def by_lanes(tokens: int, patches: int, samples: Sequence[Drawn]) -> tuple[Rows,
     done: Rows = []
     last: Rows = []
     while True:
-        rows = [(lane, row) for lane in lanes if (row := lane.row(lambda error: None))]
+        rows = [(lane, row) for lane in lanes if (row := lane.next_row(lambda error: None))]
         for lane, row in rows:
             (last if lane.number + lane.cursor * LANES >= len(samples) else done).append(row)
         if not rows:

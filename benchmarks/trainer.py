@@ -160,8 +160,8 @@ def begin(recipe: Any, out: Path) -> Any:
 
     (stage,) = recipe.stages
     model, processor = open_start(recipe.model, recipe.seed)
-    order = MixtureSampler(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
-    return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=out, world=DistContext.here())
+    sampler = MixtureSampler(list(open_sources(recipe).values()), stage.mixture, {}, recipe.seed)
+    return Trainer(model, processor, recipe=recipe, stage=stage, sampler=sampler, folder=out, world=DistContext.here())
 
 
 def seconds(work: Callable[[], None]) -> float:

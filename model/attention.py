@@ -1,8 +1,8 @@
 """Attention within the segments of one packed row: the only attention of this model.
 
 A packed row is a concatenation of segments: images and video frames in the encoder, samples in the language model. A
-token attends only to its own segment. A mask over the whole row would need N x N memory (277 GiB in a report on the
-reference). Here each segment is computed separately, so the cost is the sum of the squared lengths.
+token attends only to its own segment. A mask over the whole row would need N x N memory: a user of the reference
+reported 277 GiB. Here each segment is computed separately, so the cost is the sum of the squared lengths.
 
     N tokens of the row, S segments, H heads, K key/value heads (K divides H), D width of a head
 """
@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 LANGUAGE_ATTENTION = "vl3syn_segments"
@@ -24,24 +24,27 @@ LANGUAGE_ATTENTION = "vl3syn_segments"
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments of a packed row, and what attention needs to know about them. Computed once per row.
+    """The segments of a packed row, prepared once for all layers.
+
+    On CUDA in half precision, one kernel handles all lengths and needs only `offsets_S1`. Elsewhere, segments of equal
+    length are computed as one batch, and `order_N` makes them adjacent.
 
     Attributes:
         lengths: Tokens of each segment, in row order; all at least 1.
-        offsets_S1: Start of each segment, and N at the end; int32 (S + 1,), for the varlen kernel.
-        groups: (length, count) of runs of segments with equal length, after sorting by `order_N`.
-        order_N: Permutation of tokens that groups segments of equal length; None if they already are.
-        back_N: Inverse of `order_N`.
+        offsets_S1: Start of each segment, and N at the end; int32 (S + 1,).
+        batches: (length, count) of each batch: the length of its segments, and their number.
+        order_N: Permutation of tokens that puts segments of equal length together; None if they already are.
+        inverse_N: Inverse of `order_N`; None without it.
     """
 
     lengths: tuple[int, ...]
     offsets_S1: Tensor
-    groups: tuple[tuple[int, int], ...]
+    batches: tuple[tuple[int, int], ...]
     order_N: Tensor | None
-    back_N: Tensor | None
+    inverse_N: Tensor | None
 
     @staticmethod
-    def of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Segments:
+    def from_lengths(lengths: Sequence[int], device: torch.device | str = "cpu") -> Segments:
         """Prepare a row whose segments have these lengths.
 
         Raises:
@@ -52,15 +55,16 @@ class Segments:
             raise ValueError(f"segments must have at least one token each, got lengths {lengths}: leave out empty ones")
         lengths_S = torch.tensor(lengths, device=device)
         offsets_S1 = F.pad(lengths_S.cumsum(0), (1, 0)).to(torch.int32)
-        runs = [length for length, _ in groupby(lengths)]
-        if len(runs) == len(set(runs)):
-            return Segments(lengths, offsets_S1, _groups(lengths), None, None)
-        key_N = lengths_S.repeat_interleave(lengths_S)
-        order_N = torch.argsort(key_N, stable=True)
-        return Segments(lengths, offsets_S1, _groups(sorted(lengths)), order_N, torch.argsort(order_N))
+        runs = _runs(lengths)
+        if len(runs) == len(set(lengths)):  # each length is in one run only
+            return Segments(lengths, offsets_S1, runs, None, None)
+        segment_length_N = lengths_S.repeat_interleave(lengths_S)
+        order_N = torch.argsort(segment_length_N, stable=True)
+        return Segments(lengths, offsets_S1, _runs(sorted(lengths)), order_N, torch.argsort(order_N))
 
 
-def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _runs(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return (length, count) of each run of equal lengths."""
     return tuple((length, sum(1 for _ in run)) for length, run in groupby(lengths))
 
 
@@ -89,15 +93,15 @@ def segment_attention(
         return _varlen(q_NHD, k_NKD, v_NKD, segments, causal, scale)
     if segments.order_N is not None:
         q_NHD, k_NKD, v_NKD = (x[segments.order_N] for x in (q_NHD, k_NKD, v_NKD))
-    sizes = [length * count for length, count in segments.groups]
-    done = [
+    sizes = [length * count for length, count in segments.batches]
+    outputs = [
         _equal_lengths(q, k, v, count, causal, scale)
         for (_, count), q, k, v in zip(
-            segments.groups, *(torch.split(x, sizes) for x in (q_NHD, k_NKD, v_NKD)), strict=True
+            segments.batches, *(torch.split(x, sizes) for x in (q_NHD, k_NKD, v_NKD)), strict=True
         )
     ]
-    out_NHD = done[0] if len(done) == 1 else torch.cat(done)
-    return out_NHD if segments.back_N is None else out_NHD[segments.back_N]
+    out_NHD = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return out_NHD if segments.inverse_N is None else out_NHD[segments.inverse_N]
 
 
 def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, scale: float | None) -> Tensor:
@@ -110,6 +114,7 @@ def _equal_lengths(q: Tensor, k: Tensor, v: Tensor, count: int, causal: bool, sc
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, scale: float | None) -> Tensor:
+    """Compute attention with torch's kernel for segments of any lengths."""
     from torch.nn.attention.varlen import varlen_attn  # CUDA and half precision only; needs no package besides torch
 
     offsets, longest = segments.offsets_S1.to(q.device), max(segments.lengths)
@@ -130,7 +135,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, s
 
 
 def language_attention(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -141,7 +146,7 @@ def language_attention(
 ) -> tuple[Tensor, None]:
     """Compute attention for transformers' decoders: query (B, H, N, D), key and value (B, K, M, D).
 
-    A packed row has `segments` and B = 1. Without segments, in generation, this is transformers' SDPA.
+    In `forward`, a packed row has `segments` and B = 1. In `generate` there are none, and transformers' SDPA is used.
     """
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -155,9 +160,9 @@ def language_attention(
 def language_mask(
     *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **others: Any
 ) -> Tensor | None:
-    """Return the mask for `language_attention`: None for a whole row without padding, else SDPA's mask."""
+    """Return the mask for `language_attention`: None without padding and KV cache, else SDPA's mask."""
     if attention_mask is None and q_length == kv_length:
-        return None  # causal or segment attention needs no N x N mask
+        return None  # the causal flag is enough
     from transformers.masking_utils import sdpa_mask
 
     return sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **others)

@@ -1,4 +1,4 @@
-"""Evaluate a model on samples: its loss, its answers, and the similarity of answers to references.
+"""Evaluate a model on samples: its loss, its answers, and how similar these are to the samples' own answers.
 
 >>> from model.evaluate import evaluate
 >>> from model.training.data.shards import ShardConfig
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +21,7 @@ from core.errors import BadSampleError, UserError
 from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
 from model.packed_row import PackedRow
 from model.processor import Processor
-from model.prompt import parse_conversation
+from model.prompt import Message, Part, parse_conversation
 from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.data.source import SelectedRows, SourceConfig
 from model.training.trained_source import trained_source
@@ -33,8 +33,8 @@ class Loss:
     """A loss over samples.
 
     Attributes:
-        total: Sum over learned tokens, in nats.
-        tokens: Number of learned tokens.
+        total: Cross entropy in nats, summed over the tokens of the samples' answers.
+        tokens: Number of these tokens.
         samples: Number of evaluated samples.
         skipped: One line per bad sample, with its name and the reason.
     """
@@ -57,25 +57,25 @@ class Answer:
     Attributes:
         sample: Name of the sample.
         text: The model's answer.
-        reference: The sample's answer.
+        reference: The sample's own answer.
         media: All images and videos of the conversation, as message parts.
     """
 
     sample: str
     text: str
     reference: str
-    media: Sequence[Mapping[str, Any]] = ()
+    media: Sequence[Part] = ()
 
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """An answer of `evaluate`, without its media.
+    """A line of the predictions file: an answer with its CLIPScore, without media.
 
     Attributes:
         sample: Name of the sample.
         answer: The model's answer.
-        reference: The sample's answer.
-        clip_score: CLIPScore, 0 to 2.5; None without an encoder, or if the sample has not one image and no other media.
+        reference: The sample's own answer.
+        clip_score: CLIPScore, 0 to 2.5. None without an encoder, or if the sample's media are not exactly one image.
     """
 
     sample: str
@@ -90,7 +90,7 @@ class Evaluation:
 
     Attributes:
         loss: The loss over all good samples.
-        answers: One per good sample, in their order; empty if none were generated.
+        answers: One per good sample that ends with an answer, in order; empty if none were generated.
         metrics: Similarity of the answers to the references; None without answers.
         skipped: One line per bad sample, and per answer without a CLIPScore, with the reason.
     """
@@ -126,16 +126,16 @@ def evaluate(
     Args:
         checkpoint: A folder with model and processor.
         data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
-        held_out: Of a source that the checkpoint was trained on: True for its held-out samples only, False for the
-            others only. Default: all.
+        held_out: Of a source that the checkpoint was trained on, use the held-out samples (True) or the others (False).
+            Default: all samples.
         limit: Maximum number of samples. Default: all.
         max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
         batch: Number of samples that are answered together.
-        encode: Computes the CLIPScore of answers about one image.
+        encode: Embeds an image and a text, for the CLIPScore. Default: no CLIPScore.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, no sample is good, or `held_out` was given and the
-            checkpoint was not trained on the data or nothing of it was held out.
+        UserError: The checkpoint or the data cannot be read, or no sample is good. With `held_out` also: the checkpoint
+            was not trained on the data, or nothing of it was held out.
     """
     trained = trained_source(checkpoint, data)
     if held_out is not None and trained is None:
@@ -144,7 +144,7 @@ def evaluate(
     rows = range(source.rows) if trained is None or held_out is None else trained.rows(source, held_out)
     chosen = SelectedRows(source, rows[:limit])
     model, processor = _load(checkpoint)
-    loss = held_out_loss(model, processor, chosen)
+    loss = compute_loss(model, processor, chosen)
     skipped = [*chosen.skipped, *loss.skipped]
     if not loss.samples:
         raise UserError(f"{data.location}: not one of its samples could be looked at; the first: {skipped[0]}")
@@ -156,23 +156,23 @@ def evaluate(
         else:
             skipped.append(answer)
     metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
-    return Evaluation(loss, answers, metrics, list(dict.fromkeys(skipped)))
+    return Evaluation(loss, answers, metrics, list(dict.fromkeys(skipped)))  # loss and answers skip the same samples
 
 
-def held_out_loss(
+def compute_loss(
     model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample], tokens_per_row: int = 4096
 ) -> Loss:
-    """Return the loss per learned token.
+    """Return the loss on the answers of samples.
 
     Samples are packed into rows of `tokens_per_row` tokens in their order; a longer sample gets a row of its own. Bad
     samples are skipped and listed. All ranks of a sharded model must call this with the same samples.
     """
-    result = Loss()
+    loss = Loss()
     with _evaluating(model):
-        for row in _rows(processor, samples, tokens_per_row, result):
+        for row in _packed_rows(processor, samples, tokens_per_row, loss):
             out = model(**row.to(_device(model)), label_count=1.0)
-            result.total += float(out.loss)
-    return result
+            loss.total += float(out.loss)
+    return loss
 
 
 def generate_answers(
@@ -183,29 +183,37 @@ def generate_answers(
     Args:
         model: In train or eval mode; the mode is restored.
         processor: The model's processor.
-        samples: Their last message must be an assistant's. It is the reference; the messages before it are the prompt.
+        samples: Their last message must be an assistant's: it is the reference. The messages before it are the prompt.
         max_new_tokens: Maximum tokens of an answer.
         batch: Number of samples that are answered together.
 
     Yields:
-        An answer, or for a bad sample one line with the reason. Within a batch the bad ones come first.
+        An answer, or for a bad sample one line with its name and the reason. In a batch the bad ones come first.
     """
-    waiting: list[tuple[Sample, str, PackedRow]] = []
+    prompts: list[_Prompt] = []
     for sample in samples:
         try:
             *before, last = sample.conversation
             reference = _text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
                 raise BadSampleError("does not end with an answer")
-            parse_conversation([last])  # a reference is checked as a prompt is
-            waiting.append((sample, reference, processor(before, generation_prompt=True)))
+            parse_conversation([last])  # raises if the reference is invalid
+            prompts.append(_Prompt(sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
-            yield _named(sample, error)
-        if len(waiting) == batch:
-            yield from _answered(model, processor, waiting, max_new_tokens)
-            waiting = []
-    if waiting:
-        yield from _answered(model, processor, waiting, max_new_tokens)
+            yield _skip_line(sample, error)
+        if len(prompts) == batch:
+            yield from _answer_batch(model, processor, prompts, max_new_tokens)
+            prompts = []
+    if prompts:
+        yield from _answer_batch(model, processor, prompts, max_new_tokens)
+
+
+class _Prompt(NamedTuple):
+    """A sample's prompt as model input, and the answer that the sample has."""
+
+    sample: Sample
+    reference: str
+    row: PackedRow
 
 
 def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
@@ -225,50 +233,53 @@ def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> floa
         return None
 
 
-def _answered(
-    model: VideoLLaMA3, processor: Processor, waiting: Sequence[tuple[Sample, str, PackedRow]], most: int
+def _answer_batch(
+    model: VideoLLaMA3, processor: Processor, prompts: Sequence[_Prompt], max_new_tokens: int
 ) -> Iterator[Answer]:
-    row: Mapping[str, Any] = PackedRow.pack([inputs for _, _, inputs in waiting]).to(_device(model))
+    row: Mapping[str, Any] = PackedRow.pack([prompt.row for prompt in prompts]).to(_device(model))
     with _evaluating(model):
-        generated = model.generate(**row, max_new_tokens=most)
-    for (sample, reference, _), ids in zip(waiting, generated, strict=True):
-        yield Answer(sample.name, processor.decode(ids).strip(), reference, _media(sample))
+        generated = model.generate(**row, max_new_tokens=max_new_tokens)
+    for prompt, ids in zip(prompts, generated, strict=True):
+        yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, _media(prompt.sample))
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def _text(message: Message) -> str:
     content = message["content"]
     parts = [content] if isinstance(content, str) else content
     return "".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
 
 
-def _media(sample: Sample) -> list[Mapping[str, Any]]:
+def _media(sample: Sample) -> list[Part]:
     contents = [message["content"] for message in sample.conversation if not isinstance(message["content"], str)]
     return [part for parts in contents for part in parts if not isinstance(part, str) and part["type"] != "text"]
 
 
-def _rows(processor: Processor, samples: Iterable[Sample], tokens_per_row: int, result: Loss) -> Iterator[PackedRow]:
-    waiting: list[PackedRow] = []
+def _packed_rows(
+    processor: Processor, samples: Iterable[Sample], tokens_per_row: int, loss: Loss
+) -> Iterator[PackedRow]:
+    """Yield rows of packed samples. Count samples, learned tokens and bad samples in `loss`."""
+    rows: list[PackedRow] = []
     tokens = 0
     for sample in samples:
         try:
-            ready = processor(sample.conversation, labels=True, generation_prompt=False)
-            if not ready.label_count:
+            row = processor(sample.conversation, labels=True, generation_prompt=False)
+            if not row.label_count:
                 raise BadSampleError("nothing is learned from it: it has no words of an assistant")
         except SAMPLE_ERRORS as error:
-            result.skipped.append(_named(sample, error))
+            loss.skipped.append(_skip_line(sample, error))
             continue
-        result.samples += 1
-        result.tokens += ready.label_count
-        if waiting and tokens + len(ready.input_ids) > tokens_per_row:
-            yield PackedRow.pack(waiting)
-            waiting, tokens = [], 0
-        waiting.append(ready)
-        tokens += len(ready.input_ids)
-    if waiting:
-        yield PackedRow.pack(waiting)
+        loss.samples += 1
+        loss.tokens += row.label_count
+        if rows and tokens + len(row.input_ids) > tokens_per_row:
+            yield PackedRow.pack(rows)
+            rows, tokens = [], 0
+        rows.append(row)
+        tokens += len(row.input_ids)
+    if rows:
+        yield PackedRow.pack(rows)
 
 
-def _named(sample: Sample, error: Exception) -> str:
+def _skip_line(sample: Sample, error: Exception) -> str:
     return str(bad_sample(sample.name, error))
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from core.errors import UserError
 from model.attention import LANGUAGE_ATTENTION, register_language_attention
 
 Language = Any
 """A causal language model of transformers, such as `Qwen2ForCausalLM`."""
+
+
+class Streamer(Protocol):
+    """A streamer of transformers' `generate`, which calls `put` with new token ids, and `end` at the end."""
+
+    def put(self, value: Tensor) -> None: ...
+
+    def end(self) -> None: ...
 
 
 def build_language(config: dict[str, Any]) -> Language:

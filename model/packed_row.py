@@ -1,6 +1,8 @@
 """The input tensors of a forward pass of `VideoLLaMA3`.
 
 N tokens, S samples, P patches, X values of a patch, I images and videos, M merged tokens before pruning
+
+A learned token is one whose prediction the loss counts: a token of an answer.
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ from model.prompt import IGNORE_INDEX
 class PackedRow(Mapping[str, Tensor]):
     """The tokens, images and videos of S samples, concatenated. Without media, the tensors of media are empty.
 
-    As a mapping it holds only tensors that are not empty, so that `model(**row)` runs it.
+    It is also a mapping for `model(**row)`, which leaves out empty tensors.
 
     Attributes:
         input_ids: Token ids, int64 (N,), with one placeholder per kept visual token.
         segment_lengths: Number of tokens of each sample, int64 (S,).
         pixel_values: Patches, float32 (P, X), normalised to -1 to 1.
-        grid_thw: Frames, rows and columns of patches, int64 (I, 3), in the order of the placeholders.
+        grid_thw: Number of frames, and rows and columns of patches per frame, int64 (I, 3), in the placeholders' order.
         merge_sizes: Side of a merged block in patches, 1 or 2, int64 (I,).
         keep_mask: Which merged tokens have a placeholder, bool (M,).
-        labels: The token's own id if it is learned, else -100, int64 (N,). None if the row is not for training.
+        labels: The id of each learned token at its own position (not shifted), elsewhere -100, int64 (N,). None if the
+            row is not for training.
     """
 
     input_ids: Tensor
@@ -52,7 +55,7 @@ class PackedRow(Mapping[str, Tensor]):
 
     @classmethod
     def dummy(cls, patch_dim: int) -> PackedRow:
-        """Return a row of two tokens that learns nothing, for a rank that is out of data."""
+        """Return a row of two tokens, none of them learned, for a rank that is out of data."""
         return cls(
             input_ids=torch.zeros(2, dtype=torch.long),
             segment_lengths=torch.tensor([2]),
@@ -64,10 +67,9 @@ class PackedRow(Mapping[str, Tensor]):
         )
 
     def with_media(self) -> PackedRow:
-        """Return the row; without media, with a blank image of one patch, whose token is not kept.
+        """Return a row that has media: this one, or a copy with a blank image of one patch, whose token is not kept.
 
-        So every row runs through all parts of the model, and ranks that gather sharded weights layer by layer stay in
-        step.
+        So every row runs through all layers: ranks gather sharded weights layer by layer, and must stay in step.
         """
         if len(self.grid_thw):
             return self
@@ -82,7 +84,7 @@ class PackedRow(Mapping[str, Tensor]):
     def to(
         self, device: torch.device | str, dtype: torch.dtype | None = None, *, non_blocking: bool = False
     ) -> PackedRow:
-        """Return the row on a device, with the patches as `dtype`."""
+        """Return the row on a device. `dtype` is for the patches; None keeps theirs."""
         tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
         moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
         moved["pixel_values"] = moved["pixel_values"].to(dtype or self.pixel_values.dtype)

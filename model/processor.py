@@ -1,14 +1,14 @@
 """Turn a conversation with images and videos into the input tensors of `VideoLLaMA3`.
 
-P patches, X values of a patch, M merged tokens before pruning
+P patches, X = 3 * patch_size^2 values of a patch, M merged tokens (blocks of patches) before pruning
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from core.errors import UserError
 from model import frames, images
 from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
-from model.prompt import CHAT_TEMPLATE, Message, parse_conversation, tokenize
+from model.prompt import CHAT_TEMPLATE, Message, Part, Placeholders, parse_conversation, tokenize
 from model.prune import keep_mask
 from model.sizes import Item, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
@@ -61,7 +61,7 @@ class Processor:
             conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
                 {"type": "image", "image": file, bytes or PIL image} and
                 {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
-                Given frames are all used; for them fps only sets the timestamps.
+                Of a list of frames all are used, and fps only sets their timestamps.
             labels: Whether to return labels: the ids of assistants' answers, -100 elsewhere.
             generation_prompt: Whether to end the prompt with the start of an answer. Default: yes, unless the last
                 message is an assistant's.
@@ -70,16 +70,16 @@ class Processor:
             A row of one sample, on the CPU.
 
         Raises:
-            BadSampleError: A message, an image or a video is invalid, or all together do not fit the token budget.
+            BadSampleError: A message, an image or a video is invalid, or they do not fit the token budget together.
         """
-        script = parse_conversation(conversation)
-        loaders = [MediaLoader(part, self.config) for part in script.media]
+        parsed = parse_conversation(conversation)
+        loaders = [MediaLoader(part, self.config) for part in parsed.media]
         sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
         media = [loader.read(size) for loader, size in zip(loaders, sizes, strict=True)]
         if generation_prompt is None:
             generation_prompt = conversation[-1]["role"] != "assistant"
         tokens = tokenize(
-            script,
+            parsed,
             [medium.placeholders for medium in media],
             self.tokenizer,
             template=self.chat_template,
@@ -87,14 +87,16 @@ class Processor:
             video_token=self.config.video_token,
             generation_prompt=generation_prompt,
         )
+        # Empty tensors come first, since without media torch.cat would have none.
         no_patches = torch.zeros(0, 3 * self.config.patch_size**2)
+        no_tokens = torch.zeros(0, dtype=torch.bool)
         return PackedRow(
             input_ids=torch.tensor(tokens.ids),
             segment_lengths=torch.tensor([len(tokens.ids)]),
             pixel_values=torch.cat([no_patches, *(medium.patches for medium in media)]),
             grid_thw=torch.tensor([medium.grid for medium in media], dtype=torch.long).view(-1, 3),
             merge_sizes=torch.tensor([medium.merge for medium in media], dtype=torch.long),
-            keep_mask=torch.cat([torch.zeros(0, dtype=torch.bool), *(medium.keep_mask for medium in media)]),
+            keep_mask=torch.cat([no_tokens, *(medium.keep_mask for medium in media)]),
             labels=torch.tensor(tokens.labels) if labels else None,
         )
 
@@ -123,9 +125,9 @@ class Medium:
 
     Attributes:
         patches: float32 (P, X), normalised to -1 to 1.
-        grid: Frames, rows and columns of patches.
+        grid: Number of frames, and rows and columns of patches per frame.
         merge: Side of a merged block in patches, 1 or 2.
-        keep_mask: Which merged tokens are kept, bool (M,).
+        keep_mask: Which merged tokens remain after pruning, bool (M,).
         times: Times of a video's frames in seconds; empty for an image.
     """
 
@@ -136,32 +138,33 @@ class Medium:
     times: tuple[float, ...]
 
     @property
-    def placeholders(self) -> list[tuple[str, int]]:
-        """Per frame, the text before it and its number of kept tokens. An image has no text."""
+    def placeholders(self) -> list[Placeholders]:
+        """The placeholders of the image or of each frame; before those of a frame stands its time."""
         counts = self.keep_mask.view(self.grid[0], -1).sum(1).tolist()
         if not self.times:
-            return [("", counts[0])]
-        before = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(self.times)]
-        return list(zip(before, counts, strict=True))
+            return [Placeholders("", counts[0])]
+        prefixes = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(self.times)]
+        return [Placeholders(prefix, count) for prefix, count in zip(prefixes, counts, strict=True)]
 
 
 class MediaLoader:
-    """One image or video: first its size is read from the header, then its pixels are read at the planned size.
+    """Reads one image or video: on construction its size, from the header; in `read` its pixels, at the planned size.
 
-    So only one image or frame of a file is in memory at full size at any time.
+    So all files can be planned together, while only one image or frame is in memory at full size.
     """
 
-    def __init__(self, part: Mapping[str, Any], config: ProcessorConfig) -> None:
-        self.config, self.source = config, part[part["type"]]
-        self.is_video = part["type"] == "video"
+    def __init__(self, part: Part, config: ProcessorConfig) -> None:
+        kind = part["type"]
+        self.config, self.source = config, part[kind]
+        self.is_video = kind == "video"
         self.limits = config.video if self.is_video else config.image
         self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
         if not self.is_video:
             self.size = images.image_size(self.source)
             return
-        given = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
-        sampling = {"fps": config.fps, "max_frames": config.max_frames, **given}
+        options = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
+        sampling = {"fps": config.fps, "max_frames": config.max_frames, **options}
         if isinstance(self.source, str | Path):
             self.video = videos.probe(self.source, **sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times
@@ -173,26 +176,29 @@ class MediaLoader:
 
     @property
     def item(self) -> Item:
-        """The size and the token limits, for `plan_sizes`."""
-        limits, factor = self.limits, self.config.patch_size * self.limits.merge
-        name = str(self.source) if isinstance(self.source, str | Path) else "video" if self.is_video else "image"
+        """The original size and the token limits, for `plan_sizes`."""
+        height, width = self.size
+        kind = "video" if self.is_video else "image"
         return Item(
-            *self.size,
-            factor,
-            min_tokens=limits.min_tokens,
-            max_tokens=limits.max_tokens,
+            height,
+            width,
+            factor=self.config.patch_size * self.limits.merge,
+            min_tokens=self.limits.min_tokens,
+            max_tokens=self.limits.max_tokens,
             frames=max(len(self.times), 1),
-            name=name,
+            name=str(self.source) if isinstance(self.source, str | Path) else kind,
         )
 
     def read(self, size: tuple[int, int]) -> Medium:
         """Read the pixels at `size`, height and width in pixels."""
-        side, merge = self.config.patch_size, self.limits.merge
+        side, merge, times = self.config.patch_size, self.limits.merge, self.times
         if self.video is not None:
-            pixels, self.times = frames.decode(self.video, size)
+            pixels, times = frames.decode(self.video, size)  # fewer frames than planned if the file lacks some
+        elif self.is_video:
+            pixels = images.resize(self.source, size)
         else:
-            pixels = images.resize(self.source if self.is_video else images.read_image(self.source), size)
+            pixels = images.resize(images.read_image(self.source), size)
         patches = images.patchify(pixels, side, merge)
         grid = (len(pixels), size[0] // side, size[1] // side)
         keep = keep_mask(patches, grid, merge, self.config.pruning if self.is_video else None)
-        return Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=self.times)
+        return Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=times)

@@ -1,16 +1,18 @@
 """Turn a conversation into tokens and labels: ChatML, one placeholder per visual token (arXiv 2501.13106, figure 4).
 
-Text of users and assistants never becomes a special token. The template is rendered with marks instead of the texts,
-then split at special tokens, and only then the texts replace the marks. So a literal `<|image_pad|>` in a question is
-ordinary text. Everything else is tokenised as in transformers.
+Text of users and assistants never becomes a special token: a literal `<|image_pad|>` in a question is ordinary text.
+
+1. `parse_conversation` replaces each text by a mark, a number between two private-use characters.
+2. `tokenize` renders the template with the marks and splits the result at special tokens.
+3. Only then the texts replace the marks. Everything else is tokenised as in transformers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.errors import BadSampleError
 from core.text import not_unicode
@@ -46,6 +48,22 @@ _ROLES = ("system", "user", "assistant")
 _PARTS = ("text", "image", "video")
 
 Message = Mapping[str, Any]
+"""{"role": …, "content": a text or a list of texts and parts}."""
+
+Part = Mapping[str, Any]
+"""{"type": "text", "text": …}, {"type": "image", "image": …} or {"type": "video", "video": …}, with options."""
+
+
+class Placeholders(NamedTuple):
+    """The placeholders of an image, or of one frame of a video.
+
+    Attributes:
+        prefix: Text before them, such as the frame's time.
+        tokens: Their number: one per kept visual token.
+    """
+
+    prefix: str
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -53,27 +71,27 @@ class ParsedConversation:
     """A conversation, parsed into structure, texts and media.
 
     Attributes:
-        messages: Messages for the template, with marks instead of texts.
-        texts: The texts that replace the marks.
-        answers: Indices of the assistants' texts.
+        messages: Messages for the template. The mark of text n stands for that text.
+        texts: The texts, in order.
+        answers: Which of the texts are an assistant's, as indices.
         media: Images and videos in the order of their placeholders.
     """
 
-    messages: list[dict[str, Any]]
-    texts: list[str]
-    answers: set[int]
-    media: list[Mapping[str, Any]]
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    answers: set[int] = field(default_factory=set)
+    media: list[Part] = field(default_factory=list)
 
 
 @dataclass
 class Tokens:
-    """Token ids and labels. A label is the id in an assistant's answer, its end token included, else -100."""
+    """Token ids and labels. In an assistant's answer and at its end token, the label is the id; elsewhere -100."""
 
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learned: bool) -> None:
-        """Append ids, with labels if they are learned."""
+        """Append ids. Their labels are the ids if they are learned, else -100."""
         self.ids += ids
         self.labels += ids if learned else [IGNORE_INDEX] * len(ids)
 
@@ -82,49 +100,54 @@ def parse_conversation(conversation: Sequence[Message]) -> ParsedConversation:
     """Validate a conversation, and separate its texts, its media and its structure.
 
     Args:
-        conversation: [{"role": "user", "content": text or parts}, …]; a part is a text, or {"type": "text", "text": …},
-            {"type": "image", "image": …}, {"type": "video", "video": …}.
+        conversation: At least one message.
 
     Raises:
         BadSampleError: A message has another form, or a text is not valid Unicode, which no tokenizer accepts.
     """
     if not conversation:
         raise BadSampleError("an empty conversation: give at least one message")
-    script = ParsedConversation([], [], set(), [])
+    parsed = ParsedConversation()
     for number, message in enumerate(conversation):
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
             raise BadSampleError(f"message {number}: role {role!r}: use one of {', '.join(_ROLES)}")
-        parts = [content] if isinstance(content, str) else content
+        is_text = isinstance(content, str)
+        parts = [content] if is_text else content
         if not isinstance(parts, list | tuple):
             raise BadSampleError(f"message {number}: content must be a text or a list of parts")
-        arranged = [_part(part, f"message {number}", role == "assistant", script) for part in parts]
-        whole = isinstance(content, str)
-        script.messages.append({"role": role, "content": arranged[0]["text"] if whole else arranged})
-    return script
+        template_parts = [_parse_part(part, f"message {number}", role == "assistant", parsed) for part in parts]
+        parsed.messages.append({"role": role, "content": template_parts[0]["text"] if is_text else template_parts})
+    return parsed
 
 
-def _part(part: Any, where: str, answer: bool, script: ParsedConversation) -> dict[str, Any]:
+def _parse_part(part: object, where: str, is_answer: bool, parsed: ParsedConversation) -> dict[str, Any]:
+    """Add a part's text or medium to `parsed`. Return the part for the template, with a mark instead of the text."""
     part = {"type": "text", "text": part} if isinstance(part, str) else part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind not in _PARTS or kind not in part or (kind == "text" and not isinstance(part["text"], str)):
+    if (
+        not isinstance(part, Mapping)
+        or kind not in _PARTS
+        or kind not in part
+        or (kind == "text" and not isinstance(part["text"], str))
+    ):
         raise BadSampleError(f'{where}: a part must be {{"type": K, K: …}} with K one of {", ".join(_PARTS)}')
     if kind == "text":
         if reason := not_unicode(part["text"]):
             raise BadSampleError(f"{where}: {reason}: write the text as UTF-8")
-        if answer:
-            script.answers.add(len(script.texts))
-        script.texts.append(part["text"])
-        return {"type": "text", "text": f"\ue000{len(script.texts) - 1}\ue001"}
-    if answer:
+        if is_answer:
+            parsed.answers.add(len(parsed.texts))
+        parsed.texts.append(part["text"])
+        return {"type": "text", "text": f"\ue000{len(parsed.texts) - 1}\ue001"}
+    if is_answer:
         raise BadSampleError(f"{where}: an {kind} in an assistant's message: put it into the user's")
-    script.media.append(part)
+    parsed.media.append(part)
     return {"type": kind, "time": part.get("time")}
 
 
 def tokenize(
-    script: ParsedConversation,
-    placeholders: Sequence[Sequence[tuple[str, int]]],
+    parsed: ParsedConversation,
+    placeholders: Sequence[Sequence[Placeholders]],
     tokenizer: Tokenizer,
     template: str,
     image_token: str,
@@ -134,63 +157,69 @@ def tokenize(
     """Render the template, and tokenise it piece by piece.
 
     Args:
-        script: The parsed conversation.
-        placeholders: Per item of media: (text before, number of kept visual tokens) of the image or of each frame.
+        parsed: The parsed conversation.
+        placeholders: Per item of `parsed.media`: one for an image, one per frame for a video.
         tokenizer: A fast tokenizer of transformers.
-        template: Jinja template that writes one image_token or video_token per item.
+        template: Jinja template that writes one image_token per image and one video_token per video.
         image_token: Placeholder of images.
         video_token: Placeholder of videos.
         generation_prompt: Whether to end with the start of an answer.
 
     Raises:
-        BadSampleError: The template does not write one placeholder per item.
+        BadSampleError: The template does not write one token per image and video.
     """
     rendered = tokenizer.apply_chat_template(
-        script.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+        parsed.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
     )
-    kinds = {image_token, video_token}
-    rendered, counts = _expand(rendered, placeholders, kinds)
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    longest_first = sorted({*special, *kinds}, key=len, reverse=True)
-    tokens, answered = Tokens(), False
-    for piece in filter(None, re.split("(" + "|".join(map(re.escape, longest_first)) + ")", rendered)):
-        if piece in kinds:
+    media_tokens = {image_token, video_token}
+    rendered, counts = _expand(rendered, placeholders, media_tokens)
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens, in_answer = Tokens(), False
+    for piece in filter(None, _split_at(special | media_tokens, rendered)):
+        if piece in media_tokens:
             tokens.add([tokenizer.convert_tokens_to_ids(piece)] * next(counts), False)
-            answered = False
+            in_answer = False
         elif piece in special:
-            tokens.add([tokenizer.convert_tokens_to_ids(piece)], answered)  # learned if it ends an answer
-            answered = False
+            tokens.add([tokenizer.convert_tokens_to_ids(piece)], in_answer)  # learned if it ends an answer
+            in_answer = False
         else:
-            answered = _add_text(piece, script, tokenizer, tokens)
+            in_answer = _add_text(piece, parsed, tokenizer, tokens)
     return tokens
 
 
-def _expand(rendered: str, placeholders: Sequence[Sequence[tuple[str, int]]], kinds: set[str]) -> tuple[str, Any]:
-    """Repeat an item's placeholder once per frame, after the frame's text. Also return each frame's token count."""
-    split = re.split("(" + "|".join(map(re.escape, sorted(kinds))) + ")", rendered)
-    if len(split) // 2 != len(placeholders):
-        raise BadSampleError(
-            f"the chat template places {len(split) // 2} of {len(placeholders)} images and videos: fix it"
-        )
+def _split_at(tokens: set[str], text: str) -> list[str]:
+    """Split a text at tokens: text, token, text, …, text. Of tokens that begin alike, the longest matches."""
+    return re.split("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")", text)
+
+
+def _expand(
+    rendered: str, placeholders: Sequence[Sequence[Placeholders]], media_tokens: set[str]
+) -> tuple[str, Iterator[int]]:
+    """Repeat a video's token once per frame, each after the frame's prefix. Also return the placeholders of each."""
+    pieces = _split_at(media_tokens, rendered)
+    written = len(pieces) // 2
+    if written != len(placeholders):
+        raise BadSampleError(f"the chat template places {written} of {len(placeholders)} images and videos: fix it")
     for number, frames in enumerate(placeholders):
-        token = split[2 * number + 1]
-        split[2 * number + 1] = "".join(before + token for before, _ in frames)
-    return "".join(split), iter([count for frames in placeholders for _, count in frames])
+        token = pieces[2 * number + 1]
+        pieces[2 * number + 1] = "".join(frame.prefix + token for frame in frames)
+    return "".join(pieces), iter([frame.tokens for frames in placeholders for frame in frames])
 
 
-def _add_text(piece: str, script: ParsedConversation, tokenizer: Tokenizer, tokens: Tokens) -> bool:
-    """Tokenise text between special tokens. Return whether it ends with an answer.
+def _add_text(piece: str, parsed: ParsedConversation, tokenizer: Tokenizer, tokens: Tokens) -> bool:
+    """Tokenise text between special tokens, with texts for marks. Return whether it ends with an answer.
 
-    An answer is tokenised separately from the text around it, as in generation.
+    An answer is tokenised separately from the text around it, as in generation. All other text is joined first.
     """
     runs: list[tuple[str, bool]] = []
-    for number, part in enumerate(_MARK.split(piece)):
-        answer = number % 2 == 1 and int(part) in script.answers
-        text = script.texts[int(part)] if number % 2 else part
-        if runs and runs[-1][1] == answer:
-            runs[-1] = (runs[-1][0] + text, answer)
-        elif text or answer:
-            runs.append((text, answer))
-    for text, answer in runs:
-        tokens.add(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], answer)
+    for number, part in enumerate(_MARK.split(piece)):  # text of the template and numbers of marks alternate
+        is_mark = number % 2 == 1
+        is_answer = is_mark and int(part) in parsed.answers
+        text = parsed.texts[int(part)] if is_mark else part
+        if runs and runs[-1][1] == is_answer:
+            runs[-1] = (runs[-1][0] + text, is_answer)
+        elif text or is_answer:
+            runs.append((text, is_answer))
+    for text, is_answer in runs:
+        tokens.add(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], is_answer)
     return bool(runs) and runs[-1][1]

@@ -2,16 +2,17 @@
 
 The inputs of one call form one packed row: the tokens of S samples, concatenated; likewise their images and videos.
 
-    N tokens of the row, S samples, I images and videos, P patches, M merged tokens, K kept tokens, L labelled tokens
+    N tokens of the row, S samples, I images and videos, P patches, M merged tokens, K merged tokens that are
+    kept after pruning, L learned tokens: those whose prediction the loss counts
     W width of the language model, V vocabulary size
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,14 @@ from torch.nn import functional as F
 from model.attention import Segments
 from model.config import ModelConfig
 from model.config_files import generation_settings, parts_config, write_config
-from model.language import build_language
+from model.language import Streamer, build_language
 from model.projector import Projector
 from model.prompt import IGNORE_INDEX
 from model.vision import VisionEncoder
 from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Output:
     """Output of a forward pass.
 
     Attributes:
-        logits: (N, V). With labels (L, V): only for tokens that predict a label.
-        loss: Cross entropy in nats, summed over labels and divided by `label_count` (default L). None without labels.
+        logits: (N, V). With labels (L, V): only at the tokens before learned ones.
+        loss: Cross entropy in nats: its sum over learned tokens / `label_count` (default L). None without labels.
     """
 
     logits: Tensor
@@ -76,8 +80,8 @@ class VideoLLaMA3(nn.Module):
             grid_thw: Frames, rows and columns of patches (I, 3), in the order of the placeholders.
             merge_sizes: Side of a merged block in patches, 1 or 2, (I,).
             keep_mask: Which merged tokens have a placeholder, bool (M,). Default: all.
-            labels: (N,), the token's own id if it is learned, else -100. The shift happens here.
-            label_count: Divisor of the summed loss, such as the number of labels of a whole training step.
+            labels: (N,), the id of each learned token at its own position, elsewhere -100. They are shifted here.
+            label_count: Divisor of the summed loss, such as the number of learned tokens of a whole training step.
 
         Raises:
             ValueError: The inputs do not match each other.
@@ -112,14 +116,17 @@ class VideoLLaMA3(nn.Module):
             ValueError: The number of placeholders differs from the number of kept visual tokens.
         """
         embeds_NW: Tensor = self.language.get_input_embeddings()(input_ids)
-        places_K = self._placeholders(input_ids).nonzero().squeeze(1)
+        is_placeholder_N = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        placeholders_K = is_placeholder_N.nonzero().squeeze(1)
         visual_KW = self._encode(pixel_values, grid_thw, merge_sizes, keep_mask)
         kept = 0 if visual_KW is None else len(visual_KW)
-        if kept != len(places_K):
-            raise ValueError(f"{len(places_K)} placeholders for {kept} visual tokens: pass all that Processor made")
+        if kept != len(placeholders_K):
+            raise ValueError(
+                f"{len(placeholders_K)} placeholders for {kept} visual tokens: pass all that Processor made"
+            )
         if visual_KW is None:
             return embeds_NW
-        return embeds_NW.index_copy(0, places_K, visual_KW.to(embeds_NW.dtype))
+        return embeds_NW.index_copy(0, placeholders_K, visual_KW.to(embeds_NW.dtype))
 
     def _encode(
         self, pixel_values: Tensor | None, grid_thw: Tensor | None, merge_sizes: Tensor | None, keep_mask: Tensor | None
@@ -136,15 +143,12 @@ class VideoLLaMA3(nn.Module):
         projected: Tensor = self.projector(visual_MC)
         return projected
 
-    def _placeholders(self, input_ids: Tensor) -> Tensor:
-        return (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-
     def _segments(self, input_ids: Tensor, segment_lengths: Tensor | None) -> Segments:
         lengths = [len(input_ids)] if segment_lengths is None else segment_lengths.tolist()
         if input_ids.ndim != 1 or sum(lengths) != len(input_ids):
             shape = tuple(input_ids.shape)
             raise ValueError(f"input_ids of shape {shape} for segments of {sum(lengths)} tokens: pass one packed row")
-        return Segments.of(lengths, input_ids.device)
+        return Segments.from_lengths(lengths, input_ids.device)
 
     @torch.no_grad()
     def generate(
@@ -159,7 +163,7 @@ class VideoLLaMA3(nn.Module):
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        streamer: Any = None,
+        streamer: Streamer | None = None,
     ) -> list[Tensor]:
         """Continue all samples of a packed row as one batch, with transformers' `generate` and its KV cache.
 
@@ -169,7 +173,7 @@ class VideoLLaMA3(nn.Module):
             max_new_tokens: Maximum tokens of an answer.
             temperature: 0 takes the most probable token; otherwise tokens are sampled.
             top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
-            streamer: A transformers streamer that receives each token; for a single sample only.
+            streamer: Receives each token; for a single sample only.
 
         Returns:
             The new tokens of each sample, (n,), its end token included.
@@ -185,21 +189,21 @@ class VideoLLaMA3(nn.Module):
         batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
         ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]
         mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
-        settings = self._generation(max_new_tokens, temperature, top_p)
+        settings = self._generation_config(max_new_tokens, temperature, top_p)
         out = self.language.generate(
             inputs_embeds=batch_SNW, attention_mask=mask_SN, generation_config=settings, streamer=streamer
         )
         return [_until_end(row, settings.eos_token_id) for row in out]
 
-    def _generation(self, max_new_tokens: int, temperature: float, top_p: float) -> Any:
+    def _generation_config(self, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
         import transformers
 
         ends = self.language.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
         sampled = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
         pad = ends[0] if ends else 0  # only after an end token, where it is cut off
-        auto: Any = transformers.GenerationConfig
-        return auto(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, **sampled)
+        config: Callable[..., GenerationConfig] = transformers.GenerationConfig
+        return config(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, **sampled)
 
     def enable_checkpointing(self) -> None:
         """Recompute activations in the backward pass: training uses less memory and more time."""
@@ -258,10 +262,10 @@ class VideoLLaMA3(nn.Module):
 
     @classmethod
     def _without_weights(cls, config: ModelConfig, dtype: torch.dtype) -> Self:
-        """Build a model without initialising its weights, which are read from disk next."""
+        """Build a model with uninitialised weights: they are read from disk next."""
         from transformers.initialization import no_init_weights
 
-        before = torch.get_default_dtype()
+        default = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
             with no_init_weights():
@@ -269,7 +273,7 @@ class VideoLLaMA3(nn.Module):
             model.language.tie_weights()  # no_init_weights skips it
             return model.eval()
         finally:
-            torch.set_default_dtype(before)
+            torch.set_default_dtype(default)
 
     def _tied_names(self) -> Sequence[str]:
         """Return the names of weights that share memory with another: the head, if tied to the embedding table."""

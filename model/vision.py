@@ -5,6 +5,7 @@ own image or frame. After the last LayerNorm, each m x m block of patches is ave
 
     P patches of the row, I images and videos, M merged tokens, C width, H heads, D width of a head
     grid_thw_I3: frames, rows and columns of patches (t, h, w), per image (t = 1) or video
+    F = D/4 rotary frequencies, A = D/2 rotary angles of a head
     Order of patches: frame by frame, in a frame block by block, in a block row by row: (t, h/m, w/m, m, m).
 """
 
@@ -21,13 +22,16 @@ from model.attention import Segments, segment_attention
 from model.config import VisionConfig
 
 PORTION = 8192
-"""Patches that are encoded together when gradients are off: this bounds the memory of long videos."""
+"""Maximum patches that are encoded together when gradients are off: this bounds the memory of long videos."""
 
 CPU_PORTION = 1024
-"""The same on a CPU: about what stays in its caches from one layer to the next."""
+"""The same on a CPU: about what its caches hold."""
 
 Grids = list[tuple[int, int, int]]
+"""Frames, rows and columns of patches (t, h, w), per image or video."""
+
 Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of the rotary angles, see `rotary`."""
 
 
 class VisionEncoder(nn.Module):
@@ -42,6 +46,7 @@ class VisionEncoder(nn.Module):
         self.config = config
         self.checkpointing = False
         side = config.patch_size
+        # A convolution for SigLIP's weight shapes. The patches are cut already, so it is applied as a linear layer.
         self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, side, side)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -77,15 +82,15 @@ class VisionEncoder(nn.Module):
         if torch.is_grad_enabled():
             return self._encode(pixels_PX, grids, merges)
         # Frames are independent of each other, so without a backward pass they can be encoded in portions.
-        most = CPU_PORTION if pixels_PX.device.type == "cpu" else PORTION
-        portions = list(_portions(grids, merges, most))
-        pixels = torch.split(pixels_PX, [sum(t * h * w for t, h, w in part) for part, _ in portions])
+        max_patches = CPU_PORTION if pixels_PX.device.type == "cpu" else PORTION
+        portions = list(_portions(grids, merges, max_patches))
+        pixels = torch.split(pixels_PX, [_patch_count(portion_grids) for portion_grids, _ in portions])
         return torch.cat([self._encode(x, *portion) for x, portion in zip(pixels, portions, strict=True)])
 
     def _encode(self, pixels_PX: Tensor, grids: Grids, merges: list[int]) -> Tensor:
         weight = self.patch_embedding.weight.flatten(1)
         x_PC = F.linear(pixels_PX.to(weight.dtype), weight, self.patch_embedding.bias)
-        segments = Segments.of([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
+        segments = Segments.from_lengths([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
         rotation = rotary(patch_positions(grids, merges).to(x_PC.device), self.config)
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -145,19 +150,26 @@ class MLP(nn.Module):
         return out
 
 
-def _portions(grids: Grids, merges: list[int], most: int) -> Iterator[tuple[Grids, list[int]]]:
-    """Yield grids and merge sizes of portions: whole frames, at least one, with at most `most` patches if possible."""
-    part: Grids = []
-    sizes: list[int] = []
-    room = most
+def _portions(grids: Grids, merges: list[int], max_patches: int) -> Iterator[tuple[Grids, list[int]]]:
+    """Split a row between frames. Yield grids and merge sizes of each portion.
+
+    A portion has at most `max_patches` patches, or a single frame that is larger.
+    """
+    portion_grids: Grids = []
+    portion_merges: list[int] = []
+    room = max_patches
     for (t, h, w), m in zip(grids, merges, strict=True):
-        while t:
-            if part and room < h * w:
-                yield part, sizes
-                part, sizes, room = [], [], most
-            frames = min(t, max(room // (h * w), 1))
-            part, sizes, room, t = [*part, (frames, h, w)], [*sizes, m], room - frames * h * w, t - frames
-    yield part, sizes
+        left = t
+        while left:
+            if portion_grids and room < h * w:
+                yield portion_grids, portion_merges
+                portion_grids, portion_merges, room = [], [], max_patches
+            frames = min(left, max(room // (h * w), 1))
+            portion_grids.append((frames, h, w))
+            portion_merges.append(m)
+            room -= frames * h * w
+            left -= frames
+    yield portion_grids, portion_merges
 
 
 def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
@@ -166,16 +178,16 @@ def patch_positions(grids: Grids, merges: list[int]) -> Tensor:
     positions = []
     for (t, h, w), m in zip(grids, merges, strict=True):
         if (h, w, m) not in by_grid:
-            blocks_hw2 = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(h // m, m, w // m, m, 2)
-            by_grid[h, w, m] = blocks_hw2.transpose(1, 2).reshape(h * w, 2)
+            by_row = torch.cartesian_prod(torch.arange(h), torch.arange(w)).view(h // m, m, w // m, m, 2)
+            by_grid[h, w, m] = by_row.transpose(1, 2).reshape(h * w, 2)  # row by row to block by block
         positions.append(by_grid[h, w, m].repeat(t, 1))
     return torch.cat(positions)
 
 
 def rotary(positions_P2: Tensor, config: VisionConfig) -> Rotation:
-    """Return cosines and sines of the rotary angles, each float32 (P, 1, D/2): D/4 for the row, D/4 for the column.
+    """Return cosines and sines of the rotary angles, each float32 (P, 1, A): F angles for the row, F for the column.
 
-    Both use the frequencies theta^(-2i / (D/2)), i < D/4. Frames of a video share positions: there is no time axis.
+    Both use the frequencies theta^(-2i / (D/2)), i < F. Frames of a video share positions: there is no time axis.
     """
     half = config.head_dim // 2
     exponents = torch.arange(0, half, 2, dtype=torch.float32, device=positions_P2.device) / half
@@ -198,17 +210,21 @@ def merge(x_PC: Tensor, grids: Grids, merges: list[int]) -> Tensor:
     """
     if set(merges) == {1}:
         return x_PC
-    items = torch.split(x_PC, [t * h * w for t, h, w in grids])
-    return torch.cat([torch.unflatten(item, 0, (-1, m * m)).mean(1) for item, m in zip(items, merges, strict=True)])
+    media = torch.split(x_PC, [t * h * w for t, h, w in grids])
+    return torch.cat([torch.unflatten(x, 0, (-1, m * m)).mean(1) for x, m in zip(media, merges, strict=True)])
+
+
+def _patch_count(grids: Grids) -> int:
+    return sum(t * h * w for t, h, w in grids)
 
 
 def _check(patches: int, grids: Grids, merges: list[int]) -> None:
     if len(grids) != len(merges):
-        raise ValueError(f"{len(grids)} grids but {len(merges)} merge sizes: give one per image or clip")
+        raise ValueError(f"{len(grids)} grids but {len(merges)} merge sizes: give one per image or video")
     for grid, m in zip(grids, merges, strict=True):
         if m not in (1, 2):
             raise ValueError(f"merge size {m}: use 1 or 2")
         if min(grid) < 1 or grid[1] % m or grid[2] % m:
-            raise ValueError(f"grid {grid} with merge size {m}: sides must be positive multiples of it, as Processor's")
-    if (expected := sum(t * h * w for t, h, w in grids)) != patches:
-        raise ValueError(f"{patches} patches, but the grids tell of {expected}: pass both as Processor made them")
+            raise ValueError(f"grid {grid} with merge size {m}: sides must be positive multiples of the merge size")
+    if (expected := _patch_count(grids)) != patches:
+        raise ValueError(f"{patches} patches, but the grids have {expected}: pass both as Processor made them")

@@ -10,7 +10,7 @@ from typing import Any
 from captioners.engines.base import Question, Sampling
 
 
-def settings_of(model: str, sampling: Sampling) -> dict[str, Any]:
+def shared_fields(model: str, sampling: Sampling) -> dict[str, Any]:
     """Return the fields that all requests of a run share."""
     body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
     return body | ({"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {})

@@ -1,7 +1,7 @@
 """HTTP requests with limits: a deadline for the whole exchange, and a maximum size of the decoded answer.
 
-A client's own timeouts apply to single reads, so a server that sends a byte now and then never exceeds them. And 3 MB
-of gzip may decode to 3 GB. Redirects are not followed: they would send images and the API key elsewhere.
+httpx2's timeouts apply to single reads, so a server that sends a byte now and then never exceeds them. And 3 MB of gzip
+may decode to 3 GB. Redirects are not followed: they would send images and the API key elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,13 +24,16 @@ import httpx2
 
 from core.errors import UserError
 
-MOST_BYTES = 4 << 20
-"""Largest decoded answer. The longest caption that a recipe allows, 8,192 tokens, is below 1 MB of JSON."""
+MAX_BODY_BYTES = 4 << 20
+"""Maximum size of a decoded answer. The longest caption that a recipe allows, 8,192 tokens, is below 1 MB of JSON."""
 
 FAILURES = (httpx2.HTTPError, TimeoutError)
-"""The exceptions of an exchange without an answer, or with a broken one."""
+"""The exceptions of `exchange` and `get` if there is no complete answer."""
 
-_LONGEST_RETRY_AFTER = 600.0  # seconds; a longer Retry-After is shortened to this
+_DEFAULT_TIMEOUT = httpx2.Timeout(5.0)  # httpx2's defaults
+_DEFAULT_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
+
+_LONGEST_RETRY_AFTER = 600.0  # seconds; the limit of a Retry-After
 
 
 class Reply(NamedTuple):
@@ -39,26 +42,26 @@ class Reply(NamedTuple):
     Attributes:
         status: The HTTP status.
         headers: The headers.
-        body: The decoded body, at most `MOST_BYTES`.
-        whole: False if the body is longer than `MOST_BYTES`.
+        body: The decoded body, at most `MAX_BODY_BYTES`.
+        complete: False if the body was cut off at `MAX_BODY_BYTES`.
     """
 
     status: int
     headers: httpx2.Headers
     body: bytes
-    whole: bool
+    complete: bool
 
 
 async def exchange(
     client: httpx2.AsyncClient, method: str, url: str, seconds: float, content: bytes | None = None
 ) -> Reply:
-    """Send a request and read the answer. A connection that was not read to the end is closed, not reused.
+    """Send a request and read the answer, up to `MAX_BODY_BYTES` of it.
 
     Args:
         client: The client whose connections are used.
         method: GET or POST.
         url: The URL.
-        seconds: Deadline for everything: connecting, sending, and reading headers and body.
+        seconds: Deadline for connecting, sending, and reading headers and body, in all.
         content: The body of the request.
 
     Raises:
@@ -69,13 +72,13 @@ async def exchange(
         async with aclosing(response.aiter_bytes()) as chunks:
             async for chunk in chunks:  # a decoded chunk has at most 1 MiB
                 body += chunk
-                if len(body) > MOST_BYTES:
-                    return Reply(response.status_code, response.headers, bytes(body[:MOST_BYTES]), False)
+                if len(body) > MAX_BODY_BYTES:
+                    return Reply(response.status_code, response.headers, bytes(body[:MAX_BODY_BYTES]), False)
         return Reply(response.status_code, response.headers, bytes(body), True)
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Reply:
-    """Send a GET request and wait for the answer.
+    """Send a GET request with a client of its own, and wait for the answer.
 
     Raises:
         FAILURES: There is no complete answer.
@@ -83,20 +86,27 @@ def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> R
     """
 
     async def once() -> Reply:
-        async with client_of(url, headers or {}) as client:
+        async with open_client(url, headers or {}) as client:
             return await exchange(client, "GET", url, seconds)
 
-    with ThreadPoolExecutor(1, "get") as thread:  # this thread may already run an event loop, as in a notebook
+    with ThreadPoolExecutor(1, "get") as thread:  # the calling thread may run an event loop, as in a notebook
         return thread.submit(asyncio.run, once()).result()
 
 
-def client_of(url: str, headers: Mapping[str, str], **settings: Any) -> httpx2.AsyncClient:
+def open_client(
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    timeout: httpx2.Timeout = _DEFAULT_TIMEOUT,
+    limits: httpx2.Limits = _DEFAULT_LIMITS,
+) -> httpx2.AsyncClient:
     """Return a client for one server, through the proxy of `proxy_of`. It stores no cookies.
 
     Args:
-        url: The server.
+        url: A URL of the server.
         headers: Headers of each request.
-        settings: Further settings of `httpx2.AsyncClient`.
+        timeout: Timeouts of connecting and of single reads and writes.
+        limits: Maximum numbers of connections.
 
     Raises:
         UserError: The proxy cannot be used.
@@ -104,14 +114,15 @@ def client_of(url: str, headers: Mapping[str, str], **settings: Any) -> httpx2.A
     try:
         return httpx2.AsyncClient(
             headers={"Accept-Encoding": "identity", **headers},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a malformed one would break later requests
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a malformed cookie would break later requests
             proxy=proxy_of(url),
-            trust_env=False,  # httpx2 would choose a proxy by its own rules; certificates are set below
+            trust_env=False,  # else httpx2 chooses a proxy by its own rules, and not the certificates below
             verify=httpx2.create_ssl_context(),
-            **settings,
+            timeout=timeout,
+            limits=limits,
         )
     except ImportError as error:  # the package for SOCKS proxies is missing
-        raise UserError(f"{url} cannot be reached{through(url)}: {error}") from error
+        raise UserError(f"{url} cannot be reached{proxy_note(url)}: {error}") from error
 
 
 def proxy_of(url: str) -> httpx2.Proxy | None:
@@ -126,29 +137,31 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
     host = parts.hostname or ""
     if _is_local(host) or proxy_bypass(host) or proxy_bypass(parts.netloc):
         return None
-    named = getproxies()
-    proxy = named.get(parts.scheme) or named.get("all")
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    # After a typo (`http:/user:password@host`) the password is a path, and nothing would hide it.
-    if not is_address(proxy, "http", "https", "socks5", "socks5h") or any(urlsplit(proxy.removesuffix("/"))[2:]):
+    # A path is refused: after a typo (`http:/user:password@host`) it holds the password, and errors would show it.
+    path_query_fragment = urlsplit(proxy.removesuffix("/"))[2:]
+    if not is_address(proxy, "http", "https", "socks5", "socks5h") or any(path_query_fragment):
         raise UserError(f"what the environment names as the proxy for {url} is no http or socks5 address")
     return httpx2.Proxy(proxy)
 
 
-def through(url: str) -> str:
-    """Return a phrase for errors that names the proxy, without its credentials; empty without a proxy."""
+def proxy_note(url: str) -> str:
+    """Return ` through the environment's proxy …` for errors, without credentials; empty without a proxy."""
     proxy = proxy_of(url)
     return f" through the environment's proxy {proxy.url}" if proxy else ""
 
 
 def proxy_secrets(url: str) -> tuple[str, ...]:
-    """Return the credentials of a URL's proxy, in the spellings in which it may repeat them; empty without any."""
+    """Return the credentials of a URL's proxy in all spellings that its answers may contain; empty without any."""
     proxy = proxy_of(url)
     if not proxy or not proxy.auth:
         return ()
-    login, (_, password) = ":".join(proxy.auth), proxy.auth
+    user, password = proxy.auth
+    login = f"{user}:{password}"
     return base64.b64encode(login.encode()).decode(), login, quote(login, safe=":"), password, quote(password, safe="")
 
 
@@ -167,7 +180,8 @@ def _is_local(host: str) -> bool:
     if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))  # 127.1 is one, too
+        # inet_aton also reads short forms, such as 127.1.
+        address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
     except (ValueError, OSError):
         return False
     address = getattr(address, "ipv4_mapped", None) or address
@@ -176,13 +190,13 @@ def _is_local(host: str) -> bool:
 
 def retry_after(reply: Reply) -> float:
     """Return the seconds that the server asks to wait, at most 600; 0 if it does not say."""
-    said = reply.headers.get("Retry-After", "")
+    value = reply.headers.get("Retry-After", "")  # a number of seconds, or a date
     try:
-        seconds = float(said) if said.replace(".", "", 1).isdigit() else _until(said)
+        seconds = float(value) if value.replace(".", "", 1).isdigit() else _seconds_until(value)
     except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
-def _until(date: str) -> float:
+def _seconds_until(date: str) -> float:
     return parsedate_to_datetime(date).timestamp() - time.time()

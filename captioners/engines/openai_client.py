@@ -16,18 +16,18 @@ from pydantic import Field, field_validator, model_validator
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.chat_answer import error_words, read_answer
-from captioners.engines.chat_request import encode_request, settings_of
+from captioners.engines.chat_request import encode_request, shared_fields
 from captioners.engines.http_exchange import (
     FAILURES,
-    MOST_BYTES,
+    MAX_BODY_BYTES,
     Reply,
-    client_of,
     exchange,
     get,
     is_address,
+    open_client,
+    proxy_note,
     proxy_secrets,
     retry_after,
-    through,
 )
 from captioners.engines.server_process import ServerProcess, start_server
 from captioners.markup import one_line
@@ -35,20 +35,20 @@ from core.errors import UserError
 from core.secrets import check_variable_name, redact, refuse_credentials
 from core.stages import PORTABLE
 
-_GREETING = 10.0  # seconds to wait for a server's first answer
+_CHECK_SECONDS = 10.0  # deadline of the request that checks whether a server answers
 _LONGEST_ERROR = 300  # characters
 _LONGEST_PAUSE = 60.0  # seconds between two tries
-_IN_A_ROW = 100  # consecutive questions without an answer after which the server counts as gone
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
-"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), was overloaded or not connected."""
-_ABOUT_US = frozenset({401, 402, 403, 404, 405, 407, 410})
-"""The server refuses the key, the account, the model, the path or the proxy's login. Fix it before the next run."""
+_MAX_CONSECUTIVE_FAILURES = 100  # after so many questions without an answer, no more are sent
+_TEMPORARY_STATUSES = frozenset({408, 409, 425, 429, 499, 500, 502, 503, 504, *range(520, 530), 598, 599})
+"""The server, or a proxy in front of it (nginx: 499, Cloudflare: 520 to 529), is overloaded or not connected: retry."""
+_CONFIGURATION_STATUSES = frozenset({401, 402, 403, 404, 405, 407, 410})
+"""The key, account, model, path or proxy login is refused. The next run retries, after the user has corrected it."""
 
-_ANSWERS = frozenset({200, 201, 202, 203, 206})
-"""Statuses of answers with a body: some gateways do not answer 200."""
+_ANSWER_STATUSES = frozenset({200, 201, 202, 203, 206})
+"""Statuses of answers. Some gateways return others than 200."""
 
-_OF_A_PROXY = frozenset({403, 407, 502, 503, 504})
-"""Statuses that a proxy itself returns if it cannot, or must not, reach the server."""
+_PROXY_STATUSES = frozenset({403, 407, 502, 503, 504})
+"""Statuses that a proxy itself may return: it cannot, or must not, reach the server."""
 
 
 class OpenAIClientConfig(EngineConfig):
@@ -56,12 +56,12 @@ class OpenAIClientConfig(EngineConfig):
 
     Attributes:
         url: Address of a running server, including `/v1`.
-        start: The alternative to `url`: the command that starts a server, with `{model}` and `{port}`, such as
+        start: Instead of `url`, the command that starts a server, with `{model}` and `{port}`, such as
             `lmdeploy serve api_server {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`
         serves: The server's name for the model, if it differs from the recipe's.
         concurrency: Simultaneous requests per actor; choose it so that the engine's queue stays full.
         timeout: Seconds for one request, from connecting to the last byte of the answer.
-        tries: Most requests per image in one run.
+        tries: Maximum number of requests per image in one run.
         pause: Longest pause before the second try, in seconds; each later pause is twice as long, up to a minute.
         start_timeout: Seconds that a started server may take to load its model.
         key: Name of the environment variable with the API key; if it is empty, no key is sent. A started server
@@ -90,7 +90,7 @@ class OpenAIClientConfig(EngineConfig):
 
     @property
     def batch_size(self) -> int:
-        """1: a server makes its own batches, and each answer is stored at once."""
+        """1: the server makes the batches, and each answer is stored at once."""
         return 1
 
     @property
@@ -99,7 +99,7 @@ class OpenAIClientConfig(EngineConfig):
 
     @field_validator("url")
     @classmethod
-    def _public(cls, url: str | None) -> str | None:
+    def _check_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
         refuse_credentials(url, "url")
@@ -109,18 +109,18 @@ class OpenAIClientConfig(EngineConfig):
 
     @field_validator("start")
     @classmethod
-    def _without_key(cls, start: str | None) -> str | None:
+    def _check_start(cls, start: str | None) -> str | None:
         refuse_credentials(start or "", "start", "command")
         return start
 
     @field_validator("key")
     @classmethod
-    def _name(cls, key: str) -> str:
+    def _check_key(cls, key: str) -> str:
         check_variable_name(key)
         return key
 
     @model_validator(mode="after")
-    def _one(self) -> OpenAIClientConfig:
+    def _check_url_or_start(self) -> OpenAIClientConfig:
         if (self.url is None) == (self.start is None):
             raise UserError("give url (a server that runs) or start (the command that starts one)")
         if self.start and "{port}" not in self.start:
@@ -134,7 +134,7 @@ class OpenAIClientConfig(EngineConfig):
             UserError: The server does not answer, or refuses the key.
         """
         if self.url:
-            _greet(self.url, self._headers(), what)
+            _check_server(self.url, self._headers(), what)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> OpenAIClient:
         """Connect to the server, or start one and wait until it answers.
@@ -145,7 +145,7 @@ class OpenAIClientConfig(EngineConfig):
         process = start_server(self.start, model, self.start_timeout, what) if self.start else None
         url = process.url if process else self.url
         assert url is not None
-        _greet(url, self._headers(), what)
+        _check_server(url, self._headers(), what)
         return OpenAIClient(self, url, self.serves or model, sampling, self._headers(), process)
 
     @property
@@ -153,7 +153,7 @@ class OpenAIClientConfig(EngineConfig):
         """The API key; empty if there is none.
 
         Raises:
-            UserError: The variable has a character that no HTTP header of a key has.
+            UserError: The variable has a character that is white space or not printable ASCII.
         """
         key = os.environ.get(self.key, "").strip()
         if not re.fullmatch("[!-~]*", key):
@@ -170,9 +170,9 @@ class OpenAIClientConfig(EngineConfig):
 class OpenAIClient(Engine):
     """`Engine` of `OpenAIClientConfig`: up to `concurrency` simultaneous requests, on its own event loop.
 
-    A temporary failure (no connection, no answer or a broken one, the statuses `_WORTH_ANOTHER_TRY`) is retried after a
-    pause that doubles each time and is at least the server's Retry-After. Pauses are random, so that retries do not
-    arrive together. A permanent failure is the row's error, in the server's words.
+    A temporary failure (no connection, no answer or a broken one, `_TEMPORARY_STATUSES`) is retried after a pause that
+    doubles each time and is at least the server's Retry-After. Pauses are random, so that retries do not arrive
+    together. The last failure becomes the row's error, in the server's words.
     """
 
     def __init__(
@@ -187,17 +187,17 @@ class OpenAIClient(Engine):
         self.calls = settings.concurrency
         self.provenance = {"engine": "server", "server": settings.start or url}
         self._settings, self._endpoint, self._process = settings, f"{url}/chat/completions", process
-        self._body, self._secrets = settings_of(model, sampling), (settings.secret, *proxy_secrets(url))
-        self._failed_in_a_row, self._gone = 0, ""
+        self._shared_fields, self._secrets = shared_fields(model, sampling), (settings.secret, *proxy_secrets(url))
+        self._consecutive_failures, self._stopped_because = 0, ""
         self._loop = asyncio.new_event_loop()
-        self._through = through(url)
-        self._client = client_of(
+        self._proxy_note = proxy_note(url)
+        self._client = open_client(
             url,
             {"Content-Type": "application/json", **headers},
             timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
         )
-        self._free = asyncio.Semaphore(settings.concurrency)
+        self._slots = asyncio.Semaphore(settings.concurrency)
         threading.Thread(target=self._loop.run_forever, name="chat", daemon=True).start()
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
@@ -206,80 +206,87 @@ class OpenAIClient(Engine):
         Raises:
             ConnectionError: Too many consecutive images got no answer: 100, or twice `calls` if that is more.
         """
-        answers = asyncio.run_coroutine_threadsafe(self._all(questions), self._loop).result()
+        answers = asyncio.run_coroutine_threadsafe(self._answer_all(questions), self._loop).result()
         for answer in answers:
-            self._failed_in_a_row = self._failed_in_a_row + 1 if answer.retry else 0
-            if self._failed_in_a_row >= max(_IN_A_ROW, 2 * self.calls) and not self._gone:
-                self._gone = (
-                    f"{self._failed_in_a_row} images in a row without an answer, the last one: {answer.error}; "
+            self._consecutive_failures = self._consecutive_failures + 1 if answer.retry else 0
+            too_many = self._consecutive_failures >= max(_MAX_CONSECUTIVE_FAILURES, 2 * self.calls)
+            if too_many and not self._stopped_because:
+                self._stopped_because = (
+                    f"{self._consecutive_failures} images in a row without an answer, the last one: {answer.error}; "
                     "run again when the server is well"
                 )
-        if self._gone and all(answer.error for answer in answers):  # in the other threads too: requests have stopped
-            raise ConnectionError(self._gone)
+        # Each calling thread raises once it has no answers left to return.
+        if self._stopped_because and all(answer.error for answer in answers):
+            raise ConnectionError(self._stopped_because)
         return answers
 
-    async def _all(self, questions: Sequence[Question]) -> list[Answer]:
+    async def _answer_all(self, questions: Sequence[Question]) -> list[Answer]:
         return await asyncio.gather(*(self._answer(question) for question in questions))
 
     async def _answer(self, question: Question) -> Answer:
-        body = encode_request(self._body, question)
+        body = encode_request(self._shared_fields, question)
         answer = Answer(error="server: given up", retry=True)
         for attempt in range(self._settings.tries):
-            async with self._free:
-                if self._gone:
+            async with self._slots:
+                if self._stopped_because:
                     break
-                answer, wait = await self._try(body)
+                answer, wait = await self._send_once(body)
             if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
                 break
             pause = min(_LONGEST_PAUSE, self._settings.pause * 2**attempt)
             await asyncio.sleep(max(wait, random.uniform(pause / 2, pause)))
         return answer
 
-    async def _try(self, body: bytes) -> tuple[Answer, float | None]:
-        """Send one request; return the answer, and the least seconds to wait before a retry (None: do not retry)."""
+    async def _send_once(self, body: bytes) -> tuple[Answer, float | None]:
+        """Send one request.
+
+        Returns:
+            The answer, and the minimum seconds to wait before a retry; None: do not retry in this run.
+        """
         try:
             reply = await exchange(self._client, "POST", self._endpoint, self._settings.timeout, body)
         except (httpx2.TimeoutException, TimeoutError):
-            said = f"server: no whole answer within {self._settings.timeout:g} s{self._through}"
-            return Answer(error=said, retry=True), 0
-        except FAILURES as error:
-            return Answer(error=self._said(f"server: {type(error).__name__} {error}{self._through}"), retry=True), 0
-        if reply.status not in _ANSWERS:
-            way = self._through if reply.status in _OF_A_PROXY else ""
-            words = _words(reply) or httpx2.codes.get_reason_phrase(reply.status)
-            said = self._said(f"server: {reply.status}{way} {words}")
-            again = reply.status in _WORTH_ANOTHER_TRY
-            ours = reply.status in _ABOUT_US or 300 <= reply.status < 400
-            return Answer(error=said, retry=again or ours), retry_after(reply) if again else None
-        if not reply.whole:
-            return Answer(error=f"server: an answer of more than {MOST_BYTES >> 20} MiB", retry=True), 0
+            error = f"server: no whole answer within {self._settings.timeout:g} s{self._proxy_note}"
+            return Answer(error=error, retry=True), 0
+        except FAILURES as failure:
+            error = self._storable(f"server: {type(failure).__name__} {failure}{self._proxy_note}")
+            return Answer(error=error, retry=True), 0
+        if reply.status not in _ANSWER_STATUSES:
+            note = self._proxy_note if reply.status in _PROXY_STATUSES else ""
+            message = _error_message(reply) or httpx2.codes.get_reason_phrase(reply.status)
+            error = self._storable(f"server: {reply.status}{note} {message}")
+            temporary = reply.status in _TEMPORARY_STATUSES
+            misconfigured = reply.status in _CONFIGURATION_STATUSES or 300 <= reply.status < 400
+            return Answer(error=error, retry=temporary or misconfigured), retry_after(reply) if temporary else None
+        if not reply.complete:
+            return Answer(error=f"server: an answer of more than {MAX_BODY_BYTES >> 20} MiB", retry=True), 0
         answer = read_answer(reply.body)
         if answer.error:
-            answer = answer._replace(error=self._said(answer.error))
+            answer = answer._replace(error=self._storable(answer.error))
         return answer, retry_after(reply) if answer.retry else 0
 
-    def _said(self, error: str) -> str:
+    def _storable(self, error: str) -> str:
         """Return an error as it is stored: one line, shortened, without secrets."""
         return redact(one_line(error), *self._secrets)[:_LONGEST_ERROR]
 
 
-def _greet(url: str, headers: Mapping[str, str], what: str) -> None:
+def _check_server(url: str, headers: Mapping[str, str], what: str) -> None:
     """Check that the server answers and accepts the key."""
-    way = through(url)
-    hint = ", or name its host in no_proxy" if way else ""
+    note = proxy_note(url)
+    hint = ", or name its host in no_proxy" if note else ""
     try:
-        status = get(f"{url}/models", _GREETING, headers).status
+        status = get(f"{url}/models", _CHECK_SECONDS, headers).status
     except FAILURES as error:
-        said = f"{what}: no server answers at {url}{way} ({type(error).__name__}); start one{hint}"
-        raise UserError(said) from error
-    if way and status in _OF_A_PROXY:
-        raise UserError(f"{what}: {url} answers {status}{way}; see that it runs{hint}")
+        message = f"{what}: no server answers at {url}{note} ({type(error).__name__}); start one{hint}"
+        raise UserError(message) from error
+    if note and status in _PROXY_STATUSES:
+        raise UserError(f"{what}: {url} answers {status}{note}; see that it runs{hint}")
     if status in (401, 403):
         raise UserError(f"{what}: {url} refuses the API key ({status}); set it in the environment")
 
 
-def _words(reply: Reply) -> str:
-    """Return the server's error message in one line; empty if there is none."""
+def _error_message(reply: Reply) -> str:
+    """Return the message in a server's reply, in one line; empty if there is none."""
     try:
         return error_words(json.loads(reply.body))
     except (ValueError, RecursionError):

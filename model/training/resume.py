@@ -14,7 +14,7 @@ log = logging.getLogger("vl3syn.train")
 _RESUMABLE = {"checkpointing", "compile"}  # settings of a stage that may change on resume
 
 
-def last_sound(folder: Path, world: DistContext) -> tuple[Path, State] | None:
+def newest_valid(folder: Path, world: DistContext) -> tuple[Path, State] | None:
     """Return the newest valid checkpoint of a stage, or None if there are no checkpoints. Rank 0 reads for all.
 
     Newer damaged ones are logged in one line and renamed to `damaged-…`.

@@ -14,7 +14,7 @@ OUT is a local folder, or a folder on a file system that all workers share.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from core.paths import local_folder
 from model.training.data.prepare import for_stage
 from model.training.data.registry import write_source
 from model.training.data.sampler import MixtureSampler
+from model.training.data.samples import Sample
 from model.training.data.source import SelectedRows, Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
@@ -60,9 +61,9 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
     world, recipe = world or DistContext.here(), with_absolute_paths(recipe)
     sources = open_sources(recipe)
     if world.is_main:
-        _begin(recipe, folder)
+        _write_recipe(recipe, folder)
     world.barrier()
-    done = None
+    last_export = None
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
             stage_folder = folder / f"{number}-{stage.name}"
@@ -73,28 +74,28 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
             else:
                 if stop.agreed(world):
                     raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
-                if done is not None and world.is_main:
-                    check_export(done)
-                start = recipe.model if done is None else Start(checkpoint=str(done))
+                if last_export is not None and world.is_main:
+                    check_export(last_export)
+                start = recipe.model if last_export is None else Start(checkpoint=str(last_export))
                 _train_stage(_open_trainer(recipe, number, sources, start, folder=stage_folder, world=world), stop)
-            done = stage_folder / "model"
-    assert done is not None
-    return done
+            last_export = stage_folder / "model"
+    assert last_export is not None
+    return last_export
 
 
-def _begin(recipe: TrainRecipe, folder: Path) -> None:
-    """Write recipe.yaml.
+def _write_recipe(recipe: TrainRecipe, folder: Path) -> None:
+    """Write recipe.yaml, also over an earlier one of the same training.
 
     Raises:
         UserError: The folder holds another training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, written = folder / "recipe.yaml", recipe.model_dump(mode="json")
+    file = folder / "recipe.yaml"
     if file.is_file():
         _check_same(folder, load_recipe(file), recipe)
-    aside = folder / ".recipe.yaml.partial"
-    aside.write_text(yaml.safe_dump(written, sort_keys=False))
-    aside.replace(file)
+    partial = folder / ".recipe.yaml.partial"
+    partial.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    partial.replace(file)
 
 
 def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
@@ -103,20 +104,21 @@ def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
     Sources and stages may be added, and some settings of a source may change, such as `roots`.
     """
     fields = {"model", "seed", "shuffle_blocks"}
-    stored, written = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
-    for name in [name for name in now.sources if name in before.sources]:
-        stored[f"source {name}"], written[f"source {name}"] = (
-            _unchangeable(recipe.sources[name]) for recipe in (before, now)
-        )
-    for what, was in stored.items():
-        if was != written[what]:
+    old, new = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
+    for name in now.sources:
+        if name in before.sources:
+            old[f"source {name}"] = _unchangeable(before.sources[name])
+            new[f"source {name}"] = _unchangeable(now.sources[name])
+    for setting, value in old.items():
+        if value != new[setting]:
             raise UserError(
-                f"{folder}: a training with {what} {was} is there, the recipe says {written[what]}: "
+                f"{folder}: a training with {setting} {value} is there, the recipe says {new[setting]}: "
                 "put it back, or train into another folder"
             )
 
 
 def _unchangeable(source: SourceConfig) -> dict[str, Any]:
+    """Return the settings of a source that may not change while a training is under way."""
     return {key: value for key, value in write_source(source).items() if key not in source.changeable}
 
 
@@ -127,7 +129,8 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
         UserError: A source is missing, or none of its samples can be read.
     """
     sources = {}
-    for name in {name: None for stage in recipe.stages for name in stage.mixture}:
+    for name in dict.fromkeys(name for stage in recipe.stages for name in stage.mixture):
+        # Memory for two windows of blocks: at the end of one, the next is already prefetched.
         sources[name] = recipe.sources[name].open(name, 2 * recipe.shuffle_blocks)
         sources[name].check()
     return sources
@@ -166,7 +169,16 @@ def _open_trainer(
     folder: Path,
     world: DistContext,
 ) -> Trainer:
-    """Open the stage with this number, from 1, before its first step or at its newest checkpoint."""
+    """Return the trainer of a stage, at its newest valid checkpoint, or before its first step if there is none.
+
+    Args:
+        recipe: The whole training recipe.
+        number: Number of the stage, from 1.
+        sources: The sources of all stages, by name.
+        start: The model that the stage starts from.
+        folder: Folder of the stage.
+        world: The workers.
+    """
     from model.training.lora import add_adapters
     from model.training.trainer import Trainer
 
@@ -175,25 +187,23 @@ def _open_trainer(
     if stage.lora:
         torch.manual_seed(recipe.seed + number)
         add_adapters(model, stage.lora)
-    held_out = {name: source.held_out for name, source in recipe.sources.items()}
-    chosen = [sources[name] for name in stage.mixture]
-    order = MixtureSampler(
-        chosen,
+    sampler = MixtureSampler(
+        [sources[name] for name in stage.mixture],
         stage.mixture,
-        held_out,
+        {name: source.held_out for name, source in recipe.sources.items()},
         seed=recipe.seed + number,
         held_out_seed=recipe.seed,
         window=recipe.shuffle_blocks,
     )
     data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
-    return Trainer(model, processor, recipe=recipe, stage=stage, order=order, folder=folder, world=world, data=data)
+    return Trainer(model, processor, recipe=recipe, stage=stage, sampler=sampler, folder=folder, world=world, data=data)
 
 
 def _open_metrics(trainer: Trainer) -> MetricsLogger:
     from model.training.metrics_log import MetricsLogger
 
     recipe, stage, world = trainer.recipe, trainer.stage, trainer.world
-    _announce(trainer)
+    _log_stage(trainer)
     peak = peak_flops(world.device)
     return MetricsLogger(
         trainer.folder.parent,
@@ -232,43 +242,48 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     return VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
 
 
-def _announce(trainer: Trainer) -> None:
-    stage, order = trainer.stage, trainer.order
-    learned = sum(parameter.numel() for parameter in trainer.learning.values())
+def _log_stage(trainer: Trainer) -> None:
+    stage, sampler = trainer.stage, trainer.sampler
+    learned = sum(parameter.numel() for parameter in trainer.trainable.values())
     total = sum(parameter.numel() for parameter in trainer.model.parameters())
-    length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs of {order.epoch_length:,} samples"
+    length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs of {sampler.epoch_length:,} samples"
     shares = ", ".join(
-        f"{s.name} {n:,} of {p.rows:,}" for s, n, p in zip(order.sources, order.counts, order.passes, strict=True)
+        f"{source.name} {count:,} of {source_order.rows:,}"
+        for source, count, source_order in zip(sampler.sources, sampler.counts, sampler.source_orders, strict=True)
     )
     log.info(f"{stage.name}: {length}; {learned:,} of {total:,} parameters learn; an epoch: {shares}")
     if trainer.step:
         log.info("  goes on after step %d", trainer.step)
 
 
-def _held_out(order: MixtureSampler) -> dict[str, SelectedRows]:
+def _held_out(sampler: MixtureSampler) -> dict[str, SelectedRows]:
     """Return the held-out samples of each source that has any, by its name."""
-    pairs = zip(order.sources, order.passes, strict=True)
-    return {source.name: SelectedRows(source, rows.tolist()) for source, p in pairs if len(rows := p.held_out)}
+    return {
+        source.name: SelectedRows(source, source_order.held_out.tolist())
+        for source, source_order in zip(sampler.sources, sampler.source_orders, strict=True)
+        if len(source_order.held_out)
+    }
+
+
+def _questions(sampler: MixtureSampler, held_out: Mapping[str, Sequence[Sample]], count: int) -> list[Sample]:
+    """Return the samples to answer: held-out ones of each source in turn, or else the first training samples."""
+    if held_out:
+        return [sample for samples in zip(*held_out.values(), strict=False) for sample in samples][:count]
+    rows = [sampler(index) for index in range(count)]
+    return [sample for number, row in rows for sample in SelectedRows(sampler.sources[number], [row])]
 
 
 def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
-    """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results.
+    """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results."""
+    from model.evaluate import Answer, compute_loss, generate_answers
 
-    Without held-out samples, the first training samples are answered.
-    """
-    from model.evaluate import Answer, generate_answers, held_out_loss
-
-    model, order, count = trainer.model, trainer.order, trainer.recipe.num_eval_generations
-    processor = for_stage(trainer.processor, trainer.stage)
-    selected = _held_out(order)
+    model, processor = trainer.model, for_stage(trainer.processor, trainer.stage)
+    selected = _held_out(trainer.sampler)
     held_out = {name: list(rows) for name, rows in selected.items()}
-    with trainer.precision():
-        losses = {name: held_out_loss(model, processor, samples) for name, samples in held_out.items()}
-    questions = [sample for samples in zip(*held_out.values(), strict=False) for sample in samples][:count]
-    if not held_out:
-        first = [order(index) for index in range(count)]
-        questions = [sample for number, row in first for sample in SelectedRows(order.sources[number], [row])]
-    with trainer.precision():
+    with trainer.autocast():
+        losses = {name: compute_loss(model, processor, samples) for name, samples in held_out.items()}
+    questions = _questions(trainer.sampler, held_out, trainer.recipe.num_eval_generations)
+    with trainer.autocast():
         answers = list(generate_answers(model, processor, questions, _MAX_NEW_TOKENS))
     if metrics and losses:
         skipped = [line for name in held_out for line in (*selected[name].skipped, *losses[name].skipped)]

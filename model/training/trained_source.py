@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError, reading
-from model.training.data.sampler import EpochPermutation
+from model.training.data.sampler import SourceOrder
 from model.training.data.shards import ShardConfig
 from model.training.data.source import Source, SourceConfig
 from model.training.export import PROVENANCE
@@ -35,7 +35,7 @@ class TrainedSource:
         Raises:
             UserError: Nothing was held out.
         """
-        held = set(EpochPermutation(source, self.held_out, 0, self.seed, 1).held_out.tolist())
+        held = set(SourceOrder(source, self.held_out, 0, self.seed, 1).held_out.tolist())
         if held_out and not held:
             raise UserError(f"of {self.name} nothing was held out: leave out --held-out")
         return [row for row in range(source.rows) if (row in held) == held_out]

@@ -1,7 +1,7 @@
 """Train one stage on packed rows, and hold all state that a checkpoint stores.
 
-The loss of a step is the mean over all learned tokens of all rows on all workers. So it does not matter how the tokens
-are spread over rows, samples and workers. The head is applied to learned tokens only.
+The loss of a step is the mean over all learned tokens (those whose prediction the loss counts) of all rows on all
+workers. So it does not matter how the tokens are spread over rows, samples and workers.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from model.training.data.loader import Loader, StepRows
 from model.training.data.packing import Row
 from model.training.data.prepare import Prepared
 from model.training.data.sampler import MixtureSampler
-from model.training.dist import DistContext, shard
+from model.training.dist import DistContext, full_tensor, shard
 from model.training.flops import row_flops
 from model.training.param_groups import Group, parameter_groups
 from model.training.recipe import TrainRecipe
-from model.training.resume import check_same, last_sound
+from model.training.resume import check_same, newest_valid
 from model.training.schedule import factor
 from model.training.stage import Stage
 from model.videollama3 import VideoLLaMA3
@@ -42,13 +42,13 @@ class Step:
         step: Number of the step, from 1.
         progress: Share of the stage that is done, 0 to 1.
         loss: Mean loss per learned token, in nats.
-        rates: Learning rate by pattern.
+        rates: Learning rate of each parameter group, by the pattern of its names.
         grad_norm: Norm of the gradients before clipping.
-        samples: Number of samples, or pieces of samples, in the rows.
+        samples: Number of samples in the rows; each piece of a split sample counts.
         tokens: Number of tokens in the rows.
         labelled: Number of learned tokens.
         patches: Number of patches that went through the encoder.
-        packing_efficiency: Used share of the rows' token budget, 0 to 1.
+        packing_efficiency: Tokens divided by the rows' token budget, 0 to 1.
         flops: FLOPs of the model, forward and backward, without recomputation by activation checkpointing.
         seconds: Duration of the step.
         data_time: The part of `seconds` that was spent waiting for data.
@@ -77,8 +77,8 @@ class Trainer:
     Attributes:
         model: The model, changed in place.
         step: Number of steps that are done.
-        consumed_samples: Number of samples that were consumed so far.
-        learning: The parameters that learn, by name.
+        consumed_samples: Number of samples in the rows of these steps, and of skipped ones, over all workers.
+        trainable: The parameters that are trained, by name.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Trainer:
         *,
         recipe: TrainRecipe,
         stage: Stage,
-        order: MixtureSampler,
+        sampler: MixtureSampler,
         folder: Path,
         world: DistContext,
         data: dict[str, str] | None = None,
@@ -100,34 +100,34 @@ class Trainer:
             processor: The model's processor.
             recipe: The whole training recipe.
             stage: The stage to train.
-            order: Order of the stage's samples.
-            folder: Folder of the stage.
+            sampler: Gives the order of the stage's samples.
+            folder: Folder of the stage, for its checkpoints.
             world: The workers.
-            data: Fingerprints of the training data, by name. A checkpoint with other fingerprints raises.
+            data: Fingerprints of the training data, by name. They must equal those of a checkpoint.
 
         Raises:
             UserError: A pattern or parameter is unmatched, the virtual ranks are not a multiple of the workers, a
                 checkpoint belongs to another stage or other data, or no checkpoint is valid.
         """
-        self.model, self.processor, self.recipe, self.stage, self.order = model, processor, recipe, stage, order
+        self.model, self.processor, self.recipe, self.stage, self.sampler = model, processor, recipe, stage, sampler
         self.folder, self.world = folder, world
-        self._half = (stage.precision or ("bf16" if world.device.type == "cuda" else "fp32")) == "bf16"
-        groups = self._place_model()
+        self._bf16 = (stage.precision or ("bf16" if world.device.type == "cuda" else "fp32")) == "bf16"
+        groups = self._prepare_model()
         self.optimizer = torch.optim.AdamW(groups, betas=stage.betas, fused=world.device.type == "cuda")
-        self.learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._first_state = State(
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._initial_state = State(
             step=0,
             consumed_samples=0,
             virtual_ranks={},
             stage=stage.model_dump(mode="json"),
-            rows={source.name: sum(source.blocks) for source in order.sources},
+            rows={source.name: sum(source.blocks) for source in sampler.sources},
             data=data or {},
         )
         state = self._restore()
         self.step, self.consumed_samples = state.step, state.consumed_samples
         self._virtual_ranks = state.virtual_ranks
         self.loader = Loader(
-            order,
+            sampler,
             processor,
             stage,
             rank=world.rank,
@@ -139,15 +139,15 @@ class Trainer:
 
     def _restore(self) -> State:
         """Restore the newest valid checkpoint and return its state; without one, return the state before step 1."""
-        last = last_sound(self.folder, self.world)
+        last = newest_valid(self.folder, self.world)
         if last is None:
-            return self._first_state
+            return self._initial_state
         path, state = last
-        check_same(path, state, self._first_state)
-        checkpoints.restore(path, self.learning, self.optimizer, self.world)
+        check_same(path, state, self._initial_state)
+        checkpoints.restore(path, self.trainable, self.optimizer, self.world)
         return state
 
-    def _place_model(self) -> list[Group]:
+    def _prepare_model(self) -> list[Group]:
         """Move the model to its device, shard it among the workers, and return the parameter groups."""
         model, stage = self.model, self.stage
         model.to(self.world.device).train()
@@ -159,7 +159,7 @@ class Trainer:
             for block in [*model.vision.layers, *model.language.model.layers]:
                 block.compile(dynamic=True)
         if self.world.size > 1:
-            shard(model, self.world, self._half)
+            shard(model, self.world, self._bf16)
             groups = parameter_groups(model.named_parameters(), rates, decay)  # sharding replaced the parameters
         return groups
 
@@ -174,8 +174,9 @@ class Trainer:
         begin = time.perf_counter()
         loaded: StepRows = next(self.loader)
         data_time = time.perf_counter() - begin
+        local_labels = sum(sample.labelled for row in loaded.rows for sample in row.samples)
         row_count, label_count, consumed_samples = self.world.all_reduce_sum(
-            [len(loaded.rows), sum(s.labelled for row in loaded.rows for s in row.samples), loaded.consumed_samples]
+            [len(loaded.rows), local_labels, loaded.consumed_samples]
         )
         if not row_count:
             self._check_any_sample(loaded.skipped)
@@ -183,7 +184,7 @@ class Trainer:
         progress_before, self.consumed_samples = self._progress(), int(consumed_samples)
         self._virtual_ranks = loaded.virtual_ranks
         loss, flops = self._backward(loaded.rows, label_count)
-        norm = self._clip()
+        norm = self._clip_gradients()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._raise_non_finite(loaded.rows, loss, norm)
         self.step += 1
@@ -191,14 +192,14 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - begin
-        number, tokens, labelled, patches, rows = self._counts(loaded.rows)
+        samples, tokens, labelled, patches, rows = self._counts(loaded.rows)
         return Step(
             step=self.step,
             progress=self._progress(),
             loss=loss,
             rates=rates,
             grad_norm=norm,
-            samples=number,
+            samples=samples,
             tokens=tokens,
             labelled=labelled,
             patches=patches,
@@ -206,7 +207,7 @@ class Trainer:
             flops=flops,
             seconds=seconds,
             data_time=data_time,
-            skipped=[line for lines in self.world.all_gather(loaded.skipped) for line in lines],
+            skipped=self._of_all_workers(loaded.skipped),
         )
 
     def _counts(self, rows: Sequence[Row[Prepared]]) -> list[int]:
@@ -221,6 +222,9 @@ class Trainer:
         ]
         return [int(count) for count in self.world.all_reduce_sum(counts)]
 
+    def _of_all_workers(self, lines: Sequence[str]) -> list[str]:
+        return [line for lines_of_one in self.world.all_gather(list(lines)) for line in lines_of_one]
+
     def _progress(self) -> float:
         """Return the share of the stage that is done, 0 to 1."""
         if self.stage.steps is not None:
@@ -229,50 +233,51 @@ class Trainer:
         return self.consumed_samples / self.loader.total
 
     def _check_any_sample(self, skipped: Sequence[str]) -> None:
+        """Raise if the data ended before the first step."""
         if not self.step:
-            reasons = [reason for theirs in self.world.all_gather(list(skipped)) for reason in theirs]
+            reasons = self._of_all_workers(skipped)
             last = f"; the last of {len(reasons):,} that were skipped: {reasons[-1]}" if reasons else ""
             raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
     def _backward(self, rows: Sequence[Row[Prepared]], label_count: float) -> tuple[float, float]:
-        """Compute the gradients of all rows of a step. Return the loss and the FLOPs, summed over all workers."""
-        count = self.stage.rows // self.world.size
+        """Compute the gradients of all rows of a step. Return the mean loss and the FLOPs, over all workers."""
         dummy = PackedRow.dummy(self.model.config.vision.patch_dim)
         loss, flops = torch.zeros((), device=self.world.device), 0.0
-        for number in range(count if self.world.size > 1 else len(rows)):
+        # Sharded workers must run the same number of rows: those out of data run dummies.
+        count = self.stage.rows // self.world.size if self.world.size > 1 else len(rows)
+        for number in range(count):
             inputs = [sample.inputs for sample in rows[number].samples] if number < len(rows) else [dummy]
             row = PackedRow.pack(inputs).with_media()
             flops += row_flops(self.model, row)
             row = row.to(self.world.device, non_blocking=True)
-            with self.precision():
-                # FSDP2 averages gradients over workers; dividing label_count by their number makes it a sum.
+            with self.autocast():
+                # FSDP2 averages gradients over workers. Dividing label_count by their number turns that into a sum.
                 out = self.model(**row, label_count=max(label_count, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
-        summed = self.world.all_reduce_sum([float(loss) / self.world.size, flops])
-        return summed[0], summed[1]
+        mean_loss, total_flops = self.world.all_reduce_sum([float(loss) / self.world.size, flops])
+        return mean_loss, total_flops
 
-    def precision(self) -> AbstractContextManager[object]:
-        """Return the autocast context for bf16 on one process. With several, FSDP2 casts."""
-        if self._half and self.world.size == 1:
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the autocast context for bf16 with one worker. With several, FSDP2 casts, and this does nothing."""
+        if self._bf16 and self.world.size == 1:
             return torch.autocast(self.world.device.type, torch.bfloat16)
         return nullcontext()
 
-    def _clip(self) -> float:
-        from model.training.dist import full_tensor
-
-        norm = torch.nn.utils.clip_grad_norm_(self.learning.values(), self.stage.clip or math.inf)
+    def _clip_gradients(self) -> float:
+        """Clip the gradients, and return their norm before."""
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.stage.clip or math.inf)
         return float(full_tensor(norm))
 
     def _set_rates(self, progress: float) -> dict[str, float]:
+        """Set the learning rates for a progress of 0 to 1, and return them by group."""
         scale = factor(progress, self.stage.warmup, self.stage.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * scale
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
     def _raise_non_finite(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
-        mine = [sample.name for row in rows for sample in row.samples]
-        names = [name for theirs in self.world.all_gather(mine) for name in theirs]
+        names = self._of_all_workers([sample.name for row in rows for sample in row.samples])
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
         raise UserError(
             f"stage {self.stage.name}, step {self.step + 1}: loss {loss}, gradient norm {norm}; nothing was "
@@ -281,10 +286,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, and delete all but the last `keep_last`."""
-        parts = self.world.all_gather(self._virtual_ranks)
-        ranks = {number: position for part in parts for number, position in part.items()}
-        state = replace(self._first_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks)
-        checkpoints.save(self.folder, self.learning, self.optimizer, state, self.world)
+        by_worker = self.world.all_gather(self._virtual_ranks)
+        ranks = {number: state for states in by_worker for number, state in states.items()}
+        state = replace(
+            self._initial_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks
+        )
+        checkpoints.save(self.folder, self.trainable, self.optimizer, state, self.world)
         if self.world.is_main:
             checkpoints.retain(self.folder, self.recipe.keep_last)
 

@@ -149,8 +149,8 @@ def test_attention_equals_grouped_sdpa_in_float32(
     rounded = [torch.randn(shape, generator=generator).to(place.dtype) for shape in shapes]
     row = [x.to(place.device).requires_grad_() for x in rounded]
     slow = [x.float().requires_grad_() for x in rounded]
-    truth = segment_attention(*slow, Segments.of(lengths), causal=causal)
-    value = segment_attention(*row, Segments.of(lengths, place.device), causal=causal)
+    truth = segment_attention(*slow, Segments.from_lengths(lengths), causal=causal)
+    value = segment_attention(*row, Segments.from_lengths(lengths, place.device), causal=causal)
     assert _off(value, truth.detach()) <= place.slack
     weight = torch.randn(truth.shape, generator=generator).to(place.dtype)
     gradients = torch.autograd.grad((value * weight.to(place.device)).sum(), row)

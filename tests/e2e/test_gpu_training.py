@@ -46,13 +46,13 @@ class Place:
         model = VideoLLaMA3(config, self.device)
         recipe = parse_recipe(self._recipe(folder), "test")
         (stage,) = recipe.stages
-        order = MixtureSampler([AnnotationSource("all", str(_annotations(folder, self.side)))], stage.mixture, {}, 0)
+        sampler = MixtureSampler([AnnotationSource("all", str(_annotations(folder, self.side)))], stage.mixture, {}, 0)
         return Trainer(
             model,
             Processor.tiny(),
             recipe=recipe,
             stage=stage,
-            order=order,
+            sampler=sampler,
             folder=folder / "out",
             world=DistContext(torch.device(self.device)),
         )

@@ -35,7 +35,7 @@ _grad = torch.autograd.grad
 @pytest.mark.parametrize("shared", [1, 2, 4])
 def test_packed_attention_equals_masked_attention_with_gradients(causal: bool, shared: int) -> None:
     row = _row(shared=shared)
-    ours = segment_attention(*row, Segments.of(LENGTHS), causal=causal)
+    ours = segment_attention(*row, Segments.from_lengths(LENGTHS), causal=causal)
     theirs = _masked(*row, causal)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     weight = torch.randn_like(ours)
@@ -52,18 +52,18 @@ def test_segments_of_equal_length_are_one_batch(monkeypatch: pytest.MonkeyPatch)
         return real(q, *rest, **others)
 
     monkeypatch.setattr(attention.F, "scaled_dot_product_attention", spy)
-    segment_attention(*_row(), Segments.of(LENGTHS))
+    segment_attention(*_row(), Segments.from_lengths(LENGTHS))
     assert sorted(seen) == [(1, 4, 1, 8), (1, 4, 7, 8), (2, 4, 5, 8), (3, 4, 3, 8)]
 
 
 def test_neighbours_of_equal_length_are_not_moved() -> None:
-    assert Segments.of([4, 4, 2, 2, 9]).order_N is None
-    assert Segments.of([4, 2, 4]).order_N is not None
+    assert Segments.from_lengths([4, 4, 2, 2, 9]).order_N is None
+    assert Segments.from_lengths([4, 2, 4]).order_N is not None
 
 
 def test_empty_segment_is_refused() -> None:
     with pytest.raises(ValueError, match="leave out empty ones"):
-        Segments.of([3, 0])
+        Segments.from_lengths([3, 0])
 
 
 def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.Monk
         return q
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    attention._varlen(*_row(shared=2), Segments.of(LENGTHS), True, 0.5)
+    attention._varlen(*_row(shared=2), Segments.from_lengths(LENGTHS), True, 0.5)
     assert told == {
         "starts": [0, 3, 8, 11, 12, 17, 24, 27],
         "dtype": torch.int32,
@@ -90,7 +90,7 @@ def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("shared", [1, 2])
 def test_kernel_equals_masked_attention_on_cuda(causal: bool, shared: int) -> None:
     row = [x.detach().cuda().bfloat16().requires_grad_() for x in _row(shared=shared)]
-    ours = segment_attention(*row, Segments.of(LENGTHS, "cuda"), causal=causal)
+    ours = segment_attention(*row, Segments.from_lengths(LENGTHS, "cuda"), causal=causal)
     theirs = _masked(*[x.cpu().float() for x in row], causal)
     torch.testing.assert_close(ours.cpu().float(), theirs, atol=2e-2, rtol=2e-2)
     for a, b in zip(_grad(ours.float().sum(), row), _grad(theirs.sum(), row), strict=True):

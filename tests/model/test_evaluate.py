@@ -12,7 +12,7 @@ from PIL import Image
 
 from model import Processor
 from model.caption_metrics import CLIP_PREFIX, caption_metrics, clip_score
-from model.evaluate import Answer, generate_answers, held_out_loss
+from model.evaluate import Answer, compute_loss, generate_answers
 from model.packed_row import PackedRow
 from model.training.data.samples import Sample
 from model.videollama3 import VideoLLaMA3
@@ -98,7 +98,7 @@ def test_loss_equals_that_of_transformers_on_the_same_tokens(
         with torch.no_grad():
             mean = oracle(**_theirs(row), labels=row["labels"][None]).loss
         total, tokens = total + float(mean) * count, tokens + count
-    loss = held_out_loss(model, processor, SAMPLES)
+    loss = compute_loss(model, processor, SAMPLES)
     assert (loss.samples, loss.tokens, loss.skipped) == (4, tokens, [])
     assert loss.mean == pytest.approx(total / tokens, rel=1e-5)
 
@@ -107,12 +107,12 @@ def test_loss_equals_that_of_transformers_on_the_same_tokens(
 def test_loss_does_not_depend_on_how_samples_are_packed(
     model: VideoLLaMA3, processor: Processor, tokens_per_row: int
 ) -> None:
-    alone = [held_out_loss(model, processor, [sample]) for sample in SAMPLES]
+    alone = [compute_loss(model, processor, [sample]) for sample in SAMPLES]
     assert len({round(loss.mean, 3) for loss in alone}) == len(SAMPLES)  # so that a mean of means would not pass
-    packed = held_out_loss(model, processor, SAMPLES, tokens_per_row)
+    packed = compute_loss(model, processor, SAMPLES, tokens_per_row)
     assert packed.tokens == sum(loss.tokens for loss in alone)
     assert packed.mean == pytest.approx(sum(loss.total for loss in alone) / packed.tokens, rel=1e-5)
-    assert held_out_loss(model, processor, SAMPLES, tokens_per_row) == packed
+    assert compute_loss(model, processor, SAMPLES, tokens_per_row) == packed
 
 
 def test_packed_rows_stay_within_their_length(
@@ -127,21 +127,21 @@ def test_packed_rows_stay_within_their_length(
         return forward(*args, **given)
 
     monkeypatch.setattr(model, "forward", noting)
-    held_out_loss(model, processor, SAMPLES, tokens_per_row=sizes[0] + sizes[1])
+    compute_loss(model, processor, SAMPLES, tokens_per_row=sizes[0] + sizes[1])
     assert rows[0] == sizes[0] + sizes[1]
     assert sum(rows) == sum(sizes)
 
 
 def test_bad_samples_are_named_and_left_out_of_the_loss(model: VideoLLaMA3, processor: Processor) -> None:
-    loss = held_out_loss(model, processor, [BAD[0], SAMPLES[0], BAD[1], SAMPLES[1]])
+    loss = compute_loss(model, processor, [BAD[0], SAMPLES[0], BAD[1], SAMPLES[1]])
     assert [line.split(":")[0] for line in loss.skipped] == ["broken image", "nobody answers"]
     assert all("\n" not in line for line in loss.skipped)
-    good = held_out_loss(model, processor, SAMPLES[:2])
+    good = compute_loss(model, processor, SAMPLES[:2])
     assert (loss.total, loss.tokens, loss.samples) == (good.total, good.tokens, 2)
 
 
 def test_loss_without_a_good_sample_is_nan(model: VideoLLaMA3, processor: Processor) -> None:
-    loss = held_out_loss(model, processor, BAD)
+    loss = compute_loss(model, processor, BAD)
     assert math.isnan(loss.mean)
     assert (loss.tokens, loss.samples, len(loss.skipped)) == (0, 0, 2)
 
@@ -150,7 +150,7 @@ def test_evaluation_leaves_the_mode_of_the_model(oracle: Any, processor: Process
     model = ours_of(oracle).train()
     model.vision.eval()  # as somebody may who has frozen it
     before = {name: module.training for name, module in model.named_modules()}
-    held_out_loss(model, processor, SAMPLES[:1])
+    compute_loss(model, processor, SAMPLES[:1])
     list(generate_answers(model, processor, SAMPLES[:1], 2))
     assert {name: module.training for name, module in model.named_modules()} == before
     assert torch.is_grad_enabled()
@@ -160,11 +160,11 @@ def test_evaluation_leaves_the_mode_of_the_model(oracle: Any, processor: Process
 def test_evaluation_draws_no_random_numbers(oracle: Any, processor: Processor) -> None:
     """Dropout is off, and the random numbers of a training go on as if nobody had looked."""
     model = ours_of(oracle).train()
-    plain = held_out_loss(model, processor, SAMPLES)
+    plain = compute_loss(model, processor, SAMPLES)
     model.projector.readout = torch.nn.Sequential(model.projector.readout, torch.nn.Dropout(0.5))
     model.train()
     state = torch.get_rng_state()
-    assert held_out_loss(model, processor, SAMPLES) == plain
+    assert compute_loss(model, processor, SAMPLES) == plain
     assert torch.equal(torch.get_rng_state(), state)
 
 

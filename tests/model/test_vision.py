@@ -107,7 +107,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
         ((1, 3, 4), 2, "multiples"),
         ((0, 4, 4), 1, "multiples"),
         ((1, 4, 4), 3, "use 1 or 2"),
-        ((1, 4, 8), 2, "grids tell of 32"),
+        ((1, 4, 8), 2, "grids have 32"),
     ],
 )
 def test_grids_that_do_not_fit_are_refused(grid: tuple[int, int, int], merge_size: int, advice: str) -> None:

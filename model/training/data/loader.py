@@ -1,9 +1,9 @@
 """Load packed rows ahead of the trainer, and continue at the same sample after a restart.
 
 The rows of a step come from virtual ranks (`lanes` in recipes). Virtual rank v of V reads samples v, v + V, v + 2V, …
-of the order, packs them, and contributes rows / V rows to each step. Each worker has some of the virtual ranks. So the
-rows of a step do not depend on the number of workers, and any number of workers can continue from a state (per virtual
-rank: a cursor and the open rows).
+of the sampler's order, packs them, and contributes rows / V rows to each step. Each worker has some of the virtual
+ranks. So the rows of a step do not depend on the number of workers, and any number of workers can continue from the
+states of all virtual ranks.
 
 A bad sample is skipped, logged and counted. Many in a row end the run; any other error ends it at once.
 """
@@ -28,16 +28,16 @@ from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
 
-AHEAD = 8  # samples that a virtual rank prefetches
-STEPS_AHEAD = 2
+_SAMPLES_AHEAD = 8  # samples that a virtual rank prefetches
+_STEPS_AHEAD = 2  # steps whose rows are packed before the trainer asks for them
 
 
 class VirtualRankState(TypedDict):
-    """The position of a virtual rank: samples that are not in finished rows are (index, piece) of `Prepared`.
+    """The position of a virtual rank. A sample is stored as [index, piece], see `Prepared`.
 
     Attributes:
         cursor: Number of samples that were taken from the order.
-        open: The samples of each open row.
+        open: The samples of each open row, that is, of each row that more samples may join.
         pending: Samples that are in no row yet.
     """
 
@@ -53,8 +53,8 @@ class StepRows:
     Attributes:
         rows: Packed rows. At the end of the data there are fewer, or none.
         skipped: One line per bad sample that was skipped, with the reason.
-        consumed_samples: Samples that this worker's virtual ranks have consumed so far: those in rows, these included,
-            and skipped ones.
+        consumed_samples: Number of samples that this worker's virtual ranks have consumed since the stage began: those
+            in finished rows, these included, and skipped ones.
         virtual_ranks: State of each virtual rank after these rows, by its number.
     """
 
@@ -80,7 +80,7 @@ class VirtualRank:
         Args:
             number: Number of this virtual rank, from 0.
             count: Number of all virtual ranks.
-            end: Number of samples of the stage; None if it has no end.
+            end: Number of samples of the stage; None if only its number of steps is set.
             packer: Packs this virtual rank's samples.
             submit: Starts to prepare the sample at an index of the order.
         """
@@ -89,24 +89,25 @@ class VirtualRank:
         self.pending: deque[Prepared] = deque()
         self._futures: deque[Future[list[Prepared]]] = deque()
 
-    def row(self, skip: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
-        """Return the next row, or None at the end. `skip` is called per sample, with None or the error of a bad one."""
+    def next_row(self, report: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
+        """Return the next row, or None at the end. For each sample `report` gets None, or the error of a bad one."""
         while True:
             while self.pending:
-                if done := self.packer.add(self.pending.popleft()):
-                    return done
-            future = self._next()
+                if row := self.packer.add(self.pending.popleft()):
+                    return row
+            future = self._next_sample()
             if future is None:
                 return next(self.packer.flush(), None)
             self.cursor += 1
             try:
                 self.pending.extend(future.result())
-                skip(None)
+                report(None)
             except BadSampleError as error:
-                skip(error)
+                report(error)
 
-    def _next(self) -> Future[list[Prepared]] | None:
-        while len(self._futures) < AHEAD:
+    def _next_sample(self) -> Future[list[Prepared]] | None:
+        """Return the pieces of the next sample, and submit the samples after it."""
+        while len(self._futures) < _SAMPLES_AHEAD:
             index = self.number + (self.cursor + len(self._futures)) * self.count
             if self.end is not None and index >= self.end:
                 break
@@ -120,7 +121,7 @@ class VirtualRank:
         return self.cursor - len(in_open_rows | {sample.index for sample in self.pending})
 
     def state(self) -> VirtualRankState:
-        """Return its position."""
+        """Return the position."""
 
         def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]
@@ -138,23 +139,29 @@ class VirtualRank:
             BadSampleError: A sample that was good before is bad now.
         """
         self.cursor = state["cursor"]
-        wanted = [*state["open"], state["pending"]]
-        futures = {index: self._submit(index) for index in sorted({index for row in wanted for index, _ in row})}
+        indices = {index for references in [*state["open"], state["pending"]] for index, _ in references}
+        futures = {index: self._submit(index) for index in sorted(indices)}
         pieces = {index: future.result() for index, future in futures.items()}
-        for row in state["open"]:
-            opened: Row[Prepared] = Row()
-            for index, piece in row:
-                opened.add(pieces[index][piece])
-            self.packer.open.append(opened)
+        for references in state["open"]:
+            row: Row[Prepared] = Row()
+            for index, piece in references:
+                row.add(pieces[index][piece])
+            self.packer.open.append(row)
         self.pending.extend(pieces[index][piece] for index, piece in state["pending"])
 
 
 class Loader:
-    """An endless iterator over one worker's `StepRows`. After the last sample, steps have no rows."""
+    """An endless iterator over one worker's `StepRows`. After the last sample, steps have no rows.
+
+    One thread packs rows; several threads read and prepare samples for it.
+
+    Attributes:
+        total: Number of samples of the stage; None if only its number of steps is set.
+    """
 
     def __init__(
         self,
-        order: MixtureSampler,
+        sampler: MixtureSampler,
         processor: Processor,
         stage: Stage,
         *,
@@ -175,8 +182,8 @@ class Loader:
             raise UserError(
                 f"stage {stage.name}: {count} lanes for {workers} workers: make `lanes` a multiple of the workers"
             )
-        self._order, self._sources, self._stage, self._skip_limit = order, order.sources, stage, skip_limit
-        self.total = None if stage.epochs is None else max(round(stage.epochs * order.epoch_length), 1)
+        self._sampler, self._sources, self._stage, self._skip_limit = sampler, sampler.sources, stage, skip_limit
+        self.total = None if stage.epochs is None else max(round(stage.epochs * sampler.epoch_length), 1)
         self._processor, self._local = for_stage(processor, stage), threading.local()
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._packing = ThreadPoolExecutor(1, thread_name_prefix="packing")
@@ -185,7 +192,7 @@ class Loader:
             for number in range(rank, count, workers)
         ]
         self._rows_per_virtual_rank = stage.rows // count
-        self._in_a_row = 0
+        self._consecutive_skips = 0
         self._steps: deque[Future[StepRows]] = deque()
         for virtual_rank in self._virtual_ranks:
             if state:
@@ -197,7 +204,7 @@ class Loader:
     def _prepare(self, index: int) -> list[Prepared]:
         if not hasattr(self._local, "processor"):
             self._local.processor = copy.deepcopy(self._processor)  # threads must not share a tokenizer
-        source, row = self._order(index)
+        source, row = self._sampler(index)
         sample = self._sources[source].sample(row)
         return prepare(self._local.processor, sample, index, self._stage.tokens, self._stage.patch_budget)
 
@@ -205,25 +212,25 @@ class Loader:
         return self
 
     def __next__(self) -> StepRows:
-        while len(self._steps) < STEPS_AHEAD:
+        while len(self._steps) < _STEPS_AHEAD:
             self._steps.append(self._packing.submit(self._step))
         return self._steps.popleft().result()
 
     def _step(self) -> StepRows:
         skipped: list[str] = []
 
-        def skip(error: BadSampleError | None) -> None:
-            self._in_a_row = self._in_a_row + 1 if error else 0
+        def report(error: BadSampleError | None) -> None:
+            self._consecutive_skips = self._consecutive_skips + 1 if error else 0
             if error is None:
                 return
             skipped.append(str(error))
             log.warning("skipped %s", error)
-            if self._in_a_row >= self._skip_limit:
-                raise UserError(f"{self._in_a_row} bad samples in a row, so the run stops; the last: {error}")
+            if self._consecutive_skips >= self._skip_limit:
+                raise UserError(f"{self._consecutive_skips} bad samples in a row, so the run stops; the last: {error}")
 
-        ranks, turns = self._virtual_ranks, range(self._rows_per_virtual_rank)
+        ranks, rows_per_rank = self._virtual_ranks, range(self._rows_per_virtual_rank)
         return StepRows(
-            rows=[row for rank in ranks for _ in turns if (row := rank.row(skip))],
+            rows=[row for rank in ranks for _ in rows_per_rank if (row := rank.next_row(report))],
             skipped=skipped,
             consumed_samples=sum(rank.consumed_samples for rank in ranks),
             virtual_ranks={rank.number: rank.state() for rank in ranks},

@@ -103,7 +103,7 @@ def test_compressed_answer_is_read(encoding: str) -> None:
 
 @pytest.mark.parametrize("greeting", ["gzip-bomb", "large", "drip", "drip-headers"])
 def test_hostile_greeting_of_a_server_ends_in_time(greeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captioners.engines.openai_client._GREETING", 0.5)
+    monkeypatch.setattr("captioners.engines.openai_client._CHECK_SECONDS", 0.5)
     with chat_server(greeting=greeting) as server:
         begin = time.monotonic()
         if greeting.startswith("drip"):

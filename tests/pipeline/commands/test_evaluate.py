@@ -110,7 +110,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def test_eval_of_shards_gives_loss_and_answers(folder: Path, ask: Ask, tmp_path: Path) -> None:
     from model import Processor, VideoLLaMA3
     from model.caption_metrics import caption_metrics
-    from model.evaluate import held_out_loss
+    from model.evaluate import compute_loss
     from model.training.data.shards import ShardSource
 
     told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
@@ -118,7 +118,7 @@ def test_eval_of_shards_gives_loss_and_answers(folder: Path, ask: Ask, tmp_path:
     found = json.loads(told.out)
     model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
     source = ShardSource("eval", str(folder / "shards"))
-    loss = held_out_loss(model, processor, map(source.sample, range(COUNT)))
+    loss = compute_loss(model, processor, map(source.sample, range(COUNT)))
     assert found["loss"] == {"mean": pytest.approx(loss.mean, rel=1e-5), "tokens": loss.tokens, "samples": COUNT}
     assert found["skipped"] == []
     said = _lines(tmp_path / "new" / "out.jsonl")
@@ -278,10 +278,10 @@ def test_eval_on_training_data_is_warned_about(ask: Ask, trained: str) -> None:
 def test_held_out_and_trained_samples_are_those_of_the_training(
     ask: Ask, folder: Path, trained: str, tmp_path: Path
 ) -> None:
-    from model.training.data.sampler import EpochPermutation
+    from model.training.data.sampler import SourceOrder
     from model.training.data.shards import ShardSource
 
-    expected = EpochPermutation(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
+    expected = SourceOrder(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
     found = {}
     for part in ("--held-out", "--trained-on"):
         told = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)

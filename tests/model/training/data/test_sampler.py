@@ -44,7 +44,7 @@ def test_every_pass_has_each_training_row_once(blocks: list[int], held: int, win
     rows = total - held
     for number in range(3):
         assert len({row for _, row in seen(order, rows, number * rows)}) == rows
-    assert not {row for _, row in seen(order, 3 * rows)} & set(order.passes[0].held_out.tolist())
+    assert not {row for _, row in seen(order, 3 * rows)} & set(order.source_orders[0].held_out.tolist())
 
 
 def test_every_epoch_keeps_the_mixture_and_carries_leftovers() -> None:
@@ -82,7 +82,7 @@ def test_order_is_a_function_of_seed_and_index() -> None:
 def test_held_out_rows_are_the_same_in_every_stage() -> None:
     chosen = [
         MixtureSampler([Rows("a", [9] * 9)], {"a": Share(weight=1)}, {"a": 7}, seed, held_out_seed=42)
-        .passes[0]
+        .source_orders[0]
         .held_out
         for seed in (1, 2)
     ]
@@ -94,5 +94,5 @@ def test_held_out_rows_are_the_same_in_every_stage() -> None:
 def test_both_captions_of_a_dataset_hold_out_the_same_images() -> None:
     shares = {"short": Share(weight=1), "detailed": Share(weight=1)}
     order = MixtureSampler([Rows("short", [9] * 9), Rows("detailed", [9] * 9)], shares, dict.fromkeys(shares, 7), 1, 42)
-    assert (order.passes[0].held_out == order.passes[1].held_out).all()
-    assert [order.passes[0].row(n) for n in range(50)] != [order.passes[1].row(n) for n in range(50)]
+    assert (order.source_orders[0].held_out == order.source_orders[1].held_out).all()
+    assert [order.source_orders[0].row(n) for n in range(50)] != [order.source_orders[1].row(n) for n in range(50)]
