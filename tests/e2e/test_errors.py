@@ -72,10 +72,10 @@ def test_bug_of_a_stage_shows_its_traceback_and_stores_no_row(
 
 
 def test_bug_of_a_command_shows_its_traceback(
-    indexed: Path, vl3syn: Command, bug_in: Callable[[str, str], None]
+    indexed: Path, vl3syn_process: Command, bug_in: Callable[[str, str], None]
 ) -> None:
     bug_in("manifests.run", "evaluate_rules")
-    done = vl3syn("funnel", indexed)
+    done = vl3syn_process("funnel", indexed)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")
     assert done.stderr.strip().endswith(BROADCAST)

@@ -172,7 +172,7 @@ def test_invalid_yaml_of_a_recipe_is_not_quoted(
 
 
 def test_key_from_the_environment_is_sent_and_not_stored(
-    tmp_path: Path, make_images: MakeImages, vl3syn: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server repeats it in its errors, as some do."""
     pool, url = make_images(tmp_path / "pool", 6), tmp_path / "run"
@@ -182,7 +182,7 @@ def test_key_from_the_environment_is_sent_and_not_stored(
         stage = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "engine": engine}
         written = {"name": "t", "pool": {"images": str(pool)}, "stages": [stage], "publish": {}}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-        done = vl3syn("run", tmp_path / "recipe.yaml", "--run", url)
+        done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", url)
         assert done.returncode == 0, done.stderr
         assert server.keys == {f"Bearer {SECRET}"}
     errors = open_run(url).facts("short_caption").collect()["error"].drop_nulls()

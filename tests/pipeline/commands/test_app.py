@@ -103,7 +103,7 @@ def test_recipe_edited_in_the_run_is_checked(finished: Path, tmp_path: Path, vl3
     for wrong, message in (
         ("keep: {mim_side: 30}", "unknown rule 'mim_side'; did you mean 'min_side'"),
         ("keep: {min_sid: 30}", "unknown rule 'min_sid'; did you mean 'min_side'"),
-        ("keep: 5", "keep: must be a mapping"),
+        ("keep: 5", "keep must be a mapping"),
         ("keep: {", "not YAML"),
     ):
         (run / "recipe.yaml").write_text(stored.replace("keep:\n    max_aspect_ratio: 2", wrong))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from edges import Edges
 from PIL import Image
 
 from filters.aesthetic import Aesthetic
+from filters.aspect_ratio import AspectRatio
 from manifests.storage import Folder
 from pipeline.commands.doctor import examine
 from pipeline.execution.runner import recipe_of
@@ -21,15 +21,17 @@ from tests.runs import run
 HERE = "tests.pipeline.publishing.test_card"
 
 
-class Licensed(Edges):
+class Licensed(AspectRatio):
     """A filter of another package with a model of its own."""
 
+    name: ClassVar = "licensed"
     models: ClassVar = {"/home/me/edge-net": "CC-BY-4.0", "edge-head": None}
 
 
-class Lacking(Edges):
+class Lacking(AspectRatio):
     """A filter that imports packages that are not installed."""
 
+    name: ClassVar = "lacking"
     packages: ClassVar = {"no_such_package": "", "no_such_model": "offline"}
 
 
@@ -45,8 +47,8 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
     publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
     lines = (tmp_path / "out" / "README.md").read_text().split("## Models")[1].split("##")[0].split("\n")
     assert [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line][2:] == [
-        ["edges", "edge-net", "not told", "CC-BY-4.0"],
-        ["edges", "edge-head", "not told", "see the model's page"],
+        ["licensed", "edge-net", "not told", "CC-BY-4.0"],
+        ["licensed", "edge-head", "not told", "see the model's page"],
         ["short_caption", "OpenGVLab/InternVL2-8B", "not told", "MIT"],
     ]
 
@@ -60,4 +62,4 @@ def test_doctor_names_the_missing_packages_of_a_stage(tmp_path: Path) -> None:
     recipe.write_text(f"pool: {{images: {tmp_path}}}\nstages: [{{stage: '{HERE}:Lacking'}}]")
     finding = examine([str(recipe)])[-1]
     assert (finding.what, finding.state) == (f"recipe {recipe}", "missing")
-    assert "edges needs the package no_such_package: install it" in finding.found
+    assert "lacking needs the package no_such_package: install it" in finding.found
