@@ -79,7 +79,7 @@ class ChatServer:
     log: Path | None = None
     listen: str = "127.0.0.1"
     port: int = 0
-    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
@@ -128,14 +128,14 @@ class ChatServer:
 
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
-        told = json.loads(body)
-        image, prompt = (part for part in told["messages"][0]["content"])
+        request = json.loads(body)
+        image, prompt = (part for part in request["messages"][0]["content"])
         data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
         key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt["text"].encode()).hexdigest()[:8])
         self.images.setdefault(key[0], data)
-        self.bodies.append({**told, "messages": None})
-        attempt = self.asked[key]
-        self.asked[key] += 1
+        self.bodies.append({**request, "messages": None})
+        attempt = self.requests[key]
+        self.requests[key] += 1
         self.times.setdefault(key, []).append(time.monotonic())
         self._write("asked", key)
         fault = self._fault(key, attempt)
@@ -163,8 +163,8 @@ class ChatServer:
         return self.faults[int.from_bytes(chance[4:]) % len(self.faults)] if hit and self.faults else None
 
     async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> bool:
-        refusal = self.refusal.replace("{n}", str(7 ** (2 + self.asked.total() % 9)))
-        digest = hashlib.sha256(str(self.asked.total()).encode()).digest()[:16]
+        refusal = self.refusal.replace("{n}", str(7 ** (2 + self.requests.total() % 9)))
+        digest = hashlib.sha256(str(self.requests.total()).encode()).digest()[:16]
         refusal = refusal.replace("{letters}", "".join(string.ascii_letters[byte % 52] for byte in digest))
         error = {"error": {"message": refusal, "type": "invalid_request_error"}}
         if fault == "hang":

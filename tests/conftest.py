@@ -177,10 +177,10 @@ def photographs() -> list[Path]:
     """Files of about 20 photographs, out of scikit-image's and scikit-learn's wheels."""
     from importlib.util import find_spec
 
-    found: list[Path] = []
+    files: list[Path] = []
     for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        found += sorted(p for p in (Path(spec.origin).parent / inside).iterdir() if p.suffix in (".png", ".jpg"))
-    return [path for path in found if not path.name.startswith(_DRAWN)]
+        files += sorted(p for p in (Path(spec.origin).parent / inside).iterdir() if p.suffix in (".png", ".jpg"))
+    return [path for path in files if not path.name.startswith(_DRAWN)]

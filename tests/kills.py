@@ -31,15 +31,15 @@ def is_worker(pid: int, name: str) -> bool:
 
 def processes(mark: str) -> list[tuple[int, str]]:
     """The processes that inherited the mark, with their command lines."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if mark.encode() in (entry / "environ").read_bytes():
-                    found.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+                    pids.append((int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
             except OSError:
                 continue  # it has ended meanwhile
-    return found
+    return pids
 
 
 def alive(pid: int) -> bool:

@@ -8,7 +8,7 @@ from benchmarks.diversity import measure
 
 
 def test_balance_raises_the_entropy_of_the_labels(photographs: list[Path]) -> None:
-    told = measure(photographs, 160)
-    balanced, drawn = told["label entropy, balanced (afk-mc2)"], told["label entropy, random draw (nats)"]
+    measured = measure(photographs, 160)
+    balanced, drawn = measured["label entropy, balanced (afk-mc2)"], measured["label entropy, random draw (nats)"]
     assert balanced > drawn + 0.15, f"{balanced:.2f} and {drawn:.2f} nats"
-    assert told["purity, ours (afk-mc2)"] > told["purity, scikit-learn"] - 0.02
+    assert measured["purity, ours (afk-mc2)"] > measured["purity, scikit-learn"] - 0.02

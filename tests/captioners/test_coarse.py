@@ -74,9 +74,9 @@ each_model = pytest.mark.parametrize("kind", ["blip", "blip2", "blip2-t5"])
 
 
 def captions(captioner: Captioner, pictures: list[Image.Image] = PICTURES) -> list[str | None]:
-    made = captioner([captioner.prepare(image) for image in pictures])
-    texts: list[str | None] = made["coarse_caption"].to_pylist()
-    assert made["error"].null_count == len(pictures)
+    table = captioner([captioner.prepare(image) for image in pictures])
+    texts: list[str | None] = table["coarse_caption"].to_pylist()
+    assert table["error"].null_count == len(pictures)
     return texts
 
 
@@ -160,9 +160,9 @@ def loaded_with_end(folder: Path, bias: float) -> Captioner:
 
 def test_caption_that_ends_at_once_is_an_error_of_its_row(broken: Callable[[str], Path]) -> None:
     captioner = loaded_with_end(broken("blip"), bias=1e4)
-    made = captioner([captioner.prepare(image) for image in PICTURES])
-    assert made["coarse_caption"].to_pylist() == [None] * len(PICTURES)
-    assert all(error.startswith("empty caption: ") for error in made["error"].to_pylist())
+    table = captioner([captioner.prepare(image) for image in PICTURES])
+    assert table["coarse_caption"].to_pylist() == [None] * len(PICTURES)
+    assert all(error.startswith("empty caption: ") for error in table["error"].to_pylist())
 
 
 def test_captions_of_a_batch_end_independently(broken: Callable[[str], Path]) -> None:
@@ -180,18 +180,18 @@ def test_empty_caption_does_not_change_its_neighbours(
 ) -> None:
     captioner = load("blip")
     monkeypatch.setattr(captioner, "_generate", lambda pixels: ["a dog", " \n", " two\ncats  "])
-    made = captioner([captioner.prepare(image) for image in PICTURES[:3]])
-    assert made["coarse_caption"].to_pylist() == ["a dog", None, "two cats"]
-    assert [error is None for error in made["error"].to_pylist()] == [True, False, True]
+    table = captioner([captioner.prepare(image) for image in PICTURES[:3]])
+    assert table["coarse_caption"].to_pylist() == ["a dog", None, "two cats"]
+    assert [error is None for error in table["error"].to_pylist()] == [True, False, True]
 
 
 @each_model
 def test_table_has_the_declared_columns(load: Callable[..., Captioner], kind: str) -> None:
     captioner = load(kind)
     for pictures in ([], PICTURES[:2]):
-        made = captioner([captioner.prepare(image) for image in pictures])
-        assert made.num_rows == len(pictures)
-        assert made.schema.equals(CoarseCaption.writes.append(ERROR), check_metadata=True)
+        table = captioner([captioner.prepare(image) for image in pictures])
+        assert table.num_rows == len(pictures)
+        assert table.schema.equals(CoarseCaption.writes.append(ERROR), check_metadata=True)
 
 
 @each_model

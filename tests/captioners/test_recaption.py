@@ -30,8 +30,8 @@ def captioner(tiny_internvl: Path) -> Captioner:
 
 
 def rows(captioner: Captioner, pictures: list[Image.Image]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
-    return found
+    result: list[dict[str, Any]] = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
+    return result
 
 
 def test_batch_gets_the_captions_of_its_images_alone(captioner: Captioner, pictures: list[Image.Image]) -> None:
@@ -66,10 +66,10 @@ def test_question_the_processor_refuses_is_an_error_of_its_row(
     captioner: Captioner, pictures: list[Image.Image]
 ) -> None:
     """It counts the marks of images: one more in the prompt is an image that is not there."""
-    asked = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
-    odd = asked[1].question._replace(prompt="<IMG_CONTEXT> What is this?")
-    first, second, third = captioner([asked[0], asked[1]._replace(question=odd), asked[2]]).to_pylist()
-    assert [first, third] == captioner([asked[0], asked[2]]).to_pylist()
+    inputs = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
+    odd = inputs[1].question._replace(prompt="<IMG_CONTEXT> What is this?")
+    first, second, third = captioner([inputs[0], inputs[1]._replace(question=odd), inputs[2]]).to_pylist()
+    assert [first, third] == captioner([inputs[0], inputs[2]]).to_pylist()
     assert second["short_caption"] is None
     assert second["error"].startswith("the model's processor refuses it: ")
     assert not second["retry"]
@@ -143,8 +143,8 @@ def test_lmdeploy_captions_on_a_gpu(tiny_internvl: Path, pictures: list[Image.Im
     pytest.importorskip("lmdeploy")
     assert Lmdeploy().gpus == 1
     captioner = DetailedCaption(model=str(tiny_internvl), max_new_tokens=8).load()
-    found = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
-    assert all(row["detailed_caption"] and row["detailed_tokens"] <= 8 for row in found)
+    result = captioner([captioner.prepare(p, n) for n, p in enumerate(pictures)]).to_pylist()
+    assert all(row["detailed_caption"] and row["detailed_tokens"] <= 8 for row in result)
 
 
 @pytest.mark.gpu

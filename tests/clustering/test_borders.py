@@ -20,10 +20,10 @@ from tests.e2e.test_clusters import Vectors, pool
 from tests.runs import run
 
 
-def borders(own: list[int | None], second: list[int | None]) -> list[int | None]:
-    table = pa.table({"cluster": pa.array(own, pa.int32()), "second_cluster": pa.array(second, pa.int32())})
-    found: list[int | None] = Borders()(table)["border"].to_pylist()
-    return found
+def borders(nearest: list[int | None], second: list[int | None]) -> list[int | None]:
+    table = pa.table({"cluster": pa.array(nearest, pa.int32()), "second_cluster": pa.array(second, pa.int32())})
+    result: list[int | None] = Borders()(table)["border"].to_pylist()
+    return result
 
 
 def test_border_of_two_clusters_does_not_depend_on_their_order() -> None:

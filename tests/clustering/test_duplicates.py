@@ -32,11 +32,11 @@ def table_of(vectors: object, phash: Sequence[int | None] | None = None, **colum
     embeddings, _ = from_matrix(np.asarray(vectors, np.float32))
     rows = len(embeddings)
     same = {name: [value] * rows for name, value in (("width", 10), ("height", 10), ("bytes", 99), ("cluster", 0))}
-    made = {name: pa.array(v, pa.int64()) for name, v in {"id": range(rows), **same, **columns}.items()}
-    return pa.table({**made, "image_embedding": embeddings, "phash": pa.array(phash or [None] * rows, pa.int64())})
+    arrays = {name: pa.array(v, pa.int64()) for name, v in {"id": range(rows), **same, **columns}.items()}
+    return pa.table({**arrays, "image_embedding": embeddings, "phash": pa.array(phash or [None] * rows, pa.int64())})
 
 
-def found(table: pa.Table, **settings: Any) -> dict[int, Row]:
+def duplicates_of(table: pa.Table, **settings: Any) -> dict[int, Row]:
     """What the stage says of each id."""
     stage = Duplicates(**settings)
     facts = stage(table.select(list(stage.reads)))
@@ -49,7 +49,7 @@ def found(table: pa.Table, **settings: Any) -> dict[int, Row]:
 def test_duplicates_equal_those_of_two_plain_loops(seed: int, rows: int, tile: int) -> None:
     table = random_table(np.random.default_rng(seed), rows)
     with mock.patch.object(duplicates, "TILE", tile):
-        assert found(table) == by_two_loops(table)
+        assert duplicates_of(table) == by_two_loops(table)
 
 
 def random_table(dice: np.random.Generator, rows: int) -> pa.Table:
@@ -80,7 +80,7 @@ def by_two_loops(table: pa.Table) -> dict[int, Row]:
     rows = table.to_pylist()
     rows.sort(key=lambda r: (-r["width"] * r["height"], -(r["bytes"] or 0), hashes[r["id"]], r["id"]))
     facts: dict[int, Row] = {}
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         fact = dict.fromkeys([*Duplicates().writes.names, "error"])
         facts[row["id"]] = fact
         if row["cluster"] is None:
@@ -91,7 +91,7 @@ def by_two_loops(table: pa.Table) -> dict[int, Row]:
             continue
         fact |= {"duplicate_similarity": -1.0, "phash_distance": 64}
         best = -2.0
-        for other in rows[:place]:
+        for other in rows[:position]:
             if other["cluster"] != row["cluster"] or other["image_embedding"] is None:
                 continue
             cosine = cosine_of(row["image_embedding"], other["image_embedding"])
@@ -121,14 +121,14 @@ def test_result_does_not_depend_on_order_tiles_or_calls(tile: int, monkeypatch: 
     centres = dice.standard_normal((20, 384))
     vectors = centres[dice.integers(0, 20, rows)] + 0.05 * dice.standard_normal((rows, 384))  # close calls
     table = table_of(vectors, dice.integers(0, 2**62, rows).tolist(), cluster=dice.integers(0, 3, rows).tolist())
-    expected = found(table)
+    expected = duplicates_of(table)
     monkeypatch.setattr(duplicates, "TILE", tile)
     shuffled = table.take(pa.array(dice.permutation(rows)))
-    assert found(shuffled) == expected
-    assert found(pa.concat_tables([shuffled.slice(start, 7) for start in range(0, rows, 7)])) == expected
+    assert duplicates_of(shuffled) == expected
+    assert duplicates_of(pa.concat_tables([shuffled.slice(start, 7) for start in range(0, rows, 7)])) == expected
     alone: dict[int, Row] = {}
     for group in range(3):
-        alone |= found(table.filter(pa.compute.equal(table["cluster"], group)))
+        alone |= duplicates_of(table.filter(pa.compute.equal(table["cluster"], group)))
     assert alone == expected
 
 
@@ -136,24 +136,24 @@ COPIES = [[1, 0], [1, 0]]
 
 
 def test_larger_image_is_kept() -> None:
-    facts = found(table_of(COPIES, [7, 7], width=[10, 11]))
+    facts = duplicates_of(table_of(COPIES, [7, 7], width=[10, 11]))
     assert facts[1]["duplicate_of"] is None
     assert facts[0]["duplicate_of"] == facts[0]["phash_duplicate_of"] == 1
 
 
 def test_among_equal_sizes_more_bytes_then_smaller_hash_is_kept() -> None:
-    assert found(table_of(COPIES, bytes=[98, 99]))[0]["duplicate_of"] == 1
-    assert found(table_of(COPIES, bytes=[None, 1]))[0]["duplicate_of"] == 1
+    assert duplicates_of(table_of(COPIES, bytes=[98, 99]))[0]["duplicate_of"] == 1
+    assert duplicates_of(table_of(COPIES, bytes=[None, 1]))[0]["duplicate_of"] == 1
     # Many pairs: by the order of the ids alone half of them would be wrong.
     for first in range(0, 40, 2):
         ids = [first, first + 1]
-        stays, goes = (ids[place] for place in np.argsort(priority(np.array(ids), 0)))
-        assert found(table_of(COPIES, id=ids))[goes]["duplicate_of"] == stays
+        stays, goes = (ids[position] for position in np.argsort(priority(np.array(ids), 0)))
+        assert duplicates_of(table_of(COPIES, id=ids))[goes]["duplicate_of"] == stays
 
 
 def test_exact_copies_have_similarity_one_and_distance_zero() -> None:
     vector = np.random.default_rng(0).standard_normal(512)
-    facts = found(table_of([vector] * 5, [-3] * 5))
+    facts = duplicates_of(table_of([vector] * 5, [-3] * 5))
     first = [number for number, fact in facts.items() if fact["duplicate_of"] is None]
     assert len(first) == 1
     copies = [fact for number, fact in facts.items() if number not in first]
@@ -162,7 +162,7 @@ def test_exact_copies_have_similarity_one_and_distance_zero() -> None:
 
 
 def test_first_ranked_image_of_a_group_passes_every_rule() -> None:
-    facts = pl.DataFrame(list(found(table_of([*COPIES, [1, 0]], [7, 7, None], cluster=[0, 0, 1])).values()))
+    facts = pl.DataFrame(list(duplicates_of(table_of([*COPIES, [1, 0]], [7, 7, None], cluster=[0, 0, 1])).values()))
     for rule in (Rule("max", "duplicate_similarity", 0.95), Rule("min", "phash_distance", 5)):
         assert rule.passes(facts).sum() == 2, "one of the copies, and the image that is alone"
     for field in Duplicates().writes:
@@ -172,13 +172,13 @@ def test_first_ranked_image_of_a_group_passes_every_rule() -> None:
 
 
 def test_image_without_structure_is_not_a_phash_duplicate() -> None:
-    facts = found(table_of(COPIES, [None, None]))
+    facts = duplicates_of(table_of(COPIES, [None, None]))
     assert [fact["phash_distance"] for fact in facts.values()] == [64, 64]
     assert [fact["phash_duplicate_of"] for fact in facts.values()] == [None, None]
 
 
 def test_all_the_bits_of_a_negative_hash_count() -> None:
-    facts = found(table_of(COPIES, [-1, 1], width=[11, 10]))
+    facts = duplicates_of(table_of(COPIES, [-1, 1], width=[11, 10]))
     assert facts[1]["phash_distance"] == 63
 
 
@@ -186,7 +186,7 @@ def test_broken_embedding_is_an_error_and_is_not_compared() -> None:
     table = table_of([[1, 0], [1, 0], [0.6, 0.8]], [7, 7, 7], width=[12, 11, 10])
     halves = np.array([[0.5, 0], [1, 0], [0.6, 0.8]], np.float16)
     short = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), 2)
-    facts = found(table.set_column(table.column_names.index("image_embedding"), "image_embedding", short))
+    facts = duplicates_of(table.set_column(table.column_names.index("image_embedding"), "image_embedding", short))
     assert facts[0] == {**dict.fromkeys(facts[0]), "error": "broken embedding: length 0.5 instead of 1"}
     assert facts[1]["duplicate_of"] is facts[1]["phash_duplicate_of"] is None
     assert facts[2]["duplicate_of"] == facts[2]["phash_duplicate_of"] == 1
@@ -194,21 +194,21 @@ def test_broken_embedding_is_an_error_and_is_not_compared() -> None:
 
 
 def test_row_without_a_group_is_an_error() -> None:
-    facts = found(table_of(COPIES, [7, 7], cluster=[None, None]))
+    facts = duplicates_of(table_of(COPIES, [7, 7], cluster=[None, None]))
     assert [fact["error"] for fact in facts.values()] == ["no group: nothing is stored in cluster"] * 2
     assert facts[0]["phash_distance"] is None
 
 
 def test_image_of_a_chain_duplicates_the_image_before_it() -> None:
     angles = np.radians([0, 10, 20])
-    facts = found(table_of(np.stack([np.cos(angles), np.sin(angles)], axis=1), width=[12, 11, 10]))
+    facts = duplicates_of(table_of(np.stack([np.cos(angles), np.sin(angles)], axis=1), width=[12, 11, 10]))
     assert [fact["duplicate_of"] for fact in facts.values()] == [None, 0, 1]
     assert facts[2]["duplicate_similarity"] == pytest.approx(math.cos(math.radians(10)), abs=1e-3)
 
 
 def test_groups_by_a_column_of_names_are_compared_within() -> None:
     table = table_of([[1, 0]] * 4, width=[10, 11, 12, 13]).append_column("source", pa.array(["a", "b", "a", "b"]))
-    facts = found(table, within="source")
+    facts = duplicates_of(table, within="source")
     assert [facts[number]["duplicate_of"] for number in range(4)] == [2, 3, None, None]
 
 
@@ -220,7 +220,7 @@ def test_columns_read_and_written_follow_the_method() -> None:
     assert perceptual.writes.names == ["phash_distance", "phash_duplicate_of"]
     assert reference_column_of(perceptual.writes.field("phash_distance")) == "phash_duplicate_of"
     assert Duplicates(within="phash").reads.count("phash") == 1
-    assert found(table_of(COPIES, [7, 7]), by=("perceptual",))[0].keys() == {*perceptual.writes.names, "error"}
+    assert duplicates_of(table_of(COPIES, [7, 7]), by=("perceptual",))[0].keys() == {*perceptual.writes.names, "error"}
 
 
 def test_equivalent_settings_have_one_fingerprint() -> None:

@@ -54,11 +54,11 @@ def matrix(table: pa.Table) -> Floats:
 
 def test_separate_directions_become_separate_clusters() -> None:
     table, labels = blobs([40, 40, 40], spread=0.01)
-    found = assigned(Clusters(clusters=3, seed=2), table)
-    assert purity(labels, found["cluster"].to_numpy()) == 1
-    assert found["distance"].to_numpy().max() < 0.01
-    assert (found["second_distance"].to_numpy() > 0.3).all()
-    assert found.schema.names == [*Clusters(clusters=3).writes.names, "error"]
+    result = assigned(Clusters(clusters=3, seed=2), table)
+    assert purity(labels, result["cluster"].to_numpy()) == 1
+    assert result["distance"].to_numpy().max() < 0.01
+    assert (result["second_distance"].to_numpy() > 0.3).all()
+    assert result.schema.names == [*Clusters(clusters=3).writes.names, "error"]
 
 
 def test_nearest_two_clusters_equal_a_plain_search() -> None:
@@ -67,13 +67,13 @@ def test_nearest_two_clusters_equal_a_plain_search() -> None:
     fitted, _ = stage.fit(table)
     centroids = np.stack(fitted["centroid"].to_numpy()).astype(np.float64)
     assert np.linalg.norm(centroids, axis=1) == pytest.approx(1)
-    found = stage.load_fitted(fitted, fields(table))(table)
+    result = stage.load_fitted(fitted, fields(table))(table)
     distances = 1 - matrix(table) @ centroids.T
     order = np.argsort(distances, axis=1)
-    for place, (number, distance) in enumerate((("cluster", "distance"), ("second_cluster", "second_distance"))):
-        assert (found[number].to_numpy() == order[:, place]).all()
-        expected = np.take_along_axis(distances, order[:, place : place + 1], 1)[:, 0]
-        assert found[distance].to_numpy() == pytest.approx(expected, abs=1e-6)
+    for rank, (number, distance) in enumerate((("cluster", "distance"), ("second_cluster", "second_distance"))):
+        assert (result[number].to_numpy() == order[:, rank]).all()
+        expected = np.take_along_axis(distances, order[:, rank : rank + 1], 1)[:, 0]
+        assert result[distance].to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -96,10 +96,10 @@ def test_near_ties_are_ordered_by_stored_distance_then_number() -> None:
     pairs = (pairs / np.linalg.norm(pairs, axis=1, keepdims=True)).astype(np.float32)
     vectors = pairs[dice.integers(0, 40, 500)] + 0.05 * dice.normal(size=(500, 256))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    found, distances = Centroids(pairs).nearest(vectors, 2)
+    result, distances = Centroids(pairs).nearest(vectors, 2)
     exact = (1 - vectors.astype(np.float64) @ pairs.astype(np.float64).T).astype(np.float32)
     order = np.lexsort((np.broadcast_to(np.arange(40), exact.shape), exact), axis=-1)[:, :2]
-    assert (found == order).mean() > 0.99, "all but where float32 rounds the two sums of float64 apart"
+    assert (result == order).mean() > 0.99, "all but where float32 rounds the two sums of float64 apart"
     assert distances == pytest.approx(np.take_along_axis(exact, order, 1), abs=1e-7)
 
 
@@ -107,10 +107,10 @@ def test_first_of_equal_centroids_is_chosen() -> None:
     dice = np.random.default_rng(0)
     eight = np.tile(dice.normal(size=(5, 96)), (8, 1)).astype(np.float32)
     eight /= np.linalg.norm(eight, axis=1, keepdims=True)
-    found, _ = Centroids(eight).nearest(eight, 2)
-    assert (found[:, 0] == np.arange(40) % 5).all()
-    assert (found[:, 1] < 5).all()
-    assert (found[:, 0] != found[:, 1]).all(), "the next nearest is another place"
+    result, _ = Centroids(eight).nearest(eight, 2)
+    assert (result[:, 0] == np.arange(40) % 5).all()
+    assert (result[:, 1] < 5).all()
+    assert (result[:, 0] != result[:, 1]).all(), "the next nearest is another place"
     assert Centroids(eight).sizes(eight).tolist() == [8] * 5
 
 
@@ -137,14 +137,14 @@ def test_broken_embedding_is_an_error_of_its_row_only() -> None:
     values = table["image_embedding"].to_pylist()
     values[3], values[5], values[8] = None, [0.0] * 24, [float("nan")] * 24
     broken = pa.table([pa.array(values, table.schema.field(0).type)], schema=table.schema)
-    found = assigned(Clusters(clusters=2), table, broken)
+    result = assigned(Clusters(clusters=2), table, broken)
     whole = assigned(Clusters(clusters=2), table)
     for name in Clusters(clusters=2).writes.names:
-        assert [n for n, value in enumerate(found[name].to_pylist()) if value is None] == [3, 5, 8]
-    assert [n for n, error in enumerate(found["error"].to_pylist()) if error] == [3, 5, 8]
-    assert found["cluster"].to_pylist()[9:] == whole["cluster"].to_pylist()[9:]
-    fitted, told = Clusters(clusters=2).fit(broken)
-    assert told["points"] == 57, "they are not trained on"
+        assert [n for n, value in enumerate(result[name].to_pylist()) if value is None] == [3, 5, 8]
+    assert [n for n, error in enumerate(result["error"].to_pylist()) if error] == [3, 5, 8]
+    assert result["cluster"].to_pylist()[9:] == whole["cluster"].to_pylist()[9:]
+    fitted, provenance = Clusters(clusters=2).fit(broken)
+    assert provenance["points"] == 57, "they are not trained on"
     assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
 
 
@@ -152,23 +152,23 @@ def test_fewer_images_than_clusters_are_refused() -> None:
     table, _ = blobs([5, 5], spread=0.2)
     with pytest.raises(ValueError, match=r"11 clusters of 10 images .* ask for fewer"):
         Clusters(clusters=11).fit(table)
-    found = assigned(Clusters(clusters=10), table)
-    assert len(set(found["cluster"].to_pylist())) == 10
+    result = assigned(Clusters(clusters=10), table)
+    assert len(set(result["cluster"].to_pylist())) == 10
 
 
 def test_one_cluster_has_no_second() -> None:
-    found = assigned(Clusters(clusters=1), blobs([5, 5], spread=0.2)[0])
-    assert set(found["cluster"].to_pylist()) == {0}
-    assert found["second_cluster"].null_count == found["second_distance"].null_count == 10
+    result = assigned(Clusters(clusters=1), blobs([5, 5], spread=0.2)[0])
+    assert set(result["cluster"].to_pylist()) == {0}
+    assert result["second_cluster"].null_count == result["second_distance"].null_count == 10
 
 
 def test_identical_images_form_one_cluster() -> None:
     table = table_of(np.ones((50, 8)))
     fitted, _ = Clusters(clusters=4).fit(table)
     assert np.isfinite(np.stack(fitted["centroid"].to_numpy())).all()
-    found = Clusters(clusters=4).load_fitted(fitted, fields(table))(table)
-    assert len(set(found["cluster"].to_pylist())) == 1
-    assert found["distance"].to_numpy().max() < 1e-3
+    result = Clusters(clusters=4).load_fitted(fitted, fields(table))(table)
+    assert len(set(result["cluster"].to_pylist())) == 1
+    assert result["distance"].to_numpy().max() < 1e-3
 
 
 def test_higher_levels_cluster_the_centroids_below() -> None:
@@ -180,8 +180,8 @@ def test_higher_levels_cluster_the_centroids_below() -> None:
     assert [sum(r["points"] for r in rows if r["level"] == level) for level in (1, 2, 3)] == [1200, 40, 12]
     assert {r["parent"] for r in rows if r["level"] == 3} == {None}
     parents = {level: {r["cluster"]: r["parent"] for r in rows if r["level"] == level} for level in (1, 2)}
-    found = stage.load_fitted(fitted, fields(table))(table)
-    for low, middle, top in zip(*(found[n].to_pylist() for n in ("cluster", "cluster_2", "cluster_3")), strict=True):
+    result = stage.load_fitted(fitted, fields(table))(table)
+    for low, middle, top in zip(*(result[n].to_pylist() for n in ("cluster", "cluster_2", "cluster_3")), strict=True):
         assert (middle, top) == (parents[1][low], parents[2][middle])
     assert stage.writes.field("cluster").metadata[b"within"] == b"cluster_2,cluster_3"
     with pytest.raises(ValueError, match="12 above 12: each level has fewer clusters"):
@@ -211,8 +211,8 @@ def test_higher_level_is_more_even_than_the_images() -> None:
 def test_embeddings_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="is float, not a fixed-size list"):
         Clusters(clusters=2).validate_inputs({"image_embedding": column("image_embedding", pa.float32(), "")})
-    fitted, told = Clusters(clusters=2).fit(blobs([9, 9], 0.1)[0])
-    assert told["encoder"] == "made-up"
+    fitted, provenance = Clusters(clusters=2).fit(blobs([9, 9], 0.1)[0])
+    assert provenance["encoder"] == "made-up"
     with pytest.raises(ValueError, match="the centroids in fitted/ have 24 numbers and the embeddings 8"):
         Clusters(clusters=2).load_fitted(fitted, fields(table_of(np.ones((3, 8)))))
     with pytest.raises(ValueError, match="what is stored in fitted/ are no centroids"):
@@ -227,8 +227,8 @@ def test_gpu_and_cpu_give_the_same_clusters() -> None:
     assert faiss.get_num_gpus() > 0, "install the extra `gpu` instead of `cpu`"
     table, labels = blobs([int(4000 / (rank + 1)) for rank in range(30)], spread=0.3, dimensions=256)
     stage = Clusters(clusters=60, levels=(10,))
-    fitted, told = stage.fit(table)
-    assert told["device"] == "cuda"
+    fitted, provenance = stage.fit(table)
+    assert provenance["device"] == "cuda"
     on_gpu = stage.load_fitted(fitted, fields(table))(table)
     with pytest.MonkeyPatch.context() as patched:
         for module in ("kmeans", "centroids"):

@@ -80,11 +80,11 @@ def test_grown_pool_computes_only_the_new_image_and_adds_a_shard(old: Path, vl3s
     shards = contents(old / "run/shards/data")
     with chat_server() as server:
         printed = run(vl3syn, old, server.url)
-        asked = sum(server.asked.values())
+        requests = sum(server.requests.values())
     computed = {job["stage"]: job["computed"] for job in printed["jobs"]}
     assert computed.pop("duplicates") <= 11  # the group that the image came into is compared again
     assert set(computed.values()) == {1}
-    assert asked == 2
+    assert requests == 2
     assert (printed["published"]["rows"], printed["published"]["written"]) == (11, 1)
     after = contents(old / "run/shards/data")
     assert {name: after[name] for name in shards} == shards

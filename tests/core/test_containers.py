@@ -59,9 +59,9 @@ def test_playlist_is_refused_under_any_name(processor: Processor, tmp_path: Path
     secret = _remuxed(write(tmp_path / "s.mp4", TENTHS), tmp_path / "secret.ts", "mpegts")
     listed = tmp_path / f"list.{kind}{ending}"
     listed.write_text(_playlists(secret)[kind])
-    with pytest.raises(BadSampleError, match=r"a playlist, or no known film: give|cannot be read as a video") as told:
+    with pytest.raises(BadSampleError, match=r"a playlist, or no known film: give|cannot be read as a video") as error:
         processor([{"role": "user", "content": [{"type": "video", "video": str(listed)}, "What?"]}])
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_url_is_read_as_a_file_name_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +114,9 @@ def test_external_data_of_quicktime_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nul\0.mp4", "n" * 300 + ".mp4", "pipe.mp4", "/dev/zero", ".", "none.mp4"])
 def test_path_that_is_not_a_file_is_one_line_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(BadSampleError, match=r"no regular file|null byte|too long|No such file") as told:
+    with pytest.raises(BadSampleError, match=r"no regular file|null byte|too long|No such file") as error:
         probe(str(tmp_path / name))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_names_with_marks_or_without_utf8_are_read(tmp_path: Path) -> None:

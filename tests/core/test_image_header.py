@@ -104,8 +104,8 @@ def test_png_exif_behind_the_pixels_is_not_read() -> None:
     [(MAX_PIXELS, 1, None), (MAX_PIXELS + 1, 1, "decompression bomb"), (16_383, 16_383, "decompression bomb")],
 )
 def test_image_above_the_pixel_limit_is_a_bomb(width: int, height: int, bomb: str | None) -> None:
-    told = Header(width, height, "PNG", False).bomb
-    assert told == bomb or (told or "").startswith(f"{bomb}: {width}×{height} = ")
+    message = Header(width, height, "PNG", False).bomb
+    assert message == bomb or (message or "").startswith(f"{bomb}: {width}×{height} = ")
 
 
 class FailingFile(io.BytesIO):
@@ -151,8 +151,8 @@ CHANGES = st.lists(
 def changed(data: bytes, changes: list[tuple[float, bytes]], kept: float) -> bytes:
     """Places count double in the first 200 bytes, where headers lie."""
     mutable = bytearray(data)
-    for number, (place, new) in enumerate(changes):
-        at = int(place * (min(len(data), 200) if number % 2 else len(data)))
+    for number, (share, new) in enumerate(changes):
+        at = int(share * (min(len(data), 200) if number % 2 else len(data)))
         mutable[at : at + len(new)] = new
     return bytes(mutable[: round(kept * len(mutable))])
 

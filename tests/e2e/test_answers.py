@@ -349,9 +349,9 @@ def test_only_stored_captions_with_reasoning_are_computed_again(
         assert "not published: 2 images with outdated captions" in done.stderr
         shards = str(url / "shards" / "data" / "*.parquet")
         assert set(pl.read_parquet(shards)["short_caption"]) == {old[0], old[2]}
-        asked = sum(server.asked.values())
+        requests = sum(server.requests.values())
         _, jobs = run(recipe(pool, server.url), url)
-        assert jobs["short_caption"].computed == sum(server.asked.values()) - asked == 2
+        assert jobs["short_caption"].computed == sum(server.requests.values()) - requests == 2
         opened, jobs = run(recipe(pool, server.url), url)
         assert jobs["short_caption"].computed == 0
     rows = opened.manifest().collect()
@@ -392,9 +392,9 @@ def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, make_i
         later = ("short_raw_characters", "short_control_tokens")
         older = pa.schema([field for field in stored.schema if field.name not in later])
         Journal(Table(stored.folder, older), rows["id"], {}).append(rows.select(older.names).slice(0, 2))
-        asked = sum(server.asked.values())
+        requests = sum(server.requests.values())
         opened, _ = run(recipe(pool, server.url), url)
-        assert sum(server.asked.values()) - asked == 1
+        assert sum(server.requests.values()) - requests == 1
     facts = opened.facts("short_caption").collect()
     assert facts["short_caption"].to_list() == [WORDS] * 3
     assert sorted(facts["short_raw_characters"].to_list(), key=str) == [len(WORDS), None, None]

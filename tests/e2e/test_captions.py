@@ -49,12 +49,12 @@ def test_every_image_gets_a_caption_or_error_when_calls_fail(tmp_path: Path, mak
         failed, again = rows.filter(pl.col("error").is_not_null()), rows.filter("retry")
         assert failed.height == jobs["short_caption"].errors > again.height > 0  # of 2 tries, and those of 400
         assert set(server.answered.values()) == {1}
-        before = Counter(server.asked)
+        before = Counter(server.requests)
 
         server.share = 0
         opened, jobs = run(recipe(pool, server.url), url)
         assert jobs["short_caption"].computed == again.height
-        asked_now = Counter(server.asked) - before
+        asked_now = Counter(server.requests) - before
         assert sum(asked_now.values()) == again.height
         assert set(server.answered.values()) == {1}
         left = opened.facts("short_caption").filter(pl.col("error").is_not_null()).collect()
@@ -66,13 +66,13 @@ def test_only_a_changed_prompt_captions_again(tmp_path: Path, make_images: MakeI
     pool, url = make_images(tmp_path / "pool", 30), tmp_path / "run"
     with chat_server() as server, chat_server() as other:
         run(recipe(pool, server.url), url)
-        assert sum(server.asked.values()) == 30
+        assert sum(server.requests.values()) == 30
         (tmp_path / "p.txt").write_text("# the same, from a file\n\nWhat is it?\n")
         _, jobs = run(recipe(pool, other.url, prompts=str(tmp_path / "p.txt")), url)  # and another server
         assert jobs["short_caption"].computed == 0
         _, jobs = run(recipe(pool, other.url, prompts=["What is that?"]), url)
-        assert (jobs["short_caption"].computed, sum(other.asked.values())) == (30, 30)
-        assert sum(server.asked.values()) == 30
+        assert (jobs["short_caption"].computed, sum(other.requests.values())) == (30, 30)
+        assert sum(server.requests.values()) == 30
 
 
 @pytest.mark.usefixtures("engine")
@@ -82,7 +82,7 @@ def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, 
         stop_after(server, 40)
         with pytest.raises(
             ValueError, match=r"short_caption: 1\d+ images in a row without an answer, the last one: s"
-        ) as told:
+        ) as error:
             run(recipe(pool, server.url), url)
         time.sleep(1)  # for what was under way
         paid = dict(server.answered)
@@ -93,7 +93,7 @@ def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, 
         opened, _ = run(recipe(pool, server.url, resources={"num_cpus": 2}), url)
         assert set(server.answered.values()) == {1}
         assert opened.facts("short_caption").filter(pl.col("error").is_null()).collect().height == 300
-    assert "run again when the server is well" in str(told.value)
+    assert "run again when the server is well" in str(error.value)
 
 
 def stop_after(server: ChatServer, answers: int) -> None:
@@ -187,10 +187,10 @@ def test_restarted_part_takes_the_rows_of_its_journal(
         table = Table(stored.folder, stored.schema.remove_metadata())
         journal = Journal(table, rows["id"], {})
         journal.append(rows.slice(0, written))
-        asked = sum(server.asked.values())
+        requests = sum(server.requests.values())
         opened, jobs = run(recipe(pool, server.url), url)
         assert jobs["short_caption"].computed == 20
-        assert sum(server.asked.values()) - asked == 20 - written
+        assert sum(server.requests.values()) - requests == 20 - written
         assert opened.facts("short_caption").sort("id").collect().equals(before)
 
 
@@ -200,12 +200,12 @@ def test_caption_command_writes_captions_and_its_recipe(tmp_path: Path, make_ima
     run({"name": "t", "pool": {"images": str(pool)}, "stages": []}, url)
     (tmp_path / "p.txt").write_text("What is it?\n\nWhat else is it?\n")
     with chat_server() as server:
-        asked = ("--server", server.url, "--model", "m", "--prompts", tmp_path / "p.txt", "--concurrency", 2)
-        done = vl3syn("caption", "short", "--run", url, *asked, "--json")
+        options = ("--server", server.url, "--model", "m", "--prompts", tmp_path / "p.txt", "--concurrency", 2)
+        done = vl3syn("caption", "short", "--run", url, *options, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["funnel"]["survivors"] == 12
         assert server.most <= 2
-        assert len({prompt for _, prompt in server.asked}) == 2
+        assert len({prompt for _, prompt in server.requests}) == 2
     entry = open_run(url).recipe["stages"][-1]
     assert entry["keep"] == sound_captions("short")  # what is no caption does not stay
     assert entry["prompts"] == ["What is it?", "What else is it?"]

@@ -55,8 +55,8 @@ class Vectors(Stage):
     def __call__(self, batch: pa.Table) -> pa.Table:
         raw = np.array(batch["pool.vector"].to_pylist(), np.float32)
         vectors, errors = from_matrix(raw)
-        found = {"score": batch["pool.score"], "image_embedding": vectors, "phash": batch["pool.hash"]}
-        return pa.table({**found, "error": pa.array(errors, pa.string())})
+        columns = {"score": batch["pool.score"], "image_embedding": vectors, "phash": batch["pool.hash"]}
+        return pa.table({**columns, "error": pa.array(errors, pa.string())})
 
 
 @pytest.fixture(autouse=True)
@@ -141,8 +141,13 @@ def test_parts_row_order_and_actors_do_not_change_clusters(tmp_path: Path, first
 
 def test_stored_centroids_record_their_sample(first: tuple[Path, Run]) -> None:
     (file,) = (first[0] / "run/fitted").rglob("*.parquet")
-    told = json.loads(pq.read_schema(file).metadata[b"vl3syn"])
-    assert (told["encoder"], told["alive"], told["sample"], told["points"]) == ("made-up", 2700, 1280, 1280)
+    provenance = json.loads(pq.read_schema(file).metadata[b"vl3syn"])
+    assert (provenance["encoder"], provenance["alive"], provenance["sample"], provenance["points"]) == (
+        "made-up",
+        2700,
+        1280,
+        1280,
+    )
     assert pl.read_parquet(file).height == 20
 
 
@@ -220,25 +225,25 @@ def test_copy_is_kept_when_its_original_is_dropped(tmp_path: Path, first: tuple[
 def test_duplicates_are_grouped_by_texts_or_columns_of_the_index(tmp_path: Path) -> None:
     """Texts do not pass the driver with the ids; and `shard` is no stage's column."""
     rows = images(200)
-    asked = recipe(pool(tmp_path / "pool", rows, files=3))
-    asked["stages"][1:] = [{"stage": "host"}, {"stage": "duplicates", "within": "host", "keep": {"max": 0.9999}}]
-    opened, jobs = run(asked, tmp_path / "run")
+    settings = recipe(pool(tmp_path / "pool", rows, files=3))
+    settings["stages"][1:] = [{"stage": "host"}, {"stage": "duplicates", "within": "host", "keep": {"max": 0.9999}}]
+    opened, jobs = run(settings, tmp_path / "run")
     assert jobs["duplicates"].computed == 200
     host = dict(rows.select("id", pl.col("url").str.extract("//(host.)")).iter_rows())
     pairs = opened.facts("duplicates").filter(pl.col("duplicate_of").is_not_null()).collect()
     assert pairs.height == 200 - 7
     assert all(host[a] == host[b] for a, b in pairs.select("id", "duplicate_of").iter_rows())
-    asked["stages"][2] |= {"within": "shard"}
-    opened, jobs = run(asked, tmp_path / "run")
+    settings["stages"][2] |= {"within": "shard"}
+    opened, jobs = run(settings, tmp_path / "run")
     assert opened.facts("duplicates").collect()["duplicate_of"].null_count() == 3
     assert funnel(opened).stages[-1].dropped == 20, "the copies, none of which is in another shard"
 
 
 def test_parts_of_whole_groups_are_as_documented() -> None:
     def parts(rows: int, **resources: int) -> int:
-        asked = recipe({"urls": "x"}, keep={})
-        asked["stages"][2]["resources"] = resources
-        return -(-rows // part_size(rows, parse_recipe(asked, "test").steps[2]))
+        settings = recipe({"urls": "x"}, keep={})
+        settings["stages"][2]["resources"] = resources
+        return -(-rows // part_size(rows, parse_recipe(settings, "test").steps[2]))
 
     assert [parts(n * 10**6) for n in (10, 100, 700)] == [64, 96, 668]
     assert [parts(n * 10**6, part_rows=8_000_000) for n in (10, 100, 700)] == [2, 13, 88]
@@ -256,15 +261,15 @@ def test_sample_comes_from_all_images_independent_of_order(first: tuple[Path, Ru
 
 
 def test_more_clusters_than_images_are_refused_in_one_line(tmp_path: Path) -> None:
-    asked = recipe(pool(tmp_path / "pool", images(12)))
+    settings = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
-        run(asked, tmp_path / "run")
+        run(settings, tmp_path / "run")
 
 
 def test_missing_gpu_is_refused_before_training(tmp_path: Path) -> None:
-    asked = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
+    settings = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
     with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
-        run(asked, tmp_path / "run")
+        run(settings, tmp_path / "run")
     assert not (tmp_path / "run/fitted").exists()
 
 
@@ -283,23 +288,23 @@ def test_killed_training_of_clusters_is_one_line(tmp_path: Path, monkeypatch: py
 
 
 def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
-    asked = recipe(pool(tmp_path / "pool", images(12)))
-    asked["stages"][1]["fitted"] = "0123456789abcdef"
+    settings = recipe(pool(tmp_path / "pool", images(12)))
+    settings["stages"][1]["fitted"] = "0123456789abcdef"
     with pytest.raises(ValueError, match=r"fitted 0123456789abcdef is not in .*train anew"):
-        run(asked, tmp_path / "run")
+        run(settings, tmp_path / "run")
 
 
 def test_wrong_centroids_are_one_line_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
-    asked = recipe(pool(tmp_path / "pool", images(100)))
+    settings = recipe(pool(tmp_path / "pool", images(100)))
     (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
-    place = tmp_path / "run/fitted" / brought.parent.name
-    place.mkdir(parents=True)
+    folder = tmp_path / "run/fitted" / brought.parent.name
+    folder.mkdir(parents=True)
     shorter = pl.read_parquet(brought).with_columns(pl.col("centroid").list.head(8))
-    shorter.write_parquet(place / brought.name)
-    shutil.copy(brought, place / "centroids.parquet")
-    (tmp_path / "run/recipe.yaml").write_text(yaml.safe_dump(parse_recipe(asked, "test").resolved()))
+    shorter.write_parquet(folder / brought.name)
+    shutil.copy(brought, folder / "centroids.parquet")
+    (tmp_path / "run/recipe.yaml").write_text(yaml.safe_dump(parse_recipe(settings, "test").resolved()))
     with pytest.raises(ValueError, match="clusters: the centroids in fitted/ have 8 numbers and the embeddings 16"):
-        run(asked, tmp_path / "run")
+        run(settings, tmp_path / "run")
 
 
 def moved(folder: Path, to: Path) -> tuple[Path, Run]:
@@ -332,10 +337,10 @@ run(json.loads(sys.argv[1]), sys.argv[2])
 def test_resumed_run_has_the_same_clusters_and_choice(
     files: str, parts: int, tmp_path: Path, first: tuple[Path, Run]
 ) -> None:
-    asked = recipe(pool(tmp_path / "pool", images()[:2700]), part_rows=300, actors=1)
-    asked["stages"][2]["resources"] = {"part_rows": 300}
+    settings = recipe(pool(tmp_path / "pool", images()[:2700]), part_rows=300, actors=1)
+    settings["stages"][2]["resources"] = {"part_rows": 300}
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", DRIVER, json.dumps(asked), str(tmp_path / "run")]
+    command = [sys.executable, "-c", DRIVER, json.dumps(settings), str(tmp_path / "run")]
     driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     begin = time.monotonic()
     while len(list((tmp_path / "run").glob(files))) < parts:
@@ -348,7 +353,7 @@ def test_resumed_run_has_the_same_clusters_and_choice(
     killed = open_run(tmp_path / "run")
     stored = {s.name: s.table.scan().select(pl.len()).collect().item() for s in killed.stages}
     assert stored["duplicates"] < 2700
-    opened, jobs = run(asked, tmp_path / "run")
+    opened, jobs = run(settings, tmp_path / "run")
     same(opened, first[1])
     assert jobs["clusters"].computed == 2700 - stored["clusters"]
     assert jobs["duplicates"].computed == 2700 - stored["duplicates"]

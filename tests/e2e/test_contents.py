@@ -120,23 +120,23 @@ def files_of(path: Path, images: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "place", "write"),
+    ("kind", "path", "write"),
     [("images", "pool", files_of), ("tars", "a.tar", tar_of), ("parquet", "a.parquet", parquet_of)],
 )
 @pytest.mark.usefixtures("engine")
 def test_replaced_image_is_an_error_by_length_or_digest(
-    tmp_path: Path, kind: str, place: str, write: Callable[[Path, dict[str, bytes]], None]
+    tmp_path: Path, kind: str, path: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
-    write(tmp_path / place, images)
-    pool, url = {kind: str(tmp_path / place)}, tmp_path / "run"
+    write(tmp_path / path, images)
+    pool, url = {kind: str(tmp_path / path)}, tmp_path / "run"
     with chat_server() as server:
         run(recipe(pool, server.url), url)
         ids = keys(url)
         seen = {id_: (len(images[key]), hashlib.sha256(images[key]).digest()) for key, id_ in ids.items()}
         assert contents(url) == seen
         images["2.bmp"] = picture(9)
-        write(tmp_path / place, images)
+        write(tmp_path / path, images)
         opened, done = run(recipe(pool, server.url, {"stage": "hashes"}), url)
         assert done["hashes"].errors == 0  # of the same length: not noticed before it is published
         assert contents(url) == seen

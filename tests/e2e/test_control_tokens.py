@@ -111,7 +111,7 @@ def test_prompt_with_a_token_is_refused_before_the_run(
             assert (done.returncode, done.stdout) == (1, "")
             assert f"short_caption: prompts: '{token}\\n{PROMPT}' has the control token {token}" in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1
-        assert sum(server.asked.values()) == 0
+        assert sum(server.requests.values()) == 0
     assert not (tmp_path / "run").exists()
 
 
@@ -126,7 +126,7 @@ def test_prompt_option_with_a_token_is_refused(tmp_path: Path, make_images: Make
             done = vl3syn("caption", *options, "--run", url)
             assert done.returncode == 1
             assert "has the control token <image>; take it out" in done.stderr
-        assert sum(server.asked.values()) == 0
+        assert sum(server.requests.values()) == 0
     assert (url / "recipe.yaml").read_bytes() == before
 
 

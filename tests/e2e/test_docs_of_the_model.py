@@ -29,9 +29,9 @@ def _table(*columns: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def _shape(told: str, text: int) -> tuple[int, ...]:
+def _shape(documented: str, text: int) -> tuple[int, ...]:
     """`(2487 + T, 1536)` for T tokens of text."""
-    terms = [part.replace("T", str(text)).split("+") for part in told.strip("()").split(",") if part.strip()]
+    terms = [part.replace("T", str(text)).split("+") for part in documented.strip("()").split(",") if part.strip()]
     return tuple(sum(int(term) for term in part) for part in terms)
 
 
@@ -64,10 +64,10 @@ def test_documented_shapes_are_those_of_2b(big: VideoLLaMA3, monkeypatch: pytest
         seen["queries, keys, values of the encoder"] = tuple(q.shape)
         return segment_attention(q, k, v, segments)
 
-    def block(_: Any, given: Any, out: Tensor) -> None:
-        seen["embedded patches"] = tuple(given[0].shape)
-        seen["cosines, and sines"] = tuple(given[1][0].shape)
-        assert out.shape == given[0].shape
+    def block(_: Any, inputs: Any, out: Tensor) -> None:
+        seen["embedded patches"] = tuple(inputs[0].shape)
+        seen["cosines, and sines"] = tuple(inputs[1][0].shape)
+        assert out.shape == inputs[0].shape
 
     patchify = images.patchify
     monkeypatch.setattr(images, "patchify", cut)
@@ -105,20 +105,22 @@ def test_documented_shapes_are_those_of_2b(big: VideoLLaMA3, monkeypatch: pytest
     seen["inside its MLP"] = layer.mlp.gate_proj(reads).shape
     seen["logits"] = big.language.lm_head(reads).shape
 
-    told = {name.strip("`"): _shape(shape, text) for name, _, _, shape in _table("what", "where", "shape", "here")}
-    assert told == {name: tuple(shape) for name, shape in seen.items()}
+    documented = {
+        name.strip("`"): _shape(shape, text) for name, _, _, shape in _table("what", "where", "shape", "here")
+    }
+    assert documented == {name: tuple(shape) for name, shape in seen.items()}
 
 
 def test_documented_numbers_of_parameters_are_right(big: VideoLLaMA3) -> None:
     models = big, VideoLLaMA3(preset("7b"), "meta")
-    for part, *told in _table("part", "parameters of 2b", "of 7b"):
-        assert told == [f"{sum(p.numel() for p in getattr(model, part).parameters()):,}" for model in models]
+    for part, *documented in _table("part", "parameters of 2b", "of 7b"):
+        assert documented == [f"{sum(p.numel() for p in getattr(model, part).parameters()):,}" for model in models]
 
 
 def test_every_module_of_the_model_is_documented() -> None:
-    told = PAGE.split("## Where to begin reading")[1].split("\n## ")[0]
+    section = PAGE.split("## Where to begin reading")[1].split("\n## ")[0]
     modules = {path.name for path in (ROOT / "model").glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"`(\w+\.py)`", told)) == modules
+    assert set(re.findall(r"`(\w+\.py)`", section)) == modules
 
 
 def test_documented_kept_shares_of_a_clip_are_right() -> None:
@@ -126,5 +128,5 @@ def test_documented_kept_shares_of_a_clip_are_right() -> None:
     rows = [row for row in _table(*columns) if row[0] == "carphone"]
     assert len(rows) == 4
     for row in rows:
-        told = kept_share.measure("carphone", float(row[1].split()[2].removesuffix("/s")))
-        assert row == kept_share.row(told, row[3])
+        measured = kept_share.measure("carphone", float(row[1].split()[2].removesuffix("/s")))
+        assert row == kept_share.row(measured, row[3])

@@ -53,16 +53,16 @@ def poison(folder: Path, canary: Path, classes: bool) -> Path:
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate/generate.py").write_text(_CODE.format(canary=str(canary)))
     for file in folder.glob("*config.json"):
-        told = json.loads(file.read_text())
-        told["auto_map"] = {**_MAP, "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]}
-        told["custom_generate"] = str(folder)
+        settings = json.loads(file.read_text())
+        settings["auto_map"] = {**_MAP, "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]}
+        settings["custom_generate"] = str(folder)
         for part in ("text_config", "vision_config"):
-            if part in told:
-                told[part]["auto_map"] = _MAP
+            if part in settings:
+                settings[part]["auto_map"] = _MAP
         if classes:
-            changed = {key: "EvilTokenizer" for key in ("tokenizer_class", "processor_class") if key in told}
-            told |= changed
-        file.write_text(json.dumps(told))
+            changed = {key: "EvilTokenizer" for key in ("tokenizer_class", "processor_class") if key in settings}
+            settings |= changed
+        file.write_text(json.dumps(settings))
     return folder
 
 
@@ -101,14 +101,14 @@ def _checkpoint(folder: Path) -> Path:
 def test_chat_with_a_piped_yes_runs_no_foreign_code(tmp_path: Path, canary: Path) -> None:
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes=True)
     command = [sys.executable, "-m", "pipeline", "chat", str(folder)]
-    told = subprocess.run(command, input=YES, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, input=YES, capture_output=True, text=True, timeout=120, check=False)
     assert not canary.exists()
-    assert told.returncode == 1
+    assert done.returncode == 1
     assert (
-        "its tokenizer is code of its own (auto_map in tokenizer_config.json), which is never run: give" in told.stderr
+        "its tokenizer is code of its own (auto_map in tokenizer_config.json), which is never run: give" in done.stderr
     )
-    assert len(told.stderr.strip().splitlines()) == 1
-    assert "Do you wish to run" not in told.stdout
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Do you wish to run" not in done.stdout
 
 
 def _commands(folder: Path, tmp_path: Path) -> dict[str, list[object]]:
@@ -134,12 +134,12 @@ def test_model_commands_run_no_foreign_code(
 ) -> None:
     """With known classes the folder opens as they read it; else it is one line."""
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes)
-    told = vl3syn_here(*_commands(folder, tmp_path)[name])
+    done = vl3syn_here(*_commands(folder, tmp_path)[name])
     assert not canary.exists()
-    assert told.code == (1 if classes else 0), told.err
+    assert done.code == (1 if classes else 0), done.err
     if classes:
-        assert "which is never run: give a folder whose tokenizer.json" in told.err
-        assert len(told.err.strip().splitlines()) == 1
+        assert "which is never run: give a folder whose tokenizer.json" in done.err
+        assert len(done.err.strip().splitlines()) == 1
 
 
 def test_exported_model_has_no_foreign_code(tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told]) -> None:
@@ -167,10 +167,10 @@ def test_training_from_parts_runs_no_foreign_code(
     start = Start(vision=str(_checkpoint(tmp_path / "vision")), language=str(tmp_path / "language"))
     recipe = tmp_path / "parts.yaml"
     recipe.write_text(yaml.safe_dump({**written, "model": start.model_dump()}))
-    told = vl3syn_here("train", recipe, "--run", tmp_path / "out")
-    assert told.code == 1
+    done = vl3syn_here("train", recipe, "--run", tmp_path / "out")
+    assert done.code == 1
     assert not canary.exists()
-    assert "\nDo you wish" not in told.out
+    assert "\nDo you wish" not in done.out
 
 
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
@@ -217,11 +217,11 @@ def test_tokenizer_of_a_clip_encoder_runs_no_foreign_code(
     clip = save_clip(tmp_path / "clip")
     Processor.tiny().save_pretrained(clip)
     poison(clip, canary, classes=True)
-    told = json.loads((clip / "open_clip_config.json").read_text())
-    told["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "any"}
+    settings = json.loads((clip / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "any"}
     if trust:
-        told["model_cfg"]["text_cfg"] |= {"tokenizer_kwargs": {"trust_remote_code": True}}
-    (clip / "open_clip_config.json").write_text(json.dumps(told))
+        settings["model_cfg"]["text_cfg"] |= {"tokenizer_kwargs": {"trust_remote_code": True}}
+    (clip / "open_clip_config.json").write_text(json.dumps(settings))
     command = _commands(_checkpoint(tmp_path / "ckpt"), tmp_path)["eval"][:-1]
     said = vl3syn_here(*command, 2, "--encoder", clip)
     assert not canary.exists()
@@ -236,10 +236,10 @@ def test_text_tower_of_a_clip_encoder_runs_no_foreign_code(
     tower.mkdir()
     (tower / "config.json").write_text(json.dumps({"model_type": "evil"}))
     poison(tower, canary, classes=True)
-    told = json.loads((clip / "open_clip_config.json").read_text())
-    told["model_cfg"] |= {"custom_text": True}
-    told["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower), "hf_tokenizer_name": str(tower)}
-    (clip / "open_clip_config.json").write_text(json.dumps(told))
+    settings = json.loads((clip / "open_clip_config.json").read_text())
+    settings["model_cfg"] |= {"custom_text": True}
+    settings["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower), "hf_tokenizer_name": str(tower)}
+    (clip / "open_clip_config.json").write_text(json.dumps(settings))
     command = _commands(_checkpoint(tmp_path / "ckpt"), tmp_path)["eval"][:-1]
     said = vl3syn_here(*command, 2, "--encoder", clip)
     assert not canary.exists()

@@ -107,9 +107,9 @@ def images_of_a_changed_file(file: Path) -> list[str]:
     rows = pool.index(listing.root, listing.shards)
     shutil.copy(file, pool_folder / "0.parquet")
     images = Images(pool, listing.root)
-    found = [data for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
-    assert len(found) == 3
-    return [data.error for data in found if isinstance(data, Failure)]
+    images_read = [data for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
+    assert len(images_read) == 3
+    return [data.error for data in images_read if isinstance(data, Failure)]
 
 
 def columns_of_the_pool(file: Path) -> list[str]:
@@ -312,8 +312,8 @@ def measured(bombs: Path) -> dict[str, tuple[Any, float]]:
     command = [sys.executable, "-c", HARNESS]
     said = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=200, check=False)
     assert said.returncode == 0, said.stderr
-    found = [json.loads(line) for line in said.stdout.splitlines()]
-    return {call.replace(f"{bombs}/", ""): (result, peak) for call, result, peak in found}
+    results = [json.loads(line) for line in said.stdout.splitlines()]
+    return {call.replace(f"{bombs}/", ""): (result, peak) for call, result, peak in results}
 
 
 LARGE = len(picture()) + (8 << 20)

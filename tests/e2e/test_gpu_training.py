@@ -27,7 +27,7 @@ from tests.model.training import data
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """What is trained where: pictures have `side` pixels, rows `tokens` tokens, the peak counts where none is known."""
 
     preset: str
@@ -86,30 +86,30 @@ def _annotations(folder: Path, side: int) -> Path:
     return file
 
 
-PLACES = [
-    pytest.param(Place("tiny", "cpu", 56, 1024, 1e12), id="tiny-cpu"),
+TARGETS = [
+    pytest.param(Target("tiny", "cpu", 56, 1024, 1e12), id="tiny-cpu"),
     pytest.param(
-        Place("2b", "cuda", 448, 8192, 1e15),
+        Target("2b", "cuda", 448, 8192, 1e15),
         id="2b-cuda",
         marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
     ),
 ]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_step_time_and_flops_give_a_plausible_mfu(place: Place, tmp_path: Path) -> None:
-    trainer = place.trainer(tmp_path)
+@pytest.mark.parametrize("target", TARGETS)
+def test_step_time_and_flops_give_a_plausible_mfu(target: Target, tmp_path: Path) -> None:
+    trainer = target.trainer(tmp_path)
     try:
         steps: list[Step] = list(iter(trainer.run_step, None))
     finally:
         trainer.close()
-    peak = peak_flops(trainer.world.device) or place.peak
+    peak = peak_flops(trainer.world.device) or target.peak
     mfu = statistics.median(step.flops / step.seconds / peak for step in steps[3:])
     rate = statistics.median(step.tokens / step.seconds for step in steps[3:])
     patches = statistics.median(step.patches / step.seconds for step in steps[3:])
     waiting = sum(step.data_time for step in steps[3:]) / sum(step.seconds for step in steps[3:])
     print(
-        f"\n{place.preset} on {_name(trainer.world.device)}: {rate:,.0f} tokens/s, {patches:,.0f} patches/s, ", end=""
+        f"\n{target.preset} on {_name(trainer.world.device)}: {rate:,.0f} tokens/s, {patches:,.0f} patches/s, ", end=""
     )
     print(f"MFU {mfu:.1%} of {peak:.3g} FLOP/s, {waiting:.1%} of it waiting for data, {_memory(trainer.world.device)}")
     assert all(math.isfinite(step.loss) and step.packing_efficiency > 0.7 for step in steps)

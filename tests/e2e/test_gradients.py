@@ -17,16 +17,16 @@ from tests.model.training import data
 
 def _prepared(count: int) -> list[Prepared]:
     processor = Processor.tiny()
-    made = []
+    rows = []
     for number in range(count):
         picture: list[Any] = (
             [{"type": "image", "image": data.picture(number, 56 + 28 * (number % 2))}] if number % 4 else []
         )
-        asked = {"role": "user", "content": [*picture, "Say it."]}
+        question = {"role": "user", "content": [*picture, "Say it."]}
         answer = {"role": "assistant", "content": data.caption(number) * (1 + number % 3)}
-        tensors = processor([asked, answer], labels=True, generation_prompt=False)
-        made.append(Prepared(str(number), number, 0, tensors, int((tensors["labels"] >= 0).sum())))
-    return made
+        tensors = processor([question, answer], labels=True, generation_prompt=False)
+        rows.append(Prepared(str(number), number, 0, tensors, int((tensors["labels"] >= 0).sum())))
+    return rows
 
 
 def _gradients(
@@ -61,13 +61,13 @@ def test_neighbours_in_a_row_do_not_change_a_loss() -> None:
         for number, sample in enumerate(samples):
             alone = model(**sample.inputs.with_media()).loss
             others = [other for other in samples if other is not sample]
-            for place in (0, 2, 5):
-                row = [*others[:place], sample, *others[place:]]
+            for position in (0, 2, 5):
+                row = [*others[:position], sample, *others[position:]]
                 packed = PackedRow.pack([one.inputs for one in row])
                 hidden = packed["labels"].clone()
                 starts = [0, *torch.tensor([one.tokens for one in row]).cumsum(0).tolist()]
-                hidden[: starts[place]] = -100
-                hidden[starts[place + 1] :] = -100
+                hidden[: starts[position]] = -100
+                hidden[starts[position + 1] :] = -100
                 assert float(model(**{**packed, "labels": hidden}).loss) == pytest.approx(float(alone), abs=1e-5), (
                     number
                 )

@@ -30,9 +30,9 @@ def processor() -> Processor:
 
 @pytest.fixture(scope="module")
 def model() -> VideoLLaMA3:
-    made = VideoLLaMA3(preset("tiny"))
-    widen(made)
-    return made.eval()
+    built = VideoLLaMA3(preset("tiny"))
+    widen(built)
+    return built.eval()
 
 
 def _image(source: Any) -> dict[str, Any]:
@@ -97,9 +97,9 @@ def test_truncated_film_is_read_up_to_the_suggested_end(
     whole = write(tmp_path / "whole.mkv", TENTHS)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"or end=(\d+\.\d)$") as told:
+    with pytest.raises(ValueError, match=r"or end=(\d+\.\d)$") as error:
         _asked(processor, _video(str(cut)))
-    end = float(str(told.value).rsplit("=", 1)[1])
+    end = float(str(error.value).rsplit("=", 1)[1])
     expected = _logits(processor, model, _video(str(whole), end=end))
     assert torch.equal(_logits(processor, model, _video(str(cut), end=end)), expected)
 

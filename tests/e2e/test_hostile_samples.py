@@ -152,16 +152,16 @@ def test_training_with_outside_media_resumes_after_adding_roots(tmp_path: Path) 
     file.write_text("\n".join([json.dumps(text), *lines]))
     with pytest.raises(
         ValueError, match=r"5 bad samples in a row.* lies outside of .*/notes: .* by `roots:` of the"
-    ) as told:
+    ) as error:
         train(parse_recipe({**_recipe(file), "skip_limit": 5}, "test"), tmp_path / "out")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     stored = tmp_path / "out/recipe.yaml"
     stored.write_text(stored.read_text().replace("    roots: []\n", ""))
     assert _trained(file, tmp_path / "out", roots=[str(tmp_path / "photos")]) == (9, [])
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "position"),
     [
         (lambda written: written.update(seed=HUGE), "seed: 1000"),
         (lambda written: written["stages"][0].update(fps=1e300), "stages.0.fps: 1e[+]300"),
@@ -176,14 +176,14 @@ def test_training_with_outside_media_resumes_after_adding_roots(tmp_path: Path) 
     ],
 )
 def test_impossible_numbers_of_a_recipe_are_one_line(
-    tmp_path: Path, change: Callable[[dict[str, Any]], None], place: str
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], position: str
 ) -> None:
     written = _recipe(tmp_path / "qa.jsonl")
     change(written)
-    with pytest.raises(ValueError, match=f"^r.yaml: {place}") as told:
+    with pytest.raises(ValueError, match=f"^r.yaml: {position}") as error:
         parse_recipe(written, "r.yaml")
-    assert "\n" not in str(told.value)
-    assert len(str(told.value)) < 200
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
 
 
 HALF, NUL = "\ud83d", "\0\x1b[31m"
@@ -228,9 +228,9 @@ def test_source_without_a_sample_stops_before_training(tmp_path: Path) -> None:
     written["stages"][1]["mixture"]["new"] = 1.0
     with pytest.raises(
         UserError, match=r"^none of 3 samples .*: new: qa\.jsonl line 1: .*photos: a folder, not a file"
-    ) as told:
+    ) as error:
         train(parse_recipe(written, "test"), tmp_path / "out")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -254,9 +254,9 @@ def test_training_on_broken_media_only_ends_with_the_reason(tmp_path: Path) -> N
     (folder / "qa.jsonl").write_text("\n".join([json.dumps(line)] * 3))
     with pytest.raises(
         UserError, match=r"not one sample to train on; the last of 3 .*: qa: qa\.jsonl line \d: cannot read .*a\.png"
-    ) as told:
+    ) as error:
         train(parse_recipe(_recipe(folder / "qa.jsonl"), "test"), tmp_path / "out")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_name_with_invalid_unicode_is_refused_in_a_recipe(tmp_path: Path) -> None:

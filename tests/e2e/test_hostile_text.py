@@ -60,7 +60,7 @@ def test_card_shows_hostile_text_as_plain_text(tmp_path: Path) -> None:
     assert not [token.type for token in (*tokens, *inline) if "html" in token.type or token.type == "image"]
     links = [token.attrGet("href") for token in inline if token.type == "link_open"]
     assert links == ["https://arxiv.org/abs/2501.13106"]
-    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    headings = [tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"]
     assert len(headings) == 8
     fences = [token for token in tokens if token.type == "fence"]
     assert [fence.info for fence in fences] == ["python", "yaml"]

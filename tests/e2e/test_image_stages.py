@@ -215,10 +215,10 @@ def test_run_on_tars_in_s3_equals_a_local_run(tmp_path: Path, pool: Path, tiny_c
     torch.save({"weight": torch.linspace(-1, 1, 64)[None], "bias": torch.tensor([5.0])}, head)
     score = {"stage": "aesthetic", "predictor": "laion-v1", "weights": str(head), "encoder": str(tiny_clip)}
     local, _ = run({"pool": {"tars": str(tmp_path / "*.tar")}, "stages": [clip, score]}, tmp_path / "run")
-    there, _ = run({"pool": {"tars": f"{bucket}/clip/*.tar"}, "stages": [clip, score]}, f"{bucket}/clip-run")
+    remote_run, _ = run({"pool": {"tars": f"{bucket}/clip/*.tar"}, "stages": [clip, score]}, f"{bucket}/clip-run")
     assert local.manifest().collect()["aesthetic"].is_between(3, 7).all()
-    assert there.manifest().collect().equals(local.manifest().collect())
-    one, other = (opened.facts("clip").collect().sort("id").drop("retry") for opened in (local, there))
+    assert remote_run.manifest().collect().equals(local.manifest().collect())
+    one, other = (opened.facts("clip").collect().sort("id").drop("retry") for opened in (local, remote_run))
     assert one["id"].equals(other["id"])
     assert np.array_equal(one["image_embedding"].to_numpy(), other["image_embedding"].to_numpy())
 
@@ -267,8 +267,8 @@ def seen(log: Path) -> Counter[str]:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """`clip` in recipes of this module writes down what goes through its tower."""
-    own = {"clip": CountedClip}
-    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
+    counted_stages = {"clip": CountedClip}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: counted_stages.get(name) or stage_class(name))
 
 
 class CountedClip(Clip):

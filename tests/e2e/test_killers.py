@@ -180,8 +180,8 @@ def test_run_job_when_rows_are_salvaged_counts_only_killers(monkeypatch: pytest.
 @pytest.fixture
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
-    own = {kind.name: kind for kind in (Deadly, DeadlyActor, Sixes, DeadlyGroup, DeadlyCaption)}
-    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
+    stages = {kind.name: kind for kind in (Deadly, DeadlyActor, Sixes, DeadlyGroup, DeadlyCaption)}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: stages.get(name) or stage_class(name))
 
 
 def die() -> None:

@@ -55,8 +55,8 @@ def downloads(tmp_path: Path) -> Path:
     (folder / "00000").mkdir(parents=True)
     for name in "ab":
         (folder / "00000" / f"{name}.jpg").write_bytes(jpeg(40, 30))
-    told = pa.table({"key": list("abcd"), "status": ["success"] * 4, "url": list("abcd")})
-    pq.write_table(told, folder / "00000.parquet")
+    sidecar = pa.table({"key": list("abcd"), "status": ["success"] * 4, "url": list("abcd")})
+    pq.write_table(sidecar, folder / "00000.parquet")
     (folder / "00000_stats.json").write_text("{}")
     return folder
 

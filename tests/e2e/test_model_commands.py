@@ -24,8 +24,8 @@ def here(engine: None, capsys: pytest.CaptureFixture[str]) -> Here:
 
     def call(*arguments: object) -> Any:
         app([str(argument) for argument in arguments], standalone_mode=False)
-        told = capsys.readouterr().out
-        return json.loads(told) if "--json" in arguments else told
+        output = capsys.readouterr().out
+        return json.loads(output) if "--json" in arguments else output
 
     return call
 
@@ -85,8 +85,8 @@ def test_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here
     assert (seen["reached"]["rows"], seen["reached"]["groups"]) == (9, 3)
     assert seen["kept"]["largest"] <= 2
     assert "effective" in here("groups", run, "--by", "label")
-    asked = ("--max-similarity", 0.95, "--min-phash-distance", 5, "--per-group", 1, "--order", "closest")
-    done = here("dedup", "--run", run, *asked, "--json")
+    options = ("--max-similarity", 0.95, "--min-phash-distance", 5, "--per-group", 1, "--order", "closest")
+    done = here("dedup", "--run", run, *options, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0), ("hashes", 9, 0), ("duplicates", 9, 0)]
     assert done["funnel"]["survivors"] == 3
     assert [s["dropped"] for s in done["funnel"]["stages"] if s["stage"] == "clusters"] == [0], "its rule has moved"

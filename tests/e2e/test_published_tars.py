@@ -42,11 +42,11 @@ def pool(folder: Path, rows: int = ROWS, name: str = "a") -> Path:
     some = [number % 8 == 7 for number in range(rows)]
     table = {
         "image": pa.array([picture(number) for number in range(rows)], pa.binary()),
-        "alt_text": [f"alt text {number}" if there else None for number, there in enumerate(some)],
-        "watermark_score": pa.array([0.25 if there else None for there in some], pa.float64()),
-        "aesthetic_score_laion_v2": pa.array([5.5 if there else math.nan for there in some], pa.float64()),
-        "num_faces": pa.array([3 if there else None for there in some], pa.int64()),
-        "image_phash": [f"{number:016x}" if there else None for number, there in enumerate(some)],
+        "alt_text": [f"alt text {number}" if present else None for number, present in enumerate(some)],
+        "watermark_score": pa.array([0.25 if present else None for present in some], pa.float64()),
+        "aesthetic_score_laion_v2": pa.array([5.5 if present else math.nan for present in some], pa.float64()),
+        "num_faces": pa.array([3 if present else None for present in some], pa.int64()),
+        "image_phash": [f"{number:016x}" if present else None for number, present in enumerate(some)],
     }
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table(table), folder / f"{name}.parquet")

@@ -55,7 +55,7 @@ def index(pool: Pool) -> list[Row]:
     return rows
 
 
-def told(row: Row) -> str:
+def summary(row: Row) -> str:
     """`a.png 40x30`, `a.png: cut off`, or both; the key is empty where a row is about the shard."""
     size = f" {row['width']}x{row['height']}" if row.get("width") else ""
     error = f": {row['error'].partition(':')[0]}" if row.get("error") else ""
@@ -208,18 +208,18 @@ TARS: list[tuple[str, bytes | Callable[[], bytes], list[str]]] = [
 ]
 
 
-def made(make: bytes | Callable[[], bytes]) -> bytes:
+def bytes_of(make: bytes | Callable[[], bytes]) -> bytes:
     return make if isinstance(make, bytes) else make()
 
 
 @pytest.mark.parametrize(("make", "said"), [pytest.param(make, said, id=kind) for kind, make, said in TARS])
 def test_tar_gives_the_expected_rows(tmp_path: Path, make: bytes | Callable[[], bytes], said: list[str]) -> None:
     path = tmp_path / "0.tar"
-    path.write_bytes(made(make))
+    path.write_bytes(bytes_of(make))
     with path.open("rb") as file:
         rows = list(tar_rows(file))
-    assert [told(row) for row in rows] == said
-    assert [told(row) for row in tar_rows(io.BytesIO(path.read_bytes()))] == said
+    assert [summary(row) for row in rows] == said
+    assert [summary(row) for row in tar_rows(io.BytesIO(path.read_bytes()))] == said
     assert all("\n" not in (row["error"] or "") for row in rows)
 
     indexed = index(pool_of(tars=str(path)))
@@ -233,7 +233,7 @@ def test_tar_is_not_unpacked_to_disk(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "0.tar").write_bytes(image("../up.png") + image(str(outside)) + image("in/a.png") + END)
     rows = index(pool_of(tars=str(tmp_path / "pool")))
-    assert [told(row) for row in rows] == ["../up.png 40x30", f"{outside} 40x30", "in/a.png 40x30"]
+    assert [summary(row) for row in rows] == ["../up.png 40x30", f"{outside} 40x30", "in/a.png 40x30"]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "pool"]
 
 
@@ -247,7 +247,7 @@ def test_offset_is_the_position_of_the_image(tmp_path: Path) -> None:
 def test_later_member_of_the_same_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(A + image("a.png") + image("a.png") + B + END)
     rows = index(pool_of(tars=str(tmp_path)))
-    assert [told(row) for row in rows] == [A_OK, f"{A_OK}: duplicate name", f"{A_OK}: duplicate name", B_OK]
+    assert [summary(row) for row in rows] == [A_OK, f"{A_OK}: duplicate name", f"{A_OK}: duplicate name", B_OK]
 
 
 def test_ids_do_not_depend_on_the_shards_read_before(tmp_path: Path) -> None:
@@ -480,9 +480,9 @@ PARQUETS: list[tuple[str, bytes | Callable[[], bytes], dict[str, str], list[str]
 def test_parquet_gives_the_expected_rows(
     tmp_path: Path, make: bytes | Callable[[], bytes], names: dict[str, str], said: list[str]
 ) -> None:
-    (tmp_path / "0.parquet").write_bytes(made(make))
+    (tmp_path / "0.parquet").write_bytes(bytes_of(make))
     rows = index(pool_of(parquet=str(tmp_path), **names))
-    assert [told(row) for row in rows] == said
+    assert [summary(row) for row in rows] == said
     assert [row["retry"] for row in rows] == [False] * len(said)
     assert all("\n" not in (row["error"] or "") for row in rows)
 
@@ -492,9 +492,9 @@ def test_rows_before_a_damaged_row_group_are_kept(tmp_path: Path) -> None:
     data = parquet({"a": noise}, row_group_size=100, compression="snappy")
     (tmp_path / "0.parquet").write_bytes(flipped(data, 0.5, 400_000))
     *whole, last = index(pool_of(parquet=str(tmp_path)))
-    assert [told(row) for row in whole] == [f"{n} 40x30" for n in range(len(whole))]
+    assert [summary(row) for row in whole] == [f"{n} 40x30" for n in range(len(whole))]
     assert len(whole) >= 64
-    assert told(last) == BAD
+    assert summary(last) == BAD
     assert f"{len(whole)} rows were read before it" in last["error"]
 
 
@@ -574,7 +574,7 @@ def test_img2dataset_gives_the_expected_rows(tmp_path: Path, format_: str) -> No
 @pytest.mark.parametrize("format_", ["webdataset", "parquet", "files"])
 def test_img2dataset_success_missing_in_the_shard_is_an_error(tmp_path: Path, format_: str) -> None:
     rows = index(pool_of(img2dataset=str(downloads(tmp_path, format_, DONE[:1]))))
-    assert [told(row).partition(":")[2] for row in rows] == ["", " missing", " failed_to_download"]
+    assert [summary(row).partition(":")[2] for row in rows] == ["", " missing", " failed_to_download"]
     assert rows[1]["url"] == "http://x/1"
 
 
@@ -613,7 +613,7 @@ def test_img2dataset_with_a_broken_sidecar_keeps_its_images(
     if sidecar is not None:
         (tmp_path / "00000.parquet").write_bytes(sidecar)
     first, *rows = index(pool_of(img2dataset=str(tmp_path)))
-    assert told(first) == ": broken sidecar"
+    assert summary(first) == ": broken sidecar"
     assert [(stem(row["key"]), row["width"], row["error"]) for row in rows] == [(key, 40, None) for key in DONE]
 
 
@@ -621,20 +621,20 @@ def test_img2dataset_with_sidecar_and_tar_broken_has_two_errors(tmp_path: Path) 
     downloads(tmp_path, "webdataset")
     (tmp_path / "00000.parquet").write_bytes(b"")
     (tmp_path / "00000.tar").write_bytes(A + bad_checksum(B))
-    assert [told(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", A_OK, BROKEN]
+    assert [summary(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", A_OK, BROKEN]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:300], lambda data: flipped(data, 0.9, 40), lambda data: b""])
 def test_img2dataset_broken_parquet_shard_is_an_error_row(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = downloads(tmp_path, "parquet") / "00000.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    assert [told(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", BAD]
+    assert [summary(row) for row in index(pool_of(img2dataset=str(tmp_path)))] == [": broken sidecar", BAD]
 
 
 def test_img2dataset_key_that_is_a_file_name_is_a_duplicate(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset", key=["000000000.png", "000000001", "000000002"])
     rows = index(pool_of(img2dataset=str(tmp_path)))
-    assert [told(row).partition(": ")[2] for row in rows] == ["", "", "duplicate name", "failed_to_download"]
+    assert [summary(row).partition(": ")[2] for row in rows] == ["", "", "duplicate name", "failed_to_download"]
 
 
 def test_img2dataset_hostile_images_and_names_become_rows(tmp_path: Path) -> None:
@@ -642,7 +642,7 @@ def test_img2dataset_hostile_images_and_names_become_rows(tmp_path: Path) -> Non
     odd = member("000000000.jpg", b"<html>") + image("../000000001.png") + image("stranger.png")
     (tmp_path / "00000.tar").write_bytes(odd + END)
     rows = index(pool_of(img2dataset=str(tmp_path)))
-    assert [told(row) for row in rows] == [
+    assert [summary(row) for row in rows] == [
         "000000000.jpg: not an image",
         "../000000001.png 40x30",
         "stranger.png 40x30",
@@ -656,7 +656,7 @@ def test_img2dataset_hostile_images_and_names_become_rows(tmp_path: Path) -> Non
 
 def test_every_shard_has_rows_and_ids_are_unique(tmp_path: Path) -> None:
     for number, (_, make, _) in enumerate(TARS):
-        (tmp_path / f"{number:03d}.tar").write_bytes(made(make))
+        (tmp_path / f"{number:03d}.tar").write_bytes(bytes_of(make))
     rows = index(pool_of(tars=str(tmp_path)))
     assert len(rows) == sum(len(said) for *_, said in TARS)
     assert len({row["shard"] for row in rows}) == len(TARS)
@@ -665,7 +665,7 @@ def test_every_shard_has_rows_and_ids_are_unique(tmp_path: Path) -> None:
 def test_every_parquet_shard_has_rows(tmp_path: Path) -> None:
     plain = [(make, said) for _, make, names, said in PARQUETS if not names]
     for number, (make, _) in enumerate(plain):
-        (tmp_path / f"{number:03d}.parquet").write_bytes(made(make))
+        (tmp_path / f"{number:03d}.parquet").write_bytes(bytes_of(make))
     rows = index(pool_of(parquet=str(tmp_path)))
     assert len(rows) == sum(len(said) for _, said in plain)
 
@@ -706,8 +706,8 @@ KEPT = st.one_of(st.just(1.0), st.floats(0, 1))
 def changed(data: bytes, changes: list[tuple[float, bytes]], kept: float, step: int = 1) -> bytes:
     """`step` keeps a change at the start of a block; bytes in its header change much more."""
     mutable = bytearray(data)
-    for place, new in changes:
-        at = int(place * len(data))
+    for share, new in changes:
+        at = int(share * len(data))
         at = at // step * step + at % 200 if step > 1 else at
         mutable[at : at + len(new)] = new
     return bytes(mutable[: round(kept * len(mutable))])
@@ -733,11 +733,11 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def fit_the_index(rows: Iterator[Row]) -> bool:
-    found = list(rows)
+    result = list(rows)
     names = [name for name in INDEX.names if name not in ("id", "shard", "shard_bytes", "retry")]
     for name in names:
-        pa.array([row.get(name) for row in found], INDEX.field(name).type)
-    return bool(found) and all(row.get("width") or row["error"] for row in found)
+        pa.array([row.get(name) for row in result], INDEX.field(name).type)
+    return bool(result) and all(row.get("width") or row["error"] for row in result)
 
 
 @pytest.mark.parametrize("valid", [False, True])

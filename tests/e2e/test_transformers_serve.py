@@ -26,12 +26,12 @@ TOKENS = 16
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("served")
+    parent = tmp_path_factory.mktemp("served")
     model = VideoLLaMA3(preset("tiny"))
     widen(model)
-    model.save_pretrained(made)
-    Processor.tiny().save_pretrained(made)
-    return made
+    model.save_pretrained(parent)
+    Processor.tiny().save_pretrained(parent)
+    return parent
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def _ask(url: str, folder: Path, content: Any) -> dict[str, Any]:
     body = {"model": str(folder), "messages": [message], "max_tokens": TOKENS, "temperature": 0}
     answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    answered: dict[str, Any] = answer.json()
+    return answered
 
 
 def _expected(folder: Path, content: Any) -> tuple[str, int]:
@@ -72,12 +72,12 @@ def test_transformers_serve_answers_about_images_equally(url: str, folder: Path)
     for number in range(4):
         data = _picture(number)
         link = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        told = _ask(
+        answer = _ask(
             url, folder, [{"type": "image_url", "image_url": {"url": link}}, {"type": "text", "text": "What is this?"}]
         )
         text, prompt = _expected(folder, [{"type": "image", "image": data}, "What is this?"])
-        assert told["choices"][0]["message"]["content"] == text
-        assert told["usage"] == {
+        assert answer["choices"][0]["message"]["content"] == text
+        assert answer["usage"] == {
             "prompt_tokens": prompt,
             "completion_tokens": TOKENS,
             "total_tokens": prompt + TOKENS,
@@ -87,5 +87,5 @@ def test_transformers_serve_answers_about_images_equally(url: str, folder: Path)
 
 
 def test_transformers_serve_answers_texts_equally(url: str, folder: Path) -> None:
-    told = _ask(url, folder, "What is VideoLLaMA?")
-    assert told["choices"][0]["message"]["content"] == _expected(folder, "What is VideoLLaMA?")[0]
+    answer = _ask(url, folder, "What is VideoLLaMA?")
+    assert answer["choices"][0]["message"]["content"] == _expected(folder, "What is VideoLLaMA?")[0]

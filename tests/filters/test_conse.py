@@ -116,8 +116,8 @@ def test_conse_has_the_declared_columns(images: Any, facts: pa.Table) -> None:
 
 
 def test_labels_of_known_photographs_are_right(facts: pa.Table) -> None:
-    found = dict(zip(CAPTIONS, facts["label"].to_pylist(), strict=True))
-    assert {name: found[name] for name in TRUE_LABELS if found[name] not in TRUE_LABELS[name]} == {}
+    label_of = dict(zip(CAPTIONS, facts["label"].to_pylist(), strict=True))
+    assert {name: label_of[name] for name in TRUE_LABELS if label_of[name] not in TRUE_LABELS[name]} == {}
     for row in facts.to_pylist():
         probabilities = row["label_probabilities"]
         assert len(row["labels"]) == len(probabilities) == 5
@@ -165,15 +165,15 @@ def test_prepare_crops_the_middle_of_the_image(images: Any) -> None:
 
 def test_missing_texts_have_no_embedding(texts: Any) -> None:
     long = "a tower " * 3000
-    made = texts(captions(["a cat", "  ", None, "a cat", long], ["a kitten", "a dog", "a dog", None, " "]))
-    assert made.schema.equals(ConseText.writes.append(ERROR))
+    result = texts(captions(["a cat", "  ", None, "a cat", long], ["a kitten", "a dog", "a dog", None, " "]))
+    assert result.schema.equals(ConseText.writes.append(ERROR))
     no_text = "no text: the caption is empty"
-    assert made["error"].to_pylist() == [None, no_text, no_text, None, None]
-    assert made["text_embedding"].is_valid().to_pylist() == [True, False, False, True, True]
-    assert made["alt_text_embedding"].is_valid().to_pylist() == [True, False, False, False, False]
-    first, again, _ = unit(made["text_embedding"].drop_null())
+    assert result["error"].to_pylist() == [None, no_text, no_text, None, None]
+    assert result["text_embedding"].is_valid().to_pylist() == [True, False, False, True, True]
+    assert result["alt_text_embedding"].is_valid().to_pylist() == [True, False, False, False, False]
+    first, again, _ = unit(result["text_embedding"].drop_null())
     assert first @ again == pytest.approx(1, abs=1e-3)
-    assert first @ unit(made["alt_text_embedding"].drop_null())[0] > 0.5
+    assert first @ unit(result["alt_text_embedding"].drop_null())[0] > 0.5
     assert texts(captions([])).num_rows == 0
 
 
@@ -182,8 +182,8 @@ def test_class_embeddings_are_read_from_the_cache(
 ) -> None:
     (kept,) = (cache / "vl3syn").iterdir()  # nothing half-written beside it
     computed = np.load(kept)
-    made = np.full((1000, 384), 7, np.float32)
-    monkeypatch.setattr(conse_classes, "_embed_classes", lambda sentences: made)
+    embeddings = np.full((1000, 384), 7, np.float32)
+    monkeypatch.setattr(conse_classes, "_embed_classes", lambda sentences: embeddings)
     monkeypatch.setattr(conse_classes, "SentenceEncoder", lambda stage: None)
     assert np.array_equal(conse_classes.class_embeddings("conse"), computed)
 
@@ -192,11 +192,11 @@ def test_class_embeddings_are_read_from_the_cache(
     broken.parent.mkdir()
     for content in (b"", kept.read_bytes()[:1000], b"not an array"):
         broken.write_bytes(content)
-        assert np.array_equal(conse_classes.class_embeddings("conse"), made)
-        assert np.array_equal(np.load(broken), made)
+        assert np.array_equal(conse_classes.class_embeddings("conse"), embeddings)
+        assert np.array_equal(np.load(broken), embeddings)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(broken))  # a file: nothing can be kept there
-    assert np.array_equal(conse_classes.class_embeddings("conse"), made)
+    assert np.array_equal(conse_classes.class_embeddings("conse"), embeddings)
 
 
 @pytest.mark.parametrize(

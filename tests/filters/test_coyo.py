@@ -29,16 +29,16 @@ GOOD: dict[str, list[Any]] = {
 
 def table(**columns: Any) -> pa.Table:
     """Two rows as COYO has them, with some columns put in place; None takes one out, as the worker hands it on."""
-    found = {**GOOD, **columns}
-    return pa.table({f"pool.{name}": pa.nulls(2) if cells is None else cells for name, cells in found.items()})
+    merged = {**GOOD, **columns}
+    return pa.table({f"pool.{name}": pa.nulls(2) if cells is None else cells for name, cells in merged.items()})
 
 
 def facts(**columns: Any) -> dict[str, list[Any]]:
-    made = Coyo()(table(**columns))
+    result = Coyo()(table(**columns))
     writes = Coyo().writes
-    assert made.select(writes.names).schema.types == writes.types
-    assert made["error"].type == pa.string()
-    rows: dict[str, list[Any]] = made.to_pydict()
+    assert result.select(writes.names).schema.types == writes.types
+    assert result["error"].type == pa.string()
+    rows: dict[str, list[Any]] = result.to_pydict()
     for row, error in enumerate(rows["error"]):
         assert error is None or all(rows[name][row] is None for name in writes.names)
     return rows
@@ -176,8 +176,8 @@ def test_score_rounded_out_of_its_range_is_clipped() -> None:
 
 def test_chunked_and_empty_tables_are_read() -> None:
     two = pa.concat_tables([table(), table(watermark_score=[0.9, None])])
-    made = Coyo()(two)
-    assert made["coyo_watermark"].to_pylist() == pytest.approx([0.18, 0.0, 0.9, None])
+    result = Coyo()(two)
+    assert result["coyo_watermark"].to_pylist() == pytest.approx([0.18, 0.0, 0.9, None])
     assert Coyo()(two.slice(0, 0)).num_rows == 0
 
 

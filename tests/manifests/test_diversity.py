@@ -31,8 +31,8 @@ def test_columns_of_every_table_are_refused_as_groups(tmp_path: Path, column: st
 
 def test_spread_of_sizes_leaves_empty_groups_out() -> None:
     sizes = np.concatenate([np.full(199, 1), [801, 0, 0]])
-    found = spread(sizes)
-    assert (found.rows, found.groups, found.smallest, found.median, found.largest) == (1000, 200, 1, 1, 801)
-    assert found.largest_share == 0.801
-    assert found.top_share == 0.802, "the largest two of two hundred"
+    result = spread(sizes)
+    assert (result.rows, result.groups, result.smallest, result.median, result.largest) == (1000, 200, 1, 1, 801)
+    assert result.largest_share == 0.801
+    assert result.top_share == 0.802, "the largest two of two hundred"
     assert spread(np.zeros(3, np.int64)).rows == 0

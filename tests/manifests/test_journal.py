@@ -28,8 +28,8 @@ def table_at(folder: Path) -> Table:
 
 
 def rows(*ids: int, retry: bool = False) -> pa.Table:
-    told = {"caption": [None if retry else f"c{i}" for i in ids], "error": ["e" if retry else None] * len(ids)}
-    return pa.table({"id": list(ids), **told, "retry": [retry] * len(ids)}, schema=SCHEMA)
+    columns = {"caption": [None if retry else f"c{i}" for i in ids], "error": ["e" if retry else None] * len(ids)}
+    return pa.table({"id": list(ids), **columns, "retry": [retry] * len(ids)}, schema=SCHEMA)
 
 
 def ids_of(table: Table) -> list[int]:
@@ -84,12 +84,12 @@ for number in range(100000):
     writer.stdout.readline()
     time.sleep(0.3)
     writer.send_signal(signal.SIGKILL)
-    told = [0, *(int(line) for line in writer.stdout.read().split("\n")[:-1] if line)]
+    counts = [0, *(int(line) for line in writer.stdout.read().split("\n")[:-1] if line)]
     table = table_at(tmp_path / "t")
     recover(table)
-    assert len(told) > 10
-    assert ids_of(table)[: len(told)] == told
-    assert len(ids_of(table)) <= len(told) + 1  # the last one may have been written and not told
+    assert len(counts) > 10
+    assert ids_of(table)[: len(counts)] == counts
+    assert len(ids_of(table)) <= len(counts) + 1  # the last one may have been written and not told
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 500, 900])
@@ -102,10 +102,10 @@ def test_truncated_journal_gives_its_whole_rows(tmp_path: Path, cut: int) -> Non
     data = file.read_bytes()
     file.write_bytes(data[: len(data) - cut] if cut else data)
     recover(table)
-    found = ids_of(table)
-    assert found == [1, 2, 3][: len(found)]
-    assert len(found) == 3 if cut == 0 else len(found) < 3
-    assert table.scan().select(pl.col("caption")).collect()["caption"].to_list() == [f"c{i}" for i in found]
+    ids = ids_of(table)
+    assert ids == [1, 2, 3][: len(ids)]
+    assert len(ids) == 3 if cut == 0 else len(ids) < 3
+    assert table.scan().select(pl.col("caption")).collect()["caption"].to_list() == [f"c{i}" for i in ids]
 
 
 def test_empty_journal_is_deleted(tmp_path: Path) -> None:

@@ -114,14 +114,14 @@ def balanced(
     order, seed = keep.get("order", "random"), keep.get("seed", 0)
     hashes = priority(np.array(ids, np.int64), seed)
 
-    def place(row: int) -> tuple[Any, ...]:
+    def sort_key(row: int) -> tuple[Any, ...]:
         way, _, column = order.partition("_")
         by = stored(world, row, column) if column else 0.0
         missing = by is None or math.isnan(by)
         return (missing, 0.0 if missing else -by if way == "highest" else by, hashes[row])
 
     names = sorted(set(group.values()))
-    waiting = {n: sorted((i for i in group if group[i] == n), key=place) for n in names}
+    waiting = {n: sorted((i for i in group if group[i] == n), key=sort_key) for n in names}
     first = dict(zip(names, name_priority(pl.Series(names, dtype=pl.Int64), seed), strict=True))
     stay: set[int] = set()
     for turn in range(len(group)):  # every group gives one row a turn, the one whose hash is lowest first

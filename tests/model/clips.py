@@ -63,7 +63,7 @@ def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     """Write a rotation into the header, as a phone does: a, b, c, d of the track's display matrix."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version, times and ids, layer and volume
-    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[at + place : at + place + 4] = (value * 65536).to_bytes(4, "big", signed=True)
+    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
+        data[at + offset : at + offset + 4] = (value * 65536).to_bytes(4, "big", signed=True)
     path.write_bytes(data)
     return path

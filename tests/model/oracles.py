@@ -128,13 +128,13 @@ class Sample:
         sizes = [t * h * w for t, h, w in self.grids]
         tokens = torch.tensor(self.keep).split([n // m**2 for n, m in zip(sizes, self.merges, strict=True)])
         parts = list(zip(self.pixels.split(sizes), self.grids, self.merges, tokens, strict=True)) if sizes else []
-        given = {"input_ids": torch.tensor([self.ids])}
+        inputs = {"input_ids": torch.tensor([self.ids])}
         if images := [part for part in parts if part[1][0] == 1]:
-            given |= _columns(images, "pixel_values", "image_grid_thw", "image_merge_sizes")
+            inputs |= _columns(images, "pixel_values", "image_grid_thw", "image_merge_sizes")
         if clips := [part for part in parts if part[1][0] > 1]:
-            given |= _columns(clips, "pixel_values_videos", "video_grid_thw", "video_merge_sizes")
-            given["video_compression_mask"] = torch.cat([part[3] for part in clips])
-        return given
+            inputs |= _columns(clips, "pixel_values_videos", "video_grid_thw", "video_merge_sizes")
+            inputs["video_compression_mask"] = torch.cat([part[3] for part in clips])
+        return inputs
 
 
 def _columns(parts: list[Any], pixels: str, grids: str, merges: str) -> dict[str, Tensor]:

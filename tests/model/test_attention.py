@@ -67,15 +67,15 @@ def test_empty_segment_is_refused() -> None:
 
 
 def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def kernel(q: Any, k: Any, v: Any, starts: Any, starts_k: Any, longest: int, longest_k: int, **others: Any) -> Any:
-        told.update(others, starts=starts.tolist(), dtype=starts.dtype, longest=longest)
+        arguments.update(others, starts=starts.tolist(), dtype=starts.dtype, longest=longest)
         return q
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     attention._varlen(*_row(shared=2), Segments.from_lengths(LENGTHS), True, 0.5)
-    assert told == {
+    assert arguments == {
         "starts": [0, 3, 8, 11, 12, 17, 24, 27],
         "dtype": torch.int32,
         "longest": 7,

@@ -28,10 +28,10 @@ def processor() -> Processor:
 @pytest.fixture(scope="module")
 def model() -> VideoLLaMA3:
     """It writes on and on: it knows no end token."""
-    made = VideoLLaMA3(preset("tiny"))
-    widen(made)
-    made.language.generation_config.eos_token_id = None
-    return made.eval()
+    built = VideoLLaMA3(preset("tiny"))
+    widen(built)
+    built.language.generation_config.eos_token_id = None
+    return built.eval()
 
 
 class Speaker(VideoLLaMA3):

@@ -73,9 +73,9 @@ def processor() -> Processor:
 
 def _theirs(row: PackedRow) -> dict[str, torch.Tensor]:
     """A processor's output as transformers' class takes it; images and clips do not come together here."""
-    given = {"input_ids": row["input_ids"][None]}
+    inputs = {"input_ids": row["input_ids"][None]}
     if "pixel_values" not in row:
-        return given
+        return inputs
     if row["grid_thw"][0, 0] == 1:
         names = {"pixel_values": "pixel_values", "grid_thw": "image_grid_thw", "merge_sizes": "image_merge_sizes"}
     else:
@@ -85,7 +85,7 @@ def _theirs(row: PackedRow) -> dict[str, torch.Tensor]:
             "merge_sizes": "video_merge_sizes",
             "keep_mask": "video_compression_mask",
         }
-    return given | {theirs: row[ours] for ours, theirs in names.items()}
+    return inputs | {theirs: row[ours] for ours, theirs in names.items()}
 
 
 def test_loss_equals_that_of_transformers_on_the_same_tokens(
@@ -122,9 +122,9 @@ def test_packed_rows_stay_within_their_length(
     rows: list[int] = []
     forward = model.forward
 
-    def noting(*args: Any, **given: Any) -> Any:
-        rows.append(len(given["input_ids"]))
-        return forward(*args, **given)
+    def noting(*args: Any, **inputs: Any) -> Any:
+        rows.append(len(inputs["input_ids"]))
+        return forward(*args, **inputs)
 
     monkeypatch.setattr(model, "forward", noting)
     compute_loss(model, processor, SAMPLES, tokens_per_row=sizes[0] + sizes[1])
@@ -183,26 +183,26 @@ def test_answers_equal_those_of_transformers(oracle: Any, model: VideoLLaMA3, pr
 
 def test_sample_without_an_answer_is_named(model: VideoLLaMA3, processor: Processor) -> None:
     silent = _asked("silent", answer=" ")
-    told = list(generate_answers(model, processor, [*BAD, silent, SAMPLES[0]], 4, batch=8))
-    assert [line.split(":")[0] for line in told if isinstance(line, str)] == [
+    answers = list(generate_answers(model, processor, [*BAD, silent, SAMPLES[0]], 4, batch=8))
+    assert [line.split(":")[0] for line in answers if isinstance(line, str)] == [
         "broken image",
         "nobody answers",
         "silent",
     ]
-    assert [a.sample for a in told if isinstance(a, Answer)] == ["image"]
+    assert [a.sample for a in answers if isinstance(a, Answer)] == ["image"]
 
 
 def test_identical_texts_have_full_marks() -> None:
     texts = ["A dog runs on the beach.", "4"]
-    found = caption_metrics(texts, texts)
-    assert (found.chrf, found.rouge_l, found.exact) == (pytest.approx(100), 1.0, 1.0)
-    assert (found.count, found.rouge_l_count) == (2, 2)
-    assert "nc:6|nw:0" in found.chrf_signature
+    metrics = caption_metrics(texts, texts)
+    assert (metrics.chrf, metrics.rouge_l, metrics.exact) == (pytest.approx(100), 1.0, 1.0)
+    assert (metrics.count, metrics.rouge_l_count) == (2, 2)
+    assert "nc:6|nw:0" in metrics.chrf_signature
 
 
 def test_different_texts_have_zero_marks() -> None:
-    found = caption_metrics(["xyz"], ["a dog"])
-    assert (found.chrf, found.rouge_l, found.exact) == (0.0, 0.0, 0.0)
+    metrics = caption_metrics(["xyz"], ["a dog"])
+    assert (metrics.chrf, metrics.rouge_l, metrics.exact) == (0.0, 0.0, 0.0)
 
 
 def test_chrf_of_a_known_pair_is_right() -> None:
@@ -231,8 +231,8 @@ def test_rouge_l_equals_the_published_example() -> None:
 
 def test_rouge_l_is_f1_where_precision_and_recall_differ() -> None:
     """Three of three words against three of five: 2 * 1 * 0.6 / 1.6."""
-    found = caption_metrics(["The cat sat!"], ["the cat sat down there"])
-    assert found.rouge_l == pytest.approx(0.75)
+    metrics = caption_metrics(["The cat sat!"], ["the cat sat down there"])
+    assert metrics.rouge_l == pytest.approx(0.75)
 
 
 def test_rouge_l_is_nan_for_texts_its_library_cannot_read() -> None:
@@ -244,8 +244,8 @@ def test_rouge_l_is_nan_for_texts_its_library_cannot_read() -> None:
 
 
 def test_exact_match_ignores_case_and_space_only() -> None:
-    found = caption_metrics([" yes\n", "RED  car", "4."], ["Yes", "red car", "4"])
-    assert found.exact == pytest.approx(2 / 3)
+    metrics = caption_metrics([" yes\n", "RED  car", "4."], ["Yes", "red car", "4"])
+    assert metrics.exact == pytest.approx(2 / 3)
 
 
 def test_texts_and_references_must_come_in_pairs() -> None:
@@ -260,14 +260,14 @@ def test_texts_and_references_must_come_in_pairs() -> None:
     ids=["same direction", "cosine 0.6", "at right angles", "opposite"],
 )
 def test_clip_score_of_known_embeddings_is_right(image: list[float], text: list[float], score: float) -> None:
-    asked: list[tuple[Any, str]] = []
+    calls: list[tuple[Any, str]] = []
 
-    def encode(given: Any, words: str) -> tuple[Any, Any]:
-        asked.append((given, words))
+    def encode(picture: Any, words: str) -> tuple[Any, Any]:
+        calls.append((picture, words))
         return image, text
 
     assert clip_score(b"image", "A dog.", encode) == pytest.approx(score)
-    assert asked == [(b"image", CLIP_PREFIX + "A dog.")]
+    assert calls == [(b"image", CLIP_PREFIX + "A dog.")]
 
 
 def test_empty_caption_has_a_clip_score_of_zero() -> None:

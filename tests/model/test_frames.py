@@ -74,8 +74,8 @@ def test_seeking_decodes_fewer_frames(tmp_path: Path, monkeypatch: pytest.Monkey
     seen = []
     real_timed = videos._timed
 
-    def spy(*given: object) -> object:
-        for at, frame in real_timed(*given):  # type: ignore[arg-type]
+    def spy(*arguments: object) -> object:
+        for at, frame in real_timed(*arguments):  # type: ignore[arg-type]
             seen.append(at)
             yield at, frame
 
@@ -115,11 +115,11 @@ def test_frames_of_real_clips_equal_a_plain_loop(name: str) -> None:
 
 
 def test_only_resized_frames_are_kept(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
+    arguments = []
     plain = frames.resize
-    monkeypatch.setattr(frames, "resize", lambda frame, size: given.append(len(frame)) or plain(frame, size))
+    monkeypatch.setattr(frames, "resize", lambda frame, size: arguments.append(len(frame)) or plain(frame, size))
     decode(probe(clip, fps=10), (14, 14))
-    assert given == [1] * 100
+    assert arguments == [1] * 100
 
 
 def test_truncated_file_is_refused_with_its_last_time(clip: Path, tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def _theirs(processor: Processor, folder: Path, conversation: list[dict[str, Any
     text = theirs.apply_chat_template(shown, add_generation_prompt=prompt, tokenize=False)
     pictures = [p["image"] for p in parts if p["type"] == "image"]
     clips = [p for p in parts if p["type"] == "video"]
-    given: dict[str, Any] = {"images": pictures} if pictures else {}
+    inputs: dict[str, Any] = {"images": pictures} if pictures else {}
     if clips:
-        given["videos"] = [torch.from_numpy(p["video"]).permute(0, 3, 1, 2) for p in clips]
-        given["do_sample_frames"] = False
-        given["video_metadata"] = [
+        inputs["videos"] = [torch.from_numpy(p["video"]).permute(0, 3, 1, 2) for p in clips]
+        inputs["do_sample_frames"] = False
+        inputs["video_metadata"] = [
             {
                 "fps": p.get("fps", 1),
                 "total_num_frames": len(p["video"]),
@@ -74,7 +74,7 @@ def _theirs(processor: Processor, folder: Path, conversation: list[dict[str, Any
             }
             for p in clips
         ]
-    return theirs(text=[text], return_tensors="pt", return_token_type_ids=False, **given)
+    return theirs(text=[text], return_tensors="pt", return_token_type_ids=False, **inputs)
 
 
 @pytest.mark.parametrize(

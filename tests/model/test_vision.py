@@ -74,7 +74,7 @@ def test_portions_without_gradients_give_the_same_output(monkeypatch: pytest.Mon
     row = patches(GRIDS), torch.tensor(GRIDS), torch.tensor(MERGES)
     whole = encoder(*row)
     seen: list[int] = []
-    encoder.layers[0].register_forward_hook(lambda _, given, out: seen.append(len(out)))
+    encoder.layers[0].register_forward_hook(lambda _, inputs, out: seen.append(len(out)))
     monkeypatch.setattr(vision, "CPU_PORTION", 50)
     with torch.no_grad():
         torch.testing.assert_close(encoder(*row), whole, atol=1e-5, rtol=0)

@@ -54,9 +54,9 @@ def test_transformers_loads_the_saved_weights(tmp_path: Path, tied: bool) -> Non
     config = tiny.model_copy(update={"language": {**tiny.language, "tie_word_embeddings": tied}})
     oracle = whole_oracle(config)
     ours_of(oracle, config).save_pretrained(tmp_path)
-    theirs, told = VideoLlama3ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    theirs, info = VideoLlama3ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     torch.testing.assert_close(_logits(theirs.eval()), _logits(oracle), atol=0, rtol=0)
     assert (theirs.lm_head.weight is theirs.model.language_model.embed_tokens.weight) == tied
     assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) != tied
@@ -94,8 +94,8 @@ def _original(oracle: Any, folder: Path, encoder: str = "model.vision_encoder.")
     vision = {"model_type": "videollama3_vision_encoder", "hidden_size": 64, "intermediate_size": 128,
               "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 14}  # fmt: skip
     extra = {"mm_projector_type": "mlp2x_gelu", "use_token_compression": True, "image_token_index": 261}
-    told = {**language, **extra, "vision_encoder_config": vision, "torch_dtype": "float32", "auto_map": {"x": "y"}}
-    (folder / "config.json").write_text(json.dumps(told))
+    settings = {**language, **extra, "vision_encoder_config": vision, "torch_dtype": "float32", "auto_map": {"x": "y"}}
+    (folder / "config.json").write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize("encoder", ["model.vision_encoder.", "model.vision_encoder.vision_encoder."])

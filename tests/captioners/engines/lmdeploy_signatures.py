@@ -51,8 +51,8 @@ fields = {field.name for field in dataclasses.fields(Response)}
 assert {"text", "finish_reason", "input_token_len", "generate_token_len", "error_message"} <= fields
 checked += 1
 
-told = [Response("a cat", 3, 100, "stop"), Response("a", 64, 100, "length"), Response("", 0, 0, "error")]
-answers = LmdeployEngine(lambda asked, gen_config: told, config)([Question(b"", "?")] * 3)
+responses = [Response("a cat", 3, 100, "stop"), Response("a", 64, 100, "length"), Response("", 0, 0, "error")]
+answers = LmdeployEngine(lambda questions, gen_config: responses, config)([Question(b"", "?")] * 3)
 assert [(a.text, a.cut, a.prompt_tokens, a.tokens) for a in answers[:2]] == [
     ("a cat", False, 100, 3),
     ("a", True, 100, 64),

@@ -22,12 +22,12 @@ SAMPLING = Sampling(64, 0.0, 1.0, 0)
 
 
 def _questions(number: int, prompt: str = "What is it?") -> list[Question]:
-    found = []
+    questions = []
     for shade in range(number):
         data = io.BytesIO()
         Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7)).save(data, "PNG")
-        found.append(Question(data.getvalue(), prompt))
-    return found
+        questions.append(Question(data.getvalue(), prompt))
+    return questions
 
 
 def _client(url: str, **settings: Any) -> Any:
@@ -39,7 +39,7 @@ def test_passing_failure_is_retried_and_answered_once(fault: str) -> None:
     with chat_server(faults=(fault,), share=0.4) as server:
         answers = _client(server.url, timeout=0.3 if fault == "hang" else 30, tries=12)(_questions(20))
     assert all(answer.error is None and answer.text.startswith("A picture of number") for answer in answers)
-    assert sum(server.asked.values()) > 20
+    assert sum(server.requests.values()) > 20
     assert set(server.answered.values()) == {1}
 
 
@@ -55,7 +55,7 @@ def test_hostile_answer_is_retried_on_a_sound_connection(fault: str) -> None:
         tracemalloc.stop()
         assert all(answer.error is None and answer.text.startswith("A picture of number") for answer in answers)
         assert len({answer.text for answer in answers}) == 12
-        assert sum(server.asked.values()) > 12
+        assert sum(server.requests.values()) > 12
         assert set(server.answered.values()) == {1}
     assert most < 60 << 20
 
@@ -81,7 +81,7 @@ def test_hostile_answer_has_its_error_message(fault: str, error: str) -> None:
         answer = client(_questions(1))[0]
         assert time.monotonic() - begin < 5
         assert (answer.error, answer.retry) == (error, True)
-        assert sum(server.asked.values()) == 1  # a redirect is not followed
+        assert sum(server.requests.values()) == 1  # a redirect is not followed
 
 
 def test_body_of_an_error_answer_is_bounded() -> None:
@@ -172,7 +172,7 @@ def test_refused_image_has_the_servers_error_and_is_not_retried() -> None:
         answer = _client(server.url)(_questions(1))[0]
         assert answer.error == "server: 400 the image is too strange"
         assert not answer.retry
-        assert set(server.asked.values()) == {1}
+        assert set(server.requests.values()) == {1}
 
 
 @pytest.mark.parametrize("fault", ["401", "402", "404", "407", "410"])
@@ -181,7 +181,7 @@ def test_refused_key_or_model_is_not_an_error_of_the_image(fault: str) -> None:
         answer = _client(server.url)(_questions(1))[0]
         assert answer.error == f"server: {fault} the image is too strange"
         assert answer.retry  # by the next run, when it is mended
-        assert set(server.asked.values()) == {1}
+        assert set(server.requests.values()) == {1}
 
 
 def test_failing_request_is_given_up_after_its_tries() -> None:
@@ -190,7 +190,7 @@ def test_failing_request_is_given_up_after_its_tries() -> None:
         assert answer.retry
         assert answer.error is not None
         assert answer.error.startswith("server: 500")
-        assert set(server.asked.values()) == {3}
+        assert set(server.requests.values()) == {3}
 
 
 def test_server_that_stopped_ends_the_job() -> None:
@@ -205,7 +205,7 @@ def test_credit_that_runs_out_ends_the_job() -> None:
         client = _client(server.url, concurrency=8)
         with pytest.raises(ConnectionError, match=r"100 images in a row .* server: 402 Insufficient Balance"):
             [client([question]) for question in _questions(200)]
-        assert sum(server.asked.values()) == 100
+        assert sum(server.requests.values()) == 100
 
 
 @pytest.mark.parametrize("status", [201, 203, 206])
@@ -220,7 +220,7 @@ def test_good_status_without_a_body_is_asked_again() -> None:
     with chat_server(raw=(202, {}, b"")) as server:
         answer = _client(server.url, tries=2)(_questions(1))[0]
         assert (str(answer.error).startswith("server: malformed answer"), answer.retry) == (True, True)
-        assert sum(server.asked.values()) == 2
+        assert sum(server.requests.values()) == 2
 
 
 def test_server_that_answers_now_and_then_does_not_end_the_job() -> None:

@@ -46,9 +46,9 @@ def test_server_process_ends_when_its_owner_is_killed() -> None:
 
 def test_model_name_is_one_argument_and_no_shell_reads_it(tmp_path: Path) -> None:
     code = "import sys; sys.exit(f'said {len(sys.argv)} {sys.argv[1]}')"
-    with pytest.raises(ValueError, match="said 3 b; touch") as told:
+    with pytest.raises(ValueError, match="said 3 b; touch") as error:
         start_server(f'{sys.executable} -c "{code}" {{model}} {{port}}', f"b; touch {tmp_path}/x", 20, "test")
-    assert "ended before it answered" in str(told.value)
+    assert "ended before it answered" in str(error.value)
     assert not (tmp_path / "x").exists()
 
 

@@ -56,8 +56,8 @@ def test_colours_have_the_names_that_people_give_them(rgb: tuple[int, int, int],
 
 def test_lab_values_of_known_colours_are_right() -> None:
     """Bruce Lindbloom's calculator, D65: white, sRGB's red, a mid grey."""
-    found = to_lab(np.array([[255, 255, 255], [255, 0, 0], [119, 119, 119]], float))
-    assert np.allclose(found, np.array([[100, 0, 0], [53.24, 80.09, 67.20], [50.03, 0, 0]]), atol=0.06)
+    lab = to_lab(np.array([[255, 255, 255], [255, 0, 0], [119, 119, 119]], float))
+    assert np.allclose(lab, np.array([[100, 0, 0], [53.24, 80.09, 67.20], [50.03, 0, 0]]), atol=0.06)
 
 
 def test_shares_of_colours_are_shares_of_the_area() -> None:

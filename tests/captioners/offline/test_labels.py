@@ -23,14 +23,14 @@ def labels(*rows: tuple[list[str] | None, list[float] | None]) -> pa.Table:
 
 
 def caption(names: list[str], probabilities: list[float], near: float = 0.5) -> str:
-    (found,) = LabelCaption(near=near)(labels((names, probabilities)))["coarse_caption"].to_pylist()
-    return str(found)
+    (text,) = LabelCaption(near=near)(labels((names, probabilities)))["coarse_caption"].to_pylist()
+    return str(text)
 
 
 def test_label_captions_have_the_declared_columns() -> None:
-    made = LabelCaption()(labels((["tabby"], [0.9]), (None, None), ([], []), (["tabby"], None), (["pug"], [0.1])))
-    assert made.schema.equals(LabelCaption.writes.append(ERROR), check_metadata=True)
-    assert made.to_pydict() == {
+    table = LabelCaption()(labels((["tabby"], [0.9]), (None, None), ([], []), (["tabby"], None), (["pug"], [0.1])))
+    assert table.schema.equals(LabelCaption.writes.append(ERROR), check_metadata=True)
+    assert table.to_pydict() == {
         "coarse_caption": ["a photo of a tabby", None, None, None, "a photo of a pug"],
         "error": [None, NO_LABEL, NO_LABEL, NO_LABEL, None],
     }

@@ -63,13 +63,13 @@ def annotation(folder: Path, number: int) -> dict[str, Any]:
     for at, name in enumerate(names):
         (folder / name).write_bytes(picture(number + at))
     if number % 3 == 0:
-        asked, images = "<image>\nWhat colour?", names[:1]
+        question, images = "<image>\nWhat colour?", names[:1]
     elif number % 3 == 1:
-        asked, images = "<image><image>\nWhich colours?", names
+        question, images = "<image><image>\nWhich colours?", names
     else:
-        asked, images = f"Count to {number}.", []
+        question, images = f"Count to {number}.", []
     answer = " and ".join(caption(number + at) for at in range(len(images))) or str(number)
-    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     return {"image": images, "conversations": turns} if images else {"conversations": turns}
 
 

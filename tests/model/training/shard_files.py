@@ -42,7 +42,7 @@ def write(
         tables = []
         for rows in groups:
             numbers = range(first, first + rows)
-            made: dict[str, Any] = {
+            columns: dict[str, Any] = {
                 "id": pa.array([1000 + n for n in numbers], pa.int64()),
                 "image": pa.array(
                     [{"bytes": image(n), "path": f"{n}.jpg"} for n in numbers], schema.field("image").type
@@ -50,11 +50,13 @@ def write(
             }
             for name in schema.names:
                 use = "short" if "short" in (subset, name.partition("_")[0]) or "detailed" not in uses else "detailed"
-                told = pa.array([words(use, n) for n in numbers], pa.string())
-                asked = pa.array([f"Ask {use} {n}?" for n in numbers], pa.string())
-                made.setdefault(name, conversations(asked, told) if "conversations" in name else told)
-            made |= {name: pa.array(values[first : first + rows], made[name].type) for name, values in changed.items()}
-            tables.append(pa.table([made[name] for name in schema.names], schema=schema))
+                captions = pa.array([words(use, n) for n in numbers], pa.string())
+                questions = pa.array([f"Ask {use} {n}?" for n in numbers], pa.string())
+                columns.setdefault(name, conversations(questions, captions) if "conversations" in name else captions)
+            columns |= {
+                name: pa.array(values[first : first + rows], columns[name].type) for name, values in changed.items()
+            }
+            tables.append(pa.table([columns[name] for name in schema.names], schema=schema))
             first += rows
         write_parquet(Folder.at(folder), shard_name(subset, shard, "parquet"), schema, iter(tables))
     return folder

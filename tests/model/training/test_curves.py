@@ -24,9 +24,9 @@ def test_each_stage_has_a_panel_in_both_files(tmp_path: Path) -> None:
     _write(tmp_path, "encoder", "alignment")
     draw(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "curves.svg", "metrics.jsonl"]
-    told = (tmp_path / "curves.svg").read_text()
+    drawing = (tmp_path / "curves.svg").read_text()
     for text in ("encoder: 1.17 to 0.113", "alignment: 1.17 to 0.113", "held out: scenes", "loss, nats per token"):
-        assert re.search(f"<!-- {text} -->", told), text
+        assert re.search(f"<!-- {text} -->", drawing), text
     with Image.open(tmp_path / "curves.png") as picture:
         width, height = picture.size
         pixels = np.asarray(picture.convert("RGB"))

@@ -22,7 +22,7 @@ def _console() -> None:
 
 
 def step(number: int, of: int = 10, **changes: Any) -> Step:
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "step": number,
         "progress": number / of,
         "loss": 3.0 - number / 8,
@@ -38,7 +38,7 @@ def step(number: int, of: int = 10, **changes: Any) -> Step:
         "data_time": 0.02,
         "skipped": (),
     }
-    return Step(**(told | changes))
+    return Step(**(values | changes))
 
 
 def go(folder: Path, steps: range, stage: str = "one", of: int = 10, done: int | None = None) -> None:
@@ -70,8 +70,8 @@ def test_line_without_peak_or_length_has_no_mfu_or_total(tmp_path: Path, capsys:
     line = capsys.readouterr().out
     assert line.startswith("one 3  loss ")
     assert "MFU" not in line
-    (told,) = read_metrics(tmp_path)
-    assert told["mfu"] is None
+    (entry,) = read_metrics(tmp_path)
+    assert entry["mfu"] is None
 
 
 def test_every_step_is_stored_when_fewer_lines_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,9 +216,9 @@ def test_tensorboard_drops_an_attempt_without_a_checkpoint(stopped: Path) -> Non
 
 
 def eta(line: str) -> str:
-    found = re.search(r"ETA (\S+)$", line)
-    assert found
-    return found[1]
+    match = re.search(r"ETA (\S+)$", line)
+    assert match
+    return match[1]
 
 
 def test_eta_follows_the_time_of_the_steps_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

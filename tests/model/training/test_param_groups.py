@@ -21,12 +21,12 @@ def names(model: VideoLLaMA3, groups: list[dict[str, object]]) -> dict[str, floa
 def test_first_pattern_that_matches_decides(tiny: VideoLLaMA3) -> None:
     rates = {"vision.layers.1": 3e-3, "vision": "frozen", ".*norm": 2e-3, "projector|language": 1e-3}
     groups = parameter_groups(tiny.named_parameters(), rates, 0.1)
-    found = names(tiny, groups)
-    assert {name.split(".")[2] for name in found if name.startswith("vision.")} == {"1"}
-    assert {found[name] for name in found if name.startswith("vision.layers.1")} == {3e-3}
-    assert {found[name] for name in found if name.startswith("language") and "norm" in name} == {2e-3}
+    result = names(tiny, groups)
+    assert {name.split(".")[2] for name in result if name.startswith("vision.")} == {"1"}
+    assert {result[name] for name in result if name.startswith("vision.layers.1")} == {3e-3}
+    assert {result[name] for name in result if name.startswith("language") and "norm" in name} == {2e-3}
     assert not tiny.vision.patch_embedding.weight.requires_grad
-    assert all(p.requires_grad for n, p in tiny.named_parameters() if n in found)
+    assert all(p.requires_grad for n, p in tiny.named_parameters() if n in result)
     decayed = {p.ndim >= 2 for g in groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {True}
 

@@ -53,25 +53,25 @@ def _is_the_same(out: Path, other: Path) -> None:
         assert [step[name] for step in ours] == [step[name] for step in theirs], name
     for one, another in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(another["loss"], abs=1e-5)
-    weights, expected = (load_file(place / "1-only/model/model.safetensors") for place in (out, other))
+    weights, expected = (load_file(folder / "1-only/model/model.safetensors") for folder in (out, other))
     assert weights.keys() == expected.keys()
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
 def test_two_workers_give_the_weights_of_one_process(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
-    told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
-    assert told.returncode == 0, told.stderr
+    done = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    assert done.returncode == 0, done.stderr
     _is_the_same(tmp_path, alone / "out")
 
 
 def test_user_error_is_one_line_before_a_worker_starts(
     vl3syn_process: CommandLine, tmp_path: Path, alone: Path
 ) -> None:
-    told = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
-    assert told.returncode == 1
-    assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in told.stderr
-    assert "Traceback" not in told.stderr
+    done = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
+    assert done.returncode == 1
+    assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -80,9 +80,9 @@ def test_user_error_in_a_worker_is_one_line(vl3syn_process: CommandLine, tmp_pat
     written["stages"][0]["learning_rates"] = {"vision": 1e-3, "language": 1e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
     out = tmp_path / "out"
-    told = vl3syn_process("train", tmp_path / "recipe.yaml", "--run", out, "--workers", 2, "--cpus", timeout=280)
-    assert told.returncode == 1
-    assert re.search(r"^vl3syn: .*projector.*$", told.stderr, re.M), told.stderr
+    done = vl3syn_process("train", tmp_path / "recipe.yaml", "--run", out, "--workers", 2, "--cpus", timeout=280)
+    assert done.returncode == 1
+    assert re.search(r"^vl3syn: .*projector.*$", done.stderr, re.M), done.stderr
 
 
 @pytest.mark.slow
@@ -95,11 +95,11 @@ def test_bug_in_a_worker_shows_its_traceback(
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
     command = ["train", alone / "recipe.yaml", "--run", tmp_path / "out", "--workers", 2, "--cpus"]
-    told = vl3syn_process(*command, "--max-failures", 0, timeout=280)
-    assert told.returncode == 1
-    assert "\nvl3syn: " not in told.stderr
-    assert "Traceback (most recent call last):" in told.stderr.partition("TrainingFailedError")[0]
-    assert "ValueError: operands could not be broadcast together with shapes (3,) (4,)" in told.stderr
+    done = vl3syn_process(*command, "--max-failures", 0, timeout=280)
+    assert done.returncode == 1
+    assert "\nvl3syn: " not in done.stderr
+    assert "Traceback (most recent call last):" in done.stderr.partition("TrainingFailedError")[0]
+    assert "ValueError: operands could not be broadcast together with shapes (3,) (4,)" in done.stderr
 
 
 def _killed_worker(process: subprocess.Popen[str], step: int) -> list[str]:
@@ -108,9 +108,9 @@ def _killed_worker(process: subprocess.Popen[str], step: int) -> list[str]:
     lines, killed = [], False
     for line in process.stdout:
         lines.append(line)
-        found = re.search(rf"pid=(\d+).*only {step}/20", line)
-        if found and not killed:
-            os.kill(int(found[1]), signal.SIGKILL)
+        match = re.search(rf"pid=(\d+).*only {step}/20", line)
+        if match and not killed:
+            os.kill(int(match[1]), signal.SIGKILL)
             killed = True
     assert killed, "".join(lines)
     return lines

@@ -25,10 +25,10 @@ GOOD: dict[str, Any] = {
 ABSENT = ...
 
 
-def changed(place: str, value: object) -> dict[str, Any]:
+def changed(path: str, value: object) -> dict[str, Any]:
     """The good recipe with something else, or nothing, at a place such as `stages.0.rows`."""
     recipe = copy.deepcopy(GOOD)
-    *way, last = [int(key) if key.isdigit() else key for key in place.split(".")]
+    *way, last = [int(key) if key.isdigit() else key for key in path.split(".")]
     at: Any = recipe
     for key in way:
         at = at[key]
@@ -119,12 +119,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "told", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_invalid_key_is_one_line_with_its_position(place: str, value: object, told: str, message: str) -> None:
+@pytest.mark.parametrize(("path", "value", "reported", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_invalid_key_is_one_line_with_its_position(path: str, value: object, reported: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^r\.yaml: ") as refused:
-        parse_recipe(changed(place, value), "r.yaml")
+        parse_recipe(changed(path, value), "r.yaml")
     said = str(refused.value)
-    assert said.startswith(f"r.yaml: {told}: " if told else "r.yaml: ")
+    assert said.startswith(f"r.yaml: {reported}: " if reported else "r.yaml: ")
     assert message in said
     assert "\n" not in said
 
@@ -233,7 +233,7 @@ def test_every_parameter_of_2b_has_the_rate_of_the_paper(paper: TrainRecipe, mod
     assert sizes == parts
     first = {"vision": 1e-5, "projector": 1e-3}
     wanted = first if number == 0 else {"vision": 2e-6, "projector": 1e-5, "language": 1e-5}
-    found = _rates(model, paper.stages[number])
-    assert found == {name: wanted[part] for name in names if (part := name.split(".")[0]) in wanted}
+    rates = _rates(model, paper.stages[number])
+    assert rates == {name: wanted[part] for name in names if (part := name.split(".")[0]) in wanted}
     learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learns == set(found)
+    assert learns == set(rates)

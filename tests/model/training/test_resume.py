@@ -89,7 +89,7 @@ def _goes_on_after_step_2(folder: Path, out: Path, caplog: pytest.LogCaptureFixt
     assert line.endswith("; goes on from step-00000002 instead, after step 2")
     assert "\n" not in line
     assert losses(out) == losses(folder / "whole")
-    ours, whole = (load_file(place / "1-second/model/model.safetensors") for place in (out, folder / "whole"))
+    ours, whole = (load_file(run / "1-second/model/model.safetensors") for run in (out, folder / "whole"))
     assert all((ours[key] == whole[key]).all() for key in whole)
     assert not list(out.rglob("*damaged*")), "what was set aside goes when the stage is done"
 
@@ -142,9 +142,9 @@ def test_training_without_a_sound_checkpoint_stops_with_a_remedy(folder: Path, o
     before = sorted(out.rglob("*"))
     with pytest.raises(
         ValueError, match=r"step-00000004: moments.*step-00000002: moments.*no other.*: delete "
-    ) as told:
+    ) as error:
         go(recipe(folder), out)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert sorted(out.rglob("*")) == before
     shutil.rmtree(out / "1-second")
     go(recipe(folder), out)
@@ -153,11 +153,11 @@ def test_training_without_a_sound_checkpoint_stops_with_a_remedy(folder: Path, o
 
 def test_damaged_checkpoint_does_not_replace_a_sound_one(folder: Path, out: Path) -> None:
     """It has a higher number than what is saved next; it may neither count among the last two nor be taken later."""
-    place = out / "1-second"
-    os.rename(place / "step-00000004", place / "step-00000009")
-    flip(place / "step-00000009/weights.safetensors", 90_000)
+    stage = out / "1-second"
+    os.rename(stage / "step-00000004", stage / "step-00000009")
+    flip(stage / "step-00000009/weights.safetensors", 90_000)
     stopped_after(recipe(folder), out, 5)
-    assert sorted(path.name for path in place.glob("step-*")) == ["step-00000002", "step-00000004"]
+    assert sorted(path.name for path in stage.glob("step-*")) == ["step-00000002", "step-00000004"]
     go(recipe(folder), out)
     assert losses(out) == losses(folder / "whole")
 

@@ -54,7 +54,7 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
     )
     assert ours == theirs
     for stage in ("1-first", "2-second"):
-        one, other = (load_file(place / stage / "model/model.safetensors") for place in (out, whole))
+        one, other = (load_file(run / stage / "model/model.safetensors") for run in (out, whole))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -90,10 +90,10 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     plain = checkpoints.save
 
-    def save(*given: Any) -> None:
+    def save(*arguments: Any) -> None:
         os.kill(os.getpid(), number)
         time.sleep(0.01)  # where the handler of Python runs
-        plain(*given)
+        plain(*arguments)
 
     monkeypatch.setattr(checkpoints, "save", save)
 

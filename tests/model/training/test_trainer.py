@@ -47,8 +47,8 @@ def trace(out: Path) -> list[tuple[str, int, float]]:
 
 
 def weights(out: Path, stage: str) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(out / stage / "model/model.safetensors")
-    return found
+    tensors: dict[str, torch.Tensor] = load_file(out / stage / "model/model.safetensors")
+    return tensors
 
 
 def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
@@ -130,8 +130,8 @@ class StoppedError(Exception):
 def _stopped_after(written: dict[str, Any], out: Path, steps: int) -> None:
     """Train so many steps, and no more."""
 
-    def step(self: MetricsLogger, told: Step) -> None:
-        seen.append(told)
+    def step(self: MetricsLogger, finished: Step) -> None:
+        seen.append(finished)
         if len(seen) == steps:
             raise StoppedError
 
@@ -293,10 +293,10 @@ def test_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
         ({"stages": [{**good["stages"][0], "learning_rates": {"(": 1}}]}, r"'\(' is no regular expression"),
         ({"stages": [{**good["stages"][0], "tokens": 64}]}, "tokens 64 have to hold visual_tokens 64 and the text"),
     ):
-        with pytest.raises(ValueError, match=message) as told:
+        with pytest.raises(ValueError, match=message) as error:
             parse_recipe({**good, **change}, "r.yaml")
-        assert "\n" not in str(told.value)
-        assert str(told.value).startswith("r.yaml: ")
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith("r.yaml: ")
 
 
 def test_metrics_of_a_resumed_training_have_each_step_once(whole: Path) -> None:

@@ -40,13 +40,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, vl3syn: Call) -> Path:
 
 
 def test_funnel_shows_reasons_and_adds_up(finished: Path, vl3syn: Call) -> None:
-    told = json.loads(vl3syn("funnel", finished / "run", "--json").stdout)
-    assert (told["rows"], told["survivors"]) == (30, 11)
-    assert told["stages"][0] == {
+    printed = json.loads(vl3syn("funnel", finished / "run", "--json").stdout)
+    assert (printed["rows"], printed["survivors"]) == (30, 11)
+    assert printed["stages"][0] == {
         "stage": "index", "seen": 30, "kept": 29, "dropped": 0, "errors": 1, "pending": 0,
         "reasons": {"not an image": 1},
     }  # fmt: skip
-    assert told["stages"][1]["reasons"] == {"aspect_ratio > 2": 18}
+    assert printed["stages"][1]["reasons"] == {"aspect_ratio > 2": 18}
     table = vl3syn("funnel", finished / "run").stdout
     assert "18 aspect_ratio > 2" in table
 
@@ -136,8 +136,8 @@ def test_text_of_the_pool_is_printed_without_terminal_codes(tmp_path: Path, vl3s
         pa.table({"png": [data.getvalue()], "caption": ["sale [/b] [red] \x1b[31m now"]}), tmp_path / "a.parquet"
     )
     assert vl3syn("index", "--parquet", tmp_path / "a.parquet", "--run", tmp_path / "run").returncode == 0
-    told = vl3syn("explain", tmp_path / "run", "0")
-    assert "sale [/b] [red] \ufffd[31m now" in told.stdout
+    done = vl3syn("explain", tmp_path / "run", "0")
+    assert "sale [/b] [red] \ufffd[31m now" in done.stdout
 
 
 @pytest.mark.slow

@@ -36,16 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model.config import preset
     from tests.model.oracles import widen
 
-    made = tmp_path_factory.mktemp("chat")
+    parent = tmp_path_factory.mktemp("chat")
     model = VideoLLaMA3(preset("tiny"))
     widen(model)
     model.language.generation_config.eos_token_id = None  # else an answer may be over at once
-    model.save_pretrained(made / "ckpt")
-    Processor.tiny().save_pretrained(made / "ckpt")
-    Image.fromarray(grey(90)).save(made / "a.png")
-    Image.fromarray(grey(30, 100, 60)).save(made / "b.png")
-    write(made / "clip.mp4", [k / 10 for k in range(40)])
-    return made
+    model.save_pretrained(parent / "ckpt")
+    Processor.tiny().save_pretrained(parent / "ckpt")
+    Image.fromarray(grey(90)).save(parent / "a.png")
+    Image.fromarray(grey(30, 100, 60)).save(parent / "b.png")
+    write(parent / "clip.mp4", [k / 10 for k in range(40)])
+    return parent
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def _expected(folder: Path, question: str, *media: dict[str, Any], system: str |
     from model import Processor, VideoLLaMA3
     from model.prompt import SYSTEM_PROMPT
 
-    told = SYSTEM_PROMPT if system is None else system
+    instructions = SYSTEM_PROMPT if system is None else system
     model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
-    start = [{"role": "system", "content": told}] if told else []
+    start = [{"role": "system", "content": instructions}] if instructions else []
     row = processor([*start, {"role": "user", "content": [*media, question] if media else question}])
     return processor.decode(model.generate(**row, max_new_tokens=12)[0])
 
@@ -97,8 +97,8 @@ def test_chat_reads_two_images_in_order(folder: Path, ask: Ask) -> None:
 
 def test_chat_passes_the_options_of_a_video(folder: Path, ask: Ask) -> None:
     options = {"fps": 2.0, "max_frames": 3, "start": 1.0, "end": 3.0}
-    given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    answer = ask("ckpt", "--video", "clip.mp4", *given, "What?", *BRIEF)
+    options_given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+    answer = ask("ckpt", "--video", "clip.mp4", *options_given, "What?", *BRIEF)
     clip = {"type": "video", "video": str(folder / "clip.mp4"), **options}
     assert answer.out == _expected(folder, "What?", clip) + "\n"
     assert int(answer.err.split()[0]) % 3 == 0, "three frames"
@@ -108,9 +108,9 @@ def test_keep_prunes_by_grey_levels(ask: Ask) -> None:
     """From second to second the clip gets 20 levels brighter, but for its white corner."""
     shares = {}
     for keep in ("all", 0, 19, 30):
-        found = re.search(r"visual tokens, (\d+)% kept", ask("ckpt", "--video", "clip.mp4", "--keep", keep, "?").err)
-        assert found is not None
-        shares[keep] = int(found[1])
+        match = re.search(r"visual tokens, (\d+)% kept", ask("ckpt", "--video", "clip.mp4", "--keep", keep, "?").err)
+        assert match is not None
+        shares[keep] = int(match[1])
     assert shares["all"] == 100
     assert shares[0] >= shares[19] > shares[30]
     assert shares[30] < 60
@@ -152,10 +152,10 @@ def test_pipe_with_invalid_utf8_is_one_line(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Caf\xe9?\n"), encoding="utf-8"))
     with pytest.raises(SystemExit) as left:
         main()
-    told = capsys.readouterr()
-    assert (left.value.code, told.out) == (1, "")
-    assert told.err.startswith("vl3syn: message 1: not valid Unicode: U+DCE9 at character 3 is half of one")
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert (left.value.code, output.out) == (1, "")
+    assert output.err.startswith("vl3syn: message 1: not valid Unicode: U+DCE9 at character 3 is half of one")
+    assert output.err.count("\n") == 1
 
 
 def test_dtype_can_be_chosen(ask: Ask) -> None:
@@ -165,7 +165,7 @@ def test_dtype_can_be_chosen(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("ckpt", "--image", "none.jpg", "?"), "none.jpg: no such file"),
         (("ckpt", "--video", "a.txt", "?"), "a.txt: cannot be read as a video"),
@@ -181,12 +181,14 @@ def test_dtype_can_be_chosen(ask: Ask) -> None:
         (("ckpt", "--max-new-tokens", "40000", "?"), "the model reads 32768"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_1(folder: Path, ask: Ask, arguments: tuple[str, ...], told: str) -> None:
+def test_mistakes_are_one_line_and_exit_code_1(
+    folder: Path, ask: Ask, arguments: tuple[str, ...], message: str
+) -> None:
     (folder / "a.txt").write_text("neither an image nor a video")
     answer = ask(*arguments)
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("vl3syn: ")
-    assert told in answer.err
+    assert message in answer.err
     assert answer.err.count("\n") == 1
 
 

@@ -44,22 +44,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model.config import preset
     from tests.model.oracles import widen
 
-    made = tmp_path_factory.mktemp("eval")
+    parent = tmp_path_factory.mktemp("eval")
     model, processor = VideoLLaMA3(preset("tiny")), Processor.tiny()
     widen(model)
     model.language.generation_config.eos_token_id = None  # else an answer may be over at once
-    model.save_pretrained(made / "ckpt")
-    processor.save_pretrained(made / "ckpt")
-    _write_shards(made / "shards" / "data")
+    model.save_pretrained(parent / "ckpt")
+    processor.save_pretrained(parent / "ckpt")
+    _write_shards(parent / "shards" / "data")
     lines = []
     for number in range(3):
-        (made / f"{number}.png").write_bytes(_png(number))
-        asked = [{"role": "user", "content": [{"type": "image", "image": _png(number)}, "What?"]}]
-        answer = processor.decode(model.eval().generate(**processor(asked), max_new_tokens=6)[0]).strip()
+        (parent / f"{number}.png").write_bytes(_png(number))
+        question = [{"role": "user", "content": [{"type": "image", "image": _png(number)}, "What?"]}]
+        answer = processor.decode(model.eval().generate(**processor(question), max_new_tokens=6)[0]).strip()
         turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": answer}]
         lines.append({"image": [f"{number}.png"], "conversations": turns})
-    (made / "qa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return made
+    (parent / "qa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return parent
 
 
 def _write_shards(folder: Path) -> None:
@@ -113,24 +113,24 @@ def test_eval_of_shards_gives_loss_and_answers(folder: Path, ask: Ask, tmp_path:
     from model.evaluate import compute_loss
     from model.training.data.shards import ShardSource
 
-    told = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
-    assert (told.code, told.err) == (0, "")
-    found = json.loads(told.out)
+    done = ask("--data", "shards", "--predictions", tmp_path / "new" / "out.jsonl", "--json", *BRIEF)
+    assert (done.code, done.err) == (0, "")
+    result = json.loads(done.out)
     model, processor = (kind.from_pretrained(folder / "ckpt") for kind in (VideoLLaMA3, Processor))
     source = ShardSource("eval", str(folder / "shards"))
     loss = compute_loss(model, processor, map(source.sample, range(COUNT)))
-    assert found["loss"] == {"mean": pytest.approx(loss.mean, rel=1e-5), "tokens": loss.tokens, "samples": COUNT}
-    assert found["skipped"] == []
+    assert result["loss"] == {"mean": pytest.approx(loss.mean, rel=1e-5), "tokens": loss.tokens, "samples": COUNT}
+    assert result["skipped"] == []
     said = _lines(tmp_path / "new" / "out.jsonl")
     assert [line["sample"] for line in said] == [source.sample(n).name for n in range(COUNT)]
     assert said[3]["reference"] == "A picture with the number 3 on it, in colour."
     assert len({line["answer"] for line in said}) > 2
     metrics = caption_metrics([line["answer"] for line in said], [line["reference"] for line in said])
-    assert {name: found["answers"][name] for name in ("count", "chrf", "rouge_l")} == {
+    assert {name: result["answers"][name] for name in ("count", "chrf", "rouge_l")} == {
         "count": COUNT, "chrf": metrics.chrf, "rouge_l": metrics.rouge_l,
     }  # fmt: skip
-    assert found["answers"]["exact"] == 0
-    assert found["clip_score"] is None
+    assert result["answers"]["exact"] == 0
+    assert result["clip_score"] is None
 
 
 def test_evaluate_function_equals_the_output_of_the_command(folder: Path, ask: Ask, tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_evaluate_function_equals_the_output_of_the_command(folder: Path, ask: A
         "qa.jsonl": AnnotationConfig(annotations=str(folder / "qa.jsonl")),
     }
     for data, config in sources.items():
-        told = ask("--data", data, "--limit", 3, "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
-        printed = json.loads(told.out)
+        done = ask("--data", data, "--limit", 3, "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
+        printed = json.loads(done.out)
         result = evaluate(folder / "ckpt", config, limit=3, max_new_tokens=6)
         assert result.metrics is not None
         assert printed["loss"] == {"mean": result.loss.mean, "tokens": result.loss.tokens, "samples": 3}
@@ -159,16 +159,16 @@ def test_caption_can_be_chosen(ask: Ask, tmp_path: Path) -> None:
     tokens = {}
     for caption in ("short", "detailed"):
         out = tmp_path / f"{caption}.jsonl"
-        found = json.loads(ask("--data", "shards", "--caption", caption, "--predictions", out, "--json", *BRIEF).out)
-        tokens[caption] = found["loss"]["tokens"]
+        result = json.loads(ask("--data", "shards", "--caption", caption, "--predictions", out, "--json", *BRIEF).out)
+        tokens[caption] = result["loss"]["tokens"]
     assert _lines(tmp_path / "short.jsonl")[1]["reference"] == "Picture 1."
     assert tokens["short"] < tokens["detailed"]
 
 
 def test_answers_that_are_the_references_have_full_marks(ask: Ask) -> None:
-    found = json.loads(ask("--data", "qa.jsonl", "--json", *BRIEF).out)
-    assert found["answers"]["chrf"] == pytest.approx(100)
-    assert found["answers"]["exact"] == 1
+    result = json.loads(ask("--data", "qa.jsonl", "--json", *BRIEF).out)
+    assert result["answers"]["chrf"] == pytest.approx(100)
+    assert result["answers"]["exact"] == 1
 
 
 def test_table_describes_each_number(ask: Ask) -> None:
@@ -186,9 +186,9 @@ def test_limit_evaluates_only_the_first_samples(ask: Ask) -> None:
 
 
 def test_zero_new_tokens_evaluates_the_loss_only(ask: Ask) -> None:
-    told = ask("--data", "shards", "--max-new-tokens", 0)
-    assert "loss" in told.out
-    assert "chrF" not in told.out
+    done = ask("--data", "shards", "--max-new-tokens", 0)
+    assert "loss" in done.out
+    assert "chrF" not in done.out
     assert json.loads(ask("--data", "shards", "--max-new-tokens", 0, "--json").out)["answers"] is None
 
 
@@ -199,29 +199,29 @@ def test_bad_samples_are_named_once_and_the_others_counted(folder: Path, ask: As
     images = [["good.png"], ["bad.png"], ["gone.png"], ["good.png", "good.png"]]
     lines = [json.dumps({"image": image, "conversations": turns}) for image in images]
     (tmp_path / "qa.jsonl").write_text("\n".join([*lines, "no json"]))
-    told = ask("--data", tmp_path / "qa.jsonl", "--json", *BRIEF)
-    found = json.loads(told.out)
-    assert (told.code, found["loss"]["samples"], found["answers"]["count"]) == (0, 1, 1)
-    assert sorted(line.split(":")[1].strip() for line in found["skipped"]) == [
+    done = ask("--data", tmp_path / "qa.jsonl", "--json", *BRIEF)
+    result = json.loads(done.out)
+    assert (done.code, result["loss"]["samples"], result["answers"]["count"]) == (0, 1, 1)
+    assert sorted(line.split(":")[1].strip() for line in result["skipped"]) == [
         f"qa.jsonl line {n}" for n in (2, 3, 4, 5)
     ]
-    assert told.err.count("skipped eval: qa.jsonl line") == 4
-    assert "gone.png: no such file" in told.err
+    assert done.err.count("skipped eval: qa.jsonl line") == 4
+    assert "gone.png: no such file" in done.err
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_text_with_invalid_unicode_is_skipped(folder: Path, ask: Ask, tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("turn", [0, 1])
+def test_text_with_invalid_unicode_is_skipped(folder: Path, ask: Ask, tmp_path: Path, turn: int) -> None:
     """In a question, or in a reference, which no model reads but which is written down."""
     bad = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Red."}]
-    bad[place]["value"] += "\ud83d"
+    bad[turn]["value"] += "\ud83d"
     good = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Red."}]
     lines = [json.dumps({"conversations": turns}) for turns in (bad, good)]
     (tmp_path / "qa.jsonl").write_text("\n".join(lines))
-    told = ask("--data", tmp_path / "qa.jsonl", "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
-    assert told.code == 0, told.err
-    found = json.loads(told.out)
-    assert (found["loss"]["samples"], found["answers"]["count"]) == (1, 1)
-    assert all(": qa.jsonl line 1: " in line and "not valid Unicode: U+D83D" in line for line in found["skipped"])
+    done = ask("--data", tmp_path / "qa.jsonl", "--predictions", tmp_path / "out.jsonl", "--json", *BRIEF)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert (result["loss"]["samples"], result["answers"]["count"]) == (1, 1)
+    assert all(": qa.jsonl line 1: " in line and "not valid Unicode: U+D83D" in line for line in result["skipped"])
     assert [line["sample"] for line in _lines(tmp_path / "out.jsonl")] == ["eval: qa.jsonl line 2"]
 
 
@@ -236,8 +236,8 @@ def test_clip_score_equals_the_cosine_of_open_clip(folder: Path, ask: Ask, tmp_p
     import torch
 
     out = tmp_path / "out.jsonl"
-    told = ask("--data", "shards", "--encoder", tiny_clip, "--predictions", out, "--json", *BRIEF)
-    found = json.loads(told.out)["clip_score"]
+    done = ask("--data", "shards", "--encoder", tiny_clip, "--predictions", out, "--json", *BRIEF)
+    result = json.loads(done.out)["clip_score"]
     network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
     scores = []
@@ -248,7 +248,7 @@ def test_clip_score_equals_the_cosine_of_open_clip(folder: Path, ask: Ask, tmp_p
         scores.append(2.5 * max(float(torch.cosine_similarity(image, text)), 0))
         assert line["clip_score"] == pytest.approx(scores[-1], abs=2e-3)
     assert max(scores) > 0.05
-    assert found == {"encoder": str(tiny_clip), "mean": pytest.approx(np.mean(scores), abs=2e-3), "count": COUNT}
+    assert result == {"encoder": str(tiny_clip), "mean": pytest.approx(np.mean(scores), abs=2e-3), "count": COUNT}
 
 
 @pytest.fixture
@@ -269,8 +269,8 @@ def trained(folder: Path, tmp_path: Path) -> str:
 
 def test_eval_on_training_data_is_warned_about(ask: Ask, trained: str) -> None:
     for data in ("shards", "shards/data"):
-        told = ask("--data", data, "--max-new-tokens", 0, checkpoint=trained)
-        assert f"was trained on {data} (scene): this tells what it remembers; 2 of its samples were not" in told.err
+        done = ask("--data", data, "--max-new-tokens", 0, checkpoint=trained)
+        assert f"was trained on {data} (scene): this tells what it remembers; 2 of its samples were not" in done.err
     for other in (("--data", "qa.jsonl"), ("--data", "shards", "--caption", "short")):
         assert ask(*other, "--max-new-tokens", 0, checkpoint=trained).err == ""
 
@@ -282,28 +282,28 @@ def test_held_out_and_trained_samples_are_those_of_the_training(
     from model.training.data.shards import ShardSource
 
     expected = SourceOrder(ShardSource("scene", str(folder / "shards")), 2, 7, 42, 4).held_out.tolist()
-    found = {}
+    result = {}
     for part in ("--held-out", "--trained-on"):
-        told = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)
-        assert (told.code, told.err) == (0, "")
-        found[part] = [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(tmp_path / "out.jsonl")]
-    assert found == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
+        done = ask("--data", "shards", part, "--predictions", tmp_path / "out.jsonl", *BRIEF, checkpoint=trained)
+        assert (done.code, done.err) == (0, "")
+        result[part] = [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(tmp_path / "out.jsonl")]
+    assert result == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
 
 
 def test_held_out_of_data_that_was_not_trained_on_is_refused(ask: Ask, trained: str) -> None:
-    told = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
-    assert told.code == 1
-    assert "was not trained on qa.jsonl: leave out --held-out and --trained-on" in told.err
+    done = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
+    assert done.code == 1
+    assert "was not trained on qa.jsonl: leave out --held-out and --trained-on" in done.err
 
 
 def test_failure_keeps_the_earlier_predictions(ask: Ask, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("before\n")
     (tmp_path / "qa.jsonl").write_text("no json\n")
-    told = ask("--data", tmp_path / "qa.jsonl", "--predictions", out, *BRIEF)
-    assert told.code == 1
-    assert told.err.count("\n") == 1
-    assert "not one of its samples could be looked at; the first: eval: qa.jsonl line 1" in told.err
+    done = ask("--data", tmp_path / "qa.jsonl", "--predictions", out, *BRIEF)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "not one of its samples could be looked at; the first: eval: qa.jsonl line 1" in done.err
     assert out.read_text() == "before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "qa.jsonl"]
 
@@ -318,17 +318,17 @@ def test_failure_keeps_the_earlier_predictions(ask: Ask, tmp_path: Path) -> None
     ],
 )
 def test_mistakes_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str) -> None:
-    told = ask(*arguments, *BRIEF)
-    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
-    assert reason in told.err
+    done = ask(*arguments, *BRIEF)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert reason in done.err
 
 
 @pytest.mark.parametrize("name", ["qa.jsonl.gz", "qa.txt", "qa.parquet", "qa"])
 def test_file_with_another_ending_is_refused_by_name(ask: Ask, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"{}\n"))
-    told = ask("--data", tmp_path / name, *BRIEF)
-    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
-    assert f"--data {tmp_path / name}: a file: give annotations that end with .json, .jsonl or .ndjson" in told.err
+    done = ask("--data", tmp_path / name, *BRIEF)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert f"--data {tmp_path / name}: a file: give annotations that end with .json, .jsonl or .ndjson" in done.err
 
 
 @pytest.mark.parametrize("name", ["qa.ndjson", "qa.JSONL", "qa.JSON"])
@@ -336,16 +336,16 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     lines = (folder / "qa.jsonl").read_text().splitlines()
     (tmp_path / name).write_text(f"[{','.join(lines)}]" if name.endswith("JSON") else "\n".join(lines))
     arguments = ("--media", folder, "--max-new-tokens", 0, "--json")
-    told = [ask("--data", path, *arguments) for path in (tmp_path / name, folder / "qa.jsonl")]
-    losses = [json.loads(one.out)["loss"] for one in told]
+    done = [ask("--data", path, *arguments) for path in (tmp_path / name, folder / "qa.jsonl")]
+    losses = [json.loads(one.out)["loss"] for one in done]
     assert losses[0] == losses[1]
     assert losses[0]["samples"] == len(lines)
 
 
 def test_folder_without_a_checkpoint_is_one_line(ask: Ask) -> None:
-    told = ask("--data", "shards", checkpoint="shards")
-    assert (told.code, told.err.count("\n")) == (1, 1)
-    assert "shards" in told.err
+    done = ask("--data", "shards", checkpoint="shards")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "shards" in done.err
 
 
 @pytest.mark.parametrize(
@@ -381,9 +381,9 @@ def test_outside_media_need_the_root_option(folder: Path, ask: Ask, tmp_path: Pa
     assert refused.code == 1
     assert "lies outside of" in refused.err
     assert "(--root of eval)" in refused.err
-    told = ask(*notes, "--root", tmp_path / "photos", "--json")
-    assert told.code == 0, told.err
-    assert json.loads(told.out)["loss"]["samples"] == 1
+    done = ask(*notes, "--root", tmp_path / "photos", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["loss"]["samples"] == 1
     assert ask("--data", "shards", "--root", tmp_path, *BRIEF).code == 2
 
 
@@ -408,21 +408,21 @@ def test_predictions_into_a_special_file_are_refused(ask: Ask, tmp_path: Path) -
         ".": f"{tmp_path}: is a folder, not a file: name a file",
     }
     for name, said in wrong.items():
-        told = ask("--data", "qa.jsonl", "--predictions", tmp_path / name, *BRIEF)
-        assert (told.code, told.out, told.err) == (1, "", f"vl3syn: --predictions {said}\n")
+        done = ask("--data", "qa.jsonl", "--predictions", tmp_path / name, *BRIEF)
+        assert (done.code, done.out, done.err) == (1, "", f"vl3syn: --predictions {said}\n")
     assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("option", ["--data", "--media", "--root", "--predictions", "--encoder"])
 @pytest.mark.parametrize(("path", "said"), [("", "an empty path: "), ("a\0.jsonl", r"'a\x00.jsonl': no path: it has")])
 def test_invalid_path_of_eval_is_named(ask: Ask, option: str, path: str, said: str) -> None:
-    told = ask("--data", "qa.jsonl", option, path, *BRIEF)
-    assert told.code == 1
-    assert told.err.startswith(f"vl3syn: {option}: {said}")
-    assert told.err.count("\n") == 1
+    done = ask("--data", "qa.jsonl", option, path, *BRIEF)
+    assert done.code == 1
+    assert done.err.startswith(f"vl3syn: {option}: {said}")
+    assert done.err.count("\n") == 1
 
 
 def test_huge_max_new_tokens_is_wrong_usage(ask: Ask) -> None:
-    told = ask("--data", "qa.jsonl", "--max-new-tokens", "99999999999999999999")
-    assert told.code == 2
-    assert "1000000" in told.err
+    done = ask("--data", "qa.jsonl", "--max-new-tokens", "99999999999999999999")
+    assert done.code == 2
+    assert "1000000" in done.err

@@ -90,7 +90,7 @@ def test_job_of_refusals_only_stores_no_row(tmp_path: Path, make_images: MakeIma
     with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
         with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):
             run(recipe(pool, server, concurrency=8), url)
-        assert 32 <= server.asked.total() <= 32 + 2 * 8
+        assert 32 <= server.requests.total() <= 32 + 2 * 8
         assert rows(url).height == 0
         server.share = 0.0
         run(recipe(pool, server), url)
@@ -115,7 +115,7 @@ def test_bad_images_among_the_first_do_not_end_the_job(tmp_path: Path, make_imag
     with chat_server(faults=("400",), share=0.6, delay=0.3) as server:
         server.fast_faults = True
         _, jobs = run(recipe(pool, server, concurrency=16), url)
-        assert set(server.asked.values()) == {1}
+        assert set(server.requests.values()) == {1}
     facts = rows(url)
     assert (facts.height, facts["retry"].sum()) == (300, 0)
     assert 120 < facts["error"].count() == jobs["short_caption"].errors < 240
@@ -126,8 +126,8 @@ def test_bad_images_among_the_first_do_not_end_the_job(tmp_path: Path, make_imag
 def test_31_refusals_and_then_captions_are_stored(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 120), tmp_path / "run"
     with chat_server() as server:
-        asked = iter(range(200))
-        server._fault = lambda key, attempt: "400" if next(asked) < 31 else None  # type: ignore[method-assign]
+        numbers = iter(range(200))
+        server._fault = lambda key, attempt: "400" if next(numbers) < 31 else None  # type: ignore[method-assign]
         _, jobs = run(recipe(pool, server, concurrency=1), url)
     assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (120, 31)
     assert rows(url)["retry"].sum() == 0

@@ -48,6 +48,6 @@ def test_rows_of_many_parts_are_in_the_order_of_the_block(tmp_path: Path) -> Non
 
     wanted = dice.permutation(90)[:50]
     block = pa.table({"id": ids[wanted], "part_0": part_of[wanted]})
-    found = Source(table, names, writes.names, "part_0").read(block)
-    assert found.to_pylist() == whole.select(writes.names).take(pa.array(wanted)).to_pylist()
-    assert 0 < found["image_embedding"].null_count < 50
+    result = Source(table, names, writes.names, "part_0").read(block)
+    assert result.to_pylist() == whole.select(writes.names).take(pa.array(wanted)).to_pylist()
+    assert 0 < result["image_embedding"].null_count < 50

@@ -280,8 +280,8 @@ def ratios(opened: Run) -> pl.DataFrame:
 @pytest.fixture
 def own_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of this module may name the stages below."""
-    own = {"brightness": Brightness, "counted": Counted}
-    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: own.get(name) or stage_class(name))
+    stages = {"brightness": Brightness, "counted": Counted}
+    monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: stages.get(name) or stage_class(name))
 
 
 class Counted(LoadedStage):

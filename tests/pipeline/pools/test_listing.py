@@ -165,9 +165,9 @@ def test_link_is_followed_inside_the_pool_only(pool_folder: Path, target: str, e
     for name, leads in {"loop.png": "l.png", "outer.png": "../outside/secret.png", "inner.png": "a.png"}.items():
         (pool_folder / name).symlink_to(leads)
     (pool_folder / "l.png").symlink_to(target)
-    found = errors(pool_folder)
-    assert found.pop("l.png") == error
-    assert found == {"a.png": None, "inner.png": None, "loop.png": errors(pool_folder)["loop.png"]} | {
+    result = errors(pool_folder)
+    assert result.pop("l.png") == error
+    assert result == {"a.png": None, "inner.png": None, "loop.png": errors(pool_folder)["loop.png"]} | {
         "outer.png": "link",
         "pipe": "not a file",
     }
@@ -256,7 +256,7 @@ def test_pool_of_no_kind_or_two_kinds_is_refused(fields: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [
         ("", ["0.tar", "1.tar", "sub/2.tar", "sub/deep/3.tar"]),
         ("*.tar", ["0.tar", "1.tar"]),
@@ -271,18 +271,18 @@ def test_pool_of_no_kind_or_two_kinds_is_refused(fields: dict[str, str]) -> None
         ("sub/d*/3.tar", ["deep/3.tar"]),
     ],
 )
-def test_glob_lists_the_matching_files(tmp_path: Path, pattern: str, found: list[str]) -> None:
+def test_glob_lists_the_matching_files(tmp_path: Path, pattern: str, expected: list[str]) -> None:
     for name in ("0.tar", "1.tar", "0.txt", "sub/2.tar", "sub/deep/3.tar"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     pool = pool_of(tars=str(tmp_path / pattern))
-    if not found:
+    if not expected:
         with pytest.raises(ValueError, match="nothing to index"):
             pool.listing()
         return
     listing = pool.listing()
-    assert listed(listing) == found
-    assert all((Path(listing.root.path) / path).is_file() for path in found)
+    assert listed(listing) == expected
+    assert all((Path(listing.root.path) / path).is_file() for path in expected)
 
 
 # Output of img2dataset

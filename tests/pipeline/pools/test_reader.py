@@ -31,13 +31,13 @@ def stored(pool: Pool) -> tuple[Images, pa.Table]:
 
 
 def read(images: Images, rows: pa.Table) -> tuple[list[bytes | Failure], int]:
-    found: list[bytes | Failure] = [Failure("never read")] * rows.num_rows
+    results: list[bytes | Failure] = [Failure("never read")] * rows.num_rows
     reads = 0
     for group in images.groups(rows.select(IMAGE_ADDRESS)):
         reads += 1
         for row, data in zip(group.rows, images.read(group), strict=True):
-            found[row] = data
-    return found, reads
+            results[row] = data
+    return results, reads
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def pools(tmp_path: Path, make_images: MakeImages) -> dict[str, Pool]:
     make_images(tmp_path / "i2d" / "00000", 100)
     for name in ("00000_stats.json", "00000.parquet"):
         (tmp_path / "i2d" / name).write_text("{}")
-    told = pa.table({"key": [f"{n:06d}" for n in range(100)], "status": ["success"] * 100})
-    pq.write_table(told, tmp_path / "i2d" / "00000.parquet")
+    sidecar = pa.table({"key": [f"{n:06d}" for n in range(100)], "status": ["success"] * 100})
+    pq.write_table(sidecar, tmp_path / "i2d" / "00000.parquet")
     return {
         "images": pool_of(images=str(folder)),
         "tars": pool_of(tars=str(tmp_path / "*.tar")),
@@ -69,8 +69,8 @@ def test_every_pool_reads_the_stored_bytes(pools: dict[str, Pool], tmp_path: Pat
     files = {f.name: f.read_bytes() for f in (tmp_path / "files").iterdir()}
     images, rows = stored(pools[kind])
     for some in (rows, rows.take(list(range(0, 100, 7))), rows.take(list(range(99, -1, -1)))):
-        found, reads = read(images, some)
-        assert found == [files[key] for key in some["key"].to_pylist()]
+        result, reads = read(images, some)
+        assert result == [files[key] for key in some["key"].to_pylist()]
         assert reads <= most_reads or some is not rows
 
 
@@ -97,21 +97,21 @@ def test_distant_members_are_read_separately(tmp_path: Path, make_images: MakeIm
 def test_vanished_or_truncated_shard_is_a_failure_of_its_rows(pools: dict[str, Pool], tmp_path: Path) -> None:
     images, rows = stored(pools["images"])
     (tmp_path / "files" / "000003.jpg").unlink()
-    found, _ = read(images, rows)
-    (lost,) = [f for f in found if isinstance(f, Failure)]
+    result, _ = read(images, rows)
+    (lost,) = [f for f in result if isinstance(f, Failure)]
     assert lost.retry
     assert lost.error.startswith("unreadable: ")
     images, rows = stored(pools["tars"])
     whole = (tmp_path / "1.tar").read_bytes()
     (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
-    found, _ = read(images, rows)
-    lost_rows = [f for f in found if isinstance(f, Failure)]
+    result, _ = read(images, rows)
+    lost_rows = [f for f in result if isinstance(f, Failure)]
     assert 10 < len(lost_rows) < 40
     assert {f.error.split(":")[0] for f in lost_rows} == {"cut off"}
     images, rows = stored(pools["parquet"])
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    found, _ = read(images, rows)
-    assert all(isinstance(f, Failure) and f.error.startswith("unreadable: ") for f in found)
+    result, _ = read(images, rows)
+    assert all(isinstance(f, Failure) and f.error.startswith("unreadable: ") for f in result)
 
 
 def encoded(image: Image.Image, format_: str, **options: object) -> bytes:

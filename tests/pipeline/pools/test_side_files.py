@@ -177,8 +177,8 @@ def test_side_file_text_belongs_to_its_image(tmp_path: Path, kind: str) -> None:
     assert texts(tmp_path, members) == said
 
 
-def about(**told: object) -> bytes:
-    return json.dumps(told).encode()
+def about(**values: object) -> bytes:
+    return json.dumps(values).encode()
 
 
 def test_json_named_after_the_full_image_name_is_read(tmp_path: Path) -> None:

@@ -266,8 +266,8 @@ def test_ids_depend_on_the_revision_not_on_other_shards(tmp_path: Path) -> None:
     root, pool = Folder.at(tmp_path), pool_of(urls=str(tmp_path))
 
     def ids(*shards: Shard) -> list[int]:
-        found: list[int] = pool.index(root, shard_table(shards))["id"].to_pylist()
-        return found
+        result: list[int] = pool.index(root, shard_table(shards))["id"].to_pylist()
+        return result
 
     first, second = Shard("0.parquet", 1), Shard("1.parquet", 1)
     assert ids(first, second) == ids(first) + ids(second)
@@ -424,23 +424,23 @@ ROWS: dict[str, list[int]] = {
 
 @pytest.mark.parametrize("rows", [pytest.param(rows, id=kind) for kind, rows in ROWS.items()])
 def test_columns_at_returns_the_requested_rows(stored: Folder, rows: list[int]) -> None:
-    found = columns_at(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
-    assert found.column_names == ["phash", "score", "missing", "a.b"]
-    assert found["missing"].type == pa.null()
+    result = columns_at(stored, "0.parquet", ["phash", "score", "missing", "a.b"], np.array(rows, np.int64))
+    assert result.column_names == ["phash", "score", "missing", "a.b"]
+    assert result["missing"].type == pa.null()
     whole = numbered()
     wanted = {name: whole[name].take(pa.array(rows, pa.int64())).to_pylist() for name in ("phash", "score", "a.b")}
-    assert found.to_pydict() == {**wanted, "missing": [None] * len(rows)}
+    assert result.to_pydict() == {**wanted, "missing": [None] * len(rows)}
 
 
 def test_columns_at_returns_null_for_missing_columns(stored: Folder) -> None:
-    found = columns_at(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
-    assert found.to_pydict() == {"x": [None] * 3, "y": [None] * 3}
+    result = columns_at(stored, "0.parquet", ["x", "y"], np.array([4, 2, 4]))
+    assert result.to_pydict() == {"x": [None] * 3, "y": [None] * 3}
     assert columns_at(stored, "0.parquet", [], np.array([4])).num_columns == 0
 
 
 def test_dictionary_columns_are_read_as_values(stored: Folder) -> None:
-    found = columns_at(stored, "0.parquet", ["site"], np.array([99, 1]))
-    assert (found["site"].type, found["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
+    result = columns_at(stored, "0.parquet", ["site"], np.array([99, 1]))
+    assert (result["site"].type, result["site"].to_pylist()) == (pa.string(), ["s0", "s1"])
 
 
 @pytest.mark.parametrize("type_", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
@@ -455,16 +455,16 @@ def test_view_columns_are_read_as_values(tmp_path: Path, type_: pa.DataType) -> 
 
 
 def test_only_requested_row_groups_and_columns_are_read(stored: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, Any]] = []
+    reads: list[tuple[Any, Any]] = []
     read = pq.ParquetFile.iter_batches
 
     def spy(self: Any, rows: int, row_groups: Any, columns: Any) -> Any:
-        asked.append((row_groups, columns))
+        reads.append((row_groups, columns))
         return read(self, rows, row_groups=row_groups, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     columns_at(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
-    assert asked[1:] == [([1], ["score"]), ([7], ["score"])]  # the first only looks where pages lie, and reads none
+    assert reads[1:] == [([1], ["score"]), ([7], ["score"])]  # the first only looks where pages lie, and reads none
 
 
 @pytest.mark.parametrize("row", [100, -1])
@@ -487,8 +487,8 @@ def test_columns_of_a_pool_on_s3_are_read(bucket: str) -> None:
     boto3.client("s3").put_object(Bucket="vl3syn", Key="urls/sub/0.parquet", Body=data.getvalue())
     pool = pool_of(urls=f"{bucket}/urls/**/*.parquet")
     (shard,) = shards_of(pool.listing().shards)
-    found = columns_at(pool.root(), shard.path, ["score", "missing"], np.array([99, 0, 14]))
-    assert found.to_pydict() == {"score": [49.5, 0.0, 7.0], "missing": [None] * 3}
+    result = columns_at(pool.root(), shard.path, ["score", "missing"], np.array([99, 0, 14]))
+    assert result.to_pydict() == {"score": [49.5, 0.0, 7.0], "missing": [None] * 3}
     rows = pool.index(pool.root(), shard_table([shard]))
     assert rows["url"].to_pylist() == numbered()["url"].to_pylist()
     assert set(rows["error"].to_pylist()) == {NO_SIZE}

@@ -36,12 +36,12 @@ def small(tmp_path: Path, fifty: Run) -> Path:
     return tmp_path / "small"
 
 
-@pytest.mark.parametrize("place", ["index", "stages/short_caption-*", "stages/hashes-*", "stages/contents"])
+@pytest.mark.parametrize("folder", ["index", "stages/short_caption-*", "stages/hashes-*", "stages/contents"])
 @pytest.mark.parametrize("name", ["{} (1).parquet", "{}-copy.parquet"])
 def test_publish_does_not_write_the_rows_of_a_copied_part_twice(
-    small: Path, tmp_path: Path, vl3syn: Vl3syn, place: str, name: str
+    small: Path, tmp_path: Path, vl3syn: Vl3syn, folder: str, name: str
 ) -> None:
-    part = next(small.glob(f"{place}/part-*"))
+    part = next(small.glob(f"{folder}/part-*"))
     copy = part.with_name(name.format(part.stem))
     shutil.copy(part, copy)
     done = vl3syn("publish", "--run", small, "--out", tmp_path / "out")
@@ -192,8 +192,8 @@ def test_caption_keeps_its_question_when_the_recipe_drops_it(small: Path, tmp_pa
 def test_changed_prompts_of_the_user_are_refused(
     tmp_path: Path, make_images: Callable[..., Path], vl3syn: Vl3syn
 ) -> None:
-    asked = ["What is it?", "What else?"]
-    captioned(make_images(tmp_path / "pool", 12), tmp_path / "run", prompts=asked)
+    prompts = ["What is it?", "What else?"]
+    captioned(make_images(tmp_path / "pool", 12), tmp_path / "run", prompts=prompts)
     recipe = tmp_path / "run/recipe.yaml"
     text = recipe.read_text()
     recipe.write_text(text.replace("What is it?", "Who is it?"))
@@ -207,5 +207,5 @@ def test_changed_prompts_of_the_user_are_refused(
     assert vl3syn("publish", "--run", tmp_path / "run", "--out", tmp_path / "out").returncode == 0
     for row in pq.read_table(tmp_path / "out/data").to_pylist():
         question = row["conversations"][0]["value"].partition("\n")[2]
-        assert question in asked
+        assert question in prompts
         assert row["short_prompt"] == hashlib.sha256(question.encode()).hexdigest()[:8]

@@ -338,9 +338,11 @@ def test_card_describes_the_dataset(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
-    told = yaml.safe_load(front)
-    assert told["configs"] == [{"config_name": "data", "data_files": [{"split": "train", "path": "data/*.parquet"}]}]
-    assert told["size_categories"] == ["n<1K"]
+    front_matter = yaml.safe_load(front)
+    assert front_matter["configs"] == [
+        {"config_name": "data", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
+    ]
+    assert front_matter["size_categories"] == ["n<1K"]
     assert "50 images with captions, chosen out of 53" in body
     assert "| aspect_ratio | 53 | 50 | 3 aspect_ratio > 2 |" in body
     assert "127.0.0.1" not in text  # where the server was is nobody's business
@@ -363,14 +365,14 @@ def kill_and_resume(opened: Run, tmp_path: Path, kills: int) -> None:
     out = tmp_path / "out"
     command = [*PYTHON, "publish", "--run", opened.url, "--out", str(out), "--rows-per-shard", "1", "--json"]
     dice = random.Random(kills)
-    there = 0
+    shards_before = 0
     for number in range(kills):
         mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
         name, _, value = mark.partition("=")
         environment = {**os.environ, name: value}
         driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            while driver.poll() is None and len(list(out.glob("data/*.parquet"))) < there + 50 // (kills + 2):
+            while driver.poll() is None and len(list(out.glob("data/*.parquet"))) < shards_before + 50 // (kills + 2):
                 time.sleep(0.002)
             time.sleep(dice.random() * 0.01)
             kill(("driver", "raylet")[number % 2], driver.pid, mark)
@@ -381,12 +383,12 @@ def kill_and_resume(opened: Run, tmp_path: Path, kills: int) -> None:
         for shard in shards:
             assert pq.read_table(shard).num_rows == 1
         print(f"killed with {len(shards)} of 50 shards there")
-        there = len(shards)
+        shards_before = len(shards)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 50
-    found = {name: digest for name, digest in files(out).items() if ".aside-" not in name}
-    assert found == files(tmp_path / "whole")
+    digests = {name: digest for name, digest in files(out).items() if ".aside-" not in name}
+    assert digests == files(tmp_path / "whole")
 
 
 def test_concurrent_publications_share_one_assignment(

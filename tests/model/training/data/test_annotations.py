@@ -39,7 +39,7 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
         {"image": "b.png", "video": "clip.mp4", "conversations": turns("<video><image>?", "It.")},
         {"image": ["a.png", "b.png"], "conversations": turns("Without marks?", "It.")},
     ]
-    found = source(media, entries, suffix)
+    annotations = source(media, entries, suffix)
     first, second, film = (str(media / name) for name in ("a.png", "b.png", "clip.mp4"))
     image, other = ({"type": "image", "image": path} for path in (first, second))
     video = {"type": "video", "video": film}
@@ -51,24 +51,24 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
         [video, other, "?"],
         [image, other, "Without marks?"],
     ]
-    assert sum(found.blocks) == len(entries)
+    assert sum(annotations.blocks) == len(entries)
     for row, question in enumerate(questions):
-        sample = found.sample(row)
+        sample = annotations.sample(row)
         assert sample.name == f"notes: notes{suffix} {'line' if suffix == '.jsonl' else 'entry'} {row + 1}"
         assert [message["role"] for message in sample.conversation[:2]] == ["user", "assistant"]
         assert sample.conversation[0]["content"] == question
         assert sample.conversation[1]["content"] == "It."
-    assert [message["content"] for message in found.sample(1).conversation[2:]] == [["And?"], "Yes."]
+    assert [message["content"] for message in annotations.sample(1).conversation[2:]] == [["And?"], "Yes."]
 
 
 def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
-    for place in ("notes", "photos/inner"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "a.png").write_bytes(data.picture(0))
+    for folder in ("notes", "photos/inner"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").write_bytes(data.picture(0))
     absolute = str(tmp_path / "photos/inner/a.png")
 
-    def path(told: str, **others: Any) -> Any:
-        entry = {"image": told, "conversations": [QUESTION, ANSWER]}
+    def path(written: str, **others: Any) -> Any:
+        entry = {"image": written, "conversations": [QUESTION, ANSWER]}
         return source(tmp_path / "notes", [entry], **others).sample(0).conversation[0]["content"][0]["image"]
 
     assert path("a.png") == str(tmp_path / "notes/a.png")
@@ -84,8 +84,8 @@ def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
 )
 def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind: str, named: str) -> None:
     """Absolute, upwards, by a link to a file or a folder; a folder whose name begins alike is another one."""
-    for place in ("notes/inner", "other", "notes-more"):
-        (tmp_path / place).mkdir(parents=True)
+    for folder in ("notes/inner", "other", "notes-more"):
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "other/a.png").write_bytes(data.picture(0))
     (tmp_path / "notes/link.png").symlink_to(tmp_path / "other/a.png")
     (tmp_path / "notes/linked").symlink_to(tmp_path / "other")
@@ -94,9 +94,9 @@ def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind:
     for roots in ([], [str(tmp_path / "notes-more")], [str(tmp_path / "othe")]):
         with pytest.raises(
             BadSampleError, match=r"line 1: .* lies outside of .*: .* allow its folder by `roots:`"
-        ) as told:
+        ) as error:
             source(tmp_path / "notes", [entry], roots=roots).sample(0)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     allowed = source(tmp_path / "notes", [entry], roots=[str(tmp_path / "other"), "/dev"])
     if path == "/dev/zero":
         with pytest.raises(BadSampleError, match="/dev/zero: no such file"):  # no regular one
@@ -106,8 +106,8 @@ def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind:
 
 
 def test_media_folder_may_be_a_link(tmp_path: Path) -> None:
-    for place in ("notes", "disk"):
-        (tmp_path / place).mkdir()
+    for folder in ("notes", "disk"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "disk/a.png").write_bytes(data.picture(0))
     (tmp_path / "photos").symlink_to(tmp_path / "disk")
     entry = {"image": "a.png", "conversations": [QUESTION, ANSWER]}
@@ -192,29 +192,29 @@ BAD: dict[str, tuple[Any, str]] = {
 )
 def test_bad_sample_is_one_line_and_the_next_is_read(media: Path, what: str, suffix: str) -> None:
     entry, reason = BAD[what]
-    found = source(media, [entry, {"image": "a.png", "conversations": [QUESTION, ANSWER]}], suffix)
+    annotations = source(media, [entry, {"image": "a.png", "conversations": [QUESTION, ANSWER]}], suffix)
     with pytest.raises(ValueError, match=reason) as error:
-        found.sample(0)
+        annotations.sample(0)
     assert str(error.value).startswith(f"notes: notes{suffix} {'line' if suffix == '.jsonl' else 'entry'} 1: ")
     assert "\n" not in str(error.value)
-    assert found.sample(1).conversation[1]["content"] == "It."
+    assert annotations.sample(1).conversation[1]["content"] == "It."
 
 
 def test_line_with_invalid_utf8_is_a_bad_sample(media: Path) -> None:
     file = media / "notes.jsonl"
     good = json.dumps({"conversations": turns("What?", "Ça.")}, ensure_ascii=False).encode()
     file.write_bytes(b"\xef\xbb\xbf" + good + b"\r\n\xff\xfe\x00{\r\n" + good)
-    found = AnnotationSource("notes", str(file))
-    assert [found.sample(row).conversation[1]["content"] for row in (0, 2)] == ["Ça."] * 2
+    annotations = AnnotationSource("notes", str(file))
+    assert [annotations.sample(row).conversation[1]["content"] for row in (0, 2)] == ["Ça."] * 2
     with pytest.raises(ValueError, match=r"notes\.jsonl line 2: no JSON: "):
-        found.sample(1)
+        annotations.sample(1)
 
 
 def test_empty_lines_are_skipped_and_line_numbers_are_kept(media: Path) -> None:
     good = [json.dumps({"conversations": turns("What?", str(number))}) for number in range(3)]
-    found = source(media, ["", good[0], "  ", "\t", good[1], good[2], "", ""])
-    assert found.blocks == (3,)
-    samples = [found.sample(row) for row in range(3)]
+    annotations = source(media, ["", good[0], "  ", "\t", good[1], good[2], "", ""])
+    assert annotations.blocks == (3,)
+    samples = [annotations.sample(row) for row in range(3)]
     assert [sample.conversation[1]["content"] for sample in samples] == ["0", "1", "2"]
     assert [sample.name for sample in samples] == [f"notes: notes.jsonl line {line}" for line in (2, 5, 6)]
 
@@ -250,11 +250,11 @@ def test_examples_of_the_docs_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg")):
         (tmp_path / name).write_bytes(data.picture(number))
     clips.write(tmp_path / "clip.mp4", [k / 5 for k in range(50)])
-    told = examples()
-    assert len(told) == 8
-    found, processor = source(tmp_path, told), Processor.tiny()
-    for row, entry in enumerate(told):
-        tensors = processor(found.sample(row).conversation, labels=True, generation_prompt=False)
+    entries = examples()
+    assert len(entries) == 8
+    annotations, processor = source(tmp_path, entries), Processor.tiny()
+    for row, entry in enumerate(entries):
+        tensors = processor(annotations.sample(row).conversation, labels=True, generation_prompt=False)
         learned = processor.decode(tensors["labels"][tensors["labels"] >= 0])
         turns = entry.get("conversations") or entry["conversation"]
         assert learned == "".join(

@@ -44,8 +44,8 @@ def test_endings_in_upper_case_are_read(tmp_path: Path, name: str) -> None:
     entry = {"conversations": turns("What?", "It.")}
     text = json.dumps([entry], indent=1) if name.endswith("JSON") else json.dumps(entry)
     (tmp_path / name).write_text(text)
-    found = AnnotationSource("notes", str(tmp_path / name))
-    assert (found.blocks, found.sample(0).conversation[1]["content"]) == ((1,), "It.")
+    annotations = AnnotationSource("notes", str(tmp_path / name))
+    assert (annotations.blocks, annotations.sample(0).conversation[1]["content"]) == ((1,), "It.")
 
 
 def test_large_file_is_not_loaded_into_memory(tmp_path: Path) -> None:
@@ -53,26 +53,26 @@ def test_large_file_is_not_loaded_into_memory(tmp_path: Path) -> None:
     file, lines = tmp_path / "notes.jsonl", 10_000
     with open(file, "w") as opened:
         for number in range(lines):
-            told = {"pad": "x" * 2000, "conversations": turns("What?", f"It is {number}.")}
-            opened.write(json.dumps(told) + "\n")
+            entry = {"pad": "x" * 2000, "conversations": turns("What?", f"It is {number}.")}
+            opened.write(json.dumps(entry) + "\n")
     tracemalloc.start()
-    found = AnnotationSource("notes", str(file), blocks_in_memory=1)
+    annotations = AnnotationSource("notes", str(file), blocks_in_memory=1)
     opened_with = tracemalloc.get_traced_memory()[1]
     for number in (0, 255, 256, 5000, lines - 1):
-        assert found.sample(number).conversation[1]["content"] == f"It is {number}."
+        assert annotations.sample(number).conversation[1]["content"] == f"It is {number}."
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert opened_with < 500_000
     assert peak < 3_000_000
-    assert sum(found.blocks) == lines
-    assert max(found.blocks) < 1000
+    assert sum(annotations.blocks) == lines
+    assert max(annotations.blocks) < 1000
 
 
 def test_changed_file_gives_bad_samples_not_wrong_ones(tmp_path: Path) -> None:
     entries = [{"conversations": turns("What?", str(number) * 50)} for number in range(5)]
-    found = source(tmp_path, entries)
+    annotations = source(tmp_path, entries)
     text = (tmp_path / "notes.jsonl").read_text()
     (tmp_path / "notes.jsonl").write_text(text[: len(text) // 2])
-    assert found.sample(0).conversation[1]["content"] == "0" * 50
+    assert annotations.sample(0).conversation[1]["content"] == "0" * 50
     with pytest.raises(ValueError, match=r"notes\.jsonl line 5: no JSON: "):
-        found.sample(4)
+        annotations.sample(4)

@@ -23,9 +23,9 @@ def say(*values: str) -> list[Turn]:
 
 
 def test_media_replace_their_marks() -> None:
-    told = from_turns(say("A <image>\nB<video> <image>", "C", "<image>\n\nD", "E <image>"), [1, 2, 3], ["film"])
+    conversation = from_turns(say("A <image>\nB<video> <image>", "C", "<image>\n\nD", "E <image>"), [1, 2, 3], ["film"])
     one, two, three = ({"type": "image", "image": number} for number in (1, 2, 3))
-    assert [message["content"] for message in told] == [
+    assert [message["content"] for message in conversation] == [
         ["A ", one, "B", {"type": "video", "video": "film"}, " ", two],
         "C",
         [three, "\nD"],
@@ -35,17 +35,17 @@ def test_media_replace_their_marks() -> None:
 
 def test_system_message_is_accepted_only_first() -> None:
     system = {"from": "system", "value": "Be <image> short."}
-    told = from_turns([system, *say("A", "B")], ["x"])
-    assert told[0] == {"role": "system", "content": "Be <image> short."}
-    assert told[1]["content"] == [{"type": "image", "image": "x"}, "A"]
+    conversation = from_turns([system, *say("A", "B")], ["x"])
+    assert conversation[0] == {"role": "system", "content": "Be <image> short."}
+    assert conversation[1]["content"] == [{"type": "image", "image": "x"}, "A"]
     with pytest.raises(ValueError, match="turns go user, assistant, system"):
         from_turns([*say("A", "B"), system])
 
 
 @pytest.mark.parametrize("names", [("human", "gpt"), ("user", "assistant")])
 def test_both_names_of_a_speaker_are_accepted(names: tuple[str, str]) -> None:
-    told = from_turns([{"from": names[0], "value": "A"}, {"from": names[1], "value": "B"}])
-    assert [message["role"] for message in told] == ["user", "assistant"]
+    conversation = from_turns([{"from": names[0], "value": "A"}, {"from": names[1], "value": "B"}])
+    assert [message["role"] for message in conversation] == ["user", "assistant"]
 
 
 sides = st.integers(1, 8000)
@@ -55,11 +55,11 @@ sides = st.integers(1, 8000)
 def images_with_boxes(draw: st.DrawFn) -> tuple[int, int, list[tuple[float, float, float, float]]]:
     width, height = draw(sides), draw(sides)
     shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
-    found = []
+    result = []
     for _ in range(draw(st.integers(0, 5))):
         (x0, x1), (y0, y1) = draw(shares), draw(shares)
-        found.append((x0 * width, y0 * height, x1 * width, y1 * height))
-    return width, height, found
+        result.append((x0 * width, y0 * height, x1 * width, y1 * height))
+    return width, height, result
 
 
 @given(images_with_boxes(), st.booleans())
@@ -70,9 +70,9 @@ def test_boxes_are_read_back_within_half_a_thousandth(
     text = box_text(boxes, width, height)
     assert re.fullmatch(r"\[(\[\d+,\d+,\d+,\d+\],?)*\]", text)
     assert all(0 <= int(number) <= 1000 for number in re.findall(r"\d+", text))
-    found = boxes_of(f"In 2020 {text.replace(',', ', ') if spaced else text} or [1, 2].", width, height)
-    assert len(found) == len(boxes)
-    for ours, theirs in zip(found, boxes, strict=True):
+    result = boxes_of(f"In 2020 {text.replace(',', ', ') if spaced else text} or [1, 2].", width, height)
+    assert len(result) == len(boxes)
+    for ours, theirs in zip(result, boxes, strict=True):
         for at, side in enumerate((width, height) * 2):
             assert abs(ours[at] - theirs[at]) <= side / 2000 * (1 + 1e-9)
 
@@ -109,9 +109,9 @@ def test_invalid_box_is_refused(box: tuple[float, float, float, float]) -> None:
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)).map(sorted)))
 def test_spans_are_read_back_within_a_twentieth_of_a_second(drawn: list[list[float]]) -> None:
     spans = [(start, end) for start, end in drawn]
-    found = spans_of(f"At {span_text(spans)}, 3 to 4.")
-    assert len(found) == len(spans)
-    for ours, theirs in zip(found, spans, strict=True):
+    result = spans_of(f"At {span_text(spans)}, 3 to 4.")
+    assert len(result) == len(spans)
+    for ours, theirs in zip(result, spans, strict=True):
         assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= 0.05 + 1e-6
 
 
@@ -182,8 +182,8 @@ def test_stream_is_in_order_and_its_comments_are_learned(tmp_path: Path) -> None
     processor = Processor.tiny()
     tensors = processor(streaming(str(film), turns), labels=True, generation_prompt=False)
     read = processor.decode(tensors["input_ids"])
-    told = re.findall(r"Time [\d.]+s|Tell me\.|One\.|Two\.|Three\.", read)
-    assert told == [
+    parts = re.findall(r"Time [\d.]+s|Tell me\.|One\.|Two\.|Three\.", read)
+    assert parts == [
         "Time 0.0s",
         "Time 1.0s",
         "Tell me.",

@@ -110,16 +110,16 @@ def test_unsupported_form_is_refused_by_name(media: Path, entry: Any, reason: st
     ],
 )
 def test_marks_of_other_trainers_are_refused_by_name(media: Path, mark: str) -> None:
-    asked = [{"from": "human", "value": f"Is {mark} a cat?"}, OURS[1]]
-    refused(media, {"image": "a.png", "conversations": asked}, re.escape(f"the mark {mark.split('><')[0]}"))
-    words = read(media, {"conversations": asked})
+    question = [{"from": "human", "value": f"Is {mark} a cat?"}, OURS[1]]
+    refused(media, {"image": "a.png", "conversations": question}, re.escape(f"the mark {mark.split('><')[0]}"))
+    words = read(media, {"conversations": question})
     assert words == [("user", [f"Is {mark} a cat?"]), ("assistant", "It.")]
 
 
 def test_marks_of_other_trainers_beside_image_marks_are_words(media: Path) -> None:
-    asked = [{"from": "human", "value": "<image>\nWhat does <img> do in <image 1>?"}, OURS[1]]
-    told = read(media, {"image": "a.png", "conversations": asked})
-    assert told[0] == ("user", [("image", "a.png"), "What does <img> do in <image 1>?"])
+    question = [{"from": "human", "value": "<image>\nWhat does <img> do in <image 1>?"}, OURS[1]]
+    conversation = read(media, {"image": "a.png", "conversations": question})
+    assert conversation[0] == ("user", [("image", "a.png"), "What does <img> do in <image 1>?"])
 
 
 def test_parts_of_media_outside_of_a_question_are_refused(media: Path) -> None:
@@ -131,11 +131,11 @@ def test_parts_of_media_outside_of_a_question_are_refused(media: Path) -> None:
 
 
 def test_mark_in_a_part_of_text_is_refused(media: Path) -> None:
-    asked = parts({"type": "image"}, {"type": "text", "text": "What is <image>?"})
-    refused(media, {"images": ["a.png"], "messages": asked}, "<image> in a part of text is ambiguous")
-    asked = parts({"type": "image"}, {"type": "text", "text": "What?"})
-    asked[1]["content"] = [{"type": "text", "text": "<image> is a mark."}]
-    assert read(media, {"images": ["a.png"], "messages": asked})[1] == ("assistant", "<image> is a mark.")
+    question = parts({"type": "image"}, {"type": "text", "text": "What is <image>?"})
+    refused(media, {"images": ["a.png"], "messages": question}, "<image> in a part of text is ambiguous")
+    question = parts({"type": "image"}, {"type": "text", "text": "What?"})
+    question[1]["content"] = [{"type": "text", "text": "<image> is a mark."}]
+    assert read(media, {"images": ["a.png"], "messages": question})[1] == ("assistant", "<image> is a mark.")
 
 
 def test_empty_answer_among_good_ones_is_refused(media: Path) -> None:
@@ -147,8 +147,8 @@ def test_empty_answer_among_good_ones_is_refused(media: Path) -> None:
 
 
 def test_path_in_qwen_form_is_refused_and_html_is_words(media: Path) -> None:
-    asked = [{"from": "human", "value": "Picture 1: <img>a<b.png</img> What?"}, OURS[1]]
-    refused(media, {"conversations": asked}, "Qwen-VL's form")
+    question = [{"from": "human", "value": "Picture 1: <img>a<b.png</img> What?"}, OURS[1]]
+    refused(media, {"conversations": question}, "Qwen-VL's form")
     ours = [{"from": "human", "value": "<img><image></img> What?"}, OURS[1]]
     assert read(media, {"image": "a.png", "conversations": ours})[0][1] == ["<img>", ("image", "a.png"), "</img> What?"]
     html = [OURS[0], {"from": "gpt", "value": "<img>logo</img>"}]
@@ -160,21 +160,21 @@ def test_path_in_qwen_form_is_refused_and_html_is_words(media: Path) -> None:
 )
 def test_long_texts_and_keys_are_checked_in_linear_time(media: Path, piece: str) -> None:
     long, begin = piece * 100_000, time.process_time()
-    asked = [{"from": "human", "value": long}, TEXT[1]]
-    said = read(media, {"conversations": asked, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
+    question = [{"from": "human", "value": long}, TEXT[1]]
+    said = read(media, {"conversations": question, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
     assert said[0] == ("user", [long])
     with suppress(BadSampleError):  # the mark <img> is refused, the others are words
-        assert read(media, {"image": "a.png", "conversations": asked})[0] == ("user", [("image", "a.png"), long])
+        assert read(media, {"image": "a.png", "conversations": question})[0] == ("user", [("image", "a.png"), long])
     assert time.process_time() - begin < 2
 
 
 def test_unknown_keys_of_a_stream_are_refused(media: Path) -> None:
-    asked = {"role": "user", "content": "Tell.", "time": 1}
+    question = {"role": "user", "content": "Tell.", "time": 1}
     stream = {"stream": True, "video": "clip.mp4", "end_time": 9.0}
-    told = {"role": "assistant", "content": "A door.", "time": 2}
-    assert read(media, stream | {"conversation": [asked, told | {"weight": 1}]})[1] == ("assistant", "A door.")
-    refused(media, stream | {"conversation": [asked, told | {"loss": False}]}, "`loss`: every answer is learned")
-    refused(media, stream | {"conversation": [asked | {"image": "a.png"}, told]}, "`image`: media of this name")
-    refused(media, stream | {"conversation": [asked, told], "kto_tag": False}, "`kto_tag`: every answer is")
-    refused(media, stream | {"conversation": [asked, told], "system": "Be brief."}, "`system`: not read beside a")
-    refused(media, stream | {"conversation": [asked, told], "conversations": TEXT}, "`conversation` and `conver")
+    answer = {"role": "assistant", "content": "A door.", "time": 2}
+    assert read(media, stream | {"conversation": [question, answer | {"weight": 1}]})[1] == ("assistant", "A door.")
+    refused(media, stream | {"conversation": [question, answer | {"loss": False}]}, "`loss`: every answer is learned")
+    refused(media, stream | {"conversation": [question | {"image": "a.png"}, answer]}, "`image`: media of this name")
+    refused(media, stream | {"conversation": [question, answer], "kto_tag": False}, "`kto_tag`: every answer is")
+    refused(media, stream | {"conversation": [question, answer], "system": "Be brief."}, "`system`: not read beside a")
+    refused(media, stream | {"conversation": [question, answer], "conversations": TEXT}, "`conversation` and `conver")

@@ -49,9 +49,9 @@ def contents(step: StepRows) -> list[list[tuple[int, int]]]:
 
 
 def steps(loader: Loader, count: int) -> list[StepRows]:
-    made = [next(loader) for _ in range(count)]
+    taken = [next(loader) for _ in range(count)]
     loader.close()
-    return made
+    return taken
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -71,7 +71,7 @@ def test_state_resumes_the_same_rows_on_other_workers(world: Corpus, before: int
         state |= steps(world.loader(rank, before), 4)[-1].virtual_ranks
     assert any(lane["open"] for lane in state.values()), "nothing was open: the packer is not tried"
     state = json.loads(
-        json.dumps(state), object_hook=lambda told: {int(k) if k.isdigit() else k: v for k, v in told.items()}
+        json.dumps(state), object_hook=lambda pairs: {int(k) if k.isdigit() else k: v for k, v in pairs.items()}
     )
     resumed = [steps(world.loader(rank, after, state), 5) for rank in range(after)]
     for number in range(5):
@@ -82,14 +82,14 @@ def test_epoch_has_every_sample_once_and_then_ends(world: Corpus) -> None:
     stage = world.stage.model_copy(update={"steps": None, "epochs": 2.0})
     once = Corpus(stage, world.sources)
     loader = once.loader()
-    made = []
+    steps_taken = []
     while (step := next(loader)).rows:
-        made.append(step)
+        steps_taken.append(step)
     assert not next(loader).rows
     loader.close()
-    given = sorted(index for step in made for row in contents(step) for index, _ in row)
-    assert given == list(range(2 * MixtureSampler(world.sources, stage.mixture, {}, 3).epoch_length))
-    assert made[-1].consumed_samples == len(given)
+    samples = sorted(index for step in steps_taken for row in contents(step) for index, _ in row)
+    assert samples == list(range(2 * MixtureSampler(world.sources, stage.mixture, {}, 3).epoch_length))
+    assert steps_taken[-1].consumed_samples == len(samples)
 
 
 def test_lanes_that_workers_cannot_share_are_refused(world: Corpus) -> None:
@@ -103,8 +103,8 @@ def broken(tmp_path: Path) -> Path:
     file = data.annotations(tmp_path, 12)
     (tmp_path / "bad.png").write_bytes(data.picture(1)[:60])
 
-    def entry(asked: str, **media: Any) -> str:
-        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "Yes."}]
+    def entry(question: str, **media: Any) -> str:
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "Yes."}]
         return json.dumps({**media, "conversations": turns})
 
     lines = [
@@ -124,13 +124,13 @@ def test_bad_samples_are_skipped_and_named_with_their_reason(broken: Path, world
     stage = world.stage.model_copy(update={"steps": None, "epochs": 1.0, "mixture": parse_share({"qa": 1.0})})
     once = Corpus(stage, [AnnotationSource("qa", str(broken))])
     loader = once.loader()
-    made = []
+    steps_taken = []
     while (step := next(loader)).rows:
-        made.append(step)
+        steps_taken.append(step)
     loader.close()
-    skipped = sorted(reason for step in [*made, step] for reason in step.skipped)
-    given = [name for step in made for row in step.rows for name in row.samples]
-    assert len(given) == 12
+    skipped = sorted(reason for step in [*steps_taken, step] for reason in step.skipped)
+    samples = [name for step in steps_taken for row in step.rows for name in row.samples]
+    assert len(samples) == 12
     assert len(skipped) == 6
     expected = {
         13: "cannot read",
@@ -141,7 +141,9 @@ def test_bad_samples_are_skipped_and_named_with_their_reason(broken: Path, world
         18: "too long for a row",
     }
     for line, reason in expected.items():
-        assert any(f"qa: qa.jsonl line {line}: " in told and reason in told for told in skipped), (line, skipped)
+        assert any(
+            f"qa: qa.jsonl line {line}: " in line_skipped and reason in line_skipped for line_skipped in skipped
+        ), (line, skipped)
 
 
 def parse_share(mixture: dict[str, Any]) -> Any:

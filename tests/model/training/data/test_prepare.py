@@ -85,14 +85,14 @@ def test_pieces_have_every_turn_once_with_its_earlier_media(
 
 def test_split_measures_few_candidates() -> None:
     whole = built([(0, 9, 1)] * 20 + [(0, 30, 30)], False)
-    asked = []
+    pieces = []
 
     def fits(piece: Sample) -> bool:
-        asked.append(piece)
+        pieces.append(piece)
         return length(piece) <= 100
 
     assert len(split(whole, fits)) == 3
-    assert len(asked) <= 3 * 6
+    assert len(pieces) <= 3 * 6
 
 
 def test_stream_is_split_between_comments_with_earlier_frames(tmp_path: Path) -> None:

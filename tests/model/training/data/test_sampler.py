@@ -74,8 +74,8 @@ def test_order_is_a_function_of_seed_and_index() -> None:
 
     whole = seen(fresh(5), 300)
     jumping = fresh(5)
-    asked = np.random.default_rng(0).permutation(300)
-    assert [(jumping.sources[n].name, row) for n, row in map(jumping, asked.tolist())] == [whole[i] for i in asked]
+    order = np.random.default_rng(0).permutation(300)
+    assert [(jumping.sources[n].name, row) for n, row in map(jumping, order.tolist())] == [whole[i] for i in order]
     assert seen(fresh(6), 300) != whole
 
 

@@ -26,7 +26,7 @@ from tests.model.training.shard_files import GROUP, SIZE, image, words, write
 from tests.runs import run
 
 
-def told(source: ShardSource, row: int) -> tuple[bytes, str, str]:
+def row_of(source: ShardSource, row: int) -> tuple[bytes, str, str]:
     """Image, question and answer of a row."""
     user, assistant = source.sample(row).conversation
     assert (user["role"], assistant["role"]) == ("user", "assistant")
@@ -36,7 +36,7 @@ def told(source: ShardSource, row: int) -> tuple[bytes, str, str]:
 
 
 def all_told(source: ShardSource) -> list[tuple[bytes, str, str]]:
-    return [told(source, row) for row in range(sum(source.blocks))]
+    return [row_of(source, row) for row in range(sum(source.blocks))]
 
 
 def expected(use: str, count: int) -> list[tuple[bytes, str, str]]:
@@ -92,19 +92,19 @@ def test_every_row_has_its_own_image_and_caption(dataset: Path, use: str) -> Non
 
 def test_sample_is_named_by_file_row_and_id(dataset: Path) -> None:
     source = ShardSource("captions", str(dataset))
-    for row, (file, place) in {0: (0, 0), 3: (0, 3), 7: (0, 7), 8: (1, 0), 15: (2, 2), 16: (2, 3)}.items():
+    for row, (file, position) in {0: (0, 0), 3: (0, 3), 7: (0, 7), 8: (1, 0), 15: (2, 2), 16: (2, 3)}.items():
         name = source.sample(row).name
-        assert name == f"captions: shard-{file:05d}.parquet row {place} (id {1000 + row})"
-        there = pq.read_table(dataset / f"data/shard-{file:05d}.parquet", columns=["id"])
-        assert there["id"][place].as_py() == 1000 + row
+        assert name == f"captions: shard-{file:05d}.parquet row {position} (id {1000 + row})"
+        stored = pq.read_table(dataset / f"data/shard-{file:05d}.parquet", columns=["id"])
+        assert stored["id"][position].as_py() == 1000 + row
 
 
 def test_subset_of_one_caption_is_read_from_either_folder(tmp_path: Path) -> None:
     write(tmp_path, [[4]], "short", ("short",))
     write(tmp_path, [[4]], "detailed", ("detailed",))
     for use in ("short", "detailed"):
-        for place in (tmp_path, tmp_path / use):
-            assert all_told(ShardSource("captions", f"{place}/", use)) == expected(use, 4)  # type: ignore[arg-type]
+        for folder in (tmp_path, tmp_path / use):
+            assert all_told(ShardSource("captions", f"{folder}/", use)) == expected(use, 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"short/shard-00000.parquet: no detailed captions: caption the run"):
         ShardSource("captions", str(tmp_path / "short"), "detailed")
 
@@ -176,11 +176,11 @@ def upload(folder: Path, bucket: str, prefix: str) -> str:
 
 def test_shards_in_a_bucket_equal_local_shards(dataset: Path, bucket: str) -> None:
     url = upload(dataset, bucket, "train/dataset")
-    for place in (url, f"{url}/", f"{url}/data"):
-        source = ShardSource("captions", place, "short")
+    for folder in (url, f"{url}/", f"{url}/data"):
+        source = ShardSource("captions", folder, "short")
         assert source.blocks == (3, 1, 4, 5, 2, 2)
         with ThreadPoolExecutor(4) as threads:
-            assert list(threads.map(lambda row, source=source: told(source, row), range(17))) == expected("short", 17)  # type: ignore[misc]
+            assert list(threads.map(lambda row, source=source: row_of(source, row), range(17))) == expected("short", 17)  # type: ignore[misc]
     with pytest.raises(ValueError, match="s3://vl3syn/train/nothing: no shards"):
         ShardSource("captions", f"{bucket}/train/nothing")
 
@@ -224,7 +224,7 @@ def test_rows_without_image_or_caption_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason) as error:
             source.sample(row)
         assert str(error.value).startswith(f"captions: shard-00000.parquet row {row} (id {1000 + row}): ")
-    assert told(source, 5)[0] == image(5)
+    assert row_of(source, 5)[0] == image(5)
 
 
 def test_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_caption_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
     table = pq.read_table(file)
     values = pa.array([b"Ask?", b"a\xed\xa0\xbd", b"Ask?", b"Sound"]).view(pa.string())
     turns = pa.StructArray.from_arrays([pa.array(["human", "gpt"] * 2), values], ["from", "value"])
-    place = table.schema.get_field_index("short_conversations")
-    made = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), turns)
-    pq.write_table(table.set_column(place, "short_conversations", made), file)
+    column = table.schema.get_field_index("short_conversations")
+    conversations = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), turns)
+    pq.write_table(table.set_column(column, "short_conversations", conversations), file)
     source = ShardSource("captions", str(tmp_path / "data"), "short")
     with pytest.raises(BadSampleError, match=r"^captions: .*shard-00000.parquet row 0: a text that is not UTF-8"):
         source.sample(0)
@@ -281,7 +281,7 @@ def test_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"shard-00000.parquet: row group 1 is damaged: copy it again") as error:
             source.sample(row)
         assert "\n" not in str(error.value)
-    assert [told(source, row) for row in (0, 1, 4, 5)] == [expected("detailed", 6)[row] for row in (0, 1, 4, 5)]
+    assert [row_of(source, row) for row in (0, 1, 4, 5)] == [expected("detailed", 6)[row] for row in (0, 1, 4, 5)]
 
 
 def test_file_that_breaks_in_use_is_named_and_a_lost_one_ends(tmp_path: Path) -> None:
@@ -296,4 +296,4 @@ def test_file_that_breaks_in_use_is_named_and_a_lost_one_ends(tmp_path: Path) ->
     with pytest.raises(FileNotFoundError):  # not a bad sample: the next one would be bad too
         source.sample(0)
     file.write_bytes(whole)
-    assert told(source, 0) == expected("detailed", 1)[0]
+    assert row_of(source, 0) == expected("detailed", 1)[0]
