@@ -1,4 +1,7 @@
-"""The import graph: which room may import which, no circles, and what may not be imported when a module loads."""
+"""The import graph: which room may import which, no circles, and what may not be imported when a module loads.
+
+Also where tests stand, and how long their names are.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,11 @@ VALUE_ERRORS = frozenset(
 """Modules whose public functions raise ValueError: tensors or lists of a caller do not fit each other. Their Raises say
 so. A user's mistake is a UserError, and a bad sample a BadSampleError."""
 
+CROSSING = frozenset({"e2e", "compatibility", "benchmarks"})
+"""Folders of tests that mirror no room."""
+
+LONGEST_NAME = 60
+
 
 def modules() -> dict[str, Path]:
     """Every module of the rooms, by its dotted name."""
@@ -59,6 +67,8 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+
+TESTS = [file for file in sorted(ROOT.glob("tests/**/test_*.py")) if file != Path(__file__)]
 
 
 def imports(tree: ast.AST, everywhere: bool = True) -> Iterator[str]:
@@ -208,3 +218,44 @@ def raises_value_error(tree: ast.AST) -> bool:
         if raises_value_error(node):
             return True
     return False
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    files = [*TESTS, Path(__file__), *ROOT.glob("examples/**/test_*.py")]
+    names = [name for file in files for name in function_names(ast.parse(file.read_text()))]
+    assert len(names) > 1000
+    assert [name for name in names if name.startswith("test_") and len(name) > LONGEST_NAME] == []
+
+
+def function_names(tree: ast.AST) -> list[str]:
+    return [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_files_of_tests_mirror_the_source() -> None:
+    files = [file.relative_to(ROOT / "tests") for file in TESTS]
+    assert len(files) > 100
+    assert [str(file) for file in files if file.parts[0] not in CROSSING and not mirrors_a_module(file)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "mirrored"),
+    [
+        ("core/test_text.py", True),
+        ("model/training/data/test_annotations_files.py", True),
+        ("captioners/test_engines.py", True),
+        ("core/test_texts.py", False),
+        ("core/test_kmeans.py", False),
+        ("test_text.py", False),
+    ],
+)
+def test_file_of_tests_mirrors_a_module_by_folder_and_name(file: str, mirrored: bool) -> None:
+    assert mirrors_a_module(Path(file)) == mirrored
+
+
+def mirrors_a_module(file: Path) -> bool:
+    """Whether `room/test_X.py` has a module or package `room/Y` such that X is Y or begins with `Y_`."""
+    *folders, _ = file.parts
+    topic = file.stem.removeprefix("test_")
+    words = topic.split("_")
+    names = ("_".join(words[:count]) for count in range(1, len(words) + 1))
+    return any(".".join([*folders, name]) in MODULES for name in names)

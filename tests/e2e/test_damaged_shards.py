@@ -15,7 +15,7 @@ from model.training.data.shards import ShardSource
 from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
-from tests.model.training import data
+from tests.model.training import training_data
 from tests.model.training.shard_files import write
 
 
@@ -39,7 +39,7 @@ def test_flipped_bit_of_a_shard_is_never_learned(tmp_path: Path) -> None:
 
 def _recipe(tmp_path: Path) -> dict[str, Any]:
     """One epoch over shards of 16 images, 4 in a row group."""
-    written = data.recipe(tmp_path, steps=None, epochs=1)
+    written = training_data.recipe(tmp_path, steps=None, epochs=1)
     return {**written, "stages": written["stages"][:1], "ask": 0}
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.checkpoints import save_blip, save_blip2, save_clip, save_internvl
-from tests.model.training import data
+from tests.model.training import training_data
 
 YES = "y\n" * 50
 
@@ -112,8 +112,8 @@ def test_chat_with_a_piped_yes_runs_no_foreign_code(tmp_path: Path, canary: Path
 
 
 def _commands(folder: Path, tmp_path: Path) -> dict[str, list[object]]:
-    shards = data.shards(tmp_path / "shards", images=4)
-    written = data.recipe(tmp_path / "data", steps=1)
+    shards = training_data.shards(tmp_path / "shards", images=4)
+    written = training_data.recipe(tmp_path / "data", steps=1)
     written = {**written, "stages": written["stages"][:1]}
     language = tmp_path / "language.yaml"
     language.write_text(yaml.safe_dump({**written, "model": {"preset": "tiny", "tokenizer": str(folder)}}))
@@ -163,7 +163,7 @@ def test_training_from_parts_runs_no_foreign_code(
     language.save_pretrained(tmp_path / "language")
     Processor.tiny().save_pretrained(tmp_path / "language")
     poison(tmp_path / "language", canary, classes=True)
-    written = data.recipe(tmp_path / "data", steps=1)
+    written = training_data.recipe(tmp_path / "data", steps=1)
     start = Start(vision=str(_checkpoint(tmp_path / "vision")), language=str(tmp_path / "language"))
     recipe = tmp_path / "parts.yaml"
     recipe.write_text(yaml.safe_dump({**written, "model": start.model_dump()}))

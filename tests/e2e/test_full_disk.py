@@ -10,13 +10,13 @@ import pytest
 from core.errors import UserError
 from model.training.recipe import parse_recipe
 from model.training.run import train
-from tests.model.training import data
+from tests.model.training import training_data
 
 
 @pytest.mark.parametrize(("save_every", "folder_of_weights"), [(1, ".step-00000001.partial"), (1000, ".model.partial")])
 def test_full_disk_while_writing_weights_is_one_line(tmp_path: Path, save_every: int, folder_of_weights: str) -> None:
     """A limit on the size of a file stands for a full disk: the system refuses the same write."""
-    written = data.recipe(tmp_path / "data", steps=1) | {"save_every": save_every, "ask": 0}
+    written = training_data.recipe(tmp_path / "data", steps=1) | {"save_every": save_every, "ask": 0}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, before[1]))
     try:

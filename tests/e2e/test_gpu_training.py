@@ -23,7 +23,7 @@ from model.training.dist import DistContext
 from model.training.flops import peak_flops
 from model.training.recipe import parse_recipe
 from model.training.trainer import Step, Trainer
-from tests.model.training import data
+from tests.model.training import training_data
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _annotations(folder: Path, side: int) -> Path:
     words = "a square of white on a wall of one colour " * 5
     entries = []
     for number in range(64):
-        (folder / f"{number}.png").write_bytes(data.picture(number, side))
+        (folder / f"{number}.png").write_bytes(training_data.picture(number, side))
         turns = [{"from": "human", "value": "<image>\nDescribe it."}, {"from": "gpt", "value": f"{number}: {words}"}]
         entries.append({"image": [f"{number}.png"], "conversations": turns})
     file = folder / "all.jsonl"

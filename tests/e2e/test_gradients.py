@@ -12,7 +12,7 @@ from model import Processor, VideoLLaMA3
 from model.config import preset
 from model.packed_row import PackedRow
 from model.training.data.prepare import Prepared
-from tests.model.training import data
+from tests.model.training import training_data
 
 
 def _prepared(count: int) -> list[Prepared]:
@@ -20,10 +20,10 @@ def _prepared(count: int) -> list[Prepared]:
     rows = []
     for number in range(count):
         picture: list[Any] = (
-            [{"type": "image", "image": data.picture(number, 56 + 28 * (number % 2))}] if number % 4 else []
+            [{"type": "image", "image": training_data.picture(number, 56 + 28 * (number % 2))}] if number % 4 else []
         )
         question = {"role": "user", "content": [*picture, "Say it."]}
-        answer = {"role": "assistant", "content": data.caption(number) * (1 + number % 3)}
+        answer = {"role": "assistant", "content": training_data.caption(number) * (1 + number % 3)}
         tensors = processor([question, answer], labels=True, generation_prompt=False)
         rows.append(Prepared(str(number), number, 0, tensors, int((tensors["labels"] >= 0).sum())))
     return rows

@@ -15,7 +15,7 @@ from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from tests.model.clips import write
-from tests.model.training import data
+from tests.model.training import training_data
 
 HUGE = 10**399
 TURNS = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "It."}]
@@ -28,7 +28,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _recipe(file: Path, **source: Any) -> dict[str, Any]:
     """One epoch over a file of annotations."""
-    written = data.recipe(file.parent / "unused", steps=None, epochs=1)
+    written = training_data.recipe(file.parent / "unused", steps=None, epochs=1)
     stage = {**written["stages"][0], "mixture": {"qa": 1.0}, "lanes": 2}
     return {**written, "sources": {"qa": {"annotations": str(file), **source}}, "stages": [stage], "ask": 0}
 
@@ -44,7 +44,7 @@ def _written(folder: Path, clip: Path, entries: list[dict[str, Any]]) -> Path:
     """Six good ones, then these; and six more, so that skipping is told before the last step."""
     folder.mkdir(exist_ok=True)
     os.link(clip, folder / "clip.mp4")
-    good = [json.dumps(data.annotation(folder, number)) for number in range(6)]
+    good = [json.dumps(training_data.annotation(folder, number)) for number in range(6)]
     file = folder / "qa.jsonl"
     file.write_text("\n".join([*good, *map(json.dumps, entries), *good]) + "\n")
     return file
@@ -113,7 +113,7 @@ def test_error_of_one_sample_is_a_bad_sample(
 
 def test_paths_in_hostile_annotations_are_never_opened(tmp_path: Path, clip: Path) -> None:
     """Files elsewhere, links to them, devices, pipes, playlists: each is skipped with its reason, and nothing hangs."""
-    (tmp_path / "secret.png").write_bytes(data.picture(0))
+    (tmp_path / "secret.png").write_bytes(training_data.picture(0))
     folder = tmp_path / "qa"
     folder.mkdir()
     os.mkfifo(folder / "pipe.png")
@@ -143,7 +143,7 @@ def test_training_with_outside_media_resumes_after_adding_roots(tmp_path: Path) 
     """As recipes of before had them: the recipe that was stored knows no `roots`."""
     (tmp_path / "photos").mkdir()
     for number in range(8):
-        (tmp_path / f"photos/{number}.png").write_bytes(data.picture(number))
+        (tmp_path / f"photos/{number}.png").write_bytes(training_data.picture(number))
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
     file = tmp_path / "notes/qa.jsonl"
     file.parent.mkdir()
@@ -223,7 +223,7 @@ def test_source_without_a_sample_stops_before_training(tmp_path: Path) -> None:
     (folder / "photos").mkdir()
     lines = [{"image": "photos", "conversations": _spoken("It.")["conversations"]}] * 3
     (folder / "qa.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    written = data.recipe(tmp_path / "other", steps=None, epochs=1)
+    written = training_data.recipe(tmp_path / "other", steps=None, epochs=1)
     written["sources"]["new"] = {"annotations": str(folder / "qa.jsonl")}
     written["stages"][1]["mixture"]["new"] = 1.0
     with pytest.raises(

@@ -23,7 +23,7 @@ from model.training.param_groups import parameter_groups
 from model.training.stage import Lora, Stage
 from model.videollama3 import VideoLLaMA3
 from tests.model import clips
-from tests.model.training import data
+from tests.model.training import training_data
 
 NEAR = 1e-3  # wanted is 0.01
 EVERYTHING = {"": 1.0}
@@ -69,7 +69,7 @@ def tensors(*conversations: list[Any], **settings: Any) -> PackedRow:
 
 
 def image(number: int, side: int = 56) -> dict[str, Any]:
-    return {"type": "image", "image": data.picture(number, side)}
+    return {"type": "image", "image": training_data.picture(number, side)}
 
 
 def counted(model: VideoLLaMA3, row: PackedRow, backward: bool = True) -> int:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
-from tests.model.training import data
+from tests.model.training import training_data
 
 ROOT = Path(__file__).parents[3]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +27,7 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 def _written(folder: Path, **changes: Any) -> dict[str, Any]:
     """One stage of 20 steps over images, pairs of them, and text."""
-    written = data.recipe(folder, steps=20, rows=4, **changes)
+    written = training_data.recipe(folder, steps=20, rows=4, **changes)
     stage = {**written["stages"][1], "name": "only"}
     return written | {"stages": [stage], "save_every": 4, "ask": 0}
 

@@ -19,7 +19,7 @@ from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step
-from tests.model.training import data
+from tests.model.training import training_data
 
 FILES = ("weights.safetensors", "moments.safetensors", "state.json")
 
@@ -49,7 +49,7 @@ def go(written: dict[str, Any], out: Path) -> None:
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     """One stage, over both sources."""
-    written = data.recipe(folder, **changes)
+    written = training_data.recipe(folder, **changes)
     return {**written, "stages": written["stages"][1:], "ask": 0}
 
 
@@ -190,7 +190,7 @@ def test_truncated_file_of_an_earlier_checkpoint_is_detected(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_damaged_export_of_a_stage_stops_the_next_stage(tmp_path: Path, name: str) -> None:
-    written = data.recipe(tmp_path, steps=2)
+    written = training_data.recipe(tmp_path, steps=2)
     go({**written, "stages": written["stages"][:1]}, tmp_path / "out")
     flip(tmp_path / "out/1-first/model" / name, 301)
     with pytest.raises(ValueError, match=rf"{name}: is not as its stage has written it: copy it back, or del"):

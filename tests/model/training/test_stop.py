@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
-from tests.model.training import data
+from tests.model.training import training_data
 
 ROOT = Path(__file__).parents[3]
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
     """Without a checkpoint of its own accord."""
-    return {**data.recipe(folder, steps=20), "save_every": 1000, "ask": 0}
+    return {**training_data.recipe(folder, steps=20), "save_every": 1000, "ask": 0}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from model.training.trainer import Step
-from tests.model.training import data
+from tests.model.training import training_data
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def go(written: dict[str, Any], out: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
     """A training of two stages that nothing has disturbed."""
-    go(data.recipe(folder), folder / "whole")
+    go(training_data.recipe(folder), folder / "whole")
     return folder / "whole"
 
 
@@ -61,7 +61,9 @@ def test_stage_starts_from_the_last_one_and_its_loss_falls(whole: Path) -> None:
     assert losses[5][2] < losses[0][2] - 0.2
     assert losses[6][2] < losses[0][2]  # it goes on from what the first stage has learned
     model, processor = (kind.from_pretrained(whole / "2-second/model") for kind in (VideoLLaMA3, Processor))
-    tensors = processor([{"role": "user", "content": [{"type": "image", "image": data.picture(1)}, "Say it."]}])
+    tensors = processor(
+        [{"role": "user", "content": [{"type": "image", "image": training_data.picture(1)}, "Say it."]}]
+    )
     assert model.generate(**tensors, max_new_tokens=3)[0].numel()
 
 
@@ -70,7 +72,7 @@ def test_export_has_the_same_logits_in_transformers(whole: Path) -> None:
 
     ours, processor = (kind.from_pretrained(whole / "2-second/model") for kind in (VideoLLaMA3, Processor))
     theirs = VideoLlama3ForConditionalGeneration.from_pretrained(whole / "2-second/model")
-    row = processor([{"role": "user", "content": [{"type": "image", "image": data.picture(1)}, "Say it."]}])
+    row = processor([{"role": "user", "content": [{"type": "image", "image": training_data.picture(1)}, "Say it."]}])
     expected = theirs(
         input_ids=row["input_ids"][None],
         pixel_values=row["pixel_values"],
@@ -83,14 +85,14 @@ def test_export_has_the_same_logits_in_transformers(whole: Path) -> None:
 def test_finished_training_does_nothing_when_run_again(folder: Path, whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     lines = (whole / "metrics.jsonl").read_text()
-    go(data.recipe(folder), whole)
+    go(training_data.recipe(folder), whole)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
     assert (whole / "metrics.jsonl").read_text() == lines
 
 
 def test_frozen_parts_are_bit_equal_after_training(folder: Path, whole: Path, tmp_path: Path) -> None:
     rates = {"vision": "frozen", "projector": 1e-3, "language": "frozen"}
-    written = data.recipe(folder, learning_rates=rates, steps=3)
+    written = training_data.recipe(folder, learning_rates=rates, steps=3)
     written |= {"model": {"checkpoint": str(whole / "1-first/model")}, "stages": written["stages"][:1]}
     go(written, tmp_path)
     before, after = weights(whole, "1-first"), weights(tmp_path, "1-first")
@@ -151,11 +153,11 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
 @pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 8])
 def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(data.recipe(folder)))
+    file.write_text(yaml.safe_dump(training_data.recipe(folder)))
     _killed_after(file, tmp_path / "out", steps)
     assert len(trace(tmp_path / "out")) >= steps
     assert not (tmp_path / "out/2-second/model").exists()
-    go(data.recipe(folder), tmp_path / "out")
+    go(training_data.recipe(folder), tmp_path / "out")
     _is_undisturbed(tmp_path / "out", whole)
 
 
@@ -165,7 +167,7 @@ def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole
 
     dice = random.Random(7)
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(data.recipe(folder)))
+    file.write_text(yaml.safe_dump(training_data.recipe(folder)))
     for _ in range(10):
         command = [sys.executable, "-c", _DRIVER, str(file), str(tmp_path / "out")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
@@ -174,17 +176,17 @@ def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole
         time.sleep(dice.uniform(0, 0.5))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    go(data.recipe(folder), tmp_path / "out")
+    go(training_data.recipe(folder), tmp_path / "out")
     _is_undisturbed(tmp_path / "out", whole)
 
 
 def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole: Path, tmp_path: Path) -> None:
-    written = data.recipe(folder)
+    written = training_data.recipe(folder)
     _stopped_after(written, tmp_path / "out", 3)
     with pytest.raises(ValueError, match=r"was made with rows: 4, the recipe says 8: put it back"):
-        go(data.recipe(folder, rows=8), tmp_path / "out")
+        go(training_data.recipe(folder, rows=8), tmp_path / "out")
     with pytest.raises(ValueError, match=r"stage first is done, with steps 6, and the recipe says 7"):
-        go(data.recipe(folder, steps=7), whole)
+        go(training_data.recipe(folder, steps=7), whole)
     with pytest.raises(ValueError, match="a training with seed 3 is there, the recipe says 4"):
         go({**written, "seed": 4}, whole)
     with pytest.raises(ValueError, match="a training with shuffle_blocks 4 is there, the recipe says 1"):
@@ -197,7 +199,7 @@ def test_other_settings_in_the_middle_of_a_stage_are_refused(folder: Path, whole
 
 
 def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written = data.recipe(tmp_path, steps=3) | {"evaluate_every": 1}
+    written = training_data.recipe(tmp_path, steps=3) | {"evaluate_every": 1}
     written["stages"] = [written["stages"][1]]
     written["sources"]["qa"]["held_out"] = 4
     file = tmp_path / "qa/qa.jsonl"
@@ -219,7 +221,7 @@ def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, capl
 
 
 def test_source_that_grows_during_a_stage_is_refused(tmp_path: Path) -> None:
-    written = data.recipe(tmp_path)
+    written = training_data.recipe(tmp_path)
     written["stages"] = written["stages"][1:]
     _stopped_after(written, tmp_path / "out", 3)
     with open(tmp_path / "qa/qa.jsonl", "a") as file:
@@ -234,7 +236,7 @@ def test_nan_loss_stops_with_the_samples_and_keeps_the_weights(folder: Path, who
         model.projector.readout[0].weight[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "nan")
     Processor.tiny().save_pretrained(tmp_path / "nan")
-    written = data.recipe(folder) | {"model": {"checkpoint": str(tmp_path / "nan")}}
+    written = training_data.recipe(folder) | {"model": {"checkpoint": str(tmp_path / "nan")}}
     with pytest.raises(
         ValueError, match=r"stage first, step 1: loss nan.* captions: shard-0000\d.parquet row \d+ \(id 10"
     ):
@@ -243,7 +245,7 @@ def test_nan_loss_stops_with_the_samples_and_keeps_the_weights(folder: Path, who
 
 
 def test_schedule_in_epochs_ends_with_the_samples(folder: Path, tmp_path: Path) -> None:
-    written = data.recipe(folder, steps=None, epochs=2)
+    written = training_data.recipe(folder, steps=None, epochs=2)
     written["stages"] = written["stages"][:1]
     go(written, tmp_path)
     steps = [r for r in read_metrics(tmp_path) if r["kind"] == "step"]
@@ -255,7 +257,7 @@ def test_schedule_in_epochs_ends_with_the_samples(folder: Path, tmp_path: Path) 
 
 
 def test_activation_checkpointing_does_not_change_the_result(folder: Path, whole: Path, tmp_path: Path) -> None:
-    written = data.recipe(folder, checkpointing=True)
+    written = training_data.recipe(folder, checkpointing=True)
     go(written | {"stages": written["stages"][:1]}, tmp_path)
     torch.testing.assert_close(
         [loss for _, _, loss in trace(tmp_path)], [loss for _, _, loss in trace(whole)[:6]], atol=1e-5, rtol=1e-5
@@ -264,7 +266,7 @@ def test_activation_checkpointing_does_not_change_the_result(folder: Path, whole
 
 def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path, tmp_path: Path) -> None:
     rates = {".*lora_": 1e-2, "projector": 1e-3, "": "frozen"}
-    written = data.recipe(folder, learning_rates=rates, lora={"r": 4, "alpha": 8}, steps=4)
+    written = training_data.recipe(folder, learning_rates=rates, lora={"r": 4, "alpha": 8}, steps=4)
     written |= {"model": {"checkpoint": str(whole / "1-first/model")}, "stages": written["stages"][:1]}
     go(written, tmp_path)
     before, after = weights(whole, "1-first"), weights(tmp_path, "1-first")
@@ -281,7 +283,7 @@ def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path,
 
 
 def test_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
-    good = data.recipe(folder)
+    good = training_data.recipe(folder)
     for change, message in (
         ({"model": {"preset": "tiny", "checkpoint": "x"}}, "model: give one of"),
         ({"model": {"preset": "2b"}}, "preset 2b needs `tokenizer: DIR`"),

@@ -14,7 +14,7 @@ from core.errors import BadSampleError
 from model import Processor
 from model.training.data.annotations import AnnotationSource
 from tests.model import clips
-from tests.model.training import data
+from tests.model.training import training_data
 from tests.model.training.lines import ANSWER, QUESTION, source, turns
 
 PAGE = Path(__file__).parents[4] / "docs/training-data.md"
@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[4] / "docs/training-data.md"
 def media(tmp_path: Path) -> Path:
     """Two images and a clip."""
     for number, name in enumerate(("a.png", "b.png")):
-        (tmp_path / name).write_bytes(data.picture(number))
+        (tmp_path / name).write_bytes(training_data.picture(number))
     (tmp_path / "clip.mp4").touch()  # not opened before it is wanted
     return tmp_path
 
@@ -64,7 +64,7 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
 def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
     for folder in ("notes", "photos/inner"):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "a.png").write_bytes(data.picture(0))
+        (tmp_path / folder / "a.png").write_bytes(training_data.picture(0))
     absolute = str(tmp_path / "photos/inner/a.png")
 
     def path(written: str, **others: Any) -> Any:
@@ -86,7 +86,7 @@ def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind:
     """Absolute, upwards, by a link to a file or a folder; a folder whose name begins alike is another one."""
     for folder in ("notes/inner", "other", "notes-more"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "other/a.png").write_bytes(data.picture(0))
+    (tmp_path / "other/a.png").write_bytes(training_data.picture(0))
     (tmp_path / "notes/link.png").symlink_to(tmp_path / "other/a.png")
     (tmp_path / "notes/linked").symlink_to(tmp_path / "other")
     path = named.format(top=tmp_path)
@@ -108,7 +108,7 @@ def test_outside_media_are_refused_unless_roots_allow_them(tmp_path: Path, kind:
 def test_media_folder_may_be_a_link(tmp_path: Path) -> None:
     for folder in ("notes", "disk"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "disk/a.png").write_bytes(data.picture(0))
+    (tmp_path / "disk/a.png").write_bytes(training_data.picture(0))
     (tmp_path / "photos").symlink_to(tmp_path / "disk")
     entry = {"image": "a.png", "conversations": [QUESTION, ANSWER]}
     sample = source(tmp_path / "notes", [entry], media=str(tmp_path / "photos")).sample(0)
@@ -248,7 +248,7 @@ def examples() -> list[dict[str, Any]]:
 
 def test_examples_of_the_docs_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg")):
-        (tmp_path / name).write_bytes(data.picture(number))
+        (tmp_path / name).write_bytes(training_data.picture(number))
     clips.write(tmp_path / "clip.mp4", [k / 5 for k in range(50)])
     entries = examples()
     assert len(entries) == 8

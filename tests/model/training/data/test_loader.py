@@ -16,7 +16,7 @@ from model.training.data.samples import Sample
 from model.training.data.shards import ShardSource
 from model.training.recipe import parse_recipe
 from model.training.stage import Stage
-from tests.model.training import data
+from tests.model.training import training_data
 
 
 @dataclass
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def world(folder: Path) -> Corpus:
-    recipe = parse_recipe(data.recipe(folder, lanes=4, rows=8), "test")
+    recipe = parse_recipe(training_data.recipe(folder, lanes=4, rows=8), "test")
     sources = [
         ShardSource("captions", str(folder / "shards"), "short"),
         AnnotationSource("qa", str(folder / "qa/qa.jsonl")),
@@ -100,8 +100,8 @@ def test_lanes_that_workers_cannot_share_are_refused(world: Corpus) -> None:
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """Good ones, and one each of what can be wrong."""
-    file = data.annotations(tmp_path, 12)
-    (tmp_path / "bad.png").write_bytes(data.picture(1)[:60])
+    file = training_data.annotations(tmp_path, 12)
+    (tmp_path / "bad.png").write_bytes(training_data.picture(1)[:60])
 
     def entry(question: str, **media: Any) -> str:
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "Yes."}]
@@ -165,7 +165,7 @@ def test_hundred_bad_samples_in_a_row_end_the_run_in_one_line(tmp_path: Path, wo
 def test_long_conversation_is_split_and_learned_once() -> None:
     turns: list[dict[str, Any]] = [{"role": "system", "content": "Be short."}]
     for number in range(6):
-        picture: list[Any] = [{"type": "image", "image": data.picture(number)}] if number % 2 == 0 else []
+        picture: list[Any] = [{"type": "image", "image": training_data.picture(number)}] if number % 2 == 0 else []
         turns.append({"role": "user", "content": [*picture, f"Question {number}?"]})
         turns.append({"role": "assistant", "content": f"Answer {number}."})
     processor = Processor.tiny()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.training.data.packing import Packer, Row
-from tests.model.training.data import lengths
+from tests.model.training.training_data import lengths
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from model.training.data.conversations import split, streaming
 from model.training.data.prepare import prepare
 from model.training.data.samples import Sample
 from tests.model import clips
-from tests.model.training import data
+from tests.model.training import training_data
 
 Turn = dict[str, Any]
 
@@ -109,7 +109,7 @@ def test_stream_is_split_between_comments_with_earlier_frames(tmp_path: Path) ->
 
 
 def test_sample_that_cannot_be_split_is_named_with_its_turn() -> None:
-    part = {"type": "image", "image": data.picture(1)}
+    part = {"type": "image", "image": training_data.picture(1)}
     turns = [{"role": "user", "content": [part, "What?"]}, {"role": "assistant", "content": "It."}]
     with pytest.raises(ValueError, match=r"^s: turn 1 of 1 is too long for a row$"):
         prepare(Processor.tiny(), Sample("s", turns), 0, 20, 10**6)

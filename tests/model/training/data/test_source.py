@@ -18,7 +18,7 @@ from model.training.data.source import Source
 from model.training.metrics_log import read_metrics
 from model.training.recipe import TrainRecipe, load_recipe, parse_recipe
 from model.training.run import train
-from tests.model.training import data
+from tests.model.training import training_data
 
 EXAMPLE = Path(__file__).parents[4] / "examples/my_source/sums.py"
 
@@ -34,7 +34,7 @@ def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def recipe(folder: Path, **settings: Any) -> dict[str, Any]:
     """One stage over the project's two kinds of source and one of another package."""
-    written = data.recipe(folder, rows=2, steps=4)
+    written = training_data.recipe(folder, rows=2, steps=4)
     written["sources"]["sums"] = settings
     written["stages"] = [written["stages"][1]]
     written["stages"][0]["mixture"]["sums"] = {"samples": 40}
