@@ -86,7 +86,7 @@ class Tars(GlobPool):
                 members = _notes(io.BufferedReader(file, _REQUEST), self.alt_text)
                 notes = [note for note in islice(members, _SEARCHED) if note and note.source]
                 if self.alt_text is not None and not notes:  # search the whole tar before the setting is refused
-                    notes = [note for note in members if note and note.source][:1]
+                    notes = list(islice((note for note in members if note and note.source), 1))
         except UserError:
             raise
         except (OSError, ValueError, tarfile.TarError):  # indexing reports it later
