@@ -21,13 +21,15 @@ from captioners.engines.registry import AnyEngine
 from captioners.markup import SUSPECT, Stripped, is_blank, one_line, printable, strip
 from captioners.prompts import check_prompts, choose, prompt_hash, read_prompts
 from captioners.quality_checks import check_language, language_share, refused, repetition, words
-from core.control_tokens import MOST, count_control_tokens
+from core.control_tokens import MAX_COUNT, count_control_tokens
 from core.errors import UserError
 from core.secrets import redact
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, RETRY, column
 
 _LONGEST_ERROR = 1000  # characters
+_RAW_CHARACTERS = "Characters of the answer before reasoning and end tokens were removed; null in older rows"
+_CONTROL_TOKENS = f"Number of control tokens in the caption, such as <image>; counted up to {MAX_COUNT}"
 _LICENCES = {"OpenGVLab/InternVL2-8B": "MIT", "OpenGVLab/InternVL2-26B": "MIT"}
 
 Prompts = Annotated[
@@ -40,21 +42,21 @@ class Recaption(ImageStage):
     """Base class of `short_caption` and `detailed_caption`.
 
     Attributes:
+        use: `short` or `detailed`; the columns' names begin with it.
         model: A name on the hub or a folder; for a server, its name for the model.
         revision: Branch, tag or commit of the hub's repository.
         prompts: A list of prompts, the path of a file, or a built-in name (`short`, `detailed`). The image's id chooses
-            one of several. Only the texts count: the same texts from another file change nothing.
-        max_new_tokens: Largest length of an answer, in tokens.
+            one of several. The fingerprint depends on the texts only.
+        max_new_tokens: Maximum length of an answer, in tokens.
         temperature: 0 takes the most probable token each time.
         top_p: Sample from the most probable tokens whose probabilities sum to this; used if temperature is above 0.
         seed: Seed of the sampling.
         language: Expected language of the captions (ISO 639-1).
         strip: Whether to remove reasoning (`<think>…</think>` and variants) and end tokens (`<|im_end|>` and others)
-            from the answer (captioners/markup.py); control characters are always removed. The rest is the caption,
-            and all facts except token counts and `raw_characters` are about it.
+            from the answer (captioners/markup.py). Control characters are always removed. The rest is the caption.
         end_tokens: Further end tokens. The answer is cut at the first one.
         reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
-        longest: Images with a longer side above this are scaled down to it, in pixels.
+        longest: Maximum longer side of an image, in pixels; larger images are scaled down.
         engine: The engine that runs the model. Changing it does not recompute captions.
     """
 
@@ -80,19 +82,19 @@ class Recaption(ImageStage):
 
     @field_validator("prompts", mode="before")
     @classmethod
-    def _read(cls, prompts: Any) -> Any:
+    def _read_prompts(cls, prompts: Any) -> Any:
         return read_prompts(prompts) if isinstance(prompts, str) else prompts
 
     @field_validator("prompts")
     @classmethod
-    def _some(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(prompt.strip() for prompt in prompts) or not prompts:
+    def _check_prompts(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        if not prompts or not all(prompt.strip() for prompt in prompts):
             raise UserError("give at least one prompt, and no empty ones")
         return prompts
 
     @field_validator("language")
     @classmethod
-    def _known(cls, language: str) -> str:
+    def _check_language(cls, language: str) -> str:
         check_language(language)
         return language
 
@@ -116,16 +118,16 @@ class Recaption(ImageStage):
     def actors(self) -> int | None:
         return self.engine.actors
 
-    def stripped(self, text: str, reasoned: bool = False) -> Stripped:
-        """Return the caption in an answer; `reasoned` says that the engine returned reasoning separately."""
+    def strip_answer(self, text: str, reasoned: bool = False) -> Stripped:
+        """Return the caption in an answer. `reasoned`: whether the engine returned reasoning separately."""
         if self.strip:
             return strip(text, self.end_tokens, self.reasoning_tags, reasoned)
         return Stripped(printable(text).strip())
 
     def outdated(self, stored: pl.LazyFrame) -> pl.Series:
-        """Return ids of rows stored by earlier versions whose caption has reasoning, end tokens or control characters.
+        """Return the ids of rows to compute again: rows of earlier versions with text that is removed today.
 
-        Those versions removed nothing from an answer and stored no `raw_characters`. Their other rows are valid.
+        Those versions removed nothing from an answer, and stored no `raw_characters`.
 
         Args:
             stored: The stage table.
@@ -133,11 +135,11 @@ class Recaption(ImageStage):
         caption = f"{self.use}_caption"
         suspect = pl.col(f"{self.use}_raw_characters").is_null() & pl.col(caption).str.contains(SUSPECT)
         rows = stored.filter(suspect).select("id", caption).collect(engine="streaming")
-        changed = [self.stripped(text).text.split() != text.split() for text in rows[caption]]
+        changed = [self.strip_answer(text).text.split() != text.split() for text in rows[caption]]
         return rows.filter(pl.Series(changed, dtype=pl.Boolean))["id"]
 
     def check_settings(self) -> None:
-        """Refuse prompts with control tokens.
+        """Check the prompts.
 
         Raises:
             UserError: A prompt has a control token.
@@ -174,19 +176,9 @@ def _columns(use: str) -> pa.Schema:
             column(f"{use}_language", pa.float32(), "Probability that the caption is in the expected language", 0, 1),
             column(f"{use}_prompt_tokens", pa.int32(), "Tokens of prompt and image; null if not reported", 0),
             column(f"{use}_tokens", pa.int32(), "Tokens of the answer; null if not reported", 0),
+            column(f"{use}_raw_characters", pa.int32(), _RAW_CHARACTERS, 0),
             column(
-                f"{use}_raw_characters",
-                pa.int32(),
-                "Characters of the answer before reasoning and end tokens were removed; null in older rows",
-                0,
-            ),
-            column(
-                f"{use}_control_tokens",
-                pa.int8(),
-                f"Number of control tokens in the caption, such as <image>; counted up to {MOST}",
-                0,
-                MOST,
-                control_tokens_of=f"{use}_caption",
+                f"{use}_control_tokens", pa.int8(), _CONTROL_TOKENS, 0, MAX_COUNT, control_tokens_of=f"{use}_caption"
             ),
         ]
     )
@@ -216,11 +208,10 @@ class DetailedCaption(Recaption):
     max_new_tokens: int = Field(default=768, ge=1, le=8192)
 
 
-def sound_captions(use: str) -> dict[str, float]:
-    """Return rules for `keep` that drop bad captions.
+def default_rules(use: str) -> dict[str, float]:
+    """Return the default rules for `keep`. They drop captions that are cut, refused, repetitive or in another language.
 
-    Columns flag loops, refusals, cuts, other languages and control tokens. The thresholds are this project's: they
-    separate made-up loops and sentences in 8 languages from English ones (tests/captioners/test_quality_checks.py).
+    They also drop captions with control tokens. tests/captioners/test_quality_checks.py checks the thresholds.
     """
     return {
         f"max_{use}_cut": 0,
@@ -235,7 +226,7 @@ class PromptedQuestion(NamedTuple):
     """A question, and the hash of its prompt."""
 
     question: Question
-    prompt: str
+    prompt_hash: str
 
 
 class Captioner(ImageFacts):
@@ -243,7 +234,7 @@ class Captioner(ImageFacts):
 
     Attributes:
         side: None: images are decoded at full resolution.
-        longest: Largest longer side of an image, in pixels.
+        longest: Maximum longer side of an image, in pixels.
         calls: Number of calls that the engine accepts at the same time.
         provenance: What computes the captions, as reported by the engine.
     """
@@ -263,20 +254,25 @@ class Captioner(ImageFacts):
         return PromptedQuestion(Question(image, prompt), prompt_hash(prompt))
 
     def __call__(self, inputs: Sequence[PromptedQuestion]) -> pa.Table:
-        answers = self._engine([one.question for one in inputs])
-        rows = [self._row(one.prompt, answer) for one, answer in zip(inputs, answers, strict=True)]
+        answers = self._engine([prompted.question for prompted in inputs])
+        rows = [self._row(prompted.prompt_hash, answer) for prompted, answer in zip(inputs, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=pa.schema([*self._stage.writes, ERROR, RETRY]))
 
-    def _row(self, prompt: str, answer: Answer) -> dict[str, Any]:
-        use, stripped = self._stage.use, self._stage.stripped(answer.text, answer.reasoned)
+    def _row(self, prompt_hash: str, answer: Answer) -> dict[str, object]:
+        """Return the columns of an answer, by name. A row without a caption has an error."""
+        use, stripped = self._stage.use, self._stage.strip_answer(answer.text, answer.reasoned)
         text, cut = stripped.text, bool(answer.cut) or stripped.thinking
-        tokens = {f"{use}_prompt_tokens": count(answer.prompt_tokens), f"{use}_tokens": count(answer.tokens)}
-        counts = {f"{use}_prompt": prompt, **tokens}
-        counts |= {} if answer.error else {f"{use}_raw_characters": len(answer.text)}
+        common: dict[str, object] = {
+            f"{use}_prompt": prompt_hash,
+            f"{use}_prompt_tokens": count(answer.prompt_tokens),
+            f"{use}_tokens": count(answer.tokens),
+            f"{use}_raw_characters": None if answer.error else len(answer.text),
+        }
         if answer.error or is_blank(text):
             error = answer.error or _why_empty(cut, answer.reasoned or stripped.reasoned)
-            return {**counts, "error": _storable(error), "retry": bool(answer.retry)}
-        facts = {
+            return {**common, "error": _storable(error), "retry": bool(answer.retry)}
+        return {
+            **common,
             f"{use}_caption": text,
             f"{use}_words": words(text),
             f"{use}_cut": int(cut),
@@ -284,12 +280,13 @@ class Captioner(ImageFacts):
             f"{use}_repetition": repetition(text),
             f"{use}_language": language_share(text, self._stage.language),
             f"{use}_control_tokens": count_control_tokens(text),
+            "error": None,
+            "retry": False,
         }
-        return {**facts, **counts, "error": None, "retry": False}
 
 
 def _storable(error: object) -> str:
-    """Return an engine's error in one line, without credentials. Engines of other packages may not clean theirs."""
+    """Return an engine's error in one line, without credentials. An engine of another package may contain them."""
     return redact(one_line(str(error)))[:_LONGEST_ERROR] or "the engine gives an error without words"
 
 

@@ -1,4 +1,7 @@
-"""Near-duplicates: the most similar higher-ranked image of an image's group, by embedding and by perceptual hash."""
+"""Near-duplicates: for each image the most similar one that ranks before it in its group.
+
+Images are compared by embedding (`semantic`), by perceptual hash (`perceptual`), or by both.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,19 @@ from manifests.priorities import priority
 from manifests.schemas import ERROR, column
 
 TILE = 1024
-"""Rows per tile: a tile compares as many rows with as many others: 1024² numbers of 8 bytes, and temporary arrays."""
+"""Rows per tile. Tiles are compared in pairs, so that one array of results has 1024² numbers of 8 bytes."""
 
-FIRST_SIMILARITY, FIRST_DISTANCE = -1.0, 64
-"""The values of a group's first row, which has no higher-ranked row; they pass every threshold."""
+NO_SIMILARITY, NO_DISTANCE = -1.0, 64
+"""The values of a group's first row, with no row before it. They pass every threshold."""
 
 Method = Literal["semantic", "perceptual"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_READS: Mapping[str, str] = {"semantic": "image_embedding", "perceptual": "phash"}
-_RANKED_BY = ("id", "width", "height", "bytes")
-_WRITES: Mapping[str, Sequence[pa.Field]] = {
+_NO_GROUP = -1  # code of rows without a group
+_INPUT_COLUMN: Mapping[str, str] = {"semantic": "image_embedding", "perceptual": "phash"}
+_RANK_COLUMNS = ("id", "width", "height", "bytes")
+_OUTPUT_FIELDS: Mapping[str, Sequence[pa.Field]] = {
     "semantic": (
         column(
             "duplicate_similarity",
@@ -57,31 +61,31 @@ _WRITES: Mapping[str, Sequence[pa.Field]] = {
 class Duplicates(GroupedStage):
     """The similarity of each image to the most similar one that ranks before it in its group, and the id of that one.
 
+    The better copy ranks first: more pixels, then more bytes (unknown last), then a hash of the id, then the id.
+
     This is the single pass of SemDeDup (Abbas et al. 2023, arXiv 2303.09540): compare only within clusters, order the
     rows of a cluster, store each row's maximum over the rows before it. Any threshold is then a rule over a stored
-    column: `max_duplicate_similarity: 0.95`, `min_phash_distance: 11`. SemDeDup orders rows by the distance to the
-    centroid. Here the better copy ranks first: more pixels, then more bytes (unknown last), then a hash of the id, then
-    the id.
+    column: `max_duplicate_similarity: 0.95`, `min_phash_distance: 11`. SemDeDup itself orders rows by the distance to
+    the centroid.
 
     `benchmarks/duplicates.py` measures thresholds. A phash distance of at most 10 bits (`min_phash_distance: 11`) finds
     copies that were compressed again, scaled, or cropped by 2 % on each side; it finds no mirrored copies. A cosine
-    finds what the encoder considers similar: with `conse` also different things of one class. In a larger group, more
-    rows are near another one by chance.
+    finds what the encoder considers similar: with `conse` also different things of one class. The larger a group, the
+    more rows are similar by chance.
 
     The first row of a group has the similarity -1 and the distance 64. A row without a phash (an image without
     structure, which has no copies) has the distance 64 too. These values pass every rule; null would not. The reference
     columns `duplicate_of` and `phash_duplicate_of` are null there.
 
     In a chain of copies, each similar only to the one before, rules drop all but the first, also those that differ from
-    the first. Pairs in different groups are not compared. A copy that was cropped or recoloured may lie across the
-    border of two clusters: `border_duplicates` (clustering/borders.py) compares images that lie between the same two
-    clusters, and `within` can name a coarser level (`cluster_2`), at the cost of more pairs.
+    the first. Images of different groups are not compared, though a cropped or recoloured copy may be in the next
+    cluster. `border_duplicates` (clustering/borders.py) compares images that lie between the same two clusters. Or
+    `within` names a coarser level (`cluster_2`), at the cost of more pairs.
 
     The work of a group grows with the square of its rows. Memory holds the input table, the vectors of the largest
     group in float32, and some arrays of 1024 × 1024 numbers.
 
-    With `semantic`, a row without a usable embedding is an error; a row without a group is always one. Other rows are
-    not compared with such rows.
+    A row without a group is an error, with `semantic` also one without a usable embedding. Such rows are not compared.
 
     Attributes:
         within: The column that holds the groups.
@@ -107,11 +111,11 @@ class Duplicates(GroupedStage):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*_RANKED_BY, self.within, *(_READS[method] for method in self.by)]))
+        return tuple(dict.fromkeys([*_RANK_COLUMNS, self.within, *(_INPUT_COLUMN[method] for method in self.by)]))
 
     @property
     def writes(self) -> pa.Schema:
-        return pa.schema([field for method in self.by for field in _WRITES[method]])
+        return pa.schema([field for method in self.by for field in _OUTPUT_FIELDS[method]])
 
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         groups = inputs[self.within].type
@@ -124,10 +128,10 @@ class Duplicates(GroupedStage):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         result = _Result(self.by, table["id"].to_numpy())
-        names, codes = _codes(table[self.within])
-        result.errors[codes == len(names)] = f"no group: nothing is stored in {self.within}"
-        for rows in _groups(table, codes):
-            if codes[rows[0]] < len(names):
+        codes = _group_codes(table[self.within])
+        result.errors[codes == _NO_GROUP] = f"no group: nothing is stored in {self.within}"
+        for rows in _ranked_groups(table, codes):
+            if codes[rows[0]] != _NO_GROUP:
                 self._compare(table, rows, result)
         return result.table(self.writes)
 
@@ -138,58 +142,59 @@ class Duplicates(GroupedStage):
             good = np.array([error is None for error in errors], bool)
             result.errors[rows] = errors
             rows = rows[good]
-            result.store("semantic", rows, _most_similar(vectors if good.all() else vectors[good]))
+            result.store("semantic", rows, _most_similar_before(vectors if good.all() else vectors[good]))
         if "perceptual" in self.by:
             hashes = _take(table["phash"], rows)
             rows = rows[hashes.is_valid().to_numpy(zero_copy_only=False)]
-            result.store("perceptual", rows, _least_different(hashes.drop_null().to_numpy()))
+            result.store("perceptual", rows, _least_different_before(hashes.drop_null().to_numpy()))
 
 
 class Nearest(NamedTuple):
-    """The nearest row of each row among the rows before it.
+    """For each of n rows, the nearest of the rows before it.
 
     Attributes:
-        value: Its similarity (largest) or distance (smallest), (rows).
-        row: Its position, the earliest of several, (rows); -1: there is none.
+        values: Its similarity or distance, (n,).
+        rows: Its position among the n rows, the earliest of equally near ones; -1 if there is none; (n,).
     """
 
-    value: Floats
-    row: Ints
+    values: Floats
+    rows: Ints
 
 
 class _Result:
-    """The output columns while they are filled."""
+    """The output columns while they are filled: per method the values, and the rows that they refer to."""
 
     def __init__(self, by: Sequence[Method], ids: Ints) -> None:
         self.ids = ids
         self.errors = np.full(len(ids), None, object)
         self.values = {
-            "semantic": np.full(len(ids), FIRST_SIMILARITY, np.float32),
-            "perceptual": np.full(len(ids), FIRST_DISTANCE, np.int32),
+            "semantic": np.full(len(ids), NO_SIMILARITY, np.float32),
+            "perceptual": np.full(len(ids), NO_DISTANCE, np.int32),
         }
-        self.others = {method: np.full(len(ids), -1) for method in by}
+        self.references = {method: np.full(len(ids), -1) for method in by}
 
     def store(self, method: Method, rows: Ints, nearest: Nearest) -> None:
-        seen = nearest.row >= 0
-        self.values[method][rows[seen]] = nearest.value[seen]
-        self.others[method][rows[seen]] = rows[nearest.row[seen]]
+        """Store what was computed for some rows of the table. The positions in `nearest` are positions in `rows`."""
+        has_nearest = nearest.rows >= 0
+        self.values[method][rows[has_nearest]] = nearest.values[has_nearest]
+        self.references[method][rows[has_nearest]] = rows[nearest.rows[has_nearest]]
 
     def table(self, writes: pa.Schema) -> pa.Table:
         failed = np.array([error is not None for error in self.errors], bool)
         columns: list[pa.Array] = []
-        for method, others in self.others.items():
+        for method, references in self.references.items():
             columns.append(pa.array(self.values[method], mask=failed))
-            columns.append(pa.array(self.ids[others], mask=others < 0))
+            columns.append(pa.array(self.ids[references], mask=references < 0))
         return pa.table([*columns, pa.array(self.errors, ERROR.type)], schema=writes.append(ERROR))
 
 
-def _codes(groups: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    """Return the groups' names, and for each row the position of its group's name; len(names) for rows of no group."""
-    encoded = groups.combine_chunks().dictionary_encode()
-    return encoded.dictionary, encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
+def _group_codes(groups: pa.ChunkedArray) -> Ints:
+    """Return an integer for each row, the same within a group; `_NO_GROUP` for rows without a group."""
+    codes: Ints = groups.combine_chunks().dictionary_encode().indices.fill_null(_NO_GROUP).to_numpy().astype(np.int64)
+    return codes
 
 
-def _groups(table: pa.Table, codes: Ints) -> Iterator[Ints]:
+def _ranked_groups(table: pa.Table, codes: Ints) -> Iterator[Ints]:
     """Yield the rows of each group in rank order."""
     ids = table["id"].to_numpy()
     width, height, size = (
@@ -201,23 +206,26 @@ def _groups(table: pa.Table, codes: Ints) -> Iterator[Ints]:
 
 
 def _take(column: pa.ChunkedArray, rows: Ints) -> pa.Array:
-    """Return some rows of a column. pyarrow's `take` would concatenate all chunks first, again for each group."""
+    """Return some rows of a column, chunk by chunk. pyarrow's `take` would concatenate all chunks for each group."""
+    if not len(rows):
+        return column.slice(0, 0).combine_chunks()
     order = np.argsort(rows)
     ends = np.cumsum([len(chunk) for chunk in column.chunks])
-    parts = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
-    starts = [0, *ends[:-1]]
-    taken = [c.take(pa.array(part - at)) for c, part, at in zip(column.chunks, parts, starts, strict=True) if len(part)]
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return pa.concat_arrays(taken).take(pa.array(back)) if taken else column.slice(0, 0).combine_chunks()
+    by_chunk = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
+    parts = [
+        chunk.take(pa.array(chunk_rows - start))
+        for chunk, chunk_rows, start in zip(column.chunks, by_chunk, [0, *ends[:-1]], strict=True)
+        if len(chunk_rows)
+    ]
+    return pa.concat_arrays(parts).take(pa.array(np.argsort(order)))
 
 
-def _most_similar(vectors: npt.NDArray[np.float32]) -> Nearest:
+def _most_similar_before(vectors: npt.NDArray[np.float32]) -> Nearest:
     """Find the largest cosine of each row to the rows before it, -1 to 1.
 
-    The result is the same to the last bit for any shape of the products and any order of their sums: numbers that were
-    float16 are multiples of 2⁻²⁴, so their products are multiples of 2⁻⁴⁸, and sums of these below 2 (vectors of length
-    1) fit into the 53 bits of float64. So no sum is rounded. The later steps are one operation per number.
+    The result is the same to the last bit for any tile size and any order of sums, since no sum is rounded. Numbers
+    that were float16 are multiples of 2⁻²⁴, so their products are multiples of 2⁻⁴⁸, and sums of these below 2 (vectors
+    of length 1) fit into the 53 bits of float64.
     """
     norms = np.concatenate([_norms(vectors[rows]) for rows in _tiles(len(vectors))] or [np.empty(0)])
 
@@ -227,8 +235,8 @@ def _most_similar(vectors: npt.NDArray[np.float32]) -> Nearest:
         products /= norms[before]
         return products
 
-    value, row = _nearest_before(len(vectors), cosines)
-    return Nearest(value.clip(-1, 1), row)
+    values, rows = _nearest_before(len(vectors), cosines)
+    return Nearest(values.clip(-1, 1), rows)
 
 
 def _norms(vectors: npt.NDArray[np.float32]) -> Floats:
@@ -237,38 +245,39 @@ def _norms(vectors: npt.NDArray[np.float32]) -> Floats:
     return norms
 
 
-def _least_different(hashes: Ints) -> Nearest:
+def _least_different_before(hashes: Ints) -> Nearest:
     """Find the smallest Hamming distance of each hash to the hashes before it, 0 to 64."""
     bits = hashes.view(np.uint64)  # for signed numbers, NumPy counts the bits of the absolute value
 
-    def likeness(rows: slice, before: slice) -> npt.NDArray[np.int8]:
-        differ: npt.NDArray[np.int8] = np.bitwise_count(bits[rows, None] ^ bits[before]).astype(np.int8)
-        return -differ
+    def negative_distances(rows: slice, before: slice) -> npt.NDArray[np.int8]:
+        distances: npt.NDArray[np.int8] = np.bitwise_count(bits[rows, None] ^ bits[before]).astype(np.int8)
+        return -distances
 
-    value, row = _nearest_before(len(hashes), likeness)
-    return Nearest(-value, row)
+    values, rows = _nearest_before(len(hashes), negative_distances)
+    return Nearest(-values, rows)
 
 
-def _nearest_before(count: int, likeness: Callable[[slice, slice], npt.NDArray[np.number]]) -> Nearest:
-    """Find the largest likeness of each row to a row before it.
+def _nearest_before(count: int, similarities: Callable[[slice, slice], npt.NDArray[np.number]]) -> Nearest:
+    """Find the most similar row before each row.
 
     Args:
         count: Number of rows.
-        likeness: Computes the likenesses of two slices of rows, (rows, others); above -100.
+        similarities: Computes the similarities of a slice of rows to another one, (rows, others). All are above -100.
     """
-    value, row = np.full(count, -100.0), np.full(count, -1)
+    values, nearest = np.full(count, -100.0), np.full(count, -1)
     for rows in _tiles(count):
         for before in _tiles(rows.stop):
-            likenesses = likeness(rows, before)
-            if before == rows:  # the only tile with rows that come later
-                np.copyto(likenesses, -100, where=~np.tri(len(likenesses), k=-1, dtype=bool))
-            best = likenesses.argmax(axis=1)  # ties: the first row; a later tile must be strictly better
-            best_value = np.take_along_axis(likenesses, best[:, None], axis=1)[:, 0]
-            better = best_value > value[rows]
-            value[rows] = np.where(better, best_value, value[rows])
-            row[rows] = np.where(better, best + before.start, row[rows])
-    return Nearest(value, row)
+            tile = similarities(rows, before)
+            if before == rows:  # only here some of the others are not before the row
+                np.copyto(tile, -100, where=~np.tri(len(tile), k=-1, dtype=bool))
+            best = tile.argmax(axis=1)  # of equal ones the first; a later tile must be strictly better
+            best_values = np.take_along_axis(tile, best[:, None], axis=1)[:, 0]
+            better = best_values > values[rows]
+            values[rows] = np.where(better, best_values, values[rows])
+            nearest[rows] = np.where(better, best + before.start, nearest[rows])
+    return Nearest(values, nearest)
 
 
 def _tiles(count: int) -> list[slice]:
+    """Return slices of at most `TILE` rows that cover rows 0 to count - 1."""
     return [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]

@@ -46,7 +46,7 @@ _NAMED = dict.fromkeys([*END_TOKENS, *PLAIN_END_TOKENS, *MEDIA_TOKENS, *_TURNS, 
 CONTROL_TOKEN = "|".join([_FORMS, *(re.escape(token) for token in _NAMED if token not in _ORDINARY)])
 """Pattern of one control token, in the tokenizers' spelling: `<eos>` matches, the `<EOS>` on a camera does not."""
 
-MOST = 127
+MAX_COUNT = 127
 """Largest value of a count, which is stored in 8 bits."""
 
 _CONTROL_TOKEN = re.compile(CONTROL_TOKEN)
@@ -58,8 +58,8 @@ def find_control_tokens(text: str) -> list[str]:
 
 
 def count_control_tokens(text: str) -> int:
-    """Return the number of control tokens in a text, at most `MOST`."""
-    return min(len(find_control_tokens(text)), MOST)
+    """Return the number of control tokens in a text, at most `MAX_COUNT`."""
+    return min(len(find_control_tokens(text)), MAX_COUNT)
 
 
 def as_words(text: str) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from core.control_tokens import CONTROL_TOKEN, MOST
+from core.control_tokens import CONTROL_TOKEN, MAX_COUNT
 from core.errors import UserError
 from manifests.embeddings import is_embedding
 from manifests.parts import footer_of, read_part, scan_parts, to_bytes
@@ -152,7 +152,7 @@ class Table:
         if not texts:
             return frame
         counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
-        counted = [count.clip(upper_bound=MOST).cast(pl.Int8).alias(name) for name, count in counts.items()]
+        counted = [count.clip(upper_bound=MAX_COUNT).cast(pl.Int8).alias(name) for name, count in counts.items()]
         return frame.with_columns(counted).select(columns)
 
     def next_writer(self) -> str:

@@ -143,10 +143,14 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     # A path is refused: after a typo (`http:/user:password@host`) it holds the password, and errors would show it.
-    path_query_fragment = urlsplit(proxy.removesuffix("/"))[2:]
-    if not is_address(proxy, "http", "https", "socks5", "socks5h") or any(path_query_fragment):
+    if not is_address(proxy, "http", "https", "socks5", "socks5h") or _has_path(proxy):
         raise UserError(f"what the environment names as the proxy for {url} is no http or socks5 address")
     return httpx2.Proxy(proxy)
+
+
+def _has_path(url: str) -> bool:
+    """Return whether a valid URL has a path other than `/`, a query or a fragment."""
+    return any(urlsplit(url.removesuffix("/"))[2:])
 
 
 def proxy_note(url: str) -> str:

@@ -68,7 +68,7 @@ def _to_train_on(use: str) -> Callable[..., None]:
         settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
         settings |= {"temperature": temperature, "language": language}
         settings |= {"engine": _engine(run_, use, server, start, engine, concurrency)}
-        apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _sound(run_, use)}], json_)
+        apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _default_rules(run_, use)}], json_)
 
     return command
 
@@ -109,11 +109,11 @@ def _engine(
     return chosen or None
 
 
-def _sound(url: str, use: str) -> dict[str, float]:
+def _default_rules(url: str, use: str) -> dict[str, float]:
     """Return the default rules for a new stage; an existing stage keeps its rules."""
-    from captioners.recaption import sound_captions
+    from captioners.recaption import default_rules
 
-    return {} if _entry(url, use) else sound_captions(use)
+    return {} if _entry(url, use) else default_rules(use)
 
 
 def _entry(url: str, use: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioners.quality_checks import check_language, language_share, refused, repetition, words
-from captioners.recaption import sound_captions
+from captioners.recaption import default_rules
 
 PROSE = [
     "A red bus on a street.",
@@ -41,7 +41,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("text", PROSE)
 def test_prose_passes_the_rules_for_captions(text: str) -> None:
-    rules = sound_captions("short")
+    rules = default_rules("short")
     assert repetition(text) <= rules["max_short_repetition"]
     assert language_share(text, "en") >= rules["min_short_language"]
     assert not refused(text)
@@ -49,12 +49,12 @@ def test_prose_passes_the_rules_for_captions(text: str) -> None:
 
 @pytest.mark.parametrize("text", LOOPS)
 def test_repeated_phrases_exceed_the_repetition_limit(text: str) -> None:
-    assert repetition(text) > sound_captions("short")["max_short_repetition"]
+    assert repetition(text) > default_rules("short")["max_short_repetition"]
 
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_captions_in_other_languages_fail_the_rules(text: str) -> None:
-    assert language_share(text, "en") < sound_captions("short")["min_short_language"]
+    assert language_share(text, "en") < default_rules("short")["min_short_language"]
 
 
 def test_each_language_is_recognised() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from captioners.recaption import ShortCaption, sound_captions
+from captioners.recaption import ShortCaption, default_rules
 from manifests import Run, funnel, open_run
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
@@ -81,7 +81,7 @@ def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
 def test_reasoning_and_end_tokens_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
     with chat_server(choice=message(REASONED)) as server:
-        written = {**recipe(pool, server.url, keep=sound_captions("short")), "publish": {}}
+        written = {**recipe(pool, server.url, keep=default_rules("short")), "publish": {}}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
         done = vl3syn("run", tmp_path / "recipe.yaml", "--run", url)
     assert done.returncode == 0, done.stderr
@@ -373,7 +373,7 @@ def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, make
         assert jobs["short_caption"].computed == 0
         assert funnel(opened).survivors == 0
         assert set(opened.manifest().collect()["drop_reason"]) == {"short_raw_characters is missing"}
-        opened, _ = run(recipe(pool, server.url, keep=sound_captions("short")), url)
+        opened, _ = run(recipe(pool, server.url, keep=default_rules("short")), url)
         assert opened.manifest().collect()["short_raw_characters"].to_list() == [None] * 3
 
 

@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from captioners.recaption import sound_captions
+from captioners.recaption import default_rules
 from manifests import open_run
 from manifests.storage import Folder
 from tests.chat_server import ChatServer, chat_server
@@ -161,7 +161,7 @@ def test_unsound_captions_are_dropped_with_their_reasons(tmp_path: Path, make_im
     with chat_server() as server:
         server.caption = lambda key: next(texts)  # type: ignore[method-assign]
         one_by_one = {"kind": "server", "url": server.url, "concurrency": 1}
-        opened, _ = run(recipe(pool, server.url, engine=one_by_one, keep=sound_captions("short")), tmp_path / "run")
+        opened, _ = run(recipe(pool, server.url, engine=one_by_one, keep=default_rules("short")), tmp_path / "run")
     reasons = sorted(filter(None, opened.manifest().collect()["drop_reason"]))
     assert [reason.split(" ")[0] for reason in reasons] == ["short_language", "short_refused", "short_repetition"]
 
@@ -207,7 +207,7 @@ def test_caption_command_writes_captions_and_its_recipe(tmp_path: Path, make_ima
         assert server.most <= 2
         assert len({prompt for _, prompt in server.requests}) == 2
     entry = open_run(url).recipe["stages"][-1]
-    assert entry["keep"] == sound_captions("short")  # what is no caption does not stay
+    assert entry["keep"] == default_rules("short")  # what is no caption does not stay
     assert entry["prompts"] == ["What is it?", "What else is it?"]
     moved = vl3syn("caption", "short", "--run", url, "--server", "http://127.0.0.1:9/v1", "--json")
     assert json.loads(moved.stdout)["jobs"][-1]["computed"] == 0  # nothing to ask, so nobody is missed

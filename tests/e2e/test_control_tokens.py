@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from captioners.recaption import sound_captions
+from captioners.recaption import default_rules
 from manifests import Run, funnel, open_run
 from manifests.shards import conversations
 from model.training.data.conversations import from_turns
@@ -58,7 +58,7 @@ def test_captions_with_tokens_are_counted_and_dropped(tmp_path: Path, make_image
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
     with chat_server() as server:
         answering(server, [WORDS, MARKED, "A red [INST] square on a table."])
-        path = written(tmp_path, recipe(pool, server.url, keep=sound_captions("short")))
+        path = written(tmp_path, recipe(pool, server.url, keep=default_rules("short")))
         done = vl3syn("run", path, "--run", url)
     assert done.returncode == 0, done.stderr
     rows = open_run(url).manifest().collect()
@@ -78,7 +78,7 @@ def test_old_captions_are_counted_when_a_rule_asks(tmp_path: Path, make_images: 
         answering(server, [WORDS, MARKED, f"{WORDS} It is old."])
         opened, _ = run(recipe(pool, server.url), url)
         as_an_earlier_version(opened)
-        opened, jobs = run(recipe(pool, server.url, keep=sound_captions("short")), url)
+        opened, jobs = run(recipe(pool, server.url, keep=default_rules("short")), url)
     assert jobs["short_caption"].computed == 0
     assert funnel(opened).survivors == 2
     rows = opened.manifest().collect().sort("short_caption")
