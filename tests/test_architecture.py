@@ -6,6 +6,7 @@ Also where tests stand, and how long their names are.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -259,3 +260,20 @@ def mirrors_a_module(file: Path) -> bool:
     words = topic.split("_")
     names = ("_".join(words[:count]) for count in range(1, len(words) + 1))
     return any(".".join([*folders, name]) in MODULES for name in names)
+
+
+def test_names_of_the_architecture_page_exist() -> None:
+    """Its last column names files, relative to any folder above them, and what they define."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|") and ".py" in line]
+    assert len(rows) > 15
+    missing = []
+    for text in re.findall(r"`([^`]*)`", "".join(line.rstrip("|").rpartition("|")[2] for line in rows)):
+        file, _, name = text.partition(": ")
+        if not file.endswith(".py"):
+            continue
+        sources = [path.read_text() for path in MODULES.values() if str(path).endswith(f"/{file}")]
+        last = name.rpartition(".")[2]
+        if not any(not last or re.search(rf"\b(def|class) {last}\b", source) for source in sources):
+            missing.append(text)
+    assert missing == []
