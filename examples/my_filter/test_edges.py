@@ -39,7 +39,7 @@ def test_image_of_two_pixels_is_a_bad_sample() -> None:
         Edges().measure(Image.new("RGB", (2, 64)))
 
 
-def test_recipe_drops_the_blank_image_and_says_why(tmp_path: Path) -> None:
+def test_recipe_drops_the_blank_image_with_a_reason(tmp_path: Path) -> None:
     pool = tmp_path / "photographs"
     pool.mkdir()
     Image.new("RGB", (64, 64), "grey").save(pool / "blank.png")

@@ -58,13 +58,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_manifest_has_the_rows_it_had(old: Path) -> None:
+def test_manifest_has_the_recorded_rows(old: Path) -> None:
     before = pl.read_json(old / "manifest.json", infer_schema_length=None).sort("id")
     now = open_run("run").manifest().collect().sort("id")
     assert_frame_equal(now.select(before.columns), before, check_dtypes=False, rel_tol=1e-6)
 
 
-def test_run_again_computes_nothing_and_leaves_the_publication(old: Path, vl3syn: Vl3syn) -> None:
+def test_second_run_computes_nothing_and_keeps_the_publication(old: Path, vl3syn: Vl3syn) -> None:
     before = {part: contents(old / "run" / part) for part in ("stages", "index", "shards/data", "shards/.publication")}
     printed = run(vl3syn, old)
     assert {job["stage"]: job["computed"] for job in printed["jobs"]} == dict.fromkeys(["index", *STAGES], 0)
@@ -103,7 +103,7 @@ def test_grown_pool_computes_only_the_new_image_and_adds_a_shard(old: Path, vl3s
         ("lowest_distance", [100, 105, 109, 113, 118, 122, 126]),
     ],
 )
-def test_stored_order_chooses_the_rows_it_chose(order: str, kept: list[int]) -> None:
+def test_stored_order_chooses_the_recorded_rows(order: str, kept: list[int]) -> None:
     rows = pl.DataFrame(
         [(100 + n, n % 3, n * 7 % 30 / 30) for n in range(30)], schema=["id", "cluster", "distance"], orient="row"
     )

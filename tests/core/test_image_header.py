@@ -183,7 +183,7 @@ def test_fuzzed_image_is_a_header_or_a_bad_image(
     assert outcome(changed(data, changes, kept)) in OUTCOMES
 
 
-def test_format_with_a_line_end_in_its_name_is_one_line() -> None:
+def test_format_with_a_line_end_in_its_name_is_a_one_line_error() -> None:
     assert outcome(b"\0\0\0 ftypav\nf" + bytes(20)) == "unsupported format"
 
 

@@ -305,7 +305,9 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_model_refuses_what_the_pool_refuses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_refuses_the_images_that_the_pool_refuses(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     canary = tmp_path / "started"
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {canary}\n")
     (tmp_path / "gs").chmod(0o755)

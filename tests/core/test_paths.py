@@ -43,7 +43,7 @@ def test_invalid_path_is_refused(url: str, said: str) -> None:
     "key",
     ["sources.qa.annotations", "sources.qa.media", "sources.qa.roots", "sources.captions.shards", "model.checkpoint"],
 )
-def test_nul_in_a_path_of_a_training_recipe_is_one_line(key: str) -> None:
+def test_nul_in_a_path_of_a_training_recipe_is_a_one_line_error(key: str) -> None:
     from model.training.recipe import parse_recipe
 
     with pytest.raises(UserError) as raised:
@@ -62,7 +62,7 @@ def test_nul_in_a_path_of_a_training_recipe_is_one_line(key: str) -> None:
         ("file/run", "--run: file is a file, not a folder: name another folder"),
     ],
 )
-def test_training_into_an_invalid_folder_is_one_line(
+def test_training_into_an_invalid_folder_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, out: str, said: str
 ) -> None:
     from model.training.ray_launch import train_on_workers

@@ -31,7 +31,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistake_in_yaml_is_one_line_with_its_position(case: str) -> None:
+def test_mistake_in_yaml_is_a_one_line_error_with_its_position(case: str) -> None:
     text, said = MISTAKES[case]
     began = time.monotonic()
     with pytest.raises(UserError) as raised:
@@ -42,7 +42,7 @@ def test_mistake_in_yaml_is_one_line_with_its_position(case: str) -> None:
 
 
 @pytest.mark.parametrize(("data", "line"), [(b"a: 1\nb: \xff", 2), ("ä: 1\nb: ö".encode("latin-1"), 1)])
-def test_yaml_that_is_not_utf_8_is_one_line_with_its_line(data: bytes, line: int) -> None:
+def test_yaml_that_is_not_utf_8_is_an_error_with_its_line(data: bytes, line: int) -> None:
     with pytest.raises(UserError, match=f"^r.yaml: not YAML: line {line}: not UTF-8: write it as UTF-8$"):
         load_yaml(data, "r.yaml")
 
@@ -56,7 +56,7 @@ def test_yaml_in_its_ordinary_forms_is_read() -> None:
 
 @pytest.mark.parametrize("case", ["cycle", "bomb", "deep", "hexadecimal", "date", "nul"])
 @pytest.mark.parametrize("kind", ["pipeline", "training", "run"])
-def test_mistake_in_any_recipe_is_one_line(tmp_path: Path, kind: str, case: str) -> None:
+def test_invalid_yaml_in_any_recipe_is_a_one_line_error(tmp_path: Path, kind: str, case: str) -> None:
     from manifests import open_run
     from model.training.recipe import load_recipe as load_training
     from pipeline.recipe import load_recipe

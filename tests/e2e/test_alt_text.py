@@ -88,7 +88,7 @@ def test_alt_text_of_any_type_is_read(tmp_path: Path, kind: str, type_: str) -> 
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_bytes_that_are_not_utf8_say_how_they_were_read(tmp_path: Path, kind: str) -> None:
+def test_bytes_that_are_not_utf8_report_their_encoding(tmp_path: Path, kind: str) -> None:
     rows, _ = index(tmp_path / "pool", kind, TABLES[kind](caption=[b"a f\xf6x", b"b", b"\x83\x81", b""]))
     assert [row["alt_text"] for row in rows] == ["a föx", "b", "\ufffd\ufffd", ""]
     assert [row["text_encoding"] for row in rows] == ["windows-1252", None, "unknown", None]

@@ -280,7 +280,7 @@ class Dying(Clusters):
         os._exit(1)
 
 
-def test_killed_training_of_clusters_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_training_of_clusters_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = {"vectors": Vectors, "clusters": Dying}
     monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: stages.get(name) or stage_class(name))
     with pytest.raises(ValueError, match="Ray stopped under the job"):
@@ -294,7 +294,7 @@ def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
         run(settings, tmp_path / "run")
 
 
-def test_wrong_centroids_are_one_line_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
+def test_wrong_centroids_are_an_error_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
     settings = recipe(pool(tmp_path / "pool", images(100)))
     (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
     folder = tmp_path / "run/fitted" / brought.parent.name

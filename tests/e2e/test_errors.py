@@ -125,7 +125,7 @@ def _run(tmp_path: Path, make_images: MakeImages, how: str, where: str) -> None:
 
 @pytest.mark.usefixtures("failing")
 @pytest.mark.parametrize("where", ["load", "call"])
-def test_users_error_in_a_worker_comes_as_one_line(tmp_path: Path, make_images: MakeImages, where: str) -> None:
+def test_user_error_in_a_worker_becomes_one_line(tmp_path: Path, make_images: MakeImages, where: str) -> None:
     with pytest.raises(UserError) as raised:
         _run(tmp_path, make_images, "user", where)
     assert str(raised.value) == "the scale of the head is not known; give `scale`"
@@ -133,7 +133,7 @@ def test_users_error_in_a_worker_comes_as_one_line(tmp_path: Path, make_images: 
 
 @pytest.mark.usefixtures("failing")
 @pytest.mark.parametrize("where", ["load", "call"])
-def test_full_disk_of_a_worker_comes_as_one_line(tmp_path: Path, make_images: MakeImages, where: str) -> None:
+def test_full_disk_of_a_worker_is_a_one_line_error(tmp_path: Path, make_images: MakeImages, where: str) -> None:
     with pytest.raises(UserError) as raised:
         _run(tmp_path, make_images, "full", where)
     assert str(raised.value) == "[Errno 28] No space left on device: '/data/part'"
@@ -152,7 +152,7 @@ def test_actor_that_fails_to_start_is_a_bug_and_loses_no_row(tmp_path: Path, mak
 
 @pytest.mark.usefixtures("failing")
 @pytest.mark.parametrize("where", ["load", "call"])
-def test_bug_in_a_worker_comes_with_its_traceback(tmp_path: Path, make_images: MakeImages, where: str) -> None:
+def test_bug_in_a_worker_shows_its_traceback(tmp_path: Path, make_images: MakeImages, where: str) -> None:
     from ray.exceptions import RayTaskError
 
     with pytest.raises(RayTaskError) as raised:
@@ -161,7 +161,7 @@ def test_bug_in_a_worker_comes_with_its_traceback(tmp_path: Path, make_images: M
     assert str(raised.value).strip().endswith(BROADCAST)
 
 
-def test_missing_file_of_the_user_is_one_line(tmp_path: Path, vl3syn: Command) -> None:
+def test_missing_file_of_the_user_is_a_one_line_error(tmp_path: Path, vl3syn: Command) -> None:
     (tmp_path / "file").touch()
     done = vl3syn("index", "--run", tmp_path / "file/run", "--images", tmp_path)
     assert done.returncode == 1
@@ -169,14 +169,14 @@ def test_missing_file_of_the_user_is_one_line(tmp_path: Path, vl3syn: Command) -
     assert line == f"vl3syn: {tmp_path}/file/run: is not a folder, or in none: name another folder"
 
 
-def test_number_of_a_recipe_with_5000_digits_is_one_line(tmp_path: Path, vl3syn: Command) -> None:
+def test_number_of_a_recipe_with_5000_digits_is_a_one_line_error(tmp_path: Path, vl3syn: Command) -> None:
     (tmp_path / "recipe.yaml").write_text(f"name: {'9' * 5000}\n")
     done = vl3syn("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
     assert done.returncode == 1
     assert done.stderr == f"vl3syn: {tmp_path}/recipe.yaml: not YAML: line 1, column 7: a number of 5,000 characters\n"
 
 
-def test_object_store_without_an_answer_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store_without_an_answer_is_a_one_line_error(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     done = vl3syn("funnel", "s3://pool/run")
     assert done.returncode == 1
@@ -186,7 +186,7 @@ def test_object_store_without_an_answer_is_one_line(vl3syn: Command, monkeypatch
     )
 
 
-def test_object_store_without_a_region_is_one_line(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store_without_a_region_is_a_one_line_error(vl3syn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
     for name in ("HTTPS_PROXY", "https_proxy"):
@@ -197,14 +197,14 @@ def test_object_store_without_a_region_is_one_line(vl3syn: Command, monkeypatch:
     assert line.startswith("vl3syn: When resolving region for bucket 'pool'")
 
 
-def test_run_without_a_name_is_one_line(vl3syn: Command) -> None:
+def test_run_without_a_name_is_a_one_line_error(vl3syn: Command) -> None:
     done = vl3syn("funnel", "")
     assert done.returncode == 1
     assert done.stderr == "vl3syn: an empty path: name a file or folder; . is the current folder\n"
 
 
 @pytest.mark.slow
-def test_ray_that_does_not_start_in_time_is_one_line(tmp_path: Path, make_images: MakeImages) -> None:
+def test_ray_that_does_not_start_in_time_is_a_one_line_error(tmp_path: Path, make_images: MakeImages) -> None:
     """Its raylet is stopped as soon as it runs, as if it had no CPU: Ray gives up after 30 s."""
     mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")

@@ -171,7 +171,7 @@ def test_readers_run_no_foreign_code(canaries: Path, reader: Callable[[Path], li
     assert {name for name, texts in said.items() if any("extension<" in text for text in texts)} <= READERS[reader]
 
 
-def test_index_command_names_the_column_and_runs_nothing(
+def test_index_command_names_the_column_and_runs_no_code(
     canaries: Path, tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     pool = tmp_path / "pool"

@@ -14,7 +14,9 @@ from tests.model.training import training_data
 
 
 @pytest.mark.parametrize(("save_every", "folder_of_weights"), [(1, ".step-00000001.partial"), (1000, ".model.partial")])
-def test_full_disk_while_writing_weights_is_one_line(tmp_path: Path, save_every: int, folder_of_weights: str) -> None:
+def test_full_disk_while_writing_weights_is_a_one_line_error(
+    tmp_path: Path, save_every: int, folder_of_weights: str
+) -> None:
     """A limit on the size of a file stands for a full disk: the system refuses the same write."""
     written = training_data.recipe(tmp_path / "data", steps=1) | {"save_every": save_every, "ask": 0}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -125,7 +125,9 @@ def test_truncated_film_with_its_index_in_front_is_refused(processor: Processor,
         _asked(processor, _video(str(path)))
 
 
-def test_damaged_film_is_one_line_or_gives_frames(processor: Processor, model: VideoLLaMA3, tmp_path: Path) -> None:
+def test_damaged_film_is_a_one_line_error_or_gives_frames(
+    processor: Processor, model: VideoLLaMA3, tmp_path: Path
+) -> None:
     whole, path, rng = write(tmp_path / "whole.mkv", TENTHS[:30]).read_bytes(), tmp_path / "bad.mkv", random.Random(0)
     answered = 0
     for _ in range(40):
@@ -227,7 +229,7 @@ def test_chat_fits_400_images_and_refuses_1200(processor: Processor, model: Vide
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
-def test_damaged_image_is_one_line_or_gives_pixels(processor: Processor, kind: str) -> None:
+def test_damaged_image_is_a_one_line_error_or_gives_pixels(processor: Processor, kind: str) -> None:
     out, rng = io.BytesIO(), random.Random(0)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"

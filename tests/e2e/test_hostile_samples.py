@@ -175,7 +175,7 @@ def test_training_with_outside_media_resumes_after_adding_roots(tmp_path: Path) 
         (lambda written: written["stages"][0]["mixture"].update(qa=float("nan")), "stages.0.mixture.qa: nan"),
     ],
 )
-def test_impossible_numbers_of_a_recipe_are_one_line(
+def test_impossible_numbers_of_a_recipe_are_one_line_errors(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], position: str
 ) -> None:
     written = _recipe(tmp_path / "qa.jsonl")

@@ -113,7 +113,7 @@ def test_links_out_of_a_folder_of_shards_are_errors(
     assert passed_over == {"link: leads out of the pool (folder)": 1}
 
 
-def test_links_among_shards_are_followed_if_the_pool_says_so(tmp_path: Path, outside: Path) -> None:
+def test_links_among_shards_are_followed_when_the_pool_allows_it(tmp_path: Path, outside: Path) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
     (pool / "b.tar").symlink_to(outside / "secret.tar")

@@ -132,7 +132,7 @@ def computed(done: dict[str, Any]) -> list[tuple[str, int, int]]:
         (["filter", "quality", "--top", "0"], "a fraction above 0 and up to 1"),
     ],
 )
-def test_missing_model_is_one_line_and_leaves_the_run_unchanged(
+def test_missing_model_is_an_error_and_leaves_the_run_unchanged(
     tmp_path: Path, indexed: Path, vl3syn: Call, arguments: list[str], message: str
 ) -> None:
     url = Path(shutil.copytree(indexed, tmp_path / "run"))

@@ -509,7 +509,7 @@ def test_columns_beside_the_image_of_parquet_are_read(tmp_path: Path) -> None:
     assert (second["id"], second["offset"], second["url"], second["alt_text"]) == (80, 1, None, "a dog")
 
 
-def test_text_that_is_not_utf8_says_how_it_was_read(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_reports_its_encoding(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(parquet({"a": images(), "url": not_utf8(), "caption": ["a fox", "a dog"]}))
     rows = index(pool_of(parquet=str(tmp_path)))
     assert [(row["url"], row["alt_text"]) for row in rows] == [("ok", "a fox"), ("ét", "a dog")]
@@ -578,7 +578,7 @@ def test_img2dataset_success_missing_in_the_shard_is_an_error(tmp_path: Path, fo
     assert rows[1]["url"] == "http://x/1"
 
 
-def test_img2dataset_shard_without_stats_is_passed_over(tmp_path: Path) -> None:
+def test_img2dataset_shard_without_stats_is_skipped(tmp_path: Path) -> None:
     downloads(tmp_path, "webdataset")
     (tmp_path / "00001.tar").write_bytes(A)
     (tmp_path / "00001.parquet").write_bytes(b"")

@@ -157,7 +157,7 @@ def test_wrong_encoder_or_threshold_is_refused_before_the_run() -> None:
         (pickle.dumps({"weight": print}), "cannot be loaded"),
     ],
 )
-def test_weights_that_cannot_be_used_are_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_weights_that_cannot_be_used_are_one_line_errors(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "head.pth"
     if content is not None:
         path.write_bytes(content)
@@ -192,7 +192,7 @@ def test_head_of_the_other_predictor_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [[], {"state_dict": {}}, 1.5, {"weight": torch.zeros(768), "bias": torch.zeros(1)}])
-def test_file_without_weights_is_one_line(tmp_path: Path, state: object) -> None:
+def test_file_without_weights_is_a_one_line_error(tmp_path: Path, state: object) -> None:
     torch.save(state, tmp_path / "head.pth")
     with pytest.raises(ValueError, match="cannot be loaded"):
         Aesthetic(predictor="laion-v1", weights=str(tmp_path / "head.pth")).load()
@@ -204,7 +204,7 @@ def test_half_precision_heads_are_read(tmp_path: Path) -> None:
     assert facts["error"].null_count == 3
 
 
-def test_missing_head_without_a_hub_is_one_line_with_the_remedy() -> None:
+def test_missing_head_without_a_hub_is_an_error_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="hf download ttj/sac-logos-ava1-l14-linearMSE"):
         Aesthetic().check_available()
     with pytest.raises(ValueError, match=r"fetch sa_0_4_vit_l_14_linear\.pth"):

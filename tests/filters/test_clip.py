@@ -125,7 +125,7 @@ def test_model_that_gives_nan_is_an_error_of_the_row(tiny_clip: Path) -> None:
         ("hf-hub:nobody/nothing", "hf download nobody/nothing"),
     ],
 )
-def test_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
+def test_missing_model_is_a_one_line_error_at_once(encoder: str, message: str) -> None:
     begin = time.perf_counter()
     with pytest.raises(ValueError, match=message) as refused:
         Clip(encoder=encoder).check_available()
@@ -134,7 +134,7 @@ def test_missing_model_is_one_line_at_once(encoder: str, message: str) -> None:
     assert time.perf_counter() - begin < 10
 
 
-def test_broken_model_is_one_line(tiny_clip: Path, tmp_path: Path) -> None:
+def test_broken_model_is_a_one_line_error(tiny_clip: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(tiny_clip, tmp_path / "broken"))
     weights = broken / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])

@@ -185,7 +185,7 @@ def test_columns_missing_in_an_earlier_index_are_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_column_of_another_type_is_one_line_with_both_types(tmp_path: Path, bucket: str, local: bool) -> None:
+def test_column_of_another_type_is_an_error_with_both_types(tmp_path: Path, bucket: str, local: bool) -> None:
     folder = Folder.at(tmp_path / "t" if local else f"{bucket}/types")
     first, second = (table_schema(pa.schema([column("score", t, "")])) for t in (pa.string(), pa.float32()))
     old, new = Table(folder, first), Table(folder, second)

@@ -37,7 +37,9 @@ SIZE = "of the language model must be 1 to"
         ("generation_config.json", "bos_token_id", True, "bos_token_id must be the id of a token, not True"),
     ],
 )  # fmt: skip
-def test_odd_value_in_a_checkpoint_is_one_line(tmp_path: Path, file: str, key: str, value: Any, reason: str) -> None:
+def test_invalid_value_in_a_checkpoint_is_a_one_line_error(
+    tmp_path: Path, file: str, key: str, value: Any, reason: str
+) -> None:
     VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path)
     Processor.tiny().save_pretrained(tmp_path)
     if key:
@@ -55,12 +57,12 @@ def test_odd_value_in_a_checkpoint_is_one_line(tmp_path: Path, file: str, key: s
 
 
 @pytest.mark.parametrize("kind", [Processor, VideoLLaMA3])
-def test_checkpoint_path_with_a_nul_is_one_line(kind: Any) -> None:
+def test_checkpoint_path_with_a_nul_is_a_one_line_error(kind: Any) -> None:
     with pytest.raises(UserError, match=r"no path: it has a NUL in it$"):
         kind.from_pretrained("a\0b")
 
 
-def test_index_of_weights_without_a_map_is_one_line(tmp_path: Path) -> None:
+def test_index_of_weights_without_a_map_is_a_one_line_error(tmp_path: Path) -> None:
     VideoLLaMA3(preset("tiny")).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(UserError, match=r"model.safetensors.index.json: cannot be read: no 'weight_map'"):

@@ -153,7 +153,7 @@ def test_recipe_drops_unsafe_images_before_they_are_captioned(name: str) -> None
     assert rule.passes(rows).to_list() == [True, False, False]
 
 
-def test_missing_or_broken_recipe_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_or_broken_recipe_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such recipe"):
         load_recipe(str(tmp_path / "none.yaml"))
     broken = tmp_path / "broken.yaml"

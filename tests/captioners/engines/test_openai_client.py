@@ -216,7 +216,7 @@ def test_answer_of_another_good_status_is_read(status: int) -> None:
         assert _client(server.url)(_questions(1)) == [Answer("A red square.")]
 
 
-def test_good_status_without_a_body_is_asked_again() -> None:
+def test_good_status_without_a_body_is_retried() -> None:
     with chat_server(raw=(202, {}, b"")) as server:
         answer = _client(server.url, tries=2)(_questions(1))[0]
         assert (str(answer.error).startswith("server: malformed answer"), answer.retry) == (True, True)
@@ -259,7 +259,7 @@ def test_settings_reach_the_server() -> None:
     }
 
 
-def test_unreachable_server_is_one_line_within_seconds() -> None:
+def test_unreachable_server_is_a_one_line_error_within_seconds() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"

@@ -52,7 +52,7 @@ def test_model_name_is_one_argument_and_no_shell_reads_it(tmp_path: Path) -> Non
     assert not (tmp_path / "x").exists()
 
 
-def test_missing_program_is_one_line() -> None:
+def test_missing_program_is_a_one_line_error() -> None:
     with pytest.raises(ValueError, match="test: there is no program lmdeploy-of-no-one"):
         start_server("lmdeploy-of-no-one serve {port}", "m", 5, "test")
 

@@ -50,7 +50,7 @@ VARIED = [noise(30, 20, (level, 90, 60)) for level in range(0, 250, 10)]
         ((120, 30, 130), "purple"),
     ],
 )
-def test_colours_have_the_names_that_people_give_them(rgb: tuple[int, int, int], name: str) -> None:
+def test_colours_have_their_common_names(rgb: tuple[int, int, int], name: str) -> None:
     assert name_of(np.array(rgb, float)) == name
 
 

@@ -120,7 +120,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("path", "value", "reported", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_invalid_key_is_one_line_with_its_position(path: str, value: object, reported: str, message: str) -> None:
+def test_invalid_key_is_a_one_line_error_with_its_position(
+    path: str, value: object, reported: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=r"^r\.yaml: ") as refused:
         parse_recipe(changed(path, value), "r.yaml")
     said = str(refused.value)
@@ -139,7 +141,7 @@ def test_recipe_that_is_not_a_mapping_is_refused(written: object) -> None:
         parse_recipe(written, "r.yaml")
 
 
-def test_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such recipe"):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="not readable"):

@@ -282,7 +282,7 @@ def test_adapters_are_merged_when_a_stage_is_exported(folder: Path, whole: Path,
     assert all("lora_" in name or name.startswith("projector") for name in stored)
 
 
-def test_recipe_that_does_not_fit_is_one_line(folder: Path) -> None:
+def test_recipe_that_does_not_fit_is_a_one_line_error(folder: Path) -> None:
     good = training_data.recipe(folder)
     for change, message in (
         ({"model": {"preset": "tiny", "checkpoint": "x"}}, "model: give one of"),

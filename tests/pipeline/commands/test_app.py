@@ -184,7 +184,7 @@ def test_filter_command_adds_facts_then_a_rule(finished: Path, vl3syn: Call, tmp
         (["frobnicate"], 2, "No such command"),
     ],
 )
-def test_mistake_is_one_line_on_stderr(
+def test_user_error_is_one_line_on_stderr(
     arguments: list[str], code: int, message: str, finished: Path, tmp_path: Path, vl3syn: Call
 ) -> None:
     done = vl3syn(*(a.format(run=finished / "run", pool=finished / "pool", tmp=tmp_path) for a in arguments))

@@ -142,7 +142,7 @@ def test_dash_reads_the_whole_prompt_from_a_pipe(folder: Path, ask: Ask) -> None
 
 
 @pytest.mark.parametrize("prompt", ["-", None])
-def test_pipe_with_invalid_utf8_is_one_line(
+def test_pipe_with_invalid_utf8_is_a_one_line_error(
     folder: Path, prompt: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.commands.app import main
@@ -181,7 +181,7 @@ def test_dtype_can_be_chosen(ask: Ask) -> None:
         (("ckpt", "--max-new-tokens", "40000", "?"), "the model reads 32768"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_1(
+def test_user_errors_are_one_line_with_exit_code_1(
     folder: Path, ask: Ask, arguments: tuple[str, ...], message: str
 ) -> None:
     (folder / "a.txt").write_text("neither an image nor a video")

@@ -317,7 +317,7 @@ def test_failure_keeps_the_earlier_predictions(ask: Ask, tmp_path: Path) -> None
         (("--data", "shards", "--encoder", "conse"), "is no folder and not ARCHITECTURE/WEIGHTS"),
     ],
 )
-def test_mistakes_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str) -> None:
+def test_user_errors_are_one_line(ask: Ask, arguments: tuple[str, ...], reason: str) -> None:
     done = ask(*arguments, *BRIEF)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert reason in done.err
@@ -342,7 +342,7 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     assert losses[0]["samples"] == len(lines)
 
 
-def test_folder_without_a_checkpoint_is_one_line(ask: Ask) -> None:
+def test_folder_without_a_checkpoint_is_a_one_line_error(ask: Ask) -> None:
     done = ask("--data", "shards", checkpoint="shards")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "shards" in done.err

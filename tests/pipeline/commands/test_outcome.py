@@ -95,7 +95,9 @@ def test_stderr_of_a_run_has_no_lines_of_libraries(
     assert len(done.stderr.splitlines()) <= 3, "of Ray's core one line at most for the one actor pool"
 
 
-def test_server_that_resets_every_call_is_one_line(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
+def test_server_that_resets_every_call_is_a_one_line_error(
+    tmp_path: Path, make_images: MakeImages, vl3syn: Call
+) -> None:
     pool = make_images(tmp_path / "pool", 150)
     with chat_server(faults=("reset",), share=1.0) as server:
         engine = {"kind": "server", "url": server.url, "tries": 1, "pause": 0.01}

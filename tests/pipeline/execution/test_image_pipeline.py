@@ -130,7 +130,7 @@ def test_compute_with_a_slow_model_prepares_a_bounded_number(tmp_path: Path) -> 
     assert ahead[0] >= 4 * 3, "threads decode while the model runs"
 
 
-def test_compute_with_several_calls_runs_at_most_so_many_batches(tmp_path: Path) -> None:
+def test_compute_with_several_calls_limits_the_batches_at_once(tmp_path: Path) -> None:
     facts = WidthFacts(calls=3, pause=0.1)
     rows = compute(tmp_path, 40, facts)
     assert facts.most_running == 3
@@ -142,7 +142,7 @@ def test_compute_when_the_server_is_gone_raises_a_user_error(tmp_path: Path) -> 
         compute(tmp_path, 9, WidthFacts(error=ConnectionError("connection\nrefused")))
 
 
-def test_started_ahead_starts_so_many_tasks_before_each_result() -> None:
+def test_started_ahead_keeps_a_fixed_number_of_tasks_running() -> None:
     started: list[int] = []
     tasks = started_ahead((started.append(number) or number for number in range(6)), 2)
     assert [(number, len(started)) for number in tasks] == [(0, 3), (1, 4), (2, 5), (3, 6), (4, 6), (5, 6)]

@@ -233,7 +233,7 @@ def test_stages_after_a_stage_without_rows_compute_nothing(
     assert funnel(opened).survivors == 0
 
 
-def test_missing_file_of_a_stage_is_one_line_and_ends_the_run(
+def test_missing_file_of_a_stage_is_an_error_and_ends_the_run(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     pool = make_images(tmp_path / "pool", 3)

@@ -214,7 +214,7 @@ def test_texts_of_any_type_are_read(tmp_path: Path, type_: pa.DataType) -> None:
     assert [(row["url"], row["alt_text"]) for row in index(tmp_path)] == list(zip(URLS, ["a", None, ""], strict=True))
 
 
-def test_texts_that_are_not_utf8_say_how_they_were_read(tmp_path: Path) -> None:
+def test_texts_that_are_not_utf8_report_their_encoding(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", url=not_utf8("ab", "cd"), text=not_utf8("ef", "gh"))
     rows = index(tmp_path)
     assert [row["url"] for row in rows] == [row["key"] for row in rows] == ["ab", "cd", "ét"]

@@ -170,7 +170,7 @@ def test_damaged_settings_are_named(small: Path, text: str) -> None:
         publish(open_run(small), small / "shards")
 
 
-def test_damaged_list_of_what_was_left_out_is_named(small: Path) -> None:
+def test_damaged_list_of_left_out_images_is_named(small: Path) -> None:
     file = small / "shards/.publication/left-out-00001.json"
     file.write_text('{"1": "chan')
     with pytest.raises(

@@ -190,7 +190,7 @@ BAD: dict[str, tuple[Any, str]] = {
         for suffix in (".jsonl", ".json")[: 2 - isinstance(entry, str)]
     ],
 )
-def test_bad_sample_is_one_line_and_the_next_is_read(media: Path, what: str, suffix: str) -> None:
+def test_bad_sample_is_a_one_line_error_and_the_next_is_read(media: Path, what: str, suffix: str) -> None:
     entry, reason = BAD[what]
     annotations = source(media, [entry, {"image": "a.png", "conversations": [QUESTION, ANSWER]}], suffix)
     with pytest.raises(ValueError, match=reason) as error:
