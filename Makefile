@@ -34,8 +34,9 @@ demo: $(SETUP)
 	@echo 'The training: demo/training/curves.png; and what it makes of a clip:'
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/bigbuckbunny.mp4 'Describe the clip.'"
 
+# One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -m slow

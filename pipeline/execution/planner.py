@@ -89,7 +89,7 @@ def plan(
         rows = rows.join(stored_table(run, table).scan(["id", *names]), on="id", how="left")
     sources = []
     for number, (table, names) in enumerate(read.items()):
-        rows, source = _with_parts(rows, stored_table(run, table), names, f"part_{number}")
+        rows, source = _with_parts(rows, stored_table(run, table), names, f"part:{number}")
         sources.append(source)
     images = Images(pool, pool.root()) if columns.has_images or columns.from_pool else None
     if columns.has_images:

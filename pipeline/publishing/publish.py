@@ -37,7 +37,7 @@ from pipeline.execution.ray_job import run_job
 from pipeline.execution.stage_job import stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
-from pipeline.publishing.shard_writer import ShardWriter
+from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
 from pipeline.stages.registry import outdated
@@ -241,9 +241,10 @@ def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
     """Yield one block per task: up to 16 whole shards, so that the stage tables are not read again for each shard."""
     shards = missing["number"].unique().sort()
     per_block = min(16, math.ceil(len(shards) / 64))
-    positioned = rows.join(missing, on="id", how="inner", maintain_order="left")
+    places = missing.rename({"number": NUMBER, "position_in_shard": POSITION})
+    positioned = rows.join(places, on="id", how="inner", maintain_order="left")
     for start in range(0, len(shards), per_block):
-        block = positioned.filter(pl.col("number").is_in(shards[start : start + per_block].implode()))
+        block = positioned.filter(pl.col(NUMBER).is_in(shards[start : start + per_block].implode()))
         yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 _READERS = 16  # threads that wait for the disk or the network
 
+NUMBER, POSITION = "shard:number", "shard:position"
+"""Columns of a block: the shard of an image, and its position there. A stage may have a column `number` of its own."""
+
 Content = tuple[int, bytes]
 """Length of an image in bytes, and its SHA-256."""
 
@@ -87,8 +90,8 @@ class ShardWriter:
         for use in {use for uses in self.publication.subsets.values() for use in uses}:
             self._questions(rows, use)  # raises before the first image is read
         contents: dict[int, Content] = {}
-        for number in pc.unique(rows["number"]).sort().to_pylist():
-            rows_of_shard = rows.filter(pc.equal(rows["number"], number)).sort_by("position_in_shard")
+        for number in pc.unique(rows[NUMBER]).sort().to_pylist():
+            rows_of_shard = rows.filter(pc.equal(rows[NUMBER], number)).sort_by(POSITION)
             contents |= self._write_number(number, rows_of_shard)
         self._store_contents(rows, contents)
         return receipt(rows.num_rows, 0, begin)
