@@ -73,10 +73,9 @@ def aesthetic(
     """Compute LAION's aesthetic score from CLIP embeddings. Missing embeddings are computed first."""
     from filters.aesthetic import Aesthetic
 
-    used = encoder or Aesthetic().encoder
     settings = {"predictor": predictor, "weights": weights, "encoder": encoder}
     scored = {"stage": "aesthetic", **settings, "keep": {"min_aesthetic": min_, "top_aesthetic": top}}
-    apply_stages(run_, [image_encoder_entry(run_, used), scored], json_)
+    apply_stages(run_, [image_encoder_entry(run_, encoder, Aesthetic().encoder), scored], json_)
 
 
 @filter_app.command()

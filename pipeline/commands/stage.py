@@ -193,16 +193,28 @@ def entries_of(url: str) -> dict[str, dict[str, Any]]:
     return {entry["stage"]: entry for entry in run.recipe.get("stages") or []}
 
 
-def image_encoder_entry(url: str, encoder: str | None = None) -> dict[str, Any]:
-    """Return the entry of the stage that embeds the images: that of the run, else a new one with `encoder`.
+def image_encoder_entry(url: str, encoder: str | None = None, default: str | None = None) -> dict[str, Any]:
+    """Return the entry of the stage that embeds the images: that of the run, else a new one.
+
+    Args:
+        url: The run.
+        encoder: The encoder that the user gave; None: that of the run, else `default`.
+        default: The encoder of a run without embeddings.
 
     Raises:
-        UserError: The run has none, and `encoder` is None.
+        UserError: The run has none and none is given, or it has embeddings by another encoder than the given one.
     """
     entries = entries_of(url)
     for name in ("clip", "conse"):
         if name in entries:
+            stored = entries[name].get("encoder", name)
+            if encoder not in (None, stored):
+                raise UserError(
+                    f"{url} has embeddings by {stored}, which would be used instead of --encoder {encoder}: leave the "
+                    f"option out, or change the stage {name} in a recipe and run it"
+                )
             return {"stage": name}
+    encoder = encoder or default
     if encoder is None:
         raise UserError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     return {"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}
