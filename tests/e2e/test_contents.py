@@ -72,6 +72,7 @@ def published(out: Path) -> dict[str, bytes]:
     return {row["source_key"]: row["image"]["bytes"] for row in rows}
 
 
+@pytest.mark.usefixtures("here")
 def test_publish_leaves_out_images_replaced_after_captioning(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """By a link to a text file, by HTML, by another picture, by one of the same length."""
     pool = tmp_path / "pool"
@@ -123,7 +124,7 @@ def files_of(path: Path, images: dict[str, bytes]) -> None:
     ("kind", "place", "write"),
     [("images", "pool", files_of), ("tars", "a.tar", tar_of), ("parquet", "a.parquet", parquet_of)],
 )
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_replaced_image_is_an_error_by_length_or_digest(
     tmp_path: Path, kind: str, place: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
@@ -145,7 +146,7 @@ def test_replaced_image_is_an_error_by_length_or_digest(
     assert opened.index.scan().collect().height == 4
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_image_of_changed_length_is_an_error_until_restored(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(3)}
     files_of(tmp_path / "pool", images)
@@ -169,7 +170,7 @@ def test_image_of_changed_length_is_an_error_until_restored(tmp_path: Path) -> N
         assert (again["hashes"].computed, again["hashes"].errors) == (1, 0)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_run_without_a_contents_table_fills_it(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
     files_of(tmp_path / "pool", images)
