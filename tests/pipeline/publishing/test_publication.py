@@ -19,7 +19,7 @@ from manifests import Run, open_run
 from manifests.storage import Folder
 from tests.pipeline.publishing.test_publish import captioned, fifty, files, pool_of, publish
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("here")
 Vl3syn = Callable[..., CompletedProcess[str]]
 __all__ = ["fifty"]  # a fixture
 
