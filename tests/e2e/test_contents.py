@@ -32,7 +32,7 @@ from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
-from tests.runs import run
+from tests.runs import jobs_here, run
 
 Vl3syn = Callable[..., CompletedProcess[str]]
 
@@ -218,7 +218,8 @@ def test_contents_read_by_a_killed_worker_are_kept(tmp_path: Path, vl3syn: Vl3sy
         assert 4 <= len(captioned) < 12
         (tmp_path / "pool" / captioned[0]).write_bytes(padded(40))
         server.delay = 0
-        assert vl3syn("run", tmp_path / "recipe.yaml", "--run", url).returncode == 0
+        with jobs_here():
+            assert vl3syn("run", tmp_path / "recipe.yaml", "--run", url).returncode == 0
     done = vl3syn("publish", "--run", url, "--out", tmp_path / "out", "--json")
     assert list(json.loads(done.stdout)["left_out"]) == [str(keys(url)[captioned[0]])], done.stderr
     assert published(tmp_path / "out") == {name: data for name, data in images.items() if name != captioned[0]}
