@@ -55,6 +55,15 @@ def engine() -> Iterator[str]:
     ray.shutdown()
 
 
+@pytest.fixture
+def here(engine: str) -> Iterator[None]:
+    """Jobs run in this process: for tests of what comes of them, not of Ray's workers."""
+    from tests.runs import jobs_here
+
+    with jobs_here():
+        yield
+
+
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """`s3://…` on a real S3 server (moto) on loopback."""

@@ -75,6 +75,7 @@ def test_second_run_computes_nothing_and_keeps_the_publication(old: Path, vl3syn
     assert [pq.read_metadata(old / "run/stages" / name).num_rows for name in new] == [0] * len(new)  # columns alone
 
 
+@pytest.mark.usefixtures("here")
 def test_grown_pool_computes_only_the_new_image_and_adds_a_shard(old: Path, vl3syn: Vl3syn) -> None:
     picture(10).save(old / "pool/new.png")
     shards = contents(old / "run/shards/data")

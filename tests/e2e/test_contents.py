@@ -32,7 +32,7 @@ from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
-from tests.runs import run
+from tests.runs import jobs_here, run
 
 Vl3syn = Callable[..., CompletedProcess[str]]
 
@@ -72,6 +72,7 @@ def published(out: Path) -> dict[str, bytes]:
     return {row["source_key"]: row["image"]["bytes"] for row in rows}
 
 
+@pytest.mark.usefixtures("here")
 def test_publish_leaves_out_images_replaced_after_captioning(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """By a link to a text file, by HTML, by another picture, by one of the same length."""
     pool = tmp_path / "pool"
@@ -123,7 +124,7 @@ def files_of(path: Path, images: dict[str, bytes]) -> None:
     ("kind", "path", "write"),
     [("images", "pool", files_of), ("tars", "a.tar", tar_of), ("parquet", "a.parquet", parquet_of)],
 )
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_replaced_image_is_an_error_by_length_or_digest(
     tmp_path: Path, kind: str, path: str, write: Callable[[Path, dict[str, bytes]], None]
 ) -> None:
@@ -145,7 +146,7 @@ def test_replaced_image_is_an_error_by_length_or_digest(
     assert opened.index.scan().collect().height == 4
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_image_of_changed_length_is_an_error_until_restored(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(3)}
     files_of(tmp_path / "pool", images)
@@ -169,7 +170,7 @@ def test_image_of_changed_length_is_an_error_until_restored(tmp_path: Path) -> N
         assert (again["hashes"].computed, again["hashes"].errors) == (1, 0)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_run_without_a_contents_table_fills_it(tmp_path: Path) -> None:
     images = {f"{number}.bmp": picture(number) for number in range(4)}
     files_of(tmp_path / "pool", images)
@@ -217,7 +218,8 @@ def test_contents_read_by_a_killed_worker_are_kept(tmp_path: Path, vl3syn: Vl3sy
         assert 4 <= len(captioned) < 12
         (tmp_path / "pool" / captioned[0]).write_bytes(padded(40))
         server.delay = 0
-        assert vl3syn("run", tmp_path / "recipe.yaml", "--run", url).returncode == 0
+        with jobs_here():
+            assert vl3syn("run", tmp_path / "recipe.yaml", "--run", url).returncode == 0
     done = vl3syn("publish", "--run", url, "--out", tmp_path / "out", "--json")
     assert list(json.loads(done.stdout)["left_out"]) == [str(keys(url)[captioned[0]])], done.stderr
     assert published(tmp_path / "out") == {name: data for name, data in images.items() if name != captioned[0]}

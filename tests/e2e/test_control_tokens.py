@@ -19,6 +19,7 @@ from model.training.data.conversations import from_turns
 from tests.chat_server import chat_server
 from tests.runs import run
 
+pytestmark = pytest.mark.usefixtures("here")
 MakeImages = Callable[..., Path]
 WORDS = "A red square lies on a grey table beside a small green cup."
 MARKED = "A red <image> square lies on a grey table beside a <|image_pad|> cup."
@@ -71,7 +72,6 @@ def test_captions_with_tokens_are_counted_and_dropped(tmp_path: Path, make_image
     assert pl.read_parquet(url / "shards/data/*.parquet")["short_caption"].to_list() == [WORDS]
 
 
-@pytest.mark.usefixtures("engine")
 def test_old_captions_are_counted_when_a_rule_asks(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
     with chat_server() as server:
@@ -130,7 +130,6 @@ def test_prompt_option_with_a_token_is_refused(tmp_path: Path, make_images: Make
     assert (url / "recipe.yaml").read_bytes() == before
 
 
-@pytest.mark.usefixtures("engine")
 def test_older_run_with_a_token_in_its_prompt_publishes(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """Its shards have one mark for each image, so that a training takes them."""
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"

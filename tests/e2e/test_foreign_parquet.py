@@ -235,7 +235,7 @@ def picture() -> bytes:
     return data.getvalue()
 
 
-URLS = 20_000
+URLS = 1000  # 8 GiB of text
 HARNESS = """
 import json, os, resource, sys
 import numpy as np
@@ -419,10 +419,10 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_index_command_reports_a_bomb_in_parquet(
-    tmp_path: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, bombs: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    bomb(tmp_path, "zstd page")
-    bomb(tmp_path, "dictionary")
+    for kind in ("zstd page", "dictionary"):
+        shutil.copy(bombs / f"{kind}.parquet", tmp_path)
     result = vl3syn("index", "--parquet", tmp_path, "--run", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     rows = open_run(tmp_path / "run").index.scan().sort("shard", "offset").collect().to_dicts()
@@ -436,7 +436,7 @@ PAGES = ("plain", "delta length", "list", "plain shard")
 
 
 def one_page_per_value(folder: Path, kind: str) -> None:
-    """Values of 40 MiB of zeros, each in a page of its own: each page is allowed, and together they are 2.5 GiB."""
+    """Values of 40 MiB of zeros, each in a page of its own: each page is allowed, all are 800 MiB or more."""
     zeros = pa.array([bytes(40 << 20)]).take(pa.array([0] * 20))
     columns: dict[str, Any] = {"image": zeros, "n": range(20)}
     how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1, "data_page_size": 1}
@@ -446,9 +446,9 @@ def one_page_per_value(folder: Path, kind: str) -> None:
         lists = pa.ListArray.from_arrays(pa.array(range(21), pa.int32()), zeros.cast(pa.string()))
         columns = {"image": [picture()] * 20, "caption": lists}
     elif kind == "plain shard":
-        turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 40
-        image = pa.StructArray.from_arrays([zeros.take(pa.array([0] * 40))], names=["bytes"])
-        columns = {"id": range(40), "detailed_caption": ["y"] * 40, "conversations": turns, "image": image}
+        turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 30
+        image = pa.StructArray.from_arrays([zeros.take(pa.array([0] * 30))], names=["bytes"])
+        columns = {"id": range(30), "detailed_caption": ["y"] * 30, "conversations": turns, "image": image}
     name = "shard-00000" if kind == "plain shard" else kind
     (folder / kind).mkdir()
     pq.write_table(pa.table(columns), folder / kind / f"{name}.parquet", write_statistics=False, **how)
@@ -460,11 +460,11 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("paged")
     for kind in PAGES:
         one_page_per_value(folder, kind)
-    captions = pa.array(["a" * 900_000]).take(pa.array([0] * 1500))
-    urls = pa.table({"url": [f"http://x/{n}" for n in range(1500)], "n": range(1500), "caption": captions})
+    captions = pa.array(["a" * 900_000]).take(pa.array([0] * 800))
+    urls = pa.table({"url": [f"http://x/{n}" for n in range(800)], "n": range(800), "caption": captions})
     how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1}
     pq.write_table(urls, folder / "captions.parquet", write_statistics=False, **how)
-    wide = pa.table({"n": pa.array([b"\1" * 2_000_000, None] * 500, pa.binary(2_000_000))})
+    wide = pa.table({"n": pa.array([b"\1" * 1_000_000, None] * 300, pa.binary(1_000_000))})
     pq.write_table(wide, folder / "wide.parquet", compression="zstd", write_statistics=False)
     calls = [f"rows(parquet='{folder}/{kind}/{kind}.parquet')" for kind in ("plain", "delta length", "list")]
     calls += [f"images('{folder}/plain/plain.parquet')", f"rows(urls='{folder}/captions.parquet')"]

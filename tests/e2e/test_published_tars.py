@@ -25,7 +25,7 @@ from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
-from tests.runs import run
+from tests.runs import jobs_here, run
 
 ROWS = 40
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -66,7 +66,7 @@ def recipe(folder: Path, url: str, **how: Any) -> dict[str, Any]:
 def shards(tmp_path_factory: pytest.TempPathFactory, vl3syn: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
     """A publication, by the command line."""
     folder = tmp_path_factory.mktemp("tars")
-    with chat_server() as server:
+    with chat_server() as server, jobs_here():
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(pool(folder / "pool"), server.url)))
         done = vl3syn("run", folder / "recipe.yaml", "--run", folder / "run")
     assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def test_datasets_opens_tars_without_a_card(tmp_path: Path) -> None:
     assert [row["jpg"].size[0] for row in loaded] == [20 + number for number in range(12)]
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_publication_of_first_version_tars_keeps_their_form(tmp_path: Path) -> None:
     """A publication that an earlier version began: its settings say nothing of the ending of images."""
     folder, out = pool(tmp_path / "pool", 6), tmp_path / "out"

@@ -14,7 +14,7 @@ from manifests import open_run
 from pipeline.commands.app import main
 from pipeline.recipe import parse_recipe
 from tests.chat_server import chat_server
-from tests.runs import run
+from tests.runs import run_here
 
 MakeImages = Callable[..., Path]
 SECRET = "aBcDeFgHiJkLmNoPqRsT0123"
@@ -45,7 +45,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Path:
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "pool").mkdir()
     (folder / "pool" / "1.jpg").write_bytes(jpeg(30, 30))
-    run({"name": "t", "pool": {"images": str(folder / "pool")}, "stages": []}, folder / "run")
+    run_here({"name": "t", "pool": {"images": str(folder / "pool")}, "stages": []}, folder / "run")
     return folder
 
 
@@ -99,7 +99,9 @@ def test_command_with_a_credential_is_refused(
     if command[0] == "publish" and not (indexed / "captioned").exists():
         with chat_server() as server:
             caption = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
-            run({"name": "t", "pool": {"images": str(indexed / "pool")}, "stages": [caption]}, indexed / "captioned")
+            run_here(
+                {"name": "t", "pool": {"images": str(indexed / "pool")}, "stages": [caption]}, indexed / "captioned"
+            )
     printed = refused(command, indexed, capfd, monkeypatch)
     if SERVERS[-1] not in command:
         assert "keep credentials in the environment" in printed

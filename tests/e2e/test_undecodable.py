@@ -98,6 +98,7 @@ def recipe(folder: Path, url: str, *stages: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("here")
 def test_broken_images_are_neither_captioned_nor_published(tmp_path: Path, vl3syn: Vl3syn) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
@@ -117,6 +118,7 @@ def test_broken_images_are_neither_captioned_nor_published(tmp_path: Path, vl3sy
     assert all("undecodable: " in reason for reason in reasons.values())
 
 
+@pytest.mark.usefixtures("here")
 def test_undecodable_image_with_a_caption_is_not_published(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """As in a run by an earlier version, which sent images to a server undecoded and stored no digests."""
     pool, out = tmp_path / "pool", tmp_path / "out"

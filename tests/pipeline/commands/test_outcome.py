@@ -50,6 +50,7 @@ def test_index_of_errors_only_fails_with_the_commonest_reason(tmp_path: Path, vl
     assert (stage.returncode, ours(stage.stderr)[-1]) == (1, "vl3syn: index: all 4 rows failed: not an image: HTML")
 
 
+@pytest.mark.usefixtures("here")
 def test_stage_of_errors_only_fails_but_rules_may_drop_all(tmp_path: Path, vl3syn: Call) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
@@ -69,7 +70,7 @@ def test_stage_of_errors_only_fails_but_rules_may_drop_all(tmp_path: Path, vl3sy
     assert done.returncode == 0, "no row reaches it"
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_publication_without_an_image_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     pool = make_images(tmp_path / "pool", 4)
     with chat_server() as server:

@@ -47,6 +47,7 @@ def facts(url: Path, stage: str = "short_caption") -> pl.DataFrame:
     return open_run(url).facts(stage).sort("id").collect()
 
 
+@pytest.mark.usefixtures("here")
 def test_failed_rows_are_computed_again_after_the_command(
     tmp_path: Path, make_images: MakeImages, vl3syn: Call
 ) -> None:
@@ -166,7 +167,7 @@ def test_funnel_groups_errors_that_start_with_numbers(tmp_path: Path) -> None:
     assert funnel(stored_run(tmp_path / "run", dict(errors))).stages[1].reasons == {"image …": 30, "empty caption": 1}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     errors=st.dictionaries(
         st.integers(0, 60), st.sampled_from([None, "server: 400 a", "server: 413 b", "empty: c"]), min_size=1
@@ -252,7 +253,7 @@ def test_rows_of_a_journal_are_marked_for_retry(tmp_path: Path) -> None:
     assert rows == {0: ("number 0", False), 1: (None, True)}
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_repaired_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> None:
     """In a tar: its shard is read again as a whole, and the ids of its images stay, also after it has changed once."""
     import tarfile
@@ -288,7 +289,7 @@ def test_repaired_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> No
     assert (jobs["index"].computed, jobs["hashes"].computed) == (4, 1)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_retried_row_of_duplicates_compares_its_group_again(tmp_path: Path, photographs: list[Path]) -> None:
     """And rows with embeddings can be marked: `conse`, `clusters` and `duplicates` in one run."""
     pool, url = tmp_path / "pool", tmp_path / "run"

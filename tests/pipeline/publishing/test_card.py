@@ -16,7 +16,7 @@ from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
-from tests.runs import run
+from tests.runs import run_here
 
 HERE = "tests.pipeline.publishing.test_card"
 
@@ -43,7 +43,7 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
         engine = {"kind": "server", "url": server.url}
         captions = {"stage": "short_caption", "model": "OpenGVLab/InternVL2-8B", "engine": engine}
         stages = [{"stage": f"{HERE}:Licensed"}, captions]
-        opened, _ = run({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, tmp_path / "run")
+        opened, _ = run_here({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, tmp_path / "run")
     publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
     lines = (tmp_path / "out" / "README.md").read_text().split("## Models")[1].split("##")[0].split("\n")
     assert [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line][2:] == [

@@ -19,7 +19,7 @@ from manifests import Run, open_run
 from manifests.storage import Folder
 from tests.pipeline.publishing.test_publish import captioned, fifty, files, pool_of, publish
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("here")
 Vl3syn = Callable[..., CompletedProcess[str]]
 __all__ = ["fifty"]  # a fixture
 
@@ -28,12 +28,20 @@ def lines(error: str) -> list[str]:
     return [line for line in error.splitlines() if line]
 
 
-@pytest.fixture
-def small(tmp_path: Path, fifty: Run) -> Path:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, fifty: Run) -> Path:
     """A copy of the run, published into three shards."""
-    shutil.copytree(fifty.url, tmp_path / "small")
-    publish(open_run(tmp_path / "small"), tmp_path / "small/shards")
-    return tmp_path / "small"
+    copy = shutil.copytree(fifty.url, tmp_path_factory.mktemp("published") / "run")
+    publish(open_run(copy), copy / "shards")
+    return copy
+
+
+@pytest.fixture
+def small(tmp_path: Path, published: Path) -> Path:
+    """A copy that a test may change."""
+    copy = shutil.copytree(published, tmp_path / "small")
+    publish(open_run(copy), copy / "shards")  # the card has a digest of the run's path
+    return copy
 
 
 @pytest.mark.parametrize("folder", ["index", "stages/short_caption-*", "stages/hashes-*", "stages/contents"])

@@ -32,7 +32,7 @@ from pipeline.publishing.publish import publish as write_shards
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.kills import end, kill, wait_for_end_of
-from tests.runs import run
+from tests.runs import run_here
 
 pytestmark = pytest.mark.usefixtures("engine")
 MakeImages = Callable[..., Path]
@@ -49,7 +49,7 @@ def captioned(pool: Path, url: Path, *more: str, **settings: Any) -> Run:
         ]
         for name in more:
             stages.append({"stage": name, **({"model": "m", "engine": engine} if "caption" in name else {})})
-        opened, _ = run({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
+        opened, _ = run_here({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
     return opened
 
 
@@ -320,7 +320,7 @@ def test_stricter_rules_report_published_images_no_longer_kept(tmp_path: Path, m
 
 def test_run_without_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     pool = {"images": str(make_images(tmp_path / "pool", 3))}
-    opened, _ = run({"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}, tmp_path / "run")
+    opened, _ = run_here({"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}, tmp_path / "run")
     with pytest.raises(ValueError, match="nothing to publish: the run has no short and no detailed captions"):
         publish(opened, tmp_path / "out")
 

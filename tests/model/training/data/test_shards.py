@@ -23,7 +23,7 @@ from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.model.training.shard_files import GROUP, SIZE, image, words, write
-from tests.runs import run
+from tests.runs import run_here
 
 
 def row_of(source: ShardSource, row: int) -> tuple[bytes, str, str]:
@@ -62,7 +62,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, engine: None) -> tuple[R
         caption = {"model": "m", "engine": {"kind": "server", "url": server.url}}
         stages = [{"stage": "short_caption", **caption}, {"stage": "detailed_caption", **caption}]
         recipe = {"name": "t", "pool": {"images": str(folder / "pool")}, "stages": stages}
-        opened, _ = run(recipe, folder / "run")
+        opened, _ = run_here(recipe, folder / "run")
     for name, subsets in (("together", ()), ("apart", ("short", "detailed"))):
         how = Publish.model_validate({"rows_per_shard": 5, "subsets": subsets})
         publish(opened, recipe_of(opened), how, Folder.at(folder / name), name)
