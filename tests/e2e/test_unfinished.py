@@ -37,15 +37,6 @@ def slow(self):
 
 JPEG._open = slow
 """
-# The command, with its job in its own process: Ray would take 14 CPU seconds to start.
-INDEX = """
-from unittest.mock import patch
-from pipeline.commands.app import main
-from tests.runs import jobs_here
-
-with jobs_here(), patch("pipeline.execution.ray_job.start_ray"):
-    main()
-"""
 COMPUTING = (
     ("filter", "aspect-ratio", "--run"),
     ("filter", "similarity", "--run"),
@@ -66,7 +57,7 @@ def killed_index(run: Path, pool: Path, site: Path, parts: int) -> None:
     (site / "sitecustomize.py").write_text(SITE)
     mark = uuid.uuid4().hex
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{os.getcwd()}", "VL3SYN_TEST": mark}
-    command = [sys.executable, "-c", INDEX, "index", "--run", str(run), "--images", str(pool)]
+    command = [sys.executable, "-m", "pipeline", "index", "--run", str(run), "--images", str(pool)]
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while len(list(run.glob("index/part-*"))) < parts or not (run / "recipe.yaml").exists():
