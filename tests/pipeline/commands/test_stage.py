@@ -63,7 +63,7 @@ def test_order_without_a_balance_is_refused(rules: Rules) -> None:
 @pytest.mark.parametrize("command", [("cluster",), ("filter", "aesthetic")])
 def test_other_encoder_than_that_of_the_run_is_refused(rules: Rules, command: tuple[str, ...]) -> None:
     """The run's embeddings would be used, whatever the option says."""
-    with pytest.raises(UserError, match="has embeddings by conse, .* instead of --encoder ViT-B-32/openai"):
+    with pytest.raises(UserError, match=r"has embeddings by conse, .* instead of --encoder ViT-B-32/openai"):
         rules(*command, "--encoder", "ViT-B-32/openai")
     assert "clusters" in rules("cluster", "--encoder", "conse")
 
