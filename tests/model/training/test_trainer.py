@@ -107,8 +107,8 @@ train(parse_recipe(yaml.safe_load(open(sys.argv[1])), "test"), sys.argv[2])
 """
 
 
-def _killed_after(file: Path, out: Path, steps: int) -> None:
-    """Run a training in a process of its own, and kill -9 it as soon as it has told of so many steps."""
+def _killed_after(file: Path, out: Path, steps: int, pause: float = 0) -> None:
+    """Run a training in a process of its own, and kill -9 it when it has told of so many steps, and after a pause."""
     command = [sys.executable, "-c", _DRIVER, str(file), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
     assert process.stdout
@@ -117,6 +117,8 @@ def _killed_after(file: Path, out: Path, steps: int) -> None:
         seen += "  loss " in line  # as a step tells it; the folder of an export may have "losses" in its name
         if seen >= steps:
             break
+    if pause:  # else not even the moment that sleeping for 0 s takes
+        time.sleep(pause)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -165,13 +167,7 @@ def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(data.recipe(folder)))
     for _ in range(10):
-        command = [sys.executable, "-c", _DRIVER, str(file), str(tmp_path / "out")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
-        assert process.stdout
-        next((line for line in process.stdout if "  loss " in line), None)  # it has started
-        time.sleep(dice.uniform(0, 0.5))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        _killed_after(file, tmp_path / "out", steps=1, pause=dice.uniform(0, 0.5))
     go(data.recipe(folder), tmp_path / "out")
     _is_undisturbed(tmp_path / "out", whole)
 
