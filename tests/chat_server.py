@@ -226,7 +226,7 @@ class ChatServer:
 
 
 @cache
-def bomb(encoding: str, size: int = 300 << 20) -> bytes:
+def bomb(encoding: str, size: int = 100 << 20) -> bytes:
     """So many decoded bytes in a thousandth of them (a millionth, encoded twice)."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | (16 if encoding.startswith("gzip") else 0))
     data = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(size >> 20)) + compressor.flush()

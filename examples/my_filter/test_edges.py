@@ -47,9 +47,9 @@ def test_recipe_drops_the_blank_image_with_a_reason(tmp_path: Path) -> None:
     stripes().save(pool / "stripes.png")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     command = [sys.executable, "-m", "pipeline"]
-    for more in (["run", str(HERE / "recipe.yaml"), "--run", "run"], ["funnel", "run", "--json"]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr
-    edges = json.loads(done.stdout)["stages"][-1]
+    command += ["run", str(HERE / "recipe.yaml"), "--run", "run", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    edges = json.loads(done.stdout)["funnel"]["stages"][-1]
     assert (edges["stage"], edges["seen"], edges["kept"], edges["errors"]) == ("edges", 3, 1, 1)
     assert edges["reasons"] == {"too small": 1, "edges < 0.01": 1}

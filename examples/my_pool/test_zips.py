@@ -1,4 +1,4 @@
-"""The pool's own test, from the command line: index, a stage that reads images, publication."""
+"""The pool's own test, from the command line: index, stages that read images, publication."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image
 
 from manifests import open_run
+from tests.chat_server import chat_server
 
 HERE = Path(__file__).parent
 
@@ -43,9 +45,14 @@ def test_recipe_indexes_measures_and_publishes_images_of_zips(tmp_path: Path) ->
     archive(archives / "1.zip", {"images/grey.png": grey, "images/b.png": b})
     (archives / "2.zip").write_bytes(b"no zip")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
-    command = [sys.executable, "-m", "pipeline", "run", str(HERE / "recipe.yaml"), "--run", "run", "--json"]
+    command = [sys.executable, "-m", "pipeline", "run", "recipe.yaml", "--run", "run", "--json"]
 
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    with chat_server() as server:
+        recipe = yaml.safe_load((HERE / "recipe.yaml").read_text())
+        caption = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
+        recipe |= {"stages": [*recipe["stages"], caption], "publish": {}}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert "pool: passed over members of zips:Zips that are no images or texts by their ending: " in done.stderr
 
@@ -63,4 +70,4 @@ def test_recipe_indexes_measures_and_publishes_images_of_zips(tmp_path: Path) ->
 
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert again.returncode == 0, again.stderr
-    assert [job["computed"] for job in json.loads(again.stdout)["jobs"]] == [0, 0]
+    assert [job["computed"] for job in json.loads(again.stdout)["jobs"]] == [0, 0, 0]

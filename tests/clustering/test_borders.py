@@ -45,7 +45,7 @@ def test_columns_are_those_of_duplicates_with_a_prefix() -> None:
     assert rule.name == "min_border_phash_distance"
 
 
-def across(rows: int = 400) -> pl.DataFrame:
+def across(rows: int = 240) -> pl.DataFrame:
     """Images around two centres; the last two are an original and its smaller copy, on either side of the middle."""
     dice = np.random.default_rng(0)
     angles = np.radians(np.concatenate([dice.uniform(0, 10, rows // 2), dice.uniform(80, 90, rows // 2), [44.0, 46.0]]))

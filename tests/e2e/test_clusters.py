@@ -174,7 +174,7 @@ def test_new_images_join_old_clusters_and_are_compared_in_them(tmp_path: Path, f
     folder, _ = moved(first[0], tmp_path / "grown")
     new = images()[2700:].filter(pl.col("source") < 2)
     new.write_parquet(folder / "pool" / "9.parquet")
-    grown = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"})
+    grown = recipe({"urls": str(folder / "pool/*.parquet"), "id": "id"}, actors=1)
     opened, jobs = run(grown, folder / "run")
     assert jobs["clusters"].computed == new.height
     assert [e["fitted"] for e in opened.recipe["stages"][1:2]] == [e["fitted"] for e in first[1].recipe["stages"][1:2]]

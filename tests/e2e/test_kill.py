@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,7 @@ from tests.kills import end, kill, wait_for_end_of
 IMAGES = 5_000
 PARTS = 36  # of 40, 20 of the index and 20 of the stage: later there may be nothing left to kill
 PYTHON = [sys.executable, "-m", "pipeline"]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(recipe: Path) -> pl.DataFrame:
+def uninterrupted(recipe: Path, vl3syn: Command) -> pl.DataFrame:
     run = recipe.parent / "uninterrupted"
-    subprocess.run([*PYTHON, "run", recipe, "--run", run], check=True, capture_output=True, timeout=120)
+    assert vl3syn("run", recipe, "--run", run).returncode == 0
     manifest = open_run(run).manifest().sort("id").collect()
     assert manifest.height == IMAGES
     return manifest
@@ -56,9 +58,9 @@ def uninterrupted(recipe: Path) -> pl.DataFrame:
 
 @pytest.mark.parametrize("victim", ["driver"])
 def test_killed_run_resumes_where_it_stopped(
-    victim: str, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
+    victim: str, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path, vl3syn: Command
 ) -> None:
-    kill_and_resume(victim, random.Random(victim), recipe, uninterrupted, tmp_path)
+    kill_and_resume(victim, random.Random(victim), recipe, uninterrupted, tmp_path, vl3syn)
 
 
 @pytest.mark.slow
@@ -66,12 +68,14 @@ def test_killed_run_resumes_where_it_stopped(
 @pytest.mark.parametrize("moment", range(20))
 @pytest.mark.parametrize("victim", ["driver", "worker", "raylet"])
 def test_run_killed_at_random_moments_resumes_to_the_same_result(
-    victim: str, moment: int, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path
+    victim: str, moment: int, recipe: Path, uninterrupted: pl.DataFrame, tmp_path: Path, vl3syn: Command
 ) -> None:
-    kill_and_resume(victim, random.Random(f"{victim} {moment}"), recipe, uninterrupted, tmp_path)
+    kill_and_resume(victim, random.Random(f"{victim} {moment}"), recipe, uninterrupted, tmp_path, vl3syn)
 
 
-def kill_and_resume(victim: str, dice: random.Random, recipe: Path, expected: pl.DataFrame, folder: Path) -> None:
+def kill_and_resume(
+    victim: str, dice: random.Random, recipe: Path, expected: pl.DataFrame, folder: Path, vl3syn: Command
+) -> None:
     run, mark = folder / "run", f"VL3SYN_TEST={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
     driver = subprocess.Popen(
@@ -94,9 +98,7 @@ def kill_and_resume(victim: str, dice: random.Random, recipe: Path, expected: pl
     for part in run.rglob("*.parquet"):
         pq.read_table(part)  # raises for an unreadable one
     stored = rows_stored(run)
-    again = subprocess.run(
-        [*PYTHON, "run", recipe, "--run", run, "--json"], capture_output=True, text=True, timeout=120
-    )
+    again = vl3syn("run", recipe, "--run", run, "--json")
     assert again.returncode == 0, again.stderr
     jobs = {job["stage"]: job for job in json.loads(again.stdout)["jobs"]}
     computed = {stage: job["computed"] for stage, job in jobs.items()}

@@ -45,7 +45,7 @@ def test_passing_failure_is_retried_and_answered_once(fault: str) -> None:
 
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_hostile_answer_is_retried_on_a_sound_connection(fault: str) -> None:
-    """In bounded time and memory: of a bomb of 300 MB no more than what is allowed is decoded."""
+    """In bounded time and memory: of a bomb of 100 MB no more than what is allowed is decoded."""
     with chat_server(faults=(fault,), share=0.4) as server:
         # A bomb ends by its size: a limit of time must not cut a good answer that waits while the server packs one.
         client = _client(server.url, timeout=60 if "bomb" in fault else 1, tries=12, concurrency=6)

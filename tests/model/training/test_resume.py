@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from model.training.checkpoints import DamagedError, verify
 from model.training.metrics_log import MetricsLogger, read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
@@ -94,7 +95,7 @@ def _goes_on_after_step_2(folder: Path, out: Path, caplog: pytest.LogCaptureFixt
     assert not list(out.rglob("*damaged*")), "what was set aside goes when the stage is done"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.json"])
 def test_flipped_bit_is_detected_and_the_last_sound_one_taken(
     folder: Path, out: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -107,21 +108,18 @@ def test_flipped_bit_is_detected_and_the_last_sound_one_taken(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", ["cut", "empty", "gone"])
-def test_truncated_or_missing_file_is_detected(
-    folder: Path, out: Path, caplog: pytest.LogCaptureFixture, name: str, harm: str
-) -> None:
+def test_truncated_or_missing_file_is_detected(out: Path, name: str, harm: str) -> None:
     file = out / "1-second/step-00000004" / name
     if harm == "gone":
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 if harm == "cut" else 0])
-    _goes_on_after_step_2(folder, out, caplog, name)
+    with pytest.raises(DamagedError, match=f"{name} is damaged"):
+        verify(file.parent)
 
 
 def test_flipped_bit_of_any_file_is_detected(folder: Path, out: Path) -> None:
     """Signs, exponents, last digits, names, the sums themselves: whatever is flipped, the checkpoint is not taken."""
-    from model.training.checkpoints import DamagedError, verify
-
     dice, path = random.Random(5), out / "1-second/step-00000004"
     untouched = verify(path)
     for name in FILES:
@@ -188,13 +186,15 @@ def test_truncated_file_of_an_earlier_checkpoint_is_detected(
     _goes_on_after_step_2(folder, out, caplog, "moments.safetensors")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_damaged_export_of_a_stage_stops_the_next_stage(tmp_path: Path, name: str) -> None:
+def test_damaged_export_of_a_stage_stops_the_next_stage(tmp_path: Path) -> None:
     written = training_data.recipe(tmp_path, steps=2)
     go({**written, "stages": written["stages"][:1]}, tmp_path / "out")
-    flip(tmp_path / "out/1-first/model" / name, 301)
-    with pytest.raises(ValueError, match=rf"{name}: is not as its stage has written it: copy it back, or del"):
-        go(written, tmp_path / "out")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        file = tmp_path / "out/1-first/model" / name
+        flip(file, 301)
+        with pytest.raises(ValueError, match=rf"{name}: is not as its stage has written it: copy it back, or del"):
+            go(written, tmp_path / "out")
+        flip(file, 301)
 
 
 # Data
@@ -240,8 +240,6 @@ def test_other_data_of_the_same_length_are_refused(folder: Path, out: Path, chan
     finally:
         shutil.rmtree(folder)
         aside.rename(folder)
-    go(recipe(folder), out)
-    assert losses(out) == losses(folder / "whole")
 
 
 def test_copied_data_are_the_same_data(folder: Path, out: Path) -> None:
@@ -269,8 +267,8 @@ def test_another_starting_checkpoint_is_refused(folder: Path, tmp_path: Path) ->
 # Files
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
-def test_all_files_of_a_training_follow_the_umask(folder: Path, tmp_path: Path, mask: int) -> None:
+def test_all_files_of_a_training_follow_the_umask(folder: Path, tmp_path: Path) -> None:
+    mask = 0o027
     before = os.umask(mask)
     try:
         stopped_after(recipe(folder), tmp_path / "stopped", 5)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -101,27 +99,16 @@ def test_frozen_parts_are_bit_equal_after_training(folder: Path, whole: Path, tm
     assert all(name.startswith("model.projector.") for name in changed)
 
 
-_DRIVER = """
-import sys, yaml
-from model.training.console import show_log
-from model.training.recipe import parse_recipe
-from model.training.run import train
-show_log()
-train(parse_recipe(yaml.safe_load(open(sys.argv[1])), "test"), sys.argv[2])
-"""
-
-
-def _killed_after(file: Path, out: Path, steps: int) -> None:
-    """Run a training in a process of its own, and kill -9 it as soon as it has told of so many steps."""
-    command = [sys.executable, "-c", _DRIVER, str(file), str(out)]
+def _killed_after(file: Path, out: Path, steps: int, pause: float = 0) -> None:
+    """Run `vl3syn train`, and kill -9 it when it has shown so many steps, after a pause in seconds."""
+    command = [sys.executable, "-m", "pipeline", "train", str(file), "--run", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
     assert process.stdout
-    seen = 0
-    for line in process.stdout:
-        seen += "  loss " in line  # as a step tells it; the folder of an export may have "losses" in its name
-        if seen >= steps:
-            break
-    os.kill(process.pid, signal.SIGKILL)
+    shown = 0
+    while shown < steps and (line := process.stdout.readline()):
+        shown += "  loss " in line  # of a step; the folder of an export may have "losses" in its name
+    time.sleep(pause)
+    process.kill()
     process.wait()
 
 
@@ -169,13 +156,7 @@ def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(training_data.recipe(folder)))
     for _ in range(10):
-        command = [sys.executable, "-c", _DRIVER, str(file), str(tmp_path / "out")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
-        assert process.stdout
-        next((line for line in process.stdout if "  loss " in line), None)  # it has started
-        time.sleep(dice.uniform(0, 0.5))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        _killed_after(file, tmp_path / "out", steps=1, pause=dice.uniform(0, 0.5))
     go(training_data.recipe(folder), tmp_path / "out")
     _is_undisturbed(tmp_path / "out", whole)
 

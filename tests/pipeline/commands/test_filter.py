@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import ray
 from PIL import Image
 
 from manifests import open_run
@@ -36,17 +37,17 @@ def kept(run: Path) -> set[str]:
 
 
 def test_filter_by_path_run_twice_sets_its_rule_and_setting(
-    indexed: Path, vl3syn_process: Command, monkeypatch: pytest.MonkeyPatch
+    indexed: Path, vl3syn: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = Path(__file__).parents[3] / "examples/my_filter"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    done = vl3syn_process("filter", "edges:Edges", "--run", indexed, "--json")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples/my_filter")
+    ray.cloudpickle.register_pickle_by_value(import_module("edges"))  # the workers run already, with another path
+    done = vl3syn("filter", "edges:Edges", "--run", indexed, "--json")
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 2, done.stderr
     assert kept(indexed) == {"grey.png", "stripes.png"}
-    done = vl3syn_process("filter", "edges:Edges", "--run", indexed, "--min", "0.1", "--json")
+    done = vl3syn("filter", "edges:Edges", "--run", indexed, "--min", "0.1", "--json")
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 0, done.stderr
     assert kept(indexed) == {"stripes.png"}
-    done = vl3syn_process("filter", "edges:Edges", "--run", indexed, "--threshold", "255", "--json")
+    done = vl3syn("filter", "edges:Edges", "--run", indexed, "--threshold", "255", "--json")
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 2, done.stderr
     (stage,) = open_run(indexed).recipe["stages"]
     assert (stage["stage"], stage["class"], stage["threshold"]) == ("edges", "edges:Edges", 255)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from captioners.recaption import ShortCaption
 from core.errors import UserError
 from manifests import open_run
 from manifests.journal import Journal
@@ -24,6 +25,7 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.execution.first_answers import FirstAnswers
 from tests.chat_server import ChatServer, chat_server
+from tests.pipeline.execution.pipelines import compute_images
 from tests.runs import run
 
 MakeImages = Callable[..., Path]
@@ -34,10 +36,18 @@ CONTEXT = "This model's maximum context length is 4096 tokens. However, you requ
 FIRST = "the first 32 images in a row without an answer, all of them: "
 
 
-def recipe(pool: Path, server: ChatServer, resources: dict[str, Any] | None = None, **engine: Any) -> dict[str, Any]:
-    how = {"kind": "server", "url": server.url, "pause": 0.01, "tries": 1} | engine
+def recipe(pool: Path, server: ChatServer, resources: dict[str, Any] | None = None) -> dict[str, Any]:
+    how = {"kind": "server", "url": server.url, "pause": 0.01, "tries": 1}
     stage = {"stage": "short_caption", "model": "m", "engine": how, "resources": resources or {}}
     return {"name": "t", "pool": {"images": str(pool)}, "stages": [stage]}
+
+
+def captioned(folder: Path, server: ChatServer, **engine: Any) -> pl.DataFrame:
+    """The rows of the images in the folder `pool`, in this process."""
+    how = {"kind": "server", "url": server.url, "pause": 0.01, "tries": 1} | engine
+    stage = ShortCaption(model="m", engine=how)  # type: ignore[arg-type]
+    names = sorted(file.name for file in (folder / "pool").iterdir())
+    return pl.DataFrame(compute_images(folder, stage, stage.load(), names, first_errors=32))
 
 
 def written(path: Path, recipe_: dict[str, Any]) -> Path:
@@ -72,7 +82,6 @@ def test_server_that_refuses_all_ends_the_job_with_its_message(
         assert set(server.answered.values()) == {1}
 
 
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("status", "refusal"),
     [
@@ -86,65 +95,52 @@ def test_server_that_refuses_all_ends_the_job_with_its_message(
     ],
 )
 def test_job_of_refusals_only_stores_no_row(tmp_path: Path, make_images: MakeImages, status: str, refusal: str) -> None:
-    pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
+    make_images(tmp_path / "pool", 60)
     with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
         with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):
-            run(recipe(pool, server, concurrency=8), url)
-        assert 32 <= server.requests.total() <= 32 + 2 * 8
-        assert rows(url).height == 0
-        server.share = 0.0
-        run(recipe(pool, server), url)
-        assert set(server.answered.values()) == {1}
-    assert (rows(url).height, rows(url)["error"].count()) == (100, 0)
+            captioned(tmp_path, server, concurrency=8)
+        assert 32 <= server.requests.total() <= 32 + 8
+    assert journaled(tmp_path) == []
 
 
-@pytest.mark.usefixtures("engine")
 def test_server_with_only_empty_answers_ends_the_job(tmp_path: Path, make_images: MakeImages) -> None:
-    pool, url = make_images(tmp_path / "pool", 100), tmp_path / "run"
+    make_images(tmp_path / "pool", 60)
     thinking = {"message": {"content": "<think>Well, 17 dogs"}, "finish_reason": "length"}
     why = f"{FIRST}empty caption: cut while thinking; raise max_new_tokens"
     with chat_server(choice=thinking) as server, pytest.raises(UserError, match=why):
-        run(recipe(pool, server), url)
-    assert rows(url).height == 0
+        captioned(tmp_path, server)
+    assert journaled(tmp_path) == []
 
 
-@pytest.mark.usefixtures("engine")
 def test_bad_images_among_the_first_do_not_end_the_job(tmp_path: Path, make_images: MakeImages) -> None:
     """Their refusals are there long before the first caption; images count in the order of asking."""
-    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    make_images(tmp_path / "pool", 100)
     with chat_server(faults=("400",), share=0.6, delay=0.3) as server:
         server.fast_faults = True
-        _, jobs = run(recipe(pool, server, concurrency=16), url)
+        facts = captioned(tmp_path, server, concurrency=16)
         assert set(server.requests.values()) == {1}
-    facts = rows(url)
-    assert (facts.height, facts["retry"].sum()) == (300, 0)
-    assert 120 < facts["error"].count() == jobs["short_caption"].errors < 240
+    assert (facts.height, facts["retry"].sum()) == (100, 0)
+    assert 40 < facts["error"].count() < 80
     assert set(facts["error"].drop_nulls()) == {"server: 400 the image is too strange"}
 
 
-@pytest.mark.usefixtures("engine")
 def test_31_refusals_and_then_captions_are_stored(tmp_path: Path, make_images: MakeImages) -> None:
-    pool, url = make_images(tmp_path / "pool", 120), tmp_path / "run"
+    make_images(tmp_path / "pool", 60)
     with chat_server() as server:
         numbers = iter(range(200))
         server._fault = lambda key, attempt: "400" if next(numbers) < 31 else None  # type: ignore[method-assign]
-        _, jobs = run(recipe(pool, server, concurrency=1), url)
-    assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (120, 31)
-    assert rows(url)["retry"].sum() == 0
+        facts = captioned(tmp_path, server, concurrency=1)
+    assert (facts.height, facts["error"].count(), facts["retry"].sum()) == (60, 31, 0)
 
 
-@pytest.mark.usefixtures("engine")
 def test_fewer_than_32_refused_images_are_retried_later(tmp_path: Path, make_images: MakeImages) -> None:
-    pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
+    pool = make_images(tmp_path / "pool", 5)
     Image.effect_noise((60, 40), 90).convert("RGB").save(pool / "broken.bmp")
     (pool / "broken.bmp").write_bytes((pool / "broken.bmp").read_bytes()[:-2000])
     with chat_server(faults=("400",), share=1.0, refusal=CONTEXT) as server:
-        _, jobs = run(recipe(pool, server), url)
-        assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (6, 6)
-        assert sorted(rows(url)["retry"]) == [False, *[True] * 5], "not that of the broken file"
-        server.share = 0.0
-        _, jobs = run(recipe(pool, server), url)
-        assert (jobs["short_caption"].computed, jobs["short_caption"].errors) == (5, 0)
+        facts = captioned(tmp_path, server)
+    assert facts["error"].count() == 6
+    assert sorted(facts["retry"]) == [False, *[True] * 5], "not that of the broken file"
 
 
 @pytest.mark.usefixtures("engine")
@@ -170,13 +166,13 @@ def answers(ids: list[int], errors: list[str | None], retry: bool = False) -> pa
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    table = Table(Folder.at(tmp_path / "t"), SCHEMA.remove_metadata())
+    table = Table(Folder.at(tmp_path / "table"), SCHEMA.remove_metadata())
     return Journal(table, pa.chunked_array([pa.array(range(200))]), {})
 
 
 def journaled(folder: Path) -> list[int]:
     ids: list[int] = []
-    for path in (folder / "t").glob("journal-*"):
+    for path in (folder / "table").glob("journal-*"):
         with pa.OSFile(str(path)) as source:
             try:
                 for batch in pa.ipc.open_stream(source):

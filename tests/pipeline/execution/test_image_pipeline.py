@@ -14,17 +14,9 @@ from PIL import Image
 
 from core.errors import BadSampleError, UserError
 from core.stages import ImageFacts, ImageStage
-from manifests.schemas import column, table_schema
-from manifests.storage import Folder
-from manifests.tables import Table
-from pipeline.execution.content_check import ContentCheck
-from pipeline.execution.image_pipeline import ImagePipeline
-from pipeline.execution.inputs import Inputs
+from manifests.schemas import column
 from pipeline.execution.lookahead import started_ahead
-from pipeline.execution.part_writer import Store
-from pipeline.execution.stage_task import StageTask
-from pipeline.pools import pool_of
-from pipeline.pools.reader import Images
+from tests.pipeline.execution.pipelines import compute_images
 
 
 class Widths(ImageStage):
@@ -70,30 +62,7 @@ def compute(folder: Path, images: int, facts: WidthFacts, missing: Sequence[int]
         if width not in missing:
             Image.new("RGB", (width, 3)).save(pool / f"{width:03}.png")
     names = [f"{width:03}.png" for width in range(1, images + 1)]
-    rows = pa.table(
-        {
-            "id": pa.array(range(images), pa.int64()),
-            "shard": names,
-            "key": names,
-            "offset": pa.array([0] * images, pa.int64()),
-            "bytes": pa.nulls(images, pa.int64()),
-            "seen_bytes": pa.nulls(images, pa.int64()),
-        }
-    )
-    root = Folder.at(pool)
-    table = Table(Folder.at(folder / "table"), table_schema(Widths().writes))
-    store = Store(table, table.next_writer(), {})
-    task = StageTask(
-        stage=Widths(),
-        inputs=Inputs(images=Images(pool_of(images=str(pool)), root)),
-        batch_size=4,
-        store=store,
-        contents=store,
-    )
-    pipeline = ImagePipeline(task, facts, threads=2, seconds=60, first_errors=0)
-    computed, busy = pipeline.compute(rows, ContentCheck(store, rows, journaled=False), None)
-    assert busy >= 0
-    result: list[dict[str, Any]] = computed.sort_by("id").to_pylist()
+    result: list[dict[str, Any]] = compute_images(folder, Widths(), facts, names, batch_size=4).to_pylist()
     return result
 
 

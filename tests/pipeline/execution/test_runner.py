@@ -37,23 +37,23 @@ def aspect(**keep: float) -> dict[str, Any]:
 
 
 def test_second_run_computes_only_new_images(tmp_path: Path, make_images: MakeImages) -> None:
-    pool, url = make_images(tmp_path / "pool", 1200), tmp_path / "run"
+    pool, url = make_images(tmp_path / "pool", 120), tmp_path / "run"
     _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
-    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (1200, 1200)
+    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (120, 120)
     _, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
     assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (0, 0)
-    make_images(pool, 500, start=1200)
+    make_images(pool, 50, start=120)
     opened, jobs = run(recipe_for(pool, aspect(max=1.5)), url)
-    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (500, 500)
-    assert jobs["index"].stored == 1200
-    assert opened.manifest().collect().height == 1700
+    assert (jobs["index"].computed, jobs["aspect_ratio"].computed) == (50, 50)
+    assert jobs["index"].stored == 120
+    assert opened.manifest().collect().height == 170
 
 
 def test_looser_rule_computes_only_the_newly_admitted_rows(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
     """The second stage sees only what the first rule lets through."""
-    pool, url = make_images(tmp_path / "pool", 600), tmp_path / "run"
+    pool, url = make_images(tmp_path / "pool", 150), tmp_path / "run"
     second = {"stage": "brightness", "keep": {"min": 3}}
 
     def at(ratio: float, **settings: object) -> tuple[Run, dict[str, JobResult]]:
@@ -61,7 +61,7 @@ def test_looser_rule_computes_only_the_newly_admitted_rows(
 
     opened, jobs = at(1.5)
     kept = {r: ratios(opened).filter(pl.col("aspect_ratio") <= r).height for r in (1.2, 1.5, 2.0)}
-    assert 0 < kept[1.2] < kept[1.5] < kept[2.0] < 600
+    assert 0 < kept[1.2] < kept[1.5] < kept[2.0] < 150
     assert jobs["brightness"].computed == kept[1.5]
 
     opened, jobs = at(1.2)
@@ -82,26 +82,26 @@ def test_looser_rule_computes_only_the_newly_admitted_rows(
 
 
 def test_only_rows_with_a_passing_error_are_retried(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
-    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    pool, url = make_images(tmp_path / "pool", 60), tmp_path / "run"
     recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
     opened, jobs = run(recipe, url)
     counted = funnel(opened).stages[1]
-    assert counted.errors == 300 // 3 + 300 // 10 - 300 // 30
-    assert counted.reasons == {"server": 100 - 10, "bad bytes": 30}
+    assert counted.errors == 60 // 3 + 60 // 10 - 60 // 30
+    assert counted.reasons == {"server": 20 - 2, "bad bytes": 6}
     (tmp_path / "server-is-up").touch()
     opened, jobs = run(recipe, url)
-    assert jobs["brightness"].computed == 90
-    assert funnel(opened).stages[1].reasons == {"bad bytes": 30}
-    assert opened.manifest().collect().height == 300
+    assert jobs["brightness"].computed == 18
+    assert funnel(opened).stages[1].reasons == {"bad bytes": 6}
+    assert opened.manifest().collect().height == 60
 
 
 def test_broken_stage_fails_the_job_and_keeps_stored_rows(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
-    pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"
+    pool, url = make_images(tmp_path / "pool", 30), tmp_path / "run"
     with pytest.raises(ValueError, match=r"^no weights at /nowhere; give a path$"):
         run(recipe_for(pool, {"stage": "brightness", "weights": "/nowhere"}), url)
-    assert funnel(open_run(url)).stages[1].pending == 300
+    assert funnel(open_run(url)).stages[1].pending == 30
 
 
 def test_actor_that_does_not_fit_is_refused_with_the_resources(tmp_path: Path, make_images: MakeImages) -> None:
