@@ -108,6 +108,7 @@ ENDINGS = {  # finish reason -> short_cut, or the error and whether it is worth 
 }
 
 
+@pytest.mark.usefixtures("here")
 def test_broken_off_answers_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """One image for each finish reason."""
     pool, url = make_images(tmp_path / "pool", len(ENDINGS)), tmp_path / "run"
@@ -164,6 +165,7 @@ ODD_ANSWERS: list[tuple[Raw | None, str | None, bool]] = [  # with the row's err
 ]
 
 
+@pytest.mark.usefixtures("here")
 def test_malformed_answers_do_not_end_a_run(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     """One image for each, and as many with sound answers."""
     pool, url = make_images(tmp_path / "pool", 2 * len(ODD_ANSWERS)), tmp_path / "run"
@@ -345,6 +347,7 @@ def as_an_earlier_version(opened: Run, captions: list[str]) -> None:
     pq.write_table(rows.drop_columns(later).replace_schema_metadata(metadata), path)
 
 
+@pytest.mark.usefixtures("here")
 def test_only_stored_captions_with_reasoning_are_computed_again(tmp_path: Path, four: Path, vl3syn: Any) -> None:
     pool, url = four / "pool", shutil.copytree(four / "run", tmp_path / "run")
     with chat_server(choice=message(WORDS)) as server:
@@ -368,6 +371,7 @@ def test_only_stored_captions_with_reasoning_are_computed_again(tmp_path: Path, 
     assert sorted(published["short_caption"]) == sorted([old[0], old[2], WORDS, WORDS])
 
 
+@pytest.mark.usefixtures("here")
 def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, four: Path) -> None:
     pool, url = four / "pool", shutil.copytree(four / "run", tmp_path / "run")
     with chat_server(choice=message(WORDS)) as server:
@@ -380,6 +384,7 @@ def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, four
         assert opened.manifest().collect()["short_raw_characters"].to_list() == [None] * 4
 
 
+@pytest.mark.usefixtures("here")
 def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, four: Path) -> None:
     from manifests.journal import Journal
     from manifests.tables import Table
@@ -401,6 +406,7 @@ def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, four: 
     assert facts["short_control_tokens"].to_list() == [0, 0, 0, 0]
 
 
+@pytest.mark.usefixtures("here")
 def test_publication_of_an_earlier_version_keeps_its_columns(
     tmp_path: Path, four: Path, make_images: MakeImages
 ) -> None:

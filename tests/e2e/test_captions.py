@@ -77,6 +77,7 @@ def test_every_image_gets_a_caption_or_error_when_calls_fail(tmp_path: Path, mak
         assert set(left["error"]) == {"server: 400 the image is too strange"}
 
 
+@pytest.mark.usefixtures("here")
 def test_only_a_changed_prompt_captions_again(tmp_path: Path, twenty: tuple[Path, Path]) -> None:
     pool, url = twenty[0], shutil.copytree(twenty[1], tmp_path / "run")
     with chat_server() as other:
@@ -164,7 +165,7 @@ def test_portable_images_are_sent_unchanged(tmp_path: Path) -> None:
     assert len(white) == 1  # the glass
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_unsound_captions_are_dropped_with_their_reasons(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 4)
     texts = iter(
@@ -178,6 +179,7 @@ def test_unsound_captions_are_dropped_with_their_reasons(tmp_path: Path, make_im
     assert [reason.split(" ")[0] for reason in reasons] == ["short_language", "short_refused", "short_repetition"]
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("written", [7, 20])
 def test_restarted_part_takes_the_rows_of_its_journal(
     written: int, tmp_path: Path, twenty: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
@@ -203,7 +205,7 @@ def test_restarted_part_takes_the_rows_of_its_journal(
     assert opened.facts("short_caption").sort("id").collect().equals(before)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_caption_command_writes_captions_and_its_recipe(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 12), tmp_path / "run"
     run({"name": "t", "pool": {"images": str(pool)}, "stages": []}, url)
