@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from core.errors import UserError, reading
 from core.paths import check_path
 from model.config import LAST_ID, ModelConfig, VisionConfig
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 WEIGHTS = "model.safetensors"
 
@@ -109,25 +113,26 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
 
 
-def generation_settings(folder: Path, default: Any) -> Any:
-    """Return transformers' GenerationConfig of a folder, or the default if the folder has none.
+def special_tokens(folder: Path, default: GenerationConfig) -> GenerationConfig:
+    """Return the special tokens of a folder's generation_config.json, or the default's if the folder has none.
+
+    Everything else in the file is dropped. transformers' `generate` takes each value that a call leaves unset from the
+    model's GenerationConfig, so that a temperature or a penalty there would change all answers.
 
     Raises:
-        UserError: generation_config.json cannot be read, or a special token is neither None, an id nor a list of ids.
+        UserError: The file cannot be read, or a special token is neither None, an id nor a list of ids.
     """
     import transformers
 
-    file, settings = folder / "generation_config.json", default
-    if file.is_file():
-        auto: Any = transformers.GenerationConfig
-        with reading(file):
-            settings = auto.from_pretrained(folder)
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(settings, key, None)
+    file = folder / "generation_config.json"
+    stored = read_json(file) if file.is_file() else default.to_dict()
+    tokens = {key: stored.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for key, value in tokens.items():
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token <= LAST_ID:
                 raise UserError(f"{file}: {key} must be the id of a token, not {reprlib.repr(token)}")
-    return settings
+    config: Callable[..., GenerationConfig] = transformers.GenerationConfig
+    return config(**tokens)
 
 
 def _vision(stored: dict[str, Any]) -> VisionConfig:

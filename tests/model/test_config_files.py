@@ -20,7 +20,7 @@ SIZE = "of the language model must be 1 to"
     ("file", "key", "value", "reason"),
     [
         ("config.json", "", DEEP, "config.json: no JSON object: "),
-        ("generation_config.json", "", DEEP, "generation_config.json: cannot be read: "),
+        ("generation_config.json", "", DEEP, "generation_config.json: no JSON object: "),
         ("processor_config.json", "", DEEP, "processor_config.json: no JSON object: "),
         ("vl3syn_processor.json", "", DEEP, "vl3syn_processor.json: cannot be read: "),
         ("config.json", "image_token_id", 10**30, "image_token_id: Input should be "),
