@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 WEIGHTS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+"""Weights as older checkpoints have them; read if there are no safetensors."""
 
 # Keys of the original's flat config.json that do not belong to Qwen2.
 _NOT_LANGUAGE = {
@@ -43,7 +45,6 @@ def write_config(config: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
         "vision_config": {
             "model_type": "video_llama_3_vision",
             "hidden_act": "gelu_pytorch_tanh",
-            "attention_dropout": 0.0,
             "rope_parameters": rope,
             **vision,
         },
@@ -71,12 +72,23 @@ def transformers_config(stored: dict[str, Any], folder: Path) -> ModelConfig:
     )
 
 
-def original_config(stored: dict[str, Any]) -> ModelConfig:
+def original_config(stored: dict[str, Any], file: Path) -> ModelConfig:
     """Convert the original repository's config.json, which has Qwen2's fields and a nested encoder configuration.
 
     The original uses the placeholder `<image>` for images and videos. We use Qwen2.5's two placeholders instead: visual
     tokens overwrite their embeddings anyway.
+
+    Raises:
+        UserError: It has no shapes of the encoder, or a projector of another type.
     """
+    projector = stored.get("mm_projector_type", "mlp2x_gelu")
+    if projector != "mlp2x_gelu":
+        raise UserError(f"{file}: mm_projector_type {projector!r}: only mlp2x_gelu is known")
+    if not stored.get("vision_encoder_config"):  # the original's training code stores a name only
+        raise UserError(
+            f"{file}: has no vision_encoder_config, only the encoder's name {stored.get('vision_encoder')!r}: "
+            "copy the content of that model's config.json there under this key"
+        )
     language = {key: value for key, value in stored.items() if key not in _NOT_LANGUAGE}
     return ModelConfig(vision=_vision(stored["vision_encoder_config"]), language={"model_type": "qwen2", **language})
 
