@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import UserError
+
 LANGUAGE_ATTENTION = "vl3syn_segments"
 """Name under which transformers' decoders find `language_attention`."""
 
@@ -141,13 +143,18 @@ def language_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    dropout: float = 0.0,
     segments: Segments | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention for transformers' decoders: query (B, H, N, D), key and value (B, K, M, D).
 
     In `forward`, a packed row has `segments` and B = 1. In `generate` there are none, and transformers' SDPA is used.
+
+    Raises:
+        UserError: `dropout`, which transformers passes in training, is not 0.
     """
+    refuse_dropout(dropout, "language model")
     if segments is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -155,6 +162,18 @@ def language_attention(
         return out, None
     q_NHD, k_NKD, v_NKD = (x[0].transpose(0, 1) for x in (query, key, value))
     return segment_attention(q_NHD, k_NKD, v_NKD, segments, causal=True, scale=scaling)[None], None
+
+
+def refuse_dropout(dropout: float, part: str) -> None:
+    """Check that a model's training does without attention dropout, which no kernel for segments has.
+
+    Raises:
+        UserError: `dropout` is not 0.
+    """
+    if dropout:
+        raise UserError(
+            f"attention_dropout {dropout:g} of the {part}: attention here has none: set it to 0 in config.json to train"
+        )
 
 
 def language_mask(

@@ -40,6 +40,7 @@ class VisionConfig(BaseModel):
         patch_size: Side of a patch, in pixels.
         layer_norm_eps: Epsilon of every LayerNorm.
         rope_theta: Base of the 2D rotary frequencies.
+        attention_dropout: Share of attention weights that training drops. Only 0 can be trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,7 @@ class VisionConfig(BaseModel):
     patch_size: int = Field(default=14, ge=1, le=1024)
     layer_norm_eps: float = Field(default=1e-6, gt=0)
     rope_theta: float = Field(default=10000.0, gt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

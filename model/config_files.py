@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,7 +14,12 @@ from core.errors import UserError, reading
 from core.paths import check_path
 from model.config import LAST_ID, ModelConfig, VisionConfig
 
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
 WEIGHTS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+"""Weights as older checkpoints have them; read if there are no safetensors."""
 
 # Keys of the original's flat config.json that do not belong to Qwen2.
 _NOT_LANGUAGE = {
@@ -39,7 +45,6 @@ def write_config(config: ModelConfig, folder: Path, dtype: torch.dtype) -> None:
         "vision_config": {
             "model_type": "video_llama_3_vision",
             "hidden_act": "gelu_pytorch_tanh",
-            "attention_dropout": 0.0,
             "rope_parameters": rope,
             **vision,
         },
@@ -67,12 +72,23 @@ def transformers_config(stored: dict[str, Any], folder: Path) -> ModelConfig:
     )
 
 
-def original_config(stored: dict[str, Any]) -> ModelConfig:
+def original_config(stored: dict[str, Any], file: Path) -> ModelConfig:
     """Convert the original repository's config.json, which has Qwen2's fields and a nested encoder configuration.
 
     The original uses the placeholder `<image>` for images and videos. We use Qwen2.5's two placeholders instead: visual
     tokens overwrite their embeddings anyway.
+
+    Raises:
+        UserError: It has no shapes of the encoder, or a projector of another type.
     """
+    projector = stored.get("mm_projector_type", "mlp2x_gelu")
+    if projector != "mlp2x_gelu":
+        raise UserError(f"{file}: mm_projector_type {projector!r}: only mlp2x_gelu is known")
+    if not stored.get("vision_encoder_config"):  # the original's training code stores a name only
+        raise UserError(
+            f"{file}: has no vision_encoder_config, only the encoder's name {stored.get('vision_encoder')!r}: "
+            "copy the content of that model's config.json there under this key"
+        )
     language = {key: value for key, value in stored.items() if key not in _NOT_LANGUAGE}
     return ModelConfig(vision=_vision(stored["vision_encoder_config"]), language={"model_type": "qwen2", **language})
 
@@ -109,25 +125,26 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: no JSON object: {error}; copy it again") from error
 
 
-def generation_settings(folder: Path, default: Any) -> Any:
-    """Return transformers' GenerationConfig of a folder, or the default if the folder has none.
+def special_tokens(folder: Path, default: GenerationConfig) -> GenerationConfig:
+    """Return the special tokens of a folder's generation_config.json, or the default's if the folder has none.
+
+    Everything else in the file is dropped. transformers' `generate` takes each value that a call leaves unset from the
+    model's GenerationConfig, so that a temperature or a penalty there would change all answers.
 
     Raises:
-        UserError: generation_config.json cannot be read, or a special token is neither None, an id nor a list of ids.
+        UserError: The file cannot be read, or a special token is neither None, an id nor a list of ids.
     """
     import transformers
 
-    file, settings = folder / "generation_config.json", default
-    if file.is_file():
-        auto: Any = transformers.GenerationConfig
-        with reading(file):
-            settings = auto.from_pretrained(folder)
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(settings, key, None)
+    file = folder / "generation_config.json"
+    stored = read_json(file) if file.is_file() else default.to_dict()
+    tokens = {key: stored.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for key, value in tokens.items():
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token <= LAST_ID:
                 raise UserError(f"{file}: {key} must be the id of a token, not {reprlib.repr(token)}")
-    return settings
+    config: Callable[..., GenerationConfig] = transformers.GenerationConfig
+    return config(**tokens)
 
 
 def _vision(stored: dict[str, Any]) -> VisionConfig:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from core.errors import UserError
 from model.attention import LANGUAGE_ATTENTION, register_language_attention
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 Language = Any
 """A causal language model of transformers, such as `Qwen2ForCausalLM`."""
@@ -66,6 +70,43 @@ def check_language(model: Language) -> None:
     if layers != {"full_attention"}:
         others = ", ".join(sorted(layers - {"full_attention"}))
         raise UserError(f"{kind} has layers with {others}: use a decoder with full attention only")
+
+
+def generation_config(language: Language, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
+    """Return settings for transformers' `generate`.
+
+    Args:
+        language: The language model. `generate` fills what is unset here from its generation_config, which therefore
+            must hold special tokens only.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: 0 takes the most probable token.
+        top_p: Total probability of the tokens that are sampled from.
+    """
+    import transformers
+
+    ends = _end_tokens(language)
+    sampled = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
+    pad = ends[0] if ends else 0  # only after an end token, where it is cut off
+    config: Callable[..., GenerationConfig] = transformers.GenerationConfig
+    return config(
+        max_new_tokens=max_new_tokens,
+        do_sample=bool(temperature),
+        eos_token_id=ends or None,
+        pad_token_id=pad,
+        **sampled,
+    )
+
+
+def add_end_token(language: Language, token: int) -> None:
+    """End answers at one more token, if they do not end there already."""
+    ends = _end_tokens(language)
+    if token not in ends:
+        language.generation_config.eos_token_id = [*ends, token]
+
+
+def _end_tokens(language: Language) -> list[int]:
+    ends: int | list[int] | None = language.generation_config.eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _line(error: Exception) -> str:

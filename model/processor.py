@@ -18,7 +18,7 @@ from core.errors import UserError
 from model import frames, images
 from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
-from model.prompt import CHAT_TEMPLATE, Message, Part, Placeholders, parse_conversation, tokenize
+from model.prompt import CHAT_TEMPLATE, IGNORE_INDEX, Message, Part, Placeholders, parse_conversation, tokenize
 from model.prune import keep_mask
 from model.sizes import Item, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
@@ -104,6 +104,15 @@ class Processor:
         """Return the text of token ids (n,), without special tokens."""
         text: str = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
         return text
+
+    @property
+    def end_token(self) -> int | None:
+        """Id of the token that ends an assistant's turn, as training learns it; None if the template writes none."""
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ""}]
+        labels = self(turns, labels=True).labels
+        assert labels is not None
+        learned = labels[labels != IGNORE_INDEX].tolist()
+        return int(learned[-1]) if learned else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:

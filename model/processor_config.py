@@ -6,6 +6,7 @@ The files have transformers' layout. Our own settings are in one more file, whic
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,41 @@ def _config(folder: Path) -> ProcessorConfig:
         with reading(ours):
             return ProcessorConfig.model_validate_json(ours.read_text())
     if "image_processor" in theirs:
-        with reading(folder / "processor_config.json"):
-            return _from_transformers(theirs["image_processor"], theirs.get("video_processor") or {})
-    image = _read(folder, "preprocessor_config.json")
+        file = folder / "processor_config.json"
+        with reading(file):
+            image, video = theirs["image_processor"], theirs.get("video_processor") or {}
+            _check_pixels(image, file)
+            _check_pixels(video, file)
+            return _from_transformers(image, video)
+    image, video = (_read(folder, f"{kind}preprocessor_config.json") for kind in ("", "video_"))
     with reading(folder / "preprocessor_config.json"):
-        if (folder / "video_preprocessor_config.json").is_file():
-            return _from_transformers(image, _read(folder, "video_preprocessor_config.json"))
-        return _from_original(image, theirs)
+        _check_pixels(image, folder / "preprocessor_config.json")
+        _check_pixels(video, folder / "video_preprocessor_config.json")
+        if video:
+            return _from_transformers(image, video)
+        model = _read(folder, "config.json")
+        return _from_original(image, theirs, pruned=bool(model.get("use_token_compression", True)))
+
+
+def _check_pixels(stored: dict[str, Any], file: Path) -> None:
+    """Check that a preprocessor makes the pixels that ours makes.
+
+    Raises:
+        UserError: A setting differs.
+    """
+    for key, ours in _PIXELS.items():
+        value = stored.get(key)
+        if key in ("image_mean", "image_std") and isinstance(value, int | float):
+            value = [value] * 3  # transformers allows one number for all channels
+        if value is not None and not _equal(value, ours):
+            raise UserError(f"{file}: {key} {value}: only {ours} is supported, what VideoLLaMA3 was trained with")
+
+
+def _equal(value: Any, ours: Any) -> bool:
+    """Whether two settings are equal; numbers may be rounded."""
+    if isinstance(ours, float) and isinstance(value, int | float):
+        return math.isclose(value, ours, rel_tol=1e-6)
+    return bool(value == ours)
 
 
 def _template(folder: Path, tokenizer: Tokenizer, config: ProcessorConfig) -> str:
@@ -164,11 +193,10 @@ def _from_transformers(image: dict[str, Any], video: dict[str, Any]) -> Processo
 
     def limits(config: dict[str, Any], merge: int, fewest: int, most: int) -> TokenLimits:
         merge = config.get("merge_size", merge)
-        size, square = config.get("size", {}), (patch * merge) ** 2
-        low = max(size.get("shortest_edge", fewest * square) // square, 1)
-        return TokenLimits(
-            merge=merge, min_tokens=low, max_tokens=max(size.get("longest_edge", most * square) // square, 1)
-        )
+        size, square = config.get("size") or {}, (patch * merge) ** 2
+        low = config.get("min_pixels") or size.get("shortest_edge", fewest * square)
+        high = config.get("max_pixels") or size.get("longest_edge", most * square)
+        return TokenLimits(merge=merge, min_tokens=max(low // square, 1), max_tokens=max(high // square, 1))
 
     return ProcessorConfig(
         patch_size=patch,
@@ -180,7 +208,7 @@ def _from_transformers(image: dict[str, Any], video: dict[str, Any]) -> Processo
     )
 
 
-def _from_original(image: dict[str, Any], processor: dict[str, Any]) -> ProcessorConfig:
+def _from_original(image: dict[str, Any], processor: dict[str, Any], pruned: bool) -> ProcessorConfig:
     fewest, most = image.get("min_tokens", 16), image.get("max_tokens", 16384)
     return ProcessorConfig(
         patch_size=image.get("patch_size", 14),
@@ -189,6 +217,7 @@ def _from_original(image: dict[str, Any], processor: dict[str, Any]) -> Processo
         max_tokens=most,
         fps=processor.get("fps", 1),
         max_frames=processor.get("max_frames", 180),
+        pruning=Pruning() if pruned else None,
     )
 
 

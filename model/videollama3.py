@@ -9,10 +9,10 @@ The inputs of one call form one packed row: the tokens of S samples, concatenate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,12 @@ from torch.nn import functional as F
 
 from model.attention import Segments
 from model.config import ModelConfig
-from model.config_files import generation_settings, parts_config, write_config
-from model.language import Streamer, build_language
+from model.config_files import parts_config, special_tokens, write_config
+from model.language import Streamer, build_language, generation_config
 from model.projector import Projector
 from model.prompt import IGNORE_INDEX
 from model.vision import VisionEncoder
 from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -189,21 +186,11 @@ class VideoLLaMA3(nn.Module):
         batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
         ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]
         mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
-        settings = self._generation_config(max_new_tokens, temperature, top_p)
+        settings = generation_config(self.language, max_new_tokens, temperature, top_p)
         out = self.language.generate(
             inputs_embeds=batch_SNW, attention_mask=mask_SN, generation_config=settings, streamer=streamer
         )
         return [_until_end(row, settings.eos_token_id) for row in out]
-
-    def _generation_config(self, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
-        import transformers
-
-        ends = self.language.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
-        sampled = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
-        pad = ends[0] if ends else 0  # only after an end token, where it is cut off
-        config: Callable[..., GenerationConfig] = transformers.GenerationConfig
-        return config(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, **sampled)
 
     def enable_checkpointing(self) -> None:
         """Recompute activations in the backward pass: training uses less memory and more time."""
@@ -225,7 +212,7 @@ class VideoLLaMA3(nn.Module):
         stored = open_model(folder)
         model = cls._without_weights(stored.config, dtype or stored.dtype)
         fill(model, stored.weights, folder, model._tied_names())
-        model.language.generation_config = generation_settings(folder, model.language.generation_config)
+        model.language.generation_config = special_tokens(folder, model.language.generation_config)
         return model
 
     @classmethod
@@ -243,6 +230,7 @@ class VideoLLaMA3(nn.Module):
         fill(model.vision, encoder_tensors(Path(vision)), Path(vision), ())
         tied = [name.removeprefix("language.") for name in model._tied_names()]
         fill(model.language, tensors(Path(language)), Path(language), tied)
+        model.language.generation_config = special_tokens(Path(language), model.language.generation_config)
         return model
 
     def save_pretrained(self, path: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:

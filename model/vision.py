@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Segments, segment_attention
+from model.attention import Segments, refuse_dropout, segment_attention
 from model.config import VisionConfig
 
 PORTION = 8192
@@ -75,7 +75,10 @@ class VisionEncoder(nn.Module):
 
         Raises:
             ValueError: Grids, merge sizes and patches do not match.
+            UserError: A training has attention dropout.
         """
+        if self.training:
+            refuse_dropout(self.config.attention_dropout, "encoder")
         grids: Grids = [(t, h, w) for t, h, w in grid_thw_I3.tolist()]
         merges: list[int] = merge_sizes_I.tolist()
         _check(len(pixels_PX), grids, merges)

@@ -14,7 +14,9 @@ The suffix after `*` is identical in all layouts. Tied weights are not stored.
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError, reading
 from model.config import ModelConfig
-from model.config_files import WEIGHTS, original_config, read_json, transformers_config
+from model.config_files import PICKLE, WEIGHTS, original_config, read_json, transformers_config
 
 Table = Mapping[str, str]
 """Maps prefixes of our names to prefixes of stored names. The first match counts."""
@@ -92,7 +94,7 @@ def open_model(folder: Path) -> StoredModel:
     stored = read_json(folder / "config.json")
     original = stored.get("model_type") == "videollama3_qwen2"
     with reading(folder / "config.json"):
-        config = original_config(stored) if original else transformers_config(stored, folder)
+        config = original_config(stored, folder / "config.json") if original else transformers_config(stored, folder)
         dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
     table = ORIGINAL if original else TRANSFORMERS
     # Checkpoints from the original's training code have a doubled prefix.
@@ -156,27 +158,52 @@ def encoder_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the stored names and tensors of a folder's safetensors, one at a time.
+    """Yield the stored names and tensors of a folder's safetensors, or else of its pytorch_model.bin.
 
     Raises:
         UserError: A file is missing or broken.
     """
+    for file in _weight_files(folder):
+        if not file.is_file():
+            raise UserError(f"{folder}: no {file.name}: copy all of the checkpoint's weights there")
+        yield from _pickled(file) if file.suffix == ".bin" else _safe(file)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in (WEIGHTS, PICKLE):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            with reading(index):
+                return [folder / file for file in sorted(set(read_json(index)["weight_map"].values()))]
+        if (folder / name).is_file():
+            return [folder / name]
+    raise UserError(f"{folder}: no {WEIGHTS} or {PICKLE}: copy all of the checkpoint's weights there")
+
+
+def _safe(file: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
-    index = folder / f"{WEIGHTS}.index.json"
-    files = [WEIGHTS]
-    if index.is_file():
-        with reading(index):
-            files = sorted(set(read_json(index)["weight_map"].values()))
-    for file in files:
-        if not (folder / file).is_file():
-            raise UserError(f"{folder}: no {file}: copy all of the checkpoint's safetensors there")
-        try:
-            with safe_open(folder / file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118, it is not a mapping
-                    yield name, opened.get_tensor(name)
-        except SafetensorError as error:
-            raise UserError(f"{folder / file}: broken: {error}; copy it again") from error
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118, it is not a mapping
+                yield name, opened.get_tensor(name)
+    except SafetensorError as error:
+        raise UserError(f"{file}: broken: {error}; copy it again") from error
+
+
+def _pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with reading(file):
+            stored = torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{file}: broken, or it is more than weights, and code is never run: copy it again") from error
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"{file}: broken: {' '.join(str(error).split())[:200]}; copy it again") from error
+    if not isinstance(stored, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in stored.items()
+    ):
+        raise UserError(f"{file}: no table of names and tensors: save the model's state_dict there")
+    yield from stored.items()
 
 
 def fill(module: nn.Module, weights: Iterator[tuple[str, Tensor]], folder: Path, tied: Collection[str]) -> None:

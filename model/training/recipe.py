@@ -65,11 +65,13 @@ class Start(Value):
         New weights depend on the seed only; their fingerprint is an empty text.
         """
         folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if path]
-        prints = [
-            sampled_fingerprint(Folder.at(path), sorted(file.name for file in path.glob("*.safetensors")))
-            for path in folders
-        ]
+        prints = [sampled_fingerprint(Folder.at(path), _weights(path)) for path in folders]
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""
+
+
+def _weights(folder: Path) -> list[str]:
+    files = list(folder.glob("*.safetensors")) or folder.glob("pytorch_model*.bin")
+    return sorted(file.name for file in files)
 
 
 class TrainRecipe(Value):

@@ -228,6 +228,7 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
         UserError: A folder is not a valid checkpoint.
     """
     from model.config import preset
+    from model.language import add_end_token
     from model.processor import Processor
     from model.videollama3 import VideoLLaMA3
 
@@ -239,7 +240,10 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
         return VideoLLaMA3(preset(start.preset)), processor
     assert start.vision
     assert start.language
-    return VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
+    model, processor = VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
+    if processor.end_token is not None:  # base models end texts with another token
+        add_end_token(model.language, processor.end_token)
+    return model, processor
 
 
 def _log_stage(trainer: Trainer) -> None:

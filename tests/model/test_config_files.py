@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from core.errors import UserError
 from model import Processor, VideoLLaMA3
 from model.config import preset
+from tests.model.oracles import Sample, packed
 
 DEEP = "[" * 100_000
 SIZE = "of the language model must be 1 to"
@@ -20,7 +22,7 @@ SIZE = "of the language model must be 1 to"
     ("file", "key", "value", "reason"),
     [
         ("config.json", "", DEEP, "config.json: no JSON object: "),
-        ("generation_config.json", "", DEEP, "generation_config.json: cannot be read: "),
+        ("generation_config.json", "", DEEP, "generation_config.json: no JSON object: "),
         ("processor_config.json", "", DEEP, "processor_config.json: no JSON object: "),
         ("vl3syn_processor.json", "", DEEP, "vl3syn_processor.json: cannot be read: "),
         ("config.json", "image_token_id", 10**30, "image_token_id: Input should be "),
@@ -67,3 +69,42 @@ def test_index_of_weights_without_a_map_is_a_one_line_error(tmp_path: Path) -> N
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(UserError, match=r"model.safetensors.index.json: cannot be read: no 'weight_map'"):
         VideoLLaMA3.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"vision_encoder": "DAMO-NLP-SG/SigLIP-NaViT"}, "has no vision_encoder_config, only the encoder's name "
+         "'DAMO-NLP-SG/SigLIP-NaViT': copy the content of that model's config.json there under this key"),
+        ({"vision_encoder": None, "vision_encoder_config": {}}, "has no vision_encoder_config"),
+        ({"mm_projector_type": "linear"}, "mm_projector_type 'linear': only mlp2x_gelu is known"),
+    ],
+)  # fmt: skip
+def test_original_layout_that_is_not_supported_is_refused(
+    tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    tiny = preset("tiny")
+    vision = tiny.vision.model_dump() if "vision_encoder" not in settings else {}
+    config = {**tiny.language, "model_type": "videollama3_qwen2", "vision_encoder_config": vision, **settings}
+    if "vision_encoder_config" not in settings and not vision:
+        del config["vision_encoder_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as raised:
+        VideoLLaMA3.from_pretrained(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'config.json'}: {reason}")
+
+
+@pytest.mark.parametrize("part", ["vision_config", "text_config"])
+def test_attention_dropout_is_refused_in_training_only(tmp_path: Path, part: str) -> None:
+    saved = VideoLLaMA3(preset("tiny"))
+    saved.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored[part]["attention_dropout"] = 0.1
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    model, row = VideoLLaMA3.from_pretrained(tmp_path), packed(Sample.of((1, 4, 6), seed=1))
+    with torch.no_grad():
+        torch.testing.assert_close(model(**row).logits, saved(**row).logits)
+    with pytest.raises(UserError, match=r"^attention_dropout 0.1 of the .*: attention here has none: set it to 0"):
+        model.train()(**row, labels=row["input_ids"])
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again/config.json").read_text())[part]["attention_dropout"] == 0.1
