@@ -29,7 +29,7 @@ ROLES = {
     "system": "system",
 }
 """Names of speakers in annotations, and their roles in messages."""
-_MARK = re.compile("(<image>|<video>)\n?")
+_MARK = re.compile("(<image>|<video>)")
 # Other trainers' marks: <image1>, <image 1>, <IMAGE>, <|image_1|>, <ImageHere>, <|vision_start|>, [IMG].
 _FOREIGN_MARK = re.compile(
     r"<\|?/?(?:image|img|video|vision|frame|media|picture)[\w -]{0,30}/?\|?>"
@@ -43,7 +43,9 @@ def from_turns(
 ) -> list[Message]:
     """Convert turns to messages. Each placeholder is replaced by its image or video.
 
-    If no turn has a placeholder, all media go before the first question.
+    A question's text before, between and after placeholders is stripped of white space, as in VideoLLaMA3's train.py:
+    the template puts a line break after each image and video. Other text stays as it is. If no turn has a placeholder,
+    all media go before the first question.
 
     Args:
         turns: [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A cat."}, …]
@@ -99,8 +101,8 @@ def _parts(text: str, media: Mapping[str, list[tuple[str, Any]]]) -> list[Any]:
     parts: list[Any] = []
     for number, piece in enumerate(_MARK.split(text)):
         if number % 2 == 0:
-            if piece:
-                parts.append(piece)
+            if text_between := piece.strip():
+                parts.append(text_between)
             continue
         if not media[piece]:
             raise BadSampleError(f"more {piece} marks than {piece.strip('<>')}s: make them equal")

@@ -45,7 +45,7 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
     video = {"type": "video", "video": film}
     questions = [
         [image, "What?"],
-        ["See ", image, " and\n", other, "!"],
+        ["See", image, "and", other, "!"],
         [video | {"fps": 2, "start": 1.5}, "What?"],
         ["What?"],
         [video, other, "?"],
