@@ -67,6 +67,49 @@ def test_question_without_media_is_stripped_but_not_its_answer(text: str) -> Non
     assert [message["content"] for message in from_turns(say(text, " It.\n"))] == [expected, " It.\n"]
 
 
+@pytest.mark.parametrize(
+    ("spoken", "kept"),
+    [
+        ("AQA", "QA"),
+        ("AAQAQA", "QAQA"),
+        ("QQA", "QQA"),
+        ("QAQQQA", "QAQQQA"),
+        ("QAA", "QAA"),
+        ("QAQ", "QA"),
+        ("AQQAAQQ", "QQAA"),
+        ("ASQA", "SQA"),
+        ("SAQA", "SAQA"),
+        ("SQQA", "SQQA"),
+    ],
+)
+def test_turns_out_of_order_are_kept_as_in_the_original(spoken: str, kept: str) -> None:
+    """The original begins with the first question or system message. A last question has nothing that is learned."""
+    names = {"S": "system", "Q": "human", "A": "gpt"}
+    roles = {"S": "system", "Q": "user", "A": "assistant"}
+    conversation = from_turns([{"from": names[who], "value": f"{who}{n}"} for n, who in enumerate(spoken)])
+    assert [message["role"] for message in conversation] == [roles[who] for who in kept]
+    begin = spoken.index(kept)
+    texts = [f"{who}{n}" for n, who in enumerate(spoken)][begin : begin + len(kept)]
+    assert ["".join(message["content"]) for message in conversation] == texts
+    row = PROCESSOR(conversation, labels=True, generation_prompt=False)
+    expected = "".join(
+        f"<|im_start|>{message['role']}\n{text}<|im_end|>\n" for message, text in zip(conversation, texts, strict=True)
+    )
+    assert row["input_ids"].tolist() == PROCESSOR.tokenizer(expected)["input_ids"]
+    learned = "".join(text for text in texts if text[0] == "A")
+    assert PROCESSOR.decode(row["labels"][row["labels"] >= 0]) == learned
+
+
+def test_media_keep_their_questions_when_turns_are_trimmed() -> None:
+    turns = [{"from": "gpt", "value": ""}, *say("What?", "It.", "<image>And?")]
+    assert [message["content"] for message in from_turns(turns, [1])] == [["What?"], "It."]
+    first = {"type": "image", "image": 1}
+    turns = [{"from": "gpt", "value": "Hi <image>."}, *say("What?", "It.")]
+    assert from_turns(turns, [1])[0]["content"] == [first, "What?"]
+    with pytest.raises(ValueError, match="message 2: an answer without words"):
+        from_turns([{"from": "gpt", "value": "Hi."}, *say("What?", " ")])
+
+
 def test_system_message_is_accepted_only_first() -> None:
     system = {"from": "system", "value": "Be <image> short."}
     conversation = from_turns([system, *say("A", "B")], ["x"])
