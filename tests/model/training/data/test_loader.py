@@ -183,7 +183,7 @@ def test_long_conversation_is_split_and_learned_once() -> None:
 def test_state_with_a_piece_that_no_longer_exists_is_refused(world: Corpus) -> None:
     """A sample can be split into fewer pieces by a version that reads its questions otherwise."""
     state = {number: {"cursor": 1, "open": [[[number, 5]]], "pending": []} for number in range(4)}
-    with pytest.raises(UserError, match="sample 0 of the order .* train into another folder"):
+    with pytest.raises(UserError, match=r"sample 0 of the order .* train into another folder"):
         world.loader(state=state)
 
 
