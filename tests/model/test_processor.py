@@ -34,6 +34,7 @@ IMAGES = {"role": "user", "content": [
 VIDEOS = {"role": "user", "content": [
     {"type": "video", "video": _frames(3), "fps": 2}, {"type": "video", "video": _frames(2, 90, 40)}, "And\n\n now?",
 ]}  # fmt: skip
+SPACED = [{"role": "user", "content": [" First ", {"type": "image", "image": _picture(60, 80)}, "\n then? \n\n"]}]
 ANSWER = {"role": "assistant", "content": "Nothing at all."}
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -79,8 +80,14 @@ def _theirs(processor: Processor, folder: Path, conversation: list[dict[str, Any
 
 @pytest.mark.parametrize(
     "conversation",
-    [[IMAGES], [VIDEOS], [SYSTEM, IMAGES, ANSWER, VIDEOS], [{"role": "user", "content": "Only text, naïve 東京."}]],
-    ids=["images", "videos", "turns", "text"],
+    [
+        [IMAGES],
+        [VIDEOS],
+        [SYSTEM, IMAGES, ANSWER, VIDEOS],
+        [{"role": "user", "content": "Only text, naïve 東京."}],
+        SPACED,
+    ],
+    ids=["images", "videos", "turns", "text", "spaced"],
 )
 def test_conversation_equals_the_transformers_processor(
     processor: Processor, tmp_path: Path, conversation: list[dict[str, Any]]

@@ -29,7 +29,7 @@ ROLES = {
     "system": "system",
 }
 """Names of speakers in annotations, and their roles in messages."""
-_MARK = re.compile("(<image>|<video>)\n?")
+_MARK = re.compile("(<image>|<video>)")
 # Other trainers' marks: <image1>, <image 1>, <IMAGE>, <|image_1|>, <ImageHere>, <|vision_start|>, [IMG].
 _FOREIGN_MARK = re.compile(
     r"<\|?/?(?:image|img|video|vision|frame|media|picture)[\w -]{0,30}/?\|?>"
@@ -43,7 +43,12 @@ def from_turns(
 ) -> list[Message]:
     """Convert turns to messages. Each placeholder is replaced by its image or video.
 
-    If no turn has a placeholder, all media go before the first question.
+    A question's text before, between and after placeholders is stripped of white space, as in VideoLLaMA3's train.py:
+    the template puts a line break after each image and video. Other text stays as it is. If no turn has a placeholder,
+    all media go before the first question.
+
+    Answers before the first question or system message are left out, as there; so are questions after the last answer,
+    from which nothing is learned. Several questions or answers in a row are kept as they are.
 
     Args:
         turns: [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A cat."}, …]
@@ -51,8 +56,8 @@ def from_turns(
         videos: Paths, in the order of their placeholders.
 
     Raises:
-        BadSampleError: The number of placeholders differs from the number of media, a speaker is unknown, or a question
-            has no answer, an answer has no words, or media stand at another trainer's marks.
+        BadSampleError: The number of placeholders differs from the number of media, a speaker is unknown, no
+            answer is left, an answer has no words, or media stand at another trainer's marks.
     """
     if not isinstance(turns, list | tuple) or not turns:
         raise BadSampleError("no conversation: `conversations` must be a list of turns")
@@ -63,16 +68,18 @@ def from_turns(
         media["<image>"] = media["<video>"]  # LLaVA-Video uses <image> for a video too
     if (images or videos) and not marks_of_all:
         _refuse_foreign_marks(turns)
+    roles = [_role(turn, number) for number, turn in enumerate(turns)]
+    first, end = _learnable(roles)
     messages = []
-    for number, turn in enumerate(turns):
-        role, text = _role(turn, number), turn["value"]
+    for role, turn in zip(roles[first:], turns[first:], strict=True):
+        text = turn["value"]
         if role == "user" and not marks_of_all:
             text, marks_of_all = "<image>" * len(images) + "<video>" * len(videos) + text, ["put"]
         messages.append({"role": role, "content": _parts(text, media) if role == "user" else text})
     if left := [mark for mark, rest in media.items() if rest]:
         raise BadSampleError(f"more {media[left[0]][0][0]}s than {left[0]} marks: make them equal")
-    _check_turns(messages)
-    _check_answers(messages)
+    messages = messages[: end - first]  # only now: the media of a last question have been counted
+    _check_answers(messages, first)
     return messages
 
 
@@ -99,8 +106,8 @@ def _parts(text: str, media: Mapping[str, list[tuple[str, Any]]]) -> list[Any]:
     parts: list[Any] = []
     for number, piece in enumerate(_MARK.split(text)):
         if number % 2 == 0:
-            if piece:
-                parts.append(piece)
+            if text_between := piece.strip():
+                parts.append(text_between)
             continue
         if not media[piece]:
             raise BadSampleError(f"more {piece} marks than {piece.strip('<>')}s: make them equal")
@@ -109,18 +116,20 @@ def _parts(text: str, media: Mapping[str, list[tuple[str, Any]]]) -> list[Any]:
     return parts
 
 
-def _check_turns(messages: Sequence[Message]) -> None:
-    roles = [message["role"] for message in messages]
-    spoken = roles[1:] if roles[0] == "system" else roles
-    if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2) or "system" in spoken:
+def _learnable(roles: Sequence[str]) -> tuple[int, int]:
+    """Return the first turn that is not an answer, and the end of the last answer."""
+    first = next((number for number, role in enumerate(roles) if role != "assistant"), len(roles))
+    end = max((number for number, role in enumerate(roles, 1) if role == "assistant"), default=0)
+    if first >= end or "system" in roles[first + 1 :]:
         raise BadSampleError(
             f"turns go {', '.join(roles)}: a question, its answer, and so on, with system first if at all"
         )
+    return first, end
 
 
-def _check_answers(messages: Sequence[Message]) -> None:
-    """Refuse an answer without words: it would teach to say nothing."""
-    for number, message in enumerate(messages):
+def _check_answers(messages: Sequence[Message], first: int = 0) -> None:
+    """Refuse an answer without words: it would teach to say nothing. `first`: number of the first message."""
+    for number, message in enumerate(messages, first):
         if message["role"] == "assistant" and not message["content"].strip():
             raise BadSampleError(f"message {number}: an answer without words: nothing to learn in it")
 
@@ -185,7 +194,7 @@ def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
     Each piece has the system message, the media of all earlier turns, and as many turns as fit.
 
     Args:
-        sample: Alternating questions and answers.
+        sample: Questions and answers. All questions and answers in a row are one turn.
         fits: Whether a piece fits into a row. A call may decode a video, so a binary search calls it for few
             candidates: it assumes that a piece with fewer turns fits if one with more turns does. Every returned piece
             has been checked.
@@ -195,16 +204,21 @@ def split(sample: Sample, fits: Callable[[Sample], bool]) -> list[Sample]:
     """
     head = [message for message in sample.conversation[:1] if message["role"] == "system"]
     turns = list(sample.conversation[len(head) :])
-    pairs = [turns[number : number + 2] for number in range(0, len(turns), 2)]
+    starts = [
+        number
+        for number, message in enumerate(turns)
+        if not number or (message["role"] == "user" and turns[number - 1]["role"] != "user")
+    ]
+    exchanges = [turns[start:end] for start, end in zip(starts, [*starts[1:], len(turns)], strict=True)]
     pieces: list[list[Mapping[str, Any]]] = []
     first = 0
-    while first < len(pairs):
-        seen = [part for pair in pairs[:first] for part in _media(pair[0])]
-        build = partial(_piece, head, pairs, seen, first)
-        ends = range(first + 1, len(pairs) + 1)
+    while first < len(exchanges):
+        seen = [part for exchange in exchanges[:first] for message in exchange for part in _media(message)]
+        build = partial(_piece, head, exchanges, seen, first)
+        ends = range(first + 1, len(exchanges) + 1)
         most = bisect_left(ends, True, key=lambda end: not fits(replace(sample, conversation=build(end))))
         if not most:
-            raise BadSampleError(f"{sample.name}: turn {first + 1} of {len(pairs)} is too long for a row")
+            raise BadSampleError(f"{sample.name}: turn {first + 1} of {len(exchanges)} is too long for a row")
         pieces.append(build(first + most))
         first += most
     count = len(pieces)
@@ -222,13 +236,13 @@ def _media(message: Mapping[str, Any]) -> list[Any]:
 
 def _piece(
     head: Sequence[Mapping[str, Any]],
-    pairs: Sequence[Sequence[Mapping[str, Any]]],
+    exchanges: Sequence[Sequence[Mapping[str, Any]]],
     seen: Sequence[Any],
     first: int,
     end: int,
 ) -> list[Mapping[str, Any]]:
     """Return the messages of turns `first` to `end`, with the media of earlier turns put before the first question."""
-    messages = [message for pair in pairs[first:end] for message in pair]
+    messages = [message for exchange in exchanges[first:end] for message in exchange]
     if seen:
         content = messages[0]["content"]
         parts = [content] if isinstance(content, str) else list(content)

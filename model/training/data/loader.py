@@ -137,11 +137,17 @@ class VirtualRank:
 
         Raises:
             BadSampleError: A sample that was good before is bad now.
+            UserError: A sample is split into fewer pieces than before.
         """
         self.cursor = state["cursor"]
         indices = {index for references in [*state["open"], state["pending"]] for index, _ in references}
         futures = {index: self._submit(index) for index in sorted(indices)}
         pieces = {index: future.result() for index, future in futures.items()}
+        for index, piece in [pair for references in [*state["open"], state["pending"]] for pair in references]:
+            if piece >= len(pieces[index]):
+                raise UserError(
+                    f"sample {index} of the order had more parts when this stage began: train into another folder"
+                )
         for references in state["open"]:
             row: Row[Prepared] = Row()
             for index, piece in references:

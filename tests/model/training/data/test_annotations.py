@@ -45,7 +45,7 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
     video = {"type": "video", "video": film}
     questions = [
         [image, "What?"],
-        ["See ", image, " and\n", other, "!"],
+        ["See", image, "and", other, "!"],
         [video | {"fps": 2, "start": 1.5}, "What?"],
         ["What?"],
         [video, other, "?"],
@@ -164,7 +164,10 @@ BAD: dict[str, tuple[Any, str]] = {
         "turn 0 is from 'bot': use human, gpt or sys",
     ),
     "no answer": ({"image": "a.png", "conversations": [QUESTION]}, "turns go user: a question, its answer"),
-    "two questions": ({"conversations": turns("A", "B", "C")}, "turns go user, assistant, user"),
+    "answers before a question": (
+        {"conversations": [ANSWER, ANSWER, *turns("A")]},
+        "turns go assistant, assistant, user",
+    ),
     "answer first": ({"conversations": [ANSWER]}, "turns go assistant"),
     "system alone": ({"conversations": [{"from": "system", "value": "Be short."}]}, "turns go system"),
     "images of a stream": (

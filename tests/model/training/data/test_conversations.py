@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import Processor
 from model.training.data.conversations import from_turns, streaming
-from model.training.data.grounding import box_text, boxes_of, grounding_text, ocr_text, span_text, spans_of
 from tests.model import clips
+from tests.model.training import training_data
 
 Turn = dict[str, Any]
+PROCESSOR = Processor.tiny()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A film of 2 s."""
+    return str(clips.write(tmp_path_factory.mktemp("film") / "film.mp4", [k / 5 for k in range(10)], size=(28, 28)))
 
 
 def say(*values: str) -> list[Turn]:
@@ -26,11 +33,81 @@ def test_media_replace_their_marks() -> None:
     conversation = from_turns(say("A <image>\nB<video> <image>", "C", "<image>\n\nD", "E <image>"), [1, 2, 3], ["film"])
     one, two, three = ({"type": "image", "image": number} for number in (1, 2, 3))
     assert [message["content"] for message in conversation] == [
-        ["A ", one, "B", {"type": "video", "video": "film"}, " ", two],
+        ["A", one, "B", {"type": "video", "video": "film"}, two],
         "C",
-        [three, "\nD"],
+        [three, "D"],
         "E <image>",  # an assistant's words are words
     ]
+
+
+PIECES = st.lists(st.text(" \n\t\r\u00a0ab", max_size=5), min_size=1, max_size=4)
+
+
+@given(PIECES)
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("mark", ["<image>", "<video>"])
+def test_tokens_of_questions_equal_the_original_ones(film: str, mark: str, pieces: list[str]) -> None:
+    """The rule of DAMO-NLP-SG/VideoLLaMA3: `_convert_normal` of train.py, then the template of processor.py."""
+    medium = {"<image>": "<|image_pad|>\n", "<video>": "Time 0.0s:<|video_pad|>,Time 1.0s:<|video_pad|>\n"}[mark]
+    media = [training_data.picture(1) if mark == "<image>" else film] * (len(pieces) - 1)
+    chunks = [chunk.strip() for chunk in mark.join(pieces).split(mark)]
+    expected = f"<|im_start|>user\n{medium.join(chunks)}<|im_end|>\n<|im_start|>assistant\n It.\n<|im_end|>\n"
+
+    turns = say(mark.join(pieces), " It.\n")
+    conversation = from_turns(turns, media, []) if mark == "<image>" else from_turns(turns, [], media)
+    ids = PROCESSOR(conversation, labels=True, generation_prompt=False)["input_ids"].tolist()
+    placeholders = set(PROCESSOR.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
+    once = [id_ for number, id_ in enumerate(ids) if id_ not in placeholders or id_ != ids[number - 1]]
+    assert once == PROCESSOR.tokenizer(expected)["input_ids"]
+
+
+@pytest.mark.parametrize("text", [" \n What? \n\n", "What?", "  "])
+def test_question_without_media_is_stripped_but_not_its_answer(text: str) -> None:
+    expected = [text.strip()] if text.strip() else []
+    assert [message["content"] for message in from_turns(say(text, " It.\n"))] == [expected, " It.\n"]
+
+
+@pytest.mark.parametrize(
+    ("spoken", "kept"),
+    [
+        ("AQA", "QA"),
+        ("AAQAQA", "QAQA"),
+        ("QQA", "QQA"),
+        ("QAQQQA", "QAQQQA"),
+        ("QAA", "QAA"),
+        ("QAQ", "QA"),
+        ("AQQAAQQ", "QQAA"),
+        ("ASQA", "SQA"),
+        ("SAQA", "SAQA"),
+        ("SQQA", "SQQA"),
+    ],
+)
+def test_turns_out_of_order_are_kept_as_in_the_original(spoken: str, kept: str) -> None:
+    """The original begins with the first question or system message. A last question has nothing that is learned."""
+    names = {"S": "system", "Q": "human", "A": "gpt"}
+    roles = {"S": "system", "Q": "user", "A": "assistant"}
+    conversation = from_turns([{"from": names[who], "value": f"{who}{n}"} for n, who in enumerate(spoken)])
+    assert [message["role"] for message in conversation] == [roles[who] for who in kept]
+    begin = spoken.index(kept)
+    texts = [f"{who}{n}" for n, who in enumerate(spoken)][begin : begin + len(kept)]
+    assert ["".join(message["content"]) for message in conversation] == texts
+    row = PROCESSOR(conversation, labels=True, generation_prompt=False)
+    expected = "".join(
+        f"<|im_start|>{message['role']}\n{text}<|im_end|>\n" for message, text in zip(conversation, texts, strict=True)
+    )
+    assert row["input_ids"].tolist() == PROCESSOR.tokenizer(expected)["input_ids"]
+    learned = "".join(text for text in texts if text[0] == "A")
+    assert PROCESSOR.decode(row["labels"][row["labels"] >= 0]) == learned
+
+
+def test_media_keep_their_questions_when_turns_are_trimmed() -> None:
+    turns = [{"from": "gpt", "value": ""}, *say("What?", "It.", "<image>And?")]
+    assert [message["content"] for message in from_turns(turns, [1])] == [["What?"], "It."]
+    first = {"type": "image", "image": 1}
+    turns = [{"from": "gpt", "value": "Hi <image>."}, *say("What?", "It.")]
+    assert from_turns(turns, [1])[0]["content"] == [first, "What?"]
+    with pytest.raises(ValueError, match="message 2: an answer without words"):
+        from_turns([{"from": "gpt", "value": "Hi."}, *say("What?", " ")])
 
 
 def test_system_message_is_accepted_only_first() -> None:
@@ -46,81 +123,6 @@ def test_system_message_is_accepted_only_first() -> None:
 def test_both_names_of_a_speaker_are_accepted(names: tuple[str, str]) -> None:
     conversation = from_turns([{"from": names[0], "value": "A"}, {"from": names[1], "value": "B"}])
     assert [message["role"] for message in conversation] == ["user", "assistant"]
-
-
-sides = st.integers(1, 8000)
-
-
-@st.composite
-def images_with_boxes(draw: st.DrawFn) -> tuple[int, int, list[tuple[float, float, float, float]]]:
-    width, height = draw(sides), draw(sides)
-    shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
-    result = []
-    for _ in range(draw(st.integers(0, 5))):
-        (x0, x1), (y0, y1) = draw(shares), draw(shares)
-        result.append((x0 * width, y0 * height, x1 * width, y1 * height))
-    return width, height, result
-
-
-@given(images_with_boxes(), st.booleans())
-def test_boxes_are_read_back_within_half_a_thousandth(
-    drawn: tuple[int, int, list[tuple[float, float, float, float]]], spaced: bool
-) -> None:
-    width, height, boxes = drawn
-    text = box_text(boxes, width, height)
-    assert re.fullmatch(r"\[(\[\d+,\d+,\d+,\d+\],?)*\]", text)
-    assert all(0 <= int(number) <= 1000 for number in re.findall(r"\d+", text))
-    result = boxes_of(f"In 2020 {text.replace(',', ', ') if spaced else text} or [1, 2].", width, height)
-    assert len(result) == len(boxes)
-    for ours, theirs in zip(result, boxes, strict=True):
-        for at, side in enumerate((width, height) * 2):
-            assert abs(ours[at] - theirs[at]) <= side / 2000 * (1 + 1e-9)
-
-
-@given(images_with_boxes(), st.lists(st.text(st.characters(exclude_characters="[]")), min_size=5, max_size=5))
-def test_boxes_within_a_text_are_read_back(
-    drawn: tuple[int, int, list[tuple[float, float, float, float]]], names: list[str]
-) -> None:
-    width, height, boxes = drawn
-    expected = boxes_of(box_text(boxes, width, height), width, height)
-    assert boxes_of(ocr_text(list(zip(names, boxes, strict=False)), width, height), width, height) == expected
-    things = [(name, boxes[at : at + 2]) for name, at in zip(names, range(0, len(boxes), 2), strict=False)]
-    assert boxes_of(grounding_text(things, width, height), width, height) == expected
-
-
-def test_grounding_and_ocr_have_the_form_of_the_paper() -> None:
-    boxes = [(0.0, 0.0, 100.0, 50.0), (25.0, 10.0, 75.0, 50.0)]
-    assert grounding_text([("cats", boxes), ("lamp", [])], 100, 50) == (
-        "<ref>cats</ref>[[0,0,1000,1000],[250,200,750,1000]]\n<ref>lamp</ref>[]"
-    )
-    assert ocr_text([("STOP", boxes[1])], 100, 50) == "STOP <box>[250,200,750,1000]</box>"
-
-
-def test_four_numbers_that_are_not_a_box_are_ignored() -> None:
-    assert boxes_of("[1,2,3] [0,0,1001,5] [5,0,4,9] [0,9,4,5] [1,2,3,4,5] [0,0,12345,1]", 10, 10) == []
-
-
-@pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 11, 5), (6, 0, 5, 5), (0, 6, 5, 5), (0, 0, float("nan"), 5)])
-def test_invalid_box_is_refused(box: tuple[float, float, float, float]) -> None:
-    with pytest.raises(ValueError, match="in an image of 10x10: give x0 <= x1, y0 <= y1 within it"):
-        box_text([box], 10, 10)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)).map(sorted)))
-def test_spans_are_read_back_within_a_twentieth_of_a_second(drawn: list[list[float]]) -> None:
-    spans = [(start, end) for start, end in drawn]
-    result = spans_of(f"At {span_text(spans)}, 3 to 4.")
-    assert len(result) == len(spans)
-    for ours, theirs in zip(result, spans, strict=True):
-        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= 0.05 + 1e-6
-
-
-def test_invalid_spans_are_refused_in_writing_ignored_in_reading() -> None:
-    for span in [(2.0, 1.0), (-1.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)]:
-        with pytest.raises(ValueError, match="give 0 <= start <= end"):
-            span_text([span])
-    assert span_text([(1.0, 2.0), (7.25, 9.0)]) == "1.0-2.0 s, 7.2-9.0 s"
-    assert spans_of("5-3 s, 3-4 sheep, 10 - 12.5s") == [(10.0, 12.5)]
 
 
 def test_stream_turn_follows_the_frames_up_to_its_time() -> None:

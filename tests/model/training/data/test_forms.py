@@ -45,7 +45,7 @@ def parts(*content: dict[str, Any]) -> list[dict[str, Any]]:
          ONE),
         ({"messages": parts({"type": "text", "text": "Is "}, {"type": "image"}, {"type": "text", "text": " as "},
                             {"type": "image"}), "images": ["b.png", "a.png"]},
-         [("user", ["Is ", ("image", "b.png"), " as ", ("image", "a.png")]), ("assistant", "It.")]),
+         [("user", ["Is", ("image", "b.png"), "as", ("image", "a.png")]), ("assistant", "It.")]),
         ({"messages": parts({"type": "video"}, {"type": "text", "text": "What?"}), "videos": ["clip.mp4"]}, FILM),
         ({"conversations": OURS, "video": "clip.mp4"}, FILM),  # LLaVA-Video's mark
         ({"conversations": TEXT, "video": ["clip.mp4"]}, FILM),
@@ -162,9 +162,12 @@ def test_long_texts_and_keys_are_checked_in_linear_time(media: Path, piece: str)
     long, begin = piece * 100_000, time.process_time()
     question = [{"from": "human", "value": long}, TEXT[1]]
     said = read(media, {"conversations": question, "note": f"{long} ", "pad" + long: 1, "notes": [f"{long}\n"] * 3})
-    assert said[0] == ("user", [long])
+    assert said[0] == ("user", [long.strip()])
     with suppress(BadSampleError):  # the mark <img> is refused, the others are words
-        assert read(media, {"image": "a.png", "conversations": question})[0] == ("user", [("image", "a.png"), long])
+        assert read(media, {"image": "a.png", "conversations": question})[0] == (
+            "user",
+            [("image", "a.png"), long.strip()],
+        )
     assert time.process_time() - begin < 2
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from model import Processor
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
@@ -177,6 +178,13 @@ def test_long_conversation_is_split_and_learned_once() -> None:
     assert all(piece.tokens <= 300 for piece in pieces)
     assert sum(piece.labelled for piece in pieces) == whole[0].labelled
     assert len(pieces[-1].inputs["grid_thw"]) == 3  # what was seen before comes along
+
+
+def test_state_with_a_piece_that_no_longer_exists_is_refused(world: Corpus) -> None:
+    """A sample can be split into fewer pieces by a version that reads its questions otherwise."""
+    state = {number: {"cursor": 1, "open": [[[number, 5]]], "pending": []} for number in range(4)}
+    with pytest.raises(UserError, match=r"sample 0 of the order .* train into another folder"):
+        world.loader(state=state)
 
 
 def test_row_of_text_only_uses_the_encoder_without_effect(world: Corpus) -> None:

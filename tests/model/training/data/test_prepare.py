@@ -115,3 +115,17 @@ def test_sample_that_cannot_be_split_is_named_with_its_turn() -> None:
         prepare(Processor.tiny(), Sample("s", turns), 0, 20, 10**6)
     with pytest.raises(ValueError, match=r"^s: turn 1 of 1 is too long for a row$"):
         prepare(Processor.tiny(), Sample("s", turns), 0, 1000, 8)  # patches
+
+
+def test_piece_has_all_questions_before_its_answers() -> None:
+    speech = "ua uua uaa".replace(" ", "")
+    roles = {"u": "user", "a": "assistant"}
+    turns: list[Turn] = [{"role": roles[who], "content": who * 10} for who in speech]
+    turns[2]["content"] = [image(0), "u" * 10]
+    turns.insert(0, {"role": "assistant", "content": "a" * 10})
+    pieces = split(Sample("s", turns), lambda piece: length(piece) <= 40)
+    roles_of_pieces = ["".join(message["role"][0] for message in piece.conversation) for piece in pieces]
+    assert roles_of_pieces == ["aua", "uua", "uaa"]
+    assert [parts_of(piece.conversation[0])[0] for piece in pieces] == ["a" * 10, image(0), image(0)]
+    with pytest.raises(ValueError, match="s: turn 3 of 4 is too long for a row"):
+        split(Sample("s", turns), lambda piece: length(piece) <= 35)
