@@ -170,6 +170,7 @@ def test_groups_are_cut_to_their_quota_and_the_rest_has_a_reason(first: tuple[Pa
     )
 
 
+@pytest.mark.usefixtures("here")
 def test_new_images_join_old_clusters_and_are_compared_in_them(tmp_path: Path, first: tuple[Path, Run]) -> None:
     folder, _ = moved(first[0], tmp_path / "grown")
     new = images()[2700:].filter(pl.col("source") < 2)

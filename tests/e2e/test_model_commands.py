@@ -14,12 +14,12 @@ import pytest
 from tests.runs import run
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
-Here = Callable[..., Any]
+Command = Callable[..., Any]
 
 
 @pytest.fixture
-def here(engine: None, capsys: pytest.CaptureFixture[str]) -> Here:
-    """Run a command in this process, on the Ray that is there; its JSON, or its text."""
+def command(here: None, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command, and its jobs, in this process; its JSON, or its text."""
     from pipeline.commands.app import app
 
     def call(*arguments: object) -> Any:
@@ -49,68 +49,68 @@ def indexed(engine: None, pool: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, here: Here) -> None:
+def test_run_is_built_up_filter_by_filter(tmp_path: Path, pool: Path, command: Command) -> None:
     """Offline: labels, similarity by ConSE, quality; each command computes what it needs and nothing again."""
     run = tmp_path / "run"
-    here("index", "--images", pool, "--run", run)
+    command("index", "--images", pool, "--run", run)
     with pytest.raises(ValueError, match="has no captions to compare with: run `vl3syn caption coarse`"):
-        here("filter", "similarity", "--run", run, "--encoder", "conse")
-    done = here("caption", "labels", "--run", run, "--json")
+        command("filter", "similarity", "--run", run, "--encoder", "conse")
+    done = command("caption", "labels", "--run", run, "--json")
     assert computed(done) == [("conse", 13, 1), ("label_caption", 12, 0)]
-    done = here("filter", "similarity", "--run", run, "--top", "0.5", "--json")
+    done = command("filter", "similarity", "--run", run, "--top", "0.5", "--json")
     assert computed(done) == [("conse", 0, 0), ("conse_text", 12, 0), ("similarity", 12, 0)]
     assert done["funnel"]["survivors"] == 6
-    done = here("filter", "similarity", "--run", run, "--top", "0.75", "--json")
+    done = command("filter", "similarity", "--run", run, "--top", "0.75", "--json")
     assert [job["computed"] for job in done["jobs"]] == [0, 0, 0]
     assert done["funnel"]["survivors"] == 9
     with pytest.raises(ValueError, match=r"trained on ViT-L-14/openai and the embeddings are by conse-efflite0-minilm"):
-        here("filter", "aesthetic", "--run", run, "--min", "5")
-    done = here("filter", "quality", "--run", run, "--min", "0.3", "--json")
+        command("filter", "aesthetic", "--run", run, "--min", "5")
+    done = command("filter", "quality", "--run", run, "--min", "0.3", "--json")
     assert computed(done) == [("quality", 9, 0)]
 
-    assert "error: undecodable: " in here("explain", run, "torn.png")
-    assert "coarse_caption" in here("explain", run, "coffee.png")
-    spread = here("sweep", run, "--json")
+    assert "error: undecodable: " in command("explain", run, "torn.png")
+    assert "coarse_caption" in command("explain", run, "coffee.png")
+    spread = command("sweep", run, "--json")
     assert {"label_probability", "similarity", "alt_similarity", "quality"} <= {row["column"] for row in spread}
-    points = here("sweep", run, "similarity.top=0.25,0.5", "quality.min=0", "--json")
+    points = command("sweep", run, "similarity.top=0.25,0.5", "quality.min=0", "--json")
     assert [point["kept"] for point in points] == [3, 6]
 
     with pytest.raises(ValueError, match=r"has no clusters, .*`vl3syn cluster` first"):
-        here("dedup", "--run", run)
+        command("dedup", "--run", run)
     with pytest.raises(ValueError, match="give --clusters"):
-        here("cluster", "--run", run)
-    done = here("cluster", "--run", run, "--clusters", 3, "--per-group", 2, "--order", "closest", "--json")
+        command("cluster", "--run", run)
+    done = command("cluster", "--run", run, "--clusters", 3, "--per-group", 2, "--order", "closest", "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters (training)", 9, 0), ("clusters", 9, 0)]
-    seen = here("groups", run, "--json")
+    seen = command("groups", run, "--json")
     assert (seen["reached"]["rows"], seen["reached"]["groups"]) == (9, 3)
     assert seen["kept"]["largest"] <= 2
-    assert "effective" in here("groups", run, "--by", "label")
+    assert "effective" in command("groups", run, "--by", "label")
     options = ("--max-similarity", 0.95, "--min-phash-distance", 5, "--per-group", 1, "--order", "closest")
-    done = here("dedup", "--run", run, *options, "--json")
+    done = command("dedup", "--run", run, *options, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0), ("hashes", 9, 0), ("duplicates", 9, 0)]
     assert done["funnel"]["survivors"] == 3
     assert [s["dropped"] for s in done["funnel"]["stages"] if s["stage"] == "clusters"] == [0], "its rule has moved"
-    points = here("sweep", run, "duplicates.per_group_cluster=1,2", "--json")
+    points = command("sweep", run, "duplicates.per_group_cluster=1,2", "--json")
     assert [point["kept"] for point in points] == [3, seen["kept"]["rows"]]
-    done = here("cluster", "--run", run, "--clusters", 2, "--json")
+    done = command("cluster", "--run", run, "--clusters", 2, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters (training)", 9, 0), ("clusters", 9, 0)]
-    here("filter", "host", "--run", run)  # behind duplicates, which has rules on clusters that nobody has computed
-    done = here("cluster", "--run", run, "--clusters", 3, "--json")
+    command("filter", "host", "--run", run)  # behind duplicates, which has rules on clusters that nobody has computed
+    done = command("cluster", "--run", run, "--clusters", 3, "--json")
     assert computed(done) == [("conse", 0, 0), ("clusters", 0, 0)], "what was found with 3 clusters is found again"
 
 
 def test_captions_and_similarity_from_local_checkpoints(
-    tmp_path: Path, pool: Path, here: Here, tiny_clip: Path, tiny_blip2: Path
+    tmp_path: Path, pool: Path, command: Command, tiny_clip: Path, tiny_blip2: Path
 ) -> None:
     run = tmp_path / "run"
-    here("index", "--images", pool, "--run", run)
+    command("index", "--images", pool, "--run", run)
     options = ("--model", tiny_blip2, "--max-new-tokens", 3, "--prompt", "a photo of")
-    assert computed(here("caption", "coarse", "--run", run, *options, "--json")) == [("coarse_caption", 13, 1)]
+    assert computed(command("caption", "coarse", "--run", run, *options, "--json")) == [("coarse_caption", 13, 1)]
     with pytest.raises(ValueError, match="has no embeddings yet: give --encoder, such as ViT-L-14/openai"):
-        here("filter", "similarity", "--run", run)
-    done = here("filter", "similarity", "--run", run, "--encoder", tiny_clip, "--json")
+        command("filter", "similarity", "--run", run)
+    done = command("filter", "similarity", "--run", run, "--encoder", tiny_clip, "--json")
     assert computed(done) == [("clip", 12, 0), ("clip_text", 12, 0), ("similarity", 12, 0)]
-    (account,) = here("explain", run, "coffee.png", "--json")
+    (account,) = command("explain", run, "coffee.png", "--json")
     facts = {stage["stage"]: stage["facts"] for stage in account["stages"]}
     assert isinstance(facts["coarse_caption"]["coarse_caption"], str)
     assert -1 <= facts["similarity"]["similarity"] <= 1
@@ -143,7 +143,7 @@ def test_missing_model_is_an_error_and_leaves_the_run_unchanged(
     assert (url / "recipe.yaml").read_text() == recipe
 
 
-def test_coyo_metadata_is_filtered_before_download(tmp_path: Path, here: Here) -> None:
+def test_coyo_metadata_is_filtered_before_download(tmp_path: Path, command: Command) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,14 +165,14 @@ def test_coyo_metadata_is_filtered_before_download(tmp_path: Path, here: Here) -
     recipe = tmp_path / "coyo.yaml"
     text = Path("recipes/coyo.yaml").read_text()
     recipe.write_text(text.replace("coyo/*.parquet", f"{tmp_path}/*.parquet"))
-    done = here("run", recipe, "--run", tmp_path / "run", "--json")
+    done = command("run", recipe, "--run", tmp_path / "run", "--json")
     stages = {stage["stage"]: stage for stage in done["funnel"]["stages"]}
     assert done["funnel"]["rows"] == rows
     assert stages["aspect_ratio"]["dropped"] == 9, "400 + 20n > 2.5 × 400 from n = 31 on"
     assert stages["coyo"]["reasons"] == {"coyo_aesthetic < 4.5": 15}
-    (account,) = here("explain", tmp_path / "run", "1020", "--json")
+    (account,) = command("explain", tmp_path / "run", "1020", "--json")
     assert account["stages"][1]["facts"]["coyo_aesthetic"] == pytest.approx(5)
-    (point,) = here("sweep", tmp_path / "run", "coyo.max_coyo_watermark=0.5", "--json")
+    (point,) = command("sweep", tmp_path / "run", "coyo.max_coyo_watermark=0.5", "--json")
     assert point["kept"] == 6
     with pytest.raises(ValueError, match="the pool has only their URLs; download them first"):
-        here("caption", "labels", "--run", tmp_path / "run")
+        command("caption", "labels", "--run", tmp_path / "run")

@@ -59,7 +59,11 @@ def _is_the_same(out: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
-def test_two_workers_give_the_weights_of_one_process(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
+def test_two_workers_give_the_weights_of_one_process(
+    vl3syn_process: CommandLine, engine: str, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster that runs already."""
+    monkeypatch.setenv("RAY_ADDRESS", engine)
     done = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
     assert done.returncode == 0, done.stderr
     _is_the_same(tmp_path, alone / "out")
