@@ -12,7 +12,19 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom, in pixels."""
 
 _BOX = re.compile(r"\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*\]")
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)\s*s\b")
+_DASH = "\u2010-\u2015\u2212~"  # hyphen to horizontal bar, minus, tilde; besides "-"
+_CLOCK = r"(?:[0-9]{1,2}:[0-5][0-9]|[0-9]{1,3}):[0-5][0-9](?:\.[0-9]+|,[0-9]{3}(?![0-9:]))?"
+_TIME = rf"(?![12][0-9]{{2}}0s\b)(?:{_CLOCK}|[0-9]+(?:\.[0-9]+)?)"  # not the 1990s
+_UNIT = r"\s*s(?:ec(?:ond)?s?)?\b"
+# Not within a word, a date, a version or a negative number; not the decimals of "1,5".
+_BEGIN = rf"(?<![A-Za-z0-9_-])(?<![0-9][:/.{_DASH}])(?:(?<![0-9],)|(?=[0-9]+\.[0-9]))"
+_SPAN = re.compile(
+    rf"(?P<between>\bbetween\s+)?{_BEGIN}(?P<start>{_TIME})(?:{_UNIT})?"
+    rf"\s*(?(between)and\b|(?:[{_DASH}-]|to\b|until\b))\s*"
+    rf"(?P<end>{_TIME})(?P<unit>{_UNIT})?(?![.:]?[0-9])(?!\s*[ap]\.?m\b)",
+    re.IGNORECASE,
+)
+_BESIDE_SPANS = re.compile(r"(?:[\s,;.()\[\]]|and\b|from\b)*", re.IGNORECASE)
 GRID = 1000
 """Box coordinates are thousandths of the image's width and height, 0 to 1000."""
 
@@ -77,6 +89,30 @@ def span_text(spans: Sequence[tuple[float, float]]) -> str:
 
 
 def spans_of(text: str) -> list[tuple[float, float]]:
-    """Return all time spans in a text, in seconds, within 0.05 s of what `span_text` was given."""
-    spans = [(float(start), float(end)) for start, end in _SPAN.findall(text)]
-    return [span for span in spans if span[0] <= span[1]]
+    """Return all time spans in a text, in seconds, within 0.05 s of what `span_text` was given.
+
+    A span is two times with a dash, `to` or `until` between them, or `between a and b`. It has a unit of seconds at its
+    end (`1.0-2.5 s`, `from 1 to 2.5 seconds`), or both times are clocks (`00:18 - 00:23`, `1:02:03.5`). Without either,
+    both need decimals, and the text nothing but spans (`1.0 - 2.5`). A span that ends before it starts is ignored.
+    """
+    is_answer = _BESIDE_SPANS.fullmatch(_SPAN.sub(" ", text)) is not None
+    spans = [
+        (_seconds(match["start"]), _seconds(match["end"]))
+        for match in _SPAN.finditer(text)
+        if _is_span(match["start"], match["end"], bool(match["unit"]), is_answer)
+    ]
+    return [(start, end) for start, end in spans if start <= end < math.inf]
+
+
+def _is_span(start: str, end: str, has_unit: bool, is_answer: bool) -> bool:
+    if ":" in start or ":" in end:
+        return ":" in start and ":" in end
+    return has_unit or (is_answer and "." in start and "." in end)
+
+
+def _seconds(time: str) -> float:
+    """Return the seconds of `2.5`, `m:ss` or `h:mm:ss`."""
+    seconds = 0.0
+    for part in time.replace(",", ".").split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
