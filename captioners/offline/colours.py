@@ -60,11 +60,6 @@ def colours(image: Image.Image) -> tuple[list[str], list[float]]:
     return [name for _, name in ranked], [-share for share, _ in ranked]
 
 
-def name_of(rgb: Vectors) -> str:
-    """Return the basic colour term of an sRGB colour, (3,), 0 to 255."""
-    return NAMES[int(_nearest(rgb[None])[0])]
-
-
 def to_lab(rgb: Vectors) -> Vectors:
     """Convert sRGB, (n, 3), 0 to 255, to CIELAB under D65 (IEC 61966-2-1; CIE 15:2004), (n, 3)."""
     scaled = rgb / 255
