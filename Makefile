@@ -35,8 +35,9 @@ demo: $(SETUP)
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/bigbuckbunny.mp4 'Describe the clip.'"
 
 # One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
+# A process that dies ends the tests and names the test: with another in its place, pytest-xdist 3.8 may hang.
 test: $(SETUP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -m slow

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -126,7 +126,8 @@ class Parquet:
             pa.ArrowException, OSError: The file or the disk is damaged.
         """
         leaves = self._leaves_of(columns)
-        for run, most in self._runs(range(len(self.row_groups)) if groups is None else groups, leaves, rows):
+        checked = self._checked_codecs(range(len(self.row_groups)) if groups is None else groups, columns)
+        for run, most in self._runs(checked, leaves, rows):
             for batch in _bounded(self._parquet.iter_batches(most, row_groups=run, columns=list(columns))):
                 batch = common_batch(batch)
                 if batch.schema != self._checked_schema:  # it may differ from the schema in the footer
@@ -134,7 +135,7 @@ class Parquet:
                     self._checked_schema = batch.schema
                 yield batch
 
-    def _runs(self, groups: Sequence[int], leaves: list[Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
+    def _runs(self, groups: Iterable[int], leaves: list[Leaf], rows: int) -> Iterator[tuple[list[int], int]]:
         """Yield runs of row groups that are read together, and the batch size of each run.
 
         Row groups may have few rows, so a run ends when its rows fill a batch. The row groups before a refused one are
@@ -191,10 +192,18 @@ class Parquet:
         if any(self.footer.row_group(group).num_columns != self.footer.num_columns for group in groups):
             raise BadSampleError("the footer is damaged: a row group lacks columns")
         file = pq.ParquetFile(UnreadableFile(self._length), metadata=self.footer, arrow_extensions_enabled=False)
-        try:
-            next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
-        except ReadAttemptError as error:  # the offsets are right
-            error.__traceback__ = None  # pyarrow keeps the error, and the traceback would keep this frame in memory
+        _attempt(file, groups, columns)
+
+    def _checked_codecs(self, groups: Iterable[int], columns: Sequence[str]) -> Iterator[int]:
+        """Yield the row groups, each after a check that pyarrow knows its compression.
+
+        On an unknown one, pyarrow's metadata objects abort the process as well. The reader raises an error: where it
+        reads through a buffer, it looks at the compression of all columns of a row group before it reads a byte.
+        """
+        file = _opened(UnreadableFile(self._length), self.footer)
+        for group in groups:
+            _attempt(file, [group], columns)
+            yield group
 
     def _chunk(self, group: int, leaf: Leaf) -> Chunk:
         metadata = self.footer.row_group(group).column(leaf.number)
@@ -272,6 +281,14 @@ def _length(file: BinaryIO | pa.NativeFile) -> int:
             raise BadSampleError(f"has a footer of {size:,} bytes, more than {_MAX_FOOTER:,}")
     file.seek(0)
     return length
+
+
+def _attempt(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]) -> None:
+    """Begin to read a file that refuses to be read: what its reader checks before is checked then."""
+    try:
+        next(file.iter_batches(1, row_groups=groups, columns=list(columns)), None)
+    except ReadAttemptError as error:  # nothing is wrong
+        error.__traceback__ = None  # pyarrow keeps the error, and the traceback would keep this frame in memory
 
 
 def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
