@@ -91,8 +91,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     plain = checkpoints.save
 
     def save(*arguments: Any) -> None:
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)  # where the handler of Python runs
+        signal.raise_signal(number)  # to this thread: `os.kill` may take its time
         plain(*arguments)
 
     monkeypatch.setattr(checkpoints, "save", save)
