@@ -459,12 +459,13 @@ def test_only_requested_row_groups_and_columns_are_read(stored: Folder, monkeypa
     read = pq.ParquetFile.iter_batches
 
     def spy(self: Any, rows: int, row_groups: Any, columns: Any) -> Any:
-        reads.append((row_groups, columns))
-        return read(self, rows, row_groups=row_groups, columns=columns)
+        for batch in read(self, rows, row_groups=row_groups, columns=columns):
+            reads.append((row_groups, columns))
+            yield batch
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     columns_at(stored, "0.parquet", ["score", "missing"], np.array([99, 14, 13, 98]))
-    assert reads[1:] == [([1], ["score"]), ([7], ["score"])]  # the first only looks where pages lie, and reads none
+    assert reads == [([1], ["score"]), ([7], ["score"])]  # attempts, which look at the footer only, yield nothing
 
 
 @pytest.mark.parametrize("row", [100, -1])
