@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,11 +54,19 @@ class Rescue(Protocol):
         """Store the rows of a block as errors; return the receipt."""
 
 
-def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobStats:
+def run_job(
+    blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None, done: Sequence[pa.Table] = ()
+) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts.
 
     Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
     pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is stored as errors.
+
+    Args:
+        blocks: The blocks.
+        job: The work on them.
+        rescue: The handling of lost blocks.
+        done: Receipts of blocks of this job that were computed before, which count too.
 
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
@@ -71,7 +79,7 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
         receipts, lost = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
         if rescue and lost:
             receipts += _rescue_all(rescue, lost, job)
-        return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
+        return JobStats.of(pa.concat_tables([*done, *receipts], promote_options="default"), time.perf_counter() - begin)
     except (RayTaskError, UserError):
         _end_actors()
         raise

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 import yaml
 
 from core.errors import UserError
@@ -18,10 +19,11 @@ from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
-from pipeline.execution.index import READER, Todo, account, check_ids, chunks, read_chunk, unread
-from pipeline.execution.job_result import JobResult
+from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.job_result import JobResult, JobStats
 from pipeline.execution.part_writer import Store
 from pipeline.execution.planner import columns_of, plan, stored_table
+from pipeline.execution.process_job import is_without_ray, run_in_processes
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
@@ -108,12 +110,19 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     table.folder.sweep_aside()
     index_store = Store(table, table.next_writer(), provenance)
 
+    call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
+
     def job(dataset: Dataset, alone: bool = False) -> Dataset:
-        call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    stats = run_job(chunks(todo.shards), job, ShardRescue(pool, index_store))
+    done, left = [], list(chunks(todo.shards))
+    if is_small(todo.shards) and is_without_ray():
+        done, left = run_in_processes(left, call)
+    if left:
+        stats = run_job(left, job, ShardRescue(pool, index_store), done)
+    else:
+        stats = JobStats.of(pa.concat_tables(done), time.perf_counter() - begin)
     indexing.end(table)
     check_ids(table, pool)
     for line in account(table, index_store.writer, pool):

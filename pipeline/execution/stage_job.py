@@ -1,4 +1,4 @@
-"""Run one stage of a recipe as a Ray Data job, for the alive rows that have no facts of the stage."""
+"""Run one stage of a recipe, for the alive rows without facts of it: as a Ray Data job, or few rows in the driver."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from manifests.schemas import table_schema
 from manifests.tables import Table
 from manifests.verdict import StoredStage
 from manifests.version import __version__
+from pipeline.execution.driver_job import is_for_driver, run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
 from pipeline.execution.grouping import changed_groups, cut, group_column
 from pipeline.execution.job_result import JobResult
@@ -72,7 +73,10 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
-    stats = run_job(blocks, _ray_job(step, task), RowRescue(task, groups))
+    if is_for_driver(step.stage, step.resources, rows.height):
+        stats = run_in_driver(blocks, task)
+    else:
+        stats = run_job(blocks, _ray_job(step, task), RowRescue(task, groups))
     return JobResult.of(step.stage.name, stats, stored=up_to_date)
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import UserError
 from core.stages import Facts, ImageFacts
 from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
@@ -31,9 +28,7 @@ class StageActor:
         self._task = task
         self._load_error: Exception | None = None
         try:
-            self._facts = task.load()
-            _check_weights(task, self._facts.provenance)
-            self._task = replace(task, store=task.store.knowing(self._facts.provenance))
+            self._task, self._facts = task.loaded()
         except Exception as error:  # raised with the first part: an actor that fails here would count as a lost worker
             self._load_error = error
 
@@ -82,14 +77,3 @@ class ImageStageActor(StageActor):
             journal.delete()
         check.delete_journal()
         return receipt
-
-
-def _check_weights(task: StageTask, provenance: Mapping[str, object]) -> None:
-    """Refuse to store facts in a table whose facts were computed with other weights."""
-    before = task.store.table.provenance().get("weights")
-    now = provenance.get("weights")
-    if before and now and before != now:
-        raise UserError(
-            f"{task.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
-            f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
-        )
