@@ -9,17 +9,10 @@ from typing import cast
 
 import pyarrow as pa
 
-from core.stages import Facts, FittedStage, LoadedStage, Stage
+from core.stages import Facts, FittedStage, LoadedStage
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.receipts import called
 from pipeline.execution.stage_task import StageTask
-from pipeline.recipe_file import Resources
-
-
-def is_for_driver(stage: Stage, resources: Resources, rows: int) -> bool:
-    """Return whether the driver computes these rows (`Stage.driver_rows`): not if the recipe asks for workers."""
-    for_workers = (resources.actors, resources.num_cpus, resources.num_gpus)
-    return rows <= stage.driver_rows and not stage.gpus and for_workers == (None, None, None)
 
 
 def run_in_driver(blocks: Iterable[pa.Table], task: StageTask) -> JobStats:

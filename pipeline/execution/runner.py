@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
 import yaml
 
 from core.errors import UserError
@@ -20,10 +20,10 @@ from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
-from pipeline.execution.job_result import JobResult, JobStats
+from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.local_workers import LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.part_writer import Store
 from pipeline.execution.planner import columns_of, plan, stored_table
-from pipeline.execution.process_job import is_without_ray, run_in_processes
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
@@ -82,7 +82,9 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
             step.stage.check_available()
 
 
-def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> JobResult:
+def build_index(
+    run: Run, pool: Pool, listing: Listing, say: Callable[[str], None], local: LocalWorkers | None = None
+) -> JobResult:
     """Index the shards of a listed pool that the run has not stored, or that must be read again.
 
     Args:
@@ -90,6 +92,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         pool: Its pool.
         listing: The listed pool.
         say: Called with each line for the user.
+        local: Workers for a small pool; None: Ray's.
 
     Raises:
         UserError: Two images have the same id, shards changed in a pool with ids of its own, or see `run_job`.
@@ -116,13 +119,10 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    done, left = [], list(chunks(todo.shards))
-    if is_small(todo.shards) and is_without_ray():
-        done, left = run_in_processes(left, call)
-    if left:
-        stats = run_job(left, job, ShardRescue(pool, index_store), done)
-    else:
-        stats = JobStats.of(pa.concat_tables(done), time.perf_counter() - begin)
+    done = LocalResult(untried=chunks(todo.shards))
+    if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
+        done = local.run(done.untried, ready(call), len(os.sched_getaffinity(0)))
+    stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
     indexing.end(table)
     check_ids(table, pool)
     for line in account(table, index_store.writer, pool):
@@ -147,7 +147,13 @@ def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
         yield f"{todo.vanished:,} indexed shards are not there any more; their rows stay"
 
 
-def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refit: bool = False) -> Iterator[JobResult]:
+def run_stages(
+    run: Run,
+    recipe: Recipe,
+    only: Sequence[str] | None = None,
+    refit: bool = False,
+    local: LocalWorkers | None = None,
+) -> Iterator[JobResult]:
     """Compute the recipe's stages in order (or only those in `only`), each over the rows that reach it.
 
     A stage that must be trained is trained first if the run has no fitted artifact for it, or with `refit`.
@@ -168,7 +174,7 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
             yield result
         stored = _stored_stage(run, step)
         if selected:
-            yield run_stage(run, recipe, step, stored, alive)
+            yield run_stage(run, recipe, step, stored, alive, local)
         alive = advance(alive, stored).alive
 
 

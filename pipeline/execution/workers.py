@@ -1,9 +1,10 @@
-"""The actors that run inside Ray's workers: load a stage once, then compute and store one part after another."""
+"""Workers of a stage: load it once, then compute and store one part after another."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import cast
 
 import pyarrow as pa
@@ -16,48 +17,38 @@ from pipeline.execution.image_pipeline import ImagePipeline
 from pipeline.execution.receipts import reported
 from pipeline.execution.stage_task import StageTask
 
+Call = Callable[[pa.Table], pa.Table]
+"""A function that computes and stores a block of rows, and returns its receipt."""
 
-class StageActor:
-    """A Ray actor for a stage that loads a model or a fitted artifact."""
+
+class StageWorker:
+    """A worker of a stage that loads a model or a fitted artifact: computes and stores one part after another."""
 
     def __init__(self, task: StageTask) -> None:
-        import ray
+        """Load the stage.
 
-        if not ray.get_gpu_ids():  # Ray does not hide the GPUs that an actor did not request
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._task = task
-        self._load_error: Exception | None = None
-        try:
-            self._task, self._facts = task.loaded()
-        except Exception as error:  # raised with the first part: an actor that fails here would count as a lost worker
-            self._load_error = error
+        Raises:
+            UserError: It cannot be loaded, or its weights are not those that computed what is stored.
+        """
+        self._task, self._facts = task.loaded()
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return reported(block, self._store_part)
-
-    def _store_part(self, rows: pa.Table) -> pa.Table:
-        if self._load_error:
-            raise self._load_error
-        return self._compute(rows)
-
-    def _compute(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> pa.Table:
         return self._task.compute(rows, cast(Facts, self._facts))
 
 
-class ImageStageActor(StageActor):
-    """A Ray actor for a stage that reads images, with an `ImagePipeline`.
+class ImageStageWorker(StageWorker):
+    """A worker of a stage that reads images, with an `ImagePipeline`.
 
-    Ray calls it for two parts at once: the images of the next part are decoded while the last batch of this part is in
-    the model. A journaled stage writes its rows to a journal until their part is complete.
+    It may be called for two parts at once: the images of the next part are decoded while the last batch of this part is
+    in the model. A journaled stage writes its rows to a journal until their part is complete.
     """
 
     def __init__(self, task: StageTask, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(task)
-        if not self._load_error:
-            facts = cast(ImageFacts, self._facts)
-            self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors)
+        facts = cast(ImageFacts, self._facts)
+        self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors)
 
-    def _compute(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> pa.Table:
         begin, task = time.time(), self._task
         assert task.contents is not None
         journaled = task.stage.journaled
@@ -77,3 +68,36 @@ class ImageStageActor(StageActor):
             journal.delete()
         check.delete_journal()
         return receipt
+
+
+class Loaded:
+    """A worker, or the error of its loading, which is raised with the first part.
+
+    A process that fails while it loads would count as lost.
+    """
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        self._error: Exception | None = None
+        try:
+            self._call = make()
+        except Exception as error:
+            self._error = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._error:
+            raise self._error
+        return self._call(rows)
+
+
+class StageActor:
+    """A Ray actor that holds a worker."""
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        import ray
+
+        if not ray.get_gpu_ids():  # Ray does not hide the GPUs that an actor did not request
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._loaded = Loaded(make)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return reported(block, self._loaded)

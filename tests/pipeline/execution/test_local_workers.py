@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from core.errors import UserError
-from pipeline.execution.process_job import run_in_processes
+from pipeline.execution.job_result import LocalResult
+from pipeline.execution.local_workers import LocalWorkers, ready
 from pipeline.execution.receipts import receipt
 from tests.kills import alive
 from tests.runs import open_run
@@ -36,32 +37,33 @@ def _store(block: pa.Table) -> pa.Table:
     return receipt(len(numbers), errors=numbers.count(4))
 
 
-def _blocks(*numbers: list[int]) -> list[pa.Table]:
-    return [pa.table({"number": block}) for block in numbers]
+def _run(*numbers: list[int]) -> LocalResult:
+    with LocalWorkers() as workers:
+        return workers.run([pa.table({"number": block}) for block in numbers], ready(_store), 2)
 
 
 def test_receipts_of_all_blocks_are_returned() -> None:
-    receipts, left = run_in_processes(_blocks([0, 1], [2, 4], [7]), _store)
-    done = pa.concat_tables(receipts)
+    result = _run([0, 1], [2, 4], [7])
+    done = pa.concat_tables(result.receipts)
     assert (sum(done["rows"].to_pylist()), sum(done["errors"].to_pylist())) == (5, 1)
-    assert not left
+    assert not result.lost
+    assert not list(result.untried)
 
 
 def test_block_that_kills_its_process_is_left_over() -> None:
-    receipts, left = run_in_processes(_blocks([0], [3], [1], [2]), _store)
-    lost = [block["number"].to_pylist() for block in left]
-    assert [3] in lost
-    assert len(receipts) + len(lost) == 4, "each block is either done or left"
+    result = _run([0], [3], [1], [2])
+    assert [block["number"].to_pylist() for block in result.lost] == [[3]]
+    assert len(result.receipts) + len(list(result.untried)) == 3
 
 
 def test_error_of_the_system_is_a_user_error() -> None:
     with pytest.raises(UserError, match="No space left on device"):
-        run_in_processes(_blocks([0], [5]), _store)
+        _run([0], [5])
 
 
 def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
     with pytest.raises(Exception, match=r"in _store[\s\S]*ZeroDivisionError: a bug"):
-        run_in_processes(_blocks([6]), _store)
+        _run([6])
 
 
 def _wait(block: pa.Table) -> pa.Table:
@@ -73,9 +75,9 @@ def _wait(block: pa.Table) -> pa.Table:
 def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, pyarrow as pa\n"
-        "from pipeline.execution.process_job import run_in_processes\n"
-        "from tests.pipeline.execution.test_process_job import _wait\n"
-        "run_in_processes([pa.table({'file': [sys.argv[1]]})] * 50, _wait)\n"
+        "from pipeline.execution.local_workers import LocalWorkers, ready\n"
+        "from tests.pipeline.execution.test_local_workers import _wait\n"
+        "LocalWorkers().run([pa.table({'file': [sys.argv[1]]})] * 50, ready(_wait), 2)\n"
     )
     file = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", program, str(file)], cwd=ROOT)
