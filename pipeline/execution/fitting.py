@@ -74,6 +74,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
             requests, or the cluster died.
     """
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    assert isinstance(step.stage, FittedStage)
     if is_for_driver(step.stage, step.resources, rows.height):
         return _fit(step.stage, inputs, table)
     start_ray()

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -45,10 +46,13 @@ class LocalWorkers:
     def __init__(self) -> None:
         self._children: list[_Child] = []
 
-    def run(self, blocks: Iterable[pa.Table], make: Callable[[], Call], count: int, threads: int = 1) -> LocalResult:
+    def run(
+        self, name: str, blocks: Iterable[pa.Table], make: Callable[[], Call], count: int, threads: int = 1
+    ) -> LocalResult:
         """Compute and store blocks.
 
         Args:
+            name: Name of the job, for its progress bar on a terminal.
             blocks: The blocks.
             make: Returns, in a child, the function that stores a block and returns its receipt. It must be picklable.
             count: Number of processes, at most.
@@ -74,8 +78,10 @@ class LocalWorkers:
                     break
                 raise_failure(receipt)
                 result.receipts.append(receipt)
+                advance(block.num_rows)
 
-        with ThreadPoolExecutor(max(count, 1)) as pool:
+        rows = sum(block.num_rows for block in waiting)
+        with _progress(name, rows) as advance, ThreadPoolExecutor(max(count, 1)) as pool:
             try:
                 for done in [pool.submit(work, child) for child in self._children[:count]]:
                     done.result()
@@ -133,6 +139,20 @@ class _Child:
             self.process.kill()
         with self.process:  # closes its pipes and waits for it
             pass
+
+
+@contextmanager
+def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar if stderr is a terminal; yield a function that gets the number of rows that are done."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield partial(bar.advance, bar.add_task(name, total=rows))
 
 
 def serve() -> None:

@@ -121,7 +121,7 @@ def build_index(
     indexing.begin(table)
     done = LocalResult(untried=chunks(todo.shards))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
-        done = local.run(done.untried, ready(call), len(os.sched_getaffinity(0)))
+        done = local.run("index", done.untried, ready(call), len(os.sched_getaffinity(0)))
     stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
     indexing.end(table)
     check_ids(table, pool)

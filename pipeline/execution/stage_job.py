@@ -87,7 +87,7 @@ def run_stage(
         if local and is_for_local_workers(step.stage, step.resources, rows.height):
             placement = place_locally(step.resources, step.stage, rows.height)
             make = _worker(step, task, placement)
-            done = local.run(blocks, make, placement.workers, math.ceil(placement.num_cpus))
+            done = local.run(step.stage.name, blocks, make, placement.workers, math.ceil(placement.num_cpus))
             if step.stage.journaled:
                 local.close()  # and so the servers of captions
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)

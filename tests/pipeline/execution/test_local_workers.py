@@ -39,7 +39,7 @@ def _store(block: pa.Table) -> pa.Table:
 
 def _run(*numbers: list[int]) -> LocalResult:
     with LocalWorkers() as workers:
-        return workers.run([pa.table({"number": block}) for block in numbers], ready(_store), 2)
+        return workers.run("numbers", [pa.table({"number": block}) for block in numbers], ready(_store), 2)
 
 
 def test_receipts_of_all_blocks_are_returned() -> None:
@@ -77,7 +77,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         "import sys, pyarrow as pa\n"
         "from pipeline.execution.local_workers import LocalWorkers, ready\n"
         "from tests.pipeline.execution.test_local_workers import _wait\n"
-        "LocalWorkers().run([pa.table({'file': [sys.argv[1]]})] * 50, ready(_wait), 2)\n"
+        "LocalWorkers().run('wait', [pa.table({'file': [sys.argv[1]]})] * 50, ready(_wait), 2)\n"
     )
     file = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", program, str(file)], cwd=ROOT)
