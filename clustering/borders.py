@@ -18,6 +18,7 @@ class Borders(Stage):
     """The pair of clusters that an image lies between: its nearest two, in either order. It has no settings."""
 
     name: ClassVar = "borders"
+    driver_rows: ClassVar = 10_000
     reads: ClassVar = ("cluster", "second_cluster")
     writes: ClassVar = pa.schema(
         [column("border", pa.int64(), "The two nearest clusters: the smaller × 2³² + the larger", 0, nominal=True)]

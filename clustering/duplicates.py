@@ -93,6 +93,7 @@ class Duplicates(GroupedStage):
     """
 
     name: ClassVar = "duplicates"
+    driver_rows: ClassVar = 10_000
 
     within: str = "cluster"
     by: tuple[Method, ...] = ("semantic", "perceptual")

@@ -59,6 +59,7 @@ class Clusters(FittedStage):
     """
 
     name: ClassVar = "clusters"
+    driver_rows: ClassVar = 10_000
     reads: ClassVar = ("image_embedding",)
     packages: ClassVar = {"faiss": "cpu"}
     clusters: int = Field(ge=1)

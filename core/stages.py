@@ -46,6 +46,8 @@ class Stage(Settings):
         gpus: Number of GPUs per worker, if the cluster has GPUs.
         actors: Default number of workers; None: as many as fit.
         batch_size: Default number of rows per call; None: 64 images or 1,024 rows.
+        driver_rows: Up to this number of rows are computed in the driver: the start of a worker would take longer.
+            Only for stages that are fast and cannot end their process. 0: always in workers.
         journaled: Whether a row is so expensive (GPU seconds, money) that it is written to disk at once.
         fingerprint_exclude: Settings that do not change any value, such as the address of a server.
         added_settings: Settings that were added after the stage's first release. Each is part of the fingerprint only
@@ -55,6 +57,7 @@ class Stage(Settings):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()

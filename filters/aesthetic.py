@@ -43,6 +43,7 @@ class Aesthetic(LoadedStage):
     """
 
     name: ClassVar = "aesthetic"
+    driver_rows: ClassVar = 100_000
     reads: ClassVar = ("image_embedding",)
     packages: ClassVar = {"torch": "models"}
     predictor: Literal["laion-v1", "laion-v2"] = "laion-v2"
@@ -145,11 +146,17 @@ def score(layers: Layers, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.fl
 
 
 def _state(file: Path) -> dict[str, Any]:
+    """Return the tensors of a file. torch, whose import takes seconds, reads only what numpy cannot."""
+    from safetensors import safe_open
+
+    if file.suffix == ".safetensors":
+        with safe_open(file, "np") as tensors:
+            if all(tensors.get_slice(key).get_dtype() != "BF16" for key in tensors.keys()):  # noqa: SIM118
+                return {key: tensors.get_tensor(key).astype(np.float32) for key in tensors.keys()}  # noqa: SIM118
     import torch
     from safetensors.torch import load_file
 
-    safe = file.suffix == ".safetensors"
-    state = load_file(file) if safe else torch.load(file, "cpu", weights_only=True)
+    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     return {key: tensor.float().numpy() for key, tensor in state.items()}
 
 

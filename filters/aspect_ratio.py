@@ -19,6 +19,7 @@ class AspectRatio(Stage):
     """
 
     name: ClassVar = "aspect_ratio"
+    driver_rows: ClassVar = 100_000
     reads: ClassVar = ("width", "height")
     writes: ClassVar = pa.schema(
         [

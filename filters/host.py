@@ -15,6 +15,7 @@ class Host(Stage):
     """The host of an image's URL, in lower case, without port. `keep: {per_group: 1000}` limits the images per host."""
 
     name: ClassVar = "host"
+    driver_rows: ClassVar = 100_000
     reads: ClassVar = ("url",)
     writes: ClassVar = pa.schema([column("host", pa.string(), "Host in the image's URL")])
 

@@ -24,6 +24,7 @@ class Similarity(Stage):
     """
 
     name: ClassVar = "similarity"
+    driver_rows: ClassVar = 100_000
     reads: ClassVar = ("image_embedding", "text_embedding", "alt_text_embedding")
     writes: ClassVar = pa.schema(
         [

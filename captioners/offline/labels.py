@@ -36,6 +36,7 @@ class LabelCaption(Stage):
     """
 
     name: ClassVar = "label_caption"
+    driver_rows: ClassVar = 10_000
     reads: ClassVar = ("labels", "label_probabilities")
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "Coarse caption: the one or two most probable ImageNet classes")]

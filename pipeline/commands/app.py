@@ -65,6 +65,7 @@ def run(
     """Run a whole recipe: index, stages, publication. Stored results are not computed again."""
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
+    from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import build_index, check_models, prepare, run_stages
     from pipeline.recipe import load_recipe
 
@@ -72,11 +73,12 @@ def run(
     check_models(checked, run_)
     listing = open_pool(checked.pool, run_)
     opened = prepare(checked, run_, refit)
-    jobs = [build_index(opened, checked.pool, listing, output.say)]
-    output.announce(jobs[-1])
-    for done in run_stages(opened, checked, refit=refit):
-        jobs.append(done)
-        output.announce(done)
+    with LocalWorkers() as local:
+        jobs = [build_index(opened, checked.pool, listing, output.say, local)]
+        output.announce(jobs[-1])
+        for done in run_stages(opened, checked, refit=refit, local=local):
+            jobs.append(done)
+            output.announce(done)
     how = checked.publish
     output.finish(run_, jobs, json_, (lambda: _publish(run_, None, how)) if how else None)
 
@@ -153,6 +155,7 @@ def index(
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
+    from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import build_index, prepare, recipe_of
     from pipeline.recipe import Recipe
 
@@ -168,7 +171,8 @@ def index(
     else:
         checked = recipe_of(open_run(run_))
     listing = open_pool(checked.pool, run_)
-    done = build_index(prepare(checked, run_), checked.pool, listing, output.say)
+    with LocalWorkers() as local:
+        done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
     output.announce(done)
     output.finish(run_, [done], json_)
 

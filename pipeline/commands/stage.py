@@ -130,6 +130,7 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     """
     from manifests.run import RECIPE
     from pipeline.commands import output
+    from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import check_models, prepare, run_stages
     from pipeline.recipe import parse_recipe
 
@@ -139,7 +140,8 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     recipe, before = parse_recipe(changed, f"{url}: {names[-1]}"), run.folder.read(RECIPE)
     check_models(recipe, url, only=names)
     try:
-        jobs = list(run_stages(prepare(recipe, url, refit), recipe, only=names, refit=refit))
+        with LocalWorkers() as local:
+            jobs = list(run_stages(prepare(recipe, url, refit), recipe, names, refit, local))
     except UserError:
         run.folder.write(RECIPE, before)
         raise

@@ -20,7 +20,7 @@ from manifests.priorities import priority
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.inputs import Inputs
-from pipeline.execution.placement import place_workers
+from pipeline.execution.placement import is_for_driver, place_workers
 from pipeline.execution.ray_job import start_ray, stopped
 from pipeline.recipe import Recipe, Step, parse_recipe
 
@@ -57,7 +57,9 @@ def sample(step: Step, ids: pl.Series) -> pl.DataFrame:
 
 
 def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dict[str, object]]:
-    """Train a step's stage in one Ray task: on the GPU that one of its actors would hold, else on all cores of a node.
+    """Train a step's stage: on few rows in the driver, else in one Ray task.
+
+    The task gets the GPU that one of the stage's actors would hold, else all cores of a node.
 
     Args:
         step: The step.
@@ -71,14 +73,17 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
         UserError: The stage refuses the sample (such as too few rows), the cluster lacks the resources that the recipe
             requests, or the cluster died.
     """
+    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    assert isinstance(step.stage, FittedStage)
+    if is_for_driver(step.stage, step.resources, rows.height):
+        return _fit(step.stage, inputs, table)
     start_ray()
     import ray
 
-    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     gpus = place_workers(step.resources, step.stage, 1).num_gpus
     # It requests one CPU and uses all: no other job of this run is active, and a node on which a submitted job holds
     # one CPU could never offer all of them.
-    fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit)
+    fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit_in_task)
     try:
         fitted, provenance = ray.get(fit.remote(step.stage, inputs, table))
     except ray.exceptions.RayTaskError as error:
@@ -90,7 +95,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     return fitted, provenance
 
 
-def _fit(stage: FittedStage, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
+def _fit_in_task(stage: FittedStage, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -98,6 +103,10 @@ def _fit(stage: FittedStage, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, 
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores))
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return _fit(stage, inputs, rows)
+
+
+def _fit(stage: FittedStage, inputs: Inputs, rows: pa.Table) -> tuple[pa.Table, dict[str, object]]:
     starts = range(0, rows.num_rows, _BLOCK)
     sample = pa.concat_tables(inputs.complete(rows.slice(start, _BLOCK)) for start in starts)
     order = np.argsort(priority(sample["id"].to_numpy(), 0))

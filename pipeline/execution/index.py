@@ -23,6 +23,7 @@ READER = 3
 up to the first dot. Before 3, the last of several files of one name counted, and non-UTF-8 bytes became U+FFFD."""
 
 _ENDINGS = 20  # suffixes of skipped members that are listed, the most frequent first
+_FEW_SHARDS, _FEW_BYTES = 100_000, 16 << 30
 _SOME = 8  # rows of a shard that are enough to find its revision; the id of a duplicate name does not show it
 
 
@@ -121,6 +122,11 @@ def chunks(shards: pa.Table) -> Iterator[pa.Table]:
         held += length
     if lengths:
         yield shards.slice(start)
+
+
+def is_small(shards: pa.Table) -> bool:
+    """Return whether one machine reads these shards in less than a minute or so."""
+    return bool(shards.num_rows <= _FEW_SHARDS and sum(shards["bytes"].to_pylist()) <= _FEW_BYTES)
 
 
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:

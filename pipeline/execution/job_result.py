@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Self
 
 import polars as pl
@@ -88,3 +89,20 @@ class JobResult:
     def rate(self) -> float | None:
         """Rows per second of `working`; None if nothing was computed."""
         return self.computed / max(self.working, 1e-3) if self.computed else None
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """The result of a job of local workers.
+
+    Attributes:
+        receipts: Receipts of the blocks that are stored.
+        lost: Blocks that ended their process.
+        untried: Blocks for which no process was left.
+        seconds: Wall time, including the start of processes and models.
+    """
+
+    receipts: list[pa.Table] = field(default_factory=list)
+    lost: list[pa.Table] = field(default_factory=list)
+    untried: Iterable[pa.Table] = ()
+    seconds: float = 0.0

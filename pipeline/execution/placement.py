@@ -47,7 +47,16 @@ def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
     Raises:
         UserError: The cluster lacks the resources that one actor needs.
     """
-    cluster = _connected_cluster()
+    return _place(_connected_cluster(), resources, stage, blocks)
+
+
+def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
+    """Place workers as `place_workers` does, on this machine without its GPUs."""
+    machine = {"CPU": float(len(os.sched_getaffinity(0)))}
+    return _place(_Cluster(nodes=[machine], total=machine), resources, stage, blocks)
+
+
+def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:
     num_gpus = _gpus_per_worker(resources, stage, cluster)
     num_cpus = _cpus_per_worker(resources, stage, cluster, num_gpus)
     needs = {kind: amount for kind, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
@@ -108,3 +117,9 @@ def _most_workers(resources: Resources, stage: Stage, cluster: _Cluster, needs: 
             "or give `actors` on a cluster that will grow"
         )
     return min(resources.actors or stage.actors or capacity, capacity)
+
+
+def is_for_driver(stage: Stage, resources: Resources, rows: int) -> bool:
+    """Return whether the driver computes these rows (`Stage.driver_rows`): not if the recipe asks for workers."""
+    for_workers = (resources.actors, resources.num_cpus, resources.num_gpus)
+    return rows <= stage.driver_rows and not stage.gpus and for_workers == (None, None, None)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from core.cluster import connect
 from core.errors import UserError
-from pipeline.execution.job_result import JobStats
+from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.pools.images import Failure
 
@@ -54,24 +54,41 @@ class Rescue(Protocol):
         """Store the rows of a block as errors; return the receipt."""
 
 
-def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) -> JobStats:
+def run_job(
+    blocks: Iterable[pa.Table],
+    job: Job,
+    rescue: Rescue | None = None,
+    before: LocalResult | None = None,
+) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts.
 
     Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
     pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is stored as errors.
 
+    Args:
+        blocks: The blocks.
+        job: The work on them.
+        rescue: The handling of lost blocks.
+        before: What local workers did of this job, which counts too; their lost blocks need the rescue.
+
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
     """
+    before = before or LocalResult()
+    begin = time.perf_counter() - before.seconds
+    receipts, lost = list(before.receipts), list(before.lost)
+    if not blocks and not lost:
+        return _stats(receipts, begin)
     start_ray()
     from ray.exceptions import RayError, RayTaskError
 
-    begin = time.perf_counter()
     try:
-        receipts, lost = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
+        if blocks:
+            stored, new = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
+            receipts, lost = [*receipts, *stored], [*lost, *new]
         if rescue and lost:
             receipts += _rescue_all(rescue, lost, job)
-        return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
+        return _stats(receipts, begin)
     except (RayTaskError, UserError):
         _end_actors()
         raise
@@ -82,6 +99,10 @@ def run_job(blocks: Iterable[pa.Table], job: Job, rescue: Rescue | None = None) 
         user_error, cause = stopped(error), str(error)
     _end_actors()
     raise user_error from RuntimeError(cause)
+
+
+def _stats(receipts: Sequence[pa.Table], begin: float) -> JobStats:
+    return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
 
 
 def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:

@@ -64,6 +64,20 @@ def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
     return done.append_column(BLOCK, block[BLOCK].slice(0, 1))
 
 
+def called(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
+    """Return the receipt of `call` for a block that is computed in the driver.
+
+    Raises:
+        UserError: The stage or the system refused to continue. A bug is raised as it is.
+    """
+    try:
+        return call(block)
+    except Exception as error:
+        if is_bug(error) or isinstance(error, UserError):
+            raise
+        raise UserError(" ".join(str(error).split())) from error
+
+
 def raise_failure(receipts: pa.Table) -> None:
     """Raise the error that ended the work on a block, if there is one.
 
@@ -71,10 +85,10 @@ def raise_failure(receipts: pa.Table) -> None:
         UserError: The stage or the system refused to continue; the message is the original one.
         RayTaskError: The work failed with a bug; the text is the traceback.
     """
-    from ray.exceptions import RayTaskError
-
     for refused, broken in zip(receipts["refused"].to_pylist(), receipts["broken"].to_pylist(), strict=True):
         if refused is not None:
             raise UserError(refused)
         if broken is not None:
+            from ray.exceptions import RayTaskError
+
             raise RayTaskError("block", broken, RuntimeError(broken.strip().rpartition("\n")[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,8 +19,9 @@ from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
-from pipeline.execution.index import READER, Todo, account, check_ids, chunks, read_chunk, unread
-from pipeline.execution.job_result import JobResult
+from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.local_workers import LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.part_writer import Store
 from pipeline.execution.planner import columns_of, plan, stored_table
 from pipeline.execution.ray_job import map_blocks, run_job
@@ -80,7 +82,9 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
             step.stage.check_available()
 
 
-def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], None]) -> JobResult:
+def build_index(
+    run: Run, pool: Pool, listing: Listing, say: Callable[[str], None], local: LocalWorkers | None = None
+) -> JobResult:
     """Index the shards of a listed pool that the run has not stored, or that must be read again.
 
     Args:
@@ -88,6 +92,7 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
         pool: Its pool.
         listing: The listed pool.
         say: Called with each line for the user.
+        local: Workers for a small pool; None: Ray's.
 
     Raises:
         UserError: Two images have the same id, shards changed in a pool with ids of its own, or see `run_job`.
@@ -108,12 +113,16 @@ def build_index(run: Run, pool: Pool, listing: Listing, say: Callable[[str], Non
     table.folder.sweep_aside()
     index_store = Store(table, table.next_writer(), provenance)
 
+    call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
+
     def job(dataset: Dataset, alone: bool = False) -> Dataset:
-        call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    stats = run_job(chunks(todo.shards), job, ShardRescue(pool, index_store))
+    done = LocalResult(untried=chunks(todo.shards))
+    if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
+        done = local.run("index", done.untried, ready(call), len(os.sched_getaffinity(0)))
+    stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
     indexing.end(table)
     check_ids(table, pool)
     for line in account(table, index_store.writer, pool):
@@ -138,7 +147,13 @@ def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
         yield f"{todo.vanished:,} indexed shards are not there any more; their rows stay"
 
 
-def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refit: bool = False) -> Iterator[JobResult]:
+def run_stages(
+    run: Run,
+    recipe: Recipe,
+    only: Sequence[str] | None = None,
+    refit: bool = False,
+    local: LocalWorkers | None = None,
+) -> Iterator[JobResult]:
     """Compute the recipe's stages in order (or only those in `only`), each over the rows that reach it.
 
     A stage that must be trained is trained first if the run has no fitted artifact for it, or with `refit`.
@@ -159,7 +174,7 @@ def run_stages(run: Run, recipe: Recipe, only: Sequence[str] | None = None, refi
             yield result
         stored = _stored_stage(run, step)
         if selected:
-            yield run_stage(run, recipe, step, stored, alive)
+            yield run_stage(run, recipe, step, stored, alive, local)
         alive = advance(alive, stored).alive
 
 

@@ -1,8 +1,11 @@
-"""Run one stage of a recipe as a Ray Data job, for the alive rows that have no facts of the stage."""
+"""Run one stage of a recipe, for the alive rows without facts of it: as a Ray Data job, or few rows in the driver."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,17 +18,19 @@ from manifests.schemas import table_schema
 from manifests.tables import Table
 from manifests.verdict import StoredStage
 from manifests.version import __version__
+from pipeline.execution.driver_job import run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
 from pipeline.execution.grouping import changed_groups, cut, group_column
-from pipeline.execution.job_result import JobResult
+from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers, ready
 from pipeline.execution.part_writer import Store, contents_store
-from pipeline.execution.placement import place_workers
+from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
 from pipeline.execution.planner import columns_of, plan, stored_table, unstored
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue
 from pipeline.execution.stage_task import StageTask
-from pipeline.execution.workers import ImageStageActor, StageActor
+from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.registry import outdated
 
@@ -36,7 +41,9 @@ PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
 
 
-def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame) -> JobResult:
+def run_stage(
+    run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: pl.DataFrame, local: LocalWorkers | None = None
+) -> JobResult:
     """Compute and store the missing facts of a stage.
 
     Args:
@@ -45,6 +52,7 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
         step: The stage, as a step of the recipe.
         stored: The table and rules of the stage.
         alive: The rows that reach the stage, column `id`, sorted.
+        local: Workers for few rows; None: Ray's.
 
     Raises:
         UserError: A model is not available, or `run_job` raised it.
@@ -72,7 +80,17 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
-    stats = run_job(blocks, _ray_job(step, task), RowRescue(task, groups))
+    if is_for_driver(step.stage, step.resources, rows.height):
+        stats = run_in_driver(blocks, task)
+    else:
+        done = LocalResult(untried=blocks)
+        if local and is_for_local_workers(step.stage, step.resources, rows.height):
+            placement = place_locally(step.resources, step.stage, rows.height)
+            make = _worker(step, task, placement)
+            done = local.run(step.stage.name, blocks, make, placement.workers, math.ceil(placement.num_cpus))
+            if step.stage.journaled:
+                local.close()  # and so the servers of captions
+        stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
     return JobResult.of(step.stage.name, stats, stored=up_to_date)
 
 
@@ -140,6 +158,16 @@ def _batch_size(step: Step) -> int:
     return step.resources.batch_size or step.stage.batch_size or (64 if isinstance(step.stage, ImageStage) else 1024)
 
 
+def _worker(step: Step, task: StageTask, placement: Placement) -> Callable[[], Call]:
+    """Return what makes a worker of the stage, in the process that it will run in."""
+    if isinstance(step.stage, ImageStage):
+        limits = step.resources
+        return partial(ImageStageWorker, task, placement.threads, limits.image_seconds, limits.first_errors)
+    if isinstance(step.stage, LoadedStage | FittedStage):
+        return partial(StageWorker, task)
+    return ready(task.compute)
+
+
 def _ray_job(step: Step, task: StageTask) -> Job:
     """Return the job that runs a stage over a Ray dataset: one block, one call, one part."""
 
@@ -151,17 +179,14 @@ def _ray_job(step: Step, task: StageTask) -> Job:
         if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
             pool = TaskPoolStrategy(size=placement.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
-        actor: type[StageActor] = StageActor
-        arguments: tuple[Any, ...] = (task,)
         limits: dict[str, Any] = {}
         if isinstance(step.stage, ImageStage):
-            actor = ImageStageActor
-            arguments = (task, placement.threads, step.resources.image_seconds, step.resources.first_errors)
             # Two parts at a time: one decodes ahead while the other keeps the model busy.
             limits = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
         if alone:
             limits = {"max_tasks_in_flight_per_actor": 1}
         actors = ActorPoolStrategy(size=placement.workers, **limits)
-        return map_blocks(dataset, actor, fn_constructor_args=arguments, compute=actors, **needs)
+        make = _worker(step, task, placement)
+        return map_blocks(dataset, StageActor, fn_constructor_args=(make,), compute=actors, **needs)
 
     return job

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
+from core.errors import UserError
 from core.stages import Facts, FittedStage, ImageFacts, ImageStage, LoadedStage, Stage
 from manifests.schemas import table_schema
 from pipeline.execution.fitting import Fitted
@@ -51,6 +52,16 @@ class StageTask:
         assert isinstance(self.stage, LoadedStage | ImageStage)
         facts: Facts | ImageFacts = self.stage.load()
         return facts
+
+    def loaded(self) -> tuple[StageTask, Facts | ImageFacts]:
+        """Return the loaded stage, and the task with what only the loaded stage knows, such as the hash of weights.
+
+        Raises:
+            UserError: See `load`; or the weights are not those that computed what is stored.
+        """
+        facts = self.load()
+        _check_weights(self, facts.provenance)
+        return replace(self, store=self.store.knowing(facts.provenance)), facts
 
     def compute(self, block: pa.Table, facts: Callable[[pa.Table], pa.Table] | None = None) -> pa.Table:
         """Compute one part of a stage that reads columns, store it at once, and return its receipt.
@@ -98,3 +109,14 @@ def failed_rows(stage: Stage, ids: pa.ChunkedArray, failures: Collection[Failure
     columns["error"] = pa.array([failure.error for failure in failures], pa.string())
     columns["retry"] = pa.array([failure.retry for failure in failures], pa.bool_())
     return with_ids(ids, validate_output(stage, pa.table(columns), len(failures)))
+
+
+def _check_weights(task: StageTask, provenance: Mapping[str, object]) -> None:
+    """Refuse to store facts in a table whose facts were computed with other weights."""
+    before = task.store.table.provenance().get("weights")
+    now = provenance.get("weights")
+    if before and now and before != now:
+        raise UserError(
+            f"{task.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
+            f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
+        )

@@ -1,17 +1,15 @@
-"""The actors that run inside Ray's workers: load a stage once, then compute and store one part after another."""
+"""Workers of a stage: load it once, then compute and store one part after another."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import UserError
 from core.stages import Facts, ImageFacts
 from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
@@ -19,50 +17,38 @@ from pipeline.execution.image_pipeline import ImagePipeline
 from pipeline.execution.receipts import reported
 from pipeline.execution.stage_task import StageTask
 
+Call = Callable[[pa.Table], pa.Table]
+"""A function that computes and stores a block of rows, and returns its receipt."""
 
-class StageActor:
-    """A Ray actor for a stage that loads a model or a fitted artifact."""
+
+class StageWorker:
+    """A worker of a stage that loads a model or a fitted artifact: computes and stores one part after another."""
 
     def __init__(self, task: StageTask) -> None:
-        import ray
+        """Load the stage.
 
-        if not ray.get_gpu_ids():  # Ray does not hide the GPUs that an actor did not request
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._task = task
-        self._load_error: Exception | None = None
-        try:
-            self._facts = task.load()
-            _check_weights(task, self._facts.provenance)
-            self._task = replace(task, store=task.store.knowing(self._facts.provenance))
-        except Exception as error:  # raised with the first part: an actor that fails here would count as a lost worker
-            self._load_error = error
+        Raises:
+            UserError: It cannot be loaded, or its weights are not those that computed what is stored.
+        """
+        self._task, self._facts = task.loaded()
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return reported(block, self._store_part)
-
-    def _store_part(self, rows: pa.Table) -> pa.Table:
-        if self._load_error:
-            raise self._load_error
-        return self._compute(rows)
-
-    def _compute(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> pa.Table:
         return self._task.compute(rows, cast(Facts, self._facts))
 
 
-class ImageStageActor(StageActor):
-    """A Ray actor for a stage that reads images, with an `ImagePipeline`.
+class ImageStageWorker(StageWorker):
+    """A worker of a stage that reads images, with an `ImagePipeline`.
 
-    Ray calls it for two parts at once: the images of the next part are decoded while the last batch of this part is in
-    the model. A journaled stage writes its rows to a journal until their part is complete.
+    It may be called for two parts at once: the images of the next part are decoded while the last batch of this part is
+    in the model. A journaled stage writes its rows to a journal until their part is complete.
     """
 
     def __init__(self, task: StageTask, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(task)
-        if not self._load_error:
-            facts = cast(ImageFacts, self._facts)
-            self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors)
+        facts = cast(ImageFacts, self._facts)
+        self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors)
 
-    def _compute(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> pa.Table:
         begin, task = time.time(), self._task
         assert task.contents is not None
         journaled = task.stage.journaled
@@ -84,12 +70,34 @@ class ImageStageActor(StageActor):
         return receipt
 
 
-def _check_weights(task: StageTask, provenance: Mapping[str, object]) -> None:
-    """Refuse to store facts in a table whose facts were computed with other weights."""
-    before = task.store.table.provenance().get("weights")
-    now = provenance.get("weights")
-    if before and now and before != now:
-        raise UserError(
-            f"{task.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
-            f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
-        )
+class Loaded:
+    """A worker, or the error of its loading, which is raised with the first part.
+
+    A process that fails while it loads would count as lost.
+    """
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        self._error: Exception | None = None
+        try:
+            self._call = make()
+        except Exception as error:
+            self._error = error
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if self._error:
+            raise self._error
+        return self._call(rows)
+
+
+class StageActor:
+    """A Ray actor that holds a worker."""
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        import ray
+
+        if not ray.get_gpu_ids():  # Ray does not hide the GPUs that an actor did not request
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._loaded = Loaded(make)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return reported(block, self._loaded)

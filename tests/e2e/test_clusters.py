@@ -277,6 +277,8 @@ def test_missing_gpu_is_refused_before_training(tmp_path: Path) -> None:
 class Dying(Clusters):
     """Takes its process with it, as where there is too little memory."""
 
+    driver_rows: ClassVar = 0
+
     def fit(self, sample: pa.Table) -> tuple[pa.Table, dict[str, object]]:
         os._exit(1)
 
