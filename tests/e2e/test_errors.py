@@ -207,8 +207,9 @@ def test_ray_that_does_not_start_in_time_is_a_one_line_error(tmp_path: Path, mak
     """Its raylet is stopped as soon as it runs, as if it had no CPU: Ray gives up after 30 s."""
     mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
-    command = [sys.executable, "-m", "pipeline", "index", "--run", tmp_path / "run"]
-    command += ["--images", make_images(tmp_path / "pool", 3)]
+    stage = "{stage: hashes, resources: {actors: 1}}"  # asks for Ray
+    (tmp_path / "recipe.yaml").write_text(f"pool: {{images: {make_images(tmp_path / 'pool', 3)}}}\nstages: [{stage}]\n")
+    command = [sys.executable, "-m", "pipeline", "run", tmp_path / "recipe.yaml", "--run", tmp_path / "run"]
     started = subprocess.Popen(
         list(map(str, command)),
         env={**os.environ, name: value},
