@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Any, str]] = {
         "a stream has one video, and no image",
     ),
     "no film of a stream": ({"stream": True, "conversation": []}, "a stream has one video"),
-    "a stream of nothing": ({"stream": True, "video": "clip.mp4"}, "the last to speak must be an assistant"),
+    "a stream of nothing": ({"stream": True, "video": "clip.mp4"}, "a stream without an answer: nothing"),
     "a stream of text": ({"stream": True, "video": "clip.mp4", "conversation": "Hi"}, "must be a list of turns"),
     "a start that is no number": (
         {"stream": True, "video": "clip.mp4", "start_time": "now", "conversation": [{}]},
