@@ -91,7 +91,7 @@ def test_original_sampling_equals_the_filter_of_ffmpeg(tmp_path: Path, rate: Fra
         assert original(path, fps) == filtered(path, fps)
 
 
-def test_original_sampling_takes_the_last_frame_before_each_second(tmp_path: Path) -> None:
+def test_original_sampling_takes_the_last_frame_of_a_second(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", range(110), Fraction(1, 25), 25)
     assert original(path, 1) == [24, 49, 74, 99]
     path = film(tmp_path / "b.mp4", range(110), Fraction(1, 24), 24)
