@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -107,19 +107,13 @@ class Processor:
         )
 
     def _read(self, parts: Sequence[Part]) -> list[Medium]:
-        """Read the medium of each part. The parts of a stream are read as one film, which is then split."""
+        """Read the medium of each part. The parts of a stream are read together."""
         groups = _streams(parts)
-        untils = [[parts[number].get("until") for number in group] for group in groups]
-        loaders = [
-            MediaLoader({**parts[group[0]], "until": max(ends) if len(ends) > 1 else ends[0]}, self.config)
-            for group, ends in zip(groups, untils, strict=True)
-        ]
+        loaders = [MediaLoader([parts[number] for number in group], self.config) for group in groups]
         sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
         media: dict[int, Medium] = {}
-        for group, ends, loader, size in zip(groups, untils, loaders, sizes, strict=True):
-            medium, start = loader.read(size), parts[group[0]].get("start") or 0.0
-            is_whole = ends == [None] or not loader.is_video
-            media |= zip(group, [medium] if is_whole else medium.split(ends, start), strict=True)
+        for group, loader, size in zip(groups, loaders, sizes, strict=True):
+            media |= zip(group, loader.read(size), strict=True)
         return [media[number] for number in range(len(parts))]
 
     def decode(self, ids: Tensor) -> str:
@@ -224,18 +218,28 @@ class MediaLoader:
     So all files can be planned together, while only one image or frame is in memory at full size.
     """
 
-    def __init__(self, part: Part, config: ProcessorConfig) -> None:
-        kind = part["type"]
+    def __init__(self, parts: Sequence[Part], config: ProcessorConfig) -> None:
+        """Read the header of the medium of one part, or of all parts of a stream.
+
+        Raises:
+            BadSampleError: It cannot be read, or its options are invalid.
+        """
+        part, kind = parts[0], parts[0]["type"]
         self.config, self.source = config, part[kind]
         self.is_video = kind == "video"
         self.limits = config.video if self.is_video else config.image
         self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
+        self.untils: list[Any] = []  # of the parts of a stream
+        self.start = part.get("start") or 0.0
         if not self.is_video:
             self.size = images.image_size(self.source)
             return
-        names = ("fps", "max_frames", "start", "end", "frames_fps", "until")
+        names = ("fps", "max_frames", "start", "end", "frames_fps")
         options = {name: part[name] for name in names if part.get(name) is not None}
+        if part.get("until") is not None:
+            self.untils = [part["until"] for part in parts]
+            options["until"] = max(self.untils)
         sampling = {"fps": config.fps, "max_frames": config.max_frames, **options}
         if isinstance(self.source, str | Path):
             self.video = videos.probe(self.source, **sampling, sampling=config.sampling)
@@ -261,8 +265,8 @@ class MediaLoader:
             name=str(self.source) if isinstance(self.source, str | Path) else kind,
         )
 
-    def read(self, size: tuple[int, int]) -> Medium:
-        """Read the pixels at `size`, height and width in pixels."""
+    def read(self, size: tuple[int, int]) -> list[Medium]:
+        """Read the pixels at `size`, height and width in pixels. Return the medium of each part."""
         side, merge, times = self.config.patch_size, self.limits.merge, self.times
         if self.video is not None:
             pixels, times = frames.decode(self.video, size)  # fewer frames than planned if the file lacks some
@@ -273,4 +277,5 @@ class MediaLoader:
         patches = images.patchify(pixels, side, merge)
         grid = (len(pixels), size[0] // side, size[1] // side)
         keep = keep_mask(patches, grid, merge, self.config.pruning if self.is_video else None)
-        return Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=times)
+        medium = Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=times)
+        return medium.split(self.untils, self.start) if self.untils else [medium]
