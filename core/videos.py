@@ -8,6 +8,7 @@ A folder of frames is a film at a given rate. `core/frame_sampling.py` chooses t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ def probe(
         BadSampleError: The video cannot be read, the sampling is invalid, or `start` or `until` is after its end.
     """
     check_sampling(str(path), fps, max_frames, start, end, frames_fps=frames_fps, until=until)
-    film = _probe_folder(path, frames_fps) if Path(path).is_dir() else _probe_file(path)
+    film = _probe_folder(path, frames_fps) if os.path.isdir(path) else _probe_file(path)
     if start >= max(film.length, 1e-6):
         raise BadSampleError(
             f"{path}: start {start:g} s is behind the end, {film.length:.1f} s: choose an earlier start"
