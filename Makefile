@@ -65,6 +65,7 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/packed.py
 	$(BIN)/python benchmarks/kept_share.py
+	$(BIN)/python benchmarks/resize.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/trainer.py

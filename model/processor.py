@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from core import videos
 from core.errors import UserError
+from core.frame_sampling import check_sampling, count_until
 from model import frames, images
 from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
@@ -61,7 +63,12 @@ class Processor:
             conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
                 {"type": "image", "image": file, bytes or PIL image} and
                 {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
-                Of a list of frames all are used, and fps only sets their timestamps.
+                A folder of frames is a film at `frames_fps` (3 by default). Of a list of frames all are used, and fps
+                only sets their timestamps.
+                Parts that differ in their `until` only are a stream: one film, shown piece by piece. Each has the
+                frames up to that time, in seconds, that those before it have not. The frames are chosen, counted and
+                pruned once for the whole film, and their times count from `start`. A part without new frames is
+                left out.
             labels: Whether to return labels: the ids of assistants' answers, -100 elsewhere.
             generation_prompt: Whether to end the prompt with the start of an answer. Default: yes, unless the last
                 message is an assistant's.
@@ -73,9 +80,7 @@ class Processor:
             BadSampleError: A message, an image or a video is invalid, or they do not fit the token budget together.
         """
         parsed = parse_conversation(conversation)
-        loaders = [MediaLoader(part, self.config) for part in parsed.media]
-        sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
-        media = [loader.read(size) for loader, size in zip(loaders, sizes, strict=True)]
+        media = self._read(parsed.media)
         if generation_prompt is None:
             generation_prompt = conversation[-1]["role"] != "assistant"
         tokens = tokenize(
@@ -90,6 +95,7 @@ class Processor:
         # Empty tensors come first, since without media torch.cat would have none.
         no_patches = torch.zeros(0, 3 * self.config.patch_size**2)
         no_tokens = torch.zeros(0, dtype=torch.bool)
+        media = [medium for medium in media if medium.grid[0]]
         return PackedRow(
             input_ids=torch.tensor(tokens.ids),
             segment_lengths=torch.tensor([len(tokens.ids)]),
@@ -99,6 +105,16 @@ class Processor:
             keep_mask=torch.cat([no_tokens, *(medium.keep_mask for medium in media)]),
             labels=torch.tensor(tokens.labels) if labels else None,
         )
+
+    def _read(self, parts: Sequence[Part]) -> list[Medium]:
+        """Read the medium of each part. The parts of a stream are read together."""
+        groups = _streams(parts)
+        loaders = [MediaLoader([parts[number] for number in group], self.config) for group in groups]
+        sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
+        media: dict[int, Medium] = {}
+        for group, loader, size in zip(groups, loaders, sizes, strict=True):
+            media |= zip(group, loader.read(size), strict=True)
+        return [media[number] for number in range(len(parts))]
 
     def decode(self, ids: Tensor) -> str:
         """Return the text of token ids (n,), without special tokens."""
@@ -146,14 +162,54 @@ class Medium:
     keep_mask: Tensor
     times: tuple[float, ...]
 
+    def split(self, untils: Sequence[float], start: float) -> list[Medium]:
+        """Split a video: each piece has the frames up to its time that the pieces before have not.
+
+        Args:
+            untils: Time of each piece, in seconds.
+            start: The time that becomes 0.
+        """
+        _, h, w = self.grid
+        tokens = h * w // self.merge**2
+        ends = accumulate((count_until(self.times, until) for until in untils), max)
+        return [
+            Medium(
+                patches=self.patches[first * h * w : end * h * w],
+                grid=(end - first, h, w),
+                merge=self.merge,
+                keep_mask=self.keep_mask[first * tokens : end * tokens],
+                times=tuple(time - start for time in self.times[first:end]),
+            )
+            for first, end in pairwise([0, *ends])
+        ]
+
     @property
     def placeholders(self) -> list[Placeholders]:
         """The placeholders of the image or of each frame; before those of a frame stands its time."""
+        if not self.grid[0]:
+            return []
         counts = self.keep_mask.view(self.grid[0], -1).sum(1).tolist()
         if not self.times:
             return [Placeholders("", counts[0])]
         prefixes = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(self.times)]
         return [Placeholders(prefix, count) for prefix, count in zip(prefixes, counts, strict=True)]
+
+
+def _streams(parts: Sequence[Part]) -> list[list[int]]:
+    """Group the numbers of the parts that are read together: those of a stream. Any other part is alone."""
+    groups: list[list[int]] = []
+    streams: list[tuple[Part, list[int]]] = []
+    for number, part in enumerate(parts):
+        if not (isinstance(part.get("until"), int | float) and isinstance(part.get("video"), str | Path)):
+            groups.append([number])
+            continue
+        film = {name: value for name, value in part.items() if name != "until"}
+        group = next((group for other, group in streams if other == film), None)
+        if group is None:
+            groups.append(group := [])
+            streams.append((film, group))
+        group.append(number)
+    return groups
 
 
 class MediaLoader:
@@ -162,23 +218,34 @@ class MediaLoader:
     So all files can be planned together, while only one image or frame is in memory at full size.
     """
 
-    def __init__(self, part: Part, config: ProcessorConfig) -> None:
-        kind = part["type"]
+    def __init__(self, parts: Sequence[Part], config: ProcessorConfig) -> None:
+        """Read the header of the medium of one part, or of all parts of a stream.
+
+        Raises:
+            BadSampleError: It cannot be read, or its options are invalid.
+        """
+        part, kind = parts[0], parts[0]["type"]
         self.config, self.source = config, part[kind]
         self.is_video = kind == "video"
         self.limits = config.video if self.is_video else config.image
         self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
+        self.untils: list[Any] = []  # of the parts of a stream
+        self.start = part.get("start") or 0.0
         if not self.is_video:
             self.size = images.image_size(self.source)
             return
-        options = {name: part[name] for name in ("fps", "max_frames", "start", "end") if part.get(name) is not None}
+        names = ("fps", "max_frames", "start", "end", "frames_fps")
+        options = {name: part[name] for name in names if part.get(name) is not None}
+        if part.get("until") is not None:
+            self.untils = [part["until"] for part in parts]
+            options["until"] = max(self.untils)
         sampling = {"fps": config.fps, "max_frames": config.max_frames, **options}
         if isinstance(self.source, str | Path):
-            self.video = videos.probe(self.source, **sampling)
+            self.video = videos.probe(self.source, **sampling, sampling=config.sampling)
             self.size, self.times = (self.video.height, self.video.width), self.video.times
         else:
-            videos.check_sampling("video", **sampling)
+            check_sampling("video", **sampling)
             self.source = images.frames_tensor(self.source)
             self.size = tuple(self.source.shape[-2:])
             self.times = tuple(k / sampling["fps"] for k in range(len(self.source)))
@@ -198,8 +265,8 @@ class MediaLoader:
             name=str(self.source) if isinstance(self.source, str | Path) else kind,
         )
 
-    def read(self, size: tuple[int, int]) -> Medium:
-        """Read the pixels at `size`, height and width in pixels."""
+    def read(self, size: tuple[int, int]) -> list[Medium]:
+        """Read the pixels at `size`, height and width in pixels. Return the medium of each part."""
         side, merge, times = self.config.patch_size, self.limits.merge, self.times
         if self.video is not None:
             pixels, times = frames.decode(self.video, size)  # fewer frames than planned if the file lacks some
@@ -210,4 +277,5 @@ class MediaLoader:
         patches = images.patchify(pixels, side, merge)
         grid = (len(pixels), size[0] // side, size[1] // side)
         keep = keep_mask(patches, grid, merge, self.config.pruning if self.is_video else None)
-        return Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=times)
+        medium = Medium(patches=patches, grid=grid, merge=merge, keep_mask=keep, times=times)
+        return medium.split(self.untils, self.start) if self.untils else [medium]

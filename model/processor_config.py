@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import UserError, reading
+from core.frame_sampling import Sampling
 from core.paths import check_path
 from model.prompt import CHAT_TEMPLATE
 from model.prune import Pruning
@@ -59,6 +60,8 @@ class ProcessorConfig(BaseModel):
         max_tokens: Maximum visual tokens of a conversation, before pruning: 10,240 in training, 16,384 in evaluation.
         fps: Frames per second that are sampled from a video.
         max_frames: Maximum frames of a video.
+        sampling: Which frame stands for a sampled time: `exact`, the one on display, or `original`, the last one before
+            the next sampled time, which the published weights were trained with.
         pruning: DiffFP settings for videos; None keeps all tokens.
         image_token: Placeholder of one visual token of an image.
         video_token: Placeholder of one visual token of a video.
@@ -72,6 +75,7 @@ class ProcessorConfig(BaseModel):
     max_tokens: int = Field(default=16384, ge=1)
     fps: float = Field(default=1.0, gt=0)
     max_frames: int = Field(default=180, ge=1)
+    sampling: Sampling = "exact"
     pruning: Pruning | None = Pruning()
     image_token: str = "<|image_pad|>"
     video_token: str = "<|video_pad|>"
@@ -104,6 +108,8 @@ def read_processor(path: str | Path) -> tuple[Tokenizer, ProcessorConfig, str]:
     """Read the tokenizer, the settings and the chat template of a folder.
 
     The settings are ours if present, else transformers' or the original repository's, with defaults for missing ones.
+    With either of these, the weights are taken for published ones, which learned `original` sampling. A folder with a
+    tokenizer alone is for a new model.
 
     Raises:
         UserError: There is no folder, no tokenizer, or the settings are invalid.
@@ -204,6 +210,7 @@ def _from_transformers(image: dict[str, Any], video: dict[str, Any]) -> Processo
         video=limits(video, 2, 128, 768),
         fps=video.get("fps") or 1.0,
         max_frames=video.get("max_frames", 180),
+        sampling="original",
         pruning=Pruning() if video.get("use_token_compression", True) else None,
     )
 
@@ -217,6 +224,7 @@ def _from_original(image: dict[str, Any], processor: dict[str, Any], pruned: boo
         max_tokens=most,
         fps=processor.get("fps", 1),
         max_frames=processor.get("max_frames", 180),
+        sampling="original" if image or processor else "exact",
         pruning=Pruning() if pruned else None,
     )
 

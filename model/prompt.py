@@ -158,7 +158,8 @@ def tokenize(
 
     Args:
         parsed: The parsed conversation.
-        placeholders: Per item of `parsed.media`: one for an image, one per frame for a video.
+        placeholders: Per item of `parsed.media`: one for an image, one per frame for a video. A part of a stream may
+            have none: it is left out, and so is a message that had nothing else.
         tokenizer: A fast tokenizer of transformers.
         template: Jinja template that writes one image_token per image and one video_token per video.
         image_token: Placeholder of images.
@@ -169,10 +170,13 @@ def tokenize(
         BadSampleError: The template does not write one token per image and video.
     """
     rendered = tokenizer.apply_chat_template(
-        parsed.messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+        _without_empty(parsed.messages, placeholders),
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=generation_prompt,
     )
     media_tokens = {image_token, video_token}
-    rendered, counts = _expand(rendered, placeholders, media_tokens)
+    rendered, counts = _expand(rendered, [frames for frames in placeholders if frames], media_tokens)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens, in_answer = Tokens(), False
     for piece in filter(None, _split_at(special | media_tokens, rendered)):
@@ -185,6 +189,20 @@ def tokenize(
         else:
             in_answer = _add_text(piece, parsed, tokenizer, tokens)
     return tokens
+
+
+def _without_empty(
+    messages: Sequence[dict[str, Any]], placeholders: Sequence[Sequence[Placeholders]]
+) -> list[dict[str, Any]]:
+    """Return the messages without media that have no placeholders, and without messages of nothing but these."""
+    per_medium, shown = iter(placeholders), []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [part for part in content if part["type"] == "text" or next(per_medium)]
+        if content or not message["content"]:
+            shown.append({**message, "content": content})
+    return shown
 
 
 def _split_at(tokens: set[str], text: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.errors import UserError
-from core.videos import FPS
+from core.frame_sampling import FPS, Sampling
 from model.prune import Pruning
 from model.training.values import Value
 
@@ -89,6 +89,8 @@ class Stage(Value):
         patches: Maximum patches of a packed row. Default: tokens x the square of the larger merge size.
         fps: Frames per second that are sampled from videos.
         max_frames: Maximum frames of a video.
+        sampling: Which frame stands for a sampled time, `exact` or `original`. Default: as in the starting model; new
+            models have `exact`.
         rows: Packed rows of a step over all workers: the global batch.
         lanes: Number of virtual ranks, the sample streams that the rows come from; a multiple of the workers. Default:
             the largest number up to 8 that divides `rows`. Rows depend on the lanes, never on the workers.
@@ -116,6 +118,7 @@ class Stage(Value):
     patches: int | None = Field(default=None, ge=16, le=1 << 28)
     fps: float = Field(default=1.0, gt=0, le=FPS[1])
     max_frames: int = Field(default=180, ge=1)
+    sampling: Sampling | None = None
     rows: int = Field(default=128, ge=1, le=1 << 20)
     lanes: int | None = Field(default=None, ge=1, le=1 << 16)
     steps: int | None = Field(default=None, ge=1)

@@ -36,7 +36,12 @@ def chat(
         typer.Argument(help="The question; - reads it from stdin. Without it: a chat, one question per line"),
     ] = None,
     image: Annotated[list[str] | None, typer.Option(help="An image file; can be repeated")] = None,
-    video: Annotated[list[str] | None, typer.Option(help="A video file; can be repeated")] = None,
+    video: Annotated[
+        list[str] | None, typer.Option(help="A video file, or a folder of its frames; can be repeated")
+    ] = None,
+    frames_fps: Annotated[
+        float | None, typer.Option(help="Frames per second of a folder of frames; default: 3")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second of a video; default: the checkpoint's")] = None,
     max_frames: Annotated[
         int | None, typer.Option(help="Maximum of frames of a video, evenly spaced; default: the checkpoint's")
@@ -67,7 +72,7 @@ def chat(
     refuse_credentials(checkpoint, "CKPT")
     if isinstance(sys.stdin, TextIOWrapper):  # text that is not UTF-8 is refused with the question, as in PROMPT
         sys.stdin.reconfigure(errors="surrogateescape")
-    options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
+    options = {"fps": fps, "max_frames": max_frames, "start": start, "end": end, "frames_fps": frames_fps}
     clip = {name: value for name, value in options.items() if value is not None}
     if not video and (clip or keep):
         raise typer.BadParameter("options about frames are given, but no --video")
@@ -76,7 +81,7 @@ def chat(
     if temperature and not _COLDEST <= temperature < math.inf:
         raise typer.BadParameter(f"{temperature:g}: use 0, or at least {_COLDEST:g}", param_hint="--temperature")
     media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
-    media += [{"type": "video", "video": _file(path), **clip} for path in video or ()]
+    media += [{"type": "video", "video": _film(path), **clip} for path in video or ()]
     levels = _levels(keep)
 
     from model.chat import Chat
@@ -108,6 +113,16 @@ def _file(path: str) -> str:
     if not Path(path).is_file():
         kind = "not a file, but a pipe, socket or device" if Path(path).exists() else "no such file"
         raise UserError(f"{path}: {kind}")
+    return path
+
+
+def _film(path: str) -> str:
+    """Return the path if it is a file, or a folder of frames."""
+    from core.frame_folders import list_frames
+
+    if not Path(check_path(path)).is_dir():
+        return _file(path)
+    list_frames(path)
     return path
 
 

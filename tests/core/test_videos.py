@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from core import frame_counting
 from core.errors import BadSampleError
@@ -213,6 +214,42 @@ def test_decreasing_times_are_replaced_by_counts_and_logged_once(
     assert [record.getMessage() for record in caplog.records] == [
         f"frames of {path} carry no usable times: they are counted, in decoding order, at the frame rate"
     ]
+
+
+DELAYS = [100, 500, 250, 1000, 70]
+"""Milliseconds for which each picture of an animation is shown."""
+
+
+@pytest.mark.parametrize("ending", ["gif", "png"])
+def test_animation_is_shown_at_its_own_times(tmp_path: Path, ending: str) -> None:
+    """The reference takes 25 frames per second for any GIF."""
+    pictures = [Image.fromarray(picture(number)) for number in range(5)]
+    path = tmp_path / f"a.{ending}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=DELAYS)
+    ends = np.cumsum(DELAYS)
+    expected = [int(np.searchsorted(ends, 100 * k, side="right")) for k in range(20)]
+    assert shown(path) == expected == [0, *[1] * 5, *[2] * 3, *[3] * 10, 4]
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "mkv"])
+def test_transparent_pixels_of_a_film_are_white(tmp_path: Path, kind: str) -> None:
+    """As those of images; whatever colour lies under them."""
+    pixels = np.full((32, 48, 4), (9, 99, 200, 255), np.uint8)
+    pixels[:16, :, 3] = 0
+    path = tmp_path / f"a.{kind}"
+    if kind == "mkv":
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream("ffv1", rate=10)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "bgra"
+            for _ in range(3):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="bgra")))
+            output.mux(stream.encode())
+    else:
+        images = [Image.fromarray(np.roll(pixels, shift, 1)) for shift in range(3)]
+        images[0].save(path, save_all=True, append_images=images[1:], duration=100, disposal=2 if kind == "gif" else 1)
+    (frame,), _ = decode(probe(path, max_frames=1), np.copy)
+    assert (frame[:16] == 255).all()
+    assert (frame[16:] == (9, 99, 200)).all()
 
 
 def test_avi_and_matroska_of_one_film_give_the_same_eval(

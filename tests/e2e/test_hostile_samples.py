@@ -62,7 +62,7 @@ def _stream(time: Any = 1.0, **settings: Any) -> dict[str, Any]:
 VALUES = [1e12, 1e300, HUGE, -HUGE, float("inf"), float("nan"), -1, "2", "1e9", True, [1], {"a": 1}]
 
 
-@pytest.mark.parametrize("key", ["fps", "max_frames", "start", "end"])
+@pytest.mark.parametrize("key", ["fps", "max_frames", "start", "end", "frames_fps"])
 def test_impossible_numbers_of_a_film_are_bad_samples(tmp_path: Path, clip: Path, key: str) -> None:
     # An end behind the film's is its end.
     values = [value for value in VALUES if key != "end" or value not in (1e12, 1e300, HUGE, float("inf"))]
@@ -85,7 +85,9 @@ def test_large_valid_numbers_are_learned(tmp_path: Path, clip: Path) -> None:
 
 
 def test_impossible_times_of_a_stream_are_bad_samples(tmp_path: Path, clip: Path) -> None:
-    entries = [entry for value in VALUES for entry in (_stream(value), _stream(start_time=value))]
+    entries = [
+        entry for value in VALUES for entry in (_stream(value), _stream(start_time=value), _stream(end_time=value))
+    ]
     learned, skipped = _trained(_written(tmp_path / "qa", clip, entries), tmp_path / "out")
     assert learned == 12
     assert len(skipped) == len(entries)

@@ -11,8 +11,9 @@ import pytest
 
 from core.errors import UserError
 from model import Processor
-from model.processor_config import TokenLimits
+from model.processor_config import ProcessorConfig, TokenLimits
 from model.tokenizer import byte_tokenizer
+from tests.model import clips
 
 STILL = {"role": "user", "content": [{"type": "video", "video": np.zeros((3, 56, 56, 3), np.uint8)}]}
 HALF = [0.5, 0.5, 0.5]
@@ -106,3 +107,52 @@ def test_limits_in_pixels_replace_transformers_sizes(folder: Path) -> None:
     assert config.video.max_tokens == 30
     theirs = VideoLlama3ImageProcessor(**image).size
     assert (theirs["shortest_edge"], theirs["longest_edge"]) == (196 * 20, 196 * 70)
+
+
+@pytest.mark.parametrize(
+    ("files", "sampling"),
+    [
+        ({}, "exact"),
+        ({"config": {"model_type": "qwen2"}}, "exact"),
+        ({"vl3syn_processor": {}}, "exact"),
+        ({"vl3syn_processor": {"sampling": "original"}, "preprocessor_config": ORIGINAL}, "original"),
+        ({"vl3syn_processor": {"sampling": "exact"}, "preprocessor_config": ORIGINAL}, "exact"),
+        ({"preprocessor_config": ORIGINAL}, "original"),
+        ({"processor_config": {"fps": 1, "max_frames": 128}}, "original"),
+        ({"processor_config": {"image_processor": {}, "video_processor": {}}}, "original"),
+        ({"preprocessor_config": {}, "video_preprocessor_config": {"fps": 1}}, "original"),
+    ],
+    ids=["tokenizer", "language model", "earlier training", "ours", "ours beside theirs", "original", "original alone",
+         "transformers", "transformers 4"],
+)  # fmt: skip
+def test_published_weights_are_given_the_frames_they_learned(
+    folder: Path, files: dict[str, dict[str, Any]], sampling: str
+) -> None:
+    _write(folder, **files)
+    assert Processor.from_pretrained(folder).config.sampling == sampling
+
+
+@pytest.mark.parametrize("sampling", ["exact", "original"])
+def test_sampling_is_saved_and_transformers_opens_the_folder(folder: Path, sampling: Any) -> None:
+    from transformers import VideoLlama3Processor
+
+    Processor(byte_tokenizer(), ProcessorConfig(sampling=sampling)).save_pretrained(folder)
+    assert Processor.from_pretrained(folder).config.sampling == sampling
+    VideoLlama3Processor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("sampling", "picked"), [("exact", [0, 10, 20]), ("original", [9, 19])])
+def test_sampling_decides_which_frames_are_read(tmp_path: Path, sampling: Any, picked: list[int]) -> None:
+    """Of 2.9 s at 10 frames per second."""
+    film = clips.write(tmp_path / "film.mp4", [k / 10 for k in range(29)], size=(56, 56))
+    processor = Processor(byte_tokenizer(), ProcessorConfig(sampling=sampling))
+    row = processor([{"role": "user", "content": [{"type": "video", "video": str(film)}]}])
+    corners = row["pixel_values"].view(len(picked), -1)[:, -588:].mean(1)  # the frame's shade, twice its number
+    assert [round(((corner + 1) * 127.5 + 0.5) / 2) for corner in corners.tolist()] == picked
+    assert "".join(f",Time {k}.0s:" for k in range(len(picked)))[1:] in processor.decode(row["input_ids"])
+
+
+def test_unknown_sampling_is_refused(folder: Path) -> None:
+    _write(folder, vl3syn_processor={"sampling": "middle"})
+    with pytest.raises(UserError, match=r"vl3syn_processor\.json: .*sampling"):
+        Processor.from_pretrained(folder)

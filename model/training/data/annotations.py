@@ -42,7 +42,7 @@ _COMPRESSED = {
     b"PAR1": "a Parquet file",
 }
 """First bytes of files that are not text."""
-_VIDEO_SETTINGS = ("fps", "max_frames", "start", "end")
+_VIDEO_SETTINGS = ("fps", "max_frames", "start", "end", "frames_fps")
 
 
 class AnnotationConfig(SourceConfig):
@@ -149,12 +149,13 @@ class AnnotationSource(Source):
         stream = entry.get("stream")
         turns = stream_turns_of(entry) if stream else turns_of(entry)
         images = [self._media.file(path) for path in media_of(entry, "image")]
-        videos = [self._media.file(path) for path in media_of(entry, "video")]
+        videos = [self._media.film(path) for path in media_of(entry, "video")]
         if stream:
             if len(videos) != 1 or images:
                 raise BadSampleError("a stream has one video, and no image")
             settings = {key: value for key, value in settings.items() if key not in ("start", "end")}
-            return streaming(videos[0], turns, entry.get("start_time", 0.0), **settings)
+            times = entry.get("start_time", 0.0), entry.get("end_time")
+            return streaming(videos[0], turns, *times, **settings)
         messages = from_turns(turns, images, videos)
         for message in messages:
             for part in message["content"] if isinstance(message["content"], list) else []:

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.control_tokens import MEDIA_TOKENS
 from core.errors import BadSampleError
-from core.videos import LONGEST
+from core.frame_sampling import LONGEST
 from model.training.data.samples import Sample
 
 Message = dict[str, Any]
@@ -134,25 +134,30 @@ def _check_answers(messages: Sequence[Message], first: int = 0) -> None:
             raise BadSampleError(f"message {number}: an answer without words: nothing to learn in it")
 
 
-def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0, **settings: Any) -> list[Message]:
+def streaming(
+    video: str, turns: Sequence[Mapping[str, Any]], start: Any = 0.0, end: Any = None, **settings: Any
+) -> list[Message]:
     """Return the messages of a streaming conversation: the frames up to each turn's time come before that turn.
+
+    A frame at a turn's very time comes before it, as in VideoLLaMA3's train.py. The parts of the video form one stream
+    for `Processor`. What follows the last answer is left out: nothing is learned from it.
 
     Args:
         video: Path of the video.
         turns: [{"role": "user", "content": text, "time": seconds}, …]. Times never decrease. A turn without a time
-            follows directly after the previous turn. An assistant may speak several times in a row: each comment
-            answers the frames before it.
+            follows directly after the previous turn. An assistant may speak several times in a row.
         start: Time of the first frame, in seconds.
+        end: Time of the last frame; default: that of the last turn.
         settings: Settings of the video part, such as fps.
 
     Raises:
-        BadSampleError: A time decreases, a speaker is unknown, an answer follows no new frames or question, or the last
-            question has no answer.
+        BadSampleError: A time decreases, a speaker is unknown, or there is no answer.
     """
     if not isinstance(turns, list | tuple):
         raise BadSampleError("no conversation: `conversation` must be a list of turns")
     messages: list[Message] = []
-    now, waiting = _seconds(start, "start_time"), list[Any]()
+    begin = now = _seconds(start, "start_time")
+    parts, waiting = list[Any](), list[Any]()
     for number, turn in enumerate(turns):
         role = ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
         if role is None or not isinstance(turn.get("content"), str) or (role == "system" and number):
@@ -163,21 +168,27 @@ def streaming(video: str, turns: Sequence[Mapping[str, Any]], start: float = 0.0
         time = _seconds(turn.get("time", now), f"time of turn {number}")
         if time < now:
             raise BadSampleError(f"turn {number} at {time:g} s comes before {now:g} s: sort turns by time")
-        if time > now:
-            waiting.append({"type": "video", "video": video, "start": now, "end": time, **settings})
-            now = time
-        if role == "system":
-            messages.append({"role": role, "content": turn["content"]})
-        elif role == "user":
+        if waiting and waiting[-1] is parts[-1]:
+            waiting[-1]["until"] = time
+        elif time > now or not parts:
+            parts.append({"type": "video", "video": video, "start": begin, "until": time, **settings})
+            waiting.append(parts[-1])
+        now = time
+        if role == "user":
             waiting.append(turn["content"])
-        elif not waiting:
-            raise BadSampleError(f"turn {number}: an answer at {time:g} s to nothing new: leave it out or join it")
-        else:
-            messages += [{"role": "user", "content": waiting}, {"role": "assistant", "content": turn["content"]}]
+            continue
+        if role == "assistant" and waiting:
+            messages.append({"role": "user", "content": waiting})
             waiting = []
-    if waiting or len(messages) < 2:
-        raise BadSampleError("the last to speak must be an assistant: what comes after cannot be learned")
+        messages.append({"role": role, "content": turn["content"]})
+    if not any(message["role"] == "assistant" for message in messages):
+        raise BadSampleError("a stream without an answer: nothing to learn in it")
     _check_answers(messages)
+    last = now if end is None else _seconds(end, "end_time")
+    if last < begin:
+        raise BadSampleError(f"end_time {last:g} s comes before start_time {begin:g} s: swap them")
+    for part in parts:
+        part["end"] = last
     return messages
 
 

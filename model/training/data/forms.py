@@ -49,8 +49,8 @@ def media_of(entry: Mapping[str, Any], kind: Literal["image", "video"]) -> list[
         raise BadSampleError(f"{kind} {empty[0]} of {len(media)} is empty: leave it out")
     if kind == "video" and _are_frames(media):
         raise BadSampleError(
-            "a film as a list of its frames is not read: make it one film, or give the frames as `image`, with a mark "
-            "<image> for each"
+            "a film as a list of its frames is not read: name a folder of them, or give the frames as `image`, with a "
+            "mark <image> for each"
         )
     return media
 

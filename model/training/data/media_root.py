@@ -1,4 +1,4 @@
-"""Restrict the files that annotations may name: regular files below the media folder or below allowed `roots`.
+"""Restrict what annotations may name: regular files below the media folder or below allowed `roots`; folders of frames.
 
 Annotations come from strangers. A path that is absolute, goes up (`../`) or follows a link could make the trainer read
 any file of this machine, and expose it in the model or the logs.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import BadSampleError
+from core.frame_folders import list_frames
 from core.text import printable
 
 _LONGEST = 4096
@@ -27,15 +28,38 @@ class MediaRoot:
         self._folder = Path(folder)
         self._allowed = [os.path.realpath(root) for root in (folder, *roots)]
 
+    def film(self, path: object) -> str:
+        """Return the real path of a film that an annotation names: a file, or a folder of frames.
+
+        Raises:
+            BadSampleError: As in `file`, also for a frame of a folder.
+        """
+        real = self._inside(path)
+        if not os.path.isdir(real):
+            return self.file(path)
+        for frame in list_frames(real):
+            self.file(frame)
+        return real
+
     def file(self, path: object) -> str:
         """Return the real path of a file that an annotation names.
 
         Raises:
             BadSampleError: It is not a path, it lies outside the allowed folders, or it is not a regular file.
         """
+        real = self._inside(path)
+        if os.path.isdir(real):
+            raise BadSampleError(f"{self._folder / _shown(str(path))}: a folder, not a file: name the images in it")
+        if not os.path.isfile(real):
+            address = ": addresses are not opened: copy the file here, and give its path" if "://" in str(path) else ""
+            raise BadSampleError(f"{self._folder / _shown(str(path))}: no such file{address}")
+        return real
+
+    def _inside(self, path: object) -> str:
+        """Return the real path. Raise if it is none, or outside the allowed folders."""
         if not isinstance(path, str):
             raise BadSampleError(f"a path must be a text, not {reprlib.repr(path)}")
-        shown = printable(path[:_SHOWN]) + ("…" if len(path) > _SHOWN else "")
+        shown = _shown(path)
         if len(path) > _LONGEST:
             raise BadSampleError(f"{shown}: no such file: {len(path):,} characters are no path; name a file")
         try:
@@ -47,12 +71,8 @@ class MediaRoot:
                 f"{shown}: lies outside of {self._folder}: put it there, or allow its folder by `roots:` of the source "
                 "(--root of eval)"
             )
-        if os.path.isdir(real):
-            raise BadSampleError(
-                f"{self._folder / shown}: a folder, not a file: name the images in it; a film as a folder of frames is "
-                "not read: make it one film"
-            )
-        if not os.path.isfile(real):
-            address = ": addresses are not opened: copy the file here, and give its path" if "://" in path else ""
-            raise BadSampleError(f"{self._folder / shown}: no such file{address}")
         return real
+
+
+def _shown(path: str) -> str:
+    return printable(path[:_SHOWN]) + ("…" if len(path) > _SHOWN else "")

@@ -53,6 +53,7 @@ def for_stage(processor: Processor, stage: Stage) -> Processor:
             "pruning": stage.pruning,
             "fps": stage.fps,
             "max_frames": stage.max_frames,
+            "sampling": stage.sampling or processor.config.sampling,
         }
     )
     return Processor(processor.tokenizer, config, processor.chat_template)

@@ -104,6 +104,16 @@ def test_chat_passes_the_options_of_a_video(folder: Path, ask: Ask) -> None:
     assert int(answer.err.split()[0]) % 3 == 0, "three frames"
 
 
+def test_chat_reads_a_folder_of_frames(folder: Path, ask: Ask) -> None:
+    (folder / "frames").mkdir()
+    for number in range(8):
+        Image.fromarray(grey(20 * number)).save(folder / "frames" / f"{number}.png")
+    answer = ask("ckpt", "--video", "frames", "--frames-fps", 2, "What?", *BRIEF)
+    clip = {"type": "video", "video": str(folder / "frames"), "frames_fps": 2}
+    assert answer.out == _expected(folder, "What?", clip) + "\n"
+    assert int(answer.err.split()[0]) % 4 == 0, "four frames of four seconds"
+
+
 def test_keep_prunes_by_grey_levels(ask: Ask) -> None:
     """From second to second the clip gets 20 levels brighter, but for its white corner."""
     shares = {}
@@ -171,7 +181,8 @@ def test_dtype_can_be_chosen(ask: Ask) -> None:
         (("ckpt", "--image", "none.jpg", "?"), "none.jpg: no such file"),
         (("ckpt", "--video", "a.txt", "?"), "a.txt: cannot be read as a video"),
         (("ckpt", "--image", "a.txt", "?"), "cannot read a.txt"),
-        (("ckpt", "--video", ".", "?"), ".: a folder, not a file: name an image or a film in it"),
+        (("ckpt", "--image", ".", "?"), ".: a folder, not a file: name an image or a film in it"),
+        (("ckpt", "--video", ".", "?"), "is no frame: leave only the film's frames there, as .jpg, .jpeg, .png"),
         (("ckpt", "\udcff?"), "message 1: not valid Unicode: U+DCFF at character 0 is half of one"),
         (("ckpt", "?", "--system", "a\udcff"), "message 0: not valid Unicode: U+DCFF at character 1 is half of one"),
         (("none", "?"), "config.json: cannot be read: give a folder with a checkpoint"),

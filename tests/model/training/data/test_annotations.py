@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Any, str]] = {
         "a stream has one video, and no image",
     ),
     "no film of a stream": ({"stream": True, "conversation": []}, "a stream has one video"),
-    "a stream of nothing": ({"stream": True, "video": "clip.mp4"}, "the last to speak must be an assistant"),
+    "a stream of nothing": ({"stream": True, "video": "clip.mp4"}, "a stream without an answer: nothing"),
     "a stream of text": ({"stream": True, "video": "clip.mp4", "conversation": "Hi"}, "must be a list of turns"),
     "a start that is no number": (
         {"stream": True, "video": "clip.mp4", "start_time": "now", "conversation": [{}]},
@@ -253,8 +253,11 @@ def test_examples_of_the_docs_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg")):
         (tmp_path / name).write_bytes(training_data.picture(number))
     clips.write(tmp_path / "clip.mp4", [k / 5 for k in range(50)])
+    (tmp_path / "frames").mkdir()
+    for number in range(9):
+        (tmp_path / f"frames/{number}.png").write_bytes(training_data.picture(number))
     entries = examples()
-    assert len(entries) == 8
+    assert len(entries) == 9
     annotations, processor = source(tmp_path, entries), Processor.tiny()
     for row, entry in enumerate(entries):
         tensors = processor(annotations.sample(row).conversation, labels=True, generation_prompt=False)

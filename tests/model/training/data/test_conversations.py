@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,29 +137,45 @@ def test_stream_turn_follows_the_frames_up_to_its_time() -> None:
         {"role": "assistant", "content": "Three.", "time": 7.0},
     ]
 
-    def seen(start: float, end: float) -> Turn:
-        return {"type": "video", "video": "film", "start": start, "end": end, "fps": 2}
+    def seen(until: float, end: float = 7.0) -> Turn:
+        return {"type": "video", "video": "film", "start": 1.0, "end": end, "until": until, "fps": 2}
 
-    assert streaming("film", turns, 1.0, fps=2) == [
+    expected = [
         {"role": "system", "content": "Be short."},
-        {"role": "user", "content": [seen(1, 2), "Tell me."]},
+        {"role": "user", "content": [seen(2), "Tell me."]},
         {"role": "assistant", "content": "One."},
-        {"role": "user", "content": [seen(2, 5.5)]},
+        {"role": "user", "content": [seen(5.5)]},
         {"role": "assistant", "content": "Two."},
-        {"role": "user", "content": [seen(5.5, 6), "And now?", "Well?", seen(6, 7)]},
+        {"role": "user", "content": [seen(6), "And now?", "Well?", seen(7)]},
         {"role": "assistant", "content": "Three."},
+    ]
+    assert streaming("film", turns, 1.0, fps=2) == expected
+    longer = streaming("film", turns, 1.0, 60, fps=2)
+    assert longer[1]["content"][0] == seen(2, 60)
+    assert [message["role"] for message in longer] == [message["role"] for message in expected]
+
+
+def test_answers_of_a_stream_may_follow_without_frames() -> None:
+    """All turns are kept, as in the reference; what follows the last answer teaches nothing."""
+    turns: list[Turn] = [
+        {"role": "assistant", "content": "One.", "time": 1},
+        {"role": "assistant", "content": "Two.", "time": 1},
+        {"role": "assistant", "content": "Three."},
+        {"role": "user", "content": "And?", "time": 3},
+    ]
+    frames = {"type": "video", "video": "film", "start": 0.0, "end": 3.0, "until": 1.0}
+    assert streaming("film", turns) == [
+        {"role": "user", "content": [frames]},
+        *({"role": "assistant", "content": text} for text in ("One.", "Two.", "Three.")),
     ]
 
 
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [
-        ([], "the last to speak must be an assistant"),
-        ([("user", "A", 1)], "the last to speak must be an assistant"),
-        ([("user", "A", 1), ("assistant", "B", 2), ("user", "C", 3)], "the last to speak must be an assistant"),
+        ([], "a stream without an answer: nothing to learn in it"),
+        ([("user", "A", 1)], "a stream without an answer: nothing to learn in it"),
         ([("user", "A", 3), ("assistant", "B", 2)], "turn 1 at 2 s comes before 3 s: sort turns by time"),
-        ([("user", "A", 1), ("assistant", "B", 1), ("assistant", "C", 1)], "turn 2: an answer at 1 s to nothing new"),
-        ([("assistant", "B", 0)], "turn 0: an answer at 0 s to nothing new"),
         ([("user", "A", 1), ("system", "B", 1)], "turn 1 must be .* system comes first"),
         ([("bot", "A", 1)], "turn 0 must be"),
         ([("user", None, 1)], "turn 0 must be"),
@@ -173,6 +190,46 @@ def test_invalid_stream_is_refused(turns: list[tuple[Any, Any, Any]], reason: st
         streaming("film", [{"role": role, "content": text, "time": time} for role, text, time in turns])
 
 
+@pytest.mark.parametrize(
+    ("end", "reason"), [("soon", "end_time: 'soon': give seconds, 0 or more"), (0.5, "end_time 0.5 s comes before")]
+)
+def test_invalid_end_time_is_refused(end: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        streaming("film", [{"role": "assistant", "content": "A", "time": 2}], 1.0, end)
+
+
+def reference(turns: list[Turn], start: float, end: float, fps: float, max_frames: int) -> list[str]:
+    """Frames and comments in the order of `_convert_stream` in VideoLLaMA3's train.py, for a film of any frame rate."""
+    times = [k / fps for k in range(1000) if start <= k / fps <= end]
+    if len(times) > max_frames:
+        times = [times[k] for k in np.linspace(0, len(times) - 1, max_frames, dtype=int)]
+    order = []
+    for turn in turns:
+        while times and times[0] <= turn["time"]:
+            order.append(f"Time {times.pop(0) - start:.1f}s")
+        order.append(turn["content"])
+    return order
+
+
+@pytest.mark.parametrize("max_frames", [180, 5])
+@pytest.mark.parametrize(("start", "end", "fps"), [(0.0, 7.0, 1), (2.0, 7.0, 1), (0.0, 7.5, 2), (1.0, 4.5, 2)])
+def test_stream_has_the_order_and_times_of_the_reference(
+    tmp_path: Path, start: float, end: float, fps: float, max_frames: int
+) -> None:
+    """One grid over the film, times from its start, frames up to and with a turn's time, one limit for all of them."""
+    film = clips.write(tmp_path / "film.mp4", [k / 5 for k in range(40)])
+    times = [(who, time) for who, time in (("user", 2.0), ("assistant", 2.0), ("assistant", 2.4), ("assistant", 5.0))]
+    times += [("assistant", 5.0), ("user", 6.0), ("assistant", 7.0)]
+    turns: list[Turn] = [{"role": who, "content": f"<{k}>", "time": time} for k, (who, time) in enumerate(times)]
+    processor = Processor.tiny()
+    messages = streaming(str(film), turns, start, end, fps=fps, max_frames=max_frames)
+    row = processor(messages, labels=True, generation_prompt=False)
+    read = re.findall(r"Time [\d.]+s|<\d>", processor.decode(row["input_ids"]))
+    assert read == reference(turns, start, end, fps, max_frames)
+    learned = "".join(turn["content"] for turn in turns if turn["role"] == "assistant")
+    assert processor.decode(row["labels"][row["labels"] >= 0]) == learned
+
+
 def test_stream_is_in_order_and_its_comments_are_learned(tmp_path: Path) -> None:
     film = clips.write(tmp_path / "film.mp4", [k / 5 for k in range(40)])
     turns: list[Turn] = [
@@ -185,16 +242,8 @@ def test_stream_is_in_order_and_its_comments_are_learned(tmp_path: Path) -> None
     tensors = processor(streaming(str(film), turns), labels=True, generation_prompt=False)
     read = processor.decode(tensors["input_ids"])
     parts = re.findall(r"Time [\d.]+s|Tell me\.|One\.|Two\.|Three\.", read)
-    assert parts == [
-        "Time 0.0s",
-        "Time 1.0s",
-        "Tell me.",
-        "One.",
-        "Time 2.0s",
-        "Time 3.0s",
-        "Two.",
-        "Time 4.0s",
-        "Three.",
-    ]
+    times = [f"Time {k}.0s" for k in range(5)]
+    assert parts == [*times[:3], "Tell me.", "One.", *times[3:], "Two.", "Three."]
     assert processor.decode(tensors["labels"][tensors["labels"] >= 0]) == "One.Two.Three."
-    assert tensors["grid_thw"][:, 0].tolist() == [2, 2, 1]
+    assert tensors["grid_thw"][:, 0].tolist() == [3, 2]
+    assert "Two.<|im_end|>\n<|im_start|>assistant\nThree." in processor.tokenizer.decode(tensors["input_ids"])

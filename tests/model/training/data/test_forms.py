@@ -58,10 +58,10 @@ def test_equivalent_forms_are_read_equally(media: Path, entry: Any, expected: An
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ({"video": "frames", "conversations": TEXT}, "/frames: a folder, not a file: .* a film as a folder of frames"),
+        ({"video": ".", "conversations": TEXT}, ".* is no frame: leave only the film's frames there"),
         ({"image": "frames", "conversations": OURS}, "/frames: a folder, not a file: name the images in it"),
-        ({"video": ["a.png", "b.png"], "conversations": TEXT}, "a film as a list of its frames is not read: make it"),
-        ({"videos": [["a.png", "b.png"]], "messages": THEIRS}, "a film as a list of its frames is not read: make it"),
+        ({"video": ["a.png", "b.png"], "conversations": TEXT}, "a film as a list of its frames is not read: name"),
+        ({"videos": [["a.png", "b.png"]], "messages": THEIRS}, "a film as a list of its frames is not read: name"),
         ({"image": "a.png", "images": ["a.png"], "messages": THEIRS}, "`image` and `images` are both given"),
         ({"conversations": OURS, "messages": THEIRS}, "`conversations` and `messages` are both given"),
         ({"image": ["a.png", ""], "conversations": OURS}, "image 2 of 2 is empty: leave it out"),

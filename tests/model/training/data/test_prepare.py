@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model import Processor
+from model.processor_config import ProcessorConfig
 from model.training.data.conversations import split, streaming
-from model.training.data.prepare import prepare
+from model.training.data.prepare import for_stage, prepare
 from model.training.data.samples import Sample
+from model.training.stage import Stage
 from tests.model import clips
 from tests.model.training import training_data
 
@@ -106,6 +109,24 @@ def test_stream_is_split_between_comments_with_earlier_frames(tmp_path: Path) ->
     assert len(pieces) == 2
     assert sum(piece.labelled for piece in pieces) == whole.labelled
     assert pieces[-1].inputs["grid_thw"].tolist() == whole.inputs["grid_thw"].tolist()
+    for piece in pieces:
+        for name in ("pixel_values", "keep_mask"):  # the same choice of frames, and the same pass of pruning
+            assert torch.equal(piece.inputs[name], whole.inputs[name][: len(piece.inputs[name])])
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "sampling"),
+    [("exact", {}, "exact"), ("original", {}, "original"), ("original", {"sampling": "exact"}, "exact")],
+)
+def test_stage_samples_as_its_model_unless_told_otherwise(
+    tmp_path: Path, model: Any, stage: dict[str, Any], sampling: str
+) -> None:
+    """The trained model's configuration says what training used."""
+    processor = Processor(Processor.tiny().tokenizer, ProcessorConfig(sampling=model))
+    settings = {"name": "a", "learning_rates": {".*": 1e-3}, "mixture": {"qa": 1.0}, "steps": 1}
+    trained = for_stage(processor, Stage(**settings, **stage))
+    trained.save_pretrained(tmp_path)
+    assert Processor.from_pretrained(tmp_path).config.sampling == sampling
 
 
 def test_sample_that_cannot_be_split_is_named_with_its_turn() -> None:
