@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -209,3 +211,15 @@ def test_missing_head_without_a_hub_is_an_error_with_the_remedy() -> None:
         Aesthetic().check_available()
     with pytest.raises(ValueError, match=r"fetch sa_0_4_vit_l_14_linear\.pth"):
         Aesthetic(predictor="laion-v1").check_available()
+
+
+def test_head_in_float32_is_read_without_torch(tmp_path: Path) -> None:
+    """Its import takes longer than a job of a few thousand rows."""
+    head = saved(varied(Published(768, False)), tmp_path / "head.safetensors")
+    program = (
+        "import sys; from pathlib import Path; from filters.aesthetic import read_head\n"
+        "layers, relu = read_head(Path(sys.argv[1]))\n"
+        "print(len(layers), relu, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(head)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["5", "False", "False"]
