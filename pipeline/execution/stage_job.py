@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from core.stages import FittedStage, ImageStage, LoadedStage
+from manifests.compaction import sweep
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import Run, stage_folder
@@ -59,7 +60,7 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
     if not ids.height:
         return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
-    stored.table.folder.sweep_aside()
+    sweep(stored.table)
     rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
