@@ -85,18 +85,20 @@ def sweep(table: Table) -> int:
     table.folder.sweep_aside()
     files = table.list_files()
     used = {file.path for file in files.files}
-    places = {part.name: part.file for part in files.parts}
-    old = []
-    for file in files.listed:
-        if file.path not in used:
-            holders = {places[part.name].path: places[part.name] for part in files.held_by(file)}
-            if all(_is_old(holder) for holder in holders.values()):
-                old.append((file.base_name, holders))
-    for holder in {path: holder for _, holders in old for path, holder in holders.items()}.values():
+    holders: dict[str, pafs.FileInfo] = {}  # of each part: an old file that readers prefer to the next ones
+    replaced, needed = [], {}
+    for content in files.contents:
+        file = content[0].file
+        if file.path not in used and all(part.name in holders for part in content):
+            replaced.append(file.base_name)
+            needed |= {holders[part.name].path: holders[part.name] for part in content}
+        if _is_old(file):
+            holders = {part.name: file for part in content} | holders
+    for holder in needed.values():
         read_part(table.folder, holder.base_name, table.remedy)  # raises if it is damaged
     with ThreadPoolExecutor(_REQUESTS) as threads:
-        list(threads.map(table.folder.delete, (name for name, _ in old)))
-    return len(old)
+        list(threads.map(table.folder.delete, replaced))
+    return len(replaced)
 
 
 def _is_old(file: pafs.FileInfo) -> bool:

@@ -88,11 +88,16 @@ class PartFiles:
         return cls(folder, remedy, files)
 
     @cached_property
+    def contents(self) -> Sequence[Sequence[Part]]:
+        """The parts in each listed file, files with many first: if several files hold a part, the first one counts."""
+        return sorted(map(self._content, self.listed), key=len, reverse=True)
+
+    @cached_property
     def parts(self) -> Sequence[Part]:
-        """Each part once, oldest generation first. If several files hold it, the one with the most parts is taken."""
+        """Each part once, oldest generation first."""
         found: dict[str, Part] = {}
-        for held in sorted(map(self.held_by, self.listed), key=len, reverse=True):
-            for part in held:
+        for content in self.contents:
+            for part in content:
                 found.setdefault(part.name, part)
         return [found[name] for name in sorted(found)]
 
@@ -100,17 +105,6 @@ class PartFiles:
     def files(self) -> Sequence[pafs.FileInfo]:
         """The files that hold `parts`, in their order. Other files were replaced."""
         return list({part.file.path: part.file for part in self.parts}.values())
-
-    def held_by(self, file: pafs.FileInfo) -> Sequence[Part]:
-        """Return the parts in a file. Only the footer of a file with many parts is read."""
-        if not writer_of(file.base_name).startswith(_COMPACTED):
-            return [Part(file.base_name, file)]
-        content = json.loads((self._footer(file).schema.metadata or {})[_PARTS])
-        parts, start = [], 0
-        for name, rows, provenance in content["parts"]:
-            parts.append(Part(name, file, start, rows, content["provenances"][provenance]))
-            start += rows
-        return parts
 
     def provenance(self, part: Part) -> dict[str, object]:
         """Return what computed the rows of a part."""
@@ -138,6 +132,17 @@ class PartFiles:
         for part, start, length in zip(self.parts, self.starts(), self.lengths(), strict=True):
             ages[start : start + length] = writers[part.writer]
         return ages
+
+    def _content(self, file: pafs.FileInfo) -> Sequence[Part]:
+        """Return the parts in a file. Only the footer of a file with many parts is read."""
+        if not writer_of(file.base_name).startswith(_COMPACTED):
+            return [Part(file.base_name, file)]
+        content = json.loads((self._footer(file).schema.metadata or {})[_PARTS])
+        parts, start = [], 0
+        for name, rows, provenance in content["parts"]:
+            parts.append(Part(name, file, start, rows, content["provenances"][provenance]))
+            start += rows
+        return parts
 
     def _footer(self, file: pafs.FileInfo) -> Footer:
         return footer_of(self.folder, file, self.remedy)

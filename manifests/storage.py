@@ -202,11 +202,12 @@ class Folder:
 
         The files of running writers are younger.
         """
-        if not self.local or not os.path.isdir(self.path):
+        if not self.local:
             return 0
-        stale = [f for f in Path(self.path).glob(f"{ASIDE}*") if time.time() - f.stat().st_mtime > _ASIDE_LIFETIME_S]
-        for file in stale:
-            file.unlink(missing_ok=True)
+        aside = [f for f in self.files() if f.base_name.startswith(ASIDE)]
+        stale = [f.path for f in aside if time.time() - f.mtime_ns / 1e9 > _ASIDE_LIFETIME_S]
+        for path in stale:
+            Path(path).unlink(missing_ok=True)
         return len(stale)
 
 
