@@ -86,7 +86,8 @@ def sweep(table: Table) -> int:
     files = table.list_files()
     used = {file.path for file in files.files}
     holders: dict[str, pafs.FileInfo] = {}  # of each part: an old file that readers prefer to the next ones
-    replaced, needed = [], {}
+    needed: dict[str, pafs.FileInfo] = {}
+    replaced = []
     for content in files.contents:
         file = content[0].file
         if file.path not in used and all(part.name in holders for part in content):

@@ -246,4 +246,4 @@ def fingerprint(what: Mapping[str, object]) -> str:
 
 
 def _path_of(part: Part) -> str:
-    return part.file.path
+    return str(part.file.path)

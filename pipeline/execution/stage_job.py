@@ -61,6 +61,8 @@ def run_stage(run: Run, recipe: Recipe, step: Step, stored: StoredStage, alive: 
         return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
     sweep(stored.table)
+    if isinstance(step.stage, ImageStage):
+        sweep(contents_table(run.folder))
     rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
