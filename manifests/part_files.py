@@ -72,7 +72,7 @@ class PartFiles:
     listed: Sequence[pafs.FileInfo]
 
     @classmethod
-    def list(cls, folder: Folder, remedy: str) -> PartFiles:
+    def of(cls, folder: Folder, remedy: str) -> PartFiles:
         """List the files of the table in `folder`.
 
         Raises:

@@ -68,7 +68,7 @@ class Table:
 
     def list_files(self) -> PartFiles:
         """List the files of the table."""
-        return PartFiles.list(self.folder, self.remedy)
+        return PartFiles.of(self.folder, self.remedy)
 
     def _listed(self, read: Callable[[PartFiles], Read]) -> Read:
         """List the files and read them. If one was deleted since (see `manifests.compaction`), list them again."""
@@ -164,14 +164,19 @@ class Table:
         ages = files.ages()
         if not len(ages) or ages.min() == ages.max():  # a writer never repeats a key
             return pl.DataFrame(schema={_ROW: pl.UInt32})
-        keys = self._all(files, [self.key]).collect(engine="streaming")
-        rows = keys.with_columns(age=ages).with_row_index(_ROW)
-        copies = rows.filter(pl.col("age") < 0)
-        rows = rows.filter(pl.col("age") >= 0) if copies.height else rows
-        span = rows.group_by(self.key).agg(pl.col("age").min().alias("oldest"), pl.col("age").max().alias("newest"))
-        several = span.filter(pl.col("oldest") < pl.col("newest"))
-        replaced = rows.join(several, on=self.key).filter(pl.col("age") < pl.col("newest"))
-        return pl.concat([copies.select(_ROW), replaced.select(_ROW)])
+        keys = self._all(files, [self.key]).collect(engine="streaming")[self.key]
+        hashes = keys if keys.dtype.is_integer() else keys.hash()
+        # Few keys are repeated. Sorting finds them in less time and memory than a hash table of all keys.
+        numbers, first = hashes.to_numpy(), np.ones(len(keys), bool)
+        first[1:] = (numbers[1:] != numbers[:-1]) | (ages[1:] != ages[:-1])  # the rows of a shard lie together
+        ordered = np.sort(numbers[first])
+        repeated = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]])
+        row = hashes.is_in(repeated.implode()).arg_true()
+        rows = pl.DataFrame({_ROW: row, self.key: keys.gather(row), "age": ages[row.to_numpy()]})
+        replaced = rows.filter(pl.col("age") < pl.col("age").max().over(self.key))
+        copies = np.flatnonzero(ages < 0)
+        hidden = np.union1d(replaced[_ROW].to_numpy(), copies)
+        return pl.DataFrame({_ROW: hidden}, schema={_ROW: pl.UInt32})
 
     def _all(self, files: PartFiles, columns: Sequence[str]) -> pl.LazyFrame:
         """Return all rows of all files. Count control tokens here where a part's version did not count them."""
