@@ -92,7 +92,7 @@ class Table:
         return self._listed(lambda files: self._current(files, names))
 
     def every_id(self) -> pl.LazyFrame:
-        """Return column `id` of all rows in all parts, including rows that newer ones replace."""
+        """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
         return self._listed(lambda files: self._all(files, ["id"]))
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:

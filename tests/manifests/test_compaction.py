@@ -76,7 +76,7 @@ def everything(table: Table) -> tuple[object, ...]:
     located, names = table.locate()
     where = {(id_, names[number]) for id_, number in located.collect().iter_rows()}
     parts = {name: table.read(name, table.schema.names).to_pylist() for name in names}
-    ids = sorted(table.every_id().collect()["id"])
+    ids = set(table.every_id().collect()["id"])
     columns = [(field, field.metadata) for field in Table.stored(table.folder).schema]
     jobs = table.next_writer().split("-")[0]
     return rows_of(table), where, names, parts, ids, columns, table.provenances(), table.provenance(), jobs
@@ -134,15 +134,14 @@ def test_part_counts_once_if_two_compactions_hold_it(tmp_path: Path) -> None:
     history(table, 1, jobs=8)
     folder, apart = Path(table.folder.path), tmp_path / "apart"
     parts = files(table)
-    apart.mkdir()
-    for mine in (parts[:5], parts[3:9], parts[:9]):  # what three processes listed, each at another time
-        some = Table(Folder.at(apart / str(len(mine)) / mine[0]), SCHEMA)
+    before = everything(table)
+    for number, listed in enumerate((parts[-8:-3], parts[-5:], parts[-8:])):  # by three processes, at other times
+        some = Table(Folder.at(apart / str(number)), SCHEMA)
         some.folder.create()
-        for name in mine:
+        for name in listed:
             shutil.copy2(folder / name, some.folder.path)
         compact(some)
-    before = everything(table)
-    for written in apart.rglob("part-000000-*"):
+        (written,) = Path(some.folder.path).glob("part-000000-*")
         shutil.copy2(written, folder)
         assert everything(table) == before
     grow_old(table)
