@@ -53,6 +53,7 @@ lint: $(SETUP)
 bench: $(SETUP)
 	$(BIN)/python benchmarks/index_headers.py
 	$(BIN)/python benchmarks/manifest_10m.py
+	$(BIN)/python benchmarks/many_jobs.py
 	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/clip_throughput.py
 	$(BIN)/python benchmarks/draft.py

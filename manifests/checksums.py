@@ -46,12 +46,14 @@ class Footer:
 
     Attributes:
         schema: The columns of the file.
+        rows: Number of rows of the file.
         chunks: Path in the schema, first byte, length in bytes and CRC-32 of each column chunk. Empty for a file
             without a seal, which cannot be checked.
         checked: Columns whose checksums were compared.
     """
 
     schema: pa.Schema
+    rows: int
     chunks: tuple[tuple[str, int, int, int], ...]
     checked: set[str] = field(default_factory=set)
 
@@ -125,9 +127,10 @@ def _read_footer(file: pa.NativeFile, size: int) -> Footer:
     if not sealed:
         if LAYOUT in (metadata.metadata or {}):
             raise DamagedError("its seal is missing")
-        return Footer(schema, ())
+        return Footer(schema, metadata.num_rows, ())
     expected = np.frombuffer(sums, "<u4").tolist()
-    return Footer(schema, tuple((*chunk, crc) for chunk, crc in zip(_chunks(metadata), expected, strict=True)))
+    chunks = tuple((*chunk, crc) for chunk, crc in zip(_chunks(metadata), expected, strict=True))
+    return Footer(schema, metadata.num_rows, chunks)
 
 
 def _chunks(metadata: pq.FileMetaData) -> list[tuple[str, int, int]]:

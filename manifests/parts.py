@@ -21,8 +21,8 @@ from core.errors import UserError
 from manifests.checksums import LAYOUT, UNREADABLE, DamagedError, Footer, check, seal
 from manifests.storage import Folder
 
-VERSION = 2
-"""Version of the file layout. Version 1 had no checksums."""
+VERSION, COMPACTED_VERSION = 2, 3
+"""Versions of the file layout: of a file with one part, and of a file with many. Version 1 had no checksums."""
 
 _REQUESTS = 16
 """Number of requests to an object store at the same time."""
@@ -31,17 +31,18 @@ _NAME = b"vl3syn.part"
 """Metadata key of a file's name, without the folder. Files of earlier versions lack it."""
 
 
-def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True, name: str = "") -> bytes:
+def to_bytes(rows: pa.Table, dictionary: Sequence[str] | bool = True, name: str = "", version: int = VERSION) -> bytes:
     """Return the bytes of a Parquet file with a seal of checksums.
 
     Args:
         rows: The content. Their schema's metadata goes into the file.
         dictionary: The columns to encode with a dictionary, because their values repeat; true: all.
         name: The name of the file. Readers refuse it under another name. Empty: any name is accepted.
+        version: The version of the layout.
     """
     sink = pa.BufferOutputStream()
     named = {_NAME: name.encode()} if name else {}
-    stamped = rows.replace_schema_metadata({**(rows.schema.metadata or {}), LAYOUT: str(VERSION).encode(), **named})
+    stamped = rows.replace_schema_metadata({**(rows.schema.metadata or {}), LAYOUT: str(version).encode(), **named})
     pq.write_table(stamped, sink, compression="zstd", use_dictionary=dictionary, write_page_checksum=True)
     return seal(sink.getvalue())
 
@@ -62,7 +63,7 @@ def footer_of(folder: Folder, info: pafs.FileInfo, remedy: str, columns: Sequenc
     if name not in ("", info.base_name):
         raise UserError(f"{info.path}: a copy of {name}, or that file under another name; move it away, or rename it")
     version = int(metadata.get(LAYOUT, b"1"))
-    if version > VERSION:
+    if version > COMPACTED_VERSION:
         raise UserError(f"{info.path}: written by a newer version of vl3syn (layout {version}); use that version")
     return footer
 
@@ -97,47 +98,23 @@ def check_parts(folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schem
 
 
 def scan_parts(
-    folder: Folder,
-    infos: Sequence[pafs.FileInfo],
-    schema: pa.Schema,
-    remedy: str,
-    needs: str = "id",
-    name_column: str | None = None,
+    folder: Folder, infos: Sequence[pafs.FileInfo], schema: pa.Schema, remedy: str, needs: str = "id"
 ) -> pl.LazyFrame:
-    """Return the columns of `schema` from some parts, in the given order of parts, as one lazy frame.
+    """Return the columns of `schema` from some files, in the given order, as one lazy frame.
 
-    Columns that a part lacks are null. `name_column`, if given, is added and holds the name of each row's part.
+    Columns that a file lacks are null.
 
     Raises:
         UserError: As in `check_parts`.
     """
     check_parts(folder, infos, schema, needs, remedy)
-    return _scan(folder, [info.path for info in infos], schema, name_column)
-
-
-def _scan(folder: Folder, paths: Sequence[str], schema: pa.Schema, name_column: str | None) -> pl.LazyFrame:
+    paths = [info.path for info in infos]
     if folder.local:
         types: Mapping[str, pl.DataType] = pl.DataFrame(schema.empty_table()).schema
-        frame = pl.scan_parquet(
-            list(paths),
-            glob=False,
-            schema=dict(types),
-            missing_columns="insert",
-            extra_columns="ignore",
-            include_file_paths=name_column,
-        )
-        short = [] if name_column is None else [pl.col(name_column).str.slice(len(folder.path) + 1)]
-        return frame.with_columns(short)
-    if name_column is None:
-        options = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
-        layout = pads.ParquetFileFormat(default_fragment_scan_options=options)
-        return pl.scan_pyarrow_dataset(
-            pads.dataset(list(paths), schema=schema, filesystem=folder.filesystem, format=layout)
-        )
-    named = (
-        _scan(folder, [p], schema, None).with_columns(pl.lit(folder.relative(p)).alias(name_column)) for p in paths
-    )
-    return pl.concat(named)
+        return pl.scan_parquet(paths, glob=False, schema=dict(types), missing_columns="insert", extra_columns="ignore")
+    options = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+    layout = pads.ParquetFileFormat(default_fragment_scan_options=options)
+    return pl.scan_pyarrow_dataset(pads.dataset(paths, schema=schema, filesystem=folder.filesystem, format=layout))
 
 
 def read_part(folder: Folder, name: str, remedy: str, schema: pa.Schema | None = None) -> pa.Table:

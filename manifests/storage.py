@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -95,6 +95,12 @@ class Folder:
                 entries = self.filesystem.get_file_info(selector)
         return sorted((f for f in entries if f.type == pafs.FileType.File), key=lambda f: f.path)
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders in this folder, sorted; none if the folder does not exist."""
+        with _reached(self.local):
+            entries = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(f.base_name for f in entries if f.type == pafs.FileType.Directory)
+
     def exists(self, name: str) -> bool:
         with _reached(self.local):
             return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
@@ -133,7 +139,8 @@ class Folder:
     def delete(self, name: str) -> None:
         """Delete a file; do nothing if it does not exist."""
         if self.exists(name):
-            self.filesystem.delete_file(f"{self.path}/{name}")
+            with suppress(FileNotFoundError):  # another process deleted it just now
+                self.filesystem.delete_file(f"{self.path}/{name}")
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file atomically, as `writing` does."""
@@ -195,11 +202,12 @@ class Folder:
 
         The files of running writers are younger.
         """
-        if not self.local or not os.path.isdir(self.path):
+        if not self.local:
             return 0
-        stale = [f for f in Path(self.path).glob(f"{ASIDE}*") if time.time() - f.stat().st_mtime > _ASIDE_LIFETIME_S]
-        for file in stale:
-            file.unlink(missing_ok=True)
+        aside = [f for f in self.files() if f.base_name.startswith(ASIDE)]
+        stale = [f.path for f in aside if time.time() - f.mtime_ns / 1e9 > _ASIDE_LIFETIME_S]
+        for path in stale:
+            Path(path).unlink(missing_ok=True)
         return len(stale)
 
 

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
-from pyarrow import fs as pafs
 
 from core.control_tokens import CONTROL_TOKEN, MAX_COUNT
-from core.errors import UserError
-from manifests.embeddings import is_embedding
-from manifests.parts import footer_of, read_part, scan_parts, to_bytes
+from manifests.part_files import Part, PartFiles, write_part, writer_of
+from manifests.parts import footer_of, read_part, scan_parts
 from manifests.schemas import table_schema, text_of
 from manifests.storage import Folder
 
-_PART, _SUFFIX = "part-", ".parquet"
-_NAME = re.compile(rf"{_PART}\d{{6,}}-[0-9a-f]+-[0-9a-f]{{16}}-[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
+Read = TypeVar("Read")
+
 _OF_EVERY_TABLE = ("id", "error", "retry")
 REMEDY = "delete it and run again: its rows are computed again"
 """What to do about a damaged part of most tables."""
+
+_ROW = "vl3syn.row"
+"""Column with the number of a row in all files of a table, in their order."""
+
+_LISTINGS = 5
+"""How often the folder is listed, if files go away between listing and opening."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +59,25 @@ class Table:
         return pa.schema([field for field in self.schema if field.name not in _OF_EVERY_TABLE])
 
     def parts(self) -> list[str]:
-        """Return the names of the current parts, oldest generation first.
+        """Return the names of the parts, oldest generation first.
 
         Raises:
             UserError: A file has nearly the name of a part, as copies have.
         """
-        return [info.base_name for info in self._infos()]
+        return self._listed(lambda files: [part.name for part in files.parts])
 
-    def _infos(self) -> list[pafs.FileInfo]:
-        files = self.folder.files()
-        parts = [f for f in files if f.base_name.startswith(_PART) and f.base_name.endswith(_SUFFIX)]
-        # The rows of such a file may also be in another part, or nowhere else. Only the user knows.
-        if wrong := [f.path for f in parts if not _NAME.fullmatch(f.base_name)]:
-            raise UserError(
-                f"{wrong[0]}: no part has such a name; if it is a copy, move it away, if it was renamed, "
-                "give it back its name"
-            )
-        return parts
+    def list_files(self) -> PartFiles:
+        """List the files of the table."""
+        return PartFiles.of(self.folder, self.remedy)
+
+    def _listed(self, read: Callable[[PartFiles], Read]) -> Read:
+        """List the files and read them. If one was deleted since (see `manifests.compaction`), list them again."""
+        for _ in range(_LISTINGS):
+            try:
+                return read(self.list_files())
+            except FileNotFoundError as error:
+                gone = error
+        raise gone
 
     def scan(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """Return the current rows, as stored so far. A writer may add parts at the same time.
@@ -81,17 +89,11 @@ class Table:
             UserError: A part is damaged, or another version wrote a column in another type.
         """
         names = self.schema.names if columns is None else list(columns)
-        infos = self._infos()
-        if not infos:
-            return pl.DataFrame(self.schema.empty_table()).lazy().select(names)
-        return self._current(infos, names).select(names)
+        return self._listed(lambda files: self._current(files, names))
 
     def every_id(self) -> pl.LazyFrame:
-        """Return column `id` of all rows in all parts, including rows that newer ones replace."""
-        infos = self._infos()
-        if not infos:
-            return pl.LazyFrame(schema={"id": pl.Int64})
-        return scan_parts(self.folder, infos, self._fields(["id"]), self.remedy)
+        """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
+        return self._listed(lambda files: self._all(files, ["id"]))
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Return where the current rows are, for readers that need only a few of them.
@@ -99,12 +101,15 @@ class Table:
         Returns:
             Columns `id` and `part`, in stored order, and the names of the parts; `part` is an index into the names.
         """
-        infos = self._infos()
-        names = [info.base_name for info in infos]
-        if not infos:
-            return pl.LazyFrame(schema={"id": pl.Int64, "part": pl.UInt32}), names
-        part = pl.col("part").cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
-        return self._current(infos, ["id"], "part").select("id", part), names
+        return self._listed(self._locate)
+
+    def _locate(self, files: PartFiles) -> tuple[pl.LazyFrame, list[str]]:
+        rows = self._current(files, ["id"], numbered=True)
+        lengths = files.lengths()
+        starts = pl.DataFrame({_ROW: files.starts(), "part": np.arange(len(lengths))})
+        starts = starts.filter(lengths > 0).cast(pl.UInt32).sort(_ROW)
+        names = [part.name for part in files.parts]
+        return rows.join_asof(starts.lazy(), on=_ROW).select("id", "part"), names
 
     def part_of(self, id_: int) -> str | None:
         """Return the name of the part with the current row of an id; None if nothing is stored for it."""
@@ -117,42 +122,78 @@ class Table:
 
         Raises:
             UserError: As in `scan`.
+            FileNotFoundError: There is no such part.
         """
-        return read_part(self.folder, part, self.remedy, self._fields(columns))
+        (rows,) = (rows for _, rows in self.read_each([part], columns))
+        return rows
 
-    def _fields(self, names: Sequence[str]) -> pa.Schema:
-        return pa.schema([self.schema.field(name) for name in names])
+    def read_each(self, parts: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the names of parts with some columns of their rows, in no order. A file with several is read once.
 
-    def _current(
-        self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None = None
-    ) -> pl.LazyFrame:
-        by_writer: dict[str, list[pafs.FileInfo]] = {}
-        for info in infos:
-            by_writer.setdefault(writer_of(info.base_name), []).append(info)
-        keyed = columns if len(by_writer) == 1 else dict.fromkeys([*columns, self.key])
-        frames = [self._of_writer(group, list(keyed), name_column) for group in by_writer.values()]
-        if len(frames) == 1:
-            return frames[0]
-        keys = [frame.select(self.key) for frame in frames]
-        current = [  # a writer never repeats an id, so only later writers have newer rows
-            frame.join(pl.concat(keys[age:]), on=self.key, how="anti") for age, frame in enumerate(frames[:-1], start=1)
-        ]
-        return pl.concat([*current, frames[-1]])
+        Raises:
+            UserError: As in `scan`.
+            FileNotFoundError: There is no such part.
+        """
+        left = set(parts)
+        fields = pa.schema([self.schema.field(name) for name in columns])
+        for _ in range(_LISTINGS):
+            found = [part for part in self.list_files().parts if part.name in left]
+            try:
+                for file, held in groupby(sorted(found, key=_path_of), key=_path_of):
+                    rows = read_part(self.folder, self.folder.relative(file), self.remedy, fields)
+                    for part in held:
+                        left.remove(part.name)
+                        yield part.name, rows.slice(part.start, part.rows)
+            except FileNotFoundError:
+                continue
+            break
+        if left:
+            raise FileNotFoundError(f"{self.folder.path}/{min(left)}: the file has gone")
 
-    def _of_writer(
-        self, infos: Sequence[pafs.FileInfo], columns: Sequence[str], name_column: str | None
-    ) -> pl.LazyFrame:
-        """Return the rows of one job's parts. Count control tokens here if the job's version did not count them."""
+    def _current(self, files: PartFiles, columns: Sequence[str], numbered: bool = False) -> pl.LazyFrame:
+        """Return the current rows; with their numbers in all files (column `_ROW`) if `numbered`."""
+        rows, hidden = self._all(files, columns), self._hidden(files)
+        if numbered or hidden.height:
+            rows = rows.with_row_index(_ROW)
+        if hidden.height:
+            rows = rows.join(hidden.lazy(), on=_ROW, how="anti", maintain_order="left")
+        return rows if numbered else rows.select(columns)
+
+    def _hidden(self, files: PartFiles) -> pl.DataFrame:
+        """Return column `_ROW`: the rows whose key has rows of a newer writer, and copies of parts in two files."""
+        ages = files.ages()
+        if not len(ages) or ages.min() == ages.max():  # a writer never repeats a key
+            return pl.DataFrame(schema={_ROW: pl.UInt32})
+        keys = self._all(files, [self.key]).collect(engine="streaming")[self.key]
+        hashes = keys if keys.dtype.is_integer() else keys.hash()
+        # Few keys are repeated. Sorting finds them in less time and memory than a hash table of all keys.
+        numbers, first = hashes.to_numpy(), np.ones(len(keys), bool)
+        first[1:] = (numbers[1:] != numbers[:-1]) | (ages[1:] != ages[:-1])  # the rows of a shard lie together
+        ordered = np.sort(numbers[first])
+        repeated = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]])
+        row = hashes.is_in(repeated.implode()).arg_true()
+        rows = pl.DataFrame({_ROW: row, self.key: keys.gather(row), "age": ages[row.to_numpy()]})
+        replaced = rows.filter(pl.col("age") < pl.col("age").max().over(self.key))
+        copies = np.flatnonzero(ages < 0)
+        hidden = np.union1d(replaced[_ROW].to_numpy(), copies)
+        return pl.DataFrame({_ROW: hidden}, schema={_ROW: pl.UInt32})
+
+    def _all(self, files: PartFiles, columns: Sequence[str]) -> pl.LazyFrame:
+        """Return all rows of all files. Count control tokens here where a part's version did not count them."""
+        if not files.files:
+            return pl.DataFrame(self.schema.empty_table()).lazy().select(columns)
         texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
         if texts:
-            stored = footer_of(self.folder, infos[0], self.remedy).schema.names
-            texts = {name: text for name, text in texts.items() if name not in stored and text in stored}
-        fields = self._fields(list(dict.fromkeys([*columns, *texts.values()])))
-        frame = scan_parts(self.folder, infos, fields, self.remedy, name_column=name_column)
+            stored = [set(footer_of(self.folder, file, self.remedy).schema.names) for file in files.files]
+            texts = {name: text for name, text in texts.items() if any(name not in s and text in s for s in stored)}
+        fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
+        frame = scan_parts(self.folder, files.files, fields, self.remedy)
         if not texts:
             return frame
         counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
-        counted = [count.clip(upper_bound=MAX_COUNT).cast(pl.Int8).alias(name) for name, count in counts.items()]
+        counted = [
+            pl.col(name).fill_null(count.clip(upper_bound=MAX_COUNT).cast(pl.Int8)) for name, count in counts.items()
+        ]
         return frame.with_columns(counted).select(columns)
 
     def next_writer(self) -> str:
@@ -168,16 +209,7 @@ class Table:
             writer: From `next_writer`.
             provenance: What computed the rows; stored in the part's Parquet metadata under `vl3syn`.
         """
-        rows = rows.select(self.schema.names).cast(self.schema)
-        rows = rows.replace_schema_metadata({"vl3syn": json.dumps(dict(provenance), sort_keys=True)})
-        ids = rows["id"].combine_chunks().to_numpy(zero_copy_only=False)
-        smallest = int(ids.min()) + (1 << 63) if len(ids) else 0
-        digest = hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
-        name = f"{_PART}{writer}-{smallest:016x}-{digest}{_SUFFIX}"
-        # Dictionary encoding saves no space for embeddings, and reading them takes four times as long.
-        repeating = [_leaf(field) for field in self.schema if not is_embedding(field)]
-        self.folder.write(name, to_bytes(rows, repeating, name))
-        return name
+        return write_part(self.folder, writer, rows.select(self.schema.names).cast(self.schema), provenance)
 
     @classmethod
     def stored(cls, folder: Folder) -> Table:
@@ -185,33 +217,31 @@ class Table:
 
         One job has one version, so one part per job is read. If a column has two types, the newest one counts.
         """
-        infos = cls(folder, table_schema(pa.schema([])))._infos()
-        newest_of_each = {writer_of(info.base_name): info for info in infos}
-        fields: dict[str, pa.Field] = {}
-        for info in reversed(newest_of_each.values()):
-            for field in footer_of(folder, info, REMEDY).schema:
-                fields.setdefault(field.name, field)
+        empty = cls(folder, table_schema(pa.schema([])))
+        fields = empty._listed(empty._fields_of)
         writes = [field for name, field in fields.items() if name not in _OF_EVERY_TABLE]
         return cls(folder, table_schema(pa.schema(writes)))
 
+    def _fields_of(self, files: PartFiles) -> dict[str, pa.Field]:
+        newest_of_each = {part.writer: part for part in files.parts}
+        fields: dict[str, pa.Field] = {}
+        for part in reversed(newest_of_each.values()):
+            for field in footer_of(self.folder, part.file, self.remedy).schema:
+                fields.setdefault(field.name, field)
+        return fields
+
     def provenance(self, part: str | None = None) -> dict[str, object]:
         """Return the provenance of a part, by default the newest, as given to `append`; empty if there is no part."""
-        infos = [info for info in self._infos() if part in (None, info.base_name)]
-        return self._provenance_in(infos[-1]) if infos else {}
+
+        def read(files: PartFiles) -> dict[str, object]:
+            parts = [found for found in files.parts if part in (None, found.name)]
+            return files.provenance(parts[-1]) if parts else {}
+
+        return self._listed(read)
 
     def provenances(self) -> dict[str, dict[str, object]]:
-        """Return the provenance of each writer, from its last part."""
-        one_of_each = {writer_of(info.base_name): info for info in self._infos()}
-        return {writer: self._provenance_in(info) for writer, info in one_of_each.items()}
-
-    def provenances_of(self, writer: str) -> list[dict[str, object]]:
-        """Return the provenance of each part of one writer."""
-        return [self._provenance_in(info) for info in self._infos() if writer_of(info.base_name) == writer]
-
-    def _provenance_in(self, info: pafs.FileInfo) -> dict[str, object]:
-        meta = footer_of(self.folder, info, self.remedy).schema.metadata
-        provenance: dict[str, object] = json.loads((meta or {}).get(b"vl3syn", b"{}"))
-        return provenance
+        """Return the provenance of each part by its name, oldest generation first."""
+        return self._listed(lambda files: {part.name: files.provenance(part) for part in files.parts})
 
 
 def fingerprint(what: Mapping[str, object]) -> str:
@@ -220,11 +250,5 @@ def fingerprint(what: Mapping[str, object]) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()
 
 
-def _leaf(field: pa.Field) -> str:
-    """Return Parquet's name for the values of a column."""
-    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-
-
-def writer_of(name: str) -> str:
-    """Return the writer (job) of the part called `name`."""
-    return name.removeprefix(_PART).rsplit("-", 2)[0]
+def _path_of(part: Part) -> str:
+    return str(part.file.path)

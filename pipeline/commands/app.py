@@ -16,6 +16,7 @@ from core.secrets import redact
 from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
+from pipeline.commands.compact import compact_app
 from pipeline.commands.evaluate import eval_app
 from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
@@ -182,6 +183,7 @@ app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)
 app.add_typer(view_app)
 app.add_typer(retry_app)
+app.add_typer(compact_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)

@@ -109,16 +109,16 @@ def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
 
 def _append_marked(table: Table, ids: pl.DataFrame) -> None:
     """Store rows again, with `retry`; in the index, with all rows of their shards: only a shard's latest rows count."""
-    where, parts = table.locate()
+    where, names = table.locate()
     marked = ids.lazy().join(where, on="id").collect(engine="streaming")
-    writer = table.next_writer()
-    for (part,), chosen in sorted(marked.partition_by("part", as_dict=True).items()):
-        rows = table.read(parts[part], table.schema.names)
-        failed = pc.is_in(rows["id"], pa.array(chosen["id"].to_numpy()))
+    by_part = {names[part]: rows["id"] for (part,), rows in marked.partition_by("part", as_dict=True).items()}
+    writer, provenances = table.next_writer(), table.provenances()
+    for part, rows in table.read_each(by_part, table.schema.names):
+        failed = pc.is_in(rows["id"], pa.array(by_part[part].to_numpy()))
         retry = pc.or_(rows["retry"], failed)
         rows = rows.set_column(rows.column_names.index("retry"), "retry", retry)
         whole = pc.is_in(rows[table.key], rows.filter(failed)[table.key].combine_chunks())
-        table.append(rows.filter(whole), writer, table.provenance(parts[part]))
+        table.append(rows.filter(whole), writer, provenances[part])
 
 
 def _by_kind(errors: pl.Series) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from core.stages import GroupedStage
-from manifests.tables import writer_of
+from manifests.part_files import writer_of
 from manifests.verdict import StoredStage, stale_references
 from pipeline.recipe import Step
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
+from manifests.part_files import writer_of
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.execution.part_writer import Store
@@ -139,8 +140,9 @@ def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Ta
 def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
     """Report an index job to the user as lines: which members it skipped, and how texts were decoded."""
     passed_over = Counter[str]()
-    for provenance in index.provenances_of(writer):
-        passed_over.update(provenance.get("passed_over", {}))  # type: ignore[call-overload]  # of JSON
+    for part, provenance in index.provenances().items():
+        counts = provenance.get("passed_over", {}) if writer_of(part) == writer else {}
+        passed_over.update(counts)  # type: ignore[call-overload]  # of JSON
     if passed_over:
         counts = format_counts(passed_over, _ENDINGS)
         yield f"passed over members of {pool.kind} that are no images or texts by their ending: {counts}"

@@ -41,9 +41,7 @@ class Source:
         vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
         others = [name for name in self.columns if name not in vectors]
         tables, order = [], []
-        for part in np.unique(parts):
-            rows = np.flatnonzero(parts == part)
-            rows_of_part = self._rows(part, ids[rows])
+        for rows, rows_of_part in self._by_part(ids, parts):
             for name, gathered in vectors.items():
                 gathered.put(rows, rows_of_part[name])
             tables.append(rows_of_part.select(others))
@@ -52,15 +50,20 @@ class Source:
         values = [vectors[name].array() if name in vectors else joined[name] for name in self.columns]
         return pa.table(values, schema=pa.schema(fields))
 
-    def _rows(self, part: int, ids: npt.NDArray[np.int64]) -> pa.Table:
-        """Return the columns of rows that are all in one part, or in none."""
-        if part == NO_PART:
+    def _by_part(
+        self, ids: npt.NDArray[np.int64], parts: npt.NDArray[np.int32]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+        """Yield the numbers of the rows that are in one part, or in none, and their columns."""
+        rows_of = {number: np.flatnonzero(parts == number) for number in np.unique(parts).tolist()}
+        if (missing := rows_of.pop(NO_PART, None)) is not None:
             fields = [self.table.schema.field(name) for name in self.columns]
-            return pa.table([pa.nulls(len(ids), field.type) for field in fields], schema=pa.schema(fields))
-        stored = self.table.read(self.names[part], ["id", *self.columns])
-        stored_ids = stored["id"].to_numpy()
-        by_id = np.argsort(stored_ids)
-        return stored.take(by_id[np.searchsorted(stored_ids, ids, sorter=by_id)])
+            nulls = [pa.nulls(len(missing), field.type) for field in fields]
+            yield missing, pa.table(nulls, schema=pa.schema(fields))
+        by_name = {self.names[number]: rows for number, rows in rows_of.items()}
+        for name, stored in self.table.read_each(by_name, ["id", *self.columns]):
+            rows, stored_ids = by_name[name], stored["id"].to_numpy()
+            by_id = np.argsort(stored_ids)
+            yield rows, stored.take(by_id[np.searchsorted(stored_ids, ids[rows], sorter=by_id)])
 
 
 class _Vectors:

@@ -13,6 +13,7 @@ import yaml
 
 from core.errors import UserError
 from manifests import indexing
+from manifests.compaction import sweep
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -110,7 +111,7 @@ def build_index(
     for source in filter(None, (listing.image, listing.alt_text)):
         say(f"pool: {source}")
     provenance = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
-    table.folder.sweep_aside()
+    sweep(table)
     index_store = Store(table, table.next_writer(), provenance)
 
     call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from core.stages import FittedStage, ImageStage, LoadedStage
+from manifests.compaction import sweep
 from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import Run, stage_folder
@@ -67,7 +68,9 @@ def run_stage(
     if not ids.height:
         return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
-    stored.table.folder.sweep_aside()
+    sweep(stored.table)
+    if isinstance(step.stage, ImageStage):
+        sweep(contents_table(run.folder))
     rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,

@@ -16,8 +16,9 @@ import polars as pl
 from core.errors import UserError
 from core.image_header import MAX_BYTES
 from core.text import printable
+from manifests.part_files import writer_of
 from manifests.storage import Folder
-from manifests.tables import Table, writer_of
+from manifests.tables import Table
 from pipeline.pools.globs import GlobPool
 from pipeline.pools.images import SPAN, Failure, Group
 from pipeline.pools.listing import Listing, Shard, is_candidate
@@ -99,7 +100,7 @@ class Tars(GlobPool):
 
     def misread(self, index: Table) -> list[str]:
         """See `Pool.misread`. What each version of the reader read wrongly: `READER` in `execution/index.py`."""
-        versions = {writer: provenance.get("reader", 1) for writer, provenance in index.provenances().items()}
+        versions = {writer_of(part): provenance.get("reader", 1) for part, provenance in index.provenances().items()}
         wrong = []
         if first := [writer for writer, version in versions.items() if version == 1]:
             wrong.append(_shards_of(index, first).join(_with_dotted_names(index), on="shard", how="semi"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from pathlib import Path
@@ -100,6 +101,27 @@ def test_many_writers_lose_no_row(tmp_path: Path) -> None:
     for i in range(40):
         t.append(part([i, 100 + i], float(i)), t.next_writer(), {})
     assert t.scan().select(pl.col("id").n_unique(), pl.len().alias("n")).collect().row(0) == (80, 80)
+
+
+@pytest.mark.parametrize("overlap", [0, 5])
+def test_400_jobs_are_read_in_half_a_second_of_cpu(tmp_path: Path, overlap: int) -> None:
+    t, dice = table(tmp_path), random.Random(0)
+    newest: dict[int, float] = {}
+    for job in range(400):
+        again = dice.sample(sorted(newest), overlap) if newest else []
+        ids = [*dice.sample(range(1 << 40, 1 << 62), 100 - len(again)), *again]
+        t.append(part(ids, float(job % 7)), f"{job + 1:06d}-{job:08x}", {})
+        newest |= dict.fromkeys(ids, float(job % 7))
+    begin = time.process_time()
+    rows = t.scan().collect(engine="streaming")
+    assert time.process_time() - begin <= 0.5
+    assert dict(rows.select("id", "score").iter_rows()) == newest
+    assert rows.height == len(newest)
+    begin = time.process_time()
+    located, names = t.locate()
+    jobs = {id_: int(names[number].split("-")[1]) - 1 for id_, number in located.collect().iter_rows()}
+    assert time.process_time() - begin <= 0.5
+    assert {id_: float(job % 7) for id_, job in jobs.items()} == newest
 
 
 def test_fingerprints_follow_content_not_order() -> None:

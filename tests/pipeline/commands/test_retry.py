@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from core.errors import UserError
 from manifests import Run, funnel, open_run
+from manifests.compaction import compact
 from manifests.journal import Journal
 from manifests.run import index_table, stage_folder
 from manifests.schemas import INDEX
@@ -235,6 +236,21 @@ def test_retry_killed_at_any_part_is_completed_later(tmp_path: Path) -> None:
         kills += 1
     assert kills > 0
     assert marked == 59 * 5
+
+
+def test_rows_of_a_compacted_table_are_marked(tmp_path: Path) -> None:
+    opened = stored_run(tmp_path / "run", {id_: "server: 400 a" if id_ % 3 else None for id_ in range(20)})
+    table = opened.stages[0].table
+    table.append(rows_of(table, {1: None, 2: "server: 413 b"}), table.next_writer(), {"weights": "new"})
+    assert compact(table).files_after == 1
+    before = opened.facts("short_caption").sort("id").collect()
+    failed = sorted(id_ for id_ in range(2, 20) if id_ % 3)
+    assert mark(opened, "short_caption").marked == len(failed)
+    now = opened.facts("short_caption").sort("id").collect()
+    assert now.drop("retry").equals(before.drop("retry"))
+    assert now.filter("retry")["id"].to_list() == failed
+    computed_by = {id_: table.provenance(table.part_of(id_))["weights"] for id_ in range(20)}
+    assert computed_by == {id_: "new" if id_ in (1, 2) else "abc" for id_ in range(20)}
 
 
 def test_rows_of_a_journal_are_marked_for_retry(tmp_path: Path) -> None:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
+from manifests.compaction import compact, sweep
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.execution.inputs import Source
+
+
+def test_rows_are_of_the_planned_part_after_a_compaction(tmp_path: Path) -> None:
+    table = Table(Folder.at(tmp_path), table_schema(pa.schema([column("text", pa.string(), "")])))
+    for job, ids in enumerate(([1, 2, 3], [3, 4, 5], [1, 5, 6])):
+        rows = {"id": ids, "text": [f"{id_} by {job}" for id_ in ids], "error": pa.nulls(3, pa.string())}
+        table.append(pa.table({**rows, "retry": [False] * 3}), table.next_writer(), {})
+    located, names = table.locate()
+    wanted = located.collect().sort("id").with_columns(pl.col("part").cast(pl.Int32)).to_arrow()
+    planned = Source(table, names, ["text"], "part")
+    expected = ["1 by 2", "2 by 0", "3 by 1", "4 by 1", "5 by 2", "6 by 2"]
+    assert planned.read(wanted)["text"].to_pylist() == expected
+    assert compact(table).files_after == 1
+    for file in tmp_path.iterdir():
+        os.utime(file, (time.time() - 7200,) * 2)
+    assert planned.read(wanted)["text"].to_pylist() == expected
+    assert sweep(table) == 3
+    assert planned.read(wanted)["text"].to_pylist() == expected
 
 
 def test_rows_of_many_parts_are_in_the_order_of_the_block(tmp_path: Path) -> None:
