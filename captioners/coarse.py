@@ -48,7 +48,7 @@ class CoarseCaption(ImageStage):
         prompt: Text that the caption continues, such as `a photo of`. It is not part of the caption.
         max_new_tokens: Largest length of a caption, in tokens of the model.
         cache_implementation: The memory of earlier tokens. `dynamic` grows; `static` has its full size at once, so
-            that transformers compiles the decoding of a token on a GPU, once per batch size. BLIP-2 only.
+            that transformers compiles the decoding of a token on a GPU. BLIP-2 only.
     """
 
     name: ClassVar = "coarse_caption"
