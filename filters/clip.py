@@ -169,7 +169,7 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
 
     if device.type != "cuda":
         return None
-    stream = torch.cuda.Stream(device)
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
     return stream
 
