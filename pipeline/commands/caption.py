@@ -25,6 +25,13 @@ StartOption = Annotated[
 InProcessOption = Annotated[
     str | None, typer.Option("--engine", help="Without a server: lmdeploy (default, NVIDIA GPU) or transformers")
 ]
+TrustOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-remote-code/--no-trust-remote-code", help="lmdeploy: run the Python code in the model's repository"
+    ),
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model's repository on the hub")]
 ConcurrencyOption = Annotated[int | None, typer.Option(help="Simultaneous requests to the server; default 64")]
 PromptsOption = Annotated[str | None, typer.Option(help="A file of prompts, separated by blank lines")]
 TokensOption = Annotated[int | None, typer.Option(help="Largest length of a caption, in tokens")]
@@ -59,6 +66,8 @@ def _to_train_on(use: str) -> Callable[..., None]:
         start: StartOption = None,
         engine: InProcessOption = None,
         concurrency: ConcurrencyOption = None,
+        revision: RevisionOption = None,
+        trust_remote_code: TrustOption = None,
         prompts: PromptsOption = None,
         max_new_tokens: TokensOption = None,
         temperature: TemperatureOption = None,
@@ -66,8 +75,8 @@ def _to_train_on(use: str) -> Callable[..., None]:
         json_: JsonOption = False,
     ) -> None:
         settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
-        settings |= {"temperature": temperature, "language": language}
-        settings |= {"engine": _engine(run_, use, server, start, engine, concurrency)}
+        settings |= {"temperature": temperature, "language": language, "revision": revision}
+        settings |= {"engine": _engine(run_, use, server, start, engine, concurrency, trust_remote_code)}
         apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _default_rules(run_, use)}], json_)
 
     return command
@@ -89,7 +98,13 @@ def describe(
 
 
 def _engine(
-    url: str, use: str, server: str | None, start: str | None, kind: str | None, concurrency: int | None
+    url: str,
+    use: str,
+    server: str | None,
+    start: str | None,
+    kind: str | None,
+    concurrency: int | None,
+    trust_remote_code: bool | None,
 ) -> dict[str, Any] | None:
     """Return the engine's settings as in a recipe; None leaves them unchanged."""
     if sum(option is not None for option in (server, start, kind)) > 1:
@@ -106,6 +121,10 @@ def _engine(
         if chosen.get("kind") != "server":
             raise UserError("--concurrency applies to a server: give --server or --start too")
         chosen = {**chosen, "concurrency": concurrency}
+    if trust_remote_code is not None:
+        if chosen.get("kind", "lmdeploy") != "lmdeploy":
+            raise UserError(f"--trust-remote-code applies to lmdeploy, and the engine is {chosen['kind']}")
+        chosen = {"kind": "lmdeploy", **chosen, "trust_remote_code": trust_remote_code}
     return chosen or None
 
 

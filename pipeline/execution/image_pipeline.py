@@ -24,6 +24,7 @@ from pipeline.execution.stage_task import StageTask, failed_rows, validate_outpu
 from pipeline.pools.images import Failure
 
 _READERS = 16  # threads that wait for the disk or the network
+_IMAGES_AHEAD = 512  # prepared images at most, unless two batches are more
 _READS_AHEAD = 16  # groups of neighbouring images, at most 8 MiB each (Parquet: a row group)
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ class ImagePipeline:
                  16 threads       `threads` threads       1 full batch       `calls` threads
                  16 groups of     max(2, `calls`)         waits for a        1 batch each
                  at most 8 MiB    batches of images       free thread
-                 are ahead        are ahead
+                 are ahead        are ahead, at most
+                                  512 or 2 batches
 
     A step that is full waits for the next one, so these limits bound the memory. An actor has one pipeline, and two
     blocks go through it at once. They share the threads; the other limits apply to each block.
@@ -111,7 +113,8 @@ class ImagePipeline:
 
     def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
         """Yield the prepared image of each row, or a Failure, in order."""
-        ahead = max(2, self._facts.calls) * self._task.batch_size
+        size = self._task.batch_size
+        ahead = max(2 * size, min(self._facts.calls * size, _IMAGES_AHEAD))
         names = [name for name in self._task.stage.reads if name not in IMAGE_INPUTS]
         columns: Iterable[Mapping[str, Any]] = rows.select(names).to_pylist() if names else repeat({}, rows.num_rows)
         decoding = (
