@@ -29,15 +29,6 @@ def test_remote_code_is_refused_beside_another_engine(
     assert done.stderr == f"vl3syn: --trust-remote-code applies to lmdeploy, and the engine is {kind}\n"
 
 
-def test_remote_code_without_a_commit_is_refused(
-    indexed: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    done = vl3syn("caption", "short", "--run", indexed, "--trust-remote-code", "--revision", "main")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert "lmdeploy" in line
-
-
 def test_remote_code_is_a_setting_of_lmdeploy(indexed: Path) -> None:
     assert _engine(str(indexed), "short", None, None, None, None, True) == {
         "kind": "lmdeploy",
