@@ -19,6 +19,7 @@ import torch
 
 from core.errors import BadSampleError, UserError
 from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
+from model.language import end_tokens
 from model.packed_row import PackedRow
 from model.processor import Processor
 from model.prompt import Message, Part, parse_conversation
@@ -59,12 +60,14 @@ class Answer:
         text: The model's answer.
         reference: The sample's own answer.
         media: All images and videos of the conversation, as message parts.
+        cut: Whether the answer has the maximum length and no end token.
     """
 
     sample: str
     text: str
     reference: str
     media: Sequence[Part] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,8 +242,10 @@ def _answer_batch(
     row: Mapping[str, Any] = PackedRow.pack([prompt.row for prompt in prompts]).to(_device(model))
     with _evaluating(model):
         generated = model.generate(**row, max_new_tokens=max_new_tokens)
+    ends = end_tokens(model.language)
     for prompt, ids in zip(prompts, generated, strict=True):
-        yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, _media(prompt.sample))
+        cut = len(ids) == max_new_tokens and int(ids[-1]) not in ends
+        yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, _media(prompt.sample), cut)
 
 
 def _text(message: Message) -> str:

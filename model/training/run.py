@@ -294,4 +294,4 @@ def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
         metrics.skipped_held_out(skipped)
         metrics.held_out(trainer.step, {name: loss.mean for name, loss in losses.items()})
     if metrics:
-        metrics.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])
+        metrics.answers(trainer.step, [(a.sample, a.text, a.reference, a.cut) for a in answers if isinstance(a, Answer)])

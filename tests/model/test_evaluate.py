@@ -181,6 +181,20 @@ def test_answers_equal_those_of_transformers(oracle: Any, model: VideoLLaMA3, pr
         assert answer.text == processor.decode(ids).strip(), sample.name
 
 
+def test_answer_without_an_end_token_is_cut(oracle: Any, processor: Processor) -> None:
+    """At the largest length an answer is cut, unless its last token ends it."""
+    model = ours_of(oracle)
+    model.language.generation_config.eos_token_id = None
+    (long,) = generate_answers(model, processor, SAMPLES[:1], 3)
+    row = processor(SAMPLES[0].conversation[:-1], generation_prompt=True)
+    third = model.generate(**row, max_new_tokens=3)[0][2]
+    model.language.generation_config.eos_token_id = int(third)
+    (ended,) = generate_answers(model, processor, SAMPLES[:1], 3)
+    assert isinstance(long, Answer)
+    assert isinstance(ended, Answer)
+    assert (long.cut, ended.cut) == (True, False)
+
+
 def test_sample_without_an_answer_is_named(model: VideoLLaMA3, processor: Processor) -> None:
     silent = _asked("silent", answer=" ")
     answers = list(generate_answers(model, processor, [*BAD, silent, SAMPLES[0]], 4, batch=8))

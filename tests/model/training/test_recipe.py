@@ -193,7 +193,7 @@ def test_paper_recipe_has_the_numbers_of_the_original_scripts(paper: TrainRecipe
         "warmup": 0.03,
         "weight_decay": 0.0,
         "betas": (0.9, 0.999),
-        "clip": 1.0,
+        "clip": None,
         "precision": "bf16",
         "checkpointing": True,
         "lora": None,
