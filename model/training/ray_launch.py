@@ -6,9 +6,11 @@ With another number of workers, a training continues with the same samples in th
 from __future__ import annotations
 
 import os
-import signal
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from core.cluster import connect
@@ -17,7 +19,7 @@ from core.paths import local_folder
 from model.training.console import show_log
 from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
-from model.training.stop import FILE, TerminatedError
+from model.training.stop import FILE, Signals, TerminatedError
 
 _REFUSED = ".refused"
 """File in OUT that records a user error. Workers that are restarted after it was written exit at once."""
@@ -78,29 +80,30 @@ def train_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
-    failed = None
-
-    def ask(*_: object) -> None:
-        stop_file.touch()
-        signal.signal(signal.SIGTERM, before)  # a second SIGTERM is not caught
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failed = error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    fitting: Future[Any] = Future()
+    with Signals(stop_file) as signals:
+        # Not in the main thread, where `fit` has a handler of its own: Ctrl-C would end the workers at once.
+        Thread(target=_run, args=(trainer.fit, fitting), daemon=True).start()
+        failed = fitting.exception()
+    if failed is not None and not isinstance(failed, ray.train.TrainingFailedError):
+        raise failed
     if refused.is_file():
         raise UserError(refused.read_text()) from failed
-    if stop_file.is_file():
-        stop_file.unlink()
+    if signals.name:
         raise TerminatedError
     if failed and broken.is_file():
         broken.unlink()
         raise failed  # its text is the worker's traceback
     if failed:
         raise UserError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
+
+
+def _run(function: Callable[[], Any], future: Future[Any]) -> None:
+    """Call a function, and put its result or its exception into a future."""
+    try:
+        future.set_result(function())
+    except BaseException as error:  # the thread that waits raises it
+        future.set_exception(error)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from model.training.export import check_done, check_export, export
 from model.training.flops import peak_flops
 from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
-from model.training.stop import FILE, Stop, TerminatedError
+from model.training.stop import FILE, Stop
 
 if TYPE_CHECKING:
     from model.processor import Processor
@@ -56,6 +56,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
         UserError: The recipe does not fit its data, model or output folder, `out` is no local folder, or a loss is not
             finite.
         TerminatedError: A SIGTERM arrived; a running stage has written a checkpoint.
+        KeyboardInterrupt: The same for Ctrl-C. A second one ends at once, without a checkpoint.
     """
     folder = local_folder(out, "--run")
     world, recipe = world or DistContext.here(), with_absolute_paths(recipe)
@@ -73,7 +74,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
                     log.info("%s: done before, %s", stage.name, stage_folder / "model")
             else:
                 if stop.agreed(world):
-                    raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
+                    raise stop.error(f"stage {stage.name} has not begun" if world.is_main else "")
                 if last_export is not None and world.is_main:
                     check_export(last_export)
                 start = recipe.model if last_export is None else Start(checkpoint=str(last_export))
@@ -144,12 +145,12 @@ def _train_stage(trainer: Trainer, stop: Stop) -> None:
         while step := trainer.run_step():
             if metrics:
                 metrics.step(step)
-            terminated = stop.agreed(world)
-            if terminated or step.step % recipe.save_every == 0:
+            stopped = stop.agreed(world)
+            if stopped or step.step % recipe.save_every == 0:
                 trainer.save()
-            if terminated:
+            if stopped:
                 line = f"stage {trainer.stage.name} has a checkpoint after step {step.step}"
-                raise TerminatedError(line if world.is_main else "")
+                raise stop.error(line if world.is_main else "")
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 _evaluate(trainer, metrics)
         _evaluate(trainer, metrics)
@@ -294,4 +295,5 @@ def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
         metrics.skipped_held_out(skipped)
         metrics.held_out(trainer.step, {name: loss.mean for name, loss in losses.items()})
     if metrics:
-        metrics.answers(trainer.step, [(a.sample, a.text, a.reference, a.cut) for a in answers if isinstance(a, Answer)])
+        good = [answer for answer in answers if isinstance(answer, Answer)]
+        metrics.answers(trainer.step, [(a.sample, a.text, a.reference, a.cut) for a in good])
