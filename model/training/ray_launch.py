@@ -17,6 +17,7 @@ from core.cluster import connect
 from core.errors import BadSampleError, UserError, is_bug
 from core.paths import local_folder
 from model.training.console import show_log
+from model.training.held_out import open_held_out
 from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
 from model.training.stop import FILE, Signals, TerminatedError
@@ -62,7 +63,7 @@ def train_on_workers(
     if gpus and available < workers:
         raise UserError(f"{workers} workers with a GPU each, but the cluster has {available}: use fewer, or --cpus")
     recipe = with_absolute_paths(recipe)
-    open_sources(recipe)  # report bad sources before workers start
+    open_sources(recipe), open_held_out(recipe)  # report bad sources before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)

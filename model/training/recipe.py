@@ -81,6 +81,8 @@ class TrainRecipe(Value):
         name: Name for titles.
         model: The starting model.
         seed: Seed of new weights and of the order of samples.
+        held_out_seed: Seed of the choice of held-out samples. Default: 0, whatever `seed` is. Trainings that earlier
+            versions began keep theirs, which was `seed`.
         sources: Sources by name: `shards: DIR` with the settings of `ShardConfig`, `annotations: FILE` with those of
             `AnnotationConfig`, or `kind: package.module:Class` with those of this class, made from `SourceConfig`
             (model/training/data/).
@@ -100,6 +102,7 @@ class TrainRecipe(Value):
     name: str = "training"
     model: Start
     seed: int = Field(default=42, ge=0)
+    held_out_seed: int | None = Field(default=None, ge=0)
     sources: dict[str, AnySource]
     stages: tuple[Stage, ...] = Field(min_length=1)
     print_every: int = Field(default=1, ge=1)
@@ -124,6 +127,11 @@ class TrainRecipe(Value):
                 )
         return self
 
+    @property
+    def used_sources(self) -> list[str]:
+        """Names of the sources that a stage's mixture names, in the order of the stages."""
+        return list(dict.fromkeys(name for stage in self.stages for name in stage.mixture))
+
 
 _MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 
@@ -131,6 +139,9 @@ _MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
     """Return the recipe with absolute paths, for processes that run in other folders."""
     sources = {name: source.with_absolute_paths() for name, source in recipe.sources.items()}
+    for name, source in sources.items():
+        if isinstance(source.held_out, str):
+            sources[name] = source.model_copy(update={"held_out": absolute(source.held_out)})
     return recipe.model_copy(update={"model": recipe.model.with_absolute_paths(), "sources": sources})
 
 

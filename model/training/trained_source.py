@@ -21,20 +21,24 @@ class TrainedSource:
 
     Attributes:
         name: Its name in the training recipe.
-        held_out: Number of its samples that were held out.
-        seed: Seed of the training, which decides which these are.
+        held_out: Number of its samples that were held out, or where other samples lie that were held out.
+        seed: Seed of the choice of held-out samples.
     """
 
     name: str
-    held_out: int
+    held_out: int | str
     seed: int
 
     def rows(self, source: Source, held_out: bool) -> Sequence[int]:
         """Return the rows that were held out, or the others, ascending.
 
         Raises:
-            UserError: Nothing was held out.
+            UserError: Nothing of the source was held out.
         """
+        if isinstance(self.held_out, str):
+            if held_out:
+                raise UserError(f"of {self.name} what is held out lies in {self.held_out}: give --data {self.held_out}")
+            return range(source.rows)
         held = set(SourceOrder(source, self.held_out, 0, self.seed, 1).held_out.tolist())
         if held_out and not held:
             raise UserError(f"of {self.name} nothing was held out: leave out --held-out")
@@ -58,7 +62,8 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
         path = _absolute(source.get("shards") or source["annotations"])
         same_caption = not source.get("shards") or (isinstance(data, ShardConfig) and source["caption"] == data.caption)
         if same_caption and f"{_absolute(data.location)}/".startswith(f"{path}/"):
-            return TrainedSource(name, source["held_out"], recipe["seed"])
+            seed = recipe.get("held_out_seed")  # earlier versions have none, and held out by `seed`
+            return TrainedSource(name, source["held_out"], recipe["seed"] if seed is None else seed)
     return None
 
 

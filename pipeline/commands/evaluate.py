@@ -140,6 +140,8 @@ def _warn(checkpoint: str, source: SourceConfig) -> None:
 
     if trained := trained_source(checkpoint, source):
         others = f"; {trained.held_out} of its samples were not (--held-out)" if trained.held_out else ""
+        if isinstance(trained.held_out, str):
+            others = f"; what is held out lies in {trained.held_out}"
         output.say(
             f"{checkpoint} was trained on {source.location} ({trained.name}): this tells what it remembers{others}"
         )

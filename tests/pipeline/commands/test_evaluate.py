@@ -290,6 +290,35 @@ def test_held_out_and_trained_samples_are_those_of_the_training(
     assert result == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
 
 
+def _change_training(checkpoint: str, change: Callable[[dict[str, Any]], None]) -> None:
+    file = Path(checkpoint) / "vl3syn_training.json"
+    stored = json.loads(file.read_text())
+    change(stored["recipe"])
+    file.write_text(json.dumps(stored))
+
+
+def test_held_out_samples_are_those_of_the_held_out_seed(ask: Ask, folder: Path, trained: str, tmp_path: Path) -> None:
+    from model.training.data.sampler import SourceOrder
+    from model.training.data.shards import ShardSource
+
+    rows = {s: SourceOrder(ShardSource("scene", str(folder / "shards")), 2, 7, s, 4).held_out.tolist() for s in (0, 42)}
+    assert rows[0] != rows[42]
+    _change_training(trained, lambda recipe: recipe.update(held_out_seed=0))
+    out = tmp_path / "out.jsonl"
+    assert ask("--data", "shards", "--held-out", "--predictions", out, *BRIEF, checkpoint=trained).code == 0
+    assert [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(out)] == rows[0]
+
+
+def test_held_out_option_names_the_held_out_file(ask: Ask, trained: str) -> None:
+    _change_training(trained, lambda recipe: recipe["sources"]["scene"].update(held_out="exam"))
+    done = ask("--data", "shards", "--held-out", checkpoint=trained)
+    assert (done.code, done.err) == (1, "vl3syn: of scene what is held out lies in exam: give --data exam\n")
+    done = ask("--data", "shards", "--trained-on", "--max-new-tokens", 0, "--json", checkpoint=trained)
+    assert json.loads(done.out)["loss"]["samples"] == COUNT
+    done = ask("--data", "shards", "--max-new-tokens", 0, checkpoint=trained)
+    assert "(scene): this tells what it remembers; what is held out lies in exam\n" in done.err
+
+
 def test_held_out_of_data_that_was_not_trained_on_is_refused(ask: Ask, trained: str) -> None:
     done = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
     assert done.code == 1
