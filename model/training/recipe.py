@@ -8,39 +8,56 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
+from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from core.errors import UserError
 from core.paths import absolute, check_path
 from core.secrets import refuse_credentials_within
+from core.settings import Settings
 from core.text import refuse_not_unicode
 from core.yaml_text import load_yaml
 from manifests.storage import Folder
-from model.config import PRESETS
+from model.config import PRESETS, LanguageSizes, VisionConfig
 from model.training.data.registry import AnySource
 from model.training.fingerprint import sampled_fingerprint
 from model.training.stage import Stage
 from model.training.values import PathText, Value
 
 
+def _read_vision(written: object) -> object:
+    vision = _folder_or_sizes(VisionConfig, written)
+    if isinstance(vision, VisionConfig) and vision.num_channels != 3:
+        raise UserError(f"num_channels {vision.num_channels}: images have 3")
+    return vision
+
+
+def _folder_or_sizes(kind: type[Settings], written: object) -> object:
+    if isinstance(written, str):
+        return check_path(written)
+    return written if written is None else kind.model_validate(written)
+
+
 class Start(Value):
-    """The starting model: exactly one of a checkpoint, a preset, or a vision and a language folder.
+    """The starting model: exactly one of a checkpoint, a preset, or vision and language.
 
     Attributes:
         checkpoint: A folder with weights and processor, in transformers' or the original layout.
-        preset: New weights of this size. Without `tokenizer`, the small presets use the byte tokenizer.
-        vision: A folder of SigLIP or VL3-SigLIP-NaViT. Needs `language`.
-        language: A folder of Qwen2.5 or a similar model, with its tokenizer. The projector gets new weights.
-        tokenizer: With `preset`: a folder with a tokenizer.
+        preset: New weights of this size: tiny, small, 2b or 7b. The last two need `tokenizer`.
+        vision: A folder of SigLIP or VL3-SigLIP-NaViT, or the sizes of a new encoder.
+        language: A folder of Qwen2.5 or a similar model, with its tokenizer; or, if `vision` has sizes, the sizes of a
+            new language model. The projector gets new weights.
+        tokenizer: For new weights: a folder with a tokenizer, whose vocabulary the model gets. It must have the tokens
+            of Qwen2.5's chats and placeholders. Default: one token per byte.
     """
 
     checkpoint: PathText | None = None
     preset: str | None = None
-    vision: PathText | None = None
-    language: PathText | None = None
+    vision: Annotated[str | VisionConfig | None, BeforeValidator(_read_vision)] = None
+    language: Annotated[str | LanguageSizes | None, BeforeValidator(partial(_folder_or_sizes, LanguageSizes))] = None
     tokenizer: PathText | None = None
 
     @model_validator(mode="after")
@@ -48,6 +65,8 @@ class Start(Value):
         given = [bool(self.checkpoint), bool(self.preset), bool(self.vision or self.language)]
         if sum(given) != 1 or bool(self.vision) != bool(self.language):
             raise UserError("give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`")
+        if isinstance(self.vision, str) != isinstance(self.language, str):
+            raise UserError("give vision and language both as folders, or both as sizes")
         if self.preset and self.preset not in PRESETS:
             raise UserError(f"no preset named {self.preset!r}: use one of {', '.join(PRESETS)}")
         if self.preset in ("2b", "7b") and not self.tokenizer:
@@ -56,15 +75,16 @@ class Start(Value):
 
     def with_absolute_paths(self) -> Self:
         """Return it with absolute paths."""
-        keys = ("checkpoint", "vision", "language", "tokenizer")
-        return self.model_copy(update={key: absolute(path) for key in keys if (path := getattr(self, key))})
+        folders = {key: path for key in type(self).model_fields if isinstance(path := getattr(self, key), str)}
+        folders.pop("preset", None)
+        return self.model_copy(update={key: absolute(path) for key, path in folders.items()})
 
     def fingerprint(self) -> str:
         """Return a hash of the weights: after a restart, frozen weights are read from there again.
 
         New weights depend on the seed only; their fingerprint is an empty text.
         """
-        folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if path]
+        folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if isinstance(path, str)]
         prints = [sampled_fingerprint(Folder.at(path), _weights(path)) for path in folders]
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""
 

@@ -95,8 +95,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     plain = checkpoints.save
 
     def save(*arguments: Any) -> None:
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)  # where the handler of Python runs
+        signal.raise_signal(number)  # to this thread: `os.kill` may take its time
         plain(*arguments)
 
     monkeypatch.setattr(checkpoints, "save", save)
@@ -110,7 +109,7 @@ def _signal_after_step_2(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def step(self: MetricsLogger, done: Any) -> None:
         plain(self, done)
         if done.step == 2:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(MetricsLogger, "step", step)
 
@@ -141,7 +140,7 @@ def test_ctrl_c_after_the_last_step_reaches_the_caller(
 
     def export(trainer: Any) -> None:
         if trainer.stage.name == "second":
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         plain(trainer)
 
     monkeypatch.setattr(run, "export", export)

@@ -1,0 +1,53 @@
+"""Configure models with new weights: their sizes are a preset's or one's own, their vocabulary is the tokenizer's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.config import LanguageSizes, ModelConfig, VisionConfig, preset
+from model.processor import Processor
+
+_ROWS = 64
+"""The embedding table has a multiple of this number of rows. GPUs multiply such matrices faster."""
+
+
+def configure(vision: VisionConfig, language: LanguageSizes, processor: Processor) -> ModelConfig:
+    """Return the configuration of a model of these sizes, with the vocabulary of the processor's tokenizer."""
+    return _with_vocabulary(vision, language.fields(), processor)
+
+
+def configure_preset(name: str, processor: Processor) -> ModelConfig:
+    """Return a preset with the vocabulary of the processor's tokenizer.
+
+    The preset stays as it is if it was made for the tokenizer: if the ids of the placeholders are the same, and its
+    embedding table has a row for each token.
+
+    Raises:
+        UserError: There is no such preset.
+    """
+    config = preset(name)
+    ids = _placeholders(processor)
+    if ids == (config.image_token_id, config.video_token_id) and _tokens(processor) <= config.language["vocab_size"]:
+        return config
+    return _with_vocabulary(config.vision, config.language, processor)
+
+
+def _with_vocabulary(vision: VisionConfig, language: dict[str, Any], processor: Processor) -> ModelConfig:
+    vocabulary = {
+        "vocab_size": -(-_tokens(processor) // _ROWS) * _ROWS,
+        "bos_token_id": processor.tokenizer.bos_token_id,
+        "eos_token_id": processor.end_token,
+    }
+    image, video = _placeholders(processor)
+    return ModelConfig(vision=vision, language=language | vocabulary, image_token_id=image, video_token_id=video)
+
+
+def _tokens(processor: Processor) -> int:
+    return 1 + max(processor.tokenizer.get_vocab().values())
+
+
+def _placeholders(processor: Processor) -> tuple[int, int]:
+    """Return the ids of the placeholders of images and of videos."""
+    tokens = processor.config.image_token, processor.config.video_token
+    image, video = map(processor.tokenizer.convert_tokens_to_ids, tokens)
+    return image, video

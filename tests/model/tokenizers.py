@@ -1,0 +1,25 @@
+"""Tokenizers that are trained on the spot."""
+
+from __future__ import annotations
+
+from model.tokenizer import SPECIAL, Tokenizer
+
+
+def word_pieces(size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of `size` tokens in all, whose last five are the special ones."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Rust
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Rust(models.BPE())
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    words = [f"{a}{b}{c}{d}{e}" for a in "bcdfghklm" for b in "aeiou" for c in "nrst" for d in "aeiou" for e in "lmn"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    rust.train_from_iterator(
+        [" ".join(words)] * 3,
+        trainers.BpeTrainer(vocab_size=size - len(SPECIAL), initial_alphabet=alphabet, show_progress=False),
+    )
+    rust.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    assert rust.get_vocab_size() == size
+    return PreTrainedTokenizerFast(tokenizer_object=rust, eos_token=SPECIAL[2], pad_token=SPECIAL[0])
