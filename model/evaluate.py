@@ -19,6 +19,7 @@ import torch
 
 from core.errors import BadSampleError, UserError
 from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
+from model.checkpoint import load_checkpoint
 from model.language import end_tokens
 from model.packed_row import PackedRow
 from model.processor import Processor
@@ -127,7 +128,7 @@ def evaluate(
     """Evaluate a checkpoint on a source: on a GPU in the saved dtype, else on the CPU in float32.
 
     Args:
-        checkpoint: A folder with model and processor.
+        checkpoint: A folder with model and processor, or a step's checkpoint of a training stage under way.
         data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
         held_out: Of a source that the checkpoint was trained on, use the held-out samples (True) or the others (False).
             Default: all samples.
@@ -221,8 +222,8 @@ class _Prompt(NamedTuple):
 
 def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
     gpu = torch.cuda.is_available()
-    model = VideoLLaMA3.from_pretrained(checkpoint, None if gpu else torch.float32)
-    return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
+    model, processor = load_checkpoint(checkpoint, None if gpu else torch.float32)
+    return model.to("cuda" if gpu else "cpu"), processor
 
 
 def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> float | None:

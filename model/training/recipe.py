@@ -27,6 +27,9 @@ from model.training.fingerprint import sampled_fingerprint
 from model.training.stage import Stage
 from model.training.values import PathText, Value
 
+START_FINGERPRINT = "the checkpoint that it begins with"
+"""Name of the fingerprint of the starting weights in a checkpoint, and in messages."""
+
 
 def _read_vision(written: object) -> object:
     vision = _folder_or_sizes(VisionConfig, written)

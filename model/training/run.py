@@ -30,15 +30,14 @@ from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
 from model.training.flops import peak_flops
 from model.training.held_out import evaluate_held_out, open_held_out
-from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
+from model.training.recipe import START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
+from model.training.start import open_start
 from model.training.stop import FILE, Stop
 
 if TYPE_CHECKING:
-    from model.processor import Processor
     from model.training.metrics_log import MetricsLogger
     from model.training.trainer import Trainer
-    from model.videollama3 import VideoLLaMA3
 
 log = logging.getLogger("vl3syn.train")
 
@@ -236,36 +235,7 @@ def _open_metrics(trainer: Trainer) -> MetricsLogger:
 def _fingerprints(recipe: TrainRecipe, stage: Stage, start: Start) -> dict[str, str]:
     """Return the fingerprint of each source of a stage, and of its starting weights."""
     sources = {f"source {name}": recipe.sources[name].fingerprint() for name in stage.mixture}
-    return {**sources, "the checkpoint that it begins with": start.fingerprint()}
-
-
-def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
-    """Return the model, with weights in fp32, and the processor that a training starts with.
-
-    Raises:
-        UserError: A folder is not a valid checkpoint.
-    """
-    from model.config import LanguageSizes, VisionConfig
-    from model.language import add_end_token
-    from model.new_model import configure, configure_preset
-    from model.processor import Processor
-    from model.videollama3 import VideoLLaMA3
-
-    torch.manual_seed(seed)
-    if start.checkpoint:
-        return VideoLLaMA3.from_pretrained(start.checkpoint, torch.float32), Processor.from_pretrained(start.checkpoint)
-    if not isinstance(start.vision, str) or not isinstance(start.language, str):
-        processor = Processor.from_pretrained(start.tokenizer) if start.tokenizer else Processor.tiny()
-        if start.preset:
-            return VideoLLaMA3(configure_preset(start.preset, processor)), processor
-        assert isinstance(start.vision, VisionConfig)
-        assert isinstance(start.language, LanguageSizes)
-        config = configure(start.vision, start.language, processor)
-        return VideoLLaMA3(config), processor.with_patch_size(start.vision.patch_size)
-    model, processor = VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
-    if processor.end_token is not None:  # base models end texts with another token
-        add_end_token(model.language, processor.end_token)
-    return model, processor
+    return {**sources, START_FINGERPRINT: start.fingerprint()}
 
 
 def _log_stage(trainer: Trainer) -> None:

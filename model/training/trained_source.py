@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError, reading
 from model.training.data.sampler import SourceOrder
 from model.training.data.shards import ShardConfig
 from model.training.data.source import Source, SourceConfig
 from model.training.export import PROVENANCE
+from model.training.step_checkpoint import is_step, recipe_of
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,7 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
     Raises:
         UserError: The file that describes the training is damaged.
     """
-    file = Path(checkpoint) / PROVENANCE
-    if not file.is_file():
-        return None
-    with reading(file):
-        recipe = json.loads(file.read_text())["recipe"]
+    recipe = _recipe_of(Path(checkpoint))
     for name, source in recipe["sources"].items():
         if "kind" in source:  # of another package: its class is not imported
             continue
@@ -65,6 +63,17 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
             seed = recipe.get("held_out_seed")  # earlier versions have none, and held out by `seed`
             return TrainedSource(name, source["held_out"], recipe["seed"] if seed is None else seed)
     return None
+
+
+def _recipe_of(checkpoint: Path) -> dict[str, Any]:
+    """Return the recipe that an export or a step's checkpoint was trained by; one without sources if there is none."""
+    if is_step(checkpoint):
+        return recipe_of(checkpoint)
+    file = checkpoint / PROVENANCE
+    if not file.is_file():
+        return {"sources": {}}
+    with reading(file):
+        return dict(json.loads(file.read_text())["recipe"])
 
 
 def _absolute(path: str) -> str:

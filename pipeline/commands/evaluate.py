@@ -31,7 +31,9 @@ _TOLD = 10  # bad samples that are printed on the terminal
 
 @eval_app.command("eval")
 def evaluate_command(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A folder with model and processor")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: OUT/4-video/model, …/step-00001000")
+    ],
     data: Annotated[str, typer.Option(help="Published shards, a folder or URL; or annotations, a .json or .jsonl")],
     caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
     media: Annotated[

@@ -371,6 +371,15 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     assert losses[0]["samples"] == len(lines)
 
 
+def test_stage_folder_is_refused_with_the_folder_to_give(ask: Ask, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "1-one").mkdir()
+    (tmp_path / "1-one/model").symlink_to(folder / "ckpt")
+    for above in (tmp_path / "1-one", tmp_path):
+        done = ask("--data", "shards", *BRIEF, checkpoint=str(above))
+        said = f"vl3syn: {above}: no checkpoint, but it has some in it: give {tmp_path}/1-one/model\n"
+        assert (done.code, done.out, done.err) == (1, "", said)
+
+
 def test_folder_without_a_checkpoint_is_a_one_line_error(ask: Ask) -> None:
     done = ask("--data", "shards", checkpoint="shards")
     assert (done.code, done.err.count("\n")) == (1, 1)
