@@ -41,7 +41,8 @@ def evaluate_held_out(trainer: Trainer, opened: Mapping[str, Source], metrics: M
         opened: What `open_held_out` has returned.
         metrics: The log, on rank 0.
     """
-    from model.evaluate import Answer, compute_loss, generate_answers
+    from model.answer_loss import compute_loss
+    from model.evaluate import Answer, generate_answers
 
     model, processor = trainer.model, for_stage(trainer.processor, trainer.stage)
     selected = _selected(trainer.sampler, opened)

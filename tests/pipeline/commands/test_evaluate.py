@@ -180,6 +180,25 @@ def test_table_describes_each_number(ask: Ask) -> None:
     assert "exact match 1 1; case and space aside" in table
 
 
+def test_shuffled_images_give_another_loss(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    from model.evaluate import evaluate
+    from model.training.data.shards import ShardConfig
+
+    out = tmp_path / "out.jsonl"
+    result = json.loads(ask("--data", "shards", "--shuffle-images", "--predictions", out, "--json", *BRIEF).out)
+    assert result["shuffled_loss"]["own"] == result["loss"]["mean"]
+    assert result["shuffled_loss"]["samples"] == COUNT
+    assert result["shuffled_loss"]["mean"] != result["shuffled_loss"]["own"]
+    lines = _lines(out)
+    assert len({line["loss"] for line in lines}) == COUNT
+    assert all(line["shuffled_loss"] != line["loss"] for line in lines)
+    table = " ".join(ask("--data", "shards", "--shuffle-images", "--max-new-tokens", 0).out.split())
+    expected = evaluate(folder / "ckpt", ShardConfig(shards="shards"), max_new_tokens=0, shuffle_images=True).shuffled
+    assert expected is not None
+    assert f"nats per token; {expected.own:.4f} with their own; {COUNT} samples" in table
+    assert json.loads(ask("--data", "shards", "--max-new-tokens", 0, "--json").out)["shuffled_loss"] is None
+
+
 def test_limit_evaluates_only_the_first_samples(ask: Ask) -> None:
     assert json.loads(ask("--data", "shards", "--limit", 2, "--json", *BRIEF).out)["loss"]["samples"] == 2
     assert json.loads(ask("--data", "shards", "--limit", 99, "--json", *BRIEF).out)["loss"]["samples"] == COUNT
