@@ -43,7 +43,8 @@ def _with_vocabulary(vision: VisionConfig, language: dict[str, Any], processor: 
 
 
 def _tokens(processor: Processor) -> int:
-    return 1 + max(processor.tokenizer.get_vocab().values())
+    ids: dict[str, int] = processor.tokenizer.get_vocab()
+    return 1 + max(ids.values())
 
 
 def _placeholders(processor: Processor) -> tuple[int, int]:

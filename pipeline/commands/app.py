@@ -17,6 +17,7 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.evaluate import eval_app
+from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
@@ -181,6 +182,7 @@ app.add_typer(retry_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
+app.add_typer(export_app)
 app.add_typer(schema_app)
 
 
