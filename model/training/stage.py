@@ -6,12 +6,19 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from core.errors import UserError
 from core.videos import FPS
 from model.prune import Pruning
 from model.training.values import Value
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Change the schema of a share: it may also be written as a number."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, mapping]
 
 
 class Share(Value):
@@ -21,6 +28,8 @@ class Share(Value):
         weight: Share of its samples. 0.5 takes half of them, and the next epoch the other half; 2 takes each twice.
         samples: Number of samples, whatever the source's size.
     """
+
+    model_config = ConfigDict(json_schema_extra=_or_number)
 
     weight: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)
