@@ -106,16 +106,15 @@ class TrainRecipe(Value):
         seed: Seed of new weights and of the order of samples.
         held_out_seed: Seed of the choice of held-out samples. Default: 0, whatever `seed` is. Trainings that earlier
             versions began keep theirs, which was `seed`.
-        sources: Sources by name: `shards: DIR` with the settings of `ShardConfig`, `annotations: FILE` with those of
-            `AnnotationConfig`, or `kind: package.module:Class` with those of this class, made from `SourceConfig`
-            (model/training/data/).
+        sources: Sources by name. Each has `shards: DIR`, `annotations: FILE`, or `kind: package.module:Class` for a
+            class of your own, with the settings of that kind.
         stages: Training stages in order. Each starts from the export of the previous one.
         print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
         keep_last: Number of checkpoints that are kept while a stage runs.
         evaluate_every: Steps between evaluations (held-out losses and generated answers). Each stage ends with one.
-        num_eval_generations: `ask` in recipes. Number of answers that each evaluation generates, for held-out samples
-            or, without any, training samples.
+        num_eval_generations: Number of answers that each evaluation generates, for held-out samples or, without any,
+            training samples. The key in recipes is `ask`.
         shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
         threads: Number of threads per worker that read, decode and tokenise.
         skip_limit: Number of bad samples in a row that ends the run.

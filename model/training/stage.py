@@ -107,7 +107,7 @@ class Stage(Value):
         warmup: Share of the stage in which the learning rate rises from 0, 0 to 1.
         weight_decay: Weight decay of matrices; biases and norms have none.
         betas: AdamW's betas.
-        clip: Maximum gradient norm; null turns clipping off.
+        clip: Maximum gradient norm; null turns clipping off. 1.0 is ours: the reference's scripts clip nothing.
         precision: Default: bf16 on a GPU, fp32 on a CPU. Weights and moments are fp32 in both.
         checkpointing: Recompute activations in the backward pass to save memory.
         compile: Use torch.compile on each block.

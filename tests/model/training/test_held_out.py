@@ -67,7 +67,7 @@ def test_held_out_seed_chooses_the_held_out_samples(folder: Path, tmp_path: Path
             go(recipe(folder, **other), tmp_path / "out")
 
 
-def test_training_of_an_earlier_version_keeps_its_held_out_samples(
+def test_training_of_an_earlier_version_keeps_its_held_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Earlier versions chose them by `seed`, which is 3, and had no `held_out_seed` in recipe.yaml."""
@@ -103,7 +103,7 @@ def exam(folder: Path) -> Path:
     return folder / "exam/exam.jsonl"
 
 
-def test_held_out_file_is_evaluated_and_takes_no_training_samples(folder: Path, exam: Path, tmp_path: Path) -> None:
+def test_held_out_file_is_evaluated_and_all_samples_are_trained(folder: Path, exam: Path, tmp_path: Path) -> None:
     written = recipe(folder)
     written["sources"]["qa"]["held_out"] = str(exam)
     written["stages"][0] |= {"steps": None, "epochs": 1}
@@ -144,7 +144,7 @@ def test_held_out_file_may_change_in_the_middle_of_a_training(folder: Path, exam
         go(written, tmp_path / "out")
 
 
-def test_held_out_file_that_is_missing_ends_before_the_first_step(folder: Path, tmp_path: Path) -> None:
+def test_missing_held_out_file_ends_before_the_first_step(folder: Path, tmp_path: Path) -> None:
     written = recipe(folder)
     written["sources"]["qa"]["held_out"] = "exams.jsonl"
     with pytest.raises(ValueError, match=r"^qa: .*/exams.jsonl: cannot be read: No such file or directory$"):

@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_model_of_a_step_equals_the_export_of_a_stage_that_ends_there(folder: Path) -> None:
+def test_model_of_a_step_equals_the_export_of_a_shorter_stage(folder: Path) -> None:
     model, processor = load_checkpoint(folder / "out/2-second/step-00000004")
     exported = VideoLLaMA3.from_pretrained(folder / "short/2-second/model")
     ours, theirs = model.state_dict(), exported.state_dict()
@@ -73,7 +73,7 @@ def test_model_of_a_step_equals_the_export_of_a_stage_that_ends_there(folder: Pa
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
-def test_step_of_the_first_stage_begins_with_the_start_of_the_recipe(folder: Path, tmp_path: Path) -> None:
+def test_step_of_the_first_stage_begins_with_the_recipes_model(folder: Path, tmp_path: Path) -> None:
     """New weights, drawn by the seed; the frozen ones are not in the checkpoint."""
     written = recipe(folder, 6)
     stage = [stage for stage in written["stages"] if stage["name"] == "second"]
