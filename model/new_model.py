@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.errors import UserError
 from model.config import LanguageSizes, ModelConfig, VisionConfig, preset
 from model.processor import Processor
+from model.prompt import CHAT_TEMPLATE
 
 _ROWS = 64
 """The embedding table has a multiple of this number of rows. GPUs multiply such matrices faster."""
 
+_END = "<|im_end|>"  # of our template; in pieces, the last of them would end any answer
+
 
 def configure(vision: VisionConfig, language: LanguageSizes, processor: Processor) -> ModelConfig:
-    """Return the configuration of a model of these sizes, with the vocabulary of the processor's tokenizer."""
+    """Return the configuration of a model of these sizes, with the vocabulary of the processor's tokenizer.
+
+    Raises:
+        UserError: The tokenizer has no token that ends a turn.
+    """
     return _with_vocabulary(vision, language.fields(), processor)
 
 
@@ -23,7 +31,7 @@ def configure_preset(name: str, processor: Processor) -> ModelConfig:
     embedding table has a row for each token.
 
     Raises:
-        UserError: There is no such preset.
+        UserError: There is no such preset, or another tokenizer has no token that ends a turn.
     """
     config = preset(name)
     ids = _placeholders(processor)
@@ -33,6 +41,8 @@ def configure_preset(name: str, processor: Processor) -> ModelConfig:
 
 
 def _with_vocabulary(vision: VisionConfig, language: dict[str, Any], processor: Processor) -> ModelConfig:
+    if processor.chat_template == CHAT_TEMPLATE and _END not in processor.tokenizer.get_vocab():
+        raise UserError(f"the tokenizer has no token {_END}, which ends a turn: add it as a special token")
     vocabulary = {
         "vocab_size": -(-_tokens(processor) // _ROWS) * _ROWS,
         "bos_token_id": processor.tokenizer.bos_token_id,

@@ -73,6 +73,15 @@ def test_patches_have_the_size_of_the_encoder(pieces: Processor) -> None:
     assert _loss(VideoLLaMA3(config), pieces.with_patch_size(8)) > 0
 
 
+def test_tokenizer_without_the_end_of_a_turn_is_refused() -> None:
+    """Its pieces would be learned, and the last of them would end any answer."""
+    processor = Processor(word_pieces(600, without="<|im_end|>"))
+    with pytest.raises(
+        ValueError, match=r"the tokenizer has no token <\|im_end\|>, which ends a turn: add it as a special"
+    ):
+        configure(VISION, LanguageSizes(**SIZES), processor)
+
+
 @pytest.mark.parametrize("name", ["tiny", "small", "2b"])
 def test_preset_takes_the_vocabulary_of_another_tokenizer(pieces: Processor, name: str) -> None:
     config = configure_preset(name, pieces)
