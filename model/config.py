@@ -6,11 +6,12 @@ Sources of the numbers: arXiv 2501.13106 section 3, google/siglip-so400m-patch14
 from __future__ import annotations
 
 import reprlib
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import UserError
+from core.settings import Settings
 
 LARGEST = {
     "hidden_size": 1 << 17,
@@ -27,7 +28,7 @@ LAST_ID = 2**31 - 1
 """Largest id of a token that is read from a file."""
 
 
-class VisionConfig(BaseModel):
+class VisionConfig(Settings):
     """The vision encoder: SigLIP so400m without its position table and pooling head. Field names are transformers'.
 
     Attributes:
@@ -42,8 +43,6 @@ class VisionConfig(BaseModel):
         rope_theta: Base of the 2D rotary frequencies.
         attention_dropout: Share of attention weights that training drops. Only 0 can be trained.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden_size: int = Field(default=1152, ge=4, le=LARGEST["hidden_size"])
     intermediate_size: int = Field(default=4304, ge=1, le=LARGEST["intermediate_size"])
@@ -73,6 +72,68 @@ class VisionConfig(BaseModel):
     def patch_dim(self) -> int:
         """Number of values in a patch: channels x side x side."""
         return self.num_channels * self.patch_size**2
+
+
+class LanguageSizes(Settings):
+    """The sizes of a new language model. Field names are transformers'. The vocabulary is that of the tokenizer.
+
+    Attributes:
+        model_type: The kind of decoder.
+        hidden_size: Width of a token's vector.
+        intermediate_size: Hidden width of the MLP.
+        num_hidden_layers: Number of transformer blocks.
+        num_attention_heads: Number of heads of the queries.
+        num_key_value_heads: Number of heads of keys and values. Default: as many as of the queries.
+        head_dim: Width of one head. Default: hidden_size / num_attention_heads.
+        rms_norm_eps: Epsilon of every RMSNorm.
+        rope_theta: Base of the rotary frequencies.
+        max_position_embeddings: Maximum tokens of a conversation; chat refuses longer ones.
+        tie_word_embeddings: Use the embedding table as the output layer, too.
+    """
+
+    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen2"
+    hidden_size: int = Field(ge=4, le=LARGEST["hidden_size"])
+    intermediate_size: int = Field(ge=1, le=LARGEST["intermediate_size"])
+    num_hidden_layers: int = Field(ge=1, le=LARGEST["num_hidden_layers"])
+    num_attention_heads: int = Field(ge=1, le=LARGEST["num_attention_heads"])
+    num_key_value_heads: int | None = Field(default=None, ge=1, le=LARGEST["num_key_value_heads"])
+    head_dim: int | None = Field(default=None, ge=2, le=LARGEST["head_dim"])
+    rms_norm_eps: float = Field(default=1e-6, gt=0)
+    rope_theta: float = Field(default=1e6, gt=1)
+    max_position_embeddings: int = Field(default=32768, ge=1, le=LAST_ID)
+    tie_word_embeddings: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_vocabulary(cls, written: Any) -> Any:
+        if isinstance(written, dict) and "vocab_size" in written:
+            raise UserError("vocab_size: comes from the tokenizer: leave it out")
+        return written
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if self.head_dim is None and self.hidden_size % heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}: change one of them, or "
+                "give head_dim"
+            )
+        if kv_heads and heads % kv_heads:
+            raise UserError(
+                f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}: change one of them"
+            )
+        head_dim = self.head_dim or self.hidden_size // heads
+        if head_dim % 2:
+            raise UserError(f"head_dim {head_dim}: rotary positions need an even one: change the sizes")
+        return self
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a config.json of transformers, without those of the vocabulary."""
+        fields = self.model_dump(exclude={"rope_theta"})
+        fields["num_key_value_heads"] = self.num_key_value_heads or self.num_attention_heads
+        fields["head_dim"] = self.head_dim or self.hidden_size // self.num_attention_heads
+        fields["rope_parameters"] = {"rope_type": "default", "rope_theta": self.rope_theta}
+        return fields
 
 
 class ModelConfig(BaseModel):

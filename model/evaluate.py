@@ -8,46 +8,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from core.errors import BadSampleError, UserError
+from model.answer_loss import Loss, compute_loss, device_of, evaluating, skip_line
 from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
+from model.checkpoint import load_checkpoint
+from model.language import end_tokens
+from model.other_images import OtherImages, media_of
 from model.packed_row import PackedRow
 from model.processor import Processor
 from model.prompt import Message, Part, parse_conversation
-from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
+from model.training.data.samples import SAMPLE_ERRORS, Sample
 from model.training.data.source import SelectedRows, SourceConfig
 from model.training.trained_source import trained_source
 from model.videollama3 import VideoLLaMA3
-
-
-@dataclass
-class Loss:
-    """A loss over samples.
-
-    Attributes:
-        total: Cross entropy in nats, summed over the tokens of the samples' answers.
-        tokens: Number of these tokens.
-        samples: Number of evaluated samples.
-        skipped: One line per bad sample, with its name and the reason.
-    """
-
-    total: float = 0.0
-    tokens: int = 0
-    samples: int = 0
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def mean(self) -> float:
-        """Mean loss in nats per token; NaN without tokens."""
-        return self.total / self.tokens if self.tokens else math.nan
 
 
 @dataclass(frozen=True)
@@ -59,29 +39,52 @@ class Answer:
         text: The model's answer.
         reference: The sample's own answer.
         media: All images and videos of the conversation, as message parts.
+        cut: Whether the answer has the maximum length and no end token.
     """
 
     sample: str
     text: str
     reference: str
     media: Sequence[Part] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """A line of the predictions file: an answer with its CLIPScore, without media.
+    """A line of the predictions file: an answer with its scores, without media.
 
     Attributes:
         sample: Name of the sample.
         answer: The model's answer.
         reference: The sample's own answer.
         clip_score: CLIPScore, 0 to 2.5. None without an encoder, or if the sample's media are not exactly one image.
+        loss: Loss on all answers of the sample, in nats per token. None if it could not be computed.
+        shuffled_loss: The same with another sample's images. None if they were not shuffled, or not for this sample.
     """
 
     sample: str
     answer: str
     reference: str
     clip_score: float | None
+    loss: float | None
+    shuffled_loss: float | None
+
+
+@dataclass(frozen=True)
+class ShuffledLoss:
+    """The loss with other samples' images, over the samples that got some.
+
+    Attributes:
+        mean: Nats per token with other samples' images.
+        own: The same with the samples' own images. If the two are equal, the model sees nothing.
+        tokens: Number of learned tokens of these samples.
+        samples: Number of these samples.
+    """
+
+    mean: float
+    own: float
+    tokens: int
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,14 @@ class Evaluation:
         answers: One per good sample that ends with an answer, in order; empty if none were generated.
         metrics: Similarity of the answers to the references; None without answers.
         skipped: One line per bad sample, and per answer without a CLIPScore, with the reason.
+        shuffled: The loss with other samples' images; None unless `shuffle_images` was set.
     """
 
     loss: Loss
     answers: Sequence[ScoredAnswer]
     metrics: CaptionMetrics | None
     skipped: Sequence[str]
+    shuffled: ShuffledLoss | None = None
 
     @property
     def clip_scores(self) -> list[float]:
@@ -120,11 +125,12 @@ def evaluate(
     max_new_tokens: int = 256,
     batch: int = 8,
     encode: ClipEncoder | None = None,
+    shuffle_images: bool = False,
 ) -> Evaluation:
     """Evaluate a checkpoint on a source: on a GPU in the saved dtype, else on the CPU in float32.
 
     Args:
-        checkpoint: A folder with model and processor.
+        checkpoint: A folder with model and processor, or a step's checkpoint of a training stage under way.
         data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
         held_out: Of a source that the checkpoint was trained on, use the held-out samples (True) or the others (False).
             Default: all samples.
@@ -132,10 +138,12 @@ def evaluate(
         max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
         batch: Number of samples that are answered together.
         encode: Embeds an image and a text, for the CLIPScore. Default: no CLIPScore.
+        shuffle_images: Also compute the loss with other samples' images (`OtherImages`).
 
     Raises:
         UserError: The checkpoint or the data cannot be read, or no sample is good. With `held_out` also: the checkpoint
-            was not trained on the data, or nothing of it was held out.
+            was not trained on the data, or nothing of it was held out. With `shuffle_images` also: no two samples can
+            exchange their images.
     """
     trained = trained_source(checkpoint, data)
     if held_out is not None and trained is None:
@@ -144,35 +152,24 @@ def evaluate(
     rows = range(source.rows) if trained is None or held_out is None else trained.rows(source, held_out)
     chosen = SelectedRows(source, rows[:limit])
     model, processor = _load(checkpoint)
-    loss = compute_loss(model, processor, chosen)
+    losses = _sample_losses(model, processor, chosen)
+    loss = Loss.sum(losses.values())
     skipped = [*chosen.skipped, *loss.skipped]
     if not loss.samples:
         raise UserError(f"{data.location}: not one of its samples could be looked at; the first: {skipped[0]}")
+    others = _sample_losses(model, processor, OtherImages(chosen)) if shuffle_images else {}
+    shuffled = _shuffled(losses, others) if shuffle_images else None
     answers = []
     for answer in generate_answers(model, processor, chosen, max_new_tokens, batch) if max_new_tokens else ():
         if isinstance(answer, Answer):
             score = _clip_score(answer, encode, skipped) if encode else None
-            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score))
+            means = (_mean_of(each, answer.sample) for each in (losses, others))
+            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score, *means))
         else:
             skipped.append(answer)
     metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
-    return Evaluation(loss, answers, metrics, list(dict.fromkeys(skipped)))  # loss and answers skip the same samples
-
-
-def compute_loss(
-    model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample], tokens_per_row: int = 4096
-) -> Loss:
-    """Return the loss on the answers of samples.
-
-    Samples are packed into rows of `tokens_per_row` tokens in their order; a longer sample gets a row of its own. Bad
-    samples are skipped and listed. All ranks of a sharded model must call this with the same samples.
-    """
-    loss = Loss()
-    with _evaluating(model):
-        for row in _packed_rows(processor, samples, tokens_per_row, loss):
-            out = model(**row.to(_device(model)), label_count=1.0)
-            loss.total += float(out.loss)
-    return loss
+    skipped = list(dict.fromkeys(skipped))  # loss and answers skip the same samples
+    return Evaluation(loss, answers, metrics, skipped, shuffled)
 
 
 def generate_answers(
@@ -200,7 +197,7 @@ def generate_answers(
             parse_conversation([last])  # raises if the reference is invalid
             prompts.append(_Prompt(sample, reference, processor(before, generation_prompt=True)))
         except SAMPLE_ERRORS as error:
-            yield _skip_line(sample, error)
+            yield skip_line(sample, error)
         if len(prompts) == batch:
             yield from _answer_batch(model, processor, prompts, max_new_tokens)
             prompts = []
@@ -218,8 +215,27 @@ class _Prompt(NamedTuple):
 
 def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
     gpu = torch.cuda.is_available()
-    model = VideoLLaMA3.from_pretrained(checkpoint, None if gpu else torch.float32)
-    return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
+    model, processor = load_checkpoint(checkpoint, None if gpu else torch.float32)
+    return model.to("cuda" if gpu else "cpu"), processor
+
+
+def _sample_losses(model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample]) -> dict[str, Loss]:
+    """Return the loss of each sample by its name; of a bad one, a loss over no sample that names the reason."""
+    return {sample.name: compute_loss(model, processor, [sample]) for sample in samples}
+
+
+def _mean_of(losses: Mapping[str, Loss], sample: str) -> float | None:
+    loss = losses.get(sample)
+    return loss.mean if loss and loss.samples else None
+
+
+def _shuffled(losses: Mapping[str, Loss], others: Mapping[str, Loss]) -> ShuffledLoss:
+    """Compare the losses of the samples that are good with their own and with other images."""
+    both = [name for name, loss in others.items() if loss.samples and losses[name].samples]
+    if not both:
+        raise UserError("no two samples with as many images, and other ones: leave out --shuffle-images")
+    own, other = (Loss.sum(each[name] for name in both) for each in (losses, others))
+    return ShuffledLoss(other.mean, own.mean, own.tokens, own.samples)
 
 
 def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> float | None:
@@ -236,65 +252,16 @@ def _clip_score(answer: Answer, encode: ClipEncoder, skipped: list[str]) -> floa
 def _answer_batch(
     model: VideoLLaMA3, processor: Processor, prompts: Sequence[_Prompt], max_new_tokens: int
 ) -> Iterator[Answer]:
-    row: Mapping[str, Any] = PackedRow.pack([prompt.row for prompt in prompts]).to(_device(model))
-    with _evaluating(model):
+    row: Mapping[str, Any] = PackedRow.pack([prompt.row for prompt in prompts]).to(device_of(model))
+    with evaluating(model):
         generated = model.generate(**row, max_new_tokens=max_new_tokens)
+    ends = end_tokens(model.language)
     for prompt, ids in zip(prompts, generated, strict=True):
-        yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, _media(prompt.sample))
+        cut = len(ids) == max_new_tokens and int(ids[-1]) not in ends
+        yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, media_of(prompt.sample), cut)
 
 
 def _text(message: Message) -> str:
     content = message["content"]
     parts = [content] if isinstance(content, str) else content
     return "".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
-
-
-def _media(sample: Sample) -> list[Part]:
-    contents = [message["content"] for message in sample.conversation if not isinstance(message["content"], str)]
-    return [part for parts in contents for part in parts if not isinstance(part, str) and part["type"] != "text"]
-
-
-def _packed_rows(
-    processor: Processor, samples: Iterable[Sample], tokens_per_row: int, loss: Loss
-) -> Iterator[PackedRow]:
-    """Yield rows of packed samples. Count samples, learned tokens and bad samples in `loss`."""
-    rows: list[PackedRow] = []
-    tokens = 0
-    for sample in samples:
-        try:
-            row = processor(sample.conversation, labels=True, generation_prompt=False)
-            if not row.label_count:
-                raise BadSampleError("nothing is learned from it: it has no words of an assistant")
-        except SAMPLE_ERRORS as error:
-            loss.skipped.append(_skip_line(sample, error))
-            continue
-        loss.samples += 1
-        loss.tokens += row.label_count
-        if rows and tokens + len(row.input_ids) > tokens_per_row:
-            yield PackedRow.pack(rows)
-            rows, tokens = [], 0
-        rows.append(row)
-        tokens += len(row.input_ids)
-    if rows:
-        yield PackedRow.pack(rows)
-
-
-def _skip_line(sample: Sample, error: Exception) -> str:
-    return str(bad_sample(sample.name, error))
-
-
-def _device(model: VideoLLaMA3) -> torch.device:
-    return next(model.parameters()).device
-
-
-@contextmanager
-def _evaluating(model: VideoLLaMA3) -> Iterator[None]:
-    """Disable gradients and set eval mode; afterwards restore each module's mode."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in before:
-            module.training = mode

@@ -84,7 +84,7 @@ def generation_config(language: Language, max_new_tokens: int, temperature: floa
     """
     import transformers
 
-    ends = _end_tokens(language)
+    ends = end_tokens(language)
     sampled = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
     pad = ends[0] if ends else 0  # only after an end token, where it is cut off
     config: Callable[..., GenerationConfig] = transformers.GenerationConfig
@@ -99,12 +99,13 @@ def generation_config(language: Language, max_new_tokens: int, temperature: floa
 
 def add_end_token(language: Language, token: int) -> None:
     """End answers at one more token, if they do not end there already."""
-    ends = _end_tokens(language)
+    ends = end_tokens(language)
     if token not in ends:
         language.generation_config.eos_token_id = [*ends, token]
 
 
-def _end_tokens(language: Language) -> list[int]:
+def end_tokens(language: Language) -> list[int]:
+    """Return the ids of the tokens that end an answer."""
     ends: int | list[int] | None = language.generation_config.eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 

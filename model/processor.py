@@ -121,6 +121,11 @@ class Processor:
         text: str = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
         return text
 
+    def with_patch_size(self, side: int) -> Processor:
+        """Return it with another side of a patch, in pixels."""
+        config = self.config.model_copy(update={"patch_size": side})
+        return Processor(self.tokenizer, config, self.chat_template)
+
     @property
     def end_token(self) -> int | None:
         """Id of the token that ends an assistant's turn, as training learns it; None if the template writes none."""

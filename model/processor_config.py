@@ -21,7 +21,7 @@ from model.tokenizer import Tokenizer
 
 OURS = "vl3syn_processor.json"
 
-_PIXELS = {
+PIXELS = {
     "do_convert_rgb": True,
     "do_normalize": True,
     "do_rescale": True,
@@ -32,6 +32,7 @@ _PIXELS = {
     "rescale_factor": 1 / 255,
     "temporal_patch_size": 1,
 }
+"""Settings of preprocessors that make the pixels that ours makes."""
 
 
 class TokenLimits(BaseModel):
@@ -87,9 +88,9 @@ def write_processor(path: str | Path, tokenizer: Tokenizer, config: ProcessorCon
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(chat_template)
-    image = {**_PIXELS, **_sizes(config, "image"), "image_processor_type": "VideoLlama3ImageProcessor"}
+    image = {**PIXELS, **_sizes(config, "image"), "image_processor_type": "VideoLlama3ImageProcessor"}
     video = {
-        **_PIXELS,
+        **PIXELS,
         **_sizes(config, "video"),
         "video_processor_type": "VideoLlama3VideoProcessor",
         "fps": config.fps,
@@ -163,7 +164,7 @@ def _check_pixels(stored: dict[str, Any], file: Path) -> None:
     Raises:
         UserError: A setting differs.
     """
-    for key, ours in _PIXELS.items():
+    for key, ours in PIXELS.items():
         value = stored.get(key)
         if key in ("image_mean", "image_std") and isinstance(value, int | float):
             value = [value] * 3  # transformers allows one number for all channels

@@ -48,8 +48,8 @@ ORIGINAL: Table = {
     "language.model.": "model.",
     "language.lm_head.": "lm_head.",
 }
-# The encoder as VL3-SigLIP-NaViT stores it, and SigLIP, which has two towers.
-_TOWER: Table = {
+# The encoder alone as VL3-SigLIP-NaViT stores it, and SigLIP, which has two towers.
+ENCODER: Table = {
     "patch_embedding.": "embeddings.patch_embedding.",
     "layers.": "encoder.layers.",
     "post_layernorm.": "post_layernorm.",
@@ -102,12 +102,13 @@ def open_model(folder: Path) -> StoredModel:
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
 
 
-def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write model*.safetensors in transformers' layout, in shards of at most 5 GB.
+def save_weights(weights: Mapping[str, Tensor], folder: Path, table: Table = TRANSFORMERS) -> None:
+    """Write model*.safetensors, in shards of at most 5 GB.
 
     Args:
-        weights: Weights by their names in `VideoLLaMA3`, without tied ones.
+        weights: Weights by our names, without tied ones.
         folder: An existing folder. Weights from an earlier call are deleted.
+        table: The layout.
 
     Raises:
         UserError: The system refuses the write.
@@ -116,7 +117,7 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
 
     for stale in folder.glob("model*.safetensors*"):
         stale.unlink()  # readers take every shard of the folder
-    renamed = {rename(name, TRANSFORMERS): weight for name, weight in weights.items()}
+    renamed = {rename(name, table): weight for name, weight in weights.items()}
     with storing(folder):
         save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})
     readable_by_umask(folder)
@@ -154,7 +155,7 @@ def encoder_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors(folder):
         inner = name.removeprefix("vision_model.").removeprefix("vision_encoder.")
         if not name.startswith(("text_model.", "logit_")) and not inner.startswith(_UNUSED):
-            yield rename(inner, _TOWER, back=True), tensor
+            yield rename(inner, ENCODER, back=True), tensor
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:

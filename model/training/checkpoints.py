@@ -126,7 +126,12 @@ def _own_sum(state: Mapping[str, Any]) -> str:
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """Return a stage's checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(filter(is_checkpoint, folder.glob("step-*")))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a path has the name of a checkpoint."""
+    return bool(_NAME.fullmatch(path.name))
 
 
 def retain(folder: Path, keep: int) -> None:

@@ -60,7 +60,8 @@ class MetricsLogger:
         self._write("step", step.step, {**values, "mfu": mfu, "skipped": list(step.skipped)})
         numbers = {"loss": step.loss, "grad_norm": step.grad_norm, "fill": step.packing_efficiency, "mfu": mfu}
         numbers |= {f"rate/{name}": rate for name, rate in step.rates.items()}
-        numbers |= {"tokens_per_second": step.tokens / step.seconds, "patches_per_second": step.patches / step.seconds}
+        counts = {"samples": step.samples, "tokens": step.tokens, "patches": step.patches}
+        numbers |= {f"{name}_per_second": count / step.seconds for name, count in counts.items()}
         self._scalars(step.step, numbers)
         if step.step % self._every == 0 or step.progress >= 1:
             log.info(self.line(step))
@@ -74,6 +75,7 @@ class MetricsLogger:
             f"{self._stage} {step.step}{steps}",
             f"loss {step.loss:.4f}",
             f"lr {rates}",
+            f"{step.samples / step.seconds:,.1f} samples/s",
             f"{step.tokens / step.seconds:,.0f} tok/s",
             f"{step.patches / step.seconds:,.0f} patches/s",
             f"fill {step.packing_efficiency:.2f}",
@@ -95,11 +97,11 @@ class MetricsLogger:
             log.warning("skipped %d held-out samples; the first: %s", len(lines), lines[0])
             self._skipped_logged = True
 
-    def answers(self, step: int, answers: Sequence[tuple[str, str, str]]) -> None:
-        """Log generated answers: (name of the sample, the model's answer, the reference)."""
-        for name, answer, reference in answers:
-            log.info("  %s: %r; reference %r", name, _short(answer), _short(reference))
-            values = {"sample": name, "answer": answer, "reference": reference}
+    def answers(self, step: int, answers: Sequence[tuple[str, str, str, bool]]) -> None:
+        """Log generated answers: (name of the sample, the model's answer, the reference, whether the answer is cut)."""
+        for name, answer, reference, cut in answers:
+            log.info("  %s: %r; reference %r", name, _short(f"{answer}…" if cut else answer), _short(reference))
+            values = {"sample": name, "answer": answer, "reference": reference, "cut": cut}
             if self._write("answer", step, values) and self._board:
                 self._board.add_text(name, f"{answer}\n\n*{reference}*", step)
 

@@ -6,18 +6,21 @@ With another number of workers, a training continues with the same samples in th
 from __future__ import annotations
 
 import os
-import signal
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from core.cluster import connect
 from core.errors import BadSampleError, UserError, is_bug
 from core.paths import local_folder
 from model.training.console import show_log
+from model.training.held_out import open_held_out
 from model.training.recipe import TrainRecipe, parse_recipe, with_absolute_paths
 from model.training.run import open_sources, train
-from model.training.stop import FILE, TerminatedError
+from model.training.stop import FILE, Signals, TerminatedError
 
 _REFUSED = ".refused"
 """File in OUT that records a user error. Workers that are restarted after it was written exit at once."""
@@ -60,7 +63,7 @@ def train_on_workers(
     if gpus and available < workers:
         raise UserError(f"{workers} workers with a GPU each, but the cluster has {available}: use fewer, or --cpus")
     recipe = with_absolute_paths(recipe)
-    open_sources(recipe)  # report bad sources before workers start
+    open_sources(recipe), open_held_out(recipe)  # report bad sources before workers start
     folder.mkdir(parents=True, exist_ok=True)
     refused = folder / _REFUSED
     refused.unlink(missing_ok=True)
@@ -78,29 +81,30 @@ def train_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
-    failed = None
-
-    def ask(*_: object) -> None:
-        stop_file.touch()
-        signal.signal(signal.SIGTERM, before)  # a second SIGTERM is not caught
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failed = error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    fitting: Future[Any] = Future()
+    with Signals(stop_file) as signals:
+        # Not in the main thread, where `fit` has a handler of its own: Ctrl-C would end the workers at once.
+        Thread(target=_run, args=(trainer.fit, fitting), daemon=True).start()
+        failed = fitting.exception()
+    if failed is not None and not isinstance(failed, ray.train.TrainingFailedError):
+        raise failed
     if refused.is_file():
         raise UserError(refused.read_text()) from failed
-    if stop_file.is_file():
-        stop_file.unlink()
+    if signals.name:
         raise TerminatedError
     if failed and broken.is_file():
         broken.unlink()
         raise failed  # its text is the worker's traceback
     if failed:
         raise UserError(f"{workers} workers: given up after {max_failures} failures: {_last_line(failed)}") from failed
+
+
+def _run(function: Callable[[], Any], future: Future[Any]) -> None:
+    """Call a function, and put its result or its exception into a future."""
+    try:
+        future.set_result(function())
+    except BaseException as error:  # the thread that waits raises it
+        future.set_exception(error)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -8,39 +8,59 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
+from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from core.errors import UserError
 from core.paths import absolute, check_path
 from core.secrets import refuse_credentials_within
+from core.settings import Settings
 from core.text import refuse_not_unicode
 from core.yaml_text import load_yaml
 from manifests.storage import Folder
-from model.config import PRESETS
+from model.config import PRESETS, LanguageSizes, VisionConfig
 from model.training.data.registry import AnySource
 from model.training.fingerprint import sampled_fingerprint
 from model.training.stage import Stage
 from model.training.values import PathText, Value
 
+START_FINGERPRINT = "the checkpoint that it begins with"
+"""Name of the fingerprint of the starting weights in a checkpoint, and in messages."""
+
+
+def _read_vision(written: object) -> object:
+    vision = _folder_or_sizes(VisionConfig, written)
+    if isinstance(vision, VisionConfig) and vision.num_channels != 3:
+        raise UserError(f"num_channels {vision.num_channels}: images have 3")
+    return vision
+
+
+def _folder_or_sizes(kind: type[Settings], written: object) -> object:
+    if isinstance(written, str):
+        return check_path(written)
+    return written if written is None else kind.model_validate(written)
+
 
 class Start(Value):
-    """The starting model: exactly one of a checkpoint, a preset, or a vision and a language folder.
+    """The starting model: exactly one of a checkpoint, a preset, or vision and language.
 
     Attributes:
         checkpoint: A folder with weights and processor, in transformers' or the original layout.
-        preset: New weights of this size. Without `tokenizer`, the small presets use the byte tokenizer.
-        vision: A folder of SigLIP or VL3-SigLIP-NaViT. Needs `language`.
-        language: A folder of Qwen2.5 or a similar model, with its tokenizer. The projector gets new weights.
-        tokenizer: With `preset`: a folder with a tokenizer.
+        preset: New weights of this size: tiny, small, 2b or 7b. The last two need `tokenizer`.
+        vision: A folder of SigLIP or VL3-SigLIP-NaViT, or the sizes of a new encoder.
+        language: A folder of Qwen2.5 or a similar model, with its tokenizer; or, if `vision` has sizes, the sizes of a
+            new language model. The projector gets new weights.
+        tokenizer: For new weights: a folder with a tokenizer, whose vocabulary the model gets. It must have the tokens
+            of Qwen2.5's chats and placeholders. Default: one token per byte.
     """
 
     checkpoint: PathText | None = None
     preset: str | None = None
-    vision: PathText | None = None
-    language: PathText | None = None
+    vision: Annotated[str | VisionConfig | None, BeforeValidator(_read_vision)] = None
+    language: Annotated[str | LanguageSizes | None, BeforeValidator(partial(_folder_or_sizes, LanguageSizes))] = None
     tokenizer: PathText | None = None
 
     @model_validator(mode="after")
@@ -48,6 +68,8 @@ class Start(Value):
         given = [bool(self.checkpoint), bool(self.preset), bool(self.vision or self.language)]
         if sum(given) != 1 or bool(self.vision) != bool(self.language):
             raise UserError("give one of `checkpoint: DIR`, `preset: NAME`, or `vision: DIR` with `language: DIR`")
+        if isinstance(self.vision, str) != isinstance(self.language, str):
+            raise UserError("give vision and language both as folders, or both as sizes")
         if self.preset and self.preset not in PRESETS:
             raise UserError(f"no preset named {self.preset!r}: use one of {', '.join(PRESETS)}")
         if self.preset in ("2b", "7b") and not self.tokenizer:
@@ -56,15 +78,16 @@ class Start(Value):
 
     def with_absolute_paths(self) -> Self:
         """Return it with absolute paths."""
-        keys = ("checkpoint", "vision", "language", "tokenizer")
-        return self.model_copy(update={key: absolute(path) for key in keys if (path := getattr(self, key))})
+        folders = {key: path for key in type(self).model_fields if isinstance(path := getattr(self, key), str)}
+        folders.pop("preset", None)
+        return self.model_copy(update={key: absolute(path) for key, path in folders.items()})
 
     def fingerprint(self) -> str:
         """Return a hash of the weights: after a restart, frozen weights are read from there again.
 
         New weights depend on the seed only; their fingerprint is an empty text.
         """
-        folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if path]
+        folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if isinstance(path, str)]
         prints = [sampled_fingerprint(Folder.at(path), _weights(path)) for path in folders]
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""
 
@@ -81,16 +104,17 @@ class TrainRecipe(Value):
         name: Name for titles.
         model: The starting model.
         seed: Seed of new weights and of the order of samples.
-        sources: Sources by name: `shards: DIR` with the settings of `ShardConfig`, `annotations: FILE` with those of
-            `AnnotationConfig`, or `kind: package.module:Class` with those of this class, made from `SourceConfig`
-            (model/training/data/).
+        held_out_seed: Seed of the choice of held-out samples. Default: 0, whatever `seed` is. Trainings that earlier
+            versions began keep theirs, which was `seed`.
+        sources: Sources by name. Each has `shards: DIR`, `annotations: FILE`, or `kind: package.module:Class` for a
+            class of your own, with the settings of that kind.
         stages: Training stages in order. Each starts from the export of the previous one.
         print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.
         keep_last: Number of checkpoints that are kept while a stage runs.
         evaluate_every: Steps between evaluations (held-out losses and generated answers). Each stage ends with one.
-        num_eval_generations: `ask` in recipes. Number of answers that each evaluation generates, for held-out samples
-            or, without any, training samples.
+        num_eval_generations: Number of answers that each evaluation generates, for held-out samples or, without any,
+            training samples. The key in recipes is `ask`.
         shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
         threads: Number of threads per worker that read, decode and tokenise.
         skip_limit: Number of bad samples in a row that ends the run.
@@ -100,6 +124,7 @@ class TrainRecipe(Value):
     name: str = "training"
     model: Start
     seed: int = Field(default=42, ge=0)
+    held_out_seed: int | None = Field(default=None, ge=0)
     sources: dict[str, AnySource]
     stages: tuple[Stage, ...] = Field(min_length=1)
     print_every: int = Field(default=1, ge=1)
@@ -124,6 +149,11 @@ class TrainRecipe(Value):
                 )
         return self
 
+    @property
+    def used_sources(self) -> list[str]:
+        """Names of the sources that a stage's mixture names, in the order of the stages."""
+        return list(dict.fromkeys(name for stage in self.stages for name in stage.mixture))
+
 
 _MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 
@@ -131,6 +161,9 @@ _MOST = 2**63 - 1  # maximum absolute value of a number in a recipe
 def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
     """Return the recipe with absolute paths, for processes that run in other folders."""
     sources = {name: source.with_absolute_paths() for name, source in recipe.sources.items()}
+    for name, source in sources.items():
+        if isinstance(source.held_out, str):
+            sources[name] = source.model_copy(update={"held_out": absolute(source.held_out)})
     return recipe.model_copy(update={"model": recipe.model.with_absolute_paths(), "sources": sources})
 
 

@@ -14,7 +14,7 @@ OUT is a local folder, or a folder on a file system that all workers share.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +23,23 @@ import yaml
 
 from core.errors import UserError
 from core.paths import local_folder
-from model.training.data.prepare import for_stage
 from model.training.data.registry import write_source
 from model.training.data.sampler import MixtureSampler
-from model.training.data.samples import Sample
-from model.training.data.source import SelectedRows, Source, SourceConfig
+from model.training.data.source import Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
 from model.training.flops import peak_flops
-from model.training.recipe import Start, TrainRecipe, load_recipe, with_absolute_paths
+from model.training.held_out import evaluate_held_out, open_held_out
+from model.training.recipe import START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
-from model.training.stop import FILE, Stop, TerminatedError
+from model.training.start import open_start
+from model.training.stop import FILE, Stop
 
 if TYPE_CHECKING:
-    from model.processor import Processor
     from model.training.metrics_log import MetricsLogger
     from model.training.trainer import Trainer
-    from model.videollama3 import VideoLLaMA3
 
 log = logging.getLogger("vl3syn.train")
-
-_MAX_NEW_TOKENS = 64  # maximum tokens of an answer that is generated during training
 
 
 def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None) -> Path:
@@ -56,13 +52,14 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
         UserError: The recipe does not fit its data, model or output folder, `out` is no local folder, or a loss is not
             finite.
         TerminatedError: A SIGTERM arrived; a running stage has written a checkpoint.
+        KeyboardInterrupt: The same for Ctrl-C. A second one ends at once, without a checkpoint.
     """
     folder = local_folder(out, "--run")
     world, recipe = world or DistContext.here(), with_absolute_paths(recipe)
-    sources = open_sources(recipe)
+    sources, held_out = open_sources(recipe), open_held_out(recipe)
+    recipe = world.all_gather(_write_recipe(recipe, folder) if world.is_main else recipe)[0]
     if world.is_main:
-        _write_recipe(recipe, folder)
-    world.barrier()
+        _warn_unused(recipe)
     last_export = None
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
@@ -73,29 +70,48 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
                     log.info("%s: done before, %s", stage.name, stage_folder / "model")
             else:
                 if stop.agreed(world):
-                    raise TerminatedError(f"stage {stage.name} has not begun" if world.is_main else "")
+                    raise stop.error(f"stage {stage.name} has not begun" if world.is_main else "")
                 if last_export is not None and world.is_main:
                     check_export(last_export)
                 start = recipe.model if last_export is None else Start(checkpoint=str(last_export))
-                _train_stage(_open_trainer(recipe, number, sources, start, folder=stage_folder, world=world), stop)
+                trainer = _open_trainer(recipe, number, sources, start, folder=stage_folder, world=world)
+                _train_stage(trainer, held_out, stop)
             last_export = stage_folder / "model"
     assert last_export is not None
     return last_export
 
 
-def _write_recipe(recipe: TrainRecipe, folder: Path) -> None:
-    """Write recipe.yaml, also over an earlier one of the same training.
+def _write_recipe(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
+    """Write recipe.yaml, also over an earlier one of the same training. Return the recipe with its `held_out_seed`.
 
     Raises:
         UserError: The folder holds another training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "recipe.yaml"
-    if file.is_file():
-        _check_same(folder, load_recipe(file), recipe)
+    before = load_recipe(file) if file.is_file() else None
+    seed = 0
+    if before is not None:  # earlier versions held out by `seed`, and stored no `held_out_seed`
+        seed = before.seed if before.held_out_seed is None else before.held_out_seed
+        before = before.model_copy(update={"held_out_seed": seed})
+    if recipe.held_out_seed is None:
+        recipe = recipe.model_copy(update={"held_out_seed": seed})
+    if before is not None:
+        _check_same(folder, before, recipe)
     partial = folder / ".recipe.yaml.partial"
     partial.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     partial.replace(file)
+    return recipe
+
+
+def _warn_unused(recipe: TrainRecipe) -> None:
+    """Log a warning for each source that no mixture names. It is no error: recipes may share their sources."""
+    for name in recipe.sources.keys() - set(recipe.used_sources):
+        log.warning(
+            "source %s: no stage's mixture names it: nothing of it is trained on or held out. To evaluate on its "
+            "samples only, name its file as `held_out` of another source",
+            name,
+        )
 
 
 def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
@@ -103,7 +119,7 @@ def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
 
     Sources and stages may be added, and some settings of a source may change, such as `roots`.
     """
-    fields = {"model", "seed", "shuffle_blocks"}
+    fields = {"model", "seed", "held_out_seed", "shuffle_blocks"}
     old, new = (recipe.model_dump(mode="json", include=fields) for recipe in (before, now))
     for name in now.sources:
         if name in before.sources:
@@ -119,7 +135,8 @@ def _check_same(folder: Path, before: TrainRecipe, now: TrainRecipe) -> None:
 
 def _unchangeable(source: SourceConfig) -> dict[str, Any]:
     """Return the settings of a source that may not change while a training is under way."""
-    return {key: value for key, value in write_source(source).items() if key not in source.changeable}
+    settings = {**write_source(source), "held_out": source.num_held_out}
+    return {key: value for key, value in settings.items() if key not in source.changeable}
 
 
 def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
@@ -129,14 +146,14 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
         UserError: A source is missing, or none of its samples can be read.
     """
     sources = {}
-    for name in dict.fromkeys(name for stage in recipe.stages for name in stage.mixture):
+    for name in recipe.used_sources:
         # Memory for two windows of blocks: at the end of one, the next is already prefetched.
         sources[name] = recipe.sources[name].open(name, 2 * recipe.shuffle_blocks)
         sources[name].check()
     return sources
 
 
-def _train_stage(trainer: Trainer, stop: Stop) -> None:
+def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop) -> None:
     """Train a stage to its end, and export it."""
     recipe, world = trainer.recipe, trainer.world
     metrics = _open_metrics(trainer) if world.is_main else None
@@ -144,15 +161,15 @@ def _train_stage(trainer: Trainer, stop: Stop) -> None:
         while step := trainer.run_step():
             if metrics:
                 metrics.step(step)
-            terminated = stop.agreed(world)
-            if terminated or step.step % recipe.save_every == 0:
+            stopped = stop.agreed(world)
+            if stopped or step.step % recipe.save_every == 0:
                 trainer.save()
-            if terminated:
+            if stopped:
                 line = f"stage {trainer.stage.name} has a checkpoint after step {step.step}"
-                raise TerminatedError(line if world.is_main else "")
+                raise stop.error(line if world.is_main else "")
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
-                _evaluate(trainer, metrics)
-        _evaluate(trainer, metrics)
+                evaluate_held_out(trainer, held_out, metrics)
+        evaluate_held_out(trainer, held_out, metrics)
         export(trainer)
     finally:
         trainer.close()
@@ -190,9 +207,9 @@ def _open_trainer(
     sampler = MixtureSampler(
         [sources[name] for name in stage.mixture],
         stage.mixture,
-        {name: source.held_out for name, source in recipe.sources.items()},
+        {name: source.num_held_out for name, source in recipe.sources.items()},
         seed=recipe.seed + number,
-        held_out_seed=recipe.seed,
+        held_out_seed=recipe.held_out_seed or 0,
         window=recipe.shuffle_blocks,
     )
     data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
@@ -218,32 +235,7 @@ def _open_metrics(trainer: Trainer) -> MetricsLogger:
 def _fingerprints(recipe: TrainRecipe, stage: Stage, start: Start) -> dict[str, str]:
     """Return the fingerprint of each source of a stage, and of its starting weights."""
     sources = {f"source {name}": recipe.sources[name].fingerprint() for name in stage.mixture}
-    return {**sources, "the checkpoint that it begins with": start.fingerprint()}
-
-
-def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
-    """Return the model, with weights in fp32, and the processor that a training starts with.
-
-    Raises:
-        UserError: A folder is not a valid checkpoint.
-    """
-    from model.config import preset
-    from model.language import add_end_token
-    from model.processor import Processor
-    from model.videollama3 import VideoLLaMA3
-
-    torch.manual_seed(seed)
-    if start.checkpoint:
-        return VideoLLaMA3.from_pretrained(start.checkpoint, torch.float32), Processor.from_pretrained(start.checkpoint)
-    if start.preset:
-        processor = Processor.from_pretrained(start.tokenizer) if start.tokenizer else Processor.tiny()
-        return VideoLLaMA3(preset(start.preset)), processor
-    assert start.vision
-    assert start.language
-    model, processor = VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
-    if processor.end_token is not None:  # base models end texts with another token
-        add_end_token(model.language, processor.end_token)
-    return model, processor
+    return {**sources, START_FINGERPRINT: start.fingerprint()}
 
 
 def _log_stage(trainer: Trainer) -> None:
@@ -258,40 +250,3 @@ def _log_stage(trainer: Trainer) -> None:
     log.info(f"{stage.name}: {length}; {learned:,} of {total:,} parameters learn; an epoch: {shares}")
     if trainer.step:
         log.info("  goes on after step %d", trainer.step)
-
-
-def _held_out(sampler: MixtureSampler) -> dict[str, SelectedRows]:
-    """Return the held-out samples of each source that has any, by its name."""
-    return {
-        source.name: SelectedRows(source, source_order.held_out.tolist())
-        for source, source_order in zip(sampler.sources, sampler.source_orders, strict=True)
-        if len(source_order.held_out)
-    }
-
-
-def _questions(sampler: MixtureSampler, held_out: Mapping[str, Sequence[Sample]], count: int) -> list[Sample]:
-    """Return the samples to answer: held-out ones of each source in turn, or else the first training samples."""
-    if held_out:
-        return [sample for samples in zip(*held_out.values(), strict=False) for sample in samples][:count]
-    rows = [sampler(index) for index in range(count)]
-    return [sample for number, row in rows for sample in SelectedRows(sampler.sources[number], [row])]
-
-
-def _evaluate(trainer: Trainer, metrics: MetricsLogger | None) -> None:
-    """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results."""
-    from model.evaluate import Answer, compute_loss, generate_answers
-
-    model, processor = trainer.model, for_stage(trainer.processor, trainer.stage)
-    selected = _held_out(trainer.sampler)
-    held_out = {name: list(rows) for name, rows in selected.items()}
-    with trainer.autocast():
-        losses = {name: compute_loss(model, processor, samples) for name, samples in held_out.items()}
-    questions = _questions(trainer.sampler, held_out, trainer.recipe.num_eval_generations)
-    with trainer.autocast():
-        answers = list(generate_answers(model, processor, questions, _MAX_NEW_TOKENS))
-    if metrics and losses:
-        skipped = [line for name in held_out for line in (*selected[name].skipped, *losses[name].skipped)]
-        metrics.skipped_held_out(skipped)
-        metrics.held_out(trainer.step, {name: loss.mean for name, loss in losses.items()})
-    if metrics:
-        metrics.answers(trainer.step, [(a.sample, a.text, a.reference) for a in answers if isinstance(a, Answer)])

@@ -6,12 +6,19 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from core.errors import UserError
 from core.frame_sampling import FPS, Sampling
 from model.prune import Pruning
 from model.training.values import Value
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Change the schema of a share: it may also be written as a number."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, mapping]
 
 
 class Share(Value):
@@ -21,6 +28,8 @@ class Share(Value):
         weight: Share of its samples. 0.5 takes half of them, and the next epoch the other half; 2 takes each twice.
         samples: Number of samples, whatever the source's size.
     """
+
+    model_config = ConfigDict(json_schema_extra=_or_number)
 
     weight: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)
@@ -100,7 +109,7 @@ class Stage(Value):
         warmup: Share of the stage in which the learning rate rises from 0, 0 to 1.
         weight_decay: Weight decay of matrices; biases and norms have none.
         betas: AdamW's betas.
-        clip: Maximum gradient norm; null turns clipping off.
+        clip: Maximum gradient norm; null turns clipping off. 1.0 is ours: the reference's scripts clip nothing.
         precision: Default: bf16 on a GPU, fp32 on a CPU. Weights and moments are fp32 in both.
         checkpointing: Recompute activations in the backward pass to save memory.
         compile: Use torch.compile on each block.

@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError, reading
 from model.training.data.sampler import SourceOrder
 from model.training.data.shards import ShardConfig
 from model.training.data.source import Source, SourceConfig
 from model.training.export import PROVENANCE
+from model.training.step_checkpoint import is_step, recipe_of
 
 
 @dataclass(frozen=True)
@@ -21,20 +23,24 @@ class TrainedSource:
 
     Attributes:
         name: Its name in the training recipe.
-        held_out: Number of its samples that were held out.
-        seed: Seed of the training, which decides which these are.
+        held_out: Number of its samples that were held out, or where other samples lie that were held out.
+        seed: Seed of the choice of held-out samples.
     """
 
     name: str
-    held_out: int
+    held_out: int | str
     seed: int
 
     def rows(self, source: Source, held_out: bool) -> Sequence[int]:
         """Return the rows that were held out, or the others, ascending.
 
         Raises:
-            UserError: Nothing was held out.
+            UserError: Nothing of the source was held out.
         """
+        if isinstance(self.held_out, str):
+            if held_out:
+                raise UserError(f"of {self.name} what is held out lies in {self.held_out}: give --data {self.held_out}")
+            return range(source.rows)
         held = set(SourceOrder(source, self.held_out, 0, self.seed, 1).held_out.tolist())
         if held_out and not held:
             raise UserError(f"of {self.name} nothing was held out: leave out --held-out")
@@ -47,19 +53,27 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
     Raises:
         UserError: The file that describes the training is damaged.
     """
-    file = Path(checkpoint) / PROVENANCE
-    if not file.is_file():
-        return None
-    with reading(file):
-        recipe = json.loads(file.read_text())["recipe"]
+    recipe = _recipe_of(Path(checkpoint))
     for name, source in recipe["sources"].items():
         if "kind" in source:  # of another package: its class is not imported
             continue
         path = _absolute(source.get("shards") or source["annotations"])
         same_caption = not source.get("shards") or (isinstance(data, ShardConfig) and source["caption"] == data.caption)
         if same_caption and f"{_absolute(data.location)}/".startswith(f"{path}/"):
-            return TrainedSource(name, source["held_out"], recipe["seed"])
+            seed = recipe.get("held_out_seed")  # earlier versions have none, and held out by `seed`
+            return TrainedSource(name, source["held_out"], recipe["seed"] if seed is None else seed)
     return None
+
+
+def _recipe_of(checkpoint: Path) -> dict[str, Any]:
+    """Return the recipe that an export or a step's checkpoint was trained by; one without sources if there is none."""
+    if is_step(checkpoint):
+        return recipe_of(checkpoint)
+    file = checkpoint / PROVENANCE
+    if not file.is_file():
+        return {"sources": {}}
+    with reading(file):
+        return dict(json.loads(file.read_text())["recipe"])
 
 
 def _absolute(path: str) -> str:

@@ -18,6 +18,7 @@ from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.compact import compact_app
 from pipeline.commands.evaluate import eval_app
+from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
@@ -187,6 +188,7 @@ app.add_typer(compact_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
+app.add_typer(export_app)
 app.add_typer(schema_app)
 
 

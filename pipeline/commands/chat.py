@@ -30,7 +30,9 @@ TYPES = ("float32", "bfloat16", "float16")
 
 @chat_app.command()
 def chat(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: model and processor")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: OUT/4-video/model, …/step-00001000")
+    ],
     prompt: Annotated[
         str | None,
         typer.Argument(help="The question; - reads it from stdin. Without it: a chat, one question per line"),
@@ -142,7 +144,7 @@ def _levels(keep: str | None) -> float | None:
 def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[VideoLLaMA3, Processor]:
     import torch
 
-    from model import Processor, VideoLLaMA3
+    from model.checkpoint import load_checkpoint
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -150,8 +152,8 @@ def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[Video
             raise UserError("--device meta: holds no weights: use cuda or cpu")
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
-    model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)
-    return model.to(chosen), Processor.from_pretrained(checkpoint)
+    model, processor = load_checkpoint(checkpoint, getattr(torch, dtype) if dtype else None)
+    return model.to(chosen), processor
 
 
 def _pruning(processor: Processor, levels: float | None) -> Processor:

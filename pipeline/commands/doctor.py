@@ -114,6 +114,7 @@ def _is_training(path: str) -> bool:
 def _training(path: str) -> Finding:
     what = f"recipe {path}"
     try:
+        from model.training.held_out import open_held_out
         from model.training.recipe import load_recipe as load_training
         from model.training.run import open_sources
     except (ImportError, OSError):
@@ -124,6 +125,7 @@ def _training(path: str) -> Finding:
         return Finding(what, "broken", str(error))
     try:
         samples = {name: source.rows for name, source in open_sources(recipe).items()}
+        open_held_out(recipe)
     except (UserError, OSError) as error:
         return Finding(what, "missing", str(error))
     return Finding(what, "ok", "ready, " + ", ".join(f"{name} {count:,}" for name, count in samples.items()))

@@ -31,7 +31,9 @@ _TOLD = 10  # bad samples that are printed on the terminal
 
 @eval_app.command("eval")
 def evaluate_command(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A folder with model and processor")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: OUT/4-video/model, …/step-00001000")
+    ],
     data: Annotated[str, typer.Option(help="Published shards, a folder or URL; or annotations, a .json or .jsonl")],
     caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
     media: Annotated[
@@ -53,8 +55,16 @@ def evaluate_command(
     encoder: Annotated[
         str | None, typer.Option(help="For CLIPScore: ARCHITECTURE/WEIGHTS of open_clip, ViT-B-32/openai; or a folder")
     ] = None,
+    shuffle_images: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle-images",
+            help="Also the loss with other samples' images: if it is no higher, the model does not look at images",
+        ),
+    ] = False,
     predictions: Annotated[
-        str | None, typer.Option(metavar="OUT.jsonl", help="Write each answer beside its reference, a line each")
+        str | None,
+        typer.Option(metavar="OUT.jsonl", help="Write each answer with its reference and its loss, a line each"),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -100,6 +110,7 @@ def evaluate_command(
         max_new_tokens=max_new_tokens,
         batch=batch,
         encode=clip_encoder(encoder) if encoder else None,
+        shuffle_images=shuffle_images,
     )
     if predictions:
         _write(predictions, result.answers)
@@ -140,6 +151,8 @@ def _warn(checkpoint: str, source: SourceConfig) -> None:
 
     if trained := trained_source(checkpoint, source):
         others = f"; {trained.held_out} of its samples were not (--held-out)" if trained.held_out else ""
+        if isinstance(trained.held_out, str):
+            others = f"; what is held out lies in {trained.held_out}"
         output.say(
             f"{checkpoint} was trained on {source.location} ({trained.name}): this tells what it remembers{others}"
         )
@@ -189,6 +202,7 @@ def _json(checkpoint: str, data: str, encoder: str | None, result: Evaluation) -
         "checkpoint": checkpoint,
         "data": data,
         "loss": {"mean": loss.mean, "tokens": loss.tokens, "samples": loss.samples},
+        "shuffled_loss": asdict(result.shuffled) if result.shuffled else None,
         "answers": asdict(result.metrics) if result.metrics else None,
         "clip_score": {"encoder": encoder, "mean": result.mean_clip_score, "count": len(scores)} if encoder else None,
         "skipped": result.skipped,
@@ -198,6 +212,9 @@ def _json(checkpoint: str, data: str, encoder: str | None, result: Evaluation) -
 def _rows(encoder: str | None, result: Evaluation) -> list[tuple[str, float, str]]:
     loss, metrics, scores = result.loss, result.metrics, result.clip_scores
     rows = [("loss", loss.mean, f"nats per token; {_many(loss.tokens, 'token')} of {_many(loss.samples, 'sample')}")]
+    if other := result.shuffled:
+        of = f"nats per token; {other.own:.4f} with their own; {_many(other.samples, 'sample')}"
+        rows.append(("loss with other images", other.mean, of))
     if metrics:
         rows += [
             ("chrF", metrics.chrf, f"100; {_many(metrics.count, 'answer')}; {metrics.chrf_signature}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from inspect import cleandoc
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +12,20 @@ schema_app = typer.Typer()
 
 
 @schema_app.command()
-def schema() -> None:
+def schema(
+    training: Annotated[bool, typer.Option("--training", help="The schema of training recipes")] = False,
+) -> None:
     """Print the JSON schema of recipes. With `# yaml-language-server: $schema=FILE` in a recipe, editors check it."""
     from pipeline.commands import output
 
-    output.print_json(recipe_schema())
+    output.print_json(training_schema() if training else recipe_schema())
+
+
+def training_schema() -> dict[str, Any]:
+    """Return the schema of training recipes (JSON Schema, draft 2020-12)."""
+    from model.training.recipe import TrainRecipe
+
+    return {"$schema": _DRAFT, **_described(TrainRecipe)}
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -30,8 +39,10 @@ def recipe_schema() -> dict[str, Any]:
     entries = [_entry(name, _described(stage_class(name)), entry["properties"]) for name in stage_names()]
     recipe["$defs"]["StageEntry"] = {"oneOf": [*entries, _OUTSIDE]}
     recipe["$defs"]["Pool"] = {"oneOf": [*(_pool(name, kind) for name, kind in POOLS.items()), _OUTSIDE_POOL]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe}
+    return {"$schema": _DRAFT, **recipe}
 
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _OUTSIDE = {
     "type": "object",
@@ -73,9 +84,11 @@ def _described(kind: type[Any]) -> dict[str, Any]:
         def model_schema(self, schema: Any) -> dict[str, Any]:
             described = super().model_schema(schema)
             described["description"] = cleandoc(schema["cls"].__doc__ or "").partition("\n\n")[0]
-            for name, text in attribute_docs(schema["cls"]).items():
-                if name in described["properties"]:
-                    described["properties"][name]["description"] = text
+            fields = {field.alias or name: name for name, field in schema["cls"].model_fields.items()}
+            texts = attribute_docs(schema["cls"])
+            for key, setting in described.get("properties", {}).items():
+                if text := texts.get(fields[key]):
+                    setting["description"] = text
             return described
 
     return kind.model_json_schema(schema_generator=Described)  # type: ignore[no-any-return]

@@ -115,6 +115,7 @@ def _commands(folder: Path, tmp_path: Path) -> dict[str, list[object]]:
     shards = training_data.shards(tmp_path / "shards", images=4)
     written = training_data.recipe(tmp_path / "data", steps=1)
     written = {**written, "stages": written["stages"][:1]}
+    written["sources"].pop("qa")
     language = tmp_path / "language.yaml"
     language.write_text(yaml.safe_dump({**written, "model": {"preset": "tiny", "tokenizer": str(folder)}}))
     start = tmp_path / "start.yaml"

@@ -84,6 +84,8 @@ COMMANDS = [
     *(["chat", checkpoint, "hi"] for checkpoint in CHECKPOINTS),
     *(["eval", checkpoint, "--data", "pool"] for checkpoint in CHECKPOINTS),
     *(["eval", "model", "--data", f"{checkpoint}.jsonl"] for checkpoint in CHECKPOINTS),
+    *(["export", checkpoint, "--encoder", "new"] for checkpoint in CHECKPOINTS),
+    *(["export", "model", "--encoder", checkpoint] for checkpoint in CHECKPOINTS),
     *(["train", "train.yaml", "--run", checkpoint] for checkpoint in CHECKPOINTS),
     *(["train", checkpoint, "--run", "new"] for checkpoint in CHECKPOINTS),
     ["train", "train.yaml", "--run", "new"],

@@ -1,9 +1,11 @@
-"""Loss and answers against transformers' class, metrics against numbers worked out by hand or published."""
+"""Loss and answers against transformers' class."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ import torch
 from PIL import Image
 
 from model import Processor
-from model.caption_metrics import CLIP_PREFIX, caption_metrics, clip_score
-from model.evaluate import Answer, compute_loss, generate_answers
+from model.answer_loss import compute_loss
+from model.evaluate import Answer, evaluate, generate_answers
 from model.packed_row import PackedRow
+from model.training.data.annotations import AnnotationConfig
 from model.training.data.samples import Sample
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import ours_of, whole_oracle
@@ -181,6 +184,20 @@ def test_answers_equal_those_of_transformers(oracle: Any, model: VideoLLaMA3, pr
         assert answer.text == processor.decode(ids).strip(), sample.name
 
 
+def test_answer_without_an_end_token_is_cut(oracle: Any, processor: Processor) -> None:
+    """At the largest length an answer is cut, unless its last token ends it."""
+    model = ours_of(oracle)
+    model.language.generation_config.eos_token_id = None
+    (long,) = generate_answers(model, processor, SAMPLES[:1], 3)
+    row = processor(SAMPLES[0].conversation[:-1], generation_prompt=True)
+    third = model.generate(**row, max_new_tokens=3)[0][2]
+    model.language.generation_config.eos_token_id = int(third)
+    (ended,) = generate_answers(model, processor, SAMPLES[:1], 3)
+    assert isinstance(long, Answer)
+    assert isinstance(ended, Answer)
+    assert (long.cut, ended.cut) == (True, False)
+
+
 def test_sample_without_an_answer_is_named(model: VideoLLaMA3, processor: Processor) -> None:
     silent = _asked("silent", answer=" ")
     answers = list(generate_answers(model, processor, [*BAD, silent, SAMPLES[0]], 4, batch=8))
@@ -192,83 +209,58 @@ def test_sample_without_an_answer_is_named(model: VideoLLaMA3, processor: Proces
     assert [a.sample for a in answers if isinstance(a, Answer)] == ["image"]
 
 
-def test_identical_texts_have_full_marks() -> None:
-    texts = ["A dog runs on the beach.", "4"]
-    metrics = caption_metrics(texts, texts)
-    assert (metrics.chrf, metrics.rouge_l, metrics.exact) == (pytest.approx(100), 1.0, 1.0)
-    assert (metrics.count, metrics.rouge_l_count) == (2, 2)
-    assert "nc:6|nw:0" in metrics.chrf_signature
+@pytest.fixture
+def notes(tmp_path: Path, oracle: Any, processor: Processor) -> AnnotationConfig:
+    """A checkpoint `ckpt`, and questions: three about an image each, one without, one about a file that is no image."""
+    ours_of(oracle).save_pretrained(tmp_path / "ckpt")
+    processor.save_pretrained(tmp_path / "ckpt")
+    entries = []
+    for number, shade in enumerate((40, 120, 200)):
+        (tmp_path / f"{number}.png").write_bytes(_png(60 + 14 * number, 56, shade))
+        turns = [
+            {"from": "human", "value": "<image>What?"},
+            {"from": "gpt", "value": f"Number {number}" + "!" * number},
+        ]
+        entries.append({"image": f"{number}.png", "conversations": turns})
+    (tmp_path / "3.png").write_text("no image")
+    turns = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
+    entries += [{"conversations": turns}, {"image": "3.png", "conversations": entries[0]["conversations"]}]
+    (tmp_path / "qa.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    return AnnotationConfig(annotations=str(tmp_path / "qa.jsonl"))
 
 
-def test_different_texts_have_zero_marks() -> None:
-    metrics = caption_metrics(["xyz"], ["a dog"])
-    assert (metrics.chrf, metrics.rouge_l, metrics.exact) == (0.0, 0.0, 0.0)
+def test_shuffled_loss_is_that_of_samples_with_swapped_images(
+    tmp_path: Path, notes: AnnotationConfig, model: VideoLLaMA3, processor: Processor
+) -> None:
+    """The last image cannot be read, so the third question has none to borrow; the text has no image."""
+    result = evaluate(tmp_path / "ckpt", notes, max_new_tokens=0, shuffle_images=True)
+    assert result.shuffled is not None
+
+    def sample(number: int, image: int) -> Sample:
+        part = {"type": "image", "image": (tmp_path / f"{image}.png").read_bytes()}
+        return _asked(str(number), part, question="What?", answer=f"Number {number}{'!' * number}")
+
+    plain, swapped = [sample(0, 0), sample(1, 1)], [sample(0, 1), sample(1, 2)]
+    own, others = (compute_loss(model, processor, samples) for samples in (plain, swapped))
+    assert (result.shuffled.samples, result.shuffled.tokens) == (2, own.tokens)
+    assert result.shuffled.own == pytest.approx(own.mean, rel=1e-5)
+    assert result.shuffled.mean == pytest.approx(others.mean, rel=1e-5)
+    assert abs(own.mean - others.mean) > 1e-4
+    assert result.loss.samples == 4
+    assert evaluate(tmp_path / "ckpt", notes, max_new_tokens=0).shuffled is None
 
 
-def test_chrf_of_a_known_pair_is_right() -> None:
-    """Precision is 1; recall 2 of 3 letters, 1 of 2 pairs, mean 7/12; longer n-grams the text has none.
-
-    F with recall counted twice: 5 * 7/12 / (4 + 7/12) = 7/11.
-    """
-    assert caption_metrics(["ab"], ["abc"]).chrf == pytest.approx(700 / 11)
+def test_shuffling_needs_two_samples_with_other_images(tmp_path: Path, notes: AnnotationConfig) -> None:
+    with pytest.raises(ValueError, match="no two samples with as many images, and other ones: leave out --shuffle-im"):
+        evaluate(tmp_path / "ckpt", notes, limit=1, max_new_tokens=0, shuffle_images=True)
 
 
-def test_chrf_is_of_the_corpus_not_a_mean() -> None:
-    """Counts are summed first. Letters: hits 2 + 0, given 2 + 1, wanted 3 + 1. Pairs: hits 1, given 1, wanted 2."""
-    precision, recall = (2 / 3 + 1) / 2, (2 / 4 + 1 / 2) / 2
-    expected = 100 * 5 * precision * recall / (4 * precision + recall)
-    assert caption_metrics(["ab", "x"], ["abc", "y"]).chrf == pytest.approx(expected)
-
-
-def test_rouge_l_equals_the_published_example() -> None:
-    """Lin 2004, section 3.1: S2 and S3 against S1; here precision and recall are equal, so F1 is that number."""
-    reference = "police killed the gunman"
-    assert caption_metrics(["police kill the gunman"], [reference]).rouge_l == pytest.approx(3 / 4)
-    assert caption_metrics(["the gunman kill police"], [reference]).rouge_l == pytest.approx(2 / 4)
-    both = caption_metrics(["police kill the gunman", "the gunman kill police"], [reference] * 2)
-    assert both.rouge_l == pytest.approx(5 / 8)
-
-
-def test_rouge_l_is_f1_where_precision_and_recall_differ() -> None:
-    """Three of three words against three of five: 2 * 1 * 0.6 / 1.6."""
-    metrics = caption_metrics(["The cat sat!"], ["the cat sat down there"])
-    assert metrics.rouge_l == pytest.approx(0.75)
-
-
-def test_rouge_l_is_nan_for_texts_its_library_cannot_read() -> None:
-    chinese = caption_metrics(["一只猫"], ["一只猫"])
-    assert math.isnan(chinese.rouge_l)
-    assert (chinese.rouge_l_count, chinese.chrf) == (0, pytest.approx(100))
-    mixed = caption_metrics(["一只猫", "a cat"], ["一只猫", "a cat"])
-    assert (mixed.rouge_l, mixed.rouge_l_count) == (1.0, 1)
-
-
-def test_exact_match_ignores_case_and_space_only() -> None:
-    metrics = caption_metrics([" yes\n", "RED  car", "4."], ["Yes", "red car", "4"])
-    assert metrics.exact == pytest.approx(2 / 3)
-
-
-def test_texts_and_references_must_come_in_pairs() -> None:
-    for texts, references in (([], []), (["a"], ["a", "b"])):
-        with pytest.raises(ValueError, match=f"{len(texts)} texts for {len(references)} references"):
-            caption_metrics(texts, references)
-
-
-@pytest.mark.parametrize(
-    ("image", "text", "score"),
-    [([1, 0], [2, 0], 2.5), ([3, 4], [1, 0], 1.5), ([0, 1], [1, 0], 0.0), ([-1, 0], [1, 0], 0.0)],
-    ids=["same direction", "cosine 0.6", "at right angles", "opposite"],
-)
-def test_clip_score_of_known_embeddings_is_right(image: list[float], text: list[float], score: float) -> None:
-    calls: list[tuple[Any, str]] = []
-
-    def encode(picture: Any, words: str) -> tuple[Any, Any]:
-        calls.append((picture, words))
-        return image, text
-
-    assert clip_score(b"image", "A dog.", encode) == pytest.approx(score)
-    assert calls == [(b"image", CLIP_PREFIX + "A dog.")]
-
-
-def test_empty_caption_has_a_clip_score_of_zero() -> None:
-    assert clip_score(b"image", " ", lambda image, text: ([1.0], [1.0])) == 0.0
+def test_answer_has_the_loss_of_its_sample(
+    tmp_path: Path, notes: AnnotationConfig, model: VideoLLaMA3, processor: Processor
+) -> None:
+    result = evaluate(tmp_path / "ckpt", notes, max_new_tokens=3, shuffle_images=True)
+    source = notes.open("eval")
+    alone = [compute_loss(model, processor, [source.sample(row)]) for row in range(4)]
+    assert [answer.loss for answer in result.answers] == [pytest.approx(loss.mean, rel=1e-5) for loss in alone]
+    assert result.loss.mean == pytest.approx(sum(loss.total for loss in alone) / sum(loss.tokens for loss in alone))
+    assert [answer.shuffled_loss is None for answer in result.answers] == [False, False, True, True]

@@ -69,6 +69,9 @@ class AnnotationConfig(SourceConfig):
     def open(self, name: str, blocks_in_memory: int = 8) -> AnnotationSource:
         return AnnotationSource(name, self.annotations, self.media, blocks_in_memory, self.roots)
 
+    def at(self, location: str) -> Self:
+        return self.model_copy(update={"annotations": location, "held_out": 0})
+
     def fingerprint(self) -> str:
         return file_fingerprint(self.annotations)
 

@@ -60,6 +60,9 @@ class ShardConfig(SourceConfig):
     def open(self, name: str, blocks_in_memory: int = 8) -> ShardSource:
         return ShardSource(name, self.shards, self.caption, blocks_in_memory)
 
+    def at(self, location: str) -> Self:
+        return self.model_copy(update={"shards": location, "held_out": 0})
+
     def fingerprint(self) -> str:
         folder, _, names = _shards(self.shards.rstrip("/"), self.caption)
         return sampled_fingerprint(folder, names)

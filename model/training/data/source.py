@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from core.errors import BadSampleError, UserError
+from core.paths import check_path
 from model.training.data.samples import Sample
 from model.training.values import Value
 
@@ -83,17 +84,33 @@ class SelectedRows:
                 self.skipped.append(" ".join(str(error).split()))
 
 
+_Count = TypeAdapter(Annotated[int, Field(ge=0)])
+
+
+def _held_out(value: object) -> int | str:
+    if isinstance(value, str) and not value.isdecimal():
+        return check_path(value)
+    return _Count.validate_python(value)
+
+
 class SourceConfig(Value):
     """Settings of a source: an entry of `sources:` in a training recipe.
 
     Attributes:
-        held_out: Number of held-out samples. They are not trained on; their loss is computed.
+        held_out: Held-out samples: their loss is computed, and they are not trained on. A number: so many samples of
+            the source. A path: other data of the same form, such as a .jsonl file or a folder of shards; then all
+            samples of the source are trained on.
         changeable: Names of the settings that may change while a training is under way.
     """
 
     changeable: ClassVar[frozenset[str]] = frozenset()
 
-    held_out: int = Field(default=0, ge=0)
+    held_out: Annotated[int | str, BeforeValidator(_held_out)] = 0
+
+    @property
+    def num_held_out(self) -> int:
+        """Number of samples of the source itself that are held out."""
+        return 0 if isinstance(self.held_out, str) else self.held_out
 
     @property
     def location(self) -> str:
@@ -107,6 +124,14 @@ class SourceConfig(Value):
             UserError: It is missing, damaged, or has no samples.
         """
         raise NotImplementedError
+
+    def at(self, location: str) -> Self:
+        """Return the same settings for data at another location, of which nothing is held out. `held_out` names it.
+
+        Raises:
+            UserError: This kind of source takes only a number of held-out samples.
+        """
+        raise UserError(f"held_out: {location}: {type(self).__name__} takes a number of samples only")
 
     def fingerprint(self) -> str:
         """Return a hash of the data, in seconds. A checkpoint is not resumed with other data.

@@ -58,8 +58,8 @@ def test_step_is_printed_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     progress.step(step(1))
     progress.close()
     assert capsys.readouterr().out == (
-        "alignment 1/10  loss 2.8750  lr vision 2.0e-06 language 1.0e-05  1,500 tok/s  4,500 patches/s  fill 0.99  "
-        "MFU 20.0%  data 1.0%  ETA ?\n"
+        "alignment 1/10  loss 2.8750  lr vision 2.0e-06 language 1.0e-05  6.0 samples/s  1,500 tok/s  "
+        "4,500 patches/s  fill 0.99  MFU 20.0%  data 1.0%  ETA ?\n"
     )
 
 
@@ -87,7 +87,7 @@ def test_metrics_store_the_values_of_each_step(tmp_path: Path) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, 1e13)
     progress.step(step(1, skipped=["qa: qa.jsonl line 3: no such file"]))
     progress.held_out(1, {"qa": 2.5})
-    progress.answers(1, [("qa: line 7", "A cat.\nIt sits.", "A dog.")])
+    progress.answers(1, [("qa: line 7", "A cat.\nIt sits.", "A dog.", True)])
     progress.close()
     first, second, third = (json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines())
     values = vars(step(1))
@@ -108,6 +108,7 @@ def test_metrics_store_the_values_of_each_step(tmp_path: Path) -> None:
         "sample": "qa: line 7",
         "answer": "A cat.\nIt sits.",
         "reference": "A dog.",
+        "cut": True,
     }
 
 
@@ -116,13 +117,21 @@ def test_answers_and_held_out_losses_are_printed_in_a_line_each(
 ) -> None:
     progress = MetricsLogger(tmp_path, "one", 10, 0, None)
     progress.held_out(1, {"qa": 2.5, "captions": 1.25})
-    progress.answers(1, [("qa: line 7", "A cat.\n\nIt sits.", "x" * 1000), ("qa: line 8", "", "No.")])
+    progress.answers(
+        1,
+        [
+            ("qa: line 7", "A cat.\n\nIt sits.", "x" * 1000, False),
+            ("qa: line 8", "", "No.", False),
+            ("qa: line 9", "A cat and a", "A cat and a dog.", True),
+        ],
+    )
     progress.close()
     shown = capsys.readouterr().out.splitlines()
     assert shown == [
         "  held out: qa 2.5000, captions 1.2500",
         f"  qa: line 7: 'A cat. It sits.'; reference '{'x' * 160}…'",
         "  qa: line 8: ''; reference 'No.'",
+        "  qa: line 9: 'A cat and a…'; reference 'A cat and a dog.'",
     ]
 
 
@@ -136,7 +145,7 @@ def test_repeated_lines_at_the_end_of_a_stage_are_stored_once(tmp_path: Path) ->
     for _ in range(2):  # killed behind its last checkpoint, before it was exported
         progress = MetricsLogger(tmp_path, "one", 3, 3, None)
         progress.held_out(3, {"qa": 2.5})
-        progress.answers(3, [("qa: line 7", "A.", "B."), ("qa: line 8", "A.", "B.")])
+        progress.answers(3, [("qa: line 7", "A.", "B.", False), ("qa: line 8", "A.", "B.", False)])
         progress.close()
     assert [(line["kind"], line.get("sample")) for line in read_metrics(tmp_path)] == [
         ("held_out", None),
@@ -200,14 +209,14 @@ def test_tensorboard_shows_each_step_once(stopped: Path) -> None:
     for number in range(5, 11):
         progress.step(step(number))
     progress.held_out(10, {"qa": 2.5})
-    progress.answers(10, [("qa: line 7", "A cat.", "A dog.")])
+    progress.answers(10, [("qa: line 7", "A cat.", "A dog.", False)])
     progress.close()
     shown = scalars(stopped / "saved/tensorboard/one")
     assert shown["loss"] == [(n, pytest.approx(3.0 - n / 8)) for n in range(1, 11)]
     assert shown["mfu"] == [(n, pytest.approx(0.2)) for n in range(5, 11)]
     assert shown["held_out/qa"] == [(10, 2.5)]
     assert shown["rate/vision"][-1] == (10, pytest.approx(2e-6))
-    assert {"grad_norm", "fill", "tokens_per_second", "patches_per_second"} <= shown.keys()
+    assert {"grad_norm", "fill", "samples_per_second", "tokens_per_second", "patches_per_second"} <= shown.keys()
 
 
 def test_tensorboard_drops_an_attempt_without_a_checkpoint(stopped: Path) -> None:

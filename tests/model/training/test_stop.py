@@ -1,4 +1,4 @@
-"""SIGTERM to a real process: a checkpoint, one line, exit code 143; and the training that goes on is the same."""
+"""SIGTERM and Ctrl-C: a checkpoint, one line, and the training that goes on is the same."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.model.training import training_data
 ROOT = Path(__file__).parents[3]
 
 
-def _recipe(folder: Path) -> dict[str, Any]:
+def _recipe(folder: Path, steps: int = 20) -> dict[str, Any]:
     """Without a checkpoint of its own accord."""
-    return {**training_data.recipe(folder, steps=20), "save_every": 1000, "ask": 0}
+    return {**training_data.recipe(folder, steps=steps), "save_every": 1000, "ask": 0}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _started(folder: Path, out: Path, *options: str, stderr: int = subprocess.PI
     recipe = out.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(_recipe(folder)))
     command = [sys.executable, "-m", "pipeline", "train", str(recipe), "--run", str(out), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, process_group=0)
 
 
 def _until(process: subprocess.Popen[str], words: str) -> None:
@@ -59,14 +59,18 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _terminated(folder: Path, out: Path, words: str, stage: str) -> None:
+def _stopped(folder: Path, out: Path, words: str, stage: str, number: int = signal.SIGTERM) -> None:
     process = _started(folder, out)
     _until(process, words)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    (line,) = [line for line in err.splitlines() if "SIGTERM" in line]
-    assert line.startswith(f"vl3syn: SIGTERM: stage {stage} has a checkpoint after step ")
+    assert process.returncode == 128 + number, err
+    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    *promised, line = [line for line in err.splitlines() if name in line]
+    assert promised == (
+        ["vl3syn: Ctrl-C: a checkpoint follows this step; again: ends at once"] if name == "Ctrl-C" else []
+    )
+    assert line.startswith(f"vl3syn: {name}: stage {stage} has a checkpoint after step ")
     assert line.endswith("; run the same command to go on")
     assert "Traceback" not in err
     step = int(line.split("after step ")[1].split(";")[0])
@@ -75,11 +79,11 @@ def _terminated(folder: Path, out: Path, words: str, stage: str) -> None:
 
 
 def test_stopped_training_resumes_bit_equal_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    """Twice: in the first stage and in the second."""
+    """Twice: by SIGTERM in the first stage, and by Ctrl-C in the second."""
     out = tmp_path / "out"
-    _terminated(folder, out, "first 2/20", "first")
+    _stopped(folder, out, "first 2/20", "first")
     assert len(list(out.glob("*/model"))) == 0
-    _terminated(folder, out, "second 1/20", "second")
+    _stopped(folder, out, "second 1/20", "second", signal.SIGINT)
     train(parse_recipe(_recipe(folder), "test"), out)
     _is_undisturbed(out, folder / "whole")
 
@@ -97,9 +101,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(checkpoints, "save", save)
 
 
-def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _signal_after_step_2(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     from model.training.metrics_log import MetricsLogger
 
     plain = MetricsLogger.step
@@ -107,18 +109,71 @@ def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
     def step(self: MetricsLogger, done: Any) -> None:
         plain(self, done)
         if done.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(MetricsLogger, "step", step)
+
+
+def _handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_ctrl_c_in_a_notebook_leaves_a_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = _handlers()
     with monkeypatch.context() as patched:
-        patched.setattr(MetricsLogger, "step", step)
+        _signal_after_step_2(patched, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            train(parse_recipe(_recipe(folder), "test"), tmp_path / "out")
+    assert "Ctrl-C: stage first has a checkpoint after step 2; run the same command to go on" in caplog.text
+    assert [path.name for path in (tmp_path / "out").glob("*/step-*")] == ["step-00000002"]
+    assert _handlers() == before, "a notebook has its own handlers back"
+
+
+def test_ctrl_c_after_the_last_step_reaches_the_caller(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model.training import run
+
+    plain = run.export
+
+    def export(trainer: Any) -> None:
+        if trainer.stage.name == "second":
+            signal.raise_signal(signal.SIGINT)
+        plain(trainer)
+
+    monkeypatch.setattr(run, "export", export)
+    with pytest.raises(KeyboardInterrupt):
+        train(parse_recipe(_recipe(folder, steps=1), "test"), tmp_path / "out")
+    assert (tmp_path / "out/2-second/model/config.json").is_file()
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    before = _handlers()
+    with monkeypatch.context() as patched:
+        _signal_after_step_2(patched, first)
         _slow(patched, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             train(parse_recipe(_recipe(folder), "test"), tmp_path / "out")
-    assert signal.getsignal(signal.SIGTERM) == before, "a notebook has its own handler back"
+    assert _handlers() == before, "a notebook has its own handlers back"
     assert not list((tmp_path / "out").glob("*/step-*"))
     train(parse_recipe(_recipe(folder), "test"), tmp_path / "out")
     _is_undisturbed(tmp_path / "out", folder / "whole")
+
+
+def test_ignored_ctrl_c_stays_ignored(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells start background jobs so."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _signal_after_step_2(monkeypatch, signal.SIGINT)
+        last = train(parse_recipe(_recipe(folder, steps=3), "test"), tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert last == tmp_path / "out/2-second/model"
 
 
 def test_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
@@ -144,14 +199,20 @@ def test_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_write_a_checkpoint_on_sigterm_of_the_launcher(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_workers_write_a_checkpoint_when_the_launcher_is_stopped(
+    folder: Path, tmp_path: Path, number: int, name: str
+) -> None:
     out = tmp_path / "out"
     process = _started(folder, out, "--workers", "2", "--cpus", stderr=subprocess.STDOUT)  # Ray may fill a pipe
     _until(process, "first 2/20")
-    os.kill(process.pid, signal.SIGTERM)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        os.kill(process.pid, number)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert "SIGTERM: stage first has a checkpoint after step " in said
+    assert process.returncode == 128 + number, said
+    assert f"{name}: stage first has a checkpoint after step " in said
     assert len(list(out.glob("*/step-*"))) == 1
     train(parse_recipe(_recipe(folder), "test"), out)
     ours, theirs = (

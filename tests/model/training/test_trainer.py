@@ -184,7 +184,7 @@ def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, capl
     written["stages"] = [written["stages"][1]]
     written["sources"]["qa"]["held_out"] = 4
     file = tmp_path / "qa/qa.jsonl"
-    held_out = SourceOrder(AnnotationSource("qa", str(file)), 4, 0, written["seed"], 1).held_out.tolist()
+    held_out = SourceOrder(AnnotationSource("qa", str(file)), 4, 0, 0, 1).held_out.tolist()
     lines = file.read_text().splitlines()
     lines[held_out[0]] = "no json"  # is not read
     (tmp_path / "qa/broken.png").write_text("<html>404")

@@ -180,6 +180,25 @@ def test_table_describes_each_number(ask: Ask) -> None:
     assert "exact match 1 1; case and space aside" in table
 
 
+def test_shuffled_images_give_another_loss(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    from model.evaluate import evaluate
+    from model.training.data.shards import ShardConfig
+
+    out = tmp_path / "out.jsonl"
+    result = json.loads(ask("--data", "shards", "--shuffle-images", "--predictions", out, "--json", *BRIEF).out)
+    assert result["shuffled_loss"]["own"] == result["loss"]["mean"]
+    assert result["shuffled_loss"]["samples"] == COUNT
+    assert result["shuffled_loss"]["mean"] != result["shuffled_loss"]["own"]
+    lines = _lines(out)
+    assert len({line["loss"] for line in lines}) == COUNT
+    assert all(line["shuffled_loss"] != line["loss"] for line in lines)
+    table = " ".join(ask("--data", "shards", "--shuffle-images", "--max-new-tokens", 0).out.split())
+    expected = evaluate(folder / "ckpt", ShardConfig(shards="shards"), max_new_tokens=0, shuffle_images=True).shuffled
+    assert expected is not None
+    assert f"nats per token; {expected.own:.4f} with their own; {COUNT} samples" in table
+    assert json.loads(ask("--data", "shards", "--max-new-tokens", 0, "--json").out)["shuffled_loss"] is None
+
+
 def test_limit_evaluates_only_the_first_samples(ask: Ask) -> None:
     assert json.loads(ask("--data", "shards", "--limit", 2, "--json", *BRIEF).out)["loss"]["samples"] == 2
     assert json.loads(ask("--data", "shards", "--limit", 99, "--json", *BRIEF).out)["loss"]["samples"] == COUNT
@@ -290,6 +309,35 @@ def test_held_out_and_trained_samples_are_those_of_the_training(
     assert result == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
 
 
+def _change_training(checkpoint: str, change: Callable[[dict[str, Any]], None]) -> None:
+    file = Path(checkpoint) / "vl3syn_training.json"
+    stored = json.loads(file.read_text())
+    change(stored["recipe"])
+    file.write_text(json.dumps(stored))
+
+
+def test_held_out_samples_are_those_of_the_held_out_seed(ask: Ask, folder: Path, trained: str, tmp_path: Path) -> None:
+    from model.training.data.sampler import SourceOrder
+    from model.training.data.shards import ShardSource
+
+    rows = {s: SourceOrder(ShardSource("scene", str(folder / "shards")), 2, 7, s, 4).held_out.tolist() for s in (0, 42)}
+    assert rows[0] != rows[42]
+    _change_training(trained, lambda recipe: recipe.update(held_out_seed=0))
+    out = tmp_path / "out.jsonl"
+    assert ask("--data", "shards", "--held-out", "--predictions", out, *BRIEF, checkpoint=trained).code == 0
+    assert [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(out)] == rows[0]
+
+
+def test_held_out_option_names_the_held_out_file(ask: Ask, trained: str) -> None:
+    _change_training(trained, lambda recipe: recipe["sources"]["scene"].update(held_out="exam"))
+    done = ask("--data", "shards", "--held-out", checkpoint=trained)
+    assert (done.code, done.err) == (1, "vl3syn: of scene what is held out lies in exam: give --data exam\n")
+    done = ask("--data", "shards", "--trained-on", "--max-new-tokens", 0, "--json", checkpoint=trained)
+    assert json.loads(done.out)["loss"]["samples"] == COUNT
+    done = ask("--data", "shards", "--max-new-tokens", 0, checkpoint=trained)
+    assert "(scene): this tells what it remembers; what is held out lies in exam\n" in done.err
+
+
 def test_held_out_of_data_that_was_not_trained_on_is_refused(ask: Ask, trained: str) -> None:
     done = ask("--data", "qa.jsonl", "--held-out", checkpoint=trained)
     assert done.code == 1
@@ -340,6 +388,15 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     losses = [json.loads(one.out)["loss"] for one in done]
     assert losses[0] == losses[1]
     assert losses[0]["samples"] == len(lines)
+
+
+def test_stage_folder_is_refused_with_the_folder_to_give(ask: Ask, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "1-one").mkdir()
+    (tmp_path / "1-one/model").symlink_to(folder / "ckpt")
+    for above in (tmp_path / "1-one", tmp_path):
+        done = ask("--data", "shards", *BRIEF, checkpoint=str(above))
+        said = f"vl3syn: {above}: no checkpoint, but it has some in it: give {tmp_path}/1-one/model\n"
+        assert (done.code, done.out, done.err) == (1, "", said)
 
 
 def test_folder_without_a_checkpoint_is_a_one_line_error(ask: Ask) -> None:
