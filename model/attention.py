@@ -81,8 +81,9 @@ class Segments:
 
     def to(self, device: torch.device | str) -> Segments:
         """Return the segments on a device, without waiting for it."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: to_device(tensor, device) for name, tensor in tensors.items()})
+        order_N, inverse_N = (None if x is None else to_device(x, device) for x in (self.order_N, self.inverse_N))
+        offsets_S1 = to_device(self.offsets_S1, device)
+        return replace(self, offsets_S1=offsets_S1, order_N=order_N, inverse_N=inverse_N)
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -124,7 +125,8 @@ def segment_attention(
     if takes_varlen(v_NKD.device.type, v_NKD.dtype):
         return _varlen(q_NHD, k_NKD, v_NKD, segments, causal, scale)
     if torch.compiler.is_compiling():
-        return _grouped_compiled(q_NHD, k_NKD, v_NKD, segments.offsets_S1, causal, scale)
+        out: Tensor = _grouped_compiled(q_NHD, k_NKD, v_NKD, segments.offsets_S1, causal, scale)
+        return out
     return _grouped(q_NHD, k_NKD, v_NKD, segments, causal, scale)
 
 
@@ -145,6 +147,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, s
     shared = q.shape[1] != k.shape[1]
     if shared and not KERNEL_SHARES_HEADS:
         k, v = _repeat_heads(q, k, 1), _repeat_heads(q, v, 1)
+    sharing: Any = {"enable_gqa": shared} if KERNEL_SHARES_HEADS else {}
     out = varlen.varlen_attn(
         q,
         k,
@@ -155,7 +158,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, causal: bool, s
         segments.longest,
         scale=scale,
         window_size=(-1, 0) if causal else (WHOLE, WHOLE),
-        **({"enable_gqa": shared} if KERNEL_SHARES_HEADS else {}),
+        **sharing,
     )
     assert isinstance(out, Tensor)
     return out
@@ -203,8 +206,9 @@ def _grouped_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     segments = _segments_at(offsets)
-    _, vjp = torch.func.vjp(lambda *inputs: _grouped(*inputs, segments, causal, scale), q, k, v)
-    grad_q, grad_k, grad_v = vjp(grad)
+    # Autograd is off inside of an operator; `torch.func` is not.
+    result: Any = torch.func.vjp(lambda q, k, v: _grouped(q, k, v, segments, causal, scale), q, k, v)
+    grad_q, grad_k, grad_v = result[1](grad)
     return grad_q, grad_k, grad_v
 
 

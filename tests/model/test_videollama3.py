@@ -223,6 +223,7 @@ def test_inputs_that_do_not_fit_are_refused(ours: VideoLLaMA3, change: dict[str,
     [
         ({"model_type": "gpt2"}, "does not pass segments"),
         ({"model_type": "nonsense"}, "nonsense"),
+        ({"model_type": "granite", "logits_scaling": 8.0}, "logits_scaling"),
         ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "full attention only"),
     ],
 )
