@@ -1,7 +1,5 @@
 """Evaluate a model on samples: its loss, its answers, and how similar these are to the samples' own answers.
 
->>> from model.evaluate import evaluate
->>> from model.training.data.shards import ShardConfig
 >>> result = evaluate("OUT/1-encoder/model", ShardConfig(shards="shards"), limit=100)
 >>> result.loss.mean, result.metrics.chrf, result.answers[0].answer
 """
@@ -128,8 +126,7 @@ def evaluate(
     Args:
         checkpoint: A folder with model and processor.
         data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
-        held_out: Of a source that the checkpoint was trained on, use the held-out samples (True) or the others (False).
-            Default: all samples.
+        held_out: Use the held-out samples of its training (True) or the others (False). Default: all samples.
         limit: Maximum number of samples. Default: all.
         max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
         batch: Number of samples that are answered together.
