@@ -1,7 +1,5 @@
 """Evaluate a model on samples: its loss, its answers, and how similar these are to the samples' own answers.
 
->>> from model.evaluate import evaluate
->>> from model.training.data.shards import ShardConfig
 >>> result = evaluate("OUT/1-encoder/model", ShardConfig(shards="shards"), limit=100)
 >>> result.loss.mean, result.metrics.chrf, result.answers[0].answer
 """
@@ -28,6 +26,7 @@ from model.training.data.samples import SAMPLE_ERRORS, Sample
 from model.training.data.source import SelectedRows, SourceConfig
 from model.training.trained_source import trained_source
 from model.videollama3 import VideoLLaMA3
+from model.weights_io import weights_dtype
 
 
 @dataclass(frozen=True)
@@ -126,19 +125,20 @@ def evaluate(
     batch: int = 8,
     encode: ClipEncoder | None = None,
     shuffle_images: bool = False,
+    dtype: str = "auto",
 ) -> Evaluation:
-    """Evaluate a checkpoint on a source: on a GPU in the saved dtype, else on the CPU in float32.
+    """Evaluate a checkpoint on a source, on a GPU if there is one.
 
     Args:
         checkpoint: A folder with model and processor, or a step's checkpoint of a training stage under way.
         data: The samples: a `ShardConfig`, an `AnnotationConfig`, or a source of your own.
-        held_out: Of a source that the checkpoint was trained on, use the held-out samples (True) or the others (False).
-            Default: all samples.
+        held_out: Use the held-out samples of its training (True) or the others (False). Default: all samples.
         limit: Maximum number of samples. Default: all.
         max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
         batch: Number of samples that are answered together.
         encode: Embeds an image and a text, for the CLIPScore. Default: no CLIPScore.
         shuffle_images: Also compute the loss with other samples' images (`OtherImages`).
+        dtype: Type of the weights, such as bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, or no sample is good. With `held_out` also: the checkpoint
@@ -151,7 +151,7 @@ def evaluate(
     source = data.open(trained.name if trained else "eval")
     rows = range(source.rows) if trained is None or held_out is None else trained.rows(source, held_out)
     chosen = SelectedRows(source, rows[:limit])
-    model, processor = _load(checkpoint)
+    model, processor = _load(checkpoint, dtype)
     losses = _sample_losses(model, processor, chosen)
     loss = Loss.sum(losses.values())
     skipped = [*chosen.skipped, *loss.skipped]
@@ -213,9 +213,9 @@ class _Prompt(NamedTuple):
     row: PackedRow
 
 
-def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
+def _load(checkpoint: str | Path, dtype: str) -> tuple[VideoLLaMA3, Processor]:
     gpu = torch.cuda.is_available()
-    model, processor = load_checkpoint(checkpoint, None if gpu else torch.float32)
+    model, processor = load_checkpoint(checkpoint, weights_dtype(dtype, gpu) or torch.float32)
     return model.to("cuda" if gpu else "cpu"), processor
 
 

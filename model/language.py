@@ -60,12 +60,15 @@ def check_language(model: Language) -> None:
     """Check that a decoder can run packed rows.
 
     Raises:
-        UserError: It does not pass segments on to its attention, is not built like Qwen2, or has layers without full
-            attention.
+        UserError: It does not pass segments on to its attention, is not built like Qwen2, changes the logits of its
+            head, or has layers without full attention.
     """
     kind = model.config.model_type
     if not model._supports_attention_backend or model.base_model_prefix != "model":
         raise UserError(f"{kind} does not pass segments on to its attention: use qwen2, qwen3, llama or a like")
+    for name in ("logits_scaling", "logit_scale", "final_logit_softcapping"):
+        if getattr(model.config, name, None) not in (None, 1):
+            raise UserError(f"{kind} changes logits behind its head ({name}): use qwen2, qwen3, llama or a like")
     layers = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
         others = ", ".join(sorted(layers - {"full_attention"}))

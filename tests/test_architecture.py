@@ -50,7 +50,14 @@ HEAVY: Mapping[str, frozenset[str]] = {
 
 
 VALUE_ERRORS = frozenset(
-    {"model.attention", "model.caption_metrics", "model.packed_row", "model.videollama3", "model.vision"}
+    {
+        "model.attention",
+        "model.caption_metrics",
+        "model.layout",
+        "model.packed_row",
+        "model.videollama3",
+        "model.vision",
+    }
 )
 """Modules whose public functions raise ValueError: tensors or lists of a caller do not fit each other. Their Raises say
 so. A user's mistake is a UserError, and a bad sample a BadSampleError."""

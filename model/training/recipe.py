@@ -93,8 +93,12 @@ class Start(Value):
 
 
 def _weights(folder: Path) -> list[str]:
-    files = list(folder.glob("*.safetensors")) or folder.glob("pytorch_model*.bin")
-    return sorted(file.name for file in files)
+    import torch
+
+    from model.weights_io import folder_in
+
+    files = list(folder_in(folder, torch.float32).glob("*.safetensors")) or folder.glob("pytorch_model*.bin")
+    return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
 class TrainRecipe(Value):
@@ -118,7 +122,8 @@ class TrainRecipe(Value):
         shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
         threads: Number of threads per worker that read, decode and tokenise.
         skip_limit: Number of bad samples in a row that ends the run.
-        export_dtype: Type of the exported weights.
+        export_dtype: Type of the exported weights. With bfloat16 an export also has a folder `float32`: the next stage
+            begins with exactly these.
     """
 
     name: str = "training"
@@ -135,7 +140,7 @@ class TrainRecipe(Value):
     shuffle_blocks: int = Field(default=4, ge=1)
     threads: int = Field(default=4, ge=1, le=1024)
     skip_limit: int = Field(default=100, ge=1)
-    export_dtype: Literal["float32", "bfloat16"] = "float32"
+    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
     @model_validator(mode="after")
     def _names(self) -> Self:

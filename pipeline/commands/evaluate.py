@@ -15,7 +15,7 @@ import typer
 from core.errors import BadSampleError, UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
-from pipeline.commands.options import JsonOption
+from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 
 if TYPE_CHECKING:
     from manifests.storage import Folder
@@ -66,6 +66,7 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="OUT.jsonl", help="Write each answer with its reference and its loss, a line each"),
     ] = None,
+    dtype: DtypeOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Compute loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples."""
@@ -90,6 +91,7 @@ def evaluate_command(
         raise typer.BadParameter("shards hold their images: leave it out", param_hint="--root")
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
+    check_dtype(dtype)
     _check(predictions, max_new_tokens)
     from model.evaluate import evaluate
     from model.training.data.annotations import AnnotationConfig
@@ -111,6 +113,7 @@ def evaluate_command(
         batch=batch,
         encode=clip_encoder(encoder) if encoder else None,
         shuffle_images=shuffle_images,
+        dtype=dtype,
     )
     if predictions:
         _write(predictions, result.answers)

@@ -110,6 +110,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "ask": 1,
         "save_every": 2,
         "evaluate_every": 100,
+        "export_dtype": "float32",
     }
 
 
