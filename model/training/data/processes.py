@@ -183,7 +183,7 @@ def receive(connection: socket.socket) -> Any:
 
 def _read(connection: socket.socket, length: int) -> memoryview:
     """Read exactly so many bytes. One call reads most of them, so a thread waits for the interpreter lock only once."""
-    block = memoryview(np.empty(length, np.uint8))
+    block = np.empty(length, np.uint8).data
     done = 0
     while done < length:
         count = connection.recv_into(block[done:], 0, socket.MSG_WAITALL)
