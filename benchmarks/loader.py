@@ -1,16 +1,16 @@
 """What the training's loader costs over a bare loop that decodes, resizes and cuts the same media.
 
-Patches per second that the loader delivers with 1 and 2 processes (`workers` in recipes), and those of a bare loop in as
-many processes: Pillow or PyAV, torch's resize, a reshape. Both start from the same files and end with uint8 patches of
-the same sizes; the loader also plans, tokenises, packs, and moves the patches into the trainer's process.
+Patches per second that the loader delivers with 1 and 2 processes (`workers` in recipes), and those of a bare loop in
+as many processes: Pillow or PyAV, torch's resize, a reshape. Both start from the same files and end with uint8 patches
+of the same sizes; the loader also plans, tokenises, packs, and moves the patches into the trainer's process.
 
 * images: JPEGs of 1,152 x 864 pixels (1 MP);
 * clips: 720p, 25 frames per second, 10 seconds, of which one frame per second is taken.
 
 Time per patch over that of the bare loop: target ≤ 1.15. It is told in core-seconds, which other work on the machine
-moves little, and by the clock. Core-seconds of the loader are those of all its processes and threads. Two further shares
-are measured while rows are taken as fast as they come: core-seconds of the trainer's main thread (target ≤ 2 %) and of
-all threads of the trainer's process, both over the time that passes.
+moves little, and by the clock. Core-seconds of the loader are those of all its processes and threads. Two further
+shares are measured while rows are taken as fast as they come: core-seconds of the trainer's main thread (target ≤ 2 %)
+and of all threads of the trainer's process, both over the time that passes.
 
 Variants run in turns, each in a process of its own. Processes have started and buffers are empty when a clock starts.
 
@@ -249,9 +249,9 @@ def cut_clip(job: tuple[str, tuple[int, int]]) -> int:
 
 
 def cut(pixels: Any, size: tuple[int, int], merge: int) -> int:
-    from torch.nn import functional as F
+    from torch.nn.functional import interpolate
 
-    resized = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
     blocks = resized.view(3, size[0] // (14 * merge), merge, 14, size[1] // (14 * merge), merge, 14)
     return len(blocks.permute(1, 4, 2, 5, 0, 3, 6).reshape(-1, 588))
 
