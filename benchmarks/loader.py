@@ -161,7 +161,7 @@ def by_loader(folder: Path, kind: str, count: int) -> Callable[[], dict[str, flo
     loader = Loader(sampler, Processor.tiny(), stage, processes=count)
 
     def run() -> dict[str, float]:
-        taken(loader, BUFFERED[kind] + count)
+        taken(loader, BUFFERED[kind] + 3 * count)  # and some more, so that all processes are at work
         before, main_thread, trainer = clock(), time.thread_time(), time.process_time()
         patches = taken(loader, SAMPLES[kind])
         results = {
