@@ -18,7 +18,6 @@ from core.paths import absolute, check_path
 from core.secrets import refuse_credentials_within
 from core.text import refuse_not_unicode
 from core.yaml_text import load_yaml
-from manifests.storage import Folder
 from model.config import PRESETS
 from model.training.data.registry import AnySource
 from model.training.fingerprint import sampled_fingerprint
@@ -64,6 +63,8 @@ class Start(Value):
 
         New weights depend on the seed only; their fingerprint is an empty text.
         """
+        from manifests.storage import Folder
+
         folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if path]
         prints = [sampled_fingerprint(Folder.at(path), _weights(path)) for path in folders]
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""

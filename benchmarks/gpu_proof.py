@@ -1,0 +1,93 @@
+"""Proof on a GPU: what the model and the pipeline claim of one, checked and measured by one script.
+
+    python3 benchmarks/gpu_proof.py            on a machine with one NVIDIA GPU; no network, no installation
+    make gpu-proof ARGS=--dry                  the same lines at tiny sizes on a CPU
+
+Run it from the repository. Each line of the table runs in a process of its own with a time limit, so that neither a
+crash nor a hang stops the others; all end within 8 minutes. The lines of the model need torch, transformers, numpy,
+Pillow, safetensors and pydantic. A line whose packages are missing is skipped. Sizes fit a GPU with 80 GB; the limits of
+time are for an A100 or faster. The exit code is 1 if a line failed or a limit is missed. docs/gpu.md explains each line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+# A process that Python starts for a line finds the modules too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")]))
+
+from gpu_lines.proof import Figure, Line, Outcome, Processes  # noqa: E402
+
+MINUTES = 8
+AV, FAISS, OPEN_CLIP = ("av",), ("faiss", "pyarrow"), ("open_clip", "torchvision", "pyarrow")
+LINES = (
+    Line("machine", "machine:machine", 30),
+    Line("parity with transformers", "network:parity", 40),
+    Line("varlen attention", "attention:varlen", 40),
+    Line("kernel under autocast", "attention:autocast", 20),
+    Line("new row shapes", "attention:new_shapes", 30),
+    Line("float32 on long rows", "attention:float32", 20),
+    Line("compiled graphs", "training:graphs", 40),
+    Line("host syncs", "training:host_syncs", 30),
+    Line("loss at 16k tokens", "network:loss", 30),
+    Line("training", "training:eager", 60),
+    Line("training, compiled", "training:compiled", 90),
+    Line("FSDP2 with one rank", "network:fsdp", 30),
+    Line("checkpoint and resume", "training:resume", 40),
+    Line("generation", "network:generation", 40),
+    Line("loader", "data:loader", 40),
+    Line("pinned uint8 rows", "data:pinned", 20),
+    Line("CLIP ViT-B/32", "images:vit_b_32", 30, OPEN_CLIP),
+    Line("CLIP ViT-L/14", "images:vit_l_14", 40, OPEN_CLIP),
+    Line("coarse captions", "images:coarse", 40, ("torchvision", "pyarrow")),
+    Line("k-means", "clusters:kmeans", 40, FAISS),
+    Line("nearest centroids", "clusters:nearest", 30, FAISS),
+    Line("lmdeploy's arguments", "captions:lmdeploy", 30, ("lmdeploy",)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    parser.add_argument("--only", metavar="NAMES", help="lines, separated by semicolons (default: all)")
+    args = parser.parse_args()
+    names = [line.name for line in LINES]
+    chosen = [name.strip() for name in args.only.split(";")] if args.only else names
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no line {min(unknown)!r}: there are {'; '.join(names)}")
+    begin = time.perf_counter()
+    outcomes = []
+    with Processes(args.dry, begin + 60 * MINUTES) as processes:
+        for line in LINES:
+            if line.name in chosen:
+                outcomes.append(processes.run(line))
+                print("\n".join(rows(outcomes[-1])), flush=True)
+    seconds = time.perf_counter() - begin
+    counts = {state: sum(o.state == state for o in outcomes) for state in ("ok", "failed", "skipped")}
+    print(", ".join(f"{count} {state}" for state, count in counts.items()) + f"; {seconds:.0f} s")
+    if args.json:
+        results = {"dry": args.dry, "seconds": round(seconds, 1), "lines": [outcome.as_json() for outcome in outcomes]}
+        Path(args.json).write_text(json.dumps(results, indent=2))
+    sys.exit(counts["failed"] > 0)
+
+
+def rows(outcome: Outcome) -> list[str]:
+    """The table's rows of a line: its state, then what it measured."""
+    state = outcome.state + (f": {outcome.message}" if outcome.message else "")
+    return [f"{outcome.line:<26}{state}  ({outcome.seconds:.1f} s)", *map(row, outcome.figures)]
+
+
+def row(figure: Figure) -> str:
+    return f"  {figure.name:<52} {figure.shown:>20}  {figure.limit}".rstrip()
+
+
+if __name__ == "__main__":
+    main()
