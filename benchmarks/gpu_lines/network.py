@@ -75,7 +75,9 @@ def generation(place: Place) -> Iterator[Figure]:
         first = measures.seconds(place, lambda: answer(1), repeat=1, warm=1)
         whole = measures.seconds(place, lambda: answer(count), repeat=1, warm=0)
         yield Figure(f"{prompts} prompts: first token", 1000 * first, "ms")
-        yield Figure(f"{prompts} prompts: tokens after it", prompts * (count - 1) / max(whole - first, 1e-9), "tokens/s")
+        yield Figure(
+            f"{prompts} prompts: tokens after it", prompts * (count - 1) / max(whole - first, 1e-9), "tokens/s"
+        )
 
 
 def loss(place: Place) -> Iterator[Figure]:

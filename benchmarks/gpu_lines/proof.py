@@ -54,7 +54,9 @@ class Figure:
             return "–"
         if isinstance(self.value, str):
             return self.value
-        digits = f"{self.value:,.0f}" if abs(self.value) >= 1000 or self.value == int(self.value) else f"{self.value:.3g}"
+        digits = (
+            f"{self.value:,.0f}" if abs(self.value) >= 1000 or self.value == int(self.value) else f"{self.value:.3g}"
+        )
         return f"{digits} {self.unit}".rstrip()
 
     @property
