@@ -5,8 +5,8 @@
 
 Run it from the repository. Each line of the table runs in a process of its own with a time limit, so that neither a
 crash nor a hang stops the others; all end within 8 minutes. The lines of the model need torch, transformers, numpy,
-Pillow, safetensors and pydantic. A line whose packages are missing is skipped. Sizes fit a GPU with 80 GB; the limits of
-time are for an A100 or faster. The exit code is 1 if a line failed or a limit is missed. docs/gpu.md explains each line.
+Pillow, safetensors and pydantic. A line whose packages are missing is skipped. Sizes fit a GPU with 80 GB, and limits of
+time are for an A100 or faster. The exit code is 1 if a line failed or a limit is missed. docs/gpu.md explains each.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LINES = (
     Line("pinned uint8 rows", "data:pinned", 20),
     Line("CLIP ViT-B/32", "images:vit_b_32", 30, OPEN_CLIP),
     Line("CLIP ViT-L/14", "images:vit_l_14", 40, OPEN_CLIP),
-    Line("coarse captions", "images:coarse", 40, ("torchvision", "pyarrow")),
+    Line("coarse captions", "images:coarse", 60, ("torchvision", "pyarrow")),
     Line("k-means", "clusters:kmeans", 40, FAISS),
     Line("nearest centroids", "clusters:nearest", 30, FAISS),
     Line("lmdeploy's arguments", "captions:lmdeploy", 30, ("lmdeploy",)),

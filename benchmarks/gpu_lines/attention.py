@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention
 
 from gpu_lines import measures
 from gpu_lines.measures import build, finished, kernels, lengths_of, listed, off, peak_gib, sample, seconds
@@ -125,7 +125,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], causal: bool)
     """Return the attention of each segment alone, by torch's function, with keys and values repeated for each head."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     parts = zip(*(x.transpose(0, 1)[None].split(list(lengths), 2) for x in (q, k, v)), strict=True)
-    outputs = [F.scaled_dot_product_attention(*part, is_causal=causal) for part in parts]
+    outputs = [scaled_dot_product_attention(*part, is_causal=causal) for part in parts]
     return torch.cat(outputs, 2)[0].transpose(0, 1)
 
 

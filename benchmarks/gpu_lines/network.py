@@ -81,7 +81,7 @@ def generation(place: Place) -> Iterator[Figure]:
 
 
 def loss(place: Place) -> Iterator[Figure]:
-    """The loss of a row of text whose tokens are all learned: its memory beyond that of a row with one learned token."""
+    """The memory of the loss: of a row of text whose tokens are all learned, beyond one with a single learned token."""
     tokens, checked = place.size(16384, 256), place.size(2048, 64)
     model = build(place, measures.config(place, layers=1)).train()
     words = model.language.config.vocab_size

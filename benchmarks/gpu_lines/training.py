@@ -92,8 +92,10 @@ def graphs(place: Place) -> Iterator[Figure]:
 
     _compile_without_code()
     shapes = measures.config(place, layers=2, vocabulary=4096)
-    uneven = trainer(place.folder, shapes, place.device, side=place.size(224, 56), tokens=place.size(2048, 512), steps=40,
-                     compile=True, uneven=True)  # fmt: skip
+    uneven = trainer(
+        place.folder, shapes, place.device, side=place.size(224, 56), tokens=place.size(2048, 512), uneven=True, steps=40,
+        compile=True,
+    )  # fmt: skip
     steps = run(uneven)
     yield Figure("rows", len(steps), least=40)
     yield Figure(
