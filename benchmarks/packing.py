@@ -27,8 +27,8 @@ from common import machine, reached
 from mixture import Drawn, draw
 from turns import markdown
 
-from model.training.data.loader import VirtualRank
 from model.training.data.packing import Packer, Row
+from model.training.data.virtual_rank import VirtualRank
 from model.training.recipe import Stage
 
 TARGET = 0.98

@@ -261,6 +261,8 @@ def padded(samples: Sequence[Any]) -> dict[str, Any]:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
+    from model.images import normalise
+
     tensors = [one.inputs for one in samples]
     ones = [torch.ones_like(one["input_ids"]) for one in tensors]
     batch = {
@@ -271,7 +273,7 @@ def padded(samples: Sequence[Any]) -> dict[str, Any]:
     }
     names = {"pixel_values": "pixel_values", "grid_thw": "image_grid_thw", "merge_sizes": "image_merge_sizes"}
     if seen := [one for one in tensors if "pixel_values" in one]:
-        batch |= {theirs: torch.cat([one[ours] for one in seen]) for ours, theirs in names.items()}
+        batch |= {theirs: normalise(torch.cat([one[ours] for one in seen])) for ours, theirs in names.items()}
     return batch
 
 

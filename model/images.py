@@ -1,4 +1,4 @@
-"""Read, resize and normalise images, and cut them into patches. The numbers equal those of transformers' processor.
+"""Read and resize images, cut them into patches and normalise these. The numbers equal those of transformers.
 
 T frames (1 for an image), H and W pixels, P patches, X values of a patch
 """
@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ def image_size(source: Source) -> tuple[int, int]:
     with _telling(source):
         if isinstance(source, Image.Image):
             return (source.width, source.height) if turns_sideways(source) else (source.height, source.width)
-        header = read_header(io.BytesIO(_encoded(source)))
+        with io.BytesIO(source) if isinstance(source, bytes) else _opened(source) as file:
+            header = read_header(file)
         if header.bomb:
             raise BadImageError(header.bomb)
     return header.height, header.width
@@ -62,11 +64,16 @@ def image_size(source: Source) -> tuple[int, int]:
 def _encoded(source: str | Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
-    if "\0" in str(source):
+    with _opened(source) as file:
+        return file.read()
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    if "\0" in str(path):
         raise BadImageError("no path: it has a NUL in it")
-    if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe could block forever, a device is endless
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe could block forever, a device is endless
         raise BadImageError("not a file")
-    return Path(source).read_bytes()
+    return open(path, "rb")
 
 
 @contextmanager
@@ -112,16 +119,24 @@ def resize(frames_T3HW: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def patchify(frames_T3HW: Tensor, side: int, merge: int) -> Tensor:
-    """Cut frames into normalised patches, float32 (P, X), frame by frame and block by block.
-
-    X = 3 * side * side, channel first. Values are -1 to 1.
+    """Cut frames into patches, uint8 (P, X), frame by frame and block by block. X = 3 * side * side, channel first.
 
     Args:
         frames_T3HW: uint8; height and width are multiples of side * merge.
         side: Side of a patch, in pixels.
         merge: Side of a merged block, in patches.
     """
-    normal = frames_T3HW.to(torch.float32).sub_(HALF).div_(HALF)
-    t, c, h, w = normal.shape
-    blocks = normal.view(t, c, h // (side * merge), merge, side, w // (side * merge), merge, side)
+    t, c, h, w = frames_T3HW.shape
+    blocks = frames_T3HW.view(t, c, h // (side * merge), merge, side, w // (side * merge), merge, side)
     return blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, c * side * side)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels as float32, -1 to 1, with the same bits on every device. Other dtypes are returned unchanged.
+
+    The divisor is a tensor: by a plain number, CUDA multiplies with its reciprocal, which changes last bits.
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels
+    normal = pixels.to(torch.float32)
+    return normal.sub_(HALF).div_(normal.new_full((), HALF))

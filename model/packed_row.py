@@ -25,7 +25,7 @@ class PackedRow(Mapping[str, Tensor]):
     Attributes:
         input_ids: Token ids, int64 (N,), with one placeholder per kept visual token.
         segment_lengths: Number of tokens of each sample, int64 (S,).
-        pixel_values: Patches, float32 (P, X), normalised to -1 to 1.
+        pixel_values: Patches (P, X): float32, normalised to -1 to 1, or uint8, which the model normalises.
         grid_thw: Number of frames, and rows and columns of patches per frame, int64 (I, 3), in the placeholders' order.
         merge_sizes: Side of a merged block in patches, 1 or 2, int64 (I,).
         keep_mask: Which merged tokens have a placeholder, bool (M,).
@@ -46,10 +46,12 @@ class PackedRow(Mapping[str, Tensor]):
         """Concatenate rows.
 
         Raises:
-            ValueError: There are no rows, or only some have labels.
+            ValueError: There are no rows, only some have labels, or patches differ in their dtype.
         """
         if not rows or len({row.labels is None for row in rows}) > 1:
             raise ValueError("rows to pack must be at least one, all with labels or all without")
+        if len({row.pixel_values.dtype for row in rows}) > 1:  # torch.cat would turn 255 into 255.0
+            raise ValueError("patches of rows to pack must be all uint8 or all normalised")
         names = [name for name, tensor in vars(rows[0]).items() if tensor is not None]
         return cls(**{name: torch.cat([vars(row)[name] for row in rows]) for name in names})
 
@@ -81,13 +83,19 @@ class PackedRow(Mapping[str, Tensor]):
             keep_mask=self.keep_mask.new_zeros(1),
         )
 
+    def pin_memory(self) -> PackedRow:
+        """Return the row in pinned memory of the host, from which copies to a GPU do not block."""
+        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
     def to(
         self, device: torch.device | str, dtype: torch.dtype | None = None, *, non_blocking: bool = False
     ) -> PackedRow:
-        """Return the row on a device. `dtype` is for the patches; None keeps theirs."""
+        """Return the row on a device. `dtype` is for normalised patches; None keeps theirs. uint8 ones stay uint8."""
         tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
         moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
-        moved["pixel_values"] = moved["pixel_values"].to(dtype or self.pixel_values.dtype)
+        if self.pixel_values.is_floating_point():
+            moved["pixel_values"] = moved["pixel_values"].to(dtype or self.pixel_values.dtype)
         return PackedRow(**moved)
 
     @property

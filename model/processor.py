@@ -53,7 +53,12 @@ class Processor:
         return cls(byte_tokenizer())
 
     def __call__(
-        self, conversation: Sequence[Message], *, labels: bool = False, generation_prompt: bool | None = None
+        self,
+        conversation: Sequence[Message],
+        *,
+        labels: bool = False,
+        generation_prompt: bool | None = None,
+        raw_pixels: bool = False,
     ) -> PackedRow:
         """Prepare one conversation.
 
@@ -65,6 +70,8 @@ class Processor:
             labels: Whether to return labels: the ids of assistants' answers, -100 elsewhere.
             generation_prompt: Whether to end the prompt with the start of an answer. Default: yes, unless the last
                 message is an assistant's.
+            raw_pixels: Whether patches stay uint8, in a quarter of the memory. The model normalises them on its device,
+                to the same bits. Default: float32, -1 to 1, as transformers' processor returns them.
 
         Returns:
             A row of one sample, on the CPU.
@@ -88,12 +95,13 @@ class Processor:
             generation_prompt=generation_prompt,
         )
         # Empty tensors come first, since without media torch.cat would have none.
-        no_patches = torch.zeros(0, 3 * self.config.patch_size**2)
+        no_patches = torch.zeros(0, 3 * self.config.patch_size**2, dtype=torch.uint8)
         no_tokens = torch.zeros(0, dtype=torch.bool)
+        patches = torch.cat([no_patches, *(medium.patches for medium in media)])
         return PackedRow(
             input_ids=torch.tensor(tokens.ids),
             segment_lengths=torch.tensor([len(tokens.ids)]),
-            pixel_values=torch.cat([no_patches, *(medium.patches for medium in media)]),
+            pixel_values=patches if raw_pixels else images.normalise(patches),
             grid_thw=torch.tensor([medium.grid for medium in media], dtype=torch.long).view(-1, 3),
             merge_sizes=torch.tensor([medium.merge for medium in media], dtype=torch.long),
             keep_mask=torch.cat([no_tokens, *(medium.keep_mask for medium in media)]),
@@ -133,7 +141,7 @@ class Medium:
     """The patches of one image or video.
 
     Attributes:
-        patches: float32 (P, X), normalised to -1 to 1.
+        patches: uint8 (P, X).
         grid: Number of frames, and rows and columns of patches per frame.
         merge: Side of a merged block in patches, 1 or 2.
         keep_mask: Which merged tokens remain after pruning, bool (M,).

@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from model.images import normalise
+
 
 class Pruning(BaseModel):
     """Settings that decide which tokens of a frame are kept.
@@ -45,7 +47,7 @@ def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, prunin
     """Return which merged tokens of one image or video are kept.
 
     Args:
-        patches_PX: Normalised patches (P, X), frame by frame, block by block.
+        patches_PX: Patches (P, X), uint8 or normalised, frame by frame, block by block.
         grid: Frames, rows and columns of patches.
         merge: Side of a merged block, in patches.
         pruning: Settings; None keeps all tokens.
@@ -58,13 +60,11 @@ def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, prunin
     keep_TN = torch.ones(tokens_TNX.shape[:2], dtype=torch.bool)
     if pruning is None:
         return keep_TN.flatten()
-    seen_NX = tokens_TNX[0]
-    for k in range(1, t):  # frame by frame: the difference of a whole video would double the memory
-        keep_TN[k] = (tokens_TNX[k] - seen_NX).abs().mean(dim=-1) * 255 > pruning.scaled
+    seen_NX = normalise(tokens_TNX[0])
+    for k in range(1, t):  # frame by frame: floats of a whole video need several times the memory of its pixels
+        tokens_NX = normalise(tokens_TNX[k])
+        keep_TN[k] = (tokens_NX - seen_NX).abs().mean(dim=-1) * 255 > pruning.scaled
         if keep_TN[k].sum() < pruning.min_tokens:
             keep_TN[k, : pruning.min_tokens] = True
-        if pruning.against == "previous":
-            seen_NX = tokens_TNX[k]
-        else:
-            seen_NX = torch.where(keep_TN[k, :, None], tokens_TNX[k], seen_NX)
+        seen_NX = tokens_NX if pruning.against == "previous" else torch.where(keep_TN[k, :, None], tokens_NX, seen_NX)
     return keep_TN.flatten()

@@ -73,7 +73,7 @@ class VideoLLaMA3(nn.Module):
         Args:
             input_ids: (N,), with one placeholder per kept visual token.
             segment_lengths: Tokens of each sample (S,), with sum N. Default: one sample.
-            pixel_values: Patches (P, patch_dim), normalised to -1 to 1; None for text only.
+            pixel_values: Patches (P, patch_dim), uint8 or normalised to -1 to 1; None for text only.
             grid_thw: Frames, rows and columns of patches (I, 3), in the order of the placeholders.
             merge_sizes: Side of a merged block in patches, 1 or 2, (I,).
             keep_mask: Which merged tokens have a placeholder, bool (M,). Default: all.

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import Segments, refuse_dropout, segment_attention
 from model.config import VisionConfig
+from model.images import normalise
 
 PORTION = 8192
 """Maximum patches that are encoded together when gradients are off: this bounds the memory of long videos."""
@@ -66,7 +67,7 @@ class VisionEncoder(nn.Module):
         """Encode a packed row.
 
         Args:
-            pixels_PX: Patches (P, channels * side * side), channel first, normalised to -1 to 1.
+            pixels_PX: Patches (P, channels * side * side), channel first: uint8, or normalised to -1 to 1.
             grid_thw_I3: Frames, rows and columns of patches, integers (I, 3).
             merge_sizes_I: m of each image or video, 1 or 2, (I,). Its h and w are multiples of m.
 
@@ -92,7 +93,7 @@ class VisionEncoder(nn.Module):
 
     def _encode(self, pixels_PX: Tensor, grids: Grids, merges: list[int]) -> Tensor:
         weight = self.patch_embedding.weight.flatten(1)
-        x_PC = F.linear(pixels_PX.to(weight.dtype), weight, self.patch_embedding.bias)
+        x_PC = F.linear(normalise(pixels_PX).to(weight.dtype), weight, self.patch_embedding.bias)
         segments = Segments.from_lengths([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
         rotation = rotary(patch_positions(grids, merges).to(x_PC.device), self.config)
         for layer in self.layers:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from model.training.data.loader import VirtualRankState
+from model.training.data.virtual_rank import VirtualRankState
 from model.training.dist import DistContext, assign, gathered
 from model.weights_io import readable_by_umask, storing
 

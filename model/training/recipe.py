@@ -93,7 +93,9 @@ class TrainRecipe(Value):
         num_eval_generations: `ask` in recipes. Number of answers that each evaluation generates, for held-out samples
             or, without any, training samples.
         shuffle_blocks: Number of blocks of a source, such as row groups, that are shuffled together.
-        threads: Number of threads per worker that read, decode and tokenise.
+        threads: Number of threads per trainer that read samples; without `workers` they also decode and tokenise.
+        workers: Number of processes per trainer that decode and tokenise. Default: its cores less two, at most 16.
+            0: the threads do it. The result is the same. Each takes 0.3 GB of memory and two seconds to start.
         skip_limit: Number of bad samples in a row that ends the run.
         export_dtype: Type of the exported weights.
     """
@@ -110,6 +112,7 @@ class TrainRecipe(Value):
     num_eval_generations: int = Field(default=2, alias="ask", ge=0, le=1 << 16)
     shuffle_blocks: int = Field(default=4, ge=1)
     threads: int = Field(default=4, ge=1, le=1024)
+    workers: int | None = Field(default=None, ge=0, le=1024)
     skip_limit: int = Field(default=100, ge=1)
     export_dtype: Literal["float32", "bfloat16"] = "float32"
 

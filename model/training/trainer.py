@@ -20,9 +20,8 @@ from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training import checkpoints
 from model.training.checkpoints import State
-from model.training.data.loader import Loader, StepRows
-from model.training.data.packing import Row
-from model.training.data.prepare import Prepared
+from model.training.data.loader import LoadedRow, Loader, StepRows
+from model.training.data.processes import default_count
 from model.training.data.sampler import MixtureSampler
 from model.training.dist import DistContext, full_tensor, shard
 from model.training.flops import row_flops
@@ -133,6 +132,8 @@ class Trainer:
             rank=world.rank,
             workers=world.size,
             threads=recipe.threads,
+            processes=default_count() if recipe.workers is None else recipe.workers,
+            device=world.device,
             skip_limit=recipe.skip_limit,
             state=state.virtual_ranks,
         )
@@ -210,7 +211,7 @@ class Trainer:
             skipped=self._of_all_workers(loaded.skipped),
         )
 
-    def _counts(self, rows: Sequence[Row[Prepared]]) -> list[int]:
+    def _counts(self, rows: Sequence[LoadedRow]) -> list[int]:
         """Return the numbers of samples, tokens, learned tokens, patches and rows, over all workers."""
         samples = [sample for row in rows for sample in row.samples]
         counts = [
@@ -239,15 +240,14 @@ class Trainer:
             last = f"; the last of {len(reasons):,} that were skipped: {reasons[-1]}" if reasons else ""
             raise UserError(f"stage {self.stage.name}: not one sample to train on{last}")
 
-    def _backward(self, rows: Sequence[Row[Prepared]], label_count: float) -> tuple[float, float]:
+    def _backward(self, rows: Sequence[LoadedRow], label_count: float) -> tuple[float, float]:
         """Compute the gradients of all rows of a step. Return the mean loss and the FLOPs, over all workers."""
-        dummy = PackedRow.dummy(self.model.config.vision.patch_dim)
+        dummy = PackedRow.dummy(self.model.config.vision.patch_dim).with_media()
         loss, flops = torch.zeros((), device=self.world.device), 0.0
         # Sharded workers must run the same number of rows: those out of data run dummies.
         count = self.stage.rows // self.world.size if self.world.size > 1 else len(rows)
         for number in range(count):
-            inputs = [sample.inputs for sample in rows[number].samples] if number < len(rows) else [dummy]
-            row = PackedRow.pack(inputs).with_media()
+            row = rows[number].inputs if number < len(rows) else dummy
             flops += row_flops(self.model, row)
             row = row.to(self.world.device, non_blocking=True)
             with self.autocast():
@@ -276,7 +276,7 @@ class Trainer:
             group["lr"] = group["peak"] * scale
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
-    def _raise_non_finite(self, rows: Sequence[Row[Prepared]], loss: float, norm: float) -> None:
+    def _raise_non_finite(self, rows: Sequence[LoadedRow], loss: float, norm: float) -> None:
         names = self._of_all_workers([sample.name for row in rows for sample in row.samples])
         shown = "; ".join(names[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
         raise UserError(
@@ -296,5 +296,5 @@ class Trainer:
             checkpoints.retain(self.folder, self.recipe.keep_last)
 
     def close(self) -> None:
-        """Shut down the loader's threads."""
+        """Shut down the loader's threads and processes."""
         self.loader.close()

@@ -14,36 +14,38 @@ import copy
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypedDict
+
+import torch
 
 from core.errors import BadSampleError, UserError
+from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training.data.packing import Packer, Row
-from model.training.data.prepare import Prepared, for_stage, prepare
+from model.training.data.prepare import Prepared, Preparer, SampleInfo, for_stage
+from model.training.data.processes import Processes
 from model.training.data.sampler import MixtureSampler
+from model.training.data.virtual_rank import SAMPLES_AHEAD, VirtualRank, VirtualRankState
 from model.training.stage import Stage
 
 log = logging.getLogger("vl3syn.train")
 
-_SAMPLES_AHEAD = 8  # samples that a virtual rank prefetches
 _STEPS_AHEAD = 2  # steps whose rows are packed before the trainer asks for them
 
 
-class VirtualRankState(TypedDict):
-    """The position of a virtual rank. A sample is stored as [index, piece], see `Prepared`.
+@dataclass(frozen=True, eq=False)
+class LoadedRow:
+    """A packed row, ready for its device.
 
     Attributes:
-        cursor: Number of samples that were taken from the order.
-        open: The samples of each open row, that is, of each row that more samples may join.
-        pending: Samples that are in no row yet.
+        samples: The samples of the row.
+        inputs: Their tensors with at least one image, see `PackedRow.with_media`; in pinned memory if a GPU needs them.
     """
 
-    cursor: int
-    open: list[list[list[int]]]
-    pending: list[list[int]]
+    samples: list[SampleInfo]
+    inputs: PackedRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,108 +60,16 @@ class StepRows:
         virtual_ranks: State of each virtual rank after these rows, by its number.
     """
 
-    rows: list[Row[Prepared]]
+    rows: list[LoadedRow]
     skipped: list[str]
     consumed_samples: int
     virtual_ranks: dict[int, VirtualRankState]
 
 
-class VirtualRank:
-    """One stream of samples, packed into rows."""
-
-    def __init__(
-        self,
-        number: int,
-        count: int,
-        end: int | None,
-        packer: Packer[Prepared],
-        submit: Callable[[int], Future[list[Prepared]]],
-    ) -> None:
-        """Begin at the first sample.
-
-        Args:
-            number: Number of this virtual rank, from 0.
-            count: Number of all virtual ranks.
-            end: Number of samples of the stage; None if only its number of steps is set.
-            packer: Packs this virtual rank's samples.
-            submit: Starts to prepare the sample at an index of the order.
-        """
-        self.number, self.count, self.end, self.packer, self._submit = number, count, end, packer, submit
-        self.cursor = 0
-        self.pending: deque[Prepared] = deque()
-        self._futures: deque[Future[list[Prepared]]] = deque()
-
-    def next_row(self, report: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
-        """Return the next row, or None at the end. For each sample `report` gets None, or the error of a bad one."""
-        while True:
-            while self.pending:
-                if row := self.packer.add(self.pending.popleft()):
-                    return row
-            future = self._next_sample()
-            if future is None:
-                return next(self.packer.flush(), None)
-            self.cursor += 1
-            try:
-                self.pending.extend(future.result())
-                report(None)
-            except BadSampleError as error:
-                report(error)
-
-    def _next_sample(self) -> Future[list[Prepared]] | None:
-        """Return the pieces of the next sample, and submit the samples after it."""
-        while len(self._futures) < _SAMPLES_AHEAD:
-            index = self.number + (self.cursor + len(self._futures)) * self.count
-            if self.end is not None and index >= self.end:
-                break
-            self._futures.append(self._submit(index))
-        return self._futures.popleft() if self._futures else None
-
-    @property
-    def consumed_samples(self) -> int:
-        """Number of consumed samples: those in finished rows, and skipped ones."""
-        in_open_rows = {sample.index for row in self.packer.open for sample in row.samples}
-        return self.cursor - len(in_open_rows | {sample.index for sample in self.pending})
-
-    def state(self) -> VirtualRankState:
-        """Return the position."""
-
-        def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
-            return [[sample.index, sample.piece] for sample in samples]
-
-        return {
-            "cursor": self.cursor,
-            "open": [references(row.samples) for row in self.packer.open],
-            "pending": references(self.pending),
-        }
-
-    def restore(self, state: VirtualRankState) -> None:
-        """Return to a saved state. Samples of open rows and pending ones are read again.
-
-        Raises:
-            BadSampleError: A sample that was good before is bad now.
-            UserError: A sample is split into fewer pieces than before.
-        """
-        self.cursor = state["cursor"]
-        indices = {index for references in [*state["open"], state["pending"]] for index, _ in references}
-        futures = {index: self._submit(index) for index in sorted(indices)}
-        pieces = {index: future.result() for index, future in futures.items()}
-        for index, piece in [pair for references in [*state["open"], state["pending"]] for pair in references]:
-            if piece >= len(pieces[index]):
-                raise UserError(
-                    f"sample {index} of the order had more parts when this stage began: train into another folder"
-                )
-        for references in state["open"]:
-            row: Row[Prepared] = Row()
-            for index, piece in references:
-                row.add(pieces[index][piece])
-            self.packer.open.append(row)
-        self.pending.extend(pieces[index][piece] for index, piece in state["pending"])
-
-
 class Loader:
     """An endless iterator over one worker's `StepRows`. After the last sample, steps have no rows.
 
-    One thread packs rows; several threads read and prepare samples for it.
+    One thread packs rows. Several threads read samples for it, and prepare them: themselves, or in processes.
 
     Attributes:
         total: Number of samples of the stage; None if only its number of steps is set.
@@ -174,13 +84,27 @@ class Loader:
         rank: int = 0,
         workers: int = 1,
         threads: int = 4,
+        processes: int = 0,
+        device: torch.device | None = None,
         skip_limit: int = 100,
         state: Mapping[int, VirtualRankState] | None = None,
     ) -> None:
         """Start at the first sample, or at a saved state, which any number of workers may have written.
 
+        Args:
+            sampler: Gives the order of samples.
+            processor: The model's processor.
+            stage: The stage of the training.
+            rank: Number of this worker.
+            workers: Number of workers.
+            threads: Number of threads that read samples, besides those that wait for a process.
+            processes: Number of processes that prepare samples; 0: the threads do. The rows are the same.
+            device: Where the rows will go. For a GPU they are pinned.
+            skip_limit: Number of bad samples in a row that ends the run.
+            state: State of each virtual rank, by its number.
+
         Raises:
-            UserError: The number of virtual ranks is not a multiple of the number of workers.
+            UserError: The number of virtual ranks is not a multiple of the number of workers, or a process died.
             BadSampleError: A sample of the state can no longer be read.
         """
         count = stage.num_virtual_ranks
@@ -188,31 +112,49 @@ class Loader:
             raise UserError(
                 f"stage {stage.name}: {count} lanes for {workers} workers: make `lanes` a multiple of the workers"
             )
-        self._sampler, self._sources, self._stage, self._skip_limit = sampler, sampler.sources, stage, skip_limit
+        self._sampler, self._sources, self._skip_limit = sampler, sampler.sources, skip_limit
         self.total = None if stage.epochs is None else max(round(stage.epochs * sampler.epoch_length), 1)
-        self._processor, self._local = for_stage(processor, stage), threading.local()
-        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
-        self._packing = ThreadPoolExecutor(1, thread_name_prefix="packing")
+        self._preparer = Preparer(for_stage(processor, stage), stage.tokens, stage.patch_budget)
+        self._local = threading.local()
+        self._processes = Processes(processes, self._preparer) if processes else None
+        self._readers = ThreadPoolExecutor(threads + processes, thread_name_prefix="reader")
+        self._device = device if device is not None and device.type == "cuda" else None
+        on_device = (torch.cuda.set_device, (self._device,)) if self._device else (None, ())  # pins for this GPU
+        self._packing = ThreadPoolExecutor(1, "packing", *on_device)
         self._virtual_ranks = [
-            VirtualRank(number, count, self.total, Packer(stage.tokens, stage.patch_budget), self._submit)
+            VirtualRank(
+                number,
+                count,
+                self.total,
+                Packer(stage.tokens, stage.patch_budget),
+                self._submit,
+                SAMPLES_AHEAD + processes,
+            )
             for number in range(rank, count, workers)
         ]
         self._rows_per_virtual_rank = stage.rows // count
         self._consecutive_skips = 0
         self._steps: deque[Future[StepRows]] = deque()
-        for virtual_rank in self._virtual_ranks:
-            if state:
-                virtual_rank.restore(state[virtual_rank.number])
+        try:
+            for virtual_rank in self._virtual_ranks:
+                if state:
+                    virtual_rank.restore(state[virtual_rank.number])
+        except BaseException:
+            self.close()
+            raise
 
     def _submit(self, index: int) -> Future[list[Prepared]]:
         return self._readers.submit(self._prepare, index)
 
     def _prepare(self, index: int) -> list[Prepared]:
-        if not hasattr(self._local, "processor"):
-            self._local.processor = copy.deepcopy(self._processor)  # threads must not share a tokenizer
         source, row = self._sampler(index)
         sample = self._sources[source].sample(row)
-        return prepare(self._local.processor, sample, index, self._stage.tokens, self._stage.patch_budget)
+        if self._processes:
+            return self._processes.prepare(sample, index)
+        if not hasattr(self._local, "preparer"):
+            self._local.preparer = copy.deepcopy(self._preparer)  # threads must not share a tokenizer
+        prepared: list[Prepared] = self._local.preparer(sample, index)
+        return prepared
 
     def __iter__(self) -> Iterator[StepRows]:
         return self
@@ -236,13 +178,19 @@ class Loader:
 
         ranks, rows_per_rank = self._virtual_ranks, range(self._rows_per_virtual_rank)
         return StepRows(
-            rows=[row for rank in ranks for _ in rows_per_rank if (row := rank.next_row(report))],
+            rows=[self._pack(row) for rank in ranks for _ in rows_per_rank if (row := rank.next_row(report))],
             skipped=skipped,
             consumed_samples=sum(rank.consumed_samples for rank in ranks),
             virtual_ranks={rank.number: rank.state() for rank in ranks},
         )
 
+    def _pack(self, row: Row[Prepared]) -> LoadedRow:
+        inputs = PackedRow.pack([sample.inputs for sample in row.samples]).with_media()
+        return LoadedRow([sample.info for sample in row.samples], inputs.pin_memory() if self._device else inputs)
+
     def close(self) -> None:
-        """Shut down the threads."""
+        """Shut down the threads and processes."""
         for threads in (self._packing, self._readers):
             threads.shutdown(wait=False, cancel_futures=True)
+        if self._processes:
+            self._processes.close()

@@ -22,7 +22,7 @@ class Prepared:
         name: Name for messages.
         index: Position in the sampler's order, from 0.
         piece: Number of the piece of a split conversation, from 0.
-        inputs: Output of the processor, with labels.
+        inputs: Output of the processor, with labels and uint8 patches.
         labelled: Number of tokens that are learned.
     """
 
@@ -41,6 +41,42 @@ class Prepared:
     def patches(self) -> int:
         """Number of patches, before merging and pruning."""
         return len(self.inputs.pixel_values)
+
+    @property
+    def info(self) -> SampleInfo:
+        """All but the tensors."""
+        return SampleInfo(self.name, self.index, self.piece, self.tokens, self.patches, self.labelled)
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """A `Prepared` without its tensors, which are part of a packed row. The attributes are those of `Prepared`."""
+
+    name: str
+    index: int
+    piece: int
+    tokens: int
+    patches: int
+    labelled: int
+
+
+@dataclass(frozen=True, eq=False)
+class Preparer:
+    """Prepares samples for one stage; it can be copied to other threads and processes.
+
+    Attributes:
+        processor: Made by `for_stage`.
+        tokens: Token budget of a row.
+        patches: Patch budget of a row.
+    """
+
+    processor: Processor
+    tokens: int
+    patches: int
+
+    def __call__(self, sample: Sample, index: int) -> list[Prepared]:
+        """Prepare the sample at an index of the sampler's order, see `prepare`."""
+        return prepare(self.processor, sample, index, self.tokens, self.patches)
 
 
 def for_stage(processor: Processor, stage: Stage) -> Processor:
@@ -73,7 +109,7 @@ def prepare(processor: Processor, sample: Sample, index: int, tokens: int, patch
     """
 
     def encoded(piece: Sample, number: int) -> Prepared:
-        inputs = processor(piece.conversation, labels=True, generation_prompt=False)
+        inputs = processor(piece.conversation, labels=True, generation_prompt=False, raw_pixels=True)
         return Prepared(piece.name, index, number, inputs, inputs.label_count)
 
     def fits(ready: Prepared) -> bool:

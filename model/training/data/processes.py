@@ -1,0 +1,193 @@
+"""Prepare samples in processes of their own, so that decoding does not hold the interpreter lock of the training.
+
+The trainer reads a sample's text and encoded images; a process decodes, resizes and tokenises it. They talk over a
+socket. Tensors travel beside the pickle, so that Python does not copy them. Unlike shared memory, a socket has no size
+limit and leaves nothing behind.
+
+A process ends when the trainer closes the socket, also by its death. It ignores SIGINT and SIGTERM, which terminals and
+clusters send to all processes: the trainer still needs it for the last step before its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from io import BytesIO
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from model.training.data.prepare import Prepared, Preparer
+from model.training.data.samples import Sample
+
+_MOST = 16  # processes by default
+_SPARE = 2  # cores that are left for the trainer by default: one launches kernels, one packs rows
+_COUNT, _LENGTH = struct.Struct("<I"), struct.Struct("<Q")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def default_count(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the default number of processes of this trainer: its cores less two, at most 16.
+
+    Trainers on one machine share its cores. 0 means that threads of the trainer prepare the samples.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    trainers = int(environment.get("LOCAL_WORLD_SIZE", 1))  # Ray Train and torchrun set it
+    return max(min(cores // trainers - _SPARE, _MOST), 0)
+
+
+class Processes:
+    """A fixed number of processes that prepare samples. Threads share them."""
+
+    def __init__(self, count: int, preparer: Preparer) -> None:
+        """Start `count` processes. Each gets a copy of `preparer` with its first sample."""
+        self._all = [_Process(preparer) for _ in range(count)]
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+
+    def prepare(self, sample: Sample, index: int) -> list[Prepared]:
+        """Prepare a sample in the next idle process, as `Preparer` does.
+
+        Raises:
+            UserError: A process has died, on this sample or on an earlier one.
+        """
+        process = self._idle.get()
+        try:
+            return process.prepare(sample, index)
+        finally:
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """End the processes at once."""
+        for process in self._all:
+            process.kill()
+
+
+class _Process:
+    """The trainer's end of one process."""
+
+    def __init__(self, preparer: Preparer) -> None:
+        self._preparer: Preparer | None = preparer  # until it is sent
+        self._death: UserError | None = None
+        self._socket, theirs = socket.socketpair()
+        # No `multiprocessing`: it would run the user's main script again in each process.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the process inherits the mask
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def prepare(self, sample: Sample, index: int) -> list[Prepared]:
+        if self._death:
+            raise self._death
+        try:
+            if self._preparer is not None:
+                send(self._socket, self._preparer)
+                self._preparer = None
+            send(self._socket, (sample, index))
+            result: list[Prepared] | Exception = receive(self._socket)
+        except (EOFError, ConnectionError) as error:
+            self._death = UserError(
+                f"{sample.name}: the process that prepared it has died ({self._cause()}): lower `workers` if memory "
+                "ran out, else take the sample out; then run the same command again"
+            )
+            raise self._death from error
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _cause(self) -> str:
+        code = self._process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+
+def serve(descriptor: int) -> None:
+    """Prepare samples for the trainer at the other end of a socket, until it closes the socket."""
+    torch.set_num_threads(1)
+    connection = socket.socket(fileno=descriptor)
+    try:
+        preparer: Preparer = receive(connection)
+        while True:
+            sample, index = receive(connection)
+            try:
+                result: list[Prepared] | Exception = preparer(sample, index)
+            except Exception as error:  # it is raised in the trainer
+                result = _portable(error)
+            send(connection, result)
+    except (EOFError, ConnectionError):
+        return
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be sent: itself with its traceback as a note, or one with the traceback as its text."""
+    text = traceback.format_exc()
+    error.add_note(text)
+    try:
+        return error if isinstance(pickle.loads(pickle.dumps(error)), type(error)) else RuntimeError(text)
+    except Exception:  # classes of libraries may raise anything here
+        return RuntimeError(text)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors as arrays, whose memory `buffer_callback` gets."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, Tensor) else NotImplemented
+
+
+def send(connection: socket.socket, value: Any) -> None:
+    """Send a value: the number of blocks, their lengths, and the blocks: the pickle and the memory of each tensor."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = BytesIO()
+    _Pickler(pickled, protocol=5, buffer_callback=buffers.append).dump(value)
+    blocks = [pickled.getbuffer(), *(buffer.raw() for buffer in buffers)]
+    lengths = b"".join(_LENGTH.pack(block.nbytes) for block in blocks)
+    connection.sendall(_COUNT.pack(len(blocks)) + lengths)
+    for block in blocks:
+        connection.sendall(block)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Receive a value that `send` has sent.
+
+    Raises:
+        EOFError: The other end is closed.
+    """
+    (count,) = _COUNT.unpack(_read(connection, _COUNT.size))
+    lengths = [length for (length,) in _LENGTH.iter_unpack(_read(connection, count * _LENGTH.size))]
+    pickled, *buffers = [_read(connection, length) for length in lengths]
+    return pickle.loads(pickled, buffers=buffers)
+
+
+def _read(connection: socket.socket, length: int) -> memoryview:
+    """Read exactly so many bytes. One call reads most of them, so a thread waits for the interpreter lock only once."""
+    block = memoryview(np.empty(length, np.uint8))
+    done = 0
+    while done < length:
+        count = connection.recv_into(block[done:], 0, socket.MSG_WAITALL)
+        if not count:
+            raise EOFError
+        done += count
+    return block
