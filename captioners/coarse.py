@@ -11,10 +11,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field
@@ -24,6 +22,9 @@ from core import pretrained
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, column
+
+if TYPE_CHECKING:
+    import torch
 
 _CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "blip": "BlipForConditionalGeneration"}
 """The class of transformers that loads each supported `model_type`."""
@@ -46,9 +47,12 @@ class CoarseCaption(ImageStage):
         revision: Branch, tag or commit of the hub's repository.
         prompt: Text that the caption continues, such as `a photo of`. It is not part of the caption.
         max_new_tokens: Largest length of a caption, in tokens of the model.
+        cache_implementation: The memory of earlier tokens. `dynamic` grows; `static` has its full size at once, so
+            that transformers compiles the decoding of a token on a GPU, once per batch size. BLIP-2 only.
     """
 
     name: ClassVar = "coarse_caption"
+    fingerprint_exclude: ClassVar = ("cache_implementation",)
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]
     )
@@ -59,6 +63,7 @@ class CoarseCaption(ImageStage):
     revision: str | None = None
     prompt: str = Field(default="", max_length=200)
     max_new_tokens: int = Field(default=30, ge=1, le=256)
+    cache_implementation: Literal["dynamic", "static"] = "dynamic"
 
     @property
     def models(self) -> Mapping[str, str | None]:
@@ -91,16 +96,17 @@ class CoarseCaption(ImageStage):
         self.check_available()
         import transformers
 
-        auto_processor: Any = transformers.AutoProcessor
+        auto: Any = transformers
         config = self._config()
         local = pretrained.is_local(self.model)
         # Use one commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
-        device, dtype = pretrained.device_and_dtype()
         with pretrained.loading(self.model, self.name):
-            processor = auto_processor.from_pretrained(source, revision=revision, trust_remote_code=False)
+            settings = auto.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+            device, dtype = pretrained.device_and_dtype(settings.text_config.model_type)
+            processor = auto.AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
             # Safetensors if available, else a pickle, of which only tensors are read.
-            network, loading_info = getattr(transformers, self._class()).from_pretrained(
+            network, loading_info = getattr(auto, self._class()).from_pretrained(
                 source,
                 revision=revision,
                 dtype=dtype,
@@ -115,7 +121,10 @@ class CoarseCaption(ImageStage):
         identity = _local_weights(config.parent) if local else config.parent.name
         provenance = {"weights": identity, "dtype": str(dtype).removeprefix("torch.")}
         provenance |= {"transformers": version("transformers"), "torch": version("torch")}
-        return Captioner(network, processor, start, echoed, self.max_new_tokens, provenance)
+        generation = {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "do_sample": False}
+        if self.cache_implementation == "static":
+            generation["cache_implementation"] = "static"
+        return Captioner(network, processor, start, echoed, generation, provenance)
 
     def _config(self) -> Path:
         """The model's `config.json`, in the folder or in the hub's cache."""
@@ -130,6 +139,8 @@ class CoarseCaption(ImageStage):
         if kind not in _CLASSES:
             known = " and ".join(_CLASSES)
             raise UserError(f"{self.name}: {self.model} is a model of type {kind}; supported types are {known}")
+        if kind == "blip" and self.cache_implementation == "static":
+            raise UserError(f"{self.name}: {self.model}: transformers has no static cache for BLIP; take dynamic")
         return _CLASSES[kind]
 
 
@@ -147,42 +158,43 @@ class Captioner(ImageFacts):
         processor: Any,
         start: Sequence[int],
         echoed: int,
-        max_new_tokens: int,
+        generation: Mapping[str, object],
         provenance: Mapping[str, object],
     ) -> None:
         self._network, self._processor = network, processor
-        self._start, self._echoed, self._max_new_tokens = start, echoed, max_new_tokens
+        self._start, self._echoed, self._generation = start, echoed, generation
         self.provenance = provenance
         self.side = 2 * max(filter(None, dict(processor.image_processor.size).values()))
 
-    def prepare(self, image: Image) -> npt.NDArray[np.float32]:
-        """Resize and normalise with the model's processor: float32, (3, model's side, model's side), about -2 to 3."""
-        pixels = self._processor.image_processor(image, return_tensors="np")["pixel_values"][0]
-        return np.asarray(pixels, np.float32)
+    def prepare(self, image: Image) -> torch.Tensor:
+        """Resize and normalise with the model's processor: (3, model's side, model's side), about -2 to 3.
 
-    def __call__(self, inputs: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
+        The numbers have the model's float type, which is half as many bytes on a GPU.
+        """
+        pixels: torch.Tensor = self._processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
+        return pixels.to(self._network.vision_model.dtype)
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> pa.Table:
         """Return captions of a batch, which may be empty. All images share the start tokens, so nothing is padded."""
-        texts = self._generate(np.stack(inputs)) if inputs else []
+        texts = self._generate(inputs) if inputs else []
         captions = [" ".join(text.split()) or None for text in texts]
         errors = [None if caption else _EMPTY for caption in captions]
         return pa.table(
             [pa.array(captions, pa.string()), pa.array(errors, ERROR.type)], schema=CoarseCaption.writes.append(ERROR)
         )
 
-    def _generate(self, pixels: npt.NDArray[np.float32]) -> list[str]:
+    def _generate(self, inputs: Sequence[torch.Tensor]) -> list[str]:
         import torch
 
         network = self._network
         with torch.inference_mode():
             # BLIP modifies its input ids, so they are created for each call.
-            start = torch.tensor([self._start] * len(pixels), device=network.device)
+            start = torch.tensor([self._start] * len(inputs), device=network.device)
             tokens = network.generate(
-                pixel_values=torch.from_numpy(pixels).to(network.device, network.vision_model.dtype),
+                pixel_values=torch.stack(inputs).to(network.device),
                 input_ids=start,
                 attention_mask=torch.ones_like(start),
-                max_new_tokens=self._max_new_tokens,
-                num_beams=1,
-                do_sample=False,
+                **self._generation,
             )
         texts: list[str] = self._processor.tokenizer.batch_decode(tokens[:, self._echoed :], skip_special_tokens=True)
         return texts

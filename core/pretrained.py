@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+_OVERFLOWS_IN_FLOAT16 = frozenset({"t5", "mt5", "umt5"})
+"""Types of models whose activations exceed 65,504, the largest float16. They were trained in bfloat16."""
+
+NEVER_RUN = "which is never run: give a model whose type transformers knows"
 
 
 def is_local(model: str) -> bool:
@@ -114,9 +120,27 @@ def _reason(error: Exception) -> str:
     return known or f"it is not in the cache, and the hub does not answer ({' '.join(str(error).split())[:120]})"
 
 
+def check_pinned(model: str, what: str, revision: str | None) -> None:
+    """Check that nobody else can change a model whose code may run: it is a folder, or a commit of the hub.
+
+    Raises:
+        UserError: It is a name on the hub without a commit. A branch or a tag can move.
+    """
+    if not is_local(model) and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise UserError(
+            f"{what}: trust_remote_code runs Python code out of {model}: give `revision`, the commit that you have "
+            "read (40 hex digits), or a folder"
+        )
+
+
 @contextmanager
-def loading(model: str, what: str) -> Iterator[None]:
+def loading(model: str, what: str, code: str = NEVER_RUN) -> Iterator[None]:
     """Turn the many exceptions that libraries raise over broken weights into one line.
+
+    Args:
+        model: A local folder or a hub name.
+        what: The stage, for the error.
+        code: What to say of code in the model's folder, if the library refuses to run it.
 
     Raises:
         UserError: Loading failed; the text names the stage, the model and the reason.
@@ -126,10 +150,7 @@ def loading(model: str, what: str) -> Iterator[None]:
     except Exception as error:  # parsers may raise anything over the content of a folder; the cause is kept
         reason = " ".join(str(error).split())[:240]
         if "custom code" in reason:  # from transformers' message, which proposes to trust the code
-            raise UserError(
-                f"{what}: {model} needs code out of its own folder (auto_map), which is never run: give a model whose "
-                "type transformers knows"
-            ) from error
+            raise UserError(f"{what}: {model} needs code out of its own folder (auto_map), {code}") from error
         raise UserError(f"{what}: {model} cannot be loaded ({type(error).__name__}: {reason})") from error
 
 
@@ -142,14 +163,29 @@ def sha256(files: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """Return the device and the fastest float type on it: bfloat16 or float16 on a GPU that has it, else float32."""
+def device_and_dtype(model_type: str = "") -> tuple[torch.device, torch.dtype]:
+    """Return the device and the fastest float type in which a model is right there; float32 without a GPU.
+
+    Args:
+        model_type: `model_type` of the configuration of the model's language model.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return torch.device("cpu"), torch.float32
-    major, _ = torch.cuda.get_device_capability()
-    return torch.device("cuda"), torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
+    return torch.device("cuda"), getattr(torch, gpu_dtype(torch.cuda.get_device_capability(), model_type))
+
+
+def gpu_dtype(capability: tuple[int, int], model_type: str = "") -> str:
+    """Return the name of the fastest float type in which a model of this type is right on a GPU.
+
+    Args:
+        capability: Compute capability: (8, 0) is the first with bfloat16 (A100); V100 is (7, 0) and T4 (7, 5).
+        model_type: As for `device_and_dtype`.
+    """
+    if capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) and model_type not in _OVERFLOWS_IN_FLOAT16 else "float32"
 
 
 def _whole(file: Path, what: str) -> None:

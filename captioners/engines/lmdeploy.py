@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -14,6 +16,13 @@ from captioners.engines.finish import finished
 from core import pretrained
 from core.errors import UserError
 
+log = logging.getLogger("vl3syn.captions")
+
+_CODE = (
+    "which lmdeploy runs with trust_remote_code: true and a revision only (docs/captions.md); "
+    "OpenGVLab/InternVL3-8B-hf needs none"
+)
+
 
 class Lmdeploy(EngineConfig):
     """`lmdeploy.pipeline` with TurboMind, lmdeploy's own kernels.
@@ -21,11 +30,17 @@ class Lmdeploy(EngineConfig):
     Attributes:
         tensor_parallel: Number of GPUs that share one copy of the model; an actor requests as many from Ray.
         session_len: Largest sum of prompt, image and answer tokens; default from the model's configuration.
+        concurrency: Images in the engine at the same time. lmdeploy makes its batches from them: with fewer than its
+            `max_batch_size` (128 to 1,024) it waits for images.
+        trust_remote_code: Whether to run the Python code in the model's folder, with your rights, on each node.
+            InternVL2 needs that for its tokenizer. A model of the hub then needs a commit as `revision`.
     """
 
     kind: Literal["lmdeploy"] = "lmdeploy"
     tensor_parallel: int = Field(default=1, ge=1)
     session_len: int | None = Field(default=None, ge=1024)
+    concurrency: int = Field(default=256, ge=1, le=4096)
+    trust_remote_code: bool = False
 
     @property
     def gpus(self) -> int:
@@ -33,7 +48,8 @@ class Lmdeploy(EngineConfig):
 
     @property
     def batch_size(self) -> int:
-        return 128
+        """1: lmdeploy makes the batches. A batch of ours would wait for its longest answer while the engine drains."""
+        return 1
 
     @classmethod
     def installed(cls) -> str:
@@ -51,6 +67,9 @@ class Lmdeploy(EngineConfig):
             UserError: It is not; the text says how to get it.
         """
         pretrained.check_available(model, what, revision=revision)
+        if self.trust_remote_code:
+            pretrained.check_pinned(model, what, revision)
+            _warn_of_code(model, what)
 
     def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> LmdeployEngine:
         """Load the model on its GPUs.
@@ -62,24 +81,36 @@ class Lmdeploy(EngineConfig):
         pretrained.require("lmdeploy", "lmdeploy", what)
         import lmdeploy
 
+        if self.trust_remote_code:
+            pretrained.check_pinned(model, what, revision)
         engine = lmdeploy.TurbomindEngineConfig(
             tp=self.tensor_parallel, session_len=self.session_len, revision=revision
         )
-        with pretrained.loading(model, what):
-            pipeline = lmdeploy.pipeline(model, backend_config=engine)
-        return LmdeployEngine(pipeline, generation(sampling))
+        with pretrained.loading(model, what, _CODE):
+            pipeline = lmdeploy.pipeline(model, backend_config=engine, trust_remote_code=self.trust_remote_code)
+        provenance: dict[str, object] = {"engine": "lmdeploy", "lmdeploy": version("lmdeploy")}
+        if self.trust_remote_code:
+            provenance |= {"trust_remote_code": True, "revision": revision}
+        return LmdeployEngine(pipeline, generation(sampling), self.concurrency, provenance)
 
 
 class LmdeployEngine(Engine):
-    """`Engine` of `Lmdeploy`: it passes a whole batch in one call, and lmdeploy schedules it."""
+    """`Engine` of `Lmdeploy`. Threads call one pipeline: it runs all requests on its own event loop."""
 
-    def __init__(self, pipeline: Any, config: Any) -> None:
-        self._pipeline, self._config = pipeline, config
-        self.provenance = {"engine": "lmdeploy", "lmdeploy": version("lmdeploy")}
+    def __init__(self, pipeline: Any, config: Any, calls: int, provenance: Mapping[str, object]) -> None:
+        self._pipeline, self._config, self.calls, self.provenance = pipeline, config, calls, provenance
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         prompts = [(question.prompt, question.image) for question in questions]
         return [answer_of(response) for response in self._pipeline(prompts, gen_config=self._config)] if prompts else []
+
+
+@cache
+def _warn_of_code(model: str, what: str) -> None:
+    """Warn once per process that the code of a model's author runs."""
+    log.warning(
+        "%s: trust_remote_code: Python code of the author of %s runs with your rights on each node", what, model
+    )
 
 
 def generation(sampling: Sampling) -> Any:

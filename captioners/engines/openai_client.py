@@ -56,7 +56,8 @@ class OpenAIClientConfig(EngineConfig):
 
     Attributes:
         url: Address of a running server, including `/v1`.
-        start: Instead of `url`, the command that starts a server, with `{model}` and `{port}`, such as
+        start: Instead of `url`, the command that starts a server, with `{model}`, `{port}` and, if the stage has a
+            `revision`, `{revision}`, such as
             `lmdeploy serve api_server {model} --server-name 127.0.0.1 --server-port {port} --tp 2 --model-name {model}`
         serves: The server's name for the model, if it differs from the recipe's.
         concurrency: Simultaneous requests per actor; choose it so that the engine's queue stays full.
@@ -128,11 +129,13 @@ class OpenAIClientConfig(EngineConfig):
         return self
 
     def check_available(self, model: str, what: str, revision: str | None) -> None:
-        """Check that a running server answers; with `start` nothing is checked.
+        """Check that a running server answers, or that `start` has the values that it names.
 
         Raises:
-            UserError: The server does not answer, or refuses the key.
+            UserError: The server does not answer, or refuses the key; or `start` names a revision that is not given.
         """
+        if "{revision}" in (self.start or "") and not revision:
+            raise UserError(f"{what}: start has {{revision}}: give the stage a `revision`, the model's commit")
         if self.url:
             _check_server(self.url, self._headers(), what)
 
@@ -142,7 +145,7 @@ class OpenAIClientConfig(EngineConfig):
         Raises:
             UserError: No server answers, or it refuses the key.
         """
-        process = start_server(self.start, model, self.start_timeout, what) if self.start else None
+        process = start_server(self.start, model, self.start_timeout, what, revision) if self.start else None
         url = process.url if process else self.url
         assert url is not None
         _check_server(url, self._headers(), what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -63,20 +64,22 @@ class ServerProcess:
         self._log.close()
 
 
-def start_server(command: str, model: str, timeout: float, what: str) -> ServerProcess:
+def start_server(command: str, model: str, timeout: float, what: str, revision: str | None = None) -> ServerProcess:
     """Start a server and wait until it answers.
 
     Args:
-        command: The command, with `{model}` and `{port}`; it runs without a shell.
+        command: The command, with `{model}`, `{revision}` and `{port}`; it runs without a shell.
         model: The value of `{model}`.
         timeout: Seconds to wait for the first answer.
         what: Name of the stage, for errors.
+        revision: The value of `{revision}`.
 
     Raises:
         UserError: The program is missing, ends before it answers (with the end of its log), or takes too long.
     """
     port = _free_port()
-    words = [word.replace("{model}", model).replace("{port}", str(port)) for word in shlex.split(command)]
+    values = {"{model}": model, "{revision}": revision or "", "{port}": str(port)}
+    words = [re.sub("{model}|{revision}|{port}", lambda name: values[name[0]], word) for word in shlex.split(command)]
     if shutil.which(words[0]) is None:
         raise UserError(f"{what}: there is no program {words[0]}; install it, or give its path in `start`")
     log = tempfile.TemporaryFile()

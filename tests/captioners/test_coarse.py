@@ -179,7 +179,7 @@ def test_empty_caption_does_not_change_its_neighbours(
     load: Callable[..., Captioner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioner = load("blip")
-    monkeypatch.setattr(captioner, "_generate", lambda pixels: ["a dog", " \n", " two\ncats  "])
+    monkeypatch.setattr(captioner, "_generate", lambda inputs: ["a dog", " \n", " two\ncats  "])
     table = captioner([captioner.prepare(image) for image in PICTURES[:3]])
     assert table["coarse_caption"].to_pylist() == ["a dog", None, "two cats"]
     assert [error is None for error in table["error"].to_pylist()] == [True, False, True]
@@ -201,8 +201,8 @@ def test_threads_prepare_the_same_pixels(load: Callable[..., Captioner], kind: s
     alone = [captioner.prepare(image) for image in many]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(captioner.prepare, many))
-    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
-    assert {(pixels.shape, pixels.dtype) for pixels in together} == {((3, 32, 32), np.dtype(np.float32))}
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert {(tuple(pixels.shape), pixels.dtype) for pixels in together} == {((3, 32, 32), torch.float32)}
     assert captioner.side == 64
 
 
@@ -219,10 +219,60 @@ def test_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner], si
 def test_captioner_runs_in_half_precision(
     models: dict[str, Path], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "device_and_dtype", lambda: (torch.device("cpu"), getattr(torch, dtype)))
+    monkeypatch.setattr(pretrained, "device_and_dtype", lambda _: (torch.device("cpu"), getattr(torch, dtype)))
     captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=4).load()
     assert all(captions(captioner))
     assert captioner._network.vision_model.dtype == getattr(torch, dtype)
+    assert captioner.prepare(PICTURES[0]).dtype == getattr(torch, dtype), "threads cast, not the model's thread"
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "dtype"),
+    [("blip2", (7, 5), "float16"), ("blip2-t5", (7, 5), "float32"), ("blip2-t5", (8, 0), "bfloat16")],
+)
+def test_flan_t5_is_float32_on_a_gpu_without_bfloat16(
+    models: dict[str, Path], kind: str, capability: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    chosen = pretrained.device_and_dtype
+    monkeypatch.setattr(pretrained, "device_and_dtype", lambda *type_: (torch.device("cpu"), chosen(*type_)[1]))
+    captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=2).load()
+    assert captioner.provenance["dtype"] == dtype
+    assert captioner._network.language_model.dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("kind", ["blip2", "blip2-t5"])
+@pytest.mark.parametrize("prompt", ["", PROMPT])
+def test_static_cache_gives_the_captions_of_the_dynamic_one(
+    load: Callable[..., Captioner], kind: str, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import StaticCache
+
+    used: list[int] = []
+    init = StaticCache.__init__
+
+    def counted(self: Any, *arguments: Any, **named: Any) -> None:
+        used.append(1)
+        init(self, *arguments, **named)
+
+    monkeypatch.setattr(StaticCache, "__init__", counted)
+    static = load(kind, prompt=prompt, cache_implementation="static")
+    for pictures in (PICTURES, PICTURES[:2], PICTURES[3:4]):
+        assert captions(static, pictures) == captions(load(kind, prompt=prompt), pictures)
+    assert used
+
+
+def test_static_cache_is_refused_for_blip_in_one_line(models: dict[str, Path]) -> None:
+    assert "transformers has no static cache for BLIP; take dynamic" in refusal(
+        models["blip"], cache_implementation="static"
+    )
+
+
+def test_cache_implementation_is_in_no_fingerprint() -> None:
+    static = CoarseCaption(cache_implementation="static")
+    assert static.fingerprint_settings() == CoarseCaption().fingerprint_settings()
+    assert set(static.fingerprint_settings()) == {"model", "revision", "prompt", "max_new_tokens"}
 
 
 def test_provenance_identifies_weights_by_content(

@@ -39,7 +39,7 @@ checked += 2
 
 settings = lmdeploy.TurbomindEngineConfig(tp=2, session_len=8192, revision=None)
 assert (settings.tp, settings.session_len) == (2, 8192)
-inspect.signature(lmdeploy.pipeline).bind("model", backend_config=settings)
+inspect.signature(lmdeploy.pipeline).bind("model", backend_config=settings, trust_remote_code=True)
 checked += 2
 
 Pipeline = sys.modules["lmdeploy.pipeline"].Pipeline
@@ -52,7 +52,7 @@ assert {"text", "finish_reason", "input_token_len", "generate_token_len", "error
 checked += 1
 
 responses = [Response("a cat", 3, 100, "stop"), Response("a", 64, 100, "length"), Response("", 0, 0, "error")]
-answers = LmdeployEngine(lambda questions, gen_config: responses, config)([Question(b"", "?")] * 3)
+answers = LmdeployEngine(lambda questions, gen_config: responses, config, 8, {})([Question(b"", "?")] * 3)
 assert [(a.text, a.cut, a.prompt_tokens, a.tokens) for a in answers[:2]] == [
     ("a cat", False, 100, 3),
     ("a", True, 100, 64),

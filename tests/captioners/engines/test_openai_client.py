@@ -283,3 +283,10 @@ def test_unreachable_server_is_a_one_line_error_within_seconds() -> None:
 def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OpenAIClientConfig(**settings)
+
+
+def test_start_with_a_revision_that_is_not_given_is_refused() -> None:
+    config = OpenAIClientConfig(start="serve {model} --revision {revision} --port {port}")
+    with pytest.raises(ValueError, match=r"short_caption: start has \{revision\}: give the stage a `revision`"):
+        config.check_available("m", "short_caption", None)
+    config.check_available("m", "short_caption", "0a1b")

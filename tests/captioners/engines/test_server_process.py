@@ -52,6 +52,12 @@ def test_model_name_is_one_argument_and_no_shell_reads_it(tmp_path: Path) -> Non
     assert not (tmp_path / "x").exists()
 
 
+def test_revision_is_filled_into_the_start_command() -> None:
+    code = "import sys; sys.exit(f'said {sys.argv[1:3]}')"
+    with pytest.raises(ValueError, match=r"said \['{port}/m', '0a1b'\]"):
+        start_server(f'{sys.executable} -c "{code}" {{model}} {{revision}} {{port}}', "{port}/m", 20, "test", "0a1b")
+
+
 def test_missing_program_is_a_one_line_error() -> None:
     with pytest.raises(ValueError, match="test: there is no program lmdeploy-of-no-one"):
         start_server("lmdeploy-of-no-one serve {port}", "m", 5, "test")
