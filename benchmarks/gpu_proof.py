@@ -5,7 +5,7 @@
 
 Run it from the repository. Each line of the table runs in a process of its own with a time limit, so that neither a
 crash nor a hang stops the others; all end within 8 minutes. The lines of the model need torch, transformers, numpy,
-Pillow, safetensors and pydantic. A line whose packages are missing is skipped. Sizes fit a GPU with 80 GB, and limits of
+Pillow, safetensors and pydantic. A line whose packages are missing is skipped. Sizes fit a GPU with 80 GB, limits of
 time are for an A100 or faster. The exit code is 1 if a line failed or a limit is missed. docs/gpu.md explains each.
 """
 
@@ -38,7 +38,7 @@ LINES = (
     Line("host syncs", "training:host_syncs", 30),
     Line("loss at 16k tokens", "network:loss", 30),
     Line("training", "training:eager", 60),
-    Line("training, compiled", "training:compiled", 90),
+    Line("training, compiled", "training:compiled", 100),
     Line("FSDP2 with one rank", "network:fsdp", 30),
     Line("checkpoint and resume", "training:resume", 40),
     Line("generation", "network:generation", 40),

@@ -21,19 +21,17 @@ from model.training.data.prepare import for_stage
 from model.training.data.sampler import MixtureSampler
 from model.training.stage import Stage
 
-MEDIA = {"images of 1 MP": 16, "clips of 720p": 4}
-
 
 def loader(place: Place) -> Iterator[Figure]:
     """Patches per second for images of 1,024 x 1,024 pixels, and for clips where PyAV is installed."""
-    for kind, count in MEDIA.items():
+    for kind, count in (("images of 1 MP", place.size(16, 2)), ("clips of 720p", place.size(4, 1))):
         if kind.startswith("clips") and find_spec("av") is None:
             yield Figure(f"{kind} (no av)", None)
             continue
         source = _source(place, kind, count)
         bare = _bare_loop(place, source)
         yield Figure(f"{kind}: bare loop on one core", bare, "patches/s")
-        most = place.size(max(min((os.cpu_count() or 1) - 2, 16), 1), 2)
+        most = place.size(max(min((os.cpu_count() or 1) - 2, 16), 1), 1)
         for processes in sorted({1, most}):
             rate, share = _rate(place, source, processes)
             yield Figure(f"{kind}: {processes} processes", rate, "patches/s")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpu_lines import measures
-from gpu_lines.measures import build, off, peak_gib, sample, spread
+from gpu_lines.measures import build, off, peak_gib, sample, seconds, spread
 from gpu_lines.proof import Figure, Place
 from model.packed_row import PackedRow
 from model.training.dist import DistContext, full_tensor, shard
@@ -72,12 +72,10 @@ def generation(place: Place) -> Iterator[Figure]:
             return model.generate(**inputs, max_new_tokens=tokens)
 
         assert {len(tokens) for tokens in answer(4)} == {4}
-        first = measures.seconds(place, lambda: answer(1), repeat=1, warm=1)
-        whole = measures.seconds(place, lambda: answer(count), repeat=1, warm=0)
+        first = seconds(place, lambda: answer(1), repeat=3, warm=1)
+        whole = seconds(place, lambda: answer(count), repeat=1, warm=0)
         yield Figure(f"{prompts} prompts: first token", 1000 * first, "ms")
-        yield Figure(
-            f"{prompts} prompts: tokens after it", prompts * (count - 1) / max(whole - first, 1e-9), "tokens/s"
-        )
+        yield Figure(f"{prompts} prompts: {count} tokens each", prompts * count / whole, "tokens/s")
 
 
 def loss(place: Place) -> Iterator[Figure]:

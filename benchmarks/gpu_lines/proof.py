@@ -164,6 +164,7 @@ class Processes:
         outcome = Outcome(line.name)
         try:
             outcome.message = _received(receive, outcome.figures, begin + limit)
+            process.join(timeout=5)  # it removes what it has made
         except TimeoutError:
             outcome.message = f"not done after {limit:.0f} s"
         except EOFError:

@@ -50,7 +50,7 @@ def _twenty_steps(place: Place, **stage: Any) -> Iterator[Figure]:
         torch.cuda.reset_peak_memory_stats()
     with_data = trainer(
         place.folder, measures.config(place), place.device, side=place.size(448, 56), tokens=place.size(8192, 512),
-        steps=place.size(20, 8), checkpointing=True, **stage,
+        steps=place.size(20, 8), checkpointing=True, workers=None, **stage,
     )  # fmt: skip
     steps = [step for _ in range(WARM) if (step := with_data.run_step())]
     used, begin = time.thread_time(), time.perf_counter()
@@ -59,7 +59,9 @@ def _twenty_steps(place: Place, **stage: Any) -> Iterator[Figure]:
     steps += counted
     peak = peak_flops(with_data.world.device)
     yield Figure("parameters", sum(p.numel() for p in with_data.model.parameters()) / 1e9, "billion")
-    yield Figure("tokens of a row", statistics.mean(step.tokens for step in counted), "tokens")
+    yield Figure("tokens of a row", statistics.mean(step.tokens for step in counted))
+    fill = statistics.mean(step.packing_efficiency for step in counted)
+    yield Figure("share of the row that they fill", 100 * fill, "%", least=50)
     yield Figure("a step", 1000 * statistics.median(step.seconds for step in counted), "ms")
     yield Figure("rate", statistics.median(step.tokens / step.seconds for step in counted), "tokens/s")
     mfu = peak and statistics.median(step.flops / step.seconds / peak for step in counted)
@@ -93,8 +95,8 @@ def graphs(place: Place) -> Iterator[Figure]:
     _compile_without_code()
     shapes = measures.config(place, layers=2, vocabulary=4096)
     uneven = trainer(
-        place.folder, shapes, place.device, side=place.size(224, 56), tokens=place.size(2048, 512), uneven=True, steps=40,
-        compile=True,
+        place.folder, shapes, place.device, side=place.size(224, 56), tokens=place.size(2048, 512), uneven=True,
+        steps=40, compile=True,
     )  # fmt: skip
     steps = run(uneven)
     yield Figure("rows", len(steps), least=40)
@@ -182,6 +184,7 @@ def trainer(
     side: int,
     tokens: int,
     uneven: bool = False,
+    workers: int | None = 0,
     **stage: Any,
 ) -> Trainer:
     """Return a trainer of one stage on captions of the length of detailed ones.
@@ -193,6 +196,7 @@ def trainer(
         side: Pixels of a picture's side, or of the largest one's.
         tokens: Tokens of a row, of which half are for pictures.
         uneven: Pictures and captions of many sizes, and texts.
+        workers: Number of processes that decode; None: the trainer's default.
         stage: Further settings of the stage.
     """
     file = folder / "all.jsonl"
@@ -209,7 +213,8 @@ def trainer(
         "schedule": "constant",
         **stage,
     }
-    written = {"model": {"preset": "tiny"}, "sources": {"all": {"annotations": str(file)}}, "stages": [settings]}
+    source = {"annotations": str(file)}
+    written = {"model": {"preset": "tiny"}, "sources": {"all": source}, "stages": [settings], "workers": workers}
     recipe = parse_recipe(written, "gpu_proof")
     torch.manual_seed(0)
     return Trainer(
