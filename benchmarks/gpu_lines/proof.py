@@ -54,9 +54,8 @@ class Figure:
             return "–"
         if isinstance(self.value, str):
             return self.value
-        digits = (
-            f"{self.value:,.0f}" if abs(self.value) >= 1000 or self.value == int(self.value) else f"{self.value:.3g}"
-        )
+        whole = abs(self.value) >= 1000 or float(self.value).is_integer()
+        digits = f"{self.value:,.0f}" if whole else f"{self.value:.3g}"
         return f"{digits} {self.unit}".rstrip()
 
     @property
@@ -99,7 +98,7 @@ class Line:
 
     Attributes:
         name: Its name.
-        work: `module:function` in this package; the function is a `Work`.
+        work: `module:function`; the function is a `Work`.
         seconds: Time limit.
         packages: Packages that it needs beside the model's.
     """
@@ -214,7 +213,7 @@ def work(path: str, dry: bool, folder: Path, send: Connection) -> None:
         os.dup2(log, stream)
     try:
         module, _, name = path.partition(":")
-        line: Work = getattr(importlib.import_module(f"gpu_lines.{module}"), name)
+        line: Work = getattr(importlib.import_module(module), name)
         for figure in line(Place(dry, "cpu" if dry else "cuda", folder)):
             send.send(figure)
         send.send("")
