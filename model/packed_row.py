@@ -69,18 +69,19 @@ class PackedRow(Mapping[str, Tensor]):
         )
 
     def with_media(self) -> PackedRow:
-        """Return a row that has media: this one, or a copy with a blank image of one patch, whose token is not kept.
+        """Return a row that has media: this one, or a copy with two blank patches, whose tokens are not kept.
 
-        So every row runs through all layers: ranks gather sharded weights layer by layer, and must stay in step.
+        So every row runs through all layers: ranks gather sharded weights layer by layer, and must stay in step. Two
+        patches, since torch.compile takes a size of 1 for a constant, and would compile the encoder once more.
         """
         if len(self.grid_thw):
             return self
         return replace(
             self,
-            pixel_values=self.pixel_values.new_zeros(1, self.pixel_values.shape[1]),
-            grid_thw=self.grid_thw.new_ones(1, 3),
+            pixel_values=self.pixel_values.new_zeros(2, self.pixel_values.shape[1]),
+            grid_thw=self.grid_thw.new_tensor([[1, 1, 2]]),
             merge_sizes=self.merge_sizes.new_ones(1),
-            keep_mask=self.keep_mask.new_zeros(1),
+            keep_mask=self.keep_mask.new_zeros(2),
         )
 
     def pin_memory(self) -> PackedRow:

@@ -16,14 +16,14 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from model.attention import Segments
+from model.attention import Segments, to_device
 from model.config import ModelConfig
 from model.config_files import parts_config, special_tokens, write_config
 from model.language import Streamer, build_language, generation_config
+from model.layout import Layout
+from model.loss import summed_loss
 from model.projector import Projector
-from model.prompt import IGNORE_INDEX
 from model.vision import VisionEncoder
 from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
 
@@ -33,11 +33,11 @@ class Output:
     """Output of a forward pass.
 
     Attributes:
-        logits: (N, V). With labels (L, V): only at the tokens before learned ones.
+        logits: (N, V). None with labels: for many learned tokens they are never all in memory.
         loss: Cross entropy in nats: its sum over learned tokens / `label_count` (default L). None without labels.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     loss: Tensor | None = None
 
 
@@ -67,6 +67,7 @@ class VideoLLaMA3(nn.Module):
         keep_mask: Tensor | None = None,
         labels: Tensor | None = None,
         label_count: Tensor | float | None = None,
+        layout: Layout | None = None,
     ) -> Output:
         """Run one packed row, as `Processor` makes it.
 
@@ -79,73 +80,72 @@ class VideoLLaMA3(nn.Module):
             keep_mask: Which merged tokens have a placeholder, bool (M,). Default: all.
             labels: (N,), the id of each learned token at its own position, elsewhere -100. They are shifted here.
             label_count: Divisor of the summed loss, such as the number of learned tokens of a whole training step.
+            layout: What `layout` returned for this row while it was on the host. Without it, tensors that are on a
+                device are read from there, which waits for all work that is queued.
 
         Raises:
             ValueError: The inputs do not match each other.
         """
-        embeds_NW = self.embed(input_ids, pixel_values, grid_thw, merge_sizes, keep_mask)
-        segments = self._segments(input_ids, segment_lengths)
-        learned_L = None if labels is None else _learned(labels, segments)
-        out = self.language(
-            inputs_embeds=embeds_NW[None],
-            position_ids=_positions(segments, input_ids.device)[None],
-            segments=segments,
-            use_cache=False,
-            # The head runs only on tokens whose successor is learned, since V is about 100 times W.
-            logits_to_keep=0 if learned_L is None else learned_L - 1,
-        )
-        if labels is None or learned_L is None:
-            return Output(out.logits[0])
-        total = F.cross_entropy(out.logits[0].float(), labels[learned_L], reduction="sum")
-        return Output(out.logits[0], total / (max(len(learned_L), 1) if label_count is None else label_count))
+        if layout is None:
+            layout = self.layout(_given(input_ids, segment_lengths, grid_thw, merge_sizes, keep_mask, labels))
+        device = input_ids.device
+        embeds_NW = self.embed(input_ids, pixel_values, layout)
+        inputs = {
+            "inputs_embeds": embeds_NW[None],
+            "position_ids": to_device(layout.positions(), device)[None],
+            # Never read. Without a mask of four dimensions transformers searches the positions for packed samples,
+            # and waits for the device.
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+            "segments": Segments.from_lengths(layout.lengths, device),
+            "use_cache": False,
+        }
+        if labels is None:
+            return Output(self.language(**inputs).logits[0])
+        assert layout.learned_L is not None
+        # The head runs only on tokens whose successor is learned, since V is about 100 times W.
+        learned_L = to_device(layout.learned_L, device)
+        hidden_LW = self.language.model(**inputs).last_hidden_state[0].index_select(0, learned_L - 1)
+        total = summed_loss(hidden_LW, self.language.get_output_embeddings(), labels[learned_L])
+        return Output(None, total / (max(len(learned_L), 1) if label_count is None else label_count))
 
-    def embed(
-        self,
-        input_ids: Tensor,
-        pixel_values: Tensor | None = None,
-        grid_thw: Tensor | None = None,
-        merge_sizes: Tensor | None = None,
-        keep_mask: Tensor | None = None,
-    ) -> Tensor:
+    def layout(self, row: Mapping[str, Tensor]) -> Layout:
+        """Return the layout of a row that is on the host, to pass on with it once it is on a device.
+
+        Raises:
+            ValueError: Its tensors do not match each other.
+        """
+        return Layout.of(row, (self.config.image_token_id, self.config.video_token_id))
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, layout: Layout) -> Tensor:
         """Return the language model's input embeddings, (N, W): text, with visual tokens in place of the placeholders.
 
         Raises:
             ValueError: The number of placeholders differs from the number of kept visual tokens.
         """
         embeds_NW: Tensor = self.language.get_input_embeddings()(input_ids)
-        is_placeholder_N = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-        placeholders_K = is_placeholder_N.nonzero().squeeze(1)
-        visual_KW = self._encode(pixel_values, grid_thw, merge_sizes, keep_mask)
-        kept = 0 if visual_KW is None else len(visual_KW)
-        if kept != len(placeholders_K):
-            raise ValueError(
-                f"{len(placeholders_K)} placeholders for {kept} visual tokens: pass all that Processor made"
-            )
+        visual_KW = self._encode(pixel_values, layout)
+        kept, expected = 0 if visual_KW is None else len(visual_KW), len(layout.placeholders_K)
+        if kept != expected:
+            raise ValueError(f"{expected} placeholders for {kept} visual tokens: pass all that Processor made")
         if visual_KW is None:
             return embeds_NW
+        placeholders_K = to_device(layout.placeholders_K, embeds_NW.device)
         return embeds_NW.index_copy(0, placeholders_K, visual_KW.to(embeds_NW.dtype))
 
-    def _encode(
-        self, pixel_values: Tensor | None, grid_thw: Tensor | None, merge_sizes: Tensor | None, keep_mask: Tensor | None
-    ) -> Tensor | None:
+    def _encode(self, pixel_values: Tensor | None, layout: Layout) -> Tensor | None:
         if pixel_values is None or not len(pixel_values):
             return None
-        if grid_thw is None or merge_sizes is None:
+        if not layout.grids or not layout.merges:
             raise ValueError("pixel_values without grid_thw and merge_sizes: pass all that Processor made")
-        visual_MC = self.vision(pixel_values, grid_thw, merge_sizes)
-        if keep_mask is not None:
-            if len(keep_mask) != len(visual_MC):
-                raise ValueError(f"keep_mask for {len(keep_mask)} of {len(visual_MC)} visual tokens: pass Processor's")
-            visual_MC = visual_MC[keep_mask]
+        visual_MC = self.vision(pixel_values, layout.grids, layout.merges)
+        if layout.kept_K is not None:
+            if layout.mask_length != len(visual_MC):
+                raise ValueError(
+                    f"keep_mask for {layout.mask_length} of {len(visual_MC)} visual tokens: pass Processor's"
+                )
+            visual_MC = visual_MC.index_select(0, to_device(layout.kept_K, visual_MC.device))
         projected: Tensor = self.projector(visual_MC)
         return projected
-
-    def _segments(self, input_ids: Tensor, segment_lengths: Tensor | None) -> Segments:
-        lengths = [len(input_ids)] if segment_lengths is None else segment_lengths.tolist()
-        if input_ids.ndim != 1 or sum(lengths) != len(input_ids):
-            shape = tuple(input_ids.shape)
-            raise ValueError(f"input_ids of shape {shape} for segments of {sum(lengths)} tokens: pass one packed row")
-        return Segments.from_lengths(lengths, input_ids.device)
 
     @torch.no_grad()
     def generate(
@@ -178,10 +178,11 @@ class VideoLLaMA3(nn.Module):
         Raises:
             ValueError: The inputs do not match each other, or there is a streamer for several samples.
         """
-        lengths = list(self._segments(input_ids, segment_lengths).lengths)
+        layout = self.layout(_given(input_ids, segment_lengths, grid_thw, merge_sizes, keep_mask))
+        lengths = list(layout.lengths)
         if streamer is not None and len(lengths) > 1:
             raise ValueError(f"a streamer for {len(lengths)} samples: stream one at a time")
-        embeds = torch.split(self.embed(input_ids, pixel_values, grid_thw, merge_sizes, keep_mask), lengths)
+        embeds = torch.split(self.embed(input_ids, pixel_values, layout), lengths)
         # Padding is on the left, so that the next tokens of all samples are in one column.
         batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
         ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]
@@ -268,16 +269,16 @@ class VideoLLaMA3(nn.Module):
         return ["language.lm_head.weight"] if self.language.config.tie_word_embeddings else []
 
 
-def _positions(segments: Segments, device: torch.device) -> Tensor:
-    """Return the position of each token in its segment, 0, 1, 2, …: int64 (N,)."""
-    return torch.cat([torch.arange(length, device=device) for length in segments.lengths])
-
-
-def _learned(labels_N: Tensor, segments: Segments) -> Tensor:
-    """Return the indices of learned tokens, (L,). A sample's first token is excluded: nothing predicts it."""
-    learned_N = labels_N != IGNORE_INDEX
-    learned_N[segments.offsets_S1[:-1].long()] = False
-    return learned_N.nonzero().squeeze(1)
+def _given(
+    input_ids: Tensor,
+    segment_lengths: Tensor | None,
+    grid_thw: Tensor | None,
+    merge_sizes: Tensor | None,
+    keep_mask: Tensor | None,
+    labels: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return the arguments that are not None, by name."""
+    return {name: tensor for name, tensor in locals().items() if tensor is not None}
 
 
 def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:

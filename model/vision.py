@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Segments, refuse_dropout, segment_attention
+from model.attention import Segments, refuse_dropout, segment_attention, to_device
 from model.config import VisionConfig
 from model.images import normalise
 
@@ -63,12 +63,12 @@ class VisionEncoder(nn.Module):
         assert self.patch_embedding.bias is not None
         nn.init.zeros_(self.patch_embedding.bias)
 
-    def forward(self, pixels_PX: Tensor, grid_thw_I3: Tensor, merge_sizes_I: Tensor) -> Tensor:
+    def forward(self, pixels_PX: Tensor, grid_thw_I3: Tensor | Grids, merge_sizes_I: Tensor | list[int]) -> Tensor:
         """Encode a packed row.
 
         Args:
             pixels_PX: Patches (P, channels * side * side), channel first: uint8, or normalised to -1 to 1.
-            grid_thw_I3: Frames, rows and columns of patches, integers (I, 3).
+            grid_thw_I3: Frames, rows and columns of patches, integers (I, 3). Tensors should be on the host.
             merge_sizes_I: m of each image or video, 1 or 2, (I,). Its h and w are multiples of m.
 
         Returns:
@@ -80,8 +80,9 @@ class VisionEncoder(nn.Module):
         """
         if self.training:
             refuse_dropout(self.config.attention_dropout, "encoder")
-        grids: Grids = [(t, h, w) for t, h, w in grid_thw_I3.tolist()]
-        merges: list[int] = merge_sizes_I.tolist()
+        rows = grid_thw_I3.tolist() if isinstance(grid_thw_I3, Tensor) else grid_thw_I3
+        grids: Grids = [(t, h, w) for t, h, w in rows]
+        merges: list[int] = merge_sizes_I.tolist() if isinstance(merge_sizes_I, Tensor) else merge_sizes_I
         _check(len(pixels_PX), grids, merges)
         if torch.is_grad_enabled():
             return self._encode(pixels_PX, grids, merges)
@@ -95,7 +96,7 @@ class VisionEncoder(nn.Module):
         weight = self.patch_embedding.weight.flatten(1)
         x_PC = F.linear(normalise(pixels_PX).to(weight.dtype), weight, self.patch_embedding.bias)
         segments = Segments.from_lengths([h * w for t, h, w in grids for _ in range(t)], x_PC.device)
-        rotation = rotary(patch_positions(grids, merges).to(x_PC.device), self.config)
+        rotation = rotary(to_device(patch_positions(grids, merges), x_PC.device), self.config)
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 x_PC = checkpoint(layer, x_PC, rotation, segments, use_reentrant=False)

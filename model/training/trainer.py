@@ -249,10 +249,10 @@ class Trainer:
         for number in range(count):
             row = rows[number].inputs if number < len(rows) else dummy
             flops += row_flops(self.model, row)
-            row = row.to(self.world.device, non_blocking=True)
+            layout, row = self.model.layout(row), row.to(self.world.device, non_blocking=True)
             with self.autocast():
                 # FSDP2 averages gradients over workers. Dividing label_count by their number turns that into a sum.
-                out = self.model(**row, label_count=max(label_count, 1) / self.world.size)
+                out = self.model(**row, layout=layout, label_count=max(label_count, 1) / self.world.size)
             out.loss.backward()
             loss += out.loss.detach()
         mean_loss, total_flops = self.world.all_reduce_sum([float(loss) / self.world.size, flops])

@@ -130,7 +130,12 @@ def test_answers_are_the_most_probable_ones(exact: VideoLLaMA3, target: Target, 
     assert len(answer) == 16
     prompt = {name: tensor for name, tensor in packed(sample).items() if name != "segment_lengths"}
     with torch.no_grad():  # by embeddings, for an answer of random weights may have placeholders in it
-        embeddings = torch.cat([exact.embed(**prompt), exact.language.get_input_embeddings()(answer)])
+        embeddings = torch.cat(
+            [
+                exact.embed(prompt["input_ids"], prompt["pixel_values"], exact.layout(prompt)),
+                exact.language.get_input_embeddings()(answer),
+            ]
+        )
         logits = exact.language(inputs_embeds=embeddings[None], use_cache=False).logits[0, len(sample.ids) - 1 : -1]
     short = logits.amax(1) - logits.gather(1, answer[:, None])[:, 0]
     assert short.max() <= 5 * target.slack * logits.std()

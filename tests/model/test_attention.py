@@ -74,15 +74,17 @@ def test_kernel_gets_offsets_longest_segment_and_window(monkeypatch: pytest.Monk
         return q
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    attention._varlen(*_row(shared=2), Segments.from_lengths(LENGTHS), True, 0.5)
-    assert arguments == {
-        "starts": [0, 3, 8, 11, 12, 17, 24, 27],
-        "dtype": torch.int32,
-        "longest": 7,
-        "scale": 0.5,
-        "window_size": (-1, 0),
-        "enable_gqa": True,
-    }
+    monkeypatch.setattr(attention, "KERNEL_SHARES_HEADS", True)
+    for causal, window in ((True, (-1, 0)), (False, (1 << 30, 1 << 30))):
+        attention._varlen(*_row(shared=2), Segments.from_lengths(LENGTHS), causal, 0.5)
+        assert arguments == {
+            "starts": [0, 3, 8, 11, 12, 17, 24, 27],
+            "dtype": torch.int32,
+            "longest": 7,
+            "scale": 0.5,
+            "window_size": window,
+            "enable_gqa": True,
+        }
 
 
 @pytest.mark.gpu

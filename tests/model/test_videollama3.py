@@ -90,21 +90,36 @@ def test_loss_of_a_packed_row_equals_transformers(oracle: Any, ours: VideoLLaMA3
     torch.testing.assert_close(ours(**row, labels=labels).loss, theirs.loss, atol=1e-6, rtol=1e-6)
 
 
+def _through_the_head(model: VideoLLaMA3, row: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits that the head made, and the loss."""
+    made: list[Tensor] = []
+    hook = model.language.lm_head.register_forward_hook(lambda _head, _inputs, logits: made.append(logits))
+    with torch.no_grad():
+        out = model(**row, labels=labels)
+    hook.remove()
+    assert out.logits is None
+    (logits,) = made
+    return logits, out.loss
+
+
 def test_head_runs_on_labelled_rows_only(ours: VideoLLaMA3) -> None:
     sample = SAMPLES["one image"]
     labels = _labels([sample])
     with torch.no_grad():
-        every, some = ours(**packed(sample)).logits, ours(**packed(sample), labels=labels).logits
-    before = (labels != -100).nonzero().squeeze(1) - 1
-    assert 0 < len(before) < len(every)
-    torch.testing.assert_close(some, every[before], atol=1e-5, rtol=0)
+        every = ours(**packed(sample)).logits
+    some, loss = _through_the_head(ours, packed(sample), labels)
+    learned = (labels != -100).nonzero().squeeze(1)
+    assert 0 < len(learned) < len(every)
+    torch.testing.assert_close(some, every[learned - 1], atol=1e-5, rtol=0)
+    expected = -every[learned - 1].log_softmax(-1)[range(len(learned)), labels[learned]].mean()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
 
 
 def test_first_token_of_a_sample_has_no_prediction(ours: VideoLLaMA3) -> None:
     texts = [Sample.of(seed=1), Sample.of(seed=2)]
     row = packed(*texts)
-    out = ours(**row, labels=row["input_ids"].clone())
-    assert len(out.logits) == len(row["input_ids"]) - 2
+    logits, _ = _through_the_head(ours, row, row["input_ids"].clone())
+    assert len(logits) == len(row["input_ids"]) - 2
 
 
 def test_loss_is_divided_by_the_tokens_of_the_whole_step(ours: VideoLLaMA3) -> None:

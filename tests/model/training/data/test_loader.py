@@ -191,5 +191,5 @@ def test_row_of_text_only_uses_the_encoder_without_effect(world: Corpus) -> None
     sample = Sample("t", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}])
     (ready,) = prepare(Processor.tiny(), sample, 0, 100, 100)
     row = ready.inputs.with_media()
-    assert row["pixel_values"].shape == (1, 588)
+    assert row["pixel_values"].shape == (2, 588)
     assert not row["keep_mask"].any()
