@@ -12,6 +12,7 @@ from torch import Tensor
 from gpu_lines import measures
 from gpu_lines.measures import build, off, peak_gib, sample, seconds, spread
 from gpu_lines.proof import Figure, Place
+from model import loss as loss_module
 from model.packed_row import PackedRow
 from model.training.dist import DistContext, full_tensor, shard
 from model.videollama3 import VideoLLaMA3
@@ -80,6 +81,7 @@ def generation(place: Place) -> Iterator[Figure]:
 
 def loss(place: Place) -> Iterator[Figure]:
     """The memory of the loss: of a row of text whose tokens are all learned, beyond one with a single learned token."""
+    loss_module.CHUNK = place.size(loss_module.CHUNK, 10_000)  # so that a dry run has chunks too
     tokens, checked = place.size(16384, 256), place.size(2048, 64)
     model = build(place, measures.config(place, layers=1)).train()
     words = model.language.config.vocab_size
