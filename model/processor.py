@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,13 +100,13 @@ class Processor:
         no_tokens = torch.zeros(0, dtype=torch.bool)
         patches = torch.cat([no_patches, *(medium.patches for medium in media)])
         return PackedRow(
-            input_ids=torch.tensor(tokens.ids),
+            input_ids=_integers(tokens.ids),
             segment_lengths=torch.tensor([len(tokens.ids)]),
             pixel_values=patches if raw_pixels else images.normalise(patches),
             grid_thw=torch.tensor([medium.grid for medium in media], dtype=torch.long).view(-1, 3),
             merge_sizes=torch.tensor([medium.merge for medium in media], dtype=torch.long),
             keep_mask=torch.cat([no_tokens, *(medium.keep_mask for medium in media)]),
-            labels=torch.tensor(tokens.labels) if labels else None,
+            labels=_integers(tokens.labels) if labels else None,
         )
 
     def decode(self, ids: Tensor) -> str:
@@ -134,6 +135,11 @@ class Processor:
     def save_pretrained(self, path: str | Path) -> None:
         """Save in transformers' layout: `VideoLlama3Processor.from_pretrained(path)` opens it."""
         write_processor(path, self.tokenizer, self.config, self.chat_template)
+
+
+def _integers(numbers: list[int]) -> Tensor:
+    """Return int64 (n,). By numpy it takes a fifth of the time of `torch.tensor`."""
+    return torch.from_numpy(np.array(numbers, np.int64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.images import frames_tensor, patchify, read_image, resize
+from model.images import frames_tensor, image_size, normalise, patchify, read_image, resize
 
 
 def _picture(height: int, width: int) -> Image.Image:
@@ -25,12 +26,31 @@ def test_patches_equal_transformers_bit_for_bit(height: int, width: int, merge: 
     theirs = VideoLlama3ImageProcessor(size=size, merge_size=merge)(_picture(height, width), return_tensors="pt")
     _, h, w = theirs["image_grid_thw"][0].tolist()
     ours = patchify(resize(read_image(_picture(height, width)), (h * 14, w * 14)), 14, merge)
-    assert torch.equal(ours, theirs["pixel_values"])
+    assert torch.equal(normalise(ours), theirs["pixel_values"])
+
+
+def _expected_of_every_level() -> torch.Tensor:
+    """The reference's formula for the levels 0 to 255, by numpy."""
+    return torch.from_numpy((np.arange(256, dtype=np.float32) - np.float32(127.5)) / np.float32(127.5))
+
+
+def test_normalised_pixels_equal_the_reference_at_every_level() -> None:
+    levels, expected = torch.arange(256, dtype=torch.uint8), _expected_of_every_level()
+    assert torch.equal(normalise(levels), expected)
+    assert normalise(levels).dtype == torch.float32
+    assert torch.equal(normalise(expected), expected), "normalised pixels stay as they are"
+    assert levels.tolist() == list(range(256)), "the pixels themselves must not change"
+
+
+@pytest.mark.gpu
+def test_normalised_pixels_on_a_gpu_equal_those_of_a_cpu() -> None:
+    levels = torch.arange(256, dtype=torch.uint8, device="cuda")
+    assert torch.equal(normalise(levels).cpu(), _expected_of_every_level())
 
 
 def test_patches_lie_block_by_block() -> None:
     numbers = torch.arange(2 * 4, dtype=torch.uint8).view(1, 1, 2, 4).expand(1, 3, 2, 4)
-    first = (patchify(numbers, 1, 2)[:, 0] * 127.5 + 127.5).round()
+    first = patchify(numbers, 1, 2)[:, 0]
     assert first.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
@@ -41,6 +61,34 @@ def test_images_are_read_upright_in_rgb(tmp_path: Path) -> None:
     assert tuple(read_image(tmp_path / "turned.jpg").shape) == (1, 3, 60, 40)
     for mode in ("L", "P", "RGBA", "CMYK", "I;16"):
         assert tuple(read_image(Image.new(mode, (5, 7))).shape) == (1, 3, 7, 5), mode
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_of_a_png_without_pixels_is_that_of_its_header(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "cut.png"
+    _picture(40, 60).save(file, exif=exif)
+    whole = file.read_bytes()
+    assert image_size(file) == tuple(read_image(file).shape[2:])
+    file.write_bytes(whole[: whole.index(b"IDAT") + 20])
+    assert image_size(file) == ((60, 40) if orientation > 4 else (40, 60))
+    with pytest.raises(ValueError, match="cannot read"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM"])
+def test_size_of_an_image_reads_only_its_header(tmp_path: Path, format_: str) -> None:
+    file = tmp_path / "image"
+    _picture(40, 60).save(file, format_)
+    with open(file, "ab") as opened:
+        opened.truncate(64 << 20)  # bytes behind an image, which no decoder minds
+    image_size(file)  # loads the plugins of Pillow
+    tracemalloc.start()
+    size, (_, peak) = image_size(file), tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size == (40, 60)
+    assert peak < 1 << 20
 
 
 def test_bytes_and_files_give_the_same(tmp_path: Path) -> None:

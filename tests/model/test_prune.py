@@ -6,7 +6,7 @@ from torch import Tensor
 
 from core.videos import probe
 from model.frames import decode
-from model.images import patchify, resize
+from model.images import normalise, patchify, resize
 from model.prune import Pruning, keep_mask
 from tests.model.clips import REAL, real
 
@@ -43,15 +43,17 @@ def test_pruning_of_real_clips_equals_transformers_bit_for_bit(name: str) -> Non
     processor = VideoLlama3VideoProcessor(size={"shortest_edge": 16 * 784, "longest_edge": 2000 * 784})
     theirs = processor([frames], return_tensors="pt", do_sample_frames=False)
     t, h, w = theirs["video_grid_thw"][0].tolist()
-    ours = patchify(resize(frames, (h * 14, w * 14)), 14, 2)
+    levels = patchify(resize(frames, (h * 14, w * 14)), 14, 2)
+    ours = normalise(levels)
     assert torch.equal(ours, theirs["pixel_values_videos"])
-    assert torch.equal(keep_mask(ours, (t, h, w), 2, Pruning()), theirs["video_compression_mask"])
+    for patches in (levels, ours):
+        assert torch.equal(keep_mask(patches, (t, h, w), 2, Pruning()), theirs["video_compression_mask"])
     # The published threshold keeps nearly all; others cut where pixels differ little.
     for threshold in (2.0, 20.0):
         expected = processor._get_compression_mask(
             ours, theirs["video_grid_thw"], theirs["video_merge_sizes"], threshold=threshold, min_tokens=3
         )
-        mask = keep_mask(ours, (t, h, w), 2, Pruning(threshold=threshold, min_tokens=3))
+        mask = keep_mask(levels, (t, h, w), 2, Pruning(threshold=threshold, min_tokens=3))
         assert torch.equal(mask, expected)
     assert not mask.all()
 

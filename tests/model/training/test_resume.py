@@ -149,6 +149,16 @@ def test_training_without_a_sound_checkpoint_stops_with_a_remedy(folder: Path, o
     assert losses(out) == losses(folder / "whole")
 
 
+def test_losses_and_weights_are_equal_with_processes(folder: Path, out: Path, tmp_path: Path) -> None:
+    """From the beginning, and from a checkpoint of a training without processes."""
+    go({**recipe(folder), "workers": 2}, tmp_path / "new")
+    go({**recipe(folder), "workers": 1}, out)
+    for run in (tmp_path / "new", out):
+        assert losses(run) == losses(folder / "whole")
+        ours, whole = (load_file(path / "1-second/model/model.safetensors") for path in (run, folder / "whole"))
+        assert all((ours[key] == whole[key]).all() for key in whole)
+
+
 def test_damaged_checkpoint_does_not_replace_a_sound_one(folder: Path, out: Path) -> None:
     """It has a higher number than what is saved next; it may neither count among the last two nor be taken later."""
     stage = out / "1-second"

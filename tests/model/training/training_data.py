@@ -108,6 +108,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             {"name": "second", "mixture": {"captions": 0.5, "qa": {"samples": 20}}, **common},
         ],
         "ask": 1,
+        "workers": 0,
         "save_every": 2,
         "evaluate_every": 100,
     }
