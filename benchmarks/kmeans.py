@@ -98,7 +98,7 @@ def assign(who: str, rows: int) -> dict[str, float]:
     columns = {"level": zeros + 1, "cluster": np.arange(CLUSTERS), "points": zeros, "centroid": list(centroids)}
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(CLUSTERS, f.type) for f in FITTED]
     read = {"image_embedding": table.schema.field("image_embedding")}
-    ours = Clusters(clusters=CLUSTERS).load(pa.table(arrays, schema=FITTED), read)
+    ours = Clusters(clusters=CLUSTERS).load_fitted(pa.table(arrays, schema=FITTED), read)
     index = faiss.IndexFlatIP(DIMENSIONS)
     index.add(centroids)
     before = peak_gib()

@@ -48,7 +48,7 @@ class CoarseCaption(ImageStage):
         prompt: Text that the caption continues, such as `a photo of`. It is not part of the caption.
         max_new_tokens: Largest length of a caption, in tokens of the model.
         cache_implementation: The memory of earlier tokens. `dynamic` grows; `static` has its full size at once, so
-            that transformers compiles the decoding of a token on a GPU, once per batch size. BLIP-2 only.
+            that transformers compiles the decoding of a token on a GPU. BLIP-2 only.
     """
 
     name: ClassVar = "coarse_caption"
@@ -121,7 +121,7 @@ class CoarseCaption(ImageStage):
         identity = _local_weights(config.parent) if local else config.parent.name
         provenance = {"weights": identity, "dtype": str(dtype).removeprefix("torch.")}
         provenance |= {"transformers": version("transformers"), "torch": version("torch")}
-        generation = {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "do_sample": False}
+        generation: dict[str, object] = {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "do_sample": False}
         if self.cache_implementation == "static":
             generation["cache_implementation"] = "static"
         return Captioner(network, processor, start, echoed, generation, provenance)
@@ -191,7 +191,7 @@ class Captioner(ImageFacts):
             # BLIP modifies its input ids, so they are created for each call.
             start = torch.tensor([self._start] * len(inputs), device=network.device)
             tokens = network.generate(
-                pixel_values=torch.stack(inputs).to(network.device),
+                pixel_values=torch.stack(list(inputs)).to(network.device),
                 input_ids=start,
                 attention_mask=torch.ones_like(start),
                 **self._generation,

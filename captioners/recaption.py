@@ -223,9 +223,9 @@ def default_rules(use: str) -> dict[str, float]:
 
 
 class PromptedQuestion(NamedTuple):
-    """A question, and the hash of its prompt."""
+    """A question as the engine prepared it, and the hash of its prompt."""
 
-    question: Question
+    question: Any
     prompt_hash: str
 
 
@@ -251,7 +251,7 @@ class Captioner(ImageFacts):
         if isinstance(image, Image) and max(image.size) > longest:
             image.thumbnail((longest, longest))
         prompt = choose(self._stage.prompts, id_)
-        return PromptedQuestion(Question(image, prompt), prompt_hash(prompt))
+        return PromptedQuestion(self._engine.prepare(Question(image, prompt)), prompt_hash(prompt))
 
     def __call__(self, inputs: Sequence[PromptedQuestion]) -> pa.Table:
         answers = self._engine([prompted.question for prompted in inputs])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +13,20 @@ Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 _CANDIDATES = 3  # nearest centroids by matrix product; the nearest two of them are then determined exactly
-_ROWS = 1024  # rows that are compared with their candidates at once
+_ROWS = 64  # rows that a thread compares with their candidates at once; a batch of the stage has 1,024
 
 
 def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, init: Init) -> tuple[Vectors, float]:
-    """Run faiss's spherical k-means, on a GPU if faiss can use one.
+    """Run faiss's spherical k-means, on all GPUs that faiss can use, else on all cores.
+
+    A run gives the training the GPUs of one actor: 1, or the stage's `resources: {num_gpus: …}`. Each GPU holds all
+    centroids and searches for a part of the points.
 
     Args:
         points: Unit vectors, (points, dimensions); at least `count`.
         count: Number of centroids.
         iterations: Maximum of iterations.
-        seed: The same seed, points, count and device give the same centroids.
+        seed: The same seed, points, count and devices give the same centroids.
         init: Initialization of the centroids, see `Clusters`.
 
     Returns:
@@ -41,7 +45,7 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, in
         niter=iterations,
         spherical=True,
         seed=seed + 1,  # faiss ignores the seed 0
-        gpu=bool(gpus()),
+        gpu=gpus(),
         init_method=starts[init],
         min_points_per_centroid=1,
         max_points_per_centroid=-(-len(points) // count),
@@ -55,7 +59,7 @@ def spherical_kmeans(points: Vectors, count: int, iterations: int, seed: int, in
 
 
 class Centroids:
-    """A search index of centroids, on a GPU if faiss can use one. Of several equal centroids, it returns the first.
+    """A search index of centroids, on all GPUs that faiss can use. Of several equal centroids, it returns the first.
 
     Args:
         vectors: Length 1, (centroids, dimensions).
@@ -69,7 +73,8 @@ class Centroids:
         self._exact = vectors[self._numbers].astype(np.float64)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(np.ascontiguousarray(vectors[self._numbers]))
-        self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if gpus() else index
+        self._index: Any = faiss.index_cpu_to_all_gpus(index, ngpu=gpus()) if gpus() else index
+        self._threads = ThreadPoolExecutor(faiss.omp_get_max_threads(), "centroids")
 
     def sizes(self, points: Vectors) -> Ints:
         """Count the points that are nearest to each centroid, (centroids), without zeros at the end."""
@@ -80,7 +85,8 @@ class Centroids:
         """Return the nearest centroids of each vector, nearest first; ties are sorted by number.
 
         A matrix product selects a few candidates. Its last bits depend on the shapes of the matrices, so the distances
-        of the candidates are computed again in float64, row by row: a row has the same result alone and in any batch.
+        of the candidates are computed again in float64, row by row, in as many threads as faiss has: a row has the same
+        result alone and in any batch.
 
         Args:
             vectors: Length 1, (rows, dimensions).
@@ -91,11 +97,14 @@ class Centroids:
         """
         _, neighbours = self._index.search(np.ascontiguousarray(vectors), min(_CANDIDATES, len(self._numbers)))
         cosines = np.empty(neighbours.shape, np.float64)
-        for start in range(0, len(vectors), _ROWS):
-            rows = slice(start, start + _ROWS)
+
+        def compute(rows: slice) -> None:
             exact = vectors[rows].astype(np.float64)
             for rank in range(neighbours.shape[1]):
-                np.einsum("nd,nd->n", exact, self._exact[neighbours[rows, rank]], out=cosines[rows, rank])
+                candidates = self._exact.take(neighbours[rows, rank], axis=0)
+                np.einsum("nd,nd->n", exact, candidates, out=cosines[rows, rank])
+
+        list(self._threads.map(compute, [slice(start, start + _ROWS) for start in range(0, len(vectors), _ROWS)]))
         distances = (1 - cosines).clip(0, 2).astype(np.float32)
         order = np.lexsort((neighbours, distances), axis=-1)[:, :count]
         return self._numbers[np.take_along_axis(neighbours, order, 1)], np.take_along_axis(distances, order, 1)

@@ -6,7 +6,10 @@ CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -86,7 +89,13 @@ class ClipText(LoadedStage):
 
 
 class ImageTower(ImageFacts):
-    """`ImageFacts` of `clip`: threads prepare uint8 pixels; normalisation and encoding run on the device."""
+    """`ImageFacts` of `clip`: threads prepare uint8 pixels; normalisation and encoding run on the device.
+
+    Two batches are under way: while the device encodes one, the other is stacked, copied and, afterwards, stored. On a
+    GPU each has a stream of its own, so that copies run beside the encoding; on a CPU they take turns to encode.
+    """
+
+    calls = 2
 
     def __init__(self, model: OpenClipModel, draft: bool) -> None:
         import torch
@@ -100,6 +109,10 @@ class ImageTower(ImageFacts):
         self._mean, self._std = mean, std
         size = model.network.visual.image_size
         self.side = 2 * max(size if isinstance(size, tuple | list) else (size,)) if draft else None
+        self._encoding = Lock()
+        self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
+        for _ in range(self.calls):
+            self._streams.put(_new_stream(model.device))
 
     def prepare(self, image: Image) -> npt.NDArray[np.uint8]:
         """Resize and crop as open_clip does; uint8 of shape (side, side, 3)."""
@@ -112,13 +125,53 @@ class ImageTower(ImageFacts):
     def __call__(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> pa.Table:
         import torch
 
-        model = self._model
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack(inputs)).to(model.device, non_blocking=True)
-            scaled = pixels.permute(0, 3, 1, 2).float() / 255
-            vectors = model.network.encode_image(((scaled - self._mean) / self._std).to(model.dtype))
-        embeddings, errors = from_matrix(vectors.float().cpu().numpy())
+        with torch.inference_mode(), self._stream():
+            pixels = _stacked(inputs, self._model.device).to(self._model.device, non_blocking=True)
+            with self._encoding:  # on a GPU this only queues the kernels
+                vectors = self._encode(pixels)
+            matrix = vectors.cpu().numpy()
+        embeddings, errors = from_matrix(matrix)
         return pa.table({"image_embedding": embeddings, "error": pa.array(errors, pa.string())})
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Queue work on a stream that no other batch has; on a CPU this does nothing."""
+        import torch
+
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise and encode pixels, uint8 (images, side, side, 3); float32 (images, dimensions)."""
+        scaled = pixels.permute(0, 3, 1, 2).float() / 255
+        vectors: torch.Tensor = self._model.network.encode_image(
+            ((scaled - self._mean) / self._std).to(self._model.dtype)
+        )
+        return vectors.float()
+
+
+def _stacked(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
+    """Stack images of one size; for a GPU in memory that it copies from without the CPU."""
+    import torch
+
+    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.stack(images, out=batch.numpy())
+    return batch
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Return a stream that waits for what a GPU has queued so far, such as the copy of the weights; None for a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
 
 
 def _middle(image: Image) -> Image:

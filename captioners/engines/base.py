@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from PIL.Image import Image
 
@@ -77,8 +77,12 @@ class Engine:
     calls: int = 1
     provenance: Mapping[str, object] = {}
 
-    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        """Return one answer for each question, in the same order.
+    def prepare(self, question: Question) -> Any:
+        """Convert a question to what `__call__` takes. The threads that decode images call this, several at once."""
+        return question
+
+    def __call__(self, questions: Sequence[Any]) -> list[Answer]:
+        """Return one answer for each prepared question, in the same order.
 
         Raises:
             OSError: The engine cannot continue, for example because the server is gone; the job ends with this error.

@@ -188,7 +188,9 @@ class OpenAIClient(Engine):
         process: ServerProcess | None = None,
     ) -> None:
         self.calls = settings.concurrency
-        self.provenance = {"engine": "server", "server": settings.start or url}
+        runs_code = re.search("--trust[-_]remote[-_]code", settings.start or "")
+        trusted = {"trust_remote_code": True} if runs_code else {}
+        self.provenance = {"engine": "server", "server": settings.start or url, **trusted}
         self._settings, self._endpoint, self._process = settings, f"{url}/chat/completions", process
         self._shared_fields, self._secrets = shared_fields(model, sampling), (settings.secret, *proxy_secrets(url))
         self._consecutive_failures, self._stopped_because = 0, ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from PIL import Image
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.finish import finished
@@ -13,6 +15,11 @@ from captioners.markup import one_line
 from captioners.reasoning import is_mark
 from core import pretrained
 from core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    Inputs = Mapping[str, torch.Tensor]
 
 
 class Transformers(EngineConfig):
@@ -53,8 +60,9 @@ class Transformers(EngineConfig):
         folder = Path(config).expanduser().parent
         # Use one commit for configuration, weights and tokenizer, even if the branch moves meanwhile.
         source, commit = (str(folder), None) if local else (model, folder.name)
-        device, dtype = pretrained.device_and_dtype()
         with pretrained.loading(model, what):
+            settings = auto.AutoConfig.from_pretrained(source, revision=commit, trust_remote_code=False)
+            device, dtype = pretrained.device_and_dtype(settings.get_text_config().model_type)
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")
@@ -69,7 +77,6 @@ class Transformers(EngineConfig):
             if lacking := sorted(loading_info["missing_keys"]):
                 raise UserError(f"{len(lacking)} weights are missing, such as {lacking[0]}: it is another model")
             network = network.to(device).eval()
-        processor.tokenizer.padding_side = "left"
         identity = pretrained.sha256(folder.glob("*.safetensors")) if local else folder.name
         provenance = {"engine": "transformers", "weights": identity, "dtype": str(dtype).removeprefix("torch.")}
         provenance |= {"transformers": version("transformers"), "torch": version("torch")}
@@ -77,44 +84,52 @@ class Transformers(EngineConfig):
 
 
 class LocalModel(Engine):
-    """`Engine` of `Transformers`: a batch is padded on the left and generated at once."""
+    """`Engine` of `Transformers`: threads tokenize and cut images into tiles; the model's thread pads and generates.
+
+    A batch is generated at once. Questions whose images have other shapes are a batch of their own.
+    """
 
     def __init__(self, network: Any, processor: Any, sampling: Sampling, provenance: Mapping[str, object]) -> None:
         self._network, self._processor, self.provenance = network, processor, provenance
         self._sampling = sampling
         ends = network.generation_config.eos_token_id
+        self._pad = processor.tokenizer.pad_token_id or 0  # any token: the attention mask hides it
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         # Special tokens are not text. But marks around reasoning are needed, and some tokenizers make them special.
         tokens = processor.tokenizer.added_tokens_decoder.items()
         self._silent = frozenset(id_ for id_, token in tokens if token.special and not is_mark(token.content))
 
-    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        if not questions:
-            return []
+        # A tokenizer keeps padding and truncation as state. The first call sets it, before threads share the tokenizer.
+        self.prepare(Question(Image.new("RGB", (64, 64)), "?"))
+
+    def prepare(self, question: Question) -> Inputs | Answer:
+        """Return the model's inputs for one question, or an answer with the error of the model's processor."""
         try:
-            inputs = self._prepared(questions)
-        except ValueError as error:  # one image of an unsupported shape makes the processor refuse the batch
-            if len(questions) == 1:
-                return [Answer(error=one_line(f"the model's processor refuses it: {error}"))]
-            return [answer for question in questions for answer in self([question])]
-        tokens = self._generate(inputs)
-        return [
-            self._answer(generated, int(mask.sum()))
-            for generated, mask in zip(tokens.tolist(), inputs["attention_mask"], strict=True)
-        ]
+            inputs = self._processor.apply_chat_template(
+                [_conversation(question)],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": False},
+            )
+        except ValueError as error:
+            return Answer(error=one_line(f"the model's processor refuses it: {error}"))
+        return dict(inputs.to(dtype=self._network.dtype))
 
-    def _prepared(self, questions: Sequence[Question]) -> Any:
-        """Return the model's inputs for a batch: token ids and pixels."""
-        return self._processor.apply_chat_template(
-            [_conversation(question) for question in questions],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
+    def __call__(self, questions: Sequence[Inputs | Answer]) -> list[Answer]:
+        answers = {row: prepared for row, prepared in enumerate(questions) if isinstance(prepared, Answer)}
+        batches: dict[object, dict[int, Inputs]] = {}
+        for row, prepared in enumerate(questions):
+            if not isinstance(prepared, Answer):
+                batches.setdefault(_shapes(prepared), {})[row] = prepared
+        for batch in batches.values():
+            tokens = self._generate(_collate(list(batch.values()), self._pad))
+            for (row, inputs), generated in zip(batch.items(), tokens.tolist(), strict=True):
+                answers[row] = self._answer(generated, inputs["input_ids"].shape[1])
+        return [answers[row] for row in range(len(questions))]
 
-    def _generate(self, inputs: Any) -> Any:
+    def _generate(self, inputs: Inputs) -> torch.Tensor:
         import torch
 
         how: dict[str, Any] = {"do_sample": False}
@@ -122,8 +137,8 @@ class LocalModel(Engine):
             torch.manual_seed(self._sampling.seed)
             how = {"do_sample": True, "temperature": self._sampling.temperature, "top_p": self._sampling.top_p}
         with torch.inference_mode():
-            moved = inputs.to(self._network.device, self._network.dtype)
-            tokens = self._network.generate(**moved, max_new_tokens=self._sampling.max_new_tokens, **how)
+            moved = {name: tensor.to(self._network.device) for name, tensor in inputs.items()}
+            tokens: torch.Tensor = self._network.generate(**moved, max_new_tokens=self._sampling.max_new_tokens, **how)
         return tokens[:, inputs["input_ids"].shape[1] :]
 
     def _answer(self, generated: list[int], prompt_tokens: int) -> Answer:
@@ -132,6 +147,32 @@ class LocalModel(Engine):
         words = [token for token in said if token not in self._silent]
         text: str = self._processor.tokenizer.decode(words, skip_special_tokens=False)
         return finished(text, "length" if end is None else "eos", "transformers", prompt_tokens, len(said))
+
+
+def _shapes(inputs: Inputs) -> object:
+    """Return what two questions must have in common to be in one batch: names, and sizes beyond the first dimension."""
+    return tuple((name, None if _is_text(inputs, name) else tensor.shape[1:]) for name, tensor in inputs.items())
+
+
+def _is_text(inputs: Inputs, name: str) -> bool:
+    """Return whether a tensor has one entry per token, (1, tokens, …), rather than per image or tile."""
+    return inputs[name].shape[:2] == inputs["input_ids"].shape
+
+
+def _collate(questions: Sequence[Inputs], pad: int) -> Inputs:
+    """Join the inputs of questions: texts are padded on the left, images and tiles follow one another."""
+    import torch
+
+    longest = max(inputs["input_ids"].shape[1] for inputs in questions)
+
+    def padded(inputs: Inputs, name: str) -> torch.Tensor:
+        tensor = inputs[name]
+        if not _is_text(inputs, name):
+            return tensor
+        blank = tensor.new_full((1, longest - tensor.shape[1], *tensor.shape[2:]), pad if name == "input_ids" else 0)
+        return torch.cat([blank, tensor], dim=1)
+
+    return {name: torch.cat([padded(inputs, name) for inputs in questions]) for name in questions[0]}
 
 
 def _conversation(question: Question) -> list[dict[str, Any]]:

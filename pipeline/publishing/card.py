@@ -171,6 +171,8 @@ def _models(run: Run, models: Mapping[str, Mapping[str, str | None]]) -> list[tu
     lines = []
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
         version = entry.get("revision") or str(stage.table.provenance().get("weights") or "")[:16] or "not told"
+        if any(provenance.get("trust_remote_code") for provenance in stage.table.provenances().values()):
+            version = f"{version}, with Python code of its own"
         for model, licence in models.get(stage.name, {}).items():
             lines.append((stage.name, _plain(model), _plain(str(version)), licence or "see the model's page"))
     return lines

@@ -263,6 +263,22 @@ def test_static_cache_gives_the_captions_of_the_dynamic_one(
     assert used
 
 
+def test_decoding_with_a_static_cache_compiles_twice(load: Callable[..., Captioner], models: dict[str, Path]) -> None:
+    """Once for the first batch size and once for all others; transformers compiles only on a GPU if not told to."""
+    from torch._dynamo.utils import counters
+    from transformers.generation.configuration_utils import CompileConfig
+
+    captioner = CoarseCaption(model=str(models["blip2"]), cache_implementation="static", max_new_tokens=6).load()
+    everywhere = CompileConfig(backend="eager")
+    everywhere._compile_all_devices = True
+    captioner._generation = {**captioner._generation, "compile_config": everywhere}
+    before = counters["stats"]["unique_graphs"]
+    for size in (5, 5, 2, 3, 4, 5):
+        expected = captions(load("blip2", max_new_tokens=6), PICTURES[:size])
+        assert captions(captioner, PICTURES[:size]) == expected
+    assert counters["stats"]["unique_graphs"] - before == 2
+
+
 def test_static_cache_is_refused_for_blip_in_one_line(models: dict[str, Path]) -> None:
     assert "transformers has no static cache for BLIP; take dynamic" in refusal(
         models["blip"], cache_implementation="static"

@@ -6,15 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from captioners.engines.base import Answer, Engine, Question
 from captioners.engines.lmdeploy import Lmdeploy
+from captioners.engines.transformers import _collate, _conversation
 from captioners.prompts import choose, prompt_hash
 from captioners.recaption import Captioner, DetailedCaption, ShortCaption
+from tests.pipeline.execution.pipelines import compute_images
 
 TRANSFORMERS = {"kind": "transformers"}
 
@@ -44,7 +49,6 @@ def test_batch_gets_the_captions_of_its_images_alone(captioner: Captioner, pictu
 def test_captions_equal_those_of_transformers(
     captioner: Captioner, pictures: list[Image.Image], tiny_internvl: Path
 ) -> None:
-    import torch
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
     processor = AutoProcessor.from_pretrained(tiny_internvl)
@@ -67,7 +71,7 @@ def test_question_the_processor_refuses_is_an_error_of_its_row(
 ) -> None:
     """It counts the marks of images: one more in the prompt is an image that is not there."""
     inputs = [captioner.prepare(picture, number) for number, picture in enumerate(pictures[:3])]
-    odd = inputs[1].question._replace(prompt="<IMG_CONTEXT> What is this?")
+    odd = captioner._engine.prepare(Question(pictures[1], "<IMG_CONTEXT> What is this?"))
     first, second, third = captioner([inputs[0], inputs[1]._replace(question=odd), inputs[2]]).to_pylist()
     assert [first, third] == captioner([inputs[0], inputs[2]]).to_pylist()
     assert second["short_caption"] is None
@@ -75,9 +79,78 @@ def test_question_the_processor_refuses_is_an_error_of_its_row(
     assert not second["retry"]
 
 
+def test_images_are_prepared_in_the_threads_that_decode(
+    captioner: Captioner, tiny_internvl: Path, pictures: list[Image.Image], tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"{number}.png" for number in range(len(pictures))]
+    for name, picture in zip(names, pictures, strict=True):
+        picture.save(tmp_path / "pool" / name)
+    threads: list[tuple[str, str]] = []
+
+    def noted(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def in_a_thread(*arguments: Any, **named: Any) -> Any:
+            threads.append((name, threading.current_thread().name.split("_")[0]))
+            return call(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, in_a_thread)
+
+    engine: Any = captioner._engine
+    noted(engine._processor, "apply_chat_template")
+    noted(engine._network, "generate")
+    stage = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=12)  # type: ignore[arg-type]
+    found = compute_images(tmp_path, stage, captioner, names, batch_size=2).to_pylist()
+    assert set(threads) == {("apply_chat_template", "decode"), ("generate", "model")}
+    expected = rows(captioner, pictures)
+    assert [row["short_caption"] for row in found] == [row["short_caption"] for row in expected]
+
+
+def test_collate_equals_the_batch_of_the_processor(captioner: Captioner, pictures: list[Image.Image]) -> None:
+    """Photographs of other shapes have other numbers of tiles, and prompts other lengths."""
+    engine: Any = captioner._engine
+    questions = [Question(picture, "What is this? " * number) for number, picture in enumerate(pictures, start=1)]
+    ours = _collate([engine.prepare(question) for question in questions], engine._pad)
+    engine._processor.tokenizer.padding_side = "left"
+    theirs = engine._processor.apply_chat_template(
+        [_conversation(question) for question in questions],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert theirs["attention_mask"].min() == 0, "something was padded"
+    assert len({len(engine.prepare(question)["pixel_values"]) for question in questions}) > 1
+
+
+def test_questions_of_other_shapes_are_batches_of_their_own(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some processors give each image its own size; such pixels cannot be in one tensor."""
+    engine: Any = captioner._engine
+    asked: list[list[int]] = []
+
+    def generate(inputs: Any) -> torch.Tensor:
+        asked.append(inputs["attention_mask"].sum(1).tolist())
+        tokens: torch.Tensor = inputs["input_ids"][:, -2:]
+        return tokens
+
+    monkeypatch.setattr(engine, "_generate", generate)
+    prepared = [engine.prepare(Question(Image.new("RGB", (60, 60)), "and " * number)) for number in (1, 2, 3)]
+    lengths = [inputs["input_ids"].shape[1] for inputs in prepared]
+    prepared[1] |= {"pixel_values": prepared[1]["pixel_values"][..., :28]}
+    answers = engine([prepared[0], Answer(error="no"), *prepared[1:]])
+    assert asked == [[lengths[0], lengths[2]], [lengths[1]]]
+    assert [answer.prompt_tokens for answer in answers] == [lengths[0], None, *lengths[1:]]
+    assert answers[1] == Answer(error="no")
+
+
 def test_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Path) -> None:
     """The model is made to end: its last layer says nothing but the end."""
-    import torch
     from transformers import InternVLForConditionalGeneration
 
     shutil.copytree(tiny_internvl, tmp_path / "m")
@@ -94,9 +167,9 @@ def test_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Pat
 
 
 def test_only_large_images_are_scaled_down(tiny_internvl: Path) -> None:
-    small = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, longest=100).load()  # type: ignore[arg-type]
-    assert small.prepare(Image.new("RGB", (400, 200)), 0).question.image.size == (100, 50)  # type: ignore[union-attr]
-    assert small.prepare(Image.new("RGB", (90, 50)), 0).question.image.size == (90, 50)  # type: ignore[union-attr]
+    small = Captioner(ShortCaption(model=str(tiny_internvl), longest=100), Engine())
+    assert small.prepare(Image.new("RGB", (400, 200)), 0).question.image.size == (100, 50)
+    assert small.prepare(Image.new("RGB", (90, 50)), 0).question.image.size == (90, 50)
 
 
 def test_model_without_a_chat_template_is_refused_in_one_line(tiny_blip: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import column
 
 Floats = npt.NDArray[np.floating[Any]]
+SetThreads = Callable[[int], None]
 
 
 def table_of(vectors: Floats) -> pa.Table:
@@ -101,6 +104,97 @@ def test_near_ties_are_ordered_by_stored_distance_then_number() -> None:
     order = np.lexsort((np.broadcast_to(np.arange(40), exact.shape), exact), axis=-1)[:, :2]
     assert (result == order).mean() > 0.99, "all but where float32 rounds the two sums of float64 apart"
     assert distances == pytest.approx(np.take_along_axis(exact, order, 1), abs=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_nearest_with_ties_equals_a_plain_search(seed: int, threads: int, few_threads: SetThreads) -> None:
+    """Vectors of signs have exact cosines. Each row has two or three centroids that differ in one sign: ties."""
+    few_threads(threads)
+    dice = np.random.default_rng(seed)
+    points = np.sign(dice.normal(size=(60, 64))).astype(np.float32) / 8
+    flipped = []
+    for point in points:
+        for place in dice.choice(64, dice.integers(2, 4), replace=False):
+            flipped.append(point.copy())
+            flipped[-1][place] *= -1
+    centroids = np.stack(flipped)[dice.permutation(len(flipped))]
+    exact = (centroids @ points.T).T  # sums of 1/64, which float32 holds exactly
+    order = np.stack([np.lexsort((np.arange(len(centroids)), -row)) for row in exact])[:, :2]
+    index = Centroids(centroids)
+    for rows in (slice(None), slice(7, 8), slice(3, 40)):
+        many = np.repeat(points[rows], 5, axis=0)  # more rows than a thread takes at once
+        numbers, distances = index.nearest(many, 2)
+        assert (numbers == np.repeat(order[rows], 5, axis=0)).all()
+        assert (distances == np.float32(1 / 32)).all()
+
+
+def test_nearest_computes_exact_distances_in_several_threads(
+    few_threads: SetThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_threads(2)
+    dice = np.random.default_rng(0)
+    vectors = dice.normal(size=(200, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = Centroids(vectors[:9])
+    expected = index.nearest(vectors, 2)
+    einsum, both = np.einsum, threading.Barrier(2)
+
+    def beside_another(*arguments: Any, **named: Any) -> Any:
+        if not both.broken and not met.is_set():
+            both.wait(10)
+            met.set()
+        return einsum(*arguments, **named)
+
+    met = threading.Event()
+    monkeypatch.setattr(np, "einsum", beside_another)
+    found = index.nearest(vectors, 2)
+    assert met.is_set()
+    assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def few_threads() -> Iterator[SetThreads]:
+    """`few_threads(count)`: how many threads faiss has."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    yield faiss.omp_set_num_threads
+    faiss.omp_set_num_threads(before)
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """faiss with three GPUs, which are CPUs: the indices that it made for them, copies that share the queries."""
+    import faiss
+
+    made: list[Any] = []
+
+    def index_cpu_to_all_gpus(index: Any, co: Any = None, ngpu: int = -1) -> Any:
+        replicas = faiss.IndexReplicas(index.d, True)
+        replicas.referenced_objects = [faiss.clone_index(index) for _ in range(ngpu)]
+        for replica in replicas.referenced_objects:
+            replicas.add_replica(replica)
+        made.append(replicas)
+        return replicas
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", index_cpu_to_all_gpus, raising=False)
+    return made
+
+
+def test_several_gpus_train_and_search_as_one(three_gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = blobs([200] * 5, spread=0.3)
+    stage = Clusters(clusters=25)
+    fitted, _ = stage.fit(table)
+    result = stage.load_fitted(fitted, fields(table))(table)
+    assert [index.count() for index in three_gpus] == [3, 3, 3], "for training, sizes and assignment"
+    assert all(index.at(number).ntotal == 25 for index in three_gpus for number in range(3))
+    monkeypatch.undo()
+    alone, _ = stage.fit(table)
+    assert fitted.equals(alone)
+    assert result.equals(stage.load_fitted(alone, fields(table))(table))
 
 
 def test_first_of_equal_centroids_is_chosen() -> None:

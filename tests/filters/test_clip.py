@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -16,9 +18,10 @@ import torch
 from PIL import Image
 
 from core.images import decode
-from filters.clip import Clip, ClipText
+from filters.clip import Clip, ClipText, _stacked
 from filters.open_clip_encoder import dimensions
 from manifests.embeddings import encoder_of, to_matrix
+from tests.pipeline.execution.pipelines import compute_images
 
 
 def encoded(photo: Image.Image, format_: str, **options: object) -> bytes:
@@ -111,6 +114,78 @@ def test_model_that_gives_nan_is_an_error_of_the_row(tiny_clip: Path) -> None:
     facts = tower([np.zeros((64, 64, 3), np.uint8)])
     assert facts["error"].to_pylist() == ["broken embedding: not finite or zero"]
     assert facts["image_embedding"].null_count == 1
+
+
+def test_next_batch_is_stacked_while_the_device_encodes(
+    tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:02}.png" for number in range(18)]
+    (tmp_path / "pool").mkdir()
+    for number, name in enumerate(names):
+        Image.effect_noise((70 + number, 66), 90).convert("RGB").save(tmp_path / "pool" / name)
+    stage = Clip(encoder=str(tiny_clip))
+    tower = stage.load()
+    expected = compute_images(tmp_path, stage, tower, names, batch_size=4).column("image_embedding").to_pylist()
+    stack, encode = np.stack, tower._model.network.encode_image
+    changed, stacked, encoded, running = threading.Condition(), [0], [0], [0]
+
+    def counted_stack(*arguments: Any, **named: Any) -> Any:
+        result = stack(*arguments, **named)
+        with changed:
+            stacked[0] += 1
+            changed.notify_all()
+        return result
+
+    def slow_encode(pixels: torch.Tensor) -> torch.Tensor:
+        with changed:
+            running[0] += 1
+            assert running[0] == 1, "the model's threads take turns"
+            next_ = min(5, encoded[0] + 2)
+            assert changed.wait_for(lambda: stacked[0] >= next_, 10), "the next batch waits for the device"
+        vectors: torch.Tensor = encode(pixels)
+        with changed:
+            running[0] -= 1
+            encoded[0] += 1
+        return vectors
+
+    monkeypatch.setattr(np, "stack", counted_stack)
+    monkeypatch.setattr(tower._model.network, "encode_image", slow_encode)
+    rows = compute_images(tmp_path, stage, tower, names, batch_size=4)
+    assert rows.column("image_embedding").to_pylist() == expected
+    assert (stacked, encoded) == ([5], [5])
+
+
+def test_batch_after_a_failed_one_is_encoded(tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = Clip(encoder=str(tiny_clip)).load()
+    images = [np.zeros((64, 64, 3), np.uint8)]
+
+    def no_memory(pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tower._model.network, "encode_image", no_memory)
+        for _ in range(tower.calls + 1):
+            with pytest.raises(torch.OutOfMemoryError):
+                tower(images)
+    assert tower(images).num_rows == 1
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batch_for_a_gpu_is_stacked_in_pinned_memory(
+    device: str, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, asked = torch.empty, []
+
+    def counted(*arguments: Any, pin_memory: bool, **named: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        return empty(*arguments, **named)
+
+    monkeypatch.setattr(torch, "empty", counted)
+    images = [np.full((2, 2, 3), number, np.uint8) for number in range(3)]
+    batch = _stacked(images, torch.device(device))
+    assert asked == [pinned]
+    assert batch.dtype == torch.uint8
+    assert batch.numpy().tolist() == [image.tolist() for image in images]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from captioners.engines.base import Answer, Question, Sampling
-from captioners.engines.openai_client import OpenAIClientConfig
+from captioners.engines.openai_client import OpenAIClient, OpenAIClientConfig
 from core.errors import UserError
 from tests.chat_server import FAULTS, HOSTILE, chat_server
 
@@ -290,3 +290,10 @@ def test_start_with_a_revision_that_is_not_given_is_refused() -> None:
     with pytest.raises(ValueError, match=r"short_caption: start has \{revision\}: give the stage a `revision`"):
         config.check_available("m", "short_caption", None)
     config.check_available("m", "short_caption", "0a1b")
+
+
+@pytest.mark.parametrize("flag", ["--trust-remote-code", "--trust_remote_code", ""])
+def test_provenance_says_that_the_server_may_run_code(flag: str) -> None:
+    config = OpenAIClientConfig(start=f"serve {{model}} --port {{port}} {flag}")
+    client = OpenAIClient(config, "http://127.0.0.1:9/v1", "m", SAMPLING, {})
+    assert client.provenance.get("trust_remote_code", False) is bool(flag)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from PIL import Image
 
+from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from filters.aesthetic import Aesthetic
 from filters.aspect_ratio import AspectRatio
 from manifests.storage import Folder
@@ -26,6 +28,20 @@ class Licensed(AspectRatio):
 
     name: ClassVar = "licensed"
     models: ClassVar = {"/home/me/edge-net": "CC-BY-4.0", "edge-head": None}
+
+
+class Trusting(EngineConfig):
+    """An engine that says that it has run code of the model's author."""
+
+    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> Engine:
+        engine = Answering()
+        engine.provenance = {"engine": "trusting", "trust_remote_code": True, "revision": revision}
+        return engine
+
+
+class Answering(Engine):
+    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Answer("A grey square.") for _ in questions]
 
 
 class Lacking(AspectRatio):
@@ -51,6 +67,17 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
         ["licensed", "edge-head", "not told", "see the model's page"],
         ["short_caption", "OpenGVLab/InternVL2-8B", "not told", "MIT"],
     ]
+
+
+@pytest.mark.usefixtures("engine")
+def test_card_says_that_code_of_a_model_has_run(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "pool" / "a.png")
+    stage = {"stage": "short_caption", "model": "a/b", "revision": "0a1b", "engine": {"kind": f"{HERE}:Trusting"}}
+    opened, _ = run_here({"pool": {"images": str(tmp_path / "pool")}, "stages": [stage]}, tmp_path / "run")
+    publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
+    line = "| short_caption | a/b | 0a1b, with Python code of its own | see the model's page |"
+    assert line in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_card_names_the_predictor_of_the_aesthetic_score() -> None:
