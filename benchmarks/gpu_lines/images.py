@@ -34,16 +34,16 @@ def _clip(place: Place, architecture: str, batches: int) -> Iterator[Figure]:
     from filters.open_clip_encoder import OpenClipModel
 
     model = OpenClipModel.load(str(_encoder(place, architecture)), "clip")
-    tower = ImageTower(model, draft=False)
+    exact = replace(model, network=model.network.float(), dtype=torch.float32)
+    tower = ImageTower(exact, draft=False)
     photographs = [picture(place.size(320, 80), number) for number in range(16)]
     prepared = [tower.prepare(photograph) for photograph in photographs]
-    exact = replace(model, network=model.network.float(), dtype=torch.float32)
     with torch.inference_mode():
         pixels = torch.stack([model.transform(photograph) for photograph in photographs]).to(model.device)
         truth = exact.network.encode_image(pixels, normalize=True).cpu().numpy()
-    in_float32 = _vectors(ImageTower(exact, draft=False)(prepared))
-    yield Figure("float32: 1 - cosine to open_clip, at most", _apart(in_float32, truth), most=1e-4)
+    yield Figure("float32: 1 - cosine to open_clip, at most", _apart(_vectors(tower(prepared)), truth), most=1e-4)
     model.network.to(model.dtype)
+    tower = ImageTower(model, draft=False)
     precision = str(model.dtype).removeprefix("torch.")
     apart = _apart(_vectors(tower(prepared)), truth)
     yield Figure(f"{precision}: 1 - cosine to open_clip in float32, at most", apart, most=1e-2)
