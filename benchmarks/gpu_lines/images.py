@@ -121,7 +121,7 @@ def coarse(place: Place) -> Iterator[Figure]:
     same = sum(a == b for a, b in zip(*said.values(), strict=True)) / len(said["static"])
     # In half precision two kernels round otherwise, and the likeliest of random words may change.
     yield Figure("equal captions", 100 * same, "%", least=place.size(50, 100))
-    yield Figure("bytes of a prepared image", sum(np.asarray(x).nbytes for x in [batch[0]]))
+    yield Figure("bytes of a prepared image", batch[0].nbytes)
 
 
 def _blip2(place: Place) -> None:
