@@ -89,9 +89,8 @@ class VideoLLaMA3(nn.Module):
         if layout is None:
             layout = self.layout(_given(input_ids, segment_lengths, grid_thw, merge_sizes, keep_mask, labels))
         device = input_ids.device
-        embeds_NW = self.embed(input_ids, pixel_values, layout)
         inputs = {
-            "inputs_embeds": embeds_NW[None],
+            "inputs_embeds": self.embed(input_ids, pixel_values, layout),
             "position_ids": to_device(layout.positions(), device)[None],
             # Never read. Without a mask of four dimensions transformers searches the positions for packed samples,
             # and waits for the device.
@@ -117,20 +116,23 @@ class VideoLLaMA3(nn.Module):
         return Layout.of(row, (self.config.image_token_id, self.config.video_token_id))
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None, layout: Layout) -> Tensor:
-        """Return the language model's input embeddings, (N, W): text, with visual tokens in place of the placeholders.
+        """Return the language model's input embeddings: text, with visual tokens in place of the placeholders.
+
+        Returns:
+            (1, N, W), and not as a view of (N, W), for which torch.compile would make a graph of its own.
 
         Raises:
             ValueError: The number of placeholders differs from the number of kept visual tokens.
         """
-        embeds_NW: Tensor = self.language.get_input_embeddings()(input_ids)
+        embeds_1NW: Tensor = self.language.get_input_embeddings()(input_ids[None])
         visual_KW = self._encode(pixel_values, layout)
         kept, expected = 0 if visual_KW is None else len(visual_KW), len(layout.placeholders_K)
         if kept != expected:
             raise ValueError(f"{expected} placeholders for {kept} visual tokens: pass all that Processor made")
         if visual_KW is None:
-            return embeds_NW
-        placeholders_K = to_device(layout.placeholders_K, embeds_NW.device)
-        return embeds_NW.index_copy(0, placeholders_K, visual_KW.to(embeds_NW.dtype))
+            return embeds_1NW
+        placeholders_K = to_device(layout.placeholders_K, embeds_1NW.device)
+        return embeds_1NW.index_copy(1, placeholders_K, visual_KW[None].to(embeds_1NW.dtype))
 
     def _encode(self, pixel_values: Tensor | None, layout: Layout) -> Tensor | None:
         if pixel_values is None or not len(pixel_values):
@@ -182,7 +184,7 @@ class VideoLLaMA3(nn.Module):
         lengths = list(layout.lengths)
         if streamer is not None and len(lengths) > 1:
             raise ValueError(f"a streamer for {len(lengths)} samples: stream one at a time")
-        embeds = torch.split(self.embed(input_ids, pixel_values, layout), lengths)
+        embeds = torch.split(self.embed(input_ids, pixel_values, layout)[0], lengths)
         # Padding is on the left, so that the next tokens of all samples are in one column.
         batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
         ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]

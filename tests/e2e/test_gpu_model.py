@@ -132,7 +132,7 @@ def test_answers_are_the_most_probable_ones(exact: VideoLLaMA3, target: Target, 
     with torch.no_grad():  # by embeddings, for an answer of random weights may have placeholders in it
         embeddings = torch.cat(
             [
-                exact.embed(prompt["input_ids"], prompt["pixel_values"], exact.layout(prompt)),
+                exact.embed(prompt["input_ids"], prompt["pixel_values"], exact.layout(prompt))[0],
                 exact.language.get_input_embeddings()(answer),
             ]
         )
