@@ -55,11 +55,11 @@ class OpenClipModel:
             UserError: The encoder cannot be loaded; the text gives the reason.
         """
         check_encoder(encoder, what)
-        _check_text_tower(encoder, what)
+        text_tower = _text_tower_type(encoder, what)
         import open_clip
 
         architecture, weights = _parts(encoder)
-        device, dtype = device_and_dtype()
+        device, dtype = device_and_dtype(text_tower)
         with loading(encoder, what):
             file = _weights_file(encoder)
             known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}
@@ -132,19 +132,22 @@ def _check_named_weights(encoder: str, architecture: str, weights: str, what: st
         hub_file(repository, file or _CONFIG, what)
 
 
-def _check_text_tower(encoder: str, what: str) -> None:
-    """Refuse a text tower with `auto_map`: transformers would ask on stdin whether to run its code.
+def _text_tower_type(encoder: str, what: str) -> str:
+    """Return the `model_type` of a text tower of transformers, such as `mt5`; empty for a tower of open_clip.
 
     Raises:
-        UserError: The text tower needs its own code.
+        UserError: The text tower needs its own code (`auto_map`). transformers would ask on stdin whether to run it.
     """
-    if tower := _hugging_face(encoder).get("hf_model_name"):
-        from transformers import PretrainedConfig
+    tower = _hugging_face(encoder).get("hf_model_name")
+    if not tower:
+        return ""
+    from transformers import PretrainedConfig
 
-        with loading(encoder, what):
-            config, _ = PretrainedConfig.get_config_dict(tower)
-        if "auto_map" in config:
-            raise UserError(f"{what}: {encoder}: its text tower {tower} needs code of its own, which is never run")
+    with loading(encoder, what):
+        config, _ = PretrainedConfig.get_config_dict(tower)
+    if "auto_map" in config:
+        raise UserError(f"{what}: {encoder}: its text tower {tower} needs code of its own, which is never run")
+    return str(config.get("model_type", ""))
 
 
 def _hugging_face(encoder: str) -> dict[str, Any]:

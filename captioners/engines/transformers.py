@@ -62,7 +62,7 @@ class Transformers(EngineConfig):
         source, commit = (str(folder), None) if local else (model, folder.name)
         with pretrained.loading(model, what):
             settings = auto.AutoConfig.from_pretrained(source, revision=commit, trust_remote_code=False)
-            device, dtype = pretrained.device_and_dtype(settings.get_text_config().model_type)
+            device, dtype = pretrained.device_and_dtype(settings.get_text_config(decoder=True).model_type)
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")

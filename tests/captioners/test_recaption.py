@@ -19,6 +19,7 @@ from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.transformers import _collate, _conversation
 from captioners.prompts import choose, prompt_hash
 from captioners.recaption import Captioner, DetailedCaption, ShortCaption
+from core import pretrained
 from tests.pipeline.execution.pipelines import compute_images
 
 TRANSFORMERS = {"kind": "transformers"}
@@ -164,6 +165,21 @@ def test_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Pat
     row = mute([mute.prepare(Image.new("RGB", (60, 60)), 0)]).to_pylist()[0]
     assert (row["detailed_caption"], row["detailed_tokens"]) == (None, 0)
     assert row["error"] == "empty caption: the model ended it before its first word"
+
+
+def test_float_type_is_chosen_by_the_language_model(tiny_internvl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def chosen(model_type: str) -> tuple[torch.device, torch.dtype]:
+        asked.append(model_type)
+        return torch.device("cpu"), torch.bfloat16
+
+    monkeypatch.setattr(pretrained, "device_and_dtype", chosen)
+    half = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=4).load()  # type: ignore[arg-type]
+    assert asked == ["qwen2"]
+    question = half.prepare(Image.new("RGB", (60, 60)), 0).question
+    assert question["pixel_values"].dtype == torch.bfloat16, "threads cast, not the model's thread"
+    assert question["input_ids"].dtype == torch.int64
 
 
 def test_only_large_images_are_scaled_down(tiny_internvl: Path) -> None:

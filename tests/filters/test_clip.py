@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import threading
 import time
@@ -114,6 +115,29 @@ def test_model_that_gives_nan_is_an_error_of_the_row(tiny_clip: Path) -> None:
     facts = tower([np.zeros((64, 64, 3), np.uint8)])
     assert facts["error"].to_pylist() == ["broken embedding: not finite or zero"]
     assert facts["image_embedding"].null_count == 1
+
+
+def test_text_tower_chooses_the_float_type(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip has encoders with an mT5, which exceeds float16."""
+    import filters.open_clip_encoder as encoder
+
+    class ChosenError(Exception):
+        pass
+
+    def chosen(model_type: str) -> None:
+        raise ChosenError(model_type)
+
+    monkeypatch.setattr(encoder, "device_and_dtype", chosen)
+    with pytest.raises(ChosenError, match=r"^$"):
+        Clip(encoder=str(tiny_clip)).load()
+    clip, tower = Path(shutil.copytree(tiny_clip, tmp_path / "clip")), tmp_path / "tower"
+    tower.mkdir()
+    (tower / "config.json").write_text(json.dumps({"model_type": "mt5"}))
+    settings = json.loads((clip / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower)}
+    (clip / "open_clip_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ChosenError, match=r"^mt5$"):
+        Clip(encoder=str(clip)).load()
 
 
 def test_next_batch_is_stacked_while_the_device_encodes(
