@@ -37,8 +37,8 @@ def loader(place: Place) -> Iterator[Figure]:
             yield Figure(f"{kind}: {count} processes", ours["patches"] / ours["seconds"], "patches/s")
             cost = ours["core_seconds"] / ours["patches"] / (bare["core_seconds"] / bare["patches"])
             yield Figure(f"{kind}: core-seconds by the bare loop's", cost, most=place.size(benchmark.RATIO, None))
-            share = 100 * ours["main_thread"] / ours["seconds"]
-            yield Figure(f"{kind}: share of the thread that trains", share, "%", most=place.size(100 * benchmark.SHARE, None))
+            share, most_share = ours["main_thread"] / ours["seconds"], place.size(100 * benchmark.SHARE, None)
+            yield Figure(f"{kind}: share of the thread that trains", 100 * share, "%", most=most_share)
 
 
 def _write(place: Place) -> None:

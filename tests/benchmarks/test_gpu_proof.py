@@ -54,6 +54,11 @@ def error(place):
 def slow(place):
     yield Figure("seconds", 3.5, "s", most=2)
 
+def poisoned(place):
+    if os.getppid() != {pid}:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, …")
+    yield Figure("right", 1)
+
 def right(place):
     yield Figure("files", len(os.listdir(place.folder)))
 """
@@ -122,7 +127,7 @@ def test_all_lines_hold_on_a_gpu() -> None:
 
 @pytest.fixture
 def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
-    (tmp_path / "failing_lines.py").write_text(FAILING)
+    (tmp_path / "failing_lines.py").write_text(FAILING.replace("{pid}", str(os.getpid())))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("gpu_lines.proof.PRELOADED", [])
     with Processes(dry=False, end=time.perf_counter() + 100) as each:
@@ -140,6 +145,12 @@ def test_line_that_fails_stops_no_other(processes: Processes) -> None:
     }
     assert outcomes["crash"].figures == outcomes["error"].figures == [Figure("before", 1)]
     assert "raise RuntimeError" in outcomes["error"].log
+
+
+def test_lines_begin_anew_where_cuda_cannot_be_copied(processes: Processes) -> None:
+    """Python's server of processes would have touched the GPU: then each line is a child of the script itself."""
+    outcome = processes.run(Line("poisoned", "failing_lines:poisoned", 60))
+    assert (outcome.state, outcome.message, outcome.figures) == ("ok", "", [Figure("right", 1)])
 
 
 def test_line_that_hangs_ends_with_all_it_started(processes: Processes) -> None:
