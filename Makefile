@@ -71,6 +71,7 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/trainer.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

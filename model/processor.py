@@ -95,10 +95,8 @@ class Processor:
             video_token=self.config.video_token,
             generation_prompt=generation_prompt,
         )
-        # Empty tensors come first, since without media torch.cat would have none.
-        no_patches = torch.zeros(0, 3 * self.config.patch_size**2, dtype=torch.uint8)
-        no_tokens = torch.zeros(0, dtype=torch.bool)
-        patches = torch.cat([no_patches, *(medium.patches for medium in media)])
+        patches = self._patches(media)
+        no_tokens = torch.zeros(0, dtype=torch.bool)  # without media torch.cat would have nothing
         return PackedRow(
             input_ids=_integers(tokens.ids),
             segment_lengths=torch.tensor([len(tokens.ids)]),
@@ -107,6 +105,13 @@ class Processor:
             merge_sizes=torch.tensor([medium.merge for medium in media], dtype=torch.long),
             keep_mask=torch.cat([no_tokens, *(medium.keep_mask for medium in media)]),
             labels=_integers(tokens.labels) if labels else None,
+        )
+
+    def _patches(self, media: Sequence[Medium]) -> Tensor:
+        if len(media) == 1:
+            return media[0].patches  # torch.cat would copy all of a clip
+        return torch.cat(
+            [torch.zeros(0, 3 * self.config.patch_size**2, dtype=torch.uint8), *(m.patches for m in media)]
         )
 
     def decode(self, ids: Tensor) -> str:

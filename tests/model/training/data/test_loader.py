@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from core.errors import UserError
 from model import Processor
@@ -185,6 +186,12 @@ def test_state_with_a_piece_that_no_longer_exists_is_refused(world: Corpus) -> N
     state = {number: {"cursor": 1, "open": [[[number, 5]]], "pending": []} for number in range(4)}
     with pytest.raises(UserError, match=r"sample 0 of the order .* train into another folder"):
         world.loader(state=state)
+
+
+@pytest.mark.gpu
+def test_rows_for_a_gpu_are_in_pinned_memory(world: Corpus) -> None:
+    (step,) = steps(world.loader(device=torch.device("cuda", 0)), 1)
+    assert all(tensor.is_pinned() for row in step.rows for tensor in row.inputs.values())
 
 
 def test_row_of_text_only_uses_the_encoder_without_effect(world: Corpus) -> None:
