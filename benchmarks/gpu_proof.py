@@ -42,7 +42,7 @@ LINES = (
     Line("FSDP2 with one rank", "gpu_lines.network:fsdp", 30),
     Line("checkpoint and resume", "gpu_lines.training:resume", 40),
     Line("generation", "gpu_lines.network:generation", 40),
-    Line("loader", "gpu_lines.data:loader", 40),
+    Line("loader", "gpu_lines.data:loader", 70),
     Line("pinned uint8 rows", "gpu_lines.data:pinned", 20),
     Line("CLIP ViT-B/32", "gpu_lines.images:vit_b_32", 40, OPEN_CLIP),
     Line("CLIP ViT-L/14", "gpu_lines.images:vit_l_14", 60, OPEN_CLIP),

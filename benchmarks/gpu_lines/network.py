@@ -128,15 +128,17 @@ def fsdp(place: Place) -> Iterator[Figure]:
     plain = build(place, measures.config(place, layers=4, vocabulary=4096)).train()
     spread(plain)
     row = sample(place).to(place.device)
-    truth = plain(**row).loss
-    truth.backward()
+    loss = plain(**row).loss
+    loss.backward()
+    truth = loss.detach()
     gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
     for half, limit in ((False, 1e-4), (True, 3e-2)):
         sharded = copy.deepcopy(plain)
         sharded.zero_grad()
         shard(sharded, world, half)
-        value = sharded(**row).loss
-        value.backward()
+        loss = sharded(**row).loss
+        loss.backward()
+        value = loss.detach()
         precision = "bfloat16" if half else "float32"
         yield Figure(f"{precision}: loss, relative difference", abs(float(value) / float(truth) - 1), most=limit)
         norms = [
