@@ -128,19 +128,19 @@ def fsdp(place: Place) -> Iterator[Figure]:
     plain = build(place, measures.config(place, layers=4, vocabulary=4096)).train()
     spread(plain)
     row = sample(place).to(place.device)
-    loss = plain(**row).loss
-    loss.backward()
-    truth = loss.detach()
+    truth = plain(**row).loss
+    truth.backward()
     gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
     for half, limit in ((False, 1e-4), (True, 3e-2)):
         sharded = copy.deepcopy(plain)
         sharded.zero_grad()
         shard(sharded, world, half)
-        loss = sharded(**row).loss
-        loss.backward()
-        value = loss.detach()
+        value = sharded(**row).loss
+        value.backward()
         precision = "bfloat16" if half else "float32"
-        yield Figure(f"{precision}: loss, relative difference", abs(float(value) / float(truth) - 1), most=limit)
+        yield Figure(
+            f"{precision}: loss, relative difference", abs(float(value.detach() / truth.detach()) - 1), most=limit
+        )
         norms = [
             (float((full_tensor(parameter.grad) - gradients[name]).norm()), float(gradients[name].norm()))
             for name, parameter in sharded.named_parameters()
