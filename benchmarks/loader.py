@@ -38,7 +38,7 @@ RATIO, SHARE = 1.15, 0.02
 KINDS = ("images", "clips")
 PROCESSES = (1, 2)
 FILES = {"images": 12, "clips": 3}
-SAMPLES = {"images": 96, "clips": 6}  # of a turn
+SAMPLES = {"images": 72, "clips": 9}  # of a turn
 BUFFERED = {"images": 14, "clips": 10}  # samples that the loader has read ahead, besides one per process
 WIDTH, HEIGHT, FPS, SECONDS = 1280, 720, 25, 20
 PICTURE, GRAIN, QUALITY = (1152, 864), 0.2, 90
@@ -285,7 +285,7 @@ def rest() -> None:
     busy = True
     while busy:
         before = clock()
-        time.sleep(0.5)
+        time.sleep(1)
         busy = since(before)["core_seconds"] > 0.03
 
 

@@ -20,7 +20,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from io import BytesIO
-from queue import SimpleQueue
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Processes:
     def __init__(self, count: int, preparer: Preparer) -> None:
         """Start `count` processes. Each gets a copy of `preparer` with its first sample."""
         self._all = [_Process(preparer) for _ in range(count)]
-        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._idle: Queue[_Process] = Queue()  # it serves waiting threads in turn, so that no early sample waits long
         for process in self._all:
             self._idle.put(process)
 
