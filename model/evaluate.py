@@ -26,6 +26,7 @@ from model.training.data.samples import SAMPLE_ERRORS, Sample, bad_sample
 from model.training.data.source import SelectedRows, SourceConfig
 from model.training.trained_source import trained_source
 from model.videollama3 import VideoLLaMA3
+from model.weights_io import weights_dtype
 
 
 @dataclass
@@ -120,8 +121,9 @@ def evaluate(
     max_new_tokens: int = 256,
     batch: int = 8,
     encode: ClipEncoder | None = None,
+    dtype: str = "auto",
 ) -> Evaluation:
-    """Evaluate a checkpoint on a source: on a GPU in the saved dtype, else on the CPU in float32.
+    """Evaluate a checkpoint on a source, on a GPU if there is one.
 
     Args:
         checkpoint: A folder with model and processor.
@@ -132,6 +134,7 @@ def evaluate(
         max_new_tokens: Maximum tokens of an answer; 0 computes the loss only, which is far quicker.
         batch: Number of samples that are answered together.
         encode: Embeds an image and a text, for the CLIPScore. Default: no CLIPScore.
+        dtype: Type of the weights, such as bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, or no sample is good. With `held_out` also: the checkpoint
@@ -143,7 +146,7 @@ def evaluate(
     source = data.open(trained.name if trained else "eval")
     rows = range(source.rows) if trained is None or held_out is None else trained.rows(source, held_out)
     chosen = SelectedRows(source, rows[:limit])
-    model, processor = _load(checkpoint)
+    model, processor = _load(checkpoint, dtype)
     loss = compute_loss(model, processor, chosen)
     skipped = [*chosen.skipped, *loss.skipped]
     if not loss.samples:
@@ -216,9 +219,9 @@ class _Prompt(NamedTuple):
     row: PackedRow
 
 
-def _load(checkpoint: str | Path) -> tuple[VideoLLaMA3, Processor]:
+def _load(checkpoint: str | Path, dtype: str) -> tuple[VideoLLaMA3, Processor]:
     gpu = torch.cuda.is_available()
-    model = VideoLLaMA3.from_pretrained(checkpoint, None if gpu else torch.float32)
+    model = VideoLLaMA3.from_pretrained(checkpoint, weights_dtype(dtype, gpu) or torch.float32)
     return model.to("cuda" if gpu else "cpu"), Processor.from_pretrained(checkpoint)
 
 

@@ -60,6 +60,7 @@ class _ChunkedLoss(torch.autograd.Function):
                     grad_hidden[start : start + size] = grad_logits @ head_VW
                 if grad_weight is not None:
                     _add_product(grad_weight, grad_logits.t(), hidden)
+                del probabilities, grad_logits  # before the next chunk's logits
             ctx.grads, ctx.weight_dtype = (grad_hidden, grad_weight), weight_VW.dtype
         return total
 

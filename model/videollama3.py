@@ -25,7 +25,7 @@ from model.layout import Layout
 from model.loss import summed_loss
 from model.projector import Projector
 from model.vision import VisionEncoder
-from model.weights_io import encoder_tensors, fill, open_model, save_weights, tensors
+from model.weights_io import encoder_tensors, fill, folder_in, open_model, save_weights, tensors
 
 
 @dataclass(frozen=True)
@@ -206,15 +206,17 @@ class VideoLLaMA3(nn.Module):
 
         Args:
             path: The folder.
-            dtype: Type of the weights. Default: the type they were saved in.
+            dtype: Type of the weights. Default: the type they were saved in. An export in bfloat16 of a training also
+                has them in float32.
 
         Raises:
             UserError: The folder is not such a checkpoint, or it is incomplete.
         """
         folder = Path(path)
-        stored = open_model(folder)
+        weights = folder_in(folder, dtype)
+        stored = open_model(weights)
         model = cls._without_weights(stored.config, dtype or stored.dtype)
-        fill(model, stored.weights, folder, model._tied_names())
+        fill(model, stored.weights, weights, model._tied_names())
         model.language.generation_config = special_tokens(folder, model.language.generation_config)
         return model
 

@@ -102,6 +102,26 @@ def open_model(folder: Path) -> StoredModel:
     return StoredModel(config, dtype, ((rename(name, table, back=True), tensor) for name, tensor in pairs))
 
 
+EXACT = "float32"
+"""Folder in an export of a training with the same model in float32, beside weights of fewer bits."""
+
+
+def weights_dtype(name: str, gpu: bool) -> torch.dtype | None:
+    """Return the type of this name. `auto` is bfloat16 on a GPU, and None on a CPU: the caller's choice.
+
+    On a GPU float32 takes twice the memory and several times the time, and has no kernel for segments.
+    """
+    if name == "auto":
+        return torch.bfloat16 if gpu else None
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def folder_in(folder: Path, dtype: torch.dtype | None) -> Path:
+    """Return the folder with a checkpoint's weights: float32 ones, if they are wanted, may lie in one of their own."""
+    return folder / EXACT if dtype == torch.float32 and (folder / EXACT).is_dir() else folder
+
+
 def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write model*.safetensors in transformers' layout, in shards of at most 5 GB.
 

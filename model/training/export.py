@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from core.errors import UserError
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
 from model.training.dist import gathered
 from model.training.stage import Stage
+from model.weights_io import EXACT
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
+    from model.videollama3 import VideoLLaMA3
 
 log = logging.getLogger("vl3syn.train")
 
@@ -34,10 +38,10 @@ def export(trainer: Trainer) -> None:
     from model.training.metrics_log import ends, read_metrics
 
     recipe, stage, folder, world = trainer.recipe, trainer.stage, trainer.folder, trainer.world
-    weights = dict(gathered(trainer.model.state_dict(), world, getattr(torch, recipe.export_dtype)))
+    weights = dict(gathered(trainer.model.state_dict(), world, torch.float32))
     if world.is_main:
         aside = folder / ".model.partial"
-        trainer.model.save_pretrained(aside, merged(weights, stage.lora) if stage.lora else weights)
+        _save(trainer.model, aside, merged(weights, stage.lora) if stage.lora else weights, recipe.export_dtype)
         for_stage(trainer.processor, stage).save_pretrained(aside)
         provenance = {
             "vl3syn": __version__,
@@ -46,7 +50,9 @@ def export(trainer: Trainer) -> None:
             "workers": world.size,
             "recipe": recipe.model_dump(mode="json"),
             "stage": stage.model_dump(mode="json"),
-            "files": checkpoints.checksums(aside, [file.name for file in sorted(aside.iterdir()) if file.is_file()]),
+            "files": checkpoints.checksums(
+                aside, [file.relative_to(aside).as_posix() for file in sorted(aside.rglob("*")) if file.is_file()]
+            ),
         }
         (aside / PROVENANCE).write_text(json.dumps(provenance, indent=2))
         checkpoints.commit(aside, folder / "model")
@@ -55,6 +61,14 @@ def export(trainer: Trainer) -> None:
         losses = [r["loss"] for r in read_metrics(folder.parent) if r["stage"] == stage.name and r["kind"] == "step"]
         log.info("%s: done, loss %.4f to %.4f; exported to %s", stage.name, *ends(losses), folder / "model")
     world.barrier()
+
+
+def _save(model: VideoLLaMA3, folder: Path, weights: dict[str, Tensor], dtype: str) -> None:
+    """Write the model for its users. The next stage begins with the float32 weights, so they are kept too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if dtype != "float32":
+        model.save_pretrained(folder / EXACT, weights)
+    model.save_pretrained(folder, {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()})
 
 
 def read_provenance(model: Path) -> dict[str, Any]:

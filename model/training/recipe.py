@@ -71,8 +71,12 @@ class Start(Value):
 
 
 def _weights(folder: Path) -> list[str]:
-    files = list(folder.glob("*.safetensors")) or folder.glob("pytorch_model*.bin")
-    return sorted(file.name for file in files)
+    import torch
+
+    from model.weights_io import folder_in
+
+    files = list(folder_in(folder, torch.float32).glob("*.safetensors")) or folder.glob("pytorch_model*.bin")
+    return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
 class TrainRecipe(Value):
@@ -97,7 +101,8 @@ class TrainRecipe(Value):
         workers: Number of processes per trainer that decode and tokenise. Default: its cores less two, at most 16.
             0: the threads do it. The result is the same. Each takes 0.3 GB of memory and two seconds to start.
         skip_limit: Number of bad samples in a row that ends the run.
-        export_dtype: Type of the exported weights.
+        export_dtype: Type of the exported weights. With bfloat16 an export also has a folder `float32`: the next stage
+            begins with exactly these.
     """
 
     name: str = "training"
@@ -114,7 +119,7 @@ class TrainRecipe(Value):
     threads: int = Field(default=4, ge=1, le=1024)
     workers: int | None = Field(default=None, ge=0, le=1024)
     skip_limit: int = Field(default=100, ge=1)
-    export_dtype: Literal["float32", "bfloat16"] = "float32"
+    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
     @model_validator(mode="after")
     def _names(self) -> Self:

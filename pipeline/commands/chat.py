@@ -16,6 +16,7 @@ from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials
 from core.text import printable
+from pipeline.commands.options import DtypeOption, check_dtype
 
 if TYPE_CHECKING:
     from model.chat import Chat, GenerationStats
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 chat_app = typer.Typer()
 
 _COLDEST = 1e-6  # lowest temperature above 0; the quotients of the logits stay finite
-TYPES = ("float32", "bfloat16", "float16")
 
 
 @chat_app.command()
@@ -58,7 +58,7 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0, help="0: always the most probable token; above: sampled")] = 0,
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Total probability of the tokens that are sampled")] = 1,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default: cuda if available")] = None,
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(TYPES)}; default: the checkpoint's")] = None,
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Ask a VideoLLaMA3 about images and videos. The answer is printed word by word.
 
@@ -71,8 +71,7 @@ def chat(
     clip = {name: value for name, value in options.items() if value is not None}
     if not video and (clip or keep):
         raise typer.BadParameter("options about frames are given, but no --video")
-    if dtype not in (None, *TYPES):
-        raise typer.BadParameter(f"{dtype!r}: use one of {', '.join(TYPES)}", param_hint="--dtype")
+    check_dtype(dtype)
     if temperature and not _COLDEST <= temperature < math.inf:
         raise typer.BadParameter(f"{temperature:g}: use 0, or at least {_COLDEST:g}", param_hint="--temperature")
     media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
@@ -124,10 +123,11 @@ def _levels(keep: str | None) -> float | None:
     return levels
 
 
-def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[VideoLLaMA3, Processor]:
+def _load(checkpoint: str, device: str | None, dtype: str) -> tuple[VideoLLaMA3, Processor]:
     import torch
 
     from model import Processor, VideoLLaMA3
+    from model.weights_io import weights_dtype
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -135,7 +135,8 @@ def _load(checkpoint: str, device: str | None, dtype: str | None) -> tuple[Video
             raise UserError("--device meta: holds no weights: use cuda or cpu")
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
-    model = VideoLLaMA3.from_pretrained(checkpoint, getattr(torch, dtype) if dtype else None)
+    weights = weights_dtype(dtype, torch.device(chosen).type != "cpu")
+    model = VideoLLaMA3.from_pretrained(checkpoint, weights)
     return model.to(chosen), Processor.from_pretrained(checkpoint)
 
 

@@ -15,7 +15,7 @@ import typer
 from core.errors import BadSampleError, UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
-from pipeline.commands.options import JsonOption
+from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 
 if TYPE_CHECKING:
     from manifests.storage import Folder
@@ -56,6 +56,7 @@ def evaluate_command(
     predictions: Annotated[
         str | None, typer.Option(metavar="OUT.jsonl", help="Write each answer beside its reference, a line each")
     ] = None,
+    dtype: DtypeOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Compute loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples."""
@@ -80,6 +81,7 @@ def evaluate_command(
         raise typer.BadParameter("shards hold their images: leave it out", param_hint="--root")
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
+    check_dtype(dtype)
     _check(predictions, max_new_tokens)
     from model.evaluate import evaluate
     from model.training.data.annotations import AnnotationConfig
@@ -100,6 +102,7 @@ def evaluate_command(
         max_new_tokens=max_new_tokens,
         batch=batch,
         encode=clip_encoder(encoder) if encoder else None,
+        dtype=dtype,
     )
     if predictions:
         _write(predictions, result.answers)

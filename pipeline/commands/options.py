@@ -23,4 +23,14 @@ TotalOption = Annotated[int | None, typer.Option(help="Keep this number of image
 OrderOption = Annotated[
     str | None, typer.Option(help="Which are kept: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
 ]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help=f"Type of the weights: {', '.join(DTYPES)}. auto is bfloat16 on a GPU")
+]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the random choice; default 0")]
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse another `--dtype` than those of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r}: use one of {', '.join(DTYPES)}", param_hint="--dtype")

@@ -111,6 +111,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "workers": 0,
         "save_every": 2,
         "evaluate_every": 100,
+        "export_dtype": "float32",
     }
 
 
