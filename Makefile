@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: setup demo test test-slow test-gpu lint bench clean
+.PHONY: setup demo test test-slow test-gpu gpu-proof lint bench clean
 
 setup: $(SETUP)
 
@@ -44,6 +44,10 @@ test-slow: $(SETUP)
 
 test-gpu: $(SETUP)
 	$(BIN)/python -m pytest -m gpu -s
+
+# Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
+gpu-proof:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_proof.py $(ARGS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

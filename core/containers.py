@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
-
 from core.errors import BadSampleError
 
 DEMUXERS = (
@@ -20,7 +18,6 @@ DEMUXERS = (
 """Containers that are read, by FFmpeg's names. They hold their frames themselves. Playlists (hls, concat, sdp, dash,
 image2, …) are excluded: they open other files and hosts, whatever the file's own name is."""
 
-_COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 _PICTURES = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
 """Codecs of covers that are not marked as covers. A stream in one of them is the film if there is no other stream."""
 
@@ -31,6 +28,8 @@ def open_container(path: str | Path) -> Any:
     Raises:
         BadSampleError: It is not a regular file, or its container is not in `DEMUXERS`.
     """
+    import av
+
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe may block forever, a device may never end
             raise BadSampleError("no regular file")
@@ -55,6 +54,8 @@ def open_film(path: str | Path) -> Iterator[tuple[Any, Any]]:
     Raises:
         BadSampleError: As in `open_container`; there is no such stream; or reading fails in the `with` block.
     """
+    import av
+
     try:
         with open_container(path) as container:
             stream = _film_of(container)
@@ -72,7 +73,10 @@ def _film_of(container: Any) -> Any:
 
     FFmpeg prefers the stream that is marked as default, which is often a cover.
     """
-    films = [stream for stream in container.streams.video if not stream.disposition & _COVER]
+    from av.stream import Disposition
+
+    cover = Disposition.attached_pic | Disposition.timed_thumbnails
+    films = [stream for stream in container.streams.video if not stream.disposition & cover]
     # A stream of damaged bytes may have a codec that FFmpeg does not know, and then no context.
     films = [s for s in films if s.codec_context is None or s.codec_context.name not in _PICTURES] or films
     best = container.streams.best("video")

@@ -12,8 +12,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-import av
-
 from core.containers import open_film
 
 log = logging.getLogger("vl3syn.videos")
@@ -54,6 +52,8 @@ def has_times(path: str, kind: str) -> bool:
 
 def _packets(path: str) -> Iterator[Any]:
     """Yield the non-empty video packets of a film, up to the first error."""
+    import av
+
     with open_film(path) as (container, stream), suppress(av.error.FFmpegError):
         yield from (packet for packet in container.demux(stream) if packet.size)
 

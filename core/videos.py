@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import av
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -199,6 +198,8 @@ def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tu
 
 def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iterator[tuple[float, Any]]:
     """Yield decoded frames with their times in seconds. Seek ahead where the next sampled time is far away."""
+    import av
+
     if video.count:  # counting needs every frame, so there is no seeking
         with suppress(av.error.FFmpegError):  # `_check_end` reports a film that breaks off
             yield from counted(container.decode(stream), video.count)
@@ -264,6 +265,8 @@ def _length(container: Any, stream: Any, first: float) -> float:
 
     A header may count in decoding order, may count from before the first frame, or may lack the duration.
     """
+    import av
+
     zero = _zero(stream, first)
     seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
     with suppress(av.error.FFmpegError):

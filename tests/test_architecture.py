@@ -38,15 +38,16 @@ PIPELINE: Mapping[str, frozenset[str]] = {
 """The same inside of `pipeline/`."""
 
 HEAVY: Mapping[str, frozenset[str]] = {
-    "core": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+    "core": frozenset({"ray", "torch", "transformers", "faiss", "open_clip", "av"}),
     "manifests": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
     "filters": frozenset({"ray", "torch", "transformers", "open_clip"}),
     "clustering": frozenset({"ray", "torch", "faiss"}),
     "captioners": frozenset({"ray", "torch", "transformers", "lmdeploy"}),
-    "model": frozenset({"ray", "transformers", "peft"}),
+    "model": frozenset({"ray", "transformers", "peft", "av", "pyarrow", "polars"}),
     "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
 }
-"""Packages that a room imports inside of functions only, so that the command line answers at once."""
+"""Packages that a room imports inside of functions only, so that the command line answers at once, and the model does
+without those that it does not use."""
 
 
 VALUE_ERRORS = frozenset(

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from manifests.version import __version__
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
 from model.training.dist import gathered
@@ -33,6 +32,7 @@ def export(trainer: Trainer) -> None:
 
     All ranks must call this; rank 0 writes.
     """
+    from manifests.version import __version__
     from model.training.curves import draw
     from model.training.lora import merged
     from model.training.metrics_log import ends, read_metrics

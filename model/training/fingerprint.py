@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from manifests.storage import Folder
+
+if TYPE_CHECKING:
+    from manifests.storage import Folder
 
 _BLOCK, _BLOCKS = 1 << 18, 4  # bytes of a block, blocks of a file
 _AT_ONCE = 16  # files that are read in parallel: on an object store each block is a request

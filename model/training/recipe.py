@@ -20,7 +20,6 @@ from core.secrets import refuse_credentials_within
 from core.settings import Settings
 from core.text import refuse_not_unicode
 from core.yaml_text import load_yaml
-from manifests.storage import Folder
 from model.config import PRESETS, LanguageSizes, VisionConfig
 from model.training.data.registry import AnySource
 from model.training.fingerprint import sampled_fingerprint
@@ -87,6 +86,8 @@ class Start(Value):
 
         New weights depend on the seed only; their fingerprint is an empty text.
         """
+        from manifests.storage import Folder
+
         folders = [Path(path) for path in (self.checkpoint, self.vision, self.language) if isinstance(path, str)]
         prints = [sampled_fingerprint(Folder.at(path), _weights(path)) for path in folders]
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest() if prints else ""

@@ -1,4 +1,7 @@
-"""Read samples from published shards: an image, a question, its caption. Row groups are read in place."""
+"""Read samples from published shards: an image, a question, its caption. Row groups are read in place.
+
+What reads Parquet is imported when shards are opened, so that a training on annotations does without it.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import pyarrow as pa
-
-from core.arrow_types import check_plain
 from core.errors import BadSampleError, UserError
-from core.parquet import Parquet
 from core.paths import absolute
-from manifests.shards import TOGETHER, USES, conversation_column
-from manifests.storage import Folder
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import from_turns
 from model.training.data.samples import Sample
 from model.training.data.source import Source, SourceConfig
 from model.training.fingerprint import sampled_fingerprint
 from model.training.values import PathText
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from manifests.storage import Folder
 
 log = logging.getLogger("vl3syn.train")
 
@@ -133,12 +135,16 @@ class ShardSource(Source):
         """Do nothing: all footers were read, and a sample would cost a row group."""
 
     def _read(self, number: int) -> pa.Table:
+        from core.parquet import Parquet
+
         group = self._groups[number]
         with self._opened(group.file, f"row group {group.number} is damaged") as file:
             return Parquet(file).group(group.number, ["id", "image.bytes", group.column], _LARGEST)
 
     def _columns(self, file: str) -> tuple[pa.Schema, list[int]] | None:
         """Return the schema of a shard and the number of rows of each row group; None for an empty file."""
+        from core.parquet import Parquet
+
         with self._opened(file, "no whole Parquet file") as opened:
             if not opened.size():
                 return None
@@ -148,6 +154,8 @@ class ShardSource(Source):
     @contextmanager
     def _opened(self, file: str, fault: str) -> Iterator[pa.NativeFile]:
         """Open a shard for reading. Damaged contents raise a UserError that says `fault`."""
+        import pyarrow as pa
+
         with self._folder.filesystem.open_input_file(f"{self._folder.path}/{file}") as opened:
             try:
                 yield opened
@@ -160,6 +168,9 @@ class ShardSource(Source):
 
     def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
         """Return the name of the column with the turns of this caption."""
+        from core.arrow_types import check_plain
+        from manifests.shards import USES, conversation_column
+
         names = set(schema.names)
         captions = [use for use in USES if f"{use}_caption" in names]
         if not captions and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
@@ -179,6 +190,9 @@ def _shards(path: str, caption: str) -> tuple[Folder, str, list[str]]:
 
     The folder is `path` itself, its subset with this caption, or its subset with both captions.
     """
+    from manifests.shards import TOGETHER
+    from manifests.storage import Folder
+
     top = Folder.at(path)
     for subset in ("", caption, TOGETHER):
         folder = top.join(subset) if subset else top
