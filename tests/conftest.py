@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,10 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "COLUMNS": "160",
 }
+
+# A shell that starts the tests in the background ignores SIGINT for them, and they for the commands that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _free_port() -> int:
