@@ -102,6 +102,10 @@ def _weights(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
+HELD_OUT_SEED = 42
+"""Default of `held_out_seed`. It was the default of `seed`, by which earlier versions chose."""
+
+
 class TrainRecipe(Value):
     """A whole training.
 
@@ -109,7 +113,7 @@ class TrainRecipe(Value):
         name: Name for titles.
         model: The starting model.
         seed: Seed of new weights and of the order of samples.
-        held_out_seed: Seed of the choice of held-out samples. Default: 0, whatever `seed` is. Trainings that earlier
+        held_out_seed: Seed of the choice of held-out samples. Default: 42, whatever `seed` is. Trainings that earlier
             versions began keep theirs, which was `seed`.
         sources: Sources by name. Each has `shards: DIR`, `annotations: FILE`, or `kind: package.module:Class` for a
             class of your own, with the settings of that kind.

@@ -30,7 +30,7 @@ from model.training.dist import DistContext
 from model.training.export import check_done, check_export, export
 from model.training.flops import peak_flops
 from model.training.held_out import evaluate_held_out, open_held_out
-from model.training.recipe import START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
+from model.training.recipe import HELD_OUT_SEED, START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
 from model.training.start import open_start
 from model.training.stop import FILE, Stop
@@ -90,7 +90,7 @@ def _write_recipe(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "recipe.yaml"
     before = load_recipe(file) if file.is_file() else None
-    seed = 0
+    seed = HELD_OUT_SEED
     if before is not None:  # earlier versions held out by `seed`, and stored no `held_out_seed`
         seed = before.seed if before.held_out_seed is None else before.held_out_seed
         before = before.model_copy(update={"held_out_seed": seed})
@@ -209,7 +209,7 @@ def _open_trainer(
         stage.mixture,
         {name: source.num_held_out for name, source in recipe.sources.items()},
         seed=recipe.seed + number,
-        held_out_seed=recipe.held_out_seed or 0,
+        held_out_seed=HELD_OUT_SEED if recipe.held_out_seed is None else recipe.held_out_seed,
         window=recipe.shuffle_blocks,
     )
     data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
