@@ -52,8 +52,15 @@ def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
 
 def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
     """Place workers as `place_workers` does, on this machine without its GPUs."""
-    machine = {"CPU": float(len(os.sched_getaffinity(0)))}
+    machine = {"CPU": float(count_cpus())}
     return _place(_Cluster(nodes=[machine], total=machine), resources, stage, blocks)
+
+
+def count_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:

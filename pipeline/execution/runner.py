@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from pipeline.execution.index import READER, Todo, account, check_ids, chunks, i
 from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.part_writer import Store
+from pipeline.execution.placement import count_cpus
 from pipeline.execution.planner import columns_of, plan, stored_table
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
@@ -122,7 +122,7 @@ def build_index(
     indexing.begin(table)
     done = LocalResult(untried=chunks(todo.shards))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
-        done = local.run("index", done.untried, ready(call), len(os.sched_getaffinity(0)))
+        done = local.run("index", done.untried, ready(call), count_cpus())
     stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
     indexing.end(table)
     check_ids(table, pool)
