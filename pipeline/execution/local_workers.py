@@ -6,15 +6,17 @@ row. A child reads blocks from its standard input, so it ends when this process 
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -47,7 +49,13 @@ class LocalWorkers:
         self._children: list[_Child] = []
 
     def run(
-        self, name: str, blocks: Iterable[pa.Table], make: Callable[[], Call], count: int, threads: int = 1
+        self,
+        name: str,
+        blocks: Iterable[pa.Table],
+        make: Callable[[], Call],
+        count: int,
+        threads: int = 1,
+        at_once: int = 1,
     ) -> LocalResult:
         """Compute and store blocks.
 
@@ -57,6 +65,7 @@ class LocalWorkers:
             make: Returns, in a child, the function that stores a block and returns its receipt. It must be picklable.
             count: Number of processes, at most.
             threads: Threads of numerical libraries in each.
+            at_once: Blocks that each computes at the same time.
 
         Raises:
             UserError: The function could not be loaded, or refused to continue.
@@ -68,15 +77,23 @@ class LocalWorkers:
         count = min(count, len(waiting))
         self._children += [_Child() for _ in range(count - len(self._children))]
 
+        numbers = itertools.count()
+
         def work(child: _Child) -> None:
-            child.send(_LOAD, (make, threads))
-            while waiting:
-                block = waiting.popleft()
-                receipt = child.compute(block)
+            child.send(_LOAD, (make, threads, at_once))
+            computing: dict[int, pa.Table] = {}
+            while True:
+                while len(computing) < at_once and (block := _next(waiting)) is not None:
+                    computing[number := next(numbers)] = block
+                    child.send(_COMPUTE, (number, block))
+                if not computing:
+                    return
+                receipt = child.receive()
                 if receipt is None:
-                    result.lost.append(block)
-                    break
+                    result.lost.extend(computing.values())
+                    return
                 raise_failure(receipt)
+                block = computing.pop(receipt[BLOCK][0].as_py())
                 result.receipts.append(receipt)
                 advance(block.num_rows)
 
@@ -122,12 +139,11 @@ class _Child:
             pickle.dump((kind, value), self.process.stdin)
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: the next `compute` returns None
+            pass  # it has ended: the next `receive` returns None
 
-    def compute(self, block: pa.Table) -> pa.Table | None:
-        """Return the receipt of a block; None if the process has ended."""
+    def receive(self) -> pa.Table | None:
+        """Return the next receipt; None if the process has ended."""
         assert self.process.stdout
-        self.send(_COMPUTE, block)
         try:
             return pickle.load(self.process.stdout)
         except EOFError:
@@ -139,6 +155,13 @@ class _Child:
             self.process.kill()
         with self.process:  # closes its pipes and waits for it
             pass
+
+
+def _next(waiting: deque[pa.Table]) -> pa.Table | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
 
 
 @contextmanager
@@ -159,21 +182,35 @@ def serve() -> None:
     """Compute what comes by standard input until it ends, and write receipts to standard output."""
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the receipts
+    lock, pool = threading.Lock(), ThreadPoolExecutor(1)
     loaded: Loaded | None = None
+
+    def answer(number: int, block: pa.Table) -> None:
+        assert loaded
+        receipt = reported(block.append_column(BLOCK, pa.repeat(number, block.num_rows)), loaded)
+        with lock:
+            pickle.dump(receipt, output)
+            output.flush()
+
     while True:
         try:
             kind, value = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
+        except EOFError:  # there is nothing more to do, or nobody to do it for
+            os._exit(0)
         if kind == _LOAD:
-            make, threads = value
+            make, threads, at_once = value
+            pool.shutdown()
             loaded = None  # frees the last model
             _set_threads(threads)
-            loaded = Loaded(make)
+            loaded, pool = Loaded(make), ThreadPoolExecutor(at_once)
         else:
-            assert loaded
-            pickle.dump(reported(value.append_column(BLOCK, pa.repeat(0, value.num_rows)), loaded), output)
-            output.flush()
+            pool.submit(answer, *value).add_done_callback(_end_if_failed)
+
+
+def _end_if_failed(answered: Future[None]) -> None:
+    """End the process if a receipt could not be sent: who waits for it must not wait for ever."""
+    if answered.exception():
+        os._exit(1)
 
 
 def _set_threads(threads: int) -> None:

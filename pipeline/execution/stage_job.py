@@ -38,6 +38,8 @@ from pipeline.stages.registry import outdated
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+_AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead while the other keeps the model busy
+
 PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
 
@@ -90,7 +92,9 @@ def run_stage(
         if local and is_for_local_workers(step.stage, step.resources, rows.height):
             placement = place_locally(step.resources, step.stage, rows.height)
             make = _worker(step, task, placement)
-            done = local.run(step.stage.name, blocks, make, placement.workers, math.ceil(placement.num_cpus))
+            at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
+            threads = math.ceil(placement.num_cpus)
+            done = local.run(step.stage.name, blocks, make, placement.workers, threads, at_once)
             if step.stage.journaled:
                 local.close()  # and so the servers of captions
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
@@ -184,8 +188,7 @@ def _ray_job(step: Step, task: StageTask) -> Job:
             return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
         limits: dict[str, Any] = {}
         if isinstance(step.stage, ImageStage):
-            # Two parts at a time: one decodes ahead while the other keeps the model busy.
-            limits = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+            limits = {"max_concurrent_calls_per_actor": _AT_ONCE, "enable_true_multi_threading": True}
         if alone:
             limits = {"max_tasks_in_flight_per_actor": 1}
         actors = ActorPoolStrategy(size=placement.workers, **limits)

@@ -66,6 +66,23 @@ def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
         _run([6])
 
 
+def _meet(block: pa.Table) -> pa.Table:
+    own, other = (Path(block[name][0].as_py()) for name in ("own", "other"))
+    own.touch()
+    deadline = time.monotonic() + 20
+    while not other.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return receipt(1, errors=int(not other.exists()))
+
+
+def test_child_computes_two_blocks_at_once(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in "ab"]
+    blocks = [pa.table({"own": [own], "other": [other]}) for own, other in (files, files[::-1])]
+    with LocalWorkers() as workers:
+        result = workers.run("meet", blocks, ready(_meet), 1, at_once=2)
+    assert [done["errors"].to_pylist() for done in result.receipts] == [[0], [0]]
+
+
 def _wait(block: pa.Table) -> pa.Table:
     Path(block["file"][0].as_py()).write_text(str(os.getpid()))
     time.sleep(1)
