@@ -52,8 +52,8 @@ def test_export_writes_the_encoder_alone(export: Export, checkpoint: Path, tmp_p
 def test_encoder_of_an_export_in_bfloat16_is_exact(export: Export, checkpoint: Path, tmp_path: Path) -> None:
     """The next training begins with the weights that were learned, beside the rounded ones."""
     learned = VideoLLaMA3.from_pretrained(checkpoint)
-    learned.save_pretrained(checkpoint / "float32")
     learned.save_pretrained(checkpoint, {name: weight.bfloat16() for name, weight in learned.state_dict().items()})
+    learned.save_pretrained(checkpoint / "float32")
     export(checkpoint, "--encoder", tmp_path / "encoder")
     learned.language.save_pretrained(tmp_path / "language")
     joined = VideoLLaMA3.from_parts(tmp_path / "encoder", tmp_path / "language").vision.state_dict()
