@@ -28,6 +28,9 @@ LANGUAGE_ATTENTION = "vl3syn_segments"
 
 HALF = (torch.bfloat16, torch.float16)
 
+KERNEL_WIDTHS = range(8, 257, 8)
+"""Widths of a head that flash attention takes, from `mha_varlen_fwd` in torch's flash_api.cpp. SDPA pads the others."""
+
 WHOLE = 1 << 30
 """A window that is wider than any segment, see `_varlen`."""
 
@@ -122,7 +125,7 @@ def segment_attention(
     """
     # Rotated queries and keys are float32 under autocast, and values are not.
     q_NHD, k_NKD = q_NHD.to(v_NKD.dtype), k_NKD.to(v_NKD.dtype)
-    if takes_varlen(v_NKD.device.type, v_NKD.dtype):
+    if takes_varlen(v_NKD.device.type, v_NKD.dtype) and v_NKD.shape[-1] in KERNEL_WIDTHS:
         return _varlen(q_NHD, k_NKD, v_NKD, segments, causal, scale)
     if torch.compiler.is_compiling():
         out: Tensor = _grouped_compiled(q_NHD, k_NKD, v_NKD, segments.offsets_S1, causal, scale)

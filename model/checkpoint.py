@@ -27,7 +27,9 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype | None = None) -> tuple
     folder = Path(check_path(path))
     if is_step(folder):
         model, processor = load_step(folder)
-        return model.to(dtype), processor
+        for parameter in model.parameters() if dtype else ():  # not `model.to`: it rounds the rotary frequencies, too
+            parameter.data = parameter.data.to(dtype)
+        return model, processor
     if not (folder / "config.json").is_file() and (inside := _newest_inside(folder)):
         raise UserError(f"{folder}: no checkpoint, but it has some in it: give {inside}")
     return VideoLLaMA3.from_pretrained(folder, dtype), Processor.from_pretrained(folder)

@@ -27,12 +27,15 @@ def summed_loss(hidden_LW: Tensor, head: nn.Linear, targets_L: Tensor) -> Tensor
 
     Args:
         hidden_LW: The language model's output before each learned token.
-        head: The layer that makes logits.
+        head: The layer that makes logits. One with a bias or an adapter takes all tokens at once.
         targets_L: The learned tokens.
     """
-    if len(targets_L) * head.out_features <= CHUNK or head.bias is not None:
+    plain = type(head) is nn.Linear and head.bias is None  # one with an adapter is more than its weight
+    if len(targets_L) * head.out_features <= CHUNK or not plain:
         return F.cross_entropy(head(hidden_LW).float(), targets_L, reduction="sum")
-    total: Tensor = _ChunkedLoss.apply(hidden_LW, head.weight, targets_L)
+    # A function of autograd does not see that gradients are off: it would compute those of the weight.
+    weight_VW = head.weight if torch.is_grad_enabled() else head.weight.detach()
+    total: Tensor = _ChunkedLoss.apply(hidden_LW, weight_VW, targets_L)
     return total
 
 

@@ -119,7 +119,7 @@ def weights_dtype(name: str, gpu: bool) -> torch.dtype | None:
 
 def folder_in(folder: Path, dtype: torch.dtype | None) -> Path:
     """Return the folder with a checkpoint's weights: float32 ones, if they are wanted, may lie in one of their own."""
-    return folder / EXACT if dtype == torch.float32 and (folder / EXACT).is_dir() else folder
+    return folder / EXACT if dtype == torch.float32 and (folder / EXACT / "config.json").is_file() else folder
 
 
 def save_weights(weights: Mapping[str, Tensor], folder: Path, table: Table = TRANSFORMERS) -> None:
@@ -135,8 +135,9 @@ def save_weights(weights: Mapping[str, Tensor], folder: Path, table: Table = TRA
     """
     from huggingface_hub import save_torch_state_dict
 
-    for stale in folder.glob("model*.safetensors*"):
-        stale.unlink()  # readers take every shard of the folder
+    exact = folder / EXACT  # it would be another model's
+    for stale in (*folder.glob("model*.safetensors*"), *exact.glob("model*.safetensors*"), exact / "config.json"):
+        stale.unlink(missing_ok=True)  # readers take every shard of the folder
     renamed = {rename(name, table): weight for name, weight in weights.items()}
     with storing(folder):
         save_torch_state_dict(renamed, folder, max_shard_size="5GB", metadata={"format": "pt"})

@@ -66,9 +66,9 @@ def export(trainer: Trainer) -> None:
 def _save(model: VideoLLaMA3, folder: Path, weights: dict[str, Tensor], dtype: str) -> None:
     """Write the model for its users. The next stage begins with the float32 weights, so they are kept too."""
     shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder, {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()})
     if dtype != "float32":
         model.save_pretrained(folder / EXACT, weights)
-    model.save_pretrained(folder, {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()})
 
 
 def read_provenance(model: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
     `{"language.*lora_": 1.0e-4, "language": frozen}`.
 
     Raises:
-        UserError: peft is not installed.
+        UserError: peft is not installed, or a target is the embedding table, or a head that shares its weight: the
+            export could not have the adapter.
         ValueError: No layer has a name in `targets`.
     """
     try:
@@ -32,6 +33,11 @@ def add_adapters(model: VideoLLaMA3, lora: Lora) -> None:
         raise UserError("lora needs peft: pip install 'vl3syn[train]'") from error
     config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
     inject_adapter_in_model(config, model.language)
+    table = ("embed_tokens", "lm_head") if model.language.config.tie_word_embeddings else ("embed_tokens",)
+    for name, _ in model.language.named_parameters():
+        for layer in table:
+            if f"{layer}.lora_" in name:
+                raise UserError(f"lora: {layer}: the embedding table takes no adapter: take it out of `targets`")
 
 
 def merged(weights: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:

@@ -30,9 +30,11 @@ def export(
         check_path(path, what)
     if Path(encoder).exists() and (not Path(encoder).is_dir() or any(Path(encoder).iterdir())):
         raise UserError(f"--encoder {encoder}: has files in it: give a new folder")
+    import torch
+
     from model.checkpoint import load_checkpoint
     from model.encoder_files import save_encoder
 
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_checkpoint(checkpoint, torch.float32)  # a training begins with it, so nothing is rounded
     save_encoder(model.vision, processor.config, encoder)
     print(f"the encoder of {checkpoint} is in {encoder}")

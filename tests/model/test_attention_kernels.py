@@ -143,6 +143,25 @@ def test_kernel_is_taken_on_cuda_in_half_precision(device: str, dtype: torch.dty
     assert attention.takes_varlen(device, dtype) == taken
 
 
+@pytest.mark.parametrize(("width", "taken"), [(8, True), (72, True), (12, False), (256, True), (264, False)])
+def test_width_of_a_head_that_the_kernel_refuses_goes_to_sdpa(
+    width: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes multiples of 8 up to 256; a recipe's sizes may be others."""
+    calls = []
+
+    def kernel(*row: Any, **_others: Any) -> torch.Tensor:
+        calls.append(row)
+        return _kernel(*row)
+
+    monkeypatch.setattr(attention, "takes_varlen", lambda _device, _dtype: True)
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    row = [torch.randn(27, 2, width) for _ in range(3)]
+    ours = segment_attention(*row, Segments.from_lengths(LENGTHS))
+    torch.testing.assert_close(ours, _by_segment(*row, causal=False), atol=1e-5, rtol=1e-4)
+    assert bool(calls) == taken
+
+
 @pytest.mark.parametrize("prompt", [False, True])
 def test_float32_off_the_cpu_shares_no_heads(prompt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA shared heads in float32 take the plain formula, and its N x N scores. A packed row, and a prompt."""

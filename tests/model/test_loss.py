@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from model import loss
 from model.loss import summed_loss
@@ -111,6 +113,25 @@ def test_loss_without_gradients_is_the_same(
     with torch.no_grad():
         total = summed_loss(hidden, head, targets)
     torch.testing.assert_close(total.double(), _textbook(hidden, head, targets), atol=1e-6, rtol=1e-6)
+
+
+def test_loss_without_gradients_computes_none(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK", 8 * WORDS)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        summed_loss(hidden.bfloat16(), head.bfloat16(), targets)  # the counter passes over float32's addmm_
+    assert counted.get_total_flops() == 2 * TOKENS * WIDTH * WORDS
+
+
+def test_head_with_an_adapter_uses_it(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.ModuleDict({"head": head})
+    inject_adapter_in_model(LoraConfig(r=4, target_modules=["head"], init_lora_weights=False), model)
+    expected = F.cross_entropy(model["head"](hidden), targets, reduction="sum")
+    monkeypatch.setattr(loss, "CHUNK", 8 * WORDS)
+    torch.testing.assert_close(summed_loss(hidden, model["head"], targets), expected)
 
 
 def test_head_with_a_bias_takes_all_tokens_at_once(

@@ -105,3 +105,15 @@ def test_fingerprint_of_a_start_is_that_of_its_float32_weights(exact: Path, smal
     before = Start(checkpoint=str(start)).fingerprint()
     shutil.copy(exact / "2-second/model" / WEIGHTS, start / "float32" / WEIGHTS)
     assert Start(checkpoint=str(start)).fingerprint() != before
+
+
+def test_model_saved_over_an_export_is_the_one_that_is_loaded(exact: Path, small: Path, tmp_path: Path) -> None:
+    """Its weights are new, so those in float32 beside them are no longer the same model's."""
+    folder = Path(shutil.copytree(small / "1-first/model", tmp_path / "model"))
+    VideoLLaMA3.from_pretrained(exact / "2-second/model").save_pretrained(folder)
+    expected = load_file(exact / "2-second/model" / WEIGHTS)
+    loaded = VideoLLaMA3.from_pretrained(folder, torch.float32)
+    loaded.save_pretrained(tmp_path / "again")
+    stored = load_file(tmp_path / "again" / WEIGHTS)
+    assert all(torch.equal(stored[name], expected[name]) for name in expected)
+    assert Start(checkpoint=str(folder)).fingerprint() == Start(checkpoint=str(exact / "2-second/model")).fingerprint()

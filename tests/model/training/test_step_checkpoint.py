@@ -73,6 +73,18 @@ def test_model_of_a_step_equals_the_export_of_a_shorter_stage(folder: Path) -> N
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
+def test_frequencies_of_a_step_in_bfloat16_stay_float32(folder: Path) -> None:
+    """Rounded ones would turn far tokens to other positions."""
+    step, _ = load_checkpoint(folder / "out/2-second/step-00000004", torch.bfloat16)
+    export = VideoLLaMA3.from_pretrained(folder / "short/2-second/model", torch.bfloat16)
+    for (name, ours), theirs in zip(step.named_buffers(), export.buffers(), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs), name
+    ids = torch.arange(3, 200).repeat(3)
+    with torch.no_grad():
+        assert torch.equal(step(ids).logits, export(ids).logits)
+
+
 def test_step_of_the_first_stage_begins_with_the_recipes_model(folder: Path, tmp_path: Path) -> None:
     """New weights, drawn by the seed; the frozen ones are not in the checkpoint."""
     written = recipe(folder, 6)

@@ -49,6 +49,17 @@ def test_export_writes_the_encoder_alone(export: Export, checkpoint: Path, tmp_p
     assert all(torch.equal(joined[name], stored[name]) for name in stored)
 
 
+def test_encoder_of_an_export_in_bfloat16_is_exact(export: Export, checkpoint: Path, tmp_path: Path) -> None:
+    """The next training begins with the weights that were learned, beside the rounded ones."""
+    learned = VideoLLaMA3.from_pretrained(checkpoint)
+    learned.save_pretrained(checkpoint, {name: weight.bfloat16() for name, weight in learned.state_dict().items()})
+    learned.save_pretrained(checkpoint / "float32")
+    export(checkpoint, "--encoder", tmp_path / "encoder")
+    learned.language.save_pretrained(tmp_path / "language")
+    joined = VideoLLaMA3.from_parts(tmp_path / "encoder", tmp_path / "language").vision.state_dict()
+    assert all(torch.equal(joined[name], weight) for name, weight in learned.vision.state_dict().items())
+
+
 def test_export_into_a_folder_with_files_is_refused(export: Export, checkpoint: Path) -> None:
     before = {file: file.read_bytes() for file in checkpoint.iterdir()}
     code, out, err = export(checkpoint, "--encoder", checkpoint)
