@@ -91,8 +91,8 @@ def run_stage(
             placement = place_locally(step.resources, step.stage, rows.height)
             make = _worker(step, task, placement)
             done = local.run(step.stage.name, blocks, make, placement.workers, math.ceil(placement.num_cpus))
-            if step.stage.journaled:
-                local.close()  # and so the servers of captions
+        if local and (done.untried or done.lost or step.stage.journaled):
+            local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
     return JobResult.of(step.stage.name, stats, stored=up_to_date)
 
