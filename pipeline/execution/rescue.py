@@ -89,7 +89,7 @@ class ShardRescue:
         table, writer = self.store.table, self.store.writer
         parts = [part for part in table.parts() if writer_of(part) == writer]
         blocks = {path: number for number, block in enumerate(lost) for path in block["path"].to_pylist()}
-        stored = {}
+        stored: dict[int, str] = {}
         for part, rows in table.read_each(parts, ["shard"]):  # a part holds the rows of one block
             stored |= {blocks[path]: part for path in rows["shard"].unique().to_pylist() if path in blocks}
         left = [block for number, block in enumerate(lost) if number not in stored]
