@@ -148,7 +148,7 @@ class PartFiles:
         return footer_of(self.folder, file, self.remedy)
 
 
-def _part_name(writer: str, ids: pa.ChunkedArray) -> str:
+def part_name(writer: str, ids: pa.ChunkedArray) -> str:
     """Return the name of the part of `writer` with these ids."""
     values = ids.combine_chunks().to_numpy(zero_copy_only=False)
     smallest = int(values.min()) + (1 << 63) if len(values) else 0
@@ -163,7 +163,7 @@ def writer_of(name: str) -> str:
 
 def write_part(folder: Folder, writer: str, rows: pa.Table, provenance: Mapping[str, object]) -> str:
     """Write the rows of one part; return its name."""
-    name = _part_name(writer, rows["id"])
+    name = part_name(writer, rows["id"])
     _write(folder, name, rows, {_PROVENANCE: _json(provenance)}, VERSION)
     return name
 
@@ -181,7 +181,7 @@ def write_compacted(
     content = {"parts": parts, "provenances": [json.loads(text) for text in numbers]}
     joined = pa.concat_tables([of_part.replace_schema_metadata(None) for of_part in rows])
     digest = hashlib.blake2b("".join(names).encode(), digest_size=8).hexdigest()
-    name = _part_name(f"{_COMPACTED}{digest}", joined["id"])
+    name = part_name(f"{_COMPACTED}{digest}", joined["id"])
     metadata = {_PROVENANCE: _json(provenances[-1]), _PARTS: _json(content)}
     _write(folder, name, joined, metadata, COMPACTED_VERSION)
     return name

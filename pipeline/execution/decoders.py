@@ -73,6 +73,7 @@ class Decoders:
                 _run(task)
             except InvalidStateError:  # abandoned: another thread has replaced this one
                 return
+            del task  # its call holds the model
 
 
 def _run(task: Task) -> None:

@@ -1,7 +1,7 @@
 """Workers on this machine for small jobs: child processes start in a second, where Ray and its workers take many.
 
 A child may die of a block, as of an image that makes a decoder crash. Such blocks are left to Ray, which isolates the
-row. A child reads blocks from its standard input, so it ends when this process does, however that ends.
+row. A child ends when this process does, however that ends.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from threading import Lock, Thread
 from typing import Any, Self
 
 import pyarrow as pa
@@ -35,9 +35,9 @@ ROWS = 2_000
 
 _CHILD = """
 import sys
-sys.path[:] = sys.argv[1:]
+sys.path[:] = sys.argv[2:]
 from pipeline.execution.local_workers import serve
-serve()
+serve(int(sys.argv[1]))
 """
 _LOAD, _COMPUTE = "load", "compute"
 
@@ -62,7 +62,8 @@ class LocalWorkers:
         Args:
             name: Name of the job, for its progress bar on a terminal.
             blocks: The blocks.
-            make: Returns, in a child, the function that stores a block and returns its receipt. It must be picklable.
+            make: Returns, in a child, the function that stores a block and returns its receipt. If it cannot be
+                pickled, such as a lambda, all blocks are left to Ray, which can.
             count: Number of processes, at most.
             threads: Threads of numerical libraries in each.
             at_once: Blocks that each computes at the same time.
@@ -74,18 +75,23 @@ class LocalWorkers:
         begin = time.perf_counter()
         waiting = deque(blocks)
         result = LocalResult(untried=waiting)
+        try:
+            loading = pickle.dumps((_LOAD, (make, threads, at_once)))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return result
         count = min(count, len(waiting))
+        self._children = [child for child in self._children if child.process.poll() is None]
         self._children += [_Child() for _ in range(count - len(self._children))]
 
         numbers = itertools.count()
 
         def work(child: _Child) -> None:
-            child.send(_LOAD, (make, threads, at_once))
+            child.send(loading)
             computing: dict[int, pa.Table] = {}
             while True:
                 while len(computing) < at_once and (block := _next(waiting)) is not None:
                     computing[number := next(numbers)] = block
-                    child.send(_COMPUTE, (number, block))
+                    child.send(pickle.dumps((_COMPUTE, (number, block))))
                 if not computing:
                     return
                 receipt = child.receive()
@@ -100,13 +106,12 @@ class LocalWorkers:
         rows = sum(block.num_rows for block in waiting)
         with _progress(name, rows) as advance, ThreadPoolExecutor(max(count, 1)) as pool:
             try:
-                for done in [pool.submit(work, child) for child in self._children[:count]]:
+                for done in as_completed([pool.submit(work, child) for child in self._children[:count]]):
                     done.result()
             except BaseException:
                 waiting.clear()
                 self.close(kill=True)
                 raise
-        self._children = [child for child in self._children if child.process.poll() is None]
         return replace(result, seconds=time.perf_counter() - begin)
 
     def close(self, kill: bool = False) -> None:
@@ -124,28 +129,29 @@ class LocalWorkers:
 
 class _Child:
     def __init__(self) -> None:
-        command = [sys.executable, "-c", _CHILD, *sys.path]
+        receiving, sending = os.pipe()  # not standard output, on which the start of Python may print
+        command = [sys.executable, "-c", _CHILD, str(sending), *sys.path]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # what libraries print; errors come with the receipts
+            pass_fds=[sending],
             start_new_session=True,  # without it, it would get a Ctrl-C too
         )
+        os.close(sending)
+        self._receipts = os.fdopen(receiving, "rb")
 
-    def send(self, kind: str, value: object) -> None:
+    def send(self, pickled: bytes) -> None:
         assert self.process.stdin
-        try:
-            pickle.dump((kind, value), self.process.stdin)
+        with suppress(BrokenPipeError):  # it has ended: the next `receive` returns None
+            self.process.stdin.write(pickled)
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: the next `receive` returns None
 
     def receive(self) -> pa.Table | None:
         """Return the next receipt; None if the process has ended."""
-        assert self.process.stdout
         try:
-            return pickle.load(self.process.stdout)
+            return pickle.load(self._receipts)
         except EOFError:
             self.process.wait()
             return None
@@ -153,7 +159,7 @@ class _Child:
     def close(self, kill: bool) -> None:
         if kill:
             self.process.kill()
-        with self.process:  # closes its pipes and waits for it
+        with suppress(BrokenPipeError), self._receipts, self.process:  # closes the pipes and waits
             pass
 
 
@@ -178,11 +184,13 @@ def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
         yield partial(bar.advance, bar.add_task(name, total=rows))
 
 
-def serve() -> None:
-    """Compute what comes by standard input until it ends, and write receipts to standard output."""
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between the receipts
-    lock, pool = threading.Lock(), ThreadPoolExecutor(1)
+def serve(receipts: int) -> None:
+    """Compute what comes by standard input until it ends, and write receipts to a file descriptor."""
+    source, output = os.fdopen(os.dup(0), "rb"), os.fdopen(receipts, "wb")
+    os.set_inheritable(receipts, False)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a program that a stage starts must not read the blocks
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    lock, pool = Lock(), ThreadPoolExecutor(1)
     loaded: Loaded | None = None
 
     def answer(number: int, block: pa.Table) -> None:
@@ -194,9 +202,9 @@ def serve() -> None:
 
     while True:
         try:
-            kind, value = pickle.load(sys.stdin.buffer)
-        except EOFError:  # there is nothing more to do, or nobody to do it for
-            os._exit(0)
+            kind, value = pickle.load(source)
+        except EOFError:
+            return
         if kind == _LOAD:
             make, threads, at_once = value
             pool.shutdown()
@@ -211,6 +219,13 @@ def _end_if_failed(answered: Future[None]) -> None:
     """End the process if a receipt could not be sent: who waits for it must not wait for ever."""
     if answered.exception():
         os._exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process with its parent, and not after its block, which may take hours."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _set_threads(threads: int) -> None:

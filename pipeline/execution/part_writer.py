@@ -13,6 +13,7 @@ from typing import Self
 import pyarrow as pa
 
 from manifests.contents import contents_table
+from manifests.part_files import part_name
 from manifests.run import Run
 from manifests.tables import Table
 from manifests.version import __version__
@@ -43,6 +44,15 @@ class Store:
         """Store the rows of one part; return its receipt, which holds `begin` and `busy` (see `receipt`)."""
         self.table.append(part, self.writer, self.provenance)
         return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)
+
+    def name_of(self, ids: pa.ChunkedArray) -> str:
+        """Return the name of this job's part with these ids, in this order."""
+        return part_name(self.writer, ids)
+
+    def receipt_of(self, part: str) -> pa.Table:
+        """Return the receipt of a stored part whose worker died before it could return it."""
+        errors = self.table.read(part, ["id", "error"])["error"]
+        return receipt(len(errors), len(errors) - errors.null_count)
 
 
 def contents_store(run: Run) -> Store:

@@ -6,12 +6,16 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.errors import UserError
 from core.stages import Stage
 from pipeline.recipe_file import Resources
 
 _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of CPU time that a Linux container may use, or `max`, and per how many."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,10 @@ def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
 
 
 def count_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many CPUs this process may use. A container may use a part of the machine's."""
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS: none
+    quota, _, period = _CPU_QUOTA.read_text().partition(" ") if _CPU_QUOTA.is_file() else ("max", "", "")
+    return affine if quota == "max" else max(1, min(affine, int(quota) // int(period)))
 
 
 def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:

@@ -80,6 +80,7 @@ def run_job(
     if not blocks and not lost:
         return _stats(receipts, begin)
     start_ray()
+    begin = time.perf_counter() - before.seconds
     from ray.exceptions import RayError, RayTaskError
 
     try:

@@ -1,5 +1,7 @@
 """Rescue blocks that kill their worker: divide them into ever smaller blocks, and store as errors what is left.
 
+A worker may have stored its block before it died. Such a block is not computed again: its rows would be there twice.
+
 A block of a stage is divided down to single rows, or to whole groups if the stage compares rows. A block of the index
 job is divided down to single shards. What cannot be divided becomes errors, and the run continues (docs/decisions.md).
 """
@@ -13,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from manifests.journal import recover
+from manifests.part_files import writer_of
 from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import cut
 from pipeline.execution.part_writer import Store
@@ -37,7 +40,13 @@ class RowRescue:
     groups: pl.DataFrame | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        """Store the rows that the journals hold; return the rest of the blocks, and the receipts."""
+        """Store the rows that the journals hold; return the blocks that are not stored, and the receipts."""
+        parts = self.task.store.table.parts()
+        stored_as = [self.task.store.name_of(block["id"]) for block in lost]
+        whole = [self.task.store.receipt_of(part) for part in stored_as if part in parts]
+        lost = [block for block, part in zip(lost, stored_as, strict=True) if part not in parts]
+        if not lost:
+            return [], whole
         journaled = self.task.stage.journaled
         if self.task.contents:  # the dead workers may have read images since the job was planned
             contents = self.task.contents.table
@@ -45,14 +54,14 @@ class RowRescue:
                 recover(contents)
             lost = [with_seen_lengths(block, contents) for block in lost]
         if not journaled:
-            return lost, []
+            return lost, whole
         table = self.task.store.table
         recover(table)
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
         stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
         left = [block.filter(pa.array(~_ids(block).is_in(stored["id"].implode()))) for block in lost]
         receipts = [receipt(stored.height, stored["error"].count())] if stored.height else []
-        return [block for block in left if block.num_rows], receipts
+        return [block for block in left if block.num_rows], [*whole, *receipts]
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
         if self.groups is None:
@@ -76,7 +85,15 @@ class ShardRescue:
     store: Store
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        return lost, []
+        """Return the blocks that are not stored, and the receipts of those that are."""
+        table, writer = self.store.table, self.store.writer
+        parts = [part for part in table.parts() if writer_of(part) == writer]
+        blocks = {path: number for number, block in enumerate(lost) for path in block["path"].to_pylist()}
+        stored: dict[int, str] = {}
+        for part, rows in table.read_each(parts, ["shard"]):  # a part holds the rows of one block
+            stored |= {blocks[path]: part for path in rows["shard"].unique().to_pylist() if path in blocks}
+        left = [block for number, block in enumerate(lost) if number not in stored]
+        return left, [self.store.receipt_of(part) for part in stored.values()]
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
         return _pieces(block)

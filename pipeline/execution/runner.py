@@ -123,6 +123,8 @@ def build_index(
     done = LocalResult(untried=chunks(todo.shards))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
         done = local.run("index", done.untried, ready(call), count_cpus())
+    if local and (done.untried or done.lost):
+        local.close()  # Ray needs their memory
     stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
     indexing.end(table)
     check_ids(table, pool)

@@ -95,8 +95,8 @@ def run_stage(
             at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
             threads = math.ceil(placement.num_cpus)
             done = local.run(step.stage.name, blocks, make, placement.workers, threads, at_once)
-            if step.stage.journaled:
-                local.close()  # and so the servers of captions
+        if local and (done.untried or done.lost or step.stage.journaled):
+            local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
     return JobResult.of(step.stage.name, stats, stored=up_to_date)
 

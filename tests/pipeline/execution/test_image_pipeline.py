@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,6 +111,19 @@ def test_compute_with_several_calls_limits_the_batches_at_once(tmp_path: Path) -
 def test_compute_when_the_server_is_gone_raises_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="widths: connection refused"):
         compute(tmp_path, 9, WidthFacts(error=ConnectionError("connection\nrefused")))
+
+
+def test_model_is_freed_when_its_pipeline_is_dropped(tmp_path: Path) -> None:
+    """A process that stays for the next stage cannot hold both models."""
+    facts = WidthFacts()
+    compute(tmp_path, 9, facts)
+    model = weakref.ref(facts)
+    del facts
+    deadline = time.monotonic() + 10
+    while model() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert model() is None
 
 
 def test_started_ahead_keeps_a_fixed_number_of_tasks_running() -> None:

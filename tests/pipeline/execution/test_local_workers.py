@@ -13,11 +13,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from ray.data import Dataset
 
 from core.errors import UserError
+from pipeline.execution import ray_job
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_workers import LocalWorkers, ready
-from pipeline.execution.receipts import receipt
+from pipeline.execution.receipts import BLOCK, receipt, reported
+from pipeline.execution.runner import build_index, prepare
+from pipeline.pools.registry import parse_pool
+from pipeline.recipe import Recipe
 from tests.kills import alive
 from tests.runs import open_run
 
@@ -85,7 +90,7 @@ def test_child_computes_two_blocks_at_once(tmp_path: Path) -> None:
 
 def _wait(block: pa.Table) -> pa.Table:
     Path(block["file"][0].as_py()).write_text(str(os.getpid()))
-    time.sleep(1)
+    time.sleep(block["seconds"][0].as_py())
     return receipt(1, 0)
 
 
@@ -94,7 +99,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         "import sys, pyarrow as pa\n"
         "from pipeline.execution.local_workers import LocalWorkers, ready\n"
         "from tests.pipeline.execution.test_local_workers import _wait\n"
-        "LocalWorkers().run('wait', [pa.table({'file': [sys.argv[1]]})] * 50, ready(_wait), 2)\n"
+        "LocalWorkers().run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(_wait), 2)\n"
     )
     file = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", program, str(file)], cwd=ROOT)
@@ -108,6 +113,90 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(child)
+
+
+def test_error_in_one_child_ends_the_others(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    long, wrong = [{"file": str(tmp_path / "pid"), "seconds": 100}], [{"file": str(tmp_path / "no" / "folder")}]
+    with LocalWorkers() as workers, pytest.raises(UserError, match="No such file or directory"):
+        workers.run("wait", [pa.Table.from_pylist(long), pa.Table.from_pylist(wrong)], ready(_wait), 2)
+    assert time.monotonic() - begin < 60
+
+
+def _cat(block: pa.Table) -> pa.Table:
+    return receipt(len(subprocess.run(["cat"], capture_output=True, check=True).stdout), 0)
+
+
+def test_program_of_a_stage_does_not_read_the_blocks() -> None:
+    with LocalWorkers() as workers:
+        result = workers.run("cat", [pa.table({"number": [0]})] * 2, ready(_cat), 1)
+    assert [done["rows"][0].as_py() for done in result.receipts] == [0, 0]
+
+
+def test_print_at_the_start_of_python_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('module load cuda')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert len(_run([0], [1]).receipts) == 2
+
+
+def test_function_that_cannot_be_pickled_is_left_to_ray() -> None:
+    with LocalWorkers() as workers:
+        result = workers.run("numbers", [pa.table({"number": [0]})], ready(lambda block: receipt(1, 0)), 1)
+    assert (result.receipts, len(list(result.untried))) == ([], 1)
+
+
+class _KillsFirst:
+    """The first process that unpickles it dies; in the next ones its call fails."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        try:
+            state["_file"].touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        time.sleep(2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_error_beside_a_child_that_died_is_raised(tmp_path: Path) -> None:
+    large = pa.table({"text": ["x" * 70_000]})
+    with LocalWorkers() as workers, pytest.raises(UserError, match="No space left on device"):
+        workers.run("kills", [large] * 3, ready(_KillsFirst(tmp_path / "file")), 2)
+
+
+@pytest.mark.usefixtures("engine")
+def test_children_end_before_ray_gets_a_job(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = parse_pool({"images": str(make_images(tmp_path / "pool", 3))})
+    run = prepare(Recipe(name="t", pool=pool, steps=()), str(tmp_path / "run"))
+    with LocalWorkers() as workers:
+        wait = pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})
+        workers.run("wait", [wait], ready(_wait), 1)
+        child = int((tmp_path / "pid").read_text())
+        assert alive(child)
+        assert build_index(run, pool, pool.listing(), print, workers).computed == 3
+        assert not alive(child)
+
+
+@pytest.mark.usefixtures("engine")
+def test_seconds_of_a_job_are_without_the_start_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_job, "start_ray", lambda: time.sleep(3))
+
+    def job(dataset: Dataset, alone: bool = False) -> Dataset:
+        return ray_job.map_blocks(dataset, reported, fn_kwargs={"call": lambda block: receipt(block.num_rows, 0)})
+
+    begin = time.perf_counter()
+    stats = ray_job.run_job([pa.table({"number": [0]})], job, before=LocalResult([reported_receipt()], seconds=100))
+    assert (stats.rows, 100 < stats.seconds < 100 + time.perf_counter() - begin - 3) == (3, True)
+
+
+def reported_receipt() -> pa.Table:
+    """The receipt of a block of two rows, as a local worker returns it."""
+    return reported(pa.table({"number": [0, 0], BLOCK: [0, 0]}), lambda block: receipt(2, 0))
 
 
 @pytest.fixture
