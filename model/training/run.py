@@ -23,6 +23,7 @@ import yaml
 
 from core.errors import UserError
 from core.paths import local_folder
+from model.training.checkpoints import retain
 from model.training.data.registry import write_source
 from model.training.data.sampler import MixtureSampler
 from model.training.data.source import Source, SourceConfig
@@ -67,6 +68,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
             if (stage_folder / "model").is_dir():
                 check_done(stage_folder / "model", stage)
                 if world.is_main:
+                    retain(stage_folder, 0)  # left by an end between the export and their deletion
                     log.info("%s: done before, %s", stage.name, stage_folder / "model")
             else:
                 if stop.agreed(world):

@@ -39,4 +39,4 @@ def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:
     model, processor = VideoLLaMA3.from_parts(start.vision, start.language), Processor.from_pretrained(start.language)
     if processor.end_token is not None:  # base models end texts with another token
         add_end_token(model.language, processor.end_token)
-    return model, processor
+    return model, processor.with_patch_size(model.config.vision.patch_size)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from core.errors import UserError
 from model import VideoLLaMA3
+from model.training import checkpoints
 from model.training.metrics_log import read_metrics
 from model.training.recipe import Start, TrainRecipe, parse_recipe
 from model.training.run import train
@@ -117,3 +118,23 @@ def test_model_saved_over_an_export_is_the_one_that_is_loaded(exact: Path, small
     stored = load_file(tmp_path / "again" / WEIGHTS)
     assert all(torch.equal(stored[name], expected[name]) for name in expected)
     assert Start(checkpoint=str(folder)).fingerprint() == Start(checkpoint=str(exact / "2-second/model")).fingerprint()
+
+
+def test_done_stage_has_no_checkpoints_after_a_kill(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes between the export and their deletion."""
+    retain, recipe = checkpoints.retain, _recipe(folder, None, stages=1).model_copy(update={"save_every": 1})
+
+    def killed(stage: Path, keep: int) -> None:
+        if not keep:
+            raise KeyboardInterrupt
+        retain(stage, keep)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "retain", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path)
+    assert len(list(tmp_path.glob("1-first/step-*"))) == 2
+    train(recipe, tmp_path)
+    assert [file.name for file in (tmp_path / "1-first").iterdir()] == ["model"]
