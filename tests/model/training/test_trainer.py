@@ -18,7 +18,7 @@ from model import Processor, VideoLLaMA3
 from model.training.data.annotations import AnnotationSource
 from model.training.data.sampler import SourceOrder
 from model.training.metrics_log import MetricsLogger, read_metrics
-from model.training.recipe import parse_recipe
+from model.training.recipe import HELD_OUT_SEED, parse_recipe
 from model.training.run import train
 from model.training.trainer import Step
 from tests.model.training import training_data
@@ -184,7 +184,7 @@ def test_bad_held_out_samples_are_logged_once_with_a_reason(tmp_path: Path, capl
     written["stages"] = [written["stages"][1]]
     written["sources"]["qa"]["held_out"] = 4
     file = tmp_path / "qa/qa.jsonl"
-    held_out = SourceOrder(AnnotationSource("qa", str(file)), 4, 0, 0, 1).held_out.tolist()
+    held_out = SourceOrder(AnnotationSource("qa", str(file)), 4, 0, HELD_OUT_SEED, 1).held_out.tolist()
     lines = file.read_text().splitlines()
     lines[held_out[0]] = "no json"  # is not read
     (tmp_path / "qa/broken.png").write_text("<html>404")
