@@ -152,7 +152,8 @@ class _Child:
         """Return the next receipt; None if the process has ended."""
         try:
             return pickle.load(self._receipts)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the latter if it ended within a receipt
+            self.process.kill()
             self.process.wait()
             return None
 

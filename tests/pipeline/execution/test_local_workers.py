@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -69,6 +70,18 @@ def test_error_of_the_system_is_a_user_error() -> None:
 def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
     with pytest.raises(Exception, match=r"in _store[\s\S]*ZeroDivisionError: a bug"):
         _run([6])
+
+
+def _die_within_the_receipt(block: pa.Table) -> pa.Table:
+    os.write(int(sys.argv[1]), pickle.dumps(receipt(1, 0))[:100])
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_block_whose_receipt_is_cut_off_is_left_over() -> None:
+    with LocalWorkers() as workers:
+        result = workers.run("cut", [pa.table({"number": [1]})], ready(_die_within_the_receipt), 1)
+    assert (len(result.lost), result.receipts) == (1, [])
 
 
 def _meet(block: pa.Table) -> pa.Table:
