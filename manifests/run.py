@@ -97,7 +97,7 @@ class Run:
         (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
         """
         stages = self.stages
-        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy())
+        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy().drop("missing"))
         reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"

@@ -164,7 +164,8 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")
         elif name not in columns:
-            raise UserError(f"reads {name!r}, which no earlier stage writes")
+            remedy = stage.remedy(name)
+            raise UserError(f"reads {name!r}, which no earlier stage writes{f': {remedy}' if remedy else ''}")
 
 
 def _resolved(step: Step) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from pipeline.commands.options import (
     SeedOption,
     TopOption,
 )
-from pipeline.commands.stage import apply_stages, balance_rules, encoder_entries, hashes_entry, image_encoder_entry
+from pipeline.commands.stage import apply_stages, balance_rules, hashes_entry, image_encoder_entry
+from pipeline.commands.text_similarity import similarity_entries
 
 if TYPE_CHECKING:
     from core.stages import Stage
@@ -81,6 +82,9 @@ def aesthetic(
 @filter_app.command()
 def similarity(
     run_: RunOption,
+    texts: Annotated[
+        str | None, typer.Option(help="The texts, such as alt_text or short_caption; default coarse_caption,alt_text")
+    ] = None,
     encoder: EncoderOption = None,
     min_: MinOption = None,
     top: TopOption = None,
@@ -89,12 +93,14 @@ def similarity(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compute how well the coarse caption and the alt text fit the image: cosines of embeddings.
+    """Compute how well texts fit the image, by default its coarse caption and alt text: cosines of embeddings.
 
-    The run needs coarse captions (`vl3syn caption coarse`). Missing embeddings are computed first.
+    Missing embeddings are computed first. `--min` and `--top` apply to the first text. A run without coarse captions
+    (`vl3syn caption coarse`) needs `--texts alt_text`; there an image without alt text does not pass.
     """
-    keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
-    apply_stages(run_, [*encoder_entries(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
+    rules = {"min": min_, "top": top, **({} if min_alt is None else {"min_alt_similarity": min_alt})}
+    columns = None if texts is None else [text.strip() for text in texts.split(",")]
+    apply_stages(run_, similarity_entries(run_, encoder, columns, rules), json_)
 
 
 @filter_app.command()

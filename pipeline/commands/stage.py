@@ -220,19 +220,3 @@ def image_encoder_entry(url: str, encoder: str | None = None, default: str | Non
     if encoder is None:
         raise UserError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     return {"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}
-
-
-def encoder_entries(url: str, encoder: str | None) -> list[dict[str, Any]]:
-    """Return the entries of the stages that embed images and texts with the same encoder, by default the run's.
-
-    Raises:
-        UserError: The run has no coarse captions; or it has no encoder, and `encoder` is None.
-    """
-    entries = entries_of(url)
-    if "coarse_caption" not in entries and "label_caption" not in entries:
-        raise UserError(f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first")
-    image = image_encoder_entry(url, encoder)
-    if encoder is None:
-        encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
-    text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}
-    return [image, text]
