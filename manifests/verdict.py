@@ -21,7 +21,7 @@ class StoredStage:
     """A stage of a run: its table of facts and its rules.
 
     Attributes:
-        name: The stage's name.
+        name: The stage's name, or that which the recipe gives it.
         table: The stage table.
         rules: The rules, in the recipe's order.
         earlier: The other tables that these rules read, of the index and of earlier stages, by column.

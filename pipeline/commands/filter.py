@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.commands.options import (
+    AsOption,
     EncoderOption,
     ExactOption,
     JsonOption,
@@ -91,16 +92,18 @@ def similarity(
     min_alt: Annotated[
         float | None, typer.Option(help="Keep images with at least this similarity to the alt text")
     ] = None,
+    as_: AsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Compute how well texts fit the image, by default its coarse caption and alt text: cosines of embeddings.
 
     Missing embeddings are computed first. `--min` and `--top` apply to the first text. A run without coarse captions
-    (`vl3syn caption coarse`) needs `--texts alt_text`; there an image without alt text does not pass.
+    (`vl3syn caption coarse`) needs `--texts alt_text`; there an image without alt text does not pass. To compare with
+    other texts later, give a name: `--texts short_caption --as short_similarity`.
     """
     rules = {"min": min_, "top": top, **({} if min_alt is None else {"min_alt_similarity": min_alt})}
     columns = None if texts is None else [text.strip() for text in texts.split(",")]
-    apply_stages(run_, similarity_entries(run_, encoder, columns, rules), json_)
+    apply_stages(run_, similarity_entries(run_, encoder, columns, rules, as_), json_)
 
 
 @filter_app.command()
@@ -136,9 +139,10 @@ def _callback(kind: type[Stage]) -> Callable[..., None]:
     def command(**values: Any) -> None:
         written = {name: _value(name, values[name]) for name in settings if values[name] is not None}
         keep = {rule: values[rule] for rule in rules}
-        apply_stages(values["run_"], [{**entry_of(kind), **written, "keep": keep}], values["json_"])
+        named = {**entry_of(kind), "as": values["as_"]}
+        apply_stages(values["run_"], [{**named, **written, "keep": keep}], values["json_"])
 
-    options = {"run_": RunOption, **settings, **rules, "json_": JsonOption}
+    options = {"run_": RunOption, **settings, **rules, "as_": AsOption, "json_": JsonOption}
     defaults = {"run_": inspect.Parameter.empty, "json_": False}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
