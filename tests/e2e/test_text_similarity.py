@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests import open_run
-from tests.runs import run
+from tests.runs import run, run_here
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 ALTS = ["a cat", "a cup of coffee", None, "rocket", " ", "brick wall", "a page", "an astronaut"]
@@ -26,7 +26,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory, photographs: list[Path]) -> P
     """Eight photographs, of which six have alt texts, and a file that is no image."""
     images = [*(path.read_bytes() for path in photographs[: len(ALTS)]), b"torn"]
     file = tmp_path_factory.mktemp("pool") / "a.parquet"
-    pq.write_table(pa.table({"image": images, "alt_text": [*ALTS, "none"]}), file)
+    titles = ["a title", *[None] * len(ALTS)]
+    pq.write_table(pa.table({"image": images, "alt_text": [*ALTS, "none"], "title": titles, "size": [1] * 9}), file)
     return file
 
 
@@ -74,3 +75,17 @@ def test_alt_texts_are_compared_by_commands_alone(
     refused = vl3syn("filter", "similarity", "--run", url, "--texts", "alt_text,short_caption")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "compares with alt_text already" in refused.stderr
+
+
+def test_texts_of_the_pool_are_compared(tmp_path: Path, pool: Path, indexed: Path, tiny_clip: Path) -> None:
+    url = shutil.copytree(indexed, tmp_path / "run")
+    clip, texts = {"encoder": str(tiny_clip)}, {"texts": ["pool.title"]}
+    stages = [{"stage": "clip", **clip}, {"stage": "clip_text", **clip, **texts}, {"stage": "similarity", **texts}]
+    written = {"name": "t", "pool": {"parquet": str(pool)}, "stages": stages}
+    opened, jobs = run_here(written, url)
+    assert (jobs["similarity"].computed, jobs["similarity"].errors) == (8, 0)
+    rows = opened.manifest().filter(status="kept").collect()
+    assert rows.filter(rows["title_similarity"].is_not_null())["key"].to_list() == ["0"]
+    stages[1]["texts"] = ["pool.size"]
+    with pytest.raises(ValueError, match=r"pool\.size is int64, not text: name another column in `texts`"):
+        run_here({**written, "stages": stages[:2]}, url)
