@@ -7,13 +7,13 @@ from dataclasses import replace
 from core.errors import UserError
 from core.precision import cpu_dtype, fastest, precision_of, with_precision
 from manifests.tables import Table
-from pipeline.execution.local_workers import is_for_local_workers
+from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_workers
 from pipeline.execution.ray_job import start_ray, stopped
 from pipeline.recipe import Step
 
 
-def in_one_precision(step: Step, table: Table, rows: int, local: bool) -> Step:
+def in_one_precision(step: Step, table: Table, rows: int, local: LocalWorkers | None) -> Step:
     """Return the step with `precision` other than `auto`, if its stage has such a setting.
 
     It is that of the stored rows. Without any, and with `auto`, it is the fastest one of a worker's device.
@@ -22,7 +22,7 @@ def in_one_precision(step: Step, table: Table, rows: int, local: bool) -> Step:
         step: The step.
         table: Its table.
         rows: Number of rows to compute.
-        local: Whether there may be local workers.
+        local: Workers for few rows; they end if Ray must start. None: Ray's.
 
     Raises:
         UserError: The setting is another one than that of the stored rows.
@@ -40,12 +40,14 @@ def in_one_precision(step: Step, table: Table, rows: int, local: bool) -> Step:
     return replace(step, stage=with_precision(step.stage, str(chosen)))
 
 
-def _fastest(step: Step, rows: int, local: bool) -> str:
+def _fastest(step: Step, rows: int, local: LocalWorkers | None) -> str:
     """Return the fastest float type of the device that a worker of this job gets."""
     if is_for_driver(step.stage, step.resources, rows):
         return cpu_dtype()
     if local and is_for_local_workers(step.stage, step.resources, rows):
         return cpu_dtype()
+    if local:
+        local.close()  # Ray needs their memory
     start_ray()
     import ray
 

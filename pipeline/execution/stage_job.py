@@ -71,7 +71,7 @@ def run_stage(
     if not ids.height:
         return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
-    step = in_one_precision(step, stored.table, ids.height, local is not None)
+    step = in_one_precision(step, stored.table, ids.height, local)
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))

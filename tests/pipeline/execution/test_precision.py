@@ -109,7 +109,7 @@ def test_workers_of_several_machines_are_asked(
     monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
     (step,) = parse_recipe(recipe(make_images(tmp_path / "pool", 1), tiny_clip), "test").steps
     table = Table(Folder.at(tmp_path / "table"), table_schema(step.stage.writes))
-    assert precision_of(in_one_precision(step, table, 1, local=False).stage) == other, "one machine, which is this"
+    assert precision_of(in_one_precision(step, table, 1, local=None).stage) == other, "one machine, which is this"
     nodes = ray.nodes()
     monkeypatch.setattr(ray, "nodes", lambda: nodes * 2)
-    assert precision_of(in_one_precision(step, table, 1, local=False).stage) == of_workers
+    assert precision_of(in_one_precision(step, table, 1, local=None).stage) == of_workers
