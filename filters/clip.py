@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 
+from core.precision import HasPrecision
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer
 from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _LICENCES = {"ViT-L-14/openai": "MIT", "ViT-B-32/openai": "MIT"}
 
 
-class Clip(ImageStage):
+class Clip(HasPrecision, ImageStage):
     """Image embeddings by CLIP's image tower.
 
     Attributes:
@@ -57,10 +58,10 @@ class Clip(ImageStage):
         check_encoder(self.encoder, self.name)
 
     def load(self) -> ImageTower:
-        return ImageTower(OpenClipModel.load(self.encoder, self.name), self.draft)
+        return ImageTower(OpenClipModel.load(self.encoder, self.name, self.precision), self.draft)
 
 
-class ClipText(LoadedStage):
+class ClipText(HasPrecision, LoadedStage):
     """Text embeddings by CLIP's text tower, by default of the coarse caption and, if there is one, of the alt text.
 
     Attributes:
@@ -97,7 +98,7 @@ class ClipText(LoadedStage):
         check_encoder(self.encoder, self.name)
 
     def load(self) -> TextTower:
-        model = OpenClipModel.load(self.encoder, self.name)
+        model = OpenClipModel.load(self.encoder, self.name, self.precision)
         return TextTower(model, tokenizer(self.encoder, self.name), self.texts, dimensions(self.encoder))
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image, Resampling
 
-from core.pretrained import device_and_dtype, loading, package_folder, sha256
+from core.precision import device_and_dtype
+from core.pretrained import loading, package_folder, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.conse_classes import ENCODER, class_embeddings, imagenet_classes
 from filters.sentence_encoder import DIMENSIONS, SentenceEncoder, Vectors, sentence_model

@@ -243,6 +243,18 @@ class Table:
 
         return self._listed(read)
 
+    def recorded(self, key: str) -> object | None:
+        """Return the newest value of a key of the provenance; None if no part has it.
+
+        Parts of rows that failed without a model lack what only the model knows, such as the hash of its weights.
+        """
+
+        def read(files: PartFiles) -> object | None:
+            values = (files.provenance(part).get(key) for part in reversed(files.parts))
+            return next((value for value in values if value is not None), None)
+
+        return self._listed(read)
+
     def provenances(self) -> dict[str, dict[str, object]]:
         """Return the provenance of each part by its name, oldest generation first."""
         return self._listed(lambda files: {part.name: files.provenance(part) for part in files.parts})

@@ -17,7 +17,7 @@ from pipeline.stages.registry import NAME, stage_class, stage_names
 
 
 class Resources(Settings):
-    """How a stage is run. These settings change its numbers only by a device's rounding: half precision on a GPU.
+    """How a stage is run. These settings change its numbers only by a device's rounding.
 
     Attributes:
         actors: Size of the actor pool; default: as many as the cluster's CPUs and GPUs allow.

@@ -47,7 +47,7 @@ def test_exact_preparation_equals_the_open_clip_transform(tiny_clip: Path, photo
     with torch.inference_mode():
         pixels = torch.stack([transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in photos])
         theirs = network.eval().encode_image(pixels, normalize=True).numpy()
-    stage = Clip(encoder=str(tiny_clip), draft=False)
+    stage = Clip(encoder=str(tiny_clip), draft=False, precision="float32")
     tower = stage.load()
     assert tower.side is None
     facts = tower([tower.prepare(decode(data)) for data in photos])
@@ -56,6 +56,29 @@ def test_exact_preparation_equals_the_open_clip_transform(tiny_clip: Path, photo
     assert (ours * theirs).sum(1).min() > 0.9995, "what rounding to float16 costs"
     between = (theirs @ theirs.T)[np.triu_indices(len(theirs), 1)]
     assert between.mean() < 0.99, "else every picture is like every other"
+
+
+def test_bfloat16_image_vectors_are_within_the_tolerance(tiny_clip: Path, photos: list[bytes]) -> None:
+    exact, rounded = (Clip(encoder=str(tiny_clip), precision=kind).load() for kind in ("float32", "bfloat16"))
+    images = [exact.prepare(decode(data)) for data in photos]
+    check_tolerance(*(vectors(tower(images)) for tower in (exact, rounded)))
+    assert (exact.provenance["dtype"], rounded.provenance["dtype"]) == ("float32", "bfloat16")
+
+
+def test_bfloat16_text_vectors_are_within_the_tolerance(tiny_clip: Path) -> None:
+    texts = ["a cat", "two dogs in the snow", "a red bus", "children on a beach", "the sky at night"]
+    batch = pa.table({"coarse_caption": texts, "alt_text": pa.nulls(len(texts), pa.string())})
+    towers = (ClipText(encoder=str(tiny_clip), precision=kind).load() for kind in ("float32", "bfloat16"))
+    check_tolerance(*(vectors(tower(batch), "text_embedding") for tower in towers))
+
+
+def check_tolerance(exact: np.ndarray, rounded: np.ndarray) -> None:
+    """The documented tolerance, for vectors that differ from each other far more (docs/decisions.md)."""
+    assert not np.array_equal(exact, rounded), "both in one float type"
+    cosines = (exact * rounded).sum(1)
+    assert cosines.mean() >= 0.999
+    assert cosines.min() >= 0.995
+    assert (exact @ exact.T)[np.triu_indices(len(exact), 1)].mean() < 0.95, "else any vector would pass"
 
 
 def test_large_jpegs_are_decoded_at_twice_the_model_size_or_more(tiny_clip: Path) -> None:
@@ -73,7 +96,7 @@ def test_texts_equal_open_clip_and_missing_texts_are_null(tiny_clip: Path) -> No
     tokens = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(texts)
     with torch.inference_mode():
         theirs = network.encode_text(tokens, normalize=True).numpy()
-    stage = ClipText(encoder=str(tiny_clip))
+    stage = ClipText(encoder=str(tiny_clip), precision="float32")
     batch = pa.table({"coarse_caption": [*texts, None, "  "], "alt_text": [None, "a cat", None, None, "a cat"]})
     facts = stage.load()(batch)
     assert facts.select(stage.writes.names).schema.equals(stage.writes)
@@ -148,7 +171,7 @@ def test_text_tower_chooses_the_float_type(tiny_clip: Path, tmp_path: Path, monk
     class ChosenError(Exception):
         pass
 
-    def chosen(model_type: str) -> None:
+    def chosen(model_type: str, precision: str) -> None:
         raise ChosenError(model_type)
 
     monkeypatch.setattr(encoder, "device_and_dtype", chosen)
