@@ -94,21 +94,22 @@ class ImagePipeline:
         failures: dict[int, Failure] = {}
         calls: list[Future[tuple[pa.Table, float]]] = []
         free_threads = BoundedSemaphore(self._facts.calls)
+        ids = rows["id"].to_pylist()
         with self._first_answers.running_block():
             for batch in _batches(enumerate(self._prepared(rows, check)), self._task.batch_size):
-                check.save_contents()
+                check.save_contents(ids[row] for row, _ in batch)
                 failures |= {row: result for row, result in batch if isinstance(result, Failure)}
                 prepared = {row: result for row, result in batch if not isinstance(result, Failure)}
                 if not prepared:
                     continue
                 free_threads.acquire()
                 first_number = self._first_answers.take_numbers(len(prepared))
-                call = ModelCall(_ids(rows, prepared), list(prepared.values()), first_number, journal)
+                call = ModelCall(_id_column(ids, prepared), list(prepared.values()), first_number, journal)
                 calls.append(self._model.submit(self._call_model, call))
                 calls[-1].add_done_callback(lambda _: free_threads.release())
             results = [call.result() for call in calls]
         computed = self._first_answers.resolve_block([answers for answers, _ in results])
-        failed = failed_rows(self._task.stage, _ids(rows, failures), failures.values())
+        failed = failed_rows(self._task.stage, _id_column(ids, failures), failures.values())
         return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in results)
 
     def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
@@ -151,8 +152,8 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _ids(rows: pa.Table, row_numbers: Iterable[int]) -> pa.ChunkedArray:
-    return rows["id"].take(pa.array(list(row_numbers), pa.int64()))
+def _id_column(ids: Sequence[int], row_numbers: Iterable[int]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([ids[row] for row in row_numbers], pa.int64())])
 
 
 def _prepare(encoded: bytes | Failure, columns: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from core.stages import FittedStage, ImageStage, LoadedStage
+from core.stages import IMAGE, PORTABLE, FittedStage, ImageStage, LoadedStage
 from manifests.compaction import sweep
 from manifests.contents import contents_table
 from manifests.journal import recover
@@ -43,6 +43,9 @@ _AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead
 
 PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
+
+DECODED = "decoded"
+"""Key of a part's provenance: whether the image of each row without an error was decoded. Earlier versions lack it."""
 
 
 def run_stage(
@@ -130,6 +133,7 @@ def stage_provenance(step: Step) -> dict[str, object]:
         "version": step.stage.version,
         "settings": step.stage.model_dump(mode="json"),
         "inputs": dict(step.inputs),
+        DECODED: not {IMAGE, PORTABLE}.isdisjoint(step.stage.reads),
         "vl3syn": __version__,
     }
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
 from core.errors import UserError
-from core.stages import ENCODED, IMAGE
+from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
 from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
@@ -34,7 +34,7 @@ from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
 from pipeline.execution.ray_job import run_job
-from pipeline.execution.stage_job import stage_table
+from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
@@ -174,7 +174,7 @@ def _write_shards(
         fields=columns.fields,
         prompts=_prompts(run),
         contents=contents_store(run),
-        decoded=_are_decoded(recipe),
+        decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
     )
     return run_job(_blocks(rows, missing), writer.job)
@@ -264,9 +264,15 @@ def _sizes(publication: Publication) -> dict[str, int]:
     return {publication.out.relative(file.path): file.size for file in files}
 
 
-def _are_decoded(recipe: Recipe) -> bool:
-    """Return whether a stage reads decoded images. Then every kept image can be decoded: others are errors.
+def _are_decoded(run: Run, recipe: Recipe) -> bool:
+    """Return whether a stage has decoded every image. Then every kept image can be decoded: others are errors.
 
-    The input `portable` does not count: earlier versions sent images to a server without decoding them.
+    Earlier versions sent the input `portable` to a server without decoding it.
     """
-    return any(IMAGE in step.stage.reads for step in recipe.steps)
+    for step in recipe.steps:
+        if IMAGE in step.stage.reads:
+            return True
+        provenances = stage_table(run, step).provenances().values() if PORTABLE in step.stage.reads else ()
+        if provenances and all(provenance.get(DECODED) for provenance in provenances):
+            return True
+    return False
