@@ -73,8 +73,8 @@ def main(about: str | None) -> None:
 
 def run(work: Work, place: Place, rows: int, rounds: int) -> dict[str, Any]:
     """All rounds of a work."""
-    for contender in work.contenders(place, min(rows, WARM)):
-        attempt(contender, place)
+    warm = work.contenders(place, min(rows, WARM))
+    compare(work, {contender.name: attempt(contender, place)[1] for contender in warm})
     contenders = work.contenders(place, rows)
     runs: dict[str, list[Any]] = {contender.name: [] for contender in contenders}
     found: dict[str, Found] = {}

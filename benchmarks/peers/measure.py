@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -48,17 +50,18 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
     _adopt(True)
     # Whoever sets it makes each process compile its modules anew.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    others = _descendants()
     before, begin = _core_seconds(), time.perf_counter()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=log, env={**inherited, **OFFLINE, **environment}
         )
-    memory = _Memory(process.pid)
+    memory = _Memory(others)
     memory.start()
     code = process.wait()
     seconds = time.perf_counter() - begin
     memory.stop()
-    _end(memory.seen)
+    _end(others)
     _adopt(False)
     if code:
         sys.exit(f"{' '.join(command)} ended with {code}:\n{(folder / 'log').read_text()[-3000:]}")
@@ -66,33 +69,33 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 class _Memory(Thread):
-    """Looks at a process and its descendants: `seen`, and `most`, the bytes that they have held."""
+    """Looks at the descendants of this process but for some: `most`, the bytes that they have held."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, others: set[int]) -> None:
         super().__init__(daemon=True)
-        self.seen, self.most, self._stopped = {pid}, 0, Event()
+        self.most, self._others, self._stopped = 0, others, Event()
 
     def run(self) -> None:
         while not self._stopped.wait(EVERY):
-            self.seen |= _descendants(self.seen)
-            self.most = max(self.most, sum(map(_held, self.seen)))
+            self.most = max(self.most, sum(map(_held, _descendants() - self._others)))
 
     def stop(self) -> None:
         self._stopped.set()
         self.join()
 
 
-def _descendants(pids: set[int]) -> set[int]:
+def _descendants() -> set[int]:
+    """The processes that this one has started, directly or not."""
     parents = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has ended meanwhile
             continue
-    found = set(pids)
+    found = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return found
+    return found - {os.getpid()}
 
 
 def _held(pid: int) -> int:
@@ -104,19 +107,16 @@ def _held(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
-def _end(pids: set[int]) -> None:
+def _end(others: set[int]) -> None:
     """Wait for the processes that were left behind, at last with a signal: only then do their CPU seconds count."""
     deadline = time.monotonic() + PATIENCE
-    waiting = set(pids)
-    while waiting:
-        for pid in sorted(waiting):
-            try:
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    waiting.discard(pid)
-                elif time.monotonic() > deadline:
-                    os.kill(pid, 9)
-            except ChildProcessError:  # its parent has waited for it
-                waiting.discard(pid)
+    while left := _descendants() - others:
+        for pid in left:
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):  # of one of them
+                os.waitpid(pid, os.WNOHANG)
         time.sleep(0.01)
 
 

@@ -17,9 +17,11 @@ from common import PHOTOGRAPHS, jpegs
 MOST = 2.0  # of the longer side by the shorter one: what all keep
 DISTINCT = 500
 
-WORDS = """a the of in on with and near under old new red blue green white black wooden metal small large two three
-photo picture view close street house dog cat bird horse flower tree river car bicycle boat bridge mountain kitchen
-table chair cup plate bread apple orange window door woman man child crowd market train station clouds snow sunset""".split()
+WORDS = """
+a the of in on with and near under old new red blue green white black wooden metal small large two three photo picture
+view close street house dog cat bird horse flower tree river car bicycle boat bridge mountain kitchen table chair cup
+plate bread apple orange window door woman man child crowd market train station clouds snow sunset
+""".split()
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def _rows(work: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     ours = next((runs for name, runs in work["runs"].items() if name.startswith(OURS)), None)
     for number, (name, runs) in enumerate(work["runs"].items()):
         seconds, core_seconds, mib = ([run[key] for run in runs] for key in ("seconds", "core_seconds", "mib"))
+        rate = work["count"] / statistics.median(seconds)
         yield (
             "" if number else f"{work['work']}: {work['count']:,} {work['unit']}",
             name,
@@ -59,7 +60,7 @@ def _rows(work: Mapping[str, Any]) -> Iterator[Sequence[str]]:
             spread(core_seconds),
             _against(ours, runs, "core_seconds"),
             f"{statistics.median(mib):,.0f}",
-            f"{work['count'] / statistics.median(seconds):,.0f} {work['unit']}",
+            f"{rate:,.{0 if rate >= 100 else 1}f} {work['unit']}",
         )
 
 
