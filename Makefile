@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
 
-.PHONY: setup demo test test-slow test-gpu gpu-proof lint bench clean
+.PHONY: setup demo test test-slow test-gpu gpu-proof lint bench peers clean
 
 setup: $(SETUP)
 
@@ -75,6 +75,10 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/trainer.py
 	$(BIN)/python benchmarks/loader.py
+
+# Against other tools, each in an environment of its own under build/peers; writes the table of docs/benchmarks.md.
+peers: $(SETUP)
+	$(BIN)/python benchmarks/peers/run.py --write $(ARGS)
 
 clean:
 	rm -rf .venv demo build *.egg-info
