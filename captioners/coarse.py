@@ -52,6 +52,7 @@ class CoarseCaption(ImageStage):
     """
 
     name: ClassVar = "coarse_caption"
+    preload: ClassVar = ("torch", "transformers")
     fingerprint_exclude: ClassVar = ("cache_implementation",)
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]

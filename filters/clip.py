@@ -40,6 +40,7 @@ class Clip(ImageStage):
     """
 
     name: ClassVar = "clip"
+    preload: ClassVar = ("open_clip",)
     gpus: ClassVar = 1
     encoder: str
     draft: bool = True
@@ -68,6 +69,7 @@ class ClipText(LoadedStage):
     """
 
     name: ClassVar = "clip_text"
+    preload: ClassVar = ("open_clip",)
     reads: ClassVar = ("coarse_caption", "alt_text")
     gpus: ClassVar = 1
     encoder: str
