@@ -30,7 +30,7 @@ from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
 
-ROWS = 2_000
+ROWS = 20_000
 """Up to this number of rows, a stage that loads a model or reads images is computed by local workers."""
 
 _CHILD = """
