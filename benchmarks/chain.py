@@ -2,12 +2,12 @@
 
 Both are whole processes, from their start to their exit, over the same folder of JPEGs (20 to 60 kB) with alt texts:
 
-* loop: one process with torch's threads. It imports torch and open_clip, loads the model, and goes through the images in
-  batches of 64: decode, open_clip's transform, image tower, text tower, aesthetic head, cosine, one file of results;
+* loop: one process with torch's threads. It imports torch and open_clip, loads the model, and goes through the images
+  in batches of 64: decode, open_clip's transform, both towers, aesthetic head, cosine; it writes one file of results;
 * command: `vl3syn run` of aspect_ratio, clip, clip_text, aesthetic and similarity into a new run directory.
 
-The model has open_clip's architecture and random weights. CPU seconds are those of all processes that the command starts,
-looked up three times a second. `--ray` asks for an actor, which only Ray has, as many rows and clusters do.
+The model has open_clip's architecture and random weights. CPU seconds are those of all processes that a command
+starts, looked up three times a second. `--ray` asks for an actor, which only Ray has, as many rows and clusters do.
 Targets: command ≤ 1.6 × loop with 500 images, ≤ 1.15 × with 5,000; wall time, medians, `--precision bfloat16`.
 
     .venv/bin/python benchmarks/chain.py --images 500
@@ -42,9 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500, help="images (default %(default)s)")
     parser.add_argument("--architecture", default="ViT-B-32", help="as open_clip names it (default %(default)s)")
-    parser.add_argument(
-        "--precision", help="of both, such as bfloat16; default: float32 of the loop, auto of the stages"
-    )
+    parser.add_argument("--precision", help="of both, such as bfloat16; default: float32, auto")
     parser.add_argument("--ray", action="store_true", help="let Ray compute the stages with a model")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default %(default)s)")
     parser.add_argument("--loop", nargs=2, metavar=("POOL", "OUT"), help=argparse.SUPPRESS)

@@ -40,8 +40,8 @@ class Clip(ImageStage):
     """
 
     name: ClassVar = "clip"
-    preload: ClassVar = ("open_clip",)
     gpus: ClassVar = 1
+    preload: ClassVar = ("open_clip",)
     encoder: str
     draft: bool = True
 
@@ -69,9 +69,9 @@ class ClipText(LoadedStage):
     """
 
     name: ClassVar = "clip_text"
-    preload: ClassVar = ("open_clip",)
     reads: ClassVar = ("coarse_caption", "alt_text")
     gpus: ClassVar = 1
+    preload: ClassVar = ("open_clip",)
     encoder: str
 
     @property
