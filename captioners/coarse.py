@@ -52,13 +52,13 @@ class CoarseCaption(ImageStage):
     """
 
     name: ClassVar = "coarse_caption"
-    preload: ClassVar = ("torch", "transformers")
     fingerprint_exclude: ClassVar = ("cache_implementation",)
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]
     )
     packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
     gpus: ClassVar = 1
+    preload: ClassVar = ("torch", "transformers")
 
     model: str = "Salesforce/blip2-opt-2.7b"
     revision: str | None = None
