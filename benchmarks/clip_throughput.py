@@ -119,7 +119,7 @@ class Loop:
     def __init__(self, encoder: str) -> None:
         import open_clip
 
-        from core.pretrained import device_and_dtype
+        from core.precision import device_and_dtype
 
         self.device, self.dtype = device_and_dtype()
         network, _, self.transform = open_clip.create_model_and_transforms(f"local-dir:{encoder}")

@@ -20,7 +20,7 @@ PHOTOGRAPHS = Path("demo/pool/photographs")
 
 _ORIENTATION = 0x0112
 _SIZES = range(20_000, 60_001)  # bytes of a JPEG of a web pool
-_QUALITIES = (85, 75, 92, 65, 96, 50, 35)
+_QUALITIES = (85, 75, 92, 65, 96, 50, 35)  # in this order, until the size is right
 
 
 def machine(libraries: Sequence[str] = ("ray", "polars", "pyarrow", "pillow")) -> str:
@@ -65,8 +65,8 @@ def report(results: dict[str, Any], columns: Sequence[str], rows: Iterable[Seque
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def jpegs(count: int, say: Callable[[str], None], seed: int = 0) -> list[bytes]:
-    """Distinct JPEGs of about 640×480 pixels and 20 to 60 kB, one in ten turned by EXIF orientation.
+def jpegs(count: int, say: Callable[[str], None], seed: int = 0, about: int | None = None) -> list[bytes]:
+    """Distinct JPEGs of about 640×480 pixels and 20 to 60 kB, or `about` bytes, one in ten turned by EXIF orientation.
 
     They are crops of the demo's photographs (`make demo` makes them), else of generated clouds.
     """
@@ -83,7 +83,7 @@ def jpegs(count: int, say: Callable[[str], None], seed: int = 0) -> list[bytes]:
                 picture = photo.convert("RGB")
         else:
             picture = _clouds(rng)
-        encoded.append(_encode(_crop(picture, rng), rng))
+        encoded.append(_encode(_crop(picture, rng), rng, about))
     return encoded
 
 
@@ -106,7 +106,7 @@ def _crop(picture: Any, rng: random.Random) -> Any:
     return picture.resize(size, box=(left, top, left + width, top + height))
 
 
-def _encode(picture: Any, rng: random.Random) -> bytes:
+def _encode(picture: Any, rng: random.Random, about: int | None) -> bytes:
     from PIL import Image
 
     exif = Image.Exif()
@@ -116,6 +116,8 @@ def _encode(picture: Any, rng: random.Random) -> bytes:
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=quality, exif=exif)
         tried.append(out.getvalue())
-        if len(tried[-1]) in _SIZES:
+        if about is None and len(tried[-1]) in _SIZES:
             break
+    if about is not None:
+        return min(tried, key=lambda data: abs(len(data) - about))
     return min(tried, key=lambda data: max(_SIZES.start - len(data), len(data) - _SIZES.stop, 0))

@@ -20,6 +20,7 @@ from pydantic import Field
 from captioners.prompts import check_prompts
 from core import pretrained
 from core.errors import UserError
+from core.precision import HasPrecision, device_and_dtype
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import ERROR, column
 
@@ -38,7 +39,7 @@ _LICENCES = {
 _EMPTY = "empty caption: the model ended it before its first word"
 
 
-class CoarseCaption(ImageStage):
+class CoarseCaption(HasPrecision, ImageStage):
     """A short caption of each image, by greedy decoding.
 
     Attributes:
@@ -52,7 +53,7 @@ class CoarseCaption(ImageStage):
     """
 
     name: ClassVar = "coarse_caption"
-    fingerprint_exclude: ClassVar = ("cache_implementation",)
+    fingerprint_exclude: ClassVar = ("cache_implementation", "precision")
     writes: ClassVar = pa.schema(
         [column("coarse_caption", pa.string(), "Coarse caption by BLIP-2 or BLIP: one short sentence")]
     )
@@ -104,7 +105,7 @@ class CoarseCaption(ImageStage):
         source, revision = (str(config.parent), None) if local else (self.model, config.parent.name)
         with pretrained.loading(self.model, self.name):
             settings = auto.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-            device, dtype = pretrained.device_and_dtype(settings.text_config.model_type)
+            device, dtype = device_and_dtype(settings.text_config.model_type, self.precision)
             processor = auto.AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
             # Safetensors if available, else a pickle, of which only tensors are read.
             network, loading_info = getattr(auto, self._class()).from_pretrained(

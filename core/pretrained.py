@@ -1,4 +1,4 @@
-"""Find a model's weights (a local path or the hub), hash them, and choose the device that they run on."""
+"""Find a model's weights (a local path or the hub), check them, and hash them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-_OVERFLOWS_IN_FLOAT16 = frozenset({"t5", "mt5", "umt5"})
-"""Types of models whose activations exceed 65,504, the largest float16. They were trained in bfloat16."""
 
 NEVER_RUN = "which is never run: give a model whose type transformers knows"
 
@@ -161,31 +154,6 @@ def sha256(files: Iterable[str | Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def device_and_dtype(model_type: str = "") -> tuple[torch.device, torch.dtype]:
-    """Return the device and the fastest float type in which a model is right there; float32 without a GPU.
-
-    Args:
-        model_type: `model_type` of the configuration of the model's language model.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return torch.device("cpu"), torch.float32
-    return torch.device("cuda"), getattr(torch, gpu_dtype(torch.cuda.get_device_capability(), model_type))
-
-
-def gpu_dtype(capability: tuple[int, int], model_type: str = "") -> str:
-    """Return the name of the fastest float type in which a model of this type is right on a GPU.
-
-    Args:
-        capability: Compute capability: (8, 0) is the first with bfloat16 (A100); V100 is (7, 0) and T4 (7, 5).
-        model_type: As for `device_and_dtype`.
-    """
-    if capability >= (8, 0):
-        return "bfloat16"
-    return "float16" if capability >= (7, 0) and model_type not in _OVERFLOWS_IN_FLOAT16 else "float32"
 
 
 def _whole(file: Path, what: str) -> None:

@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.precision import Precision, device_and_dtype
 from core.pretrained import (
     check_available,
-    device_and_dtype,
     hub_file,
     is_local,
     loading,
@@ -52,7 +52,7 @@ class OpenClipModel:
     provenance: Mapping[str, object]
 
     @classmethod
-    def load(cls, encoder: str, what: str) -> OpenClipModel:
+    def load(cls, encoder: str, what: str, precision: Precision = "auto") -> OpenClipModel:
         """Load an encoder by name or path. `what` names the stage in errors.
 
         Raises:
@@ -63,7 +63,7 @@ class OpenClipModel:
         import open_clip
 
         architecture, weights = _parts(encoder)
-        device, dtype = device_and_dtype(text_tower)
+        device, dtype = device_and_dtype(text_tower, precision)
         with loading(encoder, what):
             file = _weights_file(encoder)
             known = open_clip.get_pretrained_cfg(architecture, weights) if weights else {}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.pretrained import device_and_dtype, loading, package_folder
+from core.precision import device_and_dtype
+from core.pretrained import loading, package_folder
 
 DIMENSIONS = 384
 

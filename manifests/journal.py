@@ -63,7 +63,9 @@ class Journal:
     def append(self, rows: pa.Table) -> None:
         """Save rows. It may be called from any thread."""
         if self._writer is not None and rows.num_rows:
-            rows = rows.select(self._table.schema.names).cast(self._table.schema).combine_chunks()
+            if rows.schema != self._table.schema:
+                rows = rows.select(self._table.schema.names).cast(self._table.schema)
+            rows = rows.combine_chunks()
             with self._lock:
                 for batch in rows.to_batches():
                     crc = zlib.crc32(batch.serialize(), self._schema_crc)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -119,9 +120,11 @@ class Folder:
         Raises:
             LinkError: The name leads out of the folder, or to a pipe, socket or device.
         """
-        top, path = os.path.realpath(self.path), os.path.realpath(f"{self.path}/{name}")
-        if not path.startswith(top.rstrip(os.sep) + os.sep):
-            raise LinkError(LEADS_OUT)
+        path = f"{self.path}/{name}"
+        if _has_links(self.path, name):
+            top, path = os.path.realpath(self.path), os.path.realpath(path)
+            if not path.startswith(top.rstrip(os.sep) + os.sep):
+                raise LinkError(LEADS_OUT)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a pipe would block
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
@@ -209,6 +212,14 @@ class Folder:
         for path in stale:
             Path(path).unlink(missing_ok=True)
         return len(stale)
+
+
+def _has_links(folder: str, name: str) -> bool:
+    """Return whether a path in a folder may lead elsewhere: a part of it is a link, or no plain name."""
+    parts = name.split("/")
+    paths = accumulate(parts, "{}/{}".format, initial=folder)
+    next(paths)
+    return not {"", ".", ".."}.isdisjoint(parts) or any(map(os.path.islink, paths))
 
 
 @contextmanager

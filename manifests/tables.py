@@ -95,6 +95,10 @@ class Table:
         """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
         return self._listed(lambda files: self._all(files, ["id"]))
 
+    def every_row(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """Return columns of all rows, including those that newer ones replace, oldest generation first."""
+        return self._listed(lambda files: self._all(files, columns))
+
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Return where the current rows are, for readers that need only a few of them.
 
@@ -236,6 +240,18 @@ class Table:
         def read(files: PartFiles) -> dict[str, object]:
             parts = [found for found in files.parts if part in (None, found.name)]
             return files.provenance(parts[-1]) if parts else {}
+
+        return self._listed(read)
+
+    def recorded(self, key: str) -> object | None:
+        """Return the newest value of a key of the provenance; None if no part has it.
+
+        Parts of rows that failed without a model lack what only the model knows, such as the hash of its weights.
+        """
+
+        def read(files: PartFiles) -> object | None:
+            values = (files.provenance(part).get(key) for part in reversed(files.parts))
+            return next((value for value in values if value is not None), None)
 
         return self._listed(read)
 

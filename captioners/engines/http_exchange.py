@@ -10,12 +10,12 @@ import asyncio
 import base64
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,15 +23,16 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from core.errors import UserError
+from manifests.version import __version__
 
 MAX_BODY_BYTES = 4 << 20
 """Maximum size of a decoded answer. The longest caption that a recipe allows, 8,192 tokens, is below 1 MB of JSON."""
 
 FAILURES = (httpx2.HTTPError, TimeoutError)
-"""The exceptions of `exchange` and `get` if there is no complete answer."""
+"""The exceptions of `Connection.exchange` and `get` if there is no complete answer."""
 
-_DEFAULT_TIMEOUT = httpx2.Timeout(5.0)  # httpx2's defaults
-_DEFAULT_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
+_DEFAULT_TIMEOUT = httpx2.Timeout(5.0)  # httpx2's default
+_USER_AGENT = f"vl3syn/{__version__}"
 
 _LONGEST_RETRY_AFTER = 600.0  # seconds; the limit of a Retry-After
 
@@ -52,33 +53,72 @@ class Reply(NamedTuple):
     complete: bool
 
 
-async def exchange(
-    client: httpx2.AsyncClient, method: str, url: str, seconds: float, content: bytes | None = None
-) -> Reply:
-    """Send a request and read the answer, up to `MAX_BODY_BYTES` of it.
+class Connection:
+    """A connection to a server, through the proxy of `proxy_of`, for one request at a time. It opens when it is used.
 
-    Args:
-        client: The client whose connections are used.
-        method: GET or POST.
-        url: The URL.
-        seconds: Deadline for connecting, sending, and reading headers and body, in all.
-        content: The body of the request.
-
-    Raises:
-        FAILURES: There is no complete answer.
+    It is a transport of httpx2 without a client: what a client adds (cookies, redirects, logins) is not wanted here,
+    and takes a quarter of the time of a request.
     """
-    body = bytearray()
-    async with asyncio.timeout(seconds), client.stream(method, url, content=content) as response:
-        async with aclosing(response.aiter_bytes()) as chunks:
-            async for chunk in chunks:  # a decoded chunk has at most 1 MiB
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    return Reply(response.status_code, response.headers, bytes(body[:MAX_BODY_BYTES]), False)
-        return Reply(response.status_code, response.headers, bytes(body), True)
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        timeout: httpx2.Timeout = _DEFAULT_TIMEOUT,
+        certificates: ssl.SSLContext | None = None,
+    ) -> None:
+        """Choose the proxy.
+
+        Args:
+            url: A URL of the server.
+            headers: Headers of each request.
+            timeout: Timeouts of connecting and of single reads and writes.
+            certificates: What `httpx2.create_ssl_context` returned; None: it is called now, which takes milliseconds.
+
+        Raises:
+            UserError: The proxy cannot be used.
+        """
+        self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
+        self._timeouts = {"timeout": timeout.as_dict()}
+        try:
+            self._transport = httpx2.AsyncHTTPTransport(
+                verify=certificates or httpx2.create_ssl_context(),
+                trust_env=False,  # the environment names the proxy by the rules of `proxy_of`, and no certificates
+                proxy=proxy_of(url),
+            )
+        except ImportError as error:  # the package for SOCKS proxies is missing
+            raise UserError(f"{url} cannot be reached{proxy_note(url)}: {error}") from error
+
+    async def exchange(self, method: str, url: str, seconds: float, content: bytes | None = None) -> Reply:
+        """Send a request and read the answer, up to `MAX_BODY_BYTES` of it.
+
+        Args:
+            method: GET or POST.
+            url: The URL.
+            seconds: Deadline for connecting, sending, and reading headers and body, in all.
+            content: The body of the request.
+
+        Raises:
+            FAILURES: There is no complete answer.
+        """
+        request = httpx2.Request(method, url, headers=self._headers, content=content, extensions=self._timeouts)
+        body = bytearray()
+        async with asyncio.timeout(seconds):
+            response = await self._transport.handle_async_request(request)
+            async with aclosing(response), aclosing(response.aiter_bytes()) as chunks:
+                async for chunk in chunks:  # a decoded chunk has at most 1 MiB
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        return Reply(response.status_code, response.headers, bytes(body[:MAX_BODY_BYTES]), False)
+            return Reply(response.status_code, response.headers, bytes(body), True)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._transport.aclose()
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Reply:
-    """Send a GET request with a client of its own, and wait for the answer.
+    """Send a GET request with a connection of its own, and wait for the answer.
 
     Raises:
         FAILURES: There is no complete answer.
@@ -86,43 +126,11 @@ def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> R
     """
 
     async def once() -> Reply:
-        async with open_client(url, headers or {}) as client:
-            return await exchange(client, "GET", url, seconds)
+        async with aclosing(Connection(url, headers or {})) as connection:
+            return await connection.exchange("GET", url, seconds)
 
     with ThreadPoolExecutor(1, "get") as thread:  # the calling thread may run an event loop, as in a notebook
         return thread.submit(asyncio.run, once()).result()
-
-
-def open_client(
-    url: str,
-    headers: Mapping[str, str],
-    *,
-    timeout: httpx2.Timeout = _DEFAULT_TIMEOUT,
-    limits: httpx2.Limits = _DEFAULT_LIMITS,
-) -> httpx2.AsyncClient:
-    """Return a client for one server, through the proxy of `proxy_of`. It stores no cookies.
-
-    Args:
-        url: A URL of the server.
-        headers: Headers of each request.
-        timeout: Timeouts of connecting and of single reads and writes.
-        limits: Maximum numbers of connections.
-
-    Raises:
-        UserError: The proxy cannot be used.
-    """
-    try:
-        return httpx2.AsyncClient(
-            headers={"Accept-Encoding": "identity", **headers},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a malformed cookie would break later requests
-            proxy=proxy_of(url),
-            trust_env=False,  # else httpx2 chooses a proxy by its own rules, and not the certificates below
-            verify=httpx2.create_ssl_context(),
-            timeout=timeout,
-            limits=limits,
-        )
-    except ImportError as error:  # the package for SOCKS proxies is missing
-        raise UserError(f"{url} cannot be reached{proxy_note(url)}: {error}") from error
 
 
 def proxy_of(url: str) -> httpx2.Proxy | None:

@@ -9,6 +9,7 @@ import random
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import httpx2
@@ -20,11 +21,10 @@ from captioners.engines.chat_request import encode_request, shared_fields
 from captioners.engines.http_exchange import (
     FAILURES,
     MAX_BODY_BYTES,
+    Connection,
     Reply,
-    exchange,
     get,
     is_address,
-    open_client,
     proxy_note,
     proxy_secrets,
     retry_after,
@@ -196,12 +196,14 @@ class OpenAIClient(Engine):
         self._consecutive_failures, self._stopped_because = 0, ""
         self._loop = asyncio.new_event_loop()
         self._proxy_note = proxy_note(url)
-        self._client = open_client(
+        self._new_connection = partial(
+            Connection,
             url,
             {"Content-Type": "application/json", **headers},
             timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
+            certificates=httpx2.create_ssl_context(),
         )
+        self._idle = [self._new_connection()]  # raises if the proxy cannot be used
         self._slots = asyncio.Semaphore(settings.concurrency)
         threading.Thread(target=self._loop.run_forever, name="chat", daemon=True).start()
 
@@ -235,21 +237,24 @@ class OpenAIClient(Engine):
             async with self._slots:
                 if self._stopped_because:
                     break
-                answer, wait = await self._send_once(body)
+                # One pool would look at all of its connections for each request. The last one used is still open.
+                connection = self._idle.pop() if self._idle else self._new_connection()
+                answer, wait = await self._send_once(connection, body)
+                self._idle.append(connection)
             if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
                 break
             pause = min(_LONGEST_PAUSE, self._settings.pause * 2**attempt)
             await asyncio.sleep(max(wait, random.uniform(pause / 2, pause)))
         return answer
 
-    async def _send_once(self, body: bytes) -> tuple[Answer, float | None]:
+    async def _send_once(self, connection: Connection, body: bytes) -> tuple[Answer, float | None]:
         """Send one request.
 
         Returns:
             The answer, and the minimum seconds to wait before a retry; None: do not retry in this run.
         """
         try:
-            reply = await exchange(self._client, "POST", self._endpoint, self._settings.timeout, body)
+            reply = await connection.exchange("POST", self._endpoint, self._settings.timeout, body)
         except (httpx2.TimeoutException, TimeoutError):
             error = f"server: no whole answer within {self._settings.timeout:g} s{self._proxy_note}"
             return Answer(error=error, retry=True), 0

@@ -15,6 +15,7 @@ from captioners.markup import one_line
 from captioners.reasoning import is_mark
 from core import pretrained
 from core.errors import UserError
+from core.precision import HasPrecision, device_and_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, torch.Tensor]
 
 
-class Transformers(EngineConfig):
+class Transformers(HasPrecision, EngineConfig):
     """`AutoModelForImageTextToText`: InternVL in transformers' own layout (`OpenGVLab/InternVL3-8B-hf`) and others.
 
     InternVL2 needs code from its repository, which is never run here: use lmdeploy or a server.
@@ -62,7 +63,8 @@ class Transformers(EngineConfig):
         source, commit = (str(folder), None) if local else (model, folder.name)
         with pretrained.loading(model, what):
             settings = auto.AutoConfig.from_pretrained(source, revision=commit, trust_remote_code=False)
-            device, dtype = pretrained.device_and_dtype(settings.get_text_config(decoder=True).model_type)
+            language = settings.get_text_config(decoder=True).model_type
+            device, dtype = device_and_dtype(language, self.precision)
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")

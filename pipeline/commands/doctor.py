@@ -14,6 +14,7 @@ from typing import Any
 
 from captioners.engines.registry import ENGINES
 from core.errors import UserError
+from core.precision import cpu_dtype
 from core.yaml_text import load_yaml
 from pipeline.recipe import load_recipe
 
@@ -61,7 +62,9 @@ def _torch() -> Finding:
     except (ImportError, OSError):  # OSError: its shared libraries do not load
         return Finding("torch", "missing", "not installed; the model stages need it: pip install 'vl3syn[models]'")
     if not torch.cuda.is_available():
-        return Finding("torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU")
+        return Finding(
+            "torch", "ok", f"{torch.__version__}, no CUDA device: models run on the CPU, by default in {cpu_dtype()}"
+        )
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {', '.join(names)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -71,9 +71,12 @@ class ContentCheck:
                 self._first[id_] = self._new[id_] = content
         return data
 
-    def save_contents(self) -> None:
-        """Append the contents read so far to the journal, if any. Call it before the model, which may cost money."""
-        if self._journal:
+    def save_contents(self, ids: Iterable[int]) -> None:
+        """Append the contents of these images to the journal, if there is one and it lacks them.
+
+        Call it before the model, which may cost money. All images read so far are appended together.
+        """
+        if self._journal and not self._new.keys().isdisjoint(ids):
             with self._lock:
                 new, self._new = self._new, {}
             self._journal.append(content_rows(list(new), list(new.values())))

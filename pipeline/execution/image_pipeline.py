@@ -75,7 +75,7 @@ class ImagePipeline:
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
         self._model = ThreadPoolExecutor(facts.calls, "model")
-        self._first_answers = FirstAnswers(task.stage.name, first_errors if task.stage.journaled else 0)
+        self._first_answers = FirstAnswers(task.name, first_errors if task.stage.journaled else 0)
 
     def compute(self, rows: pa.Table, check: ContentCheck, journal: Journal | None) -> tuple[pa.Table, float]:
         """Compute the facts of the rows of one block.
@@ -94,21 +94,22 @@ class ImagePipeline:
         failures: dict[int, Failure] = {}
         calls: list[Future[tuple[pa.Table, float]]] = []
         free_threads = BoundedSemaphore(self._facts.calls)
+        ids = rows["id"].to_pylist()
         with self._first_answers.running_block():
             for batch in _batches(enumerate(self._prepared(rows, check)), self._task.batch_size):
-                check.save_contents()
+                check.save_contents(ids[row] for row, _ in batch)
                 failures |= {row: result for row, result in batch if isinstance(result, Failure)}
                 prepared = {row: result for row, result in batch if not isinstance(result, Failure)}
                 if not prepared:
                     continue
                 free_threads.acquire()
                 first_number = self._first_answers.take_numbers(len(prepared))
-                call = ModelCall(_ids(rows, prepared), list(prepared.values()), first_number, journal)
+                call = ModelCall(_id_column(ids, prepared), list(prepared.values()), first_number, journal)
                 calls.append(self._model.submit(self._call_model, call))
                 calls[-1].add_done_callback(lambda _: free_threads.release())
             results = [call.result() for call in calls]
         computed = self._first_answers.resolve_block([answers for answers, _ in results])
-        failed = failed_rows(self._task.stage, _ids(rows, failures), failures.values())
+        failed = failed_rows(self._task.stage, _id_column(ids, failures), failures.values())
         return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in results)
 
     def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
@@ -139,7 +140,7 @@ class ImagePipeline:
         try:
             computed = validate_output(stage, self._facts(call.prepared), len(call.prepared))
         except OSError as error:
-            raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{self._task.name}: {' '.join(str(error).split())}") from error
         answers = with_ids(call.ids, computed)
         if call.journal is not None:
             self._first_answers.save(call.first_number, answers, call.journal)
@@ -151,8 +152,8 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _ids(rows: pa.Table, row_numbers: Iterable[int]) -> pa.ChunkedArray:
-    return rows["id"].take(pa.array(list(row_numbers), pa.int64()))
+def _id_column(ids: Sequence[int], row_numbers: Iterable[int]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([ids[row] for row in row_numbers], pa.int64())])
 
 
 def _prepare(encoded: bytes | Failure, columns: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:

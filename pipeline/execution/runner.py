@@ -99,7 +99,7 @@ def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] |
 def _never_ran(recipe: Recipe, url: str, only: Sequence[str] | None) -> Iterator[Step]:
     folder = Folder.at(url)
     for step in resolve_fitted(recipe, folder).steps:
-        if (only is None or step.stage.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
+        if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
             yield step
 
 
@@ -159,7 +159,8 @@ def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
         what = " files that are no images by their ending" if pool.shard_is_image else ""
         yield f"passed over{what}: {format_counts(listing.passed_over)}"
     if todo.changed:
-        yield f"{todo.changed:,} indexed shards have another length now; their images count as new"
+        new = "rows with another URL, text or size count" if pool.same_row else "their images count"
+        yield f"{todo.changed:,} indexed shards have another length now; {new} as new"
     if todo.misread:
         yield (
             f"{todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "
@@ -190,7 +191,7 @@ def run_stages(
     alive = valid_ids(run.index)
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]
-        selected = only is None or step.stage.name in only
+        selected = only is None or step.name in only
         if selected and is_trained(step) and fitted_of(step) is None and alive.height:
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
@@ -203,7 +204,7 @@ def run_stages(
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
-    return StoredStage(step.stage.name, stage_table(run, step), step.rules, earlier)
+    return StoredStage(step.name, stage_table(run, step), step.rules, earlier)
 
 
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, JobResult]:
@@ -218,7 +219,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     _write_recipe(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     result = JobResult(
-        stage=f"{step.stage.name} (training)",
+        stage=f"{step.name} (training)",
         computed=rows.height,
         errors=0,
         stored=0,

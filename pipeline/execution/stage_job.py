@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from core.stages import FittedStage, ImageStage, LoadedStage
+from core.stages import IMAGE, PORTABLE, FittedStage, ImageStage, LoadedStage
 from manifests.compaction import sweep
 from manifests.contents import contents_table
 from manifests.journal import recover
@@ -27,6 +27,7 @@ from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers,
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
 from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.precision import in_one_precision
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue
@@ -42,6 +43,9 @@ _AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead
 
 PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
+
+DECODED = "decoded"
+"""Key of a part's provenance: whether the image of each row without an error was decoded. Earlier versions lack it."""
 
 
 def run_stage(
@@ -68,14 +72,16 @@ def run_stage(
     ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
     up_to_date = alive.height - ids.height
     if not ids.height:
-        return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
+        return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
+    step = in_one_precision(step, stored.table, ids.height, local)
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))
     rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
+        name=step.name,
         inputs=inputs,
         batch_size=_batch_size(step) if groups is None else rows.height,  # a part of whole groups is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
@@ -94,11 +100,11 @@ def run_stage(
             make = _worker(step, task, placement)
             at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
             threads = math.ceil(placement.num_cpus)
-            done = local.run(step.stage.name, blocks, make, placement.workers, threads, at_once)
+            done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
         if local and (done.untried or done.lost or step.stage.journaled):
             local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
-    return JobResult.of(step.stage.name, stats, stored=up_to_date)
+    return JobResult.of(step.name, stats, stored=up_to_date)
 
 
 def part_size(rows: int, step: Step) -> int:
@@ -127,6 +133,7 @@ def stage_provenance(step: Step) -> dict[str, object]:
         "version": step.stage.version,
         "settings": step.stage.model_dump(mode="json"),
         "inputs": dict(step.inputs),
+        DECODED: not {IMAGE, PORTABLE}.isdisjoint(step.stage.reads),
         "vl3syn": __version__,
     }
 

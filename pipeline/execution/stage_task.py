@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from core.errors import UserError
 from core.stages import Facts, FittedStage, ImageFacts, ImageStage, LoadedStage, Stage
-from manifests.schemas import table_schema
+from manifests.schemas import ERROR, RETRY
 from pipeline.execution.fitting import Fitted
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.part_writer import Store
@@ -24,6 +24,7 @@ class StageTask:
 
     Attributes:
         stage: The stage.
+        name: Its name in the recipe, for errors.
         inputs: Adds the columns that the driver's blocks lack.
         batch_size: Rows per call, at most.
         store: Stores the computed rows.
@@ -33,6 +34,7 @@ class StageTask:
     """
 
     stage: Stage
+    name: str
     inputs: Inputs
     batch_size: int
     store: Store
@@ -57,10 +59,10 @@ class StageTask:
         """Return the loaded stage, and the task with what only the loaded stage knows, such as the hash of weights.
 
         Raises:
-            UserError: See `load`; or the weights are not those that computed what is stored.
+            UserError: See `load`; or its weights or float type are not those that computed what is stored.
         """
         facts = self.load()
-        _check_weights(self, facts.provenance)
+        _check_model(self, facts.provenance)
         return replace(self, store=self.store.knowing(facts.provenance)), facts
 
     def compute(self, block: pa.Table, facts: Callable[[pa.Table], pa.Table] | None = None) -> pa.Table:
@@ -94,8 +96,9 @@ def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
     for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
         if name not in computed.column_names:
             computed = computed.append_column(name, pa.array([default] * rows, type_))
-    schema = pa.schema([field for field in table_schema(stage.writes) if field.name != "id"])
-    return computed.select(schema.names).cast(schema)
+    schema = pa.schema([*stage.writes, ERROR, RETRY])
+    same = computed.schema.equals(schema, check_metadata=True)  # where a batch is one row, the cast is half of the work
+    return computed if same else computed.select(schema.names).cast(schema)
 
 
 def with_ids(ids: pa.ChunkedArray, computed: pa.Table) -> pa.Table:
@@ -111,12 +114,20 @@ def failed_rows(stage: Stage, ids: pa.ChunkedArray, failures: Collection[Failure
     return with_ids(ids, validate_output(stage, pa.table(columns), len(failures)))
 
 
-def _check_weights(task: StageTask, provenance: Mapping[str, object]) -> None:
-    """Refuse to store facts in a table whose facts were computed with other weights."""
-    before = task.store.table.provenance().get("weights")
-    now = provenance.get("weights")
-    if before and now and before != now:
-        raise UserError(
-            f"{task.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
-            f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
-        )
+def _check_model(task: StageTask, provenance: Mapping[str, object]) -> None:
+    """Refuse to store facts in a table whose facts were computed with other weights, or in another float type."""
+    for key, what, remedy in (
+        ("weights", "weights", "restore them, or give the new ones a path of their own"),
+        ("dtype", "float type", "run it where it is that one, or compute all rows anew in another run"),
+    ):
+        now = provenance.get(key)
+        before = task.store.table.recorded(key) if now else None
+        if before and before != now:
+            computed = f"what is stored was computed with {what} {_short(before)}, not {_short(now)}"
+            raise UserError(f"{task.name}: {computed}; {remedy}")
+
+
+def _short(value: object) -> str:
+    """Return a value of the provenance; of a hash, its start."""
+    text = str(value)
+    return text if len(text) <= 12 else f"{text[:12]}…"

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
 from core.errors import UserError
-from core.stages import ENCODED, IMAGE
+from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
 from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
 from manifests.priorities import priority
-from manifests.run import Run
+from manifests.run import Run, step_name
 from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
@@ -34,7 +34,7 @@ from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
 from pipeline.execution.ray_job import run_job
-from pipeline.execution.stage_job import stage_table
+from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
@@ -91,7 +91,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     refuse_unfinished(run)
     columns = _columns(run)
     publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
-    shards = publication.open(settings, {entry["stage"]: entry["table"] for entry in _stage_entries(run)})
+    shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
     columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
@@ -174,7 +174,7 @@ def _write_shards(
         fields=columns.fields,
         prompts=_prompts(run),
         contents=contents_store(run),
-        decoded=_are_decoded(recipe),
+        decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
     )
     return run_job(_blocks(rows, missing), writer.job)
@@ -190,7 +190,7 @@ def _write_card(
     docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
     declares_features = publication.format == "webdataset" and not publication.has_earlier_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
-    models = {step.stage.name: step.stage.models for step in recipe.steps}
+    models = {step.name: step.stage.models for step in recipe.steps}
     text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
     publication.out.write("README.md", text.encode())
 
@@ -264,9 +264,15 @@ def _sizes(publication: Publication) -> dict[str, int]:
     return {publication.out.relative(file.path): file.size for file in files}
 
 
-def _are_decoded(recipe: Recipe) -> bool:
-    """Return whether a stage reads decoded images. Then every kept image can be decoded: others are errors.
+def _are_decoded(run: Run, recipe: Recipe) -> bool:
+    """Return whether a stage has decoded every image. Then every kept image can be decoded: others are errors.
 
-    The input `portable` does not count: earlier versions sent images to a server without decoding them.
+    Earlier versions sent the input `portable` to a server without decoding it.
     """
-    return any(IMAGE in step.stage.reads for step in recipe.steps)
+    for step in recipe.steps:
+        if IMAGE in step.stage.reads:
+            return True
+        provenances = stage_table(run, step).provenances().values() if PORTABLE in step.stage.reads else ()
+        if provenances and all(provenance.get(DECODED) for provenance in provenances):
+            return True
+    return False

@@ -63,7 +63,8 @@ class ShardWriter:
         fields: The columns of the run that are published, by name.
         prompts: The prompts of each caption, by use (`short`, `detailed`).
         contents: Stores lengths and digests of images that were not read before.
-        decoded: Whether a stage has decoded every image. If not, images are decoded here as a check.
+        decoded: Whether a stage has decoded every image. If not, images are decoded here as a check, and so are images
+            without a stored digest, which may have changed since.
         earlier_form: Whether tars have the form of an earlier version, see `write_tar`.
     """
 
@@ -242,7 +243,7 @@ def _faults(
             faults[row] = image.error
         elif digest is not None and not known.fits(len(image), digest):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
-        elif bad := _unusable(image, decoded):
+        elif bad := _unusable(image, decoded and known.seen is not None):
             faults[row] = bad
     return faults
 

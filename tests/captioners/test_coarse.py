@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from captioners import coarse
 from captioners.coarse import Captioner, CoarseCaption
-from core import pretrained
+from core.precision import Precision
 from manifests.schemas import ERROR
 
 PROMPT = "a photo of"
@@ -52,13 +53,13 @@ def models(tiny_blip: Path, tiny_blip2: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def load(models: dict[str, Path]) -> Callable[..., Captioner]:
-    """`load(kind, **settings)`, each once."""
+    """`load(kind, **settings)`, each once, in float32."""
     loaded: dict[str, Captioner] = {}
 
     def once(kind: str, **settings: Any) -> Captioner:
         key = f"{kind} {settings}"
         if key not in loaded:
-            loaded[key] = CoarseCaption(model=str(models[kind]), **settings).load()
+            loaded[key] = CoarseCaption(model=str(models[kind]), precision="float32", **settings).load()
         return loaded[key]
 
     return once
@@ -214,13 +215,12 @@ def test_image_of_few_pixels_keeps_its_colour(load: Callable[..., Captioner], si
     np.testing.assert_allclose(pixels, expected, atol=0.02)
 
 
-@each_model
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_captioner_runs_in_half_precision(
-    models: dict[str, Path], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretrained, "device_and_dtype", lambda _: (torch.device("cpu"), getattr(torch, dtype)))
-    captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=4).load()
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("blip", "bfloat16"), ("blip2", "bfloat16"), ("blip2-t5", "bfloat16"), ("blip", "float16"), ("blip2", "float16")],
+)
+def test_captioner_runs_in_half_precision(models: dict[str, Path], kind: str, dtype: Precision) -> None:
+    captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=4, precision=dtype).load()
     assert all(captions(captioner))
     assert captioner._network.vision_model.dtype == getattr(torch, dtype)
     assert captioner.prepare(PICTURES[0]).dtype == getattr(torch, dtype), "threads cast, not the model's thread"
@@ -235,8 +235,8 @@ def test_flan_t5_is_float32_on_a_gpu_without_bfloat16(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    chosen = pretrained.device_and_dtype
-    monkeypatch.setattr(pretrained, "device_and_dtype", lambda *type_: (torch.device("cpu"), chosen(*type_)[1]))
+    chosen = coarse.device_and_dtype
+    monkeypatch.setattr(coarse, "device_and_dtype", lambda *asked: (torch.device("cpu"), chosen(*asked)[1]))
     captioner = CoarseCaption(model=str(models[kind]), max_new_tokens=2).load()
     assert captioner.provenance["dtype"] == dtype
     assert captioner._network.language_model.dtype == getattr(torch, dtype)
@@ -268,7 +268,9 @@ def test_decoding_with_a_static_cache_compiles_twice(load: Callable[..., Caption
     from torch._dynamo.utils import counters
     from transformers.generation.configuration_utils import CompileConfig
 
-    captioner = CoarseCaption(model=str(models["blip2"]), cache_implementation="static", max_new_tokens=6).load()
+    captioner = CoarseCaption(
+        model=str(models["blip2"]), precision="float32", cache_implementation="static", max_new_tokens=6
+    ).load()
     everywhere = CompileConfig(backend="eager")
     everywhere._compile_all_devices = True
     captioner._generation = {**captioner._generation, "compile_config": everywhere}

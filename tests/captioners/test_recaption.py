@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
+from captioners.engines import transformers
 from captioners.engines.base import Answer, Engine, Question
 from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.transformers import _collate, _conversation
 from captioners.prompts import choose, prompt_hash
 from captioners.recaption import Captioner, DetailedCaption, ShortCaption
-from core import pretrained
 from tests.pipeline.execution.pipelines import compute_images
 
-TRANSFORMERS = {"kind": "transformers"}
+TRANSFORMERS = {"kind": "transformers", "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +170,11 @@ def test_empty_caption_is_a_row_with_a_reason(tiny_internvl: Path, tmp_path: Pat
 def test_float_type_is_chosen_by_the_language_model(tiny_internvl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def chosen(model_type: str) -> tuple[torch.device, torch.dtype]:
+    def chosen(model_type: str, precision: str) -> tuple[torch.device, torch.dtype]:
         asked.append(model_type)
         return torch.device("cpu"), torch.bfloat16
 
-    monkeypatch.setattr(pretrained, "device_and_dtype", chosen)
+    monkeypatch.setattr(transformers, "device_and_dtype", chosen)
     half = ShortCaption(model=str(tiny_internvl), engine=TRANSFORMERS, max_new_tokens=4).load()  # type: ignore[arg-type]
     assert asked == ["qwen2"]
     question = half.prepare(Image.new("RGB", (60, 60)), 0).question

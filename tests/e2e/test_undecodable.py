@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -20,7 +21,9 @@ from PIL import Image
 from core.image_header import BadImageError
 from core.images import portable
 from manifests import open_run
-from manifests.contents import CONTENTS
+from manifests.contents import CONTENTS, content_rows, contents_table
+from manifests.part_files import writer_of
+from pipeline.execution.stage_job import DECODED
 from tests.chat_server import chat_server
 
 Vl3syn = Callable[..., CompletedProcess[str]]
@@ -139,3 +142,35 @@ def test_undecodable_image_with_a_caption_is_not_published(tmp_path: Path, vl3sy
     assert [sorted(reason.partition(":")[0] for reason in reasons.values()) for reasons in lists] == [
         ["undecodable", "undecodable"]
     ]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("earlier", [False, True])
+def test_only_captions_of_an_earlier_version_are_decoded_again(tmp_path: Path, vl3syn: Vl3syn, earlier: bool) -> None:
+    """What the captions have decoded is not decoded again. Earlier versions did not decode, nor say that they did.
+
+    The digest that is stored of 1.png is that of bytes without pixels: only a decoder finds out.
+    """
+    pool, run, out = tmp_path / "pool", tmp_path / "run", tmp_path / "out"
+    pool.mkdir()
+    for number in range(3):
+        (pool / f"{number}.png").write_bytes(encoded("PNG", compress_level=number + 1))
+    with chat_server() as server:
+        done = vl3syn("run", recipe(tmp_path, server.url), "--run", run)
+        assert done.returncode == 0, done.stderr
+    broken = noise_behind((pool / "1.png").read_bytes(), 700)
+    (pool / "1.png").write_bytes(broken)
+    opened = open_run(run)
+    ids = dict(opened.index.scan().select("key", "id").collect().iter_rows())
+    contents = contents_table(opened.folder)
+    digest = hashlib.sha256(broken).digest()
+    contents.append(content_rows([ids["1.png"]], [(len(broken), digest)]), contents.next_writer(), {})
+    if earlier:
+        table = opened.stages[-1].table
+        for part, provenance in table.provenances().items():
+            del provenance[DECODED]
+            table.append(table.read(part, table.schema.names), writer_of(part), provenance)
+    again = vl3syn("publish", "--run", run, "--out", out, "--json")
+    assert again.returncode == 0, again.stderr
+    published = pl.read_parquet(out / "data/*.parquet")["source_key"].sort().to_list()
+    assert published == (["0.png", "2.png"] if earlier else ["0.png", "1.png", "2.png"])

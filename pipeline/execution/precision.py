@@ -1,0 +1,61 @@
+"""Choose the float type of a stage's model once, for all rows of its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.errors import UserError
+from core.precision import cpu_dtype, fastest, precision_of, with_precision
+from manifests.tables import Table
+from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers
+from pipeline.execution.placement import is_for_driver, place_workers
+from pipeline.execution.ray_job import start_ray, stopped
+from pipeline.recipe import Step
+
+
+def in_one_precision(step: Step, table: Table, rows: int, local: LocalWorkers | None) -> Step:
+    """Return the step with `precision` other than `auto`, if its stage has such a setting.
+
+    It is that of the stored rows. Without any, and with `auto`, it is the fastest one of a worker's device.
+
+    Args:
+        step: The step.
+        table: Its table.
+        rows: Number of rows to compute.
+        local: Workers for few rows; they end if Ray must start. None: Ray's.
+
+    Raises:
+        UserError: The setting is another one than that of the stored rows.
+    """
+    wanted = precision_of(step.stage)
+    if wanted is None:
+        return step
+    stored = table.recorded("dtype")
+    if stored and wanted not in ("auto", stored):
+        raise UserError(
+            f"{step.stage.name}: what is stored was computed in {stored}, not in {wanted}: set `precision: auto` to "
+            f"go on in {stored}, or take another run directory to compute all rows in {wanted}"
+        )
+    chosen = stored or (_fastest(step, rows, local) if wanted == "auto" else wanted)
+    return replace(step, stage=with_precision(step.stage, str(chosen)))
+
+
+def _fastest(step: Step, rows: int, local: LocalWorkers | None) -> str:
+    """Return the fastest float type of the device that a worker of this job gets."""
+    if is_for_driver(step.stage, step.resources, rows):
+        return cpu_dtype()
+    if local and is_for_local_workers(step.stage, step.resources, rows):
+        return cpu_dtype()
+    if local:
+        local.close()  # Ray needs their memory
+    start_ray()
+    import ray
+
+    placement = place_workers(step.resources, step.stage, blocks=1)
+    if not placement.num_gpus and len(ray.nodes()) == 1:
+        return cpu_dtype()
+    ask = ray.remote(num_cpus=placement.num_cpus, num_gpus=placement.num_gpus)(fastest)
+    try:
+        return str(ray.get(ask.remote(gpu=placement.num_gpus > 0)))
+    except ray.exceptions.RayError as error:
+        raise stopped(error) from error
