@@ -59,6 +59,7 @@ class CoarseCaption(HasPrecision, ImageStage):
     )
     packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
     gpus: ClassVar = 1
+    preload: ClassVar = ("torch", "transformers")
 
     model: str = "Salesforce/blip2-opt-2.7b"
     revision: str | None = None

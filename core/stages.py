@@ -43,6 +43,8 @@ class Stage(Settings):
             known. The dataset card lists them.
         packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
             `check_available` and `vl3syn doctor` say which are missing.
+        preload: Modules that a worker imports and that take seconds, such as torch. Workers of small jobs import them
+            while the pool is listed and indexed.
         gpus: Number of GPUs per worker, if the cluster has GPUs.
         actors: Default number of workers; None: as many as fit.
         batch_size: Default number of rows per call; None: 64 images or 1,024 rows.
@@ -57,6 +59,7 @@ class Stage(Settings):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    preload: ClassVar[tuple[str, ...]] = ()
     driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()

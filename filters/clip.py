@@ -42,6 +42,7 @@ class Clip(HasPrecision, ImageStage):
 
     name: ClassVar = "clip"
     gpus: ClassVar = 1
+    preload: ClassVar = ("open_clip",)
     encoder: str
     draft: bool = True
 
@@ -73,6 +74,7 @@ class ClipText(HasPrecision, LoadedStage):
     name: ClassVar = "clip_text"
     added_settings: ClassVar = ("texts",)
     gpus: ClassVar = 1
+    preload: ClassVar = ("open_clip",)
     encoder: str
     texts: Texts = DEFAULT_TEXTS
 

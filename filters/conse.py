@@ -46,6 +46,7 @@ class Conse(ImageStage):
     """
 
     name: ClassVar = "conse"
+    preload: ClassVar = ("torch", "efficientnet_lite_pytorch")
     models: ClassVar = {"EfficientNet-Lite0 and all-MiniLM-L6-v2": "Apache-2.0"}
     packages: ClassVar = {**_TEXT_PACKAGES, **_IMAGE_PACKAGES}
     gpus: ClassVar = 1
@@ -77,6 +78,7 @@ class ConseText(LoadedStage):
     """
 
     name: ClassVar = "conse_text"
+    preload: ClassVar = ("torch", "transformers")
     models: ClassVar = {"all-MiniLM-L6-v2": "Apache-2.0"}
     packages: ClassVar = _TEXT_PACKAGES
     added_settings: ClassVar = ("texts",)

@@ -42,6 +42,7 @@ class Hashes(ImageStage):
     """
 
     name: ClassVar = "hashes"
+    preload: ClassVar = ("imagehash",)
     reads: ClassVar = ("image", "encoded")
     writes: ClassVar = pa.schema(
         [

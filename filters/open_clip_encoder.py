@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _CONFIG = "open_clip_config.json"
 _HUB = "hf-hub:"
+_WEIGHTS = (".safetensors", ".bin", ".pth")  # files that open_clip loads from a folder
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,10 @@ def check_encoder(encoder: str, what: str) -> None:
     require("open_clip", "models", what)
     architecture, weights = _parts(encoder)
     if architecture.startswith("local-dir:"):
-        check_available(architecture.removeprefix("local-dir:"), what, _CONFIG)
-        with loading(encoder, what):
-            _weights_file(encoder)
+        folder = architecture.removeprefix("local-dir:")
+        check_available(folder, what, _CONFIG)
+        if not any(file.suffix in _WEIGHTS for file in Path(folder).iterdir()):
+            raise UserError(f"{what}: {encoder}: the folder has no open_clip_model.safetensors or other weights")
     elif architecture.startswith(_HUB):
         hub_file(architecture.removeprefix(_HUB), _CONFIG, what)
     else:
@@ -119,17 +124,33 @@ def check_encoder(encoder: str, what: str) -> None:
 
 
 def _check_named_weights(encoder: str, architecture: str, weights: str, what: str) -> None:
-    import open_clip
     from huggingface_hub import try_to_load_from_cache
 
-    known = open_clip.get_pretrained_cfg(architecture, weights)
+    named = _named_weights()
+    known = named.get_pretrained_cfg(architecture, weights)
     if not known:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        tags = ", ".join(named.list_pretrained_tags_by_model(architecture)) or "none"
         raise UserError(f"{what}: {encoder}: there are no weights {weights!r} for {architecture}, only {tags}")
     repository, file = os.path.split(str(known.get("hf_hub") or ""))
     names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     if repository and not any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
         hub_file(repository, file or _CONFIG, what)
+
+
+@lru_cache
+def _named_weights() -> Any:
+    """Return open_clip's module of named weights, imported by itself: open_clip imports torch, which takes seconds."""
+    package = ModuleType("_open_clip_named_weights")
+    package.__path__ = [str(package_folder("open_clip"))]
+    sys.modules[package.__name__] = package
+    optional = sys.modules.get("safetensors.torch")
+    sys.modules["safetensors.torch"] = None  # type: ignore[assignment]  # not importable: it would import torch too
+    try:
+        return import_module(f"{package.__name__}.pretrained")
+    finally:
+        del sys.modules["safetensors.torch"]
+        if optional:
+            sys.modules["safetensors.torch"] = optional
 
 
 def _text_tower_type(encoder: str, what: str) -> str:

@@ -68,14 +68,15 @@ def run(
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
-    from pipeline.execution.runner import build_index, check_models, prepare, run_stages
+    from pipeline.execution.runner import build_index, check_models, preload, prepare, run_stages
     from pipeline.recipe import load_recipe
 
     checked = load_recipe(recipe)
     check_models(checked, run_)
-    listing = open_pool(checked.pool, run_)
-    opened = prepare(checked, run_, refit)
     with LocalWorkers() as local:
+        preload(checked, run_, local)
+        listing = open_pool(checked.pool, run_)
+        opened = prepare(checked, run_, refit)
         jobs = [build_index(opened, checked.pool, listing, output.say, local)]
         output.announce(jobs[-1])
         for done in run_stages(opened, checked, refit=refit, local=local):

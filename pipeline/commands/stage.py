@@ -132,7 +132,7 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     from manifests.run import RECIPE, step_name
     from pipeline.commands import output
     from pipeline.execution.local_workers import LocalWorkers
-    from pipeline.execution.runner import check_models, prepare, run_stages
+    from pipeline.execution.runner import check_models, preload, prepare, run_stages
     from pipeline.recipe import parse_recipe
 
     run = output.opened(url)
@@ -143,6 +143,7 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     check_models(recipe, url, only=names)
     try:
         with LocalWorkers() as local:
+            preload(recipe, url, local, names)
             jobs = list(run_stages(prepare(recipe, url, refit), recipe, names, refit, local))
     except UserError:
         run.folder.write(RECIPE, before)

@@ -14,32 +14,31 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from threading import Lock, Thread
 from typing import Any, Self
 
 import pyarrow as pa
 
 from core.stages import Stage
 from pipeline.execution.job_result import LocalResult
-from pipeline.execution.receipts import BLOCK, raise_failure, reported
-from pipeline.execution.workers import Call, Loaded
+from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
+from pipeline.execution.receipts import BLOCK, raise_failure
+from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
 
-ROWS = 2_000
+ROWS = 20_000
 """Up to this number of rows, a stage that loads a model or reads images is computed by local workers."""
 
 _CHILD = """
 import sys
 sys.path[:] = sys.argv[2:]
-from pipeline.execution.local_workers import serve
+from pipeline.execution.local_child import serve
 serve(int(sys.argv[1]))
 """
-_LOAD, _COMPUTE = "load", "compute"
 
 
 class LocalWorkers:
@@ -47,6 +46,11 @@ class LocalWorkers:
 
     def __init__(self) -> None:
         self._children: list[_Child] = []
+
+    def preload(self, modules: Sequence[str], count: int) -> None:
+        """Let `count` processes import modules that later jobs need, while this process and other jobs go on."""
+        for child in self._at_least(count):
+            child.send(pickle.dumps((PRELOAD, modules)))
 
     def run(
         self,
@@ -56,6 +60,7 @@ class LocalWorkers:
         count: int,
         threads: int = 1,
         at_once: int = 1,
+        preloaded: bool = True,
     ) -> LocalResult:
         """Compute and store blocks.
 
@@ -67,6 +72,7 @@ class LocalWorkers:
             count: Number of processes, at most.
             threads: Threads of numerical libraries in each.
             at_once: Blocks that each computes at the same time.
+            preloaded: Whether it begins after the modules of `preload` are imported.
 
         Raises:
             UserError: The function could not be loaded, or refused to continue.
@@ -76,13 +82,10 @@ class LocalWorkers:
         waiting = deque(blocks)
         result = LocalResult(untried=waiting)
         try:
-            loading = pickle.dumps((_LOAD, (make, threads, at_once)))
+            loading = pickle.dumps((LOAD, (pickle.dumps(make), threads, at_once, preloaded)))
         except (pickle.PicklingError, AttributeError, TypeError):
             return result
-        count = min(count, len(waiting))
-        self._children = [child for child in self._children if child.process.poll() is None]
-        self._children += [_Child() for _ in range(count - len(self._children))]
-
+        children = self._at_least(min(count, len(waiting)))
         numbers = itertools.count()
 
         def work(child: _Child) -> None:
@@ -91,7 +94,7 @@ class LocalWorkers:
             while True:
                 while len(computing) < at_once and (block := _next(waiting)) is not None:
                     computing[number := next(numbers)] = block
-                    child.send(pickle.dumps((_COMPUTE, (number, block))))
+                    child.send(pickle.dumps((COMPUTE, (number, block))))
                 if not computing:
                     return
                 receipt = child.receive()
@@ -104,15 +107,21 @@ class LocalWorkers:
                 advance(block.num_rows)
 
         rows = sum(block.num_rows for block in waiting)
-        with _progress(name, rows) as advance, ThreadPoolExecutor(max(count, 1)) as pool:
+        with _progress(name, rows) as advance, ThreadPoolExecutor(max(len(children), 1)) as pool:
             try:
-                for done in as_completed([pool.submit(work, child) for child in self._children[:count]]):
+                for done in as_completed([pool.submit(work, child) for child in children]):
                     done.result()
             except BaseException:
                 waiting.clear()
                 self.close(kill=True)
                 raise
         return replace(result, seconds=time.perf_counter() - begin)
+
+    def _at_least(self, count: int) -> list[_Child]:
+        """Return `count` processes that run, and start those that lack."""
+        self._children = [child for child in self._children if child.process.poll() is None]
+        self._children += [_Child() for _ in range(count - len(self._children))]
+        return self._children[:count]
 
     def close(self, kill: bool = False) -> None:
         """End the processes: at once, or after the block that each computes."""
@@ -123,8 +132,8 @@ class LocalWorkers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(kill=error is not None)
 
 
 class _Child:
@@ -183,62 +192,6 @@ def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield partial(bar.advance, bar.add_task(name, total=rows))
-
-
-def serve(receipts: int) -> None:
-    """Compute what comes by standard input until it ends, and write receipts to a file descriptor."""
-    source, output = os.fdopen(os.dup(0), "rb"), os.fdopen(receipts, "wb")
-    os.set_inheritable(receipts, False)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a program that a stage starts must not read the blocks
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    lock, pool = Lock(), ThreadPoolExecutor(1)
-    loaded: Loaded | None = None
-
-    def answer(number: int, block: pa.Table) -> None:
-        assert loaded
-        receipt = reported(block.append_column(BLOCK, pa.repeat(number, block.num_rows)), loaded)
-        with lock:
-            pickle.dump(receipt, output)
-            output.flush()
-
-    while True:
-        try:
-            kind, value = pickle.load(source)
-        except EOFError:
-            return
-        if kind == _LOAD:
-            make, threads, at_once = value
-            pool.shutdown()
-            loaded = None  # frees the last model
-            _set_threads(threads)
-            loaded, pool = Loaded(make), ThreadPoolExecutor(at_once)
-        else:
-            pool.submit(answer, *value).add_done_callback(_end_if_failed)
-
-
-def _end_if_failed(answered: Future[None]) -> None:
-    """End the process if a receipt could not be sent: who waits for it must not wait for ever."""
-    if answered.exception():
-        os._exit(1)
-
-
-def _end_with(parent: int) -> None:
-    """End this process with its parent, and not after its block, which may take hours."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _set_threads(threads: int) -> None:
-    """Set the threads of numerical libraries, as Ray does for its workers: unless the environment sets them."""
-    if _THREADS_ARE_SET:
-        return
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-
-
-_THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ
 
 
 def is_without_ray() -> bool:

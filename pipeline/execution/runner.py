@@ -21,9 +21,16 @@ from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
 from pipeline.execution.job_result import JobResult, LocalResult
-from pipeline.execution.local_workers import LocalWorkers, is_importable, is_without_ray, ready
+from pipeline.execution.local_workers import (
+    ROWS,
+    LocalWorkers,
+    is_for_local_workers,
+    is_importable,
+    is_without_ray,
+    ready,
+)
 from pipeline.execution.part_writer import Store
-from pipeline.execution.placement import count_cpus
+from pipeline.execution.placement import count_cpus, place_locally
 from pipeline.execution.planner import columns_of, plan, stored_table
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
@@ -76,11 +83,24 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     Raises:
         UserError: A model is not available; the message says how to get it.
     """
-    for step in resolve_fitted(recipe, Folder.at(url)).steps:
-        stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
-        if not stored and (only is None or step.name in only):
-            step.stage.check_settings()
-            step.stage.check_available()
+    for step in _never_ran(recipe, url, only):
+        step.stage.check_settings()
+        step.stage.check_available()
+
+
+def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:
+    """Let local workers import what the first stage needs that never ran, while the pool is listed and indexed."""
+    for step in _never_ran(recipe, url, only):
+        if step.stage.preload and is_for_local_workers(step.stage, step.resources, rows=0):
+            local.preload(step.stage.preload, place_locally(step.resources, step.stage, ROWS).workers)
+            return
+
+
+def _never_ran(recipe: Recipe, url: str, only: Sequence[str] | None) -> Iterator[Step]:
+    folder = Folder.at(url)
+    for step in resolve_fitted(recipe, folder).steps:
+        if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
+            yield step
 
 
 def build_index(
@@ -122,7 +142,7 @@ def build_index(
     indexing.begin(table)
     done = LocalResult(untried=chunks(todo.shards))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
-        done = local.run("index", done.untried, ready(call), count_cpus())
+        done = local.run("index", done.untried, ready(call), count_cpus(), preloaded=False)
     if local and (done.untried or done.lost):
         local.close()  # Ray needs their memory
     stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -20,7 +22,7 @@ from PIL import Image
 
 from core.images import decode
 from filters.clip import Clip, ClipText, _stacked
-from filters.open_clip_encoder import dimensions
+from filters.open_clip_encoder import _named_weights, dimensions
 from manifests.embeddings import encoder_of, to_matrix
 from tests.pipeline.execution.pipelines import compute_images
 
@@ -278,6 +280,28 @@ def test_missing_model_is_a_one_line_error_at_once(encoder: str, message: str) -
     assert "\n" not in str(refused.value)
     assert encoder.removeprefix("hf-hub:") in str(refused.value) or "timm/" in str(refused.value)
     assert time.perf_counter() - begin < 10
+
+
+def test_check_of_models_does_not_import_torch(tiny_clip: Path) -> None:
+    program = f"""
+import sys
+from filters.clip import Clip
+Clip(encoder={str(tiny_clip)!r}).check_available()
+try:
+    Clip(encoder="ViT-L-14/openai").check_available()
+except ValueError as error:
+    print(error, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("hf download timm/vit_large_patch14_clip_224.openai False\n")
+
+
+def test_named_weights_are_those_of_open_clip() -> None:
+    named, before = _named_weights(), sys.modules["safetensors.torch"]
+    assert named is not open_clip.pretrained
+    for architecture, weights in open_clip.list_pretrained():
+        assert named.get_pretrained_cfg(architecture, weights) == open_clip.get_pretrained_cfg(architecture, weights)
+    assert sys.modules["safetensors.torch"] is before
 
 
 def test_broken_model_is_a_one_line_error(tiny_clip: Path, tmp_path: Path) -> None:

@@ -182,6 +182,51 @@ def test_error_beside_a_child_that_died_is_raised(tmp_path: Path) -> None:
         workers.run("kills", [large] * 3, ready(_KillsFirst(tmp_path / "file")), 2)
 
 
+def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let children import a module `slow`, which waits for at most 100 seconds until the file `go` is there."""
+    wait = f"import os, time\nend = time.monotonic() + 100\nwhile not os.path.exists({str(folder / 'go')!r})"
+    (folder / "slow.py").write_text(f"{wait} and time.monotonic() < end:\n    time.sleep(0.01)\n{text}")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def _touch(block: pa.Table) -> pa.Table:
+    Path(block["file"][0].as_py()).touch()
+    return receipt(1, 0)
+
+
+def _has_slow(block: pa.Table) -> pa.Table:
+    return receipt(1, errors=int(not hasattr(sys.modules.get("slow"), "end_of_import")))
+
+
+def test_jobs_wait_for_the_import_or_run_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _module(tmp_path, monkeypatch, "time.sleep(0.5)\nend_of_import = 1\n")
+    begin = time.monotonic()
+    with LocalWorkers() as workers:
+        workers.preload(["slow"], 1)
+        workers.run("go", [pa.table({"file": [str(tmp_path / "go")]})], ready(_touch), 1, preloaded=False)
+        result = workers.run("after", [pa.table({"number": [0]})], ready(_has_slow), 1)
+    assert result.receipts[0]["errors"].to_pylist() == [0]
+    assert time.monotonic() - begin < 60, "the first job did not wait for the import"
+
+
+def test_end_does_not_wait_for_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _module(tmp_path, monkeypatch, "")
+    begin = time.monotonic()
+    with LocalWorkers() as workers:
+        workers.preload(["slow"], 1)
+        workers.run(
+            "wait", [pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})], ready(_wait), 1, preloaded=False
+        )
+    assert not alive(int((tmp_path / "pid").read_text()))
+    assert time.monotonic() - begin < 60
+
+
+def test_missing_module_is_left_to_the_job() -> None:
+    with LocalWorkers() as workers:
+        workers.preload(["no_such_module"], 1)
+        assert len(workers.run("numbers", [pa.table({"number": [0]})], ready(_store), 1).receipts) == 1
+
+
 @pytest.mark.usefixtures("engine")
 def test_children_end_before_ray_gets_a_job(tmp_path: Path, make_images: MakeImages) -> None:
     pool = parse_pool({"images": str(make_images(tmp_path / "pool", 3))})
@@ -232,3 +277,39 @@ def test_small_index_and_filter_do_without_ray(
     sizes = [(20 + number % 37, 20 + number % 23) for number in range(700)]
     kept = sum(max(size) / min(size) <= 1.5 for size in sizes)
     assert manifest["status"].value_counts(sort=True).rows() == [("kept", kept), ("dropped", 700 - kept)]
+
+
+_EARLY = """
+import sys
+from typing import ClassVar
+import pyarrow as pa
+from core.stages import ImageStage
+
+class Early(ImageStage):
+    name: ClassVar = "early"
+    preload: ClassVar = ("slow",)
+    writes: ClassVar = pa.schema([pa.field("early", pa.float64())])
+
+    def measure(self, image):
+        return {"early": float("slow" in sys.modules)}
+"""
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_first_run_of_a_stage_preloads_its_modules(
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    make_images(tmp_path / "pool", 3)
+    imports = tmp_path / "imports"
+    (tmp_path / "site" / "early.py").write_text(_EARLY)
+    (tmp_path / "site" / "slow.py").write_text(f"open({str(imports)!r}, 'a').write('.')")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"pool: {{images: {tmp_path / 'pool'}}}\nstages: [{{stage: 'early:Early'}}]\n")
+    done = vl3syn_process("run", recipe, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert open_run(tmp_path / "run").facts("early").collect()["early"].to_list() == [1.0] * 3
+    before = imports.read_text()
+    make_images(tmp_path / "pool", 2, start=3)
+    assert vl3syn_process("run", recipe, "--run", tmp_path / "run").returncode == 0
+    assert open_run(tmp_path / "run").facts("early").collect().height == 5
+    assert imports.read_text() == before, "a run that goes on may have nothing to compute"
