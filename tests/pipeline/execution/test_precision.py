@@ -87,7 +87,9 @@ def test_worker_in_another_float_type_is_refused(tmp_path: Path, tiny_clip: Path
     def task(wanted: Precision) -> StageTask:
         stage = Clip(encoder=str(tiny_clip), precision=wanted)
         table = Table(Folder.at(tmp_path), table_schema(stage.writes))
-        return StageTask(stage=stage, inputs=Inputs(), batch_size=1, store=Store(table, table.next_writer(), {}))
+        return StageTask(
+            name="clip", stage=stage, inputs=Inputs(), batch_size=1, store=Store(table, table.next_writer(), {})
+        )
 
     first, _ = task("float32").loaded()
     first.store.table.append(first.store.table.schema.empty_table(), first.store.writer, first.store.provenance)
