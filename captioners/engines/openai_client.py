@@ -208,7 +208,8 @@ class OpenAIClient(Engine):
         Raises:
             ConnectionError: Too many consecutive images got no answer: 100, or twice `calls` if that is more.
         """
-        answers = asyncio.run_coroutine_threadsafe(self._answer_all(questions), self._loop).result()
+        asked = [asyncio.run_coroutine_threadsafe(self._answer(question), self._loop) for question in questions]
+        answers = [answer.result() for answer in asked]
         for answer in answers:
             self._consecutive_failures = self._consecutive_failures + 1 if answer.retry else 0
             too_many = self._consecutive_failures >= max(_MAX_CONSECUTIVE_FAILURES, 2 * self.calls)
@@ -221,9 +222,6 @@ class OpenAIClient(Engine):
         if self._stopped_because and all(answer.error for answer in answers):
             raise ConnectionError(self._stopped_because)
         return answers
-
-    async def _answer_all(self, questions: Sequence[Question]) -> list[Answer]:
-        return await asyncio.gather(*(self._answer(question) for question in questions))
 
     async def _answer(self, question: Question) -> Answer:
         body = encode_request(self._shared_fields, question)
