@@ -1,4 +1,4 @@
-"""The environment's proxy: not used for this machine, and named where an exchange through it fails."""
+"""The environment's proxy: not used for this machine, named where an exchange fails, and told no more than it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from captioners.engines.base import Question, Sampling
-from captioners.engines.openai_client import OpenAIClientConfig
+from captioners.engines.openai_client import OpenAIClient, OpenAIClientConfig
 from core.errors import UserError
 from tests.chat_server import chat_server
 
@@ -142,6 +142,23 @@ def test_error_of_a_row_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None
         assert ask(ELSEWHERE) == f"server: 502 {way} no route"
         proxy.faults = ("reset",)
         assert ask(ELSEWHERE).endswith(way)
+
+
+def test_answer_that_is_no_http_is_named_without_a_status() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor(1) as thread:
+        url = f"http://127.0.0.1:{other.getsockname()[1]}/v1"
+        client = OpenAIClient(OpenAIClientConfig(url=url, tries=1), url, "m", SAMPLING, {})
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread.submit(answer)
+        error = client([question()])[0].error
+    assert error is not None
+    assert error.startswith("server: ClientResponseError Bad status line: Expected HTTP/")
 
 
 @pytest.mark.parametrize("echo", ["us r:pw/7", "us%20r:pw%2F7", "pw/7", "dXMgcjpwdy83"])  # base64 of us r:pw/7

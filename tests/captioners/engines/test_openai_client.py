@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -253,23 +252,6 @@ def test_thread_of_a_client_ends_with_it() -> None:
         assert threading.active_count() == before + 1
         del client
         assert threading.active_count() == before
-
-
-def test_answer_that_is_no_http_is_named_without_a_status() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor(1) as thread:
-        config = OpenAIClientConfig(url=f"http://127.0.0.1:{other.getsockname()[1]}/v1", tries=1)
-        client = OpenAIClient(config, str(config.url), "m", SAMPLING, {})
-
-        def answer() -> None:
-            connection, _ = other.accept()
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-        thread.submit(answer)
-        error = client(_questions(1))[0].error
-    assert error is not None
-    assert error.startswith("server: ClientResponseError Bad status line: Expected HTTP/")
 
 
 def test_requests_at_once_are_as_many_as_allowed() -> None:
