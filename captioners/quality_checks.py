@@ -56,7 +56,8 @@ def language_share(text: str, language: str) -> float:
     py3langid distinguishes 133 languages, so three words of English may get only 0.1, and a foreign name lowers the
     value much. Text in another language gets less than 0.01.
     """
-    return float(dict(_identifier().rank(text)).get(language, 0.0))
+    best, share = _identifier().classify(text)  # half of the time of the whole ranking, which gives the same number
+    return float(share if best == language else dict(_identifier().rank(text)).get(language, 0.0))
 
 
 def check_language(language: str) -> None:

@@ -241,7 +241,7 @@ class Captioner(ImageFacts):
 
     def __init__(self, stage: Recaption, engine: Engine) -> None:
         self._stage, self._engine = stage, engine
-        self._schema = pa.schema([*stage.writes, ERROR, RETRY])
+        self._row_type = pa.struct([*stage.writes, ERROR, RETRY])
         check_language(stage.language)  # loads the language model once, before threads use it
         self.longest, self.calls = stage.longest, engine.calls
         self.provenance: Mapping[str, object] = engine.provenance
@@ -257,8 +257,8 @@ class Captioner(ImageFacts):
     def __call__(self, inputs: Sequence[PromptedQuestion]) -> pa.Table:
         answers = self._engine([prompted.question for prompted in inputs])
         rows = [self._row(prompted.prompt_hash, answer) for prompted, answer in zip(inputs, answers, strict=True)]
-        columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in self._schema]
-        return pa.Table.from_arrays(columns, schema=self._schema)
+        batch = pa.RecordBatch.from_struct_array(pa.array(rows, self._row_type))  # columns that a row lacks are null
+        return pa.Table.from_batches([batch])
 
     def _row(self, prompt_hash: str, answer: Answer) -> dict[str, object]:
         """Return the columns of an answer, by name. A row without a caption has an error."""

@@ -12,17 +12,21 @@ A bad image gives one clear error, never a crash. The rules for pixels are:
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from core.image_header import FORMATS, BadImageError, Header, identify, orientation_of, read_header
 from core.jpeg import scan_error
 
 _OPENED = (*FORMATS, "WEBP", "ICO")
 _CANVAS_AT_OPEN = (b"RIFF", b"\0\0\1\0")  # Pillow allocates the canvas of a WebP or an icon before it reports the size
+_JPEG = ("JPEG", "MPO")
 _QUALITY = 95  # of a JPEG that is encoded again
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,22 +53,8 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
     Raises:
         BadImageError: The bytes cannot be decoded, or have more pixels than is safe; the text is the row's error.
     """
-    try:
-        if data[:4] in _CANVAS_AT_OPEN:
-            _refuse_bomb(read_header(io.BytesIO(data)))
-        with identify(io.BytesIO(data), _OPENED) as image:
-            _refuse_bomb(Header(*image.size, format=image.format or "", animated=False))
-            turn = _turn(image)
-            if image.format in ("JPEG", "MPO"):
-                if error := scan_error(data, image.width * image.height):
-                    raise BadImageError(error)
-                if side is not None:
-                    image.draft(None, (side, side))
-            return _upright_rgb(image, turn)
-    except BadImageError:
-        raise
-    except Exception as error:  # decoders of hostile bytes may raise anything; each exception is this row's error
-        raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
+    with _opened(data) as image:
+        return _decoded(image, side)
 
 
 def check_decodes(data: bytes) -> None:
@@ -103,25 +93,47 @@ def portable(data: bytes, longest: int) -> bytes:
     Raises:
         BadImageError: As in `decode`.
     """
-    if _shows_right(data, longest):
-        check_decodes(data)
-        return data
-    image = decode(data, longest)
-    image.thumbnail((longest, longest))
+    with _opened(data) as image:
+        if _shows_right(image, longest):
+            _decoded(image, 1)  # as `check_decodes` does
+            return data
+        decoded = _decoded(image, longest)
+    decoded.thumbnail((longest, longest))
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=_QUALITY)
+    decoded.save(encoded, "JPEG", quality=_QUALITY)
     return encoded.getvalue()
 
 
-def _shows_right(data: bytes, longest: int) -> bool:
+@contextmanager
+def _opened(data: bytes) -> Iterator[ImageFile]:
+    """Open an image that is safe to decode. All that goes wrong with it, also in the block, is a BadImageError."""
     try:
+        if data[:4] in _CANVAS_AT_OPEN:
+            _refuse_bomb(read_header(io.BytesIO(data)))
         with identify(io.BytesIO(data), _OPENED) as image:
-            plain = image.format in ("JPEG", "PNG", "WEBP") and image.mode in ("RGB", "L")
-            fits = max(image.size) <= longest
-            alone = getattr(image, "n_frames", 1) == 1 and "transparency" not in image.info
-            return plain and fits and alone and orientation_of(image) not in _TURNS
-    except Exception:  # `decode` then reports the error
+            _refuse_bomb(Header(*image.size, format=image.format or "", animated=False))
+            if image.format in _JPEG and (error := scan_error(data, image.width * image.height)):
+                raise BadImageError(error)
+            yield image
+    except BadImageError:
+        raise
+    except Exception as error:  # decoders of hostile bytes may raise anything; each exception is this row's error
+        raise BadImageError(f"undecodable: {' '.join(f'{type(error).__name__} {error}'.split())[:200]}") from error
+
+
+def _decoded(image: ImageFile, side: int | None) -> Image.Image:
+    """Return the pixels of an opened image; `side` is that of `decode`."""
+    turn = _turn(image)
+    if side is not None and image.format in _JPEG:
+        image.draft(None, (side, side))
+    return _upright_rgb(image, turn)
+
+
+def _shows_right(image: ImageFile, longest: int) -> bool:
+    if image.format not in ("JPEG", "PNG", "WEBP") or image.mode not in ("RGB", "L") or max(image.size) > longest:
         return False
+    alone = getattr(image, "n_frames", 1) == 1 and "transparency" not in image.info
+    return alone and orientation_of(image) not in _TURNS
 
 
 def _refuse_bomb(header: Header) -> None:

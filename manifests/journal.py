@@ -29,6 +29,8 @@ from manifests.tables import Table
 _PREFIX, _SUFFIX = "journal-", ".arrows"
 _CRC = "crc32"
 
+_BUFFER = 1 << 16  # bytes
+
 _QUIET_S = 600.0
 """Seconds. A journal from another machine that has not grown for this long has no owner any more."""
 
@@ -58,7 +60,9 @@ class Journal:
         self._schema_crc = zlib.crc32(schema.serialize())
         if table.folder.local:
             table.folder.create()
-            self._writer = pa.ipc.new_stream(pa.OSFile(f"{table.folder.path}/{self._name}", "wb"), schema)
+            file = pa.OSFile(f"{table.folder.path}/{self._name}", "wb")
+            self._buffer = pa.BufferedOutputStream(file, _BUFFER)  # a batch has dozens of pieces; one write is enough
+            self._writer = pa.ipc.new_stream(self._buffer, schema)
 
     def append(self, rows: pa.Table) -> None:
         """Save rows. It may be called from any thread."""
@@ -70,6 +74,7 @@ class Journal:
                 for batch in rows.to_batches():
                     crc = zlib.crc32(batch.serialize(), self._schema_crc)
                     self._writer.write_batch(batch, custom_metadata={_CRC: str(crc)})
+                self._buffer.flush()
 
     def delete(self) -> None:
         """Delete this journal and those of ended attempts at the part. Call it when the part is stored."""

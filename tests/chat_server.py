@@ -84,6 +84,7 @@ class ChatServer:
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
     keys: set[str | None] = field(default_factory=set)
+    logins: list[str | None] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     now: int = 0
     most: int = 0
@@ -108,6 +109,7 @@ class ChatServer:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode("latin1").split("\r\n")
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+                self.logins.append(headers.get("proxy-authorization"))
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 if lines[0].startswith("GET") and self.greeting:
                     if not await self._fail(self.greeting, writer):

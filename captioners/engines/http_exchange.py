@@ -1,7 +1,7 @@
 """HTTP requests with limits: a deadline for the whole exchange, and a maximum size of the decoded answer.
 
-httpx2's timeouts apply to single reads, so a server that sends a byte now and then never exceeds them. And 3 MB of gzip
-may decode to 3 GB. Redirects are not followed: they would send images and the API key elsewhere.
+Timeouts of single reads do not end a server that sends a byte now and then. And 3 MB of gzip may decode to 3 GB.
+Redirects are not followed: they would send images and the API key elsewhere.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
-import socket
-import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,9 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx2
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from yarl import URL
 
 from core.errors import UserError
 from manifests.version import __version__
@@ -28,10 +28,10 @@ from manifests.version import __version__
 MAX_BODY_BYTES = 4 << 20
 """Maximum size of a decoded answer. The longest caption that a recipe allows, 8,192 tokens, is below 1 MB of JSON."""
 
-FAILURES = (httpx2.HTTPError, TimeoutError)
-"""The exceptions of `Connection.exchange` and `get` if there is no complete answer."""
+FAILURES = (aiohttp.ClientError, HttpProcessingError, TimeoutError)
+"""The exceptions of `HttpClient.exchange` and `get` if there is no complete answer."""
 
-_DEFAULT_TIMEOUT = httpx2.Timeout(5.0)  # httpx2's default
+_CONNECT_SECONDS = 30.0
 _USER_AGENT = f"vl3syn/{__version__}"
 
 _LONGEST_RETRY_AFTER = 600.0  # seconds; the limit of a Retry-After
@@ -42,52 +42,37 @@ class Reply(NamedTuple):
 
     Attributes:
         status: The HTTP status.
-        headers: The headers.
+        headers: The headers; case does not matter.
         body: The decoded body, at most `MAX_BODY_BYTES`.
         complete: False if the body was cut off at `MAX_BODY_BYTES`.
     """
 
     status: int
-    headers: httpx2.Headers
+    headers: Mapping[str, str]
     body: bytes
     complete: bool
 
 
-class Connection:
-    """A connection to a server, through the proxy of `proxy_of`, for one request at a time. It opens when it is used.
+class HttpClient:
+    """Requests to one server, through the proxy of `proxy_of`. Its connections open when they are needed."""
 
-    It is a transport of httpx2 without a client: what a client adds (cookies, redirects, logins) is not wanted here,
-    and takes a quarter of the time of a request.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        timeout: httpx2.Timeout = _DEFAULT_TIMEOUT,
-        certificates: ssl.SSLContext | None = None,
-    ) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """Choose the proxy.
 
         Args:
             url: A URL of the server.
             headers: Headers of each request.
-            timeout: Timeouts of connecting and of single reads and writes.
-            certificates: What `httpx2.create_ssl_context` returned; None: it is called now, which takes milliseconds.
 
         Raises:
             UserError: The proxy cannot be used.
         """
-        self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
-        self._timeouts = {"timeout": timeout.as_dict()}
-        try:
-            self._transport = httpx2.AsyncHTTPTransport(
-                verify=certificates or httpx2.create_ssl_context(),
-                trust_env=False,  # the environment names the proxy by the rules of `proxy_of`, and no certificates
-                proxy=proxy_of(url),
-            )
-        except ImportError as error:  # the package for SOCKS proxies is missing
-            raise UserError(f"{url} cannot be reached{proxy_note(url)}: {error}") from error
+        self._proxy = proxy_of(url)
+        self._headers, self._proxy_headers = dict(headers), dict[str, str]()
+        if login := _login(self._proxy):
+            # A proxy reads the request itself, but of TLS only what opens the tunnel.
+            read = self._headers if urlsplit(url).scheme == "http" else self._proxy_headers
+            read["Proxy-Authorization"] = aiohttp.encode_basic_auth(*login)
+        self._session: aiohttp.ClientSession | None = None
 
     async def exchange(self, method: str, url: str, seconds: float, content: bytes | None = None) -> Reply:
         """Send a request and read the answer, up to `MAX_BODY_BYTES` of it.
@@ -101,20 +86,39 @@ class Connection:
         Raises:
             FAILURES: There is no complete answer.
         """
-        request = httpx2.Request(method, url, headers=self._headers, content=content, extensions=self._timeouts)
+        self._session = self._session or self._new_session()
         body = bytearray()
-        async with asyncio.timeout(seconds):
-            response = await self._transport.handle_async_request(request)
-            async with aclosing(response), aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:  # a decoded chunk has at most 1 MiB
-                    body += chunk
-                    if len(body) > MAX_BODY_BYTES:
-                        return Reply(response.status_code, response.headers, bytes(body[:MAX_BODY_BYTES]), False)
-            return Reply(response.status_code, response.headers, bytes(body), True)
+        async with (
+            asyncio.timeout(seconds),
+            self._session.request(
+                method,
+                url,
+                data=content,
+                headers=self._headers,  # not the session's: those go to the proxy as well
+                proxy_headers=self._proxy_headers,
+                allow_redirects=False,
+            ) as response,
+        ):
+            async for chunk in response.content.iter_any():  # decoded, at most some 100 kB
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    return Reply(response.status, response.headers, bytes(body[:MAX_BODY_BYTES]), False)
+            return Reply(response.status, response.headers, bytes(body), True)
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._transport.aclose()
+        """Close the connections."""
+        if self._session:
+            await self._session.close()
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        """Return a session of the running event loop. It takes nothing from the environment but certificates."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the caller limits its requests
+            headers={"Accept-Encoding": "identity", "User-Agent": _USER_AGENT},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            proxy=self._proxy.with_user(None) if self._proxy else None,
+        )
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Reply:
@@ -126,20 +130,20 @@ def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> R
     """
 
     async def once() -> Reply:
-        async with aclosing(Connection(url, headers or {})) as connection:
-            return await connection.exchange("GET", url, seconds)
+        async with aclosing(HttpClient(url, headers or {})) as client:
+            return await client.exchange("GET", url, seconds)
 
     with ThreadPoolExecutor(1, "get") as thread:  # the calling thread may run an event loop, as in a notebook
         return thread.submit(asyncio.run, once()).result()
 
 
-def proxy_of(url: str) -> httpx2.Proxy | None:
+def proxy_of(url: str) -> URL | None:
     """Return the environment's proxy for a URL: `http_proxy`, `https_proxy` or `all_proxy`, unless in `no_proxy`.
 
     A server on this machine gets no proxy: a proxy elsewhere could not reach it.
 
     Raises:
-        UserError: The environment's value is not a valid proxy address.
+        UserError: The environment's value is not the address of an HTTP proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -151,9 +155,9 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     # A path is refused: after a typo (`http:/user:password@host`) it holds the password, and errors would show it.
-    if not is_address(proxy, "http", "https", "socks5", "socks5h") or _has_path(proxy):
-        raise UserError(f"what the environment names as the proxy for {url} is no http or socks5 address")
-    return httpx2.Proxy(proxy)
+    if not is_address(proxy, "http", "https") or _has_path(proxy) or ":" in (URL(proxy).user or ""):
+        raise UserError(f"what the environment names as the proxy for {url} is no http address")
+    return URL(proxy)
 
 
 def _has_path(url: str) -> bool:
@@ -161,29 +165,36 @@ def _has_path(url: str) -> bool:
     return any(urlsplit(url.removesuffix("/"))[2:])
 
 
+def _login(proxy: URL | None) -> tuple[str, str] | None:
+    """Return the user and password in a proxy's URL; None without any."""
+    return (proxy.user or "", proxy.password or "") if proxy and (proxy.user or proxy.password) else None
+
+
 def proxy_note(url: str) -> str:
     """Return ` through the environment's proxy …` for errors, without credentials; empty without a proxy."""
     proxy = proxy_of(url)
-    return f" through the environment's proxy {proxy.url}" if proxy else ""
+    return f" through the environment's proxy {str(proxy.with_user(None)).rstrip('/')}" if proxy else ""
 
 
 def proxy_secrets(url: str) -> tuple[str, ...]:
     """Return the credentials of a URL's proxy in all spellings that its answers may contain; empty without any."""
-    proxy = proxy_of(url)
-    if not proxy or not proxy.auth:
+    auth = _login(proxy_of(url))
+    if not auth:
         return ()
-    user, password = proxy.auth
-    login = f"{user}:{password}"
+    login, password = ":".join(auth), auth[1]
     return base64.b64encode(login.encode()).decode(), login, quote(login, safe=":"), password, quote(password, safe="")
 
 
 def is_address(url: str, *schemes: str) -> bool:
     """Return whether a URL has one of the schemes, and a valid host and port."""
     try:
-        parts, _ = urlsplit(url), httpx2.URL(url)
-        (parts.hostname or "").encode("idna")  # as name resolution does
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx2.InvalidURL):
+        parts, _ = urlsplit(url), URL(url)
+        host = parts.hostname or ""
+        host.encode("idna")  # as name resolution does
+        if host.replace(".", "").isdigit():
+            ipaddress.IPv4Address(host)  # aiohttp refuses short forms, such as 127.1
+        return parts.scheme in schemes and bool(host) and parts.port != 0
+    except ValueError:
         return False
 
 
@@ -192,9 +203,8 @@ def _is_local(host: str) -> bool:
     if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
         return True
     try:
-        # inet_aton also reads short forms, such as 127.1.
-        address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
-    except (ValueError, OSError):
+        address = ipaddress.ip_address(host)
+    except ValueError:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified

@@ -8,11 +8,11 @@ import os
 import random
 import re
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
-from functools import partial
+from http.client import responses
 from typing import Literal
 
-import httpx2
 from pydantic import Field, field_validator, model_validator
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
@@ -21,7 +21,7 @@ from captioners.engines.chat_request import encode_request, shared_fields
 from captioners.engines.http_exchange import (
     FAILURES,
     MAX_BODY_BYTES,
-    Connection,
+    HttpClient,
     Reply,
     get,
     is_address,
@@ -196,16 +196,11 @@ class OpenAIClient(Engine):
         self._consecutive_failures, self._stopped_because = 0, ""
         self._loop = asyncio.new_event_loop()
         self._proxy_note = proxy_note(url)
-        self._new_connection = partial(
-            Connection,
-            url,
-            {"Content-Type": "application/json", **headers},
-            timeout=httpx2.Timeout(settings.timeout, connect=min(30.0, settings.timeout), pool=None),
-            certificates=httpx2.create_ssl_context(),
-        )
-        self._idle = [self._new_connection()]  # raises if the proxy cannot be used
+        self._http = HttpClient(url, {"Content-Type": "application/json", **headers})
         self._slots = asyncio.Semaphore(settings.concurrency)
-        threading.Thread(target=self._loop.run_forever, name="chat", daemon=True).start()
+        thread = threading.Thread(target=self._loop.run_forever, name="chat", daemon=True)
+        thread.start()
+        weakref.finalize(self, _stop, self._http, self._loop, thread)
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         """Send all questions at the same time.
@@ -213,7 +208,8 @@ class OpenAIClient(Engine):
         Raises:
             ConnectionError: Too many consecutive images got no answer: 100, or twice `calls` if that is more.
         """
-        answers = asyncio.run_coroutine_threadsafe(self._answer_all(questions), self._loop).result()
+        asked = [asyncio.run_coroutine_threadsafe(self._answer(question), self._loop) for question in questions]
+        answers = [answer.result() for answer in asked]
         for answer in answers:
             self._consecutive_failures = self._consecutive_failures + 1 if answer.retry else 0
             too_many = self._consecutive_failures >= max(_MAX_CONSECUTIVE_FAILURES, 2 * self.calls)
@@ -227,9 +223,6 @@ class OpenAIClient(Engine):
             raise ConnectionError(self._stopped_because)
         return answers
 
-    async def _answer_all(self, questions: Sequence[Question]) -> list[Answer]:
-        return await asyncio.gather(*(self._answer(question) for question in questions))
-
     async def _answer(self, question: Question) -> Answer:
         body = encode_request(self._shared_fields, question)
         answer = Answer(error="server: given up", retry=True)
@@ -237,33 +230,31 @@ class OpenAIClient(Engine):
             async with self._slots:
                 if self._stopped_because:
                     break
-                # One pool would look at all of its connections for each request. The last one used is still open.
-                connection = self._idle.pop() if self._idle else self._new_connection()
-                answer, wait = await self._send_once(connection, body)
-                self._idle.append(connection)
+                answer, wait = await self._send_once(body)
             if not answer.retry or wait is None or attempt + 1 == self._settings.tries:
                 break
             pause = min(_LONGEST_PAUSE, self._settings.pause * 2**attempt)
             await asyncio.sleep(max(wait, random.uniform(pause / 2, pause)))
         return answer
 
-    async def _send_once(self, connection: Connection, body: bytes) -> tuple[Answer, float | None]:
+    async def _send_once(self, body: bytes) -> tuple[Answer, float | None]:
         """Send one request.
 
         Returns:
             The answer, and the minimum seconds to wait before a retry; None: do not retry in this run.
         """
         try:
-            reply = await connection.exchange("POST", self._endpoint, self._settings.timeout, body)
-        except (httpx2.TimeoutException, TimeoutError):
+            reply = await self._http.exchange("POST", self._endpoint, self._settings.timeout, body)
+        except TimeoutError:
             error = f"server: no whole answer within {self._settings.timeout:g} s{self._proxy_note}"
             return Answer(error=error, retry=True), 0
         except FAILURES as failure:
-            error = self._storable(f"server: {type(failure).__name__} {failure}{self._proxy_note}")
+            words = getattr(failure, "message", failure)  # else aiohttp adds a status, which no server has sent
+            error = self._storable(f"server: {type(failure).__name__} {words}{self._proxy_note}")
             return Answer(error=error, retry=True), 0
         if reply.status not in _ANSWER_STATUSES:
             note = self._proxy_note if reply.status in _PROXY_STATUSES else ""
-            message = _error_message(reply) or httpx2.codes.get_reason_phrase(reply.status)
+            message = _error_message(reply) or responses.get(reply.status, "")
             error = self._storable(f"server: {reply.status}{note} {message}")
             temporary = reply.status in _TEMPORARY_STATUSES
             misconfigured = reply.status in _CONFIGURATION_STATUSES or 300 <= reply.status < 400
@@ -278,6 +269,18 @@ class OpenAIClient(Engine):
     def _storable(self, error: str) -> str:
         """Return an error as it is stored: one line, shortened, without secrets."""
         return redact(one_line(error), *self._secrets)[:_LONGEST_ERROR]
+
+
+def _stop(http: HttpClient, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Close the connections, and end the thread."""
+
+    async def close() -> None:
+        await http.aclose()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
+    if thread is not threading.current_thread():
+        thread.join(1)
 
 
 def _check_server(url: str, headers: Mapping[str, str], what: str) -> None:

@@ -93,12 +93,15 @@ def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:
     """
     if computed.num_rows != rows:
         raise TypeError(f"{stage.name} made {computed.num_rows} rows of {rows}")
+    schema = pa.schema([*stage.writes, ERROR, RETRY])
+    if computed.schema.equals(
+        schema, check_metadata=True
+    ):  # where a batch is one row, the rest would be half of the work
+        return computed
     for name, type_, default in (("error", pa.string(), None), ("retry", pa.bool_(), False)):
         if name not in computed.column_names:
             computed = computed.append_column(name, pa.array([default] * rows, type_))
-    schema = pa.schema([*stage.writes, ERROR, RETRY])
-    same = computed.schema.equals(schema, check_metadata=True)  # where a batch is one row, the cast is half of the work
-    return computed if same else computed.select(schema.names).cast(schema)
+    return computed.select(schema.names).cast(schema)
 
 
 def with_ids(ids: pa.ChunkedArray, computed: pa.Table) -> pa.Table:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
-import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,9 +55,9 @@ def _picture(number: int) -> bytes:
 def _ask(url: str, folder: Path, content: Any) -> dict[str, Any]:
     message = {"role": "user", "content": content}
     body = {"model": str(folder), "messages": [message], "max_tokens": TOKENS, "temperature": 0}
-    answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60)
-    assert answer.status_code == 200, answer.text
-    answered: dict[str, Any] = answer.json()
+    headers = {"Content-Type": "application/json"}
+    with urlopen(Request(f"{url}/chat/completions", json.dumps(body).encode(), headers), timeout=60) as answer:
+        answered: dict[str, Any] = json.load(answer)
     return answered
 
 

@@ -68,11 +68,8 @@ def test_empty_answer_with_a_reason_is_not_retried(reason: object) -> None:
 
 def test_docs_list_the_same_finish_reasons() -> None:
     documented = Path(__file__).parents[3].joinpath("docs", "captions.md").read_text()
-    rows = [
-        line.split("|")[1:3]
-        for line in documented.splitlines()
-        if line.startswith("| `") and "`finish_reason`" not in line
-    ]
+    table = documented.partition("| `finish_reason` |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
     for names, meaning in rows:
         for reason in re.findall(r"`(\w+)`", names):
             answer = finished("A red square", reason, "server")

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import httpx2
+import aiohttp
 import pytest
 
+from captioners.engines.http_exchange import FAILURES, get
 from captioners.engines.server_process import start_server
 
 SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
@@ -18,10 +19,10 @@ SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
 
 def test_server_process_answers_and_ends_when_stopped() -> None:
     served = start_server(SERVE, "m", 20, "test")
-    assert httpx2.get(f"{served.url}/models").status_code == 200
+    assert get(f"{served.url}/models", 5).status == 200
     served.stop()
-    with pytest.raises(httpx2.ConnectError):
-        httpx2.get(f"{served.url}/models")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        get(f"{served.url}/models", 5)
 
 
 def test_server_process_ends_when_its_owner_is_killed() -> None:
@@ -32,13 +33,13 @@ def test_server_process_ends_when_its_owner_is_killed() -> None:
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     url = owner.stdout.readline().strip()
-    assert httpx2.get(f"{url}/models").status_code == 200
+    assert get(f"{url}/models", 5).status == 200
     owner.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            httpx2.get(f"{url}/models", timeout=1)
-        except httpx2.TransportError:
+            get(f"{url}/models", 1)
+        except FAILURES:
             return
         time.sleep(0.1)
     pytest.fail("the server outlives its owner")
