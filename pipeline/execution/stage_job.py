@@ -16,6 +16,7 @@ from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import Run, stage_folder
 from manifests.schemas import table_schema
+from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage
 from manifests.version import __version__
@@ -33,6 +34,9 @@ from pipeline.execution.rescue import RowRescue
 from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
+from pipeline.stages.download.stage import Download
+from pipeline.stages.download.storage import images_folder
+from pipeline.stages.download.storage import sweep as sweep_tars
 from pipeline.stages.registry import outdated
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead while the other keeps the model busy
 
-PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
+PART, JOURNALED_PART, DOWNLOADED_PART, GROUPED_PART = 65_536, 1024, 4096, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
 
 
@@ -73,15 +77,17 @@ def run_stage(
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))
-    rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
+    images = _images(run, step)
+    rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
         inputs=inputs,
-        batch_size=_batch_size(step) if groups is None else rows.height,  # a part of whole groups is one call
+        batch_size=_batch_size(step) if groups is None and images is None else rows.height,  # a part is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
         contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
         fitted=find_fitted(run.folder, step) if is_trained(step) else None,
         fields=step.fields,
+        images=images,
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
@@ -112,6 +118,7 @@ def part_size(rows: int, step: Step) -> int:
         return requested
     least = 64 if isinstance(step.stage, ImageStage) else 256
     most = GROUPED_PART if grouped else JOURNALED_PART if step.stage.journaled else PART
+    most = DOWNLOADED_PART if isinstance(step.stage, Download) else most
     return min(max(rows // 64, least), requested or most)
 
 
@@ -142,6 +149,15 @@ def _add_columns(table: Table) -> None:
     """Append an empty part with the current columns if no part has them: readers infer the columns from the parts."""
     if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
+
+
+def _images(run: Run, step: Step) -> Folder | None:
+    """Return the folder of the images that a stage downloads, without what dead workers left; None for other stages."""
+    if not isinstance(step.stage, Download):
+        return None
+    folder = images_folder(step.stage.images, run.folder)
+    sweep_tars(folder, stage_table(run, step))
+    return folder
 
 
 def _groups(run: Run, step: Step) -> pl.DataFrame | None:

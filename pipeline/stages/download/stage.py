@@ -1,0 +1,110 @@
+"""The stage `download`: URLs become images in tars, and where an image's bytes are becomes a fact like any other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from core.stages import Facts, LoadedStage
+from pipeline.stages.download.columns import WRITES
+from pipeline.stages.download.settings import DownloadSettings
+
+if TYPE_CHECKING:
+    from pipeline.stages.download.engine import Engine
+    from pipeline.stages.download.outcomes import Outcome
+    from pipeline.stages.download.storage import TarStore
+
+
+class Download(DownloadSettings, LoadedStage):
+    """Download the images of a URL list with img2dataset. Later stages read the images where this stage has put them.
+
+    A URL that a later run may get (a status 429 or 5xx, a timeout, a reset) is asked again by the next run, others are
+    not: `vl3syn retry` does that. COYO-700M and other lists are old: a part of the URLs is gone, and behind others
+    there is another image by now (`size_differs`).
+
+    Attributes:
+        images: Path or URL of the folder for the tars; default `images` in the run. It is also a pool of `tars`.
+    """
+
+    name: ClassVar = "download"
+    reads: ClassVar = ("url", "width", "height")
+    writes: ClassVar = WRITES
+    fingerprint_exclude: ClassVar = (
+        "images",
+        "python",
+        "concurrency",
+        "per_host",
+        "min_pause",
+        "max_pause",
+        "timeout",
+        "max_bytes",
+        "allow",
+        "user_agent",
+        "proxies",
+    )
+    images: str | None = None
+
+    def check_available(self) -> None:
+        from pipeline.stages.download.child_process import find_python
+
+        find_python(self.python)
+
+    def start(self, tars: TarStore) -> Downloader:
+        """Return what downloads a part into `tars`."""
+        from pipeline.stages.download.engine import Engine
+
+        return Downloader(Engine(self), tars)
+
+
+class Downloader(Facts):
+    """`Facts` of `download`. Each call downloads a part and stores its images in a tar of their own."""
+
+    def __init__(self, engine: Engine, tars: TarStore) -> None:
+        self._engine, self._tars, self._parts = engine, tars, 0
+
+    @cached_property
+    def provenance(self) -> Mapping[str, object]:  # type: ignore[override]
+        return {"img2dataset": self._engine.version}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        with tempfile.TemporaryDirectory(prefix="vl3syn-download-") as folder:
+            done = self._engine.download(self._parts, batch["url"].to_pylist(), Path(folder))
+            self._parts += 1
+            stored = any(outcome.error is None for outcome in done.outcomes)
+            name = self._tars.store(done.tar) if stored else None
+        return _table(done.outcomes, name, batch)
+
+
+def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa.Table:
+    """Return the columns of the stage for the outcomes of a part; `listed` has the sizes that the list says."""
+    failed = np.array([outcome.error is not None for outcome in outcomes])
+    width, height = (
+        np.array([getattr(outcome, name) or 1 for outcome in outcomes], np.int64) for name in ("width", "height")
+    )
+    said = [listed[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("width", "height")]
+    served = [np.array([getattr(o, name) or 1 for o in outcomes]) for name in ("served_width", "served_height")]
+    unsaid = failed | np.isnan(said[0]) | np.isnan(said[1])
+    differs = (served[0] != said[0]) | (served[1] != said[1])
+    columns = {
+        "image_shard": pa.array([None if o.error else tar for o in outcomes], pa.string()),
+        "image_offset": pa.array([o.offset for o in outcomes], pa.int64()),
+        "image_bytes": pa.array([o.length for o in outcomes], pa.int64()),
+        "image_sha256": pa.array([o.sha256 for o in outcomes], pa.string()),
+        "image_width": pa.array(width, pa.int32(), mask=failed),
+        "image_height": pa.array(height, pa.int32(), mask=failed),
+        "image_format": pa.array([o.format for o in outcomes], pa.string()),
+        "image_animated": pa.array([o.animated for o in outcomes], pa.bool_()),
+        "image_ratio": pa.array(np.maximum(width, height) / np.minimum(width, height), pa.float32(), mask=failed),
+        "image_side": pa.array(np.minimum(width, height), pa.int32(), mask=failed),
+        "size_differs": pa.array(differs, pa.bool_(), mask=unsaid).cast(pa.int8()),
+        "http_status": pa.array([o.status for o in outcomes], pa.int16()),
+        "error": pa.array([o.error for o in outcomes], pa.string()),
+        "retry": pa.array([o.retry for o in outcomes], pa.bool_()),
+    }
+    return pa.table(columns)

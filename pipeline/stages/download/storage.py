@@ -1,0 +1,80 @@
+"""The folder of downloaded images: tars that appear whole or not at all, each with the images of one part."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.pools.reader import Images
+from pipeline.pools.tars import Tars
+from pipeline.stages.download.columns import DESCRIBED
+
+IMAGES = "images"
+"""Name of the folder in a run, unless the stage names another."""
+
+_NOTE = ".storing-"
+"""Prefix of the files in the stage's table that name the tar that a worker is storing."""
+
+
+def images_folder(given: str | None, run: Folder) -> Folder:
+    """Return the folder of the images: the one that the stage names, else that of the run."""
+    return Folder.at(given) if given else run.join(IMAGES)
+
+
+def stored_images(folder: Folder) -> Images:
+    """Return the images in a folder of downloaded images."""
+    return Images(Tars(kind="tars", where=f"{folder.path}/*.tar"), folder)
+
+
+@dataclass(frozen=True)
+class TarStore:
+    """Stores tars for one worker, one after the other: a part of the table names the last one before the next begins.
+
+    A note in the table's folder names the tar that is being stored. So `sweep` finds a tar whose worker died before it
+    stored the part, and never looks at tars of others in the same folder.
+
+    Attributes:
+        folder: The folder of the images.
+        table: The folder of the stage's table.
+        note: Name of the worker's note.
+    """
+
+    folder: Folder
+    table: Folder
+    note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}")
+
+    def store(self, tar: Path) -> str:
+        """Store a tar; return its name in the folder."""
+        name = f"{uuid.uuid4().hex}.tar"
+        self.table.write(self.note, name.encode())
+        with tar.open("rb") as source, self.folder.writing(name) as target:
+            shutil.copyfileobj(source, target, 1 << 22)
+        return name
+
+
+def sweep(folder: Folder, table: Table) -> int:
+    """Delete tars that no part of the table names, because their workers died. Call it before a job.
+
+    Returns:
+        The number of deleted tars.
+    """
+    notes = [file.base_name for file in table.folder.files() if file.base_name.startswith(_NOTE)]
+    if not notes:
+        return 0
+    shard = DESCRIBED["shard"]
+    used = table.scan([shard]).select(pl.col(shard).unique()).collect(engine="streaming")[shard]
+    begun = {note: table.folder.read(note).decode() for note in notes}
+    left = set(begun.values()) - set(used.to_list())
+    deleted = sum(folder.exists(name) for name in left)
+    for name in left:
+        folder.delete(name)
+    for note in notes:
+        table.folder.delete(note)
+    folder.sweep_aside()
+    return deleted
