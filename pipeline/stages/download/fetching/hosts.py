@@ -41,11 +41,11 @@ class Hosts:
         self._lock = Lock()
 
     def begin_part(self) -> None:
-        """Forget hosts that need no pause, and what was waited in the last part. No thread may have a turn."""
+        """Forget hosts without a pause now, and what the last part waited for others. No thread may have a turn."""
         now = time.monotonic()
         self._hosts = {name: host for name, host in self._hosts.items() if host.until > now}
         for host in self._hosts.values():
-            host.waited = 0.0
+            host.waited = host.until - now
 
     @contextmanager
     def turn(self, name: str) -> Iterator[float]:
