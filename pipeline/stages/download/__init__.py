@@ -1,1 +1,1 @@
-"""The stage `download`: URLs become images, in tars of their own. img2dataset fetches them in a child process."""
+"""The stage `download`: lists of URLs become images. img2dataset fetches them, in a child process."""
