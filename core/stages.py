@@ -101,6 +101,10 @@ class Stage(Settings):
             UserError: A field does not fit, for example embeddings of another encoder.
         """
 
+    def remedy(self, column: str) -> str:
+        """Say what to do about a column of `reads` that no earlier stage writes; an empty text if that is clear."""
+        return ""
+
     def check_settings(self) -> None:
         """Refuse settings that only earlier versions accepted; called before a stage's first row. Older runs continue.
 

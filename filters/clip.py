@@ -19,7 +19,7 @@ from PIL.Image import Image
 
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer
-from filters.text_embeddings import embed_texts, text_columns
+from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
 from manifests.embeddings import embedding_column, from_matrix
 
 if TYPE_CHECKING:
@@ -61,20 +61,33 @@ class Clip(ImageStage):
 
 
 class ClipText(LoadedStage):
-    """Text embeddings by CLIP's text tower, of the coarse caption and, if there is one, of the alt text.
+    """Text embeddings by CLIP's text tower, by default of the coarse caption and, if there is one, of the alt text.
 
     Attributes:
         encoder: As for `clip`; `similarity` needs the same encoder for both.
+        texts: The texts to embed: captions of earlier stages, `alt_text`, or `pool.X`, column X of the pool's Parquet
+            files. A caption that is empty is an error of its row; alt texts and texts of the pool may be missing.
     """
 
     name: ClassVar = "clip_text"
-    reads: ClassVar = ("coarse_caption", "alt_text")
+    added_settings: ClassVar = ("texts",)
     gpus: ClassVar = 1
     encoder: str
+    texts: Texts = DEFAULT_TEXTS
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return self.texts
 
     @property
     def writes(self) -> pa.Schema:
-        return text_columns(dimensions(self.encoder), self.encoder)
+        return text_columns(self.texts, dimensions(self.encoder), self.encoder)
+
+    def remedy(self, column: str) -> str:
+        return text_remedy(column)
+
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
+        check_texts(inputs)
 
     @property
     def models(self) -> Mapping[str, str | None]:
@@ -85,7 +98,7 @@ class ClipText(LoadedStage):
 
     def load(self) -> TextTower:
         model = OpenClipModel.load(self.encoder, self.name)
-        return TextTower(model, tokenizer(self.encoder, self.name), dimensions(self.encoder))
+        return TextTower(model, tokenizer(self.encoder, self.name), self.texts, dimensions(self.encoder))
 
 
 class ImageTower(ImageFacts):
@@ -187,8 +200,11 @@ def _middle(image: Image) -> Image:
 class TextTower(Facts):
     """`Facts` of `clip_text`."""
 
-    def __init__(self, model: OpenClipModel, tokenize: Callable[[list[str]], torch.Tensor], size: int) -> None:
-        self._model, self.provenance, self._tokenize, self._size = model, model.provenance, tokenize, size
+    def __init__(
+        self, model: OpenClipModel, tokenize: Callable[[list[str]], torch.Tensor], texts: Sequence[str], size: int
+    ) -> None:
+        self._model, self.provenance, self._tokenize = model, model.provenance, tokenize
+        self._texts, self._size = texts, size
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return raw text embeddings, (texts, dimensions). Texts beyond the tower's context are cut, as in training."""
@@ -200,4 +216,4 @@ class TextTower(Facts):
         return vectors
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return embed_texts(batch, self.encode, self._size)
+        return embed_texts(batch, self._texts, self.encode, self._size)

@@ -16,7 +16,7 @@ from core.pretrained import device_and_dtype, loading, package_folder, sha256
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
 from filters.conse_classes import ENCODER, class_embeddings, imagenet_classes
 from filters.sentence_encoder import DIMENSIONS, SentenceEncoder, Vectors, sentence_model
-from filters.text_embeddings import embed_texts, text_columns
+from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
 from manifests.embeddings import embedding_column, from_matrix
 from manifests.schemas import ERROR, column
 
@@ -66,22 +66,39 @@ class Conse(ImageStage):
 
 
 class ConseText(LoadedStage):
-    """Embeddings of the coarse caption and of the alt text, to compare with the image embeddings of `conse`.
+    """Embeddings of texts, to compare with the image embeddings of `conse`.
 
     Sentence embeddings by all-MiniLM-L6-v2, minus the mean over the ImageNet classes; see `Conse`. Only the first 256
     tokens of a text are read.
+
+    Attributes:
+        texts: The texts to embed, as for `clip_text`; by default the coarse caption and the alt text.
     """
 
     name: ClassVar = "conse_text"
     models: ClassVar = {"all-MiniLM-L6-v2": "Apache-2.0"}
     packages: ClassVar = _TEXT_PACKAGES
-    reads: ClassVar = ("coarse_caption", "alt_text")
+    added_settings: ClassVar = ("texts",)
     gpus: ClassVar = 1
-    writes: ClassVar = text_columns(DIMENSIONS, ENCODER)
+    texts: Texts = DEFAULT_TEXTS
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return self.texts
+
+    @property
+    def writes(self) -> pa.Schema:
+        return text_columns(self.texts, DIMENSIONS, ENCODER)
+
+    def remedy(self, column: str) -> str:
+        return text_remedy(column)
+
+    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
+        check_texts(inputs)
 
     def load(self) -> _TextVectors:
         self.check_available()
-        return _TextVectors(self.name)
+        return _TextVectors(self.name, self.texts)
 
 
 class _ImageVectors(ImageFacts):
@@ -149,13 +166,14 @@ class _ImageVectors(ImageFacts):
 class _TextVectors(Facts):
     """`Facts` of `conse_text`: texts to vectors."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, texts: Sequence[str]) -> None:
+        self._texts = texts
         self._sentences = SentenceEncoder(stage)
         self._mean = class_embeddings(stage, self._sentences).mean(axis=0)
         self.provenance = _provenance([sentence_model() / "model.safetensors"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return embed_texts(batch, lambda texts: self._sentences(texts) - self._mean, DIMENSIONS)
+        return embed_texts(batch, self._texts, lambda texts: self._sentences(texts) - self._mean, DIMENSIONS)
 
 
 def _provenance(weights: Sequence[Path], *packages: str) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import polars as pl
@@ -27,7 +28,8 @@ class FunnelStage:
         dropped: Rows that a rule dropped.
         errors: Rows that failed here.
         pending: Rows whose facts are not computed yet (the run is not finished).
-        reasons: Rows per rule (`aspect_ratio > 2.5`) and per kind of error (the text before its first colon).
+        reasons: Rows per rule (`aspect_ratio > 2.5`; rows without a value count as `aspect_ratio is missing`) and per
+            kind of error (the text before its first colon).
     """
 
     stage: str
@@ -54,7 +56,8 @@ class Funnel:
 def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
     """Count the rows per stage and reason. Pass `verdict` if it is computed already (`run.verdict()`)."""
     verdict = verdict or run.verdict()
-    counts = {(stage, cause): rows for stage, cause, rows in verdict.left.group_by("stage", "cause").len().iter_rows()}
+    grouped = verdict.left.group_by("stage", "cause", "missing").len()
+    counts = {(stage, cause, missing): rows for stage, cause, missing, rows in grouped.iter_rows()}
     stored = run.stages
     tables = [run.index, *(s.table for s in stored)]
     rules = [(), *(s.rules for s in stored)]
@@ -62,13 +65,16 @@ def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
     stages: list[FunnelStage] = []
     seen = verdict.rows
     for number, name in enumerate(names):
-        errors, pending = counts.get((number, ERROR), 0), counts.get((number, PENDING), 0)
-        dropped = {str(r): counts.get((number, FIRST_RULE + i), 0) for i, r in enumerate(rules[number])}
+        errors, pending = counts.get((number, ERROR, False), 0), counts.get((number, PENDING, False), 0)
+        dropped: Counter[str] = Counter()
+        for position, rule in enumerate(rules[number]):
+            for missing, reason in ((False, str(rule)), (True, rule.reason_if_missing)):
+                dropped[reason] += counts.get((number, FIRST_RULE + position, missing), 0)
         reasons = {r: n for r, n in dropped.items() if n}
         if errors:
             failed = verdict.left.filter((pl.col("stage") == number) & (pl.col("cause") == ERROR))
             reasons |= _error_kinds(tables[number], failed)
-        lost = sum(dropped.values())
+        lost = dropped.total()
         kept = seen - lost - errors - pending
         stages.append(FunnelStage(name, seen, kept, lost, errors, pending, reasons))
         seen = kept

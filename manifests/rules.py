@@ -67,6 +67,11 @@ class Rule:
         return f"{self.column} {self._miss}"
 
     @property
+    def reason_if_missing(self) -> str:
+        """The reason of a row that is dropped because it has no value."""
+        return f"{self.column} is missing"
+
+    @property
     def _miss(self) -> str:
         if self.kind == "top":
             return f"not in the top {plain(self.threshold * 100)} %"
@@ -112,7 +117,7 @@ class Rule:
         # The value is shown with all stored digits, so that a reason never reads `2.5 > 2.5`.
         value = pl.col(self.column).cast(pl.String).str.strip_suffix(".0")
         text = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
-        return text.fill_null(pl.lit(f"{self.column} is missing"))
+        return text.fill_null(pl.lit(self.reason_if_missing))
 
 
 def plain(number: float) -> str:

@@ -54,12 +54,12 @@ class Run:
             # rules or later ones.
             reachable = reachable and bool(table.writes.names)
             rules = self._rules(entry, table, tables) if reachable else ()
-            stages.append(StoredStage(entry["stage"], table, rules, dict(tables)))
+            stages.append(StoredStage(step_name(entry), table, rules, dict(tables)))
             tables |= {field.name: table for field in table.writes}
         return tuple(stages)
 
     def _rules(self, entry: Mapping[str, Any], table: Table, earlier: Mapping[str, Table]) -> tuple[Rule, ...]:
-        keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {entry['stage']}"
+        keep, where = entry.get("keep") or {}, f"{self.url}/{RECIPE}: {step_name(entry)}"
         if not isinstance(keep, dict):
             raise UserError(f"{where}: keep must be a mapping of rules, not {keep!r}")
         return parse_rules(keep, table.writes, where, {c: t.schema.field(c) for c, t in earlier.items()})
@@ -68,7 +68,7 @@ class Run:
         """Return the facts of a stage, including embeddings: `id`, its columns, `error` and `retry`, in no order.
 
         Args:
-            stage: Name of the stage.
+            stage: Name of the stage, or that which the recipe gives it (`as`).
             columns: Columns to read, default all. Embeddings take the most time to check and read.
 
         Raises:
@@ -97,7 +97,7 @@ class Run:
         (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
         """
         stages = self.stages
-        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy())
+        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy().drop("missing"))
         reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
         for number, stage in enumerate(stages, start=1):
             failure = f"_error_{number}"
@@ -143,6 +143,11 @@ def open_run(url: str | os.PathLike[str]) -> Run:
         if not isinstance(entry, dict) or "stage" not in entry or "table" not in entry:
             raise UserError(f"{where}: {entry!r} names no stage and table; run the recipe again to write it anew")
     return Run(os.fspath(url), folder, recipe)
+
+
+def step_name(entry: Mapping[str, Any]) -> str:
+    """Return the name of an entry of `stages` in a run's recipe: the one that it is given (`as`), else its stage's."""
+    return str(entry.get("as") or entry["stage"])
 
 
 def index_table(folder: Folder) -> Table:

@@ -21,7 +21,7 @@ class StoredStage:
     """A stage of a run: its table of facts and its rules.
 
     Attributes:
-        name: The stage's name.
+        name: The stage's name, or that which the recipe gives it.
         table: The stage table.
         rules: The rules, in the recipe's order.
         earlier: The other tables that these rules read, of the index and of earlier stages, by column.
@@ -44,8 +44,8 @@ class Verdict:
 
     Attributes:
         alive: Column `id`, sorted: the rows that passed all rules.
-        left: Columns `id`, `stage` (UInt16: 0 is the index, the recipe's stages count from 1) and `cause` (UInt16), for
-            each row that left.
+        left: Columns `id`, `stage` (UInt16: 0 is the index, the recipe's stages count from 1), `cause` (UInt16) and
+            `missing` (whether a rule dropped the row for having no value), for each row that left.
         strays: Column `id`: rows that have facts of the stage, but did not reach it. Only `advance` fills it.
     """
 
@@ -99,7 +99,7 @@ def advance(alive: pl.DataFrame, stage: StoredStage, number: int = 0) -> Verdict
         if not rows.height:  # the table may be empty and lack the rule's columns
             break
         passed = rule.passes(rows)
-        left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position))
+        left.append(_leave(rows.filter(~passed), number, FIRST_RULE + position, pl.col(rule.column).is_null()))
         rows = rows.filter(passed)
     return Verdict(rows.select("id"), pl.concat(left), stray_rows(reached, stored))
 
@@ -170,5 +170,6 @@ def facts(alive: pl.DataFrame, stage: StoredStage, rules: Sequence[Rule]) -> tup
     return joined, stored.select("id")
 
 
-def _leave(rows: pl.DataFrame, stage: int, cause: int) -> pl.DataFrame:
-    return rows.select("id", pl.lit(stage, pl.UInt16).alias("stage"), pl.lit(cause, pl.UInt16).alias("cause"))
+def _leave(rows: pl.DataFrame, stage: int, cause: int, missing: pl.Expr | None = None) -> pl.DataFrame:
+    numbers = {"stage": pl.lit(stage, pl.UInt16), "cause": pl.lit(cause, pl.UInt16)}
+    return rows.select("id", **numbers, missing=pl.lit(False) if missing is None else missing)

@@ -40,7 +40,7 @@ def via_driver(field: pa.Field) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe.
+    """One stage of a recipe, with its name, rules and table.
 
     Attributes:
         stage: The stage, which computes the facts.
@@ -52,6 +52,7 @@ class Step:
         stored: The name in its table of each of these columns that has another name there.
         downloaded: The table of the stage that downloaded the images that it reads; empty: they are in the pool.
         rule_inputs: The tables of columns that its rules read and it does not write, by column; "" is the index.
+        given_name: The name that the recipe gives the step (`as`); None: it has that of the stage.
     """
 
     stage: Stage
@@ -63,6 +64,12 @@ class Step:
     stored: Mapping[str, str] = field(default_factory=dict)
     downloaded: str = ""
     rule_inputs: Mapping[str, str] = field(default_factory=dict)
+    given_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the recipe, in the funnel and in commands. No two steps of a recipe have the same."""
+        return self.given_name or self.stage.name
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,10 @@ def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
     steps: dict[str, Step] = {}
     columns = {field.name: _StoredColumn(field, "") for field in INDEX}
     for number, entry in enumerate(file.stages):
-        name = entry.settings.name
+        name = entry.given_name or entry.settings.name
         try:
             if name in steps:
-                raise UserError(f"{name} comes a second time; remove one of the two")
+                raise UserError(f"{name} comes a second time; {_way_out(entry, columns)}")
             step = steps[name] = _step(entry, file.pool, columns)
         except UserError as error:
             raise UserError(f"{where}: {position(written, number)}: {error}") from error
@@ -141,6 +148,13 @@ def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
         if isinstance(step.stage, Download):  # what the index says of the images is what the list says
             columns |= {name: _StoredColumn(INDEX.field(name), step.table, stored) for name, stored in DESCRIBED.items()}
     return tuple(steps.values())
+
+
+def _way_out(entry: StageEntry, columns: Mapping[str, _StoredColumn]) -> str:
+    """Say what to do about a step whose name an earlier one has."""
+    if any(name in columns for name in entry.settings.writes.names):
+        return "remove one of the two"
+    return f"give one of the two a name of its own, as in `as: {entry.given_name or entry.settings.name}_2`"
 
 
 def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -> Step:
@@ -162,6 +176,7 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -
     rule_inputs = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
     table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
+    name = None if entry.given_name == stage.name else entry.given_name
     return Step(
         stage,
         rules,
@@ -172,6 +187,7 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -
         stored=stored,
         downloaded=downloaded,
         rule_inputs=rule_inputs,
+        given_name=name,
     )
 
 
@@ -191,11 +207,13 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")
         elif name not in columns:
-            raise UserError(f"reads {name!r}, which no earlier stage writes")
+            remedy = stage.remedy(name)
+            raise UserError(f"reads {name!r}, which no earlier stage writes{f': {remedy}' if remedy else ''}")
 
 
 def _resolved(step: Step) -> dict[str, Any]:
-    entry = {**entry_of(type(step.stage)), **step.stage.model_dump(mode="json")}
+    name = {"as": step.given_name} if step.given_name else {}
+    entry = {**entry_of(type(step.stage)), **name, **step.stage.model_dump(mode="json")}
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources

@@ -13,7 +13,7 @@ from core.text import refuse_not_unicode
 from manifests.rules import KINDS
 from pipeline.pools import Pool
 from pipeline.pools.registry import parse_pool
-from pipeline.stages.registry import stage_class, stage_names
+from pipeline.stages.registry import NAME, stage_class, stage_names
 
 
 class Resources(Settings):
@@ -73,12 +73,24 @@ _KEEP = {
 }
 
 
+def _check_name(name: object) -> object:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name == "index":
+        raise UserError("give a name of lower-case letters, digits and _, other than index, such as short_similarity")
+    return name
+
+
+StepName = Annotated[
+    str, BeforeValidator(_check_name), WithJsonSchema({"type": "string", "pattern": f"^(?!index$){NAME.pattern}$"})
+]
+
+
 class StageEntry(Settings):
     """An entry of `stages`: the keys below, and beside them the settings of the stage.
 
     Attributes:
         stage: The name of the stage, or the path of its class, `package.module:Class`.
         path: The path of the class, where `stage` is only its name; key `class`.
+        given_name: The name of the step, key `as`; default: that of the stage. Steps of one stage need different names.
         keep: Rules on stored columns: `max: 2.5` on the stage's first column, `min_side: 200` on another one.
         resources: How the stage is run.
         table: The stage's table. It stands in a run's recipe and is not read.
@@ -87,6 +99,7 @@ class StageEntry(Settings):
 
     stage: str
     path: str | None = Field(default=None, alias="class")
+    given_name: StepName | None = Field(default=None, alias="as")
     keep: Annotated[dict[Any, Any] | None, WithJsonSchema(_KEEP)] = None
     resources: Resources | None = None
     table: str | None = None
@@ -112,7 +125,7 @@ class StageEntry(Settings):
         return {**entry, "settings": kind.model_validate(settings)}
 
 
-_KEYS = ("stage", "class", "keep", "resources", "table")
+_KEYS = ("stage", "class", "as", "keep", "resources", "table")
 
 
 class RecipeFile(Settings):

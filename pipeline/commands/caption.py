@@ -9,7 +9,7 @@ import typer
 
 from core.errors import UserError
 from pipeline.commands.options import JsonOption, RunOption
-from pipeline.commands.stage import apply_stages, entries_of
+from pipeline.commands.stage import apply_stages, stored_entry
 
 caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
 
@@ -136,4 +136,4 @@ def _default_rules(url: str, use: str) -> dict[str, float]:
 
 
 def _entry(url: str, use: str) -> dict[str, Any]:
-    return entries_of(url).get(f"{use}_caption", {})
+    return stored_entry(url, f"{use}_caption")

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.commands.options import (
+    AsOption,
     EncoderOption,
     ExactOption,
     JsonOption,
@@ -24,7 +25,8 @@ from pipeline.commands.options import (
     SeedOption,
     TopOption,
 )
-from pipeline.commands.stage import apply_stages, balance_rules, encoder_entries, hashes_entry, image_encoder_entry
+from pipeline.commands.stage import apply_stages, balance_rules, hashes_entry, image_encoder_entry
+from pipeline.commands.text_similarity import similarity_entries
 
 if TYPE_CHECKING:
     from core.stages import Stage
@@ -81,20 +83,27 @@ def aesthetic(
 @filter_app.command()
 def similarity(
     run_: RunOption,
+    texts: Annotated[
+        str | None, typer.Option(help="The texts, such as alt_text or short_caption; default coarse_caption,alt_text")
+    ] = None,
     encoder: EncoderOption = None,
     min_: MinOption = None,
     top: TopOption = None,
     min_alt: Annotated[
         float | None, typer.Option(help="Keep images with at least this similarity to the alt text")
     ] = None,
+    as_: AsOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compute how well the coarse caption and the alt text fit the image: cosines of embeddings.
+    """Compute how well texts fit the image, by default its coarse caption and alt text: cosines of embeddings.
 
-    The run needs coarse captions (`vl3syn caption coarse`). Missing embeddings are computed first.
+    Missing embeddings are computed first. `--min` and `--top` apply to the first text. A run without coarse captions
+    (`vl3syn caption coarse`) needs `--texts alt_text`; there an image without alt text does not pass. To compare with
+    other texts later, give a name: `--texts short_caption --as short_similarity`.
     """
-    keep = {"min_similarity": min_, "top_similarity": top, "min_alt_similarity": min_alt}
-    apply_stages(run_, [*encoder_entries(run_, encoder), {"stage": "similarity", "keep": keep}], json_)
+    rules = {"min": min_, "top": top, **({} if min_alt is None else {"min_alt_similarity": min_alt})}
+    columns = None if texts is None else [text.strip() for text in texts.split(",")]
+    apply_stages(run_, similarity_entries(run_, encoder, columns, rules, as_), json_)
 
 
 @filter_app.command()
@@ -130,9 +139,10 @@ def _callback(kind: type[Stage]) -> Callable[..., None]:
     def command(**values: Any) -> None:
         written = {name: _value(name, values[name]) for name in settings if values[name] is not None}
         keep = {rule: values[rule] for rule in rules}
-        apply_stages(values["run_"], [{**entry_of(kind), **written, "keep": keep}], values["json_"])
+        named = {**entry_of(kind), "as": values["as_"]}
+        apply_stages(values["run_"], [{**named, **written, "keep": keep}], values["json_"])
 
-    options = {"run_": RunOption, **settings, **rules, "json_": JsonOption}
+    options = {"run_": RunOption, **settings, **rules, "as_": AsOption, "json_": JsonOption}
     defaults = {"run_": inspect.Parameter.empty, "json_": False}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -9,6 +9,10 @@ import typer
 RunOption = Annotated[str, typer.Option("--run", help="The run directory: a local path, s3://… or gs://…")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", help="Name of the step in the run's recipe, if a stage stands twice; a new name adds one"),
+]
 MinOption = Annotated[float | None, typer.Option("--min", help="Keep images with at least this score")]
 TopOption = Annotated[float | None, typer.Option("--top", help="Keep this fraction with the best scores, such as 0.7")]
 EncoderOption = Annotated[

@@ -71,7 +71,7 @@ def _pool(name: str, kind: type[Any]) -> dict[str, Any]:
 
 def _entry(name: str, stage: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of an entry of `stages`: the keys of every entry, and the settings of its stage."""
-    shared = {key: keys[key] for key in ("keep", "resources", "table")}
+    shared = {key: keys[key] for key in ("as", "keep", "resources", "table")}
     properties = {"stage": {**keys["stage"], "const": name}, **shared, **stage["properties"]}
     return {**stage, "properties": properties, "required": ["stage", *stage.get("required", [])]}
 

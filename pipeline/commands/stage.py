@@ -46,7 +46,7 @@ def cluster(
     The clusters are trained once. Later images are assigned to them. `vl3syn groups RUN` shows the clusters.
     """
     encoder_entry = image_encoder_entry(run_, encoder)
-    if clusters is None and "clusters" not in entries_of(run_):
+    if clusters is None and not stored_entry(run_, "clusters"):
         raise UserError("give --clusters, the number of clusters; try the square root of the number of images")
     settings: dict[str, Any] = {"clusters": clusters, "iterations": iterations, "seed": train_seed}
     if levels is not None:
@@ -77,10 +77,10 @@ def dedup(
     `--per-group` and `--total` apply after deduplication and replace the rules of `vl3syn cluster`; its order and seed
     stay unless `--order` or `--seed` changes them.
     """
-    entries = entries_of(run_)
-    if "clusters" not in entries:
+    stored = stored_entry(run_, "clusters")
+    if not stored:
         raise UserError(f"{run_} has no clusters, in which duplicates are searched: run `vl3syn cluster` first")
-    rules = entries["clusters"].get("keep") or {}
+    rules = stored.get("keep") or {}
     replaced = [rule for rule in ("per_group_cluster", "total_cluster") if rule in rules and (per_group or total)]
     if replaced:
         order = order or rules.get("order")
@@ -97,7 +97,7 @@ def hashes_entry(url: str, exact: bool | None) -> dict[str, Any]:
 
     `exact` says whether identical files are dropped. None: yes in a new entry; the entry of the run is kept.
     """
-    if exact is None and "hashes" in entries_of(url):
+    if exact is None and stored_entry(url, "hashes"):
         return {"stage": "hashes"}
     return {"stage": "hashes", "keep": {"per_group_content_hash": _REMOVE if exact is False else 1}}
 
@@ -124,19 +124,21 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     Args:
         url: The run.
         entries: The stages, as in a run's recipe: rules have their full names. A setting that is None keeps the value
-            of the recipe or the stage's default. A rule that is `_REMOVE` is removed.
+            of the recipe or the stage's default. A rule that is `_REMOVE` is removed. Without `as`, an entry is about
+            the run's step of this stage, whatever its name.
         json_: Whether to print JSON.
         refit: Whether trained stages are trained again.
     """
-    from manifests.run import RECIPE
+    from manifests.run import RECIPE, step_name
     from pipeline.commands import output
     from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import check_models, prepare, run_stages
     from pipeline.recipe import parse_recipe
 
     run = output.opened(url)
-    names = [entry["stage"] for entry in entries]
-    changed = {**run.recipe, "stages": _with_entries(run.recipe.get("stages") or [], entries)}
+    stages = {step_name(entry): dict(entry) for entry in run.recipe.get("stages") or []}
+    names = [_set_entry(stages, entry, url) for entry in entries]
+    changed = {**run.recipe, "stages": list(stages.values())}
     recipe, before = parse_recipe(changed, f"{url}: {names[-1]}"), run.folder.read(RECIPE)
     check_models(recipe, url, only=names)
     try:
@@ -150,14 +152,27 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     output.finish(url, jobs, json_)
 
 
-def _with_entries(stored: list[dict[str, Any]], entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stages of a recipe with changed and new entries."""
-    stages = {entry["stage"]: dict(entry) for entry in stored}
-    for entry in entries:
-        stage = stages.setdefault(entry["stage"], {})
-        stage |= _without_none(entry) | {"keep": _merged(stage.get("keep") or {}, _without_none(entry.get("keep", {})))}
-        stage.pop("fitted", None)  # it was trained with other settings, or it is the latest, which is the default
-    return list(stages.values())
+def _set_entry(stages: dict[str, dict[str, Any]], entry: dict[str, Any], url: str) -> str:
+    """Change a step of a recipe, or add it at the end; return its name. `stages` are the steps by name."""
+    name = entry.get("as") or _named(stages, entry["stage"], url) or entry["stage"]
+    step = stages.setdefault(name, {})
+    if step.get("stage", entry["stage"]) != entry["stage"]:
+        raise UserError(f"{url} has a step {name} already, of the stage {step['stage']}: give another name, with --as")
+    step |= _without_none(entry) | {"keep": _merged(step.get("keep") or {}, _without_none(entry.get("keep", {})))}
+    step.pop("fitted", None)  # it was trained with other settings, or it is the latest, which is the default
+    return name
+
+
+def _named(stages: dict[str, dict[str, Any]], stage: str, url: str) -> str | None:
+    """Return the name of the step that a command without `--as` is about: the one of that stage; None: there is none.
+
+    Raises:
+        UserError: The recipe has several, and none is called like the stage.
+    """
+    names = [name for name, entry in stages.items() if entry["stage"] == stage]
+    if stage in names or len(names) < 2:
+        return stage if stage in names else next(iter(names), None)
+    raise UserError(f"{url} has {stage} several times, as {' and '.join(names)}: say which, as in --as {names[0]}")
 
 
 def _merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -182,17 +197,29 @@ def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries_of(url: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of the stages in a run's recipe, by name, in order.
+    """Return the entries of `stages` in a run's recipe, by the steps' names, in order.
 
     Raises:
         UserError: The run's index is not finished.
     """
     from manifests import open_run
     from manifests.indexing import refuse_unfinished
+    from manifests.run import step_name
 
     run = open_run(url)
     refuse_unfinished(run)
-    return {entry["stage"]: entry for entry in run.recipe.get("stages") or []}
+    return {step_name(entry): entry for entry in run.recipe.get("stages") or []}
+
+
+def stored_entry(url: str, stage: str, name: str | None = None) -> dict[str, Any]:
+    """Return the entry of a run's step by its stage and, if `name` is given, by its name; empty if there is none.
+
+    Raises:
+        UserError: The run's index is not finished; or it has several steps of the stage, and none is called like it.
+    """
+    entries = entries_of(url)
+    entry = entries.get(name or _named(entries, stage, url) or "", {})
+    return entry if entry.get("stage") == stage else {}
 
 
 def image_encoder_entry(url: str, encoder: str | None = None, default: str | None = None) -> dict[str, Any]:
@@ -206,10 +233,9 @@ def image_encoder_entry(url: str, encoder: str | None = None, default: str | Non
     Raises:
         UserError: The run has none and none is given, or it has embeddings by another encoder than the given one.
     """
-    entries = entries_of(url)
     for name in ("clip", "conse"):
-        if name in entries:
-            stored = entries[name].get("encoder", name)
+        if entry := stored_entry(url, name):
+            stored = entry.get("encoder", name)
             if encoder not in (None, stored):
                 raise UserError(
                     f"{url} has embeddings by {stored}, which would be used instead of --encoder {encoder}: leave the "
@@ -220,19 +246,3 @@ def image_encoder_entry(url: str, encoder: str | None = None, default: str | Non
     if encoder is None:
         raise UserError(f"{url} has no embeddings yet: give --encoder, such as ViT-L-14/openai, or conse (offline)")
     return {"stage": "conse"} if encoder == "conse" else {"stage": "clip", "encoder": encoder}
-
-
-def encoder_entries(url: str, encoder: str | None) -> list[dict[str, Any]]:
-    """Return the entries of the stages that embed images and texts with the same encoder, by default the run's.
-
-    Raises:
-        UserError: The run has no coarse captions; or it has no encoder, and `encoder` is None.
-    """
-    entries = entries_of(url)
-    if "coarse_caption" not in entries and "label_caption" not in entries:
-        raise UserError(f"{url} has no captions to compare with: run `vl3syn caption coarse` or `caption labels` first")
-    image = image_encoder_entry(url, encoder)
-    if encoder is None:
-        encoder = "conse" if "conse" in entries else entries["clip"]["encoder"]
-    text = {"stage": "conse_text"} if encoder == "conse" else {"stage": "clip_text", "encoder": encoder}
-    return [image, text]

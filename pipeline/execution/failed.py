@@ -68,7 +68,7 @@ def mark(run: Run, stage: str, where: str | None = None) -> Marked:
 def _table(run: Run, stage: str) -> Table:
     if stage == "index":
         return run.index
-    steps = {step.stage.name: step for step in recipe_of(run).steps}
+    steps = {step.name: step for step in recipe_of(run).steps}
     if stage not in steps:
         raise UserError(f"{run.url} has no stage {stage!r}{suggest(stage, ['index', *steps])}")
     table = stage_table(run, steps[stage])

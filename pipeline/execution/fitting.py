@@ -17,6 +17,7 @@ from core.errors import UserError, is_bug
 from core.stages import FittedStage
 from manifests.parts import read_part, to_bytes
 from manifests.priorities import priority
+from manifests.run import step_name
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.inputs import Inputs
@@ -140,7 +141,7 @@ def find_fitted(folder: Folder, step: Step) -> Fitted | None:
     match = next((f for f in stored if f.hash == wanted), None)
     if match is None:
         raise UserError(
-            f"{step.stage.name}: fitted {wanted} is not in {target.path}: leave `fitted` out of the recipe to train "
+            f"{step.name}: fitted {wanted} is not in {target.path}: leave `fitted` out of the recipe to train "
             "anew, or copy the file there from the run that has it"
         )
     return match
@@ -169,7 +170,7 @@ def with_fitted(recipe: Recipe, step: Step, hash_: str | None) -> Recipe:
         return recipe
     written = recipe.resolved()
     for entry in written["stages"]:
-        if entry["stage"] == step.stage.name:
+        if step_name(entry) == step.name:
             entry["fitted"] = hash_
     return parse_recipe(written, recipe.name)
 

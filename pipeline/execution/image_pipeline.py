@@ -75,7 +75,7 @@ class ImagePipeline:
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
         self._model = ThreadPoolExecutor(facts.calls, "model")
-        self._first_answers = FirstAnswers(task.stage.name, first_errors if task.stage.journaled else 0)
+        self._first_answers = FirstAnswers(task.name, first_errors if task.stage.journaled else 0)
 
     def compute(self, rows: pa.Table, check: ContentCheck, journal: Journal | None) -> tuple[pa.Table, float]:
         """Compute the facts of the rows of one block.
@@ -139,7 +139,7 @@ class ImagePipeline:
         try:
             computed = validate_output(stage, self._facts(call.prepared), len(call.prepared))
         except OSError as error:
-            raise UserError(f"{stage.name}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{self._task.name}: {' '.join(str(error).split())}") from error
         answers = with_ids(call.ids, computed)
         if call.journal is not None:
             self._first_answers.save(call.first_number, answers, call.journal)

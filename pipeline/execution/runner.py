@@ -78,7 +78,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     """
     for step in resolve_fitted(recipe, Folder.at(url)).steps:
         stored = Table.stored(stage_folder(Folder.at(url), step.table)).parts()
-        if not stored and (only is None or step.stage.name in only):
+        if not stored and (only is None or step.name in only):
             step.stage.check_settings()
             step.stage.check_available()
 
@@ -170,7 +170,7 @@ def run_stages(
     alive = valid_ids(run.index)
     for position in range(len(recipe.steps)):
         step = recipe.steps[position]
-        selected = only is None or step.stage.name in only
+        selected = only is None or step.name in only
         if selected and is_trained(step) and fitted_of(step) is None and alive.height:
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
@@ -183,7 +183,7 @@ def run_stages(
 
 def _stored_stage(run: Run, step: Step) -> StoredStage:
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
-    return StoredStage(step.stage.name, stage_table(run, step), step.rules, earlier)
+    return StoredStage(step.name, stage_table(run, step), step.rules, earlier)
 
 
 def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[Recipe, JobResult]:
@@ -198,7 +198,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     _write_recipe(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     result = JobResult(
-        stage=f"{step.stage.name} (training)",
+        stage=f"{step.name} (training)",
         computed=rows.height,
         errors=0,
         stored=0,

@@ -72,7 +72,7 @@ def run_stage(
     ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
     up_to_date = alive.height - ids.height
     if not ids.height:
-        return JobResult.nothing_computed(step.stage.name, up_to_date, time.perf_counter() - begin)
+        return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
@@ -81,6 +81,7 @@ def run_stage(
     rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
+        name=step.name,
         inputs=inputs,
         batch_size=_batch_size(step) if groups is None and images is None else rows.height,  # a part is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
@@ -100,11 +101,11 @@ def run_stage(
             make = _worker(step, task, placement)
             at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
             threads = math.ceil(placement.num_cpus)
-            done = local.run(step.stage.name, blocks, make, placement.workers, threads, at_once)
+            done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
         if local and (done.untried or done.lost or step.stage.journaled):
             local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
-    return JobResult.of(step.stage.name, stats, stored=up_to_date)
+    return JobResult.of(step.name, stats, stored=up_to_date)
 
 
 def part_size(rows: int, step: Step) -> int:

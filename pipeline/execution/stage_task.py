@@ -27,6 +27,7 @@ class StageTask:
 
     Attributes:
         stage: The stage.
+        name: Its name in the recipe, for errors.
         inputs: Adds the columns that the driver's blocks lack.
         batch_size: Rows per call, at most.
         store: Stores the computed rows.
@@ -37,6 +38,7 @@ class StageTask:
     """
 
     stage: Stage
+    name: str
     inputs: Inputs
     batch_size: int
     store: Store
@@ -127,6 +129,6 @@ def _check_weights(task: StageTask, provenance: Mapping[str, object]) -> None:
     now = provenance.get("weights")
     if before and now and before != now:
         raise UserError(
-            f"{task.stage.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
+            f"{task.name}: its weights ({str(now)[:12]}…) are not those that computed what is stored "
             f"({str(before)[:12]}…); restore them, or give the new ones a path of their own"
         )

@@ -132,8 +132,10 @@ class Publication:
             raise UserError(
                 f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"
             )
-        tables, published = now["tables"], before["tables"]
-        if differing := sorted(stage for stage in {*tables, *published} if tables.get(stage) != published.get(stage)):
+        # Names are not compared: a step that the recipe has given another name (`as`) has the same table.
+        sides = now["tables"], before["tables"]
+        common = [table for table in sides[0].values() if table in sides[1].values()]
+        if differing := sorted({name for tables in sides for name, table in tables.items() if table not in common}):
             raise UserError(
                 f"{self.out.path} has shards of another recipe, whose {', '.join(differing)} computed something else: "
                 f"{_ELSEWHERE}"

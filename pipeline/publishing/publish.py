@@ -25,7 +25,7 @@ from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.parts import to_bytes
 from manifests.priorities import priority
-from manifests.run import Run
+from manifests.run import Run, step_name
 from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
@@ -92,7 +92,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     refuse_unfinished(run)
     columns = _columns(run, recipe)
     publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
-    shards = publication.open(settings, {entry["stage"]: entry["table"] for entry in _stage_entries(run)})
+    shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
     columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
@@ -192,7 +192,7 @@ def _write_card(
     docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
     declares_features = publication.format == "webdataset" and not publication.has_earlier_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
-    models = {step.stage.name: step.stage.models for step in recipe.steps}
+    models = {step.name: step.stage.models for step in recipe.steps}
     text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
     publication.out.write("README.md", text.encode())
 

@@ -39,7 +39,8 @@ STAGES = {
 }
 """The stages of this project; a recipe that names one imports it."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+"""Names of stages and of steps."""
 
 ENTRY_POINTS = "vl3syn.stages"
 """The group of entry points under which a package offers stages: `sharpness = "my_package.scores:Sharpness"`."""
@@ -64,7 +65,7 @@ def stage_class(name: str) -> type[Stage]:
     if path is None:
         raise UserError(f"unknown stage {name!r}{suggest(name, stage_names())}")
     kind = class_at(path, Stage)
-    if not _NAME.fullmatch(getattr(kind, "name", "")):
+    if not NAME.fullmatch(getattr(kind, "name", "")):
         raise UserError(f"{path}: give the class a `name` of lower-case letters, digits and _, such as my_filter")
     return kind
 

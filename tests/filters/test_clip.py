@@ -84,6 +84,30 @@ def test_texts_equal_open_clip_and_missing_texts_are_null(tiny_clip: Path) -> No
     assert alts[1].as_py() == pytest.approx(facts["text_embedding"][0].as_py(), abs=1e-3)
 
 
+def test_chosen_texts_have_columns_of_their_own(tiny_clip: Path) -> None:
+    stage = ClipText(encoder=str(tiny_clip), texts=("alt_text", "short_caption", "pool.title"))
+    names = ["alt_text_embedding", "short_caption_embedding", "title_embedding"]
+    assert (tuple(stage.reads), stage.writes.names) == (("alt_text", "short_caption", "pool.title"), names)
+    texts = {"alt_text": ["a cat", None, "a cat"], "short_caption": ["two dogs", "a cat", " "]}
+    facts = stage.load()(pa.table({**texts, "pool.title": ["a cat", "a cat", None]}))
+    assert facts.select(names).schema.equals(stage.writes)
+    assert facts["error"].to_pylist() == [None, None, "no text: the caption is empty"]
+    valid = [facts[name].is_valid().to_pylist() for name in names]
+    assert valid == [[True, False, False], [True, True, False], [True, True, False]]
+    cat = facts["alt_text_embedding"][0].as_py()
+    for other in (facts["short_caption_embedding"][1], facts["title_embedding"][1]):
+        assert other.as_py() == pytest.approx(cat, abs=1e-3)
+    alone = ClipText(encoder=str(tiny_clip), texts=("alt_text",)).load()(pa.table({"alt_text": ["a cat", None, ""]}))
+    assert alone["error"].to_pylist() == [None] * 3, "a missing alt text is no error"
+    assert alone["alt_text_embedding"].is_valid().to_pylist() == [True, False, False]
+
+
+def test_column_of_the_pool_without_texts_is_refused(tiny_clip: Path) -> None:
+    tower = ClipText(encoder=str(tiny_clip), texts=("pool.size",)).load()
+    with pytest.raises(ValueError, match=r"pool\.size is int64, not text: name another column in `texts`"):
+        tower(pa.table({"pool.size": [None, 3]}))
+
+
 def test_provenance_names_the_weights_and_columns_the_encoder(tiny_clip: Path) -> None:
     import hashlib
 

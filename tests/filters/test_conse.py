@@ -99,7 +99,7 @@ def unit(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def test_embedding_columns_name_their_encoder() -> None:
-    embeddings = [*Conse.writes, *ConseText.writes]
+    embeddings = [*Conse.writes, *ConseText().writes]
     marked = {field.name: encoder_of(field) for field in embeddings if encoder_of(field)}
     assert marked == dict.fromkeys(["image_embedding", "text_embedding", "alt_text_embedding"], ENCODER)
     assert Conse.writes[0].name == "label_probability"  # what a bare `min` is about
@@ -166,7 +166,7 @@ def test_prepare_crops_the_middle_of_the_image(images: Any) -> None:
 def test_missing_texts_have_no_embedding(texts: Any) -> None:
     long = "a tower " * 3000
     result = texts(captions(["a cat", "  ", None, "a cat", long], ["a kitten", "a dog", "a dog", None, " "]))
-    assert result.schema.equals(ConseText.writes.append(ERROR))
+    assert result.schema.equals(ConseText().writes.append(ERROR))
     no_text = "no text: the caption is empty"
     assert result["error"].to_pylist() == [None, no_text, no_text, None, None]
     assert result["text_embedding"].is_valid().to_pylist() == [True, False, False, True, True]

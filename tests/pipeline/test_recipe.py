@@ -52,6 +52,9 @@ class Blind(Stage):
 GROUPED = [{"stage": "conse"}, {"stage": "hashes"}, {"stage": "clusters", "clusters": 2}]
 
 
+TWICE = {**GOOD, "stages": [{"stage": "conse_text", "texts": [text]} for text in ("alt_text", "url")]}
+
+
 def with_stage(**changes: object) -> dict[str, Any]:
     return {**GOOD, "stages": [{**GOOD["stages"][0], **changes}]}
 
@@ -94,7 +97,19 @@ def with_stage(**changes: object) -> dict[str, Any]:
         (with_stage(keep={"max": 0.5}), "aspect_ratio runs from 1 to inf"),
         (with_stage(keep={"max_sides": 5}), "unknown rule 'max_sides'; did you mean 'max_side'"),
         (with_stage(keep=[1]), r"stages\[0\] \(aspect_ratio\): keep: must be a mapping"),
-        ({**GOOD, "stages": GOOD["stages"] * 2}, "aspect_ratio comes a second time"),
+        ({**GOOD, "stages": GOOD["stages"] * 2}, "aspect_ratio comes a second time; remove one of the two$"),
+        (TWICE, "conse_text comes a second time; give one of the two a name of its own, as in `as: conse_text_2`"),
+        (with_stage(**{"as": "index"}), r"\(aspect_ratio\): as: give a name of lower-case letters, .*other than index"),
+        (with_stage(**{"as": "../x"}), "as: give a name of lower-case letters"),
+        (with_stage(**{"as": 3}), "as: give a name of lower-case letters"),
+        (
+            {**GOOD, "stages": [{"stage": "conse"}, *with_stage(**{"as": "conse"})["stages"]]},
+            r"stages\[1\] \(aspect_ratio\): conse comes a second time; give one of the two",
+        ),
+        (
+            {**GOOD, "stages": [*GOOD["stages"], *with_stage(**{"as": "sizes"})["stages"]]},
+            "aspect_ratio writes aspect_ratio, a column of the index or of an earlier stage",
+        ),
     ],
 )
 def test_invalid_recipe_is_refused(recipe: object, message: str) -> None:
@@ -124,6 +139,17 @@ def test_class_by_path_with_a_builtin_name_has_another_table() -> None:
     theirs = parse_recipe(with_stage(stage=f"{HERE}:Impostor"), "r.yaml").steps[0]
     assert ours.stage.name == theirs.stage.name == "aspect_ratio"
     assert ours.table != theirs.table
+
+
+def test_name_of_a_step_is_stored_and_changes_no_table() -> None:
+    plain = parse_recipe(GOOD, "r.yaml")
+    named = parse_recipe(with_stage(**{"as": "sizes"}), "r.yaml")
+    assert ([step.name for step in plain.steps], [step.name for step in named.steps]) == (["aspect_ratio"], ["sizes"])
+    assert named.steps[0].table == plain.steps[0].table
+    (entry,) = named.resolved()["stages"]
+    assert (entry["stage"], entry["as"]) == ("aspect_ratio", "sizes")
+    assert parse_recipe(named.resolved(), "r.yaml").resolved() == named.resolved()
+    assert parse_recipe(with_stage(**{"as": "aspect_ratio"}), "r.yaml").resolved() == plain.resolved()
 
 
 def test_thresholds_and_resources_do_not_change_the_fingerprint() -> None:

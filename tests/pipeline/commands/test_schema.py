@@ -46,6 +46,8 @@ def test_resolved_recipe_is_valid(validator: Draft202012Validator, path: Path) -
         {"stage": "aspect_ration"},
         {"stage": "aspect_ratio", "keep": {"most": 2}},
         {"stage": "aspect_ratio", "resources": {"gpus": 1}},
+        {"stage": "aspect_ratio", "as": "My sizes"},
+        {"stage": "aspect_ratio", "as": "index"},
         {"stage": "clip"},
         {"stage": "short_caption", "max_new_tokens": 0},
         {"stage": "short_caption", "engine": {"kind": "server", "url": 7}},
@@ -55,7 +57,7 @@ def test_resolved_recipe_is_valid(validator: Draft202012Validator, path: Path) -
 )
 def test_wrong_stage_is_refused(validator: Draft202012Validator, stage: dict[str, Any]) -> None:
     assert not validator.is_valid({"pool": {"images": "a"}, "stages": [stage]})
-    assert validator.is_valid({"pool": {"images": "a"}, "stages": []})
+    assert validator.is_valid({"pool": {"images": "a"}, "stages": [{"stage": "aspect_ratio", "as": "sizes"}]})
 
 
 @pytest.mark.parametrize(

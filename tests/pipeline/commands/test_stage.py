@@ -68,6 +68,35 @@ def test_other_encoder_than_that_of_the_run_is_refused(rules: Rules, command: tu
     assert "clusters" in rules("cluster", "--encoder", "conse")
 
 
+def test_commands_find_stages_under_their_names_in_the_recipe(tmp_path: Path, rules: Rules) -> None:
+    written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    for entry, name in zip(written["stages"], ("embeddings", "themes"), strict=True):
+        entry["as"] = name
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    rules("cluster", "--per-group", 5)
+    rules("dedup", "--per-group", 4)
+    stages = open_run(tmp_path).recipe["stages"]
+    assert [entry.get("as", entry["stage"]) for entry in stages] == ["embeddings", "themes", "hashes", "duplicates"]
+    assert (stages[1]["keep"], stages[3]["keep"]["per_group_cluster"]) == ({}, 4)
+
+
+def test_step_must_be_named_if_a_stage_stands_twice(tmp_path: Path, rules: Rules) -> None:
+    rules("filter", "similarity", "--texts", "alt_text", "--as", "first")
+    rules("filter", "similarity", "--texts", "license", "--as", "second", "--min", 0.1)
+    with pytest.raises(UserError, match="similarity several times, as first and second: say which, as in --as first"):
+        rules("filter", "similarity", "--min", 0.2)
+    rules("filter", "similarity", "--min", 0.2, "--as", "first")
+    stages = open_run(tmp_path).recipe["stages"]
+    assert [(entry.get("as", entry["stage"]), entry.get("texts"), entry["keep"]) for entry in stages[2:]] == [
+        ("conse_text", ["alt_text"], {}),
+        ("first", ["alt_text"], {"min_alt_similarity": 0.2}),
+        ("second_texts", ["license"], {}),
+        ("second", ["license"], {"min_license_similarity": 0.1}),
+    ]
+    with pytest.raises(UserError, match="compares with license already: give --as and a new name"):
+        rules("filter", "similarity", "--texts", "alt_text", "--as", "second")
+
+
 def test_error_during_a_stage_leaves_the_recipe_unchanged(
     tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
 ) -> None:

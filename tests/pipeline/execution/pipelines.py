@@ -48,7 +48,7 @@ def compute_images(
     table = Table(Folder.at(folder / "table"), table_schema(stage.writes).remove_metadata())
     store = Store(table, table.next_writer(), {})
     inputs = Inputs(images=Images(pool_of(images=str(pool)), Folder.at(pool)))
-    task = StageTask(stage=stage, inputs=inputs, batch_size=batch_size, store=store, contents=store)
+    task = StageTask(stage=stage, name=stage.name, inputs=inputs, batch_size=batch_size, store=store, contents=store)
     pipeline = ImagePipeline(task, facts, threads=2, seconds=60, first_errors=first_errors)
     journal = Journal(table, rows["id"], {}) if stage.journaled else None
     computed, busy = pipeline.compute(rows, ContentCheck(store, rows, journaled=False), journal)

@@ -24,7 +24,7 @@ def test_salvage_when_the_part_is_stored_returns_its_receipt(tmp_path: Path) -> 
     stage = AspectRatio()
     table = Table(Folder.at(tmp_path), table_schema(stage.writes))
     store = Store(table, table.next_writer(), {})
-    rescue = RowRescue(StageTask(stage=stage, inputs=Inputs([]), batch_size=64, store=store))
+    rescue = RowRescue(StageTask(stage=stage, name=stage.name, inputs=Inputs([]), batch_size=64, store=store))
     stored, lost = pa.table({"id": [7, 3, 5]}), pa.table({"id": [9, 8]})
     facts = {field.name: pa.nulls(3, field.type) for field in table.schema}
     store(pa.table({**facts, "id": stored["id"], "error": ["a", None, None], "retry": [False] * 3}))
