@@ -106,7 +106,7 @@ class Parquet:
         if rows > max(self._length, _ANY_ROWS):
             raise BadSampleError(f"claims {rows:,} rows in {self._length:,} bytes")
         self.schema = common_schema(self._parquet.schema_arrow)
-        self.most_text = max(_ANY_TEXT, _TEXT_RATIO * self._length)
+        self.most_text = text_limit(self._length)
         self._leaves: dict[tuple[str, ...], list[Leaf]] = {}
         self._checked_schema: pa.Schema | None = None
 
@@ -269,6 +269,11 @@ class Parquet:
         too_many = not leaf.repeated and page.values > self.row_groups[group]
         if too_many or not counts_agree(self._file, page, codec, levels):
             raise BadSampleError(f"column {leaf.path!r} is damaged: a page of it claims more values than it holds")
+
+
+def text_limit(length: int) -> int:
+    """Return the limit for all texts of a file together, in bytes, from the file's length."""
+    return max(_ANY_TEXT, _TEXT_RATIO * length)
 
 
 def _length(file: BinaryIO | pa.NativeFile) -> int:

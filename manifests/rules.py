@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from core.errors import UserError, suggest
 from manifests.groups import balanced, ordering
-from manifests.schemas import bounds, is_amount, reference_column_of
+from manifests.schemas import bounds, is_amount, passes_unknown, reference_column_of
 
 KINDS = ("min", "max", "top", "per_group", "total")
 BALANCE = ("per_group", "total")
@@ -33,7 +33,7 @@ class Rule:
             among the rows with a value that reach the rule; ties go to the smaller id, so exactly ⌈fraction · rows⌉
             stay); or balance over the groups that the column's values make: `per_group` (a maximum of rows per group),
             `total` (a number of rows in all, shared as evenly as the groups allow: `manifests/balance.py`).
-        column: The stored column. A row whose value is null or NaN does not pass.
+        column: The stored column. A row whose value is null or NaN does not pass, unless null passes.
         threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
         order: For balance: which rows of a group come first. `random`; `spread` (one random row of each
             `second_cluster`, then another one of each, and so on: from all sides of the centre); `closest` and
@@ -42,6 +42,7 @@ class Rule:
         seed: For balance: seed of that hash.
         within: For `total`: columns of coarser groups that contain the groups, finest first. The total is shared from
             the coarsest groups down.
+        null_passes: For `min`, `max` and `top`: whether a null means that the value is not known yet, and passes.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Rule:
     order: str = "random"
     seed: int = 0
     within: tuple[str, ...] = ()
+    null_passes: bool = False
 
     @property
     def name(self) -> str:
@@ -89,13 +91,14 @@ class Rule:
         """
         values = rows[self.column]
         usable = values.is_not_null() & values.is_not_nan() if values.dtype.is_float() else values.is_not_null()
-        if self.kind == "top":
-            return self._best(rows.select("id", self.column).filter(usable), of=rows["id"])
         if self.kind in BALANCE:
             return self._balanced(rows, usable)
+        unknown = values.is_null() & self.null_passes
+        if self.kind == "top":
+            return unknown | self._best(rows.select("id", self.column).filter(usable), of=rows["id"])
         # Compare in the column's own precision: 0.7 stored as float32 passes `min: 0.7`.
         edge = pl.Series([self.threshold], dtype=values.dtype if values.dtype.is_float() else pl.Float64)
-        return usable & (values >= edge if self.kind == "min" else values <= edge).fill_null(False)
+        return unknown | usable & (values >= edge if self.kind == "min" else values <= edge).fill_null(False)
 
     def _best(self, ranked: pl.DataFrame, of: pl.Series) -> pl.Series:
         stay = math.ceil(round(self.threshold * ranked.height, 9))
@@ -193,7 +196,7 @@ def _modifiers(keep: Mapping[str, object], columns: Mapping[str, pa.Field], wher
 
 def _rule(kind: str, field: pa.Field, threshold: float, order: str, seed: int, columns: Mapping[str, pa.Field]) -> Rule:
     if kind not in BALANCE:
-        return Rule(kind, field.name, threshold)
+        return Rule(kind, field.name, threshold, null_passes=passes_unknown(field))
     coarser = (field.metadata or {}).get(b"within", b"").decode()
     within = tuple(c for c in coarser.split(",") if c in columns) if kind == "total" else ()
     return Rule(kind, field.name, threshold, order, seed, within)

@@ -16,6 +16,7 @@ def column(
     nominal: bool = False,
     reference_column: str | None = None,
     control_tokens_of: str | None = None,
+    passes_unknown: bool = False,
 ) -> pa.Field:
     """Return a documented column.
 
@@ -30,11 +31,14 @@ def column(
         reference_column: For values about two images: the column with the second image's id.
         control_tokens_of: The text column of the same table whose control tokens this column counts. Readers count them
             where an earlier version stored no value.
+        passes_unknown: Whether null means that the value is not known yet, as the size of an image that is only a URL:
+            then `min`, `max` and `top` let it pass, and a later stage decides.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
     meta |= {"nominal": "yes"} if nominal else {}
     meta |= {"witness": reference_column} if reference_column else {}
     meta |= {"control_tokens_of": control_tokens_of} if control_tokens_of else {}
+    meta |= {"passes_unknown": "yes"} if passes_unknown else {}
     return pa.field(name, type_, metadata=meta)
 
 
@@ -56,6 +60,11 @@ def text_of(field: pa.Field) -> str | None:
     return text.decode() if text else None
 
 
+def passes_unknown(field: pa.Field) -> bool:
+    """Return whether a null of this column passes rules that compare it, as its value is not known yet."""
+    return b"passes_unknown" in (field.metadata or {})
+
+
 def is_amount(field: pa.Field) -> bool:
     """Return whether the column's values can be compared with a threshold: numbers that are not nominal."""
     number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
@@ -74,8 +83,20 @@ INDEX = pa.schema(
         column("shard", pa.string(), "File that holds the image, relative to the pool"),
         column("key", pa.string(), "Name of the image in its shard; a label that is never used as a path"),
         column("offset", pa.int64(), "Position in the shard: byte offset (tar), row number (Parquet), 0 (image file)"),
-        column("width", pa.int32(), "Displayed width in pixels (EXIF orientation applied), from the header", 0),
-        column("height", pa.int32(), "Displayed height in pixels (EXIF orientation applied), from the header", 0),
+        column(
+            "width",
+            pa.int32(),
+            "Displayed width in pixels (EXIF orientation applied); null: unknown",
+            0,
+            passes_unknown=True,
+        ),
+        column(
+            "height",
+            pa.int32(),
+            "Displayed height in pixels (EXIF orientation applied); null: unknown",
+            0,
+            passes_unknown=True,
+        ),
         column("format", pa.string(), "Format of the bytes, whatever the file's name: JPEG, PNG, WEBP, …"),
         column("animated", pa.bool_(), "Whether the image has several frames; all columns describe the first"),
         column("bytes", pa.int64(), "Length of the encoded image in bytes", 0),

@@ -95,6 +95,10 @@ class Table:
         """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
         return self._listed(lambda files: self._all(files, ["id"]))
 
+    def every_row(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """Return columns of all rows, including those that newer ones replace, oldest generation first."""
+        return self._listed(lambda files: self._all(files, columns))
+
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Return where the current rows are, for readers that need only a few of them.
 

@@ -129,17 +129,29 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
 @app.command()
 def index(
     run_: RunOption,
+    list_: Annotated[
+        str | None, typer.Argument(metavar="[LIST]", help="Pool: a list of image URLs in text form; as --urls")
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Pool: a folder of image files, searched recursively")] = None,
     tars: Annotated[str | None, typer.Option(help="Pool: webdataset tars, as a glob")] = None,
     parquet: Annotated[str | None, typer.Option(help="Pool: Parquet files with an image column, as a glob")] = None,
     img2dataset: Annotated[str | None, typer.Option(help="Pool: an output folder of img2dataset")] = None,
-    urls: Annotated[str | None, typer.Option(help="Pool: Parquet files with image URLs, such as COYO-700M's")] = None,
+    urls: Annotated[
+        str | None, typer.Option(help="Pool: lists of image URLs (Parquet, CSV, TSV, JSON Lines, text), as a glob")
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Parquet: the image column")] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Parquet, URLs: an integer column that identifies the image")
+        str | None,
+        typer.Option("--id", "--id-column", help="Parquet, URLs: an integer column that identifies the image"),
     ] = None,
+    url: Annotated[str | None, typer.Option("--url-column", help="URLs: the column with the URL")] = None,
     alt_text: Annotated[
-        str | None, typer.Option(help="The alt text: a column; in tars a key of .json files or a file ending")
+        str | None,
+        typer.Option(
+            "--alt-text",
+            "--caption-column",
+            help="The alt text: a column; in tars a key of .json files or a file ending",
+        ),
     ] = None,
     max_image_bytes: Annotated[
         int | None, typer.Option(help="Parquet: largest image in bytes; larger ones are errors; default 268435456")
@@ -160,10 +172,15 @@ def index(
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import build_index, prepare, recipe_of
+    from pipeline.pools.text_lists import form_of
     from pipeline.recipe import Recipe
 
-    options = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
-    options |= {"image": image, "id": id_, "alt_text": alt_text}
+    if list_ and not form_of(list_):
+        raise UserError(f"{list_}: no list by its ending; name its kind: --images, --tars, --parquet, --urls, …")
+    if list_ and urls:
+        raise UserError(f"give {list_} or --urls, not both")
+    options = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls or list_}
+    options |= {"image": image, "id": id_, "url": url, "alt_text": alt_text}
     settings: dict[str, Any] = {name: value for name, value in options.items() if value}
     settings |= {} if max_image_bytes is None else {"max_image_bytes": max_image_bytes}
     settings |= {"follow_links": True} if follow_links else {}

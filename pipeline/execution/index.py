@@ -14,6 +14,7 @@ from manifests.part_files import writer_of
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.execution.part_writer import Store
+from pipeline.execution.stored_ids import keep_ids
 from pipeline.pools import Listing, Pool, Shard, format_counts
 from pipeline.pools.base import image_id
 from pipeline.pools.listing import SHARDS
@@ -59,10 +60,11 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
     """Compare a listing with the stored shards.
 
     A shard that could not be read is read again. So is a shard whose length has changed: its images get new ids, since
-    facts stored under the old ids are about other bytes.
+    facts stored under the old ids are about other bytes. In a pool of URLs only rows that were not there before get
+    new ids (`keep_ids`).
 
     Raises:
-        UserError: A shard has changed in a pool that provides its own ids, so its images cannot get new ids.
+        UserError: A shard of images has changed in a pool that provides its own ids, so they cannot get new ids.
     """
     stored = (
         index.scan(["shard", "shard_bytes", "retry"])
@@ -77,7 +79,7 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
         misread=pl.col("path").is_in(pool.misread(index)),
     )
     changed = seen.filter("changed")
-    if (column := pool.id_column()) and changed.height:
+    if (column := pool.id_column()) and changed.height and not pool.same_row:
         shard, before, after = changed.select("path", "shard_bytes", "bytes").row(0)
         raise UserError(
             f"{changed.height:,} shards changed after they were indexed, such as {shard} "
@@ -86,7 +88,9 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
         )
     again = seen.filter(~pl.col("changed") & (pl.col("retry") | pl.col("misread")))
     wrong = again.filter(pl.col("misread") & ~pl.col("retry")).height
-    revised = pl.concat([changed["path"], _revised(index, again)])
+    revised = pl.concat([changed["path"], _revised(index, again) if not pool.same_row else again["path"]])
+    if pool.same_row and pool.id_column() and stored.height:  # a new shard may have ids that are stored
+        revised = seen["path"]
     todo = seen.filter(pl.any_horizontal("new", "changed", "retry", "misread")).with_columns(
         revision=pl.when(pl.col("path").is_in(revised.implode()))
         .then(pl.col("bytes").cast(pl.String))
@@ -133,7 +137,7 @@ def is_small(shards: pa.Table) -> bool:
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:
     """Store the index rows of one chunk of shards as one part; return its receipt."""
     passed_over = Counter[str]()
-    rows = pool.index(root, chunk, passed_over)
+    rows = keep_ids(pool.index(root, chunk, passed_over), chunk, pool, store.table)
     return store.knowing({"passed_over": passed_over} if passed_over else {})(rows)
 
 

@@ -139,7 +139,8 @@ def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
         what = " files that are no images by their ending" if pool.shard_is_image else ""
         yield f"passed over{what}: {format_counts(listing.passed_over)}"
     if todo.changed:
-        yield f"{todo.changed:,} indexed shards have another length now; their images count as new"
+        new = "rows with another URL, text or size count" if pool.same_row else "their images count"
+        yield f"{todo.changed:,} indexed shards have another length now; {new} as new"
     if todo.misread:
         yield (
             f"{todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "

@@ -39,6 +39,8 @@ class Pool(Settings):
     """Whether the pool has the images, not only their URLs."""
     has_columns: ClassVar[bool] = False
     """Whether stages may read columns of the pool, `pool.X`. Then the class defines `columns`."""
+    same_row: ClassVar[Sequence[str]] = ()
+    """Columns of the index: in a changed shard, rows with the same values in them keep their ids. None: all are new."""
     shard_is_image: ClassVar[bool] = False
     """Whether each shard is one image. Then the row of a shard that cannot be read is about this image."""
 

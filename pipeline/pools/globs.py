@@ -20,8 +20,8 @@ from pipeline.pools.listing import Shard, count_problems
 class GlobPool(Pool):
     """A pool of files: `where` is a glob (`*`, `?`, `**`), one file, or a folder (files with `ending`, recursively)."""
 
-    ending: ClassVar[str]
-    """The ending of the files that a folder is searched for."""
+    ending: ClassVar[str | tuple[str, ...]]
+    """The ending, or endings, of the files that a folder is searched for."""
     like_shards: ClassVar[tuple[str, ...]] = ()
     """Endings of files that may be meant as shards but are not listed; they are counted as passed over."""
 

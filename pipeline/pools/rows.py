@@ -107,7 +107,9 @@ def on_disk(root: Folder, path: str) -> BinaryIO:
     if root.local:
         return open(f"{root.path}/{path}", "rb")
     copy = tempfile.TemporaryFile()
-    with root.filesystem.open_input_stream(f"{root.path}/{path}") as stream:
+    with root.filesystem.open_input_stream(
+        f"{root.path}/{path}", compression=None
+    ) as stream:  # as it is, unpacked later
         shutil.copyfileobj(stream, copy, 1 << 22)
     copy.seek(0)
     return copy  # type: ignore[return-value]

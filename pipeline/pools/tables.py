@@ -35,7 +35,7 @@ class TablePool(GlobPool):
     """
 
     has_columns: ClassVar = True
-    ending: ClassVar = ".parquet"
+    ending: ClassVar[str | tuple[str, ...]] = ".parquet"
     like_shards: ClassVar[tuple[str, ...]] = TABLES
 
     id: str | None = None
@@ -53,22 +53,25 @@ def check_first_table(
     kind: str,
     sources: Callable[[str, pa.Schema], tuple[Mapping[str, Sequence[str]], str]],
     table_of: Callable[[Shard], str] = lambda shard: shard.path,
+    schema_of: Callable[[Folder, str], tuple[pa.Schema | None, int]] | None = None,
 ) -> Listing:
-    """Return the listing with the sources of image and alt text in its first Parquet file; empty if it is damaged.
+    """Return the listing with the sources of image and alt text in its first file; empty if it is damaged.
 
-    A Parquet file without rows is passed over, unless the pool has no other.
+    A file without rows is passed over, unless the pool has no other.
 
     Args:
         listing: The shards.
         kind: The kind of the pool, for errors.
         sources: Returns, for the path and schema of a file, its metadata columns by the index column that they fill,
             and where its images are, as a line for the log.
-        table_of: Returns the path of a shard's Parquet file.
+        table_of: Returns the path of a shard's file.
+        schema_of: Returns the schema of a file and how many rows it has; None and 0 if it is damaged, which indexing
+            reports later. Default: of a Parquet file.
 
     Raises:
         UserError: `sources` raised a BadSampleError.
     """
-    path, schema = _first_with_rows(listing, table_of)
+    path, schema = _first_with_rows(listing, table_of, schema_of or schema_of_parquet)
     if schema is None:
         return listing
     try:
@@ -80,12 +83,16 @@ def check_first_table(
     return replace(listing, alt_text=alt_text, image=image)
 
 
-def _first_with_rows(listing: Listing, table_of: Callable[[Shard], str]) -> tuple[str, pa.Schema | None]:
-    """Return path and schema of the first Parquet file that has rows, else of the first; None if it is damaged."""
+def _first_with_rows(
+    listing: Listing,
+    table_of: Callable[[Shard], str],
+    schema_of: Callable[[Folder, str], tuple[pa.Schema | None, int]],
+) -> tuple[str, pa.Schema | None]:
+    """Return path and schema of the first file that has rows, else of the first; None if it is damaged."""
     first = None
     for shard in shards_of(listing.shards.slice(0, _SHARDS)):
         path = table_of(shard)
-        schema, rows = (None, 0) if shard.problem else _schema(listing, path)
+        schema, rows = (None, 0) if shard.problem else schema_of(listing.root, path)
         if rows or (schema is None and first is None):
             return path, schema
         first = first or (path, schema)
@@ -93,10 +100,10 @@ def _first_with_rows(listing: Listing, table_of: Callable[[Shard], str]) -> tupl
     return first
 
 
-def _schema(listing: Listing, path: str) -> tuple[pa.Schema | None, int]:
+def schema_of_parquet(root: Folder, path: str) -> tuple[pa.Schema | None, int]:
     """Return schema and number of rows of a Parquet file; None and 0 if it is damaged, which indexing reports later."""
     try:
-        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{path}") as file:
+        with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
             parquet = Parquet(file)
             return parquet.schema, sum(parquet.row_groups)
     except BAD_PARQUET:

@@ -24,7 +24,7 @@ def decoded(data: bytes) -> tuple[str, str | None]:
     Windows-1252, by far the most frequent other encoding on the web. Five bytes have no character in it, which rules it
     out for many texts in other encodings.
     """
-    marked = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+    marked = marked_encoding(data)
     encodings = (*_utf16(data), "utf-8", "windows-1252") if marked is None else (marked,)
     for encoding in encodings:
         try:
@@ -35,6 +35,19 @@ def decoded(data: bytes) -> tuple[str, str | None]:
             return text, UNKNOWN if "\0" in text else None
         return text, encoding.removesuffix("-le").removesuffix("-be")
     return data.decode(marked or "utf-8", "replace"), UNKNOWN
+
+
+def octets(text: str) -> bytes:
+    """Return the bytes of a text that was read with `surrogateescape`; other lone surrogates are escaped."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a byte-order mark at the start says; None without a mark."""
+    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
 
 
 def _utf16(data: bytes) -> tuple[str, ...]:

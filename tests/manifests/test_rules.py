@@ -43,6 +43,21 @@ def test_null_and_nan_never_pass(kind: str) -> None:
     assert passes(Rule(kind, "v", 1.0), [None, math.nan, 1.0]) == [False, False, True]
 
 
+def test_null_passes_where_it_means_not_known_yet() -> None:
+    writes = pa.schema([column("v", pa.float32(), "", passes_unknown=True), column("w", pa.float32(), "")])
+    for kind, kept in {
+        "min": [True, False, True, True],
+        "max": [True, False, True, False],
+        "top": [True, False, False, True],
+    }.items():
+        (unknown, known) = parse_rules({f"{kind}_v": 0.5, f"{kind}_w": 0.5}, writes, "here")
+        values = [None, math.nan, 0.5, 0.75]
+        assert passes(unknown, values) == kept
+        assert passes(known, values) == [False, *kept[1:]]
+    (balance,) = parse_rules({"per_group_n": 5}, pa.schema([column("n", pa.int32(), "", passes_unknown=True)]), "here")
+    assert passes(balance, [None, 1], pl.Int32) == [False, True]
+
+
 def test_top_keeps_its_exact_share_and_smaller_ids_of_ties() -> None:
     assert passes(Rule("top", "v", 0.5), [1.0, 1.0, 1.0, 2.0]) == [True, False, False, True]
     assert sum(passes(Rule("top", "v", 0.7), [float(i) for i in range(10)])) == 7

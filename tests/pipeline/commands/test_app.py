@@ -140,6 +140,25 @@ def test_text_of_the_pool_is_printed_without_terminal_codes(tmp_path: Path, vl3s
     assert "sale [/b] [red] \ufffd[31m now" in done.stdout
 
 
+def test_list_of_urls_is_indexed_with_its_columns(tmp_path: Path, vl3syn: Call) -> None:
+    import gzip
+
+    from manifests import open_run
+
+    data = b"nr;link;titel\n5;http://x/5.jpg;f\xfcnf\n6;http://x/6.jpg\n"
+    (tmp_path / "list.csv.gz").write_bytes(gzip.compress(data))
+    columns = ("--url-column", "link", "--caption-column", "titel", "--id-column", "nr")
+    done = vl3syn("index", tmp_path / "list.csv.gz", *columns, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "pool: no sizes in list.csv.gz: it has no columns width and height; they are unknown until" in done.stderr
+    assert "pool: alt text from the column 'titel'" in done.stderr
+    run = open_run(str(tmp_path / "run"))
+    assert run.recipe["pool"] == {"urls": f"{tmp_path}/list.csv.gz", "id": "nr", "alt_text": "titel", "url": "link"}
+    rows = run.index.scan(["id", "url", "alt_text", "error"]).collect().sort("url", nulls_last=True)
+    assert rows[0].rows() == [(5, "http://x/5.jpg", "fünf", None)]
+    assert rows["error"][1] == "bad row: line 3: 2 cells, and the header has 3"
+
+
 @pytest.mark.slow
 def test_filter_command_adds_facts_then_a_rule(finished: Path, vl3syn: Call, tmp_path: Path) -> None:
     """index, then facts without a rule, then a rule: the threshold moves without computing."""
@@ -179,6 +198,9 @@ def test_filter_command_adds_facts_then_a_rule(finished: Path, vl3syn: Call, tmp
         (["index", "--images", "none", "--run", "{tmp}/x"], 1, "none: No such file or directory"),
         (["index", "--images", "a", "--tars", "b", "--run", "{tmp}/x"], 1, "exactly one of images, tars"),
         (["index", "--run", "{tmp}/x"], 1, "is not a run"),
+        (["index", "a.parquet", "--run", "{tmp}/x"], 1, "a.parquet: no list by its ending; name its kind: --images"),
+        (["index", "a.csv", "--urls", "b.csv", "--run", "{tmp}/x"], 1, "give a.csv or --urls, not both"),
+        (["index", "{tmp}/a.csv", "--run", "{tmp}/x"], 1, "a.csv has nothing to index; check the path"),
         (["run"], 2, "Missing argument"),
         (["filter", "aspect-ratio"], 2, "Missing option"),
         (["frobnicate"], 2, "No such command"),

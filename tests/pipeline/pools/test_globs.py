@@ -11,7 +11,7 @@ from pipeline.pools import pool_of
 NAMES = {
     "parquet": ("a.parquet", ["b.PARQUET", "c.pq", "d.parq", "e.parquet.gz", "f.arrow"]),
     "tars": ("a.tar", ["b.TAR", "c.zip", "d.tar.gz"]),
-    "urls": ("a.parquet", ["b.txt", "c.csv", "d.jsonl", "e.parquet.gz"]),
+    "urls": ("a.parquet", ["b.TXT", "c.CSV.gz", "d.json", "e.parquet.gz"]),
 }
 
 

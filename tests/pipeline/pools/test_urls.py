@@ -33,7 +33,6 @@ GOOD: dict[str, Any] = {
     "height": [480, 200, 2**31 - 1],
     "image_phash": ["aa", "bb", "cc"],
 }
-NO_SIZE = "no size: the metadata has no width and height for this row"
 
 
 def write(path: Path, take_out: str = "", **columns: Any) -> Path:
@@ -53,7 +52,8 @@ def index(folder: Path, **names: str) -> list[Row]:
     table.validate(full=True)
     rows: list[Row] = table.to_pylist()
     assert {row["shard"] for row in rows} == set(listing.shards["path"].to_pylist())
-    assert all(row["error"] or (row["width"] and row["height"] and row["url"]) for row in rows)
+    assert all(row["error"] or row["url"] for row in rows)
+    assert all((row["width"] is None) == (row["height"] is None) for row in rows)
     for row in rows:
         assert row["format"] is row["animated"] is row["bytes"] is None
         assert "\n" not in (row["error"] or "")
@@ -145,10 +145,10 @@ def test_equal_urls_are_separate_rows(tmp_path: Path) -> None:
         pytest.param([640.0, 299.5, 1.0], id="fraction"),
     ],
 )
-def test_row_without_a_usable_size_is_an_error(tmp_path: Path, width: Any) -> None:
+def test_size_that_is_not_usable_is_unknown(tmp_path: Path, width: Any) -> None:
     write(tmp_path / "0.parquet", width=width)
     rows = index(tmp_path)
-    assert [row["error"] for row in rows] == [None, NO_SIZE, None]
+    assert [row["error"] for row in rows] == [None] * 3
     assert [(row["width"], row["height"]) for row in rows] == [(640, 480), (None, None), (1, 2**31 - 1)]
     assert [row["url"] for row in rows] == URLS
 
@@ -156,16 +156,21 @@ def test_row_without_a_usable_size_is_an_error(tmp_path: Path, width: Any) -> No
 @pytest.mark.parametrize(
     "columns", [{"take_out": "height"}, {"height": ["480 px", "4e2", "-1"]}, {"height": [None] * 3}]
 )
-def test_row_without_size_columns_is_an_error(tmp_path: Path, columns: Any) -> None:
+def test_list_without_usable_sizes_has_unknown_ones(tmp_path: Path, columns: Any) -> None:
     write(tmp_path / "0.parquet", **columns)
-    assert [row["error"] for row in index(tmp_path)] == [NO_SIZE] * 3
+    rows = index(tmp_path)
+    assert [(row["width"], row["height"], row["error"], row["url"]) for row in rows] == [
+        (None, None, None, url) for url in URLS
+    ]
 
 
 @pytest.mark.parametrize("height", [[True] * 3, [[480]] * 3, [b"480"] * 3])
 def test_size_column_of_another_type_is_named(tmp_path: Path, height: list[Any]) -> None:
     write(tmp_path / "0.parquet", height=height)
-    errors = {row["error"] for row in index(tmp_path)}
-    assert errors == {f"no size: column 'height' is {pa.array(height).type}, not numbers".replace("item", "element")}
+    assert {(row["width"], row["height"], row["error"]) for row in index(tmp_path)} == {(None, None, None)}
+    said = open_pool(pool_of(urls=str(tmp_path)), str(tmp_path / "run")).image
+    type_ = str(pa.array(height).type).replace("item", "element")
+    assert said.startswith(f"no sizes in 0.parquet: column 'height' is {type_}, not numbers; they are unknown until")
 
 
 @pytest.mark.parametrize(
@@ -492,4 +497,4 @@ def test_columns_of_a_pool_on_s3_are_read(bucket: str) -> None:
     assert result.to_pydict() == {"score": [49.5, 0.0, 7.0], "missing": [None] * 3}
     rows = pool.index(pool.root(), shard_table([shard]))
     assert rows["url"].to_pylist() == numbered()["url"].to_pylist()
-    assert set(rows["error"].to_pylist()) == {NO_SIZE}
+    assert set(rows["error"].to_pylist()) == {None}
