@@ -30,6 +30,8 @@ class Outcome:
         width: Displayed width, in pixels.
         height: Displayed height, in pixels.
         format: Format by content, such as JPEG.
+        animated: Whether the image has several frames.
+        served: Width and height of the image that was served, in pixels; that of a resized image as it was encoded.
     """
 
     error: str | None = None
@@ -41,6 +43,16 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     format: str | None = None
+    animated: bool | None = None
+    served: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What img2dataset says of an image: its bytes' hash, and its size, if it resized the image."""
+
+    sha256: str
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -61,30 +73,31 @@ def read_outcomes(tar: Path, results: Sequence[tuple[int | None, bool]], resized
         OSError: A file cannot be read.
     """
     outcomes = [Outcome("lost: img2dataset did not store this row", True, status) for status, _ in results]
-    hashes: dict[int, str] = {}
-    for row, error, sha256 in _sidecar(tar.with_suffix(".parquet")):
+    served: dict[int, _Served] = {}
+    for row, error, image in _sidecar(tar.with_suffix(".parquet")):
         status, retry = results[row]
         if error is None:
-            hashes[row] = sha256
+            served[row] = image
         else:
             outcomes[row] = Outcome(error, retry, status)
     for row, member in _members(tar):
-        if row in hashes:
-            expected = None if resized else hashes[row]
-            outcomes[row] = _image(member, results[row][0], expected)
+        if row in served:
+            outcomes[row] = _image(member, results[row][0], served[row], resized)
     return outcomes
 
 
-def _sidecar(path: Path) -> Iterator[tuple[int, str | None, str]]:
-    """Yield number, error and hash of the served bytes for each row."""
-    table = pq.read_table(path, columns=["key", "status", "error_message", "sha256"])
-    for key, status, error, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
+def _sidecar(path: Path) -> Iterator[tuple[int, str | None, _Served]]:
+    """Yield number, error and what was served for each row."""
+    names = ["key", "status", "error_message", "sha256", "original_width", "original_height"]
+    columns = [column.to_pylist() for column in pq.read_table(path, columns=names).columns]
+    for key, status, error, sha256, width, height in zip(*columns, strict=True):
+        served = _Served(sha256, (int(width), int(height)) if width and height else None)
         if status == "success":
-            yield _row(key), None, sha256
+            yield _row(key), None, served
         elif status == "failed_to_resize":
-            yield _row(key), f"cannot be resized: {printable(error)[:200]}", sha256
+            yield _row(key), f"cannot be resized: {printable(error)[:200]}", served
         else:
-            yield _row(key), error, sha256
+            yield _row(key), error, served
 
 
 def _members(tar: Path) -> Iterator[tuple[int, _Member]]:
@@ -100,10 +113,10 @@ def _row(key: str) -> int:
     return int(key) % MAX_ROWS
 
 
-def _image(member: _Member, status: int | None, expected: str | None) -> Outcome:
-    """Return the outcome for stored bytes; `expected` is the hash of the served bytes if they must be the same."""
+def _image(member: _Member, status: int | None, served: _Served, resized: bool) -> Outcome:
+    """Return the outcome for stored bytes, which are the served ones unless images are `resized`."""
     sha256 = hashlib.sha256(member.data).hexdigest()
-    if expected not in (None, sha256):
+    if not resized and served.sha256 != sha256:
         return Outcome("lost: the stored bytes are not those that were served", True, status)
     try:
         header = read_header(io.BytesIO(member.data))
@@ -117,4 +130,6 @@ def _image(member: _Member, status: int | None, expected: str | None) -> Outcome
         width=header.width,
         height=header.height,
         format=header.format,
+        animated=header.animated,
+        served=served.size if resized else (header.width, header.height),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from core.stages import Facts, LoadedStage
 from pipeline.stages.download.columns import WRITES
+from pipeline.stages.download.fetching.child import TESTED
 from pipeline.stages.download.settings import DownloadSettings
 
 if TYPE_CHECKING:
@@ -59,18 +59,17 @@ class Download(DownloadSettings, LoadedStage):
         """Return what downloads a part into `tars`."""
         from pipeline.stages.download.engine import Engine
 
-        return Downloader(Engine(self), tars)
+        settings = self.model_dump(include=set(DownloadSettings.model_fields))
+        return Downloader(Engine(DownloadSettings.model_validate(settings)), tars)
 
 
 class Downloader(Facts):
     """`Facts` of `download`. Each call downloads a part and stores its images in a tar of their own."""
 
+    provenance: Mapping[str, object] = {"img2dataset": TESTED}
+
     def __init__(self, engine: Engine, tars: TarStore) -> None:
         self._engine, self._tars, self._parts = engine, tars, 0
-
-    @cached_property
-    def provenance(self) -> Mapping[str, object]:  # type: ignore[override]
-        return {"img2dataset": self._engine.version}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         with tempfile.TemporaryDirectory(prefix="vl3syn-download-") as folder:
@@ -87,10 +86,10 @@ def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa
     width, height = (
         np.array([getattr(outcome, name) or 1 for outcome in outcomes], np.int64) for name in ("width", "height")
     )
-    said = [listed[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("width", "height")]
-    served = [np.array([getattr(o, name) or 1 for o in outcomes]) for name in ("served_width", "served_height")]
-    unsaid = failed | np.isnan(said[0]) | np.isnan(said[1])
-    differs = (served[0] != said[0]) | (served[1] != said[1])
+    differs = [
+        _differs(outcome.served, said)
+        for outcome, said in zip(outcomes, zip(*(listed[n].to_pylist() for n in ("width", "height"))), strict=True)
+    ]
     columns = {
         "image_shard": pa.array([None if o.error else tar for o in outcomes], pa.string()),
         "image_offset": pa.array([o.offset for o in outcomes], pa.int64()),
@@ -102,9 +101,16 @@ def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa
         "image_animated": pa.array([o.animated for o in outcomes], pa.bool_()),
         "image_ratio": pa.array(np.maximum(width, height) / np.minimum(width, height), pa.float32(), mask=failed),
         "image_side": pa.array(np.minimum(width, height), pa.int32(), mask=failed),
-        "size_differs": pa.array(differs, pa.bool_(), mask=unsaid).cast(pa.int8()),
+        "size_differs": pa.array(differs, pa.bool_()).cast(pa.int8()),
         "http_status": pa.array([o.status for o in outcomes], pa.int16()),
         "error": pa.array([o.error for o in outcomes], pa.string()),
         "retry": pa.array([o.retry for o in outcomes], pa.bool_()),
     }
     return pa.table(columns)
+
+
+def _differs(served: tuple[int, int] | None, said: tuple[int | None, int | None]) -> bool | None:
+    """Return whether an image has another size than its list says. Some lists have the sides before EXIF rotation."""
+    if served is None or None in said:
+        return None
+    return sorted(served) != sorted(said)  # type: ignore[type-var]
