@@ -36,7 +36,7 @@ class Stage(Settings):
     Attributes:
         name: Name of the stage, of its table and of its line in the funnel.
         version: Raise it when the same settings give other values. Rows of older versions stay stored, but unused.
-        reads: Columns that the stage needs; `pool.X` is column X of the pool's Parquet files, null where it is missing.
+        reads: Columns that the stage needs; `pool.X` is column X of the pool's files, null where it is missing.
         writes: Columns that the stage computes, made with `manifests.schemas.column`. Rules without a column's name
             apply to the first.
         models: The models that compute the columns, each with the licence that its page states, or None if that is not

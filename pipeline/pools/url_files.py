@@ -14,8 +14,8 @@ from manifests.storage import Folder
 from pipeline.pools.list_columns import index_batch, list_schema
 from pipeline.pools.parquet_rows import damage, unread
 from pipeline.pools.rows import on_disk
-from pipeline.pools.tables import ROWS_AT_ONCE
-from pipeline.pools.text_lists import ListRow, TextList, form_of
+from pipeline.pools.tables import ROWS_AT_ONCE, TABLES
+from pipeline.pools.text_lists import FORMS, ListRow, TextList, form_of
 from pipeline.pools.url_rows import ROWS, UrlColumns, UrlSettings, url_rows
 
 _NO_COLUMNS = UrlColumns({}, {}, None)
@@ -49,6 +49,8 @@ def read_urls(root: Folder, path: str, settings: UrlSettings) -> tuple[pa.Table,
             return ROWS.empty_table(), str(error)
         except BAD_PARQUET as error:
             broken = f"broken {form or 'Parquet'}: {damage(error)}; {number:,} rows were read before it"
+            if not form and not path.lower().endswith(TABLES):
+                broken += f" (a file that is not called *{' or *'.join(FORMS)} is read as Parquet)"
     if not number and broken is None:
         broken = f"no images: a {form or 'Parquet'} file without rows"
     return pa.concat_tables(tables), broken

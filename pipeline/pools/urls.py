@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -56,7 +57,10 @@ class UrlTables(TablePool):
             columns = columns_of(form_of(path), schema, self.settings)
             return dict(columns.notes), size_line(schema, columns, path)
 
-        return check_first_table(listing, self.kind, sources, schema_of=schema_of)
+        # A folder of Parquet files may have other files with these endings: they are no reason to refuse it.
+        tables = listing.shards.filter(pa.array([not form_of(path) for path in listing.shards["path"].to_pylist()]))
+        first = replace(listing, shards=tables if tables.num_rows else listing.shards)
+        return replace(check_first_table(first, self.kind, sources, schema_of=schema_of), shards=listing.shards)
 
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         return (list_columns_at if form_of(shard) else columns_at)(root, shard, names, rows)

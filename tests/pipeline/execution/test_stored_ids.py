@@ -119,6 +119,7 @@ def test_id_that_moves_to_a_new_shard_is_compared(tmp_path: Path) -> None:
     recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/pool/*.csv", "id": "uid"}, "stages": []}
     run_here(recipe, tmp_path / "run")
     write(tmp_path / "pool" / "a.csv", [row(1)])
+    run_here(recipe, tmp_path / "run")
     write(tmp_path / "pool" / "b.csv", [row(2, url="http://x/another.jpg")])
     with pytest.raises(ValueError, match=r"^b\.csv: 1 ids in 'uid' were those of other rows"):
         run_here(recipe, tmp_path / "run")

@@ -183,6 +183,25 @@ def test_folder_and_glob_of_mixed_forms_are_pools(tmp_path: Path) -> None:
     assert {row["shard"] for row in index(tmp_path / "*.[ct]sv")} == {"csv.csv", "tsv.tsv"}
 
 
+def test_other_files_in_a_folder_of_parquet_do_not_refuse_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"name,size\nb.parquet,3\n")
+    (tmp_path / "b.parquet").write_bytes(encoded(ROWS, "parquet"))
+    listing = open_pool(pool_of(urls=str(tmp_path)), str(tmp_path / "run"))
+    assert listing.alt_text == "alt text from the column 'caption'"
+    assert listing.shards["path"].to_pylist() == ["a.csv", "b.parquet"]
+    other, *rows = index(tmp_path)
+    assert other["error"].startswith("unread CSV: no column 'url' (there are name, size); ")
+    assert without_file(rows) == expected(ROWS)
+
+
+def test_file_of_an_unknown_ending_says_which_are_known(tmp_path: Path) -> None:
+    (row,) = index_of(tmp_path, "list.lst", b"http://x/0.jpg\n")
+    assert row["error"].startswith("broken Parquet: ")
+    assert row["error"].endswith(
+        "(a file that is not called *.csv or *.tsv or *.jsonl or *.ndjson or *.txt is read as Parquet)"
+    )
+
+
 def test_delimiter_is_that_of_the_header(tmp_path: Path) -> None:
     for delimiter in ",;\t|":
         data = f"url{delimiter}text\nhttp://x/0.jpg{delimiter}a fox\n".encode()
@@ -362,13 +381,25 @@ def test_rows_before_a_truncation_are_kept(tmp_path: Path, packing: str) -> None
         columns(tmp_path, ["n"], [len(urls) - 1])
 
 
-@pytest.mark.parametrize(("packing", "line"), [(".gz", b"x" * 4096), (".zst", b"x" * 4095 + b"\n")])
-def test_decompression_bomb_is_one_error(tmp_path: Path, packing: str, line: bytes) -> None:
+def bomb(packing: str, line: bytes) -> bytes:
     data = packed(b"http://x/0\n" + line * (66 << 10), packing)
-    first, *_, last = index_of(tmp_path, f"bomb.txt{packing}", data)
     assert len(data) < 1 << 20
+    return data
+
+
+def test_decompression_bomb_is_one_error(tmp_path: Path) -> None:
+    first, *_, last = index_of(tmp_path, "bomb.txt.zst", bomb(".zst", b"x" * 4095 + b"\n"))
     assert first["url"] == "http://x/0"
     assert last["error"].startswith("broken plain text: decompression bomb: ")
+
+
+def test_bomb_on_s3_is_copied_packed_and_is_one_error(bucket: str) -> None:
+    boto3.client("s3").put_object(Bucket="vl3syn", Key="bombs/bomb.txt.gz", Body=bomb(".gz", b"x" * 4096))
+    pool = pool_of(urls=f"{bucket}/bombs")
+    listing = pool.listing()
+    first, last = pool.index(listing.root, listing.shards).to_pylist()
+    assert first["url"] == "http://x/0"
+    assert last["error"].startswith("broken plain text: decompression bomb: the list unpacks to more than 268,435,456")
 
 
 @pytest.mark.parametrize(
