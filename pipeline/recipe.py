@@ -146,7 +146,9 @@ def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
             raise UserError(f"{where}: {position(written, number)}: {error}") from error
         columns |= {field.name: _StoredColumn(field, step.table) for field in step.stage.writes}
         if isinstance(step.stage, Download):  # what the index says of the images is what the list says
-            columns |= {name: _StoredColumn(INDEX.field(name), step.table, stored) for name, stored in DESCRIBED.items()}
+            columns |= {
+                name: _StoredColumn(INDEX.field(name), step.table, stored) for name, stored in DESCRIBED.items()
+            }
     return tuple(steps.values())
 
 

@@ -52,7 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "busy" and self.server.busy:
             self._answer(503)
         elif fault == "page":
-            self._answer(200, ("Content-Type", "text/html"), body=b"<!DOCTYPE html><title>Our images have moved</title>")
+            self._answer(
+                200, ("Content-Type", "text/html"), body=b"<!DOCTYPE html><title>Our images have moved</title>"
+            )
         elif fault == "not-for-training":
             self._answer(200, ("X-Robots-Tag", "noai"), body=file.read_bytes())
         else:

@@ -19,10 +19,11 @@ from manifests.tables import Table
 from pipeline.execution.inputs import NO_PART, POOL_ADDRESS, Inputs, Source
 from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
+from pipeline.pools.tars import Tars
 from pipeline.recipe import Recipe, Step, pool_column, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
-from pipeline.stages.download.storage import images_folder, stored_images
+from pipeline.stages.download.storage import images_folder
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,10 @@ def plan(
 
 def _downloaded_images(run: Run, recipe: Recipe) -> Images:
     step = recipe.download
-    assert step is not None and isinstance(step.stage, Download)
-    return stored_images(images_folder(step.stage.images, run.folder))
+    assert step is not None
+    assert isinstance(step.stage, Download)
+    folder = images_folder(step.stage.images, run.folder)
+    return Images(Tars(kind="tars", where=f"{folder.path}/*.tar"), folder)
 
 
 def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:

@@ -86,10 +86,8 @@ def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa
     width, height = (
         np.array([getattr(outcome, name) or 1 for outcome in outcomes], np.int64) for name in ("width", "height")
     )
-    differs = [
-        _differs(outcome.served, said)
-        for outcome, said in zip(outcomes, zip(*(listed[n].to_pylist() for n in ("width", "height"))), strict=True)
-    ]
+    sizes = zip(outcomes, listed["width"].to_pylist(), listed["height"].to_pylist(), strict=True)
+    differs = [_differs(outcome.served, width, height) for outcome, width, height in sizes]
     columns = {
         "image_shard": pa.array([None if o.error else tar for o in outcomes], pa.string()),
         "image_offset": pa.array([o.offset for o in outcomes], pa.int64()),
@@ -109,8 +107,8 @@ def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa
     return pa.table(columns)
 
 
-def _differs(served: tuple[int, int] | None, said: tuple[int | None, int | None]) -> bool | None:
-    """Return whether an image has another size than its list says. Some lists have the sides before EXIF rotation."""
-    if served is None or None in said:
+def _differs(served: tuple[int, int] | None, width: int | None, height: int | None) -> bool | None:
+    """Return whether an image has another size than its list says; None if that is unknown."""
+    if served is None or width is None or height is None:
         return None
-    return sorted(served) != sorted(said)  # type: ignore[type-var]
+    return sorted(served) != sorted((width, height))  # some lists have the sides before EXIF rotation

@@ -11,8 +11,6 @@ import polars as pl
 
 from manifests.storage import Folder
 from manifests.tables import Table
-from pipeline.pools.reader import Images
-from pipeline.pools.tars import Tars
 from pipeline.stages.download.columns import DESCRIBED
 
 IMAGES = "images"
@@ -25,11 +23,6 @@ _NOTE = ".storing-"
 def images_folder(given: str | None, run: Folder) -> Folder:
     """Return the folder of the images: the one that the stage names, else that of the run."""
     return Folder.at(given) if given else run.join(IMAGES)
-
-
-def stored_images(folder: Folder) -> Images:
-    """Return the images in a folder of downloaded images."""
-    return Images(Tars(kind="tars", where=f"{folder.path}/*.tar"), folder)
 
 
 @dataclass(frozen=True)
