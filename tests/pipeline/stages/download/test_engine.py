@@ -98,10 +98,9 @@ def test_each_of_1000_urls_ends_as_an_image_or_with_its_reason(web: WebServer, s
         ours = (outcomes[url].error or "").replace("host asked to wait: ", "HTTP 429: Too Many Requests")
         assert (ours.startswith(error), outcomes[url].retry) == (True, retry), (url, outcomes[url])
     assert web.connections.keys() == {"127.0.0.2", "127.0.0.3"}
-    # Each URL was asked for once; those of the host with pauses not all.
+    # Each URL was asked for once; of those whose host asked to wait, perhaps not all.
     assert set(web.asked.values()) == {1}
     assert web.connections["127.0.0.2"] == 1000 - len(hidden) - EACH + 2 + EACH  # a loop asks twice
-    assert web.connections["127.0.0.3"] < EACH
 
     web.mended = True
     web.asked.clear()
