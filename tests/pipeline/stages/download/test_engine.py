@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,18 @@ def test_broken_header_and_lone_surrogate_are_error_rows(web: WebServer, shared:
     assert [outcome.retry for outcome in outcomes] == [False, False]
 
 
+def test_two_threads_may_use_one_engine(web: WebServer, shared: Engine, tmp_path: Path) -> None:
+    def download(part: int) -> list[bytes]:
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        downloaded = shared.download(part, [web.url(f"image/{part}-{number}") for number in range(20)], folder)
+        return [_stored(downloaded, outcome) for outcome in downloaded.outcomes]
+
+    with ThreadPoolExecutor(2) as pool:
+        for part, images in enumerate(pool.map(download, range(4))):
+            assert images == [image_of(f"{part}-{number}") for number in range(20)]
+
+
 @pytest.mark.parametrize("urls", [[], [None], ["file:///etc/passwd"]])
 def test_part_without_an_image_is_a_part(shared: Engine, tmp_path: Path, urls: list[str | None]) -> None:
     downloaded = shared.download(0, urls, tmp_path)
@@ -228,7 +241,7 @@ def test_image_that_crashes_the_resizer_is_an_error_row(
     with Engine(make_settings(longest=41, python=str(python))) as engine:
         names = ["a", "deadly", "b", "deadly2", "c"]
         outcomes = engine.download(0, [web.url(f"image/{name}") for name in names], tmp_path).outcomes
-    died = "cannot be resized: it ended the process by signal 11 (Segmentation fault)"
+    died = "cannot be resized: the process ended, by signal 11 (Segmentation fault)"
     assert [outcome.error for outcome in outcomes] == [None, died, None, died, None]
     assert not any(outcome.retry for outcome in outcomes)
 
