@@ -103,11 +103,12 @@ def serving(address: str = "0.0.0.0", port: int = 0, wrap: Callable[[Any], Any] 
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            seen.connected(self.request.getsockname()[0])
+            seen.connected(self.request.getsockname()[0].removeprefix("::ffff:"))
             with suppress(OSError, ValueError, IndexError):
                 _answer(wrap(self.request) if wrap else self.request, seen)
 
     class Server(socketserver.ThreadingTCPServer):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         daemon_threads, block_on_close, allow_reuse_address, request_queue_size = True, False, True, 512
 
     with Server((address, port), Handler) as server:

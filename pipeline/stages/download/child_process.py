@@ -32,7 +32,14 @@ _LOOK_UP_SECONDS = 5
 
 
 class ChildDiedError(Exception):
-    """The process has ended without an answer. The text says how."""
+    """The process has ended without an answer.
+
+    The text says how. `killed`: from outside, as when memory is short; it did not crash.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})")
+        self.killed = code == -signal.SIGKILL
 
 
 def find_python(python: str | None) -> str:
@@ -105,7 +112,7 @@ class ChildProcess:
         """
         line = self._answers.readline()
         if not line.endswith("\n"):  # it may end within a line
-            raise ChildDiedError(_death(self._process.wait()))
+            raise ChildDiedError(self._process.wait())
         answer: dict[str, Any] = json.loads(line)
         if "error" not in answer:
             return answer
@@ -140,9 +147,3 @@ def _missing(python: str, reason: str) -> UserError:
         f"download: {python}: {reason}; run `make setup-download`, or give the Python of another environment, "
         "engine: {python: …}"
     )
-
-
-def _death(code: int) -> str:
-    if code < 0:
-        return f"signal {-code} ({signal.strsignal(-code)})"
-    return f"exit code {code}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import pyarrow as pa
@@ -36,13 +37,15 @@ class Downloaded:
 
 
 class Engine:
-    """Downloads one part at a time, with img2dataset in one child process that is kept between parts.
+    """Downloads parts, with img2dataset in one child process that is kept between them. Use it as a context manager.
 
-    Use it as a context manager. Another thread may not use it at the same time.
+    The child fetches one part at a time. A second thread may call `download` meanwhile, so that the child fetches its
+    part while the first thread reads what was stored.
     """
 
     def __init__(self, settings: DownloadSettings) -> None:
         self._settings = settings
+        self._fetching = Lock()
         self._child: ChildProcess | None = None
 
     def __enter__(self) -> Self:
@@ -75,8 +78,9 @@ class Engine:
         asked = _spread(dict.fromkeys(url for url in urls if url is not None and url not in refused))
         outcomes: dict[str | None, Outcome] = {url: Outcome(reason) for url, reason in refused.items()}
         killers: dict[str, Outcome] = {}
-        while (results := self._run(part, asked, folder, killers)) is None:
-            asked = [url for url in asked if url not in killers]
+        with self._fetching:
+            while (results := self._run(part, asked, folder, killers)) is None:
+                asked = [url for url in asked if url not in killers]
         tar = folder / f"{part:05d}.tar"
         read = read_outcomes(tar, results, resized=bool(self._settings.longest or self._settings.shortest))
         outcomes.update(killers)
@@ -98,8 +102,9 @@ class Engine:
                 return [(status, retry) for status, retry in answer["results"]]
             except ChildDiedError as death:
                 self.close(kill=True)
-                if resizing is not None:
-                    killers[urls[resizing]] = Outcome(f"cannot be resized: it ended the process by {death}")
+                if resizing is not None and (last_try or not death.killed):
+                    error = f"cannot be resized: the process ended, by {death}"
+                    killers[urls[resizing]] = Outcome(error, retry=death.killed)
                     return None
                 if last_try:
                     raise UserError(
