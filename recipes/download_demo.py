@@ -12,6 +12,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -65,7 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (*headers, ("Content-Length", str(len(body)))):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # who does not want the image hangs up
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -60,7 +60,7 @@ def download(
         "user_agent": user_agent,
         "opt_out": [] if ignore_opt_out else None,
         "proxies": proxies or None,
-        "python": python,
+        "engine": {"python": python} if python else None,
     }
     keep = {"min_image_side": min_side, "max_image_ratio": max_ratio}
     apply_stages(run_, [{"stage": "download", **settings, "keep": keep}], json_)

@@ -19,7 +19,7 @@ from manifests.tables import Table
 from pipeline.execution.inputs import NO_PART, POOL_ADDRESS, Inputs, Source
 from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
-from pipeline.pools.tars import Tars
+from pipeline.pools.registry import pool_of
 from pipeline.recipe import Recipe, Step, pool_column, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
@@ -119,7 +119,7 @@ def _downloaded_images(run: Run, recipe: Recipe) -> Images:
     assert step is not None
     assert isinstance(step.stage, Download)
     folder = images_folder(step.stage.images, run.folder)
-    return Images(Tars(kind="tars", where=f"{folder.path}/*.tar"), folder)
+    return Images(pool_of(tars=f"{folder.path}/*.tar"), folder)
 
 
 def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:

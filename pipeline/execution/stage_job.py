@@ -16,7 +16,6 @@ from manifests.contents import contents_table
 from manifests.journal import recover
 from manifests.run import Run, stage_folder
 from manifests.schemas import table_schema
-from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage
 from manifests.version import __version__
@@ -37,6 +36,7 @@ from pipeline.recipe import Recipe, Step
 from pipeline.stages.download.stage import Download
 from pipeline.stages.download.storage import images_folder
 from pipeline.stages.download.storage import sweep as sweep_tars
+from pipeline.stages.download.summary import summary
 from pipeline.stages.registry import outdated
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def run_stage(
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))
-    images = _images(run, step)
+    images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
+    if images:
+        sweep_tars(images, stored.table)
     rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
@@ -105,6 +107,10 @@ def run_stage(
         if local and (done.untried or done.lost or step.stage.journaled):
             local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
+    if images:
+        sweep_tars(images, stored.table)
+        notes = summary(stored.table, task.store.writer, stats.working)
+        return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
     return JobResult.of(step.name, stats, stored=up_to_date)
 
 
@@ -150,15 +156,6 @@ def _add_columns(table: Table) -> None:
     """Append an empty part with the current columns if no part has them: readers infer the columns from the parts."""
     if table.parts() and not set(table.schema.names) <= set(Table.stored(table.folder).schema.names):
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
-
-
-def _images(run: Run, step: Step) -> Folder | None:
-    """Return the folder of the images that a stage downloads, without what dead workers left; None for other stages."""
-    if not isinstance(step.stage, Download):
-        return None
-    folder = images_folder(step.stage.images, run.folder)
-    sweep_tars(folder, stage_table(run, step))
-    return folder
 
 
 def _groups(run: Run, step: Step) -> pl.DataFrame | None:

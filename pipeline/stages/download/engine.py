@@ -118,7 +118,7 @@ class Engine:
 
     def _started(self) -> ChildProcess:
         if self._child is None:
-            self._child = ChildProcess(find_python(self._settings.python), self._settings.for_child())
+            self._child = ChildProcess(find_python(self._settings.engine.python), self._settings.for_child())
         return self._child
 
 

@@ -18,12 +18,22 @@ OPT_OUT = ("noai", "noimageai", "noindex", "noimageindex")
 USER_AGENT = f"vl3syn/{__version__} (collects images for a dataset; img2dataset)"
 
 
-class DownloadSettings(Settings):
-    """How images are fetched.
+class EngineSettings(Settings):
+    """What fetches.
 
     Attributes:
         python: Python of the environment with img2dataset. Default: this one if it has img2dataset, else
             `.venv-download/bin/python` beside the sources, which `make setup-download` makes.
+    """
+
+    python: str | None = None
+
+
+class DownloadSettings(Settings):
+    """How images are fetched.
+
+    Attributes:
+        engine: What fetches.
         concurrency: URLs that a worker fetches at once. They may take 3 × `concurrency` × `max_bytes` of memory.
         per_host: Connections that a worker has to one host at once.
         min_pause: Seconds for which a host is left alone after a status 429 or 503. A longer Retry-After counts.
@@ -41,7 +51,7 @@ class DownloadSettings(Settings):
         quality: JPEG quality of images that are resized, 1 to 100.
     """
 
-    python: str | None = None
+    engine: EngineSettings = EngineSettings()
     concurrency: int = Field(default=64, ge=1, le=1024)
     per_host: int = Field(default=4, ge=1, le=1024)
     min_pause: float = Field(default=1, ge=0, le=3600)
@@ -83,5 +93,5 @@ class DownloadSettings(Settings):
         if self.longest or self.shortest:
             mode = "keep_ratio_largest" if self.longest else "keep_ratio"
             resize = {"mode": mode, "size": self.longest or self.shortest, "quality": self.quality}
-        others = {"python", "concurrency", "longest", "shortest", "quality"}
+        others = {"engine", "concurrency", "longest", "shortest", "quality"}
         return {"fetch": self.model_dump(exclude=others), "threads": self.concurrency, "resize": resize}

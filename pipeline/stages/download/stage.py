@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.stages import Facts, LoadedStage
+from manifests.process import is_gone, this_process
 from pipeline.stages.download.columns import WRITES
 from pipeline.stages.download.fetching.child import TESTED
 from pipeline.stages.download.settings import DownloadSettings
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.stages.download.engine import Engine
     from pipeline.stages.download.outcomes import Outcome
     from pipeline.stages.download.storage import TarStore
+
+_FOLDER = "vl3syn-download-"
+"""Prefix of the temporary folder of a part. The name of the worker's process follows."""
 
 
 class Download(DownloadSettings, LoadedStage):
@@ -37,7 +42,7 @@ class Download(DownloadSettings, LoadedStage):
     writes: ClassVar = WRITES
     fingerprint_exclude: ClassVar = (
         "images",
-        "python",
+        "engine",
         "concurrency",
         "per_host",
         "min_pause",
@@ -53,7 +58,7 @@ class Download(DownloadSettings, LoadedStage):
     def check_available(self) -> None:
         from pipeline.stages.download.child_process import find_python
 
-        find_python(self.python)
+        find_python(self.engine.python)
 
     def start(self, tars: TarStore) -> Downloader:
         """Return what downloads a part into `tars`."""
@@ -70,14 +75,23 @@ class Downloader(Facts):
 
     def __init__(self, engine: Engine, tars: TarStore) -> None:
         self._engine, self._tars, self._parts = engine, tars, 0
+        _sweep_folders()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        with tempfile.TemporaryDirectory(prefix="vl3syn-download-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{this_process()}-") as folder:
             done = self._engine.download(self._parts, batch["url"].to_pylist(), Path(folder))
             self._parts += 1
             stored = any(outcome.error is None for outcome in done.outcomes)
             name = self._tars.store(done.tar) if stored else None
         return _table(done.outcomes, name, batch)
+
+
+def _sweep_folders() -> None:
+    """Delete the temporary folders of workers on this machine that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        worker = folder.name.removeprefix(_FOLDER).rpartition("-")[0]
+        if is_gone(worker) and worker != this_process():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _table(outcomes: Sequence[Outcome], tar: str | None, listed: pa.Table) -> pa.Table:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+from pyarrow import fs as pafs
 
+from manifests.process import is_gone, this_process
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.stages.download.columns import DESCRIBED
@@ -17,7 +20,10 @@ IMAGES = "images"
 """Name of the folder in a run, unless the stage names another."""
 
 _NOTE = ".storing-"
-"""Prefix of the files in the stage's table that name the tar that a worker is storing."""
+"""Prefix of the files in the stage's table that name the tar that a worker is storing. Their names end with its own."""
+
+_QUIET_S = 3600.0
+"""Seconds. A note from another machine that is older has no worker any more: by then it has stored tar and part."""
 
 
 def images_folder(given: str | None, run: Folder) -> Folder:
@@ -40,7 +46,7 @@ class TarStore:
 
     folder: Folder
     table: Folder
-    note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}")
+    note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}-{this_process()}")
 
     def store(self, tar: Path) -> str:
         """Store a tar; return its name in the folder."""
@@ -52,12 +58,15 @@ class TarStore:
 
 
 def sweep(folder: Folder, table: Table) -> int:
-    """Delete tars that no part of the table names, because their workers died. Call it before a job.
+    """Delete tars that no part of the table names, because their workers died. Call it before and after a job.
+
+    Tars of workers that still run, such as those of another job, stay.
 
     Returns:
         The number of deleted tars.
     """
-    notes = [file.base_name for file in table.folder.files() if file.base_name.startswith(_NOTE)]
+    # Before the table is read: a worker may store its part, then end.
+    notes = [file.base_name for file in table.folder.files() if file.base_name.startswith(_NOTE) and _is_left(file)]
     if not notes:
         return 0
     shard = DESCRIBED["shard"]
@@ -71,3 +80,10 @@ def sweep(folder: Folder, table: Table) -> int:
         table.folder.delete(note)
     folder.sweep_aside()
     return deleted
+
+
+def _is_left(note: pafs.FileInfo) -> bool:
+    """Return whether the worker of a note is gone."""
+    _, _, worker = note.base_name.removeprefix(_NOTE).partition("-")
+    gone = is_gone(worker)
+    return time.time() - note.mtime_ns / 1e9 > _QUIET_S if gone is None else gone

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, os.fspath(Path(__file__).parents[4]))
 
 from pipeline.stages.download.engine import Engine
-from pipeline.stages.download.settings import DownloadSettings
+from pipeline.stages.download.settings import DownloadSettings, EngineSettings
 from tests.web_server import serving
 
 PUBLIC = "93.184.216.34"
@@ -55,11 +55,12 @@ def main(python: str, folder: Path) -> None:
     urls += [f"http://{host}/image/a" for host in LITERALS]
     targets = ["http://169.254.169.254/latest/meta-data/", "http://private.example.com/", "file:///etc/passwd"]
     urls += [f"http://public.example.com/to/{target.replace('/', '%2F')}" for target in targets]
+    engine = EngineSettings(python=python)
     with serving("::", 80) as server:
-        outcomes = _download(DownloadSettings(python=python, timeout=5), urls, folder / "guarded")
+        outcomes = _download(DownloadSettings(engine=engine, timeout=5), urls, folder / "guarded")
         connections = Counter(server.connections)
         # The same without the guard: these connections would have been seen.
-        anywhere = DownloadSettings(python=python, timeout=2, allow=("0.0.0.0/0", "::/0"))
+        anywhere = DownloadSettings(engine=engine, timeout=2, allow=("0.0.0.0/0", "::/0"))
         _download(anywhere, urls, folder / "open")
         unguarded = Counter(server.connections) - connections
     print(json.dumps({"outcomes": outcomes, "guarded": connections, "unguarded": unguarded}))
