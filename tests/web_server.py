@@ -164,7 +164,7 @@ def _busy(connection: socket.socket, fault: str, name: str, seen: WebServer) -> 
 
 
 def _hang(connection: socket.socket, fault: str, name: str, seen: WebServer) -> None:
-    seen.ended.wait(30)
+    seen.ended.wait()
 
 
 def _drip(connection: socket.socket, fault: str, name: str, seen: WebServer) -> None:
@@ -201,7 +201,7 @@ def _endless(connection: socket.socket, fault: str, name: str, seen: WebServer) 
 
 def _huge(connection: socket.socket, fault: str, name: str, seen: WebServer) -> None:
     _send(connection, "200", Content_Length="999999999999")
-    seen.ended.wait(30)
+    seen.ended.wait()
 
 
 @cache

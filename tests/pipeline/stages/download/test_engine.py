@@ -250,7 +250,7 @@ def test_child_ends_with_its_parent(
     web: WebServer, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VL3SYN_TEST", str(tmp_path))
-    settings = make_settings(timeout=60)
+    settings = make_settings(timeout=600)
     if (parent := os.fork()) == 0:
         Engine(settings).download(0, [web.url("hang/a")], tmp_path)
         os._exit(0)
@@ -289,6 +289,30 @@ def test_full_disk_is_an_error_of_the_run_not_of_the_rows(
     (tmp_path / "00000.tar").symlink_to("/dev/full")
     with Engine(make_settings()) as engine, pytest.raises(OSError, match="No space left on device"):
         engine.download(0, [web.url(f"image/{number}") for number in range(20)], tmp_path)
+
+
+def test_disk_that_was_full_for_a_while_is_one_as_well(
+    web: WebServer, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """The rest of the part is written, and its end, but rows are missing and the tar is broken."""
+    tar = tmp_path / "00000.tar"
+    os.mkfifo(tar)
+
+    def read_with_a_gap() -> None:
+        with tar.open("rb", buffering=0) as reader:
+            reader.read(1)
+        _wait_for(lambda: sum(web.asked.values()) > 200)
+        descriptor = os.open(tar, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "rb") as reader:
+            reader.read()
+
+    reading = threading.Thread(target=read_with_a_gap)
+    reading.start()
+    urls = [web.url("hang/a"), *(web.url(f"image/{number}") for number in range(300))]  # the hanging one ends the part
+    with Engine(make_settings(timeout=5)) as engine, pytest.raises(BrokenPipeError):
+        engine.download(0, urls, tmp_path)
+    reading.join()
 
 
 def _children(mark: Path) -> list[int]:
