@@ -111,8 +111,10 @@ class Engine:
                         f"download: img2dataset's process ended twice, by {death}; if memory is short, lower "
                         "concurrency or max_bytes"
                     ) from death
-            except BaseException:
+            except BaseException as error:
                 self.close(kill=True)
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = str(folder)  # a full disk is to be found
                 raise
         raise AssertionError("not reached")
 
