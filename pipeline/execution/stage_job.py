@@ -42,7 +42,9 @@ from pipeline.stages.registry import outdated
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-_AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead while the other keeps the model busy
+_AT_ONCE = 2
+"""Parts that a worker with images has at a time: one is decoded (or fetched) while the other keeps the model busy (or is
+stored)."""
 
 PART, JOURNALED_PART, DOWNLOADED_PART, GROUPED_PART = 65_536, 1024, 4096, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
@@ -101,7 +103,7 @@ def run_stage(
         if local and is_for_local_workers(step.stage, step.resources, rows.height):
             placement = place_locally(step.resources, step.stage, rows.height)
             make = _worker(step, task, placement)
-            at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
+            at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
             threads = math.ceil(placement.num_cpus)
             done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
         if local and (done.untried or done.lost or step.stage.journaled):
@@ -201,7 +203,7 @@ def _ray_job(step: Step, task: StageTask) -> Job:
             pool = TaskPoolStrategy(size=placement.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
         limits: dict[str, Any] = {}
-        if isinstance(step.stage, ImageStage):
+        if isinstance(step.stage, ImageStage | Download):
             limits = {"max_concurrent_calls_per_actor": _AT_ONCE, "enable_true_multi_threading": True}
         if alone:
             limits = {"max_tasks_in_flight_per_actor": 1}

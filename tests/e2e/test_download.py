@@ -225,6 +225,9 @@ def test_published_rows_have_true_sizes_and_texts_of_the_list(form: str, finishe
     settings = Publish.model_validate({"format": form, "rows_per_shard": 6})
     done = publish(opened, recipe_of(opened), settings, Folder.at(tmp_path), str(tmp_path))
     assert (done.rows, dict(done.left_out)) == (10, {})
+    card = (tmp_path / "README.md").read_text()
+    assert "HTTP 404" in card
+    assert "127.0.0.2" not in card, "the addresses of one's own network"
     for row, data in _published(form, tmp_path):
         name = row["url"].rpartition("/")[2]
         assert data == image_of(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -69,21 +70,27 @@ class Download(DownloadSettings, LoadedStage):
 
 
 class Downloader(Facts):
-    """`Facts` of `download`. Each call downloads a part and stores its images in a tar of their own."""
+    """`Facts` of `download`. Each call downloads a part and stores its images in a tar of their own.
+
+    Two threads may call it: the images of one part are fetched while the other part is stored.
+    """
 
     provenance: Mapping[str, object] = {"img2dataset": TESTED}
 
     def __init__(self, engine: Engine, tars: TarStore) -> None:
-        self._engine, self._tars, self._parts = engine, tars, 0
+        self._engine, self._tars, self._numbers = engine, tars, itertools.count()
         _sweep_folders()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{this_process()}-") as folder:
-            done = self._engine.download(self._parts, batch["url"].to_pylist(), Path(folder))
-            self._parts += 1
+            done = self._engine.download(next(self._numbers), batch["url"].to_pylist(), Path(folder))
             stored = any(outcome.error is None for outcome in done.outcomes)
             name = self._tars.store(done.tar) if stored else None
         return _table(done.outcomes, name, batch)
+
+    def close(self) -> None:
+        """End img2dataset's process. It would end with this one."""
+        self._engine.close()
 
 
 def _sweep_folders() -> None:

@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 
 import polars as pl
 from pyarrow import fs as pafs
@@ -33,7 +34,7 @@ def images_folder(given: str | None, run: Folder) -> Folder:
 
 @dataclass(frozen=True)
 class TarStore:
-    """Stores tars for one worker, one after the other: a part of the table names the last one before the next begins.
+    """Stores tars for one worker. In each thread a part of the table names the last tar before the next begins.
 
     A note in the table's folder names the tar that is being stored. So `sweep` finds a tar whose worker died before it
     stored the part, and never looks at tars of others in the same folder.
@@ -41,17 +42,17 @@ class TarStore:
     Attributes:
         folder: The folder of the images.
         table: The folder of the stage's table.
-        note: Name of the worker's note.
+        note: Begin of the names of the worker's notes, one for each thread.
     """
 
     folder: Folder
     table: Folder
-    note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}-{this_process()}")
+    note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}")
 
     def store(self, tar: Path) -> str:
         """Store a tar; return its name in the folder."""
         name = f"{uuid.uuid4().hex}.tar"
-        self.table.write(self.note, name.encode())
+        self.table.write(f"{self.note}.{get_ident()}-{this_process()}", name.encode())
         with tar.open("rb") as source, self.folder.writing(name) as target:
             shutil.copyfileobj(source, target, 1 << 22)
         return name
