@@ -29,3 +29,29 @@ def test_coyo_values_of_another_type_are_errors_of_their_rows(tmp_path: Path, or
     bad = "bad metadata: num_faces is string, not a number"
     right = {order[0]: [(1, None), (2, None), (3, None)], order[1]: [(None, bad), (None, None), (None, bad)]}
     assert rows.select("coyo_faces", "error").rows() == [*right["a"], *right["b"]]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_stages_read_columns_of_lists_in_text_form(tmp_path: Path, form: str) -> None:
+    lines = {
+        "csv": ["url,num_faces,image_phash", "http://x/0,3,0f", "http://x/1", "http://x/2,,a1", "http://x/3,-1,7"],
+        "jsonl": [
+            '{"url": "http://x/0", "num_faces": 3, "image_phash": "0f"}',
+            '{"url": "http://x/1"',
+            '{"url": "http://x/2", "image_phash": "a1"}',
+            '{"url": "http://x/3", "num_faces": -1, "image_phash": "7"}',
+        ],
+    }
+    (tmp_path / f"list.{form}").write_text("\n".join(lines[form]))
+    recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/list.{form}"}, "stages": [{"stage": "coyo"}]}
+    opened, jobs = run(recipe, tmp_path / "run")
+    manifest = opened.manifest().sort("offset").collect()
+    assert (jobs["index"].computed, jobs["coyo"].computed) == (4, 3)
+    assert manifest.select("coyo_faces", "coyo_phash", "coyo_words", "status").rows() == [
+        (3, "0f", None, "kept"),
+        (None, None, None, "error"),
+        (None, "a1", None, "kept"),
+        (None, None, None, "error"),
+    ]
+    assert manifest["drop_reason"][3] == "bad metadata: num_faces is -1, not a whole number from 0"
+    assert manifest["drop_reason"][1].startswith("bad row: line ")
