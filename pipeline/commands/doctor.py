@@ -20,7 +20,6 @@ from pipeline.recipe import load_recipe
 from pipeline.stages.download.child_process import find_python
 from pipeline.stages.download.fetching.child import TESTED
 
-
 _IMG2DATASET = "from importlib.metadata import version; print(version('img2dataset'))"
 
 
@@ -106,7 +105,7 @@ def _download() -> Finding:
     try:
         done = subprocess.run([python, "-E", "-c", _IMG2DATASET], capture_output=True, text=True)
     except OSError:
-        return Finding("download", "missing", "img2dataset is not installed; lists of URLs need it: make setup-download")
+        return Finding("download", "missing", "no img2dataset; lists of URLs need it: make setup-download")
     found = f"img2dataset {done.stdout.strip() or 'is missing'} in {python}"
     if done.stdout.strip() != TESTED:
         return Finding("download", "missing", f"{found}, and {TESTED} is needed: make setup-download")

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _AT_ONCE = 2
-"""Parts that a worker with images has at a time: one is decoded (or fetched) while the other keeps the model busy (or is
-stored)."""
+"""Parts that a worker with images has at a time: one is decoded (or fetched) while the other keeps the model busy (or
+is stored)."""
 
 PART, JOURNALED_PART, DOWNLOADED_PART, GROUPED_PART = 65_536, 1024, 4096, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""

@@ -223,7 +223,8 @@ def test_later_stages_see_the_true_images_and_the_list(finished: Path) -> None:
 def test_published_rows_have_true_sizes_and_texts_of_the_list(form: str, finished: Path, tmp_path: Path) -> None:
     opened = open_run(str(finished))
     settings = Publish.model_validate({"format": form, "rows_per_shard": 6})
-    done = publish(opened, recipe_of(opened), settings, Folder.at(tmp_path), str(tmp_path))
+    with jobs_here():
+        done = publish(opened, recipe_of(opened), settings, Folder.at(tmp_path), str(tmp_path))
     assert (done.rows, dict(done.left_out)) == (10, {})
     card = (tmp_path / "README.md").read_text()
     assert "HTTP 404" in card
