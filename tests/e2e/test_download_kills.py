@@ -150,3 +150,21 @@ def kill_img2dataset(mark: str) -> int | None:
             os.kill(pid, signal.SIGKILL)
             return pid
     return None
+
+
+def test_ctrl_c_ends_a_download_of_silent_servers(case: Case, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(case.recipe.read_text())
+    recipe["pool"] = write_list(tmp_path / "list.csv", [(case.web.url(f"hang/{n}"), "", "", "") for n in range(300)])
+    recipe["stages"][0]["timeout"] = 600
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    case.web.asked.clear()
+    command = [*PYTHON, "run", tmp_path / "recipe.yaml", "--run", tmp_path / "run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as driver:
+        while not case.web.asked and driver.poll() is None:
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGINT)
+        try:
+            driver.communicate(timeout=20)  # the server is silent for 30 s
+        finally:
+            driver.kill()
+    assert driver.returncode == 130

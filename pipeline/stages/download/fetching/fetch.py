@@ -25,7 +25,7 @@ from .target import BadURLError, Target, parse
 MAX_REDIRECTS = 10
 """Redirects that are followed for one URL."""
 
-_PIECE = 1 << 18  # bytes that are read at once
+_PIECE = 1 << 18  # bytes that are read at once, if the length is unknown
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({429, 503})  # the host is left alone for a while
 _TEMPORARY = frozenset({408, 425, 429, *range(500, 600)})
@@ -141,8 +141,9 @@ class Fetcher:
         length, size = response.length, 0
         if length is not None and length > self._max_bytes:
             raise self._too_large()
+        at_once = max(length or 0, _PIECE)  # in one piece nothing is copied
         pieces = []
-        while piece := response.read(min(_PIECE, self._max_bytes + 1 - size)):
+        while piece := response.read(min(at_once, self._max_bytes + 1 - size)):
             pieces.append(piece)
             size += len(piece)
             if size > self._max_bytes:
