@@ -63,8 +63,9 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(SETUP)
+bench: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python benchmarks/index_headers.py
+	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/manifest_10m.py
 	$(BIN)/python benchmarks/many_jobs.py
 	$(BIN)/python benchmarks/command_line.py
