@@ -2,14 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
+SETUP_DOWNLOAD := .venv-download/.done
 
-.PHONY: setup demo test test-slow test-gpu gpu-proof lint bench peers clean
+.PHONY: setup setup-download demo test test-slow test-gpu gpu-proof lint bench peers clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,eval,offline,demo,dev]'
+	touch $@
+
+# img2dataset needs older packages than the rest: it has an environment of its own, and runs in a child process.
+setup-download: $(SETUP_DOWNLOAD)
+
+$(SETUP_DOWNLOAD): requirements/download.txt
+	$(PYTHON) -m venv .venv-download
+	.venv-download/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/download.txt
 	touch $@
 
 demo: $(SETUP)
@@ -36,7 +45,7 @@ demo: $(SETUP)
 
 # One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
 # A process that dies ends the tests and names the test: with another in its place, pytest-xdist 3.8 may hang.
-test: $(SETUP)
+test: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(SETUP)
@@ -54,8 +63,9 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(SETUP)
+bench: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python benchmarks/index_headers.py
+	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/manifest_10m.py
 	$(BIN)/python benchmarks/many_jobs.py
 	$(BIN)/python benchmarks/command_line.py
@@ -81,4 +91,4 @@ peers: $(SETUP)
 	$(BIN)/python benchmarks/peers/run.py --write $(ARGS)
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv .venv-download demo build *.egg-info

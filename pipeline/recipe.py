@@ -12,7 +12,7 @@ import pyarrow as pa
 from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials_within
-from core.stages import IMAGE_INPUTS, GroupedStage, ImageStage, Stage
+from core.stages import IMAGE, IMAGE_INPUTS, GroupedStage, ImageStage, Stage
 from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import WRITTEN_BY
@@ -23,6 +23,8 @@ from manifests.version import __version__
 from pipeline.pools import Pool
 from pipeline.pools.registry import as_recipe
 from pipeline.recipe_file import Publish, RecipeFile, Resources, StageEntry, parse_file, position
+from pipeline.stages.download.columns import DESCRIBED
+from pipeline.stages.download.stage import Download
 from pipeline.stages.registry import entry_of, outside_class
 
 
@@ -47,6 +49,8 @@ class Step:
         table: Name of its stage table: the stage and the fingerprint of everything that its facts depend on.
         inputs: The tables of earlier stages that it reads, by column.
         fields: The columns that it reads, by name, without images and the columns of the pool.
+        stored: The name in its table of each of these columns that has another name there.
+        downloaded: The table of the stage that downloaded the images that it reads; empty: they are in the pool.
         rule_inputs: The tables of columns that its rules read and it does not write, by column; "" is the index.
         given_name: The name that the recipe gives the step (`as`); None: it has that of the stage.
     """
@@ -57,6 +61,8 @@ class Step:
     table: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, pa.Field] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
+    downloaded: str = ""
     rule_inputs: Mapping[str, str] = field(default_factory=dict)
     given_name: str | None = None
 
@@ -74,6 +80,11 @@ class Recipe:
     pool: Pool
     steps: tuple[Step, ...]
     publish: Publish | None = None
+
+    @property
+    def download(self) -> Step | None:
+        """The step that downloads the images, if there is one."""
+        return next((step for step in self.steps if isinstance(step.stage, Download)), None)
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as a run stores it: with defaults, full rule names and tables. It can be run again."""
@@ -115,10 +126,11 @@ def parse_recipe(written: object, where: str) -> Recipe:
 
 
 class _StoredColumn(NamedTuple):
-    """A column, and the table that stores it; "" is the index."""
+    """A column, the table that stores it ("" is the index), and its name there if that is another one."""
 
     field: pa.Field
     table: str
+    stored: str = ""
 
 
 def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
@@ -133,6 +145,10 @@ def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
         except UserError as error:
             raise UserError(f"{where}: {position(written, number)}: {error}") from error
         columns |= {field.name: _StoredColumn(field, step.table) for field in step.stage.writes}
+        if isinstance(step.stage, Download):  # what the index says of the images is what the list says
+            columns |= {
+                name: _StoredColumn(INDEX.field(name), step.table, stored) for name, stored in DESCRIBED.items()
+            }
     return tuple(steps.values())
 
 
@@ -156,11 +172,25 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -
         raise UserError(f"{stage.name} writes {repeated[0]}, a column of the index or of an earlier stage: rename it")
     rules = parse_rules(entry.keep or {}, stage.writes, "keep", all_fields)
     inputs = {name: columns[name].table for name in fields if columns[name].table}
+    downloaded = columns["shard"].table if set(stage.reads) & set(IMAGE_INPUTS) else ""
+    inputs |= {IMAGE: downloaded} if downloaded else {}
+    stored = {name: columns[name].stored for name in fields if columns[name].stored}
     rule_inputs = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
     table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
     name = None if entry.given_name == stage.name else entry.given_name
-    return Step(stage, rules, resources, table, inputs, fields, rule_inputs, name)
+    return Step(
+        stage,
+        rules,
+        resources,
+        table,
+        inputs=inputs,
+        fields=fields,
+        stored=stored,
+        downloaded=downloaded,
+        rule_inputs=rule_inputs,
+        given_name=name,
+    )
 
 
 def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn]) -> None:
@@ -173,8 +203,8 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
         raise UserError("reads images, so its class must be made from core.stages.ImageStage")
     for name in stage.reads:
         if name in IMAGE_INPUTS:
-            if not pool.has_images:
-                raise UserError("reads images, and the pool has only their URLs; download them first (img2dataset)")
+            if not (pool.has_images or columns["shard"].table):
+                raise UserError("reads images, and the pool has only their URLs: put the stage `download` before it")
         elif pool_column(name):
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")

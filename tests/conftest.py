@@ -12,9 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.web_server import WebServer
 
 # Before anything imports ray: its workers inherit the environment of the process that starts it.
 os.environ |= {
@@ -181,6 +185,26 @@ def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.checkpoints import save_internvl
 
     return save_internvl(tmp_path_factory.mktemp("models") / "internvl")
+
+
+@pytest.fixture(scope="session")
+def download_python() -> str:
+    """The Python with img2dataset: of `make setup-download`, or of the variable VL3SYN_DOWNLOAD_PYTHON."""
+    from pipeline.stages.download.child_process import ROOT
+
+    python = os.environ.get("VL3SYN_DOWNLOAD_PYTHON") or str(ROOT / ".venv-download" / "bin" / "python")
+    if not os.path.exists(python):
+        pytest.fail("img2dataset's environment is missing: run `make setup-download`")
+    return python
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """A server on all loopback addresses."""
+    from tests.web_server import serving
+
+    with serving() as server:
+        yield server
 
 
 _DRAWN = ("logo", "phantom", "horse", "multipage", "chessboard", "color", "no_time")

@@ -17,6 +17,7 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.compact import compact_app
+from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
 from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
@@ -197,6 +198,7 @@ def index(
     output.finish(run_, [done], json_)
 
 
+app.add_typer(download_app)
 app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)

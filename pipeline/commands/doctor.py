@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,10 @@ from core.errors import UserError
 from core.precision import cpu_dtype
 from core.yaml_text import load_yaml
 from pipeline.recipe import load_recipe
+from pipeline.stages.download.child_process import find_python
+from pipeline.stages.download.fetching.child import TESTED
+
+_IMG2DATASET = "from importlib.metadata import version; print(version('img2dataset'))"
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,11 @@ class Finding:
 
 
 def examine(recipes: Sequence[str] | None) -> list[Finding]:
-    """Check Python, the engines, the GPU, faiss, video decoding and the recipes (default `recipes/*.yaml`)."""
+    """Check Python, engines, the GPU, faiss, img2dataset, video decoding and the recipes (default `recipes/*.yaml`)."""
     paths = recipes if recipes else sorted(glob.glob("recipes/*.yaml"))
     findings = [_training(path) if _is_training(path) else _recipe(path) for path in paths]
     findings = findings or [Finding("recipes", "missing", "none given, none in recipes/ here")]
-    return [_python(), _ray(), _torch(), _faiss(), *_engines(), _video(), *findings]
+    return [_python(), _ray(), _torch(), _faiss(), *_engines(), _download(), _video(), *findings]
 
 
 def _python() -> Finding:
@@ -96,6 +101,18 @@ def _engines() -> list[Finding]:
         except UserError as error:
             findings.append(Finding(kind, "missing", str(error).removeprefix(f"{kind}: ")))
     return findings
+
+
+def _download() -> Finding:
+    python = find_python(None)
+    try:
+        done = subprocess.run([python, "-E", "-c", _IMG2DATASET], capture_output=True, text=True)
+    except OSError:
+        return Finding("download", "missing", "no img2dataset; lists of URLs need it: make setup-download")
+    found = f"img2dataset {done.stdout.strip() or 'is missing'} in {python}"
+    if done.stdout.strip() != TESTED:
+        return Finding("download", "missing", f"{found}, and {TESTED} is needed: make setup-download")
+    return Finding("download", "ok", found)
 
 
 def _video() -> Finding:

@@ -52,9 +52,11 @@ def opened(url: str) -> Run:
 
 
 def announce(job: JobResult) -> None:
-    """Print one line about a finished job on stderr."""
+    """Print one line about a finished job on stderr, and what there is to say of its result."""
     what = f"{job.computed:,} rows in {job.seconds:.1f} s" if job.computed else "nothing to compute"
     say(f"{job.stage}: {what}, {job.stored:,} stored before")
+    for note in job.notes:
+        say(f"{job.stage}: {note}")
 
 
 def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[], Published] | None = None) -> None:

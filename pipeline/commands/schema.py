@@ -36,7 +36,10 @@ def recipe_schema() -> dict[str, Any]:
 
     recipe = _described(RecipeFile)
     entry = _described(StageEntry)
-    entries = [_entry(name, _described(stage_class(name)), entry["properties"]) for name in stage_names()]
+    stages = {name: _described(stage_class(name)) for name in stage_names()}
+    for stage in stages.values():
+        recipe["$defs"] |= stage.pop("$defs", {})  # of settings within settings
+    entries = [_entry(name, stage, entry["properties"]) for name, stage in stages.items()]
     recipe["$defs"]["StageEntry"] = {"oneOf": [*entries, _OUTSIDE]}
     recipe["$defs"]["Pool"] = {"oneOf": [*(_pool(name, kind) for name, kind in POOLS.items()), _OUTSIDE_POOL]}
     return {"$schema": _DRAFT, **recipe}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from core.errors import BadSampleError, UserError
 from manifests.embeddings import is_embedding
 from manifests.tables import Table
 from pipeline.pools.reader import Images
+
+POOL_ADDRESS = {"pool:shard": "shard", "pool:offset": "offset"}
+"""Columns of a block that say where a row's columns `pool.X` are, each with its name in the index."""
 
 NO_PART = -1
 """Number of the part of a row that the table lacks."""
@@ -25,19 +28,19 @@ class Source:
     Attributes:
         table: The table.
         names: Names of its parts when the job was planned.
-        columns: The columns to read.
+        columns: The columns to read: the name in the block, and the name in the table.
         part_column: The column of a block with the number of each row's part, an index into `names`; or `NO_PART`.
     """
 
     table: Table
     names: Sequence[str]
-    columns: Sequence[str]
+    columns: Mapping[str, str]
     part_column: str
 
     def read(self, block: pa.Table) -> pa.Table:
         """Return the columns for the ids of a block, in its order; nulls for ids that the table lacks."""
         ids, parts = block["id"].to_numpy(), block[self.part_column].to_numpy()
-        fields = [self.table.schema.field(name) for name in self.columns]
+        fields = self._fields()
         vectors = {field.name: _Vectors(field, len(ids)) for field in fields if is_embedding(field)}
         others = [name for name in self.columns if name not in vectors]
         tables, order = [], []
@@ -54,16 +57,19 @@ class Source:
         self, ids: npt.NDArray[np.int64], parts: npt.NDArray[np.int32]
     ) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
         """Yield the numbers of the rows that are in one part, or in none, and their columns."""
+        fields = self._fields()
         rows_of = {number: np.flatnonzero(parts == number) for number in np.unique(parts).tolist()}
         if (missing := rows_of.pop(NO_PART, None)) is not None:
-            fields = [self.table.schema.field(name) for name in self.columns]
-            nulls = [pa.nulls(len(missing), field.type) for field in fields]
-            yield missing, pa.table(nulls, schema=pa.schema(fields))
+            yield missing, pa.table([pa.nulls(len(missing), field.type) for field in fields], schema=pa.schema(fields))
         by_name = {self.names[number]: rows for number, rows in rows_of.items()}
-        for name, stored in self.table.read_each(by_name, ["id", *self.columns]):
+        for name, stored in self.table.read_each(by_name, ["id", *self.columns.values()]):
             rows, stored_ids = by_name[name], stored["id"].to_numpy()
             by_id = np.argsort(stored_ids)
-            yield rows, stored.take(by_id[np.searchsorted(stored_ids, ids[rows], sorter=by_id)])
+            found = stored.take(by_id[np.searchsorted(stored_ids, ids[rows], sorter=by_id)])
+            yield rows, pa.table(found.columns[1:], schema=pa.schema(fields))
+
+    def _fields(self) -> list[pa.Field]:
+        return [self.table.schema.field(stored).with_name(name) for name, stored in self.columns.items()]
 
 
 class _Vectors:
@@ -91,11 +97,13 @@ class Inputs:
     Attributes:
         sources: Tables with columns that the driver does not send.
         from_pool: The X of columns `pool.X`.
-        images: The images of the pool, and the pool itself, if the stage reads images or columns of the pool.
+        pool: The pool, if the stage reads its images or columns.
+        images: The images, if the stage reads them: those of the pool, or downloaded ones.
     """
 
     sources: Sequence[Source] = ()
     from_pool: Sequence[str] = ()
+    pool: Images | None = None
     images: Images | None = None
 
     def complete(self, block: pa.Table) -> pa.Table:
@@ -147,9 +155,9 @@ class Inputs:
 
     def _pool_columns(self, block: pa.Table) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
         """Yield the columns of each of the pool's shards, with their row numbers in the block."""
-        images = self.images
+        images = self.pool
         assert images is not None
-        shards, offsets = block["shard"].to_numpy(zero_copy_only=False), block["offset"].to_numpy()
+        shards, offsets = (block[name].to_numpy(zero_copy_only=False) for name in POOL_ADDRESS)
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:

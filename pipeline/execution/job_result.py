@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -59,6 +59,7 @@ class JobResult:
         seconds: Wall time of the job, without the start of Ray.
         working: Wall time from the first row taken to the last row stored, without the start of workers and models.
         idle: Share of the workers' time in which the model waited for images; None if the stage reads no images.
+        notes: Lines for the user about what was computed.
     """
 
     stage: str
@@ -68,9 +69,10 @@ class JobResult:
     seconds: float
     working: float = 0.0
     idle: float | None = None
+    notes: Sequence[str] = ()
 
     @classmethod
-    def of(cls, stage: str, stats: JobStats, stored: int) -> Self:
+    def of(cls, stage: str, stats: JobStats, stored: int, notes: Sequence[str] = ()) -> Self:
         return cls(
             stage=stage,
             computed=stats.rows,
@@ -79,6 +81,7 @@ class JobResult:
             seconds=stats.seconds,
             working=stats.working,
             idle=stats.idle,
+            notes=notes,
         )
 
     @classmethod

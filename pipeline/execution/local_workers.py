@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,8 @@ sys.path[:] = sys.argv[2:]
 from pipeline.execution.local_child import serve
 serve(int(sys.argv[1]))
 """
+
+_PATIENCE_S = 0.5
 
 
 class LocalWorkers:
@@ -109,8 +111,11 @@ class LocalWorkers:
         rows = sum(block.num_rows for block in waiting)
         with _progress(name, rows) as advance, ThreadPoolExecutor(max(len(children), 1)) as pool:
             try:
-                for done in as_completed([pool.submit(work, child) for child in children]):
-                    done.result()
+                working = {pool.submit(work, child) for child in children}
+                while working:  # a Ctrl-C does not end a wait without a limit: polars has a handler of its own
+                    done, working = wait(working, _PATIENCE_S, FIRST_COMPLETED)
+                    for ended in done:
+                        ended.result()
             except BaseException:
                 waiting.clear()
                 self.close(kill=True)

@@ -49,6 +49,10 @@ class Store:
         """Return the name of this job's part with these ids, in this order."""
         return part_name(self.writer, ids)
 
+    def has(self, ids: pa.ChunkedArray) -> bool:
+        """Return whether this job has stored the part with these ids, in this order."""
+        return self.table.folder.exists(self.name_of(ids))
+
     def receipt_of(self, part: str) -> pa.Table:
         """Return the receipt of a stored part whose worker died before it could return it."""
         errors = self.table.read(part, ["id", "error"])["error"]

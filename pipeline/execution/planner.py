@@ -7,7 +7,7 @@ sends which part of the table holds the row, and the workers read the part. So i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import pyarrow as pa
@@ -16,11 +16,14 @@ from core.stages import IMAGE_INPUTS
 from manifests.contents import CONTENTS, contents_table, seen_lengths
 from manifests.run import Run, stage_folder
 from manifests.tables import Table
-from pipeline.execution.inputs import NO_PART, Inputs, Source
-from pipeline.pools import Pool
+from pipeline.execution.inputs import NO_PART, POOL_ADDRESS, Inputs, Source
 from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
-from pipeline.recipe import Step, pool_column, via_driver
+from pipeline.pools.registry import pool_of
+from pipeline.recipe import Recipe, Step, pool_column, via_driver
+from pipeline.stages.download.columns import DESCRIBED
+from pipeline.stages.download.stage import Download
+from pipeline.stages.download.storage import images_folder
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,15 @@ class Columns:
         names: Their names: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
         tables: The tables of earlier stages that store them, by column; the index stores the others.
         fields: Their Arrow fields, by column.
+        stored: The name in its table of each column that has another name there.
+        downloaded: The table of the stage that downloaded the images; empty: they are in the pool.
     """
 
     names: Sequence[str]
     tables: Mapping[str, str]
     fields: Mapping[str, pa.Field]
+    stored: Mapping[str, str] = field(default_factory=dict)
+    downloaded: str = ""
 
     @property
     def has_images(self) -> bool:
@@ -59,7 +66,13 @@ class Columns:
 
 def columns_of(step: Step) -> Columns:
     """Return the columns that a step's stage reads."""
-    return Columns(names=step.stage.reads, tables=step.inputs, fields=step.fields)
+    return Columns(
+        names=step.stage.reads,
+        tables=step.inputs,
+        fields=step.fields,
+        stored=step.stored,
+        downloaded=step.downloaded,
+    )
 
 
 def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
@@ -69,16 +82,16 @@ def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
 
 
 def plan(
-    run: Run, pool: Pool, columns: Columns, ids: pl.DataFrame, send_numbers: bool = True
+    run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame, send_numbers: bool = True
 ) -> tuple[pl.DataFrame, Inputs]:
     """Return the rows of a job with the columns that the driver sends, and the inputs that add the other columns.
 
-    The rows are sorted by id. If workers read tables, they are in the order of the pool, so that neighbours are read
+    The rows are sorted by id. If workers read tables, they are in the order of the images, so that neighbours are read
     together.
 
     Args:
         run: The run.
-        pool: Its pool.
+        recipe: Its recipe.
         columns: The columns that the job reads.
         ids: The rows, column `id`.
         send_numbers: Whether the driver sends columns of numbers; otherwise the workers read them too.
@@ -86,33 +99,52 @@ def plan(
     sent, read = _divide(columns, send_numbers)
     rows = ids.lazy().select("id")
     for table, names in sent.items():
-        rows = rows.join(stored_table(run, table).scan(["id", *names]), on="id", how="left")
+        stored = {theirs: ours for ours, theirs in names.items()}
+        rows = rows.join(stored_table(run, table).scan(["id", *stored]).rename(stored), on="id", how="left")
     sources = []
     for number, (table, names) in enumerate(read.items()):
         rows, source = _with_parts(rows, stored_table(run, table), names, f"part:{number}")
         sources.append(source)
-    images = Images(pool, pool.root()) if columns.has_images or columns.from_pool else None
+    pool = Images(recipe.pool, recipe.pool.root()) if columns.has_images or columns.from_pool else None
+    images = _downloaded_images(run, recipe) if columns.downloaded else pool
     if columns.has_images:
         rows = rows.join(seen_lengths(run.folder), on="id", how="left")
-    ordered = _in_pool_order(run, rows) if sources else rows.sort("id")
-    return ordered.collect(engine="streaming"), Inputs(sources=sources, from_pool=columns.from_pool, images=images)
+    ordered = _in_order(run, columns, rows) if sources else rows.sort("id")
+    inputs = Inputs(sources=sources, from_pool=columns.from_pool, pool=pool, images=images)
+    return ordered.collect(engine="streaming"), inputs
 
 
-def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return the columns that the driver sends, and those that the workers read, both by table."""
-    sent: dict[str, list[str]] = {}
-    read: dict[str, list[str]] = {}
+def _downloaded_images(run: Run, recipe: Recipe) -> Images:
+    step = recipe.download
+    assert step is not None
+    assert isinstance(step.stage, Download)
+    folder = images_folder(step.stage.images, run.folder)
+    return Images(pool_of(tars=f"{folder.path}/*.tar"), folder)
+
+
+def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Return the columns that the driver sends, and those that the workers read.
+
+    Both by table: the name of each column, and its name in the table.
+    """
+    sent: dict[str, dict[str, str]] = {}
+    read: dict[str, dict[str, str]] = {}
     for table, names in columns.by_table.items():
         for name in names:
             by_table = sent if send_numbers and via_driver(columns.fields[name]) else read
-            by_table.setdefault(table, []).append(name)
-    if columns.has_images or columns.from_pool:
-        address = IMAGE_ADDRESS if columns.has_images else ("shard", "offset")
-        read[""] = list(dict.fromkeys([*read.get("", []), *address]))
+            by_table.setdefault(table, {})[name] = columns.stored.get(name, name)
+    if columns.has_images:
+        for name in IMAGE_ADDRESS:
+            described = DESCRIBED.get(name) if columns.downloaded else None
+            read.setdefault(columns.downloaded if described else "", {})[name] = described or name
+    if columns.from_pool:
+        read.setdefault("", {}).update(POOL_ADDRESS)
     return sent, read
 
 
-def _with_parts(rows: pl.LazyFrame, table: Table, columns: Sequence[str], number: str) -> tuple[pl.LazyFrame, Source]:
+def _with_parts(
+    rows: pl.LazyFrame, table: Table, columns: Mapping[str, str], number: str
+) -> tuple[pl.LazyFrame, Source]:
     """Return the rows with the number of each row's part as a column named `number`, and the source that reads it."""
     ids, names = table.locate()
     part_numbers = ids.select("id", pl.col("part").cast(pl.Int32).alias(number))
@@ -120,10 +152,16 @@ def _with_parts(rows: pl.LazyFrame, table: Table, columns: Sequence[str], number
     return with_parts, Source(table=table, names=names, columns=columns, part_column=number)
 
 
-def _in_pool_order(run: Run, rows: pl.LazyFrame) -> pl.LazyFrame:
-    ids, _ = run.index.locate()
-    order = ids.select("id").with_row_index("in_pool")
-    return rows.join(order, on="id", how="left").sort("in_pool").drop("in_pool")
+def _in_order(run: Run, columns: Columns, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Sort rows as the images lie in the pool, or in the tars of downloaded images."""
+    if columns.has_images and columns.downloaded:
+        table = stored_table(run, columns.downloaded)
+        offsets = table.scan(["id", DESCRIBED["offset"]])
+        ids = table.locate()[0].join(offsets, on="id").sort("part", DESCRIBED["offset"])
+    else:
+        ids, _ = run.index.locate()
+    order = ids.select("id").with_row_index("in_order")
+    return rows.join(order, on="id", how="left").sort("in_order").drop("in_order")
 
 
 def stored_table(run: Run, name: str) -> Table:

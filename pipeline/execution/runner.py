@@ -211,7 +211,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     """Train a step's stage on a sample of the rows that reach it; return the recipe with the artifact's hash."""
     begin = time.perf_counter()
     step.stage.check_available()
-    rows, inputs = plan(run, recipe.pool, columns_of(step), sample(step, alive["id"]))
+    rows, inputs = plan(run, recipe, columns_of(step), sample(step, alive["id"]))
     fitted, facts = train(step, inputs, rows)
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)

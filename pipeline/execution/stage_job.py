@@ -34,14 +34,20 @@ from pipeline.execution.rescue import RowRescue
 from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
+from pipeline.stages.download.stage import Download
+from pipeline.stages.download.storage import images_folder
+from pipeline.stages.download.storage import sweep as sweep_tars
+from pipeline.stages.download.summary import summary
 from pipeline.stages.registry import outdated
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-_AT_ONCE = 2  # parts that a worker with images has at a time: one decodes ahead while the other keeps the model busy
+_AT_ONCE = 2
+"""Parts that a worker with images has at a time: one is decoded (or fetched) while the other keeps the model busy (or
+is stored)."""
 
-PART, JOURNALED_PART, GROUPED_PART = 65_536, 1024, 1 << 20
+PART, JOURNALED_PART, DOWNLOADED_PART, GROUPED_PART = 65_536, 1024, 4096, 1 << 20
 """Default maximum of rows per stored part. A part of whole groups has more if one group is larger."""
 
 DECODED = "decoded"
@@ -78,16 +84,20 @@ def run_stage(
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))
-    rows, inputs = plan(run, recipe.pool, columns_of(step), ids)
+    images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
+    if images:
+        sweep_tars(images, stored.table)
+    rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
         name=step.name,
         inputs=inputs,
-        batch_size=_batch_size(step) if groups is None else rows.height,  # a part of whole groups is one call
+        batch_size=_batch_size(step) if groups is None and images is None else rows.height,  # a part is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
         contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
         fitted=find_fitted(run.folder, step) if is_trained(step) else None,
         fields=step.fields,
+        images=images,
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
@@ -98,12 +108,16 @@ def run_stage(
         if local and is_for_local_workers(step.stage, step.resources, rows.height):
             placement = place_locally(step.resources, step.stage, rows.height)
             make = _worker(step, task, placement)
-            at_once = _AT_ONCE if isinstance(step.stage, ImageStage) else 1
+            at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
             threads = math.ceil(placement.num_cpus)
             done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
         if local and (done.untried or done.lost or step.stage.journaled):
             local.close()  # Ray needs their memory; a server of captions ends with its process
         stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
+    if images:
+        sweep_tars(images, stored.table)
+        notes = summary(stored.table, task.store.writer, stats.working)
+        return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
     return JobResult.of(step.name, stats, stored=up_to_date)
 
 
@@ -118,6 +132,7 @@ def part_size(rows: int, step: Step) -> int:
         return requested
     least = 64 if isinstance(step.stage, ImageStage) else 256
     most = GROUPED_PART if grouped else JOURNALED_PART if step.stage.journaled else PART
+    most = DOWNLOADED_PART if isinstance(step.stage, Download) else most
     return min(max(rows // 64, least), requested or most)
 
 
@@ -194,7 +209,7 @@ def _ray_job(step: Step, task: StageTask) -> Job:
             pool = TaskPoolStrategy(size=placement.workers)
             return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
         limits: dict[str, Any] = {}
-        if isinstance(step.stage, ImageStage):
+        if isinstance(step.stage, ImageStage | Download):
             limits = {"max_concurrent_calls_per_actor": _AT_ONCE, "enable_true_multi_threading": True}
         if alone:
             limits = {"max_tasks_in_flight_per_actor": 1}

@@ -12,10 +12,13 @@ import pyarrow as pa
 from core.errors import UserError
 from core.stages import Facts, FittedStage, ImageFacts, ImageStage, LoadedStage, Stage
 from manifests.schemas import ERROR, RETRY
+from manifests.storage import Folder
 from pipeline.execution.fitting import Fitted
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.part_writer import Store
 from pipeline.pools.images import Failure
+from pipeline.stages.download.stage import Download
+from pipeline.stages.download.storage import TarStore
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class StageTask:
         contents: Stores lengths and digests of images that were not read before; None if the stage reads no images.
         fitted: The fitted artifact of a trained stage.
         fields: The columns that the stage reads, by name.
+        images: The folder of downloaded images, for the stage that downloads them.
     """
 
     stage: Stage
@@ -41,6 +45,7 @@ class StageTask:
     contents: Store | None = None
     fitted: Fitted | None = None
     fields: Mapping[str, pa.Field] = field(default_factory=dict)
+    images: Folder | None = None
 
     def load(self) -> Facts | ImageFacts:
         """Load the stage's model or fitted artifact.
@@ -51,6 +56,9 @@ class StageTask:
         if self.fitted:
             assert isinstance(self.stage, FittedStage)
             return self.stage.load_fitted(self.fitted.read(), self.fields)
+        if isinstance(self.stage, Download):
+            assert self.images is not None
+            return self.stage.start(TarStore(self.images, self.store.table.folder))
         assert isinstance(self.stage, LoadedStage | ImageStage)
         facts: Facts | ImageFacts = self.stage.load()
         return facts
@@ -74,6 +82,8 @@ class StageTask:
         """
         begin = time.time()
         compute = facts or self.stage
+        if self.images and self.store.has(block["id"]):  # by a worker that died before it could say so
+            return self.store.receipt_of(self.store.name_of(block["id"]))
         row_numbers, tables = [], []
         for numbers, rows in self.inputs.complete_by_type(block):
             row_numbers.append(numbers)

@@ -30,7 +30,7 @@ class _Code(str):
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 16
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
-_PRIVATE = ("engine", "resources", "table", "fitted")
+_PRIVATE = ("engine", "resources", "table", "fitted", "images", "allow", "proxies", "user_agent")
 """Keys of a recipe that are private, or of no use to a reader."""
 
 _LIMITS = """\

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from pipeline.publishing.publication import LISTED, Publication, Shards, listed_
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
+from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
@@ -89,7 +90,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
             recipe, or with other settings.
     """
     refuse_unfinished(run)
-    columns = _columns(run)
+    columns = _columns(run, recipe)
     publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
     shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
     columns = _columns_of_shards(out, shards, columns)
@@ -126,15 +127,17 @@ def _stage_entries(run: Run) -> list[dict[str, Any]]:
     return run.recipe.get("stages") or []
 
 
-def _columns(run: Run) -> Columns:
-    """Return the columns that are published."""
+def _columns(run: Run, recipe: Recipe) -> Columns:
+    """Return the columns that are published. What describes a downloaded image replaces what its list says."""
     fields = {name: INDEX.field(name) for name in (*_INDEX_COLUMNS, "sha256")}
-    tables = {}
+    downloaded = recipe.download.table if recipe.download else ""
+    stored = {name: column for name, column in DESCRIBED.items() if downloaded}
+    tables = dict.fromkeys(stored, downloaded)
     for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
         for field in stage.table.writes:
-            if not is_embedding(field):
+            if not is_embedding(field) and field.name not in stored.values():
                 fields[field.name], tables[field.name] = field, entry["table"]
-    return Columns(names=list(fields), tables=tables, fields=fields)
+    return Columns(names=list(fields), tables=tables, fields=fields, stored=stored, downloaded=downloaded)
 
 
 def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
@@ -155,7 +158,7 @@ def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns
     stored = pq.read_schema(paths[0], filesystem=out.filesystem).names
     captions = {f"{use}_caption" for use in USES}
     fields = {n: f for n, f in columns.fields.items() if n in captions or RENAMED.get(n, n) in stored}
-    return Columns(names=list(fields), tables=columns.tables, fields=fields)
+    return replace(columns, names=list(fields), fields=fields)
 
 
 def _write_shards(
@@ -163,10 +166,9 @@ def _write_shards(
 ) -> JobStats:
     """Write the shards of `missing` (see `_rows_of_missing_shards`) in a Ray job."""
     # Beside the published columns, workers read the image and its digest.
-    columns_to_read = Columns(
-        names=[*columns.names, SHA256, ENCODED], tables={**columns.tables, SHA256: CONTENTS}, fields=columns.fields
-    )
-    rows, inputs = plan(run, recipe.pool, columns_to_read, missing.select("id").unique(), send_numbers=False)
+    names = [*columns.names, SHA256, ENCODED]
+    columns_to_read = replace(columns, names=names, tables={**columns.tables, SHA256: CONTENTS})
+    rows, inputs = plan(run, recipe, columns_to_read, missing.select("id").unique(), send_numbers=False)
     refuse_duplicates(rows["id"], f"{run.url}: a table has", _COPIED)
     writer = ShardWriter(
         publication=publication,

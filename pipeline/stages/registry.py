@@ -24,6 +24,7 @@ STAGES = {
     "nsfw": "filters.nsfw:Nsfw",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
+    "download": "pipeline.stages.download.stage:Download",
     "hashes": "filters.hashes:Hashes",
     "host": "filters.host:Host",
     "clusters": "clustering.kmeans:Clusters",

@@ -25,7 +25,7 @@ def test_rows_are_of_the_planned_part_after_a_compaction(tmp_path: Path) -> None
         table.append(pa.table({**rows, "retry": [False] * 3}), table.next_writer(), {})
     located, names = table.locate()
     wanted = located.collect().sort("id").with_columns(pl.col("part").cast(pl.Int32)).to_arrow()
-    planned = Source(table, names, ["text"], "part")
+    planned = Source(table, names, {"text": "text"}, "part")
     expected = ["1 by 2", "2 by 0", "3 by 1", "4 by 1", "5 by 2", "6 by 2"]
     assert planned.read(wanted)["text"].to_pylist() == expected
     assert compact(table).files_after == 1
@@ -70,6 +70,6 @@ def test_rows_of_many_parts_are_in_the_order_of_the_block(tmp_path: Path) -> Non
 
     wanted = dice.permutation(90)[:50]
     block = pa.table({"id": ids[wanted], "part_0": part_of[wanted]})
-    result = Source(table, names, writes.names, "part_0").read(block)
+    result = Source(table, names, {name: name for name in writes.names}, "part_0").read(block)
     assert result.to_pylist() == whole.select(writes.names).take(pa.array(wanted)).to_pylist()
     assert 0 < result["image_embedding"].null_count < 50

@@ -1,0 +1,336 @@
+"""From a list of URLs to images: what is asked of servers, what is stored, and what later stages see."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+import resource
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from core.errors import UserError
+from core.stages import ImageFacts, ImageStage
+from manifests import Run, open_run
+from manifests.schemas import column
+from manifests.storage import Folder
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
+from pipeline.recipe import parse_recipe
+from pipeline.recipe_file import Publish
+from tests.chat_server import chat_server
+from tests.runs import jobs_here, run_here
+from tests.web_server import WebServer, image_of, serving
+
+pytestmark = pytest.mark.usefixtures("engine")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+PERMANENT = ("404", "403", "html", "broken", "noai", "loop")
+TRANSIENT = ("429", "503", "reset", "short")
+
+
+@pytest.fixture
+def stage(download_python: str) -> Callable[..., dict[str, Any]]:
+    """The stage `download` as a recipe has it, with what the tests' server needs."""
+
+    def make(part_rows: int = 1000, **settings: Any) -> dict[str, Any]:
+        polite = {"allow": ["127.0.0.2"], "min_pause": 0, "timeout": 3, "per_host": 64, "concurrency": 8}
+        engine = {"python": download_python}
+        return {"stage": "download", "engine": engine, **polite, "resources": {"part_rows": part_rows}, **settings}
+
+    return make
+
+
+def write_list(path: Path, rows: Iterable[Sequence[object]]) -> dict[str, str]:
+    """Write rows (URL, caption, width, height) as a list; return the pool."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("url", "caption", "width", "height"), *rows])
+    return {"urls": str(path)}
+
+
+def images(web: WebServer, numbers: Iterable[int]) -> list[tuple[object, ...]]:
+    return [(web.url(f"image/{number}"), f"Picture {number}", "", "") for number in numbers]
+
+
+def stored_bytes(opened: Run) -> dict[str, bytes]:
+    """The stored images by URL."""
+    rows = opened.manifest().filter(pl.col("image_shard").is_not_null()).collect()
+    found = {}
+    for url, tar, start, length in rows.select("url", "image_shard", "image_offset", "image_bytes").iter_rows():
+        data = Path(f"{opened.folder.path}/images/{tar}").read_bytes()
+        found[url] = data[start : start + length]
+    return found
+
+
+def images_in_tars(run: Path) -> int:
+    count = 0
+    for tar in (run / "images").iterdir():
+        with tarfile.open(tar) as archive:
+            count += sum(name.endswith(".jpg") for name in archive.getnames())
+    return count
+
+
+def test_next_run_asks_only_for_what_may_come(
+    web: WebServer, stage: Callable[..., Any], tmp_path: Path, vl3syn: Command
+) -> None:
+    faults = [(web.url(f"{kind}/{number}"), "", "", "") for kind in (*PERMANENT, *TRANSIENT) for number in (1, 2)]
+    hidden = f"http://127.0.0.9:{web.port}/image/hidden"
+    inside = web.url(f"to/http:%2F%2F127.0.0.9:{web.port}%2Fimage%2Finside")
+    others = [(hidden, "", "", ""), (inside, "", "", ""), ("file:///etc/passwd", "", "", ""), ("", "", "", "")]
+    pool = write_list(tmp_path / "list.csv", [*faults, *others, *images(web, range(30))])
+    recipe, url = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump({"pool": pool, "stages": [stage(part_rows=20)]}))
+    with jobs_here():
+        first = vl3syn("run", recipe, "--run", url)
+        assert first.returncode == 0, first.stderr
+        once = dict(web.asked)
+        web.mended = True
+        second = vl3syn("run", recipe, "--run", url)
+    assert "download: 30 images, 0.0 MB; " in first.stderr
+    assert "HTTP 404 3.8%, " in first.stderr
+    asked = {path: count - once.get(path, 0) for path, count in web.asked.items() if count > once.get(path, 0)}
+    assert asked == {f"{kind}/{number}": 1 for kind in TRANSIENT for number in (1, 2)}
+    assert "download: 8 images" in second.stderr
+    assert web.connections["127.0.0.9"] == 0
+    assert web.connections["127.0.0.2"] == sum(web.asked.values()) > 0
+    opened = open_run(str(url))
+    assert opened.manifest().collect().height == len(faults) + len(others) + 30
+    names = [*range(30), *(f"{number}" for _ in TRANSIENT for number in (1, 2))]
+    assert sorted(stored_bytes(opened).values()) == sorted(image_of(str(name)) for name in names)
+
+    (account,) = json.loads(vl3syn("explain", url, hidden, "--json").stdout)
+    assert (account["status"], account["drop_stage"]) == ("error", "download")
+    assert account["drop_reason"].startswith("forbidden address: 127.0.0.9")
+    before = dict(web.asked)
+    with jobs_here():
+        assert vl3syn("retry", url, "download", "--where", "error like 'HTTP 404%'").returncode == 0
+        third = vl3syn("download", "--run", url)
+    assert third.returncode == 0, third.stderr
+    assert {path for path, count in web.asked.items() if count != before[path]} == {"404/1", "404/2"}
+
+
+@pytest.mark.parametrize("ids", ["hashed", "given"])
+def test_grown_list_with_other_parts_asks_for_new_urls_only(
+    ids: str, web: WebServer, stage: Callable[..., Any], tmp_path: Path
+) -> None:
+    def pool(numbers: Sequence[int]) -> dict[str, Any]:
+        table = {"id": numbers, "url": [web.url(f"image/{number}") for number in numbers]}
+        pq.write_table(pa.table(table), tmp_path / "list.parquet")
+        return {"urls": str(tmp_path / "list.parquet")} | ({"id": "id"} if ids == "given" else {})
+
+    _, jobs = run_here({"pool": pool(range(60)), "stages": [stage(part_rows=20)]}, tmp_path / "run")
+    assert jobs["download"].computed == 60
+    assert web.asked == {f"image/{number}": 1 for number in range(60)}
+    grown = random.Random(3).sample(range(80), 80)
+    opened, jobs = run_here({"pool": pool(grown), "stages": [stage(part_rows=7)]}, tmp_path / "run")
+    assert jobs["download"].computed == 20
+    assert web.asked == {f"image/{number}": 1 for number in range(80)}
+    assert stored_bytes(opened) == {web.url(f"image/{n}"): image_of(str(n)) for n in range(80)}
+
+
+def test_url_of_several_rows_is_asked_once_per_part(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
+    pool = write_list(tmp_path / "list.csv", [(web.url("image/1"), f"Text {n}", "", "") for n in range(5)])
+    opened, _ = run_here({"pool": pool, "stages": [stage()]}, tmp_path / "run")
+    rows = opened.manifest().collect()
+    assert web.asked == {"image/1": 1}
+    assert images_in_tars(tmp_path / "run") == 1
+    assert rows["image_sha256"].to_list() == [hashlib.sha256(image_of("1")).hexdigest()] * 5
+
+
+class Reads(ImageStage):
+    """A stage that reads images together with columns of the list."""
+
+    name: ClassVar = "reads"
+    reads: ClassVar = ("encoded", "pool.photographer", "alt_text", "width", "format", "sha256")
+    writes: ClassVar = pa.schema([column("seen", pa.string(), "What the stage got")])
+
+    def load(self) -> ImageFacts:
+        return _Seen()
+
+
+class _Seen(ImageFacts):
+    def prepare(self, encoded: bytes, *others: Any) -> str:
+        return json.dumps([hashlib.sha256(encoded).hexdigest(), *others])
+
+    def __call__(self, inputs: Sequence[str]) -> pa.Table:
+        return pa.table({"seen": inputs})
+
+
+NUMBERS = range(24)
+WRONG = 5  # of its size the list says something else
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, download_python: str, engine: str) -> Path:
+    """A run of 24 images with captions, one of them a copy, of a list with sizes; and a URL that is gone."""
+    folder = tmp_path_factory.mktemp("finished")
+    with serving() as web, chat_server() as server:
+        rows = []
+        for number in NUMBERS:
+            side = 40 + len(str(number)) + (number == WRONG)
+            texts = f"Picture {number}", f"Photographer {number}"
+            rows.append((web.url(f"image/{number}"), *texts, *(("", "") if number % 3 == 0 else (side, 30))))
+        rows += [(web.url("image/1"), "A copy", "", "", ""), (web.url("404/1"), "Gone", "", 40, 30)]
+        pq.write_table(_listed(rows), folder / "list.parquet")
+        caption = {"model": "m", "engine": {"kind": "server", "url": server.url}}
+        polite = {"allow": ["127.0.0.2"], "per_host": 64, "engine": {"python": download_python}}
+        stages = [
+            {"stage": "aspect_ratio", "keep": {"max": 2.5}},
+            {"stage": "download", **polite, "keep": {"max_image_ratio": 1.39}, "resources": {"part_rows": 10}},
+            {"stage": f"{__name__}:Reads"},
+            {"stage": "hashes", "keep": {"per_group_content_hash": 1}},
+            {"stage": "short_caption", **caption},
+        ]
+        run_here({"pool": {"urls": f"{folder}/list.parquet"}, "stages": stages}, folder / "run")
+        assert sum(web.asked.values()) in (len(rows), len(rows) - 1)  # the copy may lie in the same part
+    return folder / "run"
+
+
+def _listed(rows: Sequence[Sequence[Any]]) -> pa.Table:
+    names = ("url", "caption", "photographer", "width", "height")
+    columns = [[value if value != "" else None for value in values] for values in zip(*rows, strict=True)]
+    return pa.table(dict(zip(names, columns, strict=True)))
+
+
+def test_later_stages_see_the_true_images_and_the_list(finished: Path) -> None:
+    rows = open_run(str(finished)).manifest().collect()
+    assert rows.height == len(NUMBERS) + 2
+    for row in rows.filter(pl.col("seen").is_not_null()).iter_rows(named=True):
+        name = row["url"].rpartition("/")[2]
+        sha256 = hashlib.sha256(image_of(name)).hexdigest()
+        photographer = None if row["alt_text"] == "A copy" else f"Photographer {name}"
+        assert json.loads(row["seen"]) == [sha256, photographer, row["alt_text"], 30, "JPEG", sha256]
+        assert (row["image_width"], row["image_height"]) == (30, 40 + len(name)), "as it is shown, EXIF turns it"
+        assert row["width"] in (None, 40 + len(name) + (name == str(WRONG))), "the index has what the list says"
+    assert rows["seen"].null_count() == 1 + 14, "the one that is gone, and those with a side of 42 pixels"
+    assert rows.filter(pl.col("size_differs") == 1)["url"].str.split("/").list.last().to_list() == [str(WRONG)]
+    assert rows.filter(pl.col("size_differs") == 0).height == 15
+    assert rows.filter(pl.col("drop_reason").str.starts_with("image_ratio 1.4 > 1.39")).height == 14
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_published_rows_have_true_sizes_and_texts_of_the_list(form: str, finished: Path, tmp_path: Path) -> None:
+    opened = open_run(str(finished))
+    settings = Publish.model_validate({"format": form, "rows_per_shard": 6})
+    with jobs_here():
+        done = publish(opened, recipe_of(opened), settings, Folder.at(tmp_path), str(tmp_path))
+    assert (done.rows, dict(done.left_out)) == (10, {})
+    card = (tmp_path / "README.md").read_text()
+    assert "HTTP 404" in card
+    assert "127.0.0.2" not in card, "the addresses of one's own network"
+    for row, data in _published(form, tmp_path):
+        name = row["url"].rpartition("/")[2]
+        assert data == image_of(name)
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (row["width"], row["height"], row["format"]) == (30, 40 + len(name), "JPEG")
+        assert row["alt_text"] in (f"Picture {name}", "A copy")
+        assert row["short_caption"]
+
+
+def _published(form: str, out: Path) -> Iterable[tuple[dict[str, Any], bytes]]:
+    if form == "parquet":
+        return [(row, row["image"]["bytes"]) for row in pq.read_table(out / "data").to_pylist()]
+    found: dict[str, dict[str, bytes]] = {}
+    for tar in out.rglob("*.tar"):
+        with tarfile.open(tar) as archive:
+            for member in archive:
+                key, _, ending = member.name.partition(".")
+                file = archive.extractfile(member)
+                assert file is not None
+                found.setdefault(key, {})[ending] = file.read()
+    return [(json.loads(sample["json"]), sample["jpg"]) for sample in found.values()]
+
+
+def test_folder_of_images_is_a_pool_of_tars(finished: Path, tmp_path: Path) -> None:
+    opened, jobs = run_here({"pool": {"tars": f"{finished}/images/*.tar"}, "stages": []}, tmp_path / "run")
+    rows = opened.index.scan().collect()
+    assert (jobs["index"].computed, jobs["index"].errors) == (images_in_tars(finished), 0)
+    for url, width, height, length in rows.select("url", "width", "height", "bytes").iter_rows():
+        name = url.rpartition("/")[2]
+        assert (width, height, length) == (30, 40 + len(name), len(image_of(name)))
+
+
+def test_compacted_run_finds_its_images(finished: Path, tmp_path: Path, vl3syn: Command) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = open_run(str(run)).manifest().sort("id").collect()
+    assert vl3syn("compact", run).returncode == 0
+    for file in (table := next(run.glob("stages/download-*"))).glob("part-*"):
+        if not file.name.startswith("part-000000-"):
+            file.unlink()  # as an hour later
+    assert [file.name[:12] for file in table.glob("part-*")] == ["part-000000-"]
+    opened = open_run(str(run))
+    recipe = {**opened.recipe, "stages": [*opened.recipe["stages"], {"stage": "quality"}]}
+    again, jobs = run_here(recipe, run)
+    assert {name: job.computed for name, job in jobs.items() if job.computed} == {"quality": 10}
+    assert jobs["quality"].errors == 0
+    assert again.manifest().select(before.columns).sort("id").collect().equals(before)
+
+
+def test_two_runs_share_a_folder_of_images(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name in ("first", "second"):
+        pool = write_list(tmp_path / f"{name}.csv", images(web, range(3)))
+        run_here({"pool": pool, "stages": [stage(images=str(folder))]}, tmp_path / name)
+    run_here({"pool": pool, "stages": [stage(images=str(folder))]}, tmp_path / "second")
+    assert len(list(folder.iterdir())) == 2
+    for name in ("first", "second"):
+        opened = open_run(str(tmp_path / name))
+        recipe = {**opened.recipe, "stages": [*opened.recipe["stages"], {"stage": "hashes"}]}
+        _, jobs = run_here(recipe, tmp_path / name)
+        assert (jobs["hashes"].computed, jobs["hashes"].errors) == (3, 0)
+
+
+def test_images_and_run_on_s3(
+    web: WebServer, stage: Callable[..., Any], tmp_path: Path, bucket: str, vl3syn: Command
+) -> None:
+    rows = [*images(web, range(6)), (web.url("404/1"), "", "", "")]
+    write_list(tmp_path / "list.csv", rows)
+    Folder.at(f"{bucket}/lists").write("list.csv", (tmp_path / "list.csv").read_bytes())
+    recipe = {"pool": {"urls": f"{bucket}/lists/list.csv"}, "stages": [stage(part_rows=4), {"stage": "hashes"}]}
+    opened, jobs = run_here(recipe, f"{bucket}/run/download")
+    assert (jobs["download"].computed, jobs["download"].errors) == (7, 1)
+    assert (jobs["hashes"].computed, jobs["hashes"].errors) == (6, 0)
+    folder = Folder.at(f"{bucket}/run/download/images")
+    assert len(folder.files()) == 2
+    for url, tar, start, length in (
+        opened.manifest()
+        .filter(pl.col("image_shard").is_not_null())
+        .select("url", "image_shard", "image_offset", "image_bytes")
+        .collect()
+        .iter_rows()
+    ):
+        assert folder.read(tar)[start : start + length] == image_of(url.rpartition("/")[2])
+    _, jobs = run_here(recipe, f"{bucket}/run/download")
+    assert not any(job.computed for job in jobs.values())
+
+
+def test_full_disk_is_one_line_and_the_next_run_goes_on(
+    web: WebServer, stage: Callable[..., Any], tmp_path: Path
+) -> None:
+    recipe = {"pool": write_list(tmp_path / "list.csv", images(web, range(40))), "stages": [stage(part_rows=20)]}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 10, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"File too large.*vl3syn-download-"):
+            run_here(recipe, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    opened, _ = run_here(recipe, tmp_path / "run")
+    assert len(stored_bytes(opened)) == images_in_tars(tmp_path / "run") == 40
+
+
+def test_second_download_in_a_recipe_is_refused(stage: Callable[..., Any]) -> None:
+    recipe = {"pool": {"urls": "list.csv"}, "stages": [stage(), stage() | {"as": "again"}]}
+    with pytest.raises(ValueError, match="download writes image_shard, a column of the index or of an earlier stage"):
+        parse_recipe(recipe, "r")
