@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
 from manifests.embeddings import is_embedding
+from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pools.reader import Images
 
@@ -153,6 +154,16 @@ class Inputs:
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:
+                _refuse_changed(images.root, shard, block["shard_bytes"][int(rows[0])].as_py())
                 yield rows, images.pool.columns(images.root, shard, self.from_pool, offsets[rows])
             except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
                 raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _refuse_changed(root: Folder, shard: str, indexed: int | None) -> None:
+    """Refuse a file whose length is not that of the index: its rows may have other numbers now."""
+    length = root.filesystem.get_file_info(f"{root.path}/{shard}").size
+    if None not in (length, indexed) and length != indexed:
+        raise BadSampleError(
+            f"{shard} has {length:,} bytes now, and had {indexed:,} when it was indexed: index the pool again"
+        )

@@ -108,7 +108,8 @@ def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, list[str]],
             by_table.setdefault(table, []).append(name)
     if columns.has_images or columns.from_pool:
         address = IMAGE_ADDRESS if columns.has_images else ("shard", "offset")
-        read[""] = list(dict.fromkeys([*read.get("", []), *address]))
+        length = ("shard_bytes",) if columns.from_pool else ()
+        read[""] = list(dict.fromkeys([*read.get("", []), *address, *length]))
     return sent, read
 
 

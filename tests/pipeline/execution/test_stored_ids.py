@@ -12,7 +12,9 @@ import pytest
 
 from manifests import Run, open_run
 from pipeline.execution.failed import mark
-from tests.runs import run_here
+from pipeline.execution.runner import prepare, run_stages
+from pipeline.recipe import parse_recipe
+from tests.runs import jobs_here, run_here
 
 FORMS = ("csv", "parquet")
 
@@ -161,3 +163,19 @@ def test_rows_of_unknown_size_pass_the_first_cut(tmp_path: Path) -> None:
         (100, 1.0, 100, "dropped", "side 100 < 200"),
         (None, None, None, "kept", None),
     ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_columns_of_a_list_that_was_not_indexed_again_are_refused(tmp_path: Path, form: str) -> None:
+    rows = [row(number, num_faces=number) for number in range(4)]
+    recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/list.{form}"}, "stages": [{"stage": "coyo"}]}
+    write(tmp_path / f"list.{form}", rows)
+    run_here({**recipe, "stages": []}, tmp_path / "run")
+    write(tmp_path / f"list.{form}", [row(9, num_faces=9), *rows])
+    opened, checked = prepare(parse_recipe(recipe, "t"), str(tmp_path / "run")), parse_recipe(recipe, "t")
+    said = rf"list\.{form} has .* when it was indexed: index the pool again"
+    with jobs_here(), pytest.raises(ValueError, match=said):
+        list(run_stages(opened, checked))
+    opened, _ = run_here(recipe, tmp_path / "run")
+    stored = opened.manifest().select("url", "coyo_faces").collect()
+    assert dict(stored.iter_rows()) == {f"http://x/{number}.jpg": number for number in (0, 1, 2, 3, 9)}
