@@ -299,6 +299,18 @@ def test_quote_that_is_not_closed_is_said_and_reading_goes_on(tmp_path: Path) ->
     assert last["error"] == "bad row: line 20,004: a quote is not closed"
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+def test_stray_quotes_do_not_join_rows_without_a_word(tmp_path: Path, form: str) -> None:
+    data = b'url,text\nhttp://x/0,"Hello\nhttp://x/1,the "best" fox\nhttp://x/2,5" wide\nhttp://x/3,"A fox" - by me\n'
+    rows = index_of(tmp_path, f"list.{form}", data.replace(b",", b"\t") if form == "tsv" else data)
+    said = "text after a closing quote; is a quote not closed, or not doubled?"
+    assert [(row["key"], row["alt_text"], row["error"]) for row in rows] == [
+        ("0", None, f"bad row: lines 2 to 3: {said}"),
+        ("http://x/2", '5" wide', None),
+        ("2", None, f"bad row: line 5: {said}"),
+    ]
+
+
 def test_broken_lines_of_json_are_errors_and_the_rest_is_read(tmp_path: Path) -> None:
     lines = [
         b'{"url": "http://x/0", "text": ["", "a", "b"], "width": "640", "height": 480.0}',
