@@ -76,6 +76,19 @@ def test_list_in_another_order_computes_nothing_again(tmp_path: Path, form: str)
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_last_of_two_equal_rows_keeps_its_id(tmp_path: Path, form: str) -> None:
+    twice = row(1)
+    write(tmp_path / f"list.{form}", [twice, twice])
+    run(tmp_path, form)
+    lists = [[*(row(n) for n in range(2, 5)), twice], [row(7), *(row(n) for n in range(2, 5)), twice]]
+    seen = []
+    for rows in lists:
+        write(tmp_path / f"list.{form}", rows)
+        seen.append(ids(run(tmp_path, form)[0])["http://x/1.jpg"])
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_row_that_says_something_else_has_a_new_id_for_good(tmp_path: Path, form: str) -> None:
     first, other = row(1), row(1, url="http://x/another.jpg")
     seen: dict[str, set[int]] = {}
