@@ -113,6 +113,8 @@ class TextList:
     def _delimiter_after_header(self) -> str:
         """Read the header; return the delimiter: that of the four that the header has most often."""
         line = next((line for line in self._lines if line.strip()), "")
+        if "\0" in line:
+            raise BadSampleError("the header has zero bytes, as UTF-16 has: convert the list to UTF-8")
         delimiter = "\t" if self.form == "TSV" else max(_DELIMITERS, key=line.count)
         names = next(csv.reader([line], delimiter=delimiter), [])
         if len(names) > _COLUMNS:

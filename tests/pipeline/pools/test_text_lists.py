@@ -422,6 +422,11 @@ def test_bomb_on_s3_is_copied_packed_and_is_one_error(bucket: str) -> None:
         ("list.jsonl", b"\n\n", "no images: a JSON Lines file without rows"),
         ("list.txt", b"", "no images: a plain text file without rows"),
         ("list.csv", "url\nhttp://x/0\n".encode("utf-16")[:-1], "broken CSV: 'utf-16-le' codec can't decode"),
+        (
+            "list.csv",
+            "url,a\nhttp://x/0,b\n".encode("utf-16-le"),
+            "broken CSV: the header has zero bytes, as UTF-16 has",
+        ),
         ("list.csv", b"\x1f\x8b no gzip at all", "broken CSV: "),
         ("list.csv", b"a," * 10_000, "broken CSV: the header has 10,001 columns, more than 10,000"),
         ("list.csv", b'url,a\n"' + b'","\n' * 4_300_000, "broken CSV: the row that ends after line "),
