@@ -143,6 +143,21 @@ def test_id_that_moves_to_a_new_shard_is_compared(tmp_path: Path) -> None:
     assert ids(opened) == {f"http://x/{number}.jpg": number for number in (1, 2, 3)}
 
 
+def test_list_with_ids_that_is_renamed_keeps_its_facts(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(1, 4)]
+    write(tmp_path / "pool" / "a.csv", rows)
+    recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/pool", "id": "uid"}, "stages": [{"stage": "aspect_ratio"}]}
+    run_here(recipe, tmp_path / "run")
+    (tmp_path / "pool" / "a.csv").rename(tmp_path / "pool" / "b.csv")
+    with pytest.raises(ValueError, match="leave an empty file in the place of the old one$"):
+        run_here(recipe, tmp_path / "run")
+    (tmp_path / "pool" / "a.csv").touch()
+    opened, jobs = run_here(recipe, tmp_path / "run")
+    assert (jobs["aspect_ratio"].computed, jobs["aspect_ratio"].stored) == (0, 3)
+    kept = opened.manifest().filter(status="kept").select("id", "shard").collect()
+    assert kept.rows() == [(number, "b.csv") for number in (1, 2, 3)]
+
+
 def test_sizeless_rows_of_earlier_versions_can_be_retried(tmp_path: Path) -> None:
     write(tmp_path / "list.parquet", [row(number) for number in range(4)])
     before, _ = run(tmp_path, "parquet")
