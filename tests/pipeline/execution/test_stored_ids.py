@@ -149,7 +149,7 @@ def test_list_with_ids_that_is_renamed_keeps_its_facts(tmp_path: Path) -> None:
     recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/pool", "id": "uid"}, "stages": [{"stage": "aspect_ratio"}]}
     run_here(recipe, tmp_path / "run")
     (tmp_path / "pool" / "a.csv").rename(tmp_path / "pool" / "b.csv")
-    with pytest.raises(ValueError, match="leave an empty file in the place of the old one$"):
+    with pytest.raises(ValueError, match=r"leave an empty file in the place of the old one$"):
         run_here(recipe, tmp_path / "run")
     (tmp_path / "pool" / "a.csv").touch()
     opened, jobs = run_here(recipe, tmp_path / "run")
