@@ -116,7 +116,10 @@ class TextList:
         if "\0" in line:
             raise BadSampleError("the header has zero bytes, as UTF-16 has: convert the list to UTF-8")
         delimiter = "\t" if self.form == "TSV" else max(_DELIMITERS, key=line.count)
-        names = next(csv.reader([line], delimiter=delimiter), [])
+        try:
+            names = next(csv.reader([line], delimiter=delimiter), [])
+        except csv.Error as error:
+            raise BadSampleError(f"the header cannot be read: {error}") from error
         if len(names) > _COLUMNS:
             raise BadSampleError(f"the header has {len(names):,} columns, more than {_COLUMNS:,}")
         self.names = [" ".join(decoded(octets(name))[0].split()) for name in names]

@@ -427,6 +427,11 @@ def test_bomb_on_s3_is_copied_packed_and_is_one_error(bucket: str) -> None:
             "url,a\nhttp://x/0,b\n".encode("utf-16-le"),
             "broken CSV: the header has zero bytes, as UTF-16 has",
         ),
+        (
+            "list.csv",
+            b"url," + b"x" * 132_000 + b"\nhttp://x/0,a\n",
+            "broken CSV: the header cannot be read: field larger",
+        ),
         ("list.csv", b"\x1f\x8b no gzip at all", "broken CSV: "),
         ("list.csv", b"a," * 10_000, "broken CSV: the header has 10,001 columns, more than 10,000"),
         ("list.csv", b'url,a\n"' + b'","\n' * 4_300_000, "broken CSV: the row that ends after line "),
@@ -485,3 +490,13 @@ def test_columns_have_the_type_that_the_whole_list_has(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"^list\.csv: has 4 rows, and row 4 is asked for"):
         columns(tmp_path, ["whole"], [0, 4])
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_columns_of_one_name_are_refused(tmp_path: Path, form: str) -> None:
+    if form == "csv":
+        (tmp_path / "list.csv").write_bytes(b"url,n,n\nhttp://x/0,1,2\n")
+    else:
+        pq.write_table(pa.table([["http://x/0"], [1], [2]], names=["url", "n", "n"]), tmp_path / "list.parquet")
+    with pytest.raises(ValueError, match=rf"^list\.{form}: 2 columns are called 'n'"):
+        columns(tmp_path, ["n"], [0])
