@@ -194,7 +194,7 @@ def test_rows_of_unknown_size_pass_the_first_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_columns_of_a_list_that_was_not_indexed_again_are_refused(tmp_path: Path, form: str) -> None:
+def test_columns_of_a_list_that_changed_are_refused(tmp_path: Path, form: str) -> None:
     rows = [row(number, num_faces=number) for number in range(4)]
     recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/list.{form}"}, "stages": [{"stage": "coyo"}]}
     write(tmp_path / f"list.{form}", rows)
