@@ -26,14 +26,21 @@ def is_given(text: str) -> bool:
 
 
 def embedding_of(text: str) -> str:
-    """Return the column with a text's embedding: `text_embedding` of the coarse caption, else `<text>_embedding`."""
-    return "text_embedding" if text == "coarse_caption" else f"{text.removeprefix('pool.')}_embedding"
+    """Return the column with a text's embedding: `text_embedding` of the coarse caption, else `<text>_embedding`.
+
+    A column of the pool is `pool_X_embedding`: COYO's alt texts are called `text`, and would pass for coarse captions.
+    """
+    return "text_embedding" if text == "coarse_caption" else f"{_name(text)}_embedding"
 
 
 def similarity_of(text: str) -> str:
     """Return the column with a text's cosine: `similarity`, `alt_similarity`, else `<text>_similarity`."""
     names = {"coarse_caption": "similarity", "alt_text": "alt_similarity"}
-    return names.get(text, f"{text.removeprefix('pool.')}_similarity")
+    return names.get(text, f"{_name(text)}_similarity")
+
+
+def _name(text: str) -> str:
+    return text.replace("pool.", "pool_", 1) if text.startswith("pool.") else text
 
 
 def _without_repetitions(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -68,9 +68,10 @@ def _account(run: Run, row: dict[str, Any]) -> Account:
         here = stage.name == end
         outcome = row["status"] if here else "not reached" if past_end else "passed"
         facts = {n: row[n] for n in stage.table.writes.names if n in row}
-        stored = any(value is not None for value in facts.values())
-        rules = {r.name: r.threshold for r in stage.rules}
         part = stage.table.part_of(row["id"])
+        judged = part is not None and outcome in ("passed", "dropped")  # its values may all be null: unknown, missing
+        stored = judged or any(value is not None for value in facts.values())
+        rules = {r.name: r.threshold for r in stage.rules}
         computed_by = stage.table.provenance(part) if part else {}
         stages.append(StageAccount(stage.name, outcome, facts if stored else {}, rules, computed_by))
         past_end = past_end or here

@@ -171,13 +171,15 @@ def check_ids(index: Table, pool: Pool) -> None:
         return
     twice = ids.filter(ids.is_duplicated())[0]
     rows = index.scan(["id", "shard", "key"]).filter(pl.col("id") == twice)
-    both = rows.select(pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
+    both = rows.select("shard", row=pl.concat_str("shard", pl.lit(" "), "key")).head(2).collect()
     what_to_do = (
         "start a new run without `id`, so that ids are made from shard and row"
         if pool.id_column()
         else "two hashes met by chance; rename one of the two shards and start a new run"
     )
+    if pool.id_column() and pool.same_row and both["shard"].n_unique() > 1:
+        what_to_do += "; or, if one file replaces the other, leave an empty file in the place of the old one"
     raise UserError(
-        f"{ids.len() - ids.n_unique():,} ids are used twice, such as {twice} by {' and '.join(both.to_series())}; "
+        f"{ids.len() - ids.n_unique():,} ids are used twice, such as {twice} by {' and '.join(both['row'])}; "
         f"{what_to_do}"
     )

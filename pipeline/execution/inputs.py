@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
 from manifests.embeddings import is_embedding
+from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pools.reader import Images
 
-POOL_ADDRESS = {"pool:shard": "shard", "pool:offset": "offset"}
+POOL_ADDRESS = {"pool:shard": "shard", "pool:offset": "offset", "pool:shard_bytes": "shard_bytes"}
 """Columns of a block that say where a row's columns `pool.X` are, each with its name in the index."""
 
 NO_PART = -1
@@ -157,10 +158,20 @@ class Inputs:
         """Yield the columns of each of the pool's shards, with their row numbers in the block."""
         images = self.pool
         assert images is not None
-        shards, offsets = (block[name].to_numpy(zero_copy_only=False) for name in POOL_ADDRESS)
+        shards, offsets, lengths = (block[name].to_numpy(zero_copy_only=False) for name in POOL_ADDRESS)
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:
+                _refuse_changed(images.root, shard, lengths[rows[0]])
                 yield rows, images.pool.columns(images.root, shard, self.from_pool, offsets[rows])
             except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
                 raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _refuse_changed(root: Folder, shard: str, indexed: float) -> None:
+    """Refuse a file whose length is not that of the index (NaN: unknown): its rows may have other numbers now."""
+    length = root.filesystem.get_file_info(f"{root.path}/{shard}").size
+    if length is not None and indexed == indexed and length != indexed:
+        raise BadSampleError(
+            f"{shard} has {length:,} bytes now, and had {indexed:,} when it was indexed: index the pool again"
+        )

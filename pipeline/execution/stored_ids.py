@@ -17,7 +17,8 @@ def keep_ids(rows: pa.Table, shards: pa.Table, pool: Pool, index: Table) -> pa.T
     """Give rows of shards that were indexed before the ids that they had.
 
     Two rows of a shard are the same if the columns `same_row` of the pool are. Of several such rows the first has the
-    id of the first one before. Rows that newer ones have replaced count as well: facts about them are stored for good.
+    id that was stored first, and so on. Rows that newer ones have replaced count as well: facts about them are stored
+    for good.
 
     Args:
         rows: The rows of the shards, with the columns of the index.
@@ -31,13 +32,13 @@ def keep_ids(rows: pa.Table, shards: pa.Table, pool: Pool, index: Table) -> pa.T
     again = pl.DataFrame(shards.select(["path", "revision"])).filter(pl.col("revision") != "")["path"]
     if not pool.same_row or again.is_empty():
         return rows
-    known = index.every_row(["id", "shard", "offset", "error", *pool.same_row]).filter(pl.col("url").is_not_null())
+    known = index.every_row(["id", "shard", "error", *pool.same_row]).filter(pl.col("url").is_not_null())
     if column := pool.id_column():
         _refuse_others(known.filter(pl.col("error").is_null()), pl.DataFrame(rows), pool.same_row, column)
         return rows
     same_row = ["shard", *pool.same_row]
     before = known.filter(pl.col("shard").is_in(again.implode())).collect(engine="streaming")
-    before = with_occurrence(before.unique("id", keep="last").sort("offset", "id"), same_row)
+    before = with_occurrence(before.unique("id", keep="first", maintain_order=True), same_row)
     now = with_occurrence(pl.DataFrame(rows.select(same_row)), same_row).with_row_index("row")
     on = [*same_row, "occurrence"]
     kept = now.filter(pl.col("url").is_not_null()).join(before.select(*on, "id"), on=on, nulls_equal=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from core.arrow_types import check_names
 from core.errors import BadSampleError
 from manifests.storage import Folder
 from pipeline.pools.text_lists import BAD_LIST, BadRow, ListRow, TextList, form_of
@@ -58,7 +59,7 @@ def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDA
     no texts are written as JSON.
 
     Raises:
-        BadSampleError: The list is damaged before one of the rows, or has fewer rows.
+        BadSampleError: The list is damaged before one of the rows, has fewer rows, or two columns of one of the names.
         OSError: Disk or network failure.
     """
     wanted, places = np.unique(rows, return_inverse=True)
@@ -67,7 +68,9 @@ def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDA
     count = 0
     try:
         with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
-            for batch in TextList(file, form_of(path) or "", file.size()).batches():
+            source = TextList(file, form_of(path) or "", file.size())
+            check_names(list_schema(source.names, None), names)
+            for batch in source.batches():
                 here = wanted[slice(*np.searchsorted(wanted, [count, count + len(batch)]))] - count
                 good = [{} if isinstance(row, BadRow) else row for row in batch]
                 for name, values in chosen.items():

@@ -113,8 +113,13 @@ class TextList:
     def _delimiter_after_header(self) -> str:
         """Read the header; return the delimiter: that of the four that the header has most often."""
         line = next((line for line in self._lines if line.strip()), "")
+        if "\0" in line:
+            raise BadSampleError("the header has zero bytes, as UTF-16 has: convert the list to UTF-8")
         delimiter = "\t" if self.form == "TSV" else max(_DELIMITERS, key=line.count)
-        names = next(csv.reader([line], delimiter=delimiter), [])
+        try:
+            names = next(csv.reader([line], delimiter=delimiter), [])
+        except csv.Error as error:
+            raise BadSampleError(f"the header cannot be read: {error}") from error
         if len(names) > _COLUMNS:
             raise BadSampleError(f"the header has {len(names):,} columns, more than {_COLUMNS:,}")
         self.names = [" ".join(decoded(octets(name))[0].split()) for name in names]
@@ -123,24 +128,28 @@ class TextList:
 
     def _csv_rows(self, delimiter: str) -> Iterator[ListRow]:
         lines = self._lines
-        reader = csv.reader(lines, delimiter=delimiter)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)  # else a stray quote joins rows without a word
         while not lines.ended:
             first, lines.taken, lines.too_long = lines.number + 1, 0, False
             try:
                 cells = next(reader, None)
-            except csv.Error:  # its only error here; it goes on with the next line
-                yield self._bad(
-                    first, f"a cell has more than {csv.field_size_limit():,} characters; is a quote not closed?"
-                )
+            except csv.Error as error:  # it goes on with the next line
+                yield self._bad(first, self._flaw(error))
                 continue
             if lines.too_long:
                 yield self._bad(first, "too long")
-            elif lines.ended and cells is not None:  # it looked for the end of a row and found that of the file
-                yield self._bad(first, "a quote is not closed")
             elif cells and len(cells) != len(self.names):
                 yield self._bad(first, f"{len(cells):,} cells, and the header has {len(self.names):,}")
             elif cells:
                 yield {name: cell or None for name, cell in zip(self.names, cells, strict=True)}
+
+    def _flaw(self, error: csv.Error) -> str:
+        """Say what is wrong with a row of CSV; the reader has three errors here."""
+        if self._lines.ended:  # it looked for the end of a row and found that of the file
+            return "a quote is not closed"
+        if "field limit" in str(error):
+            return f"a cell has more than {csv.field_size_limit():,} characters; is a quote not closed?"
+        return "text after a closing quote; is a quote not closed, or not doubled?"
 
     def _json_rows(self) -> Iterator[ListRow]:
         for line in self._lines:

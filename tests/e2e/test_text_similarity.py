@@ -85,7 +85,7 @@ def test_texts_of_the_pool_are_compared(tmp_path: Path, pool: Path, indexed: Pat
     opened, jobs = run_here(written, url)
     assert (jobs["similarity"].computed, jobs["similarity"].errors) == (8, 0)
     rows = opened.manifest().filter(status="kept").collect()
-    assert rows.filter(rows["title_similarity"].is_not_null())["key"].to_list() == ["0"]
+    assert rows.filter(rows["pool_title_similarity"].is_not_null())["key"].to_list() == ["0"]
     stages[1]["texts"] = ["pool.size"]
     with pytest.raises(ValueError, match=r"pool\.size is int64, not text: name another column in `texts`"):
         run_here({**written, "stages": stages[:2]}, url)

@@ -111,7 +111,7 @@ def test_texts_equal_open_clip_and_missing_texts_are_null(tiny_clip: Path) -> No
 
 def test_chosen_texts_have_columns_of_their_own(tiny_clip: Path) -> None:
     stage = ClipText(encoder=str(tiny_clip), texts=("alt_text", "short_caption", "pool.title"))
-    names = ["alt_text_embedding", "short_caption_embedding", "title_embedding"]
+    names = ["alt_text_embedding", "short_caption_embedding", "pool_title_embedding"]
     assert (tuple(stage.reads), stage.writes.names) == (("alt_text", "short_caption", "pool.title"), names)
     texts = {"alt_text": ["a cat", None, "a cat"], "short_caption": ["two dogs", "a cat", " "]}
     facts = stage.load()(pa.table({**texts, "pool.title": ["a cat", "a cat", None]}))
@@ -120,7 +120,7 @@ def test_chosen_texts_have_columns_of_their_own(tiny_clip: Path) -> None:
     valid = [facts[name].is_valid().to_pylist() for name in names]
     assert valid == [[True, False, False], [True, True, False], [True, True, False]]
     cat = facts["alt_text_embedding"][0].as_py()
-    for other in (facts["short_caption_embedding"][1], facts["title_embedding"][1]):
+    for other in (facts["short_caption_embedding"][1], facts["pool_title_embedding"][1]):
         assert other.as_py() == pytest.approx(cat, abs=1e-3)
     alone = ClipText(encoder=str(tiny_clip), texts=("alt_text",)).load()(pa.table({"alt_text": ["a cat", None, ""]}))
     assert alone["error"].to_pylist() == [None] * 3, "a missing alt text is no error"

@@ -76,7 +76,14 @@ def parsed(*stages: dict[str, Any]) -> list[str]:
         ),
         ([{"stage": "conse_text", "texts": []}], "texts: .* at least 1 item"),
         ([{"stage": "conse_text", "texts": ["labels"]}], r"texts: labels is list<.*>, not text$"),
-        ([{"stage": "conse_text", "texts": ["alt_text", "pool.alt_text"]}], "two of them have the column alt_text_emb"),
+        ([{"stage": "conse_text", "texts": ["alt_text", "alt_text"]}], "two of them have the column alt_text_emb"),
+        (
+            [
+                {"stage": "conse_text", "texts": ["coarse_caption"]},
+                {"stage": "similarity", "texts": ["pool.text"]},  # it would be compared with the coarse caption
+            ],
+            r"reads 'pool_text_embedding', which no earlier stage writes: put clip_text .* `texts: \[pool\.text\]`$",
+        ),
         (
             [
                 {"stage": "conse_text", "texts": ["coarse_caption"]},

@@ -12,7 +12,9 @@ import pytest
 
 from manifests import Run, open_run
 from pipeline.execution.failed import mark
-from tests.runs import run_here
+from pipeline.execution.runner import prepare, run_stages
+from pipeline.recipe import parse_recipe
+from tests.runs import jobs_here, run_here
 
 FORMS = ("csv", "parquet")
 
@@ -74,6 +76,19 @@ def test_list_in_another_order_computes_nothing_again(tmp_path: Path, form: str)
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_last_of_two_equal_rows_keeps_its_id(tmp_path: Path, form: str) -> None:
+    twice = row(1)
+    write(tmp_path / f"list.{form}", [twice, twice])
+    run(tmp_path, form)
+    lists = [[*(row(n) for n in range(2, 5)), twice], [row(7), *(row(n) for n in range(2, 5)), twice]]
+    seen = []
+    for rows in lists:
+        write(tmp_path / f"list.{form}", rows)
+        seen.append(ids(run(tmp_path, form)[0])["http://x/1.jpg"])
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_row_that_says_something_else_has_a_new_id_for_good(tmp_path: Path, form: str) -> None:
     first, other = row(1), row(1, url="http://x/another.jpg")
     seen: dict[str, set[int]] = {}
@@ -128,6 +143,21 @@ def test_id_that_moves_to_a_new_shard_is_compared(tmp_path: Path) -> None:
     assert ids(opened) == {f"http://x/{number}.jpg": number for number in (1, 2, 3)}
 
 
+def test_list_with_ids_that_is_renamed_keeps_its_facts(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(1, 4)]
+    write(tmp_path / "pool" / "a.csv", rows)
+    recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/pool", "id": "uid"}, "stages": [{"stage": "aspect_ratio"}]}
+    run_here(recipe, tmp_path / "run")
+    (tmp_path / "pool" / "a.csv").rename(tmp_path / "pool" / "b.csv")
+    with pytest.raises(ValueError, match=r"leave an empty file in the place of the old one$"):
+        run_here(recipe, tmp_path / "run")
+    (tmp_path / "pool" / "a.csv").touch()
+    opened, jobs = run_here(recipe, tmp_path / "run")
+    assert (jobs["aspect_ratio"].computed, jobs["aspect_ratio"].stored) == (0, 3)
+    kept = opened.manifest().filter(status="kept").select("id", "shard").collect()
+    assert kept.rows() == [(number, "b.csv") for number in (1, 2, 3)]
+
+
 def test_sizeless_rows_of_earlier_versions_can_be_retried(tmp_path: Path) -> None:
     write(tmp_path / "list.parquet", [row(number) for number in range(4)])
     before, _ = run(tmp_path, "parquet")
@@ -161,3 +191,19 @@ def test_rows_of_unknown_size_pass_the_first_cut(tmp_path: Path) -> None:
         (100, 1.0, 100, "dropped", "side 100 < 200"),
         (None, None, None, "kept", None),
     ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_columns_of_a_list_that_changed_are_refused(tmp_path: Path, form: str) -> None:
+    rows = [row(number, num_faces=number) for number in range(4)]
+    recipe = {"name": "t", "pool": {"urls": f"{tmp_path}/list.{form}"}, "stages": [{"stage": "coyo"}]}
+    write(tmp_path / f"list.{form}", rows)
+    run_here({**recipe, "stages": []}, tmp_path / "run")
+    write(tmp_path / f"list.{form}", [row(9, num_faces=9), *rows])
+    opened, checked = prepare(parse_recipe(recipe, "t"), str(tmp_path / "run")), parse_recipe(recipe, "t")
+    said = rf"list\.{form} has .* when it was indexed: index the pool again"
+    with jobs_here(), pytest.raises(ValueError, match=said):
+        list(run_stages(opened, checked))
+    opened, _ = run_here(recipe, tmp_path / "run")
+    stored = opened.manifest().select("url", "coyo_faces").collect()
+    assert dict(stored.iter_rows()) == {f"http://x/{number}.jpg": number for number in (0, 1, 2, 3, 9)}

@@ -299,6 +299,18 @@ def test_quote_that_is_not_closed_is_said_and_reading_goes_on(tmp_path: Path) ->
     assert last["error"] == "bad row: line 20,004: a quote is not closed"
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+def test_stray_quotes_do_not_join_rows_without_a_word(tmp_path: Path, form: str) -> None:
+    data = b'url,text\nhttp://x/0,"Hello\nhttp://x/1,the "best" fox\nhttp://x/2,5" wide\nhttp://x/3,"A fox" - by me\n'
+    rows = index_of(tmp_path, f"list.{form}", data.replace(b",", b"\t") if form == "tsv" else data)
+    said = "text after a closing quote; is a quote not closed, or not doubled?"
+    assert [(row["key"], row["alt_text"], row["error"]) for row in rows] == [
+        ("0", None, f"bad row: lines 2 to 3: {said}"),
+        ("http://x/2", '5" wide', None),
+        ("2", None, f"bad row: line 5: {said}"),
+    ]
+
+
 def test_broken_lines_of_json_are_errors_and_the_rest_is_read(tmp_path: Path) -> None:
     lines = [
         b'{"url": "http://x/0", "text": ["", "a", "b"], "width": "640", "height": 480.0}',
@@ -410,6 +422,16 @@ def test_bomb_on_s3_is_copied_packed_and_is_one_error(bucket: str) -> None:
         ("list.jsonl", b"\n\n", "no images: a JSON Lines file without rows"),
         ("list.txt", b"", "no images: a plain text file without rows"),
         ("list.csv", "url\nhttp://x/0\n".encode("utf-16")[:-1], "broken CSV: 'utf-16-le' codec can't decode"),
+        (
+            "list.csv",
+            "url,a\nhttp://x/0,b\n".encode("utf-16-le"),
+            "broken CSV: the header has zero bytes, as UTF-16 has",
+        ),
+        (
+            "list.csv",
+            b"url," + b"x" * 132_000 + b"\nhttp://x/0,a\n",
+            "broken CSV: the header cannot be read: field larger",
+        ),
         ("list.csv", b"\x1f\x8b no gzip at all", "broken CSV: "),
         ("list.csv", b"a," * 10_000, "broken CSV: the header has 10,001 columns, more than 10,000"),
         ("list.csv", b'url,a\n"' + b'","\n' * 4_300_000, "broken CSV: the row that ends after line "),
@@ -468,3 +490,13 @@ def test_columns_have_the_type_that_the_whole_list_has(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"^list\.csv: has 4 rows, and row 4 is asked for"):
         columns(tmp_path, ["whole"], [0, 4])
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_columns_of_one_name_are_refused(tmp_path: Path, form: str) -> None:
+    if form == "csv":
+        (tmp_path / "list.csv").write_bytes(b"url,n,n\nhttp://x/0,1,2\n")
+    else:
+        pq.write_table(pa.table([["http://x/0"], [1], [2]], names=["url", "n", "n"]), tmp_path / "list.parquet")
+    with pytest.raises(ValueError, match=rf"^list\.{form}: 2 columns are called 'n'"):
+        columns(tmp_path, ["n"], [0])
