@@ -173,5 +173,5 @@ def _refuse_changed(root: Folder, shard: str, indexed: float) -> None:
     length = root.filesystem.get_file_info(f"{root.path}/{shard}").size
     if length is not None and indexed == indexed and length != indexed:
         raise BadSampleError(
-            f"{shard} has {length:,} bytes now, and had {indexed:,} when it was indexed: index the pool again"
+            f"{shard} has {length:,} bytes now, and had {indexed:,.0f} when it was indexed: index the pool again"
         )
