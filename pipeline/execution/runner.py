@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import yaml
 
+from core.cpus import count_cpus
 from core.errors import UserError
 from manifests import indexing
 from manifests.compaction import sweep
@@ -23,7 +24,6 @@ from pipeline.execution.index import READER, Todo, account, check_ids, chunks, i
 from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.part_writer import Store
-from pipeline.execution.placement import count_cpus
 from pipeline.execution.planner import columns_of, plan, stored_table
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.cpus import count_cpus
 from core.errors import UserError
 from model.training.data.prepare import Prepared, Preparer
 from model.training.data.samples import Sample
@@ -46,13 +47,12 @@ _ENVIRONMENT = {
 
 
 def default_count(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the default number of processes of this trainer: its cores less two, at most 16.
+    """Return the default number of processes of this trainer: the cores that it may use less two, at most 16.
 
     Trainers on one machine share its cores. 0 means that threads of the trainer prepare the samples.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     trainers = int(environment.get("LOCAL_WORLD_SIZE", 1))  # Ray Train and torchrun set it
-    return max(min(cores // trainers - _SPARE, _MOST), 0)
+    return max(min(count_cpus() // trainers - _SPARE, _MOST), 0)
 
 
 class Processes:

@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 
+from core import cpus
 from core.errors import UserError
 from model import Processor
 from model.images import normalise
@@ -232,8 +233,16 @@ def test_default_number_shares_the_cores_among_trainers(monkeypatch: pytest.Monk
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
         return default_count({"LOCAL_WORLD_SIZE": str(trainers)})
 
+    monkeypatch.setattr(cpus, "_QUOTA", Path("/without/a/quota"))
     assert [count(cores, 1) for cores in (1, 2, 3, 8, 18, 192)] == [0, 0, 1, 6, 16, 16]
     assert [count(192, trainers) for trainers in (8, 16)] == [16, 10]
+
+
+def test_default_number_obeys_the_quota_of_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(192)), raising=False)
+    monkeypatch.setattr(cpus, "_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text("600000 100000\n")
+    assert default_count({}) == 4
 
 
 @pytest.mark.parametrize("shape", [(), (0, 588), (3, 0), (40, 588)])
