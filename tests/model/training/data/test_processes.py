@@ -27,7 +27,8 @@ from model.images import normalise
 from model.training.data import shared_memory
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
-from model.training.data.processes import default_count, receive, send
+from model.training.data.prepare import Preparer
+from model.training.data.processes import Processes, default_count, receive, send
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
 from model.training.data.shared_memory import Reader, Writer
@@ -107,6 +108,23 @@ def test_rows_have_the_pixels_of_the_processor_to_the_bit(processes: int) -> Non
     expected = [processor(source.sample(int(s.name[-1])).conversation).pixel_values for s in row.samples]
     assert len(expected) == 6
     assert torch.equal(normalise(row.inputs.pixel_values), torch.cat(expected))
+
+
+def test_memory_is_used_again_but_not_that_of_a_living_sample() -> None:
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("only Linux has it")
+    pictures = [training_data.picture(number, 224) for number in range(4)]
+    source = Own("own", [[{"type": "image", "image": picture}, "What?"] for picture in pictures])
+    processes = Processes(1, Preparer(Processor.tiny(), 4096, 4096))
+    try:
+        kept = processes.prepare(source.sample(0), 0)[0].inputs.pixel_values
+        places = [
+            processes.prepare(source.sample(number), number)[0].inputs.pixel_values.data_ptr() for number in (1, 2, 3)
+        ]
+    finally:
+        processes.close()
+    assert len({kept.data_ptr(), *places}) == 2, "one place for the first sample, one for those after it"
+    assert torch.equal(normalise(kept), Processor.tiny()(source.sample(0).conversation).pixel_values)
 
 
 def test_rows_are_packed_in_a_thread_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
