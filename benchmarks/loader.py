@@ -21,7 +21,6 @@ Variants run in turns, each in a process of its own. Processes have started when
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import multiprocessing
 import os
@@ -29,7 +28,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +168,8 @@ def by_loader(folder: Path, kind: str, count: int) -> Callable[[], dict[str, flo
     stage = Stage.model_validate({"name": "all", "learning_rates": {"": 1.0}, "mixture": {kind: 1.0}, **STAGE})
     sampler = MixtureSampler([source], stage.mixture, {}, 0)
     loader = Loader(sampler, Processor.tiny(), stage, processes=count)
+    taken(loader, 1)
+    rest()
 
     def run() -> dict[str, float]:
         at_rest, read = clock(), source.read
@@ -274,20 +275,18 @@ def cut(pixels: Any, size: tuple[int, int], merge: int) -> int:
 
 def clock() -> tuple[float, float]:
     """Seconds, and core-seconds of this process and of those that it has started (Linux)."""
-    ticks = sum(int(field) for stat in children() for field in fields_of(stat)[11:13])
+    ticks = sum(int(field) for fields in children() for field in fields[11:13])
     return time.perf_counter(), time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-@functools.cache  # with many processes on the machine, to look for them would cost as much as an image
-def children() -> list[Path]:
-    return [stat for stat in Path("/proc").glob("[0-9]*/stat") if fields_of(stat)[1:2] == [str(os.getpid())]]
-
-
-def fields_of(stat: Path) -> list[str]:
-    try:
-        return stat.read_text().rpartition(")")[2].split()
-    except OSError:  # it has ended
-        return []
+def children() -> Iterator[list[str]]:
+    """The fields of /proc/N/stat after the name, of each child. All of /proc would cost as much as an image to read."""
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            for number in (thread / "children").read_text().split():
+                yield Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
 
 
 def since(before: tuple[float, float]) -> dict[str, float]:
