@@ -160,7 +160,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if key is not None:
         image.info["transparency"] = key
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
+        return image
     if image.mode.startswith("I") or image.mode == "F":  # convert() would clip these to white or black
         return _eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core import videos
 from core.videos import Frame, Video
-from model.images import resize
+from model.images import resize, with_channels_last
 
 
 def decode(video: Video, size: tuple[int, int]) -> tuple[Tensor, tuple[float, ...]]:
@@ -29,7 +29,7 @@ def decode(video: Video, size: tuple[int, int]) -> tuple[Tensor, tuple[float, ..
     """
 
     def resized(frame: Frame) -> Tensor:
-        return resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size)
+        return resize(with_channels_last(frame), size)
 
     taken, times = videos.decode(video, resized)
     return torch.cat(taken), times

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -42,7 +43,16 @@ def read_image(source: Source) -> Tensor:
     """
     with _telling(source):
         image = flatten(source) if isinstance(source, Image.Image) else decode(_encoded(source))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: PIL's arrays are read-only
+    return with_channels_last(np.array(image))  # a copy: PIL's arrays are read-only
+
+
+def with_channels_last(frame_HW3: npt.NDArray[np.uint8]) -> Tensor:
+    """Return the frame as a tensor (1, 3, H, W) in torch's memory format `channels_last`, without a copy.
+
+    So torch resizes it to a result in the same format, in half of the time, and the result is cut faster too. With
+    `permute(2, 0, 1)[None]` the stride of the first dimension would be another, and torch would not see the format.
+    """
+    return torch.from_numpy(frame_HW3)[None].permute(0, 3, 1, 2)
 
 
 def image_size(source: Source) -> tuple[int, int]:

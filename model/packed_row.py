@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class PackedRow(Mapping[str, Tensor]):
 
     @classmethod
     def pack(cls, rows: Sequence[PackedRow]) -> PackedRow:
-        """Concatenate rows.
+        """Concatenate rows that are on the CPU.
 
         Raises:
             ValueError: There are no rows, only some have labels, or patches differ in their dtype.
@@ -53,7 +54,10 @@ class PackedRow(Mapping[str, Tensor]):
         if len({row.pixel_values.dtype for row in rows}) > 1:  # torch.cat would turn 255 into 255.0
             raise ValueError("patches of rows to pack must be all uint8 or all normalised")
         names = [name for name, tensor in vars(rows[0]).items() if tensor is not None]
-        return cls(**{name: torch.cat([vars(row)[name] for row in rows]) for name in names})
+        # numpy takes large blocks in huge pages, which the kernel clears and maps in less than half of torch's time.
+        return cls(
+            **{name: torch.from_numpy(np.concatenate([vars(row)[name].numpy() for row in rows])) for name in names}
+        )
 
     @classmethod
     def dummy(cls, patch_dim: int) -> PackedRow:

@@ -10,6 +10,7 @@ Text of users and assistants never becomes a special token: a literal `<|image_p
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -85,15 +86,18 @@ class ParsedConversation:
 
 @dataclass
 class Tokens:
-    """Token ids and labels. In an assistant's answer and at its end token, the label is the id; elsewhere -100."""
+    """Token ids and labels. In an assistant's answer and at its end token, the label is the id; elsewhere -100.
 
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    They are arrays of int64: an image has thousands of placeholders.
+    """
+
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    labels: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, ids: Sequence[int], learned: bool) -> None:
         """Append ids. Their labels are the ids if they are learned, else -100."""
-        self.ids += ids
-        self.labels += ids if learned else [IGNORE_INDEX] * len(ids)
+        self.ids.extend(ids)
+        self.labels.extend(ids if learned else array("q", [IGNORE_INDEX]) * len(ids))
 
 
 def parse_conversation(conversation: Sequence[Message]) -> ParsedConversation:
@@ -178,17 +182,16 @@ def tokenize(
     media_tokens = {image_token, video_token}
     rendered, counts = _expand(rendered, [frames for frames in placeholders if frames], media_tokens)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens, in_answer = Tokens(), False
+    runs: list[_Run] = []
     for piece in filter(None, _split_at(special | media_tokens, rendered)):
         if piece in media_tokens:
-            tokens.add([tokenizer.convert_tokens_to_ids(piece)] * next(counts), False)
-            in_answer = False
+            runs.append(_Run(array("q", [tokenizer.convert_tokens_to_ids(piece)]) * next(counts), False))
         elif piece in special:
-            tokens.add([tokenizer.convert_tokens_to_ids(piece)], in_answer)  # learned if it ends an answer
-            in_answer = False
+            ends_answer = bool(runs) and isinstance(runs[-1].tokens, str) and runs[-1].learned
+            runs.append(_Run([tokenizer.convert_tokens_to_ids(piece)], ends_answer))
         else:
-            in_answer = _add_text(piece, parsed, tokenizer, tokens)
-    return tokens
+            runs += _runs_of_text(piece, parsed)
+    return _tokens(runs, tokenizer)
 
 
 def _without_empty(
@@ -224,20 +227,35 @@ def _expand(
     return "".join(pieces), iter([frame.tokens for frames in placeholders for frame in frames])
 
 
-def _add_text(piece: str, parsed: ParsedConversation, tokenizer: Tokenizer, tokens: Tokens) -> bool:
-    """Tokenise text between special tokens, with texts for marks. Return whether it ends with an answer.
+class _Run(NamedTuple):
+    """Text, or ids of special tokens, and whether it is learned."""
+
+    tokens: str | Sequence[int]
+    learned: bool
+
+
+def _runs_of_text(piece: str, parsed: ParsedConversation) -> list[_Run]:
+    """Return the runs of text between special tokens, with texts for marks.
 
     An answer is tokenised separately from the text around it, as in generation. All other text is joined first.
     """
-    runs: list[tuple[str, bool]] = []
+    runs: list[_Run] = []
     for number, part in enumerate(_MARK.split(piece)):  # text of the template and numbers of marks alternate
         is_mark = number % 2 == 1
         is_answer = is_mark and int(part) in parsed.answers
         text = parsed.texts[int(part)] if is_mark else part
-        if runs and runs[-1][1] == is_answer:
-            runs[-1] = (runs[-1][0] + text, is_answer)
+        if runs and runs[-1].learned == is_answer:
+            runs[-1] = _Run(f"{runs[-1].tokens}{text}", is_answer)
         elif text or is_answer:
-            runs.append((text, is_answer))
-    for text, is_answer in runs:
-        tokens.add(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], is_answer)
-    return bool(runs) and runs[-1][1]
+            runs.append(_Run(text, is_answer))
+    return runs
+
+
+def _tokens(runs: Sequence[_Run], tokenizer: Tokenizer) -> Tokens:
+    """Tokenise the runs of text, each by itself, and join all runs. A tokenizer's call takes longer than a text."""
+    texts = [run.tokens for run in runs if isinstance(run.tokens, str)]
+    ids = iter(tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else [])
+    tokens = Tokens()
+    for run in runs:
+        tokens.add(next(ids) if isinstance(run.tokens, str) else run.tokens, run.learned)
+    return tokens

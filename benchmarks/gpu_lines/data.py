@@ -38,7 +38,7 @@ def loader(place: Place) -> Iterator[Figure]:
             benchmark.SAMPLES = {kind: place.size(few if count == 1 else many, 2)}
             ours = benchmark.by_loader(place.folder, kind, count)()
             yield Figure(f"{kind}: {count} processes", ours["patches"] / ours["seconds"], "patches/s")
-            cost = ours["core_seconds"] / ours["patches"] / (bare["core_seconds"] / bare["patches"])
+            cost = ours["core_seconds"] / ours["prepared"] / (bare["core_seconds"] / bare["patches"])
             yield Figure(f"{kind}: core-seconds by the bare loop's", cost, most=place.size(1.3, None))
             share, most_share = ours["main_thread"] / ours["seconds"], place.size(100 * benchmark.SHARE, None)
             yield Figure(f"{kind}: share of the thread that trains", 100 * share, "%", most=most_share)

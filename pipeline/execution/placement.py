@@ -6,16 +6,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from core.cpus import count_cpus
 from core.errors import UserError
 from core.stages import Stage
 from pipeline.recipe_file import Resources
 
 _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
-
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of CPU time that a Linux container may use, or `max`, and per how many."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +55,6 @@ def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
     """Place workers as `place_workers` does, on this machine without its GPUs."""
     machine = {"CPU": float(count_cpus())}
     return _place(_Cluster(nodes=[machine], total=machine), resources, stage, blocks)
-
-
-def count_cpus() -> int:
-    """Return how many CPUs this process may use. A container may use a part of the machine's."""
-    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS: none
-    quota, _, period = _CPU_QUOTA.read_text().partition(" ") if _CPU_QUOTA.is_file() else ("max", "", "")
-    return affine if quota == "max" else max(1, min(affine, int(quota) // int(period)))
 
 
 def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import yaml
 
+from core.cpus import count_cpus
 from core.errors import UserError
 from manifests import indexing
 from manifests.compaction import sweep
@@ -30,7 +31,7 @@ from pipeline.execution.local_workers import (
     ready,
 )
 from pipeline.execution.part_writer import Store
-from pipeline.execution.placement import count_cpus, place_locally
+from pipeline.execution.placement import place_locally
 from pipeline.execution.planner import columns_of, plan, stored_table
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported

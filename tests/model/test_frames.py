@@ -35,6 +35,11 @@ def test_one_frame_per_second_is_the_displayed_frame(clip: Path) -> None:
     assert _shown(video) == list(range(0, 100, 10))
 
 
+def test_frames_have_the_memory_format_channels_last(clip: Path) -> None:
+    taken, _ = decode(probe(clip), (64, 96))
+    assert taken.stride() == (64 * 96 * 3, 1, 96 * 3, 3), "torch resizes to it in half of the time"
+
+
 def test_frames_follow_start_end_and_rate(clip: Path) -> None:
     assert _shown(probe(clip, fps=2, start=4.05, end=6)) == [40, 45, 50, 55]
     assert probe(clip, fps=2, start=4.0, end=5.5).times == (4.0, 4.5, 5.0)

@@ -29,6 +29,15 @@ def test_patches_equal_transformers_bit_for_bit(height: int, width: int, merge: 
     assert torch.equal(normalise(ours), theirs["pixel_values"])
 
 
+@pytest.mark.parametrize("size", [(28, 42), (56, 98), (140, 196)])
+def test_pixels_do_not_depend_on_the_memory_format(size: tuple[int, int]) -> None:
+    image = read_image(_picture(57, 83))
+    fast, slow = resize(image, size), resize(image.contiguous(), size)
+    assert (fast.stride(1), slow.stride(1)) == (1, size[0] * size[1]), "channels last is resized to channels last"
+    assert torch.equal(fast, slow)
+    assert torch.equal(patchify(fast, 14, 1), patchify(slow, 14, 1))
+
+
 def _expected_of_every_level() -> torch.Tensor:
     """The reference's formula for the levels 0 to 255, by numpy."""
     return torch.from_numpy((np.arange(256, dtype=np.float32) - np.float32(127.5)) / np.float32(127.5))

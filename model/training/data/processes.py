@@ -1,8 +1,8 @@
 """Prepare samples in processes of their own, so that decoding does not hold the interpreter lock of the training.
 
 The trainer reads a sample's text and encoded images; a process decodes, resizes and tokenises it. They talk over a
-socket. Tensors travel beside the pickle, so that Python does not copy them. Unlike shared memory, a socket has no size
-limit and leaves nothing behind.
+socket. Tensors travel beside the pickle, so that Python does not copy them: through shared memory if it has room, else
+through the socket, which has no limit.
 
 A process ends when the trainer closes the socket, also by its death. It ignores SIGINT and SIGTERM, which terminals and
 clusters send to all processes: the trainer still needs it for the last step before its checkpoint.
@@ -27,18 +27,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.cpus import count_cpus
 from core.errors import UserError
+from model.training.data import shared_memory
 from model.training.data.prepare import Prepared, Preparer
 from model.training.data.samples import Sample
 
 _MOST = 16  # processes by default
 _SPARE = 2  # cores that are left for the trainer by default: one launches kernels, one packs rows
 _LENGTH = struct.Struct("<Q")
-_LARGE = 1 << 16  # bytes of a tensor from which on it is sent by itself
+_LARGE = 1 << 12  # bytes of a tensor from which on it is sent by itself
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",  # nothing here needs a GPU
+    "TOKENIZERS_PARALLELISM": "false",  # threads for the few texts of a sample cost more than the texts
     # glibc: keep the memory of images for the next ones. To get it anew costs a tenth of the time of a decoded JPEG.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -46,13 +49,12 @@ _ENVIRONMENT = {
 
 
 def default_count(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the default number of processes of this trainer: its cores less two, at most 16.
+    """Return the default number of processes of this trainer: the cores that it may use less two, at most 16.
 
     Trainers on one machine share its cores. 0 means that threads of the trainer prepare the samples.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     trainers = int(environment.get("LOCAL_WORLD_SIZE", 1))  # Ray Train and torchrun set it
-    return max(min(cores // trainers - _SPARE, _MOST), 0)
+    return max(min(count_cpus() // trainers - _SPARE, _MOST), 0)
 
 
 class Processes:
@@ -90,19 +92,24 @@ class _Process:
         self._preparer: Preparer | None = preparer  # until it is sent
         self._death: UserError | None = None
         self._socket, theirs = socket.socketpair()
+        shared = shared_memory.create()
+        self._memory = None if shared is None else shared_memory.Reader(shared)
+        descriptors = [theirs.fileno()] if shared is None else [theirs.fileno(), shared]
         # No `multiprocessing`: it would run the user's main script again in each process.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve(*{descriptors})"
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the process inherits the mask
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=descriptors,
                 env={**os.environ, **_ENVIRONMENT},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+            theirs.close()
+            if shared is not None:
+                os.close(shared)
 
     def prepare(self, sample: Sample, index: int) -> list[Prepared]:
         if self._death:
@@ -111,8 +118,8 @@ class _Process:
             if self._preparer is not None:
                 send(self._socket, self._preparer)
                 self._preparer = None
-            send(self._socket, (sample, index))
-            result: list[Prepared] | Exception = receive(self._socket)
+            send(self._socket, (sample, index, self._memory.unused() if self._memory else []))
+            result: list[Prepared] | Exception = receive(self._socket, self._memory)
         except (EOFError, ConnectionError) as error:
             self._death = UserError(
                 f"{sample.name}: the process that prepared it has died ({self._cause()}): lower `workers` if memory "
@@ -133,19 +140,27 @@ class _Process:
         self._socket.close()
 
 
-def serve(descriptor: int) -> None:
-    """Prepare samples for the trainer at the other end of a socket, until it closes the socket."""
+def serve(descriptor: int, shared: int | None = None) -> None:
+    """Prepare samples for the trainer at the other end of a socket, until it closes the socket.
+
+    Args:
+        descriptor: That of the socket.
+        shared: That of the memory for large tensors, which the trainer reads in place.
+    """
     torch.set_num_threads(1)
     connection = socket.socket(fileno=descriptor)
+    memory = None if shared is None else shared_memory.Writer(shared)
     try:
         preparer: Preparer = receive(connection)
         while True:
-            sample, index = receive(connection)
+            sample, index, unused = receive(connection)
+            if memory is not None:
+                memory.free(unused)
             try:
                 result: list[Prepared] | Exception = preparer(sample, index)
             except Exception as error:  # it is raised in the trainer
                 result = _portable(error)
-            send(connection, result)
+            send(connection, result, memory)
     except (EOFError, ConnectionError):
         return
 
@@ -167,10 +182,10 @@ class _Pickler(pickle.Pickler):
         return (torch.from_numpy, (value.numpy(),)) if isinstance(value, Tensor) else NotImplemented
 
 
-def send(connection: socket.socket, value: Any) -> None:
-    """Send a value: the length of a head, the head, and the memory of each large tensor.
+def send(connection: socket.socket, value: Any, memory: shared_memory.Writer | None = None) -> None:
+    """Send a value: the length of a head, the head, and the bytes of each large tensor that are not in shared memory.
 
-    The head holds the pickled value and the lengths of what follows.
+    The head holds the pickled value and, for each large tensor, its length and its place in shared memory, if any.
     """
     large: list[pickle.PickleBuffer] = []
 
@@ -182,21 +197,29 @@ def send(connection: socket.socket, value: Any) -> None:
 
     rest = BytesIO()
     _Pickler(rest, protocol=5, buffer_callback=pickled_with_the_rest).dump(value)
-    head = pickle.dumps((rest.getvalue(), [buffer.raw().nbytes for buffer in large]))
+    blocks = [buffer.raw() for buffer in large]
+    places = [memory.put(block) if memory else None for block in blocks]
+    lengths = [block.nbytes for block in blocks]
+    head = pickle.dumps((rest.getvalue(), list(zip(lengths, places, strict=True))))
     connection.sendall(_LENGTH.pack(len(head)) + head)
-    for buffer in large:
-        connection.sendall(buffer.raw())
+    for block, place in zip(blocks, places, strict=True):
+        if place is None:
+            connection.sendall(block)
 
 
-def receive(connection: socket.socket) -> Any:
-    """Receive a value that `send` has sent.
+def receive(connection: socket.socket, memory: shared_memory.Reader | None = None) -> Any:
+    """Receive a value that `send` has sent, with the other end of its memory.
 
     Raises:
         EOFError: The other end is closed.
     """
     (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
-    rest, lengths = pickle.loads(_read(connection, length))
-    return pickle.loads(rest, buffers=[_read(connection, length) for length in lengths])
+    rest, large = pickle.loads(_read(connection, length))
+
+    def block(length: int, place: int | None) -> memoryview:
+        return _read(connection, length) if memory is None or place is None else memory.block(place, length)
+
+    return pickle.loads(rest, buffers=[block(*one) for one in large])
 
 
 def _read(connection: socket.socket, length: int) -> memoryview:

@@ -20,14 +20,18 @@ import pytest
 import torch
 import yaml
 
+from core import cpus
 from core.errors import UserError
 from model import Processor
 from model.images import normalise
+from model.training.data import shared_memory
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
-from model.training.data.processes import default_count, receive, send
+from model.training.data.prepare import Preparer
+from model.training.data.processes import Processes, default_count, receive, send
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
+from model.training.data.shared_memory import Reader, Writer
 from model.training.data.source import Source
 from model.training.stage import Stage
 from tests.model.training import training_data
@@ -104,6 +108,23 @@ def test_rows_have_the_pixels_of_the_processor_to_the_bit(processes: int) -> Non
     expected = [processor(source.sample(int(s.name[-1])).conversation).pixel_values for s in row.samples]
     assert len(expected) == 6
     assert torch.equal(normalise(row.inputs.pixel_values), torch.cat(expected))
+
+
+def test_memory_is_used_again_but_not_that_of_a_living_sample() -> None:
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("only Linux has it")
+    pictures = [training_data.picture(number, 224) for number in range(4)]
+    source = Own("own", [[{"type": "image", "image": picture}, "What?"] for picture in pictures])
+    processes = Processes(1, Preparer(Processor.tiny(), 4096, 4096))
+    try:
+        kept = processes.prepare(source.sample(0), 0)[0].inputs.pixel_values
+        places = [
+            processes.prepare(source.sample(number), number)[0].inputs.pixel_values.data_ptr() for number in (1, 2, 3)
+        ]
+    finally:
+        processes.close()
+    assert len({kept.data_ptr(), *places}) == 2, "one place for the first sample, one for those after it"
+    assert torch.equal(normalise(kept), Processor.tiny()(source.sample(0).conversation).pixel_values)
 
 
 def test_rows_are_packed_in_a_thread_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,18 +253,30 @@ def test_default_number_shares_the_cores_among_trainers(monkeypatch: pytest.Monk
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
         return default_count({"LOCAL_WORLD_SIZE": str(trainers)})
 
+    monkeypatch.setattr(cpus, "_QUOTA", Path("/without/a/quota"))
     assert [count(cores, 1) for cores in (1, 2, 3, 8, 18, 192)] == [0, 0, 1, 6, 16, 16]
     assert [count(192, trainers) for trainers in (8, 16)] == [16, 10]
 
 
+def test_default_number_obeys_the_quota_of_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(192)), raising=False)
+    monkeypatch.setattr(cpus, "_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text("600000 100000\n")
+    assert default_count({}) == 4
+
+
+@pytest.mark.parametrize("size", [None, 50_000, 1 << 20])
 @pytest.mark.parametrize("shape", [(), (0, 588), (3, 0), (40, 588)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
-def test_tensors_arrive_as_they_were_sent(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_tensors_arrive_as_they_were_sent(size: int | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Without shared memory, with too little of it, and with enough."""
     value = torch.from_numpy(np.random.default_rng(0).integers(0, 2, shape)).to(dtype)
     ours, theirs = socket.socketpair()
-    sender = threading.Thread(target=send, args=(ours, {"one": [value, "text"], "two": value}))
+    shared = None if size is None else shared_memory.create(size)
+    writer, reader = (None, None) if shared is None else (Writer(shared), Reader(shared))
+    sender = threading.Thread(target=send, args=(ours, {"one": [value, "text"], "two": value}, writer))
     sender.start()
-    received = receive(theirs)
+    received = receive(theirs, reader)
     sender.join()
     ours.close()
     with pytest.raises(EOFError):
