@@ -40,6 +40,9 @@ from pipeline.execution.local_child import serve
 serve(int(sys.argv[1]))
 """
 
+_EVER = 1e9
+"""Seconds. Polars' handler of signals resumes a wait without a limit: Ctrl-C would take effect after the last block."""
+
 
 class LocalWorkers:
     """Child processes that are started when the first job needs them, and kept for the next ones."""
@@ -109,7 +112,7 @@ class LocalWorkers:
         rows = sum(block.num_rows for block in waiting)
         with _progress(name, rows) as advance, ThreadPoolExecutor(max(len(children), 1)) as pool:
             try:
-                for done in as_completed([pool.submit(work, child) for child in children]):
+                for done in as_completed([pool.submit(work, child) for child in children], timeout=_EVER):
                     done.result()
             except BaseException:
                 waiting.clear()
