@@ -35,9 +35,9 @@ ROWS = 20_000
 
 _CHILD = """
 import sys
-sys.path[:] = sys.argv[2:]
+sys.path[:] = sys.argv[3:]
 from pipeline.execution.local_child import serve
-serve(int(sys.argv[1]))
+serve(int(sys.argv[1]), int(sys.argv[2]))
 """
 
 _EVER = 1e9
@@ -142,7 +142,7 @@ class LocalWorkers:
 class _Child:
     def __init__(self) -> None:
         receiving, sending = os.pipe()  # not standard output, on which the start of Python may print
-        command = [sys.executable, "-c", _CHILD, str(sending), *sys.path]
+        command = [sys.executable, "-c", _CHILD, str(sending), str(os.getpid()), *sys.path]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

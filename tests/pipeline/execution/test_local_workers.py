@@ -137,6 +137,26 @@ def _wait_until(happened: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
+def test_child_whose_parent_has_gone_computes_nothing(tmp_path: Path) -> None:
+    """The parent is killed while Python starts in the child, and has sent its blocks."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if os.environ.get('PARENT') and int(os.environ['PARENT']) != os.getpid():\n"
+        f"    open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid()))\n"
+        "    while os.getppid() == int(os.environ['PARENT']): time.sleep(0.01)\n"
+    )
+    program = f"import os\nos.environ['PARENT'] = str(os.getpid())\n{_PARENT}"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "pid")], cwd=ROOT, env=environment)
+    started = tmp_path / "child"
+    _wait_until(lambda: started.exists() and bool(started.read_text()), 60)
+    parent.kill()
+    parent.wait()
+    child = int(started.read_text())
+    _wait_until(lambda: not alive(child), 30)
+    assert not alive(child)
+
+
 def test_error_in_one_child_ends_the_others(tmp_path: Path) -> None:
     begin = time.monotonic()
     long, wrong = [{"file": str(tmp_path / "pid"), "seconds": 100}], [{"file": str(tmp_path / "no" / "folder")}]
