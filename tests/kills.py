@@ -26,7 +26,7 @@ def kill(victim: str, driver: int, mark: str) -> int | None:
 
 
 def is_worker(pid: int, name: str) -> bool:
-    return name.startswith(("ray::MapBatches", "ray::MapWorker")) or "local_workers import serve" in name
+    return name.startswith(("ray::MapBatches", "ray::MapWorker")) or "local_child import serve" in name
 
 
 def processes(mark: str) -> list[tuple[int, str]]:

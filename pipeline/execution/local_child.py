@@ -20,12 +20,17 @@ PRELOAD, LOAD, COMPUTE = "preload", "load", "compute"
 """The kinds of messages: modules to import; a pickled function, and how it is called; a block and its number."""
 
 
-def serve(receipts: int) -> None:
-    """Compute what comes by standard input until it ends, and write receipts to a file descriptor."""
+def serve(receipts: int, parent: int) -> None:
+    """Compute what comes by standard input until it ends, and write receipts to a file descriptor.
+
+    Args:
+        receipts: The file descriptor.
+        parent: The process that started this one. It may have ended since.
+    """
     source, output = os.fdopen(os.dup(0), "rb"), os.fdopen(receipts, "wb")
     os.set_inheritable(receipts, False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a program that a stage starts must not read the blocks
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     lock, pool = Lock(), ThreadPoolExecutor(1)
     loaded: Loaded | None = None
     preloading: Thread | None = None

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -35,12 +35,13 @@ ROWS = 20_000
 
 _CHILD = """
 import sys
-sys.path[:] = sys.argv[2:]
+sys.path[:] = sys.argv[3:]
 from pipeline.execution.local_child import serve
-serve(int(sys.argv[1]))
+serve(int(sys.argv[1]), int(sys.argv[2]))
 """
 
-_PATIENCE_S = 0.5
+_EVER = 1e9
+"""Seconds. Polars' handler of signals resumes a wait without a limit: Ctrl-C would take effect after the last block."""
 
 
 class LocalWorkers:
@@ -111,11 +112,8 @@ class LocalWorkers:
         rows = sum(block.num_rows for block in waiting)
         with _progress(name, rows) as advance, ThreadPoolExecutor(max(len(children), 1)) as pool:
             try:
-                working = {pool.submit(work, child) for child in children}
-                while working:  # a Ctrl-C does not end a wait without a limit: polars has a handler of its own
-                    done, working = wait(working, _PATIENCE_S, FIRST_COMPLETED)
-                    for ended in done:
-                        ended.result()
+                for done in as_completed([pool.submit(work, child) for child in children], timeout=_EVER):
+                    done.result()
             except BaseException:
                 waiting.clear()
                 self.close(kill=True)
@@ -144,7 +142,7 @@ class LocalWorkers:
 class _Child:
     def __init__(self) -> None:
         receiving, sending = os.pipe()  # not standard output, on which the start of Python may print
-        command = [sys.executable, "-c", _CHILD, str(sending), *sys.path]
+        command = [sys.executable, "-c", _CHILD, str(sending), str(os.getpid()), *sys.path]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

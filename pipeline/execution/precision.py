@@ -31,9 +31,11 @@ def in_one_precision(step: Step, table: Table, rows: int, local: LocalWorkers | 
     if wanted is None:
         return step
     stored = table.recorded("dtype")
+    if (wanted, stored) == ("float16", "float32"):  # right for T5; a worker refuses it for another model
+        return step
     if stored and wanted not in ("auto", stored):
         raise UserError(
-            f"{step.stage.name}: what is stored was computed in {stored}, not in {wanted}: set `precision: auto` to "
+            f"{step.name}: what is stored was computed in {stored}, not in {wanted}: set `precision: auto` to "
             f"go on in {stored}, or take another run directory to compute all rows in {wanted}"
         )
     chosen = stored or (_fastest(step, rows, local) if wanted == "auto" else wanted)

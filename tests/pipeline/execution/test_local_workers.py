@@ -107,24 +107,53 @@ def _wait(block: pa.Table) -> pa.Table:
     return receipt(1, 0)
 
 
-def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import sys, pyarrow as pa\n"
-        "from pipeline.execution.local_workers import LocalWorkers, ready\n"
-        "from tests.pipeline.execution.test_local_workers import _wait\n"
-        "LocalWorkers().run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(_wait), 2)\n"
-    )
+_PARENT = """
+import sys, pyarrow as pa
+from pipeline.execution.local_workers import LocalWorkers, ready
+from tests.pipeline.execution.test_local_workers import _wait
+with LocalWorkers() as workers:
+    workers.run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(_wait), 2)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_when_their_parent_is_ended(tmp_path: Path, end: signal.Signals) -> None:
     file = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", program, str(file)], cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(file)], cwd=ROOT)
+    _wait_until(lambda: file.exists() and bool(file.read_text()), 60)
+    parent.send_signal(end)
+    _wait_until(lambda: parent.poll() is not None, 20)
+    ended = parent.poll()
+    parent.kill()
+    assert ended is not None, "it does not wait for the blocks that are computed"
+    child = int(file.read_text())
+    _wait_until(lambda: not alive(child), 20)
+    assert not alive(child)
+
+
+def _wait_until(happened: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened() and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def test_child_whose_parent_has_gone_computes_nothing(tmp_path: Path) -> None:
+    """The parent is killed while Python starts in the child, and has sent its blocks."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if os.environ.get('PARENT') and int(os.environ['PARENT']) != os.getpid():\n"
+        f"    open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid()))\n"
+        "    while os.getppid() == int(os.environ['PARENT']): time.sleep(0.01)\n"
+    )
+    program = f"import os\nos.environ['PARENT'] = str(os.getpid())\n{_PARENT}"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "pid")], cwd=ROOT, env=environment)
+    started = tmp_path / "child"
+    _wait_until(lambda: started.exists() and bool(started.read_text()), 60)
     parent.kill()
     parent.wait()
-    child = int(file.read_text())
-    deadline = time.monotonic() + 20
-    while alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    child = int(started.read_text())
+    _wait_until(lambda: not alive(child), 30)
     assert not alive(child)
 
 

@@ -20,6 +20,7 @@ from pipeline.execution.part_writer import Store
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.stage_task import StageTask
 from pipeline.recipe import parse_recipe
+from tests.checkpoints import save_blip2
 from tests.conftest import MakeImages
 from tests.runs import run
 
@@ -62,6 +63,18 @@ def test_float16_of_an_old_gpu_is_kept(tmp_path: Path, make_images: MakeImages, 
     make_images(pool, 2, start=2)
     opened, _ = run(recipe(pool, tiny_clip), url)
     assert stored(opened) == ["float16", "float16"]
+
+
+def test_float16_that_became_float32_goes_on(tmp_path: Path, make_images: MakeImages, here: None) -> None:
+    """T5 exceeds float16: the same recipe must not contradict what it stored itself."""
+    model = save_blip2(tmp_path / "t5", "t5")
+    pool, url = make_images(tmp_path / "pool", 2), tmp_path / "run"
+    stage = {"stage": "coarse_caption", "model": str(model), "max_new_tokens": 2, "precision": "float16"}
+    for total in (2, 3):
+        make_images(pool, total - 2, start=2)
+        opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, url)
+        assert jobs["coarse_caption"].stored + jobs["coarse_caption"].computed == total
+    assert stored(opened) == ["float32", "float32"]
 
 
 def test_setting_that_contradicts_the_stored_one_is_refused(
