@@ -166,7 +166,9 @@ def clip_encoder(encoder: str) -> ClipEncoder:
     from core.images import decode
     from filters.clip import Clip, ClipText
 
-    images, texts = Clip(encoder=encoder, draft=False).load(), ClipText(encoder=encoder).load()
+    # float32: a score should not depend on the machine that it was computed on.
+    images = Clip(encoder=encoder, draft=False, precision="float32").load()
+    texts = ClipText(encoder=encoder, precision="float32").load()
 
     def encode(image: bytes | str, text: str) -> tuple[Vector, Vector]:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()

@@ -300,11 +300,11 @@ def test_provenance_identifies_weights_by_content(
 
     before = load("blip").provenance
     folder = broken("blip")
-    assert CoarseCaption(model=str(folder)).load().provenance == before
+    assert CoarseCaption(model=str(folder), precision="float32").load().provenance == before
     network = transformers.BlipForConditionalGeneration.from_pretrained(folder)
     network.text_decoder.cls.predictions.bias.data[9] = 1
     network.save_pretrained(folder)
-    after = CoarseCaption(model=str(folder)).load().provenance
+    after = CoarseCaption(model=str(folder), precision="float32").load().provenance
     assert after["weights"] != before["weights"]
     assert after["transformers"] == before["transformers"] == transformers.__version__
 
@@ -322,7 +322,7 @@ def test_provenance_identifies_a_model_of_the_hub_by_its_commit(
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for revision in (None, "main", commit):
-        stage = CoarseCaption(model="somebody/captioner", revision=revision)
+        stage = CoarseCaption(model="somebody/captioner", precision="float32", revision=revision)
         stage.check_available()
         captioner = stage.load()
         assert captioner.provenance["weights"] == commit
@@ -339,7 +339,7 @@ def test_tokenizer_that_adds_no_special_tokens_changes_nothing(
         ("tokenizer.json", {"post_processor": None}),
     ):
         change_json(folder / name, change)
-    captioner = CoarseCaption(model=str(folder), prompt=PROMPT).load()
+    captioner = CoarseCaption(model=str(folder), precision="float32", prompt=PROMPT).load()
     tokenizer = captioner._processor.tokenizer
     assert tokenizer(PROMPT)["input_ids"] == tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
     assert captions(captioner) == captions(load("blip2", prompt=PROMPT))
@@ -351,7 +351,7 @@ def test_pickle_may_hold_weights(broken: Callable[[str], Path], load: Callable[.
     folder = broken("blip")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    captioner = CoarseCaption(model=str(folder)).load()
+    captioner = CoarseCaption(model=str(folder), precision="float32").load()
     assert captions(captioner) == captions(load("blip"))
     assert len(str(captioner.provenance["weights"])) == 64
 
