@@ -39,40 +39,39 @@ def main(about: str | None) -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing, write the table of the stored results")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    if args.write and (args.only or args.rows):
-        parser.error("--write is for all works at their own sizes")
+    if args.write and args.rows:
+        parser.error("--write is for works at their own sizes")
     if args.table:
-        write(table.stored())
+        write(table.stored() or {"works": []})
         return
 
     environments = args.environments or args.build / "environments"
-    results: dict[str, Any] = {
+    measured = {
         "date": datetime.date.today().isoformat(),
         "command": f"python benchmarks/peers/run.py{' --write' if args.write else ''}",
         "rounds": args.rounds,
         "machine": machine(LIBRARIES),
-        "works": [],
     }
-    chosen = args.only or [*WORKS, TRAINING]
-    for work in (WORKS[name] for name in chosen if name != TRAINING):
+    works: list[dict[str, Any]] = []
+    for name in args.only or [*WORKS, TRAINING]:
         with ExitStack() as closing:
             place = Place(args.build, environments, closing)
             if args.install:
-                work.contenders(place, args.rows or work.rows)
-            else:
-                results["works"].append(run(work, place, args.rows or work.rows, args.rounds))
-    if args.install:
-        return
-    if TRAINING in chosen:
-        results["works"] += training(args.rounds)
-    print(json.dumps(results, indent=2) if args.json else table.text(results))
-    if args.write:
-        table.RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        write(results)
+                if name != TRAINING:
+                    WORKS[name].contenders(place, args.rows or WORKS[name].rows)
+                continue
+            done = training(args.rounds) if name == TRAINING else [run(WORKS[name], place, args.rows, args.rounds)]
+        works += [{**work, "measured": measured} for work in done]
+        if args.write:  # after each work: the next one may fail
+            write(table.merged(table.stored(), works))
+    if not args.install:
+        results = {"works": works}
+        print(json.dumps(results, indent=2) if args.json else table.text(results))
 
 
-def run(work: Work, place: Place, rows: int, rounds: int) -> dict[str, Any]:
-    """All rounds of a work."""
+def run(work: Work, place: Place, asked: int | None, rounds: int) -> dict[str, Any]:
+    """All rounds of a work, over its own number of images unless another one is asked for."""
+    rows = asked or work.rows
     warm = work.contenders(place, min(rows, WARM))
     compare(work, {contender.name: attempt(contender, place)[1] for contender in warm})
     contenders = work.contenders(place, rows)
@@ -103,7 +102,9 @@ def compare(work: Work, found: dict[str, Found]) -> None:
             sys.exit(f"{work.name}: {name} and {other}: {problem}")
 
 
-def write(results: dict[str, Any] | None) -> None:
+def write(results: dict[str, Any]) -> None:
+    """Write the results, and the table into its document."""
+    table.RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     table.DOCUMENT.write_text(table.written(table.DOCUMENT.read_text(), results))
 
 

@@ -20,9 +20,21 @@ OURS = "vl3syn"
 
 def text(results: Mapping[str, Any]) -> str:
     """Return what was measured where, when and how, and the table, as Markdown."""
+    heads: dict[str, list[str]] = {}
+    for work in results["works"]:
+        heads.setdefault("{date}, `{command}`, rounds: {rounds}; {machine}".format(**work["measured"]), []).append(
+            work["work"]
+        )
+    named = (f"{head}" if len(heads) == 1 else f"{', '.join(works)}: {head}" for head, works in heads.items())
+    how = "\n".join(f"{line}." if len(heads) == 1 else f"- {line}." for line in named)
     lines = [row for work in results["works"] for row in _rows(work)]
-    how = f"{results['date']}, `{results['command']}`, rounds: {results['rounds']}; {results['machine']}."
     return f"{how}\n\n{markdown(COLUMNS, lines)}\n"
+
+
+def merged(before: Mapping[str, Any] | None, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the stored results with works that were measured again in their places, and new ones at the end."""
+    works = {work["work"]: work for work in [*(before or {"works": []})["works"], *measured]}
+    return {"works": list(works.values())}
 
 
 def written(document: str, results: Mapping[str, Any] | None) -> str:

@@ -18,19 +18,29 @@ def runs(*seconds: float) -> list[dict[str, float]]:
     return [{"seconds": s, "core_seconds": 2 * s, "mib": 1000 + s} for s in seconds]
 
 
-RESULTS: dict[str, Any] = {
+MEASURED = {
     "date": "2026-11-29",
     "command": "python benchmarks/peers/run.py --write",
     "rounds": 3,
     "machine": "a machine",
+}
+
+RESULTS: dict[str, Any] = {
     "works": [
         {
             "work": "aspect ratio",
+            "measured": MEASURED,
             "count": 5000,
             "unit": "images",
             "runs": {"vl3syn": runs(2, 4, 5), "Data-Juicer 1.6.1": runs(20, 20, 40), "a loop": runs(1, 1, 1)},
         },
-        {"work": "download", "count": 10, "unit": "images", "runs": {"img2dataset 1.47.0": runs(5)}},
+        {
+            "work": "download",
+            "measured": MEASURED,
+            "count": 10,
+            "unit": "images",
+            "runs": {"img2dataset 1.47.0": runs(5)},
+        },
     ],
 }
 
@@ -48,6 +58,17 @@ TABLE = """\
 
 def test_table_has_medians_and_ratios_within_rounds() -> None:
     assert table.text(RESULTS) == TABLE
+
+
+def test_work_that_is_measured_again_says_when() -> None:
+    again = {**RESULTS["works"][1], "measured": {**MEASURED, "date": "2026-12-01"}}
+    results = table.merged(RESULTS, [again])
+    assert [work["work"] for work in results["works"]] == ["aspect ratio", "download"]
+    assert results["works"][1] == again
+    how = "`python benchmarks/peers/run.py --write`, rounds: 3; a machine."
+    head = [f"- aspect ratio: 2026-11-29, {how}", f"- download: 2026-12-01, {how}"]
+    assert table.text(results).splitlines()[:2] == head
+    assert table.merged(None, [again]) == {"works": [again]}
 
 
 def test_table_takes_the_place_of_the_one_before() -> None:
