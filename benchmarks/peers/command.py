@@ -82,7 +82,7 @@ def run(work: Work, place: Place, asked: int | None, rounds: int) -> dict[str, A
             print(f"{work.name}, round {number + 1}: {contender.name}", file=sys.stderr)
             measured, found[contender.name] = attempt(contender, place)
             runs[contender.name].append(asdict(measured))
-    compare(work, found)
+        compare(work, found)  # in each round: a difference should not be found after the last one
     return {"work": work.name, "count": rows, "unit": "images", "runs": runs}
 
 
