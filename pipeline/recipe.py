@@ -171,6 +171,9 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -
     if repeated := [name for name in stage.writes.names if name in columns]:
         raise UserError(f"{stage.name} writes {repeated[0]}, a column of the index or of an earlier stage: rename it")
     rules = parse_rules(entry.keep or {}, stage.writes, "keep", all_fields)
+    for used in (used for rule in rules for used in rule.columns):
+        if used in columns and columns[used].stored:
+            raise UserError(f"keep: {used} is what the list says: name what was downloaded, {columns[used].stored}")
     inputs = {name: columns[name].table for name in fields if columns[name].table}
     downloaded = columns["shard"].table if set(stage.reads) & set(IMAGE_INPUTS) else ""
     inputs |= {IMAGE: downloaded} if downloaded else {}

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.stages import IMAGE_INPUTS
-from manifests.contents import CONTENTS, contents_table, seen_lengths
+from manifests.contents import CONTENTS, LENGTH, SHA256, contents_table, seen_lengths
 from manifests.run import Run, stage_folder
 from manifests.tables import Table
 from pipeline.execution.inputs import NO_PART, POOL_ADDRESS, Inputs, Source
@@ -108,10 +108,20 @@ def plan(
     pool = Images(recipe.pool, recipe.pool.root()) if columns.has_images or columns.from_pool else None
     images = _downloaded_images(run, recipe) if columns.downloaded else pool
     if columns.has_images:
-        rows = rows.join(seen_lengths(run.folder), on="id", how="left")
+        rows = rows.join(_seen_lengths(run, columns), on="id", how="left")
     ordered = _in_order(run, columns, rows) if sources else rows.sort("id")
     inputs = Inputs(sources=sources, from_pool=columns.from_pool, pool=pool, images=images)
     return ordered.collect(engine="streaming"), inputs
+
+
+def _seen_lengths(run: Run, columns: Columns) -> pl.LazyFrame:
+    """Return `seen_lengths`, without those of another download, with other settings, of the same URLs."""
+    if not columns.downloaded:
+        return seen_lengths(run.folder)
+    digest = DESCRIBED["sha256"]
+    now = stored_table(run, columns.downloaded).scan(["id", digest])
+    seen = contents_table(run.folder).scan(["id", LENGTH, SHA256]).drop_nulls().join(now, on="id")
+    return seen.filter(pl.col(SHA256).bin.encode("hex") == pl.col(digest)).select("id", LENGTH)
 
 
 def _downloaded_images(run: Run, recipe: Recipe) -> Images:

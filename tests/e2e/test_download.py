@@ -23,6 +23,7 @@ import yaml
 from core.errors import UserError
 from core.stages import ImageFacts, ImageStage
 from manifests import Run, open_run
+from manifests.contents import contents_table
 from manifests.schemas import column
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
@@ -275,6 +276,18 @@ def test_compacted_run_finds_its_images(finished: Path, tmp_path: Path, vl3syn: 
     assert {name: job.computed for name, job in jobs.items() if job.computed} == {"quality": 10}
     assert jobs["quality"].errors == 0
     assert again.manifest().select(before.columns).sort("id").collect().equals(before)
+
+
+def test_images_of_another_size_are_judged_anew(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
+    pool = write_list(tmp_path / "list.csv", images(web, range(3)))
+    for longest in (None, 20):
+        stages = [stage(longest=longest), {"stage": "hashes"}]
+        run_here({"pool": pool, "stages": stages}, tmp_path / "run")
+        rows = open_run(str(tmp_path / "run")).manifest().collect()
+        assert rows["drop_reason"].to_list() == [None] * 3
+        assert rows["image_height"].max() == (longest or 41)
+        seen = contents_table(Folder.at(str(tmp_path / "run"))).scan().collect()["seen_sha256"]
+        assert {digest.hex() for digest in seen} == set(rows["image_sha256"]), "publishing compares them"
 
 
 def test_two_runs_share_a_folder_of_images(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:

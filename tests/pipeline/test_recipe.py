@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from core.errors import UserError
 from core.stages import Stage
 from filters.aspect_ratio import AspectRatio
 from manifests.schemas import column
@@ -177,6 +178,15 @@ def test_recipe_drops_unsafe_images_before_they_are_captioned(name: str) -> None
     (rule,) = steps[names.index("nsfw")].rules
     rows = pl.DataFrame({"id": [1, 2, 3], "nsfw": [0.03, 0.93, None]}, schema_overrides={"nsfw": pl.Float32})
     assert rule.passes(rows).to_list() == [True, False, False]
+
+
+def test_rule_after_a_download_names_what_was_downloaded() -> None:
+    def recipe(keep: dict[str, int]) -> dict[str, Any]:
+        return {"pool": {"urls": "list.csv"}, "stages": [{"stage": "download"}, {"stage": "quality", "keep": keep}]}
+
+    parse_recipe(recipe({"min_image_side": 200}), "r.yaml")
+    with pytest.raises(UserError, match=r"keep: width is what the list says: name .* image_width"):
+        parse_recipe(recipe({"min_width": 200}), "r.yaml")
 
 
 def test_missing_or_broken_recipe_file_is_a_one_line_error(tmp_path: Path) -> None:

@@ -101,14 +101,19 @@ class Exchange:
 
 
 def _proxy(url: str) -> _Proxy:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    refusal = ProxyError("a proxy of the environment is not an http:// address: correct http_proxy and https_proxy")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or 80
+    except ValueError:
+        raise refusal from None  # the text of the error may hold a part of a password
     if parts.scheme != "http" or not parts.hostname:
-        raise ProxyError("a proxy of the environment is not an http:// address: correct http_proxy and https_proxy")
+        raise refusal
     login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     encoded = base64.b64encode(login.encode()).decode()
     return _Proxy(
         parts.hostname,
-        parts.port or 80,
+        port,
         {"Proxy-Authorization": f"Basic {encoded}"} if parts.username else {},
     )
 

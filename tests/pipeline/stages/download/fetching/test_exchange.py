@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.stages.download.fetching.exchange import ProxyError
 from pipeline.stages.download.fetching.fetch import Fetched, Fetcher
 from pipeline.stages.download.settings import DownloadSettings
 from tests.web_server import WebServer, image_of, serving
@@ -122,6 +123,12 @@ def test_proxy_is_used_only_when_asked_for(web: WebServer, monkeypatch: pytest.M
         assert asked == [("GET", web.url("image/a"), _LOGIN)]
         monkeypatch.setenv("no_proxy", "127.0.0.2")
         assert _fetcher(proxies=True).fetch(web.url("image/a")).body == image_of("a")
+
+
+def test_error_about_a_proxy_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:se/cret@proxy:80")
+    with pytest.raises(ProxyError, match="is not an http:// address"):
+        _fetcher(proxies=True)
 
 
 def test_proxy_is_not_asked_for_a_forbidden_address(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
