@@ -88,6 +88,8 @@ class ShardWriter:
         """
         begin = time.time()
         rows = self.inputs.complete(block)
+        if self.inputs.images is not self.inputs.pool:
+            rows = _without_other_downloads(rows)
         for use in {use for uses in self.publication.subsets.values() for use in uses}:
             self._questions(rows, use)  # raises before the first image is read
         contents: dict[int, Content] = {}
@@ -202,6 +204,13 @@ class ShardWriter:
             )
         questions = [choose(prompts, id_) if h is None else by_hash[h] for h, id_ in zip(hashes, ids, strict=True)]
         return pa.array(questions, pa.string())
+
+
+def _without_other_downloads(rows: pa.Table) -> pa.Table:
+    """Return the rows without digests of another download of the same URLs, such as one that resized the images."""
+    seen, stored = rows[SHA256].to_pylist(), rows["sha256"].to_pylist()
+    known = [digest if digest and digest.hex() == now else None for digest, now in zip(seen, stored, strict=True)]
+    return rows.set_column(rows.column_names.index(SHA256), SHA256, pa.array(known, pa.binary()))
 
 
 def _left_out_name(number: int) -> str:

@@ -290,6 +290,21 @@ def test_images_of_another_size_are_judged_anew(web: WebServer, stage: Callable[
         assert {digest.hex() for digest in seen} == set(rows["image_sha256"]), "publishing compares them"
 
 
+def test_images_of_an_earlier_size_are_published(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
+    """Nothing is read anew when a setting is set back, so the stored digests are those of the other images."""
+    pool, run = write_list(tmp_path / "list.csv", images(web, range(3))), tmp_path / "run"
+    with chat_server() as server:
+        caption = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
+        for longest in (None, 20, None):
+            run_here({"pool": pool, "stages": [stage(longest=longest), caption]}, run)
+    opened = open_run(str(run))
+    with jobs_here():
+        done = publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
+    assert (done.rows, dict(done.left_out)) == (3, {})
+    for row, data in _published("parquet", tmp_path / "out"):
+        assert data == image_of(row["url"].rpartition("/")[2])
+
+
 def test_two_runs_share_a_folder_of_images(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for name in ("first", "second"):

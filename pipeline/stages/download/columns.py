@@ -37,6 +37,6 @@ WRITES = pa.schema(
             0,
             1,
         ),
-        column("http_status", pa.int16(), "Status of the last HTTP answer; null if there was none", 100, 599),
+        column("http_status", pa.int16(), "Status of the last HTTP answer; null if there was none", 100, 999),
     ]
 )
