@@ -23,7 +23,7 @@ from pipeline.pools.registry import pool_of
 from pipeline.recipe import Recipe, Step, pool_column, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
-from pipeline.stages.download.storage import images_folder
+from pipeline.stages.download.storage import images_folder, refuse_elsewhere
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def _downloaded_images(run: Run, recipe: Recipe) -> Images:
     assert step is not None
     assert isinstance(step.stage, Download)
     folder = images_folder(step.stage.images, run.folder)
+    refuse_elsewhere(folder, stored_table(run, step.table))
     return Images(pool_of(tars=f"{folder.path}/*.tar"), folder)
 
 

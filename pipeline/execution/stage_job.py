@@ -35,7 +35,7 @@ from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.download.stage import Download
-from pipeline.stages.download.storage import images_folder
+from pipeline.stages.download.storage import images_folder, refuse_elsewhere
 from pipeline.stages.download.storage import sweep as sweep_tars
 from pipeline.stages.download.summary import summary
 from pipeline.stages.registry import outdated
@@ -86,6 +86,7 @@ def run_stage(
         sweep(contents_table(run.folder))
     images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
     if images:
+        refuse_elsewhere(images, stored.table)
         sweep_tars(images, stored.table)
     rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(

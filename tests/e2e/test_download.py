@@ -305,6 +305,18 @@ def test_images_of_an_earlier_size_are_published(web: WebServer, stage: Callable
         assert data == image_of(row["url"].rpartition("/")[2])
 
 
+def test_folder_without_the_stored_tars_is_refused(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
+    pool, run = write_list(tmp_path / "list.csv", images(web, range(3))), tmp_path / "run"
+    run_here({"pool": pool, "stages": [stage()]}, run)
+    elsewhere = stage(images=str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="elsewhere has none of the 1 tars that the run has stored: set `images`"):
+        run_here({"pool": pool, "stages": [elsewhere, {"stage": "hashes"}]}, run)
+    write_list(tmp_path / "list.csv", images(web, range(4)))
+    with pytest.raises(UserError, match="has none of the 1 tars"):
+        run_here({"pool": pool, "stages": [elsewhere]}, run)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_two_runs_share_a_folder_of_images(web: WebServer, stage: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for name in ("first", "second"):

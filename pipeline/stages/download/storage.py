@@ -12,6 +12,7 @@ from threading import get_ident
 import polars as pl
 from pyarrow import fs as pafs
 
+from core.errors import UserError
 from manifests.process import is_gone, this_process
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -56,6 +57,21 @@ class TarStore:
         with tar.open("rb") as source, self.folder.writing(name) as target:
             shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
         return name
+
+
+def refuse_elsewhere(folder: Folder, table: Table) -> None:
+    """Refuse a folder that has none of the tars that the table names: the setting was changed, or the folder moved.
+
+    Raises:
+        UserError: It has none.
+    """
+    shard = DESCRIBED["shard"]
+    named = table.scan([shard]).select(pl.col(shard).unique()).collect(engine="streaming")[shard].drop_nulls()
+    if len(named) and not any(folder.exists(name) for name in named):
+        raise UserError(
+            f"download: {folder.path} has none of the {len(named):,} tars that the run has stored: set `images` to the "
+            "folder where they are, or move them there"
+        )
 
 
 def sweep(folder: Folder, table: Table) -> int:
