@@ -32,7 +32,7 @@ def loader(place: Place) -> Iterator[Figure]:
             yield Figure(f"{kind} (no av)", None)
             continue
         benchmark.SAMPLES = {kind: place.size(few, 2)}
-        bare = benchmark.by_bare_loop(place.folder, kind, 1)()
+        bare = benchmark.by_bare_loop(place.folder, kind, 1, fast=False)()
         yield Figure(f"{kind}: bare loop on one core", bare["patches"] / bare["seconds"], "patches/s")
         for count in sorted({1, most}):
             benchmark.SAMPLES = {kind: place.size(few if count == 1 else many, 2)}
