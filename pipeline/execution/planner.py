@@ -2,6 +2,7 @@
 
 The driver sends ids and columns of numbers. Texts, lists, embeddings and images do not pass through it. For these it
 sends which part of the table holds the row, and the workers read the part. So it holds some tens of bytes per row.
+A small table it may send as a whole, so that not every worker reads every part.
 """
 
 from __future__ import annotations

@@ -53,6 +53,13 @@ Content = tuple[int, bytes]
 """Length of an image in bytes, and its SHA-256."""
 
 
+class _Image(NamedTuple):
+    """An image that was read: its encoded bytes, and their SHA-256."""
+
+    data: bytes
+    digest: bytes
+
+
 @dataclass(frozen=True)
 class ShardWriter:
     """Writes shards in Ray tasks.
@@ -91,7 +98,7 @@ class ShardWriter:
         if self.inputs.images is not self.inputs.pool:
             rows = _without_other_downloads(rows)
         for use in {use for uses in self.publication.subsets.values() for use in uses}:
-            self._questions(rows, use)  # raises before the first image is read
+            rows = rows.append_column(_question(use), self._questions(rows, use))  # raises before an image is read
         contents: dict[int, Content] = {}
         for number in pc.unique(rows[NUMBER]).sort().to_pylist():
             rows_of_shard = rows.filter(pc.equal(rows[NUMBER], number)).sort_by(POSITION)
@@ -133,16 +140,19 @@ class ShardWriter:
 
         Adds the length in bytes and the SHA-256 of each published image to `contents`, by id.
         """
+        facts, start = self._facts(rows, uses), 0
         left_out: dict[str, str] = {}
-        for chunk, images in self._read_ahead(rows):
-            digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
-            faults = _faults(chunk, images, digests, self.decoded)
+        for chunk, read in self._read_ahead(rows):
+            faults = _faults(chunk, read, self.decoded)
             ids = chunk["id"].to_pylist()
             left_out |= {str(ids[row]): reason for row, reason in faults.items()}
-            good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
-            contents |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
+            good = {row: image for row, image in enumerate(read) if isinstance(image, _Image) and row not in faults}
+            contents |= {ids[row]: (len(image.data), image.digest) for row, image in good.items()}
             if good:  # `datasets` cannot open a Parquet file with an empty row group
-                yield self._row_group(chunk, images, good, uses)
+                of_chunk = facts.slice(start, chunk.num_rows)
+                of_good = of_chunk.take(pa.array(list(good), pa.int64())) if faults else of_chunk
+                yield _row_group(self._schema(uses), of_good, list(good.values()))
+            start += chunk.num_rows
         self._store_left_out(number, left_out)  # before the shard is complete: no shard lacks this file
 
     def _store_left_out(self, number: int, left_out: Mapping[str, str]) -> None:
@@ -151,7 +161,18 @@ class ShardWriter:
             of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
             lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
 
-    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[bytes | Failure]]]:
+    def _facts(self, rows: pa.Table, uses: Sequence[str]) -> pa.Table:
+        """Return the columns of a shard that do not come from the bytes of the images, and the name of each image."""
+        ids, formats = rows["id"].to_pylist(), rows["format"].to_pylist()
+        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
+        columns: dict[str, Any] = {RENAMED.get(name, name): rows[name] for name in self.fields}
+        columns |= {"id": rows["id"], "image": pa.array(names, pa.string())}
+        for use in uses:
+            caption = columns["caption"] = rows[f"{use}_caption"]
+            columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
+        return pa.table({name: columns[name] for name in self._schema(uses).names})
+
+    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[_Image | Failure]]]:
         """Yield the rows of each row group with their images, while the images of the next one are read."""
         ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
         chunks = [rows.slice(start, end - start) for start, end in pairwise([0, *ends])]
@@ -160,36 +181,17 @@ class ShardWriter:
             for chunk, tasks in started_ahead(reading, 1):
                 yield chunk, _in_order(chunk, [image for task in tasks for image in task.result()])
 
-    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
-        """Start reading the images of a chunk, in the order of the pool."""
+    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[_Image | Failure]]]:
+        """Start reading and hashing the images of a chunk, in the order of the pool."""
         images = self.inputs.images
         assert images is not None
         groups = list(images.groups(chunk.take(_pool_order(chunk))))
         size = -(-len(groups) // _READERS)
 
-        def read(some: Sequence[Group]) -> list[bytes | Failure]:
-            return [image for group in some for image in images.read(group)]
+        def read(some: Sequence[Group]) -> list[_Image | Failure]:
+            return [_hashed(image) for group in some for image in images.read(group)]
 
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
-
-    def _row_group(
-        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
-    ) -> pa.Table:
-        """Return a row group: the rows `good` of a chunk (row number: digest) with their images."""
-        kept = chunk.take(pa.array(list(good), pa.int64()))
-        ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
-        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
-        encoded = pa.array([images[row] for row in good], pa.binary())
-        columns: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
-            "id": kept["id"],
-            "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
-            "sha256": pa.array([digest.hex() for digest in good.values()], pa.string()),
-        }
-        for use in uses:
-            caption = columns["caption"] = kept[f"{use}_caption"]
-            columns[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
-        schema = self._schema(uses)
-        return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _questions(self, rows: pa.Table, use: str) -> pa.Array:
         """Return the question for each caption: the prompt whose hash is stored, else one chosen by the id."""
@@ -204,6 +206,26 @@ class ShardWriter:
             )
         questions = [choose(prompts, id_) if h is None else by_hash[h] for h, id_ in zip(hashes, ids, strict=True)]
         return pa.array(questions, pa.string())
+
+
+def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[_Image]) -> pa.Table:
+    """Return a row group: the facts (see `ShardWriter._facts`) with the images of the same rows."""
+    encoded = pa.array([image.data for image in images], pa.binary())
+    names = facts["image"].combine_chunks()
+    columns = dict(zip(facts.column_names, facts.columns, strict=True)) | {
+        "image": pa.StructArray.from_arrays([encoded, names], fields=list(IMAGE.fields)),
+        "sha256": pa.array([image.digest.hex() for image in images], pa.string()),
+    }
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _question(use: str) -> str:
+    """Return the column of a block that has the question for a caption. No stage has one of that name."""
+    return f"question:{use}"
+
+
+def _hashed(image: bytes | Failure) -> _Image | Failure:
+    return image if isinstance(image, Failure) else _Image(image, hashlib.sha256(image).digest())
 
 
 def _without_other_downloads(rows: pa.Table) -> pa.Table:
@@ -221,28 +243,25 @@ def _pool_order(chunk: pa.Table) -> pa.Array:
     return pc.sort_indices(chunk, [("shard", "ascending"), ("offset", "ascending"), ("key", "ascending")])
 
 
-def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
+def _in_order(chunk: pa.Table, read: Sequence[_Image | Failure]) -> list[_Image | Failure]:
     """Reorder images that were read in the order of the pool to the order of the chunk."""
     order = _pool_order(chunk).to_pylist()
     return [image for _, image in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
 
-def _faults(
-    chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None], decoded: bool
-) -> dict[int, str]:
+def _faults(chunk: pa.Table, images: Sequence[_Image | Failure], decoded: bool) -> dict[int, str]:
     """Return the rows that cannot be published, with the reason: the image has changed, is deleted or unusable.
 
     Args:
         chunk: Rows of the shard.
         images: The image of each row, or a Failure.
-        digests: SHA-256 of each image; None for a Failure.
         decoded: Whether a stage has decoded every image.
 
     Raises:
         UserError: An image cannot be read now, but may be readable later.
     """
     faults = {}
-    for row, (image, digest, known) in enumerate(zip(images, digests, _known_contents(chunk), strict=True)):
+    for row, (image, known) in enumerate(zip(images, _known_contents(chunk), strict=True)):
         if isinstance(image, Failure):
             if image.deleted:
                 faults[row] = "missing: the pool has deleted the image since it was indexed"
@@ -250,9 +269,9 @@ def _faults(
             if image.retry:
                 raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
             faults[row] = image.error
-        elif digest is not None and not known.fits(len(image), digest):
+        elif not known.fits(len(image.data), image.digest):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
-        elif bad := _unusable(image, decoded and known.seen is not None):
+        elif bad := _unusable(image.data, decoded and known.seen is not None):
             faults[row] = bad
     return faults
 
