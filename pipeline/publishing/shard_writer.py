@@ -170,7 +170,8 @@ class ShardWriter:
         for use in uses:
             caption = columns["caption"] = rows[f"{use}_caption"]
             columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
-        return pa.table({name: columns[name] for name in self._schema(uses).names})
+        types = {field.name: field.type for field in self._schema(uses)} | {"image": pa.string()}
+        return pa.table({name: columns[name].cast(type_) for name, type_ in types.items()})
 
     def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[_Image | Failure]]]:
         """Yield the rows of each row group with their images, while the images of the next one are read."""
