@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -211,13 +212,23 @@ class ShardWriter:
 
 def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[_Image]) -> pa.Table:
     """Return a row group: the facts (see `ShardWriter._facts`) with the images of the same rows."""
-    encoded = pa.array([image.data for image in images], pa.binary())
+    encoded = _joined([image.data for image in images])
     names = facts["image"].combine_chunks()
     columns = dict(zip(facts.column_names, facts.columns, strict=True)) | {
         "image": pa.StructArray.from_arrays([encoded, names], fields=list(IMAGE.fields)),
         "sha256": pa.array([image.digest.hex() for image in images], pa.string()),
     }
     return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _joined(images: Sequence[bytes]) -> pa.Array:
+    """Return images as one array. `pa.array` would double its memory again and again, and copy what it has so far."""
+    ends = np.cumsum([0, *map(len, images)], dtype=np.int32)
+    buffer = pa.allocate_buffer(int(ends[-1]))
+    joined = memoryview(buffer).cast("B")
+    for image, (start, end) in zip(images, pairwise(ends.tolist()), strict=True):
+        joined[start:end] = image
+    return pa.Array.from_buffers(pa.binary(), len(images), [None, pa.py_buffer(ends), buffer])
 
 
 def _question(use: str) -> str:
