@@ -43,7 +43,7 @@ GROUP, GROUP_BYTES = 256, 256 << 20
 """Largest number of rows and of image bytes in a row group, which a reader holds in memory at once."""
 
 _VALUES_AT_ONCE = 16
-"""The size of a page is compared with its limit, 1 MiB, after so many values. By Arrow's default of 1,024, the images of
+"""After so many values the size of a page is compared with its limit, 1 MiB. By Arrow's default of 1,024, all images of
 a row group are one page, which is in memory twice while it is written."""
 
 _MARKS_AT_FIRST = re.compile(r"\A(?:\s*<image>\s*)+")
