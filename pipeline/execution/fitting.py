@@ -22,7 +22,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.placement import is_for_driver, place_workers
-from pipeline.execution.ray_job import start_ray
+from pipeline.execution.ray_job import result_of, start_ray
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
