@@ -171,8 +171,7 @@ class ShardWriter:
         for use in uses:
             caption = columns["caption"] = rows[f"{use}_caption"]
             columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
-        types = {field.name: field.type for field in self._schema(uses)} | {"image": pa.string()}
-        return pa.table({name: columns[name].cast(type_) for name, type_ in types.items()})
+        return pa.table({name: columns[name] for name in self._schema(uses).names})
 
     def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[_Image | Failure]]]:
         """Yield the rows of each row group with their images, while the images of the next one are read."""
@@ -211,7 +210,7 @@ class ShardWriter:
 
 
 def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[_Image]) -> pa.Table:
-    """Return a row group: the facts (see `ShardWriter._facts`) with the images of the same rows."""
+    """Return a row group: the facts (see `ShardWriter._facts`), in the types of `schema`, with the images of the rows."""
     encoded = _joined([image.data for image in images])
     names = facts["image"].combine_chunks()
     columns = dict(zip(facts.column_names, facts.columns, strict=True)) | {
