@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,6 @@ import pyarrow.compute as pc
 
 from captioners.prompts import choose, prompt_hash, read_prompts
 from core.errors import UserError
-from core.image_header import BadImageError, check_length
-from core.images import check_decodes
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
@@ -40,6 +37,7 @@ from pipeline.execution.part_writer import Store
 from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
+from pipeline.publishing.image_checks import ReadImage, faults_of, hashed
 from pipeline.publishing.publication import Publication
 
 if TYPE_CHECKING:
@@ -52,13 +50,6 @@ NUMBER, POSITION = "shard:number", "shard:position"
 
 Content = tuple[int, bytes]
 """Length of an image in bytes, and its SHA-256."""
-
-
-class _Image(NamedTuple):
-    """An image that was read: its encoded bytes, and their SHA-256."""
-
-    data: bytes
-    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -144,10 +135,10 @@ class ShardWriter:
         facts, start = self._facts(rows, uses), 0
         left_out: dict[str, str] = {}
         for chunk, read in self._read_ahead(rows):
-            faults = _faults(chunk, read, self.decoded)
+            faults = faults_of(chunk, read, self.decoded)
             ids = chunk["id"].to_pylist()
             left_out |= {str(ids[row]): reason for row, reason in faults.items()}
-            good = {row: image for row, image in enumerate(read) if isinstance(image, _Image) and row not in faults}
+            good = {row: image for row, image in enumerate(read) if isinstance(image, ReadImage) and row not in faults}
             contents |= {ids[row]: (len(image.data), image.digest) for row, image in good.items()}
             if good:  # `datasets` cannot open a Parquet file with an empty row group
                 of_chunk = facts.slice(start, chunk.num_rows)
@@ -173,7 +164,7 @@ class ShardWriter:
             columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
         return pa.table({name: columns[name] for name in self._schema(uses).names})
 
-    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[_Image | Failure]]]:
+    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[ReadImage | Failure]]]:
         """Yield the rows of each row group with their images, while the images of the next one are read."""
         ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
         chunks = [rows.slice(start, end - start) for start, end in pairwise([0, *ends])]
@@ -182,15 +173,15 @@ class ShardWriter:
             for chunk, tasks in started_ahead(reading, 1):
                 yield chunk, _in_order(chunk, [image for task in tasks for image in task.result()])
 
-    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[_Image | Failure]]]:
+    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[ReadImage | Failure]]]:
         """Start reading and hashing the images of a chunk, in the order of the pool."""
         images = self.inputs.images
         assert images is not None
         groups = list(images.groups(chunk.take(_pool_order(chunk))))
         size = -(-len(groups) // _READERS)
 
-        def read(some: Sequence[Group]) -> list[_Image | Failure]:
-            return [_hashed(image) for group in some for image in images.read(group)]
+        def read(some: Sequence[Group]) -> list[ReadImage | Failure]:
+            return [hashed(image) for group in some for image in images.read(group)]
 
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
 
@@ -209,8 +200,8 @@ class ShardWriter:
         return pa.array(questions, pa.string())
 
 
-def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[_Image]) -> pa.Table:
-    """Return a row group: the facts (see `ShardWriter._facts`), in the types of `schema`, with the images of the rows."""
+def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[ReadImage]) -> pa.Table:
+    """Return a row group of `schema`: facts (see `ShardWriter._facts`), with the images of the same rows."""
     encoded = _joined([image.data for image in images])
     names = facts["image"].combine_chunks()
     columns = dict(zip(facts.column_names, facts.columns, strict=True)) | {
@@ -235,10 +226,6 @@ def _question(use: str) -> str:
     return f"question:{use}"
 
 
-def _hashed(image: bytes | Failure) -> _Image | Failure:
-    return image if isinstance(image, Failure) else _Image(image, hashlib.sha256(image).digest())
-
-
 def _without_other_downloads(rows: pa.Table) -> pa.Table:
     """Return the rows without digests of another download of the same URLs, such as one that resized the images."""
     seen, stored = rows[SHA256].to_pylist(), rows["sha256"].to_pylist()
@@ -254,79 +241,7 @@ def _pool_order(chunk: pa.Table) -> pa.Array:
     return pc.sort_indices(chunk, [("shard", "ascending"), ("offset", "ascending"), ("key", "ascending")])
 
 
-def _in_order(chunk: pa.Table, read: Sequence[_Image | Failure]) -> list[_Image | Failure]:
+def _in_order(chunk: pa.Table, read: Sequence[ReadImage | Failure]) -> list[ReadImage | Failure]:
     """Reorder images that were read in the order of the pool to the order of the chunk."""
     order = _pool_order(chunk).to_pylist()
     return [image for _, image in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
-
-
-def _faults(chunk: pa.Table, images: Sequence[_Image | Failure], decoded: bool) -> dict[int, str]:
-    """Return the rows that cannot be published, with the reason: the image has changed, is deleted or unusable.
-
-    Args:
-        chunk: Rows of the shard.
-        images: The image of each row, or a Failure.
-        decoded: Whether a stage has decoded every image.
-
-    Raises:
-        UserError: An image cannot be read now, but may be readable later.
-    """
-    faults = {}
-    for row, (image, known) in enumerate(zip(images, _known_contents(chunk), strict=True)):
-        if isinstance(image, Failure):
-            if image.deleted:
-                faults[row] = "missing: the pool has deleted the image since it was indexed"
-                continue
-            if image.retry:
-                raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
-            faults[row] = image.error
-        elif not known.fits(len(image.data), image.digest):
-            faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
-        elif bad := _unusable(image.data, decoded and known.seen is not None):
-            faults[row] = bad
-    return faults
-
-
-def _unusable(image: bytes, decoded: bool) -> str | None:
-    try:
-        check_length(len(image))
-        if not decoded:
-            check_decodes(image)
-    except BadImageError as error:
-        return str(error)
-    except MemoryError:
-        return "too large: the memory does not hold it decoded"
-    return None
-
-
-class _KnownContent(NamedTuple):
-    """What is stored about an image; None where nothing is.
-
-    Attributes:
-        seen: SHA-256 when the image was first read.
-        indexed: Length in the index, in bytes.
-        from_source: SHA-256 from the source, as a hexadecimal number.
-        half: The hash by the stage `hashes`: the first 8 bytes of a SHA-256, as a signed integer.
-    """
-
-    seen: bytes | None
-    indexed: int | None
-    from_source: str | None
-    half: int | None
-
-    def fits(self, length: int, digest: bytes) -> bool:
-        """Return whether an image with this length and SHA-256 is the same."""
-        if self.seen is None and self.indexed is not None and length != self.indexed:
-            return False
-        return (
-            self.seen in (None, digest)
-            and (not self.from_source or self.from_source.lower() == digest.hex())
-            and self.half in (None, int.from_bytes(digest[:8], "big", signed=True))
-        )
-
-
-def _known_contents(chunk: pa.Table) -> Iterator[_KnownContent]:
-    """Yield what is stored about the image of each row."""
-    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else repeat(None)
-    columns = (chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves)
-    return map(_KnownContent, *columns)
