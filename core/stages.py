@@ -51,6 +51,7 @@ class Stage(Settings):
         driver_rows: Up to this number of rows are computed in the driver: the start of a worker would take longer.
             Only for stages that are fast and cannot end their process. 0: always in workers.
         journaled: Whether a row is so expensive (GPU seconds, money) that it is written to disk at once.
+        optional_pool_columns: Whether a pool may lack the columns `pool.X` that it reads, which are null then.
         fingerprint_exclude: Settings that do not change any value, such as the address of a server.
         added_settings: Settings that were added after the stage's first release. Each is part of the fingerprint only
             where it differs from its default, so that rows stored before it existed stay valid.
@@ -62,6 +63,7 @@ class Stage(Settings):
     preload: ClassVar[tuple[str, ...]] = ()
     driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
+    optional_pool_columns: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()
     provenance: ClassVar[Mapping[str, object]] = {}

@@ -120,16 +120,32 @@ class Folder:
         Raises:
             LinkError: The name leads out of the folder, or to a pipe, socket or device.
         """
+        return os.fdopen(self._open_inside(name)[0], "rb")
+
+    def read_inside(self, name: str) -> bytes:
+        """Read a whole file as `open_inside` opens it, in few system calls: there threads wait for each other.
+
+        Raises:
+            LinkError: As in `open_inside`.
+        """
+        file, length = self._open_inside(name)
+        with os.fdopen(file, "rb", buffering=0) as opened:
+            data = os.read(file, length + 1)
+            return data if len(data) == length else data + opened.read()  # it is being written, or very large
+
+    def _open_inside(self, name: str) -> tuple[int, int]:
+        """Return the descriptor of a file in a local folder, and its length; see `open_inside`."""
         path = f"{self.path}/{name}"
         if _has_links(self.path, name):
             top, path = os.path.realpath(self.path), os.path.realpath(path)
             if not path.startswith(top.rstrip(os.sep) + os.sep):
                 raise LinkError(LEADS_OUT)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a pipe would block
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
             os.close(file)
             raise LinkError(NO_FILE)
-        return os.fdopen(file, "rb")
+        return file, status.st_size
 
     def create(self) -> None:
         """Create the folder if it is local; object stores have no folders."""

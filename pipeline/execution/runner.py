@@ -33,6 +33,8 @@ from pipeline.execution.local_workers import (
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
 from pipeline.execution.planner import columns_of, plan, stored_table
+from pipeline.execution.pool_columns import check_pool_columns
+from pipeline.execution.precision import refuse_other_precision
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
@@ -50,10 +52,14 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     Fitted artifacts of the run are used again, unless `refit`.
 
     Raises:
-        UserError: The directory holds other files, or was indexed from another pool.
+        UserError: The directory holds other files, or was indexed from another pool; or the recipe names another
+            precision than that of stored rows.
     """
     folder = Folder.at(url)
-    resolved = resolve_fitted(recipe, folder, refit).resolved()
+    fitted = resolve_fitted(recipe, folder, refit)
+    for step in fitted.steps:  # the recipe of the run must not name another precision than its rows have
+        refuse_other_precision(step, Table.stored(stage_folder(folder, step.table)))
+    resolved = fitted.resolved()
     if folder.exists(RECIPE):
         stored_pool = open_run(url).recipe.get("pool")
         if stored_pool != resolved["pool"]:
@@ -77,16 +83,17 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> None:
-    """Check, before anything is written or started, that the models of stages that never ran are available.
+    """Check, before anything is written or started, what stages need that never ran: models, and columns of the pool.
 
     A stage with stored facts may have no rows left to compute; it is checked when it has some.
 
     Raises:
-        UserError: A model is not available; the message says how to get it.
+        UserError: A model is not available, and the message says how to get it; or the indexed pool lacks a column.
     """
     for step in _never_ran(recipe, url, only):
         step.stage.check_settings()
         step.stage.check_available()
+        check_pool_columns(step, recipe.pool, index_table(Folder.at(url)))
 
 
 def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:

@@ -27,6 +27,7 @@ from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers,
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
 from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
@@ -80,6 +81,7 @@ def run_stage(
     if not ids.height:
         return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
+    check_pool_columns(step, recipe.pool, run.index)
     step = in_one_precision(step, stored.table, ids.height, local)
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):

@@ -136,6 +136,10 @@ class Pool(Settings):
         """
         raise NotImplementedError
 
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        """Return the columns of a shard that `columns` reads; None if they are unknown without reading all of it."""
+        return None
+
     def id_column(self) -> str | None:
         """Return the column with ids of the source, which a changed shard keeps; None: ids are hashes."""
         return None

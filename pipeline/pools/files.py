@@ -46,8 +46,7 @@ class ImageFiles(Pool):
         try:
             if not root.local or self.follow_links:
                 return root.read(path)
-            with root.open_inside(path) as file:  # it may have become a link since it was indexed
-                return file.read()
+            return root.read_inside(path)  # it may have become a link since it was indexed
         except FileNotFoundError as error:
             return Failure(f"unreadable: {error}", retry=True, deleted=_has_neighbours(root, path))
 

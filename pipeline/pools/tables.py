@@ -47,6 +47,10 @@ class TablePool(GlobPool):
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         return columns_at(root, shard, names, rows)
 
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        schema, _ = schema_of_parquet(root, shard)
+        return None if schema is None else schema.names
+
 
 def check_first_table(
     listing: Listing,

@@ -65,6 +65,12 @@ class UrlTables(TablePool):
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         return (list_columns_at if form_of(shard) else columns_at)(root, shard, names, rows)
 
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        if not (form := form_of(shard)):
+            return super().column_names(root, shard)
+        schema, _ = schema_of_list(root, shard, self.id) if form in ("CSV", "TSV") else (None, 0)
+        return None if schema is None else schema.names
+
     def _tables(self, root: Folder, shards: pa.Table) -> Iterator[pa.Table]:
         for shard in shards_of(shards):
             if shard.problem:
