@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -51,11 +50,10 @@ class TarStore:
     note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}")
 
     def store(self, tar: Path) -> str:
-        """Store a tar; return its name in the folder."""
+        """Move a tar into the folder; return its name there."""
         name = f"{uuid.uuid4().hex}.tar"
         self.table.write(f"{self.note}.{get_ident()}-{this_process()}", name.encode())
-        with tar.open("rb") as source, self.folder.writing(name) as target:
-            shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
+        self.folder.take(tar, name)
         return name
 
 
