@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import random
@@ -26,6 +27,7 @@ from manifests import Run, open_run
 from manifests.contents import contents_table
 from manifests.schemas import column
 from manifests.storage import Folder
+from manifests.tables import Table
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe import parse_recipe
@@ -368,6 +370,26 @@ def test_full_disk_is_one_line_and_the_next_run_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     opened, _ = run_here(recipe, tmp_path / "run")
     assert len(stored_bytes(opened)) == images_in_tars(tmp_path / "run") == 40
+
+
+def test_part_that_cannot_be_stored_leaves_no_tar(
+    web: WebServer, stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Table.append
+
+    def append(table: Table, *part: Any) -> None:
+        if "/download-" not in table.folder.path:
+            return store(table, *part)
+        assert len(list((tmp_path / "run/images").iterdir())) == 1, "the tar comes before the part"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recipe = {"pool": write_list(tmp_path / "list.csv", images(web, range(3))), "stages": [stage()]}
+    with monkeypatch.context() as disk:
+        disk.setattr(Table, "append", append)
+        with pytest.raises(UserError, match="No space left on device"):
+            run_here(recipe, tmp_path / "run")
+    assert list((tmp_path / "run/images").iterdir()) == []
+    assert len(stored_bytes(run_here(recipe, tmp_path / "run")[0])) == images_in_tars(tmp_path / "run") == 3
 
 
 def test_second_download_in_a_recipe_is_refused(stage: Callable[..., Any]) -> None:

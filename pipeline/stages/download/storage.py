@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_ident
@@ -72,8 +74,21 @@ def refuse_elsewhere(folder: Folder, table: Table) -> None:
         )
 
 
+@contextmanager
+def sweeping(folder: Folder, table: Table) -> Iterator[None]:
+    """Call `sweep` before and after a job, and when it has failed: it may have stored a tar, but not its part."""
+    sweep(folder, table)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the job's error matters more
+            sweep(folder, table)
+        raise
+    sweep(folder, table)
+
+
 def sweep(folder: Folder, table: Table) -> int:
-    """Delete tars that no part of the table names, because their workers died. Call it before and after a job.
+    """Delete tars that no part of the table names, because their workers died.
 
     Tars of workers that still run, such as those of another job, stay.
 
