@@ -4,8 +4,8 @@ One worker of ours (what it does for a part: fetch, hash, read headers, store ta
 img2dataset 1.47.0, with the same settings: 64 threads, parts of 2,048 URLs, SHA-256, no resizing. They take turns. The
 server is a process of its own, and its CPU time counts for nobody. Speed and CPU per image are those of `--urls` images
 beyond those of a first part, so what a job costs once is left out: the start of processes and, of ours, the end of the
-last part, while nothing is fetched. "all" is the speed from the start of the first part to the end of the last one. What
-is written is synced before a measurement begins; ours syncs its tars within it.
+last part, while nothing is fetched. "all" is the speed from the start of the first part to the end of the last one.
+What is written is synced before a measurement begins; ours syncs its tars within it.
 
 Targets: images/s ≥ 0.95 of img2dataset's, and a peak of memory after `--memory-urls` URLs ≤ 1.1 of that after a quarter
 of them.

@@ -35,6 +35,7 @@ def test_download_demo_makes_shards_of_a_list(
     assert funnel["rows"] == funnel["survivors"] + sum(s["dropped"] + s["errors"] for s in funnel["stages"])
     kinds = {"HTTP 404", "HTTP 403", "not an image", "opt-out", "forbidden scheme", "forbidden address"}
     assert kinds <= stages["download"]["reasons"].keys()
+    assert "HTTP 503" not in stages["download"]["reasons"], "the busy one has answered"
     assert funnel["survivors"] > len(photographs) / 2
     shards = pq.read_table(run / "shards/data").to_pylist()
     assert len(shards) >= funnel["survivors"]
