@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -215,6 +216,25 @@ class Folder:
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
+
+    def take(self, file: Path, name: str) -> None:
+        """Move a file of this machine into the folder, as atomically as `writing`. The file may stay where it is.
+
+        On the same file system it is synced and renamed, elsewhere it is copied.
+        """
+        if self.local:
+            self.create()
+            check_replaceable(f"{self.path}/{name}")
+            with file.open("rb") as source:
+                os.fsync(source.fileno())
+            try:
+                os.replace(file, f"{self.path}/{name}")
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        with file.open("rb") as source, self.writing(name) as target:
+            shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
 
     def sweep_aside(self) -> int:
         """Delete temporary files older than an hour, which killed writers left. Return how many were deleted.

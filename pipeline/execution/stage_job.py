@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
 from core.stages import IMAGE, PORTABLE, FittedStage, ImageStage, LoadedStage
 from manifests.compaction import sweep
@@ -22,7 +24,7 @@ from manifests.version import __version__
 from pipeline.execution.driver_job import run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
 from pipeline.execution.grouping import changed_groups, cut, group_column
-from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.job_result import JobResult, JobStats, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers, ready
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
@@ -36,8 +38,7 @@ from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.download.stage import Download
-from pipeline.stages.download.storage import images_folder, refuse_elsewhere
-from pipeline.stages.download.storage import sweep as sweep_tars
+from pipeline.stages.download.storage import images_folder, refuse_elsewhere, sweeping
 from pipeline.stages.download.summary import summary
 from pipeline.stages.registry import outdated
 
@@ -89,7 +90,6 @@ def run_stage(
     images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
     if images:
         refuse_elsewhere(images, stored.table)
-        sweep_tars(images, stored.table)
     rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
@@ -104,24 +104,33 @@ def run_stage(
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
-    if is_for_driver(step.stage, step.resources, rows.height):
-        stats = run_in_driver(blocks, task)
-    else:
-        done = LocalResult(untried=blocks)
-        if local and is_for_local_workers(step.stage, step.resources, rows.height):
-            placement = place_locally(step.resources, step.stage, rows.height)
-            make = _worker(step, task, placement)
-            at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
-            threads = math.ceil(placement.num_cpus)
-            done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
-        if local and (done.untried or done.lost or step.stage.journaled):
-            local.close()  # Ray needs their memory; a server of captions ends with its process
-        stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
-    if images:
-        sweep_tars(images, stored.table)
-        notes = summary(stored.table, task.store.writer, stats.working)
-        return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
-    return JobResult.of(step.name, stats, stored=up_to_date)
+    with sweeping(images, stored.table) if images else nullcontext():
+        stats = _run_task(step, task, blocks, rows.height, groups, local)
+    notes = summary(stored.table, task.store.writer, stats.working) if images else ()
+    return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
+
+
+def _run_task(
+    step: Step,
+    task: StageTask,
+    blocks: Iterator[pa.Table],
+    rows: int,
+    groups: pl.DataFrame | None,
+    local: LocalWorkers | None,
+) -> JobStats:
+    """Compute and store blocks of so many rows: in this process, in local workers, or in Ray's."""
+    if is_for_driver(step.stage, step.resources, rows):
+        return run_in_driver(blocks, task)
+    done = LocalResult(untried=blocks)
+    if local and is_for_local_workers(step.stage, step.resources, rows):
+        placement = place_locally(step.resources, step.stage, rows)
+        make = _worker(step, task, placement)
+        at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
+        threads = math.ceil(placement.num_cpus)
+        done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
+    if local and (done.untried or done.lost or step.stage.journaled):
+        local.close()  # Ray needs their memory; a server of captions ends with its process
+    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
 
 
 def part_size(rows: int, step: Step) -> int:
