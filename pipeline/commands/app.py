@@ -64,9 +64,32 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A recipe: a YAML file")],
     run_: RunOption,
     refit: Annotated[bool, typer.Option("--refit", help="Train the clusters again, on the present images")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print rows, stages, models and disk; compute and write nothing")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: run a sample in a temporary directory, to estimate time")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=2, help="With --measure: images of the sample")] = 64,
     json_: JsonOption = False,
 ) -> None:
-    """Run a whole recipe: index, stages, publication. Stored results are not computed again."""
+    """Run a whole recipe: index, stages, publication. Stored results are not computed again.
+
+    Examples:
+
+        vl3syn run recipe.yaml --run RUN
+
+        vl3syn run recipe.yaml --run RUN --dry-run
+
+        vl3syn run recipe.yaml --run RUN --dry-run --measure
+    """
+    if measure and not dry_run:
+        raise typer.BadParameter("give --dry-run too", param_hint="--measure")
+    if dry_run:
+        from pipeline.commands.dry_run import dry_run as print_plan
+
+        print_plan(recipe, run_, refit, measure, sample, json_)
+        return
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers

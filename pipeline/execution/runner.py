@@ -50,10 +50,21 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     Fitted artifacts of the run are used again, unless `refit`.
 
     Raises:
-        UserError: The directory holds other files, or was indexed from another pool.
+        UserError: See `check_run`.
     """
     folder = Folder.at(url)
     resolved = resolve_fitted(recipe, folder, refit).resolved()
+    check_run(resolved, url)
+    return write_recipe(resolved, folder, url)
+
+
+def check_run(resolved: Mapping[str, Any], url: str) -> None:
+    """Check that a resolved recipe can be run in a directory. Nothing is written.
+
+    Raises:
+        UserError: The directory holds other files, or was indexed from another pool.
+    """
+    folder = Folder.at(url)
     if folder.exists(RECIPE):
         stored_pool = open_run(url).recipe.get("pool")
         if stored_pool != resolved["pool"]:
@@ -63,10 +74,10 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
             )
     elif folder.files():
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
-    return _write_recipe(resolved, folder, url)
 
 
-def _write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+def write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+    """Write the recipe of a run, and open the run."""
     folder.write(RECIPE, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
     return open_run(url)
 
@@ -84,20 +95,21 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     Raises:
         UserError: A model is not available; the message says how to get it.
     """
-    for step in _never_ran(recipe, url, only):
+    for step in never_ran(recipe, url, only):
         step.stage.check_settings()
         step.stage.check_available()
 
 
 def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:
     """Let local workers import what the first stage needs that never ran, while the pool is listed and indexed."""
-    for step in _never_ran(recipe, url, only):
+    for step in never_ran(recipe, url, only):
         if step.stage.preload and is_for_local_workers(step.stage, step.resources, rows=0):
             local.preload(step.stage.preload, place_locally(step.resources, step.stage, ROWS).workers)
             return
 
 
-def _never_ran(recipe: Recipe, url: str, only: Sequence[str] | None) -> Iterator[Step]:
+def never_ran(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> Iterator[Step]:
+    """Yield the steps whose tables have no rows; with `only`, those of these names."""
     folder = Folder.at(url)
     for step in resolve_fitted(recipe, folder).steps:
         if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
@@ -197,13 +209,14 @@ def run_stages(
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
             yield result
-        stored = _stored_stage(run, step)
+        stored = stored_stage(run, step)
         if selected:
             yield run_stage(run, recipe, step, stored, alive, local)
         alive = advance(alive, stored).alive
 
 
-def _stored_stage(run: Run, step: Step) -> StoredStage:
+def stored_stage(run: Run, step: Step) -> StoredStage:
+    """Return a step's table and rules."""
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
     return StoredStage(step.name, stage_table(run, step), step.rules, earlier)
 
@@ -217,7 +230,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)
     recipe = resolve_fitted(recipe, run.folder)
-    _write_recipe(recipe.resolved(), run.folder, run.url)
+    write_recipe(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     result = JobResult(
         stage=f"{step.name} (training)",
