@@ -56,7 +56,7 @@ class Clip(HasPrecision, ImageStage):
         return {self.encoder: _LICENCES.get(self.encoder)}
 
     @property
-    def weights(self) -> Mapping[str, str]:
+    def model_files(self) -> Mapping[str, str]:
         return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:
@@ -101,7 +101,7 @@ class ClipText(HasPrecision, LoadedStage):
         return {self.encoder: _LICENCES.get(self.encoder)}
 
     @property
-    def weights(self) -> Mapping[str, str]:
+    def model_files(self) -> Mapping[str, str]:
         return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:

@@ -21,6 +21,7 @@ from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
 from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
+from pipeline.commands.init import init_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.retry import retry_app
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Make a captioned training set like VL3-Syn7M from a pool of web images, and train VideoLLaMA3 on it.",
 )
@@ -230,6 +230,7 @@ def index(
     output.finish(run_, [done], json_)
 
 
+app.add_typer(init_app)
 app.add_typer(download_app)
 app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")

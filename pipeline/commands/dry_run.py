@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.execution.preview import Preview, StagePreview
+    from pipeline.execution.preview import ModelPreview, Preview, StagePreview
     from pipeline.execution.trial import StageTrial, Trial
 
 
@@ -47,14 +47,14 @@ def _print_plan(plan: Preview) -> None:
         ("shards", f"{pool.shards:,}, {pool.unread:,} of them to index"),
         ("rows", f"{pool.indexed:,} indexed, {_count(pool.new)} new; {_count(pool.usable)} can be used"),
         ("numbers and embeddings", _size(plan.fact_bytes, "at most ")),
-        ("images to publish", _size(plan.image_bytes, "at most ") if pool.image_bytes is not None else "unknown"),
+        ("images to publish", _size(plan.image_bytes, "at most ")),
     ]
     output.print_rows("what a run would do", ("what", "value"), rows)
     stages = [(s.stage, s.stored, _to_compute(s), _row_size(s), s.runs, s.lacks or "") for s in plan.stages]
     output.print_rows("stages", ("stage", "stored", "to compute", "a row", "where", "lacks"), stages)
     models = {m.name: m for s in plan.stages for m in s.models}
     if models:
-        lines = [(m.name, m.licence or "unknown", _size(m.bytes), m.weights) for m in models.values()]
+        lines = [(m.name, m.licence or "unknown", _here(m), m.weights) for m in models.values()]
         output.print_rows("models", ("model", "licence", "here", "weights"), lines)
 
 
@@ -83,9 +83,15 @@ def _row_size(stage: StagePreview) -> str:
     return f"{stage.row_bytes:,} B{' and texts' if stage.has_texts else ''}"
 
 
+def _here(model: ModelPreview) -> str:
+    from pipeline.execution.preview import PACKAGES
+
+    return "" if model.weights.startswith(PACKAGES) else "no" if model.bytes is None else _size(model.bytes)
+
+
 def _size(count: int | None, before: str = "") -> str:
     if count is None:
-        return "unknown" if before else "no"
+        return "unknown"
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{before}{count / size:,.1f} {unit}"

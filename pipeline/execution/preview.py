@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
-from core.pretrained import stored_bytes
+from core.pretrained import is_local, stored_bytes
 from core.stages import Stage
 from manifests.embeddings import is_embedding
 from manifests.run import Run, index_table
@@ -30,6 +30,9 @@ from pipeline.recipe import Recipe, Step
 
 _FEW_SHARDS, _FEW_BYTES = 2_000, 256 << 20
 """Up to these limits, the headers of a pool's new shards are read to count its images."""
+
+PACKAGES = "packages: "
+"""Begin of `ModelPreview.weights` of a model whose weights packages carry."""
 
 _MANY = 1 << 40  # rows, where their number is not known: where a stage runs then is where a large job runs
 
@@ -60,7 +63,14 @@ class PoolPreview:
 
 @dataclass(frozen=True)
 class ModelPreview:
-    """A model of a stage: its licence, where its weights are, and their bytes on this machine (None: not here)."""
+    """A model of a stage.
+
+    Attributes:
+        name: Its name.
+        licence: Its licence, as its page states it; None: unknown.
+        weights: Where its weights are: a folder, a repository of the hub, or packages.
+        bytes: Bytes of its files on this machine; None: there are none, or they are a part of packages.
+    """
 
     name: str
     licence: str | None
@@ -245,8 +255,11 @@ def _field_bytes(field: pa.Field) -> int:
 
 def _models(stage: Stage) -> Iterator[ModelPreview]:
     for name, licence in stage.models.items():
-        weights = stage.weights.get(name, name)
-        yield ModelPreview(name, licence, weights, stored_bytes(weights))
+        weights = stage.model_files.get(name, name)
+        if stage.packages and not is_local(weights) and "/" not in weights:
+            yield ModelPreview(name, licence, f"{PACKAGES}{', '.join(stage.packages)}", None)
+        else:
+            yield ModelPreview(name, licence, weights, stored_bytes(weights))
 
 
 def _lacks(stage: Stage) -> str | None:
