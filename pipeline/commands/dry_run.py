@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.execution.estimates import StageTrial, Trial
     from pipeline.execution.preview import ModelPreview, Preview, StagePreview
-    from pipeline.execution.trial import StageTrial, Trial
 
 
 def dry_run(recipe: str, url: str, refit: bool, measure: bool, sample: int, json_: bool) -> None:
@@ -61,12 +61,18 @@ def _print_plan(plan: Preview) -> None:
 def _print_trial(trial: Trial) -> None:
     from pipeline.commands import output
 
-    rows = [(t.stage, t.rows, t.errors, _rate(t), _rows(t), _span(t.run_seconds), t.note) for t in trial.stages]
-    columns = ("stage", "measured", "errors", "images/s", "rows of the run", "time", "note")
+    rows = [
+        (t.stage, t.rows, t.errors, _rate(t), _size(round(t.row_bytes)), _rows(t), _span(t.run_seconds), t.note)
+        for t in trial.stages
+    ]
+    columns = ("stage", "measured", "errors", "images/s", "a row", "rows of the run", "time", "note")
     output.print_rows(f"measured with {trial.images:,} images", columns, rows)
     if trial.stopped:
         output.say(f"the trial ended early: {trial.stopped}")
-    output.out.print(f"the whole run: {_span(trial.run_seconds)}", style="bold", markup=False)
+    size = _size(None if trial.run_bytes is None else round(trial.run_bytes), "at most ")
+    output.out.print(
+        f"the whole run: {_span(trial.run_seconds)}; {size} of facts and downloads", style="bold", markup=False
+    )
 
 
 def _to_compute(stage: StagePreview) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -24,11 +23,12 @@ from manifests.priorities import priority
 from manifests.run import Run, index_table, open_run, step_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
+from pipeline.execution.estimates import Trial, estimate_index, estimate_stages
 from pipeline.execution.job_result import JobResult
 from pipeline.execution.local_workers import LocalWorkers
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
-from pipeline.execution.preview import Preview, StagePreview
+from pipeline.execution.preview import Preview
 from pipeline.execution.runner import run_stages, write_recipe
 from pipeline.pools import Listing
 from pipeline.recipe import Recipe, Step, parse_recipe
@@ -39,57 +39,6 @@ SAMPLE = 64
 
 _SHARDS = 16  # that are read for a sample, at most, if each holds many images
 _CLUSTERS = 4  # that are trained on a sample
-_NO_LIMIT = 1 << 62  # rows
-_Z = 1.96  # of an interval that holds the true share in 95 % of samples
-
-
-@dataclass(frozen=True)
-class StageTrial:
-    """What a stage did with the sample, and what that means for the run.
-
-    Attributes:
-        stage: Its name in the recipe; `index` for the index.
-        rows: Rows of the longer of its two jobs; 0: none reached it.
-        errors: Rows of the sample that failed.
-        reached: Rows of the sample that the rules before it let through.
-        start_seconds: Time before the first row: processes and models.
-        row_seconds: Shortest and longest time per row, all workers of this machine together.
-        row_bytes: Bytes that it stores per row, images that it downloads included.
-        run_rows: Fewest and most rows that the run would compute; None: unknown.
-        run_seconds: Shortest and longest time of that; None: unknown.
-        note: Why it was not measured, or what the numbers leave out.
-    """
-
-    stage: str
-    rows: int
-    errors: int
-    reached: int
-    start_seconds: float
-    row_seconds: tuple[float, float]
-    row_bytes: float
-    run_rows: tuple[int, int] | None
-    run_seconds: tuple[float, float] | None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A measured sample.
-
-    Attributes:
-        images: Images of the sample.
-        stages: The index and the stages that were measured, in order.
-        run_seconds: Shortest and longest time of the whole run; None: a part of it is unknown.
-        stopped: Why the trial ended before the last stage; None: it did not.
-    """
-
-    images: int
-    stages: tuple[StageTrial, ...]
-    run_seconds: tuple[float, float] | None
-    stopped: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -108,19 +57,20 @@ def try_out(recipe: Recipe, plan: Preview, listing: Listing, url: str, images: i
     Raises:
         UserError: No image of the sample can be used.
     """
-    sample = _sample(recipe, listing, Folder.at(url), images)
-    folder = Folder.at(f"{url.rstrip('/')}.trial-{uuid.uuid4().hex[:8]}")
+    beside = Folder.at(url)
+    sample = _sample(recipe, listing, beside, images)
+    where = f"{beside.path if beside.local else url.rstrip('/')}.trial-{uuid.uuid4().hex[:8]}"
+    folder = Folder.at(where)
     try:
-        run = write_recipe(_reduced(recipe, sample.rows.num_rows), folder, folder.path)
+        run = write_recipe(_reduced(recipe, sample.rows.num_rows), folder, where)
         jobs, stopped = _jobs(run, sample)
-        measured = list(_measured(recipe, plan, sample, run, jobs))
+        run, reached = _with_rules(recipe, run)
+        done = [] if sample.row_seconds is None else [estimate_index(plan, sample.rows.num_rows, sample.row_seconds)]
+        done += estimate_stages(recipe, plan, run, jobs, reached, sample.rows.num_rows)
     finally:
         if folder.files(recursive=True):
             folder.filesystem.delete_dir(folder.path)
-    times = [stage.run_seconds for stage in measured]
-    complete = not stopped and all(times)
-    total = (sum(t[0] for t in times if t), sum(t[1] for t in times if t)) if complete else None
-    return Trial(sample.rows.num_rows, tuple(measured), total, stopped)
+    return Trial.of(sample.rows.num_rows, done, stopped)
 
 
 def _sample(recipe: Recipe, listing: Listing, run: Folder, images: int) -> _Sample:
@@ -209,82 +159,6 @@ def _jobs(run: Run, sample: _Sample) -> tuple[dict[str, list[JobResult]], str | 
     return jobs, None
 
 
-def _measured(
-    recipe: Recipe, plan: Preview, sample: _Sample, run: Run, jobs: dict[str, list[JobResult]]
-) -> Iterator[StageTrial]:
-    images, pool = sample.rows.num_rows, plan.pool
-    if sample.row_seconds is not None:
-        new = pool.new
-        seconds = None if new is None else (new * sample.row_seconds / 4, new * sample.row_seconds)
-        rates = (sample.row_seconds / 4, sample.row_seconds)
-        rows = None if new is None else (new, new)
-        note = "one process; the run has one for each CPU"
-        yield StageTrial("index", images, 0, images, 0.0, rates, 0.0, rows, seconds, note)
-    run, reached = _with_rules(recipe, run)
-    sizes = _sizes(run)
-    bounded, limit = True, _NO_LIMIT
-    for step, stage in zip(recipe.steps, plan.stages, strict=True):
-        done = jobs.get(step.name, [])
-        if not done:
-            return
-        training = jobs.get(f"{step.name} (training)")
-        rows = _run_rows(stage, _interval(reached[step.name], images), limit)
-        rows = rows if rows is None or bounded else (0, rows[1])
-        yield _estimate(stage, done, reached[step.name], sizes.get(step.name, 0.0), rows, bool(training))
-        for rule in step.rules:
-            bounded = bounded and rule.kind != "per_group"  # a small sample has few images of each group
-            limit = min(limit, int(rule.threshold)) if rule.kind == "total" else limit
-
-
-def _estimate(
-    stage: StagePreview,
-    done: Sequence[JobResult],
-    reached: int,
-    row_bytes: float,
-    rows: tuple[int, int] | None,
-    trained: bool,
-) -> StageTrial:
-    longest = max(done, key=lambda job: job.computed)
-    mean = longest.working / max(longest.computed, 1)
-    slope = mean
-    if len(done) > 1 and (more := done[1].computed - done[0].computed) > 0:
-        slope = min(mean, max(0.0, (done[1].working - done[0].working) / more))
-    start = next((job.seconds - job.working for job in done if job.computed), 0.0)
-    seconds = None
-    if rows is not None:
-        seconds = (start + rows[0] * slope, start + rows[1] * mean) if rows[1] and longest.computed else (0.0, 0.0)
-        seconds = None if rows[1] and not longest.computed else seconds
-    return StageTrial(
-        stage=stage.stage,
-        rows=longest.computed,
-        errors=sum(job.errors for job in done),
-        reached=reached,
-        start_seconds=start,
-        row_seconds=(slope, mean),
-        row_bytes=row_bytes,
-        run_rows=rows,
-        run_seconds=seconds,
-        note="without its training" if trained else "" if longest.computed else "no image of the sample reached it",
-    )
-
-
-def _run_rows(stage: StagePreview, share: tuple[float, float], limit: int) -> tuple[int, int] | None:
-    """Return the fewest and the most rows that the run would compute, by the share of the sample that reached it."""
-    if stage.to_compute is None:
-        return None
-    if not stage.at_most:
-        return stage.to_compute, stage.to_compute
-    most = min(stage.to_compute, limit)
-    return min(most, math.floor(share[0] * stage.to_compute)), min(most, math.ceil(share[1] * stage.to_compute))
-
-
-def _interval(count: int, of: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share (Wilson 1927, Probable inference)."""
-    share, z = count / of, _Z**2 / of
-    centre, half = share + z / 2, _Z * math.sqrt(share * (1 - share) / of + z / (4 * of))
-    return max(0.0, (centre - half) / (1 + z)), min(1.0, (centre + half) / (1 + z))
-
-
 def _with_rules(recipe: Recipe, run: Run) -> tuple[Run, dict[str, int]]:
     """Return the trial's run with the rules of the recipe, and how many rows of the sample reach each stage."""
     rules = {step_name(entry): entry["keep"] for entry in recipe.resolved()["stages"]}
@@ -293,15 +167,3 @@ def _with_rules(recipe: Recipe, run: Run) -> tuple[Run, dict[str, int]]:
         entry["keep"] = rules[step_name(entry)]
     run = write_recipe(written, run.folder, run.url)
     return run, {stage.stage: stage.seen for stage in funnel(run).stages}
-
-
-def _sizes(run: Run) -> dict[str, float]:
-    """Return the bytes per row that each stage stored, downloaded images included."""
-    sizes = {}
-    for stage in run.stages:
-        rows = stage.table.scan(["id"]).select(pl.len()).collect(engine="streaming").item()
-        stored = sum(file.size for file in stage.table.folder.files())
-        images = "image_bytes" in stage.table.schema.names
-        stored += stage.table.scan(["image_bytes"]).sum().collect().item() or 0 if images else 0
-        sizes[stage.name] = stored / rows if rows else 0.0
-    return sizes
