@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -134,6 +134,7 @@ def _write(out: str, text: str, force: bool) -> None:
 
     folder = Folder.at(os.path.dirname(out) or ".")
     name = os.path.basename(out)
-    written: Any = folder.write(name, text.encode()) if force else folder.create_file(name, text.encode())
-    if written is False:
+    if force:
+        folder.write(name, text.encode())
+    elif not folder.create_file(name, text.encode()):
         raise UserError(f"{out} exists: give another --out, or --force to write over it")

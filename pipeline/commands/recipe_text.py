@@ -124,7 +124,7 @@ def _clusters(choices: Choices) -> tuple[int, str] | None:
             return None
         return max(1, choices.size // _PER_CLUSTER), f"ours: for {_PER_CLUSTER} images of each, as in VL3-Syn7M"
     count = choices.size if choices.images is None else min(choices.size or choices.images, choices.images)
-    return count and (max(1, math.isqrt(count)), "ours: about the square root of the images")
+    return (max(1, math.isqrt(count)), "ours: about the square root of the images") if count else None
 
 
 def _caption_stages(choices: Choices) -> dict[str, str]:

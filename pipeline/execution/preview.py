@@ -281,10 +281,10 @@ def _runs(step: Step, rows: int) -> str:
     if is_for_local_workers(stage, resources, rows):
         workers = place_locally(resources, stage, rows).workers
         return f"{workers} process{'es' if workers != 1 else ''} here"
-    workers = resources.actors or stage.actors
+    most = resources.actors or stage.actors
     by_default = "a GPU if there is one" if stage.gpus else ""
     gpus = f"{resources.num_gpus:g} GPU" if resources.num_gpus is not None else by_default
     cpus = f"{resources.num_cpus:g} CPUs" if resources.num_cpus is not None else ""
     each = ", ".join(filter(None, (gpus, cpus))) or "1 CPU"
-    shown = f"{workers:,}" if workers else "as many as fit"
+    shown = f"{most:,}" if most else "as many as fit"
     return f"Ray: {shown}, each with {each}"

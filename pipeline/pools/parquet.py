@@ -76,7 +76,7 @@ class ParquetImages(TablePool):
 
         Bytes beside a column of URLs may be digests, and texts may be anything. Then the first rows decide.
         """
-        columns = [self.image] if self.image in schema.names else image_columns(schema)
+        columns = [self.image] if self.image and self.image in schema.names else image_columns(schema)
         in_doubt = matching(schema.names, NOTES["url"]) or any(may_encode(schema.field(c).type) for c in columns)
         return bool(columns) and not (in_doubt and all(self._first_error(look, name, column) for column in columns))
 
