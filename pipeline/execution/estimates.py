@@ -104,14 +104,17 @@ def estimate_stages(
         images: Images of the sample.
     """
     sizes = _sizes(run)
-    first = next((stage.stage for stage in plan.stages if stage.to_compute), None)  # rows before it are judged already
-    base = reached[first] if first else images
-    bounded, limit = True, _NO_LIMIT
+    first = next((stage for stage in plan.stages if stage.to_compute), None)  # rows before it are judged already
+    base = reached[first.stage] if first else images
+    most, bounded, limit = 0, True, _NO_LIMIT
     for step, stage in zip(recipe.steps, plan.stages, strict=True):
         done = jobs.get(step.name, [])
         if not done:
             return
-        rows = _run_rows(stage, _interval(min(reached[step.name], base), base) if base else (0.0, 1.0), limit)
+        most = max(most, stage.to_compute or 0)
+        low, high = _interval(min(reached[step.name], base), base) if base else (0.0, 1.0)
+        expected = math.floor(low * ((first and first.to_compute) or 0)), min(limit, math.ceil(high * most))
+        rows = _run_rows(stage, expected)
         rows = rows if rows is None or bounded or not stage.at_most else (0, rows[1])
         trained = f"{step.name} (training)" in jobs
         yield _estimate(stage, done, reached[step.name], sizes.get(step.name, 0.0), rows, trained)
@@ -154,14 +157,14 @@ def _estimate(
     )
 
 
-def _run_rows(stage: StagePreview, share: tuple[float, float], limit: int) -> tuple[int, int] | None:
-    """Return the fewest and the most rows that the run would compute, by the share of the sample that reached it."""
+def _run_rows(stage: StagePreview, expected: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the fewest and the most rows that the run would compute, of `expected` and of what is possible."""
     if stage.to_compute is None:
         return None
     if not stage.at_most:
         return stage.to_compute, stage.to_compute
-    most = min(stage.to_compute, limit)
-    return min(most, math.floor(share[0] * stage.to_compute)), min(most, math.ceil(share[1] * stage.to_compute))
+    most = min(stage.to_compute, expected[1])
+    return min(most, expected[0]), most
 
 
 def _interval(count: int, of: int) -> tuple[float, float]:

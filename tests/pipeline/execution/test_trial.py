@@ -83,6 +83,14 @@ def test_balance_bounds_the_rows_of_later_stages(tmp_path: Path, make_images: Ma
     assert trial.stages[2].run_rows == (0, 200), "a sample does not show how large the groups are"
 
 
+def test_top_counts_once_in_the_rows_of_later_stages(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = {"images": str(make_images(tmp_path / "pool", 200))}
+    trial = _trial(pool, tmp_path / "run", {"stage": "aspect_ratio", "keep": {"top": 0.5}}, HASHES)
+    assert trial.stages[2].run_rows is not None
+    assert trial.stages[2].run_rows[0] > 60
+    assert trial.stages[2].run_rows[1] == 100
+
+
 def test_sample_without_a_usable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "page.jpg").write_text("<html>")
