@@ -62,7 +62,16 @@ def _print_trial(trial: Trial) -> None:
     from pipeline.commands import output
 
     rows = [
-        (t.stage, t.rows, t.errors, _rate(t), _size(round(t.row_bytes)), _rows(t), _span(t.run_seconds), t.note)
+        (
+            t.stage,
+            t.rows,
+            t.errors,
+            _rate(t),
+            _size(round(t.row_bytes)) if t.row_bytes else "",
+            _rows(t),
+            _span(t.run_seconds),
+            t.note,
+        )
         for t in trial.stages
     ]
     columns = ("stage", "measured", "errors", "images/s", "a row", "rows of the run", "time", "note")
@@ -101,7 +110,7 @@ def _size(count: int | None, before: str = "") -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{before}{count / size:,.1f} {unit}"
-    return f"{before}{count / 1e3:,.1f} kB"
+    return f"{before}{count / 1e3:,.1f} kB" if count >= 1e3 else f"{before}{count} B"
 
 
 def _rate(trial: StageTrial) -> str:
