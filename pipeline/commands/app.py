@@ -156,7 +156,7 @@ def index(
     run_: RunOption,
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="The pool: a folder, file, glob or URL. Its kind is recognised"),
+        typer.Argument(metavar="PATH", help="The pool: a folder, file, glob or URL. Its kind is recognised"),
     ] = None,
     images: Annotated[str | None, typer.Option(help="Pool: a folder of image files, searched recursively")] = None,
     tars: Annotated[str | None, typer.Option(help="Pool: webdataset tars, as a glob")] = None,

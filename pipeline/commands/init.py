@@ -23,7 +23,7 @@ _SERVER = "http://127.0.0.1:8000/v1"
 def init(
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="The pool: a folder, file, glob or URL. Its kind is recognised"),
+        typer.Argument(metavar="PATH", help="The pool: a folder, file, glob or URL. Its kind is recognised"),
     ] = None,
     kind: Annotated[
         str | None,
