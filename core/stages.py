@@ -41,6 +41,7 @@ class Stage(Settings):
             apply to the first.
         models: The models that compute the columns, each with the licence that its page states, or None if that is not
             known. The dataset card lists them.
+        model_files: Where the weights of `models` are, by model: a folder or a name on the hub; default: their names.
         packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
             `check_available` and `vl3syn doctor` say which are missing.
         preload: Modules that a worker imports and that take seconds, such as torch. Workers of small jobs import them
@@ -79,6 +80,10 @@ class Stage(Settings):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {model: model for model in self.models}
 
     @property
     def packages(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from PIL.Image import Image
 
 from core.precision import HasPrecision
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
-from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer
+from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer, weights_of
 from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
 from manifests.embeddings import embedding_column, from_matrix
 
@@ -54,6 +54,10 @@ class Clip(HasPrecision, ImageStage):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {self.encoder: _LICENCES.get(self.encoder)}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)
@@ -95,6 +99,10 @@ class ClipText(HasPrecision, LoadedStage):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {self.encoder: _LICENCES.get(self.encoder)}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)

@@ -124,6 +124,16 @@ def check_encoder(encoder: str, what: str) -> None:
         _check_named_weights(encoder, architecture, weights, what)
 
 
+def weights_of(encoder: str) -> str:
+    """Return where an encoder's weights are: a folder, or a repository of the hub; the encoder if nobody knows."""
+    architecture, weights = _parts(encoder)
+    for prefix in ("local-dir:", _HUB):
+        if architecture.startswith(prefix):
+            return architecture.removeprefix(prefix)
+    known = _named_weights().get_pretrained_cfg(architecture, weights)
+    return os.path.split(str(known.get("hf_hub") or ""))[0] or encoder
+
+
 def _check_named_weights(encoder: str, architecture: str, weights: str, what: str) -> None:
     from huggingface_hub import try_to_load_from_cache
 

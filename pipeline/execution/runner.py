@@ -52,11 +52,22 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     Fitted artifacts of the run are used again, unless `refit`.
 
     Raises:
+        UserError: See `check_run`.
+    """
+    folder = Folder.at(url)
+    fitted = resolve_fitted(recipe, folder, refit)
+    check_run(fitted, url)
+    return write_recipe(fitted.resolved(), folder, url)
+
+
+def check_run(fitted: Recipe, url: str) -> None:
+    """Check that a recipe with its fitted artifacts can be run in a directory. Nothing is written.
+
+    Raises:
         UserError: The directory holds other files, or was indexed from another pool; or the recipe names another
             precision than that of stored rows.
     """
     folder = Folder.at(url)
-    fitted = resolve_fitted(recipe, folder, refit)
     for step in fitted.steps:  # the recipe of the run must not name another precision than its rows have
         refuse_other_precision(step, Table.stored(stage_folder(folder, step.table)))
     resolved = fitted.resolved()
@@ -69,10 +80,10 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
             )
     elif folder.files():
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
-    return _write_recipe(resolved, folder, url)
 
 
-def _write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+def write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+    """Write the recipe of a run, and open the run."""
     folder.write(RECIPE, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
     return open_run(url)
 
@@ -90,7 +101,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
     Raises:
         UserError: A model is not available, and the message says how to get it; or the indexed pool lacks a column.
     """
-    for step in _never_ran(recipe, url, only):
+    for step in never_ran(recipe, url, only):
         step.stage.check_settings()
         step.stage.check_available()
         check_pool_columns(step, recipe.pool, index_table(Folder.at(url)))
@@ -98,13 +109,14 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
 
 def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:
     """Let local workers import what the first stage needs that never ran, while the pool is listed and indexed."""
-    for step in _never_ran(recipe, url, only):
+    for step in never_ran(recipe, url, only):
         if step.stage.preload and is_for_local_workers(step.stage, step.resources, rows=0):
             local.preload(step.stage.preload, place_locally(step.resources, step.stage, ROWS).workers)
             return
 
 
-def _never_ran(recipe: Recipe, url: str, only: Sequence[str] | None) -> Iterator[Step]:
+def never_ran(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> Iterator[Step]:
+    """Yield the steps whose tables have no rows; with `only`, those of these names."""
     folder = Folder.at(url)
     for step in resolve_fitted(recipe, folder).steps:
         if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
@@ -204,13 +216,14 @@ def run_stages(
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
             yield result
-        stored = _stored_stage(run, step)
+        stored = stored_stage(run, step)
         if selected:
             yield run_stage(run, recipe, step, stored, alive, local)
         alive = advance(alive, stored).alive
 
 
-def _stored_stage(run: Run, step: Step) -> StoredStage:
+def stored_stage(run: Run, step: Step) -> StoredStage:
+    """Return a step's table and rules."""
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
     return StoredStage(step.name, stage_table(run, step), step.rules, earlier)
 
@@ -224,7 +237,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)
     recipe = resolve_fitted(recipe, run.folder)
-    _write_recipe(recipe.resolved(), run.folder, run.url)
+    write_recipe(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     result = JobResult(
         stage=f"{step.name} (training)",

@@ -76,8 +76,8 @@ def run_stage(
     _recover_journals(run, step, stored.table)
     _add_columns(stored.table)
     # If no row is alive, the table of an earlier stage may be empty and have no columns to read.
-    groups = _groups(run, step) if alive.height else None
-    ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
+    groups = groups_of(run, step) if alive.height else None
+    ids = rows_to_compute(step, stored, alive, groups) if alive.height else alive
     up_to_date = alive.height - ids.height
     if not ids.height:
         return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
@@ -178,7 +178,7 @@ def _add_columns(table: Table) -> None:
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
 
 
-def _groups(run: Run, step: Step) -> pl.DataFrame | None:
+def groups_of(run: Run, step: Step) -> pl.DataFrame | None:
     """Return the group of each id for a stage that compares rows, else None."""
     column = group_column(step)
     if column is None:
@@ -186,7 +186,7 @@ def _groups(run: Run, step: Step) -> pl.DataFrame | None:
     return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
 
 
-def _rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
+def rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
     """Return the rows of `alive` without facts or with outdated ones; with `groups`, all rows of the changed groups."""
     rows = unstored(stored.table, alive)
     wrong = outdated(step.stage, stored.table)

@@ -363,3 +363,10 @@ def test_dimensions_come_from_the_configuration(tiny_clip: Path) -> None:
         512,
         768,
     )
+
+
+def test_model_files_are_where_open_clip_loads_them(tiny_clip: Path) -> None:
+    named = "ViT-B-32/laion2b_s34b_b79k"
+    assert Clip(encoder=named).model_files == {named: "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"}
+    folder = f"local-dir:{tiny_clip}"
+    assert ClipText(encoder=folder).model_files == {folder: str(tiny_clip)}
