@@ -87,9 +87,7 @@ def value_text(value: object) -> str:
     if isinstance(value, (bytes, bytearray)):
         return f"{len(value):,} bytes"
     if isinstance(value, (list, tuple)):  # of a long list, only what is shown is made to text
-        return shortened(
-            ", ".join(value_text(inner) for inner in value[:8]) + (", …" if len(value) > 8 else ""), _VALUE
-        )
+        return shortened(", ".join(map(value_text, value[:_VALUE])), _VALUE)
     return shortened(str(value), _VALUE)
 
 
@@ -98,7 +96,7 @@ def tiles_html(tiles: Iterable[Tile], kind: str = "") -> Markup:
     from markupsafe import Markup
 
     macros = environment().get_template("tiles.html").module
-    return Markup(macros.tiles(list(tiles), kind))  # type: ignore[attr-defined]  # noqa: S704
+    return Markup(macros.tiles(list(tiles), kind))  # type: ignore[attr-defined]
 
 
 def _is_long(column: str, text: str) -> bool:
