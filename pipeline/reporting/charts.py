@@ -61,6 +61,8 @@ def histogram(name: str, label: str, passed: np.ndarray, dropped: np.ndarray, ed
     if edge is not None:
         _rule_line(axes, edge, rule, edges)
     _counts(axes.yaxis)
+    if not log:
+        axes.locator_params(axis="x", nbins=6)
     if abs(edges[-1]) >= 10_000:
         _counts(axes.xaxis)
     return _svg(figure, name, label)
@@ -74,7 +76,7 @@ def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Marku
         label: Text for readers that see no picture.
         reached, kept: Rows per group; each is sorted here.
     """
-    figure, axes = _canvas(6.4, 2.7)
+    figure, axes = _canvas(4.6, 2.5)
     for rows, colour, what in ((reached, "dropped", "before"), (kept, "kept", "after")):
         ordered = np.sort(rows[rows > 0])[::-1]
         if len(ordered):
@@ -83,7 +85,8 @@ def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Marku
                       markersize=3.5 if len(ordered) < 60 else 0)  # fmt: skip
             axes.annotate(what, (at[-1] + 1, ordered[-1]), (6, 0), textcoords="offset points", va="center",
                           color=_COLOURS[colour], fontsize=_FONT)  # fmt: skip
-    axes.set_yscale("log")
+    axes.set_yscale("log", subs=())
+    axes.set_ylim(bottom=0.8)
     axes.margins(x=0.02)
     if len(reached) > 500:
         axes.set_xscale("log")
@@ -149,10 +152,12 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _counts(axis: Any) -> None:
     """Let an axis count rows: whole numbers, `1.2k`."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(4, integer=True))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
