@@ -50,7 +50,7 @@ def test_rule_shows_the_best_worst_and_borderline(tmp_path: Path, kind: str) -> 
         "Worst": [0, 1, 2, 3, 4, 5],
     }
     assert (group.stage, group.rule) == ("quality", f"{kind}_quality")
-    assert group.note.startswith("20 images pass, 20 are dropped if quality ")
+    assert group.note.startswith("20 of 40 images pass; dropped if quality ")
     for gallery in group.galleries:
         for tile in gallery.tiles:
             assert (tile.status, bool(tile.reason)) == (
@@ -103,10 +103,10 @@ def test_duplicates_stand_next_to_what_they_duplicate(tmp_path: Path) -> None:
     (pairs,) = made.duplicates
     assert [numbers(gallery) for gallery in pairs.galleries] == [[0, 8, 6, 7], [20, 30]]
     assert [tile.label for tile in pairs.galleries[1].tiles] == ["the first one", "duplicate"]
-    assert "5 images are dropped because of 2 others" in pairs.note
+    assert pairs.note == "Duplicates: 5, of 2 images; dropped if phash_distance < 11."
     (clusters,) = made.groups
     titles = [gallery.title for gallery in clusters.galleries]
-    assert titles == ["cluster 1: 18 images, 10 kept", "cluster 0: 17 images, 10 kept"]
+    assert titles == ["cluster 1: 10 of 18 kept", "cluster 0: 10 of 17 kept"]
     for gallery in clusters.galleries:
         assert [tile.status for tile in gallery.tiles] == ["kept"] * 4 + ["dropped"] * 4
 
@@ -123,7 +123,7 @@ def test_identical_files_are_duplicates_by_their_hash(tmp_path: Path) -> None:
     assert made.groups == ()
     (group,) = made.duplicates
     (gallery,) = group.galleries
-    assert gallery.title == "content_hash 37: 38 images, 1 kept"
+    assert gallery.title == "content_hash 37: 1 of 38 kept"
     assert [tile.status for tile in gallery.tiles] == ["kept"] + ["dropped"] * 4
 
 
@@ -146,8 +146,8 @@ def test_captions_are_the_longest_shortest_and_flagged(tmp_path: Path) -> None:
     assert shown == {
         "Longest": [39, 38, 37],
         "Shortest": [0, 1, 2],
-        "Flagged: short_cut (1 images)": [7],
-        "Flagged: short_repetition (2 images)": sorted([0, 1], key=lambda n: ids_of_run(tmp_path)[KEYS[n]]),
+        "Flagged: short_cut (1)": [7],
+        "Flagged: short_repetition (2)": sorted([0, 1], key=lambda n: ids_of_run(tmp_path)[KEYS[n]]),
     }
     assert dict(group.galleries[0].tiles[0].texts) == {"short_caption": "Caption 39"}
     assert group.galleries[0].tiles[0].alt == "000039.jpg: Caption 39"
