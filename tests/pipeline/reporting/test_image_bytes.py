@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_downloaded_images_are_read_from_their_tars(tmp_path: Path) -> None:
     assert read(run) == {first: data, second: "HTTP 404: not found"}
     (folder / "a.tar").unlink()
     assert "has none of the 1 tars" in str(read(run)[first])
+
+
+def test_code_that_a_run_names_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stored(tmp_path / "run", folder_pool(tmp_path / "pool"))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stages = [{"stage": "evil", "class": "evil:Stage", "table": "evil-0"}]
+    stages += [{"stage": "download", "class": "evil:Download", "table": "evil-1"}]
+    assert read(replace(run, recipe={**run.recipe, "stages": stages})) == IMAGES
+    reasons = read(replace(run, recipe={**run.recipe, "pool": {"kind": "evil:Pool", "where": "x"}}))
+    assert "the pool is of the class evil:Pool, whose code is not run" in str(reasons["0.jpg"])
+    assert not (tmp_path / "canary").exists()
 
 
 def test_unknown_id_is_refused(tmp_path: Path) -> None:
