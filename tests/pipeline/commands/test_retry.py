@@ -121,7 +121,7 @@ def test_condition_may_read_all_columns_of_the_manifest(tmp_path: Path) -> None:
     condition = (
         "status = 'error' and drop_reason like '%400%' and error like '%400%' and short_words is null and width = 9"
     )
-    assert mark(opened, "short_caption", condition).marked == 2
+    assert mark(opened, "short_caption", f"{condition} and width = 9").marked == 2
     with pytest.raises(UserError, match="none fits"):
         mark(opened, "short_caption", "status = 'kept'")
 
