@@ -106,7 +106,7 @@ def report(run: Run) -> str:
 def _totals(counted: Funnel) -> Mapping[str, int]:
     totals = {"kept": counted.survivors}
     for what in ("dropped", "errors", "pending"):
-        totals[what] = sum(getattr(stage, what) for stage in counted.stages)
+        totals[what] = sum(getattr(line, what) for line in counted.stages)
     return totals
 
 
