@@ -4,13 +4,13 @@ BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 
-.PHONY: setup setup-download demo test test-slow test-gpu gpu-proof lint bench peers clean
+.PHONY: setup setup-download demo test test-slow test-gpu test-browser gpu-proof lint bench peers clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,eval,offline,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,report,eval,offline,demo,dev]'
 	touch $@
 
 # img2dataset needs older packages than the rest: it has an environment of its own, and runs in a child process.
@@ -54,6 +54,13 @@ test-slow: $(SETUP)
 test-gpu: $(SETUP)
 	$(BIN)/python -m pytest -m gpu -s
 
+# Pages in a real browser. Chromium comes from the system (`apt-get install chromium`, or its path in VL3SYN_CHROMIUM);
+# axe-core, which finds what shuts readers out, from npm (`npm install --no-save axe-core`, or the path of its
+# axe.min.js in VL3SYN_AXE).
+test-browser: $(SETUP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
+
 # Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
 gpu-proof:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_proof.py $(ARGS)
@@ -68,6 +75,7 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/manifest_10m.py
 	$(BIN)/python benchmarks/many_jobs.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/clip_throughput.py
 	$(BIN)/python benchmarks/draft.py
