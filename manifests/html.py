@@ -25,8 +25,9 @@ def html_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def _cell(value: object) -> str:
-    side = "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
-    return f'<td style="text-align: {side}; vertical-align: top; white-space: pre-line">{_text(value)}</td>'
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f'<td style="text-align: right">{_text(value)}</td>'
+    return f"<td>{_text(value).replace(chr(10), '<br>')}</td>"
 
 
 def _text(value: object) -> str:

@@ -150,9 +150,10 @@ class Run:
         >>> open_run("RUN").sweep()  # the distribution of the stored scores
 
         Args:
-            axes: Thresholds by `stage.rule`, for stages whose names are no Python names.
-            stages: Per stage, the thresholds of its rules. Rules are called as in a recipe's `keep`, thresholds have
-                the unit of the rule's column. A rule that the recipe lacks is applied after the stage's other rules.
+            axes: Thresholds by `stage.rule`, as the command has them.
+            stages: Per stage, the thresholds of its rules: a number each, or several. Rules are called as in a
+                recipe's `keep`, thresholds have the unit of the rule's column. A rule that the recipe lacks is applied
+                after the stage's other rules.
 
         Returns:
             A row per combination, in the given order: a Float64 column per axis, `kept` (rows that pass all rules,
