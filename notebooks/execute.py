@@ -1,6 +1,6 @@
 """Execute the notebooks anew, in place: `make notebooks`, after `make demo`.
 
-The stored outputs are the same each time: what differs between two executions (times, the Python's version) is left out.
+The stored outputs are the same each time: what differs between two executions, such as times, is left out.
 
 Usage: python notebooks/execute.py [NOTEBOOK…]
 """
@@ -31,9 +31,8 @@ def execute(path: Path) -> nbformat.NotebookNode:
     with TemporaryDirectory() as sockets:  # instead of open ports
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(notebook, km=kernel, timeout=_SECONDS, record_timing=False, resources=folder)
-        client.execute(
-            cleanup_kc=True, env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"}
-        )  # tqdm asks for widgets
+        no_warning = {"PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm's, for widgets of Jupyter
+        client.execute(cleanup_kc=True, env=os.environ | no_warning)
     names = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": names, "language_info": {"name": "python"}})
     return notebook
