@@ -32,7 +32,8 @@ PIPELINE: Mapping[str, frozenset[str]] = {
     "recipe": frozenset({"pools", "stages", "recipe_file"}),
     "execution": frozenset({"pools", "stages", "recipe_file", "recipe"}),
     "publishing": frozenset({"pools", "stages", "recipe_file", "recipe", "execution"}),
-    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
+    "reporting": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
+    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing", "reporting"}),
     "__main__": frozenset({"commands"}),
 }
 """The same inside of `pipeline/`."""
@@ -44,7 +45,7 @@ HEAVY: Mapping[str, frozenset[str]] = {
     "clustering": frozenset({"ray", "torch", "faiss"}),
     "captioners": frozenset({"ray", "torch", "transformers", "lmdeploy"}),
     "model": frozenset({"ray", "transformers", "peft", "av", "pyarrow", "polars"}),
-    "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+    "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip", "matplotlib", "jinja2"}),
 }
 """Packages that a room imports inside of functions only, so that the command line answers at once, and the model does
 without those that it does not use."""
