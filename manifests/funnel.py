@@ -83,8 +83,8 @@ class Funnel:
 _SCHEMA = {"stage": pl.String} | dict.fromkeys(("seen", "kept", "dropped", "errors", "pending"), pl.Int64)
 
 
-def _counts(stage: FunnelStage) -> list[str | int]:
-    return [getattr(stage, name) for name in _SCHEMA]
+def _counts(line: FunnelStage) -> tuple[str, int, int, int, int, int]:
+    return line.stage, line.seen, line.kept, line.dropped, line.errors, line.pending
 
 
 def _reasons(stage: FunnelStage) -> str:
