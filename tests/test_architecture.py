@@ -33,6 +33,7 @@ PIPELINE: Mapping[str, frozenset[str]] = {
     "execution": frozenset({"pools", "stages", "recipe_file", "recipe"}),
     "publishing": frozenset({"pools", "stages", "recipe_file", "recipe", "execution"}),
     "reporting": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
+    "notebook": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "reporting"}),
     "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing", "reporting"}),
     "__main__": frozenset({"commands"}),
 }

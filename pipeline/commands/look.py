@@ -29,6 +29,7 @@ def look(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the random choice, which it implies; default 0")
     ] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Show this column too; can be repeated")] = None,
     out: Annotated[str | None, typer.Option(help="File to write: a path or URL; default RUN/look.html")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -52,7 +53,7 @@ def look(
         output.say(warning)
     environment()  # a missing package is reported before the images are read
     seed = 0 if random and seed is None else seed
-    seen = look_at(run, Selection(where, sort, descending, limit, seed))
+    seen = look_at(run, Selection(where, sort, descending, limit, seed), column or ())
     where_to = out or f"{run_.rstrip('/')}/look.html"
     length = write(where_to, seen.page())
     tiles = seen.gallery.tiles

@@ -11,7 +11,7 @@ import polars as pl
 from manifests.run import Run
 from manifests.verdict import Verdict
 from pipeline.reporting.caption_choices import caption_choices
-from pipeline.reporting.choice import Choice, Seen
+from pipeline.reporting.choice import Choice, ChoiceGroup, Seen
 from pipeline.reporting.duplicate_choices import duplicate_choices
 from pipeline.reporting.error_choices import error_choices
 from pipeline.reporting.group_choices import group_choices

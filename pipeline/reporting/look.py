@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manifests.run import Run
@@ -38,17 +39,20 @@ class Look:
         return render("look.html", name=name, version=__version__, look=self, described=_described(self))
 
 
-def look(run: Run, selection: Selection) -> Look:
+def look(run: Run, selection: Selection, columns: Sequence[str] = ()) -> Look:
     """Select images and read them.
 
-    The tiles show the columns that the selection reads.
+    Args:
+        run: The run.
+        selection: Which images.
+        columns: Columns that the tiles show beside those that the selection reads.
 
     Raises:
-        UserError: The selection is not valid (`manifests.selection.select`), or a part of a table is damaged.
+        UserError: The selection is not valid (`manifests.selection.select`), there is no such column, or a part of a table is damaged.
     """
     verdict = run.verdict()
     selected = select(run, selection, verdict)
-    choice = Choice("", selected.ids["id"].to_list(), columns=selected.columns)
+    choice = Choice("", selected.ids["id"].to_list(), columns=tuple(dict.fromkeys([*selected.columns, *columns])))
     (gallery,) = fill(Seen(run, verdict), [choice])
     return Look(run, selection, selected.fitting, gallery)
 
@@ -56,7 +60,7 @@ def look(run: Run, selection: Selection) -> Look:
 def _described(look: Look) -> str:
     """Return a sentence about what is shown."""
     shown, selection = len(look.gallery.tiles), look.selection
-    order = f"by {selection.sort}{', largest first' if selection.descending else ''}" if selection.sort else "by id"
-    which = "all of them" if shown == look.fitting else f"{shown:,} are shown"
-    which += ", a random choice" if shown < look.fitting and selection.seed is not None else ""
-    return f"{look.fitting:,} images fit; {which}, {order}."
+    chosen = ", chosen at random" if selection.seed is not None else ""
+    which = f"{shown:,} of them are shown{chosen}" if shown < look.fitting else "all are shown"
+    order = f", by {selection.sort}{', the largest first' if selection.descending else ''}" if selection.sort else ""
+    return f"{look.fitting:,} images fit; {which}{order}."
