@@ -31,7 +31,7 @@ class StageAccount:
     computed_by: dict[str, object]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Account:
     """One image: its row of the index, its verdict, and the account of each stage. A notebook shows it as a table.
 
@@ -53,15 +53,21 @@ class Account:
         """Return what `vl3syn explain --json` prints for this image."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"Account({self.image['key']!r}, {self._verdict!r})"
+
+    @property
+    def _verdict(self) -> str:
+        return f"{self.status}: {self.drop_reason} (at {self.drop_stage})" if self.drop_stage else self.status
+
     def _repr_html_(self) -> str:
-        why = f": {self.drop_reason} (at {self.drop_stage})" if self.drop_stage else ""
         rows = [["index", "", name, _plain(value)] for name, value in self.image.items() if value is not None]
         for stage in self.stages:
             rules = ", ".join(f"{name} {threshold:g}" for name, threshold in stage.rules.items())
             outcome = f"{stage.outcome} ({rules})" if rules else stage.outcome
             facts = stage.facts or {"nothing stored": None}
             rows += [[stage.stage, outcome, name, _plain(value)] for name, value in facts.items()]
-        return html_table(f"{self.status}{why}", ["stage", "outcome", "column", "value"], rows)
+        return html_table(self._verdict, ["stage", "outcome", "column", "value"], rows)
 
 
 def _plain(value: object) -> object:

