@@ -14,6 +14,7 @@ import yaml
 from notebooks.execute import FOLDER, execute
 from recipes.demo_pool import copy, package_folder
 from tests.conftest import CommandLine
+from tests.runs import jobs_here, run
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -29,7 +30,7 @@ LARGEST = 500_000
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, vl3syn_process: CommandLine) -> Path:
+def demo(engine: str, tmp_path_factory: pytest.TempPathFactory, vl3syn: CommandLine) -> Path:
     """What `make demo` makes, with eight images and four stages: `pool`, `run` with its shards, and a clip."""
     folder = tmp_path_factory.mktemp("demo")
     for name in PHOTOGRAPHS:
@@ -39,9 +40,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, vl3syn_process: CommandLine) 
     recipe = yaml.safe_load((FOLDER.parent / "recipes/demo.yaml").read_text())
     recipe["pool"] = {"images": str(folder / "pool")}
     recipe["stages"] = [entry for entry in recipe["stages"] if entry["stage"] in STAGES]
-    (folder / "demo.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    run = vl3syn_process("run", folder / "demo.yaml", "--run", folder / "run", timeout=600)
-    assert run.returncode == 0, run.stderr
+    with jobs_here():
+        run(recipe, folder / "run")
+        published = vl3syn("publish", "--run", folder / "run")
+    assert published.returncode == 0, published.stderr
     return folder
 
 
