@@ -54,9 +54,9 @@ def _group(seen: Seen, number: int, stage: StoredStage, caption: str) -> list[Ch
         flagged = rows.filter(flag)
         if flagged.height:
             worst = flagged.sort(name, "id", descending=[name != f"{use}_language", False])
-            title = f"Flagged: {name} ({flagged.height:,} images)"
+            title = f"Flagged: {name} ({flagged.height:,})"
             choices.append(Choice(title, worst["id"].head(IMAGES).to_list(), columns=(caption, name)))
-    return [ChoiceGroup(f"{stage.name}: {caption}", choices, f"{rows.height:,} captions.", stage=stage.name)]
+    return [ChoiceGroup(f"{stage.name}: {caption}", choices, f"Captions: {rows.height:,}.", stage=stage.name)]
 
 
 def _checks(use: str) -> Mapping[str, pl.Expr]:

@@ -52,5 +52,5 @@ def _group(stage: StoredStage, rule: Rule, pairs: pl.DataFrame) -> ChoiceGroup:
         labels = {row["reference"]: "the first one"} | dict.fromkeys(duplicates, "duplicate")
         title = f"{row['size']:,} duplicate{'s' if row['size'] > 1 else ''} of one image"
         choices.append(Choice(title, [row["reference"], *duplicates], columns=(rule.column,), labels=labels))
-    note = f"{pairs.height:,} images are dropped because of {groups.height:,} others: {rule}."
+    note = f"Duplicates: {pairs.height:,}, of {groups.height:,} images; dropped if {rule}."
     return ChoiceGroup(f"{stage.name}: {rule.column}", choices, note, stage=stage.name, rule=rule.name)

@@ -15,11 +15,13 @@ from manifests.contents import LENGTH
 from manifests.run import Run
 from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.planner import Columns, downloaded_images, plan, pool_images, stored_table
-from pipeline.execution.runner import recipe_of
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.reader import Images
-from pipeline.recipe import Recipe
+from pipeline.pools.registry import parse_pool
+from pipeline.recipe import Recipe, Step
+from pipeline.recipe_file import Resources
 from pipeline.stages.download.columns import DESCRIBED
+from pipeline.stages.download.stage import Download
 
 LONGEST = 64 << 20
 """Bytes of the longest image that pages read."""
@@ -59,9 +61,9 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
     """
     _refuse_unknown(run, ids)
     try:
-        recipe = recipe_of(run)
+        recipe = _images_of(run)
         images = downloaded_images(run, recipe) if recipe.download else pool_images(recipe)
-    except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer, a missing plugin
+    except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer
         reason = " ".join(str(error).split())
         yield from (ImageBytes(id_, None, reason) for id_ in ids["id"])
         return
@@ -73,6 +75,25 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
     rows, reasons = _divide(_addresses(run, recipe, ids.join(errors, on="id", how="anti")), longest)
     yield from reasons
     yield from _read(images, rows)
+
+
+def _images_of(run: Run) -> Recipe:
+    """Return what the run's recipe says of images: the pool and the stage `download`.
+
+    The classes of other packages that it names are not imported: to look at a run must not run its code.
+
+    Raises:
+        UserError: The pool is of such a class, or not valid.
+    """
+    pool = run.recipe.get("pool") or {}
+    if "kind" in pool:
+        raise UserError(f"not shown: the pool is of the class {pool['kind']}, whose code is not run to show images")
+    steps = [
+        Step(stage=Download(images=entry.get("images")), rules=(), resources=Resources(), table=entry["table"])
+        for entry in run.recipe.get("stages") or []
+        if entry["stage"] == Download.name and "class" not in entry
+    ]
+    return Recipe(run.url, parse_pool(pool), tuple(steps))
 
 
 def _refuse_unknown(run: Run, ids: pl.DataFrame) -> None:

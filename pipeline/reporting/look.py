@@ -48,7 +48,8 @@ def look(run: Run, selection: Selection, columns: Sequence[str] = ()) -> Look:
         columns: Columns that the tiles show beside those that the selection reads.
 
     Raises:
-        UserError: The selection is not valid (`manifests.selection.select`), there is no such column, or a part of a table is damaged.
+        UserError: The selection is not valid (`manifests.selection.select`), there is no such column, or a part of a
+            table is damaged.
     """
     verdict = run.verdict()
     selected = select(run, selection, verdict)

@@ -17,9 +17,13 @@ from manifests.storage import Folder
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 LONGEST_TEXT = 2000
 """Characters of a text that a page shows at most."""
+
+LONGEST_LIST = 100_000
+"""The same of a text with many lines, such as the recipe."""
 
 
 def render(template: str, **values: object) -> str:
@@ -54,7 +58,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shortened": shortened, "number": number}
+    made.filters |= {"shortened": shortened, "number": number, "share": share, "change": change, "long": long}
     return made
 
 
@@ -103,3 +107,21 @@ def number(value: float | None) -> str:
     if isinstance(value, int) or value.is_integer() or abs(value) >= 1e5:
         return f"{value:,.0f}"
     return f"{value:,.4g}"
+
+
+def share(part: int, whole: int) -> str:
+    """Format a fraction of a positive number: `44.8 %`."""
+    return f"{100 * part / whole:.1f} %"
+
+
+def change(value: int, before: int) -> str:
+    """Format a difference with its sign: `+1,200`, `−35`, `±0`."""
+    sign = "+" if value > before else "−" if value < before else "±"
+    return f"{sign}{abs(value - before):,}"
+
+
+def long(text: str) -> Markup:
+    """Return the HTML of a text of the run itself, such as its recipe: escaped and visible, up to `LONGEST_LIST`."""
+    from markupsafe import escape
+
+    return escape(shortened(text, LONGEST_LIST))

@@ -1,18 +1,132 @@
-"""The report of a run: one page with the funnel, scores, galleries, speed and provenance."""
+"""The report of a run: one page with the funnel, scores, galleries, speed and provenance.
+
+A section that the run has nothing for is left out: a run of an index alone has a report, and one that is being
+computed, too.
+"""
 
 from __future__ import annotations
 
-from manifests.funnel import funnel
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from manifests.diversity import Diversity, diversity
+from manifests.funnel import Funnel, funnel
+from manifests.indexing import index_warning
+from manifests.rules import BALANCE
 from manifests.run import Run
+from manifests.schemas import is_amount
 from manifests.version import __version__
-from pipeline.reporting.page import render
+from pipeline.execution.job_log import speeds
+from pipeline.reporting.charts import histogram, sizes
+from pipeline.reporting.page import number, render
+from pipeline.reporting.provenance import provenance, recipe_text
+from pipeline.reporting.scores import Score, scores
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_CLUSTER = "cluster"
+"""Groups that are shown even if no rule balances them."""
+
+
+@dataclass(frozen=True)
+class DrawnScore:
+    """A score and its histogram; None where there are no values to draw."""
+
+    score: Score
+    chart: Markup | None
+
+
+@dataclass(frozen=True)
+class DrawnGroups:
+    """The groups of a column and the chart of their sizes."""
+
+    groups: Diversity
+    chart: Markup
+
+    @property
+    def table(self) -> list[tuple[str, float, float]]:
+        """Measures of the groups, before and after the rules."""
+        before, after = asdict(self.groups.reached), asdict(self.groups.kept)
+        return [(name.replace("_", " "), before[name], after[name]) for name in before]
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """Rows that failed at one step for one reason."""
+
+    stage: str
+    reason: str
+    rows: int
 
 
 def report(run: Run) -> str:
-    """Return the page about a run. What the run does not have (rules, captions, …) is left out.
+    """Return the page about a run.
 
     Raises:
         UserError: Nothing is indexed yet, a part is damaged, or a package of the extra `report` is missing.
     """
-    name = str(run.recipe.get("name") or "run")
-    return render("report.html", name=name, version=__version__, funnel=funnel(run))
+    warning = index_warning(run)
+    verdict = run.verdict()
+    counted = funnel(run, verdict)
+    drawn = [DrawnScore(score, _histogram(score, position)) for position, score in enumerate(scores(run, verdict))]
+    return render(
+        "report.html",
+        version=__version__,
+        name=str(run.recipe.get("name") or "run"),
+        url=run.url,
+        warning=warning,
+        funnel=counted,
+        totals=_totals(counted),
+        ruled=[each for each in drawn if each.score.rule],
+        unruled=[each for each in drawn if not each.score.rule and each.chart],
+        groups=list(_groups(run)),
+        errors=list(_errors(run, counted)),
+        speeds=speeds(run),
+        provenance=provenance(run),
+        recipe=recipe_text(run),
+    )
+
+
+def _totals(counted: Funnel) -> Mapping[str, int]:
+    totals = {"kept": counted.survivors}
+    for what in ("dropped", "errors", "pending"):
+        totals[what] = sum(getattr(stage, what) for stage in counted.stages)
+    return totals
+
+
+def _histogram(score: Score, position: int) -> Markup | None:
+    if not len(score.passed) + len(score.dropped):
+        return None
+    shown = f"{score.rule.kind} {number(score.rule.threshold)}" if score.rule else ""
+    label = f"Histogram of {score.column}: {score.kept:,} rows kept, {score.lost:,} not"
+    label += f"; the rule is {shown}" if shown else ""
+    return histogram(f"score-{position}", label, score.passed, score.dropped, score.edge, shown)
+
+
+def _groups(run: Run) -> Iterator[DrawnGroups]:
+    """Yield the groups that a rule balances and those of clusters, unless nearly each image is its own group."""
+    stages = run.stages
+    balanced = [rule.column for stage in stages for rule in stage.rules if rule.kind in BALANCE]
+    written = {field.name for stage in stages for field in stage.table.writes if not is_amount(field)}
+    for column in dict.fromkeys([*balanced, *({_CLUSTER} & written)]):
+        groups = diversity(run, column)
+        if (groups.reached.rows < 2 * groups.reached.groups and column != _CLUSTER) or not groups.reached.rows:
+            continue
+        label = (
+            f"Images per {column}, largest first: {groups.reached.groups:,} groups of up to {groups.reached.largest:,} "
+            f"before the rules, {groups.kept.groups:,} of up to {groups.kept.largest:,} after"
+        )
+        before, after = (groups.sizes[name].to_numpy() for name in ("reached", "kept"))
+        yield DrawnGroups(groups, sizes(f"groups-{column}", label, before, after))
+
+
+def _errors(run: Run, counted: Funnel) -> Iterator[ErrorKind]:
+    """Yield the reasons of the funnel that are errors, not rules."""
+    rules = {stage.name: stage.rules for stage in run.stages}
+    for stage in counted.stages:
+        ruled = {text for rule in rules.get(stage.stage, ()) for text in (str(rule), rule.reason_if_missing)}
+        for reason, rows in stage.reasons.items():
+            if reason not in ruled:
+                yield ErrorKind(stage.stage, reason, rows)
