@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,6 +19,7 @@ from notebooks.execute import FOLDER, execute
 from recipes.demo_pool import copy, package_folder
 from tests.conftest import CommandLine
 from tests.runs import jobs_here, run
+from tests.test_architecture import ROOMS
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,6 +77,24 @@ def test_stored_notebook_is_small_and_names_no_folder_of_a_machine(path: Path) -
     text = path.read_text()
     assert len(text) <= LARGEST
     assert re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|usr|opt|work|var|Users|mnt)/[^\s\"'\\]*", text) == []
+
+
+@EACH
+def test_notebook_imports_documented_public_names_only(path: Path) -> None:
+    names = list(imported(nbformat.read(path, as_version=4)))
+    assert len(names) >= 2
+    for module, name in names:
+        thing = getattr(importlib.import_module(module), name)
+        assert not name.startswith("_"), name
+        assert inspect.getdoc(thing), f"{module}.{name} has no docstring"
+
+
+def imported(notebook: nbformat.NotebookNode) -> Iterator[tuple[str, str]]:
+    """Module and name of what a notebook imports from the packages of this project."""
+    for cell in notebook.cells:
+        for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ROOMS:
+                yield from ((node.module, alias.name) for alias in node.names)
 
 
 def printed_errors(notebook: nbformat.NotebookNode) -> list[str]:
