@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 
-.PHONY: setup setup-download demo test test-slow test-docs test-gpu gpu-proof lint notebooks bench peers clean
+.PHONY: setup setup-download demo test test-slow test-docs test-gpu test-browser gpu-proof lint notebooks bench peers clean
 
 setup: $(SETUP)
 
@@ -56,6 +56,13 @@ test-docs: $(SETUP)
 
 test-gpu: $(SETUP)
 	$(BIN)/python -m pytest -m gpu -s
+
+# Pages in a real browser. Chromium comes from the system (`apt-get install chromium`, or its path in VL3SYN_CHROMIUM);
+# axe-core, which finds what shuts readers out, from npm (`npm install --no-save axe-core`, or the path of its
+# axe.min.js in VL3SYN_AXE).
+test-browser: $(SETUP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
 gpu-proof:

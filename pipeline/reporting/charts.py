@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,8 +61,10 @@ def histogram(name: str, label: str, passed: np.ndarray, dropped: np.ndarray, ed
     if log:
         axes.set_xscale("log")
     if edge is not None:
-        _rule_line(axes, edge, rule, edges)
+        _rule_line(axes, edge, rule, edges, log)
     _counts(axes.yaxis)
+    if not log:
+        axes.locator_params(axis="x", nbins=6)
     if abs(edges[-1]) >= 10_000:
         _counts(axes.xaxis)
     return _svg(figure, name, label)
@@ -74,21 +78,21 @@ def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Marku
         label: Text for readers that see no picture.
         reached, kept: Rows per group; each is sorted here.
     """
-    figure, axes = _canvas(6.4, 2.7)
+    figure, axes = _canvas(4.6, 2.5)
     for rows, colour, what in ((reached, "dropped", "before"), (kept, "kept", "after")):
         ordered = np.sort(rows[rows > 0])[::-1]
         if len(ordered):
             at = _thinned(len(ordered))
             axes.plot(at + 1, ordered[at], color=_COLOURS[colour], linewidth=2, drawstyle="steps-mid", marker="o",
                       markersize=3.5 if len(ordered) < 60 else 0)  # fmt: skip
-            axes.annotate(what, (at[-1] + 1, ordered[-1]), (6, 0), textcoords="offset points", va="center",
-                          color=_COLOURS[colour], fontsize=_FONT)  # fmt: skip
-    axes.set_yscale("log")
+            _write(axes, what, (at[-1] + 1, ordered[-1]), "data", (6, 0), colour=colour, height="center")
+    axes.set_yscale("log", subs=())
+    axes.set_ylim(bottom=0.8)
     axes.margins(x=0.02)
     if len(reached) > 500:
         axes.set_xscale("log")
-    axes.set_xlabel("groups, largest first", color=_COLOURS["quiet"])
-    axes.set_ylabel("images", color=_COLOURS["quiet"])
+    axes.set_xlabel("groups, largest first", color=_COLOURS["quiet"], fontsize=_FONT)
+    axes.set_ylabel("images", color=_COLOURS["quiet"], fontsize=_FONT)
     _counts(axes.yaxis)
     _counts(axes.xaxis)
     return _svg(figure, name, label)
@@ -106,27 +110,48 @@ def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.linspace(low, high, _BINS + 1), False
 
 
-def _rule_line(axes: Axes, edge: float, rule: str, edges: np.ndarray) -> None:
-    """Draw the threshold; where it lies outside of the values, at the side that it lies on."""
-    left, right = axes.get_xlim()
-    if not left <= edge <= right:
-        span = float(edges[-1] - edges[0])
-        near = max(edge, edges[0] - span) if edge < left else min(edge, edges[-1] + span)
-        outside = near != edge
-        axes.set_xlim(min(left, near), max(right, near))
-        if outside:  # so far away that the values would vanish
-            where, side = (0.01, "left") if edge < left else (0.99, "right")
-            arrow = f"← {rule}" if edge < left else f"{rule} →"
-            axes.set_xlim(left, right)
-            axes.annotate(arrow, (where, 0.99), xycoords="axes fraction", ha=side, va="top", color=_COLOURS["ink"])
-            return
-    axes.axvline(edge, color=_COLOURS["ink"], linewidth=1.5, linestyle=(0, (4, 2)))
-    start, end = axes.get_xlim()
-    to_pixels = axes.transData.transform
-    share = (to_pixels((edge, 0))[0] - to_pixels((start, 0))[0]) / (to_pixels((end, 0))[0] - to_pixels((start, 0))[0])
-    offset, side = ((-5, 0), "right") if share > 0.5 else ((5, 0), "left")
-    axes.annotate(rule, (edge, axes.get_ylim()[1]), offset, textcoords="offset points", ha=side, va="top",
-                  color=_COLOURS["ink"])  # fmt: skip
+def _rule_line(axes: Axes, edge: float, rule: str, edges: np.ndarray, log: bool) -> None:
+    """Draw the threshold. If it is so far from the values that they would vanish, draw an arrow at its side."""
+    low, high, at = _on_axis([edges[0], edges[-1], edge], log)
+    if at < 2 * low - high:
+        _write(axes, f"← {rule}", (0.01, 1), "axes fraction")
+    elif at > 2 * high - low:
+        _write(axes, f"{rule} →", (0.99, 1), "axes fraction", side="right")
+    else:
+        axes.axvline(edge, color=_COLOURS["ink"], linewidth=1.5, linestyle=(0, (4, 2)))
+        left, right = _on_axis(axes.get_xlim(), log)
+        side = "right" if at > (left + right) / 2 else "left"
+        _write(axes, rule, (edge, axes.get_ylim()[1]), "data", (-5 if side == "right" else 5, 0), side)
+
+
+def _on_axis(values: Sequence[float], log: bool) -> list[float]:
+    """Return where values lie along an axis."""
+    return [(math.log(value) if value > 0 else -math.inf) if log else value for value in values]
+
+
+def _write(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    system: str,
+    offset: tuple[float, float] = (0, 0),
+    side: str = "left",
+    colour: str = "ink",
+    height: str = "top",
+) -> None:
+    """Write a text, as it is, beside a point."""
+    axes.annotate(
+        text,
+        at,
+        offset,
+        xycoords=system,
+        textcoords="offset points",
+        ha=side,
+        va=height,
+        color=_COLOURS[colour],
+        fontsize=_FONT,
+        parse_math=False,
+    )
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -149,10 +174,12 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _counts(axis: Any) -> None:
     """Let an axis count rows: whole numbers, `1.2k`."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(4, integer=True))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
@@ -178,8 +205,7 @@ def _svg(figure: Figure, name: str, label: str) -> Markup:
     from markupsafe import Markup, escape
 
     text = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": _FONT, "text.parse_math": False}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2]

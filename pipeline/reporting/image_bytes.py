@@ -62,19 +62,20 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
     _refuse_unknown(run, ids)
     try:
         recipe = _images_of(run)
-        images = downloaded_images(run, recipe) if recipe.download else pool_images(recipe)
+        reason = _reason_for_all(run, recipe)
+        images = downloaded_images(run, recipe) if recipe.download and not reason else pool_images(recipe)
     except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer
         reason = " ".join(str(error).split())
+    if reason:
         yield from (ImageBytes(id_, None, reason) for id_ in ids["id"])
-        return
-    if not recipe.download and not recipe.pool.has_images:
-        yield from (ImageBytes(id_, None, "the pool has only the URL of this image") for id_ in ids["id"])
         return
     errors = _errors(run, recipe, ids)
     yield from (ImageBytes(id_, None, error) for id_, error in errors.iter_rows())
-    rows, reasons = _divide(_addresses(run, recipe, ids.join(errors, on="id", how="anti")), longest)
-    yield from reasons
-    yield from _read(images, rows)
+    readable = ids.join(errors, on="id", how="anti")
+    if readable.height:
+        rows, reasons = _divide(_addresses(run, recipe, readable), longest)
+        yield from reasons
+        yield from _read(images, rows)
 
 
 def _images_of(run: Run) -> Recipe:
@@ -96,6 +97,14 @@ def _images_of(run: Run) -> Recipe:
     return Recipe(run.url, parse_pool(pool), tuple(steps))
 
 
+def _reason_for_all(run: Run, recipe: Recipe) -> str:
+    """Return why the run has no image yet; an empty text if it has some."""
+    if not recipe.download:
+        return "" if recipe.pool.has_images else "the pool has only the URL of this image"
+    columns = stored_table(run, recipe.download.table).schema.names
+    return "" if DESCRIBED["shard"] in columns else "not downloaded yet"
+
+
 def _refuse_unknown(run: Run, ids: pl.DataFrame) -> None:
     known = run.index.scan(["id"]).filter(pl.col("id").is_in(ids["id"].implode())).collect(engine="streaming")
     unknown = ids.join(known, on="id", how="anti")
@@ -114,13 +123,7 @@ def _errors(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pl.DataFrame:
 def _addresses(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pa.Table:
     """Return where the images are, in the order of the pool: `id`, `seen_bytes`, and the columns `IMAGE_ADDRESS`."""
     downloaded = recipe.download.table if recipe.download else ""
-    if not ids.height or (downloaded and DESCRIBED["shard"] not in stored_table(run, downloaded).schema.names):
-        nulls = [
-            pa.nulls(ids.height, type_) for type_ in (pa.int64(), pa.string(), pa.string(), pa.int64(), pa.int64())
-        ]
-        return pa.table([ids["id"].to_arrow(), *nulls], names=["id", LENGTH, "shard", "key", "offset", "bytes"])
-    columns = Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded)
-    rows, inputs = plan(run, recipe, columns, ids)
+    rows, inputs = plan(run, recipe, Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded), ids)
     return inputs.complete(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 

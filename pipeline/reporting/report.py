@@ -7,10 +7,10 @@ computed, too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from manifests.diversity import Diversity, diversity
+from manifests.diversity import Diversity, Spread, diversity
 from manifests.funnel import Funnel, funnel
 from manifests.indexing import index_warning
 from manifests.rules import BALANCE
@@ -19,6 +19,7 @@ from manifests.schemas import is_amount
 from manifests.version import __version__
 from pipeline.execution.job_log import speeds
 from pipeline.reporting.charts import histogram, sizes
+from pipeline.reporting.galleries import GalleryGroup, galleries
 from pipeline.reporting.page import number, render
 from pipeline.reporting.provenance import provenance, recipe_text
 from pipeline.reporting.scores import Score, scores
@@ -32,10 +33,17 @@ _CLUSTER = "cluster"
 
 @dataclass(frozen=True)
 class DrawnScore:
-    """A score and its histogram; None where there are no values to draw."""
+    """A score with what is shown of it.
+
+    Attributes:
+        score: The score.
+        chart: Its histogram; None where there are no values to draw.
+        images: Images on both sides of its rule; None without a rule, or for a rule on groups or pairs.
+    """
 
     score: Score
     chart: Markup | None
+    images: GalleryGroup | None
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,10 @@ class DrawnGroups:
     chart: Markup
 
     @property
-    def table(self) -> list[tuple[str, float, float]]:
+    def table(self) -> list[tuple[str, str, str]]:
         """Measures of the groups, before and after the rules."""
-        before, after = asdict(self.groups.reached), asdict(self.groups.kept)
-        return [(name.replace("_", " "), before[name], after[name]) for name in before]
+        before, after = _measures(self.groups.reached), _measures(self.groups.kept)
+        return [(name, before[name], after[name]) for name in before]
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,12 @@ def report(run: Run) -> str:
     warning = index_warning(run)
     verdict = run.verdict()
     counted = funnel(run, verdict)
-    drawn = [DrawnScore(score, _histogram(score, position)) for position, score in enumerate(scores(run, verdict))]
+    shown = galleries(run, verdict)
+    images = {(group.stage, group.rule): group for group in shown.rules}
+    drawn = [
+        DrawnScore(score, _histogram(score, position), images.get((score.stage, score.rule.name if score.rule else "")))
+        for position, score in enumerate(scores(run, verdict))
+    ]
     return render(
         "report.html",
         version=__version__,
@@ -82,6 +95,7 @@ def report(run: Run) -> str:
         ruled=[each for each in drawn if each.score.rule],
         unruled=[each for each in drawn if not each.score.rule and each.chart],
         groups=list(_groups(run)),
+        images=shown,
         errors=list(_errors(run, counted)),
         speeds=speeds(run),
         provenance=provenance(run),
@@ -120,6 +134,19 @@ def _groups(run: Run) -> Iterator[DrawnGroups]:
         )
         before, after = (groups.sizes[name].to_numpy() for name in ("reached", "kept"))
         yield DrawnGroups(groups, sizes(f"groups-{column}", label, before, after))
+
+
+def _measures(spread: Spread) -> dict[str, str]:
+    return {
+        "images": number(spread.rows),
+        "groups": number(spread.groups),
+        "effective number of groups": number(spread.effective),
+        "smallest group": number(spread.smallest),
+        "median group": number(spread.median),
+        "largest group": number(spread.largest),
+        "share of the largest group": f"{spread.largest_share:.1%}",
+        "share of the largest 1 % of groups": f"{spread.top_share:.1%}",
+    }
 
 
 def _errors(run: Run, counted: Funnel) -> Iterator[ErrorKind]:

@@ -45,6 +45,9 @@ def demo(engine: str, tmp_path_factory: pytest.TempPathFactory, vl3syn: CommandL
     recipe = yaml.safe_load((FOLDER.parent / "recipes/demo.yaml").read_text())
     recipe["pool"] = {"images": str(folder / "pool")}
     recipe["stages"] = [entry for entry in recipe["stages"] if entry["stage"] in STAGES]
+    next(entry for entry in recipe["stages"] if entry["stage"] == "quality")["keep"] = {
+        "top": 0.7
+    }  # drops some of seven
     with jobs_here():
         run(recipe, folder / "run")
         published = vl3syn("publish", "--run", folder / "run")
@@ -79,6 +82,7 @@ def test_stored_notebook_is_small_and_names_no_folder_of_a_machine(path: Path) -
     assert re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|usr|opt|work|var|Users|mnt)/[^\s\"'\\]*", text) == []
 
 
+@pytest.mark.docs
 @EACH
 def test_notebook_imports_documented_public_names_only(path: Path) -> None:
     names = list(imported(nbformat.read(path, as_version=4)))

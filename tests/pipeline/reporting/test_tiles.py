@@ -61,7 +61,7 @@ def html_of(text: str) -> str:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_shown_as_text_and_cut(text: str) -> None:
-    plain, page = parsed(html_of("a plain text")), parsed(html_of(text))
+    plain, page = parsed(html_of("x" * len(text))), parsed(html_of(text))
     assert (page.tags, [name for name, _ in page.attributes]) == (plain.tags, [name for name, _ in plain.attributes])
     assert len(page.text) < 5000
     assert page.text.replace("\n", "").isprintable()
@@ -88,5 +88,6 @@ def test_tile_shows_key_status_values_and_reason() -> None:
     assert len(values["labels"]) <= 80
     assert dict(one.texts) == {"short_caption": "A dog on a beach."}
     text = " ".join(parsed(str(tiles_html([one]))).text.split())
-    assert "gone a.jpg dropped quality 0.1" in text
+    assert text.startswith("gone a.jpg dropped")
+    assert "quality 0.1 other 9007199254740993" in text
     assert "quality 0.1 < 0.5" in text
