@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 
-.PHONY: setup setup-download demo test test-slow test-gpu test-browser gpu-proof lint bench peers clean
+.PHONY: setup setup-download demo test test-slow test-docs test-gpu test-browser gpu-proof lint notebooks bench peers clean
 
 setup: $(SETUP)
 
@@ -51,6 +51,9 @@ test: $(SETUP) $(SETUP_DOWNLOAD)
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -m slow
 
+test-docs: $(SETUP)
+	$(BIN)/python -m pytest -m docs
+
 test-gpu: $(SETUP)
 	$(BIN)/python -m pytest -m gpu -s
 
@@ -69,6 +72,10 @@ lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# After `make demo`: executes notebooks/ anew, and stores the outputs.
+notebooks: $(SETUP)
+	$(BIN)/python notebooks/execute.py
 
 bench: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python benchmarks/index_headers.py
