@@ -1,0 +1,165 @@
+"""Draw the demo's scenes, and say what is in them: two coloured shapes side by side, captions, questions and answers.
+
+A scene is a value. Its picture and all that is said of it are made out of that value, so what is said is true.
+
+    a thing     one of 6 colours and one of 4 shapes: 24 things
+    a scene     a thing on the left, another on the right, each small or large, on a plain ground or on a photograph
+    an exam     scenes whose two things never stand together in a training scene, in neither order: 27 of 276 pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+from PIL import Image, ImageDraw
+
+SIDE = 56
+"""Side of a picture, in pixels: 4 x 4 patches of 14."""
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (20, 150, 40),
+    "blue": (30, 60, 230),
+    "yellow": (250, 220, 30),
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+}
+SHAPES = ("circle", "square", "triangle", "cross")
+SIZES = {"small": 7, "large": 12}
+"""Half of the side that a thing takes, in pixels."""
+
+GROUNDS = {"grey": (128, 128, 128), "pink": (240, 170, 190), "brown": (130, 90, 50)}
+PHOTOGRAPH = "photograph"
+"""The ground that is no colour."""
+
+EXAM_SHARE = 0.1
+"""Share of the pairs of things that are kept for exams."""
+
+
+@dataclass(frozen=True, order=True)
+class Thing:
+    """A coloured shape."""
+
+    colour: str
+    shape: str
+
+    def __str__(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A thing in its size, "small" or "large"."""
+
+    thing: Thing
+    size: str
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.thing}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two different things on a ground: a name of `GROUNDS`, or `PHOTOGRAPH`."""
+
+    left: Placed
+    right: Placed
+    ground: str
+
+
+THINGS = [Thing(colour, shape) for colour in COLOURS for shape in SHAPES]
+
+Pair = tuple[Thing, Thing]
+
+
+def pairs(seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of different things that training may show, and those of the exams. No pair is in both."""
+    every = list(combinations(sorted(THINGS), 2))
+    Random(seed).shuffle(every)
+    count = round(EXAM_SHARE * len(every))
+    return every[count:], every[:count]
+
+
+def random_scene(among: Sequence[Pair], random: Random) -> Scene:
+    """Return a scene with one of these pairs, in either order. Every third is on a photograph."""
+    first, second = random.sample(random.choice(among), 2)
+    ground = PHOTOGRAPH if random.random() < 1 / 3 else random.choice(list(GROUNDS))
+    sizes = random.choices(list(SIZES), k=2)
+    return Scene(Placed(first, sizes[0]), Placed(second, sizes[1]), ground)
+
+
+def caption(scene: Scene) -> str:
+    """Return the sentence that says all that a scene holds."""
+    ground = "a photograph" if scene.ground == PHOTOGRAPH else f"{scene.ground} ground"
+    return f"A {scene.left} on the left and a {scene.right} on the right, on {ground}."
+
+
+def questions(scene: Scene, random: Random) -> list[tuple[str, str]]:
+    """Return a question of each kind about a scene, with its answer."""
+    side, placed = random.choice([("left", scene.left), ("right", scene.right)])
+    sought, where = random.choice([(scene.left, "left"), (scene.right, "right")])
+    present = [scene.left.thing, scene.right.thing]
+    asked, answer = random.choice([(random.choice(present), "Yes."), (_other_thing(present, random), "No.")])
+    return [
+        (f"What is on the {side}?", f"A {placed}."),
+        (f"Where is the {sought.thing}?", f"On the {where}."),
+        (f"Is there a {asked}?", answer),
+        ("Which one is larger?", _larger(scene)),
+    ]
+
+
+def _other_thing(present: Sequence[Thing], random: Random) -> Thing:
+    """Return a thing that is not there, and that has the colour or the shape of one that is."""
+    near = [t for t in THINGS if t not in present and any(t.colour == p.colour or t.shape == p.shape for p in present)]
+    return random.choice(near)
+
+
+def _larger(scene: Scene) -> str:
+    if scene.left.size == scene.right.size:
+        return "Neither."
+    return f"The {(scene.left if scene.left.size == 'large' else scene.right).thing}."
+
+
+def draw(scene: Scene, random: Random, photographs: Sequence[Image.Image]) -> Image.Image:
+    """Return the picture of a scene, RGB, `SIDE` pixels on each side. Things lie at random heights in their half.
+
+    Args:
+        scene: What to draw.
+        random: Decides on what a scene leaves open.
+        photographs: RGB, at least `SIDE` pixels on each side. A part of one is the ground of scenes on photographs.
+    """
+    picture = _ground(scene.ground, random, photographs)
+    half = SIDE // 2
+    for placed, begin in ((scene.left, 0), (scene.right, half)):
+        radius = SIZES[placed.size]
+        x = begin + random.randint(radius + 1, half - radius - 1)
+        y = random.randint(radius + 1, SIDE - radius - 2)
+        _draw_thing(ImageDraw.Draw(picture), placed.thing, x, y, radius)
+    return picture
+
+
+def _ground(name: str, random: Random, photographs: Sequence[Image.Image]) -> Image.Image:
+    if name != PHOTOGRAPH:
+        return Image.new("RGB", (SIDE, SIDE), GROUNDS[name])
+    photograph = random.choice(photographs)
+    x, y = random.randint(0, photograph.width - SIDE), random.randint(0, photograph.height - SIDE)
+    return photograph.crop((x, y, x + SIDE, y + SIDE))
+
+
+def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: int, y: int, radius: int) -> None:
+    """Draw a thing around (x, y)."""
+    colour = COLOURS[thing.colour]
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if thing.shape == "circle":
+        pen.ellipse(box, fill=colour)
+    elif thing.shape == "square":
+        pen.rectangle(box, fill=colour)
+    elif thing.shape == "triangle":
+        pen.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=colour)
+    else:
+        arm = radius // 3
+        pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=colour)
+        pen.rectangle((x - radius, y - arm, x + radius, y + arm), fill=colour)
