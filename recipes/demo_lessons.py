@@ -19,11 +19,27 @@ from random import Random
 from typing import Any
 
 import polars as pl
-from demo_scenes import SIDE, Pair, Scene, caption, draw, pairs, questions, random_scene
+from demo_scenes import (
+    SIDE,
+    Pair,
+    Scene,
+    Thing,
+    caption,
+    clip_caption,
+    draw,
+    draw_clip,
+    moving_things,
+    pairs,
+    questions,
+    random_clip,
+    random_scene,
+)
 from PIL import Image, ImageOps
 
 SCENES = 6000
-EXAM_SCENES = 120
+EXAM_SCENES = 60
+CLIPS = 600
+EXAM_CLIPS = 40
 EXAM_PHOTOGRAPHS = 10
 """Photographs that are grounds of the exam's scenes only."""
 
@@ -33,22 +49,26 @@ DESCRIBE = "Describe the scene."
 def main(shards: Path, folder: Path) -> None:
     images = pl.read_parquet(shards / "data" / "*.parquet").to_dicts()
     grounds = [ground(image["image"]["bytes"]) for image in images]
-    training, exam = pairs()
+    (training, exam), (moving, exam_moving) = pairs(), moving_things()
     random = Random(0)
-    scenes = draw_all(folder, "scenes", SCENES, training, grounds[EXAM_PHOTOGRAPHS:], random)
-    exams = draw_all(folder, "exam", EXAM_SCENES, exam, grounds[:EXAM_PHOTOGRAPHS], random)
-    said = [words(image[column]) for image in images for column in ("short_conversations", "conversations")]
+    scenes = draw_scenes(folder, "scenes", SCENES, training, grounds[EXAM_PHOTOGRAPHS:], random)
+    exams = draw_scenes(folder, "exam", EXAM_SCENES, exam, grounds[:EXAM_PHOTOGRAPHS], random)
     files = {
-        "words": said + [told(scene, random) for scene in scenes.values()],
-        "scenes": [described(name, scene) for name, scene in scenes.items()],
-        "questions": [line for name, scene in scenes.items() for line in asked(name, scene, random)],
-        "exam_scenes": [described(name, scene) for name, scene in exams.items()],
-        "exam_questions": [line for name, scene in exams.items() for line in asked(name, scene, random)],
+        "words": [told(scene, random) for scene in scenes.values()],
+        "scenes": [described(path, scene) for path, scene in scenes.items()],
+        "questions": [line for path, scene in scenes.items() for line in asked(path, scene, random)],
+        "clips": draw_clips(folder, "clips", CLIPS, moving, random),
         "qa": [*map(about, images), *compared(images)],
+        "exam": [
+            *(described(path, scene) for path, scene in exams.items()),
+            *(line for path, scene in exams.items() for line in asked(path, scene, random)),
+            *draw_clips(folder, "exam_clips", EXAM_CLIPS, exam_moving, random),
+        ],
     }
     for name, lines in files.items():
         write(folder / f"{name}.jsonl", lines)
-    write_tokenizer(folder / "tokenizer", texts(line for lines in files.values() for line in lines))
+    captions = [{"conversations": image[c]} for image in images for c in ("short_conversations", "conversations")]
+    write_tokenizer(folder / "tokenizer", texts([*captions, *(line for lines in files.values() for line in lines)]))
     print(f"{folder}: " + ", ".join(f"{len(lines)} {name}" for name, lines in files.items()), file=sys.stderr)
 
 
@@ -59,7 +79,7 @@ def ground(encoded: bytes) -> Image.Image:
     return ImageOps.fit(image.convert("RGB"), (2 * SIDE, 2 * SIDE))
 
 
-def draw_all(
+def draw_scenes(
     folder: Path, name: str, count: int, among: Sequence[Pair], grounds: Sequence[Image.Image], random: Random
 ) -> dict[str, Scene]:
     """Draw random scenes. Return them by the path of their picture, relative to the folder."""
@@ -68,6 +88,20 @@ def draw_all(
     for path, scene in scenes.items():
         draw(scene, random, grounds).save(folder / path, compress_level=1)
     return scenes
+
+
+def draw_clips(folder: Path, name: str, count: int, among: Sequence[Thing], random: Random) -> list[dict[str, Any]]:
+    """Draw random clips, each a folder of frames. Return each with what happens in it."""
+    lines = []
+    for number in range(count):
+        clip = random_clip(among, random)
+        path = f"{name}/{number:04d}"
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        for second, frame in enumerate(draw_clip(clip, random)):
+            frame.save(folder / path / f"{second}.png", compress_level=1)
+        happens = turns([("What happens?", clip_caption(clip))], "<video>\n")
+        lines.append({"video": [path], "frames_fps": 1, "conversations": happens})
+    return lines
 
 
 def described(path: str, scene: Scene) -> dict[str, Any]:
@@ -85,12 +119,6 @@ def told(scene: Scene, random: Random) -> dict[str, Any]:
     """A scene in words where the picture will be. So the language model learns where to look for its answers."""
     listed = f"{scene.left} {scene.right} {scene.ground}\n"
     return {"conversations": turns([random.choice([(DESCRIBE, caption(scene)), *questions(scene, random)])], listed)}
-
-
-def words(conversation: list[dict[str, str]]) -> dict[str, Any]:
-    """A caption and the question that it answers, without the image."""
-    question, answer = (turn["value"].removeprefix("<image>\n") for turn in conversation)
-    return {"conversations": turns([(question, answer)])}
 
 
 def about(image: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +158,7 @@ def write(path: Path, lines: list[dict[str, Any]]) -> None:
 def texts(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     """All that is asked and answered."""
     for line in lines:
-        yield "\n".join(turn["value"].replace("<image>", "") for turn in line["conversations"])
+        yield "\n".join(turn["value"].replace("<image>", "").replace("<video>", "") for turn in line["conversations"])
 
 
 def write_tokenizer(folder: Path, said: Iterable[str]) -> None:
@@ -144,7 +172,8 @@ def write_tokenizer(folder: Path, said: Iterable[str]) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=4096, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator([*said, *["user assistant"] * 2], trainer)
+    marks = ["user", "assistant", *(f"Time {second}.0s:,Time" for second in range(4))]  # around messages and frames
+    tokenizer.train_from_iterator([*said, *marks * 2], trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

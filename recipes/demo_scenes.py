@@ -4,7 +4,9 @@ A scene is a value. Its picture and all that is said of it are made out of that 
 
     a thing     one of 6 colours and one of 4 shapes: 24 things
     a scene     a thing on the left, another on the right, each small or large, on a plain ground or on a photograph
-    an exam     scenes whose two things never stand together in a training scene, in neither order: 27 of 276 pairs
+    a clip      one thing that moves to the left or to the right, on a plain ground
+    an exam     scenes whose two things never stand together in training, in neither order: 28 of 276 pairs;
+                and clips of things that training only shows standing still: 4 of 24
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ GROUNDS = {"grey": (128, 128, 128), "pink": (240, 170, 190), "brown": (130, 90, 
 PHOTOGRAPH = "photograph"
 """The ground that is no colour."""
 
-EXAM_SHARE = 0.1
-"""Share of the pairs of things that are kept for exams."""
+EXAM_PAIRS, EXAM_MOVING = 28, 4
+"""How many pairs of things, and how many moving things, are kept for exams."""
+
+FRAMES = 3
+"""Frames of a clip, one a second."""
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +75,15 @@ class Scene:
     ground: str
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A thing that moves to one side, "left" or "right", on a plain ground."""
+
+    placed: Placed
+    towards: str
+    ground: str
+
+
 THINGS = [Thing(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 Pair = tuple[Thing, Thing]
@@ -79,8 +93,14 @@ def pairs(seed: int = 0) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs of different things that training may show, and those of the exams. No pair is in both."""
     every = list(combinations(sorted(THINGS), 2))
     Random(seed).shuffle(every)
-    count = round(EXAM_SHARE * len(every))
-    return every[count:], every[:count]
+    return every[EXAM_PAIRS:], every[:EXAM_PAIRS]
+
+
+def moving_things(seed: int = 0) -> tuple[list[Thing], list[Thing]]:
+    """Return the things that training may show in motion, and those of the exams."""
+    every = sorted(THINGS)
+    Random(seed).shuffle(every)
+    return every[EXAM_MOVING:], every[:EXAM_MOVING]
 
 
 def random_scene(among: Sequence[Pair], random: Random) -> Scene:
@@ -89,6 +109,17 @@ def random_scene(among: Sequence[Pair], random: Random) -> Scene:
     ground = PHOTOGRAPH if random.random() < 1 / 3 else random.choice(list(GROUNDS))
     sizes = random.choices(list(SIZES), k=2)
     return Scene(Placed(first, sizes[0]), Placed(second, sizes[1]), ground)
+
+
+def random_clip(among: Sequence[Thing], random: Random) -> Clip:
+    """Return a clip of one of these things."""
+    placed = Placed(random.choice(among), random.choice(list(SIZES)))
+    return Clip(placed, random.choice(["left", "right"]), random.choice(list(GROUNDS)))
+
+
+def clip_caption(clip: Clip) -> str:
+    """Return the sentence that says what happens in a clip."""
+    return f"A {clip.placed} moves to the {clip.towards}, on {clip.ground} ground."
 
 
 def caption(scene: Scene) -> str:
@@ -139,6 +170,19 @@ def draw(scene: Scene, random: Random, photographs: Sequence[Image.Image]) -> Im
         y = random.randint(radius + 1, SIDE - radius - 2)
         _draw_thing(ImageDraw.Draw(picture), placed.thing, x, y, radius)
     return picture
+
+
+def draw_clip(clip: Clip, random: Random) -> list[Image.Image]:
+    """Return the frames of a clip: the thing crosses the picture at one height, in equal steps."""
+    radius = SIZES[clip.placed.size]
+    y = random.randint(radius + 1, SIDE - radius - 2)
+    places = [radius + 1 + step * (SIDE - 2 * radius - 3) // (FRAMES - 1) for step in range(FRAMES)]
+    frames = []
+    for x in places if clip.towards == "right" else reversed(places):
+        frame = Image.new("RGB", (SIDE, SIDE), GROUNDS[clip.ground])
+        _draw_thing(ImageDraw.Draw(frame), clip.placed.thing, x, y, radius)
+        frames.append(frame)
+    return frames
 
 
 def _ground(name: str, random: Random, photographs: Sequence[Image.Image]) -> Image.Image:
