@@ -36,33 +36,32 @@ from demo_scenes import (
 )
 from PIL import Image, ImageOps
 
-SCENES = 6000
-EXAM_SCENES = 60
-CLIPS = 600
-EXAM_CLIPS = 40
+from model.tokenizer import SPECIAL
+
 EXAM_PHOTOGRAPHS = 10
 """Photographs that are grounds of the exam's scenes only."""
 
 DESCRIBE = "Describe the scene."
 
 
-def main(shards: Path, folder: Path) -> None:
+def main(shards: Path, folder: Path, scenes: int = 6000, exam_scenes: int = 60) -> None:
+    """Write everything. There are ten scenes to each clip of the training, three to two of the exam."""
     images = pl.read_parquet(shards / "data" / "*.parquet").to_dicts()
     grounds = [ground(image["image"]["bytes"]) for image in images]
     (training, exam), (moving, exam_moving) = pairs(), moving_things()
     random = Random(0)
-    scenes = draw_scenes(folder, "scenes", SCENES, training, grounds[EXAM_PHOTOGRAPHS:], random)
-    exams = draw_scenes(folder, "exam", EXAM_SCENES, exam, grounds[:EXAM_PHOTOGRAPHS], random)
+    shown = draw_scenes(folder, "scenes", scenes, training, grounds[EXAM_PHOTOGRAPHS:], random)
+    exams = draw_scenes(folder, "exam", exam_scenes, exam, grounds[:EXAM_PHOTOGRAPHS], random)
     files = {
-        "words": [told(scene, random) for scene in scenes.values()],
-        "scenes": [described(path, scene) for path, scene in scenes.items()],
-        "questions": [line for path, scene in scenes.items() for line in asked(path, scene, random)],
-        "clips": draw_clips(folder, "clips", CLIPS, moving, random),
+        "words": [told(scene, random) for scene in shown.values()],
+        "scenes": [described(path, scene) for path, scene in shown.items()],
+        "questions": [line for path, scene in shown.items() for line in asked(path, scene, random)],
+        "clips": draw_clips(folder, "clips", scenes // 10, moving, random),
         "qa": [*map(about, images), *compared(images)],
         "exam": [
             *(described(path, scene) for path, scene in exams.items()),
             *(line for path, scene in exams.items() for line in asked(path, scene, random)),
-            *draw_clips(folder, "exam_clips", EXAM_CLIPS, exam_moving, random),
+            *draw_clips(folder, "exam_clips", 2 * exam_scenes // 3, exam_moving, random),
         ],
     }
     for name, lines in files.items():
@@ -165,7 +164,6 @@ def write_tokenizer(folder: Path, said: Iterable[str]) -> None:
     """Train a tokenizer that has a token for each word, and bytes for the words of others."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -174,10 +172,10 @@ def write_tokenizer(folder: Path, said: Iterable[str]) -> None:
     )
     marks = ["user", "assistant", *(f"Time {second}.0s:,Time" for second in range(4))]  # around messages and frames
     tokenizer.train_from_iterator([*said, *marks * 2], trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": special[2], "pad_token": special[0]}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": SPECIAL[2], "pad_token": SPECIAL[0]}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
 
 

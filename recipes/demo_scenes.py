@@ -23,17 +23,18 @@ SIDE = 56
 
 COLOURS = {
     "red": (220, 30, 30),
-    "green": (20, 150, 40),
-    "blue": (30, 60, 230),
+    "green": (30, 160, 50),
+    "blue": (40, 70, 230),
     "yellow": (250, 220, 30),
+    "purple": (150, 50, 190),
     "white": (255, 255, 255),
-    "black": (0, 0, 0),
 }
+OUTLINE = (0, 0, 0)
 SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = {"small": 7, "large": 12}
+SIZES = {"small": 8, "large": 13}
 """Half of the side that a thing takes, in pixels."""
 
-GROUNDS = {"grey": (128, 128, 128), "pink": (240, 170, 190), "brown": (130, 90, 50)}
+GROUNDS = {"grey": (185, 185, 185), "pink": (240, 190, 205), "beige": (225, 205, 160)}
 PHOTOGRAPH = "photograph"
 """The ground that is no colour."""
 
@@ -104,9 +105,9 @@ def moving_things(seed: int = 0) -> tuple[list[Thing], list[Thing]]:
 
 
 def random_scene(among: Sequence[Pair], random: Random) -> Scene:
-    """Return a scene with one of these pairs, in either order. Every third is on a photograph."""
+    """Return a scene with one of these pairs, in either order. Every fourth is on a photograph."""
     first, second = random.sample(random.choice(among), 2)
-    ground = PHOTOGRAPH if random.random() < 1 / 3 else random.choice(list(GROUNDS))
+    ground = PHOTOGRAPH if random.random() < 1 / 4 else random.choice(list(GROUNDS))
     sizes = random.choices(list(SIZES), k=2)
     return Scene(Placed(first, sizes[0]), Placed(second, sizes[1]), ground)
 
@@ -155,7 +156,7 @@ def _larger(scene: Scene) -> str:
 
 
 def draw(scene: Scene, random: Random, photographs: Sequence[Image.Image]) -> Image.Image:
-    """Return the picture of a scene, RGB, `SIDE` pixels on each side. Things lie at random heights in their half.
+    """Return the picture of a scene, RGB, `SIDE` pixels on each side. Things lie near the middle of their halves.
 
     Args:
         scene: What to draw.
@@ -167,15 +168,14 @@ def draw(scene: Scene, random: Random, photographs: Sequence[Image.Image]) -> Im
     for placed, begin in ((scene.left, 0), (scene.right, half)):
         radius = SIZES[placed.size]
         x = begin + random.randint(radius + 1, half - radius - 1)
-        y = random.randint(radius + 1, SIDE - radius - 2)
-        _draw_thing(ImageDraw.Draw(picture), placed.thing, x, y, radius)
+        _draw_thing(ImageDraw.Draw(picture), placed.thing, x, _height(random), radius)
     return picture
 
 
 def draw_clip(clip: Clip, random: Random) -> list[Image.Image]:
     """Return the frames of a clip: the thing crosses the picture at one height, in equal steps."""
     radius = SIZES[clip.placed.size]
-    y = random.randint(radius + 1, SIDE - radius - 2)
+    y = _height(random)
     places = [radius + 1 + step * (SIDE - 2 * radius - 3) // (FRAMES - 1) for step in range(FRAMES)]
     frames = []
     for x in places if clip.towards == "right" else reversed(places):
@@ -193,17 +193,36 @@ def _ground(name: str, random: Random, photographs: Sequence[Image.Image]) -> Im
     return photograph.crop((x, y, x + SIDE, y + SIDE))
 
 
+def _height(random: Random) -> int:
+    return SIDE // 2 + random.randint(-8, 8)
+
+
 def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: int, y: int, radius: int) -> None:
-    """Draw a thing around (x, y)."""
-    colour = COLOURS[thing.colour]
-    box = (x - radius, y - radius, x + radius, y + radius)
+    """Draw a thing around (x, y), with an outline: so its shape is the same to see in all colours."""
+    left, top, right, bottom, arm = x - radius, y - radius, x + radius, y + radius, 2 * radius // 5
     if thing.shape == "circle":
-        pen.ellipse(box, fill=colour)
-    elif thing.shape == "square":
-        pen.rectangle(box, fill=colour)
-    elif thing.shape == "triangle":
-        pen.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=colour)
-    else:
-        arm = radius // 3
-        pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=colour)
-        pen.rectangle((x - radius, y - arm, x + radius, y + arm), fill=colour)
+        pen.ellipse((left, top, right, bottom), COLOURS[thing.colour], OUTLINE, width=2)
+        return
+    corners = {
+        "square": [(left, top), (right, top), (right, bottom), (left, bottom)],
+        "triangle": [(x, top), (right, bottom), (left, bottom)],
+        "cross": [
+            *[
+                (x - arm, top),
+                (x + arm, top),
+                (x + arm, y - arm),
+                (right, y - arm),
+                (right, y + arm),
+                (x + arm, y + arm),
+            ],
+            *[
+                (x + arm, bottom),
+                (x - arm, bottom),
+                (x - arm, y + arm),
+                (left, y + arm),
+                (left, y - arm),
+                (x - arm, y - arm),
+            ],
+        ],
+    }
+    pen.polygon(corners[thing.shape], COLOURS[thing.colour], OUTLINE, width=2)
