@@ -4,13 +4,13 @@ BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 
-.PHONY: setup setup-download demo test test-slow test-gpu gpu-proof lint bench peers clean
+.PHONY: setup setup-download demo test test-slow test-gpu test-browser gpu-proof lint bench peers clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,eval,offline,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,report,eval,offline,demo,dev]'
 	touch $@
 
 # img2dataset needs older packages than the rest: it has an environment of its own, and runs in a child process.
@@ -24,6 +24,7 @@ $(SETUP_DOWNLOAD): requirements/download.txt
 demo: $(SETUP)
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
+	$(BIN)/vl3syn report demo/run
 	$(BIN)/python recipes/demo_lessons.py demo/run/shards demo/lessons
 	@# One thread: so small a model gains little from a second one, and images are decoded meanwhile.
 	OMP_NUM_THREADS=1 $(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
@@ -31,6 +32,8 @@ demo: $(SETUP)
 	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/lessons/exam.jsonl --shuffle-images --max-new-tokens 32
 	@# One of them: demo/lessons/exam/00000.png
 	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/lessons/exam/00000.png 'Describe the scene.'
+	@echo
+	@echo 'The report:   demo/run/report.html: open it in a browser'
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
@@ -55,6 +58,13 @@ test-slow: $(SETUP)
 
 test-gpu: $(SETUP)
 	$(BIN)/python -m pytest -m gpu -s
+
+# Pages in a real browser. Chromium comes from the system (`apt-get install chromium`, or its path in VL3SYN_CHROMIUM);
+# axe-core, which finds what shuts readers out, from npm (`npm install --no-save axe-core`, or the path of its
+# axe.min.js in VL3SYN_AXE).
+test-browser: $(SETUP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
 gpu-proof:

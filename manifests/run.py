@@ -11,12 +11,12 @@ import polars as pl
 
 from core.errors import UserError, suggest
 from core.yaml_text import load_yaml
-from manifests.embeddings import is_embedding
+from manifests.manifest import manifest, manifest_schema, reads_verdict
 from manifests.rules import Rule, parse_rules
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
-from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict, evaluate_rules
+from manifests.verdict import StoredStage, Verdict, evaluate_rules
 
 RECIPE = "recipe.yaml"
 WRITTEN_BY = "vl3syn"
@@ -87,7 +87,9 @@ class Run:
         """
         return evaluate_rules(self.index, self.stages[:before])
 
-    def manifest(self) -> pl.LazyFrame:
+    def manifest(
+        self, columns: Sequence[str] | None = None, ids: pl.DataFrame | None = None, verdict: Verdict | None = None
+    ) -> pl.LazyFrame:
         """Return exactly one row per image, sorted by id: the index's columns, every stage's columns, and the verdict.
 
         Embeddings are left out, as they take a hundred times more space than the rest; `facts` returns them.
@@ -95,33 +97,22 @@ class Run:
         The verdict is computed by this call, the columns are read when the frame is collected. The verdict's columns
         are `status` (`kept`, `dropped`, `error`, or `pending` while a stage has not computed the row), `drop_stage`
         (`index` or a stage) and `drop_reason` (`aspect_ratio 3.12 > 2.5`, the row's error, or `not computed yet`).
+
+        Args:
+            columns: The columns that are wanted beside `id`; default all. Others are not read, nor checked for damage.
+            ids: Only these rows: a frame with the column `id`.
+            verdict: The result of `verdict()`, if it is computed already.
+
+        Raises:
+            UserError: There is no such column, a part is damaged, or parts of the index are missing.
         """
-        stages = self.stages
-        frame = _merge(self.index.scan().drop("retry").sort("id"), self.verdict().left.lazy().drop("missing"))
-        reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))]
-        for number, stage in enumerate(stages, start=1):
-            failure = f"_error_{number}"
-            columns = [field.name for field in stage.table.writes if not is_embedding(field)]
-            facts = stage.table.scan(["id", *columns, "error"]).rename({"error": failure})
-            frame = _merge(frame, facts)
-            reasons.append(pl.when(_left(number, ERROR)).then(pl.col(failure)))
-            for position, rule in enumerate(stage.rules):
-                reasons.append(pl.when(_left(number, FIRST_RULE + position)).then(rule.reason()))
-        places = ["index", *(s.name for s in stages)]
-        return frame.with_columns(
-            pl.when(pl.col("cause").is_null())
-            .then(pl.lit("kept"))
-            .when(pl.col("cause") == ERROR)
-            .then(pl.lit("error"))
-            .when(pl.col("cause") == PENDING)
-            .then(pl.lit("pending"))
-            .otherwise(pl.lit("dropped"))
-            .alias("status"),
-            pl.col("stage").replace_strict(dict(enumerate(places)), return_dtype=pl.String).alias("drop_stage"),
-            pl.coalesce(*reasons, pl.when(pl.col("cause") == PENDING).then(pl.lit("not computed yet"))).alias(
-                "drop_reason"
-            ),
-        ).drop("stage", "cause", *(f"_error_{n}" for n in range(1, len(stages) + 1)))
+        judged = reads_verdict(columns)
+        return manifest(self.index, self.stages, (verdict or self.verdict()) if judged else None, columns, ids)
+
+    @property
+    def manifest_schema(self) -> pl.Schema:
+        """The columns of `manifest()` with their types."""
+        return manifest_schema(self.index, self.stages)
 
 
 def open_run(url: str | os.PathLike[str]) -> Run:
@@ -158,12 +149,3 @@ def index_table(folder: Folder) -> Table:
 def stage_folder(folder: Folder, table: str) -> Folder:
     """Return the folder of the stage table `table` of the run in `folder`."""
     return folder.join("stages").join(table)
-
-
-def _left(stage: int, cause: int) -> pl.Expr:
-    return (pl.col("stage") == stage) & (pl.col("cause") == cause)
-
-
-def _merge(frame: pl.LazyFrame, facts: pl.LazyFrame) -> pl.LazyFrame:
-    """Left join on the id. The left frame must be sorted by id (see `verdict.facts`)."""
-    return frame.join_asof(facts.sort("id"), on="id", tolerance=0)

@@ -32,7 +32,9 @@ PIPELINE: Mapping[str, frozenset[str]] = {
     "recipe": frozenset({"pools", "stages", "recipe_file"}),
     "execution": frozenset({"pools", "stages", "recipe_file", "recipe"}),
     "publishing": frozenset({"pools", "stages", "recipe_file", "recipe", "execution"}),
-    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
+    "reporting": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
+    "notebook": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "reporting"}),
+    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing", "reporting"}),
     "__main__": frozenset({"commands"}),
 }
 """The same inside of `pipeline/`."""
@@ -44,7 +46,7 @@ HEAVY: Mapping[str, frozenset[str]] = {
     "clustering": frozenset({"ray", "torch", "faiss"}),
     "captioners": frozenset({"ray", "torch", "transformers", "lmdeploy"}),
     "model": frozenset({"ray", "transformers", "peft", "av", "pyarrow", "polars"}),
-    "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip"}),
+    "pipeline": frozenset({"ray", "torch", "transformers", "faiss", "open_clip", "matplotlib", "jinja2"}),
 }
 """Packages that a room imports inside of functions only, so that the command line answers at once, and the model does
 without those that it does not use."""
@@ -63,7 +65,7 @@ VALUE_ERRORS = frozenset(
 """Modules whose public functions raise ValueError: tensors or lists of a caller do not fit each other. Their Raises say
 so. A user's mistake is a UserError, and a bad sample a BadSampleError."""
 
-CROSSING = frozenset({"e2e", "compatibility", "benchmarks", "recipes"})
+CROSSING = frozenset({"e2e", "compatibility", "benchmarks", "browser", "recipes"})
 """Folders of tests that mirror no room."""
 
 LONGEST_NAME = 60

@@ -22,7 +22,9 @@ from pipeline.commands.evaluate import eval_app
 from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
 from pipeline.commands.inspect import view_app
+from pipeline.commands.look import look_app
 from pipeline.commands.options import JsonOption, RunOption
+from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
 from pipeline.commands.schema import schema_app
 from pipeline.commands.stage import stage_app
@@ -203,6 +205,8 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)
 app.add_typer(view_app)
+app.add_typer(report_app)
+app.add_typer(look_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(train_app)

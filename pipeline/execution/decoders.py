@@ -33,9 +33,15 @@ class Decoders:
     def __init__(self, threads: int, seconds: float) -> None:
         """Start the threads; `seconds` is the time limit for one image."""
         self._seconds = seconds
-        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._threads = threads
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         for _ in range(threads):
             self._start()
+
+    def close(self) -> None:
+        """End the threads when they have run what is queued. Without it they last as long as the process."""
+        for _ in range(self._threads):
+            self._tasks.put(None)
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Task:
         """Queue a call, which runs in the next free thread."""
@@ -68,6 +74,8 @@ class Decoders:
     def _work(self) -> None:
         while True:
             task = self._tasks.get()
+            if task is None:
+                return
             task.begin = time.monotonic()
             try:
                 _run(task)

@@ -13,8 +13,8 @@ from core.errors import UserError, suggest
 from manifests.funnel import NUMBER
 from manifests.journal import recover
 from manifests.run import Run
-from manifests.schemas import INDEX
 from manifests.tables import Table
+from manifests.where import parse_where
 from pipeline.execution.runner import recipe_of
 from pipeline.execution.stage_job import stage_table
 
@@ -50,7 +50,8 @@ def mark(run: Run, stage: str, where: str | None = None) -> Marked:
     Args:
         run: The run.
         stage: `index` or a stage's name.
-        where: An SQL expression over the columns of the stage and of the index; None selects all failed rows.
+        where: An SQL expression over the columns of the manifest; `error` and `retry` are the stage's. None selects all
+            failed rows.
 
     Raises:
         UserError: The stage or a column does not exist, the expression is not valid SQL, or no failed row fits it.
@@ -79,32 +80,17 @@ def _table(run: Run, stage: str) -> Table:
 
 def _failed(run: Run, table: Table, where: str | None) -> pl.DataFrame:
     """Return the failed rows that fit `where`: columns `id`, `error` and `retry`."""
-    condition, columns = _condition(where, table) if where is not None else (pl.lit(True), set[str]())
-    stored = {"id", "error", "retry"} | columns & set(table.schema.names)
-    rows = table.scan(sorted(stored)).filter(pl.col("error").is_not_null())
-    if more := sorted(columns - stored):
-        rows = rows.join(run.index.scan(["id", *more]), on="id", how="left")
-    try:
-        return rows.filter(condition).select("id", "error", "retry").collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"--where {where!r}: {_first_line(error)}") from error
-
-
-def _condition(where: str, table: Table) -> tuple[pl.Expr, set[str]]:
-    """Parse the expression; return it with the columns that it reads."""
-    try:
-        condition = pl.sql_expr(where)
-    except UnicodeEncodeError as error:
-        raise UserError(f"--where {where!r} is no SQL expression: it is not UTF-8") from error
-    except pl.exceptions.PolarsError as error:
-        raise UserError(
-            f"--where {where!r} is no SQL expression: {_first_line(error)}; write it as \"error like '%context%'\""
-        ) from error
-    columns = set(condition.meta.root_names())
-    valid = dict.fromkeys([*table.schema.names, *INDEX.names])
-    for name in sorted(columns - set(valid)):
-        raise UserError(f"--where {where!r}: no column {name!r}{suggest(name, valid)}")
-    return condition, columns
+    columns = ["id", "error", "retry"]
+    if where is None:
+        return table.scan(columns).filter(pl.col("error").is_not_null()).collect(engine="streaming")
+    schema = pl.DataFrame(table.schema.empty_table()).schema
+    condition = parse_where(where, pl.Schema({**run.manifest_schema, **schema}))
+    stored = sorted({*columns, *(condition.columns & set(schema))})
+    rows = table.scan(stored).filter(pl.col("error").is_not_null())
+    if more := sorted(condition.columns - set(schema)):
+        failed = rows.select("id").collect(engine="streaming")
+        rows = rows.join(run.manifest(more, failed), on="id", how="left")
+    return condition.filter(rows, columns)
 
 
 def _append_marked(table: Table, ids: pl.DataFrame) -> None:
@@ -139,7 +125,3 @@ def _nothing(run: Run, stage: str, table: Table, where: str | None) -> str:
         return f"{run.url}: {stage} has no failed rows"
     of = f"{run.url}: of {sum(errors.values()):,} failed rows of {stage}"
     return f"{of} none fits {where!r}; the commonest error: {next(iter(errors))}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -105,8 +105,8 @@ def plan(
     for number, (table, names) in enumerate(read.items()):
         rows, source = _with_parts(rows, stored_table(run, table), names, f"part:{number}")
         sources.append(source)
-    pool = Images(recipe.pool, recipe.pool.root()) if columns.has_images or columns.from_pool else None
-    images = _downloaded_images(run, recipe) if columns.downloaded else pool
+    pool = pool_images(recipe) if columns.has_images or columns.from_pool else None
+    images = downloaded_images(run, recipe) if columns.downloaded else pool
     if columns.has_images:
         rows = rows.join(_seen_lengths(run, columns), on="id", how="left")
     ordered = _in_order(run, columns, rows) if sources else rows.sort("id")
@@ -124,7 +124,17 @@ def _seen_lengths(run: Run, columns: Columns) -> pl.LazyFrame:
     return seen.filter(pl.col(SHA256).bin.encode("hex") == pl.col(digest)).select("id", LENGTH)
 
 
-def _downloaded_images(run: Run, recipe: Recipe) -> Images:
+def pool_images(recipe: Recipe) -> Images:
+    """Return the images of the recipe's pool, without reading it."""
+    return Images(recipe.pool, recipe.pool.root())
+
+
+def downloaded_images(run: Run, recipe: Recipe) -> Images:
+    """Return the images that the recipe's stage `download` has stored.
+
+    Raises:
+        UserError: Their folder has none of them.
+    """
     step = recipe.download
     assert step is not None
     assert isinstance(step.stage, Download)

@@ -21,6 +21,7 @@ from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.job_log import record
 from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import (
     ROWS,
@@ -151,7 +152,7 @@ def build_index(
     check_ids(table, pool)
     for line in account(table, index_store.writer, pool):
         say(f"pool: {line}")
-    return JobResult.of("index", stats, stored)
+    return record(run, JobResult.of("index", stats, stored))
 
 
 def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
@@ -196,10 +197,10 @@ def run_stages(
         if selected and is_trained(step) and fitted_of(step) is None and alive.height:
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
-            yield result
+            yield record(run, result)
         stored = _stored_stage(run, step)
         if selected:
-            yield run_stage(run, recipe, step, stored, alive, local)
+            yield record(run, run_stage(run, recipe, step, stored, alive, local))
         alive = advance(alive, stored).alive
 
 

@@ -1,0 +1,70 @@
+"""Conditions on rows (`--where` of commands): SQL expressions over stored columns, in polars' dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from core.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A checked expression.
+
+    Attributes:
+        text: The expression as written.
+        expression: Its value for each row: a boolean.
+        columns: The columns that it reads.
+    """
+
+    text: str
+    expression: pl.Expr
+    columns: frozenset[str]
+
+    def filter(self, rows: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
+        """Return `columns` of the rows that fit. A row for which the expression is null does not fit.
+
+        Raises:
+            UserError: The expression cannot be computed for some row.
+        """
+        try:
+            return rows.filter(self.expression).select(columns).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            raise UserError(f"--where {self.text!r}: {_first_line(error)}") from error
+
+
+def parse_where(text: str, schema: pl.Schema) -> Condition:
+    """Parse and check an expression such as `aesthetic < 4 and status = 'kept'`.
+
+    Args:
+        text: The expression.
+        schema: The columns that it may read, with their types.
+
+    Raises:
+        UserError: It is not valid SQL, reads an unknown column, or is not a condition (true or false for each row).
+    """
+    try:
+        expression = pl.sql_expr(text)
+    except UnicodeEncodeError as error:
+        raise UserError(f"--where {text!r} is no SQL expression: it is not UTF-8") from error
+    except pl.exceptions.PolarsError as error:
+        raise UserError(
+            f"--where {text!r} is no SQL expression: {_first_line(error)}; write it as \"error like '%context%'\""
+        ) from error
+    columns = frozenset(expression.meta.root_names())
+    for name in sorted(columns - set(schema)):
+        quoted = f"; a text stands in single quotes: '{name}'" if f'"{name}"' in text else suggest(name, schema)
+        raise UserError(f"--where {text!r}: no column {name!r}{quoted}")
+    try:
+        (type_,) = pl.LazyFrame(schema=schema).select(expression).collect_schema().dtypes()
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"--where {text!r}: {_first_line(error)}") from error
+    if type_ != pl.Boolean:
+        raise UserError(f'--where {text!r}: gives {type_}, not true or false; compare it, as in "width > 200"')
+    return Condition(text, expression, columns)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

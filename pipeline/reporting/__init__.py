@@ -1,0 +1,1 @@
+"""Pages about a run: the report and galleries, each one self-contained HTML file without a script."""

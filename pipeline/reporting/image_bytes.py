@@ -1,0 +1,141 @@
+"""Read encoded images of a run where they lie: in its pool, or in the tars of downloaded images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from core.errors import UserError
+from core.stages import ENCODED
+from manifests.contents import LENGTH
+from manifests.run import Run
+from pipeline.execution.lookahead import started_ahead
+from pipeline.execution.planner import Columns, downloaded_images, plan, pool_images, stored_table
+from pipeline.execution.runner import recipe_of
+from pipeline.pools.images import Failure, Group
+from pipeline.pools.reader import Images
+from pipeline.recipe import Recipe
+from pipeline.stages.download.columns import DESCRIBED
+
+LONGEST = 64 << 20
+"""Bytes of the longest image that pages read."""
+
+_READERS = 16  # threads that wait for the disk or the network
+_AHEAD = 16  # groups that are read before they are needed, at most 8 MiB each
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """One image as it is stored.
+
+    Attributes:
+        id: Its id.
+        data: The encoded image; None if it cannot be read.
+        error: Why it cannot be read, as one line; empty if it can.
+    """
+
+    id: int
+    data: bytes | None
+    error: str = ""
+
+
+def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator[ImageBytes]:
+    """Yield each image of a run, in the order in which they lie in the pool. Neighbours share one read.
+
+    An image that is gone, has changed or was never read is yielded with the reason. So is every image, if the pool is
+    gone. About 16 reads of at most 8 MiB are held in memory, or one image.
+
+    Args:
+        run: The run.
+        ids: The images, column `id`, each once.
+        longest: Longest image that is read, in bytes.
+
+    Raises:
+        UserError: The run has no image with such an id, or a part of a table is damaged.
+    """
+    _refuse_unknown(run, ids)
+    try:
+        recipe = recipe_of(run)
+        images = downloaded_images(run, recipe) if recipe.download else pool_images(recipe)
+    except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer, a missing plugin
+        reason = " ".join(str(error).split())
+        yield from (ImageBytes(id_, None, reason) for id_ in ids["id"])
+        return
+    if not recipe.download and not recipe.pool.has_images:
+        yield from (ImageBytes(id_, None, "the pool has only the URL of this image") for id_ in ids["id"])
+        return
+    errors = _errors(run, recipe, ids)
+    yield from (ImageBytes(id_, None, error) for id_, error in errors.iter_rows())
+    rows, reasons = _divide(_addresses(run, recipe, ids.join(errors, on="id", how="anti")), longest)
+    yield from reasons
+    yield from _read(images, rows)
+
+
+def _refuse_unknown(run: Run, ids: pl.DataFrame) -> None:
+    known = run.index.scan(["id"]).filter(pl.col("id").is_in(ids["id"].implode())).collect(engine="streaming")
+    unknown = ids.join(known, on="id", how="anti")
+    if unknown.height:
+        raise UserError(f"{run.url} has no image with the id {unknown['id'][0]}")
+
+
+def _errors(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pl.DataFrame:
+    """Return columns `id` and `error` of the images that could not be indexed or downloaded."""
+    tables = [run.index, *([stored_table(run, recipe.download.table)] if recipe.download else [])]
+    wanted = pl.col("id").is_in(ids["id"].implode()) & pl.col("error").is_not_null()
+    found = [table.scan(["id", "error"]).filter(wanted).collect(engine="streaming") for table in tables]
+    return pl.concat(found).unique("id", keep="first")
+
+
+def _addresses(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pa.Table:
+    """Return where the images are, in the order of the pool: `id`, `seen_bytes`, and the columns `IMAGE_ADDRESS`."""
+    downloaded = recipe.download.table if recipe.download else ""
+    if not ids.height or (downloaded and DESCRIBED["shard"] not in stored_table(run, downloaded).schema.names):
+        nulls = [
+            pa.nulls(ids.height, type_) for type_ in (pa.int64(), pa.string(), pa.string(), pa.int64(), pa.int64())
+        ]
+        return pa.table([ids["id"].to_arrow(), *nulls], names=["id", LENGTH, "shard", "key", "offset", "bytes"])
+    columns = Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded)
+    rows, inputs = plan(run, recipe, columns, ids)
+    return inputs.complete(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _divide(rows: pa.Table, longest: int) -> tuple[pa.Table, list[ImageBytes]]:
+    """Return the rows to read, and the reasons of the others."""
+    read, reasons = [], []
+    for number, row in enumerate(rows.select(["id", "shard", "bytes"]).to_pylist()):
+        id_, shard, length = row["id"], row["shard"], row["bytes"]
+        if shard is None:
+            reasons.append(ImageBytes(id_, None, "not downloaded yet"))
+        elif (length or 0) > longest:
+            reasons.append(ImageBytes(id_, None, f"not shown: {length:,} bytes are too many"))
+        else:
+            read.append(number)
+    return rows.take(pa.array(read, pa.int64())), reasons
+
+
+def _read(images: Images, rows: pa.Table) -> Iterator[ImageBytes]:
+    ids, lengths = rows["id"].to_pylist(), rows["bytes"].to_pylist()
+    seen = rows[LENGTH].to_pylist()
+
+    def read(group: Group) -> list[tuple[int, bytes | Failure]]:
+        return list(zip(group.rows, images.read(group), strict=True))
+
+    with ThreadPoolExecutor(_READERS, "read") as readers:
+        reading = (readers.submit(read, group) for group in images.groups(rows))
+        for group in started_ahead(reading, _AHEAD):
+            for row, data in group.result():
+                before = lengths[row] if seen[row] is None else seen[row]
+                yield _checked(ids[row], data, before)
+
+
+def _checked(id_: int, data: bytes | Failure, before: int | None) -> ImageBytes:
+    """Refuse an image of another length than when it was first read: it may be another image."""
+    if isinstance(data, Failure):
+        return ImageBytes(id_, None, data.error)
+    if before is not None and len(data) != before:
+        return ImageBytes(id_, None, f"changed: it has {len(data):,} bytes now, and had {before:,}")
+    return ImageBytes(id_, data)

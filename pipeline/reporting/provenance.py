@@ -1,0 +1,78 @@
+"""What computed the facts of a run: models, licences, weights, float types, software."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from core.errors import UserError
+from core.secrets import redact
+from manifests.run import Run
+from manifests.verdict import StoredStage
+from pipeline.execution.runner import recipe_of
+
+_NO_SOFTWARE = frozenset(
+    {"decoded", "dtype", "inputs", "settings", "stage", "version", "weights", "revision", "device"}
+)
+"""Keys of a part's provenance that are not `package: version`."""
+
+
+@dataclass(frozen=True)
+class StageProvenance:
+    """What computed the newest rows of a step.
+
+    Attributes:
+        stage: The step's name.
+        table: The name of its stage table, with the fingerprint.
+        models: Its models, each with its licence; None: not known.
+        weights: Hash of the weights, or a commit; None: no model, or not recorded.
+        dtype: Float type of the model; None: not recorded.
+        software: `package version`, separated by commas.
+    """
+
+    stage: str
+    table: str
+    models: Mapping[str, str | None]
+    weights: str | None
+    dtype: str | None
+    software: str
+
+
+def provenance(run: Run) -> list[StageProvenance]:
+    """Return what computed each step, in the recipe's order. Steps without stored rows are left out."""
+    models = _models(run)
+    return [_of(stage, models.get(stage.name, {})) for stage in run.stages if stage.table.parts()]
+
+
+def recipe_text(run: Run) -> str:
+    """Return the resolved recipe as YAML, without credentials."""
+    text: str = yaml.safe_dump(dict(run.recipe), sort_keys=False, allow_unicode=True, width=100)
+    return redact(text)
+
+
+def _models(run: Run) -> Mapping[str, Mapping[str, str | None]]:
+    """Return the models of each step. A step whose class is not installed here has none that are known."""
+    try:
+        return {step.name: step.stage.models for step in recipe_of(run).steps}
+    except UserError:
+        return {}
+
+
+def _of(stage: StoredStage, models: Mapping[str, str | None]) -> StageProvenance:
+    newest = stage.table.provenance()
+    packages = [f"{name} {value}" for name, value in newest.items() if isinstance(value, str) and _is_version(name)]
+    weights, dtype = stage.table.recorded("weights"), stage.table.recorded("dtype")
+    return StageProvenance(
+        stage=stage.name,
+        table=stage.table.folder.path.rpartition("/")[2],
+        models=models,
+        weights=str(weights) if weights else None,
+        dtype=str(dtype) if dtype else None,
+        software=", ".join(packages),
+    )
+
+
+def _is_version(name: str) -> bool:
+    return name not in _NO_SOFTWARE

@@ -1,0 +1,159 @@
+"""The report of a run: one page with the funnel, scores, galleries, speed and provenance.
+
+A section that the run has nothing for is left out: a run of an index alone has a report, and one that is being
+computed, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from manifests.diversity import Diversity, Spread, diversity
+from manifests.funnel import Funnel, funnel
+from manifests.indexing import index_warning
+from manifests.rules import BALANCE
+from manifests.run import Run
+from manifests.schemas import is_amount
+from manifests.version import __version__
+from pipeline.execution.job_log import speeds
+from pipeline.reporting.charts import histogram, sizes
+from pipeline.reporting.galleries import GalleryGroup, galleries
+from pipeline.reporting.page import number, render
+from pipeline.reporting.provenance import provenance, recipe_text
+from pipeline.reporting.scores import Score, scores
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_CLUSTER = "cluster"
+"""Groups that are shown even if no rule balances them."""
+
+
+@dataclass(frozen=True)
+class DrawnScore:
+    """A score with what is shown of it.
+
+    Attributes:
+        score: The score.
+        chart: Its histogram; None where there are no values to draw.
+        images: Images on both sides of its rule; None without a rule, or for a rule on groups or pairs.
+    """
+
+    score: Score
+    chart: Markup | None
+    images: GalleryGroup | None
+
+
+@dataclass(frozen=True)
+class DrawnGroups:
+    """The groups of a column and the chart of their sizes."""
+
+    groups: Diversity
+    chart: Markup
+
+    @property
+    def table(self) -> list[tuple[str, str, str]]:
+        """Measures of the groups, before and after the rules."""
+        before, after = _measures(self.groups.reached), _measures(self.groups.kept)
+        return [(name, before[name], after[name]) for name in before]
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """Rows that failed at one step for one reason."""
+
+    stage: str
+    reason: str
+    rows: int
+
+
+def report(run: Run) -> str:
+    """Return the page about a run.
+
+    Raises:
+        UserError: Nothing is indexed yet, a part is damaged, or a package of the extra `report` is missing.
+    """
+    warning = index_warning(run)
+    verdict = run.verdict()
+    counted = funnel(run, verdict)
+    shown = galleries(run, verdict)
+    images = {(group.stage, group.rule): group for group in shown.rules}
+    drawn = [
+        DrawnScore(score, _histogram(score, position), images.get((score.stage, score.rule.name if score.rule else "")))
+        for position, score in enumerate(scores(run, verdict))
+    ]
+    return render(
+        "report.html",
+        version=__version__,
+        name=str(run.recipe.get("name") or "run"),
+        url=run.url,
+        warning=warning,
+        funnel=counted,
+        totals=_totals(counted),
+        ruled=[each for each in drawn if each.score.rule],
+        unruled=[each for each in drawn if not each.score.rule and each.chart],
+        groups=list(_groups(run)),
+        images=shown,
+        errors=list(_errors(run, counted)),
+        speeds=speeds(run),
+        provenance=provenance(run),
+        recipe=recipe_text(run),
+    )
+
+
+def _totals(counted: Funnel) -> Mapping[str, int]:
+    totals = {"kept": counted.survivors}
+    for what in ("dropped", "errors", "pending"):
+        totals[what] = sum(getattr(stage, what) for stage in counted.stages)
+    return totals
+
+
+def _histogram(score: Score, position: int) -> Markup | None:
+    if not len(score.passed) + len(score.dropped):
+        return None
+    shown = f"{score.rule.kind} {number(score.rule.threshold)}" if score.rule else ""
+    label = f"Histogram of {score.column}: {score.kept:,} rows kept, {score.lost:,} not"
+    label += f"; the rule is {shown}" if shown else ""
+    return histogram(f"score-{position}", label, score.passed, score.dropped, score.edge, shown)
+
+
+def _groups(run: Run) -> Iterator[DrawnGroups]:
+    """Yield the groups that a rule balances and those of clusters, unless nearly each image is its own group."""
+    stages = run.stages
+    balanced = [rule.column for stage in stages for rule in stage.rules if rule.kind in BALANCE]
+    written = {field.name for stage in stages for field in stage.table.writes if not is_amount(field)}
+    for column in dict.fromkeys([*balanced, *({_CLUSTER} & written)]):
+        groups = diversity(run, column)
+        if (groups.reached.rows < 2 * groups.reached.groups and column != _CLUSTER) or not groups.reached.rows:
+            continue
+        label = (
+            f"Images per {column}, largest first: {groups.reached.groups:,} groups of up to {groups.reached.largest:,} "
+            f"before the rules, {groups.kept.groups:,} of up to {groups.kept.largest:,} after"
+        )
+        before, after = (groups.sizes[name].to_numpy() for name in ("reached", "kept"))
+        yield DrawnGroups(groups, sizes(f"groups-{column}", label, before, after))
+
+
+def _measures(spread: Spread) -> dict[str, str]:
+    return {
+        "images": number(spread.rows),
+        "groups": number(spread.groups),
+        "effective number of groups": number(spread.effective),
+        "smallest group": number(spread.smallest),
+        "median group": number(spread.median),
+        "largest group": number(spread.largest),
+        "share of the largest group": f"{spread.largest_share:.1%}",
+        "share of the largest 1 % of groups": f"{spread.top_share:.1%}",
+    }
+
+
+def _errors(run: Run, counted: Funnel) -> Iterator[ErrorKind]:
+    """Yield the reasons of the funnel that are errors, not rules."""
+    rules = {stage.name: stage.rules for stage in run.stages}
+    for stage in counted.stages:
+        ruled = {text for rule in rules.get(stage.stage, ()) for text in (str(rule), rule.reason_if_missing)}
+        for reason, rows in stage.reasons.items():
+            if reason not in ruled:
+                yield ErrorKind(stage.stage, reason, rows)
