@@ -23,16 +23,19 @@ SIDE = 56
 
 COLOURS = {
     "red": (220, 30, 30),
-    "green": (30, 160, 50),
+    "green": (30, 150, 50),
     "blue": (40, 70, 230),
-    "yellow": (250, 220, 30),
     "purple": (150, 50, 190),
-    "white": (255, 255, 255),
+    "orange": (240, 130, 20),
+    "black": (20, 20, 20),
 }
 OUTLINE = (0, 0, 0)
 SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = {"small": 8, "large": 13}
+SIZES = {"small": 6, "large": 11}
 """Half of the side that a thing takes, in pixels."""
+
+JITTER = 2
+"""How far a thing lies from the middle of its half at most, in pixels to each side."""
 
 GROUNDS = {"grey": (185, 185, 185), "pink": (240, 190, 205), "beige": (225, 205, 160)}
 PHOTOGRAPH = "photograph"
@@ -167,7 +170,7 @@ def draw(scene: Scene, random: Random, photographs: Sequence[Image.Image]) -> Im
     half = SIDE // 2
     for placed, begin in ((scene.left, 0), (scene.right, half)):
         radius = SIZES[placed.size]
-        x = begin + random.randint(radius + 1, half - radius - 1)
+        x = begin + half // 2 + random.randint(-JITTER, JITTER)
         _draw_thing(ImageDraw.Draw(picture), placed.thing, x, _height(random), radius)
     return picture
 
@@ -194,7 +197,7 @@ def _ground(name: str, random: Random, photographs: Sequence[Image.Image]) -> Im
 
 
 def _height(random: Random) -> int:
-    return SIDE // 2 + random.randint(-8, 8)
+    return SIDE // 2 + random.randint(-JITTER, JITTER)
 
 
 def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: int, y: int, radius: int) -> None:

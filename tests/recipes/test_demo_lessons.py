@@ -18,7 +18,7 @@ from model.training.recipe import parse_recipe
 from model.training.run import train
 
 RECIPE = Path(__file__).parents[2] / "recipes/train-demo.yaml"
-THING = re.compile(r"(red|green|blue|yellow|purple|white) (circle|square|triangle|cross)")
+THING = re.compile(r"(red|green|blue|purple|orange|black) (circle|square|triangle|cross)")
 
 
 def published(demo: Path, count: int = 16) -> None:
