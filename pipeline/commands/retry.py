@@ -17,7 +17,7 @@ def retry(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the run, or `index`")],
     where: Annotated[
         str | None,
-        typer.Option(help="Only these rows, by SQL over columns of stage and index: \"error like '%context%'\""),
+        typer.Option(help="Only these rows, by SQL over the columns of stage and manifest: \"error like '%context%'\""),
     ] = None,
     json_: JsonOption = False,
 ) -> None:

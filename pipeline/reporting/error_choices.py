@@ -21,7 +21,7 @@ def error_choices(seen: Seen) -> list[ChoiceGroup]:
         kinds = _kinds(seen, number, table)
         if kinds.height:
             labels = {id_: f"{count:,} × {kind}" for kind, count, id_ in kinds.head(KINDS).iter_rows()}
-            note = f"{kinds['count'].sum():,} images; an example of each of the {len(labels):,} most frequent errors."
+            note = f"Failed: {kinds['count'].sum():,}; one example of each kind of error."
             groups.append(ChoiceGroup(name, [Choice("", list(labels), labels=labels)], note, stage=name))
     return groups
 

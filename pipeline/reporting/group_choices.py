@@ -48,6 +48,6 @@ def _group(stage: StoredStage, rule: Rule, rows: pl.DataFrame) -> ChoiceGroup:
         of_group = some.filter(pl.col("group") == group)
         images = [of_group.filter(pl.col("passed") == side)["id"] for side in (True, False)]
         ids = [*images[0].head(KEPT), *images[1].head(DROPPED)]
-        choices.append(Choice(f"{rule.column} {group}: {reached:,} images, {kept:,} kept", ids))
-    note = f"{sizes.height:,} groups; {changed.height:,} have images that the rule drops: {rule}."
+        choices.append(Choice(f"{rule.column} {group}: {kept:,} of {reached:,} kept", ids))
+    note = f"{changed.height:,} of {sizes.height:,} groups are reduced; dropped if {rule}."
     return ChoiceGroup(f"{stage.name}: {rule.name}", choices, note, stage=stage.name, rule=rule.name)

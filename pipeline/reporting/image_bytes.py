@@ -15,11 +15,13 @@ from manifests.contents import LENGTH
 from manifests.run import Run
 from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.planner import Columns, downloaded_images, plan, pool_images, stored_table
-from pipeline.execution.runner import recipe_of
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.reader import Images
-from pipeline.recipe import Recipe
+from pipeline.pools.registry import parse_pool
+from pipeline.recipe import Recipe, Step
+from pipeline.recipe_file import Resources
 from pipeline.stages.download.columns import DESCRIBED
+from pipeline.stages.download.stage import Download
 
 LONGEST = 64 << 20
 """Bytes of the longest image that pages read."""
@@ -59,20 +61,48 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
     """
     _refuse_unknown(run, ids)
     try:
-        recipe = recipe_of(run)
-        images = downloaded_images(run, recipe) if recipe.download else pool_images(recipe)
-    except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer, a missing plugin
+        recipe = _images_of(run)
+        reason = _reason_for_all(run, recipe)
+        images = downloaded_images(run, recipe) if recipe.download and not reason else pool_images(recipe)
+    except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer
         reason = " ".join(str(error).split())
+    if reason:
         yield from (ImageBytes(id_, None, reason) for id_ in ids["id"])
-        return
-    if not recipe.download and not recipe.pool.has_images:
-        yield from (ImageBytes(id_, None, "the pool has only the URL of this image") for id_ in ids["id"])
         return
     errors = _errors(run, recipe, ids)
     yield from (ImageBytes(id_, None, error) for id_, error in errors.iter_rows())
-    rows, reasons = _divide(_addresses(run, recipe, ids.join(errors, on="id", how="anti")), longest)
-    yield from reasons
-    yield from _read(images, rows)
+    readable = ids.join(errors, on="id", how="anti")
+    if readable.height:
+        rows, reasons = _divide(_addresses(run, recipe, readable), longest)
+        yield from reasons
+        yield from _read(images, rows)
+
+
+def _images_of(run: Run) -> Recipe:
+    """Return what the run's recipe says of images: the pool and the stage `download`.
+
+    The classes of other packages that it names are not imported: to look at a run must not run its code.
+
+    Raises:
+        UserError: The pool is of such a class, or not valid.
+    """
+    pool = run.recipe.get("pool") or {}
+    if "kind" in pool:
+        raise UserError(f"not shown: the pool is of the class {pool['kind']}, whose code is not run to show images")
+    steps = [
+        Step(stage=Download(images=entry.get("images")), rules=(), resources=Resources(), table=entry["table"])
+        for entry in run.recipe.get("stages") or []
+        if entry["stage"] == Download.name and "class" not in entry
+    ]
+    return Recipe(run.url, parse_pool(pool), tuple(steps))
+
+
+def _reason_for_all(run: Run, recipe: Recipe) -> str:
+    """Return why the run has no image yet; an empty text if it has some."""
+    if not recipe.download:
+        return "" if recipe.pool.has_images else "the pool has only the URL of this image"
+    columns = stored_table(run, recipe.download.table).schema.names
+    return "" if DESCRIBED["shard"] in columns else "not downloaded yet"
 
 
 def _refuse_unknown(run: Run, ids: pl.DataFrame) -> None:
@@ -93,13 +123,7 @@ def _errors(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pl.DataFrame:
 def _addresses(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pa.Table:
     """Return where the images are, in the order of the pool: `id`, `seen_bytes`, and the columns `IMAGE_ADDRESS`."""
     downloaded = recipe.download.table if recipe.download else ""
-    if not ids.height or (downloaded and DESCRIBED["shard"] not in stored_table(run, downloaded).schema.names):
-        nulls = [
-            pa.nulls(ids.height, type_) for type_ in (pa.int64(), pa.string(), pa.string(), pa.int64(), pa.int64())
-        ]
-        return pa.table([ids["id"].to_arrow(), *nulls], names=["id", LENGTH, "shard", "key", "offset", "bytes"])
-    columns = Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded)
-    rows, inputs = plan(run, recipe, columns, ids)
+    rows, inputs = plan(run, recipe, Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded), ids)
     return inputs.complete(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 

@@ -52,7 +52,7 @@ def _group(stage: StoredStage, rule: Rule, rows: pl.DataFrame) -> ChoiceGroup:
         if ids
     ]
     passed = int(rows["passed"].sum())
-    note = f"{passed:,} images pass, {rows.height - passed:,} are dropped if {rule}."
+    note = f"{passed:,} of {rows.height:,} images pass; dropped if {rule}."
     return ChoiceGroup(f"{stage.name}: {rule.column}", choices, note, stage=stage.name, rule=rule.name)
 
 

@@ -107,12 +107,23 @@ def test_retry_command_reports_the_rows_to_retry(tmp_path: Path, make_images: Ma
         (("short_caption", "--where", "error like '%413%'"), "of 3 failed rows of short_caption none fits"),
         (("short_caption", "--where", "errror like '%413%'"), "no column 'errror'; did you mean 'error'?"),
         (("short_caption", "--where", "error like"), "is no SQL expression: "),
-        (("short_caption", "--where", "id + 1"), "--where 'id + 1': "),
+        (("short_caption", "--where", "id + 1"), "--where 'id + 1': gives Int64, not true or false"),
         (("short_caption", "--where", "error_like_\udcff"), "is no SQL expression: it is not UTF-8"),
     ):
         refused = vl3syn("retry", tmp_path / "run", *wrong)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr
         assert said in refused.stderr
+
+
+def test_condition_may_read_all_columns_of_the_manifest(tmp_path: Path) -> None:
+    """And `error` is that of the stage, not of the index."""
+    opened = stored_run(tmp_path / "run", {0: None, 1: "server: 400 a", 2: "server: 413 b", 3: "server: 400 c"})
+    condition = (
+        "status = 'error' and drop_reason like '%400%' and error like '%400%' and short_words is null and width = 9"
+    )
+    assert mark(opened, "short_caption", f"{condition} and width = 9").marked == 2
+    with pytest.raises(UserError, match="none fits"):
+        mark(opened, "short_caption", "status = 'kept'")
 
 
 def stored_run(url: Path, errors: dict[int, str | None], stage: str = "short_caption") -> Run:
