@@ -58,12 +58,11 @@ def main(shards: Path, folder: Path, scenes: int = 6000, exam_scenes: int = 60) 
         "questions": [line for path, scene in shown.items() for line in asked(path, scene, random)],
         "clips": draw_clips(folder, "clips", scenes // 10, moving, random),
         "qa": [*map(about, images), *compared(images)],
-        "exam": [
-            *(described(path, scene) for path, scene in exams.items()),
-            *(line for path, scene in exams.items() for line in asked(path, scene, random)),
-            *draw_clips(folder, "exam_clips", 2 * exam_scenes // 3, exam_moving, random),
-        ],
+        "exam_scenes": [described(path, scene) for path, scene in exams.items()],
+        "exam_questions": [line for path, scene in exams.items() for line in asked(path, scene, random)],
+        "exam_clips": draw_clips(folder, "exam_clips", 2 * exam_scenes // 3, exam_moving, random),
     }
+    files["exam"] = files["exam_scenes"] + files["exam_questions"] + files["exam_clips"]
     for name, lines in files.items():
         write(folder / f"{name}.jsonl", lines)
     captions = [{"conversations": image[c]} for image in images for c in ("short_conversations", "conversations")]
