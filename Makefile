@@ -24,12 +24,16 @@ $(SETUP_DOWNLOAD): requirements/download.txt
 demo: $(SETUP)
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
+	$(BIN)/vl3syn report demo/run
 	$(BIN)/python recipes/demo_lessons.py demo/run/shards demo/lessons
-	@# One thread: so small a model gains nothing from a second one, and images are decoded meanwhile.
+	@# One thread: so small a model gains little from a second one, and images are decoded meanwhile.
 	OMP_NUM_THREADS=1 $(BIN)/vl3syn train recipes/train-demo.yaml --run demo/training
-	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/run/shards --trained-on --limit 10 --max-new-tokens 400
-	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png \
-		'Describe the image in detail.'
+	@# Scenes that the training never showed: with their own pictures, and with those of other scenes.
+	$(BIN)/vl3syn eval demo/training/5-video/model --data demo/lessons/exam.jsonl --shuffle-images --max-new-tokens 32
+	@# One of them: demo/lessons/exam/00000.png
+	$(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/lessons/exam/00000.png 'Describe the scene.'
+	@echo
+	@echo 'The report:   demo/run/report.html: open it in a browser'
 	@echo
 	@echo 'Look closer:  $(BIN)/vl3syn sweep demo/run'
 	@echo '              $(BIN)/vl3syn sweep demo/run quality.min=0.5:0.8:4 similarity.min=0.4,0.6,0.8'
@@ -40,8 +44,9 @@ demo: $(SETUP)
 	@echo 'The dataset:  demo/run/shards/README.md is its card; its images and captions open with any reader of Parquet:'
 	@echo "              $(BIN)/python -c 'import polars as pl; print(pl.read_parquet(\"demo/run/shards/data/*.parquet\", columns=[\"short_caption\"]))'"
 	@echo
-	@echo 'The training: demo/training/curves.png; and what it makes of a clip:'
-	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/bigbuckbunny.mp4 'Describe the clip.'"
+	@echo 'The training: demo/training/curves.png; docs/demo.md tells what it learns. Ask it more, of a clip and of a photograph:'
+	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/exam_clips/0000 'What happens?'"
+	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png 'Describe the image in detail.'"
 
 # One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
 # A process that dies ends the tests and names the test: with another in its place, pytest-xdist 3.8 may hang.

@@ -1,4 +1,4 @@
-"""Shapes of the model, and the presets: `tiny` (tests), `small` (demo), `2b` and `7b` (as published).
+"""Shapes of the model, and the presets: `tiny` (tests), `small` (minutes on a CPU), `2b` and `7b` (as published).
 
 Sources of the numbers: arXiv 2501.13106 section 3, google/siglip-so400m-patch14-384, and Qwen2.5's config.json.
 """
@@ -200,7 +200,7 @@ PRESETS = {
         image_token_id=259,
         video_token_id=260,
     ),
-    # 1.0 M parameters: memorises a hundred captions on a CPU in minutes (the demo), which `tiny` cannot.
+    # 1.0 M parameters: memorises a hundred captions on a CPU in minutes, which `tiny` cannot.
     "small": ModelConfig(
         vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
         language=_qwen2(
