@@ -24,6 +24,7 @@ GENERATED = {"cli.md"}
 
 NEEDS: Mapping[str, str] = {
     "cluster": "a Ray cluster, or a store such as s3://",
+    "context": "the code around it",
     "data": "files of your own",
     "demo": "what `make demo` has trained",
     "gpu": "a CUDA device",
@@ -31,6 +32,7 @@ NEEDS: Mapping[str, str] = {
     "network": "other machines",
     "server": "a server that makes captions or answers questions",
     "setup": "an environment, which the command makes or changes",
+    "terminal": "somebody who types",
     "time": "minutes",
 }
 """What a block may need, and a small machine lacks."""
