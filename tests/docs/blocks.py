@@ -19,8 +19,8 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
 
-GENERATED = {"cli.md"}
-"""Pages of `docs/` that a program writes, without blocks to run: `typer … utils docs` shows how commands are called."""
+WITHOUT_BLOCKS = {"cli.md", "index.md"}
+"""Pages of `docs/` with nothing to run: one shows how commands are called, and is made by a program; one is the navigation."""
 
 NEEDS: Mapping[str, str] = {
     "cluster": "a Ray cluster, or a store such as s3://",
@@ -72,7 +72,7 @@ class BadBlockError(Exception):
 
 def pages() -> list[Path]:
     """README.md, CONTRIBUTING.md, and the pages that people write."""
-    written = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in GENERATED]
+    written = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WITHOUT_BLOCKS]
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written]
 
 

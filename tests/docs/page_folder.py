@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.docs.blocks import ROOT
 from tests.docs.python_session import MARK
 
-LONGEST = 300
+LONGEST = 900
 """Seconds for a block of shell."""
 
 

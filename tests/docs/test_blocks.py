@@ -37,7 +37,7 @@ def test_yaml_and_json_blocks_load(page: Path) -> None:
     for block in blocks(page):
         if block.language == "yaml":
             loaded = yaml.safe_load(block.code)
-            if isinstance(loaded, dict) and {"pool", "stages"} <= set(loaded) and "data" not in block.needs:
+            if isinstance(loaded, dict) and {"pool", "stages"} <= set(loaded) and not block.file:
                 parse_recipe(loaded, str(block))
         if block.language == "json":
             for line in block.code.splitlines():

@@ -14,9 +14,7 @@ import pytest
 from tests.docs.blocks import ROOT, Block, blocks, pages
 from tests.docs.page_folder import PageFolder, environment, film
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(900)]
-
-RUNNABLE = [page for page in pages() if any(block.is_run for block in blocks(page))]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +60,7 @@ def folder(tmp_path: Path, photographs: list[Path]) -> Iterator[PageFolder]:
     made.close()
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_page_runs(page: Path, folder: PageFolder, request: pytest.FixtureRequest) -> None:
     found = blocks(page)
     code = "".join(block.code for block in found if block.is_run)
