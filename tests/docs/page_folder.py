@@ -48,6 +48,12 @@ class PageFolder:
         else:
             shutil.copyfile(source, target)
 
+    def add_run(self, name: str, demo: Path) -> None:
+        """Copy the demo's run, and let the copy know where the pool is in this folder."""
+        self.add(name, demo / "run")
+        recipe = self.path / name / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace(str(demo / "pool"), str(self.path / "demo/pool")))
+
     def shell(self, code: str) -> None:
         """Run a piece of shell, which ends at its first failure. AssertionError if it fails."""
         command = ["bash", "-eu", "-o", "pipefail", "-c", code]
