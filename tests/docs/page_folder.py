@@ -83,7 +83,7 @@ class PageFolder:
         else:
             raise AssertionError("Python has ended: " + "".join(lines)[-2000:])
         self.printed = "".join(lines)
-        assert line.strip() == f"{MARK}ok", self.printed[-3000:]
+        assert line == f"{MARK}ok\n", self.printed[-3000:]
 
     def close(self) -> None:
         """End the Python of the page."""
