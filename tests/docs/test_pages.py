@@ -103,7 +103,16 @@ def _plain(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("documented", "alike"),
-    [("1 row", True), ("1 row ", True), ("1  row", True), ("2 rows", False), ("…row", True), ("1", False), ("1 row\n…", False), ("…", True)],
+    [
+        ("1 row", True),
+        ("1 row ", True),
+        ("1  row", True),
+        ("2 rows", False),
+        ("…row", True),
+        ("1", False),
+        ("1 row\n…", False),
+        ("…", True),
+    ],
 )
 def test_output_is_compared_but_for_spaces_and_ellipses(documented: str, alike: bool) -> None:
     assert is_like("1 row\n", documented) == alike

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from manifests.version import __version__
 from tests.docs.blocks import ROOT
 
 PAGES = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
@@ -38,6 +40,12 @@ def test_files_that_a_page_links_to_exist(page: str) -> None:
 
 OF_OTHER_BRANCHES = {"docs/images/report-laptop.png", "docs/images/report-phone.png", "notebooks"}
 """To be emptied when the report and the notebooks are merged."""
+
+
+def test_version_of_the_citation_is_that_of_the_code() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    assert __version__ in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_readme_is_short() -> None:
