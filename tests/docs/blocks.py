@@ -20,7 +20,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).parents[2]
 
 WITHOUT_BLOCKS = {"cli.md", "index.md"}
-"""Pages of `docs/` with nothing to run: one shows how commands are called, and is made by a program; one is the navigation."""
+"""Pages of `docs/` with nothing to run: how commands are called, made by a program; and the navigation."""
 
 NEEDS: Mapping[str, str] = {
     "cluster": "a Ray cluster, or a store such as s3://",

@@ -1,4 +1,4 @@
-"""README.md and docs/ are run: the blocks of a page one after another, in a folder of its own (tests/docs/page_folder.py)."""
+"""README.md and docs/ are run: the blocks of a page in order, in a folder of its own (tests/docs/page_folder.py)."""
 
 from __future__ import annotations
 
