@@ -16,6 +16,7 @@ from core.stages import Stage
 from manifests.embeddings import is_embedding
 from manifests.run import Run, index_table
 from manifests.storage import Folder
+from manifests.tables import Table
 from manifests.verdict import PENDING, StoredStage, advance, valid_ids
 from pipeline.execution.fitting import resolve_fitted
 from pipeline.execution.grouping import group_column
@@ -23,7 +24,7 @@ from pipeline.execution.index import open_pool, unread
 from pipeline.execution.local_workers import is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_locally
 from pipeline.execution.planner import stored_table
-from pipeline.execution.runner import check_run, never_ran, stored_stage
+from pipeline.execution.runner import check_run, check_step, never_ran, stored_stage
 from pipeline.execution.stage_job import groups_of, rows_to_compute
 from pipeline.pools import Listing
 from pipeline.recipe import Recipe, Step
@@ -137,7 +138,8 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     """
     folder = Folder.at(url)
     recipe = resolve_fitted(recipe, folder, refit)
-    lacks = {step.name: problem for step in never_ran(recipe, url) if (problem := _lacks(step.stage))}
+    index = index_table(folder)
+    lacks = {step.name: problem for step in never_ran(recipe, url) if (problem := _lacks(step, recipe, index))}
     try:
         listing = open_pool(recipe.pool, url)
     except UserError as error:
@@ -199,7 +201,7 @@ def _stages(run: Run, recipe: Recipe, pool: PoolPreview, lacks: dict[str, str]) 
         to_compute = None if pending is None else known + pending
         at_most = bool(pending) and step is not recipe.steps[0]
         has_facts = bool(stored.table.parts())
-        problem = lacks.get(step.name) or (_lacks(step.stage) if has_facts and to_compute != 0 else None)
+        problem = lacks.get(step.name) or (_lacks(step, recipe, run.index) if has_facts and to_compute != 0 else None)
         yield _stage(step, stored, to_compute, at_most, problem)
         verdict = advance(alive, stored) if has_facts else None
         if verdict is None:
@@ -262,10 +264,10 @@ def _models(stage: Stage) -> Iterator[ModelPreview]:
             yield ModelPreview(name, licence, weights, stored_bytes(weights))
 
 
-def _lacks(stage: Stage) -> str | None:
+def _lacks(step: Step, recipe: Recipe, index: Table) -> str | None:
+    """Return the error that a run would raise before it computes the step."""
     try:
-        stage.check_settings()
-        stage.check_available()
+        check_step(step, recipe.pool, index)
     except UserError as error:
         return str(error)
     return None

@@ -103,9 +103,14 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
         UserError: A model is not available, and the message says how to get it; or the indexed pool lacks a column.
     """
     for step in never_ran(recipe, url, only):
-        step.stage.check_settings()
-        step.stage.check_available()
-        check_pool_columns(step, recipe.pool, index_table(Folder.at(url)))
+        check_step(step, recipe.pool, index_table(Folder.at(url)))
+
+
+def check_step(step: Step, pool: Pool, index: Table) -> None:
+    """Check a step as `check_models` does."""
+    step.stage.check_settings()
+    step.stage.check_available()
+    check_pool_columns(step, pool, index)
 
 
 def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:
