@@ -4,7 +4,8 @@ The run is synthetic and made once: the stages of `recipes/demo.yaml` with rando
 declare, over a pool of 200 images that the rows point at. Values are spread over the range of their column, captions
 have 70 to 900 characters. Embeddings and lists are null: pages do not read them.
 
-Measured in a new process: from the opened run to the written page. Targets: ≤ 60 s and ≤ 10 MB.
+Measured in a new process: from the opened run to the written page; CPU seconds are those of the whole process, and tell
+more on a machine that is busy with other work. Targets: ≤ 60 s and ≤ 10 MB.
 
     .venv/bin/python benchmarks/report.py
 """
@@ -50,11 +51,11 @@ def main() -> None:
     measured = [child("report", args.rows) for _ in range(args.repeat)]
     results: dict[str, Any] = {"machine": machine(), "rows": args.rows, "measured": measured}
     lines = [
-        (f"{m['seconds']:.1f}", f"{m['mb']:.2f}", f"{m['peak_gib']:.2f}", m["pictures"],
+        (f"{m['seconds']:.1f}", f"{m['cpu']:.1f}", f"{m['mb']:.2f}", f"{m['peak_gib']:.2f}", m["pictures"],
          verdict(m["seconds"], TARGET_S), verdict(m["mb"], TARGET_MB))
         for m in measured
     ]  # fmt: skip
-    report(results, ("seconds", "MB", "peak GiB", "pictures", "seconds", "MB"), lines, args.json)
+    report(results, ("seconds", "CPU seconds", "MB", "peak GiB", "pictures", "seconds", "MB"), lines, args.json)
 
 
 def child(what: str, rows: int) -> dict[str, Any]:
@@ -75,7 +76,13 @@ def measure(folder: Path) -> dict[str, Any]:
     page = page_of(open_run(str(folder / "run")))
     length = write(str(folder / "report.html"), page)
     seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "mb": length / 1e6, "peak_gib": peak_gib(), "pictures": page.count("<img ")}
+    return {
+        "seconds": seconds,
+        "cpu": time.process_time(),
+        "mb": length / 1e6,
+        "peak_gib": peak_gib(),
+        "pictures": page.count("<img "),
+    }
 
 
 def make(target: Path, rows: int) -> dict[str, Any]:

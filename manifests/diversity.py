@@ -11,7 +11,7 @@ import polars as pl
 from core.errors import UserError, suggest
 from manifests.groups import effective_number
 from manifests.run import Run
-from manifests.verdict import valid_ids
+from manifests.verdict import Verdict, valid_ids
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,19 @@ class Diversity:
         return values | {"sizes": self.sizes.to_dicts()}
 
 
-def diversity(run: Run, column: str) -> Diversity:
+def diversity(run: Run, column: str, verdict: Verdict | None = None) -> Diversity:
     """Count the rows per group of a stored column, for the rows that reach its stage and for those that are kept.
+
+    Args:
+        run: The run.
+        column: The column.
+        verdict: The result of `run.verdict()`, if it is computed already.
 
     Raises:
         UserError: No stage writes the column, or its values cannot make groups.
     """
     before, values = _values(run, column)
-    kept = run.verdict().alive
+    kept = (verdict or run.verdict()).alive
     counted = (
         values.join(before, on="id", how="semi")
         .join(kept.with_columns(pl.lit(1).alias("kept")), on="id", how="left")

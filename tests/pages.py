@@ -1,4 +1,4 @@
-"""Runs for tests of pages, made without Ray: small real images with chosen names, rules, and captions as stored."""
+"""A run for tests of pages, made without a job: small real images with chosen names, rules, and given captions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pyarrow as pa
-import yaml
-
-from manifests import Run, open_run
-from manifests.run import stage_folder
-from manifests.schemas import column, table_schema
-from manifests.tables import Table
+from manifests import Run
+from pipeline.execution.job_log import record
+from pipeline.execution.job_result import JobResult
 from tests.conftest import jpeg
-from tests.runs import run_here
+from tests.stored_facts import store_run
 
 HOSTILE_NAMES = (
     '"><img src=x onerror=alert(1)>',
@@ -31,40 +27,37 @@ HOSTILE_TEXT = (
 """A caption that tries the same; 100 kB of it must not make a page long."""
 
 
-def page_run(folder: Path, names: Sequence[str] = (), caption: str = "a small picture", captions: int = 12) -> Run:
-    """A run over 40 images and a broken file: two rules on scores, one on groups, and some captions.
+def page_run(folder: Path, names: Sequence[str] = (), caption: str = "a small picture", captions: int = 25) -> Run:
+    """A run over 40 images and a broken file: two rules on scores, one on groups, captions, and the record of a job.
 
     Args:
         folder: Where pool and run are made.
         names: Names of the first images, without ending.
         caption: The caption of all images that have one.
-        captions: Number of images that have a caption; the others of those that reach the stage are pending.
+        captions: Number of images that have one; the others that reach the stage are pending. 0: no such stage.
     """
     pool = folder / "pool"
     pool.mkdir()
+    shapes = {}
     for number in range(40):
-        name = names[number] if number < len(names) else f"{number:06d}"
-        (pool / f"{name}.jpg").write_bytes(jpeg(30 + number, 30 + number * 7 % 23, number))
+        key = f"{names[number] if number < len(names) else f'{number:06d}'}.jpg"
+        width, height = 30 + number, 30 + number * 7 % 23
+        (pool / key).write_bytes(jpeg(width, height, number))
+        long, short = max(width, height), min(width, height)
+        shapes[key] = {"aspect_ratio": long / short, "side": short, "pixels": long * short}
     (pool / "broken.jpg").write_bytes(b"no image")
-    keep = {"max": 1.5, "min_side": 32, "per_group_format": 24}
-    stages = [{"stage": "aspect_ratio", "keep": keep}]
-    run, _ = run_here({"name": "pages", "pool": {"images": str(pool)}, "stages": stages}, folder / "run")
-    return with_captions(run, caption, captions) if captions else run
-
-
-def with_captions(run: Run, caption: str, count: int) -> Run:
-    """Add a stage of captions to a run, of which `count` are stored."""
-    entry = {"stage": "short_caption", "model": "nobody/none", "keep": {}, "table": "short_caption-00000000"}
-    recipe = {**run.recipe, "stages": [*run.recipe["stages"], entry]}
-    ids = run.verdict().alive["id"].head(count)
-    schema = table_schema(pa.schema([column("short_caption", pa.string(), "A caption")]))
-    captions = [f"{caption} {number}" for number in range(count)]
-    nothing, good = pa.nulls(count, pa.string()), pa.array([False] * count)
-    rows = pa.table([ids.to_arrow(), pa.array(captions), nothing, good], schema=schema)
-    table = Table(stage_folder(run.folder, entry["table"]), schema)
-    table.append(rows, table.next_writer(), {"stage": "short_caption", "weights": "c0ffee" * 8})
-    run.folder.write("recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
-    return open_run(run.url)
+    stages = [{"stage": "aspect_ratio", "keep": {"max": 1.5, "min_side": 32, "per_group_format": 24}}]
+    facts = {"aspect_ratio": shapes}
+    if captions:
+        stages.append({"stage": "short_caption", "model": "nobody/none"})
+        facts["short_caption"] = {
+            key: {"short_caption": f"{caption} {key}", "short_words": 3} for key in list(shapes)[:captions]
+        }
+    run = store_run(folder / "run", {"name": "pages", "pool": {"images": str(pool)}, "stages": stages}, facts)
+    for table in (stage.table for stage in run.stages if stage.name == "short_caption"):
+        table.append(table.schema.empty_table(), table.next_writer(), {"weights": "c0ffee" * 8})
+    record(run, JobResult(stage="aspect_ratio", computed=40, errors=0, stored=0, seconds=2.5, working=0.5))
+    return run
 
 
 class Page(HTMLParser):

@@ -19,11 +19,11 @@ from pipeline.recipe import parse_recipe
 Facts = Mapping[str, Mapping[str, Mapping[str, Any] | str]]
 
 
-def store_run(url: Path, recipe: Mapping[str, Any], facts: Facts) -> Run:
+def store_run(url: Path | str, recipe: Mapping[str, Any], facts: Facts) -> Run:
     """Index the pool, and store facts.
 
     Args:
-        url: The run directory.
+        url: The run directory, or its URL.
         recipe: The recipe.
         facts: For each stage and key of an image its columns, or its error.
     """

@@ -37,8 +37,8 @@ def _group(seen: Seen, number: int, stage: StoredStage, caption: str) -> list[Ch
     checks = {name: flag for name, flag in _checks(use).items() if name in stored}
     length = pl.col(words) if words else pl.col(caption).str.len_chars()
     scan = stage.table.scan(["id", *([words] if words else [caption]), *checks])
-    rows = seen.reached(scan.select("id", *checks, length=length), number).drop("passed")
-    rows = rows.filter(pl.col("length").is_not_null()).collect(engine="streaming")
+    reached = seen.reached(scan.select("id", *checks, length=length), number).drop("passed")
+    rows = reached.filter(pl.col("length").is_not_null()).collect(engine="streaming")
     if not rows.height:
         return []
     shown = (caption, *([words] if words else []))

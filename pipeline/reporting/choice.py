@@ -62,6 +62,11 @@ class Seen:
     run: Run
     verdict: Verdict
 
+    @property
+    def ids(self) -> pl.LazyFrame:
+        """Column `id` of all rows. Tables may have facts of others, which the index does not have any more."""
+        return pl.concat([self.verdict.alive.select("id"), self.verdict.left.select("id")]).lazy()
+
     def reached(self, rows: pl.LazyFrame, stage: int, cause: int = 0) -> pl.LazyFrame:
         """Return those of `rows` that reached a rule: `cause` of stage number `stage`, as `Verdict.left` counts them.
 
@@ -71,8 +76,9 @@ class Seen:
         left = self.verdict.left.lazy().select("id", left_stage=pl.col("stage"), left_cause=pl.col("cause"))
         earlier = (pl.col("left_stage") < stage) | ((pl.col("left_stage") == stage) & (pl.col("left_cause") < cause))
         here = (pl.col("left_stage") == stage) & (pl.col("left_cause") == cause)
-        joined = rows.join(left, on="id", how="left").filter(~earlier.fill_null(False))
-        return joined.with_columns(passed=~here.fill_null(False)).drop("left_stage", "left_cause")
+        known = rows.join(self.ids, on="id", how="semi").join(left, on="id", how="left")
+        reached = known.filter(~earlier.fill_null(False)).with_columns(passed=~here.fill_null(False))
+        return reached.drop("left_stage", "left_cause")
 
 
 def mixed(rows: pl.DataFrame) -> pl.DataFrame:

@@ -37,7 +37,8 @@ def _pairs(seen: Seen, stage: StoredStage, rule: Rule, reference: str, number: i
     stored = stage.table.scan(["id", rule.column, reference]).select(
         "id", reference=pl.col(reference), certainty=-value if rule.kind == "min" else value
     )
-    reached = seen.reached(stored.drop_nulls(), number, cause)
+    known = stored.drop_nulls().join(seen.ids, left_on="reference", right_on="id", how="semi")
+    reached = seen.reached(known, number, cause)
     return reached.filter(~pl.col("passed")).drop("passed").collect(engine="streaming")
 
 
@@ -49,7 +50,7 @@ def _group(stage: StoredStage, rule: Rule, pairs: pl.DataFrame) -> ChoiceGroup:
     choices = []
     for row in pl.concat([largest, unsure]).iter_rows(named=True):
         duplicates = row["id"][:_DUPLICATES]
-        labels = {row["reference"]: "the first one"} | dict.fromkeys(duplicates, "duplicate")
+        labels = {row["reference"]: "original"} | dict.fromkeys(duplicates, "duplicate")
         title = f"{row['size']:,} duplicate{'s' if row['size'] > 1 else ''} of one image"
         choices.append(Choice(title, [row["reference"], *duplicates], columns=(rule.column,), labels=labels))
     note = f"Duplicates: {pairs.height:,}, of {groups.height:,} images; dropped if {rule}."

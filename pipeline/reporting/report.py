@@ -15,12 +15,12 @@ from manifests.funnel import Funnel, funnel
 from manifests.indexing import index_warning
 from manifests.rules import BALANCE
 from manifests.run import Run
-from manifests.schemas import is_amount
+from manifests.verdict import Verdict
 from manifests.version import __version__
 from pipeline.execution.job_log import speeds
 from pipeline.reporting.charts import histogram, sizes
 from pipeline.reporting.galleries import GalleryGroup, galleries
-from pipeline.reporting.page import number, render
+from pipeline.reporting.page import environment, number, render
 from pipeline.reporting.provenance import provenance, recipe_text
 from pipeline.reporting.scores import Score, scores
 
@@ -75,6 +75,7 @@ def report(run: Run) -> str:
     Raises:
         UserError: Nothing is indexed yet, a part is damaged, or a package of the extra `report` is missing.
     """
+    environment()  # a missing package is reported before the work begins
     warning = index_warning(run)
     verdict = run.verdict()
     counted = funnel(run, verdict)
@@ -94,7 +95,7 @@ def report(run: Run) -> str:
         totals=_totals(counted),
         ruled=[each for each in drawn if each.score.rule],
         unruled=[each for each in drawn if not each.score.rule and each.chart],
-        groups=list(_groups(run)),
+        groups=list(_groups(run, verdict)),
         images=shown,
         errors=list(_errors(run, counted)),
         speeds=speeds(run),
@@ -106,7 +107,7 @@ def report(run: Run) -> str:
 def _totals(counted: Funnel) -> Mapping[str, int]:
     totals = {"kept": counted.survivors}
     for what in ("dropped", "errors", "pending"):
-        totals[what] = sum(getattr(stage, what) for stage in counted.stages)
+        totals[what] = sum(getattr(line, what) for line in counted.stages)
     return totals
 
 
@@ -119,14 +120,15 @@ def _histogram(score: Score, position: int) -> Markup | None:
     return histogram(f"score-{position}", label, score.passed, score.dropped, score.edge, shown)
 
 
-def _groups(run: Run) -> Iterator[DrawnGroups]:
-    """Yield the groups that a rule balances and those of clusters, unless nearly each image is its own group."""
+def _groups(run: Run, verdict: Verdict) -> Iterator[DrawnGroups]:
+    """Yield the groups that a rule balances, and clusters. Rules that keep one image of each are about duplicates."""
     stages = run.stages
-    balanced = [rule.column for stage in stages for rule in stage.rules if rule.kind in BALANCE]
-    written = {field.name for stage in stages for field in stage.table.writes if not is_amount(field)}
+    rules = [rule for stage in stages for rule in stage.rules if rule.kind in BALANCE]
+    balanced = [rule.column for rule in rules if (rule.kind, rule.threshold) != ("per_group", 1)]
+    written = {field.name for stage in stages for field in stage.table.writes}
     for column in dict.fromkeys([*balanced, *({_CLUSTER} & written)]):
-        groups = diversity(run, column)
-        if (groups.reached.rows < 2 * groups.reached.groups and column != _CLUSTER) or not groups.reached.rows:
+        groups = diversity(run, column, verdict)
+        if not groups.reached.rows:
             continue
         label = (
             f"Images per {column}, largest first: {groups.reached.groups:,} groups of up to {groups.reached.largest:,} "

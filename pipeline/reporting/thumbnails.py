@@ -81,7 +81,7 @@ class _Small:
 
 def _small(images: Iterator[ImageBytes], side: int) -> Iterator[tuple[int, _Small | Failure]]:
     """Decode images in threads, each within a time limit."""
-    with closing(Decoders(min(4, count_cpus()), _SECONDS)) as decoders, closing(images):
+    with closing(Decoders(min(4, count_cpus()), _SECONDS)) as decoders:
         tasks = ((image.id, decoders.submit(_scaled, image, side)) for image in images)
         for id_, task in started_ahead(tasks, _AHEAD):
             yield id_, decoders.result(task)

@@ -68,7 +68,7 @@ def tile(
     return Tile(
         id=row["id"],
         key=shortened(name, _VALUE),
-        status=row.get("status") or "",
+        status=shortened(str(row.get("status") or ""), _VALUE),
         thumbnail=thumbnail,
         alt=shortened(f"{name}: {caption}" if caption else name, _ALT),
         label=shortened(label, _VALUE),

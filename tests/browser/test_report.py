@@ -38,8 +38,8 @@ def test_page_is_quiet_and_fits_the_window(chromium: Chromium, hostile: Path, wi
     assert all(images)
     ground = visit.tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 19, 23)"}[scheme]
-    bars = visit.tab.evaluate("[...document.querySelectorAll('svg [style*=kept]')].map(e => getComputedStyle(e).fill)")
-    assert set(bars) == {{"light": "rgb(11, 105, 174)", "dark": "rgb(92, 176, 245)"}[scheme]}
+    drawn = """[...document.querySelectorAll('svg [style*="fill: var(--kept)"]')].map(e => getComputedStyle(e).fill)"""
+    assert set(visit.tab.evaluate(drawn)) == {{"light": "rgb(11, 105, 174)", "dark": "rgb(92, 176, 245)"}[scheme]}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

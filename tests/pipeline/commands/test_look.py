@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from manifests import Run
+from manifests.storage import Folder
 from tests.conftest import jpeg
 from tests.stored_facts import store_run
 
@@ -85,6 +86,15 @@ def test_wrong_options_are_one_line(run: Run, vl3syn: Call, options: tuple[str, 
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1), refused.stderr
     assert said in refused.stderr
     assert not Path(run.url, "look.html").exists()
+
+
+def test_run_on_an_object_store_has_its_page_there(run: Run, bucket: str, tmp_path: Path, vl3syn: Call) -> None:
+    facts = {f"{number:06d}.jpg": {"quality": number / 10} for number in range(10)}
+    stages = [{"stage": "quality", "keep": {"min": 0.25}}]
+    stored = store_run(f"{bucket}/look", {**run.recipe, "stages": stages, "name": "s"}, {"quality": facts})
+    done = vl3syn("look", stored.url, "--where", "quality > 0.65")
+    assert done.returncode == 0, done.stderr
+    assert Folder.at(stored.url).read("look.html").count(b"data:image/jpeg;base64,") == 3
 
 
 def test_condition_that_no_image_fits_makes_an_empty_page(run: Run, vl3syn: Call) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from manifests import Run
@@ -102,7 +104,7 @@ def test_duplicates_stand_next_to_what_they_duplicate(tmp_path: Path) -> None:
     made = galleries(store_run(tmp_path / "other", recipe_of(tmp_path, stages), facts))
     (pairs,) = made.duplicates
     assert [numbers(gallery) for gallery in pairs.galleries] == [[0, 8, 6, 7], [20, 30]]
-    assert [tile.label for tile in pairs.galleries[1].tiles] == ["the first one", "duplicate"]
+    assert [tile.label for tile in pairs.galleries[1].tiles] == ["original", "duplicate"]
     assert pairs.note == "Duplicates: 5, of 2 images; dropped if phash_distance < 11."
     (clusters,) = made.groups
     titles = [gallery.title for gallery in clusters.galleries]
@@ -165,6 +167,24 @@ def test_errors_of_the_index_have_one_example_each(tmp_path: Path, pool: Path) -
     (group,) = galleries(stored(tmp_path, [], {})).errors
     assert [tile.label for tile in group.galleries[0].tiles] == ["2 × not an image", "1 × empty"]
     assert all(tile.status == "error" and tile.thumbnail.reason for tile in group.galleries[0].tiles)
+
+
+@pytest.mark.usefixtures("pool")
+def test_facts_of_images_that_are_gone_are_not_shown(tmp_path: Path) -> None:
+    """A shard that changed has new ids, and the facts of the old ones stay stored."""
+    facts = {key: {"quality": number / 100} for number, key in enumerate(KEYS)}
+    run = stored(tmp_path, [{"stage": "quality", "keep": {"min": 0.2}}], {"quality": facts})
+    index = run.index.scan().collect().to_arrow().cast(run.index.schema)
+    changed = index.filter(pc.equal(index["key"], KEYS[39])).set_column(0, "id", pa.array([17]))
+    run.index.append(changed, run.index.next_writer(), {"reader": 3})
+    (group,) = galleries(run).rules
+    assert {title: numbers[0] for title, numbers in by_title(group).items()} == {
+        "Best": 38,
+        "Borderline, kept": 20,
+        "Borderline, dropped": 19,
+        "Worst": 0,
+    }
+    assert group.note.startswith("19 of 39 images pass")
 
 
 def test_run_of_an_index_only_has_no_galleries(tmp_path: Path, pool: Path) -> None:

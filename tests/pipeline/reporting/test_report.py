@@ -15,7 +15,7 @@ from pipeline.reporting import page
 from pipeline.reporting.report import report
 from pipeline.reporting.scores import scores
 from tests.pages import HOSTILE_NAMES, HOSTILE_TEXT, Page, page_run
-from tests.runs import run_here
+from tests.stored_facts import store_run
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,10 @@ def test_page_has_a_section_for_all_that_the_run_has(shown: Page) -> None:
 
 def test_run_of_an_index_only_has_a_report(tmp_path: Path, make_images) -> None:  # type: ignore[no-untyped-def]
     recipe = {"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}
-    opened, _ = run_here(recipe, tmp_path / "run")
-    shown = Page(report(opened))
+    shown = Page(report(store_run(tmp_path / "run", recipe, {})))
     assert "index 3 of 3" in shown.text
     sections = {value for tag, name, value in shown.attributes if (tag, name) == ("section", "id")}
-    assert sections == {"funnel", "speed", "provenance"}
+    assert sections == {"funnel", "provenance"}
 
 
 def test_hostile_names_and_captions_are_bounded_text(tmp_path: Path, shown: Page) -> None:
@@ -116,7 +115,7 @@ def test_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_damaged_record_of_a_job_is_named(tmp_path: Path) -> None:
-    opened = page_run(tmp_path, captions=0)
+    opened = page_run(tmp_path)
     (tmp_path / "run" / "jobs" / "9-broken.json").write_text(json.dumps({"stage": "index"}))
     with pytest.raises(UserError, match="jobs of index: cannot be read"):
         report(opened)

@@ -39,7 +39,7 @@ def encoded(image: Image.Image, format_: str = "JPEG", **options: object) -> byt
     return data.getvalue()
 
 
-def test_thumbnail_is_small_and_upright_without_what_came_with_it(tmp_path: Path) -> None:
+def test_thumbnail_is_small_upright_and_without_metadata(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90° to the right
     picture = Image.new("RGB", (400, 200), "red")
