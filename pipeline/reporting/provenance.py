@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from core.errors import UserError
 from core.secrets import redact
-from manifests.run import Run
+from manifests.run import Run, step_name
 from manifests.verdict import StoredStage
-from pipeline.execution.runner import recipe_of
+from pipeline.recipe_file import StageEntry
+from pipeline.stages.registry import STAGES
 
 _NO_SOFTWARE = frozenset(
     {"decoded", "dtype", "inputs", "settings", "stage", "version", "weights", "revision", "device"}
@@ -53,10 +56,17 @@ def recipe_text(run: Run) -> str:
 
 
 def _models(run: Run) -> Mapping[str, Mapping[str, str | None]]:
-    """Return the models of each step. A step whose class is not installed here has none that are known."""
+    """Return the models of each step of this project. Those of other classes are not known: no class is imported that
+    a run names.
+    """
+    entries = [entry for entry in run.recipe.get("stages") or [] if entry["stage"] in STAGES and "class" not in entry]
+    return {step_name(entry): _models_of(entry) for entry in entries}
+
+
+def _models_of(entry: Mapping[str, Any]) -> Mapping[str, str | None]:
     try:
-        return {step.name: step.stage.models for step in recipe_of(run).steps}
-    except UserError:
+        return StageEntry.model_validate(entry).settings.models
+    except (UserError, ValidationError):  # of another version, or a name for what is not installed here
         return {}
 
 

@@ -75,7 +75,7 @@ def test_stored_outputs_are_of_one_execution_in_order(path: Path) -> None:
 
 
 @EACH
-def test_stored_notebook_is_small_and_names_no_machine_path(path: Path) -> None:
+def test_stored_notebook_is_small_and_names_no_folders(path: Path) -> None:
     text = path.read_text()
     assert len(text) <= LARGEST
     assert re.findall(r"(?<![\w.:/-])/(?:home|root|tmp|usr|opt|work|var|Users|mnt)/[^\s\"'\\]*", text) == []
