@@ -27,6 +27,7 @@ def _parsed(pool: Path, *stages: dict[str, Any]) -> Recipe:
 ASPECT = {"stage": "aspect_ratio", "keep": {"max": 1.5}}
 QUALITY = {"stage": "quality", "keep": {"top": 0.5}}
 HASHES = {"stage": "hashes"}
+PLAIN = {"stage": "quality"}
 
 
 def test_new_run_has_all_rows_to_compute_and_no_folder(tmp_path: Path, make_images: MakeImages) -> None:
@@ -43,22 +44,24 @@ def test_new_run_has_all_rows_to_compute_and_no_folder(tmp_path: Path, make_imag
 
 def test_numbers_are_those_of_the_next_run(tmp_path: Path, make_images: MakeImages, here: None) -> None:
     pool, url = make_images(tmp_path / "pool", 60), tmp_path / "run"
-    run_here(_recipe(pool, ASPECT, HASHES), url)
-    plan, _ = preview(_parsed(pool, ASPECT, HASHES), str(url))
-    assert [s.to_compute for s in plan.stages] == [0, 0]
+    run_here(_recipe(pool, ASPECT, HASHES, PLAIN), url)
+    plan, _ = preview(_parsed(pool, ASPECT, HASHES, PLAIN), str(url))
+    assert [s.to_compute for s in plan.stages] == [0, 0, 0]
     assert plan.stages[0].stored == 60
 
     looser = {"stage": "aspect_ratio", "keep": {"max": 1.8}}
-    plan, _ = preview(_parsed(pool, looser, HASHES), str(url))
+    plan, _ = preview(_parsed(pool, looser, HASHES, PLAIN), str(url))
     make_images(pool, 10, start=60)
-    grown, _ = preview(_parsed(pool, looser, HASHES), str(url))
-    _, jobs = run_here(_recipe(pool, looser, HASHES), url)
+    grown, _ = preview(_parsed(pool, looser, HASHES, PLAIN), str(url))
+    _, jobs = run_here(_recipe(pool, looser, HASHES, PLAIN), url)
     assert (plan.stages[0].to_compute, plan.stages[0].at_most) == (0, False)
     assert 0 < (plan.stages[1].to_compute or 0) < jobs["hashes"].computed <= (grown.stages[1].to_compute or 0)
     assert (grown.pool.new, grown.stages[0].to_compute, grown.stages[0].at_most) == (10, 10, False)
     assert jobs["aspect_ratio"].computed == 10
     assert grown.stages[1].to_compute == (plan.stages[1].to_compute or 0) + 10
     assert grown.stages[1].at_most
+    assert plan.stages[2].to_compute == plan.stages[1].to_compute, "what hashes has to compute may reach it"
+    assert (plan.stages[1].at_most, plan.stages[2].at_most) == (False, True)
 
 
 def test_other_pool_of_a_run_is_refused_as_by_run(tmp_path: Path, make_images: MakeImages, here: None) -> None:
