@@ -3,10 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
+SETUP_DOCS := .venv/.docs
 
-.PHONY: setup setup-download demo test test-slow test-gpu test-browser gpu-proof lint bench peers clean
+.PHONY: help setup setup-download demo test test-slow test-docs test-gpu test-browser gpu-proof lint format notebooks \
+	docs bench peers clean
 
-setup: $(SETUP)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(SETUP)  ## a virtual environment in .venv, with the tested versions
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -14,14 +19,14 @@ $(SETUP): pyproject.toml constraints.txt
 	touch $@
 
 # img2dataset needs older packages than the rest: it has an environment of its own, and runs in a child process.
-setup-download: $(SETUP_DOWNLOAD)
+setup-download: $(SETUP_DOWNLOAD)  ## img2dataset, in .venv-download
 
 $(SETUP_DOWNLOAD): requirements/download.txt
 	$(PYTHON) -m venv .venv-download
 	.venv-download/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/download.txt
 	touch $@
 
-demo: $(SETUP)
+demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
 	$(BIN)/python recipes/demo_pool.py demo/pool
 	$(BIN)/vl3syn run recipes/demo.yaml --run demo/run
 	$(BIN)/vl3syn report demo/run
@@ -50,32 +55,54 @@ demo: $(SETUP)
 
 # One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
 # A process that dies ends the tests and names the test: with another in its place, pytest-xdist 3.8 may hang.
-test: $(SETUP) $(SETUP_DOWNLOAD)
+test: $(SETUP) $(SETUP_DOWNLOAD)  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-test-slow: $(SETUP)
+test-slow: $(SETUP)  ## tests that take minutes: kills, installations
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: $(SETUP)
+test-docs: $(SETUP) $(SETUP_DOCS)  ## the pages: every command in them, and the site
+	$(BIN)/python -m pytest -m docs
+
+test-gpu: $(SETUP)  ## tests that need CUDA
 	$(BIN)/python -m pytest -m gpu -s
 
 # Pages in a real browser. Chromium comes from the system (`apt-get install chromium`, or its path in VL3SYN_CHROMIUM);
 # axe-core, which finds what shuts readers out, from npm (`npm install --no-save axe-core`, or the path of its
 # axe.min.js in VL3SYN_AXE).
-test-browser: $(SETUP)
+test-browser: $(SETUP)  ## pages in a real browser
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -m browser tests/browser
 
 # Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
-gpu-proof:
+gpu-proof:  ## what a GPU computes, and how fast
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_proof.py $(ARGS)
 
-lint: $(SETUP)
+lint: $(SETUP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(SETUP) $(SETUP_DOWNLOAD)
+# After `make demo`.
+notebooks: $(SETUP)  ## executes notebooks/ anew, and stores the outputs
+	$(BIN)/python notebooks/execute.py
+
+format: $(SETUP)  ## ruff mends what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(SETUP_DOCS): $(SETUP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# Pages that programs write come first. A warning, such as a broken link, is an error.
+docs: $(SETUP_DOCS)  ## the site, in build/site
+	$(BIN)/python -m typer pipeline.commands.app utils docs --name vl3syn --title 'All commands' --output docs/cli.md
+	$(BIN)/python -m tests.e2e.test_docs_of_the_training_recipe
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/site
+	@echo 'open build/site/index.html'
+
+bench: $(SETUP) $(SETUP_DOWNLOAD)  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/index_headers.py
 	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/manifest_10m.py
@@ -100,8 +127,8 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)
 	$(BIN)/python benchmarks/loader.py
 
 # Against other tools, each in an environment of its own under build/peers; writes the table of docs/benchmarks.md.
-peers: $(SETUP)
+peers: $(SETUP)  ## the comparison with other tools
 	$(BIN)/python benchmarks/peers/run.py --write $(ARGS)
 
-clean:
+clean:  ## remove what was made
 	rm -rf .venv .venv-download demo build *.egg-info

@@ -113,6 +113,23 @@ def _reason(error: Exception) -> str:
     return known or f"it is not in the cache, and the hub does not answer ({' '.join(str(error).split())[:120]})"
 
 
+def stored_bytes(model: str) -> int | None:
+    """Return the bytes of a model's files on this machine: of its folder, or in the hub's cache; None: there are none.
+
+    Args:
+        model: A folder, a file, or a name on the hub. The network is not asked.
+    """
+    path = Path(model).expanduser()
+    if not is_local(model):
+        if find_spec("huggingface_hub") is None or not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+            return None
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        path = Path(HF_HUB_CACHE, f"models--{model.replace('/', '--')}", "blobs")
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) or None
+
+
 def check_pinned(model: str, what: str, revision: str | None) -> None:
     """Check that nobody else can change a model whose code may run: it is a folder, or a commit of the hub.
 

@@ -41,6 +41,7 @@ class Stage(Settings):
             apply to the first.
         models: The models that compute the columns, each with the licence that its page states, or None if that is not
             known. The dataset card lists them.
+        model_files: Where the weights of `models` are, by model: a folder or a name on the hub; default: their names.
         packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
             `check_available` and `vl3syn doctor` say which are missing.
         preload: Modules that a worker imports and that take seconds, such as torch. Workers of small jobs import them
@@ -51,6 +52,7 @@ class Stage(Settings):
         driver_rows: Up to this number of rows are computed in the driver: the start of a worker would take longer.
             Only for stages that are fast and cannot end their process. 0: always in workers.
         journaled: Whether a row is so expensive (GPU seconds, money) that it is written to disk at once.
+        optional_pool_columns: Whether a pool may lack the columns `pool.X` that it reads, which are null then.
         fingerprint_exclude: Settings that do not change any value, such as the address of a server.
         added_settings: Settings that were added after the stage's first release. Each is part of the fingerprint only
             where it differs from its default, so that rows stored before it existed stay valid.
@@ -62,6 +64,7 @@ class Stage(Settings):
     preload: ClassVar[tuple[str, ...]] = ()
     driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
+    optional_pool_columns: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()
     provenance: ClassVar[Mapping[str, object]] = {}
@@ -77,6 +80,10 @@ class Stage(Settings):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {model: model for model in self.models}
 
     @property
     def packages(self) -> Mapping[str, str]:

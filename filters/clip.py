@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
@@ -17,9 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL.Image import Image
 
+from core.errors import BadSampleError
+from core.images import decode
 from core.precision import HasPrecision
 from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
-from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer
+from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer, weights_of
 from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
 from manifests.embeddings import embedding_column, from_matrix
 
@@ -54,6 +57,10 @@ class Clip(HasPrecision, ImageStage):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {self.encoder: _LICENCES.get(self.encoder)}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)
@@ -95,6 +102,10 @@ class ClipText(HasPrecision, LoadedStage):
     @property
     def models(self) -> Mapping[str, str | None]:
         return {self.encoder: _LICENCES.get(self.encoder)}
+
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {self.encoder: weights_of(self.encoder)}
 
     def check_available(self) -> None:
         check_encoder(self.encoder, self.name)
@@ -220,3 +231,31 @@ class TextTower(Facts):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return embed_texts(batch, self._texts, self.encode, self._size)
+
+
+def clip_encoder(encoder: str) -> Callable[[bytes | str, str], tuple[list[float], npt.NDArray[np.float32]]]:
+    """Return a function that embeds an image and a text, for the CLIPScore of `model.evaluate.evaluate`.
+
+    Images use open_clip's own transform. All is computed in float32: a score should not depend on the machine.
+
+    Args:
+        encoder: `ARCHITECTURE/WEIGHTS` of open_clip or a folder, as for `Clip`.
+
+    Returns:
+        A function of an image (its bytes or path) and a text. Both vectors have length 1. It raises BadSampleError if
+        the image cannot be read.
+
+    Raises:
+        UserError: The encoder cannot be loaded.
+    """
+    images = Clip(encoder=encoder, draft=False, precision="float32").load()
+    texts = ClipText(encoder=encoder, precision="float32").load()
+
+    def encode(image: bytes | str, text: str) -> tuple[list[float], npt.NDArray[np.float32]]:
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        table = images([images.prepare(decode(data, images.side))])
+        if error := table["error"][0].as_py():
+            raise BadSampleError(error)
+        return table["image_embedding"][0].as_py(), texts.encode([text])[0]
+
+    return encode

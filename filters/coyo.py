@@ -27,6 +27,7 @@ class Coyo(Stage):
 
     name: ClassVar = "coyo"
     driver_rows: ClassVar = 100_000
+    optional_pool_columns: ClassVar = True
     reads: ClassVar = (
         "pool.aesthetic_score_laion_v2",
         "pool.clip_similarity_vitb32",

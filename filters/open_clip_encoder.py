@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,16 @@ def check_encoder(encoder: str, what: str) -> None:
         _check_named_weights(encoder, architecture, weights, what)
 
 
+def weights_of(encoder: str) -> str:
+    """Return where an encoder's weights are: a folder, or a repository of the hub; the encoder if nobody knows."""
+    architecture, weights = _parts(encoder)
+    for prefix in ("local-dir:", _HUB):
+        if architecture.startswith(prefix):
+            return architecture.removeprefix(prefix)
+    known = _named_weights().get_pretrained_cfg(architecture, weights)
+    return os.path.split(str(known.get("hf_hub") or ""))[0] or encoder
+
+
 def _check_named_weights(encoder: str, architecture: str, weights: str, what: str) -> None:
     from huggingface_hub import try_to_load_from_cache
 
@@ -143,14 +154,20 @@ def _named_weights() -> Any:
     package = ModuleType("_open_clip_named_weights")
     package.__path__ = [str(package_folder("open_clip"))]
     sys.modules[package.__name__] = package
-    optional = sys.modules.get("safetensors.torch")
-    sys.modules["safetensors.torch"] = None  # type: ignore[assignment]  # not importable: it would import torch too
-    try:
-        return import_module(f"{package.__name__}.pretrained")
-    finally:
-        del sys.modules["safetensors.torch"]
-        if optional:
-            sys.modules["safetensors.torch"] = optional
+    spec = find_spec(f"{package.__name__}.pretrained")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import_without_torch}
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_without_torch(name: str, *arguments: Any) -> Any:
+    """Import a module for open_clip, which does without `safetensors.torch` if it is not there."""
+    if name == "safetensors.torch":
+        raise ImportError(name)
+    return builtins.__import__(name, *arguments)
 
 
 def _text_tower_type(encoder: str, what: str) -> str:

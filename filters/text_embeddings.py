@@ -43,7 +43,9 @@ def _name(text: str) -> str:
     return text.replace("pool.", "pool_", 1) if text.startswith("pool.") else text
 
 
-def _without_repetitions(texts: tuple[str, ...]) -> tuple[str, ...]:
+def _checked(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(text.strip() for text in texts):
+        raise UserError("one of the names is empty: write them as in alt_text,short_caption")
     for name in (embedding_of, similarity_of):
         columns = [name(text) for text in texts]
         if repeated := [column for column in columns if columns.count(column) > 1]:
@@ -51,7 +53,7 @@ def _without_repetitions(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
-Texts = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_without_repetitions)]
+Texts = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_checked)]
 DEFAULT_TEXTS = ("coarse_caption", "alt_text")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from core.errors import UserError
-from manifests.run import Run
+from manifests.html import html_table
+from manifests.run_tables import RunTables
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,17 @@ class StageAccount:
     computed_by: dict[str, object]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Account:
-    """One image: its row of the index, its verdict, and the account of each stage."""
+    """One image: its row of the index, its verdict, and the account of each stage. A notebook shows it as a table.
+
+    Attributes:
+        image: The row of the index.
+        status: `kept`, `dropped`, `error` or `pending`, as in the manifest.
+        drop_stage: `index` or the stage where the row left; None for kept rows.
+        drop_reason: Why it left; None for kept rows.
+        stages: What each stage has stored, in the recipe's order.
+    """
 
     image: dict[str, object]
     status: str
@@ -41,15 +50,33 @@ class Account:
     stages: tuple[StageAccount, ...]
 
     def as_json(self) -> dict[str, object]:
+        """Return what `vl3syn explain --json` prints for this image."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"Account({self.image['key']!r}, {self._verdict!r})"
 
-def explain(run: Run, key: str) -> list[Account]:
-    """Return the accounts of all images that `key` names: by their key, `shard/key`, or id.
+    @property
+    def _verdict(self) -> str:
+        return f"{self.status}: {self.drop_reason} (at {self.drop_stage})" if self.drop_stage else self.status
 
-    Raises:
-        UserError: No image of the run has this name.
-    """
+    def _repr_html_(self) -> str:
+        rows = [["index", "", name, _plain(value)] for name, value in self.image.items() if value is not None]
+        for stage in self.stages:
+            rules = ", ".join(f"{name} {threshold:g}" for name, threshold in stage.rules.items())
+            outcome = f"{stage.outcome} ({rules})" if rules else stage.outcome
+            facts = stage.facts or {"nothing stored": None}
+            rows += [[stage.stage, outcome, name, _plain(value)] for name, value in facts.items()]
+        return html_table(self._verdict, ["stage", "outcome", "column", "value"], rows)
+
+
+def _plain(value: object) -> object:
+    """Integers without separators: some are ids, which `explain` accepts."""
+    return str(value) if isinstance(value, int) else value
+
+
+def explain(run: RunTables, key: str) -> list[Account]:
+    """Return the accounts of all images that `key` names, see `Run.explain`."""
     called = (pl.col("key") == key) | (pl.concat_str("shard", pl.lit("/"), "key") == key)
     if key.removeprefix("-").isdecimal() and abs(int(key)) < 2**63:
         called |= pl.col("id") == int(key)
@@ -59,7 +86,7 @@ def explain(run: Run, key: str) -> list[Account]:
     return [_account(run, row) for row in rows]
 
 
-def _account(run: Run, row: dict[str, Any]) -> Account:
+def _account(run: RunTables, row: dict[str, Any]) -> Account:
     image = {name: row[name] for name in run.index.schema.names if name in row}
     end = row["drop_stage"]
     past_end = end == "index"

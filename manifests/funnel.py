@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field
 
 import polars as pl
 
-from manifests.run import Run
+from core.text import printable
+from manifests.html import html_table
+from manifests.run_tables import RunTables
 from manifests.tables import Table
 from manifests.verdict import ERROR, FIRST_RULE, PENDING, Verdict
 
@@ -41,20 +43,57 @@ class FunnelStage:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Funnel:
-    """The funnel of a run: `rows == survivors + Σ (dropped + errors + pending)`."""
+    """The funnel of a run: `rows == survivors + Σ (dropped + errors + pending)`. A notebook shows it as a table.
+
+    Attributes:
+        rows: Rows of the index.
+        survivors: Rows that pass all rules.
+        stages: The index and the recipe's stages, in order.
+    """
 
     rows: int
     survivors: int
     stages: tuple[FunnelStage, ...]
 
     def as_json(self) -> dict[str, object]:
+        """Return what `vl3syn funnel --json` prints: dictionaries, texts and integers."""
         return asdict(self)
 
+    def as_frame(self) -> pl.DataFrame:
+        """Return a row per stage: `stage`, and the rows `seen`, `kept`, `dropped`, `errors`, `pending` (Int64)."""
+        return pl.DataFrame([_counts(stage) for stage in self.stages], _SCHEMA, orient="row")
 
-def funnel(run: Run, verdict: Verdict | None = None) -> Funnel:
-    """Count the rows per stage and reason. Pass `verdict` if it is computed already (`run.verdict()`)."""
+    def __repr__(self) -> str:
+        with pl.Config(tbl_rows=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+            return f"{self.title}\n{self.as_frame()}"
+
+    def _repr_html_(self) -> str:
+        rows = [[*_counts(stage), _reasons(stage)] for stage in self.stages]
+        return html_table(self.title, [*_SCHEMA, "reasons"], rows)
+
+    @property
+    def title(self) -> str:
+        """`172 rows, 77 survive (44.8%)`."""
+        share = f" ({self.survivors / self.rows:.1%})" if self.rows else ""
+        return f"{self.rows:,} rows, {self.survivors:,} survive{share}"
+
+
+_SCHEMA = {"stage": pl.String} | dict.fromkeys(("seen", "kept", "dropped", "errors", "pending"), pl.Int64)
+
+
+def _counts(line: FunnelStage) -> tuple[str, int, int, int, int, int]:
+    return line.stage, line.seen, line.kept, line.dropped, line.errors, line.pending
+
+
+def _reasons(stage: FunnelStage) -> str:
+    ordered = sorted(stage.reasons.items(), key=lambda reason: -reason[1])
+    return "\n".join(f"{rows:,} {printable(reason)}" for reason, rows in ordered)
+
+
+def funnel(run: RunTables, verdict: Verdict | None = None) -> Funnel:
+    """Count the rows per stage and reason, see `Run.funnel`. `verdict`: that of the run, if it is computed already."""
     verdict = verdict or run.verdict()
     grouped = verdict.left.group_by("stage", "cause", "missing").len()
     counts = {(stage, cause, missing): rows for stage, cause, missing, rows in grouped.iter_rows()}

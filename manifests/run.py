@@ -1,4 +1,4 @@
-"""Open a run directory: its recipe, index and stage tables, and the manifest, a view of all of them."""
+"""Open a run directory: its recipe, index and stage tables, and the views of them: manifest, funnel, sweep, explain."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import polars as pl
 
 from core.errors import UserError, suggest
 from core.yaml_text import load_yaml
+from manifests.explain import Account, explain
+from manifests.funnel import Funnel, funnel
+from manifests.html import html_table
 from manifests.manifest import manifest, manifest_schema, reads_verdict
 from manifests.rules import Rule, parse_rules
 from manifests.schemas import INDEX
 from manifests.storage import Folder
+from manifests.sweep import Thresholds, axes_of, spread, sweep
 from manifests.tables import Table
 from manifests.verdict import StoredStage, Verdict, evaluate_rules
 
@@ -23,9 +27,9 @@ WRITTEN_BY = "vl3syn"
 """Key that marks the recipe of a run. Its value is the version that resolved the recipe."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """An opened run. It caches no rows: every call reads what is stored at that moment.
+    """An opened run. It caches no rows: every call reads what is stored at that moment, and nothing is written.
 
     Attributes:
         url: The path or URL given to `open_run`.
@@ -114,6 +118,74 @@ class Run:
         """The columns of `manifest()` with their types."""
         return manifest_schema(self.index, self.stages)
 
+    def funnel(self) -> Funnel:
+        """Count the images that each stage saw, kept, dropped and failed on, with reasons: `vl3syn funnel`.
+
+        >>> open_run("RUN").funnel().survivors
+
+        Returns:
+            All counts are rows of the index. `rows == survivors + Σ (dropped + errors + pending)` over its stages.
+
+        Raises:
+            UserError: A part is damaged, or parts of the index are missing.
+        """
+        return funnel(self)
+
+    def sweep(
+        self, axes: Mapping[str, Thresholds] | None = None, /, **stages: Mapping[str, Thresholds]
+    ) -> pl.DataFrame:
+        """Count the images that other thresholds would keep: `vl3syn sweep`. No stage is computed.
+
+        >>> open_run("RUN").sweep(aspect_ratio={"max": [2, 2.5]}, quality={"min": [0.5, 0.6]})
+        >>> open_run("RUN").sweep({"aspect_ratio.max": [2, 2.5], "quality.min": [0.5, 0.6]})  # the same
+        >>> open_run("RUN").sweep()  # the distribution of the stored scores
+
+        Args:
+            axes: Thresholds by `stage.rule`, as the command has them.
+            stages: Per stage, the thresholds of its rules: a number each, or several. Rules are called as in a
+                recipe's `keep`, thresholds have the unit of the rule's column. A rule that the recipe lacks is applied
+                after the stage's other rules.
+
+        Returns:
+            A row per combination, in the given order: a Float64 column per axis, `kept` (rows that pass all rules,
+            those of the other stages included) and `to_compute` (rows that may add to `kept`: their facts are not
+            stored, or refer to an image that does not reach the stage).
+            Without arguments: a row per column that a threshold can apply to, with `stage`, `column`, `rows`,
+            `missing` and the quantiles `min`, `p05`, `p25`, `p50`, `p75`, `p95`, `max` over all stored rows without an
+            error, in the column's unit.
+
+        Raises:
+            UserError: There is no such stage or rule, a threshold is out of range, or the stage has stored nothing yet.
+        """
+        if axes is None and not stages:
+            return spread(self)
+        return sweep(self, axes_of(axes, stages))
+
+    def explain(self, key: str | int) -> list[Account]:
+        """Return everything that is stored about an image, and why it was kept or dropped: `vl3syn explain`.
+
+        >>> open_run("RUN").explain("0001.tar/a.jpg")[0].drop_reason
+
+        Args:
+            key: The image's key, `shard/key`, or id, as the index has them.
+
+        Returns:
+            An account per image that is called so: keys may occur in several shards.
+
+        Raises:
+            UserError: No image of the run has this name.
+        """
+        return explain(self, str(key))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the stages and rules of the recipe. Tables are not read, so this is quick for a run of any size."""
+        entries = self.recipe.get("stages") or []
+        rows = [[step_name(entry), _rules_text(entry.get("keep"))] for entry in entries]
+        return html_table(f"run {self.url}", ["stage", "keeps"], rows)
+
 
 def open_run(url: str | os.PathLike[str]) -> Run:
     """Open the run at a local path or a pyarrow/fsspec URL.
@@ -149,3 +221,7 @@ def index_table(folder: Folder) -> Table:
 def stage_folder(folder: Folder, table: str) -> Folder:
     """Return the folder of the stage table `table` of the run in `folder`."""
     return folder.join("stages").join(table)
+
+
+def _rules_text(keep: object) -> str:
+    return ", ".join(f"{name} {value}" for name, value in keep.items()) if isinstance(keep, dict) else ""

@@ -42,6 +42,10 @@ RENAMED = {"shard": "source_shard", "key": "source_key"}
 GROUP, GROUP_BYTES = 256, 256 << 20
 """Largest number of rows and of image bytes in a row group, which a reader holds in memory at once."""
 
+_VALUES_AT_ONCE = 16
+"""After so many values the size of a page is compared with its limit, 1 MiB. By Arrow's default of 1,024, all images of
+a row group are one page, which is in memory twice while it is written."""
+
 _MARKS_AT_FIRST = re.compile(r"\A(?:\s*<image>\s*)+")
 _PIXELS = "image.bytes"
 _ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
@@ -150,6 +154,7 @@ def write_parquet(folder: Folder, name: str, schema: pa.Schema, groups: Iterator
             use_dictionary=texts,
             write_statistics=texts,
             write_page_checksum=True,
+            write_batch_size=_VALUES_AT_ONCE,
         ) as writer,
     ):
         for table in groups:

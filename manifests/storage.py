@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -120,16 +121,32 @@ class Folder:
         Raises:
             LinkError: The name leads out of the folder, or to a pipe, socket or device.
         """
+        return os.fdopen(self._open_inside(name)[0], "rb")
+
+    def read_inside(self, name: str) -> bytes:
+        """Read a whole file as `open_inside` opens it, in few system calls: there threads wait for each other.
+
+        Raises:
+            LinkError: As in `open_inside`.
+        """
+        file, length = self._open_inside(name)
+        with os.fdopen(file, "rb", buffering=0) as opened:
+            data = os.read(file, length + 1)
+            return data if len(data) == length else data + opened.read()  # it is being written, or very large
+
+    def _open_inside(self, name: str) -> tuple[int, int]:
+        """Return the descriptor of a file in a local folder, and its length; see `open_inside`."""
         path = f"{self.path}/{name}"
         if _has_links(self.path, name):
             top, path = os.path.realpath(self.path), os.path.realpath(path)
             if not path.startswith(top.rstrip(os.sep) + os.sep):
                 raise LinkError(LEADS_OUT)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a pipe would block
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
             os.close(file)
             raise LinkError(NO_FILE)
-        return os.fdopen(file, "rb")
+        return file, status.st_size
 
     def create(self) -> None:
         """Create the folder if it is local; object stores have no folders."""
@@ -199,6 +216,25 @@ class Folder:
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
+
+    def take(self, file: Path, name: str) -> None:
+        """Move a file of this machine into the folder, as atomically as `writing`. The file may stay where it is.
+
+        On the same file system it is synced and renamed, elsewhere it is copied.
+        """
+        if self.local:
+            self.create()
+            check_replaceable(f"{self.path}/{name}")
+            with file.open("rb") as source:
+                os.fsync(source.fileno())
+            try:
+                os.replace(file, f"{self.path}/{name}")
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        with file.open("rb") as source, self.writing(name) as target:
+            shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
 
     def sweep_aside(self) -> int:
         """Delete temporary files older than an hour, which killed writers left. Return how many were deleted.

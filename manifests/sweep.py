@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
@@ -12,9 +12,12 @@ import polars as pl
 
 from core.errors import UserError, suggest
 from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules
-from manifests.run import Run
+from manifests.run_tables import RunTables
 from manifests.schemas import is_amount
 from manifests.verdict import StoredStage, facts, refuse_gaps, stray_rows, valid_ids
+
+Thresholds = float | Iterable[float]
+"""One threshold, or several: a list, a range, an array."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class _Branch:
     reached: pl.Series
 
 
-def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
+def sweep(run: RunTables, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
     """Count the kept rows for every combination of thresholds.
 
     Facts about pairs, such as those of `duplicates`, come from the images that reached the stage at the time. If a rule
@@ -86,7 +89,7 @@ def sweep(run: Run, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
     return pl.DataFrame(columns | counts)
 
 
-def spread(run: Run) -> pl.DataFrame:
+def spread(run: RunTables) -> pl.DataFrame:
     """Return the quantiles of every column that a threshold can apply to, over all stored rows without an error.
 
     Returns:
@@ -111,6 +114,32 @@ def spread(run: Run) -> pl.DataFrame:
                 }
             )
     return pl.DataFrame(lines)
+
+
+def axes_of(
+    axes: Mapping[str, Thresholds] | None, stages: Mapping[str, Mapping[str, Thresholds]]
+) -> dict[str, list[float]]:
+    """Return the axes of `sweep`, from `{"quality.min": [0.5, 0.6]}` and from `{"quality": {"min": [0.5, 0.6]}}`.
+
+    Raises:
+        UserError: A threshold is no number, a stage has no mapping, or both name the same axis.
+    """
+    merged = dict(axes or {})
+    for stage, rules in stages.items():
+        if not isinstance(rules, Mapping):
+            raise UserError(f'{stage}: give a mapping of rules to thresholds, as in {stage}={{"min": [1, 2]}}')
+        for rule, thresholds in rules.items():
+            if f"{stage}.{rule}" in merged:
+                raise UserError(f"{stage}.{rule} is given twice: list all of its thresholds in one place")
+            merged[f"{stage}.{rule}"] = thresholds
+    return {axis: _numbers(axis, thresholds) for axis, thresholds in merged.items()}
+
+
+def _numbers(axis: str, thresholds: Thresholds) -> list[float]:
+    try:
+        return [float(value) for value in (thresholds if isinstance(thresholds, Iterable) else (thresholds,))]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{axis}: thresholds are numbers, not {thresholds!r}") from error
 
 
 def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -> list[tuple[StoredStage, list[_Step]]]:

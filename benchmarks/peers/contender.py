@@ -9,6 +9,9 @@ from pathlib import Path
 Found = Mapping[str, tuple[float, ...]]
 """What a contender tells of each image that it keeps, by the name of its file."""
 
+DIGITS = 12
+"""Hexadecimal digits of a SHA-256 that are compared. A float holds them."""
+
 
 @dataclass(frozen=True)
 class Contender:

@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers.contender import Contender, Found
+from peers.contender import DIGITS, Contender, Found
 from peers.environments import version
 
 PEER = "img2dataset"
-DIGITS = 12  # of a SHA-256; a float holds them
 
 
 def downloads(programs: Path, urls: Sequence[str]) -> Contender:

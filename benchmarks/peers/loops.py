@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers.contender import Contender, Found
-from peers.image_to_dataset import DIGITS
+from peers.contender import DIGITS, Contender, Found
 from peers.pool import Pool
 from peers.weights import Weights
 

@@ -82,7 +82,7 @@ def _downloads(place: Place, rows: int) -> Sequence[Contender]:
     server = place.closing.enter_context(_served(files))
     urls = [f"{server}/{file.name}" for file in sorted(files.iterdir())]
     downloader = environment(place.environments, image_to_dataset.PEER)
-    return [image_to_dataset.downloads(downloader, urls), loops.downloads(urls)]
+    return [ours.downloads(downloader, urls), image_to_dataset.downloads(downloader, urls), loops.downloads(urls)]
 
 
 @contextmanager

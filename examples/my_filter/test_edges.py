@@ -40,7 +40,7 @@ def test_image_of_two_pixels_is_a_bad_sample() -> None:
 
 
 def test_recipe_drops_the_blank_image_with_a_reason(tmp_path: Path) -> None:
-    pool = tmp_path / "photographs"
+    pool = tmp_path / "photos"
     pool.mkdir()
     Image.new("RGB", (64, 64), "grey").save(pool / "blank.png")
     Image.new("RGB", (2, 2)).save(pool / "dot.png")

@@ -21,6 +21,7 @@ from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
 from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
+from pipeline.commands.init import init_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.look import look_app
 from pipeline.commands.options import JsonOption, RunOption
@@ -33,11 +34,11 @@ from pipeline.commands.train import train_app
 if TYPE_CHECKING:
     from pipeline.pools import Pool
     from pipeline.publishing.publish import Published
+    from pipeline.recipe import Recipe
     from pipeline.recipe_file import Publish
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Make a captioned training set like VL3-Syn7M from a pool of web images, and train VideoLLaMA3 on it.",
 )
@@ -65,9 +66,32 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A recipe: a YAML file")],
     run_: RunOption,
     refit: Annotated[bool, typer.Option("--refit", help="Train the clusters again, on the present images")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print rows, stages, models and disk; compute and write nothing")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: run a sample in a temporary directory, to estimate time")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=2, help="With --measure: images of the sample")] = 64,
     json_: JsonOption = False,
 ) -> None:
-    """Run a whole recipe: index, stages, publication. Stored results are not computed again."""
+    """Run a whole recipe: index, stages, publication. Stored results are not computed again.
+
+    Examples:
+
+        vl3syn run recipe.yaml --run RUN
+
+        vl3syn run recipe.yaml --run RUN --dry-run
+
+        vl3syn run recipe.yaml --run RUN --dry-run --measure
+    """
+    if measure and not dry_run:
+        raise typer.BadParameter("give --dry-run too", param_hint="--measure")
+    if dry_run:
+        from pipeline.commands.dry_run import dry_run as print_plan
+
+        print_plan(recipe, run_, refit, measure, sample, json_)
+        return
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
@@ -132,8 +156,9 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
 @app.command()
 def index(
     run_: RunOption,
-    list_: Annotated[
-        str | None, typer.Argument(metavar="[LIST]", help="Pool: a list of image URLs in text form; as --urls")
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="The pool: a folder, file, glob or URL. Its kind is recognised"),
     ] = None,
     images: Annotated[str | None, typer.Option(help="Pool: a folder of image files, searched recursively")] = None,
     tars: Annotated[str | None, typer.Option(help="Pool: webdataset tars, as a glob")] = None,
@@ -166,7 +191,17 @@ def index(
 ) -> None:
     """Read the header of every image of a pool, and store one row per image. Broken images get a row with an error.
 
-    Without a pool option, the run's pool is read again and new images are added.
+    A look at PATH shows its kind: a folder of images, webdataset tars, an output of img2dataset, Parquet files with
+    images, lists of image URLs. The options --images to --urls name it. Without either, the run's pool is read again
+    and new images are added.
+
+    Examples:
+
+        vl3syn index photos --run RUN
+
+        vl3syn index 's3://bucket/shards/*.tar' --run RUN
+
+        vl3syn index --urls lists --url-column link --run RUN
     """
     from dataclasses import replace
 
@@ -175,24 +210,21 @@ def index(
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.runner import build_index, prepare, recipe_of
-    from pipeline.pools.text_lists import form_of
     from pipeline.recipe import Recipe
 
-    if list_ and not form_of(list_):
-        raise UserError(f"{list_}: no list by its ending; name its kind: --images, --tars, --parquet, --urls, …")
-    if list_ and urls:
-        raise UserError(f"give {list_} or --urls, not both")
-    options = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls or list_}
-    options |= {"image": image, "id": id_, "url": url, "alt_text": alt_text}
-    settings: dict[str, Any] = {name: value for name, value in options.items() if value}
-    settings |= {} if max_image_bytes is None else {"max_image_bytes": max_image_bytes}
+    kinds = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
+    named = {name: where for name, where in kinds.items() if where}
+    if path and named:
+        raise UserError(f"give {path} or --{next(iter(named))}, not both")
+    options = {"image": image, "id": id_, "url": url, "alt_text": alt_text, "max_image_bytes": max_image_bytes}
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     settings |= {"follow_links": True} if follow_links else {}
-    if settings:
-        pool = _pool(settings)
-        before = recipe_of(open_run(run_)) if _is_run(run_) else Recipe(os.path.basename(run_.rstrip("/")), pool, ())
-        checked = replace(before, pool=pool)
+    before = recipe_of(open_run(run_)) if _is_run(run_) or not (path or named or settings) else None
+    if path:
+        pool = _guessed(path, settings, run_, before)
     else:
-        checked = recipe_of(open_run(run_))
+        pool = _pool({**named, **settings}) if named or settings or before is None else before.pool
+    checked = replace(before or Recipe(os.path.basename(run_.rstrip("/")), pool, ()), pool=pool)
     listing = open_pool(checked.pool, run_)
     with LocalWorkers() as local:
         done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
@@ -200,6 +232,7 @@ def index(
     output.finish(run_, [done], json_)
 
 
+app.add_typer(init_app)
 app.add_typer(download_app)
 app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
@@ -243,6 +276,22 @@ def _pool(settings: dict[str, Any]) -> Pool:
         return parse_pool(settings)
     except UserError as error:
         raise UserError(f"pool: {error}") from error
+
+
+def _guessed(path: str, settings: dict[str, Any], run: str, before: Recipe | None) -> Pool:
+    """Return the pool at a path; that of the run if it lies there."""
+    from core.secrets import refuse_credentials_within
+    from manifests.storage import Folder
+    from pipeline.commands import output
+    from pipeline.pools.guess import guess_pool
+    from pipeline.pools.registry import as_recipe
+
+    refuse_credentials_within({"where": path, **settings}, "pool")
+    if before and not settings and as_recipe(before.pool.model_copy(update={"where": path})) == as_recipe(before.pool):
+        return before.pool
+    pool, what = guess_pool(path, settings, Folder.at(run))
+    output.say(f"pool: {what}")
+    return pool
 
 
 def _is_run(url: str) -> bool:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from core.errors import BadSampleError, UserError
+from core.errors import UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
 from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 
 if TYPE_CHECKING:
     from manifests.storage import Folder
-    from model.caption_metrics import ClipEncoder, Vector
     from model.evaluate import Evaluation, ScoredAnswer
     from model.training.data.source import SourceConfig
 
@@ -93,6 +92,7 @@ def evaluate_command(
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
     check_dtype(dtype)
     _check(predictions, max_new_tokens)
+    from filters.clip import clip_encoder
     from model.evaluate import evaluate
     from model.training.data.annotations import AnnotationConfig
     from model.training.data.shards import ShardConfig
@@ -159,25 +159,6 @@ def _warn(checkpoint: str, source: SourceConfig) -> None:
         output.say(
             f"{checkpoint} was trained on {source.location} ({trained.name}): this tells what it remembers{others}"
         )
-
-
-def clip_encoder(encoder: str) -> ClipEncoder:
-    """Return a function that embeds an image and a text; images use open_clip's own transform."""
-    from core.images import decode
-    from filters.clip import Clip, ClipText
-
-    # float32: a score should not depend on the machine that it was computed on.
-    images = Clip(encoder=encoder, draft=False, precision="float32").load()
-    texts = ClipText(encoder=encoder, precision="float32").load()
-
-    def encode(image: bytes | str, text: str) -> tuple[Vector, Vector]:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        table = images([images.prepare(decode(data, images.side))])
-        if error := table["error"][0].as_py():
-            raise BadSampleError(error)
-        return table["image_embedding"][0].as_py(), texts.encode([text])[0]
-
-    return encode
 
 
 def _write(path: str, answers: Sequence[ScoredAnswer]) -> None:

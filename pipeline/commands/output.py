@@ -117,14 +117,12 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def print_funnel(funnel: Funnel) -> None:
-    share = f" ({funnel.survivors / funnel.rows:.1%})" if funnel.rows else ""
     rows = []
     for s in funnel.stages:
         sorted_reasons = sorted(s.reasons.items(), key=lambda r: -r[1])
         reasons = "\n".join(f"{n:,} {printable(reason)}" for reason, n in sorted_reasons)
         rows.append((s.stage, s.seen, s.kept, s.dropped, s.errors, s.pending, reasons))
-    title = f"{funnel.rows:,} rows, {funnel.survivors:,} survive{share}"
-    print_rows(title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
+    print_rows(funnel.title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
 
 
 def print_published(done: Published) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from core.errors import UserError, is_bug
+from core.errors import UserError
 from core.stages import FittedStage
 from manifests.parts import read_part, to_bytes
 from manifests.priorities import priority
@@ -22,7 +22,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.placement import is_for_driver, place_workers
-from pipeline.execution.ray_job import start_ray, stopped
+from pipeline.execution.ray_job import result_of, start_ray
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
@@ -85,14 +85,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     # It requests one CPU and uses all: no other job of this run is active, and a node on which a submitted job holds
     # one CPU could never offer all of them.
     fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit_in_task)
-    try:
-        fitted, provenance = ray.get(fit.remote(step.stage, inputs, table))
-    except ray.exceptions.RayTaskError as error:
-        if error.cause is not None and not is_bug(error.cause):
-            raise UserError(" ".join(str(error.cause).split())) from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise stopped(error) from error
+    fitted, provenance = result_of(fit.remote(step.stage, inputs, table))
     return fitted, provenance
 
 

@@ -2,6 +2,9 @@
 
 The driver sends ids and columns of numbers. Texts, lists, embeddings and images do not pass through it. For these it
 sends which part of the table holds the row, and the workers read the part. So it holds some tens of bytes per row.
+
+Rows that are shuffled afterwards, as by `publish`, are an exception, as each block has rows of every part. Small tables
+are read once, by the driver. Of large ones it sends nothing, and the workers of each block read every part.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from pipeline.recipe import Recipe, Step, pool_column, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.download.storage import images_folder, refuse_elsewhere
+
+_SMALL = 64 << 20
+"""Bytes of all files of the tables that the driver reads for shuffled rows: some 150,000 images with two captions."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
 
 
 def plan(
-    run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame, send_numbers: bool = True
+    run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame, shuffled: bool = False
 ) -> tuple[pl.DataFrame, Inputs]:
     """Return the rows of a job with the columns that the driver sends, and the inputs that add the other columns.
 
@@ -94,9 +100,11 @@ def plan(
         recipe: Its recipe.
         columns: The columns that the job reads.
         ids: The rows, column `id`.
-        send_numbers: Whether the driver sends columns of numbers; otherwise the workers read them too.
+        shuffled: Whether the rows are shuffled afterwards, so that each block has rows of every part.
     """
-    sent, read = _divide(columns, send_numbers)
+    sent, read = _divide(columns, send_numbers=not shuffled)
+    if shuffled:
+        sent, read = _small(run, read)
     rows = ids.lazy().select("id")
     for table, names in sent.items():
         stored = {theirs: ours for ours, theirs in names.items()}
@@ -161,6 +169,27 @@ def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, dict[str, s
     if columns.from_pool:
         read.setdefault("", {}).update(POOL_ADDRESS)
     return sent, read
+
+
+def _small(
+    run: Run, columns: Mapping[str, dict[str, str]]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Divide tables with their columns into those that the driver sends whole, and those that the workers read."""
+    tables = {name: stored_table(run, name) for name in columns}
+    if sum(file.size for table in tables.values() for file in table.list_files().files) > _SMALL:
+        return {}, dict(columns)
+    sent = {
+        name: names
+        for name, names in columns.items()
+        if all(_is_plain(tables[name].schema.field(stored).type) for stored in names.values())
+    }
+    return sent, {name: names for name, names in columns.items() if name not in sent}
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    """Return whether values keep their type on their way through polars, except that texts and bytes become large."""
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_binary)
+    return any(is_kind(type_) for is_kind in kinds)
 
 
 def _with_parts(

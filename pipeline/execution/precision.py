@@ -9,8 +9,11 @@ from core.precision import cpu_dtype, fastest, precision_of, with_precision
 from manifests.tables import Table
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_workers
-from pipeline.execution.ray_job import start_ray, stopped
+from pipeline.execution.ray_job import result_of, start_ray
 from pipeline.recipe import Step
+
+_BY_WORKERS = ("float16", "float32")
+"""A setting and a stored float type that are right for T5; a worker refuses them for another model."""
 
 
 def in_one_precision(step: Step, table: Table, rows: int, local: LocalWorkers | None) -> Step:
@@ -30,16 +33,27 @@ def in_one_precision(step: Step, table: Table, rows: int, local: LocalWorkers | 
     wanted = precision_of(step.stage)
     if wanted is None:
         return step
-    stored = table.recorded("dtype")
-    if (wanted, stored) == ("float16", "float32"):  # right for T5; a worker refuses it for another model
+    stored = refuse_other_precision(step, table)
+    if (wanted, stored) == _BY_WORKERS:
         return step
-    if stored and wanted not in ("auto", stored):
+    chosen = stored or (_fastest(step, rows, local) if wanted == "auto" else wanted)
+    return replace(step, stage=with_precision(step.stage, str(chosen)))
+
+
+def refuse_other_precision(step: Step, table: Table) -> object | None:
+    """Return the float type in which the rows of a step's table were computed; None if that is not known.
+
+    Raises:
+        UserError: The step has another one.
+    """
+    wanted = precision_of(step.stage)
+    stored = None if wanted is None else table.recorded("dtype")
+    if stored and wanted not in ("auto", stored) and (wanted, stored) != _BY_WORKERS:
         raise UserError(
             f"{step.name}: what is stored was computed in {stored}, not in {wanted}: set `precision: auto` to "
             f"go on in {stored}, or take another run directory to compute all rows in {wanted}"
         )
-    chosen = stored or (_fastest(step, rows, local) if wanted == "auto" else wanted)
-    return replace(step, stage=with_precision(step.stage, str(chosen)))
+    return stored
 
 
 def _fastest(step: Step, rows: int, local: LocalWorkers | None) -> str:
@@ -57,7 +71,4 @@ def _fastest(step: Step, rows: int, local: LocalWorkers | None) -> str:
     if not placement.num_gpus and len(ray.nodes()) == 1:
         return cpu_dtype()
     ask = ray.remote(num_cpus=placement.num_cpus, num_gpus=placement.num_gpus)(fastest)
-    try:
-        return str(ray.get(ask.remote(gpu=placement.num_gpus > 0)))
-    except ray.exceptions.RayError as error:
-        raise stopped(error) from error
+    return str(result_of(ask.remote(gpu=placement.num_gpus > 0)))

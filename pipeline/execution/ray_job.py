@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from core.cluster import connect
-from core.errors import UserError
+from core.errors import UserError, is_bug
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.data import Dataset
 
 RETRIES = 1
@@ -244,6 +245,25 @@ def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) 
     with warnings.catch_warnings():  # Ray 2.64 will have another option for retries; 2.60 has none
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **options)
+
+
+def result_of(task: ObjectRef) -> Any:
+    """Return the result of one task of Ray.
+
+    Raises:
+        UserError: The task refused to continue, or Ray stopped.
+        RayTaskError: The task failed with a bug.
+    """
+    import ray
+
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        if error.cause is not None and not is_bug(error.cause):
+            raise UserError(" ".join(str(error.cause).split())) from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise stopped(error) from error
 
 
 def stopped(error: Exception) -> UserError:

@@ -34,6 +34,8 @@ from pipeline.execution.local_workers import (
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
 from pipeline.execution.planner import columns_of, plan, stored_table
+from pipeline.execution.pool_columns import check_pool_columns
+from pipeline.execution.precision import refuse_other_precision
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
@@ -51,10 +53,25 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
     Fitted artifacts of the run are used again, unless `refit`.
 
     Raises:
-        UserError: The directory holds other files, or was indexed from another pool.
+        UserError: See `check_run`.
     """
     folder = Folder.at(url)
-    resolved = resolve_fitted(recipe, folder, refit).resolved()
+    fitted = resolve_fitted(recipe, folder, refit)
+    check_run(fitted, url)
+    return write_recipe(fitted.resolved(), folder, url)
+
+
+def check_run(fitted: Recipe, url: str) -> None:
+    """Check that a recipe with its fitted artifacts can be run in a directory. Nothing is written.
+
+    Raises:
+        UserError: The directory holds other files, or was indexed from another pool; or the recipe names another
+            precision than that of stored rows.
+    """
+    folder = Folder.at(url)
+    for step in fitted.steps:  # the recipe of the run must not name another precision than its rows have
+        refuse_other_precision(step, Table.stored(stage_folder(folder, step.table)))
+    resolved = fitted.resolved()
     if folder.exists(RECIPE):
         stored_pool = open_run(url).recipe.get("pool")
         if stored_pool != resolved["pool"]:
@@ -64,10 +81,10 @@ def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
             )
     elif folder.files():
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
-    return _write_recipe(resolved, folder, url)
 
 
-def _write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+def write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:
+    """Write the recipe of a run, and open the run."""
     folder.write(RECIPE, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
     return open_run(url)
 
@@ -78,27 +95,34 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> None:
-    """Check, before anything is written or started, that the models of stages that never ran are available.
+    """Check, before anything is written or started, what stages need that never ran: models, and columns of the pool.
 
     A stage with stored facts may have no rows left to compute; it is checked when it has some.
 
     Raises:
-        UserError: A model is not available; the message says how to get it.
+        UserError: A model is not available, and the message says how to get it; or the indexed pool lacks a column.
     """
-    for step in _never_ran(recipe, url, only):
-        step.stage.check_settings()
-        step.stage.check_available()
+    for step in never_ran(recipe, url, only):
+        check_step(step, recipe.pool, index_table(Folder.at(url)))
+
+
+def check_step(step: Step, pool: Pool, index: Table) -> None:
+    """Check a step as `check_models` does."""
+    step.stage.check_settings()
+    step.stage.check_available()
+    check_pool_columns(step, pool, index)
 
 
 def preload(recipe: Recipe, url: str, local: LocalWorkers, only: Sequence[str] | None = None) -> None:
     """Let local workers import what the first stage needs that never ran, while the pool is listed and indexed."""
-    for step in _never_ran(recipe, url, only):
+    for step in never_ran(recipe, url, only):
         if step.stage.preload and is_for_local_workers(step.stage, step.resources, rows=0):
             local.preload(step.stage.preload, place_locally(step.resources, step.stage, ROWS).workers)
             return
 
 
-def _never_ran(recipe: Recipe, url: str, only: Sequence[str] | None) -> Iterator[Step]:
+def never_ran(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> Iterator[Step]:
+    """Yield the steps whose tables have no rows; with `only`, those of these names."""
     folder = Folder.at(url)
     for step in resolve_fitted(recipe, folder).steps:
         if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
@@ -198,13 +222,14 @@ def run_stages(
             recipe, result = _train(run, recipe, step, alive)
             step = recipe.steps[position]
             yield record(run, result)
-        stored = _stored_stage(run, step)
+        stored = stored_stage(run, step)
         if selected:
             yield record(run, run_stage(run, recipe, step, stored, alive, local))
         alive = advance(alive, stored).alive
 
 
-def _stored_stage(run: Run, step: Step) -> StoredStage:
+def stored_stage(run: Run, step: Step) -> StoredStage:
+    """Return a step's table and rules."""
     earlier = {column: stored_table(run, source) for column, source in step.rule_inputs.items()}
     return StoredStage(step.name, stage_table(run, step), step.rules, earlier)
 
@@ -218,7 +243,7 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)
     recipe = resolve_fitted(recipe, run.folder)
-    _write_recipe(recipe.resolved(), run.folder, run.url)
+    write_recipe(recipe.resolved(), run.folder, run.url)
     seconds = time.perf_counter() - begin
     result = JobResult(
         stage=f"{step.name} (training)",

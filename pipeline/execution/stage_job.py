@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 
 from core.stages import IMAGE, PORTABLE, FittedStage, ImageStage, LoadedStage
 from manifests.compaction import sweep
@@ -22,11 +24,12 @@ from manifests.version import __version__
 from pipeline.execution.driver_job import run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
 from pipeline.execution.grouping import changed_groups, cut, group_column
-from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.job_result import JobResult, JobStats, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers, ready
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
 from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
@@ -35,8 +38,7 @@ from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.download.stage import Download
-from pipeline.stages.download.storage import images_folder, refuse_elsewhere
-from pipeline.stages.download.storage import sweep as sweep_tars
+from pipeline.stages.download.storage import images_folder, refuse_elsewhere, sweeping
 from pipeline.stages.download.summary import summary
 from pipeline.stages.registry import outdated
 
@@ -74,12 +76,13 @@ def run_stage(
     _recover_journals(run, step, stored.table)
     _add_columns(stored.table)
     # If no row is alive, the table of an earlier stage may be empty and have no columns to read.
-    groups = _groups(run, step) if alive.height else None
-    ids = _rows_to_compute(step, stored, alive, groups) if alive.height else alive
+    groups = groups_of(run, step) if alive.height else None
+    ids = rows_to_compute(step, stored, alive, groups) if alive.height else alive
     up_to_date = alive.height - ids.height
     if not ids.height:
         return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
+    check_pool_columns(step, recipe.pool, run.index)
     step = in_one_precision(step, stored.table, ids.height, local)
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
@@ -87,7 +90,6 @@ def run_stage(
     images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
     if images:
         refuse_elsewhere(images, stored.table)
-        sweep_tars(images, stored.table)
     rows, inputs = plan(run, recipe, columns_of(step), ids)
     task = StageTask(
         stage=step.stage,
@@ -102,24 +104,33 @@ def run_stage(
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
-    if is_for_driver(step.stage, step.resources, rows.height):
-        stats = run_in_driver(blocks, task)
-    else:
-        done = LocalResult(untried=blocks)
-        if local and is_for_local_workers(step.stage, step.resources, rows.height):
-            placement = place_locally(step.resources, step.stage, rows.height)
-            make = _worker(step, task, placement)
-            at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
-            threads = math.ceil(placement.num_cpus)
-            done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
-        if local and (done.untried or done.lost or step.stage.journaled):
-            local.close()  # Ray needs their memory; a server of captions ends with its process
-        stats = run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
-    if images:
-        sweep_tars(images, stored.table)
-        notes = summary(stored.table, task.store.writer, stats.working)
-        return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
-    return JobResult.of(step.name, stats, stored=up_to_date)
+    with sweeping(images, stored.table) if images else nullcontext():
+        stats = _run_task(step, task, blocks, rows.height, groups, local)
+    notes = summary(stored.table, task.store.writer, stats.working) if images else ()
+    return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
+
+
+def _run_task(
+    step: Step,
+    task: StageTask,
+    blocks: Iterator[pa.Table],
+    rows: int,
+    groups: pl.DataFrame | None,
+    local: LocalWorkers | None,
+) -> JobStats:
+    """Compute and store blocks of so many rows: in this process, in local workers, or in Ray's."""
+    if is_for_driver(step.stage, step.resources, rows):
+        return run_in_driver(blocks, task)
+    done = LocalResult(untried=blocks)
+    if local and is_for_local_workers(step.stage, step.resources, rows):
+        placement = place_locally(step.resources, step.stage, rows)
+        make = _worker(step, task, placement)
+        at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
+        threads = math.ceil(placement.num_cpus)
+        done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
+    if local and (done.untried or done.lost or step.stage.journaled):
+        local.close()  # Ray needs their memory; a server of captions ends with its process
+    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
 
 
 def part_size(rows: int, step: Step) -> int:
@@ -167,7 +178,7 @@ def _add_columns(table: Table) -> None:
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
 
 
-def _groups(run: Run, step: Step) -> pl.DataFrame | None:
+def groups_of(run: Run, step: Step) -> pl.DataFrame | None:
     """Return the group of each id for a stage that compares rows, else None."""
     column = group_column(step)
     if column is None:
@@ -175,7 +186,7 @@ def _groups(run: Run, step: Step) -> pl.DataFrame | None:
     return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
 
 
-def _rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
+def rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
     """Return the rows of `alive` without facts or with outdated ones; with `groups`, all rows of the changed groups."""
     rows = unstored(stored.table, alive)
     wrong = outdated(step.stage, stored.table)

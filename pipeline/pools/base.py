@@ -20,6 +20,7 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pools.images import SPAN, Failure, Group
 from pipeline.pools.listing import Listing, Shard, format_counts, shard_table, shards_of
+from pipeline.pools.look import Look
 from pipeline.pools.rows import Row
 
 
@@ -43,6 +44,8 @@ class Pool(Settings):
     """Columns of the index: in a changed shard, rows with the same values in them keep their ids. None: all are new."""
     shard_is_image: ClassVar[bool] = False
     """Whether each shard is one image. Then the row of a shard that cannot be read is about this image."""
+    encloses: ClassVar[bool] = False
+    """Whether other kinds that recognise the same files only recognise parts of this one."""
 
     kind: str
     where: str
@@ -88,6 +91,14 @@ class Pool(Settings):
             OSError, BadSampleError: No image of the group can be read. After an OSError the next run tries again.
         """
         raise NotImplementedError
+
+    def recognises(self, look: Look) -> str:
+        """Say what this pool takes the files at its path for, such as `a folder of images (3 .jpg)`.
+
+        An empty text: they are not of this kind. Read little: a few files, and of each its first bytes. Errors of
+        reading mean that a file is not recognised. Default: nothing is recognised, so users name the kind.
+        """
+        return ""
 
     def joins(self, group: Group, offset: int, length: int) -> bool:
         """Return whether the next image joins a group of the same shard and section, to be read in one call.
@@ -135,6 +146,10 @@ class Pool(Settings):
             OSError, BadSampleError: The shard cannot be read.
         """
         raise NotImplementedError
+
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        """Return the columns of a shard that `columns` reads; None if they are unknown without reading all of it."""
+        return None
 
     def id_column(self) -> str | None:
         """Return the column with ids of the source, which a changed shard keeps; None: ids are hashes."""

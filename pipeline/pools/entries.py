@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from pyarrow import fs as pafs
 
 from manifests.storage import LEADS_OUT, NO_FILE, Folder
 
@@ -80,3 +83,14 @@ def _label(path: str) -> tuple[str, str | None]:
     except UnicodeEncodeError:
         return os.fsencode(path).decode("utf-8", "backslashreplace"), "odd name: not valid UTF-8, rename the file"
     return path, None
+
+
+def split_pattern(pattern: str) -> tuple[Folder, str, bool]:
+    """Split a pattern into the folder before the first wildcard (or the file), the rest, and whether that is a glob."""
+    folder = Folder.at(pattern)
+    kind = folder.filesystem.get_file_info(folder.path).type
+    if kind == pafs.FileType.Directory:
+        return folder, "", False
+    wild = None if kind == pafs.FileType.File else re.search(r"[*?\[]", pattern)
+    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
+    return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None

@@ -10,12 +10,17 @@ from typing import BinaryIO, ClassVar
 
 from pyarrow import fs as pafs
 
+from core.errors import BadSampleError
+from core.image_header import read_header
 from manifests.storage import Folder
 from pipeline.pools.base import Pool
 from pipeline.pools.entries import entries
 from pipeline.pools.images import Failure, Group
-from pipeline.pools.listing import Shard, is_candidate
+from pipeline.pools.listing import IMAGE_ENDINGS, Shard, is_candidate
+from pipeline.pools.look import Look
 from pipeline.pools.rows import Row, measure
+
+_BARE = 8  # files without an ending whose first bytes are looked at
 
 
 class ImageFiles(Pool):
@@ -32,6 +37,13 @@ class ImageFiles(Pool):
             else:
                 passed_over[PurePosixPath(path).suffix.lower()] += 1
 
+    def recognises(self, look: Look) -> str:
+        if not look.is_folder:
+            return ""
+        bare = [name for name in look.names if not PurePosixPath(name).suffix]
+        names = look.ending(IMAGE_ENDINGS) or (bare if any(_is_image(look, name) for name in bare[:_BARE]) else [])
+        return f"a folder of images ({look.summary(names)})" if names else ""
+
     def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterator[Row]:
         yield file_row(root, shard, self.follow_links)
 
@@ -46,10 +58,18 @@ class ImageFiles(Pool):
         try:
             if not root.local or self.follow_links:
                 return root.read(path)
-            with root.open_inside(path) as file:  # it may have become a link since it was indexed
-                return file.read()
+            return root.read_inside(path)  # it may have become a link since it was indexed
         except FileNotFoundError as error:
             return Failure(f"unreadable: {error}", retry=True, deleted=_has_neighbours(root, path))
+
+
+def _is_image(look: Look, name: str) -> bool:
+    try:
+        with look.open(name) as file:
+            read_header(file)
+    except (BadSampleError, OSError):
+        return False
+    return True
 
 
 def file_row(root: Folder, shard: Shard, follow_links: bool | None) -> Row:

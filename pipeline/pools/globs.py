@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from fsspec.utils import glob_translate
-from pyarrow import fs as pafs
 
 from core.errors import UserError
 from manifests.storage import Folder
 from pipeline.pools.base import Pool
-from pipeline.pools.entries import entries
+from pipeline.pools.entries import entries, split_pattern
 from pipeline.pools.listing import Shard, count_problems
+from pipeline.pools.look import Look
 
 
 class GlobPool(Pool):
@@ -26,10 +26,10 @@ class GlobPool(Pool):
     """Endings of files that may be meant as shards but are not listed; they are counted as passed over."""
 
     def root(self) -> Folder:
-        return _split(self.where)[0]
+        return split_pattern(self.where)[0]
 
     def shards(self, root: Folder, passed_over: Counter[str]) -> Iterator[Shard]:
-        _, rest, wild = _split(self.where)
+        _, rest, wild = split_pattern(self.where)
         try:
             matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
         except re.error as error:
@@ -46,18 +46,11 @@ class GlobPool(Pool):
                 others.append(entry)
         passed_over.update(count_problems(others, self.like_shard))
 
+    def recognises(self, look: Look) -> str:
+        names = look.ending(self.ending)
+        return f"files of the kind {self.kind} ({look.summary(names)})" if names else ""
+
     def like_shard(self, path: str) -> str | None:
         """Return what a file is that is no shard but that its user may expect to be one, else None."""
         ending = next((ending for ending in self.like_shards if path.lower().endswith(ending)), None)
         return ending and f"{ending} files"
-
-
-def _split(pattern: str) -> tuple[Folder, str, bool]:
-    """Split a pattern into the folder before the first wildcard (or the file), the rest, and whether that is a glob."""
-    folder = Folder.at(pattern)
-    kind = folder.filesystem.get_file_info(folder.path).type
-    if kind == pafs.FileType.Directory:
-        return folder, "", False
-    wild = None if kind == pafs.FileType.File else re.search(r"[*?\[]", pattern)
-    cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
-    return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -18,12 +19,15 @@ from pipeline.pools.entries import Entry, entries
 from pipeline.pools.files import ImageFiles, file_row
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.listing import Listing, Shard, count_problems, is_candidate
+from pipeline.pools.look import Look
 from pipeline.pools.parquet import ParquetImages
 from pipeline.pools.parquet_rows import bounded_rows, damage, measured_cell, note_columns
 from pipeline.pools.rows import Row, notes_of, on_disk
 from pipeline.pools.side_files import full_stem, stem
 from pipeline.pools.tables import check_first_table
 from pipeline.pools.tars import Tars, tar_rows
+
+_STATS = "_stats.json"
 
 
 class Downloads(Pool):
@@ -33,12 +37,21 @@ class Downloads(Pool):
         alt_text: The column of the sidecars with the alt text, if it has none of the usual names (`rows.NOTES`).
     """
 
+    encloses: ClassVar = True
+
     alt_text: str | None = None
+
+    def recognises(self, look: Look) -> str:
+        """See `Pool.recognises`: a finished shard has NNNNN_stats.json beside a tar, a folder or a Parquet file."""
+        tops = {name.partition("/")[0] for name in look.names}
+        stems = [name.removesuffix(_STATS) for name in tops if name.endswith(_STATS)]
+        shards = [stem for stem in stems if tops & {stem, f"{stem}.tar", f"{stem}.parquet"}]
+        return f"an output of img2dataset ({len(shards):,} finished shards)" if look.is_folder and shards else ""
 
     def shards(self, root: Folder, passed_over: Counter[str]) -> Iterator[Shard]:
         """Yield the finished shards only: img2dataset writes NNNNN_stats.json last."""
         files = {entry.path: entry for entry in entries(root, self.follow_links, recursive=False)}
-        stems = {name.removesuffix("_stats.json") for name in files if name.endswith("_stats.json")}
+        stems = {name.removesuffix(_STATS) for name in files if name.endswith(_STATS)}
         passed_over.update(count_problems([e for e in files.values() if e.path.rpartition(".")[0] not in stems]))
         unfinished = {n.split(".")[0] for n in files if n.endswith((".tar", ".parquet"))} - stems
         passed_over.update({"unfinished": len(unfinished)} if unfinished else {})

@@ -16,12 +16,13 @@ from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder
-from pipeline.pools.cells import cell_bytes, image_column, image_leaves, may_encode, octets_as_bytes
+from pipeline.pools.cells import cell_bytes, image_column, image_columns, image_leaves, may_encode, octets_as_bytes
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.listing import Listing, Shard
+from pipeline.pools.look import Look
 from pipeline.pools.parquet_rows import ROWS_AT_ONCE, ImageColumns, parquet_rows
-from pipeline.pools.rows import Row, on_disk
-from pipeline.pools.tables import TablePool, check_first_table
+from pipeline.pools.rows import NOTES, Row, matching, on_disk
+from pipeline.pools.tables import TABLES, TablePool, check_first_table, first_table
 
 _CELLS = 128 << 20  # bytes of cells per read of a row group; the next read starts at the row group's start again
 _FOOTERS = 4  # footers that are cached; several threads may read different shards
@@ -62,6 +63,26 @@ class ParquetImages(TablePool):
     @cached_property
     def footers(self) -> Footers:
         return Footers()
+
+    def recognises(self, look: Look) -> str:
+        names = look.ending(self.ending if look.is_folder else TABLES)
+        first = first_table(look, names)
+        if first is None or not self.has_image(look, *first):
+            return ""
+        return f"Parquet files with images ({look.summary(names)})"
+
+    def has_image(self, look: Look, name: str, schema: pa.Schema) -> bool:
+        """Return whether a column of a file holds images.
+
+        Bytes beside a column of URLs may be digests, and texts may be anything. Then the first rows decide.
+        """
+        columns = [self.image] if self.image and self.image in schema.names else image_columns(schema)
+        in_doubt = matching(schema.names, NOTES["url"]) or any(may_encode(schema.field(c).type) for c in columns)
+        return bool(columns) and not (in_doubt and all(self._first_error(look, name, column) for column in columns))
+
+    def _first_error(self, look: Look, name: str, column: str) -> bool:
+        with look.open(name) as file:
+            return all(row.get("error") for row in islice(parquet_rows(file, column, None, None, self.max_cell), _ROWS))
 
     def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterator[Row]:
         with on_disk(root, shard.path) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +26,15 @@ POOLS: Mapping[str, type[Pool]] = {
     "img2dataset": Downloads,
     "urls": UrlTables,
 }
+
+
+ENTRY_POINTS = "vl3syn.pools"
+"""The group of entry points under which a package offers kinds to `guess`: `zips = "my_package.pools:Zips"`."""
+
+
+def known_kinds() -> Mapping[str, type[Pool]]:
+    """Return every kind that a path is compared with: this project's by name, others by the path of their class."""
+    return {**POOLS, **{point.value: class_at(point.value, Pool) for point in entry_points(group=ENTRY_POINTS)}}
 
 
 def pool_of(**settings: Any) -> Pool:

@@ -16,11 +16,14 @@ from core.parquet import BAD_PARQUET, BombError, Parquet
 from manifests.storage import Folder
 from pipeline.pools.globs import GlobPool
 from pipeline.pools.listing import Listing, Shard, shards_of
+from pipeline.pools.look import Look
 from pipeline.pools.parquet_rows import holds_text
 from pipeline.pools.rows import NOTES, alt_text_line, matching
 
 ROWS_AT_ONCE = 8192
 _SHARDS = 64  # Parquet files that are searched for one with rows
+
+_LOOKED_AT = 8  # Parquet files that are opened to recognise a pool
 
 TABLES = (".parquet", ".parquet.gz", ".pq", ".parq", ".arrow", ".feather")
 """Endings of files that may be meant as Parquet files."""
@@ -46,6 +49,10 @@ class TablePool(GlobPool):
 
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         return columns_at(root, shard, names, rows)
+
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        schema, _ = schema_of_parquet(root, shard)
+        return None if schema is None else schema.names
 
 
 def check_first_table(
@@ -98,6 +105,19 @@ def _first_with_rows(
         first = first or (path, schema)
     assert first is not None
     return first
+
+
+def first_table(look: Look, names: Sequence[str]) -> tuple[str, pa.Schema] | None:
+    """Return name and schema of the first readable Parquet file with rows among some of `names`, or None."""
+    for name in names[:_LOOKED_AT]:
+        try:
+            with look.open(name) as file:
+                parquet = Parquet(file)
+                if sum(parquet.row_groups):
+                    return name, parquet.schema
+        except BAD_PARQUET:
+            continue
+    return None
 
 
 def schema_of_parquet(root: Folder, path: str) -> tuple[pa.Schema | None, int]:

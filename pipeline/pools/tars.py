@@ -22,6 +22,7 @@ from manifests.tables import Table
 from pipeline.pools.globs import GlobPool
 from pipeline.pools.images import SPAN, Failure, Group
 from pipeline.pools.listing import Listing, Shard, is_candidate
+from pipeline.pools.look import Look
 from pipeline.pools.packed import START, packed, packed_name
 from pipeline.pools.rows import TEXT_LIMIT, Row, alt_text_line, clean, measure, on_disk
 from pipeline.pools.side_files import Note, ending_of, pair_members, read_note
@@ -49,6 +50,10 @@ class Tars(GlobPool):
     like_shards: ClassVar = (".tar", ".zip")
 
     alt_text: str | None = None
+
+    def recognises(self, look: Look) -> str:
+        names = look.ending(self.ending)
+        return f"webdataset tars ({look.summary(names)})" if names else ""
 
     def like_shard(self, path: str) -> str | None:
         return packed_name(path) or super().like_shard(path)

@@ -13,16 +13,21 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from core.errors import BadSampleError
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pools.base import image_id, index_table
 from pipeline.pools.list_columns import list_columns_at
 from pipeline.pools.listing import Listing, Shard, shard_table, shards_of
+from pipeline.pools.look import Look
+from pipeline.pools.parquet import ParquetImages
 from pipeline.pools.rows import Row
-from pipeline.pools.tables import TABLES, TablePool, check_first_table, columns_at, schema_of_parquet
+from pipeline.pools.tables import TABLES, TablePool, check_first_table, columns_at, first_table, schema_of_parquet
 from pipeline.pools.text_lists import LISTS, form_of
 from pipeline.pools.url_files import columns_of, read_urls, schema_of_list
 from pipeline.pools.url_rows import UrlSettings, size_line
+
+_LOOKED_AT = 8  # lists whose first rows are read to recognise a pool
 
 
 class UrlTables(TablePool):
@@ -45,6 +50,28 @@ class UrlTables(TablePool):
     def settings(self) -> UrlSettings:
         return UrlSettings(self.id, self.alt_text, self.url)
 
+    def recognises(self, look: Look) -> str:
+        texts = _no_side_files(look)
+        forms = {form_of(name) for name in texts[:_LOOKED_AT] if self._has_urls(look, name)}
+        lists = [name for name in texts if form_of(name) in forms]
+        tables = look.ending(".parquet" if look.is_folder else TABLES)
+        first = first_table(look, tables)
+        if first and self._fits(None, first[1]):
+            images = ParquetImages(kind="parquet", where=self.where, max_image_bytes=self.max_image_bytes)
+            lists += [] if images.has_image(look, *first) else tables
+        return f"lists of image URLs ({look.summary(lists)})" if lists else ""
+
+    def _has_urls(self, look: Look, name: str) -> bool:
+        schema, rows = schema_of_list(look.root, name, self.id)
+        return schema is not None and bool(rows) and self._fits(form_of(name), schema)
+
+    def _fits(self, form: str | None, schema: pa.Schema) -> bool:
+        try:
+            columns_of(form, schema, self.settings)
+        except BadSampleError:
+            return False
+        return True
+
     def index(self, root: Folder, shards: pa.Table, passed_over: Counter[str] | None = None) -> pa.Table:
         """See `Pool.index`. A shard has millions of rows, so they stay in columns."""
         return pa.concat_tables([INDEX.empty_table(), *self._tables(root, shards)])
@@ -65,6 +92,12 @@ class UrlTables(TablePool):
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         return (list_columns_at if form_of(shard) else columns_at)(root, shard, names, rows)
 
+    def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
+        if not (form := form_of(shard)):
+            return super().column_names(root, shard)
+        schema, _ = schema_of_list(root, shard, self.id) if form in ("CSV", "TSV") else (None, 0)
+        return None if schema is None else schema.names
+
     def _tables(self, root: Folder, shards: pa.Table) -> Iterator[pa.Table]:
         for shard in shards_of(shards):
             if shard.problem:
@@ -83,6 +116,13 @@ class UrlTables(TablePool):
             yield pa.table(whole, schema=INDEX)
             if broken:
                 yield _row_of(shard, {"key": "", "error": broken})
+
+
+def _no_side_files(look: Look) -> list[str]:
+    """Return the names of lists in text form, without texts that belong to another file, as `a.txt` to `a.jpg`."""
+    files = {name for name in look.names if not form_of(name)}
+    files |= {name.rpartition(".")[0] for name in files}
+    return [name for name in look.ending(LISTS) if name.rpartition(".")[0] not in files]
 
 
 def _row_of(shard: Shard, row: Row) -> pa.Table:

@@ -168,7 +168,7 @@ def _write_shards(
     # Beside the published columns, workers read the image and its digest.
     names = [*columns.names, SHA256, ENCODED]
     columns_to_read = replace(columns, names=names, tables={**columns.tables, SHA256: CONTENTS})
-    rows, inputs = plan(run, recipe, columns_to_read, missing.select("id").unique(), send_numbers=False)
+    rows, inputs = plan(run, recipe, columns_to_read, missing.select("id").unique(), shuffled=True)
     refuse_duplicates(rows["id"], f"{run.url}: a table has", _COPIED)
     writer = ShardWriter(
         publication=publication,

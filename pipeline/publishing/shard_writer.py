@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioners.prompts import choose, prompt_hash, read_prompts
 from core.errors import UserError
-from core.image_header import BadImageError, check_length
-from core.images import check_decodes
 from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
@@ -39,6 +37,7 @@ from pipeline.execution.part_writer import Store
 from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
+from pipeline.publishing.image_checks import ReadImage, faults_of, hashed
 from pipeline.publishing.publication import Publication
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class ShardWriter:
         if self.inputs.images is not self.inputs.pool:
             rows = _without_other_downloads(rows)
         for use in {use for uses in self.publication.subsets.values() for use in uses}:
-            self._questions(rows, use)  # raises before the first image is read
+            rows = rows.append_column(_question(use), self._questions(rows, use))  # raises before an image is read
         contents: dict[int, Content] = {}
         for number in pc.unique(rows[NUMBER]).sort().to_pylist():
             rows_of_shard = rows.filter(pc.equal(rows[NUMBER], number)).sort_by(POSITION)
@@ -133,16 +132,19 @@ class ShardWriter:
 
         Adds the length in bytes and the SHA-256 of each published image to `contents`, by id.
         """
+        facts, start = self._facts(rows, uses), 0
         left_out: dict[str, str] = {}
-        for chunk, images in self._read_ahead(rows):
-            digests = [None if isinstance(image, Failure) else hashlib.sha256(image).digest() for image in images]
-            faults = _faults(chunk, images, digests, self.decoded)
+        for chunk, read in self._read_ahead(rows):
+            faults = faults_of(chunk, read, self.decoded)
             ids = chunk["id"].to_pylist()
             left_out |= {str(ids[row]): reason for row, reason in faults.items()}
-            good = {row: digest for row, digest in enumerate(digests) if digest and row not in faults}
-            contents |= {ids[row]: (len(images[row]), digest) for row, digest in good.items()}
+            good = {row: image for row, image in enumerate(read) if isinstance(image, ReadImage) and row not in faults}
+            contents |= {ids[row]: (len(image.data), image.digest) for row, image in good.items()}
             if good:  # `datasets` cannot open a Parquet file with an empty row group
-                yield self._row_group(chunk, images, good, uses)
+                of_chunk = facts.slice(start, chunk.num_rows)
+                of_good = of_chunk.take(pa.array(list(good), pa.int64())) if faults else of_chunk
+                yield _row_group(self._schema(uses), of_good, list(good.values()))
+            start += chunk.num_rows
         self._store_left_out(number, left_out)  # before the shard is complete: no shard lacks this file
 
     def _store_left_out(self, number: int, left_out: Mapping[str, str]) -> None:
@@ -151,7 +153,18 @@ class ShardWriter:
             of_other_subsets = json.loads(lists.read(name)) if lists.exists(name) else {}
             lists.write(name, json.dumps({**of_other_subsets, **left_out}, indent=1).encode())
 
-    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[bytes | Failure]]]:
+    def _facts(self, rows: pa.Table, uses: Sequence[str]) -> pa.Table:
+        """Return the columns of a shard that do not come from the bytes of the images, and the name of each image."""
+        ids, formats = rows["id"].to_pylist(), rows["format"].to_pylist()
+        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
+        columns: dict[str, Any] = {RENAMED.get(name, name): rows[name] for name in self.fields}
+        columns |= {"id": rows["id"], "image": pa.array(names, pa.string())}
+        for use in uses:
+            caption = columns["caption"] = rows[f"{use}_caption"]
+            columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
+        return pa.table({name: columns[name] for name in self._schema(uses).names})
+
+    def _read_ahead(self, rows: pa.Table) -> Iterator[tuple[pa.Table, list[ReadImage | Failure]]]:
         """Yield the rows of each row group with their images, while the images of the next one are read."""
         ends = group_ends(rows["bytes"].fill_null(0).to_pylist())
         chunks = [rows.slice(start, end - start) for start, end in pairwise([0, *ends])]
@@ -160,36 +173,17 @@ class ShardWriter:
             for chunk, tasks in started_ahead(reading, 1):
                 yield chunk, _in_order(chunk, [image for task in tasks for image in task.result()])
 
-    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[bytes | Failure]]]:
-        """Start reading the images of a chunk, in the order of the pool."""
+    def _start_reading(self, chunk: pa.Table, readers: ThreadPoolExecutor) -> list[Future[list[ReadImage | Failure]]]:
+        """Start reading and hashing the images of a chunk, in the order of the pool."""
         images = self.inputs.images
         assert images is not None
         groups = list(images.groups(chunk.take(_pool_order(chunk))))
         size = -(-len(groups) // _READERS)
 
-        def read(some: Sequence[Group]) -> list[bytes | Failure]:
-            return [image for group in some for image in images.read(group)]
+        def read(some: Sequence[Group]) -> list[ReadImage | Failure]:
+            return [hashed(image) for group in some for image in images.read(group)]
 
         return [readers.submit(read, groups[start : start + size]) for start in range(0, len(groups), max(size, 1))]
-
-    def _row_group(
-        self, chunk: pa.Table, images: Sequence[bytes | Failure], good: Mapping[int, bytes], uses: Sequence[str]
-    ) -> pa.Table:
-        """Return a row group: the rows `good` of a chunk (row number: digest) with their images."""
-        kept = chunk.take(pa.array(list(good), pa.int64()))
-        ids, formats = kept["id"].to_pylist(), kept["format"].to_pylist()
-        names = [file_name(id_, format_) for id_, format_ in zip(ids, formats, strict=True)]
-        encoded = pa.array([images[row] for row in good], pa.binary())
-        columns: dict[str, Any] = {RENAMED.get(name, name): kept[name] for name in self.fields} | {
-            "id": kept["id"],
-            "image": pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(IMAGE.fields)),
-            "sha256": pa.array([digest.hex() for digest in good.values()], pa.string()),
-        }
-        for use in uses:
-            caption = columns["caption"] = kept[f"{use}_caption"]
-            columns[conversation_column(use, uses)] = conversations(self._questions(kept, use), caption)
-        schema = self._schema(uses)
-        return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _questions(self, rows: pa.Table, use: str) -> pa.Array:
         """Return the question for each caption: the prompt whose hash is stored, else one chosen by the id."""
@@ -204,6 +198,32 @@ class ShardWriter:
             )
         questions = [choose(prompts, id_) if h is None else by_hash[h] for h, id_ in zip(hashes, ids, strict=True)]
         return pa.array(questions, pa.string())
+
+
+def _row_group(schema: pa.Schema, facts: pa.Table, images: Sequence[ReadImage]) -> pa.Table:
+    """Return a row group of `schema`: facts (see `ShardWriter._facts`), with the images of the same rows."""
+    encoded = _joined([image.data for image in images])
+    names = facts["image"].combine_chunks()
+    columns = dict(zip(facts.column_names, facts.columns, strict=True)) | {
+        "image": pa.StructArray.from_arrays([encoded, names], fields=list(IMAGE.fields)),
+        "sha256": pa.array([image.digest.hex() for image in images], pa.string()),
+    }
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _joined(images: Sequence[bytes]) -> pa.Array:
+    """Return images as one array. `pa.array` would double its memory again and again, and copy what it has so far."""
+    ends = np.cumsum([0, *map(len, images)], dtype=np.int32)
+    buffer = pa.allocate_buffer(int(ends[-1]))
+    joined = memoryview(buffer).cast("B")
+    for image, (start, end) in zip(images, pairwise(ends.tolist()), strict=True):
+        joined[start:end] = image
+    return pa.Array.from_buffers(pa.binary(), len(images), [None, pa.py_buffer(ends), buffer])
+
+
+def _question(use: str) -> str:
+    """Return the column of a block that has the question for a caption. No stage has one of that name."""
+    return f"question:{use}"
 
 
 def _without_other_downloads(rows: pa.Table) -> pa.Table:
@@ -221,82 +241,7 @@ def _pool_order(chunk: pa.Table) -> pa.Array:
     return pc.sort_indices(chunk, [("shard", "ascending"), ("offset", "ascending"), ("key", "ascending")])
 
 
-def _in_order(chunk: pa.Table, read: Sequence[bytes | Failure]) -> list[bytes | Failure]:
+def _in_order(chunk: pa.Table, read: Sequence[ReadImage | Failure]) -> list[ReadImage | Failure]:
     """Reorder images that were read in the order of the pool to the order of the chunk."""
     order = _pool_order(chunk).to_pylist()
     return [image for _, image in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
-
-
-def _faults(
-    chunk: pa.Table, images: Sequence[bytes | Failure], digests: Sequence[bytes | None], decoded: bool
-) -> dict[int, str]:
-    """Return the rows that cannot be published, with the reason: the image has changed, is deleted or unusable.
-
-    Args:
-        chunk: Rows of the shard.
-        images: The image of each row, or a Failure.
-        digests: SHA-256 of each image; None for a Failure.
-        decoded: Whether a stage has decoded every image.
-
-    Raises:
-        UserError: An image cannot be read now, but may be readable later.
-    """
-    faults = {}
-    for row, (image, digest, known) in enumerate(zip(images, digests, _known_contents(chunk), strict=True)):
-        if isinstance(image, Failure):
-            if image.deleted:
-                faults[row] = "missing: the pool has deleted the image since it was indexed"
-                continue
-            if image.retry:
-                raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
-            faults[row] = image.error
-        elif digest is not None and not known.fits(len(image), digest):
-            faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
-        elif bad := _unusable(image, decoded and known.seen is not None):
-            faults[row] = bad
-    return faults
-
-
-def _unusable(image: bytes, decoded: bool) -> str | None:
-    try:
-        check_length(len(image))
-        if not decoded:
-            check_decodes(image)
-    except BadImageError as error:
-        return str(error)
-    except MemoryError:
-        return "too large: the memory does not hold it decoded"
-    return None
-
-
-class _KnownContent(NamedTuple):
-    """What is stored about an image; None where nothing is.
-
-    Attributes:
-        seen: SHA-256 when the image was first read.
-        indexed: Length in the index, in bytes.
-        from_source: SHA-256 from the source, as a hexadecimal number.
-        half: The hash by the stage `hashes`: the first 8 bytes of a SHA-256, as a signed integer.
-    """
-
-    seen: bytes | None
-    indexed: int | None
-    from_source: str | None
-    half: int | None
-
-    def fits(self, length: int, digest: bytes) -> bool:
-        """Return whether an image with this length and SHA-256 is the same."""
-        if self.seen is None and self.indexed is not None and length != self.indexed:
-            return False
-        return (
-            self.seen in (None, digest)
-            and (not self.from_source or self.from_source.lower() == digest.hex())
-            and self.half in (None, int.from_bytes(digest[:8], "big", signed=True))
-        )
-
-
-def _known_contents(chunk: pa.Table) -> Iterator[_KnownContent]:
-    """Yield what is stored about the image of each row."""
-    halves = chunk["content_hash"].to_pylist() if "content_hash" in chunk.column_names else repeat(None)
-    columns = (chunk[SHA256].to_pylist(), chunk["bytes"].to_pylist(), chunk["sha256"].to_pylist(), halves)
-    return map(_KnownContent, *columns)

@@ -53,8 +53,8 @@ def histogram(name: str, label: str, passed: np.ndarray, dropped: np.ndarray, ed
     values = np.concatenate([passed, dropped])
     edges, log = _edges(values)
     figure, axes = _canvas(4.6, 2.1)
-    low = np.histogram(passed, edges)[0]
-    high = low + np.histogram(dropped, edges)[0]
+    low = _rows_per_bin(passed, edges, log)
+    high = low + _rows_per_bin(dropped, edges, log)
     axes.stairs(low, edges, fill=True, color=_COLOURS["kept"], linewidth=0)
     axes.stairs(high, edges, baseline=low, fill=True, color=_COLOURS["dropped"], linewidth=0)
     axes.set_ylim(0, max(1, high.max()) * 1.18)
@@ -108,6 +108,13 @@ def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
     if low > 0 and high / max(float(np.median(values)), low) > _LOG_RATIO:
         return np.geomspace(low, high, _BINS + 1), True
     return np.linspace(low, high, _BINS + 1), False
+
+
+def _rows_per_bin(values: np.ndarray, edges: np.ndarray, log: bool) -> np.ndarray:
+    """Count values per bin. numpy need not sort them if it knows that the bins are of equal width."""
+    begin, end = _on_axis([edges[0], edges[-1]], log)
+    counts: np.ndarray = np.histogram(np.log(values) if log else values, len(edges) - 1, (begin, end))[0]
+    return counts
 
 
 def _rule_line(axes: Axes, edge: float, rule: str, edges: np.ndarray, log: bool) -> None:

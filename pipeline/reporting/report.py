@@ -20,7 +20,7 @@ from manifests.version import __version__
 from pipeline.execution.job_log import speeds
 from pipeline.reporting.charts import histogram, sizes
 from pipeline.reporting.galleries import GalleryGroup, galleries
-from pipeline.reporting.page import number, render
+from pipeline.reporting.page import environment, number, render
 from pipeline.reporting.provenance import provenance, recipe_text
 from pipeline.reporting.scores import Score, scores
 
@@ -75,6 +75,7 @@ def report(run: Run) -> str:
     Raises:
         UserError: Nothing is indexed yet, a part is damaged, or a package of the extra `report` is missing.
     """
+    environment()  # a missing package is reported before the work begins
     warning = index_warning(run)
     verdict = run.verdict()
     counted = funnel(run, verdict)

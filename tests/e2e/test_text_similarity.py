@@ -89,3 +89,29 @@ def test_texts_of_the_pool_are_compared(tmp_path: Path, pool: Path, indexed: Pat
     stages[1]["texts"] = ["pool.size"]
     with pytest.raises(ValueError, match=r"pool\.size is int64, not text: name another column in `texts`"):
         run_here({**written, "stages": stages[:2]}, url)
+
+
+@pytest.mark.usefixtures("here")
+def test_unknown_column_of_the_pool_is_refused(tmp_path: Path, indexed: Path, vl3syn: Vl3syn, tiny_clip: Path) -> None:
+    url = Path(shutil.copytree(indexed, tmp_path / "run"))
+    before = (url / "recipe.yaml").read_bytes()
+    arguments = ("filter", "similarity", "--run", url, "--encoder", tiny_clip, "--texts")
+    refused = vl3syn(*arguments, "pool.title,pool.caption")
+    assert refused.returncode == 1
+    said = "clip_text: the pool has no column 'caption', only alt_text, image, size, title"
+    assert refused.stderr.splitlines()[-1].endswith(said)
+    assert (url / "recipe.yaml").read_bytes() == before, "a second try must not find the texts of the first"
+    assert vl3syn(*arguments, "pool.title").returncode == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_unknown_column_is_refused_after_indexing_too(tmp_path: Path, pool: Path, tiny_clip: Path) -> None:
+    stage = {"stage": "clip_text", "encoder": str(tiny_clip), "texts": ["pool.caption"]}
+    with pytest.raises(ValueError, match="the pool has no column 'caption', only alt_text, image, size, title"):
+        run({"name": "t", "pool": {"parquet": str(pool)}, "stages": [stage]}, tmp_path / "run")
+
+
+def test_empty_name_between_commas_is_explained(tmp_path: Path, indexed: Path, vl3syn: Vl3syn, tiny_clip: Path) -> None:
+    refused = vl3syn("filter", "similarity", "--run", indexed, "--encoder", tiny_clip, "--texts", "alt_text, ,")
+    assert refused.returncode == 1
+    assert "one of the names is empty: write them as in alt_text,short_caption" in refused.stderr

@@ -304,6 +304,22 @@ def test_named_weights_are_those_of_open_clip() -> None:
     assert sys.modules["safetensors.torch"] is before
 
 
+def test_named_weights_hide_no_module_from_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = sys.modules["safetensors.torch"], []
+
+    class Watch:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.startswith("_open_clip_named_weights."):
+                seen.append(sys.modules.get("safetensors.torch"))
+
+    for name in ("constants", "version"):
+        monkeypatch.delitem(sys.modules, f"_open_clip_named_weights.{name}", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Watch(), *sys.meta_path])
+    _named_weights.__wrapped__()
+    assert len(seen) >= 2
+    assert all(module is before for module in seen)
+
+
 def test_broken_model_is_a_one_line_error(tiny_clip: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(tiny_clip, tmp_path / "broken"))
     weights = broken / "open_clip_model.safetensors"
@@ -347,3 +363,10 @@ def test_dimensions_come_from_the_configuration(tiny_clip: Path) -> None:
         512,
         768,
     )
+
+
+def test_model_files_are_where_open_clip_loads_them(tiny_clip: Path) -> None:
+    named = "ViT-B-32/laion2b_s34b_b79k"
+    assert Clip(encoder=named).model_files == {named: "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"}
+    folder = f"local-dir:{tiny_clip}"
+    assert ClipText(encoder=folder).model_files == {folder: str(tiny_clip)}

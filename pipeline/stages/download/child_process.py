@@ -32,14 +32,10 @@ _LOOK_UP_SECONDS = 5
 
 
 class ChildDiedError(Exception):
-    """The process has ended without an answer.
-
-    The text says how. `killed`: from outside, as when memory is short; it did not crash.
-    """
+    """The process has ended without an answer. The text says how."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})")
-        self.killed = code == -signal.SIGKILL
 
 
 def find_python(python: str | None) -> str:

@@ -7,18 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
 from core.errors import UserError
 from core.text import not_unicode
 from pipeline.stages.download.child_process import ChildDiedError, ChildProcess, find_python
-from pipeline.stages.download.fetching.child import MAX_ROWS
+from pipeline.stages.download.fetching.tar_writer import MAX_ROWS
 from pipeline.stages.download.outcomes import Outcome, read_outcomes
 from pipeline.stages.download.settings import DownloadSettings
-
-Results = list[tuple[int | None, bool]]
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,10 @@ class Downloaded:
 
     Attributes:
         tar: The tar with the images. Each is followed by a `.json` member, img2dataset's row about it.
-        sidecar: img2dataset's Parquet file, one row for each different URL.
         outcomes: The outcome of each URL, in their order.
     """
 
     tar: Path
-    sidecar: Path
     outcomes: list[Outcome]
 
 
@@ -66,46 +62,34 @@ class Engine:
         Args:
             part: Number of the part, from 0 on; it names the files and the members of the tar.
             urls: URLs, at most 100,000; None or an empty one is an error row.
-            folder: An empty folder on a local disk; `NNNNN.tar`, `NNNNN.parquet` and `NNNNN_stats.json` are
-                written into it.
+            folder: An empty folder on a local disk; `NNNNN.tar` and `NNNNN_stats.json` are written into it.
 
         Raises:
-            UserError: img2dataset is missing, or its process was killed twice for no row that can be named.
+            UserError: img2dataset is missing, or its process ended twice.
             OSError: Files could not be written.
         """
         assert len(urls) <= MAX_ROWS
         refused = {url: reason for url in urls if (reason := _refusal(url))}
         asked = _spread(dict.fromkeys(url for url in urls if url is not None and url not in refused))
         outcomes: dict[str | None, Outcome] = {url: Outcome(reason) for url, reason in refused.items()}
-        killers: dict[str, Outcome] = {}
         with self._fetching:
-            while (results := self._run(part, asked, folder, killers)) is None:
-                asked = [url for url in asked if url not in killers]
+            rows = self._run(part, asked, folder)
         tar = folder / f"{part:05d}.tar"
-        read = read_outcomes(tar, results, resized=bool(self._settings.longest or self._settings.shortest))
-        outcomes.update(killers)
-        outcomes.update(zip(asked, read, strict=True))
-        return Downloaded(tar, tar.with_suffix(".parquet"), [outcomes[url] for url in urls])
+        outcomes.update(zip(asked, read_outcomes(tar, rows), strict=True))
+        return Downloaded(tar, [outcomes[url] for url in urls])
 
-    def _run(self, part: int, urls: Sequence[str], folder: Path, killers: dict[str, Outcome]) -> Results | None:
-        """Return what the child says of each URL; None: one killed it, and was added to `killers`."""
+    def _run(self, part: int, urls: Sequence[str], folder: Path) -> list[Any]:
+        """Return what the child says of each URL. If it ends, another child does the part, resizing carefully."""
         for last_try in (False, True):
             rows = folder / f"{part:05d}.arrow"
             with pa.ipc.new_file(rows, pa.schema({"url": pa.string()})) as file:
                 file.write_table(pa.table({"url": pa.array(urls, pa.string())}))
-            resizing: int | None = None
             try:
                 child = self._started()
-                child.send({"part": part, "rows": str(rows), "folder": str(folder)})
-                while (answer := child.receive()).get("results") is None:
-                    resizing = answer["resizing"]
-                return [(status, retry) for status, retry in answer["results"]]
+                child.send({"part": part, "rows": str(rows), "folder": str(folder), "careful": last_try})
+                return child.receive()["rows"]  # type: ignore[no-any-return]
             except ChildDiedError as death:
                 self.close(kill=True)
-                if resizing is not None and (last_try or not death.killed):
-                    error = f"cannot be resized: the process ended, by {death}"
-                    killers[urls[resizing]] = Outcome(error, retry=death.killed)
-                    return None
                 if last_try:
                     raise UserError(
                         f"download: img2dataset's process ended twice, by {death}; if memory is short, lower "

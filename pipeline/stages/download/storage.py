@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_ident
@@ -51,11 +52,10 @@ class TarStore:
     note: str = field(default_factory=lambda: f"{_NOTE}{uuid.uuid4().hex}")
 
     def store(self, tar: Path) -> str:
-        """Store a tar; return its name in the folder."""
+        """Move a tar into the folder; return its name there."""
         name = f"{uuid.uuid4().hex}.tar"
         self.table.write(f"{self.note}.{get_ident()}-{this_process()}", name.encode())
-        with tar.open("rb") as source, self.folder.writing(name) as target:
-            shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
+        self.folder.take(tar, name)
         return name
 
 
@@ -74,8 +74,21 @@ def refuse_elsewhere(folder: Folder, table: Table) -> None:
         )
 
 
+@contextmanager
+def sweeping(folder: Folder, table: Table) -> Iterator[None]:
+    """Call `sweep` before and after a job, and when it has failed: it may have stored a tar, but not its part."""
+    sweep(folder, table)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the job's error matters more
+            sweep(folder, table)
+        raise
+    sweep(folder, table)
+
+
 def sweep(folder: Folder, table: Table) -> int:
-    """Delete tars that no part of the table names, because their workers died. Call it before and after a job.
+    """Delete tars that no part of the table names, because their workers died.
 
     Tars of workers that still run, such as those of another job, stay.
 

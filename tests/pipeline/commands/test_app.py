@@ -198,7 +198,7 @@ def test_filter_command_adds_facts_then_a_rule(finished: Path, vl3syn: Call, tmp
         (["index", "--images", "none", "--run", "{tmp}/x"], 1, "none: No such file or directory"),
         (["index", "--images", "a", "--tars", "b", "--run", "{tmp}/x"], 1, "exactly one of images, tars"),
         (["index", "--run", "{tmp}/x"], 1, "is not a run"),
-        (["index", "a.parquet", "--run", "{tmp}/x"], 1, "a.parquet: no list by its ending; name its kind: --images"),
+        (["index", "a.parquet", "--run", "{tmp}/x"], 1, "a.parquet has nothing to index; check the path"),
         (["index", "a.csv", "--urls", "b.csv", "--run", "{tmp}/x"], 1, "give a.csv or --urls, not both"),
         (["index", "{tmp}/a.csv", "--run", "{tmp}/x"], 1, "a.csv has nothing to index; check the path"),
         (["run"], 2, "Missing argument"),

@@ -11,7 +11,7 @@ from core import precision
 from core.errors import UserError
 from core.precision import Precision, cpu_dtype, precision_of
 from filters.clip import Clip
-from manifests import Run
+from manifests import Run, open_run
 from manifests.schemas import table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
@@ -82,16 +82,17 @@ def test_setting_that_contradicts_the_stored_one_is_refused(
 ) -> None:
     pool, url = make_images(tmp_path / "pool", 2), tmp_path / "run"
     run(recipe(pool, tiny_clip, precision="float32"), url)
-    opened, jobs = run(recipe(pool, tiny_clip, precision="bfloat16"), url)
-    assert jobs["clip"].stored == 2, "it is not part of the fingerprint, and there is nothing to compute"
-    make_images(pool, 1, start=2)
-    with pytest.raises(UserError) as refused:
-        run(recipe(pool, tiny_clip, precision="bfloat16"), url)
-    assert str(refused.value) == (
-        "clip: what is stored was computed in float32, not in bfloat16: set `precision: auto` to go on in float32, "
-        "or take another run directory to compute all rows in bfloat16"
-    )
+    for new in (0, 1):
+        make_images(pool, new, start=2)
+        with pytest.raises(UserError) as refused:
+            run(recipe(pool, tiny_clip, precision="bfloat16"), url)
+        assert str(refused.value) == (
+            "clip: what is stored was computed in float32, not in bfloat16: set `precision: auto` to go on in float32, "
+            "or take another run directory to compute all rows in bfloat16"
+        )
+    opened = open_run(str(url))
     assert stored(opened) == ["float32"]
+    assert opened.recipe["stages"][0]["precision"] == "float32", "the card of a publication says so"
 
 
 def test_worker_in_another_float_type_is_refused(tmp_path: Path, tiny_clip: Path) -> None:
@@ -111,6 +112,23 @@ def test_worker_in_another_float_type_is_refused(tmp_path: Path, tiny_clip: Path
     with pytest.raises(UserError, match="with float type float32, not bfloat16; run it where"):
         task("bfloat16").loaded()
     task("float32").loaded()
+
+
+def test_bug_in_the_question_to_a_worker_is_shown(
+    tmp_path: Path, make_images: MakeImages, tiny_clip: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def broken(gpu: bool) -> str:
+        raise RuntimeError("no such flag")
+
+    (step,) = parse_recipe(recipe(make_images(tmp_path / "pool", 1), tiny_clip), "test").steps
+    table = Table(Folder.at(tmp_path / "table"), table_schema(step.stage.writes))
+    nodes = ray.nodes()
+    monkeypatch.setattr(ray, "nodes", lambda: nodes * 2)
+    monkeypatch.setattr("pipeline.execution.precision.fastest", broken)
+    with pytest.raises(RuntimeError, match="no such flag"):
+        in_one_precision(step, table, 1, local=None)
 
 
 def test_workers_of_several_machines_are_asked(

@@ -1,6 +1,7 @@
 """The process in which img2dataset runs: it takes parts by standard input and answers by a pipe, as lines of JSON.
 
-img2dataset's downloader, resizer and writer do the work as they are. One function is replaced, by `Fetcher.fetch`.
+img2dataset's downloader and resizer do the work as they are. One function is replaced, by `Fetcher.fetch`, and the
+writer is ours.
 """
 
 from __future__ import annotations
@@ -10,23 +11,19 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from threading import Lock, Thread
+from collections.abc import Mapping
+from threading import Thread
 from typing import Any
 
 from .exchange import ProxyError
 from .fetch import Fetcher
-from .orientation import orientation_of, with_orientation
+from .resizing import apart, make_resizer
+from .tar_writer import MAX_ROWS, Row, TarWriter
 
 TESTED = "1.47.0"
 """The version of img2dataset whose function is replaced. Another one may fetch in another way, without our limits."""
 
-MAX_ROWS = 100_000
-"""Most rows of a part. img2dataset names images by part and row, in so many digits."""
-
 _SHARD_DIGITS = 5
-
-Answer = Callable[[Mapping[str, Any]], None]
 
 
 class SetUpError(Exception):
@@ -44,17 +41,16 @@ class Parts:
 
     Args:
         settings: `fetch` has the arguments of `Fetcher`; `threads` is the number of URLs that are fetched at once;
-            `resize` is None, or has `mode`, `size` and `quality` for img2dataset's resizer.
-        answer: Sends a line. Before an image is resized, its row is sent: foreign bytes may end the process.
+            `resize` is that of `make_resizer`.
 
     Raises:
         SetUpError: img2dataset is missing or is another version, or a proxy cannot be used.
     """
 
-    def __init__(self, settings: Mapping[str, Any], answer: Answer) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         try:
             version = importlib.metadata.version("img2dataset")
-            from img2dataset import downloader, resizer, writer
+            from img2dataset import downloader, resizer
         except ImportError as error:
             raise SetUpError(f"img2dataset cannot be imported ({error})") from error
         if version != TESTED:
@@ -63,32 +59,33 @@ class Parts:
             self._fetcher = Fetcher(**settings["fetch"])
         except ProxyError as error:
             raise SetUpError(str(error)) from error
-        self._threads, self._writer, self._downloader = settings["threads"], writer, downloader
-        self._answer = answer
+        self._threads, self._downloader = settings["threads"], downloader
         self._results: dict[int, tuple[int | None, bool]] = {}
-        self._resizer = self._make_resizer(resizer.Resizer, settings["resize"])
+        self._resizer = make_resizer(resizer.Resizer, settings["resize"])
+        self._resizer_apart = apart(self._resizer, self._note_kill) if settings["resize"] else self._resizer
         downloader.download_image = self._download_image  # the only change to img2dataset
 
-    def download(self, part: int, rows: str, folder: str) -> list[tuple[int | None, bool]]:
-        """Write `NNNNN.tar`, `NNNNN.parquet` and `NNNNN_stats.json` for a part into a folder.
+    def download(self, part: int, rows: str, folder: str, careful: bool) -> list[tuple[Any, ...]]:
+        """Write `NNNNN.tar` and `NNNNN_stats.json` for a part into a folder.
 
         Args:
             part: Number of the part, which names the files.
             rows: Path of an Arrow file with a column `url`. It is deleted.
             folder: Path of the folder.
+            careful: Whether each image is resized in a process of its own.
 
         Returns:
-            HTTP status, and whether another run may succeed, for each row.
+            What became of each row: the fields of `Row`, HTTP status, and whether another run may succeed.
 
         Raises:
             OSError: Files could not be written.
         """
         self._results = {}
         self._fetcher.hosts.begin_part()
-        problems: list[OSError] = []
+        writer = TarWriter(f"{folder}/{part:0{_SHARD_DIGITS}d}.tar")
         download = self._downloader.Downloader(
-            sample_writer_class=self._make_writer(problems),
-            resizer=self._resizer,
+            sample_writer_class=lambda *_: writer,
+            resizer=self._resizer_apart if careful else self._resizer,
             thread_count=self._threads,
             save_caption=False,
             extract_exif=False,
@@ -97,7 +94,7 @@ class Parts:
             timeout=None,
             number_sample_per_shard=MAX_ROWS,
             oom_shard_count=_SHARD_DIGITS,
-            compute_hash="sha256",
+            compute_hash=None,  # the writer does
             verify_hash_type=None,
             encode_format="jpg",
             retries=0,
@@ -105,9 +102,14 @@ class Parts:
             disallowed_header_directives=None,
         )
         download.download_shard((part, rows))
-        if problems:
-            raise problems[0]
-        return [self._results[row] for row in range(len(self._results))]
+        if writer.problem:
+            raise writer.problem
+        # img2dataset's loop prints errors that it does not expect, and goes on without the row.
+        lost = Row("lost: img2dataset did not store this row")
+        return [
+            (*writer.rows.get(row, lost), status, retry or row not in writer.rows)
+            for row, (status, retry) in sorted(self._results.items())
+        ]
 
     def _download_image(self, row: tuple[int, str], *_: Any, **__: Any) -> tuple[int, _Image | None, str | None]:
         """Fetch one URL, as img2dataset's function of this name does. Its other arguments are the fetcher's."""
@@ -120,59 +122,35 @@ class Parts:
         image.row = number
         return number, image, None
 
-    def _make_resizer(self, kind: Any, resize: Mapping[str, Any] | None) -> Callable[..., Any]:
-        if resize is None:
-            return kind(256, "no", True, disable_all_reencoding=True)  # type: ignore[no-any-return]
-        quality = resize["quality"]
-        resizer = kind(resize["size"], resize["mode"], True, encode_quality=quality, skip_reencode=True)
-
-        def call(image: _Image, boxes: None) -> tuple[Any, ...]:
-            self._answer({"resizing": image.row})
-            resized, *sizes = resizer(image, boxes)
-            if resized is not None and resized != image.getvalue():
-                resized = with_orientation(resized, orientation_of(image))
-            return (resized, *sizes)
-
-        return call
-
-    def _make_writer(self, problems: list[OSError]) -> type:
-        """Return img2dataset's writer, which notes errors of the disk: the downloader passes over them."""
-
-        class Writer(self._writer.WebDatasetSampleWriter):  # type: ignore[misc,name-defined]
-            def write(self, *arguments: Any) -> None:
-                try:
-                    super().write(*arguments)
-                except OSError as error:
-                    problems.append(error)
-                    raise
-
-        return Writer
+    def _note_kill(self, image: _Image) -> None:
+        """Note that another run may succeed with an image, as there may be more memory."""
+        status, _ = self._results[image.row]
+        self._results[image.row] = (status, True)
 
 
 def serve(answers: int) -> None:
     """Download the parts that come by standard input, until it ends.
 
     The first line has the settings of `Parts`, and the answer is `{}`. Each other line has the arguments of
-    `Parts.download`; the answer is `{"results": […]}`. `{"error": …, "errno": …}` instead is the last answer.
+    `Parts.download`; the answer is `{"rows": […]}`. `{"error": …, "errno": …}` instead is the last answer.
 
     Args:
         answers: File descriptor of the pipe for answers. Standard output belongs to what libraries print.
     """
-    source, output, lock = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(answers, "w", encoding="utf-8"), Lock()
+    source, output = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(answers, "w", encoding="utf-8")
     os.set_inheritable(answers, False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
     def answer(line: Mapping[str, Any]) -> None:
-        with lock:
-            output.write(json.dumps(line) + "\n")
-            output.flush()
+        output.write(json.dumps(line) + "\n")
+        output.flush()
 
     try:
-        parts = Parts(json.loads(source.readline()), answer)
+        parts = Parts(json.loads(source.readline()))
         answer({})
         for line in source:
-            answer({"results": parts.download(**json.loads(line))})
+            answer({"rows": parts.download(**json.loads(line))})
     except SetUpError as error:
         answer({"error": str(error), "errno": None})
     except OSError as error:

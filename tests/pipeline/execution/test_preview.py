@@ -1,0 +1,98 @@
+"""What a run would do, before it does it: the numbers are those of the run, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from pipeline.execution.preview import preview
+from pipeline.recipe import Recipe, parse_recipe
+from tests.runs import run_here
+
+MakeImages = Callable[..., Path]
+
+
+def _recipe(pool: Path, *stages: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "t", "pool": {"images": str(pool)}, "stages": list(stages)}
+
+
+def _parsed(pool: Path, *stages: dict[str, Any]) -> Recipe:
+    return parse_recipe(_recipe(pool, *stages), "t")
+
+
+ASPECT = {"stage": "aspect_ratio", "keep": {"max": 1.5}}
+QUALITY = {"stage": "quality", "keep": {"top": 0.5}}
+HASHES = {"stage": "hashes"}
+
+
+def test_new_run_has_all_rows_to_compute_and_no_folder(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", 20)
+    (pool / "page.jpg").write_text("<html>")
+    plan, _ = preview(_parsed(pool, ASPECT, QUALITY, HASHES), str(tmp_path / "run"))
+    assert (plan.pool.shards, plan.pool.unread, plan.pool.indexed) == (21, 21, 0)
+    assert (plan.pool.new, plan.pool.usable) == (21, 20)
+    assert plan.pool.image_bytes == sum(file.stat().st_size for file in pool.iterdir()) - len("<html>")
+    assert [(s.to_compute, s.at_most, s.stored) for s in plan.stages] == [(20, False, 0), (20, True, 0), (10, True, 0)]
+    assert plan.fact_bytes == sum(s.row_bytes * (s.to_compute or 0) for s in plan.stages)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_are_those_of_the_next_run(tmp_path: Path, make_images: MakeImages, here: None) -> None:
+    pool, url = make_images(tmp_path / "pool", 60), tmp_path / "run"
+    run_here(_recipe(pool, ASPECT, HASHES), url)
+    plan, _ = preview(_parsed(pool, ASPECT, HASHES), str(url))
+    assert [s.to_compute for s in plan.stages] == [0, 0]
+    assert plan.stages[0].stored == 60
+
+    looser = {"stage": "aspect_ratio", "keep": {"max": 1.8}}
+    plan, _ = preview(_parsed(pool, looser, HASHES), str(url))
+    make_images(pool, 10, start=60)
+    grown, _ = preview(_parsed(pool, looser, HASHES), str(url))
+    _, jobs = run_here(_recipe(pool, looser, HASHES), url)
+    assert (plan.stages[0].to_compute, plan.stages[0].at_most) == (0, False)
+    assert 0 < (plan.stages[1].to_compute or 0) < jobs["hashes"].computed <= (grown.stages[1].to_compute or 0)
+    assert (grown.pool.new, grown.stages[0].to_compute, grown.stages[0].at_most) == (10, 10, False)
+    assert jobs["aspect_ratio"].computed == 10
+    assert grown.stages[1].to_compute == (plan.stages[1].to_compute or 0) + 10
+    assert grown.stages[1].at_most
+
+
+def test_other_pool_of_a_run_is_refused_as_by_run(tmp_path: Path, make_images: MakeImages, here: None) -> None:
+    url = tmp_path / "run"
+    run_here(_recipe(make_images(tmp_path / "pool", 3), ASPECT), url)
+    with pytest.raises(UserError, match="was made from the pool"):
+        preview(_parsed(make_images(tmp_path / "other", 3), ASPECT), str(url))
+    with pytest.raises(UserError, match="No such file or directory"):
+        preview(_parsed(tmp_path / "none", ASPECT), str(tmp_path / "new"))
+
+
+def test_missing_model_is_an_error_with_its_licence_and_size(
+    tmp_path: Path, make_images: MakeImages, tiny_blip: Path
+) -> None:
+    pool = make_images(tmp_path / "pool", 2)
+    here_, missing = ({"stage": "coarse_caption", "model": str(model)} for model in (tiny_blip, tmp_path / "none"))
+    plan, _ = preview(_parsed(pool, here_), str(tmp_path / "run"))
+    assert plan.errors == ()
+    assert plan.stages[0].models[0].bytes == sum(file.stat().st_size for file in tiny_blip.rglob("*"))
+    plan, _ = preview(_parsed(pool, missing), str(tmp_path / "run"))
+    assert plan.stages[0].models[0].bytes is None
+    assert "is not a model folder" in plan.errors[0] or "neither a folder" in plan.errors[0]
+
+
+def test_rows_of_a_large_pool_are_unknown_until_its_index(
+    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tarfile
+
+    pool = make_images(tmp_path / "pool", 5)
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        archive.add(pool, "pool")
+    recipe = parse_recipe({"name": "t", "pool": {"tars": str(tmp_path / "0.tar")}, "stages": [ASPECT]}, "t")
+    assert preview(recipe, str(tmp_path / "run"))[0].pool.new == 5
+    monkeypatch.setattr("pipeline.execution.preview._FEW_BYTES", 100)
+    plan, _ = preview(recipe, str(tmp_path / "run"))
+    assert (plan.pool.new, plan.pool.usable, plan.stages[0].to_compute, plan.fact_bytes) == (None, None, None, None)
