@@ -50,7 +50,7 @@ demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
 	@echo "              $(BIN)/python -c 'import polars as pl; print(pl.read_parquet(\"demo/run/shards/data/*.parquet\", columns=[\"short_caption\"]))'"
 	@echo
 	@echo 'The training: demo/training/curves.png; docs/demo.md tells what it learns. Ask it more, of a clip and of a photograph:'
-	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/exam_clips/0000 'What happens?'"
+	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/exam_clips/0000 --frames-fps 1 'What happens?'"
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png 'Describe the image in detail.'"
 
 # One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
