@@ -35,11 +35,7 @@ def test_files_that_a_page_links_to_exist(page: str) -> None:
     """Of the pages in docs/ Sphinx looks at links."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     assert links
-    assert [link for link in links if not (ROOT / link).exists() and link not in OF_OTHER_BRANCHES] == []
-
-
-OF_OTHER_BRANCHES = {"docs/images/report-rule.jpg", "docs/images/report-phone.jpg", "notebooks"}
-"""To be emptied when the report and the notebooks are merged."""
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_version_of_the_citation_is_that_of_the_code() -> None:
