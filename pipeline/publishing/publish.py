@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
+from core.cpus import count_cpus
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
@@ -30,7 +31,8 @@ from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
-from pipeline.execution.job_result import JobStats
+from pipeline.execution.job_result import JobStats, LocalResult
+from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
 from pipeline.execution.ray_job import run_job
@@ -164,7 +166,7 @@ def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns
 def _write_shards(
     run: Run, recipe: Recipe, publication: Publication, columns: Columns, missing: pl.DataFrame
 ) -> JobStats:
-    """Write the shards of `missing` (see `_rows_of_missing_shards`) in a Ray job."""
+    """Write the shards of `missing` (see `_rows_of_missing_shards`)."""
     # Beside the published columns, workers read the image and its digest.
     names = [*columns.names, SHA256, ENCODED]
     columns_to_read = replace(columns, names=names, tables={**columns.tables, SHA256: CONTENTS})
@@ -179,7 +181,18 @@ def _write_shards(
         decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
     )
-    return run_job(_blocks(rows, missing), writer.job)
+    small = missing.height <= ROWS and is_importable(type(recipe.pool))
+    return _write_blocks(_blocks(rows, missing), writer, small)
+
+
+def _write_blocks(blocks: Iterator[pa.Table], writer: ShardWriter, small: bool) -> JobStats:
+    """Write the shards of blocks: few images in local workers, which start sooner than Ray's."""
+    done = LocalResult(untried=blocks)
+    if small and is_without_ray():
+        with LocalWorkers() as local:
+            done = local.run("publish", blocks, ready(writer.write), count_cpus())
+        done = replace(done, untried=[*done.untried, *done.lost], lost=[])  # Ray tries again what ended its process
+    return run_job(done.untried, writer.job, before=done)
 
 
 def _write_card(

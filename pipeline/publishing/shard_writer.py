@@ -1,4 +1,4 @@
-"""The code that runs inside Ray's workers when a run is published: write images and facts into shards."""
+"""The code that runs in workers when a run is published: write images and facts into shards."""
 
 from __future__ import annotations
 
