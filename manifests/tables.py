@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from pyarrow import fs as pafs
 
 from core.control_tokens import CONTROL_TOKEN, MAX_COUNT
 from manifests.part_files import Part, PartFiles, write_part, writer_of
@@ -139,12 +140,11 @@ class Table:
             FileNotFoundError: There is no such part.
         """
         left = set(parts)
-        fields = pa.schema([self.schema.field(name) for name in columns])
         for _ in range(_LISTINGS):
             found = [part for part in self.list_files().parts if part.name in left]
             try:
                 for file, held in groupby(sorted(found, key=_path_of), key=_path_of):
-                    rows = read_part(self.folder, self.folder.relative(file), self.remedy, fields)
+                    rows = self._read_file(file, columns)
                     for part in held:
                         left.remove(part.name)
                         yield part.name, rows.slice(part.start, part.rows)
@@ -153,6 +153,16 @@ class Table:
             break
         if left:
             raise FileNotFoundError(f"{self.folder.path}/{min(left)}: the file has gone")
+
+    def _read_file(self, path: str, columns: Sequence[str]) -> pa.Table:
+        """Return columns of a file. Count control tokens as `_all` does."""
+        texts = self._uncounted([self.folder.filesystem.get_file_info(path)], columns)
+        fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
+        rows = read_part(self.folder, self.folder.relative(path), self.remedy, fields)
+        for name, text in texts.items():
+            counts = pl.DataFrame(rows.select([name, text])).select(_counted({name: text})).to_arrow()
+            rows = rows.set_column(rows.column_names.index(name), fields.field(name), counts[name])
+        return rows.select(columns)
 
     def _current(self, files: PartFiles, columns: Sequence[str], numbered: bool = False) -> pl.LazyFrame:
         """Return the current rows; with their numbers in all files (column `_ROW`) if `numbered`."""
@@ -186,19 +196,16 @@ class Table:
         """Return all rows of all files. Count control tokens here where a part's version did not count them."""
         if not files.files:
             return pl.DataFrame(self.schema.empty_table()).lazy().select(columns)
-        texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
-        if texts:
-            stored = [set(footer_of(self.folder, file, self.remedy).schema.names) for file in files.files]
-            texts = {name: text for name, text in texts.items() if any(name not in s and text in s for s in stored)}
+        texts = self._uncounted(files.files, columns)
         fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
         frame = scan_parts(self.folder, files.files, fields, self.remedy)
-        if not texts:
-            return frame
-        counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
-        counted = [
-            pl.col(name).fill_null(count.clip(upper_bound=MAX_COUNT).cast(pl.Int8)) for name, count in counts.items()
-        ]
-        return frame.with_columns(counted).select(columns)
+        return frame.with_columns(_counted(texts)).select(columns) if texts else frame
+
+    def _uncounted(self, files: Iterable[pafs.FileInfo], columns: Sequence[str]) -> dict[str, str]:
+        """Return the columns that count control tokens and that some of the files lack, each with its text column."""
+        texts = {name: text for name in columns if (text := text_of(self.schema.field(name)))}
+        stored = [set(footer_of(self.folder, file, self.remedy).schema.names) for file in files if texts]
+        return {name: text for name, text in texts.items() if any(name not in s and text in s for s in stored)}
 
     def next_writer(self) -> str:
         """Return a writer name for a new job. It sorts after all existing ones."""
@@ -264,6 +271,12 @@ def fingerprint(what: Mapping[str, object]) -> str:
     """Return a hash of `what`: eight hex digits."""
     canonical = json.dumps(what, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest()
+
+
+def _counted(texts: Mapping[str, str]) -> list[pl.Expr]:
+    """Return the columns that count control tokens; where they are null, those of their text columns are counted."""
+    counts = {name: pl.col(text).str.count_matches(CONTROL_TOKEN) for name, text in texts.items()}
+    return [pl.col(name).fill_null(n.clip(upper_bound=MAX_COUNT).cast(pl.Int8)) for name, n in counts.items()]
 
 
 def _path_of(part: Part) -> str:

@@ -15,7 +15,12 @@ import yaml
 from captioners.recaption import default_rules
 from manifests import Run, funnel, open_run
 from manifests.shards import conversations
+from manifests.storage import Folder
 from model.training.data.conversations import from_turns
+from pipeline.execution import planner
+from pipeline.execution.runner import recipe_of
+from pipeline.publishing.publish import publish
+from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.runs import run
 
@@ -85,6 +90,22 @@ def test_old_captions_are_counted_when_a_rule_asks(tmp_path: Path, make_images: 
     assert rows["short_control_tokens"].to_list() == [2, 0, 0]
     assert rows["drop_reason"].to_list() == ["short_control_tokens 2 > 0", None, None]
     assert set(opened.facts("short_caption", ["short_control_tokens"]).collect().to_series()) == {0, 2}
+
+
+@pytest.mark.parametrize("small", [0, 1 << 30], ids=["read by workers", "read by the driver"])
+def test_shards_count_the_tokens_of_old_captions(
+    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(planner, "_SMALL", small)
+    pool, url, out = make_images(tmp_path / "pool", 2), tmp_path / "run", tmp_path / "out"
+    with chat_server() as server:
+        answering(server, [WORDS, MARKED])
+        opened, _ = run(recipe(pool, server.url), url)
+        as_an_earlier_version(opened)
+        opened, _ = run(recipe(pool, server.url), url)
+    publish(opened, recipe_of(opened), Publish(), Folder.at(out), str(out))
+    rows = pl.read_parquet(f"{out}/data/*.parquet")
+    assert dict(rows.select("short_caption", "short_control_tokens").rows()) == {WORDS: 0, MARKED: 2}
 
 
 def test_caption_command_drops_captions_with_tokens(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
