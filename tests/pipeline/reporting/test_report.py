@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,16 @@ def test_damaged_record_of_a_job_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "jobs" / "9-broken.json").write_text(json.dumps({"stage": "index"}))
     with pytest.raises(UserError, match="jobs of index: cannot be read"):
         report(opened)
+
+
+def test_code_that_a_run_names_is_not_run(
+    run: Run, shown: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    size, caption = run.recipe["stages"]
+    stages = [{**size, "class": "evil:Evil"}, {**caption, "engine": {"kind": "evil:Engine"}}]
+    page = Page(report(replace(run, recipe={**run.recipe, "pool": {"kind": "evil:Pool"}, "stages": stages})))
+    assert not (tmp_path / "canary").exists()
+    assert "the pool is of the class evil:Pool, whose code is not run" in page.text
+    assert page.text.count("not known") == shown.text.count("not known") + 2, "models"
