@@ -28,6 +28,9 @@ _KINDS: dict[str, Kind] = {
 """Keys of a recipe whose texts are not settings."""
 
 _HIDDEN = "…"
+_FOLDERS = ("PWD", "OLDPWD")
+"""Variables of a shell with a folder. In URLs and settings, `pwd` is a password."""
+
 _SHORTEST = 8  # characters; a shorter value occurs inside too many words
 _SIGNED = 16  # characters; in prose, a URL parameter of this length with a digit counts as a credential, too
 _LONGEST_NAME = 40  # characters of a variable's name
@@ -179,7 +182,8 @@ def redact(text: str, *known: str | None) -> str:
         text: A message, possibly of another program.
         known: Values of secrets, such as the API key itself. Values of fewer than 8 characters are searched as words.
     """
-    for secret in (*known, *(value for name, value in os.environ.items() if is_secret_name(name))):
+    of_environment = (value for name, value in os.environ.items() if name not in _FOLDERS and is_secret_name(name))
+    for secret in (*known, *of_environment):
         if secret and len(secret) >= _SHORTEST:
             text = text.replace(secret, _HIDDEN)
     for short in (secret for secret in known if secret and len(secret) < _SHORTEST):

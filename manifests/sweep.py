@@ -14,7 +14,7 @@ from core.errors import UserError, suggest
 from manifests.rules import BALANCE, MODIFIERS, Rule, as_keep, parse_rules
 from manifests.run_tables import RunTables
 from manifests.schemas import is_amount
-from manifests.verdict import StoredStage, facts, refuse_gaps, stray_rows, valid_ids
+from manifests.verdict import PENDING, StoredStage, Verdict, evaluate_rules, facts, refuse_gaps, stray_rows
 
 Thresholds = float | Iterable[float]
 """One threshold, or several: a list, a range, an array."""
@@ -45,7 +45,7 @@ class _Branch:
     reached: pl.Series
 
 
-def sweep(run: RunTables, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
+def sweep(run: RunTables, axes: Mapping[str, Sequence[float]], verdict: Verdict | None = None) -> pl.DataFrame:
     """Count the kept rows for every combination of thresholds.
 
     Facts about pairs, such as those of `duplicates`, come from the images that reached the stage at the time. If a rule
@@ -57,6 +57,8 @@ def sweep(run: RunTables, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
         run: The run. No facts are computed, and nothing is written.
         axes: `{"aspect_ratio.max": [2, 2.5], "aspect_ratio.min_side": [100, 200]}`: stage, rule as in a recipe, and the
             thresholds to try. A rule that is not in the recipe is applied after the stage's other rules.
+        verdict: The result of `run.verdict()`, if it is computed already. Then stages before the first swept one are
+            not evaluated again.
 
     Returns:
         One row per combination, in the given order: a Float64 column per axis, `kept` (rows that pass all rules) and
@@ -66,12 +68,16 @@ def sweep(run: RunTables, axes: Mapping[str, Sequence[float]]) -> pl.DataFrame:
     Raises:
         UserError: There is no such stage or rule, a threshold is out of range, or the stage has stored nothing yet.
     """
-    steps = _steps(run.stages, axes)
-    rows = valid_ids(run.index)
+    stages = run.stages
+    steps = _steps(stages, axes)
+    begin = _begin(steps)
+    before = verdict or evaluate_rules(run.index, stages[:begin])
+    rows = before.reached(begin + 1)
+    pending = before.left.filter((pl.col("cause") == PENDING) & (pl.col("stage") <= begin)).height
     strays = []
     everything = pl.repeat(True, rows.height, dtype=pl.Boolean, eager=True)
-    branches = [_Branch({}, everything, 0, everything)]
-    for stage, plan in steps:
+    branches = [_Branch({}, everything, pending, everything)]
+    for stage, plan in steps[begin:]:
         reached, stored = facts(rows, stage, [v for step in plan for v in step.variants])
         strays.append(stray_rows(reached, stored))
         rows = reached
@@ -164,6 +170,17 @@ def _steps(stages: Sequence[StoredStage], axes: Mapping[str, Sequence[float]]) -
         new = [_Step(v, labels[stage.name, n]) for n, v in swept.items() if n not in {r.name for r in stage.rules}]
         steps.append((stage, present + new))
     return steps
+
+
+def _begin(steps: Sequence[tuple[StoredStage, list[_Step]]]) -> int:
+    """Return the position of the first stage that has a swept rule or one on pairs (see `_lonely`).
+
+    Stages before it are evaluated once, as for a verdict.
+    """
+    for position, (stage, plan) in enumerate(steps):
+        if any(step.axis or stage.reference_column(step.variants[0]) for step in plan):
+            return position
+    return len(steps)
 
 
 def _variants(stage: StoredStage, key: str, values: Sequence[float]) -> tuple[Rule, ...]:

@@ -57,6 +57,11 @@ class Verdict:
     def rows(self) -> int:
         return self.alive.height + self.left.height
 
+    def reached(self, stage: int, cause: int = 0) -> pl.DataFrame:
+        """Return column `id`, sorted, of the rows that did not leave before this `stage` and `cause` (as in `left`)."""
+        later = (pl.col("stage") > stage) | ((pl.col("stage") == stage) & (pl.col("cause") >= cause))
+        return pl.concat([self.alive, self.left.filter(later).select("id")]).sort("id")
+
 
 def valid_ids(index: Table) -> pl.DataFrame:
     """Return column `id`, sorted, of the rows that were indexed without an error."""

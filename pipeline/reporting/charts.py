@@ -36,6 +36,8 @@ _DECIMALS = re.compile(r"(\.\d)\d+")
 """Attributes with positions, and digits of them that nobody sees."""
 
 _BINS = 48
+_LARGEST = 1e300  # larger values are drawn there: an axis that is longer than the largest number cannot be drawn
+_SMALLEST_RANGE = 1e-9  # of values, by their size: a smaller one is that of rounding, and has no room for bins
 _LOG_RATIO = 20.0  # largest value by median: above it, equal steps would show one bar
 _FONT = 11.0  # points; a chart is at most 1.5 times as wide on a screen as its drawing
 
@@ -50,6 +52,7 @@ def histogram(name: str, label: str, passed: np.ndarray, dropped: np.ndarray, ed
         edge: Where the rule cuts; None: nowhere.
         rule: The rule, as text beside its line.
     """
+    passed, dropped = (np.clip(values, -_LARGEST, _LARGEST) for values in (passed, dropped))
     values = np.concatenate([passed, dropped])
     edges, log = _edges(values)
     figure, axes = _canvas(4.6, 2.1)
@@ -101,8 +104,10 @@ def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Marku
 def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the edges of a histogram's bins, and whether they grow by a factor."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        return np.array([low - 0.5, high + 0.5]), False
+    rounding = _SMALLEST_RANGE * max(abs(low), abs(high))
+    if high - low <= rounding:
+        margin = max(0.5, rounding)
+        return np.array([low - margin, high + margin]), False
     if np.array_equal(values, np.round(values)) and high - low < _BINS:
         return np.arange(low - 0.5, high + 1), False
     if low > 0 and high / max(float(np.median(values)), low) > _LOG_RATIO:
@@ -113,7 +118,8 @@ def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
 def _rows_per_bin(values: np.ndarray, edges: np.ndarray, log: bool) -> np.ndarray:
     """Count values per bin. numpy need not sort them if it knows that the bins are of equal width."""
     begin, end = _on_axis([edges[0], edges[-1]], log)
-    counts: np.ndarray = np.histogram(np.log(values) if log else values, len(edges) - 1, (begin, end))[0]
+    placed = np.clip(np.log(values), begin, end) if log else values  # rounding must not put one outside
+    counts: np.ndarray = np.histogram(placed, len(edges) - 1, (begin, end))[0]
     return counts
 
 

@@ -75,13 +75,16 @@ def write(where: str, page: str) -> int:
         page: The page.
 
     Raises:
-        UserError: It is no path or URL, or its folder cannot be made.
+        UserError: It is no path or URL of a file, its folder cannot be made, or its file system cannot be written.
     """
     folder, name = os.path.split(where)
-    if not name:
-        raise UserError(f"{where}: name a file, such as {where}report.html")
+    if not name or ("://" in where and folder.endswith(":")):  # s3://bucket
+        raise UserError(f"{where}: name a file, such as {os.path.join(where, 'report.html')}")
     data = page.encode()
-    Folder.at(folder or ".").write(name, data)
+    try:
+        Folder.at(folder or ".").write(name, data)
+    except NotImplementedError as error:  # fsspec's, such as http://
+        raise UserError(f"{where}: its file system can only be read: name another file") from error
     return len(data)
 
 

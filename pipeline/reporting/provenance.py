@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from core.errors import UserError
+from core.plugins import is_path
 from core.secrets import redact
 from manifests.run import Run, step_name
 from manifests.verdict import StoredStage
@@ -29,7 +30,7 @@ class StageProvenance:
     Attributes:
         stage: The step's name.
         table: The name of its stage table, with the fingerprint.
-        models: Its models, each with its licence; None: not known.
+        models: Its models, each with its licence (None: not known); None: the models are not known.
         weights: Hash of the weights, or a commit; None: no model, or not recorded.
         dtype: Float type of the model; None: not recorded.
         software: `package version`, separated by commas.
@@ -37,7 +38,7 @@ class StageProvenance:
 
     stage: str
     table: str
-    models: Mapping[str, str | None]
+    models: Mapping[str, str | None] | None
     weights: str | None
     dtype: str | None
     software: str
@@ -46,7 +47,7 @@ class StageProvenance:
 def provenance(run: Run) -> list[StageProvenance]:
     """Return what computed each step, in the recipe's order. Steps without stored rows are left out."""
     models = _models(run)
-    return [_of(stage, models.get(stage.name, {})) for stage in run.stages if stage.table.parts()]
+    return [_of(stage, models.get(stage.name)) for stage in run.stages if stage.table.parts()]
 
 
 def recipe_text(run: Run) -> str:
@@ -55,24 +56,28 @@ def recipe_text(run: Run) -> str:
     return redact(text)
 
 
-def _models(run: Run) -> Mapping[str, Mapping[str, str | None]]:
-    """Return the models of each step of this project. Those of other classes are not known: no class is imported that
-    a run names.
+def _models(run: Run) -> Mapping[str, Mapping[str, str | None] | None]:
+    """Return the models of each step; None where they are not known."""
+    return {step_name(entry): _models_of(entry) for entry in run.recipe.get("stages") or []}
+
+
+def _models_of(entry: Mapping[str, Any]) -> Mapping[str, str | None] | None:
+    """Return the models of a step of this project. Classes of other packages are not imported: to look at a run must
+    not run its code.
     """
-    entries = [entry for entry in run.recipe.get("stages") or [] if entry["stage"] in STAGES and "class" not in entry]
-    return {step_name(entry): _models_of(entry) for entry in entries}
-
-
-def _models_of(entry: Mapping[str, Any]) -> Mapping[str, str | None]:
+    engine = entry.get("engine")
+    outside = "class" in entry or (isinstance(engine, Mapping) and is_path(str(engine.get("kind"))))
+    if outside or str(entry["stage"]) not in STAGES:
+        return None
     try:
         return StageEntry.model_validate(entry).settings.models
     except (UserError, ValidationError):  # of another version, or a name for what is not installed here
-        return {}
+        return None
 
 
-def _of(stage: StoredStage, models: Mapping[str, str | None]) -> StageProvenance:
+def _of(stage: StoredStage, models: Mapping[str, str | None] | None) -> StageProvenance:
     newest = stage.table.provenance()
-    packages = [f"{name} {value}" for name, value in newest.items() if isinstance(value, str) and _is_version(name)]
+    versions = {name: value for name, value in newest.items() if isinstance(value, str) and name not in _NO_SOFTWARE}
     weights, dtype = stage.table.recorded("weights"), stage.table.recorded("dtype")
     return StageProvenance(
         stage=stage.name,
@@ -80,9 +85,5 @@ def _of(stage: StoredStage, models: Mapping[str, str | None]) -> StageProvenance
         models=models,
         weights=str(weights) if weights else None,
         dtype=str(dtype) if dtype else None,
-        software=", ".join(packages),
+        software=", ".join(f"{name} {version}" for name, version in versions.items()),
     )
-
-
-def _is_version(name: str) -> bool:
-    return name not in _NO_SOFTWARE

@@ -31,6 +31,10 @@ _CLUSTER = "cluster"
 """Groups that are shown even if no rule balances them."""
 
 
+MOST_REASONS = 30
+"""Reasons of a stage that are listed, the most frequent ones: errors may hold any text, and each be another one."""
+
+
 @dataclass(frozen=True)
 class DrawnScore:
     """A score with what is shown of it.
@@ -92,6 +96,7 @@ def report(run: Run) -> str:
         url=run.url,
         warning=warning,
         funnel=counted,
+        most_reasons=MOST_REASONS,
         totals=_totals(counted),
         ruled=[each for each in drawn if each.score.rule],
         unruled=[each for each in drawn if not each.score.rule and each.chart],
@@ -152,10 +157,10 @@ def _measures(spread: Spread) -> dict[str, str]:
 
 
 def _errors(run: Run, counted: Funnel) -> Iterator[ErrorKind]:
-    """Yield the reasons of the funnel that are errors, not rules."""
+    """Yield the reasons of the funnel that are errors, not rules; of each stage the most frequent ones."""
     rules = {stage.name: stage.rules for stage in run.stages}
     for stage in counted.stages:
         ruled = {text for rule in rules.get(stage.stage, ()) for text in (str(rule), rule.reason_if_missing)}
-        for reason, rows in stage.reasons.items():
-            if reason not in ruled:
-                yield ErrorKind(stage.stage, reason, rows)
+        errors = [reason for reason in stage.reasons if reason not in ruled]
+        for reason in sorted(errors, key=lambda reason: -stage.reasons[reason])[:MOST_REASONS]:
+            yield ErrorKind(stage.stage, reason, stage.reasons[reason])

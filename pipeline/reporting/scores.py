@@ -86,24 +86,18 @@ def scores(run: Run, verdict: Verdict) -> Iterator[Score]:
         ruled = {rule.column for rule in stage.rules if rule.kind not in BALANCE}
         for field in stage.table.writes:
             if is_amount(field) and field.name not in ruled:
-                rows = _from(verdict, number, FIRST_RULE)
+                rows = verdict.reached(number, FIRST_RULE)
                 yield _score(stage, stage.table, field.name, None, rows, verdict.alive)
-
-
-def _from(verdict: Verdict, stage: int, cause: int) -> pl.DataFrame:
-    """Return column `id` of the rows that got as far as this stage and cause, sorted."""
-    after = pl.col("stage") > stage
-    here = (pl.col("stage") == stage) & (pl.col("cause") >= cause)
-    return pl.concat([verdict.alive, verdict.left.filter(after | here).select("id")]).sort("id")
 
 
 def _of_rule(run: Run, verdict: Verdict, stage: StoredStage, number: int, position: int) -> Score:
     rule = stage.rules[position]
-    reached = _from(verdict, number, FIRST_RULE + position)
-    passed = _from(verdict, number, FIRST_RULE + position + 1)
+    reached = verdict.reached(number, FIRST_RULE + position)
+    passed = verdict.reached(number, FIRST_RULE + position + 1)
     table = stage.table if rule.column in stage.table.writes.names else stage.earlier[rule.column]
     score = _score(stage, table, rule.column, rule, reached, passed)
-    return replace(score, edge=_edge(score), neighbours=_neighbours(run, stage, score, table.schema.field(rule.column)))
+    field = table.schema.field(rule.column)
+    return replace(score, edge=_edge(score), neighbours=_neighbours(run, verdict, stage, score, field))
 
 
 def _score(
@@ -142,13 +136,13 @@ def _edge(score: Score) -> float | None:
     return float(score.passed.min()) if rule.kind == "top" and len(score.passed) else None
 
 
-def _neighbours(run: Run, stage: StoredStage, score: Score, field: pa.Field) -> tuple[Neighbour, ...]:
+def _neighbours(run: Run, verdict: Verdict, stage: StoredStage, score: Score, field: pa.Field) -> tuple[Neighbour, ...]:
     rule = score.rule
     assert rule is not None
     if not score.kept + score.lost:
         return ()
     thresholds = sorted({rule.threshold, *_candidates(score, field)})
-    counted = sweep(run, {f"{stage.name}.{rule.name}": thresholds})
+    counted = sweep(run, {f"{stage.name}.{rule.name}": thresholds}, verdict)
     rows = counted.select("kept", "to_compute").rows()
     return tuple(
         Neighbour(threshold, kept, unknown, threshold == rule.threshold)

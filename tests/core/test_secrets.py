@@ -263,6 +263,13 @@ def test_secrets_of_the_environment_are_redacted_by_their_values(monkeypatch: py
     assert redact("it said green-horse!", "green-horse") == "it said …!"
 
 
+def test_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, f"/folders/of/{name}")
+        assert redact(f"/folders/of/{name}/a.jpg: no image") == f"/folders/of/{name}/a.jpg: no image"
+    assert redact("https://h.example/?pwd=blue-horse") == "https://h.example/?pwd=…"
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [

@@ -231,5 +231,22 @@ def test_sweep_counts_equal_a_run_with_those_thresholds(
         assert (kept, unknown) == (expected.count("kept"), expected.count("pending"))
 
 
+@settings(max_examples=60, deadline=None)
+@example(world=CROWDED, stage="b")
+@given(world=worlds(), stage=st.sampled_from(STAGES))
+def test_sweep_from_a_verdict_equals_a_full_one(world: dict[str, Any], stage: str, tmp_path_factory: Any) -> None:
+    if not all(any(f is not None for f in world["facts"][s]) for s in STAGES):
+        return
+    run = build(world, tmp_path_factory.mktemp("world"))
+    axes = {f"{stage}.top": [0.25, 0.7]}
+    table = sweep(run, axes, run.verdict())
+    assert table.equals(sweep(run, axes))
+    assert table.height == 2
+    for top, kept, unknown in table.iter_rows():
+        rules = {**world["rules"], stage: world["rules"][stage] | {f"top_{stage}": top}}
+        expected = plainly({**world, "rules": rules})
+        assert (kept, unknown) == (expected.count("kept"), expected.count("pending"))
+
+
 def keys(rows: list[str]) -> list[str]:
     return [f"{i}.jpg" for i in range(len(rows))]

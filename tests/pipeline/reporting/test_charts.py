@@ -30,6 +30,13 @@ def test_histogram_of_any_values_is_svg_in_css_colours(values: np.ndarray) -> No
     assert len(svg) < 20_000
 
 
+@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [1e17], [1e17, 1e17 + 16], [-1e308, 1e308], [5e-324, 1e300]])
+def test_values_as_close_or_far_as_numbers_can_be_are_drawn(values: list[float]) -> None:
+    svg = histogram("a", "", np.array(values), np.empty(0), None, "")
+    assert "nan" not in svg
+    assert len(texts(svg)) > 2
+
+
 @pytest.mark.parametrize(("edge", "arrow"), [(0.5, "min 1"), (1.5, "min 1"), (50.0, "min 1 →"), (-50.0, "← min 1")])
 def test_threshold_far_away_is_an_arrow_at_the_side(edge: float, arrow: str) -> None:
     assert arrow in texts(histogram("a", "", SPREAD, SPREAD[:0], edge, "min 1"))

@@ -48,3 +48,20 @@ def test_numbers_are_formatted_for_people(value: float | None, text: str) -> Non
 @pytest.mark.parametrize(("value", "text"), [(1300, "+1,200"), (65, "−35"), (100, "±0")])
 def test_changes_have_a_sign(value: int, text: str) -> None:
     assert change(value, 100) == text
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("s3://bucket", "such as s3://bucket/report.html"),
+        ("", "such as report.html"),
+        ("http://h/a.html", "only be read"),
+    ],
+)
+def test_place_that_is_no_file_is_refused(
+    where: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        write(where, "a")
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.reporting import page
 from pipeline.reporting.report import report
 from pipeline.reporting.scores import scores
 from tests.pages import HOSTILE_NAMES, HOSTILE_TEXT, Page, page_run
-from tests.stored_facts import store_run
+from tests.stored_facts import ids_of, store_run
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,25 @@ def test_damaged_record_of_a_job_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "jobs" / "9-broken.json").write_text(json.dumps({"stage": "index"}))
     with pytest.raises(UserError, match="jobs of index: cannot be read"):
         report(opened)
+
+
+def test_code_that_a_run_names_is_not_run(
+    run: Run, shown: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    size, caption = run.recipe["stages"]
+    stages = [{**size, "class": "evil:Evil"}, {**caption, "engine": {"kind": "evil:Engine"}}]
+    page = Page(report(replace(run, recipe={**run.recipe, "pool": {"kind": "evil:Pool"}, "stages": stages})))
+    assert not (tmp_path / "canary").exists()
+    assert "the pool is of the class evil:Pool, whose code is not run" in page.text
+    assert page.text.count("not known") == shown.text.count("not known") + 2, "models"
+
+
+def test_many_kinds_of_errors_are_counted_not_listed(tmp_path: Path, make_images) -> None:  # type: ignore[no-untyped-def]
+    recipe = {"pool": {"images": str(make_images(tmp_path / "pool", 35))}, "stages": [{"stage": "aspect_ratio"}]}
+    keys = ids_of(store_run(tmp_path / "index", recipe, {}))
+    kinds = {key: f"kind {'x' * number}: {key}" for number, key in enumerate(keys)}
+    page = Page(report(store_run(tmp_path / "run", recipe, {"aspect_ratio": kinds})))
+    assert "and 5 rarer reasons" in page.text
+    assert len([text for text in page.texts if text.startswith("kind") and ":" not in text]) == 30, "cells of the table"
