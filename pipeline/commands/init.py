@@ -72,6 +72,8 @@ def init(
     recipe = parse_recipe(load_yaml(text, out), out)
     _write(out, text, force)
     output.say(f"pool: {seen}")
+    if not choices.knows_clusters:
+        output.say(f"the images were not counted: set `clusters` in {out} to about the square root of their number")
     following = f"vl3syn run {shlex.quote(out)} --run RUN --dry-run"
     output.out.print(f"{out}: {len(recipe.steps)} stages; next: {following}", markup=False, soft_wrap=True)
 

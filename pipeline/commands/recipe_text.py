@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 
 import yaml
@@ -63,6 +62,11 @@ class Choices:
     size: int | None = None
     images: int | None = None
 
+    @property
+    def knows_clusters(self) -> bool:
+        """Whether the number of clusters follows from the choices; else it is that of a recipe for few images."""
+        return self.hardware == "cluster" or bool(self.size or self.images)
+
 
 def compose(choices: Choices) -> str:
     """Return the text of a recipe.
@@ -111,6 +115,8 @@ def _fitted(name: str, text: str, choices: Choices) -> str:
     if name == "clusters" and (clusters := _clusters(choices)):
         count, reason = clusters
         text = re.sub(r"clusters: \d+ .*", f"clusters: {count:<10}# {reason}", text)
+    elif name == "clusters" and not choices.knows_clusters:
+        text = re.sub(r"(clusters: \d+ +)# .*", r"\1# EDIT: about the square root of your images", text)
     if choices.size:
         total = f"total_cluster: {choices.size}   # your target, as evenly as the clusters allow"
         text = re.sub(r"per_group_cluster: .*", total, text)
@@ -146,9 +152,9 @@ def _by(text: str, model: str, engine: str) -> str:
 
 def _inline(value: object) -> str:
     """Return a value as one line of YAML, also if a text in it has several."""
-    dump = partial(yaml.safe_dump, [value], default_flow_style=True, width=math.inf, sort_keys=False)
-    text = dump(allow_unicode=True)[1:-2]
-    return text if len(text.splitlines()) == 1 else dump(default_style='"')[1:-2]
+    options = {"default_flow_style": True, "width": math.inf, "sort_keys": False}
+    text = str(yaml.safe_dump([value], allow_unicode=True, **options))[1:-2]
+    return text if len(text.splitlines()) == 1 else str(yaml.safe_dump([value], default_style='"', **options))[1:-2]
 
 
 def check_choices(hardware: str, captions: str, engines: Sequence[str]) -> None:

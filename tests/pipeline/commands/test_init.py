@@ -52,6 +52,18 @@ def test_every_combination_is_a_valid_recipe(hardware: str, tmp_path: Path) -> N
         assert totals == ([7000] if size else [])
 
 
+def test_clusters_of_an_uncounted_pool_are_to_be_edited(tmp_path: Path, vl3syn: Call) -> None:
+    for hardware, clusters in (("cpu", 12), ("gpu", 50)):
+        arguments = ("init", tmp_path / "lists", "--kind", "urls", "--hardware", hardware, "--force", "--out")
+        done = vl3syn(*arguments, tmp_path / "r.yaml")
+        assert "the images were not counted: set `clusters`" in done.stderr
+        line = next(line for line in (tmp_path / "r.yaml").read_text().splitlines() if "    clusters:" in line)
+        assert line.split()[1:4] == [str(clusters), "#", "EDIT:"]
+        done = vl3syn(*arguments, tmp_path / "r.yaml", "--size", 900)
+        assert "not counted" not in done.stderr
+        assert "clusters: 30 " in (tmp_path / "r.yaml").read_text()
+
+
 @pytest.mark.parametrize("text", ["a\nb", "x\x85y", "\u2028", "'q\"", "a: #b", "{x}", "yes", "é", r"\1"])
 def test_odd_names_arrive_as_they_are(text: str, tmp_path: Path) -> None:
     choices = Choices(text, {"images": text}, "cpu", "transformers", text)
