@@ -72,7 +72,7 @@ def run(
     measure: Annotated[
         bool, typer.Option("--measure", help="With --dry-run: run a sample in a temporary directory, to estimate time")
     ] = False,
-    sample: Annotated[int, typer.Option(min=2, help="With --measure: images of the sample")] = 64,
+    sample: Annotated[int | None, typer.Option(min=2, help="With --measure: images of the sample; default 64")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Run a whole recipe: index, stages, publication. Stored results are not computed again.
@@ -87,6 +87,8 @@ def run(
     """
     if measure and not dry_run:
         raise typer.BadParameter("give --dry-run too", param_hint="--measure")
+    if sample and not measure:
+        raise typer.BadParameter("give --dry-run --measure too", param_hint="--sample")
     if dry_run:
         from pipeline.commands.dry_run import dry_run as print_plan
 

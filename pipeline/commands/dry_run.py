@@ -11,23 +11,25 @@ if TYPE_CHECKING:
     from pipeline.execution.preview import ModelPreview, Preview, StagePreview
 
 
-def dry_run(recipe: str, url: str, refit: bool, measure: bool, sample: int, json_: bool) -> None:
+def dry_run(recipe: str, url: str, refit: bool, measure: bool, sample: int | None, json_: bool) -> None:
     """Print the plan of a run; compute and write nothing in its directory.
 
     Raises:
-        UserError: What `vl3syn run` would refuse before it computes anything; it is raised after printing.
+        UserError: What `vl3syn run` would refuse before it computes anything, or why the sample did not get through all
+            stages; both are raised after printing.
     """
     from pipeline.commands import output
     from pipeline.execution.preview import preview
-    from pipeline.execution.trial import try_out
+    from pipeline.execution.trial import SAMPLE, try_out
     from pipeline.recipe import load_recipe
 
     checked = load_recipe(recipe)
     plan, listing = preview(checked, url, refit)
     trial = None
     if measure and not plan.errors:
-        output.say(f"measuring {sample} images in a temporary run directory beside {url}")
-        trial = try_out(checked, plan, listing, url, sample)
+        images = sample or SAMPLE
+        output.say(f"measuring up to {images} images in a temporary run directory beside {url}")
+        trial = try_out(checked, plan, listing, url, images)
     if json_:
         output.print_json({**plan.as_json(), **({"trial": trial.as_json()} if trial else {})})
     else:
@@ -36,6 +38,8 @@ def dry_run(recipe: str, url: str, refit: bool, measure: bool, sample: int, json
             _print_trial(trial)
     if plan.errors:
         raise UserError(plan.errors[0])
+    if trial and trial.stopped:
+        raise UserError(f"the trial ended early: {trial.stopped}")
 
 
 def _print_plan(plan: Preview) -> None:
@@ -76,8 +80,6 @@ def _print_trial(trial: Trial) -> None:
     ]
     columns = ("stage", "measured", "errors", "images/s", "a row", "rows of the run", "time", "note")
     output.print_rows(f"measured with {trial.images:,} images", columns, rows)
-    if trial.stopped:
-        output.say(f"the trial ended early: {trial.stopped}")
     size = _size(None if trial.run_bytes is None else round(trial.run_bytes), "at most ")
     output.out.print(
         f"the whole run: {_span(trial.run_seconds)}; {size} of facts and downloads", style="bold", markup=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,7 @@ def init(
 
         vl3syn init photos --hardware cpu --captions describe --out photos.yaml
 
-        vl3syn init 'lists/*.parquet' --hardware cluster --captions lmdeploy --size 7000000
+        vl3syn init lists --hardware cluster --size 7000000
     """
     from captioners.engines.registry import ENGINES
     from core.yaml_text import load_yaml
@@ -61,6 +62,8 @@ def init(
     from pipeline.commands.recipe_text import check_choices, compose
     from pipeline.recipe import parse_recipe
 
+    if not os.path.basename(out):
+        raise UserError(f"--out {out!r}: name a file")
     if os.path.exists(out) and not force:
         raise UserError(f"{out} exists: give another --out, or --force to write over it")
     choices, seen = _choices(path, kind, hardware, captions, model, server, size, out)
@@ -69,7 +72,10 @@ def init(
     recipe = parse_recipe(load_yaml(text, out), out)
     _write(out, text, force)
     output.say(f"pool: {seen}")
-    output.out.print(f"{out}: {len(recipe.steps)} stages; next: vl3syn run {out} --run RUN --dry-run", markup=False)
+    if not choices.knows_clusters:
+        output.say(f"the images were not counted: set `clusters` in {out} to about the square root of their number")
+    following = f"vl3syn run {shlex.quote(out)} --run RUN --dry-run"
+    output.out.print(f"{out}: {len(recipe.steps)} stages; next: {following}", markup=False, soft_wrap=True)
 
 
 def _choices(
@@ -88,7 +94,8 @@ def _choices(
     asking = sys.stdin.isatty() and sys.stderr.isatty()
     if path is None and not asking:
         raise UserError("give the pool: vl3syn init PATH (on a terminal it asks)")
-    path = path or typer.prompt("Where are the images? A folder, file, glob or URL", err=True)
+    if path is None:
+        path = str(typer.prompt("Where are the images? A folder, file, glob or URL", err=True))
     pool, seen, images = _pool(path, kind)
     if asking:
         typer.echo(f"  {seen}", err=True)
@@ -103,6 +110,8 @@ def _choices(
     if captions not in (NO_CAPTIONS, DESCRIBE):
         check_choices(hardware, captions, (captions,))
         model = model or _asked(asking, "Caption model", MODELS[hardware])
+    elif model:
+        raise UserError(f"--model is for captions by an engine, not {captions}")
     if size is None and asking:
         size = typer.prompt("Images to keep (0: as many as the rules let through)", 0, type=int, err=True) or None
     name = os.path.splitext(os.path.basename(out))[0]
@@ -120,6 +129,8 @@ def _pool(path: str, kind: str | None) -> tuple[dict[str, str], str, int | None]
     from pipeline.pools.registry import POOLS, pool_of
 
     if kind is not None:
+        if kind not in POOLS:
+            raise UserError(f"--kind: {kind!r} is none of {', '.join(POOLS)}")
         pool_of(**{kind: path})
         return {kind: path}, f"{path}, as {kind}", None
     pool, seen = guess_pool(path, {})

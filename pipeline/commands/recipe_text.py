@@ -62,6 +62,11 @@ class Choices:
     size: int | None = None
     images: int | None = None
 
+    @property
+    def knows_clusters(self) -> bool:
+        """Whether the number of clusters follows from the choices; else it is that of a recipe for few images."""
+        return self.hardware == "cluster" or bool(self.size or self.images)
+
 
 def compose(choices: Choices) -> str:
     """Return the text of a recipe.
@@ -76,15 +81,14 @@ def compose(choices: Choices) -> str:
         stages = dict([first, ("download", _stages(_read("coyo"))["download"]), *others])
     stages = {name: _fitted(name, text, choices) for name, text in stages.items()}
     stages |= _caption_stages(choices)
-    pool = yaml.safe_dump(dict(choices.pool), default_flow_style=True, width=math.inf, allow_unicode=True).strip()
     head = [
         f"# {_ABOUT[choices.hardware]}",
         "# Written by `vl3syn init`; edit it, then",
         "#     vl3syn run RECIPE --run RUN --dry-run     # what it would do; add --measure for how long",
         "#     vl3syn run RECIPE --run RUN",
         "# Moving a threshold later computes nothing again: vl3syn sweep RUN",
-        f"name: {yaml.safe_dump(choices.name, width=math.inf).splitlines()[0]}",
-        f"pool: {pool}",
+        f"name: {_inline(choices.name)}",
+        f"pool: {_inline(dict(choices.pool))}",
         "stages:",
     ]
     publish = [] if choices.captions == NO_CAPTIONS else ["publish: {}"]
@@ -111,6 +115,8 @@ def _fitted(name: str, text: str, choices: Choices) -> str:
     if name == "clusters" and (clusters := _clusters(choices)):
         count, reason = clusters
         text = re.sub(r"clusters: \d+ .*", f"clusters: {count:<10}# {reason}", text)
+    elif name == "clusters" and not choices.knows_clusters:
+        text = re.sub(r"(clusters: \d+ +)# .*", r"\1# EDIT: about the square root of your images", text)
     if choices.size:
         total = f"total_cluster: {choices.size}   # your target, as evenly as the clusters allow"
         text = re.sub(r"per_group_cluster: .*", total, text)
@@ -135,15 +141,20 @@ def _caption_stages(choices: Choices) -> dict[str, str]:
             raise UserError("captions by describe need labels, which only the recipe for a cpu has: --hardware cpu")
         return {DESCRIBE: "  - stage: describe         # offline: what it measures, without a language model"}
     engine = {"kind": choices.captions} | ({"url": choices.server} if choices.server else {})
-    written = yaml.safe_dump(engine, default_flow_style=True, width=math.inf, sort_keys=False).strip()
     stages = _stages(_read(BASES["gpu"]))
-    return {name: _by(stages[name], choices.model, written) for name in _CAPTIONS}
+    return {name: _by(stages[name], _inline(choices.model), _inline(engine)) for name in _CAPTIONS}
 
 
 def _by(text: str, model: str, engine: str) -> str:
-    name = yaml.safe_dump(model, width=math.inf).splitlines()[0]
-    text = re.sub(r"    model: .*", lambda _: f"    model: {name}", text)
+    text = re.sub(r"    model: .*", lambda _: f"    model: {model}", text)
     return re.sub(r"    engine: .*", lambda _: f"    engine: {engine}", text)
+
+
+def _inline(value: object) -> str:
+    """Return a value as one line of YAML, also if a text in it has several."""
+    options = {"default_flow_style": True, "width": math.inf, "sort_keys": False}
+    text = str(yaml.safe_dump([value], allow_unicode=True, **options))[1:-2]
+    return text if len(text.splitlines()) == 1 else str(yaml.safe_dump([value], default_style='"', **options))[1:-2]
 
 
 def check_choices(hardware: str, captions: str, engines: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class StageTrial:
     Attributes:
         stage: Its name in the recipe; `index` for the index.
         rows: Rows of the longer of its two jobs; 0: none reached it.
-        errors: Rows of the sample that failed.
+        errors: Rows of that job that failed.
         reached: Rows of the sample that the rules before it let through.
         start_seconds: Time before the first row: processes and models.
         row_seconds: Shortest and longest time per row, all workers of this machine together.
@@ -146,7 +146,7 @@ def _estimate(
     return StageTrial(
         stage=stage.stage,
         rows=longest.computed,
-        errors=sum(job.errors for job in done),
+        errors=longest.errors,
         reached=reached,
         start_seconds=start,
         row_seconds=(slope, mean),

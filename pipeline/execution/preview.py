@@ -20,7 +20,7 @@ from manifests.tables import Table
 from manifests.verdict import PENDING, StoredStage, advance, valid_ids
 from pipeline.execution.fitting import resolve_fitted
 from pipeline.execution.grouping import group_column
-from pipeline.execution.index import open_pool, unread
+from pipeline.execution.index import check_ids, open_pool, unread
 from pipeline.execution.local_workers import is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_locally
 from pipeline.execution.planner import stored_table
@@ -134,7 +134,8 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     """Return what a run of the recipe in the directory `url` would do, and the listed pool.
 
     Raises:
-        UserError: The pool cannot be listed, or the directory is not one for this recipe; a run raises the same.
+        UserError: The pool cannot be listed, two indexed images have the same id, or the directory is not one for this
+            recipe; a run raises the same.
     """
     folder = Folder.at(url)
     recipe = resolve_fitted(recipe, folder, refit)
@@ -148,6 +149,8 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
         check_run(recipe, url)
     run = Run(url, folder, {})
     pool = _pool(recipe, run, listing)
+    if not pool.unread:
+        check_ids(index, recipe.pool)
     stages = tuple(_stages(run, recipe, pool, lacks))
     rows = [stage.to_compute for stage in stages]
     facts = None if None in rows else sum(stage.row_bytes * (stage.to_compute or 0) for stage in stages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -65,8 +66,8 @@ def check_run(fitted: Recipe, url: str) -> None:
     """Check that a recipe with its fitted artifacts can be run in a directory. Nothing is written.
 
     Raises:
-        UserError: The directory holds other files, or was indexed from another pool; or the recipe names another
-            precision than that of stored rows.
+        UserError: The directory holds other files, cannot be made, or was indexed from another pool; or the recipe
+            names another precision than that of stored rows.
     """
     folder = Folder.at(url)
     for step in fitted.steps:  # the recipe of the run must not name another precision than its rows have
@@ -79,8 +80,15 @@ def check_run(fitted: Recipe, url: str) -> None:
                 f"{url} was made from the pool {_as_one_line(stored_pool)}, not {_as_one_line(resolved['pool'])}; "
                 f"choose another run directory, or edit pool in {url}/{RECIPE} if the pool has moved"
             )
+    elif folder.local and not (above := _nearest(Path(folder.path))).is_dir():
+        raise UserError(f"{above} is not a folder; choose another run directory than {url}")
     elif folder.files():
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
+
+
+def _nearest(path: Path) -> Path:
+    """Return the path, or what exists above it."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def write_recipe(resolved: Mapping[str, Any], folder: Folder, url: str) -> Run:

@@ -8,10 +8,15 @@ every stage; what the rules would drop is counted afterwards, from the stored fa
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import polars as pl
 import pyarrow as pa
@@ -24,13 +29,14 @@ from manifests.run import Run, index_table, open_run, step_name
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.execution.estimates import Trial, estimate_index, estimate_stages
+from pipeline.execution.index import unread
 from pipeline.execution.job_result import JobResult
 from pipeline.execution.local_workers import LocalWorkers
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
 from pipeline.execution.preview import Preview
 from pipeline.execution.runner import run_stages, write_recipe
-from pipeline.pools import Listing
+from pipeline.pools import Listing, Pool
 from pipeline.recipe import Recipe, Step, parse_recipe
 from pipeline.stages.download.stage import Download
 
@@ -43,7 +49,7 @@ _CLUSTERS = 4  # that are trained on a sample
 
 @dataclass(frozen=True)
 class _Sample:
-    """Index rows of the sample, and the seconds that reading a row's header took; None: they were in the index."""
+    """Index rows of the sample, and the seconds that reading the header of a row takes; None: none was read."""
 
     rows: pa.Table
     row_seconds: float | None
@@ -61,45 +67,84 @@ def try_out(recipe: Recipe, plan: Preview, listing: Listing, url: str, images: i
     sample = _sample(recipe, listing, beside, images)
     where = f"{beside.path if beside.local else url.rstrip('/')}.trial-{uuid.uuid4().hex[:8]}"
     folder = Folder.at(where)
-    try:
+    with _ended_by_signals(), _temporary(folder):
         run = write_recipe(_reduced(recipe, sample.rows.num_rows), folder, where)
         jobs, stopped = _jobs(run, sample)
         run, reached = _with_rules(recipe, run)
         done = [] if sample.row_seconds is None else [estimate_index(plan, sample.rows.num_rows, sample.row_seconds)]
         done += estimate_stages(recipe, plan, run, jobs, reached, sample.rows.num_rows)
-    finally:
-        if folder.files(recursive=True):
-            folder.filesystem.delete_dir(folder.path)
     return Trial.of(sample.rows.num_rows, done, stopped)
 
 
+@contextmanager
+def _temporary(folder: Folder) -> Iterator[None]:
+    """Delete a new folder afterwards, and the folders above it that were made for it."""
+    new = [parent for parent in Path(folder.path).parents if folder.local and not parent.exists()]
+    try:
+        yield
+    finally:
+        if folder.files(recursive=True) or (folder.local and Path(folder.path).exists()):
+            folder.filesystem.delete_dir(folder.path)
+        for parent in new:
+            with suppress(OSError):  # something else has been put there meanwhile
+                parent.rmdir()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that the trial is deleted. Ignored ones stay ignored."""
+    main = threading.current_thread() is threading.main_thread()
+    fatal = [n for n in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in fatal:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in fatal:
+            if signal.getsignal(number) is _end:  # else Ray has set its own
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def _sample(recipe: Recipe, listing: Listing, run: Folder, images: int) -> _Sample:
-    """Return index rows of images chosen by a hash: of the run's index, else of some shards that are read now."""
+    """Return index rows of images chosen by a hash: of the run's index, else of some shards.
+
+    Some shards that are not indexed yet are read in any case, to measure the time.
+    """
     index = index_table(run)
     fine = pl.col("error").is_null()
+    begin = time.perf_counter()
+    read = _read(recipe.pool, listing, unread(index, listing, recipe.pool).shards, images)
+    seconds = (time.perf_counter() - begin) / read.num_rows if read.num_rows else None
     ids = index.scan(["id", "error"]).filter(fine).select("id").collect(engine="streaming")
     if ids.height:
         chosen = _first(ids, images)
         rows = index.scan().join(chosen.lazy(), on="id").collect(engine="streaming")
-        return _Sample(_index_rows(rows), None)
-    begin = time.perf_counter()
-    shards = pl.DataFrame(listing.shards)
-    shards = shards.sort(pl.col("path").hash(0)).head(2 * images if recipe.pool.shard_is_image else _SHARDS)
-    step = shards.height if recipe.pool.shard_is_image else 1
+        return _Sample(_index_rows(rows), seconds)
+    usable = pl.DataFrame(read).filter(fine)
+    if not usable.height:
+        stored = index.scan(["error"]).drop_nulls().head(1).collect()["error"]
+        reason = next((text for text in (*read["error"].to_pylist(), *stored) if text), "there is none")
+        raise UserError(f"no image of the sample can be used: {reason}")
+    return _Sample(_index_rows(usable.join(_first(usable.select("id"), images), on="id")), seconds)
+
+
+def _read(pool: Pool, listing: Listing, shards: pa.Table, images: int) -> pa.Table:
+    """Return the index rows of some shards, chosen by a hash, until there are enough images."""
+    chosen = pl.DataFrame(shards)
+    chosen = chosen.sort(pl.col("path").hash(0)).head(2 * images if pool.shard_is_image else _SHARDS)
+    step = max(chosen.height, 1) if pool.shard_is_image else 1
     tables, usable = [INDEX.empty_table()], 0
-    for start in range(0, shards.height, max(step, 1)):
-        chunk = shards.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(listing.shards.schema)
-        tables.append(recipe.pool.index(listing.root, chunk))
+    for start in range(0, chosen.height, step):
+        chunk = chosen.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(shards.schema)
+        tables.append(pool.index(listing.root, chunk))
         usable += tables[-1]["error"].null_count
         if usable >= images:
             break
-    read = pa.concat_tables(tables)
-    seconds = time.perf_counter() - begin
-    if not usable:
-        raise UserError(f"no image of the sample can be used: {read['error'].drop_null()[0]}")
-    rows = pl.DataFrame(read).filter(fine)
-    rows = rows.join(_first(rows.select("id"), images), on="id")
-    return _Sample(_index_rows(rows), seconds / read.num_rows)
+    return pa.concat_tables(tables)
 
 
 def _first(ids: pl.DataFrame, count: int) -> pl.DataFrame:

@@ -8,8 +8,10 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fsspec.utils import glob_translate
 from pyarrow import fs as pafs
 
+from core.errors import UserError
 from manifests.storage import LEADS_OUT, NO_FILE, Folder
 
 
@@ -94,3 +96,15 @@ def split_pattern(pattern: str) -> tuple[Folder, str, bool]:
     wild = None if kind == pafs.FileType.File else re.search(r"[*?\[]", pattern)
     cut = pattern.rfind("/", 0, wild.start() if wild else len(pattern)) + 1
     return Folder.at(pattern[:cut] or "."), pattern[cut:], wild is not None
+
+
+def matcher(glob: str, where: str) -> re.Pattern[str]:
+    """Return a glob as a regular expression for whole paths.
+
+    Raises:
+        UserError: It is not a glob, such as `a**.tar`; the text names `where`.
+    """
+    try:
+        return re.compile(glob_translate(glob))
+    except (re.error, ValueError) as error:
+        raise UserError(f"{where}: not a glob: {error}") from error

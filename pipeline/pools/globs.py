@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar
 
-from fsspec.utils import glob_translate
-
-from core.errors import UserError
 from manifests.storage import Folder
 from pipeline.pools.base import Pool
-from pipeline.pools.entries import entries, split_pattern
+from pipeline.pools.entries import entries, matcher, split_pattern
 from pipeline.pools.listing import Shard, count_problems
 from pipeline.pools.look import Look
 
@@ -30,10 +26,7 @@ class GlobPool(Pool):
 
     def shards(self, root: Folder, passed_over: Counter[str]) -> Iterator[Shard]:
         _, rest, wild = split_pattern(self.where)
-        try:
-            matches = re.compile(glob_translate(rest) if wild else re.escape(rest)) if rest else None
-        except re.error as error:
-            raise UserError(f"{self.where}: not a glob: {error}") from error
+        matches = matcher(rest, self.where) if wild else None
         if rest and not wild:  # a file that the user names may be a link out of its folder
             size = root.filesystem.get_file_info(f"{root.path}/{rest}").size
             yield from [] if size is None else [Shard(rest, size)]

@@ -23,7 +23,7 @@ def guess_pool(where: str, options: Mapping[str, Any], leave_out: Folder | None 
     Raises:
         UserError: There is nothing, no kind recognises it, or several do. The text says what was seen.
     """
-    look = Look.at(where, leave_out)
+    look = Look.at(where, leave_out, follow_links=bool(options.get("follow_links")))
     kinds = {name: kind for name, kind in known_kinds().items() if options.keys() <= kind.model_fields.keys()}
     paths = [{name: where} if name in POOLS else {"kind": name, "where": where} for name in kinds]
     pools = [pool_of(**path, **options) for path in paths]

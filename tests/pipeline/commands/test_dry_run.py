@@ -43,7 +43,20 @@ def test_missing_model_fails_after_the_plan(tmp_path: Path, make_images: MakeIma
     assert not run.exists()
 
 
+def test_trial_that_ends_early_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"pool: {{images: {make_images(tmp_path / 'pool', 3)}}}\n"
+        "stages: [{stage: aspect_ratio}, {stage: hashes, resources: {num_cpus: 2000}}]\n"
+    )
+    done = vl3syn("run", recipe, "--run", tmp_path / "run", "--dry-run", "--measure")
+    assert done.returncode == 1
+    assert "the whole run: unknown" in done.stdout
+    assert "the trial ended early: hashes: an actor needs 2000 CPU" in done.stderr
+
+
 def test_measure_without_dry_run_is_wrong_usage(tmp_path: Path, vl3syn: Call) -> None:
-    done = vl3syn("run", tmp_path / "r.yaml", "--run", tmp_path / "run", "--measure")
-    assert done.returncode == 2
-    assert "--dry-run" in done.stderr
+    for option in (["--measure"], ["--dry-run", "--sample", "8"]):
+        done = vl3syn("run", tmp_path / "r.yaml", "--run", tmp_path / "run", *option)
+        assert done.returncode == 2
+        assert "give --dry-run" in done.stderr

@@ -52,6 +52,26 @@ def test_every_combination_is_a_valid_recipe(hardware: str, tmp_path: Path) -> N
         assert totals == ([7000] if size else [])
 
 
+def test_clusters_of_an_uncounted_pool_are_to_be_edited(tmp_path: Path, vl3syn: Call) -> None:
+    for hardware, clusters in (("cpu", 12), ("gpu", 50)):
+        arguments = ("init", tmp_path / "lists", "--kind", "urls", "--hardware", hardware, "--force", "--out")
+        done = vl3syn(*arguments, tmp_path / "r.yaml")
+        assert "the images were not counted: set `clusters`" in done.stderr
+        line = next(line for line in (tmp_path / "r.yaml").read_text().splitlines() if "    clusters:" in line)
+        assert line.split()[1:4] == [str(clusters), "#", "EDIT:"]
+        done = vl3syn(*arguments, tmp_path / "r.yaml", "--size", 900)
+        assert "not counted" not in done.stderr
+        assert "clusters: 30 " in (tmp_path / "r.yaml").read_text()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "x\x85y", "\u2028", "'q\"", "a: #b", "{x}", "yes", "é", r"\1"])
+def test_odd_names_arrive_as_they_are(text: str, tmp_path: Path) -> None:
+    choices = Choices(text, {"images": text}, "cpu", "transformers", text)
+    recipe = _load(tmp_path, choices)
+    stage = next(step.stage for step in recipe.steps if step.name == "short_caption")
+    assert (recipe.name, recipe.pool.where, getattr(stage, "model", None)) == (text, text, text)
+
+
 @pytest.mark.parametrize("hardware", BASES)
 def test_every_threshold_says_where_it_comes_from(hardware: str) -> None:
     text = compose(_choices(hardware, "transformers", "urls", 7000))
@@ -73,10 +93,14 @@ def test_unfitting_choices_are_refused_in_one_line(tmp_path: Path, make_images: 
         ((pool, "--captions", "llava"), "captions: 'llava' is none of none, describe, server"),
         ((pool, "--captions", "describe", "--hardware", "gpu"), "only the recipe for a cpu"),
         ((pool, "--server", "http://a.example"), "--server is for --captions server"),
-        ((pool, "--kind", "zips"), "unknown key 'zips'"),
+        ((pool, "--kind", "zips"), "--kind: 'zips' is none of images, tars"),
+        ((pool, "--captions", "none", "--model", "a/b"), "--model is for captions by an engine, not none"),
+        (("",), "an empty path"),
+        ((pool, "--out", ""), "--out '': name a file"),
+        ((pool, "--out", f"{tmp_path}/new/"), "new/': name a file"),
         ((pool, "--captions", "server", "--server", "http://u:secret@a.example/v1"), "credentials"),
     ):
-        done = vl3syn("init", *arguments, "--out", out)
+        done = vl3syn("init", "--out", out, *arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
         assert message in done.stderr
     assert not out.exists()
@@ -93,6 +117,7 @@ def test_existing_file_is_overwritten_by_force_only(tmp_path: Path, make_images:
     assert done.returncode == 0, done.stderr
     assert "a folder of images (30 .jpg)" in done.stderr
     assert "clusters: 5 " in out.read_text(), "the square root of the images"
+    assert f"vl3syn run '{tmp_path}/a b.yaml' --run" in vl3syn("init", pool, "--out", tmp_path / "a b.yaml").stdout
     assert load_recipe(str(out)).pool.where == str(pool)
 
 

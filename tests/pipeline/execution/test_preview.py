@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core.errors import UserError
 from pipeline.execution.preview import preview
 from pipeline.recipe import Recipe, parse_recipe
+from tests.conftest import jpeg
 from tests.runs import run_here
 
 MakeImages = Callable[..., Path]
@@ -71,6 +74,26 @@ def test_other_pool_of_a_run_is_refused_as_by_run(tmp_path: Path, make_images: M
         preview(_parsed(make_images(tmp_path / "other", 3), ASPECT), str(url))
     with pytest.raises(UserError, match="No such file or directory"):
         preview(_parsed(tmp_path / "none", ASPECT), str(tmp_path / "new"))
+
+
+def test_two_images_with_one_id_are_refused_as_by_run(tmp_path: Path, here: None) -> None:
+    pq.write_table(pa.table({"image": [jpeg(9, 9), jpeg(9, 8)], "number": [1, 1]}), tmp_path / "0.parquet")
+    recipe = {"name": "t", "pool": {"parquet": f"{tmp_path}/0.parquet", "id": "number"}, "stages": [ASPECT]}
+    with pytest.raises(UserError) as refused:
+        run_here(recipe, tmp_path / "run")
+    with pytest.raises(UserError, match="1 ids are used twice") as foretold:
+        preview(parse_recipe(recipe, "t"), str(tmp_path / "run"))
+    assert str(foretold.value) == str(refused.value)
+
+
+def test_run_below_a_file_is_refused_as_by_run(tmp_path: Path, make_images: MakeImages, here: None) -> None:
+    pool = make_images(tmp_path / "pool", 1)
+    (tmp_path / "file").write_text("mine")
+    for url in (tmp_path / "file", tmp_path / "file" / "deep" / "run"):
+        with pytest.raises(UserError, match="file is not a folder; choose another run directory"):
+            preview(_parsed(pool, ASPECT), str(url))
+        with pytest.raises(UserError, match="file is not a folder; choose another run directory"):
+            run_here(_recipe(pool, ASPECT), url)
 
 
 def test_missing_model_is_an_error_with_its_licence_and_size(

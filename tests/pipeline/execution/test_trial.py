@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from manifests.storage import Folder
 from pipeline.execution.preview import preview
 from pipeline.execution.trial import Trial, try_out
 from pipeline.recipe import parse_recipe
+from tests.runs import run_here
 
 pytestmark = pytest.mark.usefixtures("here")
 MakeImages = Callable[..., Path]
@@ -53,6 +58,48 @@ def test_images_of_one_tar_are_all_measured(tmp_path: Path, make_images: MakeIma
         archive.add(make_images(tmp_path / "pool", 20), "pool")
     trial = _trial({"tars": f"{tmp_path}/0.tar"}, tmp_path / "run", ASPECT)
     assert (trial.images, trial.stages[1].rows, trial.stages[1].reached) == (20, 15, 20)
+
+
+def test_folders_above_a_trial_are_deleted_if_it_made_them(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = {"images": str(make_images(tmp_path / "pool", 4))}
+    (tmp_path / "mine").mkdir()
+    _trial(pool, tmp_path / "mine" / "new" / "run", ASPECT)
+    _trial(pool, tmp_path / "new" / "run", ASPECT)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()) == [
+        "mine",
+        "pool",
+    ]
+
+
+def test_sigterm_ends_a_trial_and_leaves_nothing(tmp_path: Path, make_images: MakeImages) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"pool: {{images: {make_images(tmp_path / 'pool', 8)}}}\nstages: [{{stage: hashes}}]\n")
+    command = [sys.executable, "-m", "pipeline", "run", recipe, "--run", tmp_path / "run", "--dry-run", "--measure"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("run.trial-*/*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", "r.yaml"]
+
+
+def test_time_of_the_index_counts_new_shards_of_a_run(tmp_path: Path, make_images: MakeImages) -> None:
+    pool, url = make_images(tmp_path / "pool", 8), tmp_path / "run"
+    run_here({"name": "t", "pool": {"images": str(pool)}, "stages": [ASPECT]}, url)
+    assert [stage.stage for stage in _trial({"images": str(pool)}, url, ASPECT).stages] == ["aspect_ratio"]
+    make_images(pool, 4, start=8)
+    index = _trial({"images": str(pool)}, url, ASPECT).stages[0]
+    assert (index.stage, index.run_rows) == ("index", (4, 4))
+    assert index.run_seconds is not None
+    assert index.run_seconds[1] > 0
+
+
+def test_errors_are_of_the_rows_that_are_counted(tmp_path: Path, make_images: MakeImages) -> None:
+    """Each URL of a private address is an error: both jobs together have more than the longer one has rows."""
+    (tmp_path / "l.csv").write_text("url\n" + "".join(f"http://127.0.0.1:9/{n}.jpg\n" for n in range(8)))
+    download = _trial({"urls": f"{tmp_path}/l.csv"}, tmp_path / "run", {"stage": "download"}).stages[1]
+    assert (download.rows, download.errors) == (6, 6)
 
 
 def test_trial_beside_a_run_in_a_bucket_is_deleted(tmp_path: Path, make_images: MakeImages, bucket: str) -> None:

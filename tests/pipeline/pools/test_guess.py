@@ -15,6 +15,7 @@ import pytest
 from core.errors import UserError
 from manifests.storage import Folder
 from pipeline.pools.guess import guess_pool
+from pipeline.pools.registry import pool_of
 from tests.conftest import jpeg
 
 MakeImages = Callable[..., Path]
@@ -99,6 +100,26 @@ def test_pipes_and_links_out_of_a_folder_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pool" / "pipe.csv")  # opening it would hang
     (tmp_path / "pool" / "link.csv").symlink_to(tmp_path / "outside.csv")
     assert guess_pool(str(tmp_path / "pool"), {})[0].kind == "images"
+
+
+def test_links_out_of_a_folder_count_if_they_are_followed(tmp_path: Path) -> None:
+    _write(tmp_path, {"outside/1.csv": "url\nhttps://a.example\n", "outside/2.csv": ""})
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "pool" / "3.csv").symlink_to(tmp_path / "outside" / "1.csv")
+    with pytest.raises(UserError, match=r"nothing to index \(passed over: link: leads out of the pool, not followed"):
+        guess_pool(str(tmp_path / "pool"), {})
+    pool, said = guess_pool(str(tmp_path / "pool"), {"follow_links": True})
+    assert (pool.kind, pool.follow_links) == ("urls", True)
+    assert "(3 .csv)" in said
+
+
+def test_wrong_glob_is_one_line(tmp_path: Path) -> None:
+    _write(tmp_path, {"a.tar": b""})
+    glob = f"{tmp_path}/a**.tar"
+    for taken in (lambda: guess_pool(glob, {}), pool_of(tars=glob).listing):
+        with pytest.raises(UserError, match="not a glob: "):
+            taken()
 
 
 def test_run_inside_of_the_pool_is_no_part_of_it(tmp_path: Path) -> None:
