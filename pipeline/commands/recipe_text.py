@@ -152,9 +152,10 @@ def _by(text: str, model: str, engine: str) -> str:
 
 def _inline(value: object) -> str:
     """Return a value as one line of YAML, also if a text in it has several."""
-    options = {"default_flow_style": True, "width": math.inf, "sort_keys": False}
-    text = str(yaml.safe_dump([value], allow_unicode=True, **options))[1:-2]
-    return text if len(text.splitlines()) == 1 else str(yaml.safe_dump([value], default_style='"', **options))[1:-2]
+    text = yaml.safe_dump([value], default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    if len(text.splitlines()) > 1:
+        text = yaml.safe_dump([value], default_flow_style=True, width=math.inf, sort_keys=False, default_style='"')
+    return str(text)[1:-2]
 
 
 def check_choices(hardware: str, captions: str, engines: Sequence[str]) -> None:

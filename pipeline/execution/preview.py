@@ -15,6 +15,7 @@ from core.pretrained import is_local, stored_bytes
 from core.stages import Stage
 from manifests.embeddings import is_embedding
 from manifests.run import Run, index_table
+from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import PENDING, StoredStage, advance, valid_ids
@@ -26,6 +27,7 @@ from pipeline.execution.placement import is_for_driver, place_locally
 from pipeline.execution.planner import stored_table
 from pipeline.execution.runner import check_run, check_step, never_ran, stored_stage
 from pipeline.execution.stage_job import groups_of, rows_to_compute
+from pipeline.execution.stored_ids import keep_ids
 from pipeline.pools import Listing
 from pipeline.recipe import Recipe, Step
 
@@ -148,54 +150,69 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     if not lacks:
         check_run(recipe, url)
     run = Run(url, folder, {})
-    pool = _pool(recipe, run, listing)
+    pool, gone = _pool(recipe, run, listing)
     if not pool.unread:
         check_ids(index, recipe.pool)
-    stages = tuple(_stages(run, recipe, pool, lacks))
+    stages = tuple(_stages(run, recipe, pool, gone, lacks))
     rows = [stage.to_compute for stage in stages]
     facts = None if None in rows else sum(stage.row_bytes * (stage.to_compute or 0) for stage in stages)
     errors = [stage.lacks for stage in stages if stage.lacks]
     return Preview(pool, stages, facts, pool.image_bytes, tuple(errors)), listing
 
 
-def _pool(recipe: Recipe, run: Run, listing: Listing) -> PoolPreview:
+def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.DataFrame]:
+    """Return the pool, and the indexed rows (column `id`) that unread shards replace."""
     table = index_table(run.folder)
     shards = unread(table, listing, recipe.pool).shards
-    new, usable, size = _new_rows(recipe, listing, shards)
     fine = pl.col("error").is_null()
-    stored = table.scan(["error", "bytes"]).select(pl.len(), fine.sum(), pl.col("bytes").filter(fine).sum())
-    rows, indexed_usable, indexed_bytes = stored.collect(engine="streaming").row(0)
-    return PoolPreview(
+    again = pl.col("shard").is_in(shards["path"].to_pylist())
+    stored = table.scan(["id", "shard", "error", "bytes"]).with_columns(again=again)
+    counts = stored.select(
+        pl.len(),
+        (fine & ~pl.col("again")).sum(),
+        pl.col("bytes").filter(fine & ~pl.col("again")).sum(),
+    )
+    rows, staying, staying_bytes = counts.collect(engine="streaming").row(0)
+    replaced = stored.filter("again").select("id").collect(engine="streaming")
+    read = _rows_of(recipe, listing, shards, table)
+    new = usable = size = None
+    if read is not None:
+        new = read.join(replaced, on="id", how="anti").height
+        usable, size = read.filter(fine).height, int(read.filter(fine)["bytes"].sum())
+        replaced = replaced.join(read.filter(fine), on="id", how="anti")
+    elif recipe.pool.shard_is_image:
+        new, usable, size = shards.num_rows - replaced.height, shards.num_rows, sum(shards["bytes"].to_pylist())
+    seen = PoolPreview(
         kind=recipe.pool.kind,
         where=recipe.pool.where,
         shards=listing.shards.num_rows,
         unread=shards.num_rows,
         indexed=rows,
         new=new,
-        usable=None if usable is None else indexed_usable + usable,
-        image_bytes=None if size is None or not recipe.pool.has_images else indexed_bytes + size,
+        usable=None if usable is None else staying + usable,
+        image_bytes=None if size is None or not recipe.pool.has_images else staying_bytes + size,
     )
+    return seen, replaced
 
 
-def _new_rows(recipe: Recipe, listing: Listing, shards: pa.Table) -> tuple[int | None, int | None, int | None]:
-    """Return how many rows unread shards have, how many of them can be used, and the bytes of these images.
-
-    Headers are read of few, small shards only.
-    """
-    if not shards.num_rows:
-        return 0, 0, 0
-    size = sum(shards["bytes"].to_pylist())
-    if shards.num_rows <= _FEW_SHARDS and size <= _FEW_BYTES:
-        rows = recipe.pool.index(listing.root, shards)
-        usable = pl.DataFrame(rows.select(["error", "bytes"])).filter(pl.col("error").is_null())
-        return rows.num_rows, usable.height, int(usable["bytes"].sum())
-    if recipe.pool.shard_is_image:
-        return shards.num_rows, shards.num_rows, size
-    return None, None, None
+def _rows_of(recipe: Recipe, listing: Listing, shards: pa.Table, index: Table) -> pl.DataFrame | None:
+    """Return `id`, `error` and `bytes` of the rows of few, small shards, with the ids that a run gives them."""
+    if shards.num_rows > _FEW_SHARDS or sum(shards["bytes"].to_pylist()) > _FEW_BYTES:
+        return None
+    columns = ["id", "error", "bytes"]
+    read = [INDEX.empty_table().select(columns)]
+    step = max(shards.num_rows, 1) if recipe.pool.shard_is_image else 1  # lists unpack to much more than their bytes
+    for start in range(0, shards.num_rows, step):
+        chunk = shards.slice(start, step)
+        rows = keep_ids(recipe.pool.index(listing.root, chunk), chunk, recipe.pool, index)
+        read.append(rows.select(columns))
+    return pl.DataFrame(pa.concat_tables(read))
 
 
-def _stages(run: Run, recipe: Recipe, pool: PoolPreview, lacks: dict[str, str]) -> Iterator[StagePreview]:
-    alive = valid_ids(run.index)
+def _stages(
+    run: Run, recipe: Recipe, pool: PoolPreview, gone: pl.DataFrame, lacks: dict[str, str]
+) -> Iterator[StagePreview]:
+    alive = valid_ids(run.index).join(gone, on="id", how="anti", maintain_order="left")
     new = None if pool.usable is None else pool.usable - alive.height
     pending: int | None = new
     for step in recipe.steps:

@@ -76,6 +76,21 @@ def test_other_pool_of_a_run_is_refused_as_by_run(tmp_path: Path, make_images: M
         preview(_parsed(tmp_path / "none", ASPECT), str(tmp_path / "new"))
 
 
+def test_changed_shards_count_once(tmp_path: Path, make_images: MakeImages, here: None) -> None:
+    pool, lists = make_images(tmp_path / "pool", 6), tmp_path / "l.csv"
+    lists.write_text("url\n" + "".join(f"https://a.example/{n}\n" for n in range(4)))
+    urls = {"name": "t", "pool": {"urls": str(lists)}, "stages": [ASPECT]}
+    run_here(_recipe(pool, ASPECT), tmp_path / "run")
+    run_here(urls, tmp_path / "other")
+    (pool / sorted(file.name for file in pool.iterdir())[0]).write_bytes(jpeg(300, 290))
+    lists.write_text("url\n" + "".join(f"https://a.example/{n}\n" for n in range(7)))
+    for recipe, run, usable, new in ((_recipe(pool, ASPECT), "run", 6, 1), (urls, "other", 7, 3)):
+        plan, _ = preview(parse_recipe(recipe, "t"), str(tmp_path / run))
+        assert (plan.pool.unread, plan.pool.usable, plan.stages[0].to_compute) == (1, usable, new)
+        _, jobs = run_here(recipe, tmp_path / run)
+        assert jobs["aspect_ratio"].computed == new
+
+
 def test_two_images_with_one_id_are_refused_as_by_run(tmp_path: Path, here: None) -> None:
     pq.write_table(pa.table({"image": [jpeg(9, 9), jpeg(9, 8)], "number": [1, 1]}), tmp_path / "0.parquet")
     recipe = {"name": "t", "pool": {"parquet": f"{tmp_path}/0.parquet", "id": "number"}, "stages": [ASPECT]}
