@@ -202,10 +202,21 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     recipe = load_yaml(folder.read(RECIPE), where)
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")
-    for entry in recipe.get("stages") or []:
-        if not isinstance(entry, dict) or "stage" not in entry or "table" not in entry:
-            raise UserError(f"{where}: {entry!r} names no stage and table; run the recipe again to write it anew")
+    _check_recipe(recipe, where)
     return Run(os.fspath(url), folder, recipe)
+
+
+def _check_recipe(recipe: Mapping[str, Any], where: str) -> None:
+    """Check what all readers of a run rely on. The run may be foreign: a table must lie in the run's own folder."""
+    again = "run the recipe again to write it anew"
+    stages, pool = recipe.get("stages") or [], recipe.get("pool") or {}
+    if not isinstance(stages, list) or not isinstance(pool, dict):
+        raise UserError(f"{where}: stages must be a list, and pool a mapping; {again}")
+    for entry in stages:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("stage", "table")):
+            raise UserError(f"{where}: {entry!r} names no stage and table; {again}")
+        if "/" in entry["table"] or entry["table"] in ("", ".", ".."):
+            raise UserError(f"{where}: {entry['table']!r} is not the name of a table; {again}")
 
 
 def step_name(entry: Mapping[str, Any]) -> str:

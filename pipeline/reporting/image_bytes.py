@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
+from pydantic import ValidationError
 
 from core.errors import UserError
+from core.settings import problem
 from core.stages import ENCODED
 from manifests.contents import LENGTH
 from manifests.run import Run
@@ -66,6 +68,8 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
         images = downloaded_images(run, recipe) if recipe.download and not reason else pool_images(recipe)
     except (UserError, OSError) as error:  # a folder that was moved, a store that does not answer
         reason = " ".join(str(error).split())
+    except ValidationError as error:  # a stage `download` of another version
+        reason = f"download: {problem(error)}"
     if reason:
         yield from (ImageBytes(id_, None, reason) for id_ in ids["id"])
         return

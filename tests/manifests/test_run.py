@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 import manifests
 from core.errors import UserError
-from manifests import Run, funnel
+from manifests import Run, funnel, open_run
 from manifests.sweep import spread, sweep
 from tests.conftest import jpeg
 from tests.runs import run_here
@@ -147,3 +148,19 @@ def _public(module: ModuleType) -> Iterator[tuple[str, object]]:
         for member, value in vars(thing).items() if isinstance(thing, type) else ():
             if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                 yield f"{module.__name__}.{name}.{member}", value
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("stages: 5", "stages must be a list"),
+        ("pool: 5", "pool a mapping"),
+        ("stages: [{stage: [a], table: b}]", "names no stage and table"),
+        ("stages: [{stage: a, table: ../../other/stages/a-0}]", "is not the name of a table"),
+        ("stages: [{stage: a, table: ..}]", "is not the name of a table"),
+    ],
+)
+def test_recipe_of_a_run_that_is_not_valid_is_refused(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"vl3syn: test\n{written}\n")
+    with pytest.raises(UserError, match=message):
+        open_run(tmp_path)

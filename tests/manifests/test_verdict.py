@@ -233,6 +233,7 @@ def test_sweep_counts_equal_a_run_with_those_thresholds(
 
 @settings(max_examples=60, deadline=None)
 @example(world=CROWDED, stage="b")
+@example(world=CROWDED | {"facts": CROWDED["facts"] | {"a": [None, *CROWDED["facts"]["a"][1:]]}}, stage="b")
 @given(world=worlds(), stage=st.sampled_from(STAGES))
 def test_sweep_from_a_verdict_equals_a_full_one(world: dict[str, Any], stage: str, tmp_path_factory: Any) -> None:
     if not all(any(f is not None for f in world["facts"][s]) for s in STAGES):

@@ -153,3 +153,10 @@ def test_unknown_id_is_refused(tmp_path: Path) -> None:
     run = stored(tmp_path / "run", folder_pool(tmp_path / "pool"))
     with pytest.raises(UserError, match="has no image with the id 17"):
         list(read_images(run, pl.DataFrame({"id": [17]})))
+
+
+def test_download_that_is_not_valid_is_a_reason(tmp_path: Path) -> None:
+    run = stored(tmp_path / "run", folder_pool(tmp_path / "pool"))
+    stages = [{"stage": "download", "images": 5, "table": "download-0"}]
+    reasons = set(read(replace(run, recipe={**run.recipe, "stages": stages})).values())
+    assert reasons == {"download: images: Input should be a valid string"}
