@@ -59,6 +59,7 @@ def engine() -> Iterator[str]:
     """One Ray for the whole session, with little memory; its address."""
     import ray
 
+    ray.shutdown()  # a job of a test without this fixture has started one
     context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=256 << 20, log_to_driver=False)
     yield context.address_info["gcs_address"]
     ray.shutdown()

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
-from core.cpus import count_cpus
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
@@ -31,14 +30,13 @@ from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
-from pipeline.execution.job_result import JobStats, LocalResult
-from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, is_without_ray, ready
+from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
-from pipeline.execution.ray_job import run_job
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
+from pipeline.publishing.shard_job import write_blocks
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
@@ -181,18 +179,7 @@ def _write_shards(
         decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
     )
-    small = missing.height <= ROWS and is_importable(type(recipe.pool))
-    return _write_blocks(_blocks(rows, missing), writer, small)
-
-
-def _write_blocks(blocks: Iterator[pa.Table], writer: ShardWriter, small: bool) -> JobStats:
-    """Write the shards of blocks: few images in local workers, which start sooner than Ray's."""
-    done = LocalResult(untried=blocks)
-    if small and is_without_ray():
-        with LocalWorkers() as local:
-            done = local.run("publish", blocks, ready(writer.write), count_cpus())
-        done = replace(done, untried=[*done.untried, *done.lost], lost=[])  # Ray tries again what ended its process
-    return run_job(done.untried, writer.job, before=done)
+    return write_blocks(_blocks(rows, missing), writer, missing.height)
 
 
 def _write_card(
