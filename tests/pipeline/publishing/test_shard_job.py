@@ -62,6 +62,7 @@ def test_few_images_are_published_without_ray(
     assert published(run, vl3syn_process) == sorted(map(caption, (tmp_path / "pool").iterdir()))
 
 
+@pytest.mark.slow  # Ray starts
 def test_shard_of_a_local_worker_that_died_is_written_by_ray(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
