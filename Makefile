@@ -5,7 +5,7 @@ SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 SETUP_DOCS := .venv/.docs
 
-.PHONY: help setup setup-download demo test test-slow test-docs test-gpu test-browser gpu-proof lint format notebooks \
+.PHONY: help setup setup-download demo test test-slow test-cluster test-docs test-gpu test-browser gpu-proof lint format notebooks \
 	docs bench peers clean
 
 help:  ## this list
@@ -60,6 +60,9 @@ test: $(SETUP) $(SETUP_DOWNLOAD)  ## the tests
 
 test-slow: $(SETUP)  ## tests that take minutes: kills, installations
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(SETUP)  ## several Ray nodes on this machine: job submission, lost nodes, counted GPUs
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-docs: $(SETUP) $(SETUP_DOCS)  ## the pages: every command in them, and the site
 	$(BIN)/python -m pytest -m docs
