@@ -1,16 +1,15 @@
 """The lease of a folder: one driver at a time writes to a run directory or a publication.
 
 The driver that works on a folder keeps a file in it, `lease.json`, with its name and a beat that it renews. A second
-driver looks at the file. No two clocks are compared:
+driver looks at the file. Clocks of two machines are not compared:
 
-- on the same machine the process is looked up (a driver that was killed is replaced at once), and the beat is a time of
-  this machine's clock;
-- of a driver on another machine the beat is watched: if it changes the driver is alive, and if it does not for as long
+- on the same machine the process is looked up (one that was killed is replaced at once), and the age of the beat;
+- the beat of a driver on another machine is watched: if it changes the driver is alive, and if it does not for as long
   as the file says, the driver counts as dead.
 
-Where the file system has hard links, exactly one of several drivers creates the file. Everywhere else, and to replace a
-dead driver, a driver writes its file, waits, and reads it back: the last one that wrote has the lease. If that write
-takes longer than the wait, two drivers work until the next beat, when the first one finds another's name and stops.
+Where there are hard links, exactly one of several drivers creates the file. Elsewhere, and to replace a dead driver, a
+driver writes its file, waits, and reads it back: the last one that wrote has the lease. If that write takes longer than
+the wait, two drivers work until the next beat, when the first one finds another's name and stops.
 This costs time, not data: parts are only added, each whole, and of an id's rows the newest count.
 """
 
@@ -40,8 +39,6 @@ HEARTBEAT_S, STALE_S = 10.0, 60.0
 SETTLE_S = 2.0
 """Seconds between writing and reading back, where a file cannot be created exclusively."""
 
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -49,8 +46,7 @@ class Claim:
 
     Attributes:
         token: Random text, different for each lease.
-        host: Name of the machine, for people.
-        pid: Process id, for people.
+        host, pid: Name of the machine, and process id, for people.
         process: Name of the process (`manifests.process.this_process`).
         since: When the lease was taken, for people.
         beat: Last sign of life, in seconds of the machine's monotonic clock.
@@ -119,7 +115,10 @@ class Lease:
         """
         stored = self._read()
         if stored is None:
-            raise UserError(f"{self.where}: {FILE} was deleted, so this command stops; what it stored counts")
+            raise UserError(
+                f"{self.where}: {FILE} is gone: another command has worked there meanwhile, or somebody deleted it; "
+                "this command stops, and what it stored counts"
+            )
         if stored.token != self.claim.token:
             raise UserError(
                 f"{self.where}: {stored.driver} works on it now, since this process did not give a sign of life for "
@@ -186,7 +185,8 @@ def _parsed(content: bytes, where: str) -> Claim:
 def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | None = None) -> Iterator[None]:
     """Hold the lease of a folder, which is created if it is missing. Nothing is left behind afterwards.
 
-    A folder that this user may only read needs no lease: whatever writes to it will fail.
+
+    A folder that this user may only read needs none: whatever writes to it will fail.
 
     Args:
         folder: The folder.
@@ -195,7 +195,7 @@ def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | 
         claim: This driver; None: with the usual times.
 
     Raises:
-        UserError: Another driver works on the folder, or its file is damaged; or the lease is lost (`Lease.beat`), which
+        UserError: Another driver works on the folder; its file is damaged; or the lease was lost (`Lease.beat`), which
             ends what the main thread does.
     """
     lease = Lease(folder, where, claim or Claim())
@@ -215,8 +215,8 @@ def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | 
                 thread.join()
             with suppress(OSError, UserError):  # a lease that stays is replaced when this process has ended
                 lease.release()
-            for path in new:
-                with suppress(OSError):  # it is in use now
+            with suppress(OSError):  # a folder in use stays
+                for path in new:
                     path.rmdir()
             if lost:
                 raise lost[0]
@@ -224,7 +224,7 @@ def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | 
 
 def _take(lease: Lease, say: Callable[[str], None]) -> bool:
     """Wait for the lease; return whether it is held: not if the folder can only be read."""
-    told = None
+    told = None  # of which driver the user was told
     try:
         while (wait := lease.step()) is not None:
             if (other := lease.watched) and not told:
@@ -232,7 +232,7 @@ def _take(lease: Lease, say: Callable[[str], None]) -> bool:
                 say(f"{lease.where}: {other.driver} may be at work on it; watching for up to {other.stale_s:.0f} s")
             time.sleep(wait)
     except OSError as error:
-        if error.errno not in _READ_ONLY:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         return False
     return True
@@ -245,7 +245,6 @@ def _keep(lease: Lease, ended: threading.Event, lost: list[UserError]) -> None:
             lease.beat()
         except UserError as error:
             lost.append(error)
-            end_main_thread()
-            return
+            return end_main_thread()
         except OSError:  # the store does not answer; the next beat tries again
             pass

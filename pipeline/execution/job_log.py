@@ -90,9 +90,9 @@ class _Job(NamedTuple):
 
 def _parsed(content: bytes) -> _Job:
     job = json.loads(content)
-    numbers = (float(job[key]) for key in ("seconds", "working"))
+    seconds, working = float(job["seconds"]), float(job["working"])
     idle = None if job["idle"] is None else float(job["idle"])
-    return _Job(str(job["stage"]), int(job["computed"]), int(job["errors"]), *numbers, idle)
+    return _Job(str(job["stage"]), int(job["computed"]), int(job["errors"]), seconds, working, idle)
 
 
 def _sum(stage: str, jobs: list[_Job]) -> StageSpeed:

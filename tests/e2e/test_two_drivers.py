@@ -21,6 +21,11 @@ from manifests.lease import FILE
 MakeImages = Callable[..., Path]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
+GONE = (
+    "gone: another command has worked there meanwhile, or somebody deleted it; "
+    "this command stops, and what it stored counts"
+)
+
 # A stage that waits for a file, in every process of the command's.
 SITE = """
 import os, time
@@ -131,7 +136,7 @@ def test_suspended_command_stops_in_one_line(recipe: Path, tmp_path: Path, vl3sy
         last = errors.splitlines()[-1]
         assert (first.returncode, last) == (
             1,
-            f"vl3syn: {run}: {FILE} was deleted, so this command stops; what it stored counts",
+            f"vl3syn: {run}: {FILE} is {GONE}",
         )
         assert "Traceback" not in errors
     assert vl3syn("run", recipe, "--run", run).returncode == 0

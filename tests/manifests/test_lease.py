@@ -25,6 +25,10 @@ from manifests.lease import FILE, Claim, Lease, hold
 from manifests.process import this_process
 from manifests.storage import Folder
 
+GONE = (
+    "gone: another command has worked there meanwhile, or somebody deleted it; "
+    "this command stops, and what it stored counts"
+)
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
@@ -144,7 +148,7 @@ def test_driver_whose_lease_file_is_deleted_stops(tmp_path: Path) -> None:
         _, errors = first.communicate(timeout=60)
         assert (first.returncode, errors.strip()) == (
             1,
-            f"{tmp_path}: {FILE} was deleted, so this command stops; what it stored counts",
+            f"{tmp_path}: {FILE} is {GONE}",
         )
 
 
