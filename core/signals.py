@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+_OWN = signal.SIGUSR1
+"""The signal of a process to itself: SIGTERM has handlers of others, such as Ray's, which say who sent it."""
+
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit in the main thread. Signals that are ignored or handled stay so."""
+    """Let SIGTERM, SIGHUP and SIGUSR1 raise SystemExit in the main thread. Ignored and handled ones stay so."""
     main = threading.current_thread() is threading.main_thread()
-    fatal = [n for n in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(n) is signal.SIG_DFL]
+    signals = signal.SIGTERM, signal.SIGHUP, _OWN
+    fatal = [number for number in signals if main and signal.getsignal(number) is signal.SIG_DFL]
     for number in fatal:
         signal.signal(number, _end)
     try:
@@ -25,12 +29,12 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def end_main_thread() -> None:
-    """Raise SystemExit in the main thread, from another thread, also while the main thread waits.
+    """Raise SystemExit in the main thread, from another thread, also while the main thread waits for something.
 
-    Nothing happens if SIGTERM is ignored, or would end the process without cleaning up: see `ended_by_signals`.
+    Nothing happens if the main thread is not in `ended_by_signals`.
     """
-    if callable(signal.getsignal(signal.SIGTERM)):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    if callable(signal.getsignal(_OWN)):
+        signal.pthread_kill(threading.main_thread().ident or 0, _OWN)
 
 
 def _end(number: int, frame: object) -> NoReturn:

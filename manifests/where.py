@@ -55,9 +55,7 @@ def parse_where(text: str, schema: pl.Schema) -> Condition:
         UserError: It is not valid SQL, reads an unknown column, or is not a condition (true or false for each row).
     """
     if _SUBQUERY.search(_QUOTED.sub("", text)):
-        raise UserError(
-            f"--where {text!r}: has a subquery; a condition is about the columns of one row, without select"
-        )
+        raise UserError(f"--where {text!r}: has a subquery; a condition compares columns of a row, without select")
     try:
         expression = pl.sql_expr(text)
     except UnicodeEncodeError as error:

@@ -73,6 +73,13 @@ def held(process: subprocess.Popen[str]) -> bool:
     return process.stdout.readline() == "held\n"
 
 
+def said_at_the_end(process: subprocess.Popen[str]) -> str:
+    """What a process that ends by itself prints. `communicate` would close its input, and so end it."""
+    process.wait(timeout=60)
+    assert process.stderr
+    return process.stderr.read()
+
+
 def elsewhere(**values: object) -> Claim:
     """A driver on another machine."""
     return replace(Claim(host="far", process=f"{uuid.uuid4().hex[:16]}-7-7"), **values)  # type: ignore[arg-type]
@@ -117,7 +124,7 @@ def test_suspended_driver_stops_when_it_was_replaced(tmp_path: Path) -> None:
         time.sleep(1.2)
         with hold(Folder.at(tmp_path), "RUN", silent):
             first.send_signal(signal.SIGCONT)
-            _, errors = first.communicate(timeout=60)
+            errors = said_at_the_end(first)
             assert first.returncode == 1
             assert f"process {os.getpid()} since" in errors
             assert "this command stops, and what it stored counts" in errors
@@ -145,7 +152,7 @@ def test_driver_whose_lease_file_is_deleted_stops(tmp_path: Path) -> None:
     with holder(tmp_path, beat=0.1) as first:
         assert held(first)
         (tmp_path / FILE).unlink()
-        _, errors = first.communicate(timeout=60)
+        errors = said_at_the_end(first)
         assert (first.returncode, errors.strip()) == (
             1,
             f"{tmp_path}: {FILE} is {GONE}",
