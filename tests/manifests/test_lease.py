@@ -31,14 +31,15 @@ GONE = (
 )
 ROOT = Path(__file__).parents[2]
 HOLDER = """
-import sys
+import select, sys
 from manifests.lease import Claim, hold
 from manifests.storage import Folder
 beat, stale, url = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 try:
     with hold(Folder.at(url), url, print, Claim(heartbeat_s=beat, stale_s=stale)):
         print("held", flush=True)
-        sys.stdin.read()
+        while not select.select([sys.stdin], [], [], 0.1)[0]:  # polars' handler of SIGINT restarts a read
+            pass
 except ValueError as error:
     sys.exit(str(error))
 """
