@@ -121,6 +121,7 @@ def test_command_after_a_killed_one_goes_on_at_once(recipe: Path, tmp_path: Path
     assert not (run / FILE).exists()
 
 
+@pytest.mark.slow
 def test_suspended_command_stops_in_one_line(recipe: Path, tmp_path: Path, vl3syn: CommandLine) -> None:
     """The lease file says how long a driver may be silent: here one second instead of a minute."""
     run = tmp_path / "run"
