@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import polars as pl
 
 from core.errors import UserError, suggest
+
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_SUBQUERY = re.compile(r"\bselect\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -17,20 +21,25 @@ class Condition:
         text: The expression as written.
         expression: Its value for each row: a boolean.
         columns: The columns that it reads.
+        floats: Those of them that may hold NaN.
     """
 
     text: str
     expression: pl.Expr
     columns: frozenset[str]
+    floats: tuple[str, ...]
 
     def filter(self, rows: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
         """Return `columns` of the rows that fit. A row for which the expression is null does not fit.
+
+        NaN is a missing value, as it is for rules: to polars it would be larger than all numbers.
 
         Raises:
             UserError: The expression cannot be computed for some row.
         """
         try:
-            return rows.filter(self.expression).select(columns).collect(engine="streaming")
+            known = rows.with_columns(pl.col(self.floats).fill_nan(None))
+            return known.filter(self.expression).select(columns).collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
             raise UserError(f"--where {self.text!r}: {_first_line(error)}") from error
 
@@ -45,6 +54,8 @@ def parse_where(text: str, schema: pl.Schema) -> Condition:
     Raises:
         UserError: It is not valid SQL, reads an unknown column, or is not a condition (true or false for each row).
     """
+    if _SUBQUERY.search(_QUOTED.sub("", text)):
+        raise UserError(f"--where {text!r}: has a subquery; a condition compares columns of a row, without select")
     try:
         expression = pl.sql_expr(text)
     except UnicodeEncodeError as error:
@@ -63,7 +74,8 @@ def parse_where(text: str, schema: pl.Schema) -> Condition:
         raise UserError(f"--where {text!r}: {_first_line(error)}") from error
     if type_ != pl.Boolean:
         raise UserError(f'--where {text!r}: gives {type_}, not true or false; compare it, as in "width > 200"')
-    return Condition(text, expression, columns)
+    floats = tuple(name for name in sorted(columns) if schema[name].is_float())
+    return Condition(text, expression, columns, floats)
 
 
 def _first_line(error: Exception) -> str:

@@ -102,17 +102,18 @@ def run(
 
     checked = load_recipe(recipe)
     check_models(checked, run_)
-    with LocalWorkers() as local:
-        preload(checked, run_, local)
-        listing = open_pool(checked.pool, run_)
-        opened = prepare(checked, run_, refit)
-        jobs = [build_index(opened, checked.pool, listing, output.say, local)]
-        output.announce(jobs[-1])
-        for done in run_stages(opened, checked, refit=refit, local=local):
-            jobs.append(done)
-            output.announce(done)
-    how = checked.publish
-    output.finish(run_, jobs, json_, (lambda: _publish(run_, None, how)) if how else None)
+    with output.working_on(run_):
+        with LocalWorkers() as local:
+            preload(checked, run_, local)
+            listing = open_pool(checked.pool, run_)
+            opened = prepare(checked, run_, refit)
+            jobs = [build_index(opened, checked.pool, listing, output.say, local)]
+            output.announce(jobs[-1])
+            for done in run_stages(opened, checked, refit=refit, local=local):
+                jobs.append(done)
+                output.announce(done)
+        how = checked.publish
+        output.finish(run_, jobs, json_, (lambda: _publish(run_, None, how)) if how else None)
 
 
 @app.command()
@@ -138,13 +139,15 @@ def publish(
     options = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
     settings = {name: value for name, value in options.items() if value is not None}
     how = parse(Publish, {**(open_run(run_).recipe.get("publish") or {}), **settings}, "publish")
-    done = _publish(run_, out, how)
+    with output.working_on(run_):
+        done = _publish(run_, out, how)
     output.print_json(asdict(done)) if json_ else output.print_published(done)
     if failure := nothing_published(done):
         raise failure
 
 
 def _publish(run_: str, out: str | None, how: Publish) -> Published:
+    from manifests.shards import LISTS
     from manifests.storage import Folder
     from pipeline.commands import output
     from pipeline.execution.runner import recipe_of
@@ -152,7 +155,9 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
 
     opened = output.opened(run_)
     where = out or f"{run_.rstrip('/')}/shards"
-    return write_shards(opened, recipe_of(opened), how, Folder.at(where), where)
+    folder = Folder.at(where)
+    with output.working_on(where, folder.join(LISTS)):  # another run may be published there
+        return write_shards(opened, recipe_of(opened), how, folder, where)
 
 
 @app.command()
@@ -221,17 +226,18 @@ def index(
     options = {"image": image, "id": id_, "url": url, "alt_text": alt_text, "max_image_bytes": max_image_bytes}
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     settings |= {"follow_links": True} if follow_links else {}
-    before = recipe_of(open_run(run_)) if _is_run(run_) or not (path or named or settings) else None
-    if path:
-        pool = _guessed(path, settings, run_, before)
-    else:
-        pool = _pool({**named, **settings}) if named or settings or before is None else before.pool
-    checked = replace(before or Recipe(os.path.basename(run_.rstrip("/")), pool, ()), pool=pool)
-    listing = open_pool(checked.pool, run_)
-    with LocalWorkers() as local:
-        done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
-    output.announce(done)
-    output.finish(run_, [done], json_)
+    with output.working_on(run_):
+        before = recipe_of(open_run(run_)) if _is_run(run_) or not (path or named or settings) else None
+        if path:
+            pool = _guessed(path, settings, run_, before)
+        else:
+            pool = _pool({**named, **settings}) if named or settings or before is None else before.pool
+        checked = replace(before or Recipe(os.path.basename(run_.rstrip("/")), pool, ()), pool=pool)
+        listing = open_pool(checked.pool, run_)
+        with LocalWorkers() as local:
+            done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
+        output.announce(done)
+        output.finish(run_, [done], json_)
 
 
 app.add_typer(init_app)

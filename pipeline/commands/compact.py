@@ -15,8 +15,8 @@ compact_app = typer.Typer()
 def compact(run_: RunArgument, json_: JsonOption = False) -> None:
     """Merge the small files of a run's tables, so that they are read faster. All rows and their provenance stay.
 
-    Other commands may read and compute at the same time. A replaced file is deleted after an hour, by the next job or
-    `compact`, so that commands that have begun can still read it.
+    Other commands may read at the same time. A replaced file is deleted after an hour, by the next job or `compact`, so
+    that commands that have begun can still read it.
     """
     from manifests import open_run
     from manifests.compaction import compact as merge_files
@@ -25,7 +25,8 @@ def compact(run_: RunArgument, json_: JsonOption = False) -> None:
 
     run = open_run(run_)
     names = {"index": "", **{name: name for name in run.folder.join("stages").folders()}}
-    done = {name: merge_files(stored_table(run, table)) for name, table in names.items()}
+    with output.working_on(run_):
+        done = {name: merge_files(stored_table(run, table)) for name, table in names.items()}
     if json_:
         output.print_json([{"table": name} | asdict(compaction) for name, compaction in done.items()])
         return

@@ -44,17 +44,18 @@ def look(
     from manifests.selection import Selection
     from pipeline.commands import output
     from pipeline.reporting.look import look as look_at
-    from pipeline.reporting.page import environment, write
+    from pipeline.reporting.page import check_target, environment, write
 
     if descending and sort is None:
         raise UserError("--descending: name the column to sort by with --sort")
     run = open_run(run_)
+    where_to = out or f"{run_.rstrip('/')}/look.html"
+    check_target(where_to)
     if warning := index_warning(run):
         output.say(warning)
     environment()  # a missing package is reported before the images are read
     seed = 0 if random and seed is None else seed
     seen = look_at(run, Selection(where, sort, descending, limit, seed), column or ())
-    where_to = out or f"{run_.rstrip('/')}/look.html"
     length = write(where_to, seen.page())
     tiles = seen.gallery.tiles
     if json_:

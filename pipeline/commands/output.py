@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from manifests.explain import Account
     from manifests.funnel import Funnel
     from manifests.run import Run
+    from manifests.storage import Folder
     from pipeline.execution.job_result import JobResult
     from pipeline.publishing.publish import Published
 
@@ -49,6 +51,20 @@ def opened(url: str) -> Run:
     if warning := index_warning(run):
         say(warning)
     return run
+
+
+@contextmanager
+def working_on(url: str, folder: Folder | None = None) -> Iterator[None]:
+    """Be the only command that writes to a folder, which `url` names for the user; default: the run at `url`.
+
+    Raises:
+        UserError: Another command works on it (`manifests.lease`).
+    """
+    from manifests.lease import hold
+    from manifests.storage import Folder
+
+    with hold(folder or Folder.at(url), url, say):
+        yield
 
 
 def announce(job: JobResult) -> None:

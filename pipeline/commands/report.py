@@ -24,14 +24,15 @@ def report(
     from manifests import open_run
     from manifests.indexing import index_warning
     from pipeline.commands import output
-    from pipeline.reporting.page import write
+    from pipeline.reporting.page import check_target, write
     from pipeline.reporting.report import report as page_of
 
     run = open_run(run_)
+    where = out or f"{run_.rstrip('/')}/report.html"
+    check_target(where)
     if warning := index_warning(run):
         output.say(warning)
-    where = out or f"{run_.rstrip('/')}/report.html"
-    length = write(where, page_of(run))
+    length = write(where, page_of(run, output.say))
     if json_:
         output.print_json({"report": where, "bytes": length})
     else:

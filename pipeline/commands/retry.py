@@ -32,7 +32,8 @@ def retry(
 
     run = open_run(run_)
     refuse_unfinished(run)
-    marked = mark(run, stage, where)
+    with output.working_on(run_):
+        marked = mark(run, stage, where)
     if json_:
         output.print_json(marked.as_json())
         return

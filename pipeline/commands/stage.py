@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from pipeline.commands.options import (
     SeedOption,
     TotalOption,
 )
+
+if TYPE_CHECKING:
+    from pipeline.execution.job_result import JobResult
 
 stage_app = typer.Typer()
 
@@ -129,6 +132,19 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
         json_: Whether to print JSON.
         refit: Whether trained stages are trained again.
     """
+    from manifests import open_run
+    from pipeline.commands import output
+
+    open_run(url)  # a path that is no run is refused before anything is written there
+    with output.working_on(url):
+        jobs = _applied(url, entries, refit)
+        for job in jobs:
+            output.announce(job)
+        output.finish(url, jobs, json_)
+
+
+def _applied(url: str, entries: list[dict[str, Any]], refit: bool) -> list[JobResult]:
+    """Set stages in the run's recipe and compute them, as `apply_stages` does."""
     from manifests.run import RECIPE, step_name
     from pipeline.commands import output
     from pipeline.execution.local_workers import LocalWorkers
@@ -144,13 +160,10 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
     try:
         with LocalWorkers() as local:
             preload(recipe, url, local, names)
-            jobs = list(run_stages(prepare(recipe, url, refit), recipe, names, refit, local))
+            return list(run_stages(prepare(recipe, url, refit), recipe, names, refit, local))
     except UserError:
         run.folder.write(RECIPE, before)
         raise
-    for job in jobs:
-        output.announce(job)
-    output.finish(url, jobs, json_)
 
 
 def _set_entry(stages: dict[str, dict[str, Any]], entry: dict[str, Any], url: str) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NamedTuple
 
-from core.errors import reading
 from manifests.run import Run
 from manifests.storage import Folder
 from pipeline.execution.job_result import JobResult
@@ -57,37 +57,55 @@ def record(run: Run, job: JobResult) -> JobResult:
     return job
 
 
-def speeds(run: Run) -> list[StageSpeed]:
+def speeds(run: Run, say: Callable[[str], None]) -> list[StageSpeed]:
     """Return the recorded speed of each step, in the order of their first jobs; none in runs of earlier versions.
 
-    Raises:
-        UserError: A file is damaged.
+    Args:
+        run: The run.
+        say: Called with a line for the user about each file that is damaged, and not counted.
     """
     folder = _folder(run)
     names = [file.base_name for file in folder.files() if file.base_name.endswith(".json")][-_MOST:]
-    jobs: dict[str, list[dict[str, Any]]] = {}
-    speeds = []
+    jobs: dict[str, list[_Job]] = {}
     for name in names:
-        with reading(f"{folder.path}/{name}"):
-            job = json.loads(folder.read(name))
-            jobs.setdefault(job["stage"], []).append(job)
-    for stage, of_stage in jobs.items():
-        with reading(f"{folder.path}: jobs of {stage}"):
-            speeds.append(_sum(stage, of_stage))
-    return speeds
+        try:
+            job = _parsed(folder.read(name))
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            say(f"{folder.path}/{name}: the record of a job is damaged and not counted: delete it")
+            continue
+        jobs.setdefault(job.stage, []).append(job)
+    return [_sum(stage, of_stage) for stage, of_stage in jobs.items()]
 
 
-def _sum(stage: str, jobs: list[dict[str, Any]]) -> StageSpeed:
-    measured = [job for job in jobs if job["idle"] is not None]
-    weight = sum(job["working"] for job in measured)
+class _Job(NamedTuple):
+    """What is recorded of a job, see `JobResult`."""
+
+    stage: str
+    computed: int
+    errors: int
+    seconds: float
+    working: float
+    idle: float | None
+
+
+def _parsed(content: bytes) -> _Job:
+    job = json.loads(content)
+    seconds, working = float(job["seconds"]), float(job["working"])
+    idle = None if job["idle"] is None else float(job["idle"])
+    return _Job(str(job["stage"]), int(job["computed"]), int(job["errors"]), seconds, working, idle)
+
+
+def _sum(stage: str, jobs: list[_Job]) -> StageSpeed:
+    measured = [(job.idle, job.working) for job in jobs if job.idle is not None]
+    weight = sum(working for _, working in measured)
     return StageSpeed(
         stage=stage,
         jobs=len(jobs),
-        rows=sum(job["computed"] for job in jobs),
-        errors=sum(job["errors"] for job in jobs),
-        seconds=sum(job["seconds"] for job in jobs),
-        working=sum(job["working"] for job in jobs),
-        idle=sum(job["idle"] * job["working"] for job in measured) / weight if weight else None,
+        rows=sum(job.computed for job in jobs),
+        errors=sum(job.errors for job in jobs),
+        seconds=sum(job.seconds for job in jobs),
+        working=sum(job.working for job in jobs),
+        idle=sum(idle * working for idle, working in measured) / weight if weight else None,
     )
 
 

@@ -13,10 +13,10 @@ import yaml
 
 from core.cpus import count_cpus
 from core.errors import UserError
-from manifests import indexing
+from manifests import indexing, lease
 from manifests.compaction import sweep
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
-from manifests.storage import Folder
+from manifests.storage import ASIDE, Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
@@ -82,7 +82,7 @@ def check_run(fitted: Recipe, url: str) -> None:
             )
     elif folder.local and not (above := _nearest(Path(folder.path))).is_dir():
         raise UserError(f"{above} is not a folder; choose another run directory than {url}")
-    elif folder.files():
+    elif any(file.base_name != lease.FILE and not file.base_name.startswith(ASIDE) for file in folder.files()):
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
 
 

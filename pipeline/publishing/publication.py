@@ -197,6 +197,24 @@ def refuse_duplicates(ids: pl.Series, where: str, why: str) -> None:
         raise UserError(f"{where} image {ids.filter(ids.is_duplicated())[0]} twice; {why}")
 
 
+def refuse_foreign(missing: pl.DataFrame, index: pl.LazyFrame, where: str) -> None:
+    """Refuse to write shards with images that the run does not have: another run was published there, and cut off.
+
+    Args:
+        missing: The images of shards that are missing, column `id`.
+        index: The images of the run, column `id`.
+        where: The publication, for the user.
+
+    Raises:
+        UserError: There are such images.
+    """
+    if missing.height and (foreign := missing.lazy().join(index, on="id", how="anti").collect().height):
+        raise UserError(
+            f"{where} lacks shards with {foreign:,} images that this run does not have: finish the publication of the "
+            f"run that they are from, or {_ELSEWHERE}"
+        )
+
+
 def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 

@@ -35,7 +35,7 @@ from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import Columns, plan
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
-from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates
+from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
 from pipeline.publishing.shard_job import write_blocks
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 from pipeline.recipe import Recipe
@@ -103,6 +103,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     if not listed.height:
         raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _rows_of_missing_shards(publication, listed)
+    refuse_foreign(missing.select("id"), run.index.scan(["id"]), where)
     stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
     left_out = publication.left_out()
     sizes = _sizes(publication)

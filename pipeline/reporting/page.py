@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.paths import check_replaceable
 from core.text import printable
 from manifests.storage import Folder
 
@@ -67,6 +69,28 @@ def missing(package: str) -> UserError:
     return UserError(f"{package} is not installed, which pages need: pip install 'vl3syn[report]'")
 
 
+def check_target(where: str) -> None:
+    """Check that a page can be written there, before the work for it begins. Nothing is written.
+
+    Args:
+        where: As in `write`. Of an object store it is only checked whether it answers.
+
+    Raises:
+        UserError: It is no path or URL of a file, a folder is there, or its folder cannot be made or written.
+    """
+    folder, name = _target(where)
+    if not folder.local:
+        folder.exists(name)
+        return
+    check_replaceable(f"{folder.path}/{name}")
+    path = Path(folder.path)
+    above = next(each for each in (path, *path.parents) if each.exists())
+    if not above.is_dir():
+        raise UserError(f"{where}: {above} is not a folder: name another file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{where}: {above} cannot be written: name another file with --out")
+
+
 def write(where: str, page: str) -> int:
     """Write a page as one file, atomically; return its length in bytes.
 
@@ -77,15 +101,27 @@ def write(where: str, page: str) -> int:
     Raises:
         UserError: It is no path or URL of a file, its folder cannot be made, or its file system cannot be written.
     """
+    folder, name = _target(where)
+    data = page.encode()
+    try:
+        folder.write(name, data)
+    except NotImplementedError as error:  # fsspec's, such as github://
+        raise _read_only(where) from error
+    return len(data)
+
+
+def _target(where: str) -> tuple[Folder, str]:
+    """Return the folder and the name of a file that is to be written."""
     folder, name = os.path.split(where)
     if not name or ("://" in where and folder.endswith(":")):  # s3://bucket
         raise UserError(f"{where}: name a file, such as {os.path.join(where, 'report.html')}")
-    data = page.encode()
-    try:
-        Folder.at(folder or ".").write(name, data)
-    except NotImplementedError as error:  # fsspec's, such as http://
-        raise UserError(f"{where}: its file system can only be read: name another file") from error
-    return len(data)
+    if where.startswith(("http://", "https://")):
+        raise _read_only(where)
+    return Folder.at(folder or "."), name
+
+
+def _read_only(where: str) -> UserError:
+    return UserError(f"{where}: its file system can only be read: name another file")
 
 
 def visible(value: Any) -> Any:

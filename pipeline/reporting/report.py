@@ -6,7 +6,7 @@ computed, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,8 +73,8 @@ class ErrorKind:
     rows: int
 
 
-def report(run: Run) -> str:
-    """Return the page about a run.
+def report(run: Run, say: Callable[[str], None] = lambda line: None) -> str:
+    """Return the page about a run. `say` is called with a line for the user about each damaged record of a job.
 
     Raises:
         UserError: Nothing is indexed yet, a part is damaged, or a package of the extra `report` is missing.
@@ -103,7 +103,7 @@ def report(run: Run) -> str:
         groups=list(_groups(run, verdict)),
         images=shown,
         errors=list(_errors(run, counted)),
-        speeds=speeds(run),
+        speeds=speeds(run, say),
         provenance=provenance(run),
         recipe=recipe_text(run),
     )

@@ -44,7 +44,9 @@ def test_condition_selects_rows_for_which_it_is_true(text: str, fitting: list[in
         ("aesthetic", "gives Float64, not true or false"),
         ("labels", "gives List(String), not true or false"),
         ("aesthetic < 'four'", "cannot compare string with numeric"),
-        ("id in (select 1)", "no column"),
+        ("id in (select 1)", "has a subquery; a condition compares columns of a row, without select"),
+        ("exists (SELECT 1)", "has a subquery"),
+        ("aesthetic > (select max(aesthetic) from self)", "has a subquery"),
     ],
 )
 def test_what_is_no_condition_is_refused_in_one_line(text: str, said: str) -> None:
@@ -52,6 +54,19 @@ def test_what_is_no_condition_is_refused_in_one_line(text: str, said: str) -> No
         ids(text)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_select_in_quotes_is_a_text() -> None:
+    assert ids("status = 'kept' or status = 'select 1' or status = \"status\"") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "fitting"),
+    [("score > 0.5", [3]), ("score < 0.5", [2]), ("score is null", [1, 4]), ("not score > 0.5", [2])],
+)
+def test_nan_is_a_missing_value(text: str, fitting: list[int]) -> None:
+    rows = pl.DataFrame({"id": [1, 2, 3, 4], "score": [float("nan"), 0.1, 0.9, None]})
+    assert parse_where(text, rows.schema).filter(rows.lazy(), ["id"])["id"].to_list() == fitting
 
 
 def test_value_that_cannot_be_computed_is_an_error_in_one_line() -> None:

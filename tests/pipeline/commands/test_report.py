@@ -34,6 +34,18 @@ def test_report_lies_in_the_run_or_where_out_says(run: Run, vl3syn: Vl3syn, tmp_
     assert not written.exists()
 
 
+@pytest.mark.parametrize("command", ["report", "look"])
+def test_target_is_checked_before_the_tables_are_read(command: str, vl3syn: Vl3syn, tmp_path: Path) -> None:
+    run = page_run(tmp_path)
+    next(Path(run.url).glob("index/part-*")).write_bytes(b"damaged")
+    (tmp_path / "file").touch()
+    done = vl3syn(command, run.url, "--out", tmp_path / "file" / "page.html")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"vl3syn: {tmp_path}/file/page.html: {tmp_path}/file is not a folder: name another file\n",
+    )
+
+
 def test_report_of_no_run_is_one_line(vl3syn: Vl3syn, tmp_path: Path) -> None:
     done = vl3syn("report", tmp_path)
     assert done.returncode == 1

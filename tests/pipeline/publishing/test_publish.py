@@ -24,6 +24,7 @@ import yaml
 from PIL import Image
 
 from captioners.prompts import read_prompts
+from core.errors import UserError
 from manifests import Run
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
@@ -316,6 +317,21 @@ def test_stricter_rules_report_published_images_no_longer_kept(tmp_path: Path, m
     strict = captioned(pool, tmp_path / "run", keep={"min_short_words": 99})
     done = publish(strict, tmp_path / "out")
     assert (done.stale, done.rows) == (everything, everything)
+
+
+def test_two_runs_share_a_folder_but_not_their_shards(tmp_path: Path, make_images: MakeImages) -> None:
+    first, second = (
+        captioned(make_images(tmp_path / n, 3, start=s), tmp_path / f"run-{n}") for n, s in (("a", 0), ("b", 9))
+    )
+    assert publish(first, tmp_path / "out").rows == 3
+    assert publish(second, tmp_path / "out").rows == 6
+    shards = sorted((tmp_path / "out" / "data").iterdir())
+    before = shards[0].read_bytes()
+    shards[0].unlink()
+    with pytest.raises(UserError, match="lacks shards with 3 images that this run does not have: finish the public"):
+        publish(second, tmp_path / "out")
+    assert publish(first, tmp_path / "out").rows == 6
+    assert shards[0].read_bytes() == before
 
 
 def test_run_without_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:

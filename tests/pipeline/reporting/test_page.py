@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import UserError
 from manifests.storage import Folder
-from pipeline.reporting.page import LONGEST_TEXT, change, environment, number, write
+from pipeline.reporting.page import LONGEST_TEXT, change, check_target, environment, number, write
 
 
 def test_page_is_written_to_a_path_and_replaces_it(tmp_path: Path) -> None:
@@ -64,4 +64,20 @@ def test_place_that_is_no_file_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         write(where, "a")
+    with pytest.raises(UserError, match=message):
+        check_target(where)
     assert not list(tmp_path.iterdir())
+
+
+def test_place_where_a_page_can_be_written_is_accepted(tmp_path: Path, bucket: str) -> None:
+    check_target(f"{tmp_path}/new/folder/page.html")
+    check_target(f"{bucket}/page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "message"), [("file/a.html", "is not a folder"), ("folder", "is a folder, not a")])
+def test_target_that_is_no_file_is_refused_beforehand(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=message):
+        check_target(f"{tmp_path}/{name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -115,11 +114,16 @@ def test_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, 
     page.environment.cache_clear()
 
 
-def test_damaged_record_of_a_job_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"stage": "index"}', b'{"stage": ', b"\xff"], ids=str)
+def test_damaged_record_of_a_job_is_named(content: bytes, tmp_path: Path) -> None:
     opened = page_run(tmp_path)
-    (tmp_path / "run" / "jobs" / "9-broken.json").write_text(json.dumps({"stage": "index"}))
-    with pytest.raises(UserError, match="jobs of index: cannot be read"):
-        report(opened)
+    broken = tmp_path / "run" / "jobs" / "9-broken.json"
+    broken.write_bytes(content)
+    said: list[str] = []
+    page = report(opened, said.append)
+    assert said == [f"{broken}: the record of a job is damaged and not counted: delete it"]
+    broken.unlink()
+    assert report(opened) == page
 
 
 def test_code_that_a_run_names_is_not_run(
