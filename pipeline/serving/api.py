@@ -45,12 +45,14 @@ class Limits:
     Attributes:
         body_bytes: Largest body, with its images and films in Base64.
         waiting: Most requests at a time, the one that is answered among them; further ones are refused.
+        waiting_bytes: Most bytes of their bodies.
         media: Folder whose files requests may name by `file:` URLs; None: none.
         key: What requests must bring as `Authorization: Bearer KEY`; None: nothing.
     """
 
     body_bytes: int = 64 << 20
-    waiting: int = 32
+    waiting: int = 256
+    waiting_bytes: int = 1 << 30
     media: str | None = None
     key: str | None = None
 
@@ -60,27 +62,40 @@ class Queue:
     """Lets one answer at a time have the model, in the order of arrival.
 
     Attributes:
-        most: Most requests at a time; each holds its media in memory.
+        limits: How many requests and bytes may wait.
     """
 
-    most: int
-    _here: int = 0
+    limits: Limits
+    _requests: int = 0
+    _bytes: int = 0
     _free: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1))
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place in the queue.
+    def place(self) -> Iterator[Callable[[int], None]]:
+        """Take a place in the queue. Yield a function that is told of each number of bytes that the request holds.
 
         Raises:
-            RequestError: It is full.
+            RequestError: It is full. The function raises it, too.
         """
-        if self._here >= self.most:
-            raise RequestError(503, f"{self.most} requests wait already: try again later")
-        self._here += 1
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._bytes += size
+            if held > self.limits.body_bytes:
+                raise RequestError(413, f"more than {self.limits.body_bytes:,} bytes: send fewer or smaller media")
+            if self._bytes > self.limits.waiting_bytes:
+                raise RequestError(503, "the requests that wait are too large together: try again later")
+
+        if self._requests >= self.limits.waiting:
+            raise RequestError(503, f"{self._requests} requests wait already: try again later")
+        self._requests += 1
         try:
-            yield
+            yield hold
         finally:
-            self._here -= 1
+            self._requests -= 1
+            self._bytes -= held
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -92,7 +107,7 @@ class Queue:
 def create_app(answerer: Answerer, limits: Limits | None = None) -> FastAPI:
     """Return the application."""
     limits = limits or Limits()
-    queue = Queue(limits.waiting)
+    queue = Queue(limits)
     app = FastAPI(title="vl3syn", docs_url=None, redoc_url=None, openapi_url=None)  # its pages load scripts from afar
 
     @app.exception_handler(RequestError)
@@ -112,8 +127,7 @@ def create_app(answerer: Answerer, limits: Limits | None = None) -> FastAPI:
     async def complete(request: Request) -> Response:
         _check_key(request, limits)
         async with AsyncExitStack() as stack:
-            stack.enter_context(queue.place())
-            body = await _body(request, limits)
+            body = await _body(request, stack.enter_context(queue.place()))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vl3syn-"))
             asked, name = await _reading(folder, partial(_read, body, MediaUrls(folder, limits.media), answerer))
             del body
@@ -137,15 +151,14 @@ def _check_key(request: Request, limits: Limits) -> None:
         raise RequestError(401, "give the server's key as Authorization: Bearer KEY")
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
+async def _body(request: Request, hold: Callable[[int], None]) -> bytes:
     """Return the body. A page of another site can only send JSON after it has asked, which nobody answers here."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError(415, "send the request as application/json")
     body = bytearray()
     async for chunk in request.stream():
+        hold(len(chunk))
         body += chunk
-        if len(body) > limits.body_bytes:
-            raise RequestError(413, f"more than {limits.body_bytes:,} bytes: send fewer or smaller media")
     return bytes(body)
 
 
