@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from core.errors import UserError
+from model.language import end_tokens
 
 if TYPE_CHECKING:
     from model.packed_row import PackedRow
@@ -36,14 +37,18 @@ class GenerationStats:
     Attributes:
         visual_tokens: Visual tokens of all images and videos of the conversation, before pruning.
         kept_tokens: Visual tokens that the language model reads.
+        prompt_tokens: Tokens of the conversation so far, without pruned ones.
         tokens: Tokens of the answer, its end token included.
+        cut: Whether `max_new_tokens` ended the answer, and not its end token or the reader.
         first_s: Seconds until the first token. Includes encoding, but not reading of files.
         rest_s: Seconds for all other tokens.
     """
 
     visual_tokens: int
     kept_tokens: int
+    prompt_tokens: int
     tokens: int
+    cut: bool
     first_s: float
     rest_s: float
 
@@ -87,8 +92,11 @@ class Chat:
             UserError: The conversation does not fit the model. This call raises it, and the conversation is unchanged.
             BadSampleError: The same for an image or a video that cannot be read.
         """
+        return self.reply({"role": "user", "content": [*media, text] if media else text})
+
+    def reply(self, question: Message) -> Generator[str]:
+        """Answer a whole message, whose texts and media may stand in any order. All else is as in `ask`."""
         self.stats = None
-        question = {"role": "user", "content": [*media, text] if media else text}
         row = self.processor([*self.conversation, question])
         self._check(row.input_ids)
         return self._answer(question, row)
@@ -116,8 +124,22 @@ class Chat:
                 listener.stopped = True
                 if job.exception() is None:
                     self.conversation += [question, {"role": "assistant", "content": "".join(said)}]
-                    self.stats = _stats(row, listener.heard, began)
+                    self.stats = self._stats(row, listener, began)
             job.result()  # raises the error of `generate`
+
+    def _stats(self, row: PackedRow, listener: _Listener, began: float) -> GenerationStats:
+        heard = listener.heard
+        first, last = (heard[0], heard[-1]) if heard else (began, began)
+        visual, kept = len(row.keep_mask), int(row.keep_mask.sum())
+        return GenerationStats(
+            visual_tokens=visual,
+            kept_tokens=kept,
+            prompt_tokens=len(row.input_ids),
+            tokens=len(heard),
+            cut=len(heard) == self.max_new_tokens and listener.last not in end_tokens(self.model.language),
+            first_s=first - began,
+            rest_s=last - first,
+        )
 
     def _generate(self, row: PackedRow, listener: _Listener) -> None:
         try:
@@ -143,12 +165,14 @@ class _Listener:
     Attributes:
         stopped: Set by the reader to stop generation.
         heard: Time of each token, from `perf_counter`, in seconds.
+        last: The last token; None before the first one.
     """
 
     def __init__(self) -> None:
         self.queue: SimpleQueue[list[int] | None] = SimpleQueue()
         self.stopped = False
         self.heard: list[float] = []
+        self.last: int | None = None
 
     def put(self, value: Tensor) -> None:
         """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""
@@ -156,6 +180,7 @@ class _Listener:
             raise _StoppedError
         ids = value.flatten().tolist()
         self.heard += [perf_counter()] * len(ids)
+        self.last = ids[-1] if ids else self.last
         self.queue.put(ids)
 
     def end(self) -> None:
@@ -182,14 +207,3 @@ def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
             text = shown
     if len(text) > len(shown):
         yield text[len(shown) :]
-
-
-def _stats(row: PackedRow, heard: list[float], began: float) -> GenerationStats:
-    first, last = (heard[0], heard[-1]) if heard else (began, began)
-    return GenerationStats(
-        visual_tokens=len(row.keep_mask),
-        kept_tokens=int(row.keep_mask.sum()),
-        tokens=len(heard),
-        first_s=first - began,
-        rest_s=last - first,
-    )

@@ -28,6 +28,7 @@ from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
 from pipeline.commands.schema import schema_app
+from pipeline.commands.serve import serve_app
 from pipeline.commands.stage import stage_app
 from pipeline.commands.train import train_app
 
@@ -253,6 +254,7 @@ app.add_typer(compact_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)
+app.add_typer(serve_app)
 app.add_typer(export_app)
 app.add_typer(schema_app)
 

@@ -16,12 +16,12 @@ from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials
 from core.text import printable
+from pipeline.commands.loaded_model import load_model
 from pipeline.commands.options import DtypeOption, check_dtype
 
 if TYPE_CHECKING:
     from model.chat import Chat, GenerationStats
     from model.processor import Processor
-    from model.videollama3 import VideoLLaMA3
 
 chat_app = typer.Typer()
 
@@ -88,7 +88,7 @@ def chat(
     from model.chat import Chat
     from model.prompt import SYSTEM_PROMPT
 
-    model, processor = _load(checkpoint, device, dtype)
+    model, processor = load_model(checkpoint, device, dtype)
     if keep is not None:
         processor = _pruning(processor, levels)
     stats = SYSTEM_PROMPT if system is None else system
@@ -138,23 +138,6 @@ def _levels(keep: str | None) -> float | None:
     if not 0 <= levels <= 255:
         raise typer.BadParameter(f"{keep!r}: give grey levels, 0 to 255, or all", param_hint="--keep")
     return levels
-
-
-def _load(checkpoint: str, device: str | None, dtype: str) -> tuple[VideoLLaMA3, Processor]:
-    import torch
-
-    from model.checkpoint import load_checkpoint
-    from model.weights_io import weights_dtype
-
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        if torch.empty(0, device=chosen).is_meta:
-            raise UserError("--device meta: holds no weights: use cuda or cpu")
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        raise UserError(f"--device {chosen}: {str(error).splitlines()[0]}") from error
-    weights = weights_dtype(dtype, torch.device(chosen).type != "cpu")
-    model, processor = load_checkpoint(checkpoint, weights)
-    return model.to(chosen), processor
 
 
 def _pruning(processor: Processor, levels: float | None) -> Processor:

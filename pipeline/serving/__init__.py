@@ -1,0 +1,1 @@
+"""Serve a trained model: OpenAI's chat completions over HTTP."""

@@ -1,0 +1,232 @@
+"""OpenAI's chat completions over HTTP: `POST /v1/chat/completions`, `GET /v1/models`, `GET /health`.
+
+One answer is written at a time, the others wait in a queue. A client that hangs up ends its answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from core.errors import is_bug
+from core.secrets import redact
+from core.text import printable
+from pipeline.serving.answerer import Answer, Answerer
+from pipeline.serving.chat_request import ChatRequest, read_request
+from pipeline.serving.completion import DONE, Completion, error, event, models
+from pipeline.serving.media_urls import MediaUrls
+
+Read = TypeVar("Read")
+
+
+class RequestError(Exception):
+    """A request that is refused with an HTTP status and one line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take.
+
+    Attributes:
+        body_bytes: Largest body, with its images and films in Base64.
+        waiting: Most requests at a time, the one that is answered among them; further ones are refused.
+        waiting_bytes: Most bytes of their bodies.
+        media: Folder whose files requests may name by `file:` URLs; None: none.
+        key: What requests must bring as `Authorization: Bearer KEY`; None: nothing.
+    """
+
+    body_bytes: int = 64 << 20
+    waiting: int = 256
+    waiting_bytes: int = 1 << 30
+    media: str | None = None
+    key: str | None = None
+
+
+@dataclass
+class Queue:
+    """Lets one answer at a time have the model, in the order of arrival.
+
+    Attributes:
+        limits: How many requests and bytes may wait.
+    """
+
+    limits: Limits
+    _requests: int = 0
+    _bytes: int = 0
+    _free: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1))
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[int], None]]:
+        """Take a place in the queue. Yield a function that is told of each number of bytes that the request holds.
+
+        Raises:
+            RequestError: It is full. The function raises it, too.
+        """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._bytes += size
+            if held > self.limits.body_bytes:
+                raise RequestError(413, f"more than {self.limits.body_bytes:,} bytes: send fewer or smaller media")
+            if self._bytes > self.limits.waiting_bytes:
+                raise RequestError(503, "the requests that wait are too large together: try again later")
+
+        if self._requests >= self.limits.waiting:
+            raise RequestError(503, f"{self._requests} requests wait already: try again later")
+        self._requests += 1
+        try:
+            yield hold
+        finally:
+            self._requests -= 1
+            self._bytes -= held
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the model."""
+        async with self._free:
+            yield
+
+
+def create_app(answerer: Answerer, limits: Limits | None = None) -> FastAPI:
+    """Return the application."""
+    limits = limits or Limits()
+    queue = Queue(limits)
+    app = FastAPI(title="vl3syn", docs_url=None, redoc_url=None, openapi_url=None)  # its pages load scripts from afar
+
+    @app.exception_handler(RequestError)
+    async def refuse(_: Request, refused: RequestError) -> Response:
+        return JSONResponse(error(str(refused), refused.status), refused.status)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response()
+
+    @app.get("/v1/models")
+    async def list_models(request: Request) -> dict[str, Any]:
+        _check_key(request, limits)
+        return models(answerer.names)
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> Response:
+        _check_key(request, limits)
+        async with AsyncExitStack() as stack:
+            body = await _body(request, stack.enter_context(queue.place()))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vl3syn-"))
+            asked, name = await _reading(folder, partial(_read, body, MediaUrls(folder, limits.media), answerer))
+            del body
+            await stack.enter_async_context(queue.turn())
+            if await request.is_disconnected():
+                return Response()
+            answer = await _reading(folder, partial(answerer.answer, asked))
+            pieces = answer.pieces()
+            stack.push_async_callback(_close, pieces)
+            if asked.stream:
+                return _Streamed(_events(asked, answer, pieces, name), stack.pop_all())
+            text = await _text(request, pieces)
+        return JSONResponse(Completion(name).whole(text, answer.finish_reason, answer.stats))
+
+    return app
+
+
+def _check_key(request: Request, limits: Limits) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if limits.key and not secrets.compare_digest(given.encode(), limits.key.encode()):
+        raise RequestError(401, "give the server's key as Authorization: Bearer KEY")
+
+
+async def _body(request: Request, hold: Callable[[int], None]) -> bytes:
+    """Return the body. A page of another site can only send JSON after it has asked, which nobody answers here."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RequestError(415, "send the request as application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        hold(len(chunk))
+        body += chunk
+    return bytes(body)
+
+
+def _read(body: bytes, media: MediaUrls, answerer: Answerer) -> tuple[ChatRequest, str]:
+    """Return the request, and the name of the model in it."""
+    asked = read_request(body, media)
+    if asked.model and asked.model not in answerer.names:
+        raise RequestError(404, f"no model {printable(asked.model[:200])}: this server has {answerer.names[0]}")
+    return asked, asked.model or answerer.names[0]
+
+
+async def _reading(folder: str, call: Callable[[], Read]) -> Read:
+    """Call what reads a request, with its films in `folder`, in a thread.
+
+    Raises:
+        RequestError: The request is at fault.
+    """
+    try:
+        return await run_sync(call)
+    except RequestError:
+        raise
+    except Exception as failure:
+        if is_bug(failure):
+            raise
+        raise RequestError(400, _line(failure).replace(f"{folder}/", "")) from failure
+
+
+class _Streamed(StreamingResponse):
+    """A streamed answer. When it ends, or its client hangs up, what it holds is given back."""
+
+    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def _text(request: Request, pieces: Generator[str]) -> str:
+    text = ""
+    while (piece := await run_sync(next, pieces, None)) is not None:
+        text += piece
+        if await request.is_disconnected():
+            break
+    return text
+
+
+async def _events(asked: ChatRequest, answer: Answer, pieces: Generator[str], name: str) -> AsyncIterator[bytes]:
+    completion = Completion(name)
+    try:
+        yield completion.piece({"role": "assistant", "content": ""})
+        while (piece := await run_sync(next, pieces, None)) is not None:
+            yield completion.piece({"content": piece})
+        yield completion.piece({}, answer.finish_reason)
+        if asked.include_usage:
+            yield completion.usage(answer.stats)
+        yield DONE
+    except Exception as failure:
+        yield event(error(_line(failure), 500))  # the status is sent already
+        raise
+
+
+async def _close(pieces: Generator[str]) -> None:
+    """End the answer, also for a client that has hung up."""
+    with anyio.CancelScope(shield=True):
+        await run_sync(pieces.close)
+
+
+def _line(failure: Exception) -> str:
+    return printable(redact(" ".join(str(failure).split()))) or type(failure).__name__
