@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
@@ -235,6 +236,7 @@ def _refuse_entry(key: object, value: object, what: str) -> None:
         raise UserError(f"{what} is a credential; keep credentials in the environment, not here")
 
 
+@lru_cache(maxsize=1024)  # `redact` asks for the name of each variable of the environment at each call
 def is_secret_name(name: str) -> bool:
     """Return whether a name is that of a secret: `api_key`, `X-Amz-Signature`, `hf-token`; not `pad_token`."""
     plain = re.sub(r"[^a-z0-9]", "", unquote(name).lower())

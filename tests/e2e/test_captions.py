@@ -28,7 +28,7 @@ from tests.chat_server import ChatServer, chat_server
 from tests.conftest import jpeg
 from tests.kills import end, kill, processes, wait_for_end_of
 from tests.pipeline.execution.pipelines import compute_images
-from tests.runs import run
+from tests.runs import run, run_here
 
 MakeImages = Callable[..., Path]
 FAULTS = ("500", "429", "hang", "reset", "malformed", "empty", "400", "cut")
@@ -49,12 +49,12 @@ def twenty(engine: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     for number in range(20):
         (folder / f"pool/{number:02}.jpg").write_bytes(jpeg(40, 30, number))
     with chat_server() as server:
-        run(recipe(folder / "pool", server.url), folder / "run")
+        run_here(recipe(folder / "pool", server.url), folder / "run")
         assert sum(server.requests.values()) == 20
     return folder / "pool", folder / "run"
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_every_image_gets_a_caption_or_error_when_calls_fail(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 200), tmp_path / "run"
     with chat_server(faults=FAULTS, share=0.2) as server:

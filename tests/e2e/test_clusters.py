@@ -32,7 +32,7 @@ from pipeline.execution.runner import recipe_of
 from pipeline.execution.stage_job import part_size
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
-from tests.runs import run
+from tests.runs import run, run_here
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -128,7 +128,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patched:
         with_vectors.__wrapped__(patched)  # type: ignore[attr-defined]
-        opened, _ = run(recipe(pool(folder / "pool", images()[:2700]), actors=1), folder / "run")
+        opened, _ = run_here(recipe(pool(folder / "pool", images()[:2700]), actors=1), folder / "run")
     return folder, opened
 
 
@@ -194,6 +194,7 @@ def test_new_images_join_old_clusters_and_are_compared_in_them(tmp_path: Path, f
     assert len(list((folder / "run/fitted").rglob("*.parquet"))) == 2, "what was trained before stays"
 
 
+@pytest.mark.usefixtures("here")
 def test_copy_is_kept_when_its_original_is_dropped(tmp_path: Path, first: tuple[Path, Run]) -> None:
     folder, opened = moved(first[0], tmp_path / "tightened")
     before = facts(opened)
@@ -223,6 +224,7 @@ def test_copy_is_kept_when_its_original_is_dropped(tmp_path: Path, first: tuple[
     assert run(loosened, folder / "run")[1]["duplicates"].computed == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_duplicates_are_grouped_by_texts_or_columns_of_the_index(tmp_path: Path) -> None:
     """Texts do not pass the driver with the ids; and `shard` is no stage's column."""
     rows = images(200)
@@ -261,12 +263,14 @@ def test_sample_comes_from_all_images_independent_of_order(first: tuple[Path, Ru
     assert len(grown & set(drawn)) > 0.85 * 20 * 64
 
 
+@pytest.mark.usefixtures("here")
 def test_more_clusters_than_images_are_refused_in_one_line(tmp_path: Path) -> None:
     settings = recipe(pool(tmp_path / "pool", images(12)))
     with pytest.raises(ValueError, match=r"20 clusters.* 12 "):
         run(settings, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_missing_gpu_is_refused_before_training(tmp_path: Path) -> None:
     settings = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
     with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
@@ -290,6 +294,7 @@ def test_killed_training_of_clusters_is_a_one_line_error(tmp_path: Path, monkeyp
         run(recipe(pool(tmp_path / "pool", images(40))), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
     settings = recipe(pool(tmp_path / "pool", images(12)))
     settings["stages"][1]["fitted"] = "0123456789abcdef"
@@ -297,6 +302,7 @@ def test_missing_centroids_of_another_run_are_refused(tmp_path: Path) -> None:
         run(settings, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_wrong_centroids_are_an_error_and_other_files_ignored(tmp_path: Path, first: tuple[Path, Run]) -> None:
     settings = recipe(pool(tmp_path / "pool", images(100)))
     (brought,) = (first[0] / "run/fitted").rglob("*.parquet")
@@ -323,7 +329,7 @@ import json, sys
 import pipeline.recipe_file
 from pipeline.stages.registry import stage_class
 from tests.e2e.test_clusters import Vectors
-from tests.runs import run
+from tests.runs import run, run_here
 pipeline.recipe_file.stage_class = lambda name: Vectors if name == "vectors" else stage_class(name)
 run(json.loads(sys.argv[1]), sys.argv[2])
 """

@@ -159,6 +159,7 @@ def test_resumed_run_encodes_no_image_twice(
     assert funnel(opened).survivors == 300
 
 
+@pytest.mark.usefixtures("here")
 def test_bad_images_cost_only_their_rows(tmp_path: Path, few: Path) -> None:
     folder = Path(shutil.copytree(few, tmp_path / "pool"))
     bad = sorted(folder.iterdir())[5::4]
@@ -188,6 +189,7 @@ def test_bad_images_cost_only_their_rows(tmp_path: Path, few: Path) -> None:
     assert [job.computed for job in jobs.values()] == [0] * 3, "bad bytes do not get better"
 
 
+@pytest.mark.usefixtures("here")
 def test_image_that_could_not_be_read_is_retried(tmp_path: Path, few: Path) -> None:
     folder = Path(shutil.copytree(few, tmp_path / "pool"))
     stage = {"stage": "hashes"}

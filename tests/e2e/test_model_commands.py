@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import run
+from tests.runs import run_here
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., Any]
@@ -41,10 +41,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory, photographs: list[Path]) -> P
 
 
 @pytest.fixture(scope="module")
-def indexed(engine: None, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed(engine: str, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the pool without stages."""
     url = tmp_path_factory.mktemp("indexed") / "run"
-    run({"name": "t", "pool": {"images": str(pool)}}, url)
+    run_here({"name": "t", "pool": {"images": str(pool)}}, url)
     return url
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.runs import run
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])

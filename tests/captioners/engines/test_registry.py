@@ -94,7 +94,7 @@ def test_malformed_answer_of_an_engine_becomes_a_valid_row(case: str, monkeypatc
     assert row["retry"] is False
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_key_in_an_engines_error_is_nowhere_in_the_run(tmp_path: Path, make_images: MakeImages) -> None:
     stage = {"stage": "short_caption", "model": "m", "prompts": ["key"], "resources": {"first_errors": 0}}
     stage["engine"] = {"kind": "tests.captioners.engines.test_registry:Odd"}

@@ -7,10 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., Path]
 
 
+@pytest.mark.usefixtures("here")
 def test_plan_is_printed_and_nothing_is_written(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     recipe, run = tmp_path / "r.yaml", tmp_path / "run"
     recipe.write_text(
@@ -43,6 +46,7 @@ def test_missing_model_fails_after_the_plan(tmp_path: Path, make_images: MakeIma
     assert not run.exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_trial_that_ends_early_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-import ray
 from PIL import Image
 
 from manifests import open_run
 
+pytestmark = pytest.mark.usefixtures("here")
 Command = Callable[..., CompletedProcess[str]]
 
 
@@ -40,7 +39,6 @@ def test_filter_by_path_run_twice_sets_its_rule_and_setting(
     indexed: Path, vl3syn: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples/my_filter")
-    ray.cloudpickle.register_pickle_by_value(import_module("edges"))  # the workers run already, with another path
     done = vl3syn("filter", "edges:Edges", "--run", indexed, "--json")
     assert json.loads(done.stdout)["jobs"][0]["computed"] == 2, done.stderr
     assert kept(indexed) == {"grey.png", "stripes.png"}

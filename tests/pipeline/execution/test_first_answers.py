@@ -59,6 +59,7 @@ def rows(url: Path) -> pl.DataFrame:
     return open_run(url).facts("short_caption").collect()
 
 
+@pytest.mark.usefixtures("here")
 def test_server_that_refuses_all_ends_the_job_with_its_message(
     tmp_path: Path, make_images: MakeImages, vl3syn: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +144,7 @@ def test_fewer_than_32_refused_images_are_retried_later(tmp_path: Path, make_ima
     assert sorted(facts["retry"]) == [False, *[True] * 5], "not that of the broken file"
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_first_errors_0_stores_every_refusal(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 70), tmp_path / "run"
     with chat_server(faults=("400",), share=1.0) as server:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -25,27 +23,16 @@ from pipeline.execution.runner import build_index, prepare
 from pipeline.pools.registry import parse_pool
 from pipeline.recipe import Recipe
 from tests.kills import alive
+from tests.pipeline.execution import child_tasks
 from tests.runs import open_run
 
 ROOT = Path(__file__).parents[3]
 MakeImages = Callable[..., Path]
 
 
-def _store(block: pa.Table) -> pa.Table:
-    numbers = block["number"].to_pylist()
-    if 3 in numbers:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if 5 in numbers:
-        raise OSError(errno.ENOSPC, "No space left on device")
-    if 6 in numbers:
-        raise ZeroDivisionError("a bug")
-    print("a line of a library")
-    return receipt(len(numbers), errors=numbers.count(4))
-
-
 def _run(*numbers: list[int]) -> LocalResult:
     with LocalWorkers() as workers:
-        return workers.run("numbers", [pa.table({"number": block}) for block in numbers], ready(_store), 2)
+        return workers.run("numbers", [pa.table({"number": block}) for block in numbers], ready(child_tasks.store), 2)
 
 
 def test_receipts_of_all_blocks_are_returned() -> None:
@@ -68,51 +55,30 @@ def test_error_of_the_system_is_a_user_error() -> None:
 
 
 def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
-    with pytest.raises(Exception, match=r"in _store[\s\S]*ZeroDivisionError: a bug"):
+    with pytest.raises(Exception, match=r"in store[\s\S]*ZeroDivisionError: a bug"):
         _run([6])
-
-
-def _die_within_the_receipt(block: pa.Table) -> pa.Table:
-    os.write(int(sys.argv[1]), pickle.dumps(receipt(1, 0))[:100])
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
 
 
 def test_block_whose_receipt_is_cut_off_is_left_over() -> None:
     with LocalWorkers() as workers:
-        result = workers.run("cut", [pa.table({"number": [1]})], ready(_die_within_the_receipt), 1)
+        result = workers.run("cut", [pa.table({"number": [1]})], ready(child_tasks.die_within_the_receipt), 1)
     assert (len(result.lost), result.receipts) == (1, [])
-
-
-def _meet(block: pa.Table) -> pa.Table:
-    own, other = (Path(block[name][0].as_py()) for name in ("own", "other"))
-    own.touch()
-    deadline = time.monotonic() + 20
-    while not other.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return receipt(1, errors=int(not other.exists()))
 
 
 def test_child_computes_two_blocks_at_once(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in "ab"]
     blocks = [pa.table({"own": [own], "other": [other]}) for own, other in (files, files[::-1])]
     with LocalWorkers() as workers:
-        result = workers.run("meet", blocks, ready(_meet), 1, at_once=2)
+        result = workers.run("meet", blocks, ready(child_tasks.meet), 1, at_once=2)
     assert [done["errors"].to_pylist() for done in result.receipts] == [[0], [0]]
-
-
-def _wait(block: pa.Table) -> pa.Table:
-    Path(block["file"][0].as_py()).write_text(str(os.getpid()))
-    time.sleep(block["seconds"][0].as_py())
-    return receipt(1, 0)
 
 
 _PARENT = """
 import sys, pyarrow as pa
 from pipeline.execution.local_workers import LocalWorkers, ready
-from tests.pipeline.execution.test_local_workers import _wait
+from tests.pipeline.execution.child_tasks import wait
 with LocalWorkers() as workers:
-    workers.run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(_wait), 2)
+    workers.run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(wait), 2)
 """
 
 
@@ -161,17 +127,13 @@ def test_error_in_one_child_ends_the_others(tmp_path: Path) -> None:
     begin = time.monotonic()
     long, wrong = [{"file": str(tmp_path / "pid"), "seconds": 100}], [{"file": str(tmp_path / "no" / "folder")}]
     with LocalWorkers() as workers, pytest.raises(UserError, match="No such file or directory"):
-        workers.run("wait", [pa.Table.from_pylist(long), pa.Table.from_pylist(wrong)], ready(_wait), 2)
+        workers.run("wait", [pa.Table.from_pylist(long), pa.Table.from_pylist(wrong)], ready(child_tasks.wait), 2)
     assert time.monotonic() - begin < 60
-
-
-def _cat(block: pa.Table) -> pa.Table:
-    return receipt(len(subprocess.run(["cat"], capture_output=True, check=True).stdout), 0)
 
 
 def test_program_of_a_stage_does_not_read_the_blocks() -> None:
     with LocalWorkers() as workers:
-        result = workers.run("cat", [pa.table({"number": [0]})] * 2, ready(_cat), 1)
+        result = workers.run("cat", [pa.table({"number": [0]})] * 2, ready(child_tasks.cat), 1)
     assert [done["rows"][0].as_py() for done in result.receipts] == [0, 0]
 
 
@@ -187,28 +149,10 @@ def test_function_that_cannot_be_pickled_is_left_to_ray() -> None:
     assert (result.receipts, len(list(result.untried))) == ([], 1)
 
 
-class _KillsFirst:
-    """The first process that unpickles it dies; in the next ones its call fails."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        try:
-            state["_file"].touch(exist_ok=False)
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        time.sleep(2)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_error_beside_a_child_that_died_is_raised(tmp_path: Path) -> None:
     large = pa.table({"text": ["x" * 70_000]})
     with LocalWorkers() as workers, pytest.raises(UserError, match="No space left on device"):
-        workers.run("kills", [large] * 3, ready(_KillsFirst(tmp_path / "file")), 2)
+        workers.run("kills", [large] * 3, ready(child_tasks.KillsFirst(tmp_path / "file")), 2)
 
 
 def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -218,22 +162,13 @@ def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.syspath_prepend(str(folder))
 
 
-def _touch(block: pa.Table) -> pa.Table:
-    Path(block["file"][0].as_py()).touch()
-    return receipt(1, 0)
-
-
-def _has_slow(block: pa.Table) -> pa.Table:
-    return receipt(1, errors=int(not hasattr(sys.modules.get("slow"), "end_of_import")))
-
-
 def test_jobs_wait_for_the_import_or_run_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _module(tmp_path, monkeypatch, "time.sleep(0.5)\nend_of_import = 1\n")
     begin = time.monotonic()
     with LocalWorkers() as workers:
         workers.preload(["slow"], 1)
-        workers.run("go", [pa.table({"file": [str(tmp_path / "go")]})], ready(_touch), 1, preloaded=False)
-        result = workers.run("after", [pa.table({"number": [0]})], ready(_has_slow), 1)
+        workers.run("go", [pa.table({"file": [str(tmp_path / "go")]})], ready(child_tasks.touch), 1, preloaded=False)
+        result = workers.run("after", [pa.table({"number": [0]})], ready(child_tasks.has_slow), 1)
     assert result.receipts[0]["errors"].to_pylist() == [0]
     assert time.monotonic() - begin < 60, "the first job did not wait for the import"
 
@@ -244,7 +179,11 @@ def test_end_does_not_wait_for_the_import(tmp_path: Path, monkeypatch: pytest.Mo
     with LocalWorkers() as workers:
         workers.preload(["slow"], 1)
         workers.run(
-            "wait", [pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})], ready(_wait), 1, preloaded=False
+            "wait",
+            [pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})],
+            ready(child_tasks.wait),
+            1,
+            preloaded=False,
         )
     assert not alive(int((tmp_path / "pid").read_text()))
     assert time.monotonic() - begin < 60
@@ -253,7 +192,7 @@ def test_end_does_not_wait_for_the_import(tmp_path: Path, monkeypatch: pytest.Mo
 def test_missing_module_is_left_to_the_job() -> None:
     with LocalWorkers() as workers:
         workers.preload(["no_such_module"], 1)
-        assert len(workers.run("numbers", [pa.table({"number": [0]})], ready(_store), 1).receipts) == 1
+        assert len(workers.run("numbers", [pa.table({"number": [0]})], ready(child_tasks.store), 1).receipts) == 1
 
 
 @pytest.mark.usefixtures("engine")
@@ -262,7 +201,7 @@ def test_children_end_before_ray_gets_a_job(tmp_path: Path, make_images: MakeIma
     run = prepare(Recipe(name="t", pool=pool, steps=()), str(tmp_path / "run"))
     with LocalWorkers() as workers:
         wait = pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})
-        workers.run("wait", [wait], ready(_wait), 1)
+        workers.run("wait", [wait], ready(child_tasks.wait), 1)
         child = int((tmp_path / "pid").read_text())
         assert alive(child)
         assert build_index(run, pool, pool.listing(), print, workers).computed == 3

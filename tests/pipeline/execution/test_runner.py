@@ -49,6 +49,7 @@ def test_second_run_computes_only_new_images(tmp_path: Path, make_images: MakeIm
     assert opened.manifest().collect().height == 170
 
 
+@pytest.mark.usefixtures("here")
 def test_looser_rule_computes_only_the_newly_admitted_rows(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
@@ -81,6 +82,7 @@ def test_looser_rule_computes_only_the_newly_admitted_rows(
     assert jobs["brightness"].computed == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_only_rows_with_a_passing_error_are_retried(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     pool, url = make_images(tmp_path / "pool", 60), tmp_path / "run"
     recipe = recipe_for(pool, {"stage": "brightness", "flaky": str(tmp_path / "server-is-up")})
@@ -111,6 +113,7 @@ def test_actor_that_does_not_fit_is_refused_with_the_resources(tmp_path: Path, m
         run(recipe_for(pool, stage), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_parts_have_at_most_part_rows_rows(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 300)
     stage = {**aspect(max=2), "resources": {"part_rows": 64, "batch_size": 16, "actors": 2}}
@@ -123,6 +126,7 @@ def test_missing_pool_is_refused_before_ray_starts(tmp_path: Path, make_images: 
         run(recipe_for(tmp_path / "nowhere"), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_run_of_another_pool_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     one, two = make_images(tmp_path / "one", 3), make_images(tmp_path / "two", 3)
     run(recipe_for(one), tmp_path / "run")
@@ -136,6 +140,7 @@ def test_directory_with_other_files_is_refused_as_a_run(tmp_path: Path, make_ima
         run(recipe_for(make_images(tmp_path / "pool", 3)), tmp_path)
 
 
+@pytest.mark.usefixtures("here")
 def test_changed_image_is_a_new_image(tmp_path: Path, make_images: MakeImages) -> None:
     """No stored fact about the old bytes meets the new ones: a download that was indexed half done, say."""
     pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
@@ -154,6 +159,7 @@ def test_changed_image_is_a_new_image(tmp_path: Path, make_images: MakeImages) -
     assert (changed["width"], changed["aspect_ratio"], changed["status"]) == (900, 9, "dropped")
 
 
+@pytest.mark.usefixtures("here")
 def test_changed_tar_has_no_stale_facts(tmp_path: Path, make_images: MakeImages) -> None:
     import tarfile
 
@@ -190,6 +196,7 @@ def test_unreadable_shard_is_retried(tmp_path: Path, make_images: MakeImages, mo
     assert unread(table, listing, pool).shards["path"].to_pylist() == ["000001.jpg"]
 
 
+@pytest.mark.usefixtures("here")
 def test_images_that_vanish_keep_their_rows(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 5), tmp_path / "run"
     run(recipe_for(pool), url)
@@ -199,6 +206,7 @@ def test_images_that_vanish_keep_their_rows(tmp_path: Path, make_images: MakeIma
     assert opened.manifest().collect().height == 5
 
 
+@pytest.mark.usefixtures("here")
 def test_duplicate_ids_are_refused(tmp_path: Path, make_images: MakeImages) -> None:
     import pyarrow.parquet as pq
 
@@ -211,6 +219,7 @@ def test_duplicate_ids_are_refused(tmp_path: Path, make_images: MakeImages) -> N
             run(recipe_for(pool, aspect(max=2)), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("here")
 def test_run_inside_its_pool_does_not_index_its_parts(tmp_path: Path, make_images: MakeImages) -> None:
     import pyarrow.parquet as pq
 
@@ -222,6 +231,7 @@ def test_run_inside_its_pool_does_not_index_its_parts(tmp_path: Path, make_image
         assert funnel(opened).rows == 1
 
 
+@pytest.mark.usefixtures("here")
 def test_stages_after_a_stage_without_rows_compute_nothing(
     tmp_path: Path, make_images: MakeImages, own_stages: None
 ) -> None:
