@@ -31,6 +31,10 @@ os.environ |= {
     "COLUMNS": "160",
 }
 
+# Without compiled modules, pytest rewrites every file of tests anew, and each process compiles every module of ours.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell that starts the tests in the background ignores SIGINT for them, and they for the commands that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -34,7 +34,10 @@ PIPELINE: Mapping[str, frozenset[str]] = {
     "publishing": frozenset({"pools", "stages", "recipe_file", "recipe", "execution"}),
     "reporting": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing"}),
     "notebook": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "reporting"}),
-    "commands": frozenset({"pools", "stages", "recipe_file", "recipe", "execution", "publishing", "reporting"}),
+    "serving": frozenset(),
+    "commands": frozenset(
+        {"pools", "stages", "recipe_file", "recipe", "execution", "publishing", "reporting", "serving"}
+    ),
     "__main__": frozenset({"commands"}),
 }
 """The same inside of `pipeline/`."""

@@ -23,7 +23,7 @@ from manifests import open_run
 from manifests.schemas import column
 from pipeline.stages.registry import stage_class
 from tests.kills import end, processes
-from tests.runs import run
+from tests.runs import run, run_here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., Path]
@@ -55,7 +55,7 @@ def bug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
 
 @pytest.fixture
 def indexed(tmp_path: Path, make_images: MakeImages, engine: None) -> Path:
-    run({"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}, tmp_path / "run")
+    run_here({"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": []}, tmp_path / "run")
     return tmp_path / "run"
 
 

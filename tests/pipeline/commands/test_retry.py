@@ -317,15 +317,18 @@ def test_repaired_file_of_the_same_length_is_indexed_again(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("here")
-def test_retried_row_of_duplicates_compares_its_group_again(tmp_path: Path, photographs: list[Path]) -> None:
-    """And rows with embeddings can be marked: `conse`, `clusters` and `duplicates` in one run."""
+def test_retried_row_of_duplicates_compares_its_group_again(
+    tmp_path: Path, photographs: list[Path], tiny_clip: Path
+) -> None:
+    """And rows with embeddings can be marked: `clip`, `clusters` and `duplicates` in one run."""
     pool, url = tmp_path / "pool", tmp_path / "run"
     pool.mkdir()
     for photograph in photographs[:6]:
         shutil.copy(photograph, pool)
-    stages = [{"stage": "conse"}, {"stage": "hashes"}, {"stage": "clusters", "clusters": 1}, {"stage": "duplicates"}]
+    clip = {"stage": "clip", "encoder": str(tiny_clip), "precision": "float32"}
+    stages = [clip, {"stage": "hashes"}, {"stage": "clusters", "clusters": 1}, {"stage": "duplicates"}]
     opened, _ = run({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
-    for name in ("conse", "duplicates"):
+    for name in ("clip", "duplicates"):
         table = next(stage.table for stage in opened.stages if stage.name == name)
         rows = table.read(table.parts()[-1], table.schema.names).slice(0, 1)
         nulls = [pa.nulls(1, field.type) for field in table.writes]
@@ -333,7 +336,7 @@ def test_retried_row_of_duplicates_compares_its_group_again(tmp_path: Path, phot
         table.append(pa.table(failed, schema=table.schema), table.next_writer(), table.provenance())
         assert mark(open_run(url), name).marked == 1
     opened, jobs = run({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
-    assert (jobs["conse"].computed, jobs["duplicates"].computed) == (1, 6)
-    assert facts(url, "conse").null_count().sum_horizontal().item() == 6, "only the errors"
+    assert (jobs["clip"].computed, jobs["duplicates"].computed) == (1, 6)
+    assert facts(url, "clip").null_count().sum_horizontal().item() == 6, "only the errors"
     assert facts(url, "duplicates")["error"].null_count() == 6
     assert funnel(opened).survivors == 6
