@@ -154,7 +154,7 @@ class Folder:
             try:
                 os.makedirs(self.path, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
-                raise UserError(f"{error.filename}: is not a folder, or in none: name another folder") from error
+                raise UserError(f"{error.filename}: is not a folder, or lies in a file: name another folder") from error
 
     def delete(self, name: str) -> None:
         """Delete a file; do nothing if it does not exist."""

@@ -165,7 +165,7 @@ def test_missing_file_of_the_user_is_a_one_line_error(tmp_path: Path, vl3syn: Co
     done = vl3syn("index", "--run", tmp_path / "file/run", "--images", tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == f"vl3syn: {tmp_path}/file is not a folder; choose another run directory than {tmp_path}/file/run"
+    assert line == f"vl3syn: {tmp_path}/file/run: is not a folder, or lies in a file: name another folder"
 
 
 def test_number_of_a_recipe_with_5000_digits_is_a_one_line_error(tmp_path: Path, vl3syn: Command) -> None:

@@ -461,7 +461,7 @@ def test_predictions_into_a_special_file_are_refused(ask: Ask, tmp_path: Path) -
         "pipe": f"{tmp_path}/pipe: is a pipe, socket or device, not a file: name a file",
         "end": f"{tmp_path}/end: is a pipe, socket or device, not a file: name a file",
         "device": f"{tmp_path}/device: is a pipe, socket or device, not a file: name a file",
-        "file/p.jsonl": f"{tmp_path}/file: is not a folder, or in none: name another folder",
+        "file/p.jsonl": f"{tmp_path}/file: is not a folder, or lies in a file: name another folder",
         ".": f"{tmp_path}: is a folder, not a file: name a file",
     }
     for name, said in wrong.items():
