@@ -8,8 +8,15 @@ from typing import Any
 from core.errors import UserError
 
 
+def is_joined() -> bool:
+    """Return whether RAY_ADDRESS names a cluster to join. Ray takes `local` for a new Ray on this machine."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
 def connect(**how: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, else start one on this machine. Do nothing if Ray is initialised.
+
+    A Ray that is started here sends no statistics of its use, unless RAY_USAGE_STATS_ENABLED says otherwise.
 
     Args:
         how: Arguments for `ray.init`.
@@ -17,6 +24,8 @@ def connect(**how: Any) -> None:
     Raises:
         UserError: Ray does not start, for example on an overloaded machine, or RAY_ADDRESS does not answer.
     """
+    if not is_joined():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():

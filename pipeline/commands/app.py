@@ -97,14 +97,17 @@ def run(
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
+    from pipeline.execution.node_check import check_absolute, check_nodes
     from pipeline.execution.runner import build_index, check_models, preload, prepare, run_stages
     from pipeline.recipe import load_recipe
 
     checked = load_recipe(recipe)
+    check_absolute(checked, run_)
     check_models(checked, run_)
     with LocalWorkers() as local:
         preload(checked, run_, local)
         listing = open_pool(checked.pool, run_)
+        check_nodes(checked, run_, listing)
         opened = prepare(checked, run_, refit)
         jobs = [build_index(opened, checked.pool, listing, output.say, local)]
         output.announce(jobs[-1])
@@ -147,12 +150,14 @@ def publish(
 def _publish(run_: str, out: str | None, how: Publish) -> Published:
     from manifests.storage import Folder
     from pipeline.commands import output
+    from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import recipe_of
     from pipeline.publishing.publish import publish as write_shards
 
     opened = output.opened(run_)
-    where = out or f"{run_.rstrip('/')}/shards"
-    return write_shards(opened, recipe_of(opened), how, Folder.at(where), where)
+    recipe, where = recipe_of(opened), out or f"{run_.rstrip('/')}/shards"
+    check_nodes(recipe, run_, only=(), out=where)
+    return write_shards(opened, recipe, how, Folder.at(where), where)
 
 
 @app.command()
@@ -211,6 +216,7 @@ def index(
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
+    from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import build_index, prepare, recipe_of
     from pipeline.recipe import Recipe
 
@@ -228,6 +234,7 @@ def index(
         pool = _pool({**named, **settings}) if named or settings or before is None else before.pool
     checked = replace(before or Recipe(os.path.basename(run_.rstrip("/")), pool, ()), pool=pool)
     listing = open_pool(checked.pool, run_)
+    check_nodes(checked, run_, listing, only=())
     with LocalWorkers() as local:
         done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
     output.announce(done)
