@@ -36,8 +36,8 @@ steps=()
 finish() {
     local status=$?
     trap - EXIT INT TERM
-    for step in "${steps[@]}"; do
-        kill -TERM "$step" 2>/dev/null || true   # srun ends its tasks with it
+    for process in "${steps[@]}"; do
+        kill -TERM "$process" 2>/dev/null || true   # srun ends its tasks with it
     done
     wait
     rm -f "$token"
@@ -47,23 +47,27 @@ trap finish EXIT
 trap 'exit 143' TERM   # Slurm's notice before the time limit
 trap 'exit 130' INT
 
-# One task per node, which lasts as long as the node: `--block`. CPUs and GPUs are those of the allocation.
+step=(srun --nodes=1 --ntasks=1 --overlap)   # the job's nodes are taken already, by the steps of Ray
+
+# One step per node, which lasts as long as the node: `--block`. It has all CPUs and all memory of the node; a step without
+# these options gets one CPU. GPUs are those of the allocation. The nodes are alike.
 ray_node() {
     local node=$1
     shift
-    srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap --kill-on-bad-exit=1 \
+    "${step[@]}" --nodelist="$node" --mem=0 --cpu-bind=none --kill-on-bad-exit=1 \
+        ${SLURM_CPUS_ON_NODE:+--cpus-per-task="$SLURM_CPUS_ON_NODE"} \
         env RAY_TMPDIR="$temporary" ray start --block --disable-usage-stats --object-store-memory="$store" "$@" &
     steps+=("$!")
 }
 
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap hostname --ip-address | awk '{print $1}')
+address=$("${step[@]}" --nodelist="$head" hostname --ip-address | awk '{print $1}')
 ray_node "$head" --head --node-ip-address="$address" --port="$port" --num-cpus="$head_cpus" --num-gpus=0 \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
 head_step=${steps[0]}
 
 # `ray status` needs an answer of the head; it fails until there is one.
 alive() {
-    srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap ray status --address "$address:$port" > /dev/null 2>&1
+    "${step[@]}" --nodelist="$head" ray status --address "$address:$port" > /dev/null 2>&1
 }
 tries=0
 until alive; do
@@ -75,6 +79,8 @@ for node in "${nodes[@]:1}"; do
     ray_node "$node" --address="$address:$port" ${SLURM_CPUS_ON_NODE:+--num-cpus="$SLURM_CPUS_ON_NODE"}
 done
 
-# The job client talks to the dashboard, which listens on the head's loopback: so it runs there.
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-    ray job submit --address "http://127.0.0.1:$dashboard" -- python -m pipeline "$@"
+
+# The job client talks to the dashboard, which listens on the head's loopback: so it runs there. `wait` lets a signal end it.
+"${step[@]}" --nodelist="$head" ray job submit --address "http://127.0.0.1:$dashboard" -- python -m pipeline "$@" &
+steps+=("$!")
+wait "$!"
