@@ -40,7 +40,8 @@ def connect(**how: Any) -> None:
         reason = " ".join(str(error).split())[:200]
         if address := os.environ.get("RAY_ADDRESS"):
             raise UserError(
-                f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs"
+                f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs, and whether "
+                "RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of the cluster"
             ) from error
         raise UserError(
             f"Ray did not start on this machine ({reason}); nothing was computed: see whether memory, disk and CPU are "

@@ -63,22 +63,30 @@ ray_node() {
 address=$("${step[@]}" --nodelist="$head" hostname --ip-address | awk '{print $1}')
 ray_node "$head" --head --node-ip-address="$address" --port="$port" --num-cpus="$head_cpus" --num-gpus=0 \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard"
-head_step=${steps[0]}
 
-# `ray status` needs an answer of the head; it fails until there is one.
+# Nodes that are alive, as the head sees it; nothing while it does not answer.
 alive() {
-    "${step[@]}" --nodelist="$head" ray status --address "$address:$port" > /dev/null 2>&1
+    "${step[@]}" --nodelist="$head" python -c '
+import sys, ray
+ray.init(address=sys.argv[1], logging_level="ERROR")
+print(sum(node["Alive"] for node in ray.nodes()))' "$address:$port" 2>/dev/null | tail -n 1 || true
 }
-tries=0
-until alive; do
-    kill -0 "$head_step" 2>/dev/null || { echo "the head did not start: see the lines above" >&2; exit 1; }
-    ((++tries < 60)) || { echo "the head does not answer at $address:$port" >&2; exit 1; }
-    sleep 2
-done
+# A job that begins before a node is there sees fewer CPUs and GPUs.
+wait_for() {
+    local have='' tries=0 process
+    until have=$(alive) && [[ ${have:-0} -ge $1 ]]; do
+        for process in "${steps[@]}"; do
+            kill -0 "$process" 2>/dev/null || { echo "a node of Ray ended: see the lines above" >&2; exit 1; }
+        done
+        ((++tries < 60)) || { echo "${have:-0} of $1 nodes answer at $address:$port" >&2; exit 1; }
+        sleep 2
+    done
+}
+wait_for 1
 for node in "${nodes[@]:1}"; do
     ray_node "$node" --address="$address:$port" ${SLURM_CPUS_ON_NODE:+--num-cpus="$SLURM_CPUS_ON_NODE"}
 done
-
+wait_for "${#nodes[@]}"
 
 # The job client talks to the dashboard, which listens on the head's loopback: so it runs there. `wait` lets a signal end it.
 "${step[@]}" --nodelist="$head" ray job submit --address "http://127.0.0.1:$dashboard" -- python -m pipeline "$@" &
