@@ -1,4 +1,4 @@
-"""What a set like VL3-Syn7M costs in time and money, as arithmetic: 7 M captioned images out of 700 M rows of COYO-700M.
+"""What a set like VL3-Syn7M costs in time and money, as arithmetic: 7 M captioned images out of 700 M rows.
 
     python benchmarks/cost.py                       the table of docs/cluster.md
     python benchmarks/cost.py --gpus 64 --gpu-price 3.2 --short-captions 12

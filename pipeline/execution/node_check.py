@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.cluster import is_joined
 from core.errors import UserError
@@ -21,6 +21,9 @@ from manifests.storage import ASIDE, Folder
 from pipeline.execution.ray_job import result_of, start_ray
 from pipeline.pools import Listing, Pool
 from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 _SHARDS = 32  # of a pool that are compared, spread over it
 
@@ -168,4 +171,24 @@ def _other_nodes(paths: Sequence[LocalPath]) -> dict[str, dict[LocalPath, Files]
         for node in ray.nodes()
         if node["Alive"] and node["NodeID"] != here and (node["Resources"].get("CPU") or node["Resources"].get("GPU"))
     }
-    return {node: result_of(answer) for node, answer in asked.items()}
+    return {node: _answer(node, answer) for node, answer in asked.items()}
+
+
+def _answer(node: str, asked: ObjectRef) -> dict[LocalPath, Files]:
+    """Return what a node sees.
+
+    Raises:
+        UserError: The package is not installed there, or Ray stopped.
+    """
+    from ray.exceptions import RayTaskError
+
+    try:
+        seen: dict[LocalPath, Files] = result_of(asked)
+    except RayTaskError as error:
+        if "failed to import" not in str(error):
+            raise
+        raise UserError(
+            f"{node} cannot import vl3syn or what it needs: use the same image or environment on every node, or submit "
+            f"the checkout with --working-dir ({str(error).strip().splitlines()[-1]})"
+        ) from error
+    return seen

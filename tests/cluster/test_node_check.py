@@ -24,10 +24,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[Cluster]:
+def need_views() -> None:
+    """Skip a test that only root can make."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("only root can give a node another view of the file system")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[Cluster]:
+    need_views()
     with Cluster(cpus=1) as cluster:
         cluster.add(cpus=1, without=folder / "hidden")
         yield cluster
@@ -98,3 +103,14 @@ def test_relative_run_of_a_submitted_job_is_refused(cluster: Cluster, folder: Pa
     done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert "vl3syn: run: runs/1 is a relative path" in done.stdout + done.stderr
+
+
+@pytest.mark.cluster
+def test_node_without_the_package_is_refused(head: Cluster, tmp_path: Path, make_images: MakeImages) -> None:
+    need_views()
+    head.add(cpus=1, without=Path(__file__).parents[2] / "pipeline")
+    pool = make_images(tmp_path / "pool", 5)
+    line = refusal(vl3syn(head, "run", recipe(tmp_path, pool), "--run", tmp_path / "run"))
+    assert line.startswith("vl3syn: node ")
+    assert "cannot import vl3syn" in line
+    assert "No module named 'pipeline.execution'" in line
