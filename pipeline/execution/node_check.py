@@ -185,10 +185,11 @@ def _answer(node: str, asked: ObjectRef) -> dict[LocalPath, Files]:
     try:
         seen: dict[LocalPath, Files] = result_of(asked)
     except RayTaskError as error:
-        if "failed to import" not in str(error):
+        reason = str(error).strip().rpartition("\n")[2]
+        if not reason.startswith(("ModuleNotFoundError: ", "ImportError: ")):
             raise
         raise UserError(
             f"{node} cannot import vl3syn or what it needs: use the same image or environment on every node, or submit "
-            f"the checkout with --working-dir ({str(error).strip().splitlines()[-1]})"
+            f"the checkout with --working-dir ({reason})"
         ) from error
     return seen
