@@ -13,6 +13,25 @@ def is_joined() -> bool:
     return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
 
 
+def refuse_relative(path: str, what: str) -> None:
+    """Refuse a relative path, if a cluster is to be joined: its nodes share no working directory.
+
+    `ray job submit` starts a job in a copy of its working directory: what is written there is lost with the job.
+
+    Args:
+        path: A path or URL.
+        what: What it is for, or the option that gives it, for the error.
+
+    Raises:
+        UserError: The path is relative.
+    """
+    if is_joined() and "://" not in path and not os.path.isabs(os.path.expanduser(path)):
+        raise UserError(
+            f"{what}: {path} is a relative path, and the nodes of a cluster share no working directory: give an "
+            "absolute path or a URL"
+        )
+
+
 def connect(**how: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, else start one on this machine. Do nothing if Ray is initialised.
 

@@ -6,14 +6,13 @@ A node that joins later is not looked at; its workers still compare the hash of 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.cluster import is_joined
+from core.cluster import is_joined, refuse_relative
 from core.errors import UserError
 from core.pretrained import is_local
 from manifests.run import index_table
@@ -39,25 +38,20 @@ class LocalPath(NamedTuple):
 
 
 def check_absolute(recipe: Recipe, run: str, only: Sequence[str] | None = None, out: str | None = None) -> None:
-    """Check, on a cluster that is to be joined, that no path is relative; nothing is read.
-
-    `ray job submit` starts a job in a copy of its working directory: a run that is written there is lost with the job.
+    """Check, if a cluster is to be joined, that no path is relative; nothing is read.
 
     Args:
         recipe, run, only, out: See `check_nodes`.
 
     Raises:
-        UserError: A path is relative.
+        UserError: See `refuse_relative`.
     """
-    if not is_joined():
-        return
-    paths = [LocalPath("run", run), LocalPath("pool", recipe.pool.where), *_models(recipe, only)]
-    for what, path in [*paths, *([LocalPath("out", out)] if out else [])]:
-        if "://" not in path and not os.path.isabs(os.path.expanduser(path)):
-            raise UserError(
-                f"{what}: {path} is a relative path, and the nodes of a cluster share no working directory: give an "
-                "absolute path or a URL"
-            )
+    refuse_relative(run, "run")
+    refuse_relative(recipe.pool.where, "pool")
+    for what, path in _models(recipe, only):
+        refuse_relative(path, what)
+    if out:
+        refuse_relative(out, "out")
 
 
 def check_nodes(
