@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -45,13 +46,13 @@ def test_copied_files_are_enough_to_build_the_package(tmp_path: Path) -> None:
         path = ROOT / name
         copy = shutil.copytree if path.is_dir() else shutil.copy2
         copy(path, tmp_path / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", tmp_path / "wheels", tmp_path], check=True)
-    (wheel,) = (tmp_path / "wheels").glob("vl3syn-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", wheel], check=True)
-    done = subprocess.run([python, "-m", "pipeline", "--help"], cwd=tmp_path / "venv", capture_output=True, text=True)
+    installed = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*command, installed, tmp_path], check=True)
+    assert len(list((installed / "pipeline/templates").glob("*.yaml"))) == 4
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "pipeline", "--help"]
+    done = subprocess.run(command, cwd=installed, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Make a captioned training set" in done.stdout
 
