@@ -45,6 +45,7 @@ LINES = (
     Line("coarse captions", "gpu_lines.images:coarse", 60, ("torchvision", "pyarrow")),
     Line("k-means", "gpu_lines.clusters:kmeans", 40, FAISS),
     Line("nearest centroids", "gpu_lines.clusters:nearest", 30, FAISS),
+    Line("placement on a real card", "gpu_lines.placement:placement", 60, ("ray",)),
     Line("lmdeploy's arguments", "gpu_lines.captions:lmdeploy", 30, ("lmdeploy",)),
 )
 

@@ -107,6 +107,10 @@ class Recaption(ImageStage):
         return {self.model: self.engine.licences.get(self.model, _LICENCES.get(self.model))}
 
     @property
+    def model_files(self) -> Mapping[str, str]:
+        return {self.model: self.model} if self.engine.loads_model else {}
+
+    @property
     def gpus(self) -> int:
         return self.engine.gpus
 

@@ -8,8 +8,34 @@ from typing import Any
 from core.errors import UserError
 
 
+def is_joined() -> bool:
+    """Return whether RAY_ADDRESS names a cluster to join. Ray takes `local` for a new Ray on this machine."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
+def refuse_relative(path: str, what: str) -> None:
+    """Refuse a relative path, if a cluster is to be joined: its nodes share no working directory.
+
+    `ray job submit` starts a job in a copy of its working directory: what is written there is lost with the job.
+
+    Args:
+        path: A path or URL.
+        what: What it is for, or the option that gives it, for the error.
+
+    Raises:
+        UserError: The path is relative.
+    """
+    if is_joined() and "://" not in path and not os.path.isabs(os.path.expanduser(path)):
+        raise UserError(
+            f"{what}: {path} is a relative path, and the nodes of a cluster share no working directory: give an "
+            "absolute path or a URL"
+        )
+
+
 def connect(**how: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, else start one on this machine. Do nothing if Ray is initialised.
+
+    A Ray that is started here sends no statistics of its use, unless RAY_USAGE_STATS_ENABLED says otherwise.
 
     Args:
         how: Arguments for `ray.init`.
@@ -17,6 +43,8 @@ def connect(**how: Any) -> None:
     Raises:
         UserError: Ray does not start, for example on an overloaded machine, or RAY_ADDRESS does not answer.
     """
+    if not is_joined():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
@@ -31,7 +59,8 @@ def connect(**how: Any) -> None:
         reason = " ".join(str(error).split())[:200]
         if address := os.environ.get("RAY_ADDRESS"):
             raise UserError(
-                f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs"
+                f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs, and whether "
+                "RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of the cluster"
             ) from error
         raise UserError(
             f"Ray did not start on this machine ({reason}); nothing was computed: see whether memory, disk and CPU are "

@@ -60,6 +60,11 @@ class Aesthetic(LoadedStage):
     def models(self) -> Mapping[str, str | None]:
         return {self.predictor: _LICENCES[self.predictor]}
 
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        repository, _ = HUB.get(self.predictor, (self.predictor, ""))
+        return {self.predictor: self.weights or repository}
+
     def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
         encoder = encoder_of(inputs["image_embedding"])
         if encoder != self.encoder:

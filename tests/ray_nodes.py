@@ -105,12 +105,21 @@ class Cluster:
             self.end()
             raise
 
-    def add(self, cpus: int = 1, gpus: int = 0) -> Node:
-        """Start a node that joins the cluster, and return it when it has joined."""
-        return self._start(f"--address={self.address}", *_resources(cpus, gpus))
+    def add(self, cpus: int = 1, gpus: int = 0, without: Path | None = None) -> Node:
+        """Start a node that joins the cluster, and return it when it has joined.
 
-    def _start(self, *options: str) -> Node:
-        command = [str(_PROGRAMS / "ray"), "start", "--block", "--disable-usage-stats", *options]
+        The node sees an empty folder where `without` is: it gets a view of its own of the file system, which only root
+        can make.
+        """
+        view = []
+        if without:
+            (self.folder / "empty").mkdir(exist_ok=True)
+            view = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh"]
+            view += [str(self.folder / "empty"), str(without)]
+        return self._start(f"--address={self.address}", *_resources(cpus, gpus), view=view)
+
+    def _start(self, *options: str, view: Sequence[str] = ()) -> Node:
+        command = [*view, str(_PROGRAMS / "ray"), "start", "--block", "--disable-usage-stats", *options]
         # The default ports may be those of another node on this machine.
         command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
         node = Node(command, self.environment, self.folder / f"node-{len(self.nodes)}")

@@ -99,6 +99,7 @@ class EngineConfig(Settings):
         kind: The engine's name, or `package.module:Class` for an engine of another package.
         licences: Licences of models, by name; the dataset card states that of the stage's model.
         packages: Packages that the engine imports, each with the extra of vl3syn that installs it, or an empty text.
+        loads_model: Whether workers load the model from its files, or start something that does.
         gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
         batch_size: Questions per call.
@@ -109,6 +110,10 @@ class EngineConfig(Settings):
     packages: ClassVar[Mapping[str, str]] = {}
 
     kind: str
+
+    @property
+    def loads_model(self) -> bool:
+        return True
 
     @property
     def gpus(self) -> int:

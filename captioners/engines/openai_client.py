@@ -81,6 +81,10 @@ class OpenAIClientConfig(EngineConfig):
     key: str = "OPENAI_API_KEY"
 
     @property
+    def loads_model(self) -> bool:
+        return self.start is not None
+
+    @property
     def gpus(self) -> int:
         return 1 if self.start else 0
 

@@ -98,15 +98,18 @@ def run(
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
+    from pipeline.execution.node_check import check_absolute, check_nodes
     from pipeline.execution.runner import build_index, check_models, preload, prepare, run_stages
     from pipeline.recipe import load_recipe
 
     checked = load_recipe(recipe)
+    check_absolute(checked, run_)
     check_models(checked, run_)
     with output.working_on(run_):
         with LocalWorkers() as local:
             preload(checked, run_, local)
             listing = open_pool(checked.pool, run_)
+            check_nodes(checked, run_, listing)
             opened = prepare(checked, run_, refit)
             jobs = [build_index(opened, checked.pool, listing, output.say, local)]
             output.announce(jobs[-1])
@@ -151,14 +154,16 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
     from manifests.shards import LISTS
     from manifests.storage import Folder
     from pipeline.commands import output
+    from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import recipe_of
     from pipeline.publishing.publish import publish as write_shards
 
     opened = output.opened(run_)
-    where = out or f"{run_.rstrip('/')}/shards"
+    recipe, where = recipe_of(opened), out or f"{run_.rstrip('/')}/shards"
+    check_nodes(recipe, run_, only=(), out=where)
     folder = Folder.at(where)
     with output.working_on(where, folder.join(LISTS)):  # another run may be published there
-        return write_shards(opened, recipe_of(opened), how, folder, where)
+        return write_shards(opened, recipe, how, folder, where)
 
 
 @app.command()
@@ -217,6 +222,7 @@ def index(
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
     from pipeline.execution.local_workers import LocalWorkers
+    from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import build_index, prepare, recipe_of
     from pipeline.recipe import Recipe
 
@@ -235,6 +241,7 @@ def index(
             pool = _pool({**named, **settings}) if named or settings or before is None else before.pool
         checked = replace(before or Recipe(os.path.basename(run_.rstrip("/")), pool, ()), pool=pool)
         listing = open_pool(checked.pool, run_)
+        check_nodes(checked, run_, listing, only=())
         with LocalWorkers() as local:
             done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
         output.announce(done)

@@ -148,6 +148,7 @@ def _applied(url: str, entries: list[dict[str, Any]], refit: bool) -> list[JobRe
     from manifests.run import RECIPE, step_name
     from pipeline.commands import output
     from pipeline.execution.local_workers import LocalWorkers
+    from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import check_models, preload, prepare, run_stages
     from pipeline.recipe import parse_recipe
 
@@ -157,6 +158,7 @@ def _applied(url: str, entries: list[dict[str, Any]], refit: bool) -> list[JobRe
     changed = {**run.recipe, "stages": list(stages.values())}
     recipe, before = parse_recipe(changed, f"{url}: {names[-1]}"), run.folder.read(RECIPE)
     check_models(recipe, url, only=names)
+    check_nodes(recipe, url, only=names)
     try:
         with LocalWorkers() as local:
             preload(recipe, url, local, names)

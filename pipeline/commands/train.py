@@ -39,6 +39,8 @@ def train(
 
         go_through(checked, run)
         return
+    from core.cluster import refuse_relative
     from model.training.ray_launch import train_on_workers
 
+    refuse_relative(run, "--run")
     train_on_workers(checked, run, workers, gpus, max_failures)

@@ -78,6 +78,16 @@ def test_user_error_is_one_line_before_a_worker_starts(
     assert "Traceback" not in done.stderr
 
 
+def test_relative_run_is_refused_on_a_cluster(
+    vl3syn_process: CommandLine, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing answers at this address."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    done = vl3syn_process("train", alone / "recipe.yaml", "--run", "runs/1", "--workers", 2, "--cpus")
+    assert done.returncode == 1
+    assert done.stderr.startswith("vl3syn: --run: runs/1 is a relative path")
+
+
 @pytest.mark.slow
 def test_user_error_in_a_worker_is_one_line(vl3syn_process: CommandLine, tmp_path: Path, alone: Path) -> None:
     written = yaml.safe_load((alone / "recipe.yaml").read_text())
