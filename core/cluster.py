@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from core.errors import UserError
@@ -22,7 +25,8 @@ def connect(**how: Any) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(**how)
+        with _own_handler():
+            ray.init(**how)
     except Exception as error:
         # Ray raises a plain Exception if a node does not start in time. Other subclasses can be bugs.
         if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ray.exceptions.RayError):
@@ -34,6 +38,17 @@ def connect(**how: Any) -> None:
                 f"Ray cannot be reached at RAY_ADDRESS={address} ({reason}); see whether it runs"
             ) from error
         raise UserError(
-            f"Ray did not start on this machine ({reason}); nothing was computed: see whether memory, disk and CPU are "
-            "free, then run again"
+            f"Ray did not start on this machine ({reason}); what is stored stays: see whether memory, disk and CPU are "
+            "free, then run again to go on"
         ) from error
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, if it has one: `ray.init` sets one that exits with code 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not signal.SIG_DFL and signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)

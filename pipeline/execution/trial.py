@@ -8,15 +8,13 @@ every stage; what the rules would drop is counted afterwards, from the stored fa
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -67,7 +65,7 @@ def try_out(recipe: Recipe, plan: Preview, listing: Listing, url: str, images: i
     sample = _sample(recipe, listing, beside, images)
     where = f"{beside.path if beside.local else url.rstrip('/')}.trial-{uuid.uuid4().hex[:8]}"
     folder = Folder.at(where)
-    with _ended_by_signals(), _temporary(folder):
+    with _temporary(folder):
         run = write_recipe(_reduced(recipe, sample.rows.num_rows), folder, where)
         jobs, stopped = _jobs(run, sample)
         run, reached = _with_rules(recipe, run)
@@ -88,25 +86,6 @@ def _temporary(folder: Folder) -> Iterator[None]:
         for parent in new:
             with suppress(OSError):  # something else has been put there meanwhile
                 parent.rmdir()
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit, so that the trial is deleted. Ignored ones stay ignored."""
-    main = threading.current_thread() is threading.main_thread()
-    fatal = [n for n in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(n) is signal.SIG_DFL]
-    for number in fatal:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in fatal:
-            if signal.getsignal(number) is _end:  # else Ray has set its own
-                signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _sample(recipe: Recipe, listing: Listing, run: Folder, images: int) -> _Sample:
