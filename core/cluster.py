@@ -45,10 +45,14 @@ def connect(**how: Any) -> None:
 
 @contextmanager
 def _own_handler() -> Iterator[None]:
-    """Keep this process's handler of SIGTERM, if it has one: `ray.init` sets one that exits with code 15."""
+    """Keep this process's handler of SIGTERM, if it has one: that of `ray.init` exits with code 15 and says nothing."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM and callable(before):  # it came while Ray started
+            before(signal.SIGTERM, None)
+        raise
     finally:
-        if before is not signal.SIG_DFL and signal.getsignal(signal.SIGTERM) is not before:
+        if before not in (None, signal.SIG_DFL, signal.getsignal(signal.SIGTERM)):
             signal.signal(signal.SIGTERM, before)

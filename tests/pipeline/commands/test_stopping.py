@@ -6,21 +6,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from manifests import open_run
 from tests.gated_stage import GatedRun
+from tests.kills import end, processes, wait_for_end_of
 
 ROOT = Path(__file__).parents[3]
 MakeImages = Callable[..., Path]
 IMAGES = 60
 
 
-def _started(gated: GatedRun) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def _started(gated: GatedRun, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | dict(variables or {})
     command = [sys.executable, *gated.command[1:]]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -71,6 +74,24 @@ def test_stopped_run_with_its_own_ray_goes_on(
     pool = make_images(tmp_path / "pool", IMAGES)
     gated = GatedRun(tmp_path / "gated", pool, resources="part_rows: 8, actors: 1")
     _is_stopped_and_goes_on(gated, 1, sent, name)
+
+
+@pytest.mark.slow
+def test_sigterm_while_ray_starts_ends_the_run(tmp_path: Path, make_images: MakeImages) -> None:
+    pool = make_images(tmp_path / "pool", IMAGES)
+    gated = GatedRun(tmp_path / "gated", pool, resources="actors: 1")
+    mark = f"VL3SYN_TEST={uuid.uuid4().hex}"
+    with _started(gated, dict([mark.split("=")])) as driver:
+        try:
+            while driver.poll() is None and not any("/gcs_server " in command for _, command in processes(mark)):
+                time.sleep(0.01)
+            driver.terminate()
+            _, said = driver.communicate(timeout=60)
+            wait_for_end_of(mark)
+        finally:
+            end(mark)
+    assert driver.returncode == 143, said
+    assert said.splitlines()[-1] == "vl3syn: stopped by SIGTERM; what is stored stays, run again to go on"
 
 
 def test_ignored_signal_stays_ignored(tmp_path: Path, make_images: MakeImages) -> None:
