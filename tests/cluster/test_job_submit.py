@@ -178,11 +178,8 @@ def test_stopped_job_goes_on(cluster: Cluster, checkout: Path, gated: GatedRun, 
 def test_job_of_a_lost_head_goes_on(checkout: Path, gated: GatedRun, undisturbed: pl.DataFrame) -> None:
     """Its processes are killed; the driver, which a lost machine takes with it, ends when no head answers."""
     with Cluster(cpus=2, RAY_gcs_rpc_server_reconnect_timeout_s="5") as lost:
-        for _ in range(30):
-            client = _submitted(lost, checkout, "lost", gated.command)
-            time.sleep(8)
-            if client.poll() is None:
-                break
+        assert _submit(lost, checkout, "first", ["true"]) == 0  # the head is ready
+        client = _submitted(lost, checkout, "lost", gated.command)
         gated.wait_at_the_gate(workers=2, seconds=SECONDS)
         os.killpg(lost.head.process.pid, signal.SIGKILL)
         client.communicate(timeout=100)
