@@ -209,7 +209,7 @@ def test_missing_or_broken_recipe_file_is_a_one_line_error(tmp_path: Path) -> No
             "no stage writes short captions; add the stage short_caption",
         ),
         (
-            "[{stage: short_caption, model: m, engine: {url: 'http://x/v1'}}]",
+            "[{stage: short_caption, model: m, engine: {kind: server, url: 'http://x/v1'}}]",
             "{subsets: [detailed]}",
             "no stage writes detailed",
         ),
