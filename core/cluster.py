@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from core.errors import UserError
@@ -50,7 +53,8 @@ def connect(**how: Any) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(**how)
+        with _own_handler():
+            ray.init(**how)
     except Exception as error:
         # Ray raises a plain Exception if a node does not start in time. Other subclasses can be bugs.
         if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ray.exceptions.RayError):
@@ -63,6 +67,21 @@ def connect(**how: Any) -> None:
                 "RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of the cluster"
             ) from error
         raise UserError(
-            f"Ray did not start on this machine ({reason}); nothing was computed: see whether memory, disk and CPU are "
-            "free, then run again"
+            f"Ray did not start on this machine ({reason}); what is stored stays: see whether memory, disk and CPU are "
+            "free, then run again to go on"
         ) from error
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, if it has one: that of `ray.init` exits with code 15 and says nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM and callable(before):  # it came while Ray started
+            before(signal.SIGTERM, None)
+        raise
+    finally:
+        if before not in (None, signal.SIG_DFL, signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, before)

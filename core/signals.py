@@ -1,4 +1,4 @@
-"""Signals that end a process: let them raise an exception, so that `finally` runs."""
+"""A signal of a process to itself: another thread ends what the main thread does."""
 
 from __future__ import annotations
 
@@ -9,29 +9,26 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 _OWN = signal.SIGUSR1
-"""The signal of a process to itself: SIGTERM has handlers of others, such as Ray's, which say who sent it."""
+"""Not SIGTERM: that one has handlers of others, such as Ray's, which say who sent it."""
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and SIGUSR1 raise SystemExit in the main thread. Ignored and handled ones stay so."""
-    main = threading.current_thread() is threading.main_thread()
-    signals = signal.SIGTERM, signal.SIGHUP, _OWN
-    fatal = [number for number in signals if main and signal.getsignal(number) is signal.SIG_DFL]
-    for number in fatal:
-        signal.signal(number, _end)
+def endable() -> Iterator[None]:
+    """Let `end_main_thread` raise SystemExit in the main thread, so that `finally` runs."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(_OWN) is signal.SIG_DFL
+    if mine:
+        signal.signal(_OWN, _end)
     try:
         yield
     finally:
-        for number in fatal:
-            if signal.getsignal(number) is _end:  # else Ray has set its own
-                signal.signal(number, signal.SIG_DFL)
+        if mine:
+            signal.signal(_OWN, signal.SIG_DFL)
 
 
 def end_main_thread() -> None:
     """Raise SystemExit in the main thread, from another thread, also while the main thread waits for something.
 
-    Nothing happens if the main thread is not in `ended_by_signals`.
+    Nothing happens if the main thread is not in `endable`.
     """
     if callable(signal.getsignal(_OWN)):
         signal.pthread_kill(threading.main_thread().ident or 0, _OWN)

@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.errors import UserError
-from core.signals import end_main_thread, ended_by_signals
+from core.signals import end_main_thread, endable
 from manifests.process import is_gone, this_process
 from manifests.storage import Folder
 
@@ -185,7 +185,6 @@ def _parsed(content: bytes, where: str) -> Claim:
 def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | None = None) -> Iterator[None]:
     """Hold the lease of a folder, which is created if it is missing. Nothing is left behind afterwards.
 
-
     A folder that this user may only read needs none: whatever writes to it will fail.
 
     Args:
@@ -203,7 +202,7 @@ def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | 
     lost: list[UserError] = []
     ended = threading.Event()
     thread = threading.Thread(target=_keep, args=(lease, ended, lost), name="lease", daemon=True)
-    with ended_by_signals():
+    with endable():
         try:
             if _take(lease, say):
                 thread.start()

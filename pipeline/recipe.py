@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
+from manifests.shards import USES
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
@@ -104,7 +105,23 @@ def load_recipe(path: str) -> Recipe:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    return parse_recipe(load_yaml(text, path), path)
+    recipe = parse_recipe(load_yaml(text, path), path)
+    if recipe.publish:
+        _check_captions(recipe, recipe.publish.subsets, path)
+    return recipe
+
+
+def _check_captions(recipe: Recipe, subsets: Sequence[str], where: str) -> None:
+    """Refuse to publish captions that no stage writes. The recipe of a run may: its captions may still be added."""
+    written = {name for step in recipe.steps for name in step.stage.writes.names}
+    captions = [use for use in USES if f"{use}_caption" in written]
+    if lacking := [use for use in subsets if use not in captions]:
+        raise UserError(f"{where}: publish: no stage writes {lacking[0]} captions; add the stage {lacking[0]}_caption")
+    if not captions:
+        raise UserError(
+            f"{where}: publish: no stage writes short or detailed captions; add short_caption, detailed_caption or "
+            "describe, or remove publish"
+        )
 
 
 def parse_recipe(written: object, where: str) -> Recipe:

@@ -30,6 +30,7 @@ from pipeline.commands.retry import retry_app
 from pipeline.commands.schema import schema_app
 from pipeline.commands.serve import serve_app
 from pipeline.commands.stage import stage_app
+from pipeline.commands.stopping import resumable
 from pipeline.commands.train import train_app
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _options(
 
 
 @app.command()
+@resumable()
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe: a YAML file")],
     run_: RunOption,
@@ -121,6 +123,7 @@ def run(
 
 
 @app.command()
+@resumable()
 def publish(
     run_: RunOption,
     out: Annotated[str | None, typer.Option(help="Folder of the dataset: a path or URL; default RUN/shards")] = None,
@@ -167,6 +170,7 @@ def _publish(run_: str, out: str | None, how: Publish) -> Published:
 
 
 @app.command()
+@resumable()
 def index(
     run_: RunOption,
     path: Annotated[

@@ -7,11 +7,13 @@ from dataclasses import asdict
 import typer
 
 from pipeline.commands.options import JsonOption, RunArgument
+from pipeline.commands.stopping import resumable
 
 compact_app = typer.Typer()
 
 
 @compact_app.command()
+@resumable()
 def compact(run_: RunArgument, json_: JsonOption = False) -> None:
     """Merge the small files of a run's tables, so that they are read faster. All rows and their provenance stay.
 

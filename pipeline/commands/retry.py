@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import JsonOption, RunArgument
+from pipeline.commands.stopping import resumable
 
 retry_app = typer.Typer()
 
 
 @retry_app.command()
+@resumable()
 def retry(
     run_: RunArgument,
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the run, or `index`")],

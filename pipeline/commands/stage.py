@@ -17,6 +17,7 @@ from pipeline.commands.options import (
     SeedOption,
     TotalOption,
 )
+from pipeline.commands.stopping import resumable
 
 if TYPE_CHECKING:
     from pipeline.execution.job_result import JobResult
@@ -119,6 +120,7 @@ def _integers(text: str) -> list[int]:
         raise UserError(f"--levels {text}: separate integers by commas, as in 1000,100") from error
 
 
+@resumable()
 def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new stages at the end), compute them, and print the results.
 

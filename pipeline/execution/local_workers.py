@@ -26,6 +26,7 @@ import pyarrow as pa
 from core.stages import Stage
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
+from pipeline.execution.placement import place_locally
 from pipeline.execution.receipts import BLOCK, raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
@@ -217,6 +218,17 @@ def is_for_local_workers(stage: Stage, resources: Resources, rows: int) -> bool:
         and is_importable(type(stage))
         and is_without_ray()
     )
+
+
+def check_resources(stage: Stage, resources: Resources) -> None:
+    """Check that this machine has what a worker needs, unless a cluster is to be joined, which may have it or grow.
+
+    Raises:
+        UserError: It lacks CPUs or GPUs.
+    """
+    gpus = resources.num_gpus and any(map(shutil.which, ("nvidia-smi", "rocm-smi")))  # only Ray counts them
+    if is_without_ray() and not gpus:
+        place_locally(resources, stage, 1)
 
 
 def is_importable(kind: type) -> bool:

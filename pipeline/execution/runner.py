@@ -27,6 +27,7 @@ from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import (
     ROWS,
     LocalWorkers,
+    check_resources,
     is_for_local_workers,
     is_importable,
     is_without_ray,
@@ -103,12 +104,13 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> None:
-    """Check, before anything is written or started, what stages need that never ran: models, and columns of the pool.
+    """Check, before anything is written or started, what stages need that never ran: models, resources, pool columns.
 
     A stage with stored facts may have no rows left to compute; it is checked when it has some.
 
     Raises:
-        UserError: A model is not available, and the message says how to get it; or the indexed pool lacks a column.
+        UserError: A model is not available, and the message says how to get it; this machine lacks what the recipe asks
+            for a worker; or the indexed pool lacks a column.
     """
     for step in never_ran(recipe, url, only):
         check_step(step, recipe.pool, index_table(Folder.at(url)))
@@ -118,6 +120,7 @@ def check_step(step: Step, pool: Pool, index: Table) -> None:
     """Check a step as `check_models` does."""
     step.stage.check_settings()
     step.stage.check_available()
+    check_resources(step.stage, step.resources)
     check_pool_columns(step, pool, index)
 
 

@@ -20,7 +20,6 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError
-from core.signals import ended_by_signals
 from core.stages import GroupedStage
 from manifests.funnel import funnel
 from manifests.priorities import priority
@@ -66,7 +65,7 @@ def try_out(recipe: Recipe, plan: Preview, listing: Listing, url: str, images: i
     sample = _sample(recipe, listing, beside, images)
     where = f"{beside.path if beside.local else url.rstrip('/')}.trial-{uuid.uuid4().hex[:8]}"
     folder = Folder.at(where)
-    with ended_by_signals(), _temporary(folder):
+    with _temporary(folder):
         run = write_recipe(_reduced(recipe, sample.rows.num_rows), folder, where)
         jobs, stopped = _jobs(run, sample)
         run, reached = _with_rules(recipe, run)

@@ -153,7 +153,8 @@ def kill_img2dataset(mark: str) -> int | None:
     return None
 
 
-def test_ctrl_c_ends_a_download_of_silent_servers(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_download_of_silent_servers(case: Case, tmp_path: Path, sent: signal.Signals) -> None:
     recipe = yaml.safe_load(case.recipe.read_text())
     recipe["pool"] = write_list(tmp_path / "list.csv", [(case.web.url(f"hang/{n}"), "", "", "") for n in range(300)])
     recipe["stages"][0]["timeout"] = 600
@@ -163,9 +164,9 @@ def test_ctrl_c_ends_a_download_of_silent_servers(case: Case, tmp_path: Path) ->
     with subprocess.Popen(command, stderr=subprocess.PIPE) as driver:
         while not case.web.asked and driver.poll() is None:
             time.sleep(0.05)
-        driver.send_signal(signal.SIGINT)
+        driver.send_signal(sent)
         try:
             driver.communicate(timeout=20)  # the server is silent for 30 s
         finally:
             driver.kill()
-    assert driver.returncode == 130
+    assert driver.returncode == 128 + sent

@@ -231,6 +231,6 @@ def test_ray_that_does_not_start_in_time_is_a_one_line_error(tmp_path: Path, mak
     assert "Traceback" not in said
     assert said.splitlines()[-1] == (
         "vl3syn: Ray did not start on this machine (The current node timed out during startup. This could happen "
-        "because some of the raylet failed to startup or the GCS has become overloaded.); nothing was computed: see "
-        "whether memory, disk and CPU are free, then run again"
+        "because some of the raylet failed to startup or the GCS has become overloaded.); what is stored stays: see "
+        "whether memory, disk and CPU are free, then run again to go on"
     )

@@ -130,11 +130,10 @@ def test_suspended_driver_stops_when_it_was_replaced(tmp_path: Path) -> None:
             assert stored(tmp_path)["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_driver_that_is_ended_by_a_signal_leaves_nothing(end: signal.Signals, tmp_path: Path) -> None:
+def test_driver_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     with holder(tmp_path / "run") as first:
         assert held(first)
-        first.send_signal(end)
+        first.send_signal(signal.SIGINT)
         assert first.wait(timeout=60) != 0
     assert list(tmp_path.iterdir()) == []
 

@@ -197,3 +197,27 @@ def test_missing_or_broken_recipe_file_is_a_one_line_error(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="not YAML") as refused:
         load_recipe(str(broken))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("stages", "publish", "message"),
+    [
+        ("[{stage: aspect_ratio}]", "{}", "no stage writes short or detailed captions; add short_caption"),
+        (
+            "[{stage: aspect_ratio}]",
+            "{subsets: [short]}",
+            "no stage writes short captions; add the stage short_caption",
+        ),
+        (
+            "[{stage: short_caption, model: m, engine: {kind: server, url: 'http://x/v1'}}]",
+            "{subsets: [detailed]}",
+            "no stage writes detailed",
+        ),
+    ],
+)
+def test_publishing_captions_of_no_stage_is_refused(tmp_path: Path, stages: str, publish: str, message: str) -> None:
+    """Before anything runs: hours later there would be nothing to publish."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"pool: {{images: pool}}\nstages: {stages}\npublish: {publish}\n")
+    with pytest.raises(UserError, match=f"r.yaml: publish: {message}"):
+        load_recipe(str(recipe))

@@ -46,6 +46,23 @@ def test_missing_model_fails_after_the_plan(tmp_path: Path, make_images: MakeIma
     assert not run.exists()
 
 
+def test_missing_resources_fail_after_the_plan(
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    recipe, run = tmp_path / "r.yaml", tmp_path / "run"
+    recipe.write_text(
+        f"pool: {{images: {make_images(tmp_path / 'pool', 3)}}}\n"
+        "stages: [{stage: aspect_ratio}, {stage: hashes, resources: {num_cpus: 2000}}]\n"
+    )
+    dry = vl3syn_process("run", recipe, "--run", run, "--dry-run")
+    assert dry.returncode == 1
+    assert "hashes" in dry.stdout
+    assert dry.stderr.startswith("vl3syn: hashes: an actor needs 2000 CPU")
+    assert dry.stderr == vl3syn_process("run", recipe, "--run", run).stderr, "one line, the same as of the run"
+    assert not run.exists()
+
+
 @pytest.mark.usefixtures("here")
 def test_trial_that_ends_early_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
     recipe = tmp_path / "r.yaml"
