@@ -58,8 +58,7 @@ def test_stage_of_errors_only_fails_but_rules_may_drop_all(tmp_path: Path, vl3sy
         path = pool / f"{number}.jpg"
         Image.effect_noise((200, 200 + number), 60).convert("RGB").save(path)
         path.write_bytes(path.read_bytes()[:-2000])  # the header stays whole
-    publish = {"rows_per_shard": 10}
-    recipe = recipe_at(tmp_path, pool, {"stage": "aspect_ratio"}, {"stage": "hashes"}, publish=publish)
+    recipe = recipe_at(tmp_path, pool, {"stage": "aspect_ratio"}, {"stage": "hashes"})
     done = vl3syn("run", recipe, "--run", tmp_path / "run", "--json")
     assert done.returncode == 1
     assert ours(done.stderr)[-1].startswith("vl3syn: hashes: all 3 rows failed: undecodable: OSError image file")
