@@ -125,13 +125,9 @@ class PartFiles:
         first = dict(zip((file.path for file in self.files), np.cumsum([0, *of_files]).tolist(), strict=False))
         return np.array([first[part.file.path] + part.start for part in self.parts], np.int64)
 
-    def ages(self) -> npt.NDArray[np.int32]:
-        """Return the age of each row of `files`: the number of its writer, oldest first; -1 in copies of a part."""
-        writers = {writer: number for number, writer in enumerate(dict.fromkeys(part.writer for part in self.parts))}
-        ages = np.full(sum(self._footer(file).rows for file in self.files), -1, np.int32)
-        for part, start, length in zip(self.parts, self.starts(), self.lengths(), strict=True):
-            ages[start : start + length] = writers[part.writer]
-        return ages
+    def rows(self) -> int:
+        """Return the number of rows of `files`, with copies of parts."""
+        return sum(self._footer(file).rows for file in self.files)
 
     def _content(self, file: pafs.FileInfo) -> Sequence[Part]:
         """Return the parts in a file. Only the footer of a file with many parts is read."""

@@ -40,6 +40,7 @@ from pipeline.execution.precision import refuse_other_precision
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
+from pipeline.execution.selection import Selection
 from pipeline.execution.stage_job import run_stage, stage_provenance, stage_table
 from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
@@ -174,7 +175,7 @@ def build_index(
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    done = LocalResult(untried=chunks(todo.shards))
+    done = LocalResult(untried=list(chunks(todo.shards)))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
         done = local.run("index", done.untried, ready(call), count_cpus(), preloaded=False)
     if local and (done.untried or done.lost):
@@ -246,7 +247,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     """Train a step's stage on a sample of the rows that reach it; return the recipe with the artifact's hash."""
     begin = time.perf_counter()
     step.stage.check_available()
-    rows, inputs = plan(run, recipe, columns_of(step), sample(step, alive["id"]))
+    planned, inputs = plan(run, recipe, columns_of(step), Selection.all_of(sample(step, alive["id"])))
+    rows = planned.frame()
     fitted, facts = train(step, inputs, rows)
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)
