@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+
+_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Selection:
 
     def alive(self) -> pl.DataFrame:
         """Return all ids: column `id`, sorted."""
-        return pl.DataFrame({"id": self.ids})
+        return pl.DataFrame(pa.table({"id": self.ids}))  # polars copies numpy arrays
 
     def frame(self) -> pl.DataFrame:
         """Return the selected ids: column `id`, sorted."""
@@ -53,12 +56,24 @@ class Selection:
     def positions(self, ids: pa.ChunkedArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the row numbers of those `ids` that are in `self.ids`, in their order, and their positions there."""
         values = ids.to_numpy()
-        by_value = np.argsort(values, kind="stable")  # neighbours are found near each other: the search is much faster
-        sorted_values = values[by_value]
-        place = np.searchsorted(self.ids, sorted_values)
-        known = place < len(self.ids)
-        known[known] = self.ids[place[known]] == sorted_values[known]
-        at = np.full(len(values), -1, np.intp)
-        at[by_value[known]] = place[known]
-        rows = np.flatnonzero(at >= 0)
-        return rows, at[rows]
+        if not len(self.ids):
+            return np.array([], np.intp), np.array([], np.intp)
+        by_value = np.argsort(values)  # neighbours are found near each other, mostly in the processor's cache
+        found = np.empty(len(values), np.intp)
+        found[by_value] = self._search(values[by_value])
+        rows = np.flatnonzero(self.ids[found] == values)
+        return rows, found[rows]
+
+    def _search(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """Return the position of the last id that is not larger than each value, else 0: first among every 256th id."""
+        place = np.maximum(np.searchsorted(self._every_256th, values, side="right") - 1, 0) * _STEP
+        step = _STEP // 2
+        while step:
+            probe = np.minimum(place + step, len(self.ids) - 1)
+            place = np.where(self.ids[probe] <= values, probe, place)
+            step //= 2
+        return place
+
+    @cached_property
+    def _every_256th(self) -> npt.NDArray[np.int64]:
+        return self.ids[::_STEP].copy()
