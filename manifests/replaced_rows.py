@@ -5,105 +5,117 @@ Few keys are repeated. Sorting finds them in less time and memory than a hash ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+from pyarrow import fs as pafs
 
 from manifests.part_files import PartFiles
 
 _COPY = -1
 """Age of the rows of a part that an earlier file holds, too."""
 
+_ROWS = 1 << 20
+"""Rows whose keys are held at a time, at least."""
 
-def replaced_rows(files: PartFiles, keys: pl.LazyFrame) -> npt.NDArray[np.uint32]:
-    """Return the numbers of these rows, sorted.
+Keys = npt.NDArray[np.integer]
+Ages = npt.NDArray[np.int32]
+
+
+def replaced_rows(files: PartFiles, keys: Callable[[Sequence[pafs.FileInfo]], Keys]) -> npt.NDArray[np.uint32]:
+    """Return the numbers of these rows, sorted. The rows of all files are numbered in their order.
 
     Args:
-        files: The files of the table. Their rows are numbered in their order.
-        keys: One column: the key of each row. Rows of a newer writer replace those with the same key.
+        files: The files of the table.
+        keys: Reads the key of each row of some files. Rows of a newer writer replace those with the same key.
     """
     starts, ages = _spans(files)
     if len(np.unique(ages)) < 2:  # a writer never repeats a key
         return np.array([], np.uint32)
-    repeated = _repeated(starts, ages, keys)
+    rows = _Rows(starts, ages, _chunks(files, keys))
+    repeated = rows.repeated_keys()
     newest = np.full(len(repeated), _COPY, np.int32)
-    for _, age, place in _rows_of(repeated, starts, ages, keys):
+    for _, age, place in rows.with_keys(repeated):
         np.maximum.at(newest, place, age)
-    hidden = [row[age < newest[place]] for row, age, place in _rows_of(repeated, starts, ages, keys)]
-    return np.union1d(np.concatenate([np.array([], np.uint32), *hidden]), _copies(starts, ages))
+    hidden = [row[age < newest[place]] for row, age, place in rows.with_keys(repeated)]
+    copies = [np.arange(starts[span], starts[span + 1], dtype=np.uint32) for span in np.flatnonzero(ages == _COPY)]
+    return np.unique(np.concatenate([np.array([], np.uint32), *hidden, *copies]))
 
 
-def _spans(files: PartFiles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def _spans(files: PartFiles) -> tuple[npt.NDArray[np.int64], Ages]:
     """Return the first row of each span of rows, and after the last one; and the age of each span.
 
     The age is the number of the writer, oldest first. A span is a part, or copies of parts between two.
     """
     writers = {writer: number for number, writer in enumerate(dict.fromkeys(part.writer for part in files.parts))}
+    numbers = [writers[part.writer] for part in files.parts]
     starts, ages, stop = [], [], 0
-    for start, length, part in sorted(zip(files.starts(), files.lengths(), files.parts, strict=True), key=_start):
+    for start, length, age in sorted(zip(files.starts().tolist(), files.lengths().tolist(), numbers, strict=True)):
         if start > stop:
             starts.append(stop)
             ages.append(_COPY)
         starts.append(start)
-        ages.append(writers[part.writer])
+        ages.append(age)
         stop = start + length
-    if (rows := files.rows()) > stop:
+    if (rows := sum(files.rows_of_files())) > stop:
         starts.append(stop)
         ages.append(_COPY)
     return np.array([*starts, rows], np.int64), np.array(ages, np.int32)
 
 
-def _start(span: tuple[int, int, object]) -> tuple[int, int]:
-    return int(span[0]), int(span[1])
+def _chunks(files: PartFiles, keys: Callable[[Sequence[pafs.FileInfo]], Keys]) -> Callable[[], Iterator[Keys]]:
+    """Return a function that reads the keys chunk by chunk. Those of a small table are read once."""
+    groups: list[list[pafs.FileInfo]] = []
+    rows = _ROWS
+    for file, length in zip(files.files, files.rows_of_files(), strict=True):
+        if rows >= _ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(file)
+        rows += length
+    if len(groups) == 1:
+        only = keys(groups[0])
+        return lambda: iter([only])
+    return lambda: map(keys, groups)
 
 
-def _repeated(
-    starts: npt.NDArray[np.int64], ages: npt.NDArray[np.int32], keys: pl.LazyFrame
-) -> npt.NDArray[np.integer]:
-    """Return the keys that may have rows of several writers, sorted, each once."""
-    found: npt.NDArray[np.integer] | None = None
-    count = 0
-    for _, key, age in _chunks(starts, ages, keys):
-        if found is None:
-            found = np.empty(int(starts[-1]), key.dtype)
-        first = np.ones(len(key), bool)
-        first[1:] = (key[1:] != key[:-1]) | (age[1:] != age[:-1])  # the rows of a shard lie together
-        distinct = key[first]
-        found[count : count + len(distinct)] = distinct
-        count += len(distinct)
-    if found is None:
-        return np.array([], np.int64)
-    found = found[:count]
-    found.sort()
-    return np.unique(found[1:][found[1:] == found[:-1]])
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table: the spans with their ages (see `_spans`), and what reads the keys of all rows."""
 
+    starts: npt.NDArray[np.int64]
+    ages: Ages
+    keys: Callable[[], Iterator[Keys]]
 
-def _rows_of(
-    wanted: npt.NDArray[np.integer], starts: npt.NDArray[np.int64], ages: npt.NDArray[np.int32], keys: pl.LazyFrame
-) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], npt.NDArray[np.intp]]]:
-    """Yield the number and age of rows with a wanted key, and the position of the key in `wanted`."""
-    if not len(wanted):
-        return
-    for start, key, age in _chunks(starts, ages, keys):
-        place = np.minimum(np.searchsorted(wanted, key), len(wanted) - 1)
-        row = np.flatnonzero(wanted[place] == key)
-        yield (row + start).astype(np.uint32), age[row], place[row]
+    def _chunks(self) -> Iterator[tuple[int, Keys, Ages]]:
+        """Yield the number of a first row, and the keys and ages of the rows from there."""
+        start = 0
+        for key in self.keys():
+            span = np.searchsorted(self.starts, np.arange(start, start + len(key)), side="right") - 1
+            yield start, key, self.ages[span]
+            start += len(key)
 
+    def repeated_keys(self) -> Keys:
+        """Return the keys that may have rows of several writers, sorted, each once."""
+        found: Keys = np.array([], np.int64)
+        count = 0
+        for _, key, age in self._chunks():
+            if not count:
+                found = np.empty(int(self.starts[-1]), key.dtype)
+            first = np.ones(len(key), bool)
+            first[1:] = (key[1:] != key[:-1]) | (age[1:] != age[:-1])  # the rows of a shard lie together
+            distinct = key[first]
+            found[count : count + len(distinct)] = distinct
+            count += len(distinct)
+        found = found[:count]
+        found.sort()
+        return np.unique(found[1:][found[1:] == found[:-1]])
 
-def _chunks(
-    starts: npt.NDArray[np.int64], ages: npt.NDArray[np.int32], keys: pl.LazyFrame
-) -> Iterator[tuple[int, npt.NDArray[np.integer], npt.NDArray[np.int32]]]:
-    """Yield the number of a first row, and the keys and ages of the rows from there."""
-    start = 0
-    for chunk in keys.collect_batches(maintain_order=True):
-        key = chunk.to_series().to_numpy()
-        span = np.searchsorted(starts, np.arange(start, start + len(key)), side="right") - 1
-        yield start, key, ages[np.minimum(span, len(ages) - 1)]
-        start += len(key)
-
-
-def _copies(starts: npt.NDArray[np.int64], ages: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
-    spans = [np.arange(starts[span], starts[span + 1], dtype=np.uint32) for span in np.flatnonzero(ages == _COPY)]
-    return np.concatenate([np.array([], np.uint32), *spans])
+    def with_keys(self, wanted: Keys) -> Iterator[tuple[npt.NDArray[np.uint32], Ages, npt.NDArray[np.intp]]]:
+        """Yield the number and age of rows with a wanted key, and the position of the key in `wanted`."""
+        for start, key, age in self._chunks() if len(wanted) else ():
+            place = np.minimum(np.searchsorted(wanted, key), len(wanted) - 1)
+            row = np.flatnonzero(wanted[place] == key)
+            yield (row + start).astype(np.uint32), age[row], place[row]

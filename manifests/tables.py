@@ -96,11 +96,11 @@ class Table:
 
     def every_id(self) -> pl.LazyFrame:
         """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
-        return self._listed(lambda files: self._all(files, ["id"]))
+        return self._listed(lambda files: self._all(files.files, ["id"]))
 
     def every_row(self, columns: Sequence[str]) -> pl.LazyFrame:
         """Return columns of all rows, including those that newer ones replace, oldest generation first."""
-        return self._listed(lambda files: self._all(files, columns))
+        return self._listed(lambda files: self._all(files.files, columns))
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Return where the current rows are, for readers that need only a few of them.
@@ -168,7 +168,7 @@ class Table:
 
     def _current(self, files: PartFiles, columns: Sequence[str], numbered: bool = False) -> pl.LazyFrame:
         """Return the current rows; with their numbers in all files (column `_ROW`) if `numbered`."""
-        rows, hidden = self._all(files, columns), self._hidden(files)
+        rows, hidden = self._all(files.files, columns), self._hidden(files)
         if numbered or len(hidden):
             rows = rows.with_row_index(_ROW)
         if len(hidden):
@@ -180,17 +180,19 @@ class Table:
         return self._listed(lambda files: (files, self._hidden(files)))
 
     def _hidden(self, files: PartFiles) -> npt.NDArray[np.uint32]:
-        key = pl.col(self.key)
-        integer = pa.types.is_integer(self.schema.field(self.key).type)
-        return replaced_rows(files, self._all(files, [self.key]).select(key if integer else key.hash()))
+        def keys(infos: Sequence[pafs.FileInfo]) -> npt.NDArray[np.integer]:
+            key = self._all(infos, [self.key]).collect(engine="streaming")[self.key]
+            return (key if key.dtype.is_integer() else key.hash()).to_numpy()
 
-    def _all(self, files: PartFiles, columns: Sequence[str]) -> pl.LazyFrame:
-        """Return all rows of all files. Count control tokens here where a part's version did not count them."""
-        if not files.files:
+        return replaced_rows(files, keys)
+
+    def _all(self, files: Sequence[pafs.FileInfo], columns: Sequence[str]) -> pl.LazyFrame:
+        """Return all rows of some files. Count control tokens here where a part's version did not count them."""
+        if not files:
             return pl.DataFrame(self.schema.empty_table()).lazy().select(columns)
-        texts = self._uncounted(files.files, columns)
+        texts = self._uncounted(files, columns)
         fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
-        frame = scan_parts(self.folder, files.files, fields, self.remedy)
+        frame = scan_parts(self.folder, files, fields, self.remedy)
         return frame.with_columns(_counted(texts)).select(columns) if texts else frame
 
     def _uncounted(self, files: Iterable[pafs.FileInfo], columns: Sequence[str]) -> dict[str, str]:

@@ -26,14 +26,15 @@ Positions = npt.NDArray[np.unsignedinteger]
 
 @dataclass(frozen=True)
 class Numbers:
-    """A column of numbers: the value of each position."""
+    """A column of numbers: the value of each position, and whether it is missing; None: no value is."""
 
     values: npt.NDArray[np.generic]
-    missing: npt.NDArray[np.bool_]
+    missing: npt.NDArray[np.bool_] | None
     type: pa.DataType
 
     def take(self, positions: Positions) -> pa.Array:
-        return pa.array(self.values[positions], self.type, mask=self.missing[positions])
+        mask = None if self.missing is None else self.missing[positions]
+        return pa.array(self.values[positions], self.type, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,17 @@ class PartNumbers:
 
 def read_numbers(table: Table, names: Mapping[str, str], rows: Selection) -> dict[str, Numbers]:
     """Read columns of numbers from a table, by their names in the block."""
-    size = len(rows.ids)
     types = {name: table.schema.field(stored).type for name, stored in names.items()}
-    columns = {
-        name: Numbers(np.zeros(size, type_.to_pandas_dtype()), np.ones(size, bool), type_)
-        for name, type_ in types.items()
-    }
+    numbers = {name: np.zeros(len(rows.ids), type_.to_pandas_dtype()) for name, type_ in types.items()}
+    missing = {name: np.ones(len(rows.ids), bool) for name in names}
     for _, part in walk(table, ["id", *names.values()])[1]:
         known, positions = rows.positions(part["id"])
         for name, stored in names.items():
-            of_part = columns[name].values
-            zero = of_part.dtype.type(0).item()  # integers with nulls would become floats
+            zero = numbers[name].dtype.type(0).item()  # integers with nulls would become floats
             values = part[stored] if pa.types.is_floating(types[name]) else part[stored].fill_null(zero)
-            of_part[positions] = values.to_numpy()[known]
-            columns[name].missing[positions] = part[stored].is_null().to_numpy()[known]
-    return columns
+            numbers[name][positions] = values.to_numpy()[known]
+            missing[name][positions] = part[stored].is_null().to_numpy()[known]
+    return {name: Numbers(numbers[name], of if of.any() else None, types[name]) for name, of in missing.items()}
 
 
 def read_part_numbers(table: Table, rows: Selection) -> tuple[PartNumbers, list[str]]:

@@ -24,14 +24,14 @@ from pipeline.execution.receipts import receipt, reported
 class Counted(Blocks):
     """Blocks of one row, its number; records which are cut, and how many of them are not computed yet."""
 
-    count: int
+    total: int
     computed: Path
     damaged: int | None = None
     cuts: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return self.count
+        return self.total
 
     def cut(self, number: int) -> pa.Table:
         if number == self.damaged:
