@@ -155,7 +155,8 @@ def work(where: Path, what: str) -> dict[str, float]:
 def planned(run: Any, recipe: Any, step: Any, stored: Any, alive: Any) -> None:
     """Plan a stage and cut all its blocks."""
     from pipeline.execution.grouping import cut, group_column
-    from pipeline.execution.planner import columns_of, plan
+    from pipeline.execution.job_columns import columns_of
+    from pipeline.execution.planner import plan
     from pipeline.execution.stage_job import part_size, read_groups, rows_to_compute
 
     groups = read_groups(run, step, alive) if group_column(step) else None

@@ -12,8 +12,7 @@ are read once, by the driver. Of large ones it sends nothing, and the workers of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -21,19 +20,19 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.stages import IMAGE_INPUTS
 from manifests.contents import CONTENTS, LENGTH, SHA256, contents_table
 from manifests.run import Run, stage_folder
 from manifests.table_walk import walk
 from manifests.tables import Table
 from pipeline.execution.inputs import POOL_ADDRESS, Inputs, Source
+from pipeline.execution.job_columns import Columns
 from pipeline.execution.plan import Numbers, PartNumbers, Plan, Positions, bytes_of, read_numbers, read_part_numbers
 from pipeline.execution.seen import DIGEST, SeenLengths
 from pipeline.execution.selection import Selection
 from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
 from pipeline.pools.registry import pool_of
-from pipeline.recipe import Recipe, Step, pool_column, via_driver
+from pipeline.recipe import Recipe, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.download.storage import images_folder, refuse_elsewhere
@@ -47,55 +46,6 @@ part, in a table of less than 65,535 parts; its group, and its place in an order
 
 _ByTable: TypeAlias = dict[str, dict[str, str]]
 """Columns by table ("" is the index): the name of each column, and its name in the table."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns that a job reads.
-
-    Attributes:
-        names: Their names: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
-        tables: The tables of earlier stages that store them, by column; the index stores the others.
-        fields: Their Arrow fields, by column.
-        stored: The name in its table of each column that has another name there.
-        downloaded: The table of the stage that downloaded the images; empty: they are in the pool.
-    """
-
-    names: Sequence[str]
-    tables: Mapping[str, str]
-    fields: Mapping[str, pa.Field]
-    stored: Mapping[str, str] = field(default_factory=dict)
-    downloaded: str = ""
-
-    @property
-    def has_images(self) -> bool:
-        """Whether the job reads images."""
-        return not set(IMAGE_INPUTS).isdisjoint(self.names)
-
-    @property
-    def from_pool(self) -> list[str]:
-        """The X of each column `pool.X`."""
-        return [name for column in self.names if (name := pool_column(column))]
-
-    @property
-    def by_table(self) -> dict[str, list[str]]:
-        """The columns of tables, by table; "" is the index."""
-        grouped: dict[str, list[str]] = {}
-        for column in self.names:
-            if column != "id" and column not in IMAGE_INPUTS and not pool_column(column):
-                grouped.setdefault(self.tables.get(column, ""), []).append(column)
-        return grouped
-
-
-def columns_of(step: Step) -> Columns:
-    """Return the columns that a step's stage reads."""
-    return Columns(
-        names=step.stage.reads,
-        tables=step.inputs,
-        fields=step.fields,
-        stored=step.stored,
-        downloaded=step.downloaded,
-    )
 
 
 def unstored(table: Table, alive: pl.DataFrame) -> Selection:

@@ -22,6 +22,7 @@ from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.job_columns import columns_of
 from pipeline.execution.job_log import record
 from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import (
@@ -34,7 +35,7 @@ from pipeline.execution.local_workers import (
 )
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
-from pipeline.execution.planner import columns_of, plan, stored_table
+from pipeline.execution.planner import plan, stored_table
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import refuse_other_precision
 from pipeline.execution.ray_job import map_blocks, run_job
@@ -234,7 +235,7 @@ def run_stages(
         stored = stored_stage(run, step)
         if selected:
             yield record(run, run_stage(run, recipe, step, stored, alive, local))
-        alive = advance(alive, stored).alive
+        alive = advance(alive, stored).alive.rechunk()  # of one chunk, numpy needs no copy
 
 
 def stored_stage(run: Run, step: Step) -> StoredStage:

@@ -24,11 +24,12 @@ from manifests.version import __version__
 from pipeline.execution.driver_job import run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
 from pipeline.execution.grouping import Groups, changed_groups, cut, group_column
+from pipeline.execution.job_columns import columns_of
 from pipeline.execution.job_result import JobResult, JobStats, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers, ready
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
-from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.planner import plan, stored_table, unstored
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.ray_job import Job, map_blocks, run_job

@@ -28,9 +28,10 @@ from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
+from pipeline.execution.job_columns import Columns
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
-from pipeline.execution.planner import Columns, plan_shuffled
+from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates

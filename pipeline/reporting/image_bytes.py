@@ -15,8 +15,9 @@ from core.settings import problem
 from core.stages import ENCODED
 from manifests.contents import LENGTH
 from manifests.run import Run
+from pipeline.execution.job_columns import Columns
 from pipeline.execution.lookahead import started_ahead
-from pipeline.execution.planner import Columns, downloaded_images, plan, pool_images, stored_table
+from pipeline.execution.planner import downloaded_images, plan, pool_images, stored_table
 from pipeline.execution.selection import Selection
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.reader import Images

@@ -20,8 +20,9 @@ from manifests.schemas import column, table_schema
 from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.execution.grouping import cut, group_column
+from pipeline.execution.job_columns import columns_of
 from pipeline.execution.plan import PlannedBlocks
-from pipeline.execution.planner import columns_of, plan
+from pipeline.execution.planner import plan
 from pipeline.execution.runner import recipe_of, stored_stage, write_recipe
 from pipeline.execution.stage_job import read_groups, rows_to_compute
 from pipeline.recipe import Step, parse_recipe
