@@ -147,13 +147,14 @@ def downloaded_images(run: Run, recipe: Recipe) -> Images:
 def _divide(columns: Columns, most: int) -> tuple[_ByTable, _ByTable]:
     """Return the columns that the driver sends, and those that the workers read.
 
-    The driver sends numbers of tables that no worker has to read, as long as a row takes at most so many bytes.
+    The driver sends numbers of tables that no worker has to read, as long as a row takes at most so many bytes; with 0,
+    nothing.
     """
     sent: _ByTable = {}
     read: _ByTable = {}
     for table, names in columns.by_table.items():
-        numbers = all(via_driver(columns.fields[name]) for name in names)
-        (sent if numbers else read)[table] = {name: columns.stored.get(name, name) for name in names}
+        sends = most > 0 and all(via_driver(columns.fields[name]) for name in names)
+        (sent if sends else read)[table] = {name: columns.stored.get(name, name) for name in names}
     if columns.has_images:
         for name in IMAGE_ADDRESS:
             described = DESCRIBED.get(name) if columns.downloaded else None
