@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from core.errors import UserError
 from manifests.rules import Rule
 from manifests.schemas import reference_column_of
-from manifests.table_walk import walk
 from manifests.tables import Table
 
 ERROR, PENDING, FIRST_RULE = 0, 1, 2
@@ -68,11 +65,8 @@ class Verdict:
 
 def valid_ids(index: Table) -> pl.DataFrame:
     """Return column `id`, sorted, of the rows that were indexed without an error."""
-    parts = (rows for _, rows in walk(index, ["id", "error"])[1])
-    valid = [rows["id"].filter(rows["error"].is_null()).to_numpy() for rows in parts]
-    ids = np.concatenate([np.array([], np.int64), *valid])
-    ids.sort()
-    return pl.DataFrame(pa.table({"id": ids}))  # polars copies numpy arrays
+    rows = index.scan(["id", "error"]).filter(pl.col("error").is_null())
+    return rows.select("id").collect(engine="streaming").sort("id")
 
 
 def evaluate_rules(index: Table, stages: Sequence[StoredStage]) -> Verdict:
