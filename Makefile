@@ -110,6 +110,7 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/manifest_10m.py
 	$(BIN)/python benchmarks/many_jobs.py
+	$(BIN)/python benchmarks/driver_memory.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/clip_throughput.py

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import polars as pl
 import pyarrow as pa
 
 from manifests.schemas import column, table_schema
@@ -36,11 +35,6 @@ _SCHEMA = table_schema(
 def contents_table(run: Folder) -> Table:
     """Return the contents table of the run in the folder `run`."""
     return Table(run.join("stages").join(CONTENTS), _SCHEMA, remedy=_REMEDY)
-
-
-def seen_lengths(run: Folder) -> pl.LazyFrame:
-    """Return columns `id` and `seen_bytes` (length in bytes) of the images that were read."""
-    return contents_table(run).scan(["id", LENGTH]).drop_nulls()
 
 
 def content_rows(ids: Sequence[int], contents: Sequence[tuple[int, bytes] | None]) -> pa.Table:

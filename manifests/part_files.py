@@ -121,17 +121,14 @@ class PartFiles:
 
     def starts(self) -> npt.NDArray[np.int64]:
         """Return the number of each part's first row, if the rows of `files` are numbered in their order."""
-        of_files = [self._footer(file).rows for file in self.files]
-        first = dict(zip((file.path for file in self.files), np.cumsum([0, *of_files]).tolist(), strict=False))
+        first = dict(
+            zip((file.path for file in self.files), np.cumsum([0, *self.rows_of_files()]).tolist(), strict=False)
+        )
         return np.array([first[part.file.path] + part.start for part in self.parts], np.int64)
 
-    def ages(self) -> npt.NDArray[np.int32]:
-        """Return the age of each row of `files`: the number of its writer, oldest first; -1 in copies of a part."""
-        writers = {writer: number for number, writer in enumerate(dict.fromkeys(part.writer for part in self.parts))}
-        ages = np.full(sum(self._footer(file).rows for file in self.files), -1, np.int32)
-        for part, start, length in zip(self.parts, self.starts(), self.lengths(), strict=True):
-            ages[start : start + length] = writers[part.writer]
-        return ages
+    def rows_of_files(self) -> list[int]:
+        """Return the number of rows of each of `files`, with copies of parts."""
+        return [self._footer(file).rows for file in self.files]
 
     def _content(self, file: pafs.FileInfo) -> Sequence[Part]:
         """Return the parts in a file. Only the footer of a file with many parts is read."""

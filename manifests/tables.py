@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from pyarrow import fs as pafs
@@ -18,6 +19,7 @@ from pyarrow import fs as pafs
 from core.control_tokens import CONTROL_TOKEN, MAX_COUNT
 from manifests.part_files import Part, PartFiles, write_part, writer_of
 from manifests.parts import footer_of, read_part, scan_parts
+from manifests.replaced_rows import replaced_rows
 from manifests.schemas import table_schema, text_of
 from manifests.storage import Folder
 
@@ -94,11 +96,11 @@ class Table:
 
     def every_id(self) -> pl.LazyFrame:
         """Return column `id` of all rows, including those that newer ones replace. An id may occur several times."""
-        return self._listed(lambda files: self._all(files, ["id"]))
+        return self._listed(lambda files: self._all(files.files, ["id"]))
 
     def every_row(self, columns: Sequence[str]) -> pl.LazyFrame:
         """Return columns of all rows, including those that newer ones replace, oldest generation first."""
-        return self._listed(lambda files: self._all(files, columns))
+        return self._listed(lambda files: self._all(files.files, columns))
 
     def locate(self) -> tuple[pl.LazyFrame, list[str]]:
         """Return where the current rows are, for readers that need only a few of them.
@@ -144,7 +146,7 @@ class Table:
             found = [part for part in self.list_files().parts if part.name in left]
             try:
                 for file, held in groupby(sorted(found, key=_path_of), key=_path_of):
-                    rows = self._read_file(file, columns)
+                    rows = self.read_file(file, columns)
                     for part in held:
                         left.remove(part.name)
                         yield part.name, rows.slice(part.start, part.rows)
@@ -154,8 +156,8 @@ class Table:
         if left:
             raise FileNotFoundError(f"{self.folder.path}/{min(left)}: the file has gone")
 
-    def _read_file(self, path: str, columns: Sequence[str]) -> pa.Table:
-        """Return columns of a file. Count control tokens as `_all` does."""
+    def read_file(self, path: str, columns: Sequence[str]) -> pa.Table:
+        """Return columns of a file of the table. Control tokens are counted as in `scan`."""
         texts = self._uncounted([self.folder.filesystem.get_file_info(path)], columns)
         fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
         rows = read_part(self.folder, self.folder.relative(path), self.remedy, fields)
@@ -166,39 +168,31 @@ class Table:
 
     def _current(self, files: PartFiles, columns: Sequence[str], numbered: bool = False) -> pl.LazyFrame:
         """Return the current rows; with their numbers in all files (column `_ROW`) if `numbered`."""
-        rows, hidden = self._all(files, columns), self._hidden(files)
-        if numbered or hidden.height:
+        rows, hidden = self._all(files.files, columns), self._hidden(files)
+        if numbered or len(hidden):
             rows = rows.with_row_index(_ROW)
-        if hidden.height:
-            rows = rows.join(hidden.lazy(), on=_ROW, how="anti", maintain_order="left")
+        if len(hidden):
+            rows = rows.join(pl.LazyFrame({_ROW: hidden}), on=_ROW, how="anti", maintain_order="left")
         return rows if numbered else rows.select(columns)
 
-    def _hidden(self, files: PartFiles) -> pl.DataFrame:
-        """Return column `_ROW`: the rows whose key has rows of a newer writer, and copies of parts in two files."""
-        ages = files.ages()
-        if not len(ages) or ages.min() == ages.max():  # a writer never repeats a key
-            return pl.DataFrame(schema={_ROW: pl.UInt32})
-        keys = self._all(files, [self.key]).collect(engine="streaming")[self.key]
-        hashes = keys if keys.dtype.is_integer() else keys.hash()
-        # Few keys are repeated. Sorting finds them in less time and memory than a hash table of all keys.
-        numbers, first = hashes.to_numpy(), np.ones(len(keys), bool)
-        first[1:] = (numbers[1:] != numbers[:-1]) | (ages[1:] != ages[:-1])  # the rows of a shard lie together
-        ordered = np.sort(numbers[first])
-        repeated = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]])
-        row = hashes.is_in(repeated.implode()).arg_true()
-        rows = pl.DataFrame({_ROW: row, self.key: keys.gather(row), "age": ages[row.to_numpy()]})
-        replaced = rows.filter(pl.col("age") < pl.col("age").max().over(self.key))
-        copies = np.flatnonzero(ages < 0)
-        hidden = np.union1d(replaced[_ROW].to_numpy(), copies)
-        return pl.DataFrame({_ROW: hidden}, schema={_ROW: pl.UInt32})
+    def current_files(self) -> tuple[PartFiles, npt.NDArray[np.uint32]]:
+        """List the files; return them, and the sorted numbers of the rows that do not count (see `replaced_rows`)."""
+        return self._listed(lambda files: (files, self._hidden(files)))
 
-    def _all(self, files: PartFiles, columns: Sequence[str]) -> pl.LazyFrame:
-        """Return all rows of all files. Count control tokens here where a part's version did not count them."""
-        if not files.files:
+    def _hidden(self, files: PartFiles) -> npt.NDArray[np.uint32]:
+        def keys(infos: Sequence[pafs.FileInfo]) -> npt.NDArray[np.integer]:
+            key = self._all(infos, [self.key]).collect(engine="streaming")[self.key]
+            return (key if key.dtype.is_integer() else key.hash()).to_numpy()
+
+        return replaced_rows(files, keys)
+
+    def _all(self, files: Sequence[pafs.FileInfo], columns: Sequence[str]) -> pl.LazyFrame:
+        """Return all rows of some files. Count control tokens here where a part's version did not count them."""
+        if not files:
             return pl.DataFrame(self.schema.empty_table()).lazy().select(columns)
-        texts = self._uncounted(files.files, columns)
+        texts = self._uncounted(files, columns)
         fields = pa.schema([self.schema.field(name) for name in dict.fromkeys([*columns, *texts.values()])])
-        frame = scan_parts(self.folder, files.files, fields, self.remedy)
+        frame = scan_parts(self.folder, files, fields, self.remedy)
         return frame.with_columns(_counted(texts)).select(columns) if texts else frame
 
     def _uncounted(self, files: Iterable[pafs.FileInfo], columns: Sequence[str]) -> dict[str, str]:

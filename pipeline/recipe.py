@@ -36,7 +36,8 @@ def pool_column(column: str) -> str | None:
 
 def via_driver(field: pa.Field) -> bool:
     """Return whether the driver sends a column to the workers: it sends numbers; workers read other columns."""
-    return bool(pa.types.is_primitive(field.type))
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(is_kind(field.type) for is_kind in kinds)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -107,5 +107,5 @@ class LocalResult:
 
     receipts: list[pa.Table] = field(default_factory=list)
     lost: list[pa.Table] = field(default_factory=list)
-    untried: Iterable[pa.Table] = ()
+    untried: Sequence[pa.Table] = ()
     seconds: float = 0.0

@@ -13,7 +13,8 @@ from threading import Lock, Thread
 
 import pyarrow as pa
 
-from pipeline.execution.receipts import BLOCK, reported
+from pipeline.execution.block_feed import BLOCK
+from pipeline.execution.receipts import reported
 from pipeline.execution.workers import Loaded
 
 PRELOAD, LOAD, COMPUTE = "preload", "load", "compute"

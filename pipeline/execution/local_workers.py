@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,10 +24,11 @@ from typing import Any, Self
 import pyarrow as pa
 
 from core.stages import Stage
+from pipeline.execution.block_feed import BLOCK
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
 from pipeline.execution.placement import place_locally
-from pipeline.execution.receipts import BLOCK, raise_failure
+from pipeline.execution.receipts import raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
 
@@ -59,7 +60,7 @@ class LocalWorkers:
     def run(
         self,
         name: str,
-        blocks: Iterable[pa.Table],
+        blocks: Sequence[pa.Table],
         make: Callable[[], Call],
         count: int,
         threads: int = 1,

@@ -1,7 +1,10 @@
 """Plan a job: the rows that a stage must compute, and where its workers find the columns that it reads.
 
 The driver sends ids and columns of numbers. Texts, lists, embeddings and images do not pass through it. For these it
-sends which part of the table holds the row, and the workers read the part. So it holds some tens of bytes per row.
+sends which part of the table holds the row, and the workers read the part.
+
+Tables are read part by part, and of each row some bytes are kept: 4 for its place in the order, mostly 2 for each table
+that workers read, and the numbers. The workers also read numbers where a row would take more than 16 bytes.
 
 Rows that are shuffled afterwards, as by `publish`, are an exception, as each block has rows of every part. Small tables
 are read once, by the driver. Of large ones it sends nothing, and the workers of each block read every part.
@@ -9,21 +12,27 @@ are read once, by the driver. Of large ones it sends nothing, and the workers of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from core.stages import IMAGE_INPUTS
-from manifests.contents import CONTENTS, LENGTH, SHA256, contents_table, seen_lengths
+from manifests.contents import CONTENTS, LENGTH, SHA256, contents_table
 from manifests.run import Run, stage_folder
+from manifests.table_walk import walk
 from manifests.tables import Table
-from pipeline.execution.inputs import NO_PART, POOL_ADDRESS, Inputs, Source
+from pipeline.execution.inputs import POOL_ADDRESS, Inputs, Source
+from pipeline.execution.job_columns import Columns
+from pipeline.execution.plan import Numbers, PartNumbers, Plan, Positions, bytes_of, read_numbers, read_part_numbers
+from pipeline.execution.seen import DIGEST, SeenLengths
+from pipeline.execution.selection import Selection
 from pipeline.pools.images import IMAGE_ADDRESS
 from pipeline.pools.reader import Images
 from pipeline.pools.registry import pool_of
-from pipeline.recipe import Recipe, Step, pool_column, via_driver
+from pipeline.recipe import Recipe, via_driver
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.download.storage import images_folder, refuse_elsewhere
@@ -31,66 +40,25 @@ from pipeline.stages.download.storage import images_folder, refuse_elsewhere
 _SMALL = 64 << 20
 """Bytes of all files of the tables that the driver reads for shuffled rows: some 150,000 images with two captions."""
 
+_MOST_BYTES, _ORDER, _PART, _GROUPED = 16, 4, 2, 6
+"""Bytes of a row of a plan: at most, unless workers read very many tables; its place in the order; the number of its
+part, in a table of less than 65,535 parts; its group, and its place in an order that is being sorted by groups."""
 
-@dataclass(frozen=True)
-class Columns:
-    """Columns that a job reads.
-
-    Attributes:
-        names: Their names: columns of tables, `pool.X`, and the inputs of an `ImageStage`.
-        tables: The tables of earlier stages that store them, by column; the index stores the others.
-        fields: Their Arrow fields, by column.
-        stored: The name in its table of each column that has another name there.
-        downloaded: The table of the stage that downloaded the images; empty: they are in the pool.
-    """
-
-    names: Sequence[str]
-    tables: Mapping[str, str]
-    fields: Mapping[str, pa.Field]
-    stored: Mapping[str, str] = field(default_factory=dict)
-    downloaded: str = ""
-
-    @property
-    def has_images(self) -> bool:
-        """Whether the job reads images."""
-        return not set(IMAGE_INPUTS).isdisjoint(self.names)
-
-    @property
-    def from_pool(self) -> list[str]:
-        """The X of each column `pool.X`."""
-        return [name for column in self.names if (name := pool_column(column))]
-
-    @property
-    def by_table(self) -> dict[str, list[str]]:
-        """The columns of tables, by table; "" is the index."""
-        grouped: dict[str, list[str]] = {}
-        for column in self.names:
-            if column != "id" and column not in IMAGE_INPUTS and not pool_column(column):
-                grouped.setdefault(self.tables.get(column, ""), []).append(column)
-        return grouped
+_ByTable: TypeAlias = dict[str, dict[str, str]]
+"""Columns by table ("" is the index): the name of each column, and its name in the table."""
 
 
-def columns_of(step: Step) -> Columns:
-    """Return the columns that a step's stage reads."""
-    return Columns(
-        names=step.stage.reads,
-        tables=step.inputs,
-        fields=step.fields,
-        stored=step.stored,
-        downloaded=step.downloaded,
-    )
+def unstored(table: Table, alive: pl.DataFrame) -> Selection:
+    """Return the rows of `alive` (column `id`, sorted) that have no facts in `table`, or can be retried."""
+    rows = Selection.all_of(alive)
+    for _, stored in walk(table, ["id", "retry"])[1]:
+        final = stored.filter(pc.equal(stored["retry"], False))
+        rows.chosen[rows.positions(final["id"])[1]] = False
+    return rows
 
 
-def unstored(table: Table, alive: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of `alive` (column `id`) that have no facts in `table`, or can be retried."""
-    stored = table.scan(["id", "retry"]).filter(~pl.col("retry")).select("id")
-    return alive.lazy().select("id").join(stored, on="id", how="anti").collect(engine="streaming")
-
-
-def plan(
-    run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame, shuffled: bool = False
-) -> tuple[pl.DataFrame, Inputs]:
-    """Return the rows of a job with the columns that the driver sends, and the inputs that add the other columns.
+def plan(run: Run, recipe: Recipe, columns: Columns, rows: Selection, grouped: bool = False) -> tuple[Plan, Inputs]:
+    """Return the planned rows of a job, and the inputs that add the columns that the driver does not send.
 
     The rows are sorted by id. If workers read tables, they are in the order of the images, so that neighbours are read
     together.
@@ -99,37 +67,62 @@ def plan(
         run: The run.
         recipe: Its recipe.
         columns: The columns that the job reads.
-        ids: The rows, column `id`.
-        shuffled: Whether the rows are shuffled afterwards, so that each block has rows of every part.
+        rows: The rows.
+        grouped: Whether the rows are sorted by their groups afterwards, which takes memory too.
     """
-    sent, read = _divide(columns, send_numbers=not shuffled)
-    if shuffled:
-        sent, read = _small(run, read)
-    rows = ids.lazy().select("id")
+    return _plan(run, recipe, columns, rows, *_divide(columns, _MOST_BYTES - (_GROUPED if grouped else 0)))
+
+
+def plan_shuffled(run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame) -> tuple[pl.DataFrame, Inputs]:
+    """Return the rows (column `id`) of a job whose blocks have rows of every part, as `plan` does.
+
+    Small tables are read once, by the driver. Of large ones it sends nothing, and the workers of each block read them.
+    """
+    sent, read = _small(run, _divide(columns, 0)[1])
+    planned, inputs = _plan(run, recipe, columns, Selection.all_of(ids), {}, read)
+    rows = planned.frame()
     for table, names in sent.items():
         stored = {theirs: ours for ours, theirs in names.items()}
-        rows = rows.join(stored_table(run, table).scan(["id", *stored]).rename(stored), on="id", how="left")
+        of_table = stored_table(run, table).scan(["id", *stored]).rename(stored).collect(engine="streaming")
+        rows = rows.join(of_table, on="id", how="left", maintain_order="left")
+    return rows, inputs
+
+
+def _plan(
+    run: Run, recipe: Recipe, columns: Columns, rows: Selection, sent: _ByTable, read: _ByTable
+) -> tuple[Plan, Inputs]:
+    order = _in_order(run, columns, rows) if read else np.flatnonzero(rows.chosen).astype(_position(rows))
+    planned: dict[str, Numbers | PartNumbers] = {}
+    for table, names in sent.items():
+        planned |= read_numbers(stored_table(run, table), names, rows)
     sources = []
     for number, (table, names) in enumerate(read.items()):
-        rows, source = _with_parts(rows, stored_table(run, table), names, f"part:{number}")
-        sources.append(source)
+        sources.append(_source(stored_table(run, table), names, f"part:{number}", rows, planned))
+    seen = _seen_lengths(run, columns, rows, planned) if columns.has_images else None
     pool = pool_images(recipe) if columns.has_images or columns.from_pool else None
     images = downloaded_images(run, recipe) if columns.downloaded else pool
-    if columns.has_images:
-        rows = rows.join(_seen_lengths(run, columns), on="id", how="left")
-    ordered = _in_order(run, columns, rows) if sources else rows.sort("id")
     inputs = Inputs(sources=sources, from_pool=columns.from_pool, pool=pool, images=images)
-    return ordered.collect(engine="streaming"), inputs
+    return Plan(rows.ids, order, planned, seen), inputs
 
 
-def _seen_lengths(run: Run, columns: Columns) -> pl.LazyFrame:
-    """Return `seen_lengths`, without those of another download, with other settings, of the same URLs."""
-    if not columns.downloaded:
-        return seen_lengths(run.folder)
-    digest = DESCRIBED["sha256"]
-    now = stored_table(run, columns.downloaded).scan(["id", digest])
-    seen = contents_table(run.folder).scan(["id", LENGTH, SHA256]).drop_nulls().join(now, on="id")
-    return seen.filter(pl.col(SHA256).bin.encode("hex") == pl.col(digest)).select("id", LENGTH)
+def _source(
+    table: Table, names: Mapping[str, str], column: str, rows: Selection, planned: dict[str, Numbers | PartNumbers]
+) -> Source:
+    """Add the number of each row's part to `planned`, as a column of this name; return the source that reads it."""
+    planned[column], parts = read_part_numbers(table, rows)
+    return Source(table=table, names=parts, columns=names, part_column=column)
+
+
+def _seen_lengths(
+    run: Run, columns: Columns, rows: Selection, planned: dict[str, Numbers | PartNumbers]
+) -> SeenLengths:
+    contents, digest = contents_table(run.folder), None
+    names = {LENGTH: LENGTH}
+    if columns.downloaded:
+        names[SHA256] = SHA256
+        table = stored_table(run, columns.downloaded)
+        digest = _source(table, {DIGEST: DESCRIBED["sha256"]}, "part:digest", rows, planned)
+    return SeenLengths(_source(contents, names, "part:contents", rows, planned), digest)
 
 
 def pool_images(recipe: Recipe) -> Images:
@@ -151,30 +144,33 @@ def downloaded_images(run: Run, recipe: Recipe) -> Images:
     return Images(pool_of(tars=f"{folder.path}/*.tar"), folder)
 
 
-def _divide(columns: Columns, send_numbers: bool) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+def _divide(columns: Columns, most: int) -> tuple[_ByTable, _ByTable]:
     """Return the columns that the driver sends, and those that the workers read.
 
-    Both by table: the name of each column, and its name in the table.
+    The driver sends numbers of tables that no worker has to read, as long as a row takes at most so many bytes; with 0,
+    nothing.
     """
-    sent: dict[str, dict[str, str]] = {}
-    read: dict[str, dict[str, str]] = {}
+    sent: _ByTable = {}
+    read: _ByTable = {}
     for table, names in columns.by_table.items():
-        for name in names:
-            by_table = sent if send_numbers and via_driver(columns.fields[name]) else read
-            by_table.setdefault(table, {})[name] = columns.stored.get(name, name)
+        sends = most > 0 and all(via_driver(columns.fields[name]) for name in names)
+        (sent if sends else read)[table] = {name: columns.stored.get(name, name) for name in names}
     if columns.has_images:
         for name in IMAGE_ADDRESS:
             described = DESCRIBED.get(name) if columns.downloaded else None
             read.setdefault(columns.downloaded if described else "", {})[name] = described or name
     if columns.from_pool:
         read.setdefault("", {}).update(POOL_ADDRESS)
+    widths = {table: sum(bytes_of(columns.fields[name].type) for name in names) for table, names in sent.items()}
+    for table in sorted(widths, key=lambda name: (name not in read, -widths[name])):
+        parts = len(read) + (2 if columns.downloaded else 1) * columns.has_images
+        if table in read or _ORDER + _PART * parts + sum(widths[name] for name in sent) > most:
+            read[table] = {**read.get(table, {}), **sent.pop(table)}
     return sent, read
 
 
-def _small(
-    run: Run, columns: Mapping[str, dict[str, str]]
-) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Divide tables with their columns into those that the driver sends whole, and those that the workers read."""
+def _small(run: Run, columns: _ByTable) -> tuple[_ByTable, _ByTable]:
+    """Divide tables with their columns into those that the driver reads whole, and those that the workers read."""
     tables = {name: stored_table(run, name) for name in columns}
     if sum(file.size for table in tables.values() for file in table.list_files().files) > _SMALL:
         return {}, dict(columns)
@@ -192,26 +188,31 @@ def _is_plain(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-def _with_parts(
-    rows: pl.LazyFrame, table: Table, columns: Mapping[str, str], number: str
-) -> tuple[pl.LazyFrame, Source]:
-    """Return the rows with the number of each row's part as a column named `number`, and the source that reads it."""
-    ids, names = table.locate()
-    part_numbers = ids.select("id", pl.col("part").cast(pl.Int32).alias(number))
-    with_parts = rows.join(part_numbers, on="id", how="left").with_columns(pl.col(number).fill_null(NO_PART))
-    return with_parts, Source(table=table, names=names, columns=columns, part_column=number)
+def _in_order(run: Run, columns: Columns, rows: Selection) -> Positions:
+    """Return the positions of the rows as the images lie in the pool, or in the tars of downloaded images."""
+    left, count = rows.chosen.copy(), 0
+    order = np.empty(rows.height, _position(rows))
+    for ids in _ids_in_order(run, columns):
+        positions = rows.positions(ids)[1]
+        positions = positions[left[positions]]
+        left[positions] = False
+        order[count : count + len(positions)] = positions
+        count += len(positions)
+    nowhere = np.flatnonzero(left).astype(order.dtype)
+    return np.concatenate([nowhere, order[:count]]) if len(nowhere) else order
 
 
-def _in_order(run: Run, columns: Columns, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Sort rows as the images lie in the pool, or in the tars of downloaded images."""
-    if columns.has_images and columns.downloaded:
-        table = stored_table(run, columns.downloaded)
-        offsets = table.scan(["id", DESCRIBED["offset"]])
-        ids = table.locate()[0].join(offsets, on="id").sort("part", DESCRIBED["offset"])
-    else:
-        ids, _ = run.index.locate()
-    order = ids.select("id").with_row_index("in_order")
-    return rows.join(order, on="id", how="left").sort("in_order").drop("in_order")
+def _ids_in_order(run: Run, columns: Columns) -> Iterator[pa.ChunkedArray]:
+    if not (columns.has_images and columns.downloaded):
+        yield from (part["id"] for _, part in walk(run.index, ["id"])[1])
+        return
+    offset = DESCRIBED["offset"]
+    for _, part in walk(stored_table(run, columns.downloaded), ["id", offset])[1]:
+        yield part["id"].take(np.argsort(part[offset].fill_null(-1).to_numpy(), kind="stable"))
+
+
+def _position(rows: Selection) -> type[np.unsignedinteger]:
+    return np.uint32 if len(rows.ids) < 1 << 32 else np.uint64
 
 
 def stored_table(run: Run, name: str) -> Table:

@@ -26,7 +26,7 @@ from pipeline.execution.local_workers import is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_locally
 from pipeline.execution.planner import stored_table
 from pipeline.execution.runner import check_run, check_step, never_ran, stored_stage
-from pipeline.execution.stage_job import groups_of, rows_to_compute
+from pipeline.execution.stage_job import read_groups, rows_to_compute
 from pipeline.execution.stored_ids import keep_ids
 from pipeline.pools import Listing
 from pipeline.recipe import Recipe, Step
@@ -238,8 +238,8 @@ def _known_rows(run: Run, step: Step, stored: StoredStage, alive: pl.DataFrame) 
     if not alive.height or not stored.table.parts():
         return alive.height
     column = group_column(step)
-    compared = column is None or column in stored_table(run, step.inputs.get(column, "")).schema.names
-    return rows_to_compute(step, stored, alive, groups_of(run, step) if compared else None).height
+    compared = column and column in stored_table(run, step.inputs.get(column, "")).schema.names
+    return rows_to_compute(step, stored, alive, read_groups(run, step, alive) if compared else None).height
 
 
 def _may_pass(step: Step, rows: int) -> int:

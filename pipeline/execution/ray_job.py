@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from core.cluster import connect
 from core.errors import UserError, is_bug
+from pipeline.execution.block_feed import BLOCK, feeding
 from pipeline.execution.job_result import JobStats, LocalResult
-from pipeline.execution.receipts import BLOCK, raise_failure
+from pipeline.execution.receipts import raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ class Rescue(Protocol):
 
 
 def run_job(
-    blocks: Iterable[pa.Table],
+    blocks: Sequence[pa.Table],
     job: Job,
     rescue: Rescue | None = None,
     before: LocalResult | None = None,
 ) -> JobStats:
-    """Send blocks through a Ray Data job that stores them as parts.
+    """Send blocks through a Ray Data job that stores them as parts. Each is taken from `blocks` when a worker is free.
 
     Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
     pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is stored as errors.
@@ -212,20 +213,19 @@ def _end_actors() -> None:
 
 
 def _run_round(
-    blocks: Iterable[pa.Table], job: Job, deaths: _WorkerDeaths, *, alone: bool, may_lose: bool
+    blocks: Sequence[pa.Table], job: Job, deaths: _WorkerDeaths, *, alone: bool, may_lose: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
     from ray.data import DataContext
 
-    refs = [ray.put(block.append_column(BLOCK, pa.repeat(n, block.num_rows))) for n, block in enumerate(blocks)]
     DataContext.get_current().max_errored_blocks = _MOST_LOST if may_lose else 0
     receipts: list[pa.Table] = []
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
     try:
-        with redirect_stdout(sys.stderr):  # Ray prints other messages too; stdout is for results
-            dataset = job(ray.data.from_arrow_refs(refs), alone=alone)
+        with redirect_stdout(sys.stderr), feeding(blocks) as tickets:  # Ray prints on stdout, which is for results
+            dataset = job(ray.data.from_arrow(tickets), alone=alone)
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
@@ -233,7 +233,7 @@ def _run_round(
         log.removeHandler(deaths)
     deaths.raise_others()
     stored = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    return receipts, [ray.get(ref).drop_columns([BLOCK]) for number, ref in enumerate(refs) if number not in stored]
+    return receipts, [blocks[number] for number in range(len(blocks)) if number not in stored]
 
 
 def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) -> Dataset:

@@ -14,9 +14,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from core.errors import UserError, is_bug
-
-BLOCK = "_block"
-"""The column of a block, and of its receipt, that holds the block's number in the job."""
+from pipeline.execution.block_feed import BLOCK, rows_of
 
 _WORKER = uuid.uuid4().hex
 
@@ -46,13 +44,13 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
 
 
 def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
-    """Return the receipt of `call` for a block, with the block's number and an error in `refused` or `broken`, if any.
+    """Return the receipt of `call` for a block or its ticket, with the number of the block.
 
-    `refused` is the message of an error that is not a bug; `broken` is the traceback of a bug.
+    An error is told in `refused`, the message of one that is not a bug, or in `broken`, the traceback of a bug.
     """
     refused = broken = None
     try:
-        done = call(block.drop_columns([BLOCK]))
+        done = call(rows_of(block))
     except Exception as error:  # not handled here: `raise_failure` raises it in the driver
         done = receipt(0, 0)
         if is_bug(error):

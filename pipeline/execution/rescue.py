@@ -9,17 +9,21 @@ job is divided down to single shards. What cannot be divided becomes errors, and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from manifests.journal import recover
 from manifests.part_files import writer_of
 from pipeline.execution.content_check import with_seen_lengths
-from pipeline.execution.grouping import cut
+from pipeline.execution.grouping import Groups, sort_by_block
 from pipeline.execution.part_writer import Store
 from pipeline.execution.receipts import receipt
+from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask, failed_rows
 from pipeline.pools import Pool
 from pipeline.pools.images import Failure
@@ -33,11 +37,12 @@ class RowRescue:
 
     Attributes:
         task: The description of the stage's job.
-        groups: The group of each id, for a stage that compares rows: a group is not divided.
+        groups_of: Returns the group of each of some ids (column `id`, sorted), for a stage that compares rows: a group
+            is not divided.
     """
 
     task: StageTask
-    groups: pl.DataFrame | None = None
+    groups_of: Callable[[pl.DataFrame], Groups] | None = None
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
         """Store the rows that the journals hold; return the blocks that are not stored, and the receipts."""
@@ -64,11 +69,13 @@ class RowRescue:
         return [block for block in left if block.num_rows], [*whole, *receipts]
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
-        if self.groups is None:
+        if self.groups_of is None:
             return _pieces(block)
-        rows = pl.DataFrame(block)
-        pieces = cut(rows, _piece_size(rows.height), self.groups.join(rows, on="id", how="semi"))
-        return [piece.to_arrow(compat_level=pl.CompatLevel.oldest()) for piece in pieces]
+        ids = pl.DataFrame({"id": _ids(block).sort()})
+        order = Selection.all_of(ids).positions(block["id"])[1].astype(np.uint32)
+        in_pieces, ends = sort_by_block(order, _piece_size(block.num_rows), self.groups_of(ids))
+        rows = np.argsort(order)[in_pieces]
+        return [block.take(rows[start:end]) for start, end in pairwise([0, *ends])]
 
     def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         store = self.task.store

@@ -22,6 +22,7 @@ from manifests.verdict import StoredStage, advance, valid_ids
 from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
 from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.job_columns import columns_of
 from pipeline.execution.job_log import record
 from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import (
@@ -35,12 +36,13 @@ from pipeline.execution.local_workers import (
 )
 from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import place_locally
-from pipeline.execution.planner import columns_of, plan, stored_table
+from pipeline.execution.planner import plan, stored_table
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import refuse_other_precision
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
+from pipeline.execution.selection import Selection
 from pipeline.execution.stage_job import run_stage, stage_provenance, stage_table
 from pipeline.pools import Listing, Pool, format_counts
 from pipeline.recipe import Recipe, Step, parse_recipe
@@ -177,7 +179,7 @@ def build_index(
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    done = LocalResult(untried=chunks(todo.shards))
+    done = LocalResult(untried=list(chunks(todo.shards)))
     if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
         done = local.run("index", done.untried, ready(call), count_cpus(), preloaded=False)
     if local and (done.untried or done.lost):
@@ -236,7 +238,7 @@ def run_stages(
         stored = stored_stage(run, step)
         if selected:
             yield record(run, run_stage(run, recipe, step, stored, alive, local))
-        alive = advance(alive, stored).alive
+        alive = advance(alive, stored).alive.rechunk()  # of one chunk, numpy needs no copy
 
 
 def stored_stage(run: Run, step: Step) -> StoredStage:
@@ -249,7 +251,8 @@ def _train(run: Run, recipe: Recipe, step: Step, alive: pl.DataFrame) -> tuple[R
     """Train a step's stage on a sample of the rows that reach it; return the recipe with the artifact's hash."""
     begin = time.perf_counter()
     step.stage.check_available()
-    rows, inputs = plan(run, recipe, columns_of(step), sample(step, alive["id"]))
+    planned, inputs = plan(run, recipe, columns_of(step), Selection.all_of(sample(step, alive["id"])))
+    rows = planned.frame()
     fitted, facts = train(step, inputs, rows)
     provenance = {**stage_provenance(step), "alive": alive.height, "sample": rows.height, **facts}
     store(run.folder, step, fitted, provenance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,19 @@ from manifests.verdict import StoredStage
 from manifests.version import __version__
 from pipeline.execution.driver_job import run_in_driver
 from pipeline.execution.fitting import find_fitted, is_trained
-from pipeline.execution.grouping import changed_groups, cut, group_column
+from pipeline.execution.grouping import Groups, changed_groups, cut, group_column
+from pipeline.execution.job_columns import columns_of
 from pipeline.execution.job_result import JobResult, JobStats, LocalResult
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers, ready
 from pipeline.execution.part_writer import Store, contents_store
 from pipeline.execution.placement import Placement, is_for_driver, place_locally, place_workers
-from pipeline.execution.planner import columns_of, plan, stored_table, unstored
+from pipeline.execution.planner import plan, stored_table, unstored
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.ray_job import Job, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue
+from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
@@ -76,36 +78,38 @@ def run_stage(
     _recover_journals(run, step, stored.table)
     _add_columns(stored.table)
     # If no row is alive, the table of an earlier stage may be empty and have no columns to read.
-    groups = groups_of(run, step) if alive.height else None
-    ids = rows_to_compute(step, stored, alive, groups) if alive.height else alive
-    up_to_date = alive.height - ids.height
-    if not ids.height:
+    groups = read_groups(run, step, alive) if alive.height and group_column(step) else None
+    chosen = rows_to_compute(step, stored, alive, groups) if alive.height else Selection.all_of(alive)
+    rows = chosen.height
+    up_to_date = alive.height - rows
+    if not rows:
         return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
     check_pool_columns(step, recipe.pool, run.index)
-    step = in_one_precision(step, stored.table, ids.height, local)
+    step = in_one_precision(step, stored.table, rows, local)
     sweep(stored.table)
     if isinstance(step.stage, ImageStage):
         sweep(contents_table(run.folder))
     images = images_folder(step.stage.images, run.folder) if isinstance(step.stage, Download) else None
     if images:
         refuse_elsewhere(images, stored.table)
-    rows, inputs = plan(run, recipe, columns_of(step), ids)
+    planned, inputs = plan(run, recipe, columns_of(step), chosen, grouped=groups is not None)
+    blocks = cut(planned, part_size(rows, step), groups)
+    of_ids = None if groups is None else partial(read_groups, run, step)
     task = StageTask(
         stage=step.stage,
         name=step.name,
         inputs=inputs,
-        batch_size=_batch_size(step) if groups is None and images is None else rows.height,  # a part is one call
+        batch_size=_batch_size(step) if of_ids is None and images is None else rows,  # a part is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
         contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
         fitted=find_fitted(run.folder, step) if is_trained(step) else None,
         fields=step.fields,
         images=images,
     )
-    parts = cut(rows, part_size(rows.height, step), groups)
-    blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
+    del planned, chosen, groups  # some bytes per row, for as long as the job takes
     with sweeping(images, stored.table) if images else nullcontext():
-        stats = _run_task(step, task, blocks, rows.height, groups, local)
+        stats = _run_task(step, task, blocks, rows, of_ids, local)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()
     return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
 
@@ -113,9 +117,9 @@ def run_stage(
 def _run_task(
     step: Step,
     task: StageTask,
-    blocks: Iterator[pa.Table],
+    blocks: Sequence[pa.Table],
     rows: int,
-    groups: pl.DataFrame | None,
+    groups_of: Callable[[pl.DataFrame], Groups] | None,
     local: LocalWorkers | None,
 ) -> JobStats:
     """Compute and store blocks of so many rows: in this process, in local workers, or in Ray's."""
@@ -130,7 +134,7 @@ def _run_task(
         done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
     if local and (done.untried or done.lost or step.stage.journaled):
         local.close()  # Ray needs their memory; a server of captions ends with its process
-    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
+    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups_of), done)
 
 
 def part_size(rows: int, step: Step) -> int:
@@ -178,21 +182,20 @@ def _add_columns(table: Table) -> None:
         table.append(table.schema.empty_table(), table.next_writer(), table.provenance())
 
 
-def groups_of(run: Run, step: Step) -> pl.DataFrame | None:
-    """Return the group of each id for a stage that compares rows, else None."""
+def read_groups(run: Run, step: Step, alive: pl.DataFrame) -> Groups:
+    """Return the group of each row of `alive` (column `id`, sorted), for a stage that compares rows."""
     column = group_column(step)
-    if column is None:
-        return None
-    return stored_table(run, step.inputs.get(column, "")).scan(["id", column]).collect(engine="streaming")
+    assert column is not None
+    return Groups.read(stored_table(run, step.inputs.get(column, "")), column, Selection.all_of(alive))
 
 
-def rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: pl.DataFrame | None) -> pl.DataFrame:
-    """Return the rows of `alive` without facts or with outdated ones; with `groups`, all rows of the changed groups."""
+def rows_to_compute(step: Step, stored: StoredStage, alive: pl.DataFrame, groups: Groups | None) -> Selection:
+    """Select the rows of `alive` without facts or with outdated ones; with `groups`, all rows of the changed groups."""
     rows = unstored(stored.table, alive)
     wrong = outdated(step.stage, stored.table)
     if wrong.height:
-        rows = pl.concat([rows, alive.select("id").join(wrong, on="id", how="semi")]).unique("id")
-    return rows if groups is None else changed_groups(alive, rows, stored, groups)
+        rows = rows.with_ids(wrong)
+    return rows if groups is None else changed_groups(rows, stored, groups)
 
 
 def _batch_size(step: Step) -> int:

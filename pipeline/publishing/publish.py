@@ -7,14 +7,12 @@ run, and with another number of workers.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
@@ -30,14 +28,15 @@ from manifests.schemas import INDEX
 from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
+from pipeline.execution.job_columns import Columns
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
-from pipeline.execution.planner import Columns, plan
+from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
-from pipeline.publishing.shard_job import write_blocks
-from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
+from pipeline.publishing.shard_job import ShardBlocks, write_blocks
+from pipeline.publishing.shard_writer import ShardWriter
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
 from pipeline.stages.download.columns import DESCRIBED
@@ -169,7 +168,7 @@ def _write_shards(
     # Beside the published columns, workers read the image and its digest.
     names = [*columns.names, SHA256, ENCODED]
     columns_to_read = replace(columns, names=names, tables={**columns.tables, SHA256: CONTENTS})
-    rows, inputs = plan(run, recipe, columns_to_read, missing.select("id").unique(), shuffled=True)
+    rows, inputs = plan_shuffled(run, recipe, columns_to_read, missing.select("id").unique())
     refuse_duplicates(rows["id"], f"{run.url}: a table has", _COPIED)
     writer = ShardWriter(
         publication=publication,
@@ -180,7 +179,7 @@ def _write_shards(
         decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
     )
-    return write_blocks(_blocks(rows, missing), writer, missing.height)
+    return write_blocks(ShardBlocks.of(rows, missing), writer, missing.height)
 
 
 def _write_card(
@@ -238,17 +237,6 @@ def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> p
     missing = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
     positioned = listed.with_columns(pl.int_range(pl.len()).over("number").alias("position_in_shard"))
     return positioned.filter(pl.col("number").is_in(missing))
-
-
-def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
-    """Yield one block per task: up to 16 whole shards, so that the stage tables are not read again for each shard."""
-    shards = missing["number"].unique().sort()
-    per_block = min(16, math.ceil(len(shards) / 64))
-    places = missing.rename({"number": NUMBER, "position_in_shard": POSITION})
-    positioned = rows.join(places, on="id", how="inner", maintain_order="left")
-    for start in range(0, len(shards), per_block):
-        block = positioned.filter(pl.col(NUMBER).is_in(shards[start : start + per_block].implode()))
-        yield block.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:

@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
+import polars as pl
 import pyarrow as pa
 
 from core.cpus import count_cpus
+from pipeline.execution.blocks import Blocks
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, is_without_ray, ready
 from pipeline.execution.ray_job import run_job
-from pipeline.publishing.shard_writer import ShardWriter
+from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 
 
-def write_blocks(blocks: Iterator[pa.Table], writer: ShardWriter, rows: int) -> JobStats:
+@dataclass(frozen=True)
+class ShardBlocks(Blocks):
+    """The blocks of a publication: up to 16 whole shards, so that the stage tables are not read again for each shard.
+
+    Attributes:
+        rows: The planned rows, with the number of their shard and their position in it.
+        shards: The numbers of the shards, sorted.
+    """
+
+    rows: pl.DataFrame
+    shards: pl.Series
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, missing: pl.DataFrame) -> Self:
+        """Return the blocks of planned rows.
+
+        Args:
+            rows: The rows.
+            missing: Columns `id`, `number` (of the shard) and `position_in_shard`.
+        """
+        places = missing.rename({"number": NUMBER, "position_in_shard": POSITION})
+        positioned = rows.join(places, on="id", how="inner", maintain_order="left")
+        return cls(positioned, missing["number"].unique().sort())
+
+    @property
+    def _per_block(self) -> int:
+        return min(16, math.ceil(len(self.shards) / 64))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.shards) / max(self._per_block, 1))
+
+    def cut(self, number: int) -> pa.Table:
+        shards = self.shards.slice(number * self._per_block, self._per_block)
+        block = self.rows.filter(pl.col(NUMBER).is_in(shards.implode()))
+        return block.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def write_blocks(blocks: Sequence[pa.Table], writer: ShardWriter, rows: int) -> JobStats:
     """Write the shards of blocks with so many rows together.
 
     A block that ended its local worker is given to Ray: of its shards those are written that are not there.

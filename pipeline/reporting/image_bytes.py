@@ -15,8 +15,10 @@ from core.settings import problem
 from core.stages import ENCODED
 from manifests.contents import LENGTH
 from manifests.run import Run
+from pipeline.execution.job_columns import Columns
 from pipeline.execution.lookahead import started_ahead
-from pipeline.execution.planner import Columns, downloaded_images, plan, pool_images, stored_table
+from pipeline.execution.planner import downloaded_images, plan, pool_images, stored_table
+from pipeline.execution.selection import Selection
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.reader import Images
 from pipeline.pools.registry import parse_pool
@@ -127,8 +129,9 @@ def _errors(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pl.DataFrame:
 def _addresses(run: Run, recipe: Recipe, ids: pl.DataFrame) -> pa.Table:
     """Return where the images are, in the order of the pool: `id`, `seen_bytes`, and the columns `IMAGE_ADDRESS`."""
     downloaded = recipe.download.table if recipe.download else ""
-    rows, inputs = plan(run, recipe, Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded), ids)
-    return inputs.complete(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    columns = Columns(names=(ENCODED,), tables={}, fields={}, downloaded=downloaded)
+    planned, inputs = plan(run, recipe, columns, Selection.all_of(ids))
+    return inputs.complete(planned.rows())
 
 
 def _divide(rows: pa.Table, longest: int) -> tuple[pa.Table, list[ImageBytes]]:

@@ -218,7 +218,7 @@ def test_retry_marks_only_matching_rows_and_loses_none(
     assert set(now.filter("retry")["id"]) == tried
     assert funnel(opened) == counted
     table = opened.stages[0].table
-    assert set(unstored(table, pl.DataFrame({"id": sorted(errors)}))["id"]) == tried
+    assert set(unstored(table, pl.DataFrame({"id": sorted(errors)})).frame()["id"]) == tried
     assert table.provenance() == {"weights": "abc"}
 
 

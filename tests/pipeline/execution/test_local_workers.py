@@ -16,9 +16,10 @@ from ray.data import Dataset
 
 from core.errors import UserError
 from pipeline.execution import ray_job
+from pipeline.execution.block_feed import BLOCK
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_workers import LocalWorkers, ready
-from pipeline.execution.receipts import BLOCK, receipt, reported
+from pipeline.execution.receipts import receipt, reported
 from pipeline.execution.runner import build_index, prepare
 from pipeline.pools.registry import parse_pool
 from pipeline.recipe import Recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
@@ -14,7 +14,8 @@ from manifests import Run
 from manifests.schemas import column
 from manifests.storage import Folder
 from pipeline.execution import planner
-from pipeline.execution.inputs import Source
+from pipeline.execution.inputs import Inputs
+from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
@@ -88,5 +89,12 @@ def test_workers_do_not_read_small_tables(
     tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = captioned(make_images(tmp_path / "pool", 6), tmp_path / "run", Numbers)
-    monkeypatch.setattr(Source, "read", lambda *_: pytest.fail("a worker reads a table"))
+    plans = []
+
+    def planned(*args: Any) -> tuple[pl.DataFrame, Inputs]:
+        plans.append(plan_shuffled(*args))
+        return plans[-1]
+
+    monkeypatch.setattr("pipeline.publishing.publish.plan_shuffled", planned)
     assert len(published(opened, tmp_path / "out")) == 2
+    assert [inputs.sources for _, inputs in plans] == [[]]

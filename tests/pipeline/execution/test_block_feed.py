@@ -1,0 +1,92 @@
+"""Ray's workers get blocks when they ask for them: the driver holds none that nobody computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from core.errors import UserError
+from pipeline.execution.block_feed import BLOCK, rows_of
+from pipeline.execution.blocks import Blocks
+from pipeline.execution.ray_job import map_blocks, run_job
+from pipeline.execution.receipts import receipt, reported
+
+
+@dataclass(frozen=True)
+class Counted(Blocks):
+    """Blocks of one row, its number; records which are cut, and how many of them are not computed yet."""
+
+    total: int
+    computed: Path
+    damaged: int | None = None
+    cuts: list[int] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.total
+
+    def cut(self, number: int) -> pa.Table:
+        if number == self.damaged:
+            raise UserError("the part is damaged")
+        self.cuts.append(number)
+        self.waiting.append(len(self.cuts) - len(list(self.computed.iterdir())))
+        return pa.table({"number": [number]})
+
+
+def compute(block: pa.Table, computed: Path, killer: int | None = None) -> pa.Table:
+    """Write a file for a block; at the first try of `killer`, die."""
+    number = block["number"][0].as_py()
+    if number == killer and not (tried := computed.with_name("tried")).exists():
+        tried.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    (computed / str(number)).touch()
+    return receipt(block.num_rows, 0)
+
+
+def job(folder: Path, killer: int | None = None) -> Any:
+    def of_dataset(dataset: Any, alone: bool = False) -> Any:
+        call = partial(compute, computed=folder, killer=killer)
+        return map_blocks(dataset, reported, fn_kwargs={"call": call})
+
+    return of_dataset
+
+
+@pytest.fixture
+def computed(tmp_path: Path) -> Path:
+    (tmp_path / "computed").mkdir()
+    return tmp_path / "computed"
+
+
+@pytest.mark.usefixtures("engine")
+def test_blocks_are_cut_as_workers_take_them(computed: Path) -> None:
+    import ray
+
+    blocks = Counted(40, computed)
+    assert run_job(blocks, job(computed)).rows == 40
+    assert sorted(blocks.cuts) == list(range(40))
+    assert max(blocks.waiting) <= ray.cluster_resources()["CPU"], "a worker computes one block at a time"
+
+
+@pytest.mark.usefixtures("engine")
+def test_block_whose_worker_died_is_cut_again(computed: Path) -> None:
+    blocks = Counted(8, computed)
+    assert run_job(blocks, job(computed, killer=3)).rows == 8
+    assert Counter(blocks.cuts) == Counter([*range(8), 3])
+
+
+@pytest.mark.usefixtures("engine")
+def test_error_of_a_block_that_cannot_be_cut_ends_the_job(computed: Path) -> None:
+    with pytest.raises(UserError, match=r"^the part is damaged$"):
+        run_job(Counted(8, computed, damaged=5), job(computed))
+
+
+def test_rows_of_a_block_without_a_ticket_are_its_own() -> None:
+    assert rows_of(pa.table({"id": [1, 2], BLOCK: [0, 0]})).equals(pa.table({"id": [1, 2]}))
