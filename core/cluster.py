@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from core.errors import UserError
+
+
+def is_joined() -> bool:
+    """Return whether RAY_ADDRESS names a cluster to join. Ray takes `local` for a new Ray on this machine."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
+def was_started_here() -> bool:
+    """Return whether `ray start` made a node on this machine, which `connect` joins without RAY_ADDRESS."""
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return os.path.exists(os.path.join(temporary, "ray", "ray_current_cluster"))
+
+
+def is_without_ray() -> bool:
+    """Return whether there is neither a cluster to join nor a Ray in this process: one would have to be started."""
+    ray: Any = sys.modules.get("ray")
+    return "RAY_ADDRESS" not in os.environ and not (ray and ray.is_initialized())
 
 
 def connect(**how: Any) -> None:

@@ -19,10 +19,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
+from core.cluster import is_without_ray
 from core.stages import Stage
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
@@ -195,12 +196,6 @@ def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield partial(bar.advance, bar.add_task(name, total=rows))
-
-
-def is_without_ray() -> bool:
-    """Return whether there is neither a cluster to join nor a Ray in this process: one would have to be started."""
-    ray: Any = sys.modules.get("ray")
-    return "RAY_ADDRESS" not in os.environ and not (ray and ray.is_initialized())
 
 
 def is_for_local_workers(stage: Stage, resources: Resources, rows: int) -> bool:
