@@ -14,7 +14,7 @@ import yaml
 from manifests import open_run
 from tests.ray_nodes import Cluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
