@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,18 @@ def refuse_relative(path: str, what: str) -> None:
             f"{what}: {path} is a relative path, and the nodes of a cluster share no working directory: give an "
             "absolute path or a URL"
         )
+
+
+def was_started_here() -> bool:
+    """Return whether `ray start` made a node on this machine, which `connect` joins without RAY_ADDRESS."""
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return os.path.exists(os.path.join(temporary, "ray", "ray_current_cluster"))
+
+
+def is_without_ray() -> bool:
+    """Return whether there is neither a cluster to join nor a Ray in this process: one would have to be started."""
+    ray: Any = sys.modules.get("ray")
+    return "RAY_ADDRESS" not in os.environ and not (ray and ray.is_initialized())
 
 
 def connect(**how: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
+from core.errors import UserError
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,10 +64,13 @@ def device_and_dtype(model_type: str = "", precision: Precision = "auto") -> tup
         model_type: `model_type` of the configuration of the model's language model. float32 replaces float16 for those
             that exceed it.
         precision: As for `HasPrecision`; `auto` is the fastest one here.
+
+    Raises:
+        UserError: See `sees_gpu`.
     """
     import torch
 
-    gpu = torch.cuda.is_available()
+    gpu = sees_gpu()
     chosen = fastest(gpu) if precision == "auto" else precision
     if chosen == "float16" and model_type in _OVERFLOWS_IN_FLOAT16:
         chosen = "float32"
@@ -72,13 +78,36 @@ def device_and_dtype(model_type: str = "", precision: Precision = "auto") -> tup
 
 
 def fastest(gpu: bool) -> str:
-    """Return the name of the fastest float type of the GPU that this process sees, else of this machine's CPU."""
-    if gpu:
+    """Return the name of the fastest float type of the GPU that this process sees, else of this machine's CPU.
+
+    Raises:
+        UserError: See `sees_gpu`.
+    """
+    if gpu and sees_gpu():
         import torch
 
-        if torch.cuda.is_available():
-            return gpu_dtype(torch.cuda.get_device_capability())
+        return gpu_dtype(torch.cuda.get_device_capability())
     return cpu_dtype()
+
+
+def sees_gpu() -> bool:
+    """Return whether torch can use a GPU in this process.
+
+    Raises:
+        UserError: Ray or the user gave this process GPUs, and torch cannot use them: a model would run on the CPU.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if given in ("", "-1", "NoDevFiles"):
+        return False
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    raise UserError(
+        f"{platform.node()}: CUDA_VISIBLE_DEVICES gives this process GPU {given}, and torch {torch.__version__} "
+        f"({built}) sees none: see whether nvidia-smi works there and fits torch, or give the stage `num_gpus: 0`"
+    )
 
 
 def gpu_dtype(capability: tuple[int, int]) -> str:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from core.errors import UserError, suggest
 from core.settings import Settings, problem
@@ -20,10 +28,13 @@ class Resources(Settings):
     """How a stage is run. These settings change its numbers only by a device's rounding.
 
     Attributes:
-        actors: Size of the actor pool; default: as many as the cluster's CPUs and GPUs allow.
+        actors: Most actors, or tasks of a stage that loads nothing, at the same time; default: as many as the CPUs and
+            GPUs allow. On a cluster that the run joins, those that do not fit wait for a node, and by default the pool
+            grows with the cluster.
         num_cpus: CPUs per actor; default: one, or up to eight for a stage whose model wants a GPU and gets none, since
             a copy of such a model per core would not fit a small machine.
-        num_gpus: GPUs per actor; default: one for a stage whose model runs on a GPU, if the cluster has any.
+        num_gpus: GPUs per actor, all of one node, or a part of one GPU, such as 0.5; default: one for a stage whose
+            model runs on a GPU, or what its engine needs, if the cluster has any.
         batch_size: Rows per call; default: that of the stage, else 64 images, or 1,024 rows for a stage that reads no
             images. Not valid for a stage that compares rows within groups: each call gets a whole part.
         part_rows: Maximum of rows per stored part, which is what a crash can cost an actor. Default: a 64th of the
@@ -46,6 +57,13 @@ class Resources(Settings):
     threads: int | None = Field(default=None, ge=1)
     image_seconds: float = Field(default=60.0, gt=0)
     first_errors: int = Field(default=32, ge=0)
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _check_gpus(cls, num_gpus: float | None) -> float | None:
+        if num_gpus and num_gpus > 1 and num_gpus != int(num_gpus):
+            raise UserError("give a whole number, or a part of one GPU such as 0.5")
+        return num_gpus
 
 
 class Publish(Settings):

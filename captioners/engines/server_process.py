@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Self
 
 from captioners.engines.http_exchange import FAILURES, get
 from core.errors import UserError
@@ -53,6 +53,7 @@ class ServerProcess:
     url: str
     _keeper: subprocess.Popen[bytes]
     _log: IO[bytes]
+    _port: Port
 
     def stop(self) -> None:
         """Stop the server, and wait until it has ended."""
@@ -62,6 +63,40 @@ class ServerProcess:
         self._keeper.stdout.read()  # returns when the keeper ends
         self._keeper.wait()
         self._log.close()
+        self._port.release()
+
+
+@dataclass
+class Port:
+    """A free port of this machine that no other `Port` has, even before a server listens there.
+
+    A server listens only when it has loaded its model, minutes later. Meanwhile the next actor of the machine may be
+    offered the same port, and would take the first server for its own.
+    """
+
+    number: int
+    _lock: socket.socket | None
+
+    @classmethod
+    def take(cls) -> Self:
+        """Take a port. It is free again when this process ends, however it ends."""
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                number: int = probe.getsockname()[1]
+            if sys.platform != "linux":
+                return cls(number, None)
+            lock = socket.socket(socket.AF_UNIX)
+            try:
+                lock.bind(f"\0vl3syn-port-{number}")  # a name without a file, in the network namespace of the port
+            except OSError:
+                lock.close()
+            else:
+                return cls(number, lock)
+
+    def release(self) -> None:
+        if self._lock:
+            self._lock.close()
 
 
 def start_server(command: str, model: str, timeout: float, what: str, revision: str | None = None) -> ServerProcess:
@@ -77,10 +112,11 @@ def start_server(command: str, model: str, timeout: float, what: str, revision: 
     Raises:
         UserError: The program is missing, ends before it answers (with the end of its log), or takes too long.
     """
-    port = _free_port()
-    values = {"{model}": model, "{revision}": revision or "", "{port}": str(port)}
+    port = Port.take()
+    values = {"{model}": model, "{revision}": revision or "", "{port}": str(port.number)}
     words = [re.sub("{model}|{revision}|{port}", lambda name: values[name[0]], word) for word in shlex.split(command)]
     if shutil.which(words[0]) is None:
+        port.release()
         raise UserError(f"{what}: there is no program {words[0]}; install it, or give its path in `start`")
     log = tempfile.TemporaryFile()
     keeper = subprocess.Popen(
@@ -88,7 +124,7 @@ def start_server(command: str, model: str, timeout: float, what: str, revision: 
     )
     assert keeper.stdout is not None
     pid = int(keeper.stdout.readline() or 0)
-    served = ServerProcess(f"http://127.0.0.1:{port}/v1", keeper, log)
+    served = ServerProcess(f"http://127.0.0.1:{port.number}/v1", keeper, log, port)
     try:
         _wait(served, pid, timeout, what, words[0])
     except ValueError:
@@ -127,10 +163,3 @@ def _runs(pid: int) -> bool:
 def _last_words(served: ServerProcess) -> str:
     served._log.seek(max(0, served._log.seek(0, os.SEEK_END) - 2000))
     return redact(" ".join(served._log.read().decode(errors="replace").split()))[-400:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -17,6 +17,7 @@ from captioners.engines.registry import ENGINES
 from core.errors import UserError
 from core.precision import cpu_dtype
 from core.yaml_text import load_yaml
+from pipeline.execution.placement import check_placement
 from pipeline.recipe import load_recipe
 from pipeline.stages.download.child_process import find_python
 from pipeline.stages.download.fetching.child import TESTED
@@ -162,24 +163,15 @@ def _recipe(path: str) -> Finding:
         try:
             step.stage.check_settings()
             step.stage.check_available()
+            check_placement(step.resources, step.stage)
         except UserError as error:
             lacks.append(str(error))
     try:
         pool = f"{recipe.pool.listing().shards.num_rows:,} shards"
     except (UserError, OSError) as error:
         lacks.append(f"pool: {error}")
-    gpus = max((step.resources.num_gpus or 0 for step in recipe.steps), default=0)
-    if gpus > _gpus():
-        lacks.append(f"a stage needs {gpus:g} GPU per actor, this machine has {_gpus()}")
     return (
         Finding(what, "missing", "\n".join(dict.fromkeys(lacks)))
         if lacks
         else Finding(what, "ok", f"ready, pool of {pool}")
     )
-
-
-def _gpus() -> int:
-    try:
-        return int(importlib.import_module("torch").cuda.device_count())
-    except (ImportError, OSError):
-        return 0

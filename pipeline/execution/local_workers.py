@@ -19,15 +19,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
+from core.cluster import is_without_ray
 from core.stages import Stage
 from pipeline.execution.block_feed import BLOCK
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
-from pipeline.execution.placement import place_locally
 from pipeline.execution.receipts import raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
@@ -199,12 +199,6 @@ def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
         yield partial(bar.advance, bar.add_task(name, total=rows))
 
 
-def is_without_ray() -> bool:
-    """Return whether there is neither a cluster to join nor a Ray in this process: one would have to be started."""
-    ray: Any = sys.modules.get("ray")
-    return "RAY_ADDRESS" not in os.environ and not (ray and ray.is_initialized())
-
-
 def is_for_local_workers(stage: Stage, resources: Resources, rows: int) -> bool:
     """Return whether local workers compute these rows: few, with nothing that Ray has to place or to guard.
 
@@ -219,17 +213,6 @@ def is_for_local_workers(stage: Stage, resources: Resources, rows: int) -> bool:
         and is_importable(type(stage))
         and is_without_ray()
     )
-
-
-def check_resources(stage: Stage, resources: Resources) -> None:
-    """Check that this machine has what a worker needs, unless a cluster is to be joined, which may have it or grow.
-
-    Raises:
-        UserError: It lacks CPUs or GPUs.
-    """
-    gpus = resources.num_gpus and any(map(shutil.which, ("nvidia-smi", "rocm-smi")))  # only Ray counts them
-    if is_without_ray() and not gpus:
-        place_locally(resources, stage, 1)
 
 
 def is_importable(kind: type) -> bool:

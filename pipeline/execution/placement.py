@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.cluster import is_joined, is_without_ray, was_started_here
 from core.cpus import count_cpus
 from core.errors import UserError
 from core.stages import Stage
+from pipeline.execution.ray_job import start_ray
 from pipeline.recipe_file import Resources
 
 _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
@@ -17,9 +18,18 @@ _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets non
 
 @dataclass(frozen=True)
 class Placement:
-    """The number of workers of a stage, and for each worker its CPUs, GPUs and decoding threads."""
+    """The workers of a stage.
+
+    Attributes:
+        workers: How many there are at the start.
+        most: How many there may be when nodes join the cluster, at least `workers`.
+        num_cpus: CPUs of each worker.
+        num_gpus: GPUs of each worker.
+        threads: Decoding threads of each worker.
+    """
 
     workers: int
+    most: int
     num_cpus: float
     num_gpus: float
     threads: int
@@ -38,8 +48,19 @@ class _Cluster:
 
     def capacity(self, needs: Mapping[str, float]) -> int:
         """Return how many workers fit, if each holds `needs` of one node."""
-        per_node = [[int(node.get(kind, 0) / amount) for kind, amount in needs.items()] for node in self.nodes]
+        per_node = [[_fitting(node, kind, amount) for kind, amount in needs.items()] for node in self.nodes]
         return sum(min(fitting, default=1) for fitting in per_node)
+
+    def largest(self, kind: str) -> float:
+        """Return the most of a resource that one node has."""
+        return max((node.get(kind, 0) for node in self.nodes), default=0)
+
+
+def _fitting(node: Mapping[str, float], kind: str, amount: float) -> int:
+    """Return how often an amount of a resource fits on a node. A part of a GPU is of one GPU."""
+    if kind == "GPU" and amount < 1:
+        return int(node.get(kind, 0)) * int(1 / amount)
+    return int(node.get(kind, 0) / amount)
 
 
 def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
@@ -53,16 +74,36 @@ def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
 
 def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
     """Place workers as `place_workers` does, on this machine without its GPUs."""
-    machine = {"CPU": float(count_cpus())}
-    return _place(_Cluster(nodes=[machine], total=machine), resources, stage, blocks)
+    return _place(_machine(gpus=0), resources, stage, blocks)
+
+
+def check_placement(resources: Resources, stage: Stage) -> None:
+    """Check that a worker of the stage fits: on the cluster that a run joins, else on this machine.
+
+    Raises:
+        UserError: None fits; or the cluster cannot be reached.
+    """
+    if is_joined() or not is_without_ray():
+        start_ray()
+        cluster = _connected_cluster()
+        if not cluster.largest("CPU"):
+            return  # its first node is still to come; `place_workers` checks again
+    elif was_started_here():
+        return  # likewise: it may be stale, and few rows need no Ray
+    else:
+        asks_for_gpus = resources.num_gpus or stage.gpus > 1  # one GPU is the default only where there is one
+        cluster = _machine(_count_gpus() if asks_for_gpus else 0)
+    _place(cluster, resources, stage, blocks=1)
 
 
 def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:
     num_gpus = _gpus_per_worker(resources, stage, cluster)
     num_cpus = _cpus_per_worker(resources, stage, cluster, num_gpus)
     needs = {kind: amount for kind, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
+    workers = min(_first_workers(resources, stage, cluster, needs), blocks)
     return Placement(
-        workers=min(_most_workers(resources, stage, cluster, needs), blocks),
+        workers=workers,
+        most=min(resources.actors or stage.actors or blocks, blocks) if is_joined() else workers,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         threads=_decoding_threads(resources, cluster, num_cpus, num_gpus),
@@ -74,6 +115,21 @@ def _connected_cluster() -> _Cluster:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return _Cluster(nodes=nodes, total=ray.cluster_resources())
+
+
+def _machine(gpus: int) -> _Cluster:
+    machine = {"CPU": float(count_cpus()), "GPU": float(gpus)}
+    return _Cluster(nodes=[machine], total=machine)
+
+
+def _count_gpus() -> int:
+    """Return how many GPUs a Ray that is started on this machine counts."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource  # Ray has no public way
+
+    manager = get_accelerator_manager_for_resource("GPU")
+    visible = manager.get_current_process_visible_accelerator_ids()
+    count: int = manager.get_current_node_num_accelerators()
+    return count if visible is None else min(count, len(visible))
 
 
 def _gpus_per_worker(resources: Resources, stage: Stage, cluster: _Cluster) -> float:
@@ -102,20 +158,21 @@ def _decoding_threads(resources: Resources, cluster: _Cluster, num_cpus: float, 
     return max(1, math.ceil(num_cpus))
 
 
-def _most_workers(resources: Resources, stage: Stage, cluster: _Cluster, needs: Mapping[str, float]) -> int:
-    """Return how many workers with these needs the stage may have: as many as were requested and as fit.
+def _first_workers(resources: Resources, stage: Stage, cluster: _Cluster, needs: Mapping[str, float]) -> int:
+    """Return how many workers with these needs the stage starts with: as many as were requested and as fit.
 
     Raises:
         UserError: Not one fits, and the cluster will not grow.
     """
-    if resources.actors and "RAY_ADDRESS" in os.environ:
-        return resources.actors  # a cluster that was joined may grow to this size; one that was started here does not
+    if resources.actors and is_joined():
+        return resources.actors  # those that do not fit wait for a node; a cluster that was started here gets none
     capacity = cluster.capacity(needs)
     if not capacity:
-        lacking = " and ".join(f"{n:g} {kind} (there are {cluster.total.get(kind, 0):g})" for kind, n in needs.items())
+        needed = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
+        largest = " and ".join(f"{cluster.largest(kind):g} {kind}" for kind in needs)
         raise UserError(
-            f"{stage.name}: an actor needs {lacking}; change its resources in the recipe, "
-            "or give `actors` on a cluster that will grow"
+            f"{stage.name}: an actor needs {needed} on one node, and the nodes have at most {largest}; change its "
+            "resources in the recipe, or give `actors` on a cluster that will grow"
         )
     return min(resources.actors or stage.actors or capacity, capacity)
 

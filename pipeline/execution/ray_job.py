@@ -32,6 +32,8 @@ RETRIES = 1
 _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
+_WAITING_ACTORS = 8  # of a pool that may grow: all actors of a node with eight GPUs load their models at once
+
 _MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
 _MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; the next run continues after them
 
@@ -167,7 +169,7 @@ class _WorkerDeaths(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1]:
-            self._errors.append(record.exc_info[1])
+            self._errors.append(_without_frames(record.exc_info[1]))
 
     def failure(self) -> Failure:
         """Return the error of a row that was alone in its worker; it can be retried if memory or a machine was lost."""
@@ -189,6 +191,18 @@ class _WorkerDeaths(logging.Handler):
             died = isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError)
             if not died or _failed_to_start(error):
                 raise error
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Return an error without its traceback and those of its causes.
+
+    Their frames refer to all actors of the job. An actor that Ray Data releases would live on, and keep its CPUs and
+    GPUs from an actor that waits for a place: for ever, if that one has the last blocks.
+    """
+    link: BaseException | None = error
+    while link and link.__traceback__:
+        link = link.with_traceback(None).__cause__ or link.__context__
+    return error
 
 
 def _failed_to_start(error: BaseException) -> bool:
@@ -244,7 +258,9 @@ def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) 
     retries = "max_task_retries" if isinstance(options.get("compute"), ActorPoolStrategy) else "max_retries"
     with warnings.catch_warnings():  # Ray 2.64 will have another option for retries; 2.60 has none
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        return dataset.map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **options)
+        # With GPUs, `map_batches` refuses whole blocks: it takes them for batches that might not fit into a GPU.
+        mapped = dataset.map_batches_internal if options.get("num_gpus") else dataset.map_batches
+        return mapped(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **options)
 
 
 def result_of(task: ObjectRef) -> Any:
@@ -288,6 +304,8 @@ def start_ray() -> None:
     # A job here is one operator that returns receipts of a few bytes. Reserving resources between operators would only
     # keep one worker idle: on 2 CPUs, half of them.
     context.op_resource_reservation_enabled = False
+    # Without the reservation, Ray Data would ask for as many actors at once as there are blocks.
+    context.autoscaling_config.actor_pool_max_upscaling_delta = _WAITING_ACTORS
     log = logging.getLogger("ray.data")  # its messages stay in log files; errors for the user are raised or stored
     for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
         if not isinstance(handler, logging.FileHandler):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import yaml
 
+from core.cluster import is_without_ray
 from core.cpus import count_cpus
 from core.errors import UserError
 from manifests import indexing, lease
@@ -28,14 +29,12 @@ from pipeline.execution.job_result import JobResult, LocalResult
 from pipeline.execution.local_workers import (
     ROWS,
     LocalWorkers,
-    check_resources,
     is_for_local_workers,
     is_importable,
-    is_without_ray,
     ready,
 )
 from pipeline.execution.part_writer import Store
-from pipeline.execution.placement import place_locally
+from pipeline.execution.placement import check_placement, place_locally
 from pipeline.execution.planner import plan, stored_table
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import refuse_other_precision
@@ -122,7 +121,7 @@ def check_step(step: Step, pool: Pool, index: Table) -> None:
     """Check a step as `check_models` does."""
     step.stage.check_settings()
     step.stage.check_available()
-    check_resources(step.stage, step.resources)
+    check_placement(step.resources, step.stage)
     check_pool_columns(step, pool, index)
 
 

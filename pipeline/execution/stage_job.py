@@ -221,14 +221,15 @@ def _ray_job(step: Step, task: StageTask) -> Job:
         placement = place_workers(step.resources, step.stage, dataset.num_blocks())
         needs = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus or None}
         if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
-            pool = TaskPoolStrategy(size=placement.workers)
+            pool = TaskPoolStrategy(size=placement.most)  # those that do not fit wait, and run on nodes that join
             return map_blocks(dataset, reported, fn_kwargs={"call": task.compute}, compute=pool, **needs)
         limits: dict[str, Any] = {}
         if isinstance(step.stage, ImageStage | Download):
             limits = {"max_concurrent_calls_per_actor": _AT_ONCE, "enable_true_multi_threading": True}
+        size = {"min_size": placement.workers, "max_size": placement.most, "initial_size": placement.workers}
         if alone:
-            limits = {"max_tasks_in_flight_per_actor": 1}
-        actors = ActorPoolStrategy(size=placement.workers, **limits)
+            limits, size = {"max_tasks_in_flight_per_actor": 1}, {"size": placement.workers}
+        actors = ActorPoolStrategy(**size, **limits)
         make = _worker(step, task, placement)
         return map_blocks(dataset, StageActor, fn_constructor_args=(make,), compute=actors, **needs)
 

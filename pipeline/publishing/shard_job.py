@@ -10,10 +10,11 @@ from typing import Self
 import polars as pl
 import pyarrow as pa
 
+from core.cluster import is_without_ray
 from core.cpus import count_cpus
 from pipeline.execution.blocks import Blocks
 from pipeline.execution.job_result import JobStats, LocalResult
-from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, is_without_ray, ready
+from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, ready
 from pipeline.execution.ray_job import run_job
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 

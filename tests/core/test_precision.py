@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from captioners.engines.openai_client import OpenAIClientConfig
 from captioners.engines.transformers import Transformers
 from captioners.recaption import ShortCaption
 from core import precision
-from core.precision import Precision, cpu_dtype, device_and_dtype, gpu_dtype, precision_of, with_precision
+from core.errors import UserError
+from core.precision import Precision, cpu_dtype, device_and_dtype, fastest, gpu_dtype, precision_of, with_precision
 from filters.clip import Clip
 
 V100, T4, A100, H200, P100 = (7, 0), (7, 5), (8, 0), (9, 0), (6, 0)
@@ -61,6 +63,26 @@ def test_cpu_dtype_follows_the_flags_of_the_cpu(
     assert cpu_dtype() == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_and_dtype()[1] == getattr(torch, expected)
+
+
+@pytest.mark.parametrize("devices", ["0", "2,3", "GPU-4c1b"])
+def test_torch_that_cannot_use_its_gpus_is_an_error(devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    with pytest.raises(UserError, match=f"^{platform.node()}: CUDA_VISIBLE_DEVICES gives this process GPU {devices}"):
+        device_and_dtype()
+    with pytest.raises(UserError, match="num_gpus: 0"):
+        fastest(gpu=True)
+
+
+@pytest.mark.parametrize("devices", ["", "-1", None])
+def test_process_without_gpus_uses_the_cpu(devices: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if devices is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    assert device_and_dtype()[0] == torch.device("cpu")
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])

@@ -273,7 +273,7 @@ def test_more_clusters_than_images_are_refused_in_one_line(tmp_path: Path) -> No
 @pytest.mark.usefixtures("here")
 def test_missing_gpu_is_refused_before_training(tmp_path: Path) -> None:
     settings = recipe(pool(tmp_path / "pool", images(40)), num_gpus=2)
-    with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU \(there are 0\)"):
+    with pytest.raises(ValueError, match=r"clusters: an actor needs .* 2 GPU on one node, and the nodes have .* 0 GPU"):
         run(settings, tmp_path / "run")
     assert not (tmp_path / "run/fitted").exists()
 

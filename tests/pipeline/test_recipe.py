@@ -93,6 +93,7 @@ def with_stage(**changes: object) -> dict[str, Any]:
         (with_stage(min_side=200), "a rule stands under keep: `keep: {min_side: …}`"),
         (with_stage(resorces={}), "unknown key 'resorces'; did you mean 'resources'"),
         (with_stage(resources={"gpus": 1}), "unknown key 'gpus'; did you mean 'num_gpus'"),
+        (with_stage(resources={"num_gpus": 1.5}), "resources: num_gpus: give a whole number, or a part of one GPU"),
         (with_stage(resources={"actors": 0}), "actors: Input should be greater than or equal to 1"),
         ({**GOOD, "stages": [*GROUPED, {"stage": "duplicates", "resources": {"batch_size": 8}}]}, "part_rows sets"),
         (with_stage(keep={"max": 0.5}), "aspect_ratio runs from 1 to inf"),

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from captioners.engines.http_exchange import FAILURES, get
-from captioners.engines.server_process import start_server
+from captioners.engines.server_process import Port, start_server
 
 SERVE = f"{sys.executable} -m tests.chat_server --port {{port}}"
 
@@ -69,3 +69,12 @@ def test_server_process_that_starts_too_slowly_is_ended() -> None:
     with pytest.raises(ValueError, match="did not answer within 1 s"):
         start_server(f'{sys.executable} -c "import time; time.sleep(60)" {{port}}', "m", 1, "test")
     assert time.monotonic() - begin < 10
+
+
+def test_ports_of_servers_that_do_not_listen_yet_differ() -> None:
+    ports = [Port.take() for _ in range(600)]  # 28,000 are offered at random: six or so would be offered twice
+    try:
+        assert len({port.number for port in ports}) == 600
+    finally:
+        for port in ports:
+            port.release()

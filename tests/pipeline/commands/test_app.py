@@ -232,10 +232,23 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in loaded
 
 
+@pytest.mark.parametrize("resources", [{"num_gpus": 64}, {"num_cpus": 4096}, {"num_gpus": 64, "actors": 2}])
+def test_more_than_this_machine_has_is_refused_before_the_index(
+    resources: dict[str, int], tmp_path: Path, make_images: Callable[..., Path], vl3syn_process: Call
+) -> None:
+    pool, recipe = make_images(tmp_path / "pool", 3), tmp_path / "recipe.yaml"
+    stage = {"stage": "aspect_ratio", "resources": resources}
+    recipe.write_text(json.dumps({"pool": {"images": str(pool)}, "stages": [stage]}))
+    done = vl3syn_process("run", recipe, "--run", tmp_path / "run")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "aspect_ratio: an actor needs" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_doctor_reports_two_faiss_and_an_unrunnable_recipe(tmp_path: Path, vl3syn: Call) -> None:
     bad, poor, training = (tmp_path / f"{name}.yaml" for name in ("bad", "poor", "training"))
     bad.write_text("pool: {imags: x}")
-    poor.write_text("pool: {images: /nowhere}\nstages: [{stage: aspect_ratio, resources: {num_gpus: 1}}]")
+    poor.write_text("pool: {images: /nowhere}\nstages: [{stage: aspect_ratio, resources: {num_gpus: 64}}]")
     training.write_text(
         "model: {preset: tiny}\nsources: {qa: {annotations: /nowhere.jsonl}}\n"
         "stages: [{name: a, learning_rates: {'': 1.0e-3}, mixture: {qa: 1}, steps: 1}]"
@@ -254,7 +267,7 @@ def test_doctor_reports_two_faiss_and_an_unrunnable_recipe(tmp_path: Path, vl3sy
     assert findings["faiss"]["state"] == "broken"
     assert "overwrite each other" in findings["faiss"]["found"]
     assert "did you mean 'images'" in findings[f"recipe {bad}"]["found"]
-    assert "a stage needs 1 GPU per actor" in findings[f"recipe {poor}"]["found"]
+    assert "aspect_ratio: an actor needs 1 CPU and 64 GPU on one node" in findings[f"recipe {poor}"]["found"]
     assert "/nowhere" in findings[f"recipe {poor}"]["found"]
     assert findings[f"recipe {training}"]["state"] == "missing"
     assert "/nowhere.jsonl: cannot be read" in findings[f"recipe {training}"]["found"]

@@ -128,7 +128,7 @@ def test_training_schema_accepts_what_the_parser_accepts(
 def test_setting_is_described_by_its_docstring() -> None:
     stages = {s["properties"]["stage"]["const"]: s for s in recipe_schema()["$defs"]["StageEntry"]["oneOf"][:-1]}
     assert stages["clip"]["properties"]["draft"]["description"].startswith("Decode large JPEGs at a reduced scale")
-    assert attribute_docs(Resources)["actors"].startswith("Size of the actor pool")
+    assert attribute_docs(Resources)["actors"].startswith("Most actors")
 
 
 def test_schema_command_prints_json(vl3syn: Any) -> None:

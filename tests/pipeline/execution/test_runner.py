@@ -109,7 +109,7 @@ def test_broken_stage_fails_the_job_and_keeps_stored_rows(
 def test_actor_that_does_not_fit_is_refused_with_the_resources(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3)
     stage = {**aspect(max=2), "resources": {"num_gpus": 1, "actors": 1}}
-    with pytest.raises(ValueError, match=r"aspect_ratio: an actor needs .*1 GPU \(there are 0\)"):
+    with pytest.raises(ValueError, match=r"aspect_ratio: an actor needs .* 1 GPU on one node, .* 0 GPU"):
         run(recipe_for(pool, stage), tmp_path / "run")
 
 
