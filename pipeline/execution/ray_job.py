@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
-_MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
+_MOST_LOST = 200  # blocks per round; a worker has up to four. If more are lost, the stage or the cluster is broken
 _MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; the next run continues after them
 _MOST_FRUITLESS = 3  # rounds in which nodes were lost and no block was stored; after them the blocks are suspected
 

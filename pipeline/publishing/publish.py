@@ -44,6 +44,7 @@ from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
+_MOST_BLOCKS = 256  # tasks of a publication: 100 million images in shards of 5,000 are 79 shards, 395,000 rows, each
 _INDEX_COLUMNS = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
@@ -240,9 +241,12 @@ def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> p
 
 
 def _blocks(rows: pl.DataFrame, missing: pl.DataFrame) -> Iterator[pa.Table]:
-    """Yield one block per task: up to 16 whole shards, so that the stage tables are not read again for each shard."""
+    """Yield one block per task: whole shards, more of them in large publications.
+
+    Above some size each task reads all tables (see `plan`), so the number of tasks is bounded.
+    """
     shards = missing["number"].unique().sort()
-    per_block = min(16, math.ceil(len(shards) / 64))
+    per_block = max(min(16, math.ceil(len(shards) / 64)), math.ceil(len(shards) / _MOST_BLOCKS))
     places = missing.rename({"number": NUMBER, "position_in_shard": POSITION})
     positioned = rows.join(places, on="id", how="inner", maintain_order="left")
     for start in range(0, len(shards), per_block):
