@@ -64,7 +64,7 @@ class _Blocks:
 
 
 def _run_round_here(
-    blocks: Iterable[pa.Table], job: Callable[..., Any], *_: object, alone: bool, may_lose: bool
+    blocks: Iterable[pa.Table], job: Callable[..., Any], *_: object, alone: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     numbered = [block.append_column(BLOCK, pa.repeat(number, block.num_rows)) for number, block in enumerate(blocks)]
     receipts: list[pa.Table] = job(_Blocks(numbered), alone=alone).blocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -18,6 +19,7 @@ from core.cluster import connect
 from core.errors import UserError, is_bug
 from pipeline.execution.block_feed import BLOCK, feeding
 from pipeline.execution.job_result import JobStats, LocalResult
+from pipeline.execution.losses import NodeWatch, WorkerDeaths, failed_to_start
 from pipeline.execution.receipts import raise_failure
 from pipeline.pools.images import Failure
 
@@ -25,17 +27,15 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data import Dataset
 
-RETRIES = 1
-"""How often Ray gives a block to another worker when its worker died."""
-
 # Ray prints these lines on stdout, between our JSON. Its log files have them too, and the tables show the outcome.
 _KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
 _WAITING_ACTORS = 8  # of a pool that may grow: all actors of a node with eight GPUs load their models at once
 
-_MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
+_MOST_LOST = 200  # blocks per round; a worker has up to four. If more are lost, the stage or the cluster is broken
 _MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; the next run continues after them
+_MOST_FRUITLESS = 3  # rounds in which nodes were lost and no block was stored; after them the blocks are suspected
 
 
 class Job(Protocol):
@@ -46,7 +46,7 @@ class Job(Protocol):
 
 
 class Rescue(Protocol):
-    """The handling of lost blocks: those whose worker died at every try."""
+    """The handling of lost blocks: those whose worker died."""
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
         """Store rows that dead workers left in journals; return the rest of the blocks, and the receipts."""
@@ -58,6 +58,19 @@ class Rescue(Protocol):
         """Store the rows of a block as errors; return the receipt."""
 
 
+class EndsJob:
+    """The handling of lost blocks of work that skips what is stored: run them again; one that kills ends the job."""
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        return lost, []
+
+    def divide(self, block: pa.Table) -> list[pa.Table]:
+        return [block]
+
+    def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
+        raise UserError(f"a block of {block.num_rows:,} rows {failure.error}; what is stored stays, run again to go on")
+
+
 def run_job(
     blocks: Sequence[pa.Table],
     job: Job,
@@ -66,39 +79,42 @@ def run_job(
 ) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts. Each is taken from `blocks` when a worker is free.
 
-    Without `rescue`, a block whose worker died at every try ends the job. With it, such blocks are run again in smaller
-    pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is stored as errors.
+    Blocks that were lost with a node are run again as they are. Blocks whose workers died otherwise are run again in
+    ever smaller pieces, each alone in its worker. A piece that kills its worker and cannot be divided any more is
+    stored as errors.
 
     Args:
         blocks: The blocks.
         job: The work on them.
-        rescue: The handling of lost blocks.
-        before: What local workers did of this job, which counts too; their lost blocks need the rescue.
+        rescue: The handling of lost blocks; by default `EndsJob`.
+        before: What local workers did of this job, which counts too.
 
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
     """
-    before = before or LocalResult()
+    before, rescue = before or LocalResult(), rescue or EndsJob()
     begin = time.perf_counter() - before.seconds
-    receipts, lost = list(before.receipts), list(before.lost)
-    if not blocks and not lost:
+    receipts = list(before.receipts)
+    if not blocks and not before.lost:
         return _stats(receipts, begin)
     start_ray()
     begin = time.perf_counter() - before.seconds
     from ray.exceptions import RayError, RayTaskError
 
     try:
+        rest, salvaged = rescue.salvage(before.lost) if before.lost else ([], [])
+        receipts += salvaged
+        suspects = [piece for block in rest for piece in rescue.divide(block)]
         if blocks:
-            stored, new = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
-            receipts, lost = [*receipts, *stored], [*lost, *new]
-        if rescue and lost:
-            receipts += _rescue_all(rescue, lost, job)
-        return _stats(receipts, begin)
+            together, lost, _ = _run(blocks, job, rescue, alone=False)
+            receipts += together
+            suspects += lost
+        return _stats([*receipts, *_run_alone(suspects, job, rescue)], begin)
     except (RayTaskError, UserError):
         _end_actors()
         raise
     except RayError as error:
-        if _failed_to_start(error):
+        if failed_to_start(error):
             _end_actors()
             raise
         user_error, cause = stopped(error), str(error)
@@ -110,31 +126,44 @@ def _stats(receipts: Sequence[pa.Table], begin: float) -> JobStats:
     return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
 
 
-def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:
-    """Run lost blocks again in ever smaller pieces, each alone in its worker, until all rows are stored.
-
-    A round has at most as many blocks as may be lost in it.
+def _run(
+    blocks: Sequence[pa.Table], job: Job, rescue: Rescue, *, alone: bool
+) -> tuple[list[pa.Table], list[pa.Table], WorkerDeaths]:
+    """Run blocks, and again those that were lost in a round in which a node was lost: it may have had them.
 
     Returns:
-        The receipts.
+        The receipts, the blocks that lost their workers otherwise, and why.
+    """
+    receipts: list[pa.Table] = []
+    fruitless = 0
+    while True:
+        nodes, deaths = NodeWatch(), WorkerDeaths()
+        stored, lost = _run_round(blocks, job, deaths, nodes, alone=alone)
+        rest, salvaged = rescue.salvage(lost) if lost else ([], [])
+        receipts += [*stored, *salvaged]
+        fruitless = 0 if stored or salvaged else fruitless + 1
+        if not rest or not nodes.lost_one() or fruitless == _MOST_FRUITLESS:
+            return receipts, rest, deaths
+        blocks = rest
+
+
+def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue) -> list[pa.Table]:
+    """Run blocks in ever smaller pieces, each alone in its worker, until all rows are stored; return the receipts.
+
+    A round has at most as many blocks as may be lost in it.
 
     Raises:
         UserError: So many blocks are stored as errors that they are unlikely to be at fault.
     """
-    rest, receipts = rescue.salvage(lost)
-    waiting = [piece for block in rest for piece in rescue.divide(block)]
+    receipts: list[pa.Table] = []
     failed = 0
-    while waiting:
-        deaths = _WorkerDeaths()
-        stored, lost = _run_round(waiting[:_MOST_LOST], job, deaths, alone=True, may_lose=True)
+    while suspects:
+        stored, lost, _ = _run(suspects[:_MOST_LOST], job, rescue, alone=True)
         receipts += stored
-        waiting = waiting[_MOST_LOST:]
-        if not lost:
-            continue
-        rest, salvaged = rescue.salvage(lost)
-        pieces, failures = _divide(rescue, rest, deaths.failure())
-        receipts += [*salvaged, *failures]
-        waiting = [*pieces, *waiting]
+        divided = [rescue.divide(block) for block in lost]
+        suspects = [*(piece for pieces in divided if len(pieces) > 1 for piece in pieces), *suspects[_MOST_LOST:]]
+        stored, failures = _try_again([pieces[0] for pieces in divided if len(pieces) == 1], job, rescue)
+        receipts += [*stored, *failures]
         failed += len(failures)
         if failed > _MOST_FAILED:
             raise UserError(
@@ -144,72 +173,16 @@ def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table
     return receipts
 
 
-def _divide(rescue: Rescue, lost: list[pa.Table], failure: Failure) -> tuple[list[pa.Table], list[pa.Table]]:
-    """Divide blocks that killed a worker alone; store those that cannot be divided as errors, with `failure`.
+def _try_again(blocks: list[pa.Table], job: Job, rescue: Rescue) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Run blocks again that cannot be divided and killed their worker once; store those that kill again as errors.
 
     Returns:
-        The pieces, and the receipts of the errors.
+        The receipts of the blocks, and of the errors.
     """
-    pieces, failures = [], []
-    for block in lost:
-        divided = rescue.divide(block)
-        if len(divided) > 1:
-            pieces += divided
-        else:
-            failures.append(rescue.store_failure(block, failure))
-    return pieces, failures
-
-
-class _WorkerDeaths(logging.Handler):
-    """A log handler that collects why blocks were lost: Ray Data skips them and gives the reason only in its log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self._errors: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1]:
-            self._errors.append(_without_frames(record.exc_info[1]))
-
-    def failure(self) -> Failure:
-        """Return the error of a row that was alone in its worker; it can be retried if memory or a machine was lost."""
-        from ray.exceptions import NodeDiedError, OutOfMemoryError
-
-        tries = f"at each of {RETRIES + 1} tries alone"
-        for error in self._errors:
-            if isinstance(error, OutOfMemoryError) or "OOM" in str(error) or "memory pressure" in str(error):
-                return Failure(f"killed its worker: out of memory {tries}", retry=True)
-            if isinstance(error, NodeDiedError) or "node died" in str(error).lower():
-                return Failure(f"killed its worker: the machine was lost {tries}", retry=True)
-        return Failure(f"killed its worker: its process ended {tries}, as in a crash of a decoder")
-
-    def raise_others(self) -> None:
-        """Raise an error that is not the death of a worker: the block did not cause it."""
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
-
-        for error in self._errors:
-            died = isinstance(error, RayActorError | WorkerCrashedError | OutOfMemoryError | NodeDiedError)
-            if not died or _failed_to_start(error):
-                raise error
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Return an error without its traceback and those of its causes.
-
-    Their frames refer to all actors of the job. An actor that Ray Data releases would live on, and keep its CPUs and
-    GPUs from an actor that waits for a place: for ever, if that one has the last blocks.
-    """
-    link: BaseException | None = error
-    while link and link.__traceback__:
-        link = link.with_traceback(None).__cause__ or link.__context__
-    return error
-
-
-def _failed_to_start(error: BaseException) -> bool:
-    """Return whether an actor's constructor raised: a bug (its traceback is in the text), not a worker's death."""
-    from ray.exceptions import RayActorError
-
-    return isinstance(error, RayActorError) and error.actor_init_failed
+    if not blocks:
+        return [], []
+    receipts, lost, deaths = _run(blocks, job, rescue, alone=True)
+    return receipts, [rescue.store_failure(block, deaths.failure()) for block in lost]
 
 
 def _end_actors() -> None:
@@ -227,13 +200,14 @@ def _end_actors() -> None:
 
 
 def _run_round(
-    blocks: Sequence[pa.Table], job: Job, deaths: _WorkerDeaths, *, alone: bool, may_lose: bool
+    blocks: Sequence[pa.Table], job: Job, deaths: WorkerDeaths, nodes: NodeWatch, *, alone: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
     from ray.data import DataContext
+    from ray.exceptions import RayError, RayTaskError
 
-    DataContext.get_current().max_errored_blocks = _MOST_LOST if may_lose else 0
+    DataContext.get_current().max_errored_blocks = _MOST_LOST
     receipts: list[pa.Table] = []
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
@@ -243,24 +217,33 @@ def _run_round(
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
+    except RayError as error:  # with many workers of a lost node, Ray Data gives up
+        if isinstance(error, RayTaskError) or failed_to_start(error) or not nodes.lost_one(wait=True):
+            raise
     finally:
         log.removeHandler(deaths)
-    deaths.raise_others()
+    deaths.raise_others(nodes)
     stored = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    return receipts, [blocks[number] for number in range(len(blocks)) if number not in stored]
+    lost = [blocks[number] for number in range(len(blocks)) if number not in stored]
+    if lost:
+        _end_actors()  # those of a lost node would restart in the place of the next round's
+    return receipts, lost
 
 
 def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) -> Dataset:
-    """Call `dataset.map_batches` with whole blocks and a bounded number of retries."""
+    """Call `dataset.map_batches` with whole blocks. Ray tries none again: it would wait for the same actor to restart.
+
+    If that actor's node is lost, and other actors hold all that is left, it never restarts. `run_job` tries again.
+    """
     from ray.data import ActorPoolStrategy
     from ray.util.annotations import RayDeprecationWarning
 
     retries = "max_task_retries" if isinstance(options.get("compute"), ActorPoolStrategy) else "max_retries"
     with warnings.catch_warnings():  # Ray 2.64 will have another option for retries; 2.60 has none
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        # With GPUs, `map_batches` refuses whole blocks: it takes them for batches that might not fit into a GPU.
-        mapped = dataset.map_batches_internal if options.get("num_gpus") else dataset.map_batches
-        return mapped(call, batch_size=None, batch_format="pyarrow", **{retries: RETRIES}, **options)
+        # With GPUs, `map_batches` demands a batch size, for which it would bundle blocks.
+        map_batches = dataset.map_batches_internal if options.get("num_gpus") else dataset.map_batches
+        return map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: 0}, **options)
 
 
 def result_of(task: ObjectRef) -> Any:
@@ -297,6 +280,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads both variables on import
     os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    signal.siginterrupt(signal.SIGINT, True)  # Ray has the wait for a result begun again: Ctrl-C would never end it
     from ray.data import DataContext
 
     context = DataContext.get_current()

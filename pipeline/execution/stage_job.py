@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -214,11 +215,14 @@ def _worker(step: Step, task: StageTask, placement: Placement) -> Callable[[], C
 
 def _ray_job(step: Step, task: StageTask) -> Job:
     """Return the job that runs a stage over a Ray dataset: one block, one call, one part."""
+    first: list[Placement] = []  # if the nodes of a round were lost, the next one waits for others of their kind
 
     def job(dataset: Dataset, alone: bool = False) -> Dataset:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-        placement = place_workers(step.resources, step.stage, dataset.num_blocks())
+        if not first:
+            first.append(place_workers(step.resources, step.stage, dataset.num_blocks()))
+        placement = replace(first[0], workers=min(first[0].workers, dataset.num_blocks()))
         needs = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus or None}
         if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
             pool = TaskPoolStrategy(size=placement.most)  # those that do not fit wait, and run on nodes that join

@@ -18,10 +18,14 @@ from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, 
 from pipeline.execution.ray_job import run_job
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 
+_MOST_BLOCKS = 256  # tasks of a publication: 100 million images in shards of 5,000 are 79 shards, 395,000 rows, each
+
 
 @dataclass(frozen=True)
 class ShardBlocks(Blocks):
     """The blocks of a publication: up to 16 whole shards, so that the stage tables are not read again for each shard.
+
+    In large publications more: each task reads all tables (see `plan_shuffled`), so the number of tasks is bounded.
 
     Attributes:
         rows: The planned rows, with the number of their shard and their position in it.
@@ -45,7 +49,8 @@ class ShardBlocks(Blocks):
 
     @property
     def _per_block(self) -> int:
-        return min(16, math.ceil(len(self.shards) / 64))
+        shards = len(self.shards)
+        return max(min(16, math.ceil(shards / 64)), math.ceil(shards / _MOST_BLOCKS))
 
     def __len__(self) -> int:
         return math.ceil(len(self.shards) / max(self._per_block, 1))

@@ -136,10 +136,7 @@ def test_row_that_kills_is_isolated_in_tasks_and_actors(
 
 
 @pytest.mark.usefixtures("engine", "own_stages")
-def test_group_with_a_killer_stays_whole_and_others_are_computed(
-    tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.execution.ray_job.RETRIES", 0)  # each try costs a new worker
+def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 12)
     stages = [{"stage": "sixes"}, {"stage": "deadly_group"}]
     opened, jobs = run({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
@@ -173,13 +170,30 @@ def test_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeIma
 @pytest.mark.usefixtures("engine")
 def test_run_job_when_rows_are_salvaged_counts_only_killers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.execution.ray_job._MOST_FAILED", 1)
-    monkeypatch.setattr("pipeline.execution.ray_job.RETRIES", 0)
 
     def job(dataset: Any, alone: bool = False) -> Any:
         return map_blocks(dataset, reported, fn_kwargs={"call": _store_all_but_3})
 
     stats = run_job([pa.table({"number": list(range(6))})], job, SalvagingRescue())
-    assert (stats.rows, stats.errors) == (5 + 1 + 2, 1), "5 were computed, 1 failed, 2 were salvaged"
+    assert (stats.rows, stats.errors) == (5 + 1 + 4, 1), "5 were computed, 1 failed, 4 were salvaged, one per round"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("engine")
+def test_block_that_loses_its_node_each_time_ends_as_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[str] = []
+
+    def one_more_lost() -> tuple[set[str], set[str]]:
+        lost.append(str(len(lost)))
+        return set(lost), {"head"}
+
+    monkeypatch.setattr("pipeline.execution.losses._nodes", one_more_lost)
+
+    def job(dataset: Any, alone: bool = False) -> Any:
+        return map_blocks(dataset, reported, fn_kwargs={"call": _store_all_but_3})
+
+    stats = run_job([pa.table({"number": [3]}), pa.table({"number": [4]})], job, FailingRescue())
+    assert (stats.rows, stats.errors) == (2, 1)
 
 
 @pytest.fixture
@@ -199,17 +213,24 @@ def _store_all_but_3(block: pa.Table) -> pa.Table:
     return receipt(block.num_rows, 0)
 
 
-class SalvagingRescue:
-    """A rescue that has one more row stored each time that blocks are lost."""
+class FailingRescue:
+    """A rescue that finds nothing stored."""
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
-        return lost, [receipt(1, 0)]
+        return lost, []
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
         return [block.slice(row, 1) for row in range(block.num_rows)]
 
     def store_failure(self, block: pa.Table, failure: Failure) -> pa.Table:
         return receipt(block.num_rows, block.num_rows)
+
+
+class SalvagingRescue(FailingRescue):
+    """A rescue that has one more row stored each time that blocks are lost."""
+
+    def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
+        return lost, [receipt(1, 0)]
 
 
 class Deadly(Stage):

@@ -81,7 +81,7 @@ def sweeping(folder: Folder, table: Table) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # the job's error matters more
+        with suppress(OSError, UserError):  # the job's error matters more, also where a part of the table is damaged
             sweep(folder, table)
         raise
     sweep(folder, table)
