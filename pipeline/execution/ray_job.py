@@ -17,18 +17,22 @@ import pyarrow as pa
 from core.cluster import connect
 from core.errors import UserError, is_bug
 from pipeline.execution.job_result import JobStats, LocalResult
-from pipeline.execution.receipts import BLOCK, raise_failure
+from pipeline.execution.receipts import BLOCK, ignore, raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data import Dataset
 
+Observe = Callable[[pa.Table], None]
+"""A function that gets each receipt, in any thread."""
+
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""
 
-# Ray prints these lines on stdout, between our JSON. Its log files have them too, and the tables show the outcome.
-_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
+# Ray prints deaths of workers and raylets, with the last lines of their logs, on the driver's stdout, between our JSON.
+# Its log files have them too, the tables show the outcome, and `lost_nodes` says which node was lost.
+_EVERYTHING = "."
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
 _MOST_LOST = 100  # blocks per round; if more blocks lose their workers, the stage or the cluster is broken
@@ -60,6 +64,7 @@ def run_job(
     job: Job,
     rescue: Rescue | None = None,
     before: LocalResult | None = None,
+    observe: Observe = ignore,
 ) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts.
 
@@ -71,6 +76,7 @@ def run_job(
         job: The work on them.
         rescue: The handling of lost blocks.
         before: What local workers did of this job, which counts too; their lost blocks need the rescue.
+        observe: Called with each receipt of this function's own.
 
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
@@ -86,10 +92,10 @@ def run_job(
 
     try:
         if blocks:
-            stored, new = _run_round(blocks, job, _WorkerDeaths(), alone=False, may_lose=rescue is not None)
+            stored, new = _run_round(blocks, job, _WorkerDeaths(), observe, alone=False, may_lose=rescue is not None)
             receipts, lost = [*receipts, *stored], [*lost, *new]
         if rescue and lost:
-            receipts += _rescue_all(rescue, lost, job)
+            receipts += _rescue_all(rescue, lost, job, observe)
         return _stats(receipts, begin)
     except (RayTaskError, UserError):
         _end_actors()
@@ -107,7 +113,7 @@ def _stats(receipts: Sequence[pa.Table], begin: float) -> JobStats:
     return JobStats.of(pa.concat_tables(receipts, promote_options="default"), time.perf_counter() - begin)
 
 
-def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table]:
+def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job, observe: Observe) -> list[pa.Table]:
     """Run lost blocks again in ever smaller pieces, each alone in its worker, until all rows are stored.
 
     A round has at most as many blocks as may be lost in it.
@@ -119,18 +125,19 @@ def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table
         UserError: So many blocks are stored as errors that they are unlikely to be at fault.
     """
     rest, receipts = rescue.salvage(lost)
+    _observe_all(receipts, observe)
     waiting = [piece for block in rest for piece in rescue.divide(block)]
     failed = 0
     while waiting:
         deaths = _WorkerDeaths()
-        stored, lost = _run_round(waiting[:_MOST_LOST], job, deaths, alone=True, may_lose=True)
+        stored, lost = _run_round(waiting[:_MOST_LOST], job, deaths, observe, alone=True, may_lose=True)
         receipts += stored
         waiting = waiting[_MOST_LOST:]
         if not lost:
             continue
         rest, salvaged = rescue.salvage(lost)
         pieces, failures = _divide(rescue, rest, deaths.failure())
-        receipts += [*salvaged, *failures]
+        receipts += _observe_all([*salvaged, *failures], observe)
         waiting = [*pieces, *waiting]
         failed += len(failures)
         if failed > _MOST_FAILED:
@@ -138,6 +145,12 @@ def _rescue_all(rescue: Rescue, lost: list[pa.Table], job: Job) -> list[pa.Table
                 f"{failed:,} rows or groups killed their workers; what is stored stays, they are errors: "
                 "look at the memory of the machines and at the model, then run again to go on"
             )
+    return receipts
+
+
+def _observe_all(receipts: list[pa.Table], observe: Observe) -> list[pa.Table]:
+    for receipt in receipts:
+        observe(receipt)
     return receipts
 
 
@@ -212,7 +225,7 @@ def _end_actors() -> None:
 
 
 def _run_round(
-    blocks: Iterable[pa.Table], job: Job, deaths: _WorkerDeaths, *, alone: bool, may_lose: bool
+    blocks: Iterable[pa.Table], job: Job, deaths: _WorkerDeaths, observe: Observe, *, alone: bool, may_lose: bool
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
@@ -229,6 +242,7 @@ def _run_round(
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
+                observe(receipt)
     finally:
         log.removeHandler(deaths)
     deaths.raise_others()
@@ -278,13 +292,13 @@ def start_ray() -> None:
     Raises:
         UserError: See `connect`.
     """
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads both variables on import
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _EVERYTHING)  # Ray reads both variables on import
     os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
+    context.enable_progress_bars = False  # `Progress` shows one
     # A job here is one operator that returns receipts of a few bytes. Reserving resources between operators would only
     # keep one worker idle: on 2 CPUs, half of them.
     context.op_resource_reservation_enabled = False

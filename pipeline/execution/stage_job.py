@@ -31,7 +31,8 @@ from pipeline.execution.placement import Placement, is_for_driver, place_locally
 from pipeline.execution.planner import columns_of, plan, stored_table, unstored
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
-from pipeline.execution.ray_job import Job, map_blocks, run_job
+from pipeline.execution.progress import Progress
+from pipeline.execution.ray_job import Job, Observe, map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import RowRescue
 from pipeline.execution.stage_task import StageTask
@@ -104,8 +105,8 @@ def run_stage(
     )
     parts = cut(rows, part_size(rows.height, step), groups)
     blocks = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
-    with sweeping(images, stored.table) if images else nullcontext():
-        stats = _run_task(step, task, blocks, rows.height, groups, local)
+    with sweeping(images, stored.table) if images else nullcontext(), Progress(step.name, rows.height) as progress:
+        stats = _run_task(step, task, blocks, rows.height, groups, local, progress)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()
     return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
 
@@ -117,20 +118,21 @@ def _run_task(
     rows: int,
     groups: pl.DataFrame | None,
     local: LocalWorkers | None,
+    observe: Observe,
 ) -> JobStats:
     """Compute and store blocks of so many rows: in this process, in local workers, or in Ray's."""
     if is_for_driver(step.stage, step.resources, rows):
-        return run_in_driver(blocks, task)
+        return run_in_driver(blocks, task, observe)
     done = LocalResult(untried=blocks)
     if local and is_for_local_workers(step.stage, step.resources, rows):
         placement = place_locally(step.resources, step.stage, rows)
         make = _worker(step, task, placement)
         at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
         threads = math.ceil(placement.num_cpus)
-        done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
+        done = local.run(blocks, make, placement.workers, observe, threads, at_once)
     if local and (done.untried or done.lost or step.stage.journaled):
         local.close()  # Ray needs their memory; a server of captions ends with its process
-    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done)
+    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups), done, observe)
 
 
 def part_size(rows: int, step: Step) -> int:
