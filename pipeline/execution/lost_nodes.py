@@ -42,15 +42,15 @@ def _cost(node: str) -> str:
 
 
 def _parts_under_way(node: str) -> int | None:
-    """Return how many tasks of this job failed with their node; None if the dashboard does not say."""
+    """Return how many tasks of this job ran on a node when it was lost; None if the dashboard does not say."""
     import ray
     from ray.util.state import list_tasks
     from ray.util.state.exception import RayStateApiException
 
     job = ray.get_runtime_context().get_job_id()
-    filters = [("node_id", "=", node), ("job_id", "=", job), ("state", "=", "FAILED")]
+    filters = [("node_id", "=", node), ("job_id", "=", job), ("state", "!=", "FINISHED")]
     try:
-        tasks = list_tasks(filters=filters, limit=_MOST_TASKS, timeout=10, raise_on_missing_output=False)
+        tasks = list_tasks(filters=filters, limit=_MOST_TASKS, timeout=10, detail=True, raise_on_missing_output=False)
     except RayStateApiException:
         return None
-    return sum(task.type != "ACTOR_CREATION_TASK" for task in tasks)
+    return len([task for task in tasks if task.start_time_ms and task.type != "ACTOR_CREATION_TASK"])

@@ -25,8 +25,9 @@ GAUGES = {
 }
 """Gauges and their meaning. Ray's exporter adds `ray_` in front."""
 
-TAGS = ("stage", "job")
-"""Tags of each metric: the name of the stage, and Ray's id of the job. Errors have the tag `reason`, too."""
+TAGS = ("stage", "ray_job")
+"""Tags of each metric: the name of the stage, and Ray's id of the job (`job` is a label of Prometheus's own). Errors
+have the tag `reason`, too."""
 
 _MOST_REASONS = 20  # of a stage; each is a time series in Prometheus for as long as it keeps data
 
@@ -42,6 +43,8 @@ class Metrics:
     def update(self, tally: Tally, waiting: int) -> None:
         """Export the numbers of a job, if Ray runs in this process; else they follow when it does.
 
+        Call it every few seconds: Ray's exporter forgets a gauge that is not set again for 20 seconds.
+
         Args:
             tally: The receipts so far.
             waiting: Rows that are not done.
@@ -49,8 +52,8 @@ class Metrics:
         ray: Any = sys.modules.get("ray")
         if not (ray and ray.is_initialized()):
             return
-        tags = {"stage": self._stage, "job": ray.get_runtime_context().get_job_id()}
-        for (name, reason), value in self._counters(tally).items():
+        tags = {"stage": self._stage, "ray_job": ray.get_runtime_context().get_job_id()}
+        for (name, reason), value in self.counters(tally).items():
             if added := value - self._counted[name, reason]:
                 _metric(name).inc(added, tags={**tags, "reason": reason} if reason else tags)
                 self._counted[name, reason] = value
@@ -63,8 +66,11 @@ class Metrics:
             if now is not None:
                 _metric(name).set(now, tags=tags)
 
-    def _counters(self, tally: Tally) -> Counter[tuple[str, str]]:
-        """Return the value of each counter, by its name and its reason (or an empty text)."""
+    def counters(self, tally: Tally) -> Counter[tuple[str, str]]:
+        """Return the value of each counter, by its name and its reason (an empty text if it has none).
+
+        The first 20 reasons have their names, the others are one, `other`.
+        """
         counters = Counter(
             {
                 ("vl3syn_rows", ""): tally.rows,

@@ -49,7 +49,7 @@ class Progress:
         """
         self._name, self._total, self._unit = name, total, unit
         self._seconds = _seconds_between_lines()
-        self._tally = Tally()
+        self._tally, self._last = Tally(), time.monotonic()
         self._metrics = Metrics(name)
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -59,6 +59,7 @@ class Progress:
     def __call__(self, receipts: pa.Table) -> None:
         with self._lock:
             self._tally.add(receipts)
+            self._last = time.monotonic()
             self._metrics.update(self._tally, self._waiting)
             if self._bar:
                 self._show_bar()
@@ -87,9 +88,10 @@ class Progress:
         while not self._ended.wait(min(_TICK, self._seconds)):
             for line in nodes.look():
                 self._say(line)
+            with self._lock:
+                self._metrics.update(self._tally, self._waiting)
+                line = self.line()
             if not self._bar and time.monotonic() - shown >= self._seconds:
-                with self._lock:
-                    line = self.line()
                 self._say(line)
                 shown = time.monotonic()
 
@@ -106,6 +108,8 @@ class Progress:
             facts.append(f"{tally.errors:,} errors (most: {tally.commonest()})")
         if tally.idle is not None:
             facts.append(f"model idle {tally.idle:.0%}")
+        if (since := time.monotonic() - self._last) >= self._seconds:
+            facts.append(f"last part {_duration(since)} ago")
         if tally.taken:
             facts.append(f"{_duration(self._waiting * tally.working / tally.taken)} left")
         return redact(printable(", ".join(facts)))
