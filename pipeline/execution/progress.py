@@ -91,7 +91,9 @@ class Progress:
             with self._lock:
                 self._metrics.update(self._tally, self._waiting)
                 line = self.line()
-            if not self._bar and time.monotonic() - shown >= self._seconds:
+                if self._bar:
+                    self._show_bar()
+            if not self._bar and not self._ended.is_set() and time.monotonic() - shown >= self._seconds:
                 self._say(line)
                 shown = time.monotonic()
 
@@ -127,8 +129,10 @@ class Progress:
 def _bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
-    columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(20), text)
     return Progress(*columns, console=Console(stderr=True, highlight=False, emoji=False), transient=True)
 
 
