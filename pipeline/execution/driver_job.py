@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import cast
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from core.stages import Facts, FittedStage, LoadedStage
 from pipeline.execution.job_result import JobStats
-from pipeline.execution.receipts import called
+from pipeline.execution.receipts import Observe, called
 from pipeline.execution.stage_task import StageTask
 
 
-def run_in_driver(blocks: Iterable[pa.Table], task: StageTask, observe: Callable[[pa.Table], None]) -> JobStats:
+def run_in_driver(blocks: Iterable[pa.Table], task: StageTask, observe: Observe) -> JobStats:
     """Compute and store blocks, one part each, as workers do; call `observe` with each receipt.
 
     Raises:

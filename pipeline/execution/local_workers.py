@@ -26,7 +26,7 @@ import pyarrow as pa
 from core.stages import Stage
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
-from pipeline.execution.receipts import BLOCK, ignore, raise_failure
+from pipeline.execution.receipts import BLOCK, Observe, ignore, raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
 
@@ -60,7 +60,7 @@ class LocalWorkers:
         blocks: Iterable[pa.Table],
         make: Callable[[], Call],
         count: int,
-        observe: Callable[[pa.Table], None] = ignore,
+        observe: Observe = ignore,
         threads: int = 1,
         at_once: int = 1,
         preloaded: bool = True,

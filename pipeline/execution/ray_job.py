@@ -17,15 +17,12 @@ import pyarrow as pa
 from core.cluster import connect
 from core.errors import UserError, is_bug
 from pipeline.execution.job_result import JobStats, LocalResult
-from pipeline.execution.receipts import BLOCK, ignore, raise_failure
+from pipeline.execution.receipts import BLOCK, Observe, ignore, raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data import Dataset
-
-Observe = Callable[[pa.Table], None]
-"""A function that gets each receipt, in any thread."""
 
 RETRIES = 1
 """How often Ray gives a block to another worker when its worker died."""

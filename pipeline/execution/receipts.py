@@ -20,6 +20,9 @@ from pipeline.execution.reasons import REASONS, Reason
 BLOCK = "_block"
 """The column of a block, and of its receipt, that holds the block's number in the job."""
 
+Observe = Callable[[pa.Table], None]
+"""A function that the driver calls with each receipt, in any thread."""
+
 _WORKER = uuid.uuid4().hex
 
 

@@ -32,8 +32,8 @@ from pipeline.execution.planner import columns_of, plan, stored_table, unstored
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
 from pipeline.execution.progress import Progress
-from pipeline.execution.ray_job import Job, Observe, map_blocks, run_job
-from pipeline.execution.receipts import reported
+from pipeline.execution.ray_job import Job, map_blocks, run_job
+from pipeline.execution.receipts import Observe, reported
 from pipeline.execution.rescue import RowRescue
 from pipeline.execution.stage_task import StageTask
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
