@@ -45,7 +45,7 @@ class Job:
 
 
 def start_gated(cluster: Cluster, folder: Path, actors: int) -> Job:
-    """Start a job of 192 images and one broken file: parts of 16 images, of which the first 64 do not wait."""
+    """Start a job of 192 images and one broken file: parts of 16 images, of which most of the first 64 do not wait."""
     pool = folder / "pool"
     pool.mkdir()
     for number in range(WIDE + UPRIGHT):
