@@ -158,6 +158,10 @@ class Recaption(ImageStage):
         """
         self.engine.check_available(self.model, f"{self.use}_caption", self.revision)
 
+    @property
+    def token_column(self) -> str:
+        return f"{self.use}_tokens"
+
     def load(self) -> Captioner:
         """Load the model, or connect to the server.
 

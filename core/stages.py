@@ -95,6 +95,11 @@ class Stage(Settings):
         return 0
 
     @property
+    def token_column(self) -> str | None:
+        """The column of `writes` with the number of tokens that a model wrote for a row; None if it writes no text."""
+        return None
+
+    @property
     def actors(self) -> int | None:
         return None
 
@@ -183,12 +188,14 @@ class ImageFacts:
             None: every pixel is needed.
         longest: For `portable`: the largest longer side, in pixels; larger images are scaled down.
         calls: Number of batches that may be processed at the same time, in threads.
+        has_model: Whether `__call__` runs a model: the share of time in which it waits for images is reported.
         provenance: Stored with the rows, such as the hash of the weights.
     """
 
     side: int | None = None
     longest: int = 2048
     calls: int = 1
+    has_model: bool = True
     provenance: Mapping[str, object] = {}
 
     def prepare(self, *read: Any) -> Any:
@@ -234,6 +241,8 @@ class ImageStage(Stage):
 
 class _Measured(ImageFacts):
     """Adapter for an `ImageStage` that defines `measure`: it measures each image by itself."""
+
+    has_model = False
 
     def __init__(self, stage: ImageStage) -> None:
         self._stage = stage

@@ -66,6 +66,7 @@ class _Hasher(ImageFacts):
     """`ImageFacts` of `hashes`; `prepare` does all the work, in threads."""
 
     side = 4 * _SCALED  # pixels; `Hashes` describes the effect
+    has_model = False
 
     def __init__(self) -> None:
         import imagehash  # noqa: F401  # imports SciPy: not in a thread, and not in the command line

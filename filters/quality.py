@@ -74,6 +74,7 @@ class _Meter(ImageFacts):
     """`ImageFacts` of `quality`; `prepare` does all the work, in threads."""
 
     side = None  # blockiness needs every pixel
+    has_model = False
 
     def __init__(self) -> None:
         self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__}

@@ -29,15 +29,19 @@ def free_port() -> int:
 
 
 class Node:
-    """A node: the process group of its `ray start --block`."""
+    """A node: the process group of its `ray start --block`.
+
+    Attributes:
+        metrics: URL of its metrics, as Prometheus's text.
+    """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self.log = log
+        self.metrics = f"http://127.0.0.1:{(metrics := free_port())}/metrics"
+        command = [*command, f"--metrics-export-port={metrics}"]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                list(command), env=environment, stdout=out, stderr=out, start_new_session=True
-            )
-        deadline = time.monotonic() + 120
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+        deadline = time.monotonic() + 300
         while "Ray runtime started" not in log.read_text():
             assert self.process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -121,7 +125,7 @@ class Cluster:
     def _start(self, *options: str, view: Sequence[str] = ()) -> Node:
         command = [*view, str(_PROGRAMS / "ray"), "start", "--block", "--disable-usage-stats", *options]
         # The default ports may be those of another node on this machine.
-        command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
         node = Node(command, self.environment, self.folder / f"node-{len(self.nodes)}")
         self.nodes.append(node)
         return node

@@ -84,6 +84,7 @@ class _Describer(ImageFacts):
         self._reader = reader
         self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__, **(reader.provenance if reader else {})}
         self.side = SIDE if reader else 2 * MEASURED_ON
+        self.has_model = reader is not None
 
     def prepare(
         self, image: Image, labels: Sequence[str | None] | None, probabilities: Sequence[float | None] | None

@@ -21,7 +21,11 @@ Content = tuple[int, bytes]
 
 
 class ContentCheck:
-    """The content check for the images of one block. `read` and `save_contents` may be called from any thread."""
+    """The content check for the images of one block. `read` and `save_contents` may be called from any thread.
+
+    Attributes:
+        bytes_read: Bytes of the images that were read.
+    """
 
     def __init__(self, store: Store, block: pa.Table, journaled: bool) -> None:
         """Load the known lengths.
@@ -32,6 +36,7 @@ class ContentCheck:
             journaled: Whether there is a journal for `save_contents`, so that the contents survive a killed worker.
         """
         self._store = store
+        self.bytes_read = 0
         lengths = dict(zip(block["id"].to_pylist(), block[LENGTH].to_pylist(), strict=True))
         self._unseen = [id_ for id_, length in lengths.items() if length is None]
         self._lengths: dict[int, int] = {id_: length for id_, length in lengths.items() if length is not None}
@@ -56,6 +61,8 @@ class ContentCheck:
             indexed: Their lengths in bytes in the index, used for images that were not read before; None: unknown.
         """
         read = images.read(group)
+        with self._lock:
+            self.bytes_read += sum(len(data) for data in read if isinstance(data, bytes))
         return [self._checked(ids[row], indexed[row], data) for row, data in zip(group.rows, read, strict=True)]
 
     def _checked(self, id_: int, indexed: int | None, data: bytes | Failure) -> bytes | Failure:

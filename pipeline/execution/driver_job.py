@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import cast
 
@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from core.stages import Facts, FittedStage, LoadedStage
 from pipeline.execution.job_result import JobStats
-from pipeline.execution.receipts import called
+from pipeline.execution.receipts import Observe, called
 from pipeline.execution.stage_task import StageTask
 
 
-def run_in_driver(blocks: Iterable[pa.Table], task: StageTask) -> JobStats:
-    """Compute and store blocks, one part each, as workers do.
+def run_in_driver(blocks: Iterable[pa.Table], task: StageTask, observe: Observe) -> JobStats:
+    """Compute and store blocks, one part each, as workers do; call `observe` with each receipt.
 
     Raises:
         UserError: The stage cannot be loaded, or the stage or the system refused to continue; stored parts remain.
@@ -26,5 +26,11 @@ def run_in_driver(blocks: Iterable[pa.Table], task: StageTask) -> JobStats:
     if isinstance(task.stage, LoadedStage | FittedStage):
         task, loaded = task.loaded()
         facts = cast(Facts, loaded)
-    receipts = [called(block, partial(task.compute, facts=facts)) for block in blocks]
-    return JobStats.of(pa.concat_tables(receipts), time.perf_counter() - begin)
+
+    def computed() -> Iterator[pa.Table]:
+        for block in blocks:
+            receipt = called(block, partial(task.compute, facts=facts))
+            observe(receipt)
+            yield receipt
+
+    return JobStats.of(pa.concat_tables(computed()), time.perf_counter() - begin)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-import polars as pl
 import pyarrow as pa
+
+from pipeline.execution.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class JobStats:
         errors: Stored rows that failed.
         seconds: Wall time, including the start of workers and models, excluding the start of Ray.
         working: Wall time from the first row that a worker took to the last row stored, excluding start-up.
-        idle: Share of the workers' time in which their model had nothing to do; None if it is not measured.
+        idle: Share of the workers' time in which their model waited; None if the stage has no model that can wait.
     """
 
     rows: int
@@ -31,20 +32,8 @@ class JobStats:
     @classmethod
     def of(cls, receipts: pa.Table, seconds: float) -> Self:
         """Sum up the receipts of a job (see `receipts.receipt`) that took `seconds`."""
-        frame = pl.DataFrame(receipts)
-        per_worker = frame.group_by("worker").agg(
-            (pl.col("end").max() - pl.col("begin").min()).alias("wall"),
-            pl.col("busy").sum(),
-            pl.col("busy").count().alias("measured"),
-        )
-        wall, busy, measured = per_worker.select(pl.col("wall", "busy", "measured").sum()).row(0)
-        return cls(
-            rows=int(frame["rows"].sum()),
-            errors=int(frame["errors"].sum()),
-            seconds=seconds,
-            working=frame.select(pl.col("end").max() - pl.col("begin").min()).item(),
-            idle=max(0.0, 1 - busy / wall) if measured and wall else None,
-        )
+        tally = Tally.of(receipts)
+        return cls(tally.rows, tally.errors, seconds, tally.working, tally.idle)
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,8 @@ class JobResult:
         stored: Rows that were stored before and not computed again.
         seconds: Wall time of the job, without the start of Ray.
         working: Wall time from the first row taken to the last row stored, without the start of workers and models.
-        idle: Share of the workers' time in which the model waited for images; None if the stage reads no images.
+        idle: Share of the workers' time in which the model waited for images; None if the stage has no model, or none
+            that waits for images. Jobs of earlier versions had a number near 1 for stages without a model.
         notes: Lines for the user about what was computed.
     """
 

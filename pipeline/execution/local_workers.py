@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -28,7 +28,7 @@ from core.stages import Stage
 from pipeline.execution.block_feed import BLOCK
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_child import COMPUTE, LOAD, PRELOAD
-from pipeline.execution.receipts import raise_failure
+from pipeline.execution.receipts import Observe, ignore, raise_failure
 from pipeline.execution.workers import Call
 from pipeline.recipe_file import Resources
 
@@ -59,10 +59,10 @@ class LocalWorkers:
 
     def run(
         self,
-        name: str,
         blocks: Sequence[pa.Table],
         make: Callable[[], Call],
         count: int,
+        observe: Observe = ignore,
         threads: int = 1,
         at_once: int = 1,
         preloaded: bool = True,
@@ -70,11 +70,11 @@ class LocalWorkers:
         """Compute and store blocks.
 
         Args:
-            name: Name of the job, for its progress bar on a terminal.
             blocks: The blocks.
             make: Returns, in a child, the function that stores a block and returns its receipt. If it cannot be
                 pickled, such as a lambda, all blocks are left to Ray, which can.
             count: Number of processes, at most.
+            observe: Called with each receipt, in any thread.
             threads: Threads of numerical libraries in each.
             at_once: Blocks that each computes at the same time.
             preloaded: Whether it begins after the modules of `preload` are imported.
@@ -107,12 +107,11 @@ class LocalWorkers:
                     result.lost.extend(computing.values())
                     return
                 raise_failure(receipt)
-                block = computing.pop(receipt[BLOCK][0].as_py())
+                del computing[receipt[BLOCK][0].as_py()]
                 result.receipts.append(receipt)
-                advance(block.num_rows)
+                observe(receipt)
 
-        rows = sum(block.num_rows for block in waiting)
-        with _progress(name, rows) as advance, ThreadPoolExecutor(max(len(children), 1)) as pool:
+        with ThreadPoolExecutor(max(len(children), 1)) as pool:
             try:
                 for done in as_completed([pool.submit(work, child) for child in children], timeout=_EVER):
                     done.result()
@@ -183,20 +182,6 @@ def _next(waiting: deque[pa.Table]) -> pa.Table | None:
         return waiting.popleft()
     except IndexError:
         return None
-
-
-@contextmanager
-def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar if stderr is a terminal; yield a function that gets the number of rows that are done."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield partial(bar.advance, bar.add_task(name, total=rows))
 
 
 def is_for_local_workers(stage: Stage, resources: Resources, rows: int) -> bool:

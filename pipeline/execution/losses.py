@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from typing import Any
 
 from pipeline.pools.images import Failure
 
@@ -105,7 +107,9 @@ def awaited_node() -> str:
 
     A job whose nodes were lost waits until one of their kind joins: on a cluster of spot machines, one will.
     """
-    import ray
+    ray: Any = sys.modules.get("ray")
+    if not (ray and ray.is_initialized()):
+        return ""
     from ray.autoscaler.v2.sdk import get_cluster_status
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -17,6 +17,7 @@ from manifests.part_files import part_name
 from manifests.run import Run
 from manifests.tables import Table
 from manifests.version import __version__
+from pipeline.execution.reasons import count_reasons
 from pipeline.execution.receipts import receipt
 
 
@@ -40,10 +41,18 @@ class Store:
         """Return the same store with additional provenance that only the worker knows."""
         return replace(self, provenance={**self.provenance, **more})
 
-    def __call__(self, part: pa.Table, begin: float | None = None, busy: float | None = None) -> pa.Table:
-        """Store the rows of one part; return its receipt, which holds `begin` and `busy` (see `receipt`)."""
+    def __call__(
+        self,
+        part: pa.Table,
+        begin: float | None = None,
+        busy: float | None = None,
+        bytes_read: int = 0,
+        tokens: int = 0,
+    ) -> pa.Table:
+        """Store the rows of one part; return its receipt, which holds the other arguments (see `receipt`)."""
         self.table.append(part, self.writer, self.provenance)
-        return receipt(part.num_rows, part.num_rows - part["error"].null_count, begin, busy)
+        errors = part["error"].drop_null().to_pylist()
+        return receipt(part.num_rows, len(errors), begin, busy, bytes_read, tokens, count_reasons(errors))
 
     def name_of(self, ids: pa.ChunkedArray) -> str:
         """Return the name of this job's part with these ids, in this order."""
@@ -55,8 +64,9 @@ class Store:
 
     def receipt_of(self, part: str) -> pa.Table:
         """Return the receipt of a stored part whose worker died before it could return it."""
-        errors = self.table.read(part, ["id", "error"])["error"]
-        return receipt(len(errors), len(errors) - errors.null_count)
+        rows = self.table.read(part, ["id", "error"])
+        errors = rows["error"].drop_null().to_pylist()
+        return receipt(rows.num_rows, len(errors), reasons=count_reasons(errors))
 
 
 def contents_store(run: Run) -> Store:

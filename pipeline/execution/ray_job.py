@@ -20,15 +20,16 @@ from core.errors import UserError, is_bug
 from pipeline.execution.block_feed import BLOCK, feeding
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.losses import NodeWatch, WorkerDeaths, failed_to_start
-from pipeline.execution.receipts import raise_failure
+from pipeline.execution.receipts import Observe, ignore, raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data import Dataset
 
-# Ray prints these lines on stdout, between our JSON. Its log files have them too, and the tables show the outcome.
-_KNOWN_DEATHS = r"^A worker died or was killed while executing a task|^Task .* There are .*retries remaining"
+# Ray prints deaths of workers and raylets, with the last lines of their logs, on the driver's stdout, between our JSON.
+# Its log files have them too, the tables show the outcome, and `lost_nodes` says which node was lost.
+_EVERYTHING = "."
 _MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
 
 _WAITING_ACTORS = 8  # of a pool that may grow: all actors of a node with eight GPUs load their models at once
@@ -76,6 +77,7 @@ def run_job(
     job: Job,
     rescue: Rescue | None = None,
     before: LocalResult | None = None,
+    observe: Observe = ignore,
 ) -> JobStats:
     """Send blocks through a Ray Data job that stores them as parts. Each is taken from `blocks` when a worker is free.
 
@@ -88,6 +90,7 @@ def run_job(
         job: The work on them.
         rescue: The handling of lost blocks; by default `EndsJob`.
         before: What local workers did of this job, which counts too.
+        observe: Called with each receipt of this function's own.
 
     Raises:
         UserError: Ray or a stage could not start, or the cluster died; stored parts remain.
@@ -103,13 +106,13 @@ def run_job(
 
     try:
         rest, salvaged = rescue.salvage(before.lost) if before.lost else ([], [])
-        receipts += salvaged
+        receipts += _observe_all(salvaged, observe)
         suspects = [piece for block in rest for piece in rescue.divide(block)]
         if blocks:
-            together, lost, _ = _run(blocks, job, rescue, alone=False)
+            together, lost, _ = _run(blocks, job, rescue, observe, alone=False)
             receipts += together
             suspects += lost
-        return _stats([*receipts, *_run_alone(suspects, job, rescue)], begin)
+        return _stats([*receipts, *_run_alone(suspects, job, rescue, observe)], begin)
     except (RayTaskError, UserError):
         _end_actors()
         raise
@@ -127,7 +130,7 @@ def _stats(receipts: Sequence[pa.Table], begin: float) -> JobStats:
 
 
 def _run(
-    blocks: Sequence[pa.Table], job: Job, rescue: Rescue, *, alone: bool
+    blocks: Sequence[pa.Table], job: Job, rescue: Rescue, observe: Observe, *, alone: bool
 ) -> tuple[list[pa.Table], list[pa.Table], WorkerDeaths]:
     """Run blocks, and again those that were lost in a round in which a node was lost: it may have had them.
 
@@ -138,16 +141,16 @@ def _run(
     fruitless = 0
     while True:
         nodes, deaths = NodeWatch(), WorkerDeaths()
-        stored, lost = _run_round(blocks, job, deaths, nodes, alone=alone)
+        stored, lost = _run_round(blocks, job, deaths, nodes, observe, alone=alone)
         rest, salvaged = rescue.salvage(lost) if lost else ([], [])
-        receipts += [*stored, *salvaged]
+        receipts += [*stored, *_observe_all(salvaged, observe)]
         fruitless = 0 if stored or salvaged else fruitless + 1
         if not rest or not nodes.lost_one() or fruitless == _MOST_FRUITLESS:
             return receipts, rest, deaths
         blocks = rest
 
 
-def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue) -> list[pa.Table]:
+def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue, observe: Observe) -> list[pa.Table]:
     """Run blocks in ever smaller pieces, each alone in its worker, until all rows are stored; return the receipts.
 
     A round has at most as many blocks as may be lost in it.
@@ -158,11 +161,11 @@ def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue) -> list[pa.Ta
     receipts: list[pa.Table] = []
     failed = 0
     while suspects:
-        stored, lost, _ = _run(suspects[:_MOST_LOST], job, rescue, alone=True)
+        stored, lost, _ = _run(suspects[:_MOST_LOST], job, rescue, observe, alone=True)
         receipts += stored
         divided = [rescue.divide(block) for block in lost]
         suspects = [*(piece for pieces in divided if len(pieces) > 1 for piece in pieces), *suspects[_MOST_LOST:]]
-        stored, failures = _try_again([pieces[0] for pieces in divided if len(pieces) == 1], job, rescue)
+        stored, failures = _try_again([pieces[0] for pieces in divided if len(pieces) == 1], job, rescue, observe)
         receipts += [*stored, *failures]
         failed += len(failures)
         if failed > _MOST_FAILED:
@@ -173,7 +176,15 @@ def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue) -> list[pa.Ta
     return receipts
 
 
-def _try_again(blocks: list[pa.Table], job: Job, rescue: Rescue) -> tuple[list[pa.Table], list[pa.Table]]:
+def _observe_all(receipts: list[pa.Table], observe: Observe) -> list[pa.Table]:
+    for receipt in receipts:
+        observe(receipt)
+    return receipts
+
+
+def _try_again(
+    blocks: list[pa.Table], job: Job, rescue: Rescue, observe: Observe
+) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks again that cannot be divided and killed their worker once; store those that kill again as errors.
 
     Returns:
@@ -181,8 +192,8 @@ def _try_again(blocks: list[pa.Table], job: Job, rescue: Rescue) -> tuple[list[p
     """
     if not blocks:
         return [], []
-    receipts, lost, deaths = _run(blocks, job, rescue, alone=True)
-    return receipts, [rescue.store_failure(block, deaths.failure()) for block in lost]
+    receipts, lost, deaths = _run(blocks, job, rescue, observe, alone=True)
+    return receipts, _observe_all([rescue.store_failure(block, deaths.failure()) for block in lost], observe)
 
 
 def _end_actors() -> None:
@@ -200,7 +211,13 @@ def _end_actors() -> None:
 
 
 def _run_round(
-    blocks: Sequence[pa.Table], job: Job, deaths: WorkerDeaths, nodes: NodeWatch, *, alone: bool
+    blocks: Sequence[pa.Table],
+    job: Job,
+    deaths: WorkerDeaths,
+    nodes: NodeWatch,
+    observe: Observe,
+    *,
+    alone: bool,
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Run blocks through a job; return the receipts, and the lost blocks."""
     import ray
@@ -217,6 +234,7 @@ def _run_round(
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
                 receipts.append(receipt)
+                observe(receipt)
     except RayError as error:  # with many workers of a lost node, Ray Data gives up
         if isinstance(error, RayTaskError) or failed_to_start(error) or not nodes.lost_one(wait=True):
             raise
@@ -277,14 +295,14 @@ def start_ray() -> None:
     Raises:
         UserError: See `connect`.
     """
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _KNOWN_DEATHS)  # Ray reads both variables on import
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _EVERYTHING)  # Ray reads both variables on import
     os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
     connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     signal.siginterrupt(signal.SIGINT, True)  # Ray has the wait for a result begun again: Ctrl-C would never end it
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
+    context.enable_progress_bars = False  # `Progress` shows one
     # A job here is one operator that returns receipts of a few bytes. Reserving resources between operators would only
     # keep one worker idle: on 2 CPUs, half of them.
     context.op_resource_reservation_enabled = False

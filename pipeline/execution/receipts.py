@@ -9,27 +9,43 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import pyarrow as pa
 
 from core.errors import UserError, is_bug
 from pipeline.execution.block_feed import BLOCK, rows_of
+from pipeline.execution.reasons import REASONS, Reason
+
+Observe = Callable[[pa.Table], None]
+"""A function that the driver calls with each receipt, in any thread."""
 
 _WORKER = uuid.uuid4().hex
 
 
-def receipt(rows: int, errors: int, begin: float | None = None, busy: float | None = None) -> pa.Table:
-    """Return the receipt of a task.
+def receipt(
+    rows: int,
+    errors: int,
+    begin: float | None = None,
+    busy: float | None = None,
+    bytes_read: int = 0,
+    tokens: int = 0,
+    reasons: Sequence[Reason] = (),
+) -> pa.Table:
+    """Return the receipt of a task. It is a few hundred bytes: the driver holds those of all parts.
 
     Args:
         rows: Rows stored.
         errors: Stored rows that failed.
         begin: Start of the work on them, in seconds by the worker's clock; None: now.
-        busy: Seconds in which the model ran; None if they are not measured apart from waiting for images.
+        busy: Seconds in which the model ran; None if no model runs, or none that waits for images.
+        bytes_read: Bytes of images that were read or downloaded.
+        tokens: Tokens of the captions.
+        reasons: Why rows failed, from `count_reasons`.
 
     Returns:
-        One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and `busy`.
+        One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and the other arguments.
     """
     end = time.time()
     columns = {
@@ -39,6 +55,9 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
         "begin": [end if begin is None else begin],
         "end": [end],
         "busy": pa.array([busy], pa.float64()),
+        "bytes_read": [bytes_read],
+        "tokens": [tokens],
+        "reasons": pa.array([[asdict(reason) for reason in reasons]], REASONS),
     }
     return pa.table(columns)
 
@@ -46,11 +65,15 @@ def receipt(rows: int, errors: int, begin: float | None = None, busy: float | No
 def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
     """Return the receipt of `call` for a block or its ticket, with the number of the block.
 
-    An error is told in `refused`, the message of one that is not a bug, or in `broken`, the traceback of a bug.
+    `taken` is the number of the block's rows, which are files in the index job. `refused` is the message of an error
+    that is not a bug; `broken` is the traceback of a bug.
     """
     refused = broken = None
+    taken = 0
     try:
-        done = call(rows_of(block))
+        rows = rows_of(block)
+        taken = rows.num_rows
+        done = call(rows)
     except Exception as error:  # not handled here: `raise_failure` raises it in the driver
         done = receipt(0, 0)
         if is_bug(error):
@@ -59,6 +82,7 @@ def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
             refused = " ".join(str(error).split())
     for name, value in (("refused", refused), ("broken", broken)):
         done = done.append_column(name, pa.array([value], pa.string()))
+    done = done.append_column("taken", pa.array([taken], pa.int64()))
     return done.append_column(BLOCK, block[BLOCK].slice(0, 1))
 
 
@@ -74,6 +98,10 @@ def called(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
         if is_bug(error) or isinstance(error, UserError):
             raise
         raise UserError(" ".join(str(error).split())) from error
+
+
+def ignore(receipt: pa.Table) -> None:
+    """Observe nothing."""
 
 
 def raise_failure(receipts: pa.Table) -> None:

@@ -22,6 +22,7 @@ from manifests.part_files import writer_of
 from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import Groups, sort_by_block
 from pipeline.execution.part_writer import Store
+from pipeline.execution.reasons import count_reasons
 from pipeline.execution.receipts import receipt
 from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask, failed_rows
@@ -65,7 +66,8 @@ class RowRescue:
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
         stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
         left = [block.filter(pa.array(~_ids(block).is_in(stored["id"].implode()))) for block in lost]
-        receipts = [receipt(stored.height, stored["error"].count())] if stored.height else []
+        errors = stored["error"].drop_nulls().to_list()
+        receipts = [receipt(stored.height, len(errors), reasons=count_reasons(errors))] if stored.height else []
         return [block for block in left if block.num_rows], [*whole, *receipts]
 
     def divide(self, block: pa.Table) -> list[pa.Table]:

@@ -38,6 +38,7 @@ from pipeline.execution.placement import check_placement, place_locally
 from pipeline.execution.planner import plan, stored_table
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import refuse_other_precision
+from pipeline.execution.progress import Progress
 from pipeline.execution.ray_job import map_blocks, run_job
 from pipeline.execution.receipts import reported
 from pipeline.execution.rescue import ShardRescue
@@ -179,11 +180,12 @@ def build_index(
 
     indexing.begin(table)
     done = LocalResult(untried=list(chunks(todo.shards)))
-    if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
-        done = local.run("index", done.untried, ready(call), count_cpus(), preloaded=False)
-    if local and (done.untried or done.lost):
-        local.close()  # Ray needs their memory
-    stats = run_job(done.untried, job, ShardRescue(pool, index_store), done)
+    with Progress("index", todo.shards.num_rows, unit="files") as progress:
+        if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
+            done = local.run(done.untried, ready(call), count_cpus(), progress, preloaded=False)
+        if local and (done.untried or done.lost):
+            local.close()  # Ray needs their memory
+        stats = run_job(done.untried, job, ShardRescue(pool, index_store), done, progress)
     indexing.end(table)
     check_ids(table, pool)
     for line in account(table, index_store.writer, pool):

@@ -33,8 +33,9 @@ from pipeline.execution.placement import Placement, is_for_driver, place_locally
 from pipeline.execution.planner import plan, stored_table, unstored
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import in_one_precision
+from pipeline.execution.progress import Progress
 from pipeline.execution.ray_job import Job, map_blocks, run_job
-from pipeline.execution.receipts import reported
+from pipeline.execution.receipts import Observe, reported
 from pipeline.execution.rescue import RowRescue
 from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask
@@ -109,8 +110,8 @@ def run_stage(
         images=images,
     )
     del planned, chosen, groups  # some bytes per row, for as long as the job takes
-    with sweeping(images, stored.table) if images else nullcontext():
-        stats = _run_task(step, task, blocks, rows, of_ids, local)
+    with sweeping(images, stored.table) if images else nullcontext(), Progress(step.name, rows) as progress:
+        stats = _run_task(step, task, blocks, rows, of_ids, local, progress)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()
     return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
 
@@ -122,20 +123,21 @@ def _run_task(
     rows: int,
     groups_of: Callable[[pl.DataFrame], Groups] | None,
     local: LocalWorkers | None,
+    observe: Observe,
 ) -> JobStats:
     """Compute and store blocks of so many rows: in this process, in local workers, or in Ray's."""
     if is_for_driver(step.stage, step.resources, rows):
-        return run_in_driver(blocks, task)
+        return run_in_driver(blocks, task, observe)
     done = LocalResult(untried=blocks)
     if local and is_for_local_workers(step.stage, step.resources, rows):
         placement = place_locally(step.resources, step.stage, rows)
         make = _worker(step, task, placement)
         at_once = _AT_ONCE if isinstance(step.stage, ImageStage | Download) else 1
         threads = math.ceil(placement.num_cpus)
-        done = local.run(step.name, blocks, make, placement.workers, threads, at_once)
+        done = local.run(blocks, make, placement.workers, observe, threads, at_once)
     if local and (done.untried or done.lost or step.stage.journaled):
         local.close()  # Ray needs their memory; a server of captions ends with its process
-    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups_of), done)
+    return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups_of), done, observe)
 
 
 def part_size(rows: int, step: Step) -> int:

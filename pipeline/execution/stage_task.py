@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.errors import UserError
 from core.stages import Facts, FittedStage, ImageFacts, ImageStage, LoadedStage, Stage
@@ -17,6 +18,7 @@ from pipeline.execution.fitting import Fitted
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.part_writer import Store
 from pipeline.pools.images import Failure
+from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.download.storage import TarStore
 
@@ -92,7 +94,9 @@ class StageTask:
                 computed = validate_output(self.stage, compute(batch.select(list(self.stage.reads))), batch.num_rows)
                 tables.append(with_ids(batch["id"], computed))
         in_order = pa.concat_tables(tables).take(np.argsort(np.concatenate(row_numbers)))
-        return self.store(in_order, begin)
+        downloaded = DESCRIBED["bytes"] if self.images else None
+        bytes_read = (pc.sum(in_order[downloaded]).as_py() or 0) if downloaded else 0
+        return self.store(in_order, begin, bytes_read=bytes_read)
 
 
 def validate_output(stage: Stage, computed: pa.Table, rows: int) -> pa.Table:

@@ -55,6 +55,7 @@ class ImageStageWorker(StageWorker):
         check = ContentCheck(task.contents, rows, journaled=journaled)
         journal = Journal(task.store.table, rows["id"], task.store.provenance) if journaled else None
         tables, todo, busy = [], rows, 0.0
+        facts = cast(ImageFacts, self._facts)
         if journal:
             tables = [journal.left_behind]
             todo = rows.filter(pc.invert(pc.is_in(rows["id"], journal.left_behind["id"])))
@@ -63,11 +64,21 @@ class ImageStageWorker(StageWorker):
             tables.append(computed)
         check.store()
         part = pa.concat_tables(tables)
-        receipt = task.store(part.take(pc.index_in(rows["id"], part["id"])), begin, busy)
+        receipt = task.store(
+            part.take(pc.index_in(rows["id"], part["id"])),
+            begin,
+            busy if facts.has_model else None,
+            check.bytes_read,
+            _sum(part, task.stage.token_column),
+        )
         if journal:
             journal.delete()
         check.delete_journal()
         return receipt
+
+
+def _sum(part: pa.Table, column: str | None) -> int:
+    return (pc.sum(part[column]).as_py() or 0) if column else 0
 
 
 class Loaded:

@@ -15,6 +15,7 @@ from core.cpus import count_cpus
 from pipeline.execution.blocks import Blocks
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, ready
+from pipeline.execution.progress import Progress
 from pipeline.execution.ray_job import run_job
 from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
 
@@ -70,8 +71,9 @@ def write_blocks(blocks: Sequence[pa.Table], writer: ShardWriter, rows: int) -> 
         UserError: See `run_job`, or an image cannot be read now.
     """
     done = LocalResult(untried=blocks)
-    if rows <= ROWS and is_importable(type(writer.inputs.pool)) and is_without_ray():
-        with LocalWorkers() as local:
-            done = local.run("publish", blocks, ready(writer.write), count_cpus())
-        done = replace(done, untried=[*done.untried, *done.lost], lost=[])
-    return run_job(done.untried, writer.job, before=done)
+    with Progress("publish", rows) as progress:
+        if rows <= ROWS and is_importable(type(writer.inputs.pool)) and is_without_ray():
+            with LocalWorkers() as local:
+                done = local.run(blocks, ready(writer.write), count_cpus(), progress)
+            done = replace(done, untried=[*done.untried, *done.lost], lost=[])
+        return run_job(done.untried, writer.job, before=done, observe=progress)

@@ -96,7 +96,8 @@ class ShardWriter:
             rows_of_shard = rows.filter(pc.equal(rows[NUMBER], number)).sort_by(POSITION)
             contents |= self._write_number(number, rows_of_shard)
         self._store_contents(rows, contents)
-        return receipt(rows.num_rows, 0, begin)
+        bytes_read = sum(length for length, _ in contents.values())
+        return receipt(rows.num_rows, 0, begin, bytes_read=bytes_read)
 
     def _write_number(self, number: int, rows: pa.Table) -> dict[int, Content]:
         """Write the shards with a number that are missing; return the contents of their images, by id."""

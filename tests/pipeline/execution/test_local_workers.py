@@ -33,7 +33,7 @@ MakeImages = Callable[..., Path]
 
 def _run(*numbers: list[int]) -> LocalResult:
     with LocalWorkers() as workers:
-        return workers.run("numbers", [pa.table({"number": block}) for block in numbers], ready(child_tasks.store), 2)
+        return workers.run([pa.table({"number": block}) for block in numbers], ready(child_tasks.store), 2)
 
 
 def test_receipts_of_all_blocks_are_returned() -> None:
@@ -62,7 +62,7 @@ def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
 
 def test_block_whose_receipt_is_cut_off_is_left_over() -> None:
     with LocalWorkers() as workers:
-        result = workers.run("cut", [pa.table({"number": [1]})], ready(child_tasks.die_within_the_receipt), 1)
+        result = workers.run([pa.table({"number": [1]})], ready(child_tasks.die_within_the_receipt), 1)
     assert (len(result.lost), result.receipts) == (1, [])
 
 
@@ -70,7 +70,7 @@ def test_child_computes_two_blocks_at_once(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in "ab"]
     blocks = [pa.table({"own": [own], "other": [other]}) for own, other in (files, files[::-1])]
     with LocalWorkers() as workers:
-        result = workers.run("meet", blocks, ready(child_tasks.meet), 1, at_once=2)
+        result = workers.run(blocks, ready(child_tasks.meet), 1, at_once=2)
     assert [done["errors"].to_pylist() for done in result.receipts] == [[0], [0]]
 
 
@@ -79,7 +79,7 @@ import sys, pyarrow as pa
 from pipeline.execution.local_workers import LocalWorkers, ready
 from tests.pipeline.execution.child_tasks import wait
 with LocalWorkers() as workers:
-    workers.run('wait', [pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(wait), 2)
+    workers.run([pa.table({'file': [sys.argv[1]], 'seconds': [100]})] * 50, ready(wait), 2)
 """
 
 
@@ -128,13 +128,13 @@ def test_error_in_one_child_ends_the_others(tmp_path: Path) -> None:
     begin = time.monotonic()
     long, wrong = [{"file": str(tmp_path / "pid"), "seconds": 100}], [{"file": str(tmp_path / "no" / "folder")}]
     with LocalWorkers() as workers, pytest.raises(UserError, match="No such file or directory"):
-        workers.run("wait", [pa.Table.from_pylist(long), pa.Table.from_pylist(wrong)], ready(child_tasks.wait), 2)
+        workers.run([pa.Table.from_pylist(long), pa.Table.from_pylist(wrong)], ready(child_tasks.wait), 2)
     assert time.monotonic() - begin < 60
 
 
 def test_program_of_a_stage_does_not_read_the_blocks() -> None:
     with LocalWorkers() as workers:
-        result = workers.run("cat", [pa.table({"number": [0]})] * 2, ready(child_tasks.cat), 1)
+        result = workers.run([pa.table({"number": [0]})] * 2, ready(child_tasks.cat), 1)
     assert [done["rows"][0].as_py() for done in result.receipts] == [0, 0]
 
 
@@ -146,14 +146,14 @@ def test_print_at_the_start_of_python_is_no_receipt(tmp_path: Path, monkeypatch:
 
 def test_function_that_cannot_be_pickled_is_left_to_ray() -> None:
     with LocalWorkers() as workers:
-        result = workers.run("numbers", [pa.table({"number": [0]})], ready(lambda block: receipt(1, 0)), 1)
+        result = workers.run([pa.table({"number": [0]})], ready(lambda block: receipt(1, 0)), 1)
     assert (result.receipts, len(list(result.untried))) == ([], 1)
 
 
 def test_error_beside_a_child_that_died_is_raised(tmp_path: Path) -> None:
     large = pa.table({"text": ["x" * 70_000]})
     with LocalWorkers() as workers, pytest.raises(UserError, match="No space left on device"):
-        workers.run("kills", [large] * 3, ready(child_tasks.KillsFirst(tmp_path / "file")), 2)
+        workers.run([large] * 3, ready(child_tasks.KillsFirst(tmp_path / "file")), 2)
 
 
 def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -168,8 +168,8 @@ def test_jobs_wait_for_the_import_or_run_beside_it(tmp_path: Path, monkeypatch: 
     begin = time.monotonic()
     with LocalWorkers() as workers:
         workers.preload(["slow"], 1)
-        workers.run("go", [pa.table({"file": [str(tmp_path / "go")]})], ready(child_tasks.touch), 1, preloaded=False)
-        result = workers.run("after", [pa.table({"number": [0]})], ready(child_tasks.has_slow), 1)
+        workers.run([pa.table({"file": [str(tmp_path / "go")]})], ready(child_tasks.touch), 1, preloaded=False)
+        result = workers.run([pa.table({"number": [0]})], ready(child_tasks.has_slow), 1)
     assert result.receipts[0]["errors"].to_pylist() == [0]
     assert time.monotonic() - begin < 60, "the first job did not wait for the import"
 
@@ -180,7 +180,6 @@ def test_end_does_not_wait_for_the_import(tmp_path: Path, monkeypatch: pytest.Mo
     with LocalWorkers() as workers:
         workers.preload(["slow"], 1)
         workers.run(
-            "wait",
             [pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})],
             ready(child_tasks.wait),
             1,
@@ -193,7 +192,7 @@ def test_end_does_not_wait_for_the_import(tmp_path: Path, monkeypatch: pytest.Mo
 def test_missing_module_is_left_to_the_job() -> None:
     with LocalWorkers() as workers:
         workers.preload(["no_such_module"], 1)
-        assert len(workers.run("numbers", [pa.table({"number": [0]})], ready(child_tasks.store), 1).receipts) == 1
+        assert len(workers.run([pa.table({"number": [0]})], ready(child_tasks.store), 1).receipts) == 1
 
 
 @pytest.mark.usefixtures("engine")
@@ -202,7 +201,7 @@ def test_children_end_before_ray_gets_a_job(tmp_path: Path, make_images: MakeIma
     run = prepare(Recipe(name="t", pool=pool, steps=()), str(tmp_path / "run"))
     with LocalWorkers() as workers:
         wait = pa.table({"file": [str(tmp_path / "pid")], "seconds": [0]})
-        workers.run("wait", [wait], ready(child_tasks.wait), 1)
+        workers.run([wait], ready(child_tasks.wait), 1)
         child = int((tmp_path / "pid").read_text())
         assert alive(child)
         assert build_index(run, pool, pool.listing(), print, workers).computed == 3
