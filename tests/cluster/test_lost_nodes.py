@@ -30,9 +30,8 @@ def test_lost_node_is_one_line_and_its_parts_run_again(tmp_path: Path) -> None:
             job.open_gate()
             if job.process.poll() is None:
                 os.killpg(job.process.pid, signal.SIGKILL)
-    lost = re.findall(r"^node [\d.]+ was lost; (\d+) parts? under way (?:is|are) computed again$", job.log, re.M)
+    lost = re.findall(r"^node [\d.]+ was lost; its parts under way are computed again$", job.log, re.M)
     assert len(lost) == 1, job.log
-    assert 1 <= int(lost[0]) <= 4, "two workers with two parts each"
     printed = json.loads((tmp_path / "out").read_text())
     assert printed["jobs"][-1]["computed"] == 192
     for ray in ("[state-dump]", "(raylet)", "retries remaining", "Traceback"):
