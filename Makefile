@@ -112,6 +112,7 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/many_jobs.py
 	$(BIN)/python benchmarks/driver_memory.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/clip_throughput.py
 	$(BIN)/python benchmarks/draft.py
