@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.chat_server import chat_server
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., Path]
@@ -65,15 +68,15 @@ def test_missing_resources_fail_after_the_plan(
 
 @pytest.mark.usefixtures("here")
 def test_trial_that_ends_early_is_a_failure(tmp_path: Path, make_images: MakeImages, vl3syn: Call) -> None:
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(
-        f"pool: {{images: {make_images(tmp_path / 'pool', 3)}}}\n"
-        "stages: [{stage: aspect_ratio}, {stage: hashes, resources: {num_cpus: 2000}}]\n"
-    )
-    done = vl3syn("run", recipe, "--run", tmp_path / "run", "--dry-run", "--measure")
+    pool, recipe = make_images(tmp_path / "pool", 3), tmp_path / "r.yaml"
+    with chat_server(faults=("401",), share=1.0) as server:
+        stage = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
+        stages = [{"stage": "aspect_ratio"}, {**stage, "resources": {"first_errors": 2}}]
+        recipe.write_text(yaml.safe_dump({"pool": {"images": str(pool)}, "stages": stages}))
+        done = vl3syn("run", recipe, "--run", tmp_path / "run", "--dry-run", "--measure")
     assert done.returncode == 1
     assert "the whole run: unknown" in done.stdout
-    assert "the trial ended early: hashes: an actor needs 2000 CPU" in done.stderr
+    assert "the trial ended early: short_caption: " in done.stderr
 
 
 def test_measure_without_dry_run_is_wrong_usage(tmp_path: Path, vl3syn: Call) -> None:
