@@ -51,13 +51,17 @@ def is_without_ray() -> bool:
 def connect(**how: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, else start one on this machine. Do nothing if Ray is initialised.
 
+    A cluster of `ray start` on this machine is joined without RAY_ADDRESS too, if it has no further node: nobody has
+    checked whether other nodes see the same files.
+
     A Ray that is started here sends no statistics of its use, unless RAY_USAGE_STATS_ENABLED says otherwise.
 
     Args:
         how: Arguments for `ray.init`.
 
     Raises:
-        UserError: Ray does not start, for example on an overloaded machine, or RAY_ADDRESS does not answer.
+        UserError: Ray does not start, for example on an overloaded machine, or RAY_ADDRESS does not answer; or it does
+            not name the cluster that runs here.
     """
     if not is_joined():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -83,6 +87,12 @@ def connect(**how: Any) -> None:
             f"Ray did not start on this machine ({reason}); what is stored stays: see whether memory, disk and CPU are "
             "free, then run again to go on"
         ) from error
+    if not is_joined() and sum(node["Alive"] for node in ray.nodes()) > 1:
+        ray.shutdown()
+        raise UserError(
+            "this machine is a node of a Ray cluster: set RAY_ADDRESS=auto to compute on all of its nodes, or "
+            "RAY_ADDRESS=local to compute on this machine only"
+        )
 
 
 @contextmanager

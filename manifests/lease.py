@@ -204,14 +204,16 @@ def hold(folder: Folder, where: str, say: Callable[[str], None], claim: Claim | 
     thread = threading.Thread(target=_keep, args=(lease, ended, lost), name="lease", daemon=True)
     with endable():
         try:
-            if _take(lease, say):
-                thread.start()
-                folder.sweep_aside()  # of drivers that were killed while they renewed it
-            yield
+            try:
+                if _take(lease, say):
+                    thread.start()
+                    folder.sweep_aside()  # of drivers that were killed while they renewed it
+                yield
+            finally:
+                ended.set()
+                if thread.ident:
+                    thread.join()  # the last beat may find the lease lost, and raise SystemExit here
         finally:
-            ended.set()
-            if thread.ident:
-                thread.join()
             with suppress(OSError, UserError):  # a lease that stays is replaced when this process has ended
                 lease.release()
             with suppress(OSError):  # a folder in use stays

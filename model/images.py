@@ -100,12 +100,15 @@ def _telling(source: Source) -> Iterator[None]:
 
 
 def frames_tensor(frames: object) -> Tensor:
-    """Convert frames to uint8 (T, 3, H, W), from PIL images, an array (T, H, W, 3) or a tensor (T, 3, H, W).
+    """Convert frames to uint8 (T, 3, H, W), from images, an array (T, H, W, 3) or a tensor (T, 3, H, W).
+
+    Args:
+        frames: Images are PIL's, or encoded bytes.
 
     Raises:
         BadSampleError: There are no frames, their sizes differ, or they are not uint8 with three channels.
     """
-    if isinstance(frames, list | tuple) and frames and all(isinstance(frame, Image.Image) for frame in frames):
+    if isinstance(frames, list | tuple) and frames and all(isinstance(frame, Image.Image | bytes) for frame in frames):
         read = [read_image(frame) for frame in frames]
         if len({frame.shape for frame in read}) > 1:
             raise BadSampleError("frames of several sizes in one clip: resize them to one, or give them as images")

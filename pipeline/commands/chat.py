@@ -91,11 +91,11 @@ def chat(
     model, processor = load_model(checkpoint, device, dtype)
     if keep is not None:
         processor = _pruning(processor, levels)
-    stats = SYSTEM_PROMPT if system is None else system
+    system_prompt = SYSTEM_PROMPT if system is None else system
     talk = Chat(
         model,
         processor,
-        [{"role": "system", "content": stats}] if stats else [],
+        [{"role": "system", "content": system_prompt}] if system_prompt else [],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,

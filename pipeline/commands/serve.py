@@ -17,7 +17,7 @@ from pipeline.commands.options import DtypeOption, check_dtype
 
 if TYPE_CHECKING:
     from pipeline.serving.answerer import Answerer
-    from pipeline.serving.api import Limits
+    from pipeline.serving.queue import Limits
 
 serve_app = typer.Typer()
 
@@ -62,15 +62,15 @@ def serve(
     from pipeline.commands import output
     from pipeline.commands.loaded_model import load_model
     from pipeline.serving.answerer import Answerer
-    from pipeline.serving.api import Limits
+    from pipeline.serving.queue import Limits
 
     key = os.environ.get(KEY) or None
     if not key and not _is_loopback(listening):
         output.say(f"any machine that reaches this one can ask: set {KEY} to let in who has the key")
     model, processor = load_model(checkpoint, device, dtype)
     names = list(dict.fromkeys(filter(None, (name, checkpoint))))
-    told = SYSTEM_PROMPT if system is None else system
-    answerer = Answerer(model, processor, names, system=told, max_new_tokens=max_new_tokens)
+    system_prompt = SYSTEM_PROMPT if system is None else system
+    answerer = Answerer(model, processor, names, system=system_prompt, max_new_tokens=max_new_tokens)
     output.say(f"serving {names[0]} at {_url(listening)}; Ctrl-C ends it")
     _serve(answerer, Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key), listening)
 
@@ -106,5 +106,6 @@ def _serve(answerer: Answerer, limits: Limits, listening: socket.socket) -> None
 
     from pipeline.serving.api import create_app
 
-    config = uvicorn.Config(create_app(answerer, limits), log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    app = create_app(answerer, limits, ends=lambda: server.should_exit)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server.run(sockets=[listening])

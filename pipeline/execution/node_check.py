@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import polars as pl
+
 from core.cluster import is_joined, refuse_relative
 from core.errors import UserError
 from core.pretrained import is_local
@@ -139,8 +141,10 @@ def _shards(pool: Pool, run: str, listing: Listing | None) -> Iterator[LocalPath
         step = -(-listing.shards.num_rows // _SHARDS)
         names = listing.shards["path"].to_pylist()[::step]
     else:
-        index = index_table(Folder.at(run)).scan(["shard"]).head(_SHARDS).collect(engine="streaming")
-        names = index["shard"].unique().to_list()
+        index = index_table(Folder.at(run)).scan(["shard"])
+        rows = index.select(pl.len()).collect(engine="streaming").item()
+        every = index.gather_every(-(-rows // _SHARDS) or 1).collect(engine="streaming")
+        names = every["shard"].unique(maintain_order=True).to_list()
     yield from (LocalPath("pool", f"{root.path}/{name}") for name in names)
 
 

@@ -41,9 +41,11 @@ class Answerer:
             UserError: The conversation does not fit the model.
             BadSampleError: An image or a film cannot be read.
         """
-        if request.seed is not None:
-            import torch
+        import torch
 
+        if request.seed is None:
+            torch.seed()  # else an earlier request's seed would decide
+        else:
             torch.manual_seed(request.seed)
         most = min(request.max_new_tokens or self.max_new_tokens, self.max_new_tokens)
         chat = Chat(
@@ -105,5 +107,5 @@ def _first(text: str, stops: Sequence[str]) -> int | None:
 
 def _overlap(text: str, stops: Sequence[str]) -> int:
     """Return the length of the longest end of `text` with which a stop begins."""
-    begun = (stop[:length] for stop in stops for length in range(1, len(stop)))
+    begun = (stop[:length] for stop in stops for length in range(1, min(len(stop), len(text) + 1)))
     return max((len(start) for start in begun if text.endswith(start)), default=0)

@@ -1,15 +1,15 @@
 """OpenAI's chat completions over HTTP: `POST /v1/chat/completions`, `GET /v1/models`, `GET /health`.
 
-One answer is written at a time, the others wait in a queue. A client that hangs up ends its answer.
+One answer is written at a time, the others wait in a queue. A client that hangs up ends its answer, and the end of the
+server ends all.
 """
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from core.errors import is_bug
@@ -26,93 +27,23 @@ from pipeline.serving.answerer import Answer, Answerer
 from pipeline.serving.chat_request import ChatRequest, read_request
 from pipeline.serving.completion import DONE, Completion, error, event, models
 from pipeline.serving.media_urls import MediaUrls
+from pipeline.serving.queue import Limits, Queue, RequestError
 
 Read = TypeVar("Read")
 
 
-class RequestError(Exception):
-    """A request that is refused with an HTTP status and one line."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may take.
-
-    Attributes:
-        body_bytes: Largest body, with its images and films in Base64.
-        waiting: Most requests at a time, the one that is answered among them; further ones are refused.
-        waiting_bytes: Most bytes of their bodies.
-        media: Folder whose files requests may name by `file:` URLs; None: none.
-        key: What requests must bring as `Authorization: Bearer KEY`; None: nothing.
-    """
-
-    body_bytes: int = 64 << 20
-    waiting: int = 256
-    waiting_bytes: int = 1 << 30
-    media: str | None = None
-    key: str | None = None
-
-
-@dataclass
-class Queue:
-    """Lets one answer at a time have the model, in the order of arrival.
-
-    Attributes:
-        limits: How many requests and bytes may wait.
-    """
-
-    limits: Limits
-    _requests: int = 0
-    _bytes: int = 0
-    _free: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1))
-
-    @contextmanager
-    def place(self) -> Iterator[Callable[[int], None]]:
-        """Take a place in the queue. Yield a function that is told of each number of bytes that the request holds.
-
-        Raises:
-            RequestError: It is full. The function raises it, too.
-        """
-        held = 0
-
-        def hold(size: int) -> None:
-            nonlocal held
-            held += size
-            self._bytes += size
-            if held > self.limits.body_bytes:
-                raise RequestError(413, f"more than {self.limits.body_bytes:,} bytes: send fewer or smaller media")
-            if self._bytes > self.limits.waiting_bytes:
-                raise RequestError(503, "the requests that wait are too large together: try again later")
-
-        if self._requests >= self.limits.waiting:
-            raise RequestError(503, f"{self._requests} requests wait already: try again later")
-        self._requests += 1
-        try:
-            yield hold
-        finally:
-            self._requests -= 1
-            self._bytes -= held
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for the model."""
-        async with self._free:
-            yield
-
-
-def create_app(answerer: Answerer, limits: Limits | None = None) -> FastAPI:
-    """Return the application."""
-    limits = limits or Limits()
-    queue = Queue(limits)
+def create_app(answerer: Answerer, limits: Limits, ends: Callable[[], bool]) -> FastAPI:
+    """Return the application; `ends` says whether its server is to end."""
+    queue = Queue(limits, ends)
     app = FastAPI(title="vl3syn", docs_url=None, redoc_url=None, openapi_url=None)  # its pages load scripts from afar
 
     @app.exception_handler(RequestError)
     async def refuse(_: Request, refused: RequestError) -> Response:
         return JSONResponse(error(str(refused), refused.status), refused.status)
+
+    @app.exception_handler(ClientDisconnect)
+    async def forget(_: Request, __: ClientDisconnect) -> Response:
+        return Response()  # nobody reads it
 
     @app.get("/health")
     async def health() -> Response:
@@ -135,7 +66,7 @@ def create_app(answerer: Answerer, limits: Limits | None = None) -> FastAPI:
             if await request.is_disconnected():
                 return Response()
             answer = await _reading(folder, partial(answerer.answer, asked))
-            pieces = answer.pieces()
+            pieces = queue.while_serving(answer.pieces())
             stack.push_async_callback(_close, pieces)
             if asked.stream:
                 return _Streamed(_events(asked, answer, pieces, name), stack.pop_all())
@@ -217,8 +148,10 @@ async def _events(asked: ChatRequest, answer: Answer, pieces: Generator[str], na
         if asked.include_usage:
             yield completion.usage(answer.stats)
         yield DONE
+    except RequestError as refused:
+        yield event(error(str(refused), refused.status))  # another status is sent already
     except Exception as failure:
-        yield event(error(_line(failure), 500))  # the status is sent already
+        yield event(error(_line(failure), 500))
         raise
 
 

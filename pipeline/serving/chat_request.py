@@ -27,7 +27,9 @@ _REFUSED: Mapping[str, Sequence[object]] = {
     "logit_bias": (None, {}),
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
     "response_format": (None, {"type": "text"}),
+    **dict.fromkeys(("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"), (None,)),
 }
 """Fields whose values other than these would change the answer, or its form."""
 

@@ -10,13 +10,13 @@ import binascii
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from PIL import Image
-
 from core.errors import BadSampleError
-from core.images import decode
+from model.images import image_size
 from model.training.data.media_root import MediaRoot
 
 _SHOWN = 60  # characters of a URL in an error
+_MOST_PIXELS = 400_000_000
+"""Of all frames of a request, 190 of 1920 x 1080: they are in memory at once, at full size."""
 _FRAMES = "video/jpeg"
 """vLLM's type of a film whose frames a client has chosen: `data:video/jpeg;base64,FRAME,FRAME,…`."""
 
@@ -28,7 +28,7 @@ class MediaUrls:
         """Keep films in `folder`, which belongs to the request; allow `file://` URLs below `root`, None: none."""
         self._folder = Path(folder)
         self._root = MediaRoot(root) if root is not None else None
-        self._films = 0
+        self._films = self._pixels = 0
 
     def image(self, url: str) -> bytes | str:
         """Return an image: its encoded bytes, or its path.
@@ -40,21 +40,28 @@ class MediaUrls:
             return self._media_root().file(_path(url))
         return _decoded(_payload(url)[1])
 
-    def film(self, url: str) -> str | list[Image.Image]:
-        """Return a film: its path, or its frames.
+    def film(self, url: str) -> str | list[bytes]:
+        """Return a film: its path, or its encoded frames.
 
         Raises:
-            BadSampleError: As in `image`; or a frame cannot be decoded.
+            BadSampleError: As in `image`; or a frame has no readable header, or the request's frames are too large.
         """
         if url.startswith("file:"):
             return self._media_root().film(_path(url))
         kind, payload = _payload(url)
         if kind == _FRAMES:
-            return [decode(_decoded(frame)) for frame in payload.split(",")]
+            return [self._counted(_decoded(frame)) for frame in payload.split(",")]
         self._films += 1
         path = self._folder / f"film-{self._films}"  # no name of the client's: it could lead elsewhere
         path.write_bytes(_decoded(payload))
         return str(path)
+
+    def _counted(self, frame: bytes) -> bytes:
+        height, width = image_size(frame)
+        self._pixels += height * width
+        if self._pixels > _MOST_PIXELS:
+            raise BadSampleError(f"frames of more than {_MOST_PIXELS:,} pixels in all: send fewer or smaller ones")
+        return frame
 
     def _media_root(self) -> MediaRoot:
         if self._root is None:
@@ -63,7 +70,10 @@ class MediaUrls:
 
 
 def _path(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # such as an unclosed bracket
+        raise BadSampleError(f"{url[:_SHOWN]}: no URL: {error}") from error
     if parts.netloc not in ("", "localhost"):
         raise BadSampleError(f"{url[:_SHOWN]}: names another machine")
     return unquote(parts.path)

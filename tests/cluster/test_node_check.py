@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def vl3syn(cluster: Cluster, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+def vl3syn(cluster: Cluster, *arguments: object, named: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**cluster.environment, **({"RAY_ADDRESS": cluster.address} if named else {})}
     command = ["vl3syn", *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def recipe(folder: Path, pool: Path, stage: str = "{stage: aspect_ratio}") -> Path:
@@ -81,6 +82,36 @@ def test_pool_that_a_node_does_not_see_is_refused(cluster: Cluster, folder: Path
     line = refusal(vl3syn(cluster, "run", recipe(folder, pool), "--run", folder / "shared/without-pool"))
     assert line.startswith(f"vl3syn: pool: {pool}/000000.jpg: is not there on node ")
     assert not (folder / "shared/without-pool").exists()
+
+
+@pytest.mark.cluster
+def test_last_shard_that_a_node_does_not_see_is_refused(
+    cluster: Cluster, folder: Path, tmp_path: Path, make_images: MakeImages
+) -> None:
+    """The run has an index, and the first shards are long."""
+    (folder / "shared/tars").mkdir()
+    for number, place in enumerate(("shared/tars/a.tar", "hidden/b.tar")):
+        images = make_images(tmp_path / str(number), 40, start=40 * number)
+        with tarfile.open(folder / place, "w") as tar:
+            tar.add(images, "")
+    last = folder / "shared/tars/b.tar"
+    last.symlink_to(folder / "hidden/b.tar")
+    run = folder / "shared/tarred"
+    options = ("--tars", f"{folder}/shared/tars/*.tar", "--follow-links", "--run", run)
+    indexed = vl3syn(cluster, "index", *options, named=False)
+    assert indexed.returncode == 0, indexed.stderr
+    line = refusal(vl3syn(cluster, "filter", "aspect-ratio", "--max", 3, "--run", run))
+    assert line.startswith(f"vl3syn: pool: {last}: is not there on node ")
+
+
+@pytest.mark.cluster
+def test_cluster_that_is_not_named_is_refused(cluster: Cluster, folder: Path, make_images: MakeImages) -> None:
+    """Ray joins it without RAY_ADDRESS. Its nodes are not compared then."""
+    pool = make_images(folder / "shared/fifth", 5)
+    stage = "{stage: aspect_ratio, resources: {actors: 1}}"
+    done = vl3syn(cluster, "run", recipe(folder, pool, stage), "--run", folder / "shared/unnamed", named=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("vl3syn: this machine is a node of a Ray cluster: set RAY_ADDRESS=")
 
 
 @pytest.mark.cluster

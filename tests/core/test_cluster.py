@@ -23,7 +23,9 @@ def test_ray_that_is_started_here_sends_no_statistics(given: str | None) -> None
         name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED")
     }
     environment |= {} if given is None else {"RAY_USAGE_STATS_ENABLED": given}
-    not_started = "import ray; ray.init = lambda **_: None; connect("  # a Ray that is started would send
+    not_started = (
+        "import ray; ray.init = lambda **_: None; ray.nodes = list; connect("  # a Ray that is started would send
+    )
     code = CODE.replace("connect(", not_started, 1) if given else CODE
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert f"sends statistics: {given == '1'}" in done.stdout, done.stderr

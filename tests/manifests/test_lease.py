@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +155,36 @@ def test_driver_whose_lease_file_is_deleted_stops(tmp_path: Path) -> None:
             1,
             f"{tmp_path}: {FILE} is {GONE}",
         )
+
+
+def test_loss_that_the_last_beat_finds_is_told(tmp_path: Path) -> None:
+    """The beat reads while the main thread has left the block already, and waits for it."""
+    other, pipe, file = tmp_path / "other", tmp_path / "pipe", tmp_path / FILE
+    other.write_text(json.dumps(vars(elsewhere())))
+    os.mkfifo(pipe)
+    main, reading = threading.main_thread().ident or 0, threading.Event()
+
+    def answer() -> None:
+        with file.open("w") as read:  # when the beat has opened it
+            reading.set()
+            while all(frame.name != "join" for frame in traceback.extract_stack(sys._current_frames()[main])):
+                time.sleep(0.01)
+            content = other.read_text()
+            other.replace(file)
+            read.write(content)
+
+    def work() -> None:
+        pipe.replace(file)
+        thread.start()
+        assert reading.wait(60)
+
+    thread = threading.Thread(target=answer)
+    with (
+        pytest.raises(UserError, match=r"host far, process .* works on it now"),
+        hold(Folder.at(tmp_path), "RUN", silent, Claim(heartbeat_s=0.5)),
+    ):
+        work()
+    thread.join()
 
 
 def test_lease_is_renewed_while_the_main_thread_computes(tmp_path: Path) -> None:

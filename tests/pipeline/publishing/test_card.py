@@ -13,7 +13,7 @@ from captioners.engines.base import Answer, Engine, EngineConfig, Question, Samp
 from filters.aesthetic import Aesthetic
 from filters.aspect_ratio import AspectRatio
 from manifests.storage import Folder
-from pipeline.commands.doctor import examine
+from pipeline.commands.findings import examine
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish

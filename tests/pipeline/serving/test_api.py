@@ -8,11 +8,14 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -28,6 +31,9 @@ from tests.model.clips import write
 from tests.model.oracles import widen
 
 TOKENS = 12
+_SIZE = b"IHDR" + struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\r" + _SIZE + struct.pack(">I", zlib.crc32(_SIZE)) + bytes(4) + b"IDAT"
+"""The header of an image of 169 million pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +61,33 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("temporary")
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path, films: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+@contextmanager
+def serving(folder: Path, films: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "pipeline", "serve", str(folder), "--port", "0", "--name", "mine", "--system", ""]
     command += ["--media", str(films), "--max-request-mb", "3", "--dtype", "float32", "--max-new-tokens", "900"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    yield process
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
+    try:
+        yield process
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, films: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    with serving(folder, films, temporary) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
 def url(server: subprocess.Popen[str]) -> str:
+    return url_of(server)
+
+
+def url_of(server: subprocess.Popen[str]) -> str:
     assert server.stderr is not None
     line = next(line for line in server.stderr if "serving" in line)
     return line.split()[3].rstrip(";")
@@ -84,6 +104,18 @@ def post(url: str, body: Any, **headers: str) -> Any:
         except OSError:  # it does not listen yet
             time.sleep(0.1)
     raise TimeoutError(url)
+
+
+def send(url: str, body: Any, lacking: int = 0) -> socket.socket:
+    """Send a request without waiting for its answer; `lacking` bytes at its end are not sent."""
+    data = json.dumps(body).encode()
+    host, port = url.split("/")[2].split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(data), data[: len(data) - lacking])
+    )
+    return connection
 
 
 def ask(url: str, content: Any, **settings: Any) -> dict[str, Any]:
@@ -222,13 +254,7 @@ def test_seed_makes_sampling_repeatable(url: str) -> None:
 
 def test_client_that_hangs_up_frees_the_model(url: str) -> None:
     """The next question waits for less than half of the long answer that nobody reads."""
-    body = json.dumps(asking(text("What?"), max_tokens=900, stream=True)).encode()
-    host, port = url.split("/")[2].split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+    with send(url, asking(text("What?"), max_tokens=900, stream=True)) as connection:
         assert b"200" in connection.recv(4096)
         connection.recv(4096)
     begin = time.perf_counter()
@@ -237,6 +263,53 @@ def test_client_that_hangs_up_frees_the_model(url: str) -> None:
     begin = time.perf_counter()
     ask(url, "What?", max_tokens=900)
     assert short < (time.perf_counter() - begin) / 2
+
+
+def test_answer_without_a_seed_is_not_repeatable(url: str) -> None:
+    """Not even after one with a seed."""
+
+    def drawn(**settings: int) -> str:
+        answer: str = ask(url, "What?", temperature=5, **settings)["choices"][0]["message"]["content"]
+        return answer
+
+    answers = []
+    for _ in range(2):
+        drawn(seed=1)
+        answers.append(drawn())
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_answers_and_those_that_wait(folder: Path, films: Path, tmp_path: Path) -> None:
+    with serving(folder, films, tmp_path) as server:
+        url = url_of(server)
+        answer = post(url, asking(text("What?"), max_tokens=900, stream=True))
+        with answer, send(url, asking(text("And?"))) as waiting:
+            answer.read(1000)
+            urlopen(f"{url}/models", timeout=60).close()  # when this is answered, the server has read what came before
+            server.send_signal(signal.SIGINT)
+            *_, last = [line for line in answer.read().decode().split("\n\n") if line]
+            ending = "the server is ending: ask it again when it is back"
+            assert json.loads(last.removeprefix("data: "))["error"]["message"] == ending
+            waiting.settimeout(60)
+            received = waiting.makefile("rb").read()
+            assert received.startswith(b"HTTP/1.1 503")
+            assert ending.encode() in received
+        server.wait(60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_stop_does_not_hold_up_the_answer(url: str, folder: Path) -> None:
+    words, _ = expected(folder, "What?")
+    answer = ask(url, "What?", stop=["x" * 2_500_000])
+    assert answer["choices"][0]["message"]["content"] == words
+
+
+def test_client_that_hangs_up_while_it_sends_is_no_fault(url: str, server: subprocess.Popen[str]) -> None:
+    """The fixture's end looks at what the server says."""
+    send(url, asking(text("x")), lacking=9).close()
+    assert ask(url, "And now?")["choices"]
+    assert server.poll() is None
 
 
 @pytest.mark.parametrize(
@@ -258,6 +331,10 @@ def test_client_that_hangs_up_frees_the_model(url: str) -> None:
         (asking(video(data_url("video/mp4", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"))), 400, "film-1: "),
         (asking(video("file:///etc/passwd")), 400, "lies outside of"),
         (asking(video("file://elsewhere/film.mp4")), 400, "names another machine"),
+        (asking(video("file://[elsewhere/film.mp4")), 400, "no URL: Invalid IPv6 URL"),
+        (asking(video(data_url("video/jpeg", *[HUGE] * 3))), 400, "frames of more than 400,000,000 pixels in all"),
+        (asking(text("x"), repetition_penalty=1.3), 400, "repetition_penalty: this server gives one text"),
+        (asking(text("x"), guided_json={"type": "object"}), 400, "guided_json: this server gives one text"),
         (asking(text("x" * 3_000_001)), 413, "more than 3,000,000 bytes"),
         ({**asking(text("x")), "model": "gpt-4o"}, 404, "no model gpt-4o: this server has mine"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "the last message must be a user's"),
