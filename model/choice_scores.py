@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping
 
 _OPTION = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[.):])[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
-_LEAD = re.compile(
-    r"\b(?:(?:best|correct|right|final|my)\s+)?(?:answer|option|choice)\b(?:\s+(?:is|would\s+be))?[\s:=*]*"
-    r"(?:option\s+|choice\s+)?",
+_ANSWER_IS = re.compile(
+    r"\b(?:answer|(?:best|correct|right|final|my)\s+(?:option|choice))\b(?:\s+(?:is|would\s+be))?[\s:=*]*"
+    r"(?:(?:option|choice)\s+)?",
     re.IGNORECASE,
 )
+_OPTION_IS = re.compile(r"\b(?:option|choice)\b[\s:=*]*", re.IGNORECASE)
 _LETTER = r"[\"'(\[*]*([A-Z])(?![\w'’])"
-_NO_OTHER = r"(?![\"'*).\]:]*\s*(?:,\s*(?:or\b|and\b)?|/|&|or\b|and\b)\s*[\"'(*]*[A-Z](?![\w'’])(?!\s+[a-z]))"
+_OTHER = r"(?:[B-HJ-Z](?![\w'’])|[AI](?![\w'’])(?!\s+(?!and\b|or\b)[a-z]))"
+_NO_OTHER = rf"(?![\"'*).\]:]*\s*(?:,\s*(?:or\b|and\b)?|/|&|or\b|and\b)\s*[\"'(*]*{_OTHER})"
 _CLOSED = r"(?=[\"'*]*(?:[.,):\]\n]|$|\s+(?:because|since|as|is)\b))"
 _AT_START = re.compile(rf"\s*{_LETTER}{_NO_OTHER}{_CLOSED}")
 _WITH_TEXT = re.compile(r"\W*([A-Za-z])\W+(\w.*)", re.DOTALL)
@@ -39,18 +41,18 @@ def options_of(question: str) -> dict[str, str]:
 def choice_of(answer: str, options: Mapping[str, str]) -> str | None:
     """Return the letter of the option that an answer names, or None if it names none, or several.
 
-    An answer names an option by (in this order) its letter at the beginning (`B`, `(B)`, `B.`, `B) a boy`, `B a boy`),
-    its letter or text after "answer", "option" or "choice" (`Answer: B`, `The best answer is (B) a boy`; the last
-    counts), its text, or the only letter in brackets.
+    An answer names an option by (in this order) its letter or text after "answer is", "answer:", "best option" and the
+    like (the last counts), by its letter at the beginning (`B`, `(B)`, `B.`, `B) a boy`, `B a boy`), by its text, by its
+    letter or text after "option" or "choice", or by the only letter in brackets.
 
     Args:
         answer: The answer of a model or a reference.
         options: Texts of the options by their letters. If there are none, any letter is an option.
     """
-    if letter := _named(answer, options):
-        return letter
-    for lead in reversed(list(_LEAD.finditer(answer))):
-        if letter := _named(answer[lead.end() :], options):
+    starts = [match.end() for match in _ANSWER_IS.finditer(answer)][::-1]
+    starts += [0, *[match.end() for match in _OPTION_IS.finditer(answer)][::-1]]
+    for start in starts:
+        if letter := _named(answer[start:], options):
             return letter
     bracketed = {letter for letter in _IN_BRACKETS.findall(answer) if _is_option(letter, options)}
     return bracketed.pop() if len(bracketed) == 1 else None

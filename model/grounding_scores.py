@@ -63,10 +63,10 @@ def videollama3_spans(text: str) -> list[Span]:
     All `a-b` and `a to b`, whatever they are; if there are none, all numbers in pairs, without the first number if they
     are odd. Units and clocks are not read.
     """
-    number = r"\d+\.?\d*|\d*\.\d+"
+    number = r"\d+(?:\.\d*)?|\.\d+"
     if pairs := re.findall(rf"({number})\s*(?:-|to)\s*({number})", text):
         return [(float(start), float(end)) for start, end in pairs]
-    numbers = [float(each) for each in re.findall(r"\d*\.?\d+", text)]
+    numbers = [float(each) for each in re.findall(r"(?:\d*\.)?\d+", text)]
     numbers = numbers[len(numbers) % 2 :]
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 

@@ -42,9 +42,8 @@ _PERCENTS = re.compile(
     re.IGNORECASE,
 )
 _BESIDE_SPANS = re.compile(r"(?:[\s,;.()\[\]]|and\b|from\b)*", re.IGNORECASE)
-_BESIDE_EVENT = r"(?:[\s,;:.()\[\]*{_DASH}-]|\b(?:from|at|during|between)\b|<\/?time>|(?<![0-9])[0-9]{1,2}[.)](?=\s))"
-_BEFORE_EVENT = re.compile(rf"^{_BESIDE_EVENT.replace('{_DASH}', _DASH)}+", re.IGNORECASE)
-_AFTER_EVENT = re.compile(r"(?:[\s,;:(\[*-]|\b(?:from|at|during|between)\s*$)+$", re.IGNORECASE)
+_EDGE = rf"(?:[\s,;:.()\[\]*{_DASH}-]|\b(?:from|at|during|between)\b|</?time>|(?<![0-9])[0-9]{{1,2}}[.)](?=\s))"
+_EDGES = re.compile(rf"^{_EDGE}+|{_EDGE}+$", re.IGNORECASE)  # of a caption: what belongs to its span or its list
 GRID = 1000
 """Box coordinates are thousandths of the image's width and height, 0 to 1000."""
 
@@ -129,7 +128,7 @@ def spans_of(text: str, *, percent_of: float | None = None) -> list[Span]:
 
 
 def events_of(text: str) -> list[tuple[Span, str]]:
-    """Return the time spans of dense captions, each with its caption.
+    """Return the time spans of dense captions, each with its caption, without punctuation at its ends.
 
     The caption of a span is the rest of its line (`1.0-2.0 s: A man sits.`, `A man sits (1.0-2.0 s).`). In a line with
     several spans it is what follows the span, or, if nothing follows the last one, what precedes it.
@@ -139,7 +138,7 @@ def events_of(text: str) -> list[tuple[Span, str]]:
         located = _located(line)
         if len(located) == 1:
             begin, end, span = located[0]
-            events.append((span, _caption(f"{_AFTER_EVENT.sub('', line[:begin])} {line[end:]}")))
+            events.append((span, f"{_caption(line[:begin])} {_caption(line[end:])}".strip()))
             continue
         edges = [0, *(edge for begin, end, _ in located for edge in (begin, end)), len(line)]
         texts = [_caption(line[edges[at] : edges[at + 1]]) for at in range(0, len(edges), 2)]
@@ -149,7 +148,7 @@ def events_of(text: str) -> list[tuple[Span, str]]:
 
 
 def _caption(text: str) -> str:
-    return _AFTER_EVENT.sub("", _BEFORE_EVENT.sub("", text)).strip()
+    return _EDGES.sub("", text)
 
 
 def _located(text: str, percent_of: float | None = None) -> list[tuple[int, int, Span]]:
