@@ -41,9 +41,9 @@ def options_of(question: str) -> dict[str, str]:
 def choice_of(answer: str, options: Mapping[str, str]) -> str | None:
     """Return the letter of the option that an answer names, or None if it names none, or several.
 
-    An answer names an option by (in this order) its letter or text after "answer is", "answer:", "best option" and the
-    like (the last counts), by its letter at the beginning (`B`, `(B)`, `B.`, `B) a boy`, `B a boy`), by its text, by its
-    letter or text after "option" or "choice", or by the only letter in brackets.
+    An answer names an option by (in this order) its letter or text after "answer is", "answer:", "best option" and
+    the like (the last counts), by its letter at the beginning (`B`, `(B)`, `B.`, `B) a boy`, `B a boy`), by its text,
+    by its letter or text after "option" or "choice", or by the only letter in brackets.
 
     Args:
         answer: The answer of a model or a reference.

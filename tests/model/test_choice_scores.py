@@ -34,9 +34,10 @@ def test_options_are_read_from_the_lines_of_a_question(question: str, options: d
         "B", "b", "(B)", "(b)", "B.", "B)", "B:", "**B**", '"B"', " B \n", "[B]",
         "(B) a boy", "B. a boy", "B a boy", "b) A boy.", "a boy", "A boy.", '"a boy"',
         "Answer: B", "Answer: (B) a boy", "answer is B", "The answer is (B).", "The best answer is: B",
-        "Final answer: B.",         "The correct option is B because he is small.", "Option B", "The answer is option B.", "The answer is a boy.",
-        "**Answer:** B", "Best option:(B)", "B. He sits, not the man.", "B, I think", "B is correct",
-        "B because he is small", "B. Option A is wrong.",         "(A) is too old, so the answer is (B).", "He is small, hence (B)", "My choice: B",
+        "Final answer: B.", "The correct option is B because he is small.", "Option B", "The answer is option B.",
+        "The answer is a boy.", "**Answer:** B", "Best option:(B)", "My choice: B",
+        "B. He sits, not the man.", "B, I think", "B is correct", "B because he is small", "B. Option A is wrong.",
+        "(A) is too old, so the answer is (B).", "He is small, hence (B)",
     ],
 )  # fmt: skip
 def test_option_is_named_in_many_forms(answer: str) -> None:

@@ -92,8 +92,19 @@ def test_percents_are_not_read_without_a_length() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["start 1 ", "start ", "starts 1 s end", "start 1 end ", "1m", "1 m 1 s - ", "seconds 1 ", "from 1.0 to ", "12 to "]
-)  # fmt: skip
+    "piece",
+    [
+        "start 1 ",
+        "start ",
+        "starts 1 s end",
+        "start 1 end ",
+        "1m",
+        "1 m 1 s - ",
+        "seconds 1 ",
+        "from 1.0 to ",
+        "12 to ",
+    ],
+)
 def test_spans_in_long_texts_are_read_in_linear_time(piece: str) -> None:
     begin = time.process_time()
     spans_of("1" + piece * 20_000)
