@@ -157,7 +157,7 @@ def _located(text: str, percent_of: float | None = None) -> list[tuple[int, int,
     for match in _span_matches(text) if percent_of is None else _PERCENTS.finditer(text):
         start, end = (_seconds(match[name]) for name in ("start", "end"))
         if percent_of is not None:
-            start, end = start / 100 * percent_of, end / 100 * percent_of
+            start, end = start * percent_of / 100, end * percent_of / 100
         if 0 <= start <= end < math.inf and (not located or match.start() >= located[-1][1]):
             located.append((match.start(), match.end(), (start, end)))
     return located
