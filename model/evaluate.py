@@ -173,8 +173,8 @@ def evaluate(
     for answer in generate_answers(model, processor, scored or chosen, max_new_tokens, batch) if max_new_tokens else ():
         if isinstance(answer, Answer):
             score = _clip_score(answer, encode, skipped) if encode else None
-            means = (_mean_of(each, answer.sample) for each in (losses, others))
-            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score, *means))
+            own, other = (_mean_of(each, answer.sample) for each in (losses, others))
+            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score, own, other))
         else:
             skipped.append(answer)
     scores = scored.scores({a.sample: a.answer for a in answers}) if scored and max_new_tokens else None

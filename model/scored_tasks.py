@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from core.errors import UserError
 from core.text import not_unicode
@@ -34,8 +34,14 @@ Answered = tuple[Question, str]
 """A question and a model's answer."""
 
 
-class MeanScore(NamedTuple):
-    """A score over several answers: its value, and how many answers it is about."""
+@dataclass(frozen=True)
+class MeanScore:
+    """A score over several answers.
+
+    Attributes:
+        value: The score.
+        count: Number of answers that it is about.
+    """
 
     value: float
     count: int

@@ -30,7 +30,7 @@ def _scores_json(scores: TaskScores) -> dict[str, Any]:
     return {
         "task": scores.task,
         "scoring": scores.scoring,
-        "means": {name: score._asdict() for name, score in scores.means.items()},
+        "means": {name: asdict(score) for name, score in scores.means.items()},
         "unread": scores.unread,
         "left_out": scores.left_out,
     }
