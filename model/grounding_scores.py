@@ -61,14 +61,16 @@ def videollama3_spans(text: str) -> list[Span]:
     """Read spans as VideoLLaMA3's evaluation does (evaluation/benchmarks/charades_sta.py).
 
     All `a-b` and `a to b`, whatever they are; if there are none, all numbers in pairs, without the first number if they
-    are odd. Units and clocks are not read.
+    are odd. Units and clocks are not read. A number that is too large for a float is left out with its span.
     """
     number = r"\d+(?:\.\d*)?|\.\d+"
-    if pairs := re.findall(rf"({number})\s*(?:-|to)\s*({number})", text):
-        return [(float(start), float(end)) for start, end in pairs]
-    numbers = [float(each) for each in re.findall(r"(?:\d*\.)?\d+", text)]
-    numbers = numbers[len(numbers) % 2 :]
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+    pairs = re.findall(rf"({number})\s*(?:-|to)\s*({number})", text)
+    if not pairs:
+        numbers = re.findall(r"(?:\d*\.)?\d+", text)
+        numbers = numbers[len(numbers) % 2 :]
+        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    spans = [(float(start), float(end)) for start, end in pairs]
+    return [(start, end) for start, end in spans if start < math.inf and end < math.inf]
 
 
 def localisation(spans: Sequence[Span], references: Sequence[Span], threshold: float) -> tuple[float, float]:

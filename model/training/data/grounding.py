@@ -42,8 +42,12 @@ _PERCENTS = re.compile(
     re.IGNORECASE,
 )
 _BESIDE_SPANS = re.compile(r"(?:[\s,;.()\[\]]|and\b|from\b)*", re.IGNORECASE)
-_EDGE = rf"(?:[\s,;:.()\[\]*{_DASH}-]|\b(?:from|at|during|between)\b|</?time>|(?<![0-9])[0-9]{{1,2}}[.)](?=\s))"
-_EDGES = re.compile(rf"^{_EDGE}+|{_EDGE}+$", re.IGNORECASE)  # of a caption: what belongs to its span or its list
+_EDGE_MARKS = " \t\u00a0,;:.()[]*-" + "".join(map(chr, (*range(0x2010, 0x2016), 0x2212))) + "~"
+_WORD = r"from|at|during|between"
+_BEFORE_CAPTION = re.compile(
+    rf"(?:[{re.escape(_EDGE_MARKS)}]|\b(?:{_WORD})\b|</?time>|(?<![0-9])[0-9]{{1,2}}[.)](?=\s))*", re.IGNORECASE
+)
+_AFTER_CAPTION = re.compile(rf"(?:\b(?:{_WORD})|<time>)$", re.IGNORECASE)
 GRID = 1000
 """Box coordinates are thousandths of the image's width and height, 0 to 1000."""
 
@@ -148,7 +152,10 @@ def events_of(text: str) -> list[tuple[Span, str]]:
 
 
 def _caption(text: str) -> str:
-    return _EDGES.sub("", text)
+    """Return a text without what belongs to its span or its list: marks, "from", "1."."""
+    begin = _BEFORE_CAPTION.match(text)
+    caption = text[begin.end() if begin else 0 :].rstrip(_EDGE_MARKS)
+    return _AFTER_CAPTION.sub("", caption).rstrip(_EDGE_MARKS)
 
 
 def _located(text: str, percent_of: float | None = None) -> list[tuple[int, int, Span]]:
