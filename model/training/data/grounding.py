@@ -21,12 +21,13 @@ _MINUTES = r"[0-9]{1,3}\s?m(?:in(?:ute)?s?)?\s?[0-9]{1,2}(?:\.[0-9]+)?(?=\s?s)"
 _TIME = rf"(?![12][0-9]{{2}}0s\b)(?:{_CLOCK}|{_MINUTES}|[0-9]+(?:\.[0-9]+)?)"  # not the 1990s
 _UNIT = r"\s*s(?:ec(?:ond)?s?)?\b"
 _TO = rf"(?:-{{1,2}}>|\u2192|[{_DASH}-]|to\b|until\b|till\b|through\b)"
+_ABOUT = r"(?:about|around|approximately|roughly)"
 # Not within a word, a date, a version or a negative number; not the decimals of "1,5".
 _BEGIN = rf"(?<![A-Za-z0-9_-])(?<![0-9][:/.{_DASH}])(?:(?<![0-9],)|(?=[0-9]+\.[0-9]))"
 _END = r"(?![.:]?[0-9])(?!\s*[ap]\.?m\b)"
 _SPAN = re.compile(
     rf"(?:(?P<between>\bbetween\s+)|(?P<from>\bfrom\s+))?(?:\b(?P<unit1>seconds?)\s+)?{_BEGIN}(?P<start>{_TIME})"
-    rf"(?:{_UNIT})?\s*(?(between)and\b|{_TO})\s*(?:(?P<unit2>second)\s+)?"
+    rf"(?:{_UNIT})?\s*(?(between)and\b|{_TO})\s*(?:{_ABOUT}\s+)?(?:(?P<unit2>second)\s+)?"
     rf"(?P<end>{_TIME})(?P<unit>\s*[\])]?\s*\(?{_UNIT})?{_END}",
     re.IGNORECASE,
 )

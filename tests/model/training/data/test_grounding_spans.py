@@ -25,6 +25,7 @@ Span = tuple[float, float]
         ("3 s till 4 s; 5 through 6 seconds", [(3.0, 4.0), (5.0, 6.0)]),
         ("[12 - 34] seconds and (1-2) s", [(12.0, 34.0), (1.0, 2.0)]),
         ("12-34 (seconds)", [(12.0, 34.0)]),
+        ("At around 5 seconds until about 10 seconds he sits", [(5.0, 10.0)]),
         ("seconds 12-34", [(12.0, 34.0)]),
         ("From second 12 to second 34 he sits", [(12.0, 34.0)]),
         ("1m05s - 1m20.5s, 1 min 5 s to 2 minutes 0 seconds", [(65.0, 80.5), (65.0, 120.0)]),
