@@ -79,7 +79,7 @@ def evaluate_command(
     dtype: DtypeOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Compute a VideoLLaMA3's loss per token on samples, and scores of its answers (of captions: chrF, ROUGE-L, …)."""
+    """Compute loss per token of a VideoLLaMA3 on samples, and scores of its answers: chrF, ROUGE-L, IoU, ANLS, …"""
     places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
     for what, path in [*places.items(), *(("--root", folder) for folder in root or ())]:
         refuse_credentials(path or "", what)
