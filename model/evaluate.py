@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,10 @@ from model.language import end_tokens
 from model.other_images import OtherImages, media_of
 from model.packed_row import PackedRow
 from model.processor import Processor
-from model.prompt import Message, Part, parse_conversation
+from model.prompt import Part, parse_conversation
+from model.questions import message_text
+from model.scored_samples import ScoredSamples
+from model.scored_tasks import Task, TaskScores
 from model.training.data.samples import SAMPLE_ERRORS, Sample
 from model.training.data.source import SelectedRows, SourceConfig
 from model.training.trained_source import trained_source
@@ -59,6 +62,7 @@ class ScoredAnswer:
         clip_score: CLIPScore, 0 to 2.5. None without an encoder, or if the sample's media are not exactly one image.
         loss: Loss on all answers of the sample, in nats per token. None if it could not be computed.
         shuffled_loss: The same with another sample's images. None if they were not shuffled, or not for this sample.
+        scores: What a task has read in the answer, and its scores. None without a task.
     """
 
     sample: str
@@ -67,6 +71,7 @@ class ScoredAnswer:
     clip_score: float | None
     loss: float | None
     shuffled_loss: float | None
+    scores: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,10 @@ class Evaluation:
     Attributes:
         loss: The loss over all good samples.
         answers: One per good sample that ends with an answer, in order; empty if none were generated.
-        metrics: Similarity of the answers to the references; None without answers.
+        metrics: Similarity of the answers to the references; None without answers, or with a task.
         skipped: One line per bad sample, and per answer without a CLIPScore, with the reason.
         shuffled: The loss with other samples' images; None unless `shuffle_images` was set.
+        scores: The scores of a task; None without one.
     """
 
     loss: Loss
@@ -103,6 +109,7 @@ class Evaluation:
     metrics: CaptionMetrics | None
     skipped: Sequence[str]
     shuffled: ShuffledLoss | None = None
+    scores: TaskScores | None = None
 
     @property
     def clip_scores(self) -> list[float]:
@@ -126,6 +133,7 @@ def evaluate(
     encode: ClipEncoder | None = None,
     shuffle_images: bool = False,
     dtype: str = "auto",
+    task: Task | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint on a source, on a GPU if there is one.
 
@@ -139,11 +147,13 @@ def evaluate(
         encode: Embeds an image and a text, for the CLIPScore. Default: no CLIPScore.
         shuffle_images: Also compute the loss with other samples' images (`OtherImages`).
         dtype: Type of the weights, such as bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.
+        task: Scores the answers as right or wrong, instead of their similarity to the references. Samples that do not
+            count for it are not answered.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, or no sample is good. With `held_out` also: the checkpoint
-            was not trained on the data, or nothing of it was held out. With `shuffle_images` also: no two samples can
-            exchange their images.
+        UserError: The checkpoint or the data cannot be read, no sample is good, or none counts for the task. With
+            `held_out` also: the checkpoint was not trained on the data, or nothing of it was held out. With
+            `shuffle_images` also: no two samples can exchange their images.
     """
     trained = trained_source(checkpoint, data)
     if held_out is not None and trained is None:
@@ -159,17 +169,21 @@ def evaluate(
         raise UserError(f"{data.location}: not one of its samples could be looked at; the first: {skipped[0]}")
     others = _sample_losses(model, processor, OtherImages(chosen)) if shuffle_images else {}
     shuffled = _shuffled(losses, others) if shuffle_images else None
-    answers = []
-    for answer in generate_answers(model, processor, chosen, max_new_tokens, batch) if max_new_tokens else ():
+    answers, scored = [], ScoredSamples(chosen, task) if task else None
+    for answer in generate_answers(model, processor, scored or chosen, max_new_tokens, batch) if max_new_tokens else ():
         if isinstance(answer, Answer):
             score = _clip_score(answer, encode, skipped) if encode else None
-            means = (_mean_of(each, answer.sample) for each in (losses, others))
-            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score, *means))
+            own, other = (_mean_of(each, answer.sample) for each in (losses, others))
+            answers.append(ScoredAnswer(answer.sample, answer.text, answer.reference, score, own, other))
         else:
             skipped.append(answer)
-    metrics = caption_metrics([a.answer for a in answers], [a.reference for a in answers]) if answers else None
+    scores = scored.scores({a.sample: a.answer for a in answers}) if scored and max_new_tokens else None
+    if scores:
+        answers = [replace(answer, scores=scores.answers[answer.sample]) for answer in answers]
+    captions = answers if task is None else ()
+    metrics = caption_metrics([a.answer for a in captions], [a.reference for a in captions]) if captions else None
     skipped = list(dict.fromkeys(skipped))  # loss and answers skip the same samples
-    return Evaluation(loss, answers, metrics, skipped, shuffled)
+    return Evaluation(loss, answers, metrics, skipped, shuffled, scores)
 
 
 def generate_answers(
@@ -191,7 +205,7 @@ def generate_answers(
     for sample in samples:
         try:
             *before, last = sample.conversation
-            reference = _text(last) if last["role"] == "assistant" and before else ""
+            reference = message_text(last) if last["role"] == "assistant" and before else ""
             if not reference.strip():
                 raise BadSampleError("does not end with an answer")
             parse_conversation([last])  # raises if the reference is invalid
@@ -259,9 +273,3 @@ def _answer_batch(
     for prompt, ids in zip(prompts, generated, strict=True):
         cut = len(ids) == max_new_tokens and int(ids[-1]) not in ends
         yield Answer(prompt.sample.name, processor.decode(ids).strip(), prompt.reference, media_of(prompt.sample), cut)
-
-
-def _text(message: Message) -> str:
-    content = message["content"]
-    parts = [content] if isinstance(content, str) else content
-    return "".join(part if isinstance(part, str) else part.get("text", "") for part in parts)

@@ -1,14 +1,13 @@
-"""`vl3syn eval`: the loss of a VideoLLaMA3 on samples, and the similarity of its answers to the references."""
+"""`vl3syn eval`: the loss of a VideoLLaMA3 on samples, and how good its answers are by the references."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -20,11 +19,13 @@ from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 if TYPE_CHECKING:
     from manifests.storage import Folder
     from model.evaluate import Evaluation, ScoredAnswer
+    from model.scored_tasks import Task
     from model.training.data.source import SourceConfig
 
 eval_app = typer.Typer()
 
 CAPTIONS = ("short", "detailed")
+_ROUGE_TASKS = ("captions", "dense-captions")
 _TOLD = 10  # bad samples that are printed on the terminal
 
 
@@ -40,6 +41,16 @@ def evaluate_command(
     ] = None,
     root: Annotated[
         list[str] | None, typer.Option(help="A further folder that media of annotations may lie in; may be given again")
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="captions (default), grounding (when?), dense-captions, vqa (short answers), or choice (of options)"
+        ),
+    ] = "captions",
+    scoring: Annotated[
+        str | None,
+        typer.Option(help="Of grounding and vqa: standard (default), or videollama3, as its own evaluation scores"),
     ] = None,
     held_out: Annotated[
         bool | None,
@@ -63,12 +74,12 @@ def evaluate_command(
     ] = False,
     predictions: Annotated[
         str | None,
-        typer.Option(metavar="OUT.jsonl", help="Write each answer with its reference and its loss, a line each"),
+        typer.Option(metavar="OUT.jsonl", help="Write each answer with its reference, loss and scores, a line each"),
     ] = None,
     dtype: DtypeOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Compute loss per token, chrF, ROUGE-L, exact matches and CLIPScore of a VideoLLaMA3 on samples."""
+    """Compute loss per token of a VideoLLaMA3 on samples, and scores of its answers: chrF, ROUGE-L, IoU, ANLS, …"""
     places = {"CKPT": checkpoint, "--data": data, "--media": media, "--encoder": encoder, "--predictions": predictions}
     for what, path in [*places.items(), *(("--root", folder) for folder in root or ())]:
         refuse_credentials(path or "", what)
@@ -90,8 +101,11 @@ def evaluate_command(
         raise typer.BadParameter("shards hold their images: leave it out", param_hint="--root")
     if not max_new_tokens and (encoder or predictions):
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
+    if not max_new_tokens and task != "captions":
+        raise typer.BadParameter(f"0 gives no answers for --task {task}", param_hint="--max-new-tokens")
     check_dtype(dtype)
-    _check(predictions, max_new_tokens)
+    _check(predictions, task if max_new_tokens else None)
+    scored_task = _task(task, scoring)
     from filters.clip import clip_encoder
     from model.evaluate import evaluate
     from model.training.data.annotations import AnnotationConfig
@@ -114,19 +128,33 @@ def evaluate_command(
         encode=clip_encoder(encoder) if encoder else None,
         shuffle_images=shuffle_images,
         dtype=dtype,
+        task=scored_task,
     )
     if predictions:
         _write(predictions, result.answers)
     _tell(checkpoint, data, encoder, result, json_)
 
 
-def _check(predictions: str | None, max_new_tokens: int) -> None:
-    """Check dependencies and the output path before hours of work."""
+def _task(name: str, scoring: str | None) -> Task | None:
+    """Return the task of that name; None for captions."""
+    from model.scored_tasks import TASKS
+
+    if name != "captions" and name not in TASKS:
+        raise typer.BadParameter(f"{name!r}: use captions, {', '.join(TASKS)}", param_hint="--task")
+    scorings = TASKS[name].scorings if name in TASKS else ("standard",)
+    if scoring is not None and scoring not in scorings:
+        raise typer.BadParameter(f"{scoring!r}: --task {name} has {', '.join(scorings)}", param_hint="--scoring")
+    return TASKS[name](scoring or "standard") if name in TASKS else None
+
+
+def _check(predictions: str | None, task: str | None) -> None:
+    """Check dependencies and the output path before hours of work; without a task no answers are scored."""
     from core.pretrained import require
 
     require("torch", "models", "eval")
-    if max_new_tokens:
+    if task == "captions":
         require("sacrebleu", "eval", "chrF")
+    if task in _ROUGE_TASKS:
         require("rouge_score", "eval", "ROUGE-L")
     if predictions:
         folder, name = _target(predictions)
@@ -171,48 +199,14 @@ def _write(path: str, answers: Sequence[ScoredAnswer]) -> None:
 
 def _tell(checkpoint: str, data: str, encoder: str | None, result: Evaluation, json_: bool) -> None:
     from pipeline.commands import output
+    from pipeline.commands.evaluation_table import evaluation_json, evaluation_rows
 
-    for name in result.skipped[:_TOLD]:
-        output.say(f"skipped {name}")
-    if len(result.skipped) > _TOLD:
-        output.say(f"skipped {len(result.skipped):,} in all")
+    for what, lines in (("skipped", result.skipped), ("left out", result.scores.left_out if result.scores else ())):
+        for line in lines[:_TOLD]:
+            output.say(f"{what} {line}")
+        if len(lines) > _TOLD:
+            output.say(f"{what} {len(lines):,} in all")
     if json_:
-        output.print_json(_json(checkpoint, data, encoder, result))
+        output.print_json(evaluation_json(checkpoint, data, encoder, result))
     else:
-        output.print_rows(f"{checkpoint} on {data}", ("what", "value", "of"), _rows(encoder, result))
-
-
-def _json(checkpoint: str, data: str, encoder: str | None, result: Evaluation) -> dict[str, Any]:
-    loss, scores = result.loss, result.clip_scores
-    return {
-        "checkpoint": checkpoint,
-        "data": data,
-        "loss": {"mean": loss.mean, "tokens": loss.tokens, "samples": loss.samples},
-        "shuffled_loss": asdict(result.shuffled) if result.shuffled else None,
-        "answers": asdict(result.metrics) if result.metrics else None,
-        "clip_score": {"encoder": encoder, "mean": result.mean_clip_score, "count": len(scores)} if encoder else None,
-        "skipped": result.skipped,
-    }
-
-
-def _rows(encoder: str | None, result: Evaluation) -> list[tuple[str, float, str]]:
-    loss, metrics, scores = result.loss, result.metrics, result.clip_scores
-    rows = [("loss", loss.mean, f"nats per token; {_many(loss.tokens, 'token')} of {_many(loss.samples, 'sample')}")]
-    if other := result.shuffled:
-        of = f"nats per token; {other.own:.4f} with their own; {_many(other.samples, 'sample')}"
-        rows.append(("loss with other images", other.mean, of))
-    if metrics:
-        rows += [
-            ("chrF", metrics.chrf, f"100; {_many(metrics.count, 'answer')}; {metrics.chrf_signature}"),
-            ("ROUGE-L", metrics.rouge_l, f"1; F1, mean over {_many(metrics.rouge_l_count, 'answer')}"),
-            ("exact match", metrics.exact, "1; case and space aside"),
-        ]
-    if encoder:
-        rows.append(
-            ("CLIPScore", result.mean_clip_score, f"2.5; {_many(len(scores), 'answer')} about one image; {encoder}")
-        )
-    return [row for row in rows if not math.isnan(row[1])]
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+        output.print_rows(f"{checkpoint} on {data}", ("what", "value", "of"), evaluation_rows(encoder, result))

@@ -133,7 +133,8 @@ class AnnotationSource(Source):
         kind = "entry" if self._whole is not None else "line"
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
-            return Sample(name, self._conversation(self._entry(row)))
+            entry = self._entry(row)
+            return Sample(name, self._conversation(entry), entry.get("references"))
         except SAMPLE_ERRORS as error:
             raise bad_sample(name, error) from error
 

@@ -31,7 +31,9 @@ class Sample:
     Attributes:
         name: Name for messages: source, file, and position in the file.
         conversation: Messages in the form that `model.Processor` reads. Images are bytes or paths, videos are paths.
+        references: Right answers to the last question, for scores; unchecked, as annotations have them. Not learned.
     """
 
     name: str
     conversation: Sequence[Mapping[str, Any]]
+    references: Any = None
