@@ -56,7 +56,7 @@ def main() -> None:
     tars = sorted(str(tar) for tar in pool.glob("*.tar"))
     results["pool_bytes"] = sum(Path(tar).stat().st_size for tar in tars)
 
-    from pipeline.execution.ray_job import start_ray
+    from pipeline.execution.ray_session import start_ray
 
     start_ray()
     SCRATCH.mkdir(parents=True, exist_ok=True)

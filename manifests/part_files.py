@@ -158,6 +158,11 @@ def writer_of(name: str) -> str:
     return name.removeprefix(_PART).rsplit("-", 2)[0]
 
 
+def generation_of(writer: str) -> int:
+    """Return the generation of a writer; that of a job is larger than those of the jobs before it."""
+    return int(writer.partition("-")[0])
+
+
 def write_part(folder: Folder, writer: str, rows: pa.Table, provenance: Mapping[str, object]) -> str:
     """Write the rows of one part; return its name."""
     name = part_name(writer, rows["id"])

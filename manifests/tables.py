@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from core.control_tokens import CONTROL_TOKEN, MAX_COUNT
-from manifests.part_files import Part, PartFiles, write_part, writer_of
+from manifests.part_files import Part, PartFiles, generation_of, write_part, writer_of
 from manifests.parts import footer_of, read_part, scan_parts
 from manifests.replaced_rows import replaced_rows
 from manifests.schemas import table_schema, text_of
@@ -203,7 +203,7 @@ class Table:
 
     def next_writer(self) -> str:
         """Return a writer name for a new job. It sorts after all existing ones."""
-        generation = max((int(writer_of(n).split("-")[0]) for n in self.parts()), default=0) + 1
+        generation = max((generation_of(writer_of(name)) for name in self.parts()), default=0) + 1
         return f"{generation:06d}-{uuid.uuid4().hex[:8]}"
 
     def append(self, rows: pa.Table, writer: str, provenance: Mapping[str, object]) -> str:

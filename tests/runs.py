@@ -65,9 +65,9 @@ class _Blocks:
 
 def _run_round_here(
     blocks: Iterable[pa.Table], job: Callable[..., Any], *_: object, alone: bool
-) -> tuple[list[pa.Table], list[pa.Table]]:
+) -> tuple[list[pa.Table], list[pa.Table], list[int]]:
     numbered = [block.append_column(BLOCK, pa.repeat(number, block.num_rows)) for number, block in enumerate(blocks)]
     receipts: list[pa.Table] = job(_Blocks(numbered), alone=alone).blocks
     for receipt in receipts:
         raise_failure(receipt)
-    return receipts, []
+    return receipts, [], []

@@ -48,8 +48,10 @@ class _Exchange:
 
 
 @contextmanager
-def feeding(blocks: Sequence[pa.Table]) -> Iterator[list[pa.Table]]:
-    """Yield a ticket for each block. Until the end of the context, a block is cut whenever a worker asks for it.
+def feeding(blocks: Sequence[pa.Table]) -> Iterator[tuple[list[pa.Table], set[int]]]:
+    """Yield a ticket for each block, and the numbers of the blocks that workers have asked for so far.
+
+    Until the end of the context, a block is cut whenever a worker asks for it.
 
     Raises:
         Exception: A block could not be cut; the original error.
@@ -61,22 +63,24 @@ def feeding(blocks: Sequence[pa.Table]) -> Iterator[list[pa.Table]]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": _WAITING, "scheduling_strategy": here}
     exchange = ray.remote(_Exchange).options(name=name, **options).remote()
+    taken = set[int]()
     with ThreadPoolExecutor(1) as threads:
-        feed = threads.submit(_feed, exchange, blocks)
+        feed = threads.submit(_feed, exchange, blocks, taken)
         try:
-            yield [pa.table({BLOCK: [number], _FEED: [name]}) for number in range(len(blocks))]
+            yield [pa.table({BLOCK: [number], _FEED: [name]}) for number in range(len(blocks))], taken
         finally:
             ray.kill(exchange)
             feed.result()
 
 
-def _feed(exchange: Any, blocks: Sequence[pa.Table]) -> None:
-    """Answer requests until the actor is killed."""
+def _feed(exchange: Any, blocks: Sequence[pa.Table], taken: set[int]) -> None:
+    """Answer requests until the actor is killed; add the numbers of the blocks to `taken`."""
     import ray
 
     try:
         while True:
             request, number = ray.get(exchange.next_request.remote())
+            taken.add(number)
             exchange.answer.remote(request, blocks[number])
     except ray.exceptions.RayError:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import overload
 
 import pyarrow as pa
@@ -23,3 +24,19 @@ class Blocks(Sequence[pa.Table]):
     def __getitem__(self, number: int | slice) -> pa.Table | Sequence[pa.Table]:
         numbers = range(len(self))[number]
         return self.cut(numbers) if isinstance(numbers, int) else [self.cut(each) for each in numbers]
+
+
+@dataclass(frozen=True)
+class Remaining(Blocks):
+    """What is left of a job: some tables, then the blocks of the job that have these numbers."""
+
+    tables: Sequence[pa.Table]
+    blocks: Sequence[pa.Table]
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.tables) + len(self.numbers)
+
+    def cut(self, number: int) -> pa.Table:
+        after = number - len(self.tables)
+        return self.tables[number] if after < 0 else self.blocks[self.numbers[after]]

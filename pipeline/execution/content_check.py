@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from manifests.contents import LENGTH, SHA256, content_rows
 from manifests.journal import Journal
-from manifests.tables import Table
+from manifests.part_files import generation_of, writer_of
 from pipeline.execution.part_writer import Store
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.reader import Images
@@ -99,8 +99,17 @@ class ContentCheck:
             self._journal.delete()
 
 
-def with_seen_lengths(block: pa.Table, contents: Table) -> pa.Table:
-    """Return the block with `seen_bytes` updated from the table of contents."""
-    ids = pl.DataFrame({"id": block["id"].to_numpy()})
-    seen = ids.lazy().join(contents.scan(["id", LENGTH]), on="id", how="left", maintain_order="left").collect()
-    return block.set_column(block.column_names.index(LENGTH), LENGTH, seen[LENGTH].to_arrow())
+def with_seen_lengths(blocks: Sequence[pa.Table], store: Store) -> list[pa.Table]:
+    """Return the blocks with `seen_bytes` of images, too, that their job has read since they were planned.
+
+    An earlier job may have read other bytes: those of another download (see `SeenLengths`).
+    """
+    before = [pl.DataFrame({name: pl.Series(block[name]) for name in ("id", LENGTH)}) for block in blocks]
+    lost, began = pl.concat(before).select("id"), generation_of(store.writer)
+    since = [part for part in store.table.parts() if generation_of(writer_of(part)) >= began]
+    read = [pl.DataFrame(rows).join(lost, on="id") for _, rows in store.table.read_each(since, ["id", LENGTH])]
+    seen = pl.concat([before[0].clear(), *read]).drop_nulls().unique("id").rename({LENGTH: "new"})
+    after = [rows.join(seen, on="id", how="left", maintain_order="left") for rows in before]
+    lengths = [rows.select(pl.coalesce(LENGTH, "new")).to_series().to_arrow() for rows in after]
+    at = blocks[0].column_names.index(LENGTH)
+    return [block.set_column(at, LENGTH, of_block) for block, of_block in zip(blocks, lengths, strict=True)]

@@ -22,7 +22,7 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from pipeline.execution.inputs import Inputs
 from pipeline.execution.placement import is_for_driver, place_workers
-from pipeline.execution.ray_job import result_of, start_ray
+from pipeline.execution.ray_session import result_of, start_ray
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 _NAME = re.compile(r"\d{6}-[0-9a-f]{16}\.parquet")
@@ -81,7 +81,7 @@ def train(step: Step, inputs: Inputs, rows: pl.DataFrame) -> tuple[pa.Table, dic
     start_ray()
     import ray
 
-    gpus = place_workers(step.resources, step.stage, 1).num_gpus
+    gpus = place_workers(step.resources, step.stage).num_gpus
     # It requests one CPU and uses all: no other job of this run is active, and a node on which a submitted job holds
     # one CPU could never offer all of them.
     fit = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_fit_in_task)

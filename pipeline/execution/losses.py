@@ -112,8 +112,11 @@ def awaited_node() -> str:
         return ""
     from ray.autoscaler.v2.sdk import get_cluster_status
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands.ray_task_actor_demand
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands.ray_task_actor_demand
+    except ray.exceptions.RayError:
+        return ""  # the cluster is gone, or does not answer in time: the job goes on, or says so
     for bundle in (each.bundle for demand in demands for each in demand.bundles_by_count):
         if not any(all(node.get(kind, 0) >= amount for kind, amount in bundle.items()) for node in nodes):
             needs = " and ".join(f"{amount:g} {kind}" for kind, amount in sorted(bundle.items()) if amount)

@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.pretrained import is_local
 from manifests.run import index_table
 from manifests.storage import ASIDE, Folder
-from pipeline.execution.ray_job import result_of, start_ray
+from pipeline.execution.ray_session import result_of, start_ray
 from pipeline.pools import Listing, Pool
 from pipeline.recipe import Recipe
 

@@ -6,7 +6,7 @@ lost tens of parts. Here a crash costs a worker only the part that it is computi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -62,11 +62,11 @@ class Store:
         """Return whether this job has stored the part with these ids, in this order."""
         return self.table.folder.exists(self.name_of(ids))
 
-    def receipt_of(self, part: str) -> pa.Table:
-        """Return the receipt of a stored part whose worker died before it could return it."""
-        rows = self.table.read(part, ["id", "error"])
-        errors = rows["error"].drop_null().to_pylist()
-        return receipt(rows.num_rows, len(errors), reasons=count_reasons(errors))
+    def receipts_of(self, parts: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield stored parts, in no order, with the receipts that their workers could not return before they died."""
+        for part, rows in self.table.read_each(parts, ["id", "error"]):
+            errors = rows["error"].drop_null().to_pylist()
+            yield part, receipt(rows.num_rows, len(errors), reasons=count_reasons(errors))
 
 
 def contents_store(run: Run) -> Store:

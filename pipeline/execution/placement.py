@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from core.cluster import is_joined, is_without_ray, was_started_here
 from core.cpus import count_cpus
 from core.errors import UserError
 from core.stages import Stage
-from pipeline.execution.ray_job import start_ray
+from pipeline.execution.ray_session import start_ray
 from pipeline.recipe_file import Resources
 
 _MODEL_CPUS = 8  # at most, of one copy of a model that wants a GPU and gets none
@@ -33,6 +35,10 @@ class Placement:
     num_cpus: float
     num_gpus: float
     threads: int
+
+    def at_most(self, blocks: int) -> Self:
+        """Return the placement for so many blocks: no worker is without one."""
+        return replace(self, workers=min(self.workers, blocks), most=min(self.most, blocks))
 
 
 @dataclass(frozen=True)
@@ -63,18 +69,18 @@ def _fitting(node: Mapping[str, float], kind: str, amount: float) -> int:
     return int(node.get(kind, 0) / amount)
 
 
-def place_workers(resources: Resources, stage: Stage, blocks: int) -> Placement:
-    """Place workers as the recipe requests; by default as many as fit, and at most one per block.
+def place_workers(resources: Resources, stage: Stage) -> Placement:
+    """Place workers as the recipe requests; by default as many as fit.
 
     Raises:
         UserError: The cluster lacks the resources that one actor needs.
     """
-    return _place(_connected_cluster(), resources, stage, blocks)
+    return _place(_connected_cluster(), resources, stage)
 
 
 def place_locally(resources: Resources, stage: Stage, blocks: int) -> Placement:
-    """Place workers as `place_workers` does, on this machine without its GPUs."""
-    return _place(_machine(gpus=0), resources, stage, blocks)
+    """Place workers as `place_workers` does, on this machine without its GPUs; at most one per block."""
+    return _place(_machine(gpus=0), resources, stage).at_most(blocks)
 
 
 def check_placement(resources: Resources, stage: Stage) -> None:
@@ -93,17 +99,17 @@ def check_placement(resources: Resources, stage: Stage) -> None:
     else:
         asks_for_gpus = resources.num_gpus or stage.gpus > 1  # one GPU is the default only where there is one
         cluster = _machine(_count_gpus() if asks_for_gpus else 0)
-    _place(cluster, resources, stage, blocks=1)
+    _place(cluster, resources, stage)
 
 
-def _place(cluster: _Cluster, resources: Resources, stage: Stage, blocks: int) -> Placement:
+def _place(cluster: _Cluster, resources: Resources, stage: Stage) -> Placement:
     num_gpus = _gpus_per_worker(resources, stage, cluster)
     num_cpus = _cpus_per_worker(resources, stage, cluster, num_gpus)
     needs = {kind: amount for kind, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
-    workers = min(_first_workers(resources, stage, cluster, needs), blocks)
+    workers = _first_workers(resources, stage, cluster, needs)
     return Placement(
         workers=workers,
-        most=min(resources.actors or stage.actors or blocks, blocks) if is_joined() else workers,
+        most=resources.actors or stage.actors or sys.maxsize if is_joined() else workers,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         threads=_decoding_threads(resources, cluster, num_cpus, num_gpus),

@@ -9,7 +9,7 @@ from core.precision import cpu_dtype, fastest, precision_of, with_precision
 from manifests.tables import Table
 from pipeline.execution.local_workers import LocalWorkers, is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_workers
-from pipeline.execution.ray_job import result_of, start_ray
+from pipeline.execution.ray_session import result_of, start_ray
 from pipeline.recipe import Step
 
 _BY_WORKERS = ("float16", "float32")
@@ -67,7 +67,7 @@ def _fastest(step: Step, rows: int, local: LocalWorkers | None) -> str:
     start_ray()
     import ray
 
-    placement = place_workers(step.resources, step.stage, blocks=1)
+    placement = place_workers(step.resources, step.stage)
     if not placement.num_gpus and len(ray.nodes()) == 1:
         return cpu_dtype()
     ask = ray.remote(num_cpus=placement.num_cpus, num_gpus=placement.num_gpus)(fastest)

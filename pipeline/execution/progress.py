@@ -94,8 +94,9 @@ class Progress:
                 line = self.line()
                 if self._bar:
                     self._show_bar()
-            if not self._bar and not self._ended.is_set() and time.monotonic() - shown >= self._seconds:
-                self._say(line)
+            if not self._ended.is_set() and time.monotonic() - shown >= self._seconds:
+                if not self._bar:
+                    self._say(line)
                 if awaited := self._awaited():
                     self._say(f"{self._name}: {awaited}")
                 shown = time.monotonic()

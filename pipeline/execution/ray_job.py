@@ -1,11 +1,8 @@
-"""Start or join Ray, and run one Ray Data job at a time."""
+"""Run one Ray Data job at a time."""
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
-import signal
 import sys
 import time
 import warnings
@@ -15,24 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from core.cluster import connect
-from core.errors import UserError, is_bug
+from core.errors import UserError
 from pipeline.execution.block_feed import BLOCK, feeding
+from pipeline.execution.blocks import Remaining
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.losses import NodeWatch, WorkerDeaths, failed_to_start
+from pipeline.execution.ray_session import end_actors, start_ray, stopped
 from pipeline.execution.receipts import Observe, ignore, raise_failure
 from pipeline.pools.images import Failure
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
     from ray.data import Dataset
-
-# Ray prints deaths of workers and raylets, with the last lines of their logs, on the driver's stdout, between our JSON.
-# Its log files have them too, the tables show the outcome, and `lost_nodes` says which node was lost.
-_EVERYTHING = "."
-_MEMORY_RETRIES = "3"  # of a task that was killed because it used too much memory; Ray's default is to retry forever
-
-_WAITING_ACTORS = 8  # of a pool that may grow: all actors of a node with eight GPUs load their models at once
 
 _MOST_LOST = 200  # blocks per round; a worker has up to four. If more are lost, the stage or the cluster is broken
 _MOST_FAILED = 1000  # indivisible blocks per job that may be stored as errors; the next run continues after them
@@ -114,14 +104,14 @@ def run_job(
             suspects += lost
         return _stats([*receipts, *_run_alone(suspects, job, rescue, observe)], begin)
     except (RayTaskError, UserError):
-        _end_actors()
+        end_actors()
         raise
     except RayError as error:
         if failed_to_start(error):
-            _end_actors()
+            end_actors()
             raise
         user_error, cause = stopped(error), str(error)
-    _end_actors()
+    end_actors()
     raise user_error from RuntimeError(cause)
 
 
@@ -141,13 +131,13 @@ def _run(
     fruitless = 0
     while True:
         nodes, deaths = NodeWatch(), WorkerDeaths()
-        stored, lost = _run_round(blocks, job, deaths, nodes, observe, alone=alone)
+        stored, lost, untouched = _run_round(blocks, job, deaths, nodes, observe, alone=alone)
         rest, salvaged = rescue.salvage(lost) if lost else ([], [])
         receipts += [*stored, *_observe_all(salvaged, observe)]
         fruitless = 0 if stored or salvaged else fruitless + 1
-        if not rest or not nodes.lost_one() or fruitless == _MOST_FRUITLESS:
-            return receipts, rest, deaths
-        blocks = rest
+        blocks = Remaining(rest, blocks, untouched)
+        if not blocks or not nodes.lost_one() or fruitless == _MOST_FRUITLESS:
+            return receipts, list(blocks), deaths
 
 
 def _run_alone(suspects: list[pa.Table], job: Job, rescue: Rescue, observe: Observe) -> list[pa.Table]:
@@ -196,20 +186,6 @@ def _try_again(
     return receipts, _observe_all([rescue.store_failure(block, deaths.failure()) for block in lost], observe)
 
 
-def _end_actors() -> None:
-    """End the actors of a failed job: the next job in this process would wait for the CPUs that they hold.
-
-    An actor lives as long as anything refers to it, such as the frames of an error's traceback. Errors may be kept: a
-    notebook keeps the last one, and so does a log handler that stores records.
-    """
-    import ray
-    from ray.actor import ActorHandle
-
-    for handle in [kept for kept in gc.get_objects() if issubclass(type(kept), ActorHandle)]:
-        if "MapWorker" in repr(handle):  # Ray Data's actors; one job runs at a time, so all of them belong to it
-            ray.kill(handle)
-
-
 def _run_round(
     blocks: Sequence[pa.Table],
     job: Job,
@@ -218,18 +194,23 @@ def _run_round(
     observe: Observe,
     *,
     alone: bool,
-) -> tuple[list[pa.Table], list[pa.Table]]:
-    """Run blocks through a job; return the receipts, and the lost blocks."""
+) -> tuple[list[pa.Table], list[pa.Table], list[int]]:
+    """Run blocks through a job; return the receipts, the lost blocks, and the numbers of those that no worker got.
+
+    If Ray Data gives up, the latter may be nearly all blocks.
+    """
     import ray
     from ray.data import DataContext
     from ray.exceptions import RayError, RayTaskError
 
     DataContext.get_current().max_errored_blocks = _MOST_LOST
     receipts: list[pa.Table] = []
+    gave_up = False
     log = logging.getLogger("ray.data")
     log.addHandler(deaths)
     try:
-        with redirect_stdout(sys.stderr), feeding(blocks) as tickets:  # Ray prints on stdout, which is for results
+        # Ray prints on stdout, which is for results.
+        with redirect_stdout(sys.stderr), feeding(blocks) as (tickets, taken):
             dataset = job(ray.data.from_arrow(tickets), alone=alone)
             for receipt in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
                 raise_failure(receipt)
@@ -238,14 +219,17 @@ def _run_round(
     except RayError as error:  # with many workers of a lost node, Ray Data gives up
         if isinstance(error, RayTaskError) or failed_to_start(error) or not nodes.lost_one(wait=True):
             raise
+        gave_up = True
     finally:
         log.removeHandler(deaths)
     deaths.raise_others(nodes)
     stored = {number for receipt in receipts for number in receipt[BLOCK].to_pylist()}
-    lost = [blocks[number] for number in range(len(blocks)) if number not in stored]
-    if lost:
-        _end_actors()  # those of a lost node would restart in the place of the next round's
-    return receipts, lost
+    missing = [number for number in range(len(blocks)) if number not in stored]
+    untouched = [number for number in missing if gave_up and number not in taken]
+    lost = [blocks[number] for number in missing if not gave_up or number in taken]
+    if missing:
+        end_actors()  # those of a lost node would restart in the place of the next round's
+    return receipts, lost, untouched
 
 
 def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) -> Dataset:
@@ -262,53 +246,3 @@ def map_blocks(dataset: Dataset, call: Callable[..., pa.Table], **options: Any) 
         # With GPUs, `map_batches` demands a batch size, for which it would bundle blocks.
         map_batches = dataset.map_batches_internal if options.get("num_gpus") else dataset.map_batches
         return map_batches(call, batch_size=None, batch_format="pyarrow", **{retries: 0}, **options)
-
-
-def result_of(task: ObjectRef) -> Any:
-    """Return the result of one task of Ray.
-
-    Raises:
-        UserError: The task refused to continue, or Ray stopped.
-        RayTaskError: The task failed with a bug.
-    """
-    import ray
-
-    try:
-        return ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        if error.cause is not None and not is_bug(error.cause):
-            raise UserError(" ".join(str(error.cause).split())) from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise stopped(error) from error
-
-
-def stopped(error: Exception) -> UserError:
-    """Return the error for the user when a worker, a machine or the cluster died."""
-    what = " ".join(str(error).split())[:200]
-    return UserError(f"Ray stopped under the job ({what}); what is stored stays, run again to go on")
-
-
-def start_ray() -> None:
-    """Join the cluster that the environment names (`ray job submit` sets it), else start one on this machine.
-
-    Raises:
-        UserError: See `connect`.
-    """
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _EVERYTHING)  # Ray reads both variables on import
-    os.environ.setdefault("RAY_task_oom_retries", _MEMORY_RETRIES)
-    connect(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    signal.siginterrupt(signal.SIGINT, True)  # Ray has the wait for a result begun again: Ctrl-C would never end it
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # `Progress` shows one
-    # A job here is one operator that returns receipts of a few bytes. Reserving resources between operators would only
-    # keep one worker idle: on 2 CPUs, half of them.
-    context.op_resource_reservation_enabled = False
-    # Without the reservation, Ray Data would ask for as many actors at once as there are blocks.
-    context.autoscaling_config.actor_pool_max_upscaling_delta = _WAITING_ACTORS
-    log = logging.getLogger("ray.data")  # its messages stay in log files; errors for the user are raised or stored
-    for handler in [h for h in log.handlers if isinstance(h, logging.StreamHandler)]:
-        if not isinstance(handler, logging.FileHandler):
-            log.removeHandler(handler)

@@ -45,7 +45,8 @@ def receipt(
         reasons: Why rows failed, from `count_reasons`.
 
     Returns:
-        One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, and the other arguments.
+        One row: `rows`, `errors`, the `worker`, `begin` and `end` by its clock, the other arguments, and `taken`, the
+        rows of the block: as many as were stored, unless it is set (see `with_taken`).
     """
     end = time.time()
     columns = {
@@ -58,6 +59,7 @@ def receipt(
         "bytes_read": [bytes_read],
         "tokens": [tokens],
         "reasons": pa.array([[asdict(reason) for reason in reasons]], REASONS),
+        "taken": [rows],
     }
     return pa.table(columns)
 
@@ -65,8 +67,7 @@ def receipt(
 def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
     """Return the receipt of `call` for a block or its ticket, with the number of the block.
 
-    `taken` is the number of the block's rows, which are files in the index job. `refused` is the message of an error
-    that is not a bug; `broken` is the traceback of a bug.
+    `refused` is the message of an error that is not a bug; `broken` is the traceback of a bug.
     """
     refused = broken = None
     taken = 0
@@ -82,8 +83,12 @@ def reported(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:
             refused = " ".join(str(error).split())
     for name, value in (("refused", refused), ("broken", broken)):
         done = done.append_column(name, pa.array([value], pa.string()))
-    done = done.append_column("taken", pa.array([taken], pa.int64()))
-    return done.append_column(BLOCK, block[BLOCK].slice(0, 1))
+    return with_taken(done, taken).append_column(BLOCK, block[BLOCK].slice(0, 1))
+
+
+def with_taken(receipt: pa.Table, taken: int) -> pa.Table:
+    """Return the receipt of a block with so many rows, which are files in the index job."""
+    return receipt.set_column(receipt.column_names.index("taken"), "taken", pa.array([taken], pa.int64()))
 
 
 def called(block: pa.Table, call: Callable[[pa.Table], pa.Table]) -> pa.Table:

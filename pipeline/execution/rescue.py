@@ -23,11 +23,12 @@ from pipeline.execution.content_check import with_seen_lengths
 from pipeline.execution.grouping import Groups, sort_by_block
 from pipeline.execution.part_writer import Store
 from pipeline.execution.reasons import count_reasons
-from pipeline.execution.receipts import receipt
+from pipeline.execution.receipts import receipt, with_taken
 from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask, failed_rows
 from pipeline.pools import Pool
 from pipeline.pools.images import Failure
+from pipeline.stages.registry import outdated
 
 _PIECES = 16  # per block; with more there are more small parts, with fewer more workers start and die
 
@@ -47,24 +48,24 @@ class RowRescue:
 
     def salvage(self, lost: list[pa.Table]) -> tuple[list[pa.Table], list[pa.Table]]:
         """Store the rows that the journals hold; return the blocks that are not stored, and the receipts."""
-        parts = self.task.store.table.parts()
-        stored_as = [self.task.store.name_of(block["id"]) for block in lost]
-        whole = [self.task.store.receipt_of(part) for part in stored_as if part in parts]
+        store, stage = self.task.store, self.task.stage
+        parts = set(store.table.parts())
+        stored_as = [store.name_of(block["id"]) for block in lost]
+        whole = [done for _, done in store.receipts_of(parts.intersection(stored_as))]
         lost = [block for block, part in zip(lost, stored_as, strict=True) if part not in parts]
         if not lost:
             return [], whole
-        journaled = self.task.stage.journaled
         if self.task.contents:  # the dead workers may have read images since the job was planned
-            contents = self.task.contents.table
-            if journaled:
-                recover(contents)
-            lost = [with_seen_lengths(block, contents) for block in lost]
-        if not journaled:
+            if stage.journaled:
+                recover(self.task.contents.table)
+            lost = with_seen_lengths(lost, self.task.contents)
+        if not stage.journaled:
             return lost, whole
-        table = self.task.store.table
-        recover(table)
+        recover(store.table)
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
-        stored = table.scan(["id", "error", "retry"]).filter(~pl.col("retry")).join(ids, on="id", how="semi").collect()
+        final = store.table.scan(["id", "error", "retry"]).filter(~pl.col("retry"))
+        wrong = outdated(stage, store.table).lazy()  # they are in the job although they are stored
+        stored = final.join(ids, on="id", how="semi").join(wrong, on="id", how="anti").collect()
         left = [block.filter(pa.array(~_ids(block).is_in(stored["id"].implode()))) for block in lost]
         errors = stored["error"].drop_nulls().to_list()
         receipts = [receipt(stored.height, len(errors), reasons=count_reasons(errors))] if stored.height else []
@@ -102,7 +103,8 @@ class ShardRescue:
         for part, rows in table.read_each(parts, ["shard"]):  # a part holds the rows of one block
             stored |= {blocks[path]: part for path in rows["shard"].unique().to_pylist() if path in blocks}
         left = [block for number, block in enumerate(lost) if number not in stored]
-        return left, [self.store.receipt_of(part) for part in stored.values()]
+        taken = {part: lost[number].num_rows for number, part in stored.items()}
+        return left, [with_taken(done, taken[part]) for part, done in self.store.receipts_of(taken)]
 
     def divide(self, block: pa.Table) -> list[pa.Table]:
         return _pieces(block)

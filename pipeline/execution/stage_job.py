@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -223,8 +222,8 @@ def _ray_job(step: Step, task: StageTask) -> Job:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
         if not first:
-            first.append(place_workers(step.resources, step.stage, dataset.num_blocks()))
-        placement = replace(first[0], workers=min(first[0].workers, dataset.num_blocks()))
+            first.append(place_workers(step.resources, step.stage))
+        placement = first[0].at_most(dataset.num_blocks())
         needs = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus or None}
         if not isinstance(step.stage, LoadedStage | ImageStage | FittedStage):
             pool = TaskPoolStrategy(size=placement.most)  # those that do not fit wait, and run on nodes that join

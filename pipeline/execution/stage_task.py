@@ -85,7 +85,8 @@ class StageTask:
         begin = time.time()
         compute = facts or self.stage
         if self.images and self.store.has(block["id"]):  # by a worker that died before it could say so
-            return self.store.receipt_of(self.store.name_of(block["id"]))
+            ((_, receipt),) = self.store.receipts_of([self.store.name_of(block["id"])])
+            return receipt
         row_numbers, tables = [], []
         for numbers, rows in self.inputs.complete_by_type(block):
             row_numbers.append(numbers)

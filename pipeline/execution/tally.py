@@ -47,8 +47,7 @@ class Tally:
     def add(self, receipts: pa.Table) -> None:
         for receipt in receipts.to_pylist():
             self.receipts += 1
-            taken = receipt.get("taken")
-            self.taken += receipt["rows"] if taken is None else taken
+            self.taken += receipt["taken"]
             self.rows += receipt["rows"]
             self.errors += receipt["errors"]
             self.bytes_read += receipt["bytes_read"]

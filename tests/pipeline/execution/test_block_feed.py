@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,19 @@ class Counted(Blocks):
         return pa.table({"number": [number]})
 
 
-def compute(block: pa.Table, computed: Path, killer: int | None = None) -> pa.Table:
-    """Write a file for a block; at the first try of `killer`, die."""
+def compute(block: pa.Table, computed: Path, killers: Sequence[int] = ()) -> pa.Table:
+    """Write a file for a block; at the first try of each of `killers`, die."""
     number = block["number"][0].as_py()
-    if number == killer and not (tried := computed.with_name("tried")).exists():
+    if number in killers and not (tried := computed.with_name(f"tried-{number}")).exists():
         tried.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     (computed / str(number)).touch()
     return receipt(block.num_rows, 0)
 
 
-def job(folder: Path, killer: int | None = None) -> Any:
+def job(folder: Path, killers: Sequence[int] = ()) -> Any:
     def of_dataset(dataset: Any, alone: bool = False) -> Any:
-        call = partial(compute, computed=folder, killer=killer)
+        call = partial(compute, computed=folder, killers=killers)
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     return of_dataset
@@ -78,8 +80,21 @@ def test_blocks_are_cut_as_workers_take_them(computed: Path) -> None:
 @pytest.mark.usefixtures("engine")
 def test_block_whose_worker_died_is_cut_again(computed: Path) -> None:
     blocks = Counted(8, computed)
-    assert run_job(blocks, job(computed, killer=3)).rows == 8
+    assert run_job(blocks, job(computed, killers=[3])).rows == 8
     assert Counter(blocks.cuts) == Counter([*range(8), 3])
+
+
+@pytest.mark.usefixtures("engine")
+def test_blocks_that_no_worker_got_are_not_cut_together(computed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data gives up as a node with many workers is lost."""
+    monkeypatch.setattr("pipeline.execution.ray_job._MOST_LOST", 1)
+    looks = count()
+    monkeypatch.setattr("pipeline.execution.losses._nodes", lambda: ({str(next(looks))}, {"head"}))
+    blocks = Counted(60, computed)
+    assert run_job(blocks, job(computed, killers=[0, 1, 2])).rows == 60
+    assert sorted(map(int, os.listdir(computed))) == list(range(60))
+    assert len(blocks.cuts) > 60, "blocks that were lost are cut again"
+    assert max(blocks.waiting) < 20, "only those that workers had"
 
 
 @pytest.mark.usefixtures("engine")

@@ -89,10 +89,22 @@ with Progress("clip", 400) as progress:
 
 
 def test_terminal_shows_one_bar_and_no_lines() -> None:
+    plain = shown_by(_ON_A_TERMINAL)
+    assert "━ clip: 100 of 400 rows, 10 images/s, 30 s left" in plain
+    assert "\nclip:" not in plain
+
+
+def test_terminal_says_which_node_a_job_waits_for() -> None:
+    waits = "import pipeline.execution.progress as p\np.awaited_node = lambda: 'waiting for a node with 1 GPU'\n"
+    assert "clip: waiting for a node with 1 GPU" in shown_by(waits + _ON_A_TERMINAL)
+
+
+def shown_by(program: str) -> str:
+    """Return what a program writes to its terminal, as plain text."""
     leader, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": "160", "TERM": "xterm", "VL3SYN_PROGRESS_SECONDS": "0.1"}
     with os.fdopen(leader, "rb", buffering=0) as screen:
-        process = subprocess.Popen([sys.executable, "-c", _ON_A_TERMINAL], stderr=terminal, env=environment)
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=terminal, env=environment)
         os.close(terminal)
         shown = b""
         try:
@@ -101,9 +113,7 @@ def test_terminal_shows_one_bar_and_no_lines() -> None:
         except OSError:  # how Linux says that the other end is closed
             pass
         assert process.wait() == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "━ clip: 100 of 400 rows, 10 images/s, 30 s left" in plain
-    assert "\nclip:" not in plain
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
 @pytest.mark.usefixtures("often")
