@@ -28,6 +28,7 @@ class Assumptions:
         image_kb: Mean bytes of an image, as it comes, in kB. Assumed.
         download: Of a machine: what img2dataset's README says of one (1,350). On one machine and without a network in
             between ours took at most as long as bare img2dataset (docs/benchmarks.md).
+        download_cores: Cores of a machine that downloads. Assumed.
         decode: Of a core: 12 ms for a JPEG of 2048 pixels, made small for CLIP (benchmarks/draft.py).
         clip: ViT-L/14 on an H100: 162 GFLOP an image, 40 % of 989 TFLOP/s. Assumed.
         coarse: BLIP-2 with OPT 2.7B on an H100: 0.8 TFLOP an image would allow 490; words come one by one. Assumed.
@@ -50,6 +51,7 @@ class Assumptions:
     kept: float = 7e6
     image_kb: float = 100
     download: float = 1350
+    download_cores: float = 8
     decode: float = 83
     clip: float = 2400
     coarse: float = 200
@@ -96,7 +98,7 @@ def steps(a: Assumptions) -> list[Step]:
         ("`short_caption`", a.kept, a.short_captions),
         ("`detailed_caption`", a.kept, a.detailed_captions),
     ]
-    done = [Step("`download`", fetched, 0, download * 8, download / a.machines)]  # 8 cores a machine
+    done = [Step("`download`", fetched, 0, download * a.download_cores, download / a.machines)]
     for name, images, rate in on_gpus:
         gpu_hours = images / rate / HOUR if rate else 0
         core_hours = images * (1 if rate else 2) / a.decode / HOUR

@@ -232,14 +232,8 @@ def make(target: Path, rows: int) -> dict[str, float]:
         sides = {side: pa.array(rng.integers(200, 2_000, len(part)), pa.int32()) for side in ("width", "height")}
         offsets = {"offset": numbers % PER_SHARD * 41_472, "bytes": rng.integers(20_000, 60_000, len(part))}
         append("index", {"id": part, "shard": shards, "key": texts, **sides, **offsets})
-        append(
-            "captions",
-            {
-                "id": part,
-                "caption": texts,
-                "group": pa.array(rng.integers(0, max(1, rows // PER_GROUP), len(part)), pa.int32()),
-            },
-        )
+        groups = pa.array(rng.integers(0, max(1, rows // PER_GROUP), len(part)), pa.int32())
+        append("captions", {"id": part, "caption": texts, "group": groups})
         append("contents", {"id": part, "seen_bytes": offsets["bytes"], "seen_sha256": pa.array([b"sha"] * len(part))})
         if start % (10 * PART_ROWS) == 0:
             append("pictures", {"id": part, "quality": rng.random(len(part), np.float32)})

@@ -41,10 +41,17 @@ class Node:
         command = [*command, f"--metrics-export-port={metrics}"]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+        try:
+            self._wait_until_started()
+        except BaseException:
+            self.end()
+            raise
+
+    def _wait_until_started(self) -> None:
         deadline = time.monotonic() + 300
-        while "Ray runtime started" not in log.read_text():
-            assert self.process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+        while "Ray runtime started" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)
 
     def raylet(self) -> int:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on Slurm: a Ray cluster on the nodes of one job, the run as a job of that cluster, and the end of both.
 #
-#   sbatch --nodes=9 --exclusive --time=24:00:00 deploy/slurm/submit.sh run recipe.yaml --run /shared/runs/1
+#   sbatch --nodes=9 --exclusive --time=24:00:00 deploy/slurm/submit.sh run /shared/recipe.yaml --run /shared/runs/1
 #
 # The arguments are those of vl3syn. All paths are absolute and on a file system that all nodes share, as is this checkout's
 # environment (or PATH leads to one). The first node is the head: it takes no work (HEAD_CPUS=0), so `--nodes` is one
@@ -47,7 +47,9 @@ trap finish EXIT
 trap 'exit 143' TERM   # Slurm's notice before the time limit
 trap 'exit 130' INT
 
-step=(srun --nodes=1 --ntasks=1 --overlap)   # the job's nodes are taken already, by the steps of Ray
+# The job's nodes are taken already, by the steps of Ray: `--overlap`. With the environment of this script, which has the
+# token, also where the user's jobs get none: `sbatch --export=NONE`.
+step=(srun --nodes=1 --ntasks=1 --overlap --export=ALL)
 
 # One step per node, which lasts as long as the node: `--block`. It has all CPUs and all memory of the node; a step without
 # these options gets one CPU. GPUs are those of the allocation. The nodes are alike.
@@ -89,6 +91,11 @@ done
 wait_for "${#nodes[@]}"
 
 # The job client talks to the dashboard, which listens on the head's loopback: so it runs there. `wait` lets a signal end it.
-"${step[@]}" --nodelist="$head" ray job submit --address "http://127.0.0.1:$dashboard" -- python -m pipeline "$@" &
+job=vl3syn-$SLURM_JOB_ID
+client=("${step[@]}" --nodelist="$head" env RAY_API_SERVER_ADDRESS="http://127.0.0.1:$dashboard" ray job)
+"${client[@]}" submit --submission-id "$job" -- python -m pipeline "$@" &
 steps+=("$!")
 wait "$!"
+# The client exits with 0 for a job that was stopped, too.
+outcome=$("${client[@]}" status "$job" 2>&1) || true
+[[ $outcome == *"'$job' succeeded"* ]] || { echo "$outcome" >&2; exit 1; }

@@ -64,7 +64,7 @@ def manifest_of(run: Path) -> pl.DataFrame:
 
 
 def on_cluster(cluster: Cluster, arguments: list[Any], said: Path) -> subprocess.Popen[bytes]:
-    environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+    environment = {**cluster.environment, "RAY_ADDRESS": cluster.address, "VL3SYN_PROGRESS_SECONDS": "5"}
     with said.open("wb") as out:
         return subprocess.Popen([*PYTHON, *map(str, arguments)], env=environment, stdout=out, stderr=out)
 

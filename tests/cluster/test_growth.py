@@ -34,10 +34,10 @@ def recipe(request: pytest.FixtureRequest, tmp_path: Path, make_images: Callable
     return path
 
 
-def wait_for_files(folder: Path, pattern: str, count: int, driver: subprocess.Popen[str]) -> None:
+def wait_for_files(folder: Path, pattern: str, count: int, driver: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 240
     while len(list(folder.glob(pattern))) < count:
-        assert driver.poll() is None, driver.communicate()[1]
+        assert driver.poll() is None, (folder / "said").read_text()
         assert time.monotonic() < deadline, f"{len(list(folder.glob(pattern)))} of {pattern}"
         time.sleep(0.2)
 
@@ -50,15 +50,14 @@ def test_nodes_that_join_get_work_and_a_lost_one_loses_none(
 ) -> None:
     command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--run", str(tmp_path / "run")]
     environment = {**growing.environment, "RAY_ADDRESS": growing.address}
-    with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as driver:
+    said = tmp_path / "said"
+    with said.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as driver:
         try:
             wait_for_files(tmp_path, "meeting/*", 1, driver)
             lost, kept = growing.add(cpus=1), growing.add(cpus=1)
             wait_for_files(tmp_path, "run/stages/*/part-*.parquet", 6, driver)
             lost.kill_raylet()
-            assert driver.wait(240) == 0, driver.communicate()[1]
+            assert driver.wait(240) == 0, said.read_text()
         finally:
             driver.kill()
     kept.end()

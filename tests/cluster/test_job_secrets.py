@@ -49,4 +49,3 @@ def test_key_of_a_submitted_job_is_in_no_run_and_no_log(
     assert "short_caption" in ours.read_text()
     assert SECRET not in ours.read_text()
     assert [name for name in holders(logs.resolve()) if name.startswith(("worker-", "job-"))] == []
-    print("with the secret:", holders(logs.resolve()))

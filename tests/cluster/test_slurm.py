@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,13 @@ SCRIPT = Path(__file__).parents[2] / "deploy/slurm/submit.sh"
 PROGRAMS = Path(sys.executable).parent
 STAND_INS = {
     "scontrol": "printf 'node1\\nnode2\\n'",
-    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
+    "srun": """export=${SLURM_EXPORT_ENV-ALL}
+while [[ $1 == --* ]]; do
+    [[ $1 != --export=* ]] || export=${1#--export=}
+    shift
+done
+[[ $export == ALL ]] || exec env -i PATH="$PATH" "$@"
+exec "$@\"""",
     "hostname": "echo 127.0.0.1",
     # Two nodes of one machine cannot have the same ports; those of other machines can.
     "ray": f"""ports=()
@@ -28,13 +36,23 @@ if [[ $1 == start ]]; then
 fi
 exec {PROGRAMS}/ray "$@" "${{ports[@]}}\"""",
 }
+RUN = ("run", "/recipe.yaml", "--run", "/run")
+WITHOUT_RAY = {
+    **STAND_INS,
+    "python": "echo 2",  # the nodes that are alive
+    "ray": """case "$1 $2" in
+    "start --block") echo "$RAY_AUTH_MODE" >> "${0%/*}/modes"; exec -a "$0" sleep 300 ;;
+    "job submit") touch "${0%/*}/submitted"; exec -a "$0" sleep "$SECONDS_OF_JOB" ;;
+    "job status") echo "Job '$3' $OUTCOME" ;;
+esac""",
+}
 
 
-def submit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """What the script does with these arguments of vl3syn, on a head without work and one node."""
+def start(folder: Path, stand_ins: Mapping[str, str], *arguments: object, **more: str) -> subprocess.Popen[str]:
+    """Start the script with these arguments of vl3syn, on a head without work and one node."""
     (folder / "bin").mkdir()
     (folder / "home").mkdir()
-    for name, body in STAND_INS.items():
+    for name, body in stand_ins.items():
         (folder / "bin" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (folder / "bin" / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -48,20 +66,37 @@ def submit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]
         "DASHBOARD_PORT": str(free_port()),
         "OBJECT_STORE_BYTES": str(128 << 20),
         "RAY_TMP": str(folder / "r"),
+        **more,
     }
     command = ["bash", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def ended(script: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait until the script ends."""
+    try:
+        out, errors = script.communicate(timeout=280)
+    except BaseException:
+        os.killpg(script.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(script.args, script.returncode, out, errors)
+
+
+def submit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the script with Ray until it ends."""
+    return ended(start(folder, STAND_INS, *arguments))
 
 
 def processes_of(folder: Path) -> list[str]:
-    """The commands of processes that use Ray's folder of this test."""
+    """The commands of processes that a test started."""
     commands = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             commands.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue  # it has ended meanwhile
-    return [command for command in commands if str(folder / "r") in command]
+    return [command for command in commands if str(folder) in command]
 
 
 @pytest.mark.cluster
@@ -83,6 +118,32 @@ def test_job_that_fails_is_the_scripts_exit_code(short_folder: Path) -> None:
     assert "absent.yaml: no such recipe" in done.stdout + done.stderr
     assert processes_of(short_folder) == []
     assert list((short_folder / "home").glob(".vl3syn-token-*")) == []
+
+
+def test_job_that_did_not_succeed_fails_the_script(tmp_path: Path) -> None:
+    """The job client exits with 0 for a job that was stopped."""
+    how = {"SECONDS_OF_JOB": "0", "OUTCOME": "was stopped"}
+    done = ended(start(tmp_path, WITHOUT_RAY, *RUN, **how))
+    assert (done.returncode, done.stderr) == (1, "Job 'vl3syn-1' was stopped\n")
+    assert processes_of(tmp_path) == []
+
+
+def test_nodes_have_the_token_without_the_users_environment(tmp_path: Path) -> None:
+    how = {"SECONDS_OF_JOB": "0", "OUTCOME": "succeeded", "SLURM_EXPORT_ENV": "NONE"}  # of `sbatch --export=NONE`
+    done = ended(start(tmp_path, WITHOUT_RAY, *RUN, **how))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "bin/modes").read_text() == "token\ntoken\n"
+
+
+def test_signal_ends_the_job_and_the_nodes(tmp_path: Path) -> None:
+    how = {"SECONDS_OF_JOB": "300", "OUTCOME": "succeeded"}
+    script = start(tmp_path, WITHOUT_RAY, *RUN, **how)
+    while not (tmp_path / "bin/submitted").exists() and script.poll() is None:
+        time.sleep(0.05)
+    script.terminate()
+    assert ended(script).returncode == 143
+    assert processes_of(tmp_path) == []
+    assert list((tmp_path / "home").glob(".vl3syn-token-*")) == []
 
 
 def test_script_without_arguments_starts_nothing(tmp_path: Path) -> None:

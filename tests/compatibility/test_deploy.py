@@ -67,10 +67,10 @@ def test_image_runs_as_a_user_without_rights() -> None:
 
 def fields(value: object, path: str = "") -> Iterator[str]:
     """The paths of a manifest's values, as kuberay_fields.txt writes them."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from fields(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value:
         for inner in value:
             yield from fields(inner, f"{path}[]")
     else:
