@@ -81,8 +81,8 @@ class MediaCache:
 
     def _recognise(self, medium: Medium) -> CachedMedium:
         digest = _hash(repr((medium.grid, medium.merge)).encode())
-        digest.update(medium.keep_mask.numpy())
-        digest.update(medium.patches.flatten().numpy())
+        digest.update(medium.keep_mask.numpy().data)
+        digest.update(medium.patches.flatten().numpy().data)
         identity = digest.digest()
         visual = self._get(identity)
         kept = {**vars(medium), "patches": medium.patches if visual is None else _NO_PATCHES}
