@@ -55,7 +55,7 @@ def start_gated(cluster: Cluster, folder: Path, actors: int) -> Job:
         f"pool: {{images: {pool}}}\nstages:\n  - stage: tests.cluster.gated:Gated\n    gate: {folder / 'gate'}\n"
         f"    resources: {{actors: {actors}, num_cpus: 1, threads: 1, part_rows: {PART}, image_seconds: 900}}\n"
     )
-    command = [sys.executable, "-m", "pipeline", "run", "recipe.yaml", "--run", "run", "--json"]
+    command = [sys.executable, "-m", "pipeline", "run", "recipe.yaml", "--run", str(folder / "run"), "--json"]
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.address, "VL3SYN_PROGRESS_SECONDS": "1"}
     with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=out, stderr=log, start_new_session=True)
