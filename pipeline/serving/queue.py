@@ -67,7 +67,7 @@ class Queue:
             self._bytes += size
             if held > self.limits.body_bytes:
                 raise RequestError(413, f"more than {self.limits.body_bytes:,} bytes: send fewer or smaller media")
-            if self._bytes > self.limits.waiting_bytes:
+            if self._bytes > max(self.limits.waiting_bytes, held):
                 raise RequestError(503, "the requests that wait are too large together: try again later")
 
         if self._requests >= self.limits.waiting:
