@@ -9,11 +9,10 @@ Each question processes the whole conversation again, images included. Only the 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from model.language import end_tokens
+from model.listener import Listener, StoppedError, pieces
 
 if TYPE_CHECKING:
     from model.packed_row import PackedRow
@@ -113,11 +113,11 @@ class Chat:
             )
 
     def _answer(self, question: Message, row: PackedRow) -> Generator[str]:
-        listener, said, began = _Listener(), list[str](), perf_counter()
+        listener, said, began = Listener(), list[str](), perf_counter()
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self._generate, row, listener)
             try:
-                for piece in _pieces(listener.tokens(), self.processor.tokenizer):
+                for piece in pieces(listener.tokens(), self.processor.tokenizer):
                     said.append(piece)
                     yield piece
             finally:
@@ -127,7 +127,7 @@ class Chat:
                     self.stats = self._stats(row, listener, began)
             job.result()  # raises the error of `generate`
 
-    def _stats(self, row: PackedRow, listener: _Listener, began: float) -> GenerationStats:
+    def _stats(self, row: PackedRow, listener: Listener, began: float) -> GenerationStats:
         heard = listener.heard
         first, last = (heard[0], heard[-1]) if heard else (began, began)
         visual, kept = len(row.keep_mask), int(row.keep_mask.sum())
@@ -141,9 +141,9 @@ class Chat:
             rest_s=last - first,
         )
 
-    def _generate(self, row: PackedRow, listener: _Listener) -> None:
+    def _generate(self, row: PackedRow, listener: Listener) -> None:
         try:
-            with suppress(_StoppedError):
+            with suppress(StoppedError):
                 self.model.generate(
                     **row.to(next(self.model.parameters()).device),
                     max_new_tokens=self.max_new_tokens,
@@ -153,57 +153,3 @@ class Chat:
                 )
         finally:
             listener.queue.put(None)
-
-
-class _StoppedError(Exception):
-    """Stops `generate` from its streamer after the reader has closed."""
-
-
-class _Listener:
-    """A transformers streamer that passes tokens from the generating thread to the reading thread.
-
-    Attributes:
-        stopped: Set by the reader to stop generation.
-        heard: Time of each token, from `perf_counter`, in seconds.
-        last: The last token; None before the first one.
-    """
-
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[list[int] | None] = SimpleQueue()
-        self.stopped = False
-        self.heard: list[float] = []
-        self.last: int | None = None
-
-    def put(self, value: Tensor) -> None:
-        """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""
-        if self.stopped:
-            raise _StoppedError
-        ids = value.flatten().tolist()
-        self.heard += [perf_counter()] * len(ids)
-        self.last = ids[-1] if ids else self.last
-        self.queue.put(ids)
-
-    def end(self) -> None:
-        """Called by `generate` at the end."""
-
-    def tokens(self) -> Iterator[int]:
-        """Yield token ids as they arrive."""
-        while (ids := self.queue.get()) is not None:
-            yield from ids
-
-
-def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield the text of tokens in whole characters: one character can span several tokens."""
-    ids: list[int] = []
-    decoded, shown = 0, ""  # `shown` is the text of ids[:decoded], kept for its spaces only
-    text = ""
-    for token in tokens:
-        ids.append(token)
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        if len(text) > len(shown) and not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            ids = ids[decoded:]
-            decoded, shown = len(ids), tokenizer.decode(ids, skip_special_tokens=True)
-            text = shown
-    if len(text) > len(shown):
-        yield text[len(shown) :]
