@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from model.packed_row import PackedRow
     from model.processor import Processor
     from model.prompt import Message
-    from model.tokenizer import Tokenizer
     from model.videollama3 import VideoLLaMA3
 
 
@@ -136,7 +135,7 @@ class Chat:
             kept_tokens=kept,
             prompt_tokens=len(row.input_ids),
             tokens=len(heard),
-            cut=len(heard) == self.max_new_tokens and listener.last not in end_tokens(self.model.language),
+            cut=len(heard) == self.max_new_tokens and listener.ids[-1] not in end_tokens(self.model.language),
             first_s=first - began,
             rest_s=last - first,
         )

@@ -23,14 +23,14 @@ class Listener:
     Attributes:
         stopped: Set by the reader to stop generation.
         heard: Time of each token, from `perf_counter`, in seconds.
-        last: The last token; None before the first one.
+        ids: The tokens.
     """
 
     def __init__(self) -> None:
         self.queue: SimpleQueue[list[int] | None] = SimpleQueue()
         self.stopped = False
         self.heard: list[float] = []
-        self.last: int | None = None
+        self.ids: list[int] = []
 
     def put(self, value: Tensor) -> None:
         """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""
@@ -38,7 +38,7 @@ class Listener:
             raise StoppedError
         ids = value.flatten().tolist()
         self.heard += [perf_counter()] * len(ids)
-        self.last = ids[-1] if ids else self.last
+        self.ids += ids
         self.queue.put(ids)
 
     def end(self) -> None:
