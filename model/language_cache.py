@@ -45,7 +45,8 @@ class LanguageCache:
         self._clear()
 
     def _clear(self) -> None:
-        self._identities_N, self._cache = torch.zeros(0, dtype=torch.long), None
+        self._identities_N = torch.zeros(0, dtype=torch.long)
+        self._cache: Any = None
 
     @torch.no_grad()
     def read(self, identities_N: Tensor, embed: Embed) -> None:

@@ -211,6 +211,14 @@ def test_window_may_move_during_an_answer(model: VideoLLaMA3, processor: Process
     assert say(stream) == film(model, processor, FRAMES[3:6]), "the question has left with its frames"
 
 
+def test_answer_that_is_read_later_is_about_what_was_seen(model: VideoLLaMA3, processor: Processor) -> None:
+    stream = opened(model, processor, window=3, leaving=1)
+    show(stream, range(3))
+    answer = stream.ask("What?")
+    show(stream, range(3, 6))
+    assert "".join(answer) == film(model, processor, FRAMES[:3])
+
+
 def test_closed_answer_is_remembered_as_it_was_heard(model: VideoLLaMA3, processor: Processor, folder: str) -> None:
     stream = opened(model, processor)
     show(stream, range(3))
