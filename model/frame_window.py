@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from core.frame_sampling import LONGEST
 from model.images import frames_tensor, patchify, resize
 from model.prune import Pruner
@@ -90,6 +90,7 @@ class FrameWindow:
 
         Raises:
             BadSampleError: The picture is none, or of another size, or the time does not increase. Nothing changes.
+            UserError: The window is too large for the budget of tokens.
         """
         pixels = _pixels(picture)
         self._check_time(time)
@@ -127,7 +128,13 @@ class FrameWindow:
             frames=self.length,
             name="frame",
         )
-        return plan_sizes([item], self.config.max_tokens)[0]
+        least, budget = item.tokens(item.smallest()), self.config.max_tokens
+        if least > budget:
+            raise UserError(
+                f"a window of {self.length} frames needs at least {least} tokens, the budget is {budget}: give a "
+                "smaller window, or raise max_tokens"
+            )
+        return plan_sizes([item], budget)[0]
 
     @torch.no_grad()
     def _encode(self, patches_PX: Tensor) -> Tensor:

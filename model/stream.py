@@ -111,7 +111,8 @@ class Stream:
 
         Raises:
             BadSampleError: The frame is none, has another size, or does not come later. Nothing has changed.
-            UserError: What is remembered does not fit the model. The frame is remembered nevertheless.
+            UserError: The window is too large for the budget of visual tokens; or what is remembered does not fit the
+                model, and then the frame is remembered nevertheless.
         """
         if self._frames.push(frame, time):
             self._exchanges = [exchange for exchange in self._exchanges if exchange.count > self._frames.first]

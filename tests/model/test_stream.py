@@ -286,6 +286,12 @@ def test_impossible_window_is_refused(model: VideoLLaMA3, processor: Processor, 
         Stream(model, processor, **settings)
 
 
+def test_window_beyond_the_budget_is_refused(model: VideoLLaMA3) -> None:
+    small = Processor(Processor.tiny().tokenizer, ProcessorConfig(max_tokens=100))
+    with pytest.raises(UserError, match="a window of 9 frames needs at least 180 tokens, the budget is 100"):
+        show(opened(model, small, window=9), range(1))
+
+
 def test_what_does_not_fit_the_model_is_refused(model: VideoLLaMA3, processor: Processor) -> None:
     stream = Stream(model, processor, max_new_tokens=100)
     show(stream, range(1))
