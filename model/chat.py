@@ -4,7 +4,8 @@
 >>> for text in chat.ask("What is this?", [{"type": "image", "image": "a.jpg"}]):
 ...     print(text, end="", flush=True)
 
-Each question processes the whole conversation again, images included. Only the conversation is kept between questions.
+Images and videos are encoded once, and the language model continues where it stopped: a further question costs its own
+tokens only. Answers are the same as if the whole conversation was processed again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from core.errors import UserError
 from model.language import end_tokens
 from model.listener import Listener, StoppedError, pieces
+from model.media_cache import MediaCache
+from model.prompt_cache import Prompt, PromptCache
 
 if TYPE_CHECKING:
-    from model.packed_row import PackedRow
     from model.processor import Processor
     from model.prompt import Message
     from model.videollama3 import VideoLLaMA3
@@ -37,6 +40,7 @@ class GenerationStats:
         visual_tokens: Visual tokens of all images and videos of the conversation, before pruning.
         kept_tokens: Visual tokens that the language model reads.
         prompt_tokens: Tokens of the conversation so far, without pruned ones.
+        reused_tokens: Those of them that were read for an earlier answer, and not again.
         tokens: Tokens of the answer, its end token included.
         cut: Whether `max_new_tokens` ended the answer, and not its end token or the reader.
         first_s: Seconds until the first token. Includes encoding, but not reading of files.
@@ -46,6 +50,7 @@ class GenerationStats:
     visual_tokens: int
     kept_tokens: int
     prompt_tokens: int
+    reused_tokens: int
     tokens: int
     cut: bool
     first_s: float
@@ -57,12 +62,13 @@ class Chat:
     """A conversation with a model.
 
     Attributes:
-        model: The model, on the device where it runs.
+        model: The model, on the device where it runs. Its weights must not change during the conversation.
         processor: The checkpoint's processor.
         conversation: All messages so far, as `Processor` reads them. Start it with a system message, or leave it empty.
         max_new_tokens: Maximum tokens of an answer.
         temperature: 0 takes the most probable token; otherwise tokens are sampled.
         top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
+        media_cache: Encoded images and videos. Conversations with one model and processor may share it.
         stats: Statistics of the last answer; None until it has ended.
     """
 
@@ -72,7 +78,9 @@ class Chat:
     max_new_tokens: int = 512
     temperature: float = 0.0
     top_p: float = 1.0
+    media_cache: MediaCache = field(default_factory=MediaCache)
     stats: GenerationStats | None = None
+    _prompt_cache: PromptCache | None = field(default=None, init=False, repr=False)
 
     def ask(self, text: str, media: Sequence[Mapping[str, Any]] = ()) -> Generator[str]:
         """Ask a question, and stream the answer. When the iterator ends, both are added to the conversation.
@@ -96,9 +104,11 @@ class Chat:
     def reply(self, question: Message) -> Generator[str]:
         """Answer a whole message, whose texts and media may stand in any order. All else is as in `ask`."""
         self.stats = None
-        row = self.processor([*self.conversation, question])
-        self._check(row.input_ids)
-        return self._answer(question, row)
+        tokens, media = self.processor.prepare([*self.conversation, question], self.media_cache.read)
+        config = self.model.config
+        prompt = Prompt.of(tokens.ids, media, {config.image_token_id, config.video_token_id})
+        self._check(prompt.input_ids)
+        return self._answer(question, prompt)
 
     def _check(self, input_ids: Tensor) -> None:
         words, tokens = self.model.language.get_input_embeddings().num_embeddings, len(input_ids)
@@ -111,10 +121,10 @@ class Chat:
                 "begin a new conversation, give fewer images or frames, or lower max_new_tokens"
             )
 
-    def _answer(self, question: Message, row: PackedRow) -> Generator[str]:
+    def _answer(self, question: Message, prompt: Prompt) -> Generator[str]:
         listener, said, began = Listener(), list[str](), perf_counter()
         with ThreadPoolExecutor(1) as pool:
-            job = pool.submit(self._generate, row, listener)
+            job = pool.submit(self._generate, prompt, listener)
             try:
                 for piece in pieces(listener.tokens(), self.processor.tokenizer):
                     said.append(piece)
@@ -123,32 +133,48 @@ class Chat:
                 listener.stopped = True
                 if job.exception() is None:
                     self.conversation += [question, {"role": "assistant", "content": "".join(said)}]
-                    self.stats = self._stats(row, listener, began)
+                    self.stats = self._stats(prompt, listener, began)
             job.result()  # raises the error of `generate`
 
-    def _stats(self, row: PackedRow, listener: Listener, began: float) -> GenerationStats:
+    def _stats(self, prompt: Prompt, listener: Listener, began: float) -> GenerationStats:
         heard = listener.heard
         first, last = (heard[0], heard[-1]) if heard else (began, began)
-        visual, kept = len(row.keep_mask), int(row.keep_mask.sum())
         return GenerationStats(
-            visual_tokens=visual,
-            kept_tokens=kept,
-            prompt_tokens=len(row.input_ids),
+            visual_tokens=sum(len(medium.keep_mask) for medium in prompt.media),
+            kept_tokens=sum(int(medium.keep_mask.sum()) for medium in prompt.media),
+            prompt_tokens=len(prompt.tokens),
+            reused_tokens=listener.reused,
             tokens=len(heard),
             cut=len(heard) == self.max_new_tokens and listener.ids[-1] not in end_tokens(self.model.language),
             first_s=first - began,
             rest_s=last - first,
         )
 
-    def _generate(self, row: PackedRow, listener: Listener) -> None:
+    def _generate(self, prompt: Prompt, listener: Listener) -> None:
+        cache, self._prompt_cache = self._prompt_cache, None  # an error may leave it with half of a token
         try:
+            if cache is None:
+                cache = PromptCache.empty(self.model.language)
+            listener.reused = cache.crop(self.model.language, prompt.tokens)
             with suppress(StoppedError):
                 self.model.generate(
-                    **row.to(next(self.model.parameters()).device),
+                    prompt.input_ids.to(next(self.model.parameters()).device),
+                    visual=self._visual(prompt, listener.reused),
+                    key_values=cache.key_values,
                     max_new_tokens=self.max_new_tokens,
                     temperature=self.temperature,
                     top_p=self.top_p,
                     streamer=listener,
                 )
+            cache.tokens = [*prompt.tokens, *listener.ids]
+            self._prompt_cache = cache
         finally:
             listener.queue.put(None)
+
+    def _visual(self, prompt: Prompt, start: int) -> Tensor | None:
+        """Return the visual tokens (K, W) of the prompt's tokens from `start` on, on the model's device."""
+        media, before = prompt.media_behind(start)
+        if not media:
+            return None
+        visual = torch.cat(self.media_cache.encode(self.model, media))
+        return visual[before:].to(next(self.model.parameters()).device)

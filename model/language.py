@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import UserError
 from model.attention import LANGUAGE_ATTENTION, register_language_attention
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 Language = Any
 """A causal language model of transformers, such as `Qwen2ForCausalLM`."""
+
+
+KeyValues = Any
+"""A `DynamicCache` of transformers: the keys and values of the first tokens of one sample."""
+
+PORTION = 2048
+"""Most tokens that are read at once behind others: their attention has a mask, of a row for each."""
 
 
 class Streamer(Protocol):
@@ -98,6 +106,73 @@ def generation_config(language: Language, max_new_tokens: int, temperature: floa
         pad_token_id=pad,
         **sampled,
     )
+
+
+def continue_prompts(
+    language: Language,
+    embeds: Sequence[Tensor],
+    settings: GenerationConfig,
+    streamer: Streamer | None = None,
+    key_values: KeyValues | None = None,
+) -> list[Tensor]:
+    """Continue prompts as one batch, with transformers' `generate`.
+
+    Args:
+        language: The language model.
+        embeds: Embeddings of each prompt, (n, W).
+        settings: From `generation_config`.
+        streamer: Receives each token; for a single prompt only.
+        key_values: Those of the tokens before the prompt, for a single one only. They grow by the prompt's and the
+            answer's, all but those of its last token.
+
+    Returns:
+        The new tokens of each prompt, (n,), its end token included.
+    """
+    # Padding is on the left, so that the next tokens of all prompts are in one column.
+    batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
+    ones = [torch.ones(len(prompt), dtype=torch.long, device=prompt.device) for prompt in embeds]
+    mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
+    read: dict[str, KeyValues] = {}
+    if key_values is not None:
+        read = {name_of_key_values(language): key_values}
+        if key_values.get_seq_length():
+            batch_SNW = _read_portions(language, batch_SNW, read)
+        past = key_values.get_seq_length()
+        # `generate` takes the embeddings of the whole prompt, and drops as many as there are keys.
+        batch_SNW = torch.cat([batch_SNW.new_zeros(1, past, batch_SNW.shape[2]), batch_SNW], 1)
+        mask_SN = mask_SN.new_ones(1, batch_SNW.shape[1])
+    out = language.generate(
+        inputs_embeds=batch_SNW, attention_mask=mask_SN, generation_config=settings, streamer=streamer, **read
+    )
+    return [_until_end(row, settings.eos_token_id) for row in out]
+
+
+def _read_portions(language: Language, embeds_1NW: Tensor, read: dict[str, KeyValues]) -> Tensor:
+    """Read a long prompt up to its last portion, which is returned."""
+    *portions, last = torch.split(embeds_1NW, PORTION, 1)
+    for portion in portions:
+        language.model(inputs_embeds=portion, use_cache=True, **read)
+    return last
+
+
+def name_of_key_values(language: Language) -> str:
+    """Return the argument's name: transformers has renamed it."""
+    names = inspect.signature(language.prepare_inputs_for_generation).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
+def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:
+    """Return the tokens up to the first end token, that token included."""
+    if not ends:
+        return row
+    positions = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()
+    return row[: int(positions[0]) + 1] if len(positions) else row
+
+
+def has_fixed_positions(language: Language) -> bool:
+    """Return whether a token's key depends on its position alone, and not on the length of what follows."""
+    rotary = getattr(language.config, "rope_parameters", None) or {}
+    return rotary.get("rope_type") not in ("dynamic", "longrope")
 
 
 def add_end_token(language: Language, token: int) -> None:

@@ -5,16 +5,15 @@ N tokens of a prompt, W width of the language model
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from core.errors import UserError
-from model.language import Language
+from model.language import KeyValues, Language, continue_prompts, has_fixed_positions, name_of_key_values
 from model.listener import Listener, StoppedError
 
 if TYPE_CHECKING:
@@ -38,15 +37,14 @@ class LanguageCache:
         Raises:
             UserError: Keys depend on how long the prompt will become.
         """
-        rope = (getattr(language.config, "rope_parameters", None) or {}).get("rope_type")
-        if rope in ("dynamic", "longrope"):
-            raise UserError(f"rope_type {rope} changes what was read as a prompt grows: use vl3syn chat for this model")
+        if not has_fixed_positions(language):
+            raise UserError("the keys of this language model change as a prompt grows: ask about a whole film instead")
         self.language = language
         self._clear()
 
     def _clear(self) -> None:
         self._identities_N = torch.zeros(0, dtype=torch.long)
-        self._cache: Any = None
+        self._key_values: KeyValues = None
 
     @torch.no_grad()
     def read(self, identities_N: Tensor, embed: Embed) -> None:
@@ -56,68 +54,49 @@ class LanguageCache:
             identities_N: Identities on the CPU; at least one.
             embed: Returns the tokens' embeddings.
         """
-        cache, before_N = self._cache, self._identities_N
-        known = _common(before_N, identities_N)
-        self._clear()  # an error leaves nothing that is half read
-        if cache is None or not known:
-            cache = _new_cache(self.language)
-        elif known < len(before_N):
-            cache.crop(known - len(before_N))
+        key_values, known = self._take(identities_N)
         if known < len(identities_N):
-            self.language.model(inputs_embeds=embed(known, len(identities_N)), use_cache=True, **self._passed(cache))
-        self._cache, self._identities_N = cache, identities_N
+            named = {name_of_key_values(self.language): key_values}
+            self.language.model(inputs_embeds=embed(known, len(identities_N)), use_cache=True, **named)
+        self._key_values, self._identities_N = key_values, identities_N
 
     @torch.no_grad()
-    def generate(
-        self, ids_N: Tensor, identities_N: Tensor, embed: Embed, settings: GenerationConfig, listener: Listener
-    ) -> None:
+    def generate(self, identities_N: Tensor, embed: Embed, settings: GenerationConfig, listener: Listener) -> None:
         """Continue a prompt with transformers' `generate`. What is generated is cached, too.
 
         Args:
-            ids_N: Token ids on the CPU; at least two, the last of them of text.
-            identities_N: Their identities.
-            embed: Returns their embeddings.
+            identities_N: Identities on the CPU; at least two, the last of them of text.
+            embed: Returns the tokens' embeddings.
             settings: Settings of `generate`.
             listener: Hears each new token. When it has stopped, so does the answer.
         """
-        self.read(identities_N[:-1], embed)
-        cache, prompt_1N = self._cache, ids_N[None].to(self.language.device)
-        self._clear()
+        key_values, known = self._take(identities_N[:-1])  # what comes next is predicted from the last token
+        listener.reused = known
+        embeds_NW = embed(known, len(identities_N))[0]
         with suppress(StoppedError):
-            self.language.generate(
-                prompt_1N,
-                attention_mask=torch.ones_like(prompt_1N),
-                generation_config=settings,
-                streamer=_WithoutPrompt(listener),
-                **self._passed(cache),
-            )
+            continue_prompts(self.language, [embeds_NW], settings, listener, key_values)
         heard_N = torch.cat([identities_N, torch.tensor(listener.ids, dtype=torch.long)])
-        cached = cache.get_seq_length()
+        cached = key_values.get_seq_length()
         if cached > len(heard_N):  # `generate` may be a step ahead of its streamer
-            cache.crop(len(heard_N) - cached)
-        self._cache, self._identities_N = cache, heard_N[:cached]
+            key_values.crop(len(heard_N) - cached)
+        self._key_values, self._identities_N = key_values, heard_N[:cached]
 
-    def _passed(self, cache: Any) -> dict[str, Any]:
-        """Return the cache under the name that this version of transformers has for it."""
-        names = inspect.signature(self.language.model.forward).parameters
-        return {"cache" if "cache" in names else "past_key_values": cache}
+    def _take(self, identities_N: Tensor) -> tuple[KeyValues, int]:
+        """Return what is cached, cropped to what it has in common with these tokens, and how many these are.
 
-
-class _WithoutPrompt:
-    """Passes new tokens on to a listener: `generate` begins with the prompt's."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener, self._begun = listener, False
-
-    def put(self, value: Tensor) -> None:
-        self.listener.put(value if self._begun else value[:, :0])
-        self._begun = True
-
-    def end(self) -> None:
-        self.listener.end()
+        Until it is put back nothing is cached: an error leaves nothing that is half read.
+        """
+        key_values, before = self._key_values, len(self._identities_N)
+        known = _common(self._identities_N, identities_N)
+        self._clear()
+        if key_values is None or not known:
+            return _new_cache(self.language), 0
+        if known < before:
+            key_values.crop(known - before)
+        return key_values, known
 
 
-def _new_cache(language: Language) -> Any:
+def _new_cache(language: Language) -> KeyValues:
     from transformers import DynamicCache
 
     return DynamicCache(config=language.config)

@@ -24,6 +24,7 @@ class Listener:
         stopped: Set by the reader to stop generation.
         heard: Time of each token, from `perf_counter`, in seconds.
         ids: The tokens.
+        reused: Tokens of the prompt that were read before.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Listener:
         self.stopped = False
         self.heard: list[float] = []
         self.ids: list[int] = []
+        self.reused = 0
 
     def put(self, value: Tensor) -> None:
         """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""

@@ -5,9 +5,9 @@ P patches, X = 3 * patch_size^2 values of a patch, M merged tokens (blocks of pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from model import images
 from model.media import MediaLoader, Medium, group_streams
 from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
-from model.prompt import CHAT_TEMPLATE, IGNORE_INDEX, Message, Part, parse_conversation, tokenize
-from model.sizes import plan_sizes
+from model.prompt import CHAT_TEMPLATE, IGNORE_INDEX, Message, Part, Tokens, parse_conversation, tokenize
+from model.sizes import Size, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
+
+M = TypeVar("M", bound=Medium)
 
 
 class Processor:
@@ -83,20 +85,7 @@ class Processor:
         Raises:
             BadSampleError: A message, an image or a video is invalid, or they do not fit the token budget together.
         """
-        parsed = parse_conversation(conversation)
-        media = self._read(parsed.media)
-        if generation_prompt is None:
-            generation_prompt = conversation[-1]["role"] != "assistant"
-        tokens = tokenize(
-            parsed,
-            [medium.placeholders for medium in media],
-            self.tokenizer,
-            template=self.chat_template,
-            image_token=self.config.image_token,
-            video_token=self.config.video_token,
-            generation_prompt=generation_prompt,
-        )
-        media = [medium for medium in media if medium.grid[0]]
+        tokens, media = self.prepare(conversation, MediaLoader.read, generation_prompt)
         patches = self._patches(media)
         no_tokens = torch.zeros(0, dtype=torch.bool)  # without media torch.cat would have nothing
         return PackedRow(
@@ -109,6 +98,37 @@ class Processor:
             labels=torch.from_numpy(np.array(tokens.labels)) if labels else None,
         )
 
+    def prepare(
+        self,
+        conversation: Sequence[Message],
+        read: Callable[[MediaLoader, Size], Sequence[M]],
+        generation_prompt: bool | None = None,
+    ) -> tuple[Tokens, list[M]]:
+        """Return the tokens of a conversation, and the media that these have placeholders of.
+
+        Args:
+            conversation: As in a call.
+            read: Returns the medium of each part of a loader, at the planned size, as `MediaLoader.read` does.
+            generation_prompt: As in a call.
+
+        Raises:
+            BadSampleError: As in a call.
+        """
+        parsed = parse_conversation(conversation)
+        media = self._read(parsed.media, read)
+        if generation_prompt is None:
+            generation_prompt = conversation[-1]["role"] != "assistant"
+        tokens = tokenize(
+            parsed,
+            [medium.placeholders for medium in media],
+            self.tokenizer,
+            template=self.chat_template,
+            image_token=self.config.image_token,
+            video_token=self.config.video_token,
+            generation_prompt=generation_prompt,
+        )
+        return tokens, [medium for medium in media if medium.grid[0]]
+
     def _patches(self, media: Sequence[Medium]) -> Tensor:
         if len(media) == 1:
             return media[0].patches  # torch.cat would copy all of a clip
@@ -116,14 +136,14 @@ class Processor:
             [torch.zeros(0, 3 * self.config.patch_size**2, dtype=torch.uint8), *(m.patches for m in media)]
         )
 
-    def _read(self, parts: Sequence[Part]) -> list[Medium]:
+    def _read(self, parts: Sequence[Part], read: Callable[[MediaLoader, Size], Sequence[M]]) -> list[M]:
         """Read the medium of each part. The parts of a stream are read together."""
         groups = group_streams(parts)
         loaders = [MediaLoader([parts[number] for number in group], self.config) for group in groups]
         sizes = plan_sizes([loader.item for loader in loaders], self.config.max_tokens)
-        media: dict[int, Medium] = {}
+        media: dict[int, M] = {}
         for group, loader, size in zip(groups, loaders, sizes, strict=True):
-            media |= zip(group, loader.read(size), strict=True)
+            media |= zip(group, read(loader, size), strict=True)
         return [media[number] for number in range(len(parts))]
 
     def decode(self, ids: Tensor) -> str:

@@ -164,7 +164,6 @@ class Stream:
         settings = generation_config(self.model.language, self.max_new_tokens, self.temperature, self.top_p)
         try:
             cache.generate(
-                prompt.ids_N,
                 prompt.identities_N,
                 lambda first, end: self._embed(prompt, first, end),
                 settings,
@@ -238,6 +237,7 @@ class Stream:
             visual_tokens=sum(len(frame.keep_N) for frame in prompt.frames),
             kept_tokens=sum(frame.kept for frame in prompt.frames),
             prompt_tokens=len(prompt.ids_N),
+            reused_tokens=listener.reused,
             tokens=len(heard),
             cut=len(heard) == self.max_new_tokens and listener.ids[-1] not in end_tokens(self.model.language),
             first_s=first - began,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model.attention import Segments, to_device
 from model.config import ModelConfig
 from model.config_files import parts_config, special_tokens, write_config
-from model.language import Streamer, build_language, generation_config
+from model.language import KeyValues, Streamer, build_language, continue_prompts, generation_config
 from model.layout import Layout
 from model.loss import summed_loss
 from model.projector import Projector
@@ -115,8 +115,12 @@ class VideoLLaMA3(nn.Module):
         """
         return Layout.of(row, (self.config.image_token_id, self.config.video_token_id))
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, layout: Layout) -> Tensor:
+    def embed(
+        self, input_ids: Tensor, pixel_values: Tensor | None, layout: Layout, visual_KW: Tensor | None = None
+    ) -> Tensor:
         """Return the language model's input embeddings: text, with visual tokens in place of the placeholders.
+
+        Visual tokens are encoded from `pixel_values`, unless they are given.
 
         Returns:
             (1, N, W), and not as a view of (N, W), for which torch.compile would make a graph of its own.
@@ -125,7 +129,8 @@ class VideoLLaMA3(nn.Module):
             ValueError: The number of placeholders differs from the number of kept visual tokens.
         """
         embeds_1NW: Tensor = self.language.get_input_embeddings()(input_ids[None])
-        visual_KW = self._encode(pixel_values, layout)
+        if visual_KW is None:
+            visual_KW = self._encode(pixel_values, layout)
         kept, expected = 0 if visual_KW is None else len(visual_KW), len(layout.placeholders_K)
         if kept != expected:
             raise ValueError(f"{expected} placeholders for {kept} visual tokens: pass all that Processor made")
@@ -163,6 +168,8 @@ class VideoLLaMA3(nn.Module):
         temperature: float = 0.0,
         top_p: float = 1.0,
         streamer: Streamer | None = None,
+        visual: Tensor | None = None,
+        key_values: KeyValues | None = None,
     ) -> list[Tensor]:
         """Continue all samples of a packed row as one batch, with transformers' `generate` and its KV cache.
 
@@ -173,6 +180,9 @@ class VideoLLaMA3(nn.Module):
             temperature: 0 takes the most probable token; otherwise tokens are sampled.
             top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
             streamer: Receives each token; for a single sample only.
+            visual: Visual tokens (K, W) that are encoded already, instead of `pixel_values`.
+            key_values: Those of the first tokens of a single sample, which are not read again: `visual` is of the
+                tokens behind them. Those of all tokens but the answer's last are added.
 
         Returns:
             The new tokens of each sample, (n,), its end token included.
@@ -180,20 +190,15 @@ class VideoLLaMA3(nn.Module):
         Raises:
             ValueError: The inputs do not match each other, or there is a streamer for several samples.
         """
+        if key_values is not None:
+            input_ids = input_ids[key_values.get_seq_length() :]
         layout = self.layout(_given(input_ids, segment_lengths, grid_thw, merge_sizes, keep_mask))
         lengths = list(layout.lengths)
-        if streamer is not None and len(lengths) > 1:
-            raise ValueError(f"a streamer for {len(lengths)} samples: stream one at a time")
-        embeds = torch.split(self.embed(input_ids, pixel_values, layout)[0], lengths)
-        # Padding is on the left, so that the next tokens of all samples are in one column.
-        batch_SNW = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True, padding_side="left")
-        ones = [torch.ones(n, dtype=torch.long, device=input_ids.device) for n in lengths]
-        mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
+        if (streamer is not None or key_values is not None) and len(lengths) > 1:
+            raise ValueError(f"a streamer or key_values for {len(lengths)} samples: give one at a time")
+        embeds = torch.split(self.embed(input_ids, pixel_values, layout, visual)[0], lengths)
         settings = generation_config(self.language, max_new_tokens, temperature, top_p)
-        out = self.language.generate(
-            inputs_embeds=batch_SNW, attention_mask=mask_SN, generation_config=settings, streamer=streamer
-        )
-        return [_until_end(row, settings.eos_token_id) for row in out]
+        return continue_prompts(self.language, embeds, settings, streamer, key_values)
 
     def enable_checkpointing(self) -> None:
         """Recompute activations in the backward pass: training uses less memory and more time."""
@@ -283,11 +288,3 @@ def _given(
 ) -> dict[str, Tensor]:
     """Return the arguments that are not None, by name."""
     return {name: tensor for name, tensor in locals().items() if tensor is not None}
-
-
-def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:
-    """Return the tokens up to the first end token, that token included."""
-    if not ends:
-        return row
-    positions = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()
-    return row[: int(positions[0]) + 1] if len(positions) else row

@@ -211,4 +211,5 @@ def _line(stats: GenerationStats) -> str:
     if stats.visual_tokens:
         visual = f"{stats.visual_tokens:,} visual tokens, {stats.kept_tokens / stats.visual_tokens:.0%} kept"
     rate = f", then {(stats.tokens - 1) / stats.rest_s:.1f} tokens/s" if stats.rest_s else ""
-    return f"{visual}; first token after {stats.first_s:.2f} s{rate}"
+    reused = f", {stats.reused_tokens:,} of {stats.prompt_tokens:,} tokens known" if stats.reused_tokens else ""
+    return f"{visual}{reused}; first token after {stats.first_s:.2f} s{rate}"

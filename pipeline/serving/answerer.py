@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model.chat import Chat, GenerationStats
+from model.media_cache import MediaCache
 from model.prompt import Message
 from pipeline.serving.chat_request import ChatRequest
 
@@ -26,6 +27,7 @@ class Answerer:
         names: The names that requests may call the model by; the first is its name.
         system: System prompt of requests that have none; empty: none.
         max_new_tokens: Maximum tokens of an answer, whatever a request asks for.
+        media_cache: Encoded images and films, for further requests.
     """
 
     model: VideoLLaMA3
@@ -33,6 +35,7 @@ class Answerer:
     names: Sequence[str]
     system: str = ""
     max_new_tokens: int = 2048
+    media_cache: MediaCache = field(default_factory=MediaCache)
 
     def answer(self, request: ChatRequest) -> Answer:
         """Prepare the answer to a request: read its media, check that it fits. The model begins with `Answer.pieces`.
@@ -53,6 +56,7 @@ class Answerer:
             max_new_tokens=most,
             temperature=request.temperature,
             top_p=request.top_p,
+            media_cache=self.media_cache,
         )
         return Answer(chat, chat.reply(request.question), request.stop)
 

@@ -150,6 +150,7 @@ def test_frames_and_tokens_are_read_once(model: VideoLLaMA3, processor: Processo
     assert encoded == [24] * 6
     assert stream.stats is not None
     assert sum(read) == stream.stats.prompt_tokens + stream.stats.tokens - 1
+    assert stream.stats.reused_tokens == before
     assert sum(read) - before < 60, "the question and the answer alone"
 
 

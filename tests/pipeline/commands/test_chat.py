@@ -141,6 +141,7 @@ def test_lines_of_a_pipe_are_turns_of_one_conversation(ask: Ask) -> None:
     answer = ask("ckpt", "--image", "a.png", *BRIEF, stdin="What?\n\n  \nSure?\n/quit\nWhat else?\n")
     assert answer.code == 0
     assert answer.err.count("35 visual tokens") == 2, "two answers, and the image stays"
+    assert re.search(r"35 visual tokens, 100% kept, \d+ of \d+ tokens known; first token", answer.err.splitlines()[1])
     first = ask("ckpt", "--image", "a.png", "What?", *BRIEF).out
     assert answer.out.startswith(first)
     alone = ask("ckpt", "--image", "a.png", "Sure?", *BRIEF).out
