@@ -188,14 +188,16 @@ class VideoLLaMA3(nn.Module):
             The new tokens of each sample, (n,), its end token included.
 
         Raises:
-            ValueError: The inputs do not match each other, or there is a streamer for several samples.
+            ValueError: The inputs do not match each other, or there is a streamer or key_values for several samples.
         """
         if key_values is not None:
             input_ids = input_ids[key_values.get_seq_length() :]
         layout = self.layout(_given(input_ids, segment_lengths, grid_thw, merge_sizes, keep_mask))
         lengths = list(layout.lengths)
-        if (streamer is not None or key_values is not None) and len(lengths) > 1:
-            raise ValueError(f"a streamer or key_values for {len(lengths)} samples: give one at a time")
+        if streamer is not None and len(lengths) > 1:
+            raise ValueError(f"a streamer for {len(lengths)} samples: stream one at a time")
+        if key_values is not None and len(lengths) > 1:
+            raise ValueError(f"key_values for {len(lengths)} samples: continue one at a time")
         embeds = torch.split(self.embed(input_ids, pixel_values, layout, visual)[0], lengths)
         settings = generation_config(self.language, max_new_tokens, temperature, top_p)
         return continue_prompts(self.language, embeds, settings, streamer, key_values)

@@ -181,6 +181,20 @@ def test_tokens_are_streamed_one_by_one(ours: VideoLLaMA3) -> None:
         ours.generate(**packed(SAMPLES["text"], SAMPLES["text"]), streamer=Listener())
 
 
+def test_key_values_continue_where_they_end(ours: VideoLLaMA3) -> None:
+    from transformers import DynamicCache
+
+    key_values = DynamicCache(config=ours.language.config)
+    (first,) = ours.generate(torch.arange(20, 40), max_new_tokens=4, key_values=key_values)
+    assert key_values.get_seq_length() == 20 + len(first) - 1
+    row = torch.cat([torch.arange(20, 40), first, torch.arange(9)])
+    (second,) = ours.generate(row, max_new_tokens=8, key_values=key_values)
+    assert second.tolist() == ours.generate(row, max_new_tokens=8)[0].tolist()
+    with pytest.raises(ValueError, match="continue one at a time"):
+        two = DynamicCache(config=ours.language.config)
+        ours.generate(**packed(SAMPLES["text"], SAMPLES["text"]), key_values=two)
+
+
 def test_sampling_follows_the_seed_and_differs_from_greedy(ours: VideoLLaMA3) -> None:
     ours.language.generation_config.eos_token_id = None
     drawn = []
