@@ -6,6 +6,7 @@ P patches of a frame, X values of a patch, N merged tokens of a frame before pru
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -18,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from core.errors import BadSampleError, UserError
-from core.frame_sampling import LONGEST
 from model.images import frames_tensor, patchify, resize
 from model.prune import Pruner
 from model.sizes import Item, plan_sizes
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 Picture = Image.Image | npt.NDArray[np.uint8]
 """A frame: a PIL image, or an array (H, W, 3)."""
+
+
+_LATEST = 1e12
+"""Largest time of a frame, in seconds: a clock's times fit, and their differences are exact to a millisecond."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +116,8 @@ class FrameWindow:
         return full
 
     def _check_time(self, time: float) -> None:
-        if isinstance(time, bool) or not isinstance(time, Real) or not 0 <= time <= LONGEST:
-            raise BadSampleError(f"a frame's time is {time!r}: give seconds, 0 or more")
+        if isinstance(time, bool) or not isinstance(time, Real) or not 0 <= time <= _LATEST:
+            raise BadSampleError(f"a frame's time is {reprlib.repr(time)}: give seconds, 0 to {_LATEST:g}")
         if time <= self._last:
             raise BadSampleError(f"a frame at {time:g} s after one at {self._last:g} s: give times that increase")
 
