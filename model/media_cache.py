@@ -112,10 +112,7 @@ def _source_key(loader: MediaLoader, size: Size) -> Hashable | None:
     if isinstance(source, bytes):
         contents: tuple[bytes, ...] = (_hash(source).digest(),)
     elif isinstance(source, str | Path):
-        try:
-            contents = tuple(map(_file_hash, (video and video.files) or [source]))
-        except OSError:
-            return None  # `MediaLoader.read` says what is wrong
+        contents = tuple(map(_file_hash, (video and video.files) or [source]))
     else:
         return None
     # The name's ending may choose the decoder.

@@ -141,13 +141,25 @@ def test_edited_conversation_is_read_from_the_edit_on(model: VideoLLaMA3, proces
     assert 35 < _reused(chat) < before
 
 
-def test_conversation_cut_short_is_continued(model: VideoLLaMA3, processor: Processor) -> None:
+@pytest.mark.parametrize("question", ["Why?", "Sure?"])
+def test_conversation_cut_short_is_continued(model: VideoLLaMA3, processor: Processor, question: str) -> None:
     chat = _chat(model, processor)
     _ask(chat, "What?", PICTURE)
     _ask(chat, "Sure?")
     del chat.conversation[2:]
-    _ask(chat, "Why?")
-    assert _reused(chat) > 35
+    _ask(chat, question)
+    assert 35 < _reused(chat) < _prompt(chat)
+
+
+def test_answer_is_not_read_again(processor: Processor) -> None:
+    model = _model()
+    # Only ASCII: half a character would not be tokenised as it was generated.
+    model.language.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :94])
+    chat = _chat(model, processor)
+    _ask(chat, "What?", PICTURE)
+    before = _prompt(chat)
+    _ask(chat, "Sure?")
+    assert _reused(chat) == before + TOKENS - 1, "nothing is predicted from the last token yet"
 
 
 @pytest.mark.parametrize("pieces", [1, 3])

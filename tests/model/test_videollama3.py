@@ -190,9 +190,9 @@ def test_key_values_continue_where_they_end(ours: VideoLLaMA3) -> None:
     row = torch.cat([torch.arange(20, 40), first, torch.arange(9)])
     (second,) = ours.generate(row, max_new_tokens=8, key_values=key_values)
     assert second.tolist() == ours.generate(row, max_new_tokens=8)[0].tolist()
+    empty = DynamicCache(config=ours.language.config)
     with pytest.raises(ValueError, match="continue one at a time"):
-        two = DynamicCache(config=ours.language.config)
-        ours.generate(**packed(SAMPLES["text"], SAMPLES["text"]), key_values=two)
+        ours.generate(**packed(SAMPLES["text"], SAMPLES["text"]), key_values=empty)
 
 
 def test_sampling_follows_the_seed_and_differs_from_greedy(ours: VideoLLaMA3) -> None:
