@@ -125,6 +125,7 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/packed.py
 	$(BIN)/python benchmarks/second_question.py
+	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/kept_share.py
 	$(BIN)/python benchmarks/resize.py
 	$(BIN)/python benchmarks/packing.py

@@ -10,11 +10,10 @@ tokens only. Answers are the same as if the whole conversation was processed aga
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,13 @@ from torch import Tensor
 
 from core.errors import UserError
 from model.language import end_tokens
+from model.listener import Listener, StoppedError, pieces
 from model.media_cache import MediaCache
 from model.prompt_cache import Prompt, PromptCache
 
 if TYPE_CHECKING:
     from model.processor import Processor
     from model.prompt import Message
-    from model.tokenizer import Tokenizer
     from model.videollama3 import VideoLLaMA3
 
 
@@ -123,11 +122,11 @@ class Chat:
             )
 
     def _answer(self, question: Message, prompt: Prompt) -> Generator[str]:
-        listener, said, began = _Listener(), list[str](), perf_counter()
+        listener, said, began = Listener(), list[str](), perf_counter()
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(self._generate, prompt, listener)
             try:
-                for piece in _pieces(listener.tokens(), self.processor.tokenizer):
+                for piece in pieces(listener.tokens(), self.processor.tokenizer):
                     said.append(piece)
                     yield piece
             finally:
@@ -137,7 +136,7 @@ class Chat:
                     self.stats = self._stats(prompt, listener, began)
             job.result()  # raises the error of `generate`
 
-    def _stats(self, prompt: Prompt, listener: _Listener, began: float) -> GenerationStats:
+    def _stats(self, prompt: Prompt, listener: Listener, began: float) -> GenerationStats:
         heard = listener.heard
         first, last = (heard[0], heard[-1]) if heard else (began, began)
         return GenerationStats(
@@ -151,13 +150,13 @@ class Chat:
             rest_s=last - first,
         )
 
-    def _generate(self, prompt: Prompt, listener: _Listener) -> None:
+    def _generate(self, prompt: Prompt, listener: Listener) -> None:
         cache, self._prompt_cache = self._prompt_cache, None  # an error may leave it with half of a token
         try:
             if cache is None:
                 cache = PromptCache.empty(self.model.language)
             listener.reused = cache.crop(self.model.language, prompt.tokens)
-            with suppress(_StoppedError):
+            with suppress(StoppedError):
                 self.model.generate(
                     prompt.input_ids.to(next(self.model.parameters()).device),
                     visual=self._visual(prompt, listener.reused),
@@ -179,59 +178,3 @@ class Chat:
             return None
         visual = torch.cat(self.media_cache.encode(self.model, media))
         return visual[before:].to(next(self.model.parameters()).device)
-
-
-class _StoppedError(Exception):
-    """Stops `generate` from its streamer after the reader has closed."""
-
-
-class _Listener:
-    """A transformers streamer that passes tokens from the generating thread to the reading thread.
-
-    Attributes:
-        stopped: Set by the reader to stop generation.
-        heard: Time of each token, from `perf_counter`, in seconds.
-        ids: The tokens.
-        reused: Tokens of the prompt that were read before.
-    """
-
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[list[int] | None] = SimpleQueue()
-        self.stopped = False
-        self.heard: list[float] = []
-        self.ids: list[int] = []
-        self.reused = 0
-
-    def put(self, value: Tensor) -> None:
-        """Called by `generate`: first with the prompt, which is empty for embeddings; then once per token."""
-        if self.stopped:
-            raise _StoppedError
-        ids = value.flatten().tolist()
-        self.heard += [perf_counter()] * len(ids)
-        self.ids += ids
-        self.queue.put(ids)
-
-    def end(self) -> None:
-        """Called by `generate` at the end."""
-
-    def tokens(self) -> Iterator[int]:
-        """Yield token ids as they arrive."""
-        while (ids := self.queue.get()) is not None:
-            yield from ids
-
-
-def _pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield the text of tokens in whole characters: one character can span several tokens."""
-    ids: list[int] = []
-    decoded, shown = 0, ""  # `shown` is the text of ids[:decoded], kept for its spaces only
-    text = ""
-    for token in tokens:
-        ids.append(token)
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        if len(text) > len(shown) and not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            ids = ids[decoded:]
-            decoded, shown = len(ids), tokenizer.decode(ids, skip_special_tokens=True)
-            text = shown
-    if len(text) > len(shown):
-        yield text[len(shown) :]

@@ -134,7 +134,7 @@ def continue_prompts(
     mask_SN = nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side="left")
     read: dict[str, KeyValues] = {}
     if key_values is not None:
-        read = {_name_of_key_values(language): key_values}
+        read = {name_of_key_values(language): key_values}
         if key_values.get_seq_length():
             batch_SNW = _read_portions(language, batch_SNW, read)
         past = key_values.get_seq_length()
@@ -155,7 +155,7 @@ def _read_portions(language: Language, embeds_1NW: Tensor, read: dict[str, KeyVa
     return last
 
 
-def _name_of_key_values(language: Language) -> str:
+def name_of_key_values(language: Language) -> str:
     """Return the argument's name: transformers has renamed it."""
     names = inspect.signature(language.prepare_inputs_for_generation).parameters
     return "cache" if "cache" in names else "past_key_values"

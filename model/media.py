@@ -69,8 +69,13 @@ class Medium:
         counts = self.keep_mask.view(self.grid[0], -1).sum(1).tolist()
         if not self.times:
             return [Placeholders("", counts[0])]
-        prefixes = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(self.times)]
-        return [Placeholders(prefix, count) for prefix, count in zip(prefixes, counts, strict=True)]
+        return frame_placeholders(self.times, counts)
+
+
+def frame_placeholders(times: Sequence[float], counts: Sequence[int]) -> list[Placeholders]:
+    """Return the placeholders of frames that stand together: of each its time, in seconds, and its kept tokens."""
+    prefixes = [f"{',' if number else ''}Time {time:.1f}s:" for number, time in enumerate(times)]
+    return [Placeholders(prefix, count) for prefix, count in zip(prefixes, counts, strict=True)]
 
 
 def group_streams(parts: Sequence[Part]) -> list[list[int]]:

@@ -43,6 +43,38 @@ class Pruning(BaseModel):
         return self.threshold * (2 if self.unit == "grey" else 1)
 
 
+class Pruner:
+    """Decides frame by frame, in the order of a film, which merged tokens are kept.
+
+    N merged tokens of a frame, X values of one
+    """
+
+    def __init__(self, pruning: Pruning | None) -> None:
+        """Begin a film. `pruning`: settings; None keeps all tokens."""
+        self.pruning = pruning
+        self._seen_NX: Tensor | None = None  # what the next frame is compared with
+
+    def keep(self, tokens_NX: Tensor) -> Tensor:
+        """Return which tokens of the next frame are kept, bool (N,); all True for the first frame.
+
+        Args:
+            tokens_NX: Pixels of the frame's merged tokens, uint8 or normalised.
+        """
+        keep_N = torch.ones(len(tokens_NX), dtype=torch.bool)
+        if self.pruning is None:
+            return keep_N
+        tokens_NX = normalise(tokens_NX)
+        if self._seen_NX is None:
+            self._seen_NX = tokens_NX
+            return keep_N
+        keep_N = (tokens_NX - self._seen_NX).abs().mean(dim=-1) * 255 > self.pruning.scaled
+        if keep_N.sum() < self.pruning.min_tokens:
+            keep_N[: self.pruning.min_tokens] = True
+        drifts = self.pruning.against == "kept"
+        self._seen_NX = torch.where(keep_N[:, None], tokens_NX, self._seen_NX) if drifts else tokens_NX
+        return keep_N
+
+
 def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, pruning: Pruning | None) -> Tensor:
     """Return which merged tokens of one image or video are kept.
 
@@ -56,15 +88,6 @@ def keep_mask(patches_PX: Tensor, grid: tuple[int, int, int], merge: int, prunin
         bool (M,); all True for the first frame.
     """
     t, h, w = grid
-    tokens_TNX = patches_PX.view(t, (h // merge) * (w // merge), -1)
-    keep_TN = torch.ones(tokens_TNX.shape[:2], dtype=torch.bool)
-    if pruning is None:
-        return keep_TN.flatten()
-    seen_NX = normalise(tokens_TNX[0])
-    for k in range(1, t):  # frame by frame: floats of a whole video need several times the memory of its pixels
-        tokens_NX = normalise(tokens_TNX[k])
-        keep_TN[k] = (tokens_NX - seen_NX).abs().mean(dim=-1) * 255 > pruning.scaled
-        if keep_TN[k].sum() < pruning.min_tokens:
-            keep_TN[k, : pruning.min_tokens] = True
-        seen_NX = tokens_NX if pruning.against == "previous" else torch.where(keep_TN[k, :, None], tokens_NX, seen_NX)
-    return keep_TN.flatten()
+    pruner = Pruner(pruning)
+    # Frame by frame: floats of a whole video need several times the memory of its pixels.
+    return torch.cat([pruner.keep(frame_NX) for frame_NX in patches_PX.view(t, (h // merge) * (w // merge), -1)])
