@@ -100,7 +100,8 @@ def test_job_of_refusals_only_stores_no_row(tmp_path: Path, make_images: MakeIma
     with chat_server(faults=(status,), share=1.0, refusal=refusal) as server:
         with pytest.raises(UserError, match=f"^short_caption: {FIRST}server: {status} "):
             captioned(tmp_path, server, concurrency=8)
-        assert 32 <= server.requests.total() <= 32 + 8
+        # Eight are under way, and as many may be sent before the 32nd answer is looked at. There are 60 images.
+        assert 32 <= server.requests.total() <= 32 + 16
     assert journaled(tmp_path) == []
 
 

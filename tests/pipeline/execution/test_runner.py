@@ -266,8 +266,8 @@ def test_killed_worker_loses_only_its_current_part(tmp_path: Path, make_images: 
     opened, jobs = run(recipe_for(pool, stage), tmp_path / "run")
     killer.join()
     lines = [line.split(":") for line in log.read_text().split()]
-    # The one that takes the place of the killed may find nothing left to do.
-    assert len({pid for pid, _ in lines}) in (2, 3)
+    # Besides the two: the one that takes the place of the killed, and two of the next round, if rows are left for them.
+    assert 2 <= len({pid for pid, _ in lines}) <= 5
     computed = [key for _, key in lines]
     assert len(set(computed)) == 1200 == funnel(opened).survivors == jobs["counted"].computed
     assert len(computed) - 1200 <= 100
