@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,7 +35,8 @@ def _here(batch: pa.Table, writes: pa.Schema) -> pa.Table:
 def meet(folder: str, processes: int) -> None:
     """Wait until so many processes have come here, so that each gets a part of the work."""
     Path(folder).mkdir(exist_ok=True)
-    (Path(folder) / str(os.getpid())).touch()
+    with suppress(FileExistsError):  # the file keeps the time of its first part
+        (Path(folder) / str(os.getpid())).touch(exist_ok=False)
     deadline = time.monotonic() + 180
     while len(list(Path(folder).iterdir())) < processes:
         assert time.monotonic() < deadline, f"{len(list(Path(folder).iterdir()))} of {processes} came"
