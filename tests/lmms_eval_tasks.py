@@ -55,6 +55,11 @@ class Asked:
     reference: str
 
     @property
+    def logged(self) -> str:
+        """The answer as lmms-eval logs it: of AI2D its filter leaves the letter alone."""
+        return self.taught[0] if self.kind == "image" else self.taught
+
+    @property
     def content(self) -> list[Any]:
         """The question as a message's content."""
         return [{"type": self.kind, self.kind: str(self.file)}, self.text]
@@ -80,7 +85,7 @@ def make(root: Path, published: Path) -> dict[str, list[Asked]]:
 
 
 def _ai2d(root: Path, published: Path) -> list[Asked]:
-    """Six images with four options each; two answers that are taught are wrong, one names the option's text, too."""
+    """Six images with four options each. Two taught answers are wrong; one says the option's text, too."""
     rows, asked = [], []
     for number, taught in enumerate("ABCDAB"):
         file, right = root / f"images/{number}.png", (number if number < 4 else number - 1) % 4
