@@ -25,6 +25,7 @@ READ: list[tuple[str, Span | None]] = [
     ("I see 2 cats!\nIt starts at 4 s\nand ends at 9 s", (4.0, 9.0)),
     ("starts at 00:00:18 and ends at 00:00:23.", (18.0, 23.0)),
     ("At 0:07 and then 0:09 and 0:20", (7.0, 9.0)),
+    ("At 0:07 and 0:09, from 3 to 5", (3.0, 5.0)),
     ("0:05 - 0:10", (5.0, 10.0)),
     ("0:05 \u2013 1:02:03", (5.0, 3723.0)),
     ("2-3 people; 12.0 - 20.0 s", (2.0, 3.0)),

@@ -154,10 +154,14 @@ def test_accuracy_is_told_for_each_value_of_a_key() -> None:
 
 
 def test_mean_of_groups_is_over_those_that_have_the_score() -> None:
-    samples = [_sample("ten", "What?", "no", ["red"] * 10, set="a"), _sample("one", "What?", "red", set="b")]
-    groups = _scores("vqa", samples, ["red", "red"], by=("set",)).groups["set"]
+    samples = [
+        _sample("ten", "What?", "no", ["red"] * 10, set="a"),
+        _sample("one", "What?", "red", set="b"),
+        _sample("other", "What?", "blue", set="b"),
+    ]
+    groups = _scores("vqa", samples, ["red"] * 3, by=("set",)).groups["set"]
     assert {name: (score.value, score.count) for name, score in groups.means.items()} == {
-        "ANLS": (1, 2), "relaxed_accuracy": (1, 2), "vqa_accuracy": (1, 1),
+        "ANLS": (3 / 4, 2), "relaxed_accuracy": (3 / 4, 2), "vqa_accuracy": (1, 1),
     }  # fmt: skip
 
 
