@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
+SETUP_LMMS := .venv-lmms/.done
 SETUP_DOCS := .venv/.docs
 
-.PHONY: help setup setup-download demo test test-slow test-cluster test-docs test-gpu test-browser gpu-proof lint format notebooks \
+.PHONY: help setup setup-download setup-lmms demo test test-slow test-cluster test-docs test-gpu test-browser gpu-proof lint format notebooks \
 	docs bench peers clean
 
 help:  ## this list
@@ -24,6 +25,15 @@ setup-download: $(SETUP_DOWNLOAD)  ## img2dataset, in .venv-download
 $(SETUP_DOWNLOAD): requirements/download.txt
 	$(PYTHON) -m venv .venv-download
 	.venv-download/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/download.txt
+	touch $@
+
+# lmms-eval requires far more than the test of it needs: its requirements are left out.
+setup-lmms: $(SETUP_LMMS)  ## lmms-eval, in .venv-lmms, for a slow test
+
+$(SETUP_LMMS): requirements/lmms-eval.txt
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lmms-eval.txt
+	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lmms_eval==0.7.3
 	touch $@
 
 demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
@@ -58,7 +68,7 @@ demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
 test: $(SETUP) $(SETUP_DOWNLOAD)  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-test-slow: $(SETUP)  ## tests that take minutes: kills, installations
+test-slow: $(SETUP) $(SETUP_LMMS)  ## tests that take minutes: kills, installations
 	$(BIN)/python -m pytest -m slow
 
 test-cluster: $(SETUP)  ## several Ray nodes on this machine: job submission, lost nodes, counted GPUs
@@ -138,4 +148,4 @@ peers: $(SETUP)  ## the comparison with other tools
 	$(BIN)/python benchmarks/peers/run.py --write $(ARGS)
 
 clean:  ## remove what was made
-	rm -rf .venv .venv-download demo build *.egg-info
+	rm -rf .venv .venv-download .venv-lmms demo build *.egg-info

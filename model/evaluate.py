@@ -134,6 +134,7 @@ def evaluate(
     shuffle_images: bool = False,
     dtype: str = "auto",
     task: Task | None = None,
+    by: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate a checkpoint on a source, on a GPU if there is one.
 
@@ -149,6 +150,7 @@ def evaluate(
         dtype: Type of the weights, such as bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.
         task: Scores the answers as right or wrong, instead of their similarity to the references. Samples that do not
             count for it are not answered.
+        by: Keys of annotations, such as `task_type`: the task's scores also for each value of these.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, no sample is good, or none counts for the task. With
@@ -169,7 +171,7 @@ def evaluate(
         raise UserError(f"{data.location}: not one of its samples could be looked at; the first: {skipped[0]}")
     others = _sample_losses(model, processor, OtherImages(chosen)) if shuffle_images else {}
     shuffled = _shuffled(losses, others) if shuffle_images else None
-    answers, scored = [], ScoredSamples(chosen, task) if task else None
+    answers, scored = [], ScoredSamples(chosen, task, by) if task else None
     for answer in generate_answers(model, processor, scored or chosen, max_new_tokens, batch) if max_new_tokens else ():
         if isinstance(answer, Answer):
             score = _clip_score(answer, encode, skipped) if encode else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from model.prompt import Message
@@ -16,12 +18,14 @@ class Question(NamedTuple):
         text: The question.
         reference: The sample's own answer.
         references: All right answers that the sample names; unchecked, None if it names none.
+        labels: What else the sample says in a text or a whole number each.
     """
 
     sample: str
     text: str
     reference: str
     references: Any = None
+    labels: Mapping[str, str | int] = MappingProxyType({})
 
 
 def question_of(sample: Sample) -> Question | None:
@@ -30,7 +34,7 @@ def question_of(sample: Sample) -> Question | None:
     asked = [message for message in before if message["role"] == "user"]
     if last["role"] != "assistant" or not asked:
         return None
-    return Question(sample.name, message_text(asked[-1]), message_text(last), sample.references)
+    return Question(sample.name, message_text(asked[-1]), message_text(last), sample.references, sample.labels)
 
 
 def message_text(message: Message) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from core.errors import UserError
@@ -18,6 +18,7 @@ from model.choice_scores import choice_of, options_of
 from model.grounding_scores import (
     EVENT_THRESHOLDS,
     THRESHOLDS,
+    Span,
     f1,
     grounding_iou,
     localisation,
@@ -26,12 +27,21 @@ from model.grounding_scores import (
     videollama3_iou,
     videollama3_spans,
 )
+from model.lmms_eval_grounding import lmms_eval_iou, lmms_eval_spans
 from model.questions import Question
 from model.training.data.grounding import events_of, spans_of
 from model.vqa_scores import ANLS_CUT, anls, relaxed_accuracy, vqa_accuracy
 
 Answered = tuple[Question, str]
 """A question and a model's answer."""
+
+
+_GROUNDING: Mapping[str, tuple[Callable[[str], list[Span]], Callable[[list[Span], list[Span]], float]]] = {
+    "standard": (spans_of, grounding_iou),
+    "videollama3": (videollama3_spans, videollama3_iou),
+    "lmms-eval": (lmms_eval_spans, lmms_eval_iou),
+}
+"""How spans of an answer are read, and the IoU of these and the reference's, by the scoring."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +58,30 @@ class MeanScore:
 
 
 @dataclass(frozen=True)
+class GroupScores:
+    """The scores of groups of answers, one for each value of a key of the annotations, such as `task_type`.
+
+    Attributes:
+        values: The scores of each group, by the key's value.
+        means: Of each score the mean over groups, whatever their sizes; the count is the number of groups.
+    """
+
+    values: Mapping[str, Mapping[str, MeanScore]]
+    means: Mapping[str, MeanScore]
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """The scores of answers to a task.
 
     Attributes:
         task: Name of the task.
-        scoring: Whose formulas: standard, or videollama3.
+        scoring: Whose formulas: standard, videollama3, or lmms-eval.
         means: The scores by their names. They are 0 to 1, but for videollama3's IoU, which can exceed 1.
         answers: What was read in each answer and its scores, by the sample's name.
         unread: Answers in which no span or option was found: they score 0. None if every answer is read as it is.
         left_out: One line per sample that does not count, with the reason.
+        groups: The scores of groups, by the key that makes them.
     """
 
     task: str
@@ -66,6 +90,7 @@ class TaskScores:
     answers: Mapping[str, Mapping[str, Any]]
     unread: int | None
     left_out: Sequence[str] = ()
+    groups: Mapping[str, GroupScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,15 +144,14 @@ class Grounding(Task):
     """When something happens: R@1 and mIoU of time spans. Samples count whose reference has a time span."""
 
     name = "grounding"
-    scorings = ("standard", "videollama3")
+    scorings = tuple(_GROUNDING)
 
     def left_out(self, question: Question) -> str | None:
         return None if _lengths(spans_of(question.reference)) else "its reference has no time span"
 
     def answer_scores(self, question: Question, answer: str) -> Mapping[str, Any]:
-        references, theirs = spans_of(question.reference), self.scoring == "videollama3"
-        spans = videollama3_spans(answer) if theirs else spans_of(answer)
-        iou = videollama3_iou if theirs else grounding_iou
+        read, iou = _GROUNDING[self.scoring]
+        spans, references = read(answer), spans_of(question.reference)
         return {"spans": spans, "reference_spans": references, "IoU": iou(spans, references)}
 
     def means(self, scored: Sequence[Mapping[str, Any]]) -> dict[str, MeanScore]:

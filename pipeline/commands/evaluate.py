@@ -50,7 +50,18 @@ def evaluate_command(
     ] = "captions",
     scoring: Annotated[
         str | None,
-        typer.Option(help="Of grounding and vqa: standard (default), or videollama3, as its own evaluation scores"),
+        typer.Option(
+            help="standard (default); as VideoLLaMA3's own evaluation scores grounding and vqa: videollama3; as "
+            "lmms-eval scores grounding: lmms-eval"
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Scores of the task also for each value of this key of the annotations, such as task_type; may be "
+            "given again",
+        ),
     ] = None,
     held_out: Annotated[
         bool | None,
@@ -103,6 +114,10 @@ def evaluate_command(
         raise typer.BadParameter("0 gives no answers for --encoder and --predictions", param_hint="--max-new-tokens")
     if not max_new_tokens and task != "captions":
         raise typer.BadParameter(f"0 gives no answers for --task {task}", param_hint="--max-new-tokens")
+    if by and task == "captions":
+        raise typer.BadParameter("captions have no scores of groups: give a --task", param_hint="--by")
+    if by and not annotated:
+        raise typer.BadParameter("shards have no such keys: leave it out", param_hint="--by")
     check_dtype(dtype)
     _check(predictions, task if max_new_tokens else None)
     scored_task = _task(task, scoring)
@@ -129,6 +144,7 @@ def evaluate_command(
         shuffle_images=shuffle_images,
         dtype=dtype,
         task=scored_task,
+        by=list(dict.fromkeys(by or ())),
     )
     if predictions:
         _write(predictions, result.answers)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model.evaluate import Evaluation
-    from model.scored_tasks import TaskScores
+    from model.scored_tasks import GroupScores, TaskScores
+
+_LABEL = 60  # characters of a group's value in the table
 
 
 def evaluation_json(checkpoint: str, data: str, encoder: str | None, result: Evaluation) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def _scores_json(scores: TaskScores) -> dict[str, Any]:
         "task": scores.task,
         "scoring": scores.scoring,
         "means": {name: asdict(score) for name, score in scores.means.items()},
+        "groups": {key: asdict(groups) for key, groups in scores.groups.items()},
         "unread": scores.unread,
         "left_out": scores.left_out,
     }
@@ -60,6 +63,7 @@ def evaluation_rows(encoder: str | None, result: Evaluation) -> list[tuple[str, 
 def _score_rows(scores: TaskScores) -> list[tuple[str, float, str]]:
     by = "" if scores.scoring == "standard" else f"; scored as {scores.scoring} does"
     rows = [(name, score.value, f"1; {_many(score.count, 'answer')}{by}") for name, score in scores.means.items()]
+    rows += [row for key, groups in scores.groups.items() for row in _group_rows(key, groups, by)]
     if scores.unread is not None:
         found = "option" if scores.task == "choice" else "time span"
         rows.append(
@@ -68,6 +72,18 @@ def _score_rows(scores: TaskScores) -> list[tuple[str, float, str]]:
     if scores.left_out:
         rows.append(("left out", len(scores.left_out), "samples that do not count for this task"))
     return rows
+
+
+def _group_rows(key: str, groups: GroupScores, by: str) -> list[tuple[str, float, str]]:
+    rows = [
+        (f"{name}, {key} {value[:_LABEL]}", score.value, f"1; {_many(score.count, 'answer')}{by}")
+        for value, means in groups.values.items()
+        for name, score in means.items()
+    ]
+    return rows + [
+        (f"{name}, mean by {key}", score.value, f"1; mean of {_many(score.count, 'value')} of {key}{by}")
+        for name, score in groups.means.items()
+    ]
 
 
 def _many(count: int, what: str) -> str:

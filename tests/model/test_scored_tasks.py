@@ -13,14 +13,16 @@ from model.scored_tasks import TASKS, TaskScores
 from model.training.data.samples import Sample
 
 
-def _sample(name: str, question: str, reference: str, references: Any = None) -> Sample:
+def _sample(name: str, question: str, reference: str, references: Any = None, **labels: str | int) -> Sample:
     user = {"role": "user", "content": [{"type": "image", "image": b""}, {"type": "text", "text": question}]}
-    return Sample(name, [user, {"role": "assistant", "content": reference}], references)
+    return Sample(name, [user, {"role": "assistant", "content": reference}], references, labels)
 
 
-def _scores(task: str, samples: list[Sample], answers: list[str], scoring: str = "standard") -> TaskScores:
+def _scores(
+    task: str, samples: list[Sample], answers: list[str], scoring: str = "standard", by: tuple[str, ...] = ()
+) -> TaskScores:
     """Score an answer to each sample that counts."""
-    scored = ScoredSamples(samples, TASKS[task](scoring))
+    scored = ScoredSamples(samples, TASKS[task](scoring), by)
     return scored.scores({sample.name: answer for sample, answer in zip(scored, answers, strict=True)})
 
 
@@ -50,6 +52,16 @@ def test_videollama3_reads_and_scores_in_its_own_way() -> None:
     assert scores.scoring == "videollama3"
     assert scores.means["mIoU"].value == (0 + 2) / 2
     assert scores.means["R@1_0.7"].value == 1 / 2
+
+
+def test_lmms_eval_reads_and_scores_in_its_own_way() -> None:
+    """Of two numbers in a sentence it reads none; it takes people for seconds; a reversed span is turned round."""
+    samples = [_sample(str(n), "When?", "2.0-6.0 s") for n in range(3)]
+    answers = ["It starts at 2 s and ends at 6 s.", "2-3 people; 2.0 - 6.0 s", "6.0 - 4.0"]
+    scores = _scores("grounding", samples, answers, "lmms-eval")
+    assert scores.scoring == "lmms-eval"
+    assert [scores.answers[str(n)]["IoU"] for n in range(3)] == [0, 1 / 4, 2 / 4]
+    assert scores.unread == 1
 
 
 @pytest.mark.parametrize("task", ["grounding", "dense-captions"])
@@ -125,6 +137,44 @@ def test_answer_that_names_no_option_is_wrong_and_counted() -> None:
     assert scores.unread == 1
     assert scores.left_out == ["3: its reference names no option of the question"]
     assert scores.answers["1"] == {"choice": "B", "reference_choice": "A", "accuracy": 0.0}
+
+
+def test_accuracy_is_told_for_each_value_of_a_key() -> None:
+    """MVBench's number is the mean over tasks, whatever their sizes: (1/2 + 1/1) / 2; the accuracy of all is 2/3."""
+    question = "Who?\n(A) a man\n(B) a boy"
+    tasks = ("Action Count", "Action Count", "State Change")
+    samples = [_sample(str(n), question, "A", task_type=task, duration=n) for n, task in enumerate(tasks)]
+    scores = _scores("choice", samples, ["A", "B", "A"], by=("task_type", "duration"))
+    groups = scores.groups["task_type"]
+    told = {value: (means["accuracy"].value, means["accuracy"].count) for value, means in groups.values.items()}
+    assert told == {"Action Count": (1 / 2, 2), "State Change": (1, 1)}
+    assert (groups.means["accuracy"].value, groups.means["accuracy"].count) == (3 / 4, 2)
+    assert scores.means["accuracy"].value == 2 / 3
+    assert list(scores.groups["duration"].values) == ["0", "1", "2"]
+
+
+def test_mean_of_groups_is_over_those_that_have_the_score() -> None:
+    samples = [
+        _sample("ten", "What?", "no", ["red"] * 10, set="a"),
+        _sample("one", "What?", "red", set="b"),
+        _sample("other", "What?", "blue", set="b"),
+    ]
+    groups = _scores("vqa", samples, ["red"] * 3, by=("set",)).groups["set"]
+    assert {name: (score.value, score.count) for name, score in groups.means.items()} == {
+        "ANLS": (3 / 4, 2), "relaxed_accuracy": (3 / 4, 2), "vqa_accuracy": (1, 1),
+    }  # fmt: skip
+
+
+def test_sample_without_the_key_of_groups_does_not_count() -> None:
+    question = "Who?\n(A) a man\n(B) a boy"
+    samples = [
+        _sample("good", question, "A", set="a"), _sample("none", question, "A"),
+        _sample("empty", question, "A", set=""), _sample("half", question, "A", set="\ud83d"),
+    ]  # fmt: skip
+    scores = _scores("choice", samples, ["A"], by=("set",))
+    assert (list(scores.answers), scores.means["accuracy"].count) == (["good"], 1)
+    assert scores.left_out[:2] == [f"{name}: `set` is no text or whole number in it" for name in ("none", "empty")]
+    assert scores.left_out[2].startswith("half: `set`: not valid Unicode")
 
 
 def test_task_for_which_no_sample_counts_is_an_error() -> None:

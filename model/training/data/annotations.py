@@ -134,7 +134,7 @@ class AnnotationSource(Source):
         name = f"{self.name}: {self._path.name} {kind} {row + 1 + bisect_right(self._blank, row)}"
         try:
             entry = self._entry(row)
-            return Sample(name, self._conversation(entry), entry.get("references"))
+            return Sample(name, self._conversation(entry), entry.get("references"), _labels(entry))
         except SAMPLE_ERRORS as error:
             raise bad_sample(name, error) from error
 
@@ -213,3 +213,8 @@ class AnnotationSource(Source):
             file.seek(int(starts[0]))
             read = file.read(int(starts[-1] - starts[0]))
         return [read[begin:end] for begin, end in zip(starts[:-1] - starts[0], starts[1:] - starts[0], strict=True)]
+
+
+def _labels(entry: Mapping[str, Any]) -> dict[str, str | int]:
+    """Return what an entry says in a text or a whole number each."""
+    return {key: value for key, value in entry.items() if isinstance(value, str | int)}

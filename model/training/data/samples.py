@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import BadSampleError
@@ -32,8 +32,10 @@ class Sample:
         name: Name for messages: source, file, and position in the file.
         conversation: Messages in the form that `model.Processor` reads. Images are bytes or paths, videos are paths.
         references: Right answers to the last question, for scores; unchecked, as annotations have them. Not learned.
+        labels: Texts and whole numbers that annotations have besides, such as `task_type`: scores are told by them.
     """
 
     name: str
     conversation: Sequence[Mapping[str, Any]]
     references: Any = None
+    labels: Mapping[str, str | int] = field(default_factory=dict)

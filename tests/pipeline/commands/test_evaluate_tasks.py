@@ -93,6 +93,7 @@ def test_questions_are_scored_by_the_references_of_annotations(ask: Ask) -> None
             name: {"value": pytest.approx(sum(line["scores"][name] for line in lines) / 2), "count": 2}
             for name in ("ANLS", "relaxed_accuracy")
         },
+        "groups": {},
         "left_out": ["eval: qa.jsonl line 3: `references` must be a list of texts"],
     }  # fmt: skip
     assert "left out eval: qa.jsonl line 3: `references` must be a list of texts\n" in done.err
@@ -132,6 +133,24 @@ def test_other_scoring_is_named_in_the_table(ask: Ask) -> None:
     assert "mIoU 0 1; 1 answer; scored as videollama3 does" in table
 
 
+def test_scores_by_a_key_are_rows_of_the_table(ask: Ask) -> None:
+    turns = [{"from": "human", "value": "What?\n(A) no\n(B) yes"}, {"from": "gpt", "value": "B"}]
+    entries = [{"conversations": turns, "task_type": name} for name in ("Action Count", "State Change")]
+    entries += [{"conversations": turns, "task_type": ["Action Count"]}]
+    Path("qa.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    done = ask("--task", "choice", "--by", "task_type")
+    assert done.code == 0, done.err
+    table = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "accuracy, task_type Action Count 0 1; 1 answer" in table
+    assert "accuracy, task_type State Change 0 1; 1 answer" in table
+    assert "accuracy, mean by task_type 0 1; mean of 2 values of task_type" in table
+    assert "left out eval: qa.jsonl line 3: `task_type` is no text or whole number in it\n" in done.err
+    groups = json.loads(ask("--task", "choice", "--by", "task_type", "--json").out)["scores"]["groups"]
+    score = {"accuracy": {"value": 0, "count": 1}}
+    assert groups["task_type"]["values"] == {"Action Count": score, "State Change": score}
+    assert groups["task_type"]["means"] == {"accuracy": {"value": 0, "count": 2}}
+
+
 def test_data_without_a_sample_for_the_task_are_refused(ask: Ask) -> None:
     _write(("What?", "A cat."))
     done = ask("--task", "grounding")
@@ -149,6 +168,9 @@ def test_data_without_a_sample_for_the_task_are_refused(ask: Ask) -> None:
         (("--task", "choice", "--scoring", "videollama3"), "--scoring"),
         (("--scoring", "videollama3"), "--scoring"),
         (("--task", "vqa", "--scoring", "mine"), "--scoring"),
+        (("--task", "vqa", "--scoring", "lmms-eval"), "--scoring"),
+        (("--by", "task_type"), "--by"),
+        (("--task", "vqa", "--data", "shards", "--by", "task_type"), "--by"),
     ],
 )
 def test_unknown_task_or_scoring_is_wrong_usage(ask: Ask, arguments: tuple[str, ...], option: str) -> None:

@@ -61,6 +61,11 @@ def test_media_of_every_kind_are_read(media: Path, suffix: str) -> None:
     assert [message["content"] for message in annotations.sample(1).conversation[2:]] == [["And?"], "Yes."]
 
 
+def test_labels_are_the_texts_and_whole_numbers_of_an_entry(media: Path) -> None:
+    entry = {"conversations": turns("What?", "It."), "task_type": "Action Count", "level": 3, "score": 0.5, "of": ["a"]}
+    assert source(media, [entry]).sample(0).labels == {"task_type": "Action Count", "level": 3}
+
+
 def test_paths_are_relative_to_the_file_or_to_media(tmp_path: Path) -> None:
     for folder in ("notes", "photos/inner"):
         (tmp_path / folder).mkdir(parents=True)
