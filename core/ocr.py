@@ -1,0 +1,110 @@
+"""Read text in images with RapidOCR: detection and recognition by PP-OCR, whose weights are in its wheel."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from core.errors import UserError
+from core.pretrained import package_folder, require, sha256
+
+SIDE = 1024
+"""Pixels that the shorter side should have, so that small text is readable."""
+
+PACKAGES = ("rapidocr", "onnxruntime")
+LICENCE = "Apache-2.0"
+"""Licence of the weights, by rapidocr's MODEL_LICENSES.md."""
+
+_WEIGHTS = {
+    "Det": "PP-OCRv6_det_small.onnx",
+    "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+    "Rec": "PP-OCRv6_rec_small.onnx",
+}
+_LONGEST = 2000  # pixels; RapidOCR scales a longer side down to this
+_SLIM = 8  # longer side / shorter side; beyond it, RapidOCR would scale the shorter side up and fill the memory
+_PADDED = 4  # longer side / shorter side of a slim picture after padding
+
+
+class Line(NamedTuple):
+    """A line of text in an image.
+
+    Attributes:
+        text: The text, with single spaces.
+        box: Left, top, right and bottom of the upright rectangle around it, in pixels of the image.
+        confidence: Of the recognition, 0.5 to 1. RapidOCR leaves out less certain lines.
+    """
+
+    text: str
+    box: tuple[float, float, float, float]
+    confidence: float
+
+
+class Reader:
+    """An OCR engine. It must not be used by several threads at the same time."""
+
+    def __init__(self, what: str) -> None:
+        """Load the engine for the stage `what`.
+
+        Raises:
+            UserError: A package is not installed, or its weights are missing.
+        """
+        for package in PACKAGES:
+            require(package, "ocr", what)
+        folder = package_folder("rapidocr") / "models"
+        weights = {step: folder / name for step, name in _WEIGHTS.items()}
+        for file in weights.values():
+            if not file.is_file():  # RapidOCR would download it
+                raise UserError(f"{what}: {file} is missing: install rapidocr 3.10 again, its wheel has this file")
+        from rapidocr import RapidOCR
+
+        # Ray sets OMP_NUM_THREADS to the CPUs of the actor; ONNX Runtime would take every core it sees.
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        params: dict[str, Any] = {f"{step}.model_path": str(file) for step, file in weights.items()}
+        params |= {"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": threads}
+        self._engine: Any = RapidOCR(params=params)
+        self.provenance = {
+            "weights": sha256(weights.values()),
+            "dtype": "float32",
+            **{package: version(package) for package in PACKAGES},
+        }
+
+    def lines(self, image: Image.Image) -> list[Line]:
+        """Return the lines of text in an RGB image, in RapidOCR's order: top to bottom, without regard to columns."""
+        pixels, scale = _readable(image)
+        result = self._engine(pixels)
+        if result.txts is None:
+            return []
+        found = zip(result.txts, result.boxes, result.scores, strict=True)
+        return [
+            Line(" ".join(text.split()), _box(corners, scale, image.size), float(score))
+            for text, corners, score in found
+            if text.strip()
+        ]
+
+
+def _readable(image: Image.Image) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return the pixels for RapidOCR, BGR as in OpenCV, and how many pixels of the image one of them is.
+
+    A slim picture is padded with black, at its right or at its bottom.
+    """
+    scale = 1.0
+    if max(image.size) > _SLIM * min(image.size):
+        scale = max(1.0, max(image.size) / _LONGEST)
+        size = [max(1, round(side / scale)) for side in image.size]
+        least = -(-max(size) // _PADDED)
+        page = Image.new("RGB", (max(size[0], least), max(size[1], least)))
+        page.paste(image.resize((size[0], size[1]), Image.Resampling.BOX) if scale > 1 else image)
+        image = page
+    return np.ascontiguousarray(np.asarray(image)[:, :, ::-1]), scale
+
+
+def _box(corners: Any, scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return the upright rectangle around four corners, within the image, in pixels of the image."""
+    ends = np.array([np.min(corners, axis=0), np.max(corners, axis=0)], np.float64) * scale
+    (left, top), (right, bottom) = np.clip(ends, 0, size).tolist()
+    return left, top, right, bottom
