@@ -120,5 +120,5 @@ def language_of(text: str) -> str | None:
     """Return the language of a text (ISO 639-1), or None if it is too short or py3langid is not certain."""
     if sum(map(str.isalpha, text)) < _LETTERS:
         return None
-    language, probability = language_identifier().classify(text)
+    language, probability = language_identifier().classify(text.lower())
     return str(language) if probability >= _CERTAIN else None

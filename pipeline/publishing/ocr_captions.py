@@ -75,11 +75,11 @@ def card_section(run: Run, rows: int) -> str:
     weights = str(table.recorded("weights") or "")[:16]
     hashed = f", weights {weights}" if weights else ""
     sure = "" if least is None else f" with a confidence of at least {least}"
+    form = code_span("The texts in this image are TEXT<box>[x0,y0,x1,y1]</box>, ….")
     return (
-        f"{rows:,} of the images, those with text. `caption` is the short caption, then the lines of text that {reader} "
-        f"(PP-OCR{hashed}) has read{sure}, in reading order, in the form of VideoLLaMA 3's stage 2: "
-        f"{code_span('The texts in this image are TEXT<box>[x0,y0,x1,y1]</box>, ….')} Boxes are in thousandths of the "
-        "image's width and height. Nobody has checked texts and boxes."
+        f"{rows:,} of the images, those with text. `caption` is the short caption, then the lines of text that "
+        f"{reader} (PP-OCR{hashed}) has read{sure}, in reading order, in the form of VideoLLaMA 3's stage 2: {form} "
+        "Boxes are in thousandths of the image's width and height. Nobody has checked texts and boxes."
     )
 
 
