@@ -75,36 +75,43 @@ class Reader:
 
     def lines(self, image: Image.Image) -> list[Line]:
         """Return the lines of text in an RGB image, in RapidOCR's order: top to bottom, without regard to columns."""
-        pixels, scale = _readable(image)
+        pixels, scale, padding = _readable(image)
         result = self._engine(pixels)
         if result.txts is None:
             return []
         found = zip(result.txts, result.boxes, result.scores, strict=True)
         return [
-            Line(" ".join(text.split()), _box(corners, scale, image.size), float(score))
+            Line(" ".join(text.split()), _box(corners, scale, padding, image.size), float(score))
             for text, corners, score in found
             if text.strip()
         ]
 
 
-def _readable(image: Image.Image) -> tuple[npt.NDArray[np.uint8], float]:
-    """Return the pixels for RapidOCR, BGR as in OpenCV, and how many pixels of the image one of them is.
+def _readable(image: Image.Image) -> tuple[npt.NDArray[np.uint8], float, tuple[int, int]]:
+    """Return the pixels for RapidOCR: BGR as in OpenCV.
 
-    A slim picture is padded with black, at its right or at its bottom.
+    A slim picture is scaled down to 2000 pixels, and padded at its longer sides by repeating its edges, without which a
+    border would hide the text beside it.
+
+    Returns:
+        The pixels; how many pixels of the image one of them is; what they have left and above of the image.
     """
-    scale = 1.0
-    if max(image.size) > _SLIM * min(image.size):
-        scale = max(1.0, max(image.size) / _LONGEST)
-        size = [max(1, round(side / scale)) for side in image.size]
-        least = -(-max(size) // _PADDED)
-        page = Image.new("RGB", (max(size[0], least), max(size[1], least)))
-        page.paste(image.resize((size[0], size[1]), Image.Resampling.BOX) if scale > 1 else image)
-        image = page
-    return np.ascontiguousarray(np.asarray(image)[:, :, ::-1]), scale
+    if max(image.size) <= _SLIM * min(image.size):
+        return np.ascontiguousarray(np.asarray(image)[:, :, ::-1]), 1.0, (0, 0)
+    scale = max(1.0, max(image.size) / _LONGEST)
+    width, height = (max(1, round(side / scale)) for side in image.size)
+    least = -(-max(width, height) // _PADDED)
+    missing = max(0, least - width), max(0, least - height)
+    left, top = missing[0] // 2, missing[1] // 2
+    small = image.resize((width, height), Image.Resampling.BOX) if scale > 1 else image
+    around = ((top, missing[1] - top), (left, missing[0] - left), (0, 0))
+    return np.pad(np.asarray(small)[:, :, ::-1], around, mode="edge"), scale, (left, top)
 
 
-def _box(corners: Any, scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _box(
+    corners: Any, scale: float, padding: tuple[int, int], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """Return the upright rectangle around four corners, within the image, in pixels of the image."""
-    ends = np.array([np.min(corners, axis=0), np.max(corners, axis=0)], np.float64) * scale
+    ends = (np.array([np.min(corners, axis=0), np.max(corners, axis=0)], np.float64) - padding) * scale
     (left, top), (right, bottom) = np.clip(ends, 0, size).tolist()
     return left, top, right, bottom

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from core.errors import UserError
 from core.text import code_span
 from manifests.run import Run
 
@@ -56,11 +57,19 @@ def ocr_captions(rows: pa.Table) -> pa.Array:
     return pa.array([ocr_caption(*row) for row in zip(*columns, strict=True)], pa.string())
 
 
-def with_text(run: Run, kept: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of `kept` (column `id`) in whose images text was found."""
-    table = _stage(run).table
-    found = table.scan(["id", TEXTS]).filter(pl.col(TEXTS).list.len() > 0).select("id").collect(engine="streaming")
-    return kept.join(found, on="id", how="semi", maintain_order="left")
+def refuse_without_text(run: Run, kept: pl.DataFrame) -> None:
+    """Refuse a subset that would be empty.
+
+    Args:
+        run: The run.
+        kept: The images to publish, column `id`.
+
+    Raises:
+        UserError: No text was found in any of them.
+    """
+    texts = _stage(run).table.scan(["id", TEXTS]).filter(pl.col(TEXTS).list.len() > 0).select("id")
+    if not kept.join(texts.collect(engine="streaming"), on="id", how="semi").height:
+        raise UserError("nothing to publish in the subset ocr: no text was found in any kept image")
 
 
 def card_section(run: Run, rows: int) -> str:

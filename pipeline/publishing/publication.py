@@ -24,6 +24,7 @@ from manifests.parts import scan_parts
 from manifests.shards import LEFT_OUT, LISTS, OCR, SUBSETS, TOGETHER, shard_name
 from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
+from pipeline.publishing.ocr_rows import read_ocr_rows
 from pipeline.recipe_file import Publish
 
 SETTINGS = "settings.json"
@@ -45,8 +46,8 @@ class _Expected(NamedTuple):
 
     listed: int
     left_out: int
-    smallest: int
-    largest: int
+    smallest: int | None
+    largest: int | None
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,6 @@ class Publication:
         remedy = "delete it and the shards of that number, and publish again: they are written again"
         return {id_: reason for name in files for id_, reason in read_json(self.lists, name, remedy).items()}
 
-    def ocr_rows(self, number: int) -> dict[str, Any]:
-        """Return what the shard with this number of the subset `ocr` holds: its `rows`, `smallest` and `largest` id.
-
-        Raises:
-            UserError: The file that says so is missing or damaged.
-        """
-        name, remedy = ocr_rows_name(number), f"delete {shard_name(OCR, number, self.format)} and publish again"
-        if not self.lists.exists(name):
-            raise UserError(f"{self.lists.path}/{name}: this file is missing; {remedy}")
-        rows = read_json(self.lists, name, remedy)
-        if not {"rows", "smallest", "largest"} <= rows.keys():
-            raise UserError(f"{self.lists.path}/{name}: the file is damaged (keys are missing); {remedy}")
-        return rows
-
     def _existing_shards(self) -> Shards:
         files = [file for subset in (TOGETHER, *SUBSETS) for file in self.out.join(subset).files()]
         return {self.out.relative(file.path): file for file in files if _SHARD.fullmatch(file.base_name)}
@@ -168,8 +155,8 @@ class Publication:
         for number in of_number["number"] if OCR in self.subsets else ():
             name = shard_name(OCR, number, self.format)
             if name in shards:
-                rows = self.ocr_rows(number)
-                expected[name] = _Expected(rows["rows"], 0, rows["smallest"], rows["largest"])
+                holds = read_ocr_rows(self.lists, number, self.format)
+                expected[name] = _Expected(holds.rows, 0, holds.smallest, holds.largest)
         with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as threads:
             list(threads.map(self._check_shard, shards.values(), [expected[name] for name in shards]))
 
@@ -204,11 +191,6 @@ def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
     listed = scan_parts(lists, files, LISTED, _REMEDY).collect()
     refuse_duplicates(listed["id"], f"{lists.path}: the lists have", f"a list was copied; {_ELSEWHERE}")
     return listed, expected[-1]
-
-
-def ocr_rows_name(number: int) -> str:
-    """Return the name of the file of lists that says what a shard of the subset `ocr` holds."""
-    return f"{OCR}-{number:05d}.json"
 
 
 def refuse_duplicates(ids: pl.Series, where: str, why: str) -> None:

@@ -34,7 +34,8 @@ from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
-from pipeline.publishing.ocr_captions import missing_command, with_text
+from pipeline.publishing.ocr_captions import missing_command, refuse_without_text
+from pipeline.publishing.ocr_rows import count_ocr_rows
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
@@ -98,7 +99,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
     if OCR in publication.subsets and kept.height:
-        _refuse_without_text(run, kept)
+        refuse_without_text(run, kept)
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
@@ -113,7 +114,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     sizes = _sizes(publication)
     numbers = listed["number"].unique()
     names = publication.names(numbers)
-    texts = sum(publication.ocr_rows(n)["rows"] for n in numbers) if OCR in publication.subsets else None
+    texts = count_ocr_rows(publication.lists, numbers, publication.format) if OCR in publication.subsets else None
     published = Published(
         where=where,
         rows=texts if texts is not None and len(publication.subsets) == 1 else listed.height - len(left_out),
@@ -158,12 +159,6 @@ def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
     if OCR in settings.subsets and (command := missing_command(columns.fields)):
         raise UserError(f"the subset ocr needs short captions and the texts in the images: `{command}` first")
     return {use: (use,) for use in settings.subsets} or {TOGETHER: captions}
-
-
-def _refuse_without_text(run: Run, kept: pl.DataFrame) -> None:
-    """Refuse a subset `ocr` that would be empty."""
-    if not with_text(run, kept).height:
-        raise UserError("nothing to publish in the subset ocr: no text was found in any kept image")
 
 
 def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns:

@@ -40,7 +40,8 @@ from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
 from pipeline.publishing.image_checks import ReadImage, faults_of, hashed
 from pipeline.publishing.ocr_captions import ocr_captions
-from pipeline.publishing.publication import Publication, ocr_rows_name
+from pipeline.publishing.ocr_rows import store_ocr_rows
+from pipeline.publishing.publication import Publication
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -155,9 +156,7 @@ class ShardWriter:
             start += chunk.num_rows
         self._store_left_out(number, left_out)  # before the shard is complete: no shard lacks this file
         if OCR in uses:
-            holds = {"rows": len(published), "smallest": min(published, default=None)}
-            holds["largest"] = max(published, default=None)
-            self.publication.lists.write(ocr_rows_name(number), json.dumps(holds, indent=1).encode())
+            store_ocr_rows(self.publication.lists, number, published)
 
     def _store_left_out(self, number: int, left_out: Mapping[str, str]) -> None:
         if left_out:
