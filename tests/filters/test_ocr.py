@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -143,6 +143,7 @@ _BOXES = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_BOXES)
 def test_share_is_that_of_the_union_of_boxes(boxes: list[tuple[int, int, int, int]]) -> None:
     """By inclusion and exclusion."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL.Image import Image
 from PIL.Image import new as new_image
@@ -128,6 +128,7 @@ _TEXT = st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(_TEXT, _BOX), min_size=1, max_size=6))
 def test_boxes_are_read_back_whatever_the_texts(things: list[tuple[str, tuple[int, ...]]]) -> None:
     said = ocr_caption("A.", [text for text, _ in things], [list(box) for _, box in things])
