@@ -41,6 +41,7 @@ HEADLINE, FOOTER = line(0, 20, 980, 50), line(200, 400, 600)
             [line(x, 40 * y, 60) if not x else line(x, 40 * y, 40) for y in range(4) for x in (0, 300)], id="menu"
         ),
         pytest.param([line(0, 0, 300), line(400, 0, 300), line(0, 40, 700)], id="one row with a gap"),
+        pytest.param([line(0, 0, 300), line(400, 0, 300), line(0, 40, 300)], id="one line beside two"),
     ],
 )
 def test_boxes_are_read_in_this_order(boxes: list[Box]) -> None:
