@@ -55,10 +55,9 @@ def language_share(text: str, language: str) -> float:
     py3langid distinguishes 133 languages, so three words of English may get only 0.1, and a foreign name lowers the
     value much. Text in another language gets less than 0.01.
     """
-    best, share = language_identifier().classify(
-        text
-    )  # half of the time of the whole ranking, which gives the same number
-    return float(share if best == language else dict(language_identifier().rank(text)).get(language, 0.0))
+    identifier = language_identifier()
+    best, share = identifier.classify(text)  # half of the time of the whole ranking, which gives the same number
+    return float(share if best == language else dict(identifier.rank(text)).get(language, 0.0))
 
 
 def check_language(language: str) -> None:
