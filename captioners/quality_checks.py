@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import Any
 
 from core.errors import UserError
+from core.language import language_identifier
 
 _LOOP = 4  # words in a run
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff"  # Japanese, Chinese, Thai, Lao: each character counts as a word
@@ -56,8 +55,9 @@ def language_share(text: str, language: str) -> float:
     py3langid distinguishes 133 languages, so three words of English may get only 0.1, and a foreign name lowers the
     value much. Text in another language gets less than 0.01.
     """
-    best, share = _identifier().classify(text)  # half of the time of the whole ranking, which gives the same number
-    return float(share if best == language else dict(_identifier().rank(text)).get(language, 0.0))
+    identifier = language_identifier()
+    best, share = identifier.classify(text)  # half of the time of the whole ranking, which gives the same number
+    return float(share if best == language else dict(identifier.rank(text)).get(language, 0.0))
 
 
 def check_language(language: str) -> None:
@@ -66,13 +66,6 @@ def check_language(language: str) -> None:
     Raises:
         UserError: The language is unknown.
     """
-    known = _identifier().labels
+    known = language_identifier().labels
     if language not in known:
         raise UserError(f"language {language!r} is not known; give a code of ISO 639-1, such as en, zh or de")
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

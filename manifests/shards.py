@@ -31,6 +31,14 @@ USES = ("short", "detailed")
 TOGETHER = "data"
 """Name of the subset with both captions."""
 
+OCR = "ocr"
+"""Name of the subset of images with text: the short caption, then the texts with their boxes."""
+
+SUBSETS = (*USES, OCR)
+"""Subsets with one caption, named after it."""
+
+_OCR_CAPTION = column("ocr_caption", pa.string(), "The short caption, then each text in the image with its box")
+
 FORMATS = ("parquet", "webdataset")
 
 LISTS, LEFT_OUT = ".publication", "left-out-"
@@ -94,7 +102,8 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
         uses: Kinds of captions in the shard.
         alone: Whether it is the subset of one caption, whose column is then named `caption`.
     """
-    captions = [fields[f"{use}_caption"].with_name("caption" if alone else f"{use}_caption") for use in uses]
+    used = {OCR: _OCR_CAPTION} | {use: fields[f"{use}_caption"] for use in uses if use != OCR}
+    captions = [used[use].with_name("caption" if alone else f"{use}_caption") for use in uses]
     turns = [
         column(
             conversation_column(use, uses),
@@ -104,8 +113,8 @@ def shard_schema(fields: Mapping[str, pa.Field], uses: Sequence[str], alone: boo
         for use in reversed(uses)
     ]
     image = column("image", IMAGE, "The original encoded bytes of the image, and a file name made from id and format")
-    used = {f"{use}_caption" for use in USES}
-    rest = [field.with_name(RENAMED.get(name, name)) for name, field in fields.items() if name not in used]
+    others = {f"{use}_caption" for use in USES}
+    rest = [field.with_name(RENAMED.get(name, name)) for name, field in fields.items() if name not in others]
     return pa.schema([ID, image, *captions, *turns, *rest])
 
 

@@ -17,7 +17,7 @@ from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import WRITTEN_BY
 from manifests.schemas import INDEX
-from manifests.shards import USES
+from manifests.shards import OCR, USES
 from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
@@ -116,7 +116,9 @@ def _check_captions(recipe: Recipe, subsets: Sequence[str], where: str) -> None:
     """Refuse to publish captions that no stage writes. The recipe of a run may: its captions may still be added."""
     written = {name for step in recipe.steps for name in step.stage.writes.names}
     captions = [use for use in USES if f"{use}_caption" in written]
-    if lacking := [use for use in subsets if use not in captions]:
+    if OCR in subsets and not {"short_caption", "ocr_texts", "ocr_boxes"} <= written:
+        raise UserError(f"{where}: publish: the subset ocr needs the stages ocr and short_caption; add them")
+    if lacking := [use for use in subsets if use not in (*captions, OCR)]:
         raise UserError(f"{where}: publish: no stage writes {lacking[0]} captions; add the stage {lacking[0]}_caption")
     if not captions:
         raise UserError(

@@ -70,14 +70,15 @@ class Publish(Settings):
     """How a run is published.
 
     Attributes:
-        subsets: `short`, `detailed` or both: one subset per caption, each with the images. Empty: one subset, `data`,
-            with all captions and each image once.
+        subsets: Some of `short`, `detailed` and `ocr`: one subset per caption, each with the images. `ocr` has the
+            images with text, and its captions are the short ones with each text and its box. Empty: one subset, `data`,
+            with the short and detailed captions and each image once.
         format: `parquet`, or `webdataset`: tars of images and JSON.
         rows_per_shard: Images per shard.
         seed: Seed of the random order of images.
     """
 
-    subsets: tuple[Literal["short", "detailed"], ...] = ()
+    subsets: tuple[Literal["short", "detailed", "ocr"], ...] = ()
     format: Literal["parquet", "webdataset"] = "parquet"
     rows_per_shard: int = Field(default=5000, ge=1)
     seed: int = Field(default=0, ge=0)

@@ -16,12 +16,13 @@ import pyarrow as pa
 from PIL.Image import Image
 
 from captioners.offline.measurements import MEASURED_ON, measure
-from captioners.offline.ocr import SIDE, Reader
 from captioners.offline.templates import detailed, short
+from core.ocr import SIDE, Reader
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
 
 _QUOTED = 5  # lines of text in the image that are quoted
+_SURE = 0.7  # lines with a lower confidence are left out; in photographs most of them are not text
 
 
 class Describe(ImageStage):
@@ -100,7 +101,8 @@ class _Describer(ImageFacts):
         return pa.table(columns, schema=Describe.writes)
 
     def _read(self, said: Described, image: Image | None) -> Described:
-        lines = self._reader.lines(image) if self._reader and image else []
+        found = self._reader.lines(image) if self._reader and image else []
+        lines = [line.text for line in found if line.confidence >= _SURE]
         if not lines:
             return said
         quoted = [*(f"“{line}”" for line in lines[:_QUOTED]), *(["and more"] if lines[_QUOTED:] else [])]

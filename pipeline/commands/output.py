@@ -145,6 +145,8 @@ def print_published(done: Published) -> None:
     """Print what the shards contain, what was left out, and how to open them."""
     files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
     out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
+    if done.with_text is not None:
+        say(f"in the subset ocr: {done.with_text:,} images with text")
     if done.stale:
         say(f"{done.stale:,} images in shards are not kept any more; publish into another folder to be rid of them")
     if done.outdated:

@@ -24,7 +24,9 @@ def publish(
     out: Annotated[str | None, typer.Option(help="Folder of the dataset: a path or URL; default RUN/shards")] = None,
     subset: Annotated[
         list[str] | None,
-        typer.Option(help="A subset of short or of detailed captions; can be repeated. Default: all in one"),
+        typer.Option(
+            help="A subset of captions: short, detailed or ocr; can be repeated. Default: short and detailed in one"
+        ),
     ] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Format: parquet (default) or webdataset")] = None,
     rows_per_shard: Annotated[int | None, typer.Option(help="Images per shard; default 5000")] = None,

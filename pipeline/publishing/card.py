@@ -19,6 +19,7 @@ from manifests.run import Run
 from manifests.schemas import is_amount
 from manifests.verdict import Verdict
 from manifests.version import __version__
+from pipeline.publishing.ocr_captions import card_section
 
 
 class _Code(str):
@@ -52,6 +53,7 @@ def card(
     models: Mapping[str, Mapping[str, str | None]],
     features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     sizes: Mapping[str, int] | None = None,
+    with_text: int | None = None,
 ) -> str:
     """Return the text of README.md.
 
@@ -64,6 +66,7 @@ def card(
         models: The models of each stage, with their licences (`core.stages.Stage.models`).
         features: The columns of each subset as `datasets` needs them declared, if its files do not declare them.
         sizes: The length of each shard in bytes, by its path in the dataset.
+        with_text: Number of images in the subset `ocr`; None without that subset.
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
@@ -77,6 +80,7 @@ def card(
         _opening(subsets, format_, bool(features)),
         "## What is in a row",
         _table(("column", "what it says"), [(_Code(column), doc) for column, doc in columns.items()]),
+        *([] if with_text is None else ["## The subset `ocr`", card_section(run, with_text)]),
         "## How it was chosen",
         _funnel_table(counted),
         "## Models",

@@ -21,9 +21,10 @@ from pyarrow import fs as pafs
 from core.errors import UserError
 from manifests.checksums import UNREADABLE, DamagedError
 from manifests.parts import scan_parts
-from manifests.shards import LEFT_OUT, LISTS, TOGETHER, USES, shard_name
+from manifests.shards import LEFT_OUT, LISTS, OCR, SUBSETS, TOGETHER, shard_name
 from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
+from pipeline.publishing.ocr_rows import read_ocr_rows
 from pipeline.recipe_file import Publish
 
 SETTINGS = "settings.json"
@@ -45,8 +46,8 @@ class _Expected(NamedTuple):
 
     listed: int
     left_out: int
-    smallest: int
-    largest: int
+    smallest: int | None
+    largest: int | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Publication:
         return {id_: reason for name in files for id_, reason in read_json(self.lists, name, remedy).items()}
 
     def _existing_shards(self) -> Shards:
-        files = [file for subset in (TOGETHER, *USES) for file in self.out.join(subset).files()]
+        files = [file for subset in (TOGETHER, *SUBSETS) for file in self.out.join(subset).files()]
         return {self.out.relative(file.path): file for file in files if _SHARD.fullmatch(file.base_name)}
 
     def _compare_settings(self, now: Mapping[str, Any]) -> None:
@@ -151,6 +152,11 @@ class Publication:
             pl.len(), left_out_rows.alias("left_out"), pl.min("id"), pl.max("id").alias("max")
         )
         expected = {name: _Expected(*row) for number, *row in of_number.iter_rows() for name in self.names([number])}
+        for number in of_number["number"] if OCR in self.subsets else ():
+            name = shard_name(OCR, number, self.format)
+            if name in shards:
+                holds = read_ocr_rows(self.lists, number, self.format)
+                expected[name] = _Expected(holds.rows, 0, holds.smallest, holds.largest)
         with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as threads:
             list(threads.map(self._check_shard, shards.values(), [expected[name] for name in shards]))
 

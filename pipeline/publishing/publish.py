@@ -25,7 +25,7 @@ from manifests.parts import to_bytes
 from manifests.priorities import priority
 from manifests.run import Run, step_name
 from manifests.schemas import INDEX
-from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
+from manifests.shards import LISTS, OCR, RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
 from pipeline.execution.job_columns import Columns
@@ -34,6 +34,8 @@ from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
+from pipeline.publishing.ocr_captions import missing_command, refuse_without_text
+from pipeline.publishing.ocr_rows import count_ocr_rows
 from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
@@ -61,6 +63,7 @@ class Published:
         job: Counts and times of the job; None if there was nothing to do.
         outdated: Number of kept images with a wrong fact from an earlier version. The next `vl3syn run` computes the
             fact again; then they can be published.
+        with_text: Number of images in the subset `ocr`; None without that subset.
     """
 
     where: str
@@ -72,6 +75,7 @@ class Published:
     stale: int
     job: JobStats | None = None
     outdated: int = 0
+    with_text: int | None = None
 
 
 def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str) -> Published:
@@ -94,6 +98,8 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
     columns = _columns_of_shards(out, shards, columns)
     kept = run.verdict().alive
+    if OCR in publication.subsets and kept.height:
+        refuse_without_text(run, kept)
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
@@ -106,10 +112,12 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
     left_out = publication.left_out()
     sizes = _sizes(publication)
-    names = publication.names(listed["number"].unique())
+    numbers = listed["number"].unique()
+    names = publication.names(numbers)
+    texts = count_ocr_rows(publication.lists, numbers, publication.format) if OCR in publication.subsets else None
     published = Published(
         where=where,
-        rows=listed.height - len(left_out),
+        rows=texts if texts is not None and len(publication.subsets) == 1 else listed.height - len(left_out),
         shards=len(names),
         bytes=sum(sizes[name] for name in names),
         written=missing["number"].n_unique() * len(publication.subsets),
@@ -117,8 +125,9 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
         stale=listed.join(valid, on="id", how="anti").height,
         job=stats,
         outdated=kept.height - valid.height,
+        with_text=texts,
     )
-    _write_card(run, recipe, publication, columns, published.rows, sizes)
+    _write_card(run, recipe, publication, columns, published, sizes)
     return published
 
 
@@ -145,8 +154,10 @@ def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
     captions = tuple(use for use in USES if f"{use}_caption" in columns.fields)
     if not captions:
         raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
-    if lacking := [use for use in settings.subsets if use not in captions]:
+    if lacking := [use for use in settings.subsets if use not in (*captions, OCR)]:
         raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
+    if OCR in settings.subsets and (command := missing_command(columns.fields)):
+        raise UserError(f"the subset ocr needs short captions and the texts in the images: `{command}` first")
     return {use: (use,) for use in settings.subsets} or {TOGETHER: captions}
 
 
@@ -183,17 +194,34 @@ def _write_shards(
 
 
 def _write_card(
-    run: Run, recipe: Recipe, publication: Publication, columns: Columns, rows: int, sizes: Mapping[str, int]
+    run: Run,
+    recipe: Recipe,
+    publication: Publication,
+    columns: Columns,
+    published: Published,
+    sizes: Mapping[str, int],
 ) -> None:
     subsets = publication.subsets
+    # Of columns that several subsets have, the last description counts: `ocr` has a section of its own.
     schemas = {
-        subset: shard_schema(columns.fields, uses, alone=TOGETHER not in subsets) for subset, uses in subsets.items()
+        subset: shard_schema(columns.fields, subsets[subset], alone=TOGETHER not in subsets)
+        for subset in sorted(subsets, key=lambda subset: subset != OCR)
     }
     docs = {f.name: (f.metadata or {}).get(b"doc", b"").decode() for schema in schemas.values() for f in schema}
     declares_features = publication.format == "webdataset" and not publication.has_earlier_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
     models = {step.name: step.stage.models for step in recipe.steps}
-    text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
+    text = card(
+        run,
+        subsets,
+        publication.format,
+        published.rows,
+        columns=docs,
+        models=models,
+        features=features,
+        sizes=sizes,
+        with_text=published.with_text,
+    )
     publication.out.write("README.md", text.encode())
 
 
@@ -241,7 +269,7 @@ def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> p
 
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each caption: those of the recipe's stage, else the default ones."""
-    prompts = {use: read_prompts(use) for use in USES}
+    prompts = {use: read_prompts(use) for use in (*USES, OCR)}
     for entry in _stage_entries(run):
         use = entry["stage"].removesuffix("_caption")
         if use in USES and "prompts" in entry:

@@ -20,6 +20,7 @@ from manifests.contents import SHA256, content_rows
 from manifests.shards import (
     IMAGE,
     LEFT_OUT,
+    OCR,
     RENAMED,
     TOGETHER,
     conversation_column,
@@ -38,6 +39,8 @@ from pipeline.execution.ray_job import map_blocks
 from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure, Group
 from pipeline.publishing.image_checks import ReadImage, faults_of, hashed
+from pipeline.publishing.ocr_captions import ocr_captions
+from pipeline.publishing.ocr_rows import store_ocr_rows
 from pipeline.publishing.publication import Publication
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class ShardWriter:
         publication: The publication.
         inputs: Adds columns and images to a block of ids.
         fields: The columns of the run that are published, by name.
-        prompts: The prompts of each caption, by use (`short`, `detailed`).
+        prompts: The prompts of each caption, by use (`short`, `detailed`, `ocr`).
         contents: Stores lengths and digests of images that were not read before.
         decoded: Whether a stage has decoded every image. If not, images are decoded here as a check, and so are images
             without a stored digest, which may have changed since.
@@ -89,6 +92,8 @@ class ShardWriter:
         rows = self.inputs.complete(block)
         if self.inputs.images is not self.inputs.pool:
             rows = _without_other_downloads(rows)
+        if OCR in self.publication.subsets:
+            rows = rows.append_column(_caption(OCR), ocr_captions(rows))
         for use in {use for uses in self.publication.subsets.values() for use in uses}:
             rows = rows.append_column(_question(use), self._questions(rows, use))  # raises before an image is read
         contents: dict[int, Content] = {}
@@ -108,7 +113,8 @@ class ShardWriter:
             self.publication.lists.delete(_left_out_name(number))
         contents: dict[int, Content] = {}
         for subset, name in missing.items():
-            groups = self._row_groups(rows, subsets[subset], number, contents)
+            of_subset = rows.filter(rows[_caption(OCR)].is_valid()) if subset == OCR else rows
+            groups = self._row_groups(of_subset, subsets[subset], number, contents)
             schema = self._schema(subsets[subset])
             if self.publication.format == "parquet":
                 write_parquet(out, name, schema, groups)
@@ -135,18 +141,22 @@ class ShardWriter:
         """
         facts, start = self._facts(rows, uses), 0
         left_out: dict[str, str] = {}
+        published: list[int] = []
         for chunk, read in self._read_ahead(rows):
             faults = faults_of(chunk, read, self.decoded)
             ids = chunk["id"].to_pylist()
             left_out |= {str(ids[row]): reason for row, reason in faults.items()}
             good = {row: image for row, image in enumerate(read) if isinstance(image, ReadImage) and row not in faults}
             contents |= {ids[row]: (len(image.data), image.digest) for row, image in good.items()}
+            published += [ids[row] for row in good]
             if good:  # `datasets` cannot open a Parquet file with an empty row group
                 of_chunk = facts.slice(start, chunk.num_rows)
                 of_good = of_chunk.take(pa.array(list(good), pa.int64())) if faults else of_chunk
                 yield _row_group(self._schema(uses), of_good, list(good.values()))
             start += chunk.num_rows
         self._store_left_out(number, left_out)  # before the shard is complete: no shard lacks this file
+        if OCR in uses:
+            store_ocr_rows(self.publication.lists, number, published)
 
     def _store_left_out(self, number: int, left_out: Mapping[str, str]) -> None:
         if left_out:
@@ -161,7 +171,7 @@ class ShardWriter:
         columns: dict[str, Any] = {RENAMED.get(name, name): rows[name] for name in self.fields}
         columns |= {"id": rows["id"], "image": pa.array(names, pa.string())}
         for use in uses:
-            caption = columns["caption"] = rows[f"{use}_caption"]
+            caption = columns["caption"] = rows[_caption(use)]
             columns[conversation_column(use, uses)] = conversations(rows[_question(use)], caption)
         return pa.table({name: columns[name] for name in self._schema(uses).names})
 
@@ -220,6 +230,11 @@ def _joined(images: Sequence[bytes]) -> pa.Array:
     for image, (start, end) in zip(images, pairwise(ends.tolist()), strict=True):
         joined[start:end] = image
     return pa.Array.from_buffers(pa.binary(), len(images), [None, pa.py_buffer(ends), buffer])
+
+
+def _caption(use: str) -> str:
+    """Return the column of a block that has a caption. No stage has one of the name for `ocr`."""
+    return f"caption:{use}" if use == OCR else f"{use}_caption"
 
 
 def _question(use: str) -> str:

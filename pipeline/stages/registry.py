@@ -22,6 +22,7 @@ STAGES = {
     "aesthetic": "filters.aesthetic:Aesthetic",
     "quality": "filters.quality:Quality",
     "nsfw": "filters.nsfw:Nsfw",
+    "ocr": "filters.ocr:Ocr",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
     "download": "pipeline.stages.download.stage:Download",

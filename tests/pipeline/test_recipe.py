@@ -214,6 +214,11 @@ def test_missing_or_broken_recipe_file_is_a_one_line_error(tmp_path: Path) -> No
             "{subsets: [detailed]}",
             "no stage writes detailed",
         ),
+        (
+            "[{stage: short_caption, model: m, engine: {kind: server, url: 'http://x/v1'}}]",
+            "{subsets: [short, ocr]}",
+            "the subset ocr needs the stages ocr and short_caption",
+        ),
     ],
 )
 def test_publishing_captions_of_no_stage_is_refused(tmp_path: Path, stages: str, publish: str, message: str) -> None:

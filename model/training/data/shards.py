@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vl3syn.train")
 
-Caption = Literal["short", "detailed"]
+Caption = Literal["short", "detailed", "ocr"]
 
 _LARGEST = 1 << 30  # maximum bytes of a row group in memory
 _FOOTERS = 16  # footers that are read in parallel: on an object store each is a request
@@ -49,7 +49,7 @@ class ShardConfig(SourceConfig):
 
     Attributes:
         shards: A published dataset or one of its subsets: a folder or a URL such as s3://….
-        caption: The caption that is learned.
+        caption: The caption that is learned. `ocr` is the short one with each text in the image and its box.
     """
 
     shards: PathText
@@ -169,15 +169,16 @@ class ShardSource(Source):
     def _conversations(self, file: str, schema: pa.Schema, caption: str) -> str:
         """Return the name of the column with the turns of this caption."""
         from core.arrow_types import check_plain
-        from manifests.shards import USES, conversation_column
+        from manifests.shards import OCR, SUBSETS, USES, conversation_column
 
         names = set(schema.names)
         captions = [use for use in USES if f"{use}_caption" in names]
-        if not captions and "caption" in names and self._path.rpartition("/")[2] not in set(USES) - {caption}:
+        if not captions and "caption" in names and self._path.rpartition("/")[2] not in set(SUBSETS) - {caption}:
             captions = [caption]  # a subset with one caption: its name says which
         column = conversation_column(caption, captions) if caption in captions else ""
         if not {"id", "image", column} <= names:
-            raise UserError(f"{self.name}: {self._path}/{file}: no {caption} captions: caption the run, publish it")
+            remedy = "publish the run with `subsets: [ocr]`" if caption == OCR else "caption the run, publish it"
+            raise UserError(f"{self.name}: {self._path}/{file}: no {caption} captions: {remedy}")
         try:
             check_plain(schema, ["id", "image.bytes", column])
         except BadSampleError as error:

@@ -1,0 +1,170 @@
+"""The stage `ocr`: text at its place, whatever the orientation; nothing where there is none; the union of boxes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from core.images import decode
+from filters.ocr import Ocr, covered, language_of, thousandths
+from manifests import open_run
+from tests.runs import run_here
+
+SIZE = (640, 480)
+SIGNS = {"Please mind the step": (40, 30), "Exit on the left": (300, 330)}
+FONT = ImageFont.load_default(28)
+
+
+def page() -> Image.Image:
+    drawn = Image.new("RGB", SIZE, "white")
+    for text, place in SIGNS.items():
+        ImageDraw.Draw(drawn).text(place, text, fill="black", font=FONT)
+    return drawn
+
+
+def places() -> list[Any]:
+    """The box of each text of the page, in thousandths."""
+    draw = ImageDraw.Draw(page())
+    return [thousandths(draw.textbbox(place, text, font=FONT), SIZE) for text, place in SIGNS.items()]
+
+
+def encoded(image: Image.Image, orientation: int = 1) -> bytes:
+    """A PNG that is upright only after its EXIF orientation, 1, 3 or 6, is applied."""
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}.get(orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = io.BytesIO()
+    (image if turn is None else image.transpose(turn)).save(data, "PNG", exif=exif)
+    return data.getvalue()
+
+
+def iou(one: Any, other: Any) -> float:
+    left, top, right, bottom = (
+        max(one[0], other[0]),
+        max(one[1], other[1]),
+        min(one[2], other[2]),
+        min(one[3], other[3]),
+    )
+    both = max(0, right - left) * max(0, bottom - top)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    return both / (sum(areas) - both)
+
+
+@pytest.fixture(scope="module")
+def read() -> Callable[[Image.Image], dict[str, Any]]:
+    pytest.importorskip("rapidocr")
+    loaded = Ocr().load()
+
+    def row(image: Image.Image) -> dict[str, Any]:
+        facts = loaded([loaded.prepare(image)])
+        assert facts.schema.equals(Ocr.writes, check_metadata=True)
+        (row,) = facts.to_pylist()
+        return dict(row)
+
+    return row
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_text_is_found_at_its_place(read: Callable[[Image.Image], dict[str, Any]], orientation: int) -> None:
+    row = read(decode(encoded(page(), orientation), 1024))
+    assert row["ocr_texts"] == list(SIGNS)
+    assert [iou(*pair) >= 0.5 for pair in zip(row["ocr_boxes"], places(), strict=True)] == [True, True]
+    assert (row["text_lines"], row["text_characters"]) == (2, sum(map(len, SIGNS)))
+    assert row["text_share"] == pytest.approx(covered(row["ocr_boxes"]))
+    assert row["text_confidence"] == pytest.approx(sum(row["ocr_confidences"]) / 2)
+    assert row["text_language"] == "en"
+
+
+def test_image_without_text_has_empty_lists_and_share_0(read: Callable[[Image.Image], dict[str, Any]]) -> None:
+    row = read(Image.new("RGB", (1, 1), "grey"))
+    assert (row["text_share"], row["text_lines"], row["text_confidence"], row["text_language"]) == (0, 0, None, None)
+    assert row["ocr_texts"] == row["ocr_boxes"] == row["ocr_confidences"] == []
+
+
+def test_run_conserves_rows_and_keeps_images_with_text(
+    tmp_path: Path, engine: None, vl3syn: Callable[..., CompletedProcess[str]]
+) -> None:
+    pytest.importorskip("rapidocr")
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    whole = encoded(page())
+    (pool / "sign.png").write_bytes(whole)
+    (pool / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (pool / "bomb.png").write_bytes(whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:])
+    (pool / "text.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 64), "grey").save(pool / "grey.png")
+    stages = [{"stage": "ocr", "keep": {"min_text_share": 0.01}}]
+    run_, _ = run_here({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
+    manifest = run_.manifest().collect()
+    outcome = dict(zip(manifest["key"], manifest["status"], strict=True))
+    assert outcome == {
+        "sign.png": "kept",
+        "grey.png": "dropped",
+        "cut.png": "error",
+        "bomb.png": "error",
+        "text.png": "error",
+    }
+    funnel = run_.funnel()
+    assert funnel.rows == funnel.survivors + sum(stage.dropped + stage.errors for stage in funnel.stages) == 5
+    assert run_.facts("ocr").collect().filter(run_.facts("ocr").collect()["error"].is_null()).height == 2
+    told = json.loads(vl3syn("explain", tmp_path / "run", "sign.png", "--json").stdout)
+    assert "Please mind the step" in json.dumps(told)
+    looked = vl3syn("look", tmp_path / "run", "--where", "text_lines > 0", "--column", "ocr_texts", "--json")
+    assert "Please mind the step, Exit on the left" in looked.stdout, looked.stderr
+    done = vl3syn("report", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "text_share" in (tmp_path / "run/report.html").read_text()
+    assert open_run(tmp_path / "run").facts("ocr").collect()["ocr_boxes"].list.len().sum() == 2
+
+
+def test_filter_has_a_command_with_its_rules(vl3syn: Callable[..., CompletedProcess[str]]) -> None:
+    options = vl3syn("filter", "ocr", "--help").stdout
+    for option in ("--min-confidence", "--min ", "--max ", "--max-text-lines", "--min-text-characters"):
+        assert option in options
+    refused = vl3syn("filter", "ocr", "--run", "none", "--min", "2")
+    assert refused.returncode != 0
+
+
+_SIDE = st.integers(0, 1000)
+_BOXES = st.lists(
+    st.tuples(_SIDE, _SIDE, _SIDE, _SIDE).map(
+        lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))
+    ),
+    max_size=6,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_BOXES)
+def test_share_is_that_of_the_union_of_boxes(boxes: list[tuple[int, int, int, int]]) -> None:
+    """By inclusion and exclusion."""
+    area = 0
+    for chosen in range(1, 2 ** len(boxes)):
+        some = [box for number, box in enumerate(boxes) if chosen >> number & 1]
+        left, top = (max(box[side] for box in some) for side in (0, 1))
+        right, bottom = (min(box[side] for box in some) for side in (2, 3))
+        sign = 1 if len(some) % 2 else -1
+        area += sign * max(0, right - left) * max(0, bottom - top)
+    assert covered(boxes) == pytest.approx(area / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("EXIT ON THE LEFT", "en"),
+        ("Bitte nicht rauchen im Treppenhaus", "de"),
+        ("OPEN", None),
+        ("1234 5678 9012", None),
+    ],
+)
+def test_language_is_told_where_it_is_certain(text: str, language: str | None) -> None:
+    assert language_of(text) == language
