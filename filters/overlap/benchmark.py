@@ -18,6 +18,7 @@ from filters.overlap.copies import BenchmarkImage, CopyIndex, benchmark_image
 from filters.overlap.items import IMAGE_ENDINGS, Item, is_read, item_of
 from filters.overlap.rows import ROW_FILES, rows_of
 from filters.overlap.texts import TextIndex
+from filters.overlap.windows import SIDE
 from manifests.storage import Folder, LinkError
 
 _IN_FOLDERS = tuple(ending for ending in ROW_FILES if ending != ".txt")  # a README.txt has no questions
@@ -107,16 +108,22 @@ class Benchmark:
         if not self.images and not self.texts:
             raise UserError(f"{path}: no image and no question in it could be used{self._first_problem()}")
 
-    def search(self, encoded: Sequence[bytes], texts: Sequence[str]) -> Found:
-        """Search for the images and texts of one row of the data.
+    @staticmethod
+    def decoded(encoded: bytes) -> Image.Image:
+        """Decode an image as `search` needs it: a large JPEG at a reduced scale.
 
         Raises:
-            BadSampleError: An image cannot be decoded.
+            BadSampleError: It cannot be decoded.
         """
-        return self.search_decoded([(data, decode(data, 128)) for data in encoded], texts)
+        return decode(encoded, SIDE)
 
-    def search_decoded(self, pictures: Sequence[tuple[bytes, Image.Image]], texts: Sequence[str]) -> Found:
-        """As `search`, with the pictures of the images, RGB and upright, of at least 128 pixels."""
+    def search(self, pictures: Sequence[tuple[bytes, Image.Image]], texts: Sequence[str]) -> Found:
+        """Search for the images and texts of one row of the data.
+
+        Args:
+            pictures: The bytes of each image, and the picture, from `decoded`.
+            texts: Its turns in their order, or its captions.
+        """
         matches = self._texts.search(texts)
         asked = {match.row: match for match in matches.matches}
         hits: list[Hit] = []
@@ -190,9 +197,10 @@ def _read_folder(path: str, problems: Problems) -> Iterator[tuple[Item, list[byt
         if name.lower().endswith(_IN_FOLDERS):
             yield from _read_file(os.path.join(path, name), folder, problems, named)
     for name in names:
-        if name.lower().endswith(IMAGE_ENDINGS) and name not in named:
-            if (data := _image(folder, name, name, problems)) is not None:
-                yield Item(name), [data]
+        if not name.lower().endswith(IMAGE_ENDINGS) or name in named:
+            continue
+        if (data := _image(folder, name, name, problems)) is not None:
+            yield Item(name), [data]
 
 
 def _names(path: str) -> list[str]:
@@ -246,4 +254,3 @@ def _without_images(item: Item) -> Item:
 
 def _excerpt(item: Item) -> str:
     return " ".join(next(iter(item.variants), "").split())[:_EXCERPT]
-

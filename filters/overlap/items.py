@@ -1,4 +1,4 @@
-"""The rows of a benchmark in the forms in which benchmarks are published: which keys have the images, question, answer."""
+"""The rows of a benchmark in the forms in which they are published: which keys have images, question, answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ _LETTER = re.compile(r"[A-J]|option[ _]?\d|choice[ _]?\d|[a-j]\d")
 _TURNS = ("conversations", "messages", "conversation")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,20};base64,")
-_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")  # of JPEG, PNG, GIF, WebP, BMP, TIFF
+_BASE64_STARTS = (
+    "/9j/",
+    "iVBORw0KGgo",
+    "R0lGOD",
+    "UklGR",
+    "Qk0",
+    "SUkqA",
+    "TU0AK",
+)  # of JPEG, PNG, GIF, WebP, BMP, TIFF
 _SHORTEST = 64  # characters of an image in Base64
 _DEEPEST = 4  # levels of lists and mappings that are looked into
 _MOST_TEXTS = 64  # texts of one value

@@ -44,9 +44,9 @@ class TextIndex:
     """The texts of a benchmark: few rows, all in memory. What they are searched in is streamed.
 
     A row has variants: its question; with its options; with its answer; with both. Each has n-grams: all of 13 words if
-    it is that long, else one of all its words. An n-gram counts if four of its words are not generic, and if it is in at
-    most ten rows. It is found in a text that contains it; one of fewer than eight words only where it is a whole turn
-    or a whole line of one.
+    it is that long, else one of all its words. An n-gram counts if four of its words are not generic, and if it is in
+    at most ten rows. It is found in a text that contains it; one of fewer than eight words only where it is a whole
+    turn or a whole line of one.
     """
 
     def __init__(self, rows: Sequence[Sequence[str]]) -> None:

@@ -99,7 +99,7 @@ def _cuts() -> list[tuple[float, float]]:
 
 @cache
 def _axes() -> tuple[list[Floats], Floats]:
-    """Return for each cut the matrix that scales one axis, (32, SIDE), and that of its frequencies, (cuts · 8, SIDE)."""
+    """For each cut, the matrix that scales one axis, (32, SIDE); and the matrix to frequencies, (cuts · 8, SIDE)."""
     eye = Image.fromarray(np.eye(SIDE, dtype=np.float32))
     scale = []
     for before, after in _cuts():
@@ -112,7 +112,8 @@ def _axes() -> tuple[list[Floats], Floats]:
 
 def distances(hashes: Hashes, other: np.uint64) -> npt.NDArray[np.uint8]:
     """Return the number of bits by which each hash differs from another one, 0 to 64."""
-    return np.bitwise_count(hashes ^ other)
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(hashes ^ other)
+    return bits
 
 
 def cut(thumb: Thumbnail, window: Window = WHOLE, side: int = SIDE) -> Floats:
@@ -146,7 +147,8 @@ def _blocks(picture: Floats) -> Floats:
     """Return the blocks of a picture, each without its mean: (blocks, pixels)."""
     side = len(picture) // _BLOCK
     blocks = picture.reshape(side, _BLOCK, side, _BLOCK).transpose(0, 2, 1, 3).reshape(side * side, -1)
-    return blocks - blocks.mean(axis=1, keepdims=True)
+    centred: Floats = blocks - blocks.mean(axis=1, keepdims=True)
+    return centred
 
 
 def aligned(thumb: Thumbnail, start: Window, other: Thumbnail) -> tuple[Window, Agreement]:

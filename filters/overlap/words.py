@@ -10,7 +10,7 @@ LONG = 13
 """Words of an n-gram of a long text, as in GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C)."""
 
 SHORT = 8
-"""Fewest words of a text that is found inside of another text, as in GPT-3. A shorter one must be a whole turn or line."""
+"""Fewest words of a text that is found inside of another text, as in GPT-3; a shorter one must be a whole turn."""
 
 DISTINCT = 4
 """Fewest words of an n-gram that are not generic. With fewer it never counts alone."""
@@ -25,7 +25,7 @@ GENERIC = frozenset(
     please pictured presented provide provided question questions reason see seen select she short should show showing
     shown shows single some summarize tell than that the their them there these they thing things this those to two type
     using video was we were what when where which who whose why will with word words would write you your
-    """.split()  # noqa: SIM905
+    """.split()
 )
 """Words of which generic questions and prompts of benchmarks consist: "What is in the image? Answer with the option's
 letter from the given choices directly." """

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from filters.overlap.texts import FREQUENT, TextIndex, grams_of
 from filters.overlap.words import SHORT, is_distinct, words_of
 
-QUESTION = "Which of the three harbour cranes stands nearest to the red lighthouse keeper's cottage on the northern pier?"
+QUESTION = (
+    "Which of the three harbour cranes stands nearest to the red lighthouse keeper's cottage on the northern pier?"
+)
 
 
 def rows(index: TextIndex, *texts: str) -> list[int]:
@@ -25,9 +27,11 @@ def test_question_is_found_inside_of_other_text_whatever_its_form() -> None:
 
 
 def test_question_that_goes_on_into_the_answer_is_found() -> None:
-    index = TextIndex([["Name the lighthouse keeper", "Name the lighthouse keeper Bartholomew Featherstonehaugh senior esquire"]])
-    assert rows(index, "Name the lighthouse keeper", "Bartholomew Featherstonehaugh, senior, Esquire") == [0]
-    assert rows(index, "Name the lighthouse keeper", "Somebody else entirely") == []
+    index = TextIndex(
+        [["Name the lighthouse keeper", "Name the lighthouse keeper Bartholomew Featherstonehaugh senior esquire"]]
+    )
+    assert rows(index, question, "Bartholomew Featherstonehaugh, senior, Esquire") == [0]
+    assert rows(index, question, "Somebody else entirely") == []
 
 
 def test_short_question_must_be_a_whole_turn_or_line() -> None:
@@ -45,7 +49,7 @@ def test_generic_question_is_reported_and_not_found() -> None:
 
 
 def test_words_of_more_than_ten_rows_are_a_prompt() -> None:
-    prompt = "Solve this geometry exercise stepwise, then verify every intermediate numeric result twice before submitting"
+    prompt = "Solve this geometry exercise stepwise, then verify every intermediate numeric result twice"
     few = TextIndex([[f"{prompt} {number}"] for number in range(FREQUENT)])
     many = TextIndex([[f"{prompt} {number}"] for number in range(FREQUENT + 1)])
     assert rows(few, prompt) == list(range(FREQUENT))
