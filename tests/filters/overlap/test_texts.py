@@ -27,9 +27,8 @@ def test_question_is_found_inside_of_other_text_whatever_its_form() -> None:
 
 
 def test_question_that_goes_on_into_the_answer_is_found() -> None:
-    index = TextIndex(
-        [["Name the lighthouse keeper", "Name the lighthouse keeper Bartholomew Featherstonehaugh senior esquire"]]
-    )
+    question = "Name the lighthouse keeper"
+    index = TextIndex([[question, f"{question} Bartholomew Featherstonehaugh senior esquire"]])
     assert rows(index, question, "Bartholomew Featherstonehaugh, senior, Esquire") == [0]
     assert rows(index, question, "Somebody else entirely") == []
 
