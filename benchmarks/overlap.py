@@ -146,6 +146,11 @@ def texts(rows: int) -> dict[str, Any]:
     }
 
 
+def _line(kind: str, result: dict[str, Any]) -> tuple[str, ...]:
+    kinds = ", ".join(f"{count} {name}" for name, count in result["kinds"].items())
+    return kind, f"{result['recall']:.1%}", kinds, f"{result['false']:.1%}", f"{result['milliseconds']:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="default: those of the demo")
@@ -158,11 +163,7 @@ def main() -> None:
     found = copies([f.name for f in files], [f.read_bytes() for f in files], lambda text: print(text, file=sys.stderr))
     results = {"machine": machine(), "photographs": len(files), "copies": found}
     results |= {"templates": templates(), "texts": texts(args.rows)}
-    lines = [
-        (kind, f"{r['recall']:.1%}", ", ".join(f"{n} {k}" for k, n in r["kinds"].items()), f"{r['false']:.1%}")
-        + (f"{r['milliseconds']:.1f}",)
-        for kind, r in found.items()
-    ]
+    lines = [_line(kind, result) for kind, result in found.items()]
     report(results, ("copy", "recall", "as", "false", "ms/image"), lines, args.json)
     if not args.json:
         for kind, r in found.items():
