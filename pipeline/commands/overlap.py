@@ -9,10 +9,12 @@ import typer
 from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials
+from core.stages import ImageStage
 from pipeline.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from filters.overlap.benchmark import Benchmark
+    from filters.overlap.embeddings import Embedder
     from pipeline.reporting.overlap import Overlap
 
 overlap_app = typer.Typer()
@@ -42,6 +44,13 @@ def overlap(
     root: Annotated[
         list[str] | None, typer.Option(help="A further folder that media of annotations may lie in; may be given again")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Compare embeddings too: open_clip's ViT-L-14/openai or another, or conse (offline)"),
+    ] = None,
+    min_cosine: Annotated[
+        float, typer.Option(min=0, max=1, help="With --encoder: the smallest cosine that is a hit")
+    ] = 0.99,
     out: Annotated[
         str | None, typer.Option(metavar="HITS", help="Write each hit, with both sides: a .jsonl or .parquet file")
     ] = None,
@@ -69,7 +78,7 @@ def overlap(
         check_target(out)
     blocked = BlockedIds.read(ids) if ids else None
     rows = training_rows(data, media, root or ())
-    indexed = Benchmark(benchmark)
+    indexed = Benchmark(benchmark, _embedder(encoder) if encoder else None, min_cosine)
     for what, count in indexed.problems.counts.items():
         output.say(f"{benchmark}: {count:,} {what}, the first: {indexed.problems.examples[what]}")
     with writing(out) as write:
@@ -84,6 +93,17 @@ def overlap(
             f"{data}: {done.found_rows:,} of {done.rows:,} rows overlap with {benchmark}, {done.unread:,} could not be "
             f"read, and {sum(indexed.problems.counts.values()):,} of the benchmark (--strict)"
         )
+
+
+def _embedder(encoder: str) -> Embedder:
+    from filters.overlap.embeddings import Embedder
+    from pipeline.stages.registry import stage_class
+
+    settings = {} if encoder == "conse" else {"encoder": encoder}
+    stage = stage_class("conse" if encoder == "conse" else "clip").model_validate(settings)
+    assert isinstance(stage, ImageStage)
+    stage.check_available()
+    return Embedder(stage.load())
 
 
 def _say(done: Overlap) -> None:
@@ -115,7 +135,10 @@ def _print(data: str, benchmark: str, done: Overlap, indexed: Benchmark, with_id
 def _kinds(indexed: Benchmark, with_ids: bool) -> list[str]:
     from pipeline.reporting.overlap import KINDS
 
-    left_out = {"embedding", *(() if indexed.images else ("file", "pixels", "picture", "crop"))}
+    left_out = {
+        *(() if indexed.embeds else ("embedding",)),
+        *(() if indexed.images else ("file", "pixels", "picture", "crop")),
+    }
     left_out |= (set() if indexed.texts else {"text"}) | (set() if with_ids else {"id"})
     return [kind for kind in KINDS if kind not in left_out]
 

@@ -48,7 +48,7 @@ def test_generic_question_is_reported_and_not_found() -> None:
 
 
 def test_words_of_more_than_ten_rows_are_a_prompt() -> None:
-    prompt = "Solve this geometry exercise stepwise, then verify every intermediate numeric result twice"
+    prompt = "Solve this geometry exercise stepwise, then verify every intermediate numeric result twice again"
     few = TextIndex([[f"{prompt} {number}"] for number in range(FREQUENT)])
     many = TextIndex([[f"{prompt} {number}"] for number in range(FREQUENT + 1)])
     assert rows(few, prompt) == list(range(FREQUENT))
