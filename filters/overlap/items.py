@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BadSampleError
+from core.text import printable
 
 _IDS = ("question_id", "qid", "q_uid", "pid", "uid", "id", "index", "video_id", "videoID", "file_name")
 _QUESTIONS = ("question", "query", "prompt", "text", "sentence", "caption", "description", "q", "Q")
@@ -93,7 +94,7 @@ def is_read(key: str) -> bool:
 
 def _id(row: Mapping[str, Any], name: str) -> str:
     value = next((row[key] for key in _IDS if isinstance(row.get(key), str | int) and str(row[key]).strip()), name)
-    return str(value)[:200]
+    return printable(str(value)[:200])
 
 
 def _options(row: Mapping[str, Any]) -> list[str]:

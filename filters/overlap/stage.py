@@ -12,7 +12,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from core.errors import UserError
 from core.paths import check_path
 from core.stages import ENCODED, IMAGE, ImageFacts, ImageStage
-from filters.overlap.benchmark import Benchmark, Found, content_hash
+from filters.overlap.benchmark import Benchmark, Found
+from filters.overlap.files import content_hash
 from filters.overlap.windows import SIDE
 from manifests.schemas import column
 

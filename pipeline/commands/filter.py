@@ -142,7 +142,7 @@ def overlap(
 
 def content_of(benchmark: str) -> str:
     """Return the hash of a benchmark as it is now; the run's recipe may have that of an earlier state."""
-    from filters.overlap.benchmark import content_hash
+    from filters.overlap.files import content_hash
 
     return content_hash(benchmark)
 

@@ -135,12 +135,8 @@ def _print(data: str, benchmark: str, done: Overlap, indexed: Benchmark, with_id
 def _kinds(indexed: Benchmark, with_ids: bool) -> list[str]:
     from pipeline.reporting.overlap import KINDS
 
-    left_out = {
-        *(() if indexed.embeds else ("embedding",)),
-        *(() if indexed.images else ("file", "pixels", "picture", "crop")),
-    }
-    left_out |= (set() if indexed.texts else {"text"}) | (set() if with_ids else {"id"})
-    return [kind for kind in KINDS if kind not in left_out]
+    there = {"embedding": indexed.embeds, "text": bool(indexed.texts), "id": with_ids}
+    return [kind for kind in KINDS if there.get(kind, bool(indexed.images))]
 
 
 def _as_json(data: str, benchmark: str, done: Overlap, indexed: Benchmark, with_ids: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from core.cpus import count_cpus
 from core.errors import BadSampleError, UserError
 from core.paths import check_replaceable
+from core.text import printable
 from filters.overlap.benchmark import Benchmark, Found, Hit
 from filters.overlap.ids import BlockedIds
 from manifests.storage import Folder
@@ -110,7 +111,10 @@ def _search(
             pictures.append((data, benchmark.decoded(data)))
         except BadSampleError as error:
             faults.append(f"{row.id}: {error}")
-    found = benchmark.search(pictures, row.texts)
+    try:
+        found = benchmark.search(pictures, row.texts)
+    except BadSampleError as error:  # an image without an embedding
+        found, faults = benchmark.search([], row.texts), [*faults, f"{row.id}: {error}"]
     return row, found, ids.search([row.id, *row.names]) if ids else [], faults
 
 
@@ -130,7 +134,7 @@ def _count(
     overlap.found.update({hit.kind for hit in hits})
     overlap.benchmark_rows.update({hit.benchmark_id for hit in hits if hit.kind != "id"})
     for hit in hits:
-        write({"data_id": row.id, **asdict(hit)})
+        write({"data_id": printable(row.id), **asdict(hit)})
 
 
 @contextmanager

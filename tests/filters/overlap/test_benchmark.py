@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from filters.overlap.benchmark import Benchmark, Hit, content_hash
+from filters.overlap.benchmark import Benchmark, Hit
+from filters.overlap.files import content_hash
 from tests.filters.overlap.pictures import jpeg, png, scene
 
 QUESTION = "Which of the three harbour cranes stands nearest to the red lighthouse keeper's cottage?"

@@ -68,3 +68,9 @@ def test_variants_are_question_options_and_answer() -> None:
     item = Item("1", (), "Which?", ("red", "blue"), ("blue", "navy"))
     assert item.variants == ["Which?", "Which? red blue", "Which? blue", "Which? red blue blue"]
     assert Item("1", (), "", (), ("A caption",)).variants == ["A caption"]
+
+
+def test_id_and_texts_of_half_characters_are_harmless() -> None:
+    item = item_of({"id": "a\ud83d", "question": "Which \ud83d one?"}, "f:1")
+    assert item is not None
+    assert item.id == "a\ufffd"

@@ -123,6 +123,17 @@ def test_nothing_to_search_is_an_error(planted: tuple[Path, Path], tmp_path: Pat
     assert "ends with .jsonl or .parquet" in str(refused.exception)
 
 
+def test_half_characters_do_not_stop_the_search(planted: tuple[Path, Path], tmp_path: Path) -> None:
+    _, benchmark = planted
+    (tmp_path / "odd.jsonl").write_text(json.dumps(entry("file.png", f"\ud83d {QUESTION}", id="\ud83d")))
+    for name in ("hits.parquet", "hits.jsonl"):
+        done = overlap(tmp_path / "odd.jsonl", "--with", benchmark, "--out", tmp_path / name)
+        assert done.exit_code == 0, done.exception
+    hits = pl.read_parquet(tmp_path / "hits.parquet").to_dicts()
+    assert [hit["kind"] for hit in hits] == ["file", "text"]
+    assert hits[0]["data_id"] == "odd.jsonl:1 (id \ufffd)"
+
+
 @pytest.mark.usefixtures("here")
 def test_filter_overlap_searches_a_changed_benchmark_again(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
