@@ -28,9 +28,9 @@ DISTANCE = 12
 """Most bits by which the perceptual hashes of a copy's nearest crops differ. `benchmarks/overlap.py` measures it."""
 
 CORRELATION, CHANGED = 0.9, 0.06
-"""What a candidate must reach when both are laid over each other, see `filters.overlap.windows.Agreement`. Of photographs
-that were encoded again, scaled, brightened or cropped at most 0.03 of the blocks are changed (one of 196: 0.07); of pages
-of other words on one template at least 0.086, at a correlation of up to 0.99."""
+"""What a candidate must reach when both are laid over each other, see `filters.overlap.windows.Agreement`. Of
+photographs that were encoded again, scaled, brightened or cropped at most 0.03 of the blocks are changed (one of 196:
+0.07); of pages of other words on one template at least 0.086, at a correlation of up to 0.99."""
 
 _FULL = 0.97  # a window of at least this share of the area is the whole picture
 _CANDIDATES = 8  # images of the benchmark that are compared with a picture, nearest hashes first
