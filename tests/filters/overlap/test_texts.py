@@ -19,7 +19,7 @@ def rows(index: TextIndex, *texts: str) -> list[int]:
     return [match.row for match in index.search(texts).matches]
 
 
-def test_question_is_found_inside_of_other_text_whatever_its_form() -> None:
+def test_question_is_found_inside_of_other_text_in_any_form() -> None:
     index = TextIndex([["Unrelated words about seven other marine mammals and birds"], [QUESTION]])
     assert rows(index, f"<image>\nLook closely. {QUESTION.upper()} Explain.") == [1]
     assert index.search([QUESTION]).matches[0].share == 1.0
