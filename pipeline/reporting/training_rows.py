@@ -100,7 +100,7 @@ def _annotated_row(entry: Mapping[str, Any], where: str, media: MediaRoot) -> Tr
             images.append(Path(media.file(path)).read_bytes())
         except (BadSampleError, OSError) as error:
             faults.append(f"{where}: {error}")
-    names = [str(given), *(path for path in (*paths, *films) if isinstance(path, str))]
+    names = [str(name) for name in (given, *paths, *films) if isinstance(name, str | int)]
     return TrainingRow(id_, tuple(names), tuple(_texts(turns)), tuple(images), len(films), tuple(faults))
 
 

@@ -36,7 +36,7 @@ def test_annotations_give_texts_images_and_faults(tmp_path: Path, ending: str) -
     assert first.texts == ("<image><image>\nWhat?", "This.")
     assert first.images == (b"bytes of a",)
     assert "outside" in first.faults[0]
-    assert (film.films, film.names, film.faults) == (1, ("None", "films/v.mp4"), ())
+    assert (film.films, film.names, film.faults) == (1, ("films/v.mp4",), ())
     assert "ms-swift" in bad.faults[0]
 
 
