@@ -26,6 +26,7 @@ from pipeline.commands.init import init_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.look import look_app
 from pipeline.commands.options import JsonOption, RunOption
+from pipeline.commands.overlap import overlap_app
 from pipeline.commands.publish import publish_app, publish_run
 from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
@@ -129,6 +130,7 @@ app.add_typer(stage_app)
 app.add_typer(view_app)
 app.add_typer(report_app)
 app.add_typer(look_app)
+app.add_typer(overlap_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(train_app)

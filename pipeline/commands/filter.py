@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from core.errors import UserError
 from pipeline.commands.options import (
     AsOption,
     EncoderOption,
@@ -25,7 +26,7 @@ from pipeline.commands.options import (
     SeedOption,
     TopOption,
 )
-from pipeline.commands.stage import apply_stages, balance_rules, hashes_entry, image_encoder_entry
+from pipeline.commands.stage import apply_stages, balance_rules, hashes_entry, image_encoder_entry, stored_entry
 from pipeline.commands.text_similarity import similarity_entries
 
 if TYPE_CHECKING:
@@ -116,6 +117,34 @@ def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
     """Store the host in each image's URL, and limit the number of images per host."""
     apply_stages(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
+
+
+@filter_app.command()
+def overlap(
+    run_: RunOption,
+    benchmark: Annotated[
+        str | None, typer.Option("--with", help="The benchmark: a folder of images, or a file of rows; see docs")
+    ] = None,
+    texts: Annotated[str | None, typer.Option(help="Texts to search too, such as alt_text,short_caption")] = None,
+    max_: Annotated[float | None, typer.Option("--max", help="Keep images with at most this overlap; 0: none")] = None,
+    as_: AsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Search for a benchmark's images and questions, and drop images of which too much is in it."""
+    if benchmark is None and not stored_entry(run_, "overlap", as_):
+        raise UserError("give --with, the benchmark: a folder of images, or a file of rows")
+    columns = None if texts is None else [text.strip() for text in texts.split(",")]
+    again = {} if benchmark is None else {"benchmark": benchmark, "content": content_of(benchmark)}
+    apply_stages(
+        run_, [{"stage": "overlap", "as": as_, **again, "texts": columns, "keep": {"max_overlap": max_}}], json_
+    )
+
+
+def content_of(benchmark: str) -> str:
+    """Return the hash of a benchmark as it is now; the run's recipe may have that of an earlier state."""
+    from filters.overlap.files import content_hash
+
+    return content_hash(benchmark)
 
 
 def _command_of(stage: str, name: str) -> Any:

@@ -28,6 +28,7 @@ STAGES = {
     "download": "pipeline.stages.download.stage:Download",
     "hashes": "filters.hashes:Hashes",
     "host": "filters.host:Host",
+    "overlap": "filters.overlap.stage:Overlap",
     "clusters": "clustering.kmeans:Clusters",
     "duplicates": "clustering.duplicates:Duplicates",
     "borders": "clustering.borders:Borders",

@@ -1,0 +1,173 @@
+"""A benchmark in memory, and the search for it in the rows of other data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from core.errors import BadSampleError, UserError
+from core.images import decode
+from core.text import printable
+from filters.overlap.copies import BenchmarkImage, CopyIndex, benchmark_image
+from filters.overlap.embeddings import COSINE, Embedder, EmbeddingIndex, Vectors
+from filters.overlap.files import Problems, add_to_digest, read_items
+from filters.overlap.items import Item
+from filters.overlap.texts import TextIndex
+from filters.overlap.windows import SIDE
+
+_EXCERPT = 120  # characters
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What was found of a benchmark in one row of the data.
+
+    Attributes:
+        kind: `file`, `pixels`, `picture`, `crop`, `embedding` or `text`.
+        benchmark_id: Id of the row of the benchmark.
+        overlap: How much of it was found: 1 for the same picture; 1 - distance/64 for one that was changed; the cosine
+            of embeddings; for a text the share of its n-grams.
+        distance: Bits by which perceptual hashes differ; None where they were not compared.
+        with_question: Whether the question of the same row of the benchmark was found too.
+        benchmark_text: First words of the row of the benchmark.
+        text: The words that were found.
+    """
+
+    kind: str
+    benchmark_id: str
+    overlap: float
+    distance: int | None = None
+    with_question: bool = False
+    benchmark_text: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits of one row of the data, best first, and how many generic questions it shares with the benchmark."""
+
+    hits: Sequence[Hit] = ()
+    generic: int = 0
+
+
+class Benchmark:
+    """The index of a benchmark, all in memory.
+
+    Attributes:
+        items: Number of rows.
+        images: Number of images.
+        texts: Number of rows with a text.
+        content: Hash of the content: of ids, texts, and the bytes of images.
+        problems: What could not be used.
+    """
+
+    def __init__(self, path: str, embed: Embedder | None = None, cosine: float = COSINE) -> None:
+        """Read a benchmark.
+
+        Args:
+            path: A folder of images, or a file of rows with images or questions (`filters.overlap.rows`).
+            embed: The encoder whose cosines are compared too; None: none are.
+            cosine: The smallest cosine that is a hit.
+
+        Raises:
+            UserError: It cannot be read, or nothing of it can be used.
+        """
+        self.problems = Problems()
+        self._rows: list[Item] = []
+        images: list[BenchmarkImage] = []
+        vectors: list[Vectors] = []
+        self._embed, self._cosine = embed, cosine
+        digest = hashlib.sha256()
+        for item, encoded in read_items(path, self.problems):
+            add_to_digest(digest, item, encoded)
+            for data in encoded:
+                try:
+                    picture = decode(data)
+                    vectors += [embed(picture)] if embed else []
+                    images.append(benchmark_image(len(self._rows), data, picture))
+                except BadSampleError as error:
+                    self.problems.add("images that cannot be decoded", f"{item.id}: {error}")
+            self._rows.append(_without_images(item))
+        self.content = digest.hexdigest()[:32]
+        self._copies, self._texts = CopyIndex(images), TextIndex([item.variants for item in self._rows])
+        self._embedded = EmbeddingIndex([image.row for image in images], vectors) if embed else None
+        self.items, self.images = len(self._rows), len(images)
+        self.texts = sum(bool(item.variants) for item in self._rows)
+        if not self.images and not self.texts:
+            raise UserError(f"{path}: no image and no question in it could be used{self._first_problem()}")
+
+    def decoded(self, encoded: bytes) -> Image.Image:
+        """Decode an image as `search` needs it: a large JPEG at a reduced scale.
+
+        Raises:
+            BadSampleError: It cannot be decoded.
+        """
+        side = self._embed.side if self._embed else SIDE
+        return decode(encoded, None if side is None else max(SIDE, side))
+
+    def search(self, pictures: Sequence[tuple[bytes, Image.Image]], texts: Sequence[str]) -> Found:
+        """Search for the images and texts of one row of the data.
+
+        Args:
+            pictures: The bytes of each image, and the picture, from `decoded`.
+            texts: Its turns in their order, or its captions.
+        """
+        matches = self._texts.search(texts)
+        asked = {match.row: match for match in matches.matches}
+        hits: list[Hit] = []
+        for data, picture in pictures:
+            for copy in self._copies.search(data, picture, decode):
+                item, match = self._rows[copy.row], asked.pop(copy.row, None)
+                text = match.at if match else item.question if copy.row in matches.generic else ""
+                overlap = 1 - copy.distance / 64
+                hits.append(
+                    Hit(
+                        copy.kind,
+                        item.id,
+                        overlap,
+                        copy.distance,
+                        bool(text),
+                        _excerpt(item),
+                        printable(text[:_EXCERPT]),
+                    )
+                )
+            hits += self._similar(picture, {hit.benchmark_id for hit in hits})
+        hits.sort(key=lambda hit: (_ORDER.index(hit.kind), hit.distance or 0))
+        hits += [
+            Hit("text", self._rows[m.row].id, m.share, None, True, _excerpt(self._rows[m.row]), m.at[:_EXCERPT])
+            for m in asked.values()
+        ]
+        return Found(tuple(hits), len(matches.generic))
+
+    def _similar(self, picture: Image.Image, found: set[str]) -> Iterator[Hit]:
+        """Yield what only the embedding finds: the most similar image of each row."""
+        if not (self._embedded and self._embed):
+            return
+        for match in self._embedded.search(self._embed(picture), self._cosine):
+            item = self._rows[match.row]
+            if item.id not in found:
+                found.add(item.id)
+                yield Hit("embedding", item.id, max(0.0, match.cosine), benchmark_text=_excerpt(item))
+
+    @property
+    def embeds(self) -> bool:
+        """Whether embeddings are compared."""
+        return self._embedded is not None
+
+    def _first_problem(self) -> str:
+        example = next(iter(self.problems.examples.items()), None)
+        return f": {example[0]}, the first: {example[1]}" if example else ""
+
+
+_ORDER = ("file", "pixels", "picture", "crop", "embedding")
+
+
+def _without_images(item: Item) -> Item:
+    return Item(item.id, (), item.question, item.options, item.answers[:1])
+
+
+def _excerpt(item: Item) -> str:
+    return printable(" ".join(next(iter(item.variants), "").split())[:_EXCERPT])

@@ -1,0 +1,210 @@
+"""Read the rows of a foreign file one after the other: JSON, JSON Lines, Parquet, CSV, TSV, lines of text.
+
+Memory holds one row, or a batch of a Parquet file. Nothing in a row is followed or run.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+
+from core.errors import BadSampleError, UserError
+from core.parquet import BAD_PARQUET, Parquet
+
+ROW_FILES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt")
+"""Endings of files with rows."""
+
+LONGEST = 64 << 20
+"""Bytes or characters of a row, at most."""
+
+_CHUNK = 1 << 20  # bytes of one read, or more behind a long row
+_MOST_OBJECT = 256 << 20  # bytes of a .json that is one object, which is loaded whole
+_BATCH = 64  # rows of a Parquet file at once
+_LISTS = ("data", "questions", "annotations", "samples", "rows", "images")
+
+Row = Mapping[str, Any]
+Numbered = tuple[int, Row | BadSampleError]
+
+
+def rows_of(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Numbered]:
+    """Yield each row with its number, from 1, or the reason why it cannot be read.
+
+    Args:
+        path: A local file; its ending says what it is.
+        wanted: Says which columns of a Parquet file are read.
+
+    Raises:
+        UserError: The file cannot be read, is of another kind, or is broken in a way that loses the rows after it.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in ROW_FILES:
+        raise UserError(f"{path}: give a folder of images, or a file that ends with {', '.join(ROW_FILES)}, unpacked")
+    try:
+        with Path(path).open("rb") as file:
+            if ending == ".parquet":
+                yield from _parquet(file, wanted)
+            elif ending == ".json":
+                yield from _json(file, Path(path).stat().st_size)
+            elif ending in (".csv", ".tsv"):
+                yield from _csv(file, "\t" if ending == ".tsv" else ",")
+            else:
+                yield from _lines(file, _text if ending == ".txt" else _loaded)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or ' '.join(str(error).split())}") from error
+    except (BadSampleError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _lines(file: BinaryIO, parse: Callable[[bytes], Row]) -> Iterator[Numbered]:
+    number = 0
+    while line := file.readline(LONGEST):
+        number += 1
+        if len(line) == LONGEST and not line.endswith(b"\n"):
+            while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
+                pass
+            yield number, BadSampleError(f"line {number:,} has more than {LONGEST:,} bytes")
+            continue
+        if line.strip():
+            try:
+                yield number, parse(line)
+            except (ValueError, RecursionError) as error:
+                yield number, BadSampleError(f"line {number:,}: {' '.join(str(error).split())}")
+
+
+def _loaded(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise BadSampleError("no JSON object")
+    return row
+
+
+def _text(line: bytes) -> Row:
+    return {"question": line.decode().strip()}
+
+
+def _json(file: BinaryIO, size: int) -> Iterator[Numbered]:
+    start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    file.seek(0)
+    if start.startswith(b"["):
+        yield from _array(file)
+        return
+    if size > _MOST_OBJECT:
+        raise BadSampleError(f"one object of {size:,} bytes, more than {_MOST_OBJECT:,}: write a list, or .jsonl")
+    try:
+        whole = json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError(f"no JSON: {' '.join(str(error).split())}") from error
+    yield from enumerate(_rows_of_object(whole), 1)
+
+
+def _rows_of_object(whole: Any) -> list[Row | BadSampleError]:
+    """Return the rows of an object: a list that one of its keys holds, or its values, with the key as the id."""
+    if not isinstance(whole, dict):
+        raise BadSampleError("neither a list nor an object")
+    listed = next((whole[key] for key in _LISTS if isinstance(whole.get(key), list)), None)
+    if listed is None:
+        listed = [{"id": key, **value} for key, value in whole.items() if isinstance(value, dict)]
+    if not listed:
+        raise BadSampleError(f"no list of rows in it: give a list, or an object with {', '.join(_LISTS)}")
+    return [row if isinstance(row, dict) else BadSampleError("no JSON object") for row in listed]
+
+
+def _array(file: BinaryIO) -> Iterator[Numbered]:
+    """Yield the elements of a JSON array. Only a part of the file is in memory: some chunks, or one element."""
+    text, number = _Text(file), 0
+    text.skip(" \t\r\n\ufeff")
+    text.at += 1  # the bracket
+    while (first := text.skip(" \t\r\n,")) != "]":
+        if not first:
+            raise BadSampleError(f"the list does not end: row {number + 1:,} is cut off")
+        number += 1
+        row = text.element(number)
+        yield number, row if isinstance(row, dict) else BadSampleError(f"row {number:,}: no JSON object")
+
+
+class _Text:
+    """The text of a file from a position on.
+
+    Attributes:
+        at: The position in what is in memory.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._decoder = file, json.JSONDecoder()
+        self._characters = codecs.getincrementaldecoder("utf-8")()
+        self._buffer, self.at, self._ended = "", 0, False
+
+    def skip(self, characters: str) -> str:
+        """Go on to the next character that is none of these; return it, or an empty text at the end."""
+        while True:
+            while self.at < len(self._buffer):
+                if self._buffer[self.at] not in characters:
+                    return self._buffer[self.at]
+                self.at += 1
+            if self._ended:
+                return ""
+            self._more()
+
+    def element(self, number: int) -> Any:
+        """Return the JSON value at the position, and go on behind it."""
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self.at)
+            except RecursionError as error:
+                raise BadSampleError(f"row {number:,} is nested too deeply") from error
+            except ValueError as error:
+                if self._ended or len(self._buffer) - self.at > LONGEST:
+                    raise BadSampleError(f"row {number:,} is no JSON, or too long: {error}") from error
+            else:
+                if end < len(self._buffer) or self._ended:  # else a number may go on
+                    self.at = end
+                    return value
+            self._more()
+
+    def _more(self) -> None:
+        """Read as much as is there already, so that a long element is parsed a few times only."""
+        self._buffer = self._buffer[self.at :]
+        self.at = 0
+        data = self._file.read(max(_CHUNK, len(self._buffer)))
+        self._ended = not data
+        self._buffer += self._characters.decode(data, final=self._ended)
+
+
+def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered]:
+    number = 0
+    try:
+        parquet = Parquet(file)
+        names = [name for name in parquet.schema.names if wanted(name)]
+        for batch in parquet.batches(names, _BATCH):
+            for position in range(batch.num_rows):
+                number += 1
+                try:
+                    yield number, batch.slice(position, 1).to_pylist()[0]
+                except UnicodeDecodeError as error:
+                    yield number, BadSampleError(f"row {number:,}: {error}")
+    except BAD_PARQUET as error:
+        raise BadSampleError(f"after {number:,} rows: {' '.join(str(error).split())}") from error
+
+
+def _csv(file: BinaryIO, delimiter: str) -> Iterator[Numbered]:
+    head = file.readline(LONGEST).decode("utf-8-sig")
+    file.seek(0)
+    names = next(csv.reader([head], delimiter=delimiter), [])
+    reader = pyarrow.csv.open_csv(
+        file,
+        read_options=pyarrow.csv.ReadOptions(block_size=LONGEST, use_threads=False),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+    number = 0
+    for batch in reader:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
