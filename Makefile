@@ -16,7 +16,7 @@ setup: $(SETUP)  ## a virtual environment in .venv, with the tested versions
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,report,eval,offline,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,models,train,report,eval,offline,ocr,demo,dev]'
 	touch $@
 
 # img2dataset needs older packages than the rest: it has an environment of its own, and runs in a child process.
