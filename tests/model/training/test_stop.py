@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 def _recipe(folder: Path, steps: int = 20) -> dict[str, Any]:
     """Without a checkpoint of its own accord."""
-    return {**training_data.recipe(folder, steps=steps), "save_every": 1000, "ask": 0}
+    return {**training_data.recipe(folder, steps=steps, rows=2), "save_every": 1000, "ask": 0}
 
 
 @pytest.fixture(scope="module")

@@ -229,6 +229,22 @@ def test_processes_end_when_their_trainer_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_a_process_leaves_it_at_work(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    source, before = Own("own", ["Say it.", "Say it again."]), set(children(os.getpid()))
+    processes = Processes(1, Preparer(Processor.tiny(), 4096, 4096))
+    try:
+        (process,) = set(children(os.getpid())) - before
+        os.kill(process, number)  # before it has begun
+        (first,) = processes.prepare(source.sample(0), 0)
+        os.kill(process, number)
+        (second,) = processes.prepare(source.sample(1), 1)
+    finally:
+        processes.close()
+    assert second.inputs.input_ids.numel() > first.inputs.input_ids.numel()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_to_the_whole_group_leaves_processes_quiet(tmp_path: Path, number: int) -> None:
     """Slurm sends SIGTERM to all processes, a terminal SIGINT: processes go on until the trainer ends them."""
     file = tmp_path / "recipe.yaml"
