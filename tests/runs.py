@@ -40,6 +40,12 @@ def run_here(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, Jo
         return run(recipe, url)
 
 
+def run_stages_on_ray(recipe: dict[str, Any], url: Path | str) -> tuple[Run, dict[str, JobResult]]:
+    """As `run`, with an index that was made here: for tests of what becomes of a stage's workers."""
+    run_here({**recipe, "stages": []}, url)
+    return run(recipe, url)
+
+
 @contextmanager
 def jobs_here() -> Iterator[None]:
     """Let jobs call their tasks and actors in this process, one block after another, instead of in Ray's workers."""

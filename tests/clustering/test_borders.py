@@ -66,7 +66,7 @@ def across(rows: int = 240) -> pl.DataFrame:
     )
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_copy_in_the_neighbouring_cluster_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"vectors": Vectors}
     monkeypatch.setattr("pipeline.recipe_file.stage_class", lambda name: known.get(name) or stage_class(name))

@@ -79,6 +79,7 @@ def recipe(pool: Path, url: str, **settings: Any) -> dict[str, Any]:
     return {"name": "t", "pool": {"images": str(pool)}, "stages": [stage | settings]}
 
 
+@pytest.mark.usefixtures("here")
 def test_reasoning_and_end_tokens_are_not_published(tmp_path: Path, make_images: MakeImages, vl3syn: Any) -> None:
     pool, url = make_images(tmp_path / "pool", 3), tmp_path / "run"
     with chat_server(choice=message(REASONED)) as server:

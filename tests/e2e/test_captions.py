@@ -28,7 +28,7 @@ from tests.chat_server import ChatServer, chat_server
 from tests.conftest import jpeg
 from tests.kills import end, kill, processes, wait_for_end_of
 from tests.pipeline.execution.pipelines import compute_images
-from tests.runs import run, run_here
+from tests.runs import run, run_here, run_stages_on_ray
 
 MakeImages = Callable[..., Path]
 FAULTS = ("500", "429", "hang", "reset", "malformed", "empty", "400", "cut")
@@ -96,7 +96,7 @@ def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, 
         with pytest.raises(
             ValueError, match=r"short_caption: 1\d+ images in a row without an answer, the last one: s"
         ) as error:
-            run(recipe(pool, server.url), url)
+            run_stages_on_ray(recipe(pool, server.url), url)
         time.sleep(1)  # for what was under way
         paid = dict(server.answered)
         assert 40 <= len(paid) <= 40 + 2 * 16
@@ -127,7 +127,7 @@ def test_server_started_by_the_recipe_ends_after_the_stage(tmp_path: Path, make_
     log = tmp_path / "log"
     start = f"{sys.executable} -m tests.chat_server --port {{port}} --log {log}"
     pool = make_images(tmp_path / "pool", 30)
-    opened, _ = run(recipe(pool, "", engine={"kind": "server", "start": start}), tmp_path / "run")
+    opened, _ = run_stages_on_ray(recipe(pool, "", engine={"kind": "server", "start": start}), tmp_path / "run")
     assert opened.facts("short_caption").collect()["short_caption"].is_not_null().all()
     assert answered(log) == 30
     deadline = time.monotonic() + 20

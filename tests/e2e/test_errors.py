@@ -23,7 +23,7 @@ from manifests import open_run
 from manifests.schemas import column
 from pipeline.stages.registry import stage_class
 from tests.kills import end, processes
-from tests.runs import run, run_here
+from tests.runs import run_here, run_stages_on_ray
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., Path]
@@ -120,7 +120,7 @@ def failing(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _run(tmp_path: Path, make_images: MakeImages, how: str, where: str) -> None:
     pool = {"images": str(make_images(tmp_path / "pool", 3))}
-    run({"pool": pool, "stages": [{"stage": "failing", "how": how, "where": where}]}, tmp_path / "run")
+    run_stages_on_ray({"pool": pool, "stages": [{"stage": "failing", "how": how, "where": where}]}, tmp_path / "run")
 
 
 @pytest.mark.usefixtures("failing")

@@ -24,7 +24,7 @@ from pipeline.execution.index import open_pool
 from pipeline.execution.runner import build_index, check_models, prepare, run_stages
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
-from tests.runs import run, run_here
+from tests.runs import run, run_here, run_stages_on_ray
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -75,7 +75,7 @@ def test_clip_encodes_each_surviving_image_once_in_a_run(
 ) -> None:
     log = tmp_path / "log"
     recipe = chain(few, tiny_clip, tiny_blip, log=str(log))
-    _, jobs = run({**recipe, "stages": recipe["stages"][:2]}, tmp_path / "run")
+    _, jobs = run_stages_on_ray({**recipe, "stages": recipe["stages"][:2]}, tmp_path / "run")
     assert jobs["clip"].computed == 54
     assert jobs["aspect_ratio"].idle is None
     assert 0 <= (jobs["clip"].idle or 0) <= 1

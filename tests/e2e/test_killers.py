@@ -25,7 +25,7 @@ from pipeline.execution.receipts import receipt, reported
 from pipeline.pools.images import Failure
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
-from tests.runs import run
+from tests.runs import run_here, run_stages_on_ray
 
 MakeImages = Callable[..., Path]
 KILLER = "000005.jpg"
@@ -82,7 +82,7 @@ def test_run_command_loses_only_the_rows_that_kill_a_worker(
     good = manifest.filter(pl.col("status") == "kept")
     assert good["content_hash"].null_count() == 0
     assert good.height == 14
-    _, again = run({"pool": {"images": str(pool)}, "stages": [{"stage": "hashes"}]}, tmp_path / "run")
+    _, again = run_here({"pool": {"images": str(pool)}, "stages": [{"stage": "hashes"}]}, tmp_path / "run")
     assert [job.computed for job in again.values()] == [0, 0], "a killer is not tried for ever"
 
 
@@ -126,7 +126,7 @@ def test_row_that_kills_is_isolated_in_tasks_and_actors(
 ) -> None:
     pool = make_images(tmp_path / "pool", rows)
     stage = {"stage": name, "resources": {"batch_size": 4}}
-    opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
+    opened, jobs = run_stages_on_ray({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
     assert (jobs[name].computed, jobs[name].errors) == (rows, 1)
     manifest = opened.manifest().collect()
     assert manifest.filter(pl.col("status") == "error")["key"].to_list() == [KILLER]
@@ -139,7 +139,7 @@ def test_row_that_kills_is_isolated_in_tasks_and_actors(
 def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 12)
     stages = [{"stage": "sixes"}, {"stage": "deadly_group"}]
-    opened, jobs = run({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
+    opened, jobs = run_stages_on_ray({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
     assert (jobs["deadly_group"].computed, jobs["deadly_group"].errors) == (12, 6)
     manifest = opened.manifest().collect().sort("key")
     assert manifest["status"].to_list() == ["error"] * 6 + ["kept"] * 6
@@ -150,7 +150,7 @@ def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path,
 def test_journaled_stage_computes_no_row_twice_after_a_kill(tmp_path: Path, make_images: MakeImages) -> None:
     pool, log = make_images(tmp_path / "pool", 7), tmp_path / "log"
     stage = {"stage": "deadly_caption", "log": str(log), "resources": {"actors": 1, "batch_size": 1}}
-    opened, jobs = run({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
+    opened, jobs = run_stages_on_ray({"pool": {"images": str(pool)}, "stages": [stage]}, tmp_path / "run")
     assert (jobs["deadly_caption"].computed, jobs["deadly_caption"].errors) == (7, 1)
     paid = Counter(log.read_text().split())
     assert paid.pop(KILLER) >= 2
@@ -163,7 +163,7 @@ def test_journaled_stage_computes_no_row_twice_after_a_kill(tmp_path: Path, make
 @pytest.mark.usefixtures("engine", "own_stages")
 def test_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 3, start=1000)
-    _, jobs = run({"pool": {"images": str(pool)}, "stages": [{"stage": "deadly"}]}, tmp_path / "run")
+    _, jobs = run_stages_on_ray({"pool": {"images": str(pool)}, "stages": [{"stage": "deadly"}]}, tmp_path / "run")
     assert (jobs["deadly"].computed, jobs["deadly"].errors) == (3, 3)
 
 

@@ -18,6 +18,7 @@ from manifests.sweep import sweep
 from pipeline.execution.index import open_pool
 from pipeline.execution.runner import build_index, prepare, run_stages
 from pipeline.recipe import parse_recipe
+from tests.runs import jobs_here
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -61,7 +62,8 @@ def manifest(pool: dict[str, str], run: str) -> pl.DataFrame:
 @pytest.mark.parametrize(("kind", "pattern"), [("images", ""), ("tars", "/*.tar"), ("parquet", "/*.parquet")])
 def test_run_on_s3_equals_a_local_one(kind: str, pattern: str, pools: Path, bucket: str, tmp_path: Path) -> None:
     upload(pools / kind, bucket, f"pool/{kind}")
-    local = manifest({kind: f"{pools}/{kind}{pattern}"}, str(tmp_path / "run"))
+    with jobs_here():
+        local = manifest({kind: f"{pools}/{kind}{pattern}"}, str(tmp_path / "run"))
     remote = manifest({kind: f"{bucket}/pool/{kind}{pattern}"}, f"{bucket}/run/{kind}")
     assert remote.equals(local)
     assert local["status"].n_unique() == 3

@@ -25,19 +25,29 @@ ROOT = Path(__file__).parents[3]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def _written(folder: Path, **changes: Any) -> dict[str, Any]:
-    """One stage of 20 steps over images, pairs of them, and text."""
-    written = training_data.recipe(folder, steps=20, rows=4, **changes)
+def _written(folder: Path, steps: int = 20) -> dict[str, Any]:
+    """One stage over images, pairs of them, and text."""
+    written = training_data.recipe(folder, steps=steps, rows=4)
     stage = {**written["stages"][1], "name": "only"}
     return written | {"stages": [stage], "save_every": 4, "ask": 0}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of it."""
-    folder = tmp_path_factory.mktemp("alone")
-    train(parse_recipe(_written(folder), "test"), folder / "out")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(_written(folder)))
+    """What one process makes of 20 steps."""
+    return _trained_alone(tmp_path_factory.mktemp("alone"), 20)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of 6 steps."""
+    return _trained_alone(tmp_path_factory.mktemp("few"), 6)
+
+
+def _trained_alone(folder: Path, steps: int) -> Path:
+    written = _written(folder, steps)
+    train(parse_recipe(written, "test"), folder / "out")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(written))
     return folder
 
 
@@ -45,10 +55,10 @@ def _steps(out: Path) -> list[dict[str, Any]]:
     return [record for record in read_metrics(out) if record["kind"] == "step"]
 
 
-def _is_the_same(out: Path, other: Path) -> None:
+def _is_the_same(out: Path, other: Path, steps: int = 20) -> None:
     """Losses within 1e-5, the same samples in each step, weights as near as 20 steps of Adam let them be."""
     ours, theirs = _steps(out), _steps(other)
-    assert [step["step"] for step in ours] == list(range(1, 21))
+    assert [step["step"] for step in ours] == list(range(1, steps + 1))
     for name in ("samples", "tokens", "labelled", "patches"):
         assert [step[name] for step in ours] == [step[name] for step in theirs], name
     for one, another in zip(ours, theirs, strict=True):
@@ -60,30 +70,26 @@ def _is_the_same(out: Path, other: Path) -> None:
 
 
 def test_two_workers_give_the_weights_of_one_process(
-    vl3syn_process: CommandLine, engine: str, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+    vl3syn_process: CommandLine, engine: str, tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a cluster that runs already."""
     monkeypatch.setenv("RAY_ADDRESS", engine)
-    done = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    done = vl3syn_process("train", few / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
     assert done.returncode == 0, done.stderr
-    _is_the_same(tmp_path, alone / "out")
+    _is_the_same(tmp_path, few / "out", steps=6)
 
 
-def test_user_error_is_one_line_before_a_worker_starts(
-    vl3syn_process: CommandLine, tmp_path: Path, alone: Path
-) -> None:
-    done = vl3syn_process("train", alone / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
+def test_user_error_is_one_line_before_a_worker_starts(vl3syn: CommandLine, tmp_path: Path, few: Path) -> None:
+    done = vl3syn("train", few / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
     assert done.returncode == 1
     assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_relative_run_is_refused_on_a_cluster(
-    vl3syn_process: CommandLine, alone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_run_is_refused_on_a_cluster(vl3syn: CommandLine, few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing answers at this address."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    done = vl3syn_process("train", alone / "recipe.yaml", "--run", "runs/1", "--workers", 2, "--cpus")
+    done = vl3syn("train", few / "recipe.yaml", "--run", "runs/1", "--workers", 2, "--cpus")
     assert done.returncode == 1
     assert done.stderr.startswith("vl3syn: --run: runs/1 is a relative path")
 

@@ -95,6 +95,7 @@ def test_stderr_of_a_run_has_no_lines_of_libraries(
     assert len(done.stderr.splitlines()) <= 3, "of Ray's core one line at most for the one actor pool"
 
 
+@pytest.mark.usefixtures("here")
 def test_server_that_resets_every_call_is_a_one_line_error(
     tmp_path: Path, make_images: MakeImages, vl3syn: Call
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from core.errors import UserError
+from pipeline.execution import block_feed
 from pipeline.execution.block_feed import BLOCK, rows_of
 from pipeline.execution.blocks import Blocks
 from pipeline.execution.ray_job import map_blocks, run_job
@@ -101,6 +104,45 @@ def test_blocks_that_no_worker_got_are_not_cut_together(computed: Path, monkeypa
 def test_error_of_a_block_that_cannot_be_cut_ends_the_job(computed: Path) -> None:
     with pytest.raises(UserError, match=r"^the part is damaged$"):
         run_job(Counted(8, computed, damaged=5), job(computed))
+
+
+@pytest.mark.usefixtures("engine")
+def test_jobs_share_the_actor_until_it_dies(computed: Path) -> None:
+    import ray
+
+    def actor() -> Any:
+        ((_, handle),) = block_feed._exchanges.values()
+        return handle
+
+    assert run_job(Counted(1, computed), job(computed)).rows == 1
+    first = actor()
+    assert run_job(Counted(2, computed), job(computed)).rows == 2
+    assert actor() is first
+    ray.kill(first)
+    assert run_job(Counted(3, computed), job(computed)).rows == 3
+    assert actor() is not first
+
+
+@pytest.mark.usefixtures("engine")
+def test_block_of_a_job_that_has_ended_is_a_user_error() -> None:
+    with block_feed.feeding([pa.table({"id": [1]})]) as (tickets, taken):
+        assert rows_of(tickets[0]).equals(pa.table({"id": [1]}))
+        assert taken == {0}
+    with pytest.raises(UserError, match="the driver gives no more blocks: the job has ended"):
+        rows_of(tickets[0])
+
+
+@pytest.mark.usefixtures("engine")
+def test_worker_that_waits_as_the_job_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver does not cut any more: it is stopped while a worker waits."""
+    monkeypatch.setattr(block_feed, "_feed", lambda *_: None)
+    with ThreadPoolExecutor(1) as threads:
+        with block_feed.feeding([pa.table({"id": [1]})]) as (tickets, _):
+            waiting = threads.submit(rows_of, tickets[0])
+            time.sleep(0.2)
+            assert not waiting.done()
+        with pytest.raises(UserError, match="the driver gives no more blocks: the job has ended"):
+            waiting.result(timeout=60)
 
 
 def test_rows_of_a_block_without_a_ticket_are_its_own() -> None:

@@ -22,7 +22,7 @@ from manifests.storage import Folder
 from pipeline.execution.index import unread
 from pipeline.execution.job_result import JobResult
 from pipeline.stages.registry import stage_class
-from tests.runs import run
+from tests.runs import run, run_stages_on_ray
 
 pytestmark = pytest.mark.usefixtures("engine")
 MakeImages = Callable[..., Path]
@@ -102,7 +102,7 @@ def test_broken_stage_fails_the_job_and_keeps_stored_rows(
 ) -> None:
     pool, url = make_images(tmp_path / "pool", 30), tmp_path / "run"
     with pytest.raises(ValueError, match=r"^no weights at /nowhere; give a path$"):
-        run(recipe_for(pool, {"stage": "brightness", "weights": "/nowhere"}), url)
+        run_stages_on_ray(recipe_for(pool, {"stage": "brightness", "weights": "/nowhere"}), url)
     assert funnel(open_run(url)).stages[1].pending == 30
 
 
@@ -248,29 +248,29 @@ def test_missing_file_of_a_stage_is_an_error_and_ends_the_run(
 ) -> None:
     pool = make_images(tmp_path / "pool", 3)
     with pytest.raises(UserError, match=r"^\[Errno 2\] No such file or directory: '/.*/no/log'$"):
-        run(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no" / "log")}), tmp_path / "run")
+        run_stages_on_ray(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no/log")}), tmp_path / "run")
 
 
 def test_killed_worker_loses_only_its_current_part(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     """Counted by the stage itself: every row it computes is a line in a log."""
-    pool, log = make_images(tmp_path / "pool", 1200), tmp_path / "log"
-    stage = {"stage": "counted", "log": str(log), "resources": {"batch_size": 20, "part_rows": 100, "actors": 2}}
+    pool, log = make_images(tmp_path / "pool", 400), tmp_path / "log"
+    stage = {"stage": "counted", "log": str(log), "resources": {"batch_size": 10, "part_rows": 40, "actors": 2}}
 
     def kill_one() -> None:
-        while not log.exists() or len(log.read_text().split()) < 600:
+        while not log.exists() or len(log.read_text().split()) < 200:
             time.sleep(0.01)
         os.kill(int(log.read_text().split()[-1].split(":")[0]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    opened, jobs = run(recipe_for(pool, stage), tmp_path / "run")
+    opened, jobs = run_stages_on_ray(recipe_for(pool, stage), tmp_path / "run")
     killer.join()
     lines = [line.split(":") for line in log.read_text().split()]
     # Besides the two: the one that takes the place of the killed, and two of the next round, if rows are left for them.
     assert 2 <= len({pid for pid, _ in lines}) <= 5
     computed = [key for _, key in lines]
-    assert len(set(computed)) == 1200 == funnel(opened).survivors == jobs["counted"].computed
-    assert len(computed) - 1200 <= 100
+    assert len(set(computed)) == 400 == funnel(opened).survivors == jobs["counted"].computed
+    assert len(computed) - 400 <= 40
 
 
 def wide_jpeg() -> bytes:

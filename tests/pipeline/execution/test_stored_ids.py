@@ -16,7 +16,7 @@ from pipeline.execution.runner import prepare, run_stages
 from pipeline.recipe import parse_recipe
 from tests.runs import jobs_here, run_here
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("here")
 FORMS = ("csv", "parquet")
 
 

@@ -51,7 +51,7 @@ class Lacking(AspectRatio):
     packages: ClassVar = {"no_such_package": "", "no_such_model": "offline"}
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "pool" / "a.png")
@@ -69,7 +69,7 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("here")
 def test_card_says_that_code_of_a_model_has_run(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "pool" / "a.png")

@@ -36,6 +36,7 @@ from tests.kills import end, kill, wait_for_end_of
 from tests.runs import run_here
 
 pytestmark = pytest.mark.usefixtures("engine")
+here = pytest.mark.usefixtures("here")  # most are about the shards; those without it have Ray write them
 MakeImages = Callable[..., Path]
 PYTHON = [sys.executable, "-m", "pipeline"]
 
@@ -108,6 +109,7 @@ def test_shard_has_image_bytes_captions_and_conversations(fifty: Run, tmp_path: 
     assert {"aspect_ratio", "phash", "short_words"} <= rows[0].keys()
 
 
+@here
 def test_shards_are_read_by_every_common_reader(fifty: Run, tmp_path: Path) -> None:
     import datasets
     import duckdb
@@ -128,6 +130,7 @@ def test_shards_are_read_by_every_common_reader(fifty: Run, tmp_path: Path) -> N
     assert Image.open(io.BytesIO(frame["image"][0]["bytes"])).size == sizes[frame["id"][0]]
 
 
+@here
 def test_subsets_are_published_as_parquet_and_webdataset(fifty: Run, tmp_path: Path) -> None:
     import webdataset
 
@@ -146,6 +149,7 @@ def test_subsets_are_published_as_parquet_and_webdataset(fifty: Run, tmp_path: P
     assert all(("jpg" in row) != ("png" in row) and row["json"]["sha256"] for row in rows)
 
 
+@here
 def test_publishing_again_changes_nothing(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     before = files(tmp_path / "out")
@@ -156,6 +160,7 @@ def test_publishing_again_changes_nothing(fifty: Run, tmp_path: Path) -> None:
     assert files(tmp_path / "elsewhere") == before
 
 
+@here
 def test_other_seed_orders_the_same_images_differently(fifty: Run, tmp_path: Path) -> None:
     orders = []
     for seed in (0, 1):
@@ -165,6 +170,7 @@ def test_other_seed_orders_the_same_images_differently(fifty: Run, tmp_path: Pat
     assert sorted(orders[0]) == sorted(orders[1])
 
 
+@here
 def test_grown_pool_only_adds_shards(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 25)
     publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
@@ -180,6 +186,7 @@ def test_grown_pool_only_adds_shards(tmp_path: Path, make_images: MakeImages) ->
     assert sorted(ids) == sorted(opened.manifest().filter(pl.col("status") == "kept").collect()["id"])
 
 
+@here
 def test_replaced_image_is_left_out_and_named(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 30)
     opened = captioned(pool, tmp_path / "run", "hashes")
@@ -195,6 +202,7 @@ def test_replaced_image_is_left_out_and_named(tmp_path: Path, make_images: MakeI
     assert publish(opened, tmp_path / "out").left_out == done.left_out  # told by the next one too
 
 
+@here
 @pytest.mark.parametrize("name", ["001", "every other"])
 def test_deleted_image_is_left_out(tmp_path: Path, make_images: MakeImages, name: str) -> None:
     pool = make_images(tmp_path / "pool", 12)
@@ -213,6 +221,7 @@ def test_deleted_image_is_left_out(tmp_path: Path, make_images: MakeImages, name
     assert (again.written, again.left_out) == (0, done.left_out)
 
 
+@here
 def test_shard_without_images_is_opened_by_datasets(tmp_path: Path, make_images: MakeImages) -> None:
     """The first shard lacks all of its images: the list of the publication has them, and no row group is empty."""
     import datasets
@@ -232,6 +241,7 @@ def test_shard_without_images_is_opened_by_datasets(tmp_path: Path, make_images:
     assert publish(opened, tmp_path / "out", rows_per_shard=4).written == 0
 
 
+@here
 @pytest.mark.parametrize("format_", ["parquet", "webdataset"])
 def test_datasets_loads_the_latest_publication(tmp_path: Path, make_images: MakeImages, format_: str) -> None:
     """`datasets` caches a folder by its name and the card's front matter."""
@@ -274,6 +284,7 @@ def test_unreadable_image_ends_publish_until_it_is_readable(
     assert publish(opened, tmp_path / "out").left_out == {}
 
 
+@here
 def test_setting_missing_in_an_earlier_version_has_its_default(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     settings = tmp_path / "out/.publication/settings.json"
@@ -285,6 +296,7 @@ def test_setting_missing_in_an_earlier_version_has_its_default(fifty: Run, tmp_p
         publish(fifty, tmp_path / "out", seed=1)
 
 
+@here
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -302,6 +314,7 @@ def test_publication_with_other_settings_is_refused(
         publish(fifty, tmp_path / "out", **how)
 
 
+@here
 def test_publication_with_other_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 8)
     publish(captioned(pool, tmp_path / "run"), tmp_path / "out")
@@ -310,6 +323,7 @@ def test_publication_with_other_captions_is_refused(tmp_path: Path, make_images:
         publish(opened, tmp_path / "out")
 
 
+@here
 def test_stricter_rules_report_published_images_no_longer_kept(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 30)
     opened = captioned(pool, tmp_path / "run")
@@ -319,6 +333,7 @@ def test_stricter_rules_report_published_images_no_longer_kept(tmp_path: Path, m
     assert (done.stale, done.rows) == (everything, everything)
 
 
+@here
 def test_two_runs_share_a_folder_but_not_their_shards(tmp_path: Path, make_images: MakeImages) -> None:
     first, second = (
         captioned(make_images(tmp_path / n, 3, start=s), tmp_path / f"run-{n}") for n, s in (("a", 0), ("b", 9))
@@ -334,6 +349,7 @@ def test_two_runs_share_a_folder_but_not_their_shards(tmp_path: Path, make_image
     assert shards[0].read_bytes() == before
 
 
+@here
 def test_run_without_captions_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
     pool = {"images": str(make_images(tmp_path / "pool", 3))}
     opened, _ = run_here({"name": "t", "pool": pool, "stages": [{"stage": "aspect_ratio"}]}, tmp_path / "run")
@@ -350,6 +366,7 @@ def test_publish_writes_to_an_object_store(fifty: Run, bucket: str) -> None:
     assert len({id_ for table in read for id_ in table["id"].to_pylist()}) == 50
 
 
+@here
 def test_card_describes_the_dataset(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
@@ -411,6 +428,7 @@ def kill_and_resume(opened: Run, tmp_path: Path, victims: Sequence[str]) -> None
     assert digests == files(tmp_path / "whole")
 
 
+@here
 def test_concurrent_publications_share_one_assignment(
     fifty: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +452,7 @@ def test_concurrent_publications_share_one_assignment(
     assert len(set(first["id"])) == first.height == 50
 
 
+@here
 def test_damaged_or_missing_list_is_named(fifty: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     publish(fifty, out)
@@ -447,6 +466,7 @@ def test_damaged_or_missing_list_is_named(fifty: Run, tmp_path: Path) -> None:
         publish(fifty, out)
 
 
+@here
 def test_shards_have_page_checksums(fifty: Run, tmp_path: Path) -> None:
     publish(fifty, tmp_path / "out")
     shard = next((tmp_path / "out" / "data").iterdir())

@@ -21,7 +21,7 @@ from pipeline.publishing.publish import publish
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.conftest import MakeImages
-from tests.runs import run
+from tests.runs import jobs_here, run
 
 
 class Numbers(Stage):
@@ -65,7 +65,8 @@ def published(opened: Run, out: Path) -> list[bytes]:
 
 @pytest.mark.usefixtures("engine")
 def test_columns_of_a_stage_with_internal_names_are_published(tmp_path: Path, make_images: MakeImages) -> None:
-    opened = captioned(make_images(tmp_path / "pool", 6), tmp_path / "run", Numbers)
+    with jobs_here():
+        opened = captioned(make_images(tmp_path / "pool", 6), tmp_path / "run", Numbers)
     published(opened, tmp_path / "out")
     rows = pl.read_parquet(f"{tmp_path}/out/data/*.parquet")
     assert rows.height == 6

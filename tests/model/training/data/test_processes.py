@@ -218,7 +218,8 @@ def test_processes_end_when_their_trainer_is_killed(tmp_path: Path) -> None:
     recipe = {**training_data.recipe(tmp_path, steps=10**6), "workers": 2, "evaluate_every": 10**6, "save_every": 10**6}
     command = [sys.executable, str(script), yaml.safe_dump(recipe), str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: (tmp_path / "out/metrics.jsonl").exists() and "loss" in (tmp_path / "out/metrics.jsonl").read_text())
+    metrics = tmp_path / "out/metrics.jsonl"
+    until(lambda: metrics.exists() and "loss" in metrics.read_text(), 200)
     started = children(process.pid)
     assert len(started) == 2
     process.kill()
@@ -228,7 +229,25 @@ def test_processes_end_when_their_trainer_is_killed(tmp_path: Path) -> None:
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 20)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_signals_to_a_process_leave_it_at_work(capfd: pytest.CaptureFixture[str]) -> None:
+    source, before = Own("own", ["Say it.", "Say it again."]), set(children(os.getpid()))
+    processes = Processes(1, Preparer(Processor.tiny(), 4096, 4096))
+    try:
+        (process,) = set(children(os.getpid())) - before
+        lengths = []
+        for row in (0, 1):  # before it has begun, and at work
+            for number in (signal.SIGTERM, signal.SIGINT):
+                os.kill(process, number)
+            (prepared,) = processes.prepare(source.sample(row), row)
+            lengths.append(prepared.tokens)
+    finally:
+        processes.close()
+    assert lengths[1] > lengths[0] > 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_to_the_whole_group_leaves_processes_quiet(tmp_path: Path, number: int) -> None:
     """Slurm sends SIGTERM to all processes, a terminal SIGINT: processes go on until the trainer ends them."""
     file = tmp_path / "recipe.yaml"

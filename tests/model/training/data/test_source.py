@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,13 @@ def test_source_class_by_path_is_trained_on_and_evaluated(tmp_path: Path, kind: 
         train(parse_recipe(recipe(tmp_path, kind=kind, largest=8, held_out=3), "r"), tmp_path / "out")
 
 
-def test_source_class_by_path_is_trained_on_by_the_command(tmp_path: Path, kind: str) -> None:
+def test_source_class_by_path_is_trained_on_by_the_command(
+    tmp_path: Path, kind: str, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     written = recipe(tmp_path, kind=kind)
     written["stages"][0] |= {"mixture": {"sums": 1}, "steps": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-    root = Path(__file__).parents[4]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "train", "recipe.yaml", "--run", "out"],
-        env={**os.environ, "PYTHONPATH": f"{root}:{tmp_path / 'outside'}"},
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = vl3syn("train", tmp_path / "recipe.yaml", "--run", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "an epoch: sums 100 of 100" in done.stdout
 
