@@ -158,6 +158,10 @@ class Stage(Value):
             raise UserError("an empty mixture: name a source, as in `mixture: {captions: 1.0}`")
         return self
 
+    def num_samples(self, epoch_length: int) -> int | None:
+        """Return the number of samples of the stage; None if only its number of steps is set."""
+        return None if self.epochs is None else max(round(self.epochs * epoch_length), 1)
+
     @property
     def num_virtual_ranks(self) -> int:
         """Number of virtual ranks: `lanes`, or the largest number up to 8 that divides `rows`."""
