@@ -29,8 +29,14 @@ def forecasts(written: dict[str, Any], samples: int = 1000, **limits: Any) -> li
 
 def text_source(folder: Path, words: list[int], **others: Any) -> dict[str, Any]:
     """A recipe of one stage over texts with answers of so many letters. A negative number makes a bad sample."""
-    lines = [{"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a" * n}]} for n in words]
-    bad = {"image": "gone.png", "conversations": [{"from": "human", "value": "<image>?"}, lines[0]["conversations"][1]]}
+    lines = [
+        {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a" * abs(n)}]} for n in words
+    ]
+    (folder / "broken.png").write_bytes(b"no image")
+    bad = {
+        "image": "broken.png",
+        "conversations": [{"from": "human", "value": "<image>?"}, lines[0]["conversations"][1]],
+    }
     file = folder / "texts.jsonl"
     file.write_text("\n".join(json.dumps(bad if n < 0 else line) for n, line in zip(words, lines, strict=True)))
     written = training_data.recipe(folder, **others)
@@ -107,7 +113,9 @@ def test_split_samples_are_counted_once_and_by_piece(tmp_path: Path) -> None:
 
 def test_bad_samples_in_a_row_end_it_as_training_ends(tmp_path: Path) -> None:
     written = text_source(tmp_path, [-1] * 20) | {"skip_limit": 10}
-    message = "10 bad samples in a row, so the run stops; the last: texts: texts.jsonl line .*gone.png: no such file"
+    message = (
+        "10 bad samples in a row, so the run stops; the last: texts: texts.jsonl line .*: cannot read .*broken.png"
+    )
     with pytest.raises(UserError, match=message):
         forecasts(written)
     with pytest.raises(UserError, match=message):
@@ -116,7 +124,9 @@ def test_bad_samples_in_a_row_end_it_as_training_ends(tmp_path: Path) -> None:
 
 def test_stage_without_a_good_sample_ends_it_as_training_ends(tmp_path: Path) -> None:
     written = text_source(tmp_path, [-1] * 5, epochs=1, steps=None)
-    message = "stage first: not one sample to train on; the last of 5 that were skipped: texts: .*no such file"
+    message = (
+        "stage first: not one sample to train on; the last of 5 that were skipped: texts: .*cannot read .*broken.png"
+    )
     with pytest.raises(UserError, match=message):
         forecasts(written)
     with pytest.raises(UserError, match=message):
