@@ -3,8 +3,8 @@
 Normal approximation: 1.96 standard errors of the sources' means, stratified by source, with the correction for a finite
 source: a source that is measured whole has none. The number of samples of a stage of `epochs` is known. That of a stage
 of `steps` is the budget of its rows over the mean of what fills them, so totals are ratios; their standard errors are
-those of the residuals (Cochran, Sampling Techniques, 1977, section 6.4). Counts of rare samples, such as skipped ones,
-have Wilson's interval, which is not empty when none was found.
+those of the residuals (Cochran, Sampling Techniques, 1977, section 6.4), and how full the rows are is uncertain, too.
+Counts of rare samples, such as skipped ones, have Wilson's interval, which is not empty when none was found.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class Strata:
         measured: Per source, the quantities of its measured samples (n, Q).
         distinct: Number of different samples of each source in the stage.
         budget: Column of the quantity that fills the rows, if the stage's length is set in steps. None: in epochs.
+        packing: Relative half interval of what the packing of other samples would change; 0 in a stage of epochs.
     """
 
     counts: Sequence[float]
     measured: Sequence[Matrix]
     distinct: Sequence[int]
     budget: int | None
+    packing: float = 0.0
 
     def half(self, quantity: int, sources: Collection[int]) -> float:
         """Return half of the interval of a quantity's total over some sources, given by number.

@@ -215,6 +215,7 @@ def _collect(
         matrices,
         [len(source.measured) if exact else max(source.distinct, len(source.measured)) for source in sources],
         _COLUMNS.index(budget) if in_steps else None,
+        simulation.packing_error if in_steps and not exact else 0.0,
     )
     everything = range(len(sources))
     forecasts = [_source(plan, number, strata, totals[number], source) for number, source in enumerate(sources)]
@@ -228,6 +229,7 @@ def _collect(
     steps = Estimate.exactly(math.ceil(simulation.steps * scale - 1e-9))
     if not in_steps and not exact:  # as uncertain as what fills the rows
         spread = strata.half(_COLUMNS.index(budget), everything) / max(whole[budget].value, 1.0)
+        spread = math.hypot(spread, simulation.packing_error)
         rows, steps = (Estimate.around(each.value, each.value * spread) for each in (rows, steps))
     return StageForecast(
         name=stage.name,
@@ -267,7 +269,7 @@ def _totals(values: Matrix, strata: Strata, sources: Sequence[int]) -> dict[str,
             found = int(measured[0][:, column].sum())
             estimates[name] = wilson(value, strata.counts[sources[0]], found, len(measured[0]))
         else:
-            estimates[name] = Estimate.around(value, strata.half(column, sources))
+            estimates[name] = Estimate.around(value, math.hypot(strata.half(column, sources), strata.packing * value))
     return estimates
 
 

@@ -5,9 +5,10 @@ The same order, virtual ranks and packers, and the same rules for bad samples. N
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from model.training.data.packing import Packer, Row
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import ConsecutiveSkips
 from model.training.data.virtual_rank import VirtualRank
+from model.training.estimates import Z
 from model.training.stage import Stage
 
 _SKIPPED = QUANTITIES.index("skipped")
@@ -53,6 +55,7 @@ class Simulation:
         rows: Number of packed rows.
         text_rows: Rows without an image or a film.
         tokens: Tokens in the rows.
+        fills: Of each row the used share of its tighter budget, tokens or patches.
         read: Number of samples that were read, also those that are in no row yet.
         totals: Quantities of the rows and of skipped samples, by source and quantity.
         last_error: Why the last bad sample is skipped.
@@ -66,6 +69,14 @@ class Simulation:
     tokens: int = 0
     read: int = 0
     last_error: str = ""
+    fills: list[float] = field(default_factory=list)
+
+    @property
+    def packing_error(self) -> float:
+        """Half of a 95 % interval of the relative difference that another packing of such samples would make."""
+        if len(self.fills) < 2:
+            return 1.0
+        return Z * float(np.std(self.fills, ddof=1) / np.mean(self.fills)) * math.sqrt(2 / len(self.fills))
 
 
 def simulate(
@@ -120,7 +131,7 @@ def simulate(
             break
         result.steps += 1
         for row in rows:
-            _add(result, row)
+            _add(result, row, stage)
     result.complete = ended
     if ended and not result.steps:
         skipped = int(result.totals[:, _SKIPPED].sum())
@@ -129,8 +140,9 @@ def simulate(
     return result
 
 
-def _add(result: Simulation, row: Row[PlacedPiece]) -> None:
+def _add(result: Simulation, row: Row[PlacedPiece], stage: Stage) -> None:
     result.rows += 1
+    result.fills.append(max(row.tokens / stage.tokens, row.patches / stage.patch_budget))
     result.tokens += row.tokens
     result.text_rows += not row.patches
     for sample in row.samples:

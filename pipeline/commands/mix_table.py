@@ -12,7 +12,20 @@ if TYPE_CHECKING:
     from model.training.estimates import Estimate
     from model.training.forecast import SourceForecast, StageForecast
 
-_TOTALS = ("samples", "skipped", "split", "learned", "text", "vision", "images", "frames", "seconds")
+_COLUMNS = {
+    "samples": "samples",
+    "learned": "learned tokens",
+    "text": "other text",
+    "vision": "visual tokens",
+    "images": "images",
+    "frames": "frames",
+    "seconds": "film, s",
+    "split": "split",
+    "skipped": "skipped",
+}
+"""Titles of the columns of a source."""
+
+_ALWAYS = ("samples", "skipped")
 _SUMMED = ("samples", "pieces", "tokens", "learned", "flops")
 
 
@@ -80,15 +93,7 @@ def _sum(values: Sequence[Estimate]) -> Estimate:
 def print_mix(stages: Sequence[StageForecast], prices: Prices) -> None:
     """Print a table for each stage, one of all stages, and the reasons for which samples are skipped."""
     for stage in stages:
-        how = "every sample measured: exact" if stage.exact else "± and – are 95 % confidence intervals"
-        columns = ("source", "samples", "share", "skipped", "split", "learned", "text", "vision", "images", "frames",
-                   "film, s", "measured")  # fmt: skip
-        rows = [_source_row(source) for source in stage.sources]
-        if len(rows) > 1:
-            rows.append(("all", *_cells(stage.totals, share="100 %"), ""))
-        output.print_rows(
-            f"{stage.number} {stage.name}: {stage.epochs:.3g} epochs; tokens by kind; {how}", columns, rows
-        )
+        _print_sources(stage)
     _print_stages(stages, prices)
     reasons = [
         (stage.name, source.name, f"{reason.samples:,} of {source.measured:,}", reason.example)
@@ -100,14 +105,22 @@ def print_mix(stages: Sequence[StageForecast], prices: Prices) -> None:
         output.print_rows("skipped, of the measured samples", ("stage", "source", "samples", "example"), reasons)
 
 
-def _source_row(source: SourceForecast) -> tuple[str, ...]:
-    measured = f"{source.measured:,} of {source.distinct:,}" if source.measured < source.distinct else "all"
-    return (source.name, *_cells(source.totals, share=f"{source.share:.1%}"), measured)
+def _print_sources(stage: StageForecast) -> None:
+    """Print the table of a stage. Columns that are 0 throughout are left out."""
+    how = "all samples measured: exact" if stage.exact else "± and ≤: 95 % confidence"
+    present = {name: title for name, title in _COLUMNS.items() if name in _ALWAYS or stage.totals[name].value}
+    rows = [
+        (source.name, _measured(source), f"{source.share:.1%}", *(_told(source.totals[name]) for name in present))
+        for source in stage.sources
+    ]
+    if len(rows) > 1:
+        rows.append(("all", "", "", *(_told(stage.totals[name]) for name in present)))
+    title = f"{stage.number} {stage.name}: {stage.epochs:.3g} epochs; {how}"
+    output.print_rows(title, ("source", "measured", "share", *present.values()), rows)
 
 
-def _cells(totals: Any, share: str) -> list[str]:
-    cells = [_told(totals[name]) for name in _TOTALS]
-    return [cells[0], share, *cells[1:]]
+def _measured(source: SourceForecast) -> str:
+    return f"{source.measured:,} of {source.distinct:,}" if source.measured < source.distinct else "all"
 
 
 def _print_stages(stages: Sequence[StageForecast], prices: Prices) -> None:
@@ -129,17 +142,23 @@ def _print_stages(stages: Sequence[StageForecast], prices: Prices) -> None:
 
 
 def _told(estimate: Estimate, small: bool = False) -> str:
-    """Return a number with its interval: `6,210 ±1.3 %`, or `0–24` where it is not symmetric."""
+    """Return a number with its interval: `6,210 ±1.3%`, `0 ≤24`, or `3 (1–9)` where it is not symmetric."""
     value = f"{estimate.value:,.3g}" if small and estimate.value < 100 else f"{estimate.value:,.0f}"
     if estimate.exact or value == f"{estimate.low:,.0f}" == f"{estimate.high:,.0f}":
         return value
     above, below = estimate.high - estimate.value, estimate.value - estimate.low
     if estimate.value and abs(above - below) < 1e-6 * estimate.value:
-        return f"{value} ±{100 * above / estimate.value:.2g} %"
+        return f"{value} {_percent(above / estimate.value)}"
+    if not estimate.value:
+        return f"0 ≤{estimate.high:,.0f}"
     return f"{value} ({estimate.low:,.0f}–{estimate.high:,.0f})"
 
 
 def _scientific(estimate: Estimate) -> str:
     if estimate.exact:
         return f"{estimate.value:.3e}"
-    return f"{estimate.value:.3e} ±{100 * (estimate.high - estimate.value) / max(estimate.value, 1e-9):.2g} %"
+    return f"{estimate.value:.3e} {_percent((estimate.high - estimate.value) / max(estimate.value, 1e-9))}"
+
+
+def _percent(share: float) -> str:
+    return f"±{100 * share:.0f}%" if share >= 0.095 else f"±{100 * share:.1g}%"

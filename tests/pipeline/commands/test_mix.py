@@ -69,7 +69,7 @@ def test_json_has_every_stage_and_source_with_hours(folder: Path) -> None:
 def test_tables_say_what_is_exact_and_what_is_skipped(folder: Path) -> None:
     printed = run(folder / "recipe.yaml", "--tokens-per-second", RATE).stdout
     assert "1 first: " in printed
-    assert "every sample measured: exact" in printed
+    assert "all samples measured: exact" in printed
     assert "skipped, of the measured samples" in printed
     assert "6.png: no such file" in printed
     assert "hours by tokens/s" in printed
