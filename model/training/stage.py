@@ -167,6 +167,18 @@ class Stage(Value):
         """Number of virtual ranks: `lanes`, or the largest number up to 8 that divides `rows`."""
         return self.lanes or max(n for n in range(1, 9) if self.rows % n == 0)
 
+    def check_workers(self, workers: int) -> None:
+        """Check that the virtual ranks can be divided among so many workers.
+
+        Raises:
+            UserError: They cannot.
+        """
+        if self.num_virtual_ranks % workers:
+            raise UserError(
+                f"stage {self.name}: {self.num_virtual_ranks} lanes for {workers} workers: make `lanes` a multiple of "
+                "the workers"
+            )
+
     @property
     def patch_budget(self) -> int:
         """Maximum patches of a packed row."""

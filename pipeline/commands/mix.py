@@ -41,7 +41,7 @@ def mix(
     limit: Annotated[
         float | None, typer.Option(min=0, help="Read samples for at most so many seconds, but some of each source")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="GPUs, for the hours")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="GPUs: they must divide the lanes of each stage")] = 1,
     tokens_per_second: Annotated[
         float | None, typer.Option(min=1e-3, help="Tokens per second of one GPU, for the hours")
     ] = None,
@@ -65,6 +65,7 @@ def mix(
         vl3syn mix recipe.yaml --tokens-per-second 9000 --workers 64 --page mix.html
     """
     refuse_credentials(recipe, "RECIPE")
+    refuse_credentials(page or "", "--page")
     from model.training.console import show_log
     from model.training.forecast import forecast
     from model.training.recipe import load_recipe
@@ -80,6 +81,8 @@ def mix(
             raise UserError(f"--stage {name}: the recipe has no such stage{suggest(name, names)}")
     if page is not None:
         _check_page(page)
+    for each in checked.stages:
+        each.check_workers(workers)
     plans = [plan for plan in plan_stages(checked) if not stage or plan.stage.name in stage]
     measurer = Measurer(checked.threads)
     begin, forecasts = time.monotonic(), []

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.errors import BadSampleError, UserError
+from core.errors import BadSampleError
 from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training.data.packing import Packer, Row
@@ -108,11 +108,8 @@ class Loader:
             UserError: The number of virtual ranks is not a multiple of the number of workers, or a process died.
             BadSampleError: A sample of the state can no longer be read.
         """
+        stage.check_workers(workers)
         count = stage.num_virtual_ranks
-        if count % workers:
-            raise UserError(
-                f"stage {stage.name}: {count} lanes for {workers} workers: make `lanes` a multiple of the workers"
-            )
         self._sampler, self._sources, self._skips = sampler, sampler.sources, ConsecutiveSkips(skip_limit)
         self.total = stage.num_samples(sampler.epoch_length)
         self._preparer = Preparer(for_stage(processor, stage), stage.tokens, stage.patch_budget)

@@ -141,6 +141,11 @@ def test_recipe_that_a_training_has_stored_is_read(folder: Path, tmp_path: Path)
     assert told(tmp_path)["stages"] == told(folder)["stages"]
 
 
+def test_workers_that_do_not_divide_the_lanes_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="stage first: 4 lanes for 3 workers: make `lanes` a multiple of the workers"):
+        run(folder / "recipe.yaml", "--workers", 3)
+
+
 def test_page_that_cannot_be_written_is_refused_before_any_work(folder: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         run(folder / "recipe.yaml", "--page", folder)
