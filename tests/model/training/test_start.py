@@ -28,7 +28,7 @@ def test_encoder_with_other_patches_gets_patches_of_its_size(tmp_path: Path) -> 
     assert len(model.vision(row.pixel_values, row.grid_thw, row.merge_sizes)) == 16
 
 
-def test_configuration_without_weights_is_that_of_the_opened_model(tmp_path: Path) -> None:
+def test_configuration_without_weights_is_the_opened_models(tmp_path: Path) -> None:
     config = preset("tiny")
     save_encoder(VisionEncoder(config.vision), Processor.tiny().config, tmp_path / "vision")
     model = VideoLLaMA3(config)
