@@ -6,6 +6,7 @@ T frames (1 for an image), H and W pixels, P patches, X values of a patch
 from __future__ import annotations
 
 import io
+import math
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,20 @@ def patchify(frames_T3HW: Tensor, side: int, merge: int) -> Tensor:
     # numpy copies bytes in this order in half of torch's time.
     ordered = np.ascontiguousarray(blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).numpy())
     return torch.from_numpy(ordered).view(-1, c * side * side)
+
+
+def unpatchify(patches_PX: Tensor, grid: tuple[int, int, int], merge: int) -> Tensor:
+    """Return the frames, (T, H, W, 3), that `patchify` has cut.
+
+    Args:
+        patches_PX: Patches, frame by frame and block by block.
+        grid: Number of frames, and rows and columns of patches per frame.
+        merge: Side of a merged block, in patches.
+    """
+    t, h, w = grid
+    side = math.isqrt(patches_PX.shape[-1] // 3)
+    blocks = patches_PX.view(t, h // merge, w // merge, merge, merge, 3, side, side)
+    return blocks.permute(0, 1, 3, 6, 2, 4, 7, 5).reshape(t, h * side, w * side, 3)
 
 
 def normalise(pixels: Tensor) -> Tensor:

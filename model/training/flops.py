@@ -19,6 +19,7 @@ Norms, rotations, softmax and loss count as 0 in both. Experts that are not `nn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -56,35 +57,68 @@ def peak_flops(device: torch.device) -> float | None:
     return PEAKS[known] if known else None
 
 
+@dataclass(frozen=True)
+class RowSizes:
+    """What the FLOPs of packed rows depend on. FLOPs are linear in it: sums over rows give the sum of their FLOPs.
+
+    Attributes:
+        patches: Number of patches.
+        vision: Number of visual tokens that are kept.
+        tokens: Number of tokens, placeholders included.
+        learned: Number of learned tokens.
+        vision_squares: Sum over frames of their patches, squared.
+        language_squares: Sum over samples of their tokens, squared.
+    """
+
+    patches: float
+    vision: float
+    tokens: float
+    learned: float
+    vision_squares: float
+    language_squares: float
+
+    @classmethod
+    def of(cls, row: PackedRow) -> RowSizes:
+        """Return the sizes of a row with labels."""
+        return cls(
+            patches=len(row.pixel_values),
+            vision=int(row.keep_mask.sum()),
+            tokens=len(row.input_ids),
+            learned=row.label_count,
+            vision_squares=sum(t * (h * w) ** 2 for t, h, w in row.grid_thw.tolist()),
+            language_squares=int((row.segment_lengths**2).sum()),
+        )
+
+
 def row_flops(model: VideoLLaMA3, row: PackedRow) -> float:
-    """Return the FLOPs of the forward and backward pass of one packed row.
+    """Return the FLOPs of the forward and backward pass of one packed row, which has labels."""
+    return flops(model, RowSizes.of(row))
+
+
+def flops(model: VideoLLaMA3, sizes: RowSizes) -> float:
+    """Return the FLOPs of the forward and backward pass of rows.
 
     Args:
-        model: Its parameters' `requires_grad` says which parts learn.
-        row: The inputs of `model`, with labels.
+        model: Its parameters' `requires_grad` says which parts learn. It may be on the `meta` device.
+        sizes: The sizes of one row, or the sums over several.
     """
-    vision = model.vision
-    patches, kept, tokens = len(row.pixel_values), int(row.keep_mask.sum()), len(row.input_ids)
-    vision_squares = sum(t * (h * w) ** 2 for t, h, w in row.grid_thw.tolist())
-    language_squares = int((row.segment_lengths**2).sum())
-
-    language = model.language.config
+    vision, language = model.vision, model.language.config
     heads = language.num_attention_heads
     width = heads * (getattr(language, "head_dim", None) or language.hidden_size // heads)
     counter = _Counter()
-    counter.flops += _patch_embedding(vision, patches)
+    counter.flops += _patch_embedding(vision, sizes.patches)
     counter.learns(vision.patch_embedding)
     for block in vision.layers:
-        counter.block(block, patches, vision_squares, vision.config.hidden_size)
+        counter.block(block, sizes.patches, sizes.vision_squares, vision.config.hidden_size)
     counter.learns(vision.post_layernorm)
-    counter.parallel([model.projector], kept)
+    counter.parallel([model.projector], sizes.vision)
     counter.learns(model.language.get_input_embeddings())
     for block in model.language.model.layers:
-        counter.block(block, tokens, language_squares, width)
+        counter.block(block, sizes.tokens, sizes.language_squares, width)
     for name, part in model.language.model.named_children():
         if name != "layers":
             counter.learns(part)
-    counter.parallel([model.language.lm_head], row.label_count)
+    counter.parallel([model.language.lm_head], sizes.learned)
     return counter.flops
 
 
@@ -103,7 +137,7 @@ class _Counter:
         """Note whether a module learns, without counting its operations: norms, embeddings."""
         self.flows = self.flows or _learns(module)
 
-    def parallel(self, modules: Sequence[nn.Module], tokens: int) -> None:
+    def parallel(self, modules: Sequence[nn.Module], tokens: float) -> None:
         """Count modules that share one input. The linear layers of each form a chain, such as an adapter's two."""
         for module in modules:
             flows = self.flows
@@ -113,7 +147,7 @@ class _Counter:
         for module in modules:
             self.learns(module)
 
-    def block(self, block: nn.Module, tokens: int, squares: int, width: int) -> None:
+    def block(self, block: nn.Module, tokens: float, squares: float, width: int) -> None:
         """Count a transformer block: norm, attention, norm, MLP."""
         attention = block.get_submodule("self_attn")
         norms = [part for part in block.children() if not _linears(part)]
@@ -141,7 +175,7 @@ def _projections(module: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     return [part for name, part in parts.items() if name not in _LAST], last
 
 
-def _patch_embedding(vision: VisionEncoder, patches: int) -> float:
+def _patch_embedding(vision: VisionEncoder, patches: float) -> float:
     """Return the FLOPs of the patch embedding, run as a linear layer; pixels need no gradient."""
     weight = vision.patch_embedding.weight
     return 2.0 * weight.numel() * patches * (1 + weight.requires_grad)

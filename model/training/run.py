@@ -60,7 +60,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
     sources, held_out = open_sources(recipe), open_held_out(recipe)
     recipe = world.all_gather(_write_recipe(recipe, folder) if world.is_main else recipe)[0]
     if world.is_main:
-        _warn_unused(recipe)
+        warn_unused(recipe)
     last_export = None
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
@@ -106,7 +106,7 @@ def _write_recipe(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
     return recipe
 
 
-def _warn_unused(recipe: TrainRecipe) -> None:
+def warn_unused(recipe: TrainRecipe) -> None:
     """Log a warning for each source that no mixture names. It is no error: recipes may share their sources."""
     for name in recipe.sources.keys() - set(recipe.used_sources):
         log.warning(
@@ -153,6 +153,23 @@ def open_sources(recipe: TrainRecipe) -> dict[str, Source]:
         sources[name] = recipe.sources[name].open(name, 2 * recipe.shuffle_blocks)
         sources[name].check()
     return sources
+
+
+def open_sampler(recipe: TrainRecipe, number: int, sources: Mapping[str, Source]) -> MixtureSampler:
+    """Return the order of samples of stage `number`, counted from 1.
+
+    Raises:
+        UserError: All samples of a source are held out.
+    """
+    stage = recipe.stages[number - 1]
+    return MixtureSampler(
+        [sources[name] for name in stage.mixture],
+        stage.mixture,
+        {name: source.num_held_out for name, source in recipe.sources.items()},
+        seed=recipe.seed + number,
+        held_out_seed=HELD_OUT_SEED if recipe.held_out_seed is None else recipe.held_out_seed,
+        window=recipe.shuffle_blocks,
+    )
 
 
 def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop) -> None:
@@ -206,14 +223,7 @@ def _open_trainer(
     if stage.lora:
         torch.manual_seed(recipe.seed + number)
         add_adapters(model, stage.lora)
-    sampler = MixtureSampler(
-        [sources[name] for name in stage.mixture],
-        stage.mixture,
-        {name: source.num_held_out for name, source in recipe.sources.items()},
-        seed=recipe.seed + number,
-        held_out_seed=HELD_OUT_SEED if recipe.held_out_seed is None else recipe.held_out_seed,
-        window=recipe.shuffle_blocks,
-    )
+    sampler = open_sampler(recipe, number, sources)
     data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
     return Trainer(model, processor, recipe=recipe, stage=stage, sampler=sampler, folder=folder, world=world, data=data)
 

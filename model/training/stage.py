@@ -158,10 +158,26 @@ class Stage(Value):
             raise UserError("an empty mixture: name a source, as in `mixture: {captions: 1.0}`")
         return self
 
+    def num_samples(self, epoch_length: int) -> int | None:
+        """Return the number of samples of the stage; None if only its number of steps is set."""
+        return None if self.epochs is None else max(round(self.epochs * epoch_length), 1)
+
     @property
     def num_virtual_ranks(self) -> int:
         """Number of virtual ranks: `lanes`, or the largest number up to 8 that divides `rows`."""
         return self.lanes or max(n for n in range(1, 9) if self.rows % n == 0)
+
+    def check_workers(self, workers: int) -> None:
+        """Check that the virtual ranks can be divided among so many workers.
+
+        Raises:
+            UserError: They cannot.
+        """
+        if self.num_virtual_ranks % workers:
+            raise UserError(
+                f"stage {self.name}: {self.num_virtual_ranks} lanes for {workers} workers: make `lanes` a multiple of "
+                "the workers"
+            )
 
     @property
     def patch_budget(self) -> int:

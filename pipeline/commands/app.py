@@ -25,6 +25,7 @@ from pipeline.commands.index import index_app
 from pipeline.commands.init import init_app
 from pipeline.commands.inspect import view_app
 from pipeline.commands.look import look_app
+from pipeline.commands.mix import mix_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.overlap import overlap_app
 from pipeline.commands.publish import publish_app, publish_run
@@ -133,6 +134,7 @@ app.add_typer(look_app)
 app.add_typer(overlap_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
+app.add_typer(mix_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)

@@ -34,7 +34,8 @@ This page is made from the classes that read recipes ([recipe.py](../model/train
 [stage.py](../model/training/stage.py)), and a test compares the two:
 `.venv/bin/python -m tests.e2e.test_docs_of_the_training_recipe` writes it. What the keys do together stands in
 [training.md](training.md), the forms of data in [training-data.md](training-data.md). `vl3syn schema --training` prints
-a JSON schema, by which editors complete and check recipes.
+a JSON schema, by which editors complete and check recipes; [`vl3syn mix`](training.md#before-it-costs-money) says what
+a training by a recipe will see, before it runs.
 
 ```yaml
 name: captions

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.images import frames_tensor, image_size, normalise, patchify, read_image, resize
+from model.images import frames_tensor, image_size, normalise, patchify, read_image, resize, unpatchify
 
 
 def _picture(height: int, width: int) -> Image.Image:
@@ -138,3 +138,10 @@ def test_frames_may_be_images_arrays_or_tensors() -> None:
 def test_invalid_frames_are_refused(frames: object, advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         frames_tensor(frames)
+
+
+@pytest.mark.parametrize("merge", [1, 2])
+def test_frames_can_be_put_together_from_their_patches(merge: int) -> None:
+    frames = torch.randint(0, 256, (2, 3, 28, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    again = unpatchify(patchify(frames, 7, merge), (2, 4, 12), merge)
+    assert torch.equal(again, frames.permute(0, 2, 3, 1))

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 
 import torch
 
-from core.errors import BadSampleError, UserError
+from core.errors import BadSampleError
 from model.packed_row import PackedRow
 from model.processor import Processor
 from model.training.data.packing import Packer, Row
 from model.training.data.prepare import Prepared, Preparer, SampleInfo, for_stage
 from model.training.data.processes import Processes
 from model.training.data.sampler import MixtureSampler
+from model.training.data.samples import ConsecutiveSkips
 from model.training.data.virtual_rank import SAMPLES_AHEAD, VirtualRank, VirtualRankState
 from model.training.stage import Stage
 
@@ -107,13 +108,10 @@ class Loader:
             UserError: The number of virtual ranks is not a multiple of the number of workers, or a process died.
             BadSampleError: A sample of the state can no longer be read.
         """
+        stage.check_workers(workers)
         count = stage.num_virtual_ranks
-        if count % workers:
-            raise UserError(
-                f"stage {stage.name}: {count} lanes for {workers} workers: make `lanes` a multiple of the workers"
-            )
-        self._sampler, self._sources, self._skip_limit = sampler, sampler.sources, skip_limit
-        self.total = None if stage.epochs is None else max(round(stage.epochs * sampler.epoch_length), 1)
+        self._sampler, self._sources, self._skips = sampler, sampler.sources, ConsecutiveSkips(skip_limit)
+        self.total = stage.num_samples(sampler.epoch_length)
         self._preparer = Preparer(for_stage(processor, stage), stage.tokens, stage.patch_budget)
         self._local = threading.local()
         self._processes = Processes(processes, self._preparer) if processes else None
@@ -121,7 +119,7 @@ class Loader:
         self._device = device if device is not None and device.type == "cuda" else None
         on_device = (torch.cuda.set_device, (self._device,)) if self._device else (None, ())  # pins for this GPU
         self._packing = ThreadPoolExecutor(1, "packing", *on_device)
-        self._virtual_ranks = [
+        self._virtual_ranks: list[VirtualRank[Prepared]] = [
             VirtualRank(
                 number,
                 count,
@@ -133,7 +131,6 @@ class Loader:
             for number in range(rank, count, workers)
         ]
         self._rows_per_virtual_rank = stage.rows // count
-        self._consecutive_skips = 0
         self._steps: deque[Future[StepRows]] = deque()
         try:
             for virtual_rank in self._virtual_ranks:
@@ -168,13 +165,10 @@ class Loader:
         skipped: list[str] = []
 
         def report(error: BadSampleError | None) -> None:
-            self._consecutive_skips = self._consecutive_skips + 1 if error else 0
-            if error is None:
-                return
-            skipped.append(str(error))
-            log.warning("skipped %s", error)
-            if self._consecutive_skips >= self._skip_limit:
-                raise UserError(f"{self._consecutive_skips} bad samples in a row, so the run stops; the last: {error}")
+            if error:
+                skipped.append(str(error))
+                log.warning("skipped %s", error)
+            self._skips.add(error)
 
         ranks, rows_per_rank = self._virtual_ranks, range(self._rows_per_virtual_rank)
         return StepRows(

@@ -131,6 +131,16 @@ class MixtureSampler:
         before = int(counts_before[chunk, source]) + int(np.count_nonzero(slots[chunk * _CHUNK : slot] == source))
         return source, self.source_orders[source].row(epoch * self.counts[source] + before)
 
+    def counts_before(self, index: int) -> list[int]:
+        """Return how many samples of each source stand before an index of the order."""
+        epoch, slot = divmod(index, self.epoch_length)
+        counts = np.array(self.counts, dtype=np.int64) * epoch
+        if slot:
+            slots, counts_before = self._epoch(epoch)
+            chunk = slot // _CHUNK
+            counts += counts_before[chunk] + np.bincount(slots[chunk * _CHUNK : slot], minlength=len(counts))
+        return [int(count) for count in counts]
+
     def _plan_epoch(self, epoch: int) -> tuple[Ints, Ints]:
         """Return the source of each slot of an epoch (1 or 2 bytes each), and each source's count before each chunk."""
         kind = np.uint8 if len(self.counts) <= 256 else np.uint16

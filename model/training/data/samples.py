@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 
 SAMPLE_ERRORS = (BadSampleError, ArithmeticError, MemoryError, RuntimeError, EOFError, BufferError, struct.error)
 """Errors that decoders and tensors raise for a bad sample: numbers out of range, sizes beyond memory, deep nesting.
@@ -22,6 +22,24 @@ def bad_sample(name: str, error: Exception) -> BadSampleError:
     if not isinstance(error, BadSampleError):
         reason = f"{type(error).__name__}: {reason}"
     return BadSampleError(reason if reason.startswith(name) else f"{name}: {reason}")
+
+
+class ConsecutiveSkips:
+    """Counts bad samples in a row: many of them end the run."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: the number that ends the run."""
+        self._limit, self._count = limit, 0
+
+    def add(self, error: BadSampleError | None) -> None:
+        """Count a sample: None, or the error of a bad one.
+
+        Raises:
+            UserError: It is the last of `limit` bad samples in a row.
+        """
+        self._count = self._count + 1 if error else 0
+        if error and self._count >= self._limit:
+            raise UserError(f"{self._count} bad samples in a row, so the run stops; the last: {error}")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypedDict
+from typing import Generic, Protocol, TypedDict, TypeVar
 
 from core.errors import BadSampleError, UserError
-from model.training.data.packing import Packer, Row
-from model.training.data.prepare import Prepared
+from model.training.data.packing import Packer, Row, Sized
 
 SAMPLES_AHEAD = 8
 """Samples that a virtual rank prefetches, in addition to one per process."""
@@ -29,7 +28,24 @@ class VirtualRankState(TypedDict):
     pending: list[list[int]]
 
 
-class VirtualRank:
+class Piece(Sized, Protocol):
+    """A sample of the order, or a piece of one, see `Prepared`."""
+
+    @property
+    def index(self) -> int:
+        """Position in the sampler's order, from 0."""
+        ...
+
+    @property
+    def piece(self) -> int:
+        """Number of the piece of a split conversation, from 0."""
+        ...
+
+
+P = TypeVar("P", bound=Piece)
+
+
+class VirtualRank(Generic[P]):
     """One stream of samples, packed into rows."""
 
     def __init__(
@@ -37,8 +53,8 @@ class VirtualRank:
         number: int,
         count: int,
         end: int | None,
-        packer: Packer[Prepared],
-        submit: Callable[[int], Future[list[Prepared]]],
+        packer: Packer[P],
+        submit: Callable[[int], Future[list[P]]],
         samples_ahead: int = SAMPLES_AHEAD,
     ) -> None:
         """Begin at the first sample.
@@ -54,10 +70,10 @@ class VirtualRank:
         self._samples_ahead = samples_ahead
         self.number, self.count, self.end, self.packer, self._submit = number, count, end, packer, submit
         self.cursor = 0
-        self.pending: deque[Prepared] = deque()
-        self._futures: deque[Future[list[Prepared]]] = deque()
+        self.pending: deque[P] = deque()
+        self._futures: deque[Future[list[P]]] = deque()
 
-    def next_row(self, report: Callable[[BadSampleError | None], None]) -> Row[Prepared] | None:
+    def next_row(self, report: Callable[[BadSampleError | None], None]) -> Row[P] | None:
         """Return the next row, or None at the end. For each sample `report` gets None, or the error of a bad one."""
         while True:
             while self.pending:
@@ -73,7 +89,7 @@ class VirtualRank:
             except BadSampleError as error:
                 report(error)
 
-    def _next_sample(self) -> Future[list[Prepared]] | None:
+    def _next_sample(self) -> Future[list[P]] | None:
         """Return the pieces of the next sample, and submit the samples after it."""
         while len(self._futures) < self._samples_ahead:
             index = self.number + (self.cursor + len(self._futures)) * self.count
@@ -91,7 +107,7 @@ class VirtualRank:
     def state(self) -> VirtualRankState:
         """Return the position."""
 
-        def references(samples: Sequence[Prepared] | deque[Prepared]) -> list[list[int]]:
+        def references(samples: Sequence[P] | deque[P]) -> list[list[int]]:
             return [[sample.index, sample.piece] for sample in samples]
 
         return {
@@ -117,7 +133,7 @@ class VirtualRank:
                     f"sample {index} of the order had more parts when this stage began: train into another folder"
                 )
         for references in state["open"]:
-            row: Row[Prepared] = Row()
+            row: Row[P] = Row()
             for index, piece in references:
                 row.add(pieces[index][piece])
             self.packer.open.append(row)

@@ -17,7 +17,7 @@ from model.packed_row import PackedRow
 from model.prune import Pruning
 from model.training.data.prepare import for_stage, prepare
 from model.training.data.samples import Sample
-from model.training.flops import PEAKS, peak_flops, row_flops
+from model.training.flops import PEAKS, RowSizes, flops, peak_flops, row_flops
 from model.training.lora import add_adapters
 from model.training.param_groups import parameter_groups
 from model.training.stage import Lora, Stage
@@ -119,6 +119,14 @@ def test_flops_without_trained_parts_are_of_the_forward_pass(rows: dict[str, Pac
     tiny.requires_grad_(False)
     for name, row in rows.items():
         assert row_flops(tiny, row) == pytest.approx(counted(tiny, row, backward=False), rel=NEAR), name
+
+
+def test_flops_of_summed_sizes_need_no_weights(rows: dict[str, PackedRow], tiny: VideoLLaMA3) -> None:
+    rates = FREEZINGS["the first blocks but for their norms"]
+    sizes = [vars(RowSizes.of(row)) for row in rows.values()]
+    summed = RowSizes(**{name: sum(each[name] for each in sizes) for name in sizes[0]})
+    bare = freeze(VideoLLaMA3(preset("tiny"), "meta"), rates)
+    assert flops(bare, summed) == sum(row_flops(freeze(tiny, rates), row) for row in rows.values())
 
 
 @pytest.mark.parametrize("name", FREEZINGS)

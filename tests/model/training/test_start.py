@@ -10,7 +10,7 @@ from model import Processor, VideoLLaMA3
 from model.config import preset
 from model.encoder_files import save_encoder
 from model.training.recipe import Start
-from model.training.start import open_start
+from model.training.start import configure_start, open_start
 from model.vision import VisionEncoder
 
 
@@ -26,3 +26,20 @@ def test_encoder_with_other_patches_gets_patches_of_its_size(tmp_path: Path) -> 
     row = processor([{"role": "user", "content": [image, "What?"]}])
     assert row.pixel_values.shape == (16, 3 * 16 * 16)
     assert len(model.vision(row.pixel_values, row.grid_thw, row.merge_sizes)) == 16
+
+
+def test_configuration_without_weights_is_the_opened_models(tmp_path: Path) -> None:
+    config = preset("tiny")
+    save_encoder(VisionEncoder(config.vision), Processor.tiny().config, tmp_path / "vision")
+    model = VideoLLaMA3(config)
+    for folder, part in {"language": model.language, "whole": model}.items():
+        part.save_pretrained(tmp_path / folder)
+        Processor.tiny().save_pretrained(tmp_path / folder)
+    joined = Start(vision=str(tmp_path / "vision"), language=str(tmp_path / "language"))
+    for start in (joined, Start(checkpoint=str(tmp_path / "whole")), Start(preset="tiny")):
+        opened, processor = open_start(start, seed=0)
+        assert configure_start(start)[0] == opened.config
+        assert configure_start(start)[1].config == processor.config
+    for weights in tmp_path.glob("*/*.safetensors"):
+        weights.unlink()
+    assert configure_start(joined)[0].vision == config.vision, "weights are not read"

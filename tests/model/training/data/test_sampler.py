@@ -96,3 +96,13 @@ def test_both_captions_of_a_dataset_hold_out_the_same_images() -> None:
     order = MixtureSampler([Rows("short", [9] * 9), Rows("detailed", [9] * 9)], shares, dict.fromkeys(shares, 7), 1, 42)
     assert (order.source_orders[0].held_out == order.source_orders[1].held_out).all()
     assert [order.source_orders[0].row(n) for n in range(50)] != [order.source_orders[1].row(n) for n in range(50)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 12_000), st.integers(1, 5000), st.integers(1, 30))
+def test_counts_before_an_index_are_those_of_the_order(index: int, many: int, few: int) -> None:
+    sources = [Rows("a", [50]), Rows("b", [7])]
+    order = MixtureSampler(sources, {"a": Share(samples=many), "b": Share(samples=few)}, {}, 1)
+    index %= 3 * order.epoch_length
+    counts = Counter(order(each)[0] for each in range(index))
+    assert order.counts_before(index) == [counts[0], counts[1]]
