@@ -1,0 +1,246 @@
+"""Read the rows of a source, file by file, in flat memory: JSON, JSON lines, Parquet, CSV, tars; gzip, zstd, bzip2.
+
+What is no row becomes `Unreadable`, which the import rejects. What makes the rest of a file unreadable, such as a
+broken JSON array, is a UserError: rows would be lost otherwise. Pickles run code and are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from core.errors import UserError
+from model.training.data.importers.format import Row, Unreadable
+from model.training.data.importers.table_readers import csv_rows, parquet_rows
+from model.training.data.importers.tar_reader import tar_rows
+
+LARGEST = 64 << 20
+"""Largest row in a JSON file, in bytes. A row is in memory while it is read."""
+
+LINE_INDEX = "a last line that is a list was passed over as an index of the lines"
+
+_PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
+_KINDS = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".tar", ".txt")
+
+Notes = Counter[str]
+
+
+class CountedFile(io.RawIOBase):
+    """A file that refuses to give more than `LARGEST` bytes for one row: call `row_done` after each."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name, self._read = file, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self._read += size
+        if self._read > LARGEST:
+            raise UserError(f"{self._name}: a row of more than {LARGEST >> 20} MiB: it would fill the memory; split it")
+        return self._file.read(size)
+
+    def row_done(self) -> None:
+        self._read = 0
+
+
+def kind_of(path: Path) -> str:
+    """Return the kind of a file by its name, without the ending of a compression: `.json`, `.tar`, …."""
+    name = path.with_suffix("") if path.suffix.lower() in _PACKED else path
+    return ".tar" if path.suffix.lower() == ".tgz" else name.suffix.lower()
+
+
+def files_of(source: Path) -> list[Path]:
+    """Return the files of a source: itself, or all files of known kinds in a folder, sorted by path.
+
+    Raises:
+        UserError: There is none, or it is a pickle.
+    """
+    if source.is_file():
+        if kind_of(source) in _PICKLES:
+            raise UserError(
+                f"{source}: a pickle can run code and is not read: load it where you trust it, and write JSON lines"
+            )
+        if kind_of(source) not in _KINDS:
+            raise UserError(f"{source}: an unknown kind of file: give one of {', '.join(_KINDS)}")
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder")
+    inside = [file for file in sorted(source.rglob("*")) if file.is_file() and not file.is_symlink()]
+    files = [file for file in inside if kind_of(file) in _KINDS and not file.name.startswith(".")]
+    if not files:
+        raise UserError(f"{source}: no {', '.join(_KINDS)} in it: name the file or folder of annotations")
+    return files
+
+
+def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = None) -> Iterator[Row]:
+    """Yield the rows of a source.
+
+    Args:
+        source: A file, or a folder whose files are read in order.
+        inside: As `Format.inside`.
+        notes: What was passed over is counted here.
+
+    Raises:
+        UserError: A file cannot be read to its end.
+    """
+    for file in files_of(source):
+        name = file.name if file == source else str(file.relative_to(source))
+        yield from read_file(file, name, inside, Counter() if notes is None else notes)
+
+
+def read_file(file: Path, name: str, inside: Sequence[str], notes: Notes) -> Iterator[Row]:
+    """Yield the rows of one file."""
+    kind = kind_of(file)
+    try:
+        if kind == ".parquet":
+            yield from parquet_rows(file, name)
+            return
+        with open_packed(file) as data:
+            if kind in (".csv", ".tsv"):
+                yield from csv_rows(data, name, "\t" if kind == ".tsv" else ",")
+            elif kind == ".tar":
+                yield from tar_rows(data, name)
+            elif kind == ".txt":
+                yield from _text_rows(data, name)
+            elif kind == ".json" and not _is_lines(file):
+                yield from _json_rows(data, name, inside)
+            else:
+                yield from _line_rows(data, name, notes)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}; copy it again") from error
+
+
+def open_packed(file: Path) -> IO[bytes]:
+    """Open a file, unpacking gzip, zstd and bzip2 on the way."""
+    packing = "gzip" if file.suffix.lower() == ".tgz" else _PACKED.get(file.suffix.lower())
+    if packing is None:
+        return open(file, "rb")
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.input_stream(str(file), compression=packing))
+
+
+def _is_lines(file: Path) -> bool:
+    """Return whether a .json has an object per line. One that is an object on one line alone is not."""
+    with open_packed(file) as data:
+        first = data.readline(LARGEST)
+        while first and first.isspace():
+            first = data.readline(LARGEST)
+        if not first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+            return False
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return False
+        return any(not line.isspace() for line in iter(lambda: data.readline(LARGEST), b""))
+
+
+def _json_rows(data: IO[bytes], name: str, inside: Sequence[str]) -> Iterator[Row]:
+    start = _start(data)
+    if start == b"[":
+        yield from _items(data, name, "item", False)
+    elif start == b"{":
+        key = next((key for key in inside if _kind_inside(data, key)), "")
+        data.seek(0)
+        is_list = bool(key) and _kind_inside(data, key) == "start_array"
+        data.seek(0)
+        yield from _items(data, name, f"{key}.item" if is_list else key, not is_list)
+    else:
+        raise UserError(f"{name}: no JSON: it begins with {start.decode('latin-1')!r}")
+
+
+def _start(data: IO[bytes]) -> bytes:
+    if data.read(3) != b"\xef\xbb\xbf":
+        data.seek(0)
+    while (one := data.read(1)).isspace():
+        pass
+    data.seek(0)
+    return one
+
+
+def _kind_inside(data: IO[bytes], key: str) -> str:
+    """Return `start_array` or `start_map` if the top-level object has such a value at a key, else an empty text."""
+    import ijson
+
+    data.seek(0)
+    counted = CountedFile(data, key)
+    try:
+        for prefix, event, _ in ijson.parse(_without_mark(counted, data), use_float=True):
+            counted.row_done()
+            if prefix == key and event in ("start_array", "start_map"):
+                return str(event)
+    except ijson.JSONError:
+        return ""  # reading the rows reports it
+    return ""
+
+
+def _without_mark(counted: CountedFile, data: IO[bytes]) -> CountedFile:
+    """Pass over a byte order mark, which JSON parsers refuse."""
+    if data.read(3) != b"\xef\xbb\xbf":
+        data.seek(0)
+    return counted
+
+
+def _items(data: IO[bytes], name: str, prefix: str, is_object: bool) -> Iterator[Row]:
+    import ijson
+
+    counted = CountedFile(data, name)
+    source = _without_mark(counted, data)
+    number = 0
+    try:
+        parsed: Iterator[Any] = (ijson.kvitems if is_object else ijson.items)(source, prefix, use_float=True)
+        for number, item in enumerate(parsed, 1):
+            counted.row_done()
+            key, value = item if is_object else ("", item)
+            yield Row(value, name, number, key)
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{name}: no JSON behind entry {number:,}: {reason}; nothing of the rest can be read: mend the file"
+        ) from error
+
+
+def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:
+    held: Row | None = None
+    for number, line in enumerate(_lines(data), 1):
+        if line.isspace():
+            continue
+        if held is not None:
+            yield held
+        held = Row(_parsed(line), name, number)
+    if held is not None and isinstance(held.value, list) and held.line > 1:
+        notes[LINE_INDEX] += 1
+    elif held is not None:
+        yield held
+
+
+def _text_rows(data: IO[bytes], name: str) -> Iterator[Row]:
+    for number, line in enumerate(_lines(data), 1):
+        if not line.isspace():
+            yield Row(_decoded(line, lambda text: {"text": text.rstrip("\r\n")}), name, number)
+
+
+def _lines(data: IO[bytes]) -> Iterator[bytes]:
+    first = True
+    while line := data.readline(LARGEST):
+        if len(line) == LARGEST and not line.endswith(b"\n"):
+            raise UserError(f"a line of more than {LARGEST >> 20} MiB: it would fill the memory; split it")
+        yield line.removeprefix(b"\xef\xbb\xbf") if first else line
+        first = False
+
+
+def _parsed(line: bytes) -> Any:
+    return _decoded(line, json.loads)
+
+
+def _decoded(line: bytes, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(line.decode())
+    except (ValueError, RecursionError) as error:
+        return Unreadable(line[:2000].decode("utf-8", "replace"), f"no JSON: {' '.join(str(error).split())[:200]}")
