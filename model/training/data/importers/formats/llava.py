@@ -21,10 +21,8 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         medium.model_copy(update={"root": "records"}) if medium.key in embedded else medium
         for medium in media_of_paths(images, videos)
     ]
-    if entry.get("conversations") or entry.get("messages"):
-        said = said_of(turns_of(entry))
-    else:
-        said = dialog_of(entry)  # LLaMA-Factory's alpaca, ms-swift's query and response
+    has_turns = entry.get("conversations") or entry.get("messages")
+    said = said_of(turns_of(entry)) if has_turns else dialog_of(entry)  # the latter: alpaca, query and response
     turns, notes = dialog_turns(said, media)
     yield Draft(
         turns,
