@@ -21,6 +21,8 @@ from model.training.data.importers.tar_reader import tar_rows
 LARGEST = 64 << 20
 """Largest row in a JSON file, in bytes. A row is in memory while it is read."""
 
+_BOM = b"\xef\xbb\xbf"
+
 LINE_INDEX = "a last line that is a list was passed over as an index of the lines"
 
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
@@ -30,23 +32,37 @@ _KINDS = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".tar", ".tx
 Notes = Counter[str]
 
 
-class CountedFile(io.RawIOBase):
-    """A file that refuses to give more than `LARGEST` bytes for one row: call `row_done` after each."""
+class CountedFile:
+    """A file for a JSON parser, without a byte order mark. It refuses to give more than `LARGEST` bytes for one row."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
+        """`name`: for the error."""
         self._file, self._name, self._read = file, name, 0
-
-    def readable(self) -> bool:
-        return True
+        self._start: bytes | None = file.read(3).removeprefix(_BOM)
 
     def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes.
+
+        Raises:
+            UserError: The row is too large.
+        """
         self._read += size
         if self._read > LARGEST:
             raise UserError(f"{self._name}: a row of more than {LARGEST >> 20} MiB: it would fill the memory; split it")
+        if self._start and size:
+            start, self._start = self._start, None
+            return start
         return self._file.read(size)
 
     def row_done(self) -> None:
+        """Begin to count the next row."""
         self._read = 0
+
+    def first(self) -> bytes:
+        """Return the first byte that is no white space."""
+        while (one := self.read(1)).isspace():
+            pass
+        return one.lstrip()[:1]
 
 
 def kind_of(path: Path) -> str:
@@ -109,7 +125,7 @@ def read_file(file: Path, name: str, inside: Sequence[str], notes: Notes) -> Ite
             elif kind == ".txt":
                 yield from _text_rows(data, name)
             elif kind == ".json" and not _is_lines(file):
-                yield from _json_rows(data, name, inside)
+                yield from _json_rows(file, name, inside)
             else:
                 yield from _line_rows(data, name, notes)
     except OSError as error:
@@ -132,7 +148,7 @@ def _is_lines(file: Path) -> bool:
         first = data.readline(LARGEST)
         while first and first.isspace():
             first = data.readline(LARGEST)
-        if not first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+        if not first.lstrip(_BOM + b" \t").startswith(b"{"):
             return False
         try:
             json.loads(first)
@@ -141,69 +157,53 @@ def _is_lines(file: Path) -> bool:
         return any(not line.isspace() for line in iter(lambda: data.readline(LARGEST), b""))
 
 
-def _json_rows(data: IO[bytes], name: str, inside: Sequence[str]) -> Iterator[Row]:
-    start = _start(data)
+def _json_rows(file: Path, name: str, inside: Sequence[str]) -> Iterator[Row]:
+    with open_packed(file) as data:
+        start = CountedFile(data, name).first()
     if start == b"[":
-        yield from _items(data, name, "item", False)
+        yield from _items(file, name, "item", False)
     elif start == b"{":
-        key = next((key for key in inside if _kind_inside(data, key)), "")
-        data.seek(0)
-        is_list = bool(key) and _kind_inside(data, key) == "start_array"
-        data.seek(0)
-        yield from _items(data, name, f"{key}.item" if is_list else key, not is_list)
+        kinds = {key: _kind_inside(file, name, key) for key in inside}
+        key = next((key for key, kind in kinds.items() if kind), "")
+        is_list = kinds.get(key) == "start_array"
+        yield from _items(file, name, f"{key}.item" if is_list else key, not is_list)
     else:
         raise UserError(f"{name}: no JSON: it begins with {start.decode('latin-1')!r}")
 
 
-def _start(data: IO[bytes]) -> bytes:
-    if data.read(3) != b"\xef\xbb\xbf":
-        data.seek(0)
-    while (one := data.read(1)).isspace():
-        pass
-    data.seek(0)
-    return one
-
-
-def _kind_inside(data: IO[bytes], key: str) -> str:
+def _kind_inside(file: Path, name: str, key: str) -> str:
     """Return `start_array` or `start_map` if the top-level object has such a value at a key, else an empty text."""
     import ijson
 
-    data.seek(0)
-    counted = CountedFile(data, key)
-    try:
-        for prefix, event, _ in ijson.parse(_without_mark(counted, data), use_float=True):
-            counted.row_done()
-            if prefix == key and event in ("start_array", "start_map"):
-                return str(event)
-    except ijson.JSONError:
-        return ""  # reading the rows reports it
+    with open_packed(file) as data:
+        counted = CountedFile(data, name)
+        try:
+            for prefix, event, _ in ijson.parse(counted, use_float=True):
+                counted.row_done()
+                if prefix == key and event in ("start_array", "start_map"):
+                    return str(event)
+        except ijson.JSONError:
+            return ""  # reading the rows reports it
     return ""
 
 
-def _without_mark(counted: CountedFile, data: IO[bytes]) -> CountedFile:
-    """Pass over a byte order mark, which JSON parsers refuse."""
-    if data.read(3) != b"\xef\xbb\xbf":
-        data.seek(0)
-    return counted
-
-
-def _items(data: IO[bytes], name: str, prefix: str, is_object: bool) -> Iterator[Row]:
+def _items(file: Path, name: str, prefix: str, is_object: bool) -> Iterator[Row]:
     import ijson
 
-    counted = CountedFile(data, name)
-    source = _without_mark(counted, data)
     number = 0
-    try:
-        parsed: Iterator[Any] = (ijson.kvitems if is_object else ijson.items)(source, prefix, use_float=True)
-        for number, item in enumerate(parsed, 1):
-            counted.row_done()
-            key, value = item if is_object else ("", item)
-            yield Row(value, name, number, key)
-    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{name}: no JSON behind entry {number:,}: {reason}; nothing of the rest can be read: mend the file"
-        ) from error
+    with open_packed(file) as data:
+        counted = CountedFile(data, name)
+        try:
+            parsed: Iterator[Any] = (ijson.kvitems if is_object else ijson.items)(counted, prefix, use_float=True)
+            for number, item in enumerate(parsed, 1):
+                counted.row_done()
+                key, value = item if is_object else ("", item)
+                yield Row(value, name, number, key)
+        except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{name}: no JSON behind entry {number:,}: {reason}; nothing of the rest can be read: mend the file"
+            ) from error
 
 
 def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:
@@ -231,7 +231,7 @@ def _lines(data: IO[bytes]) -> Iterator[bytes]:
     while line := data.readline(LARGEST):
         if len(line) == LARGEST and not line.endswith(b"\n"):
             raise UserError(f"a line of more than {LARGEST >> 20} MiB: it would fill the memory; split it")
-        yield line.removeprefix(b"\xef\xbb\xbf") if first else line
+        yield line.removeprefix(_BOM) if first else line
         first = False
 
 

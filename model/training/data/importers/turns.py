@@ -97,29 +97,53 @@ def role_of(speaker: object) -> Role:
     return role  # type: ignore[no-any-return]
 
 
+def plain(role: Role, text: str, **others: Any) -> Turn:
+    """Return a turn of text alone."""
+    return Turn(role=role, parts=(Part(text=text),), **others)
+
+
+def list_of_turns(turns: object) -> list[Mapping[str, Any]]:
+    """Return a list of objects.
+
+    Raises:
+        BadSampleError: It is something else.
+    """
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise BadSampleError(f"no conversation: {reprlib.repr(turns)}")
+    return turns
+
+
+def content_text(content: object) -> str:
+    """Return the text of a message: a text, or a list of `{"type": "text", "text": …}`.
+
+    Raises:
+        BadSampleError: It is something else.
+    """
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(content_text(part.get("text")) for part in content)
+    if not isinstance(content, str):
+        raise BadSampleError(f"no text: {reprlib.repr(content)}")
+    return content
+
+
 def said_of(turns: object, speaker: str = "from", text: str = "value") -> list[tuple[Role, str]]:
     """Return who says what in a list of turns, `{"from": "human", "value": "…"}`.
 
     Raises:
         BadSampleError: It is no list of turns, or a speaker is unknown.
     """
-    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise BadSampleError(f"no conversation: {reprlib.repr(turns)}")
-    return [(role_of(turn.get(speaker)), text_of(turn, text)) for turn in turns]
+    return [(role_of(turn.get(speaker)), text_of(turn, text)) for turn in list_of_turns(turns)]
 
 
 def dialog_turns(dialog: Sequence[tuple[Role, str]], media: Sequence[Medium] = ()) -> tuple[list[Turn], list[str]]:
     """Return the turns of a dialog whose questions have `<image>` and `<video>` where media stand; and notes.
 
     A placeholder takes the next medium of its kind. If there are films only, `<image>` means a film, as in
-    LLaVA-Video-178K. If no question has a placeholder, all media come before the first question. Without media a
-    placeholder is only text.
+    LLaVA-Video-178K. If no question has a placeholder, all media come before the first question.
 
     Raises:
         BadSampleError: The number of placeholders differs from the number of media.
     """
-    if not media:
-        return [Turn(role=role, parts=(Part(text=text),)) for role, text in dialog], []
     waiting: dict[str, list[Medium]] = {"<image>": [], "<video>": []}
     for medium in media:
         waiting[f"<{medium.type}>"].append(medium)
@@ -127,7 +151,7 @@ def dialog_turns(dialog: Sequence[tuple[Role, str]], media: Sequence[Medium] = (
     notes = []
     if marks == {"<image>"} and not waiting["<image>"]:
         waiting["<image>"], notes = waiting["<video>"], [FILM_MARK]
-    turns, put = [], not marks
+    turns, put = [], bool(media) and not marks
     for role, text in dialog:
         parts = _parts(text, waiting) if role == "user" and marks else [Part(text=text)]
         if role == "user" and put:

@@ -52,12 +52,6 @@ def test_media_without_a_mark_come_first_and_are_noted(tmp_path: Path) -> None:
     assert imported.report.notes.counted[NO_MARK].count == 1
 
 
-def test_mark_without_media_is_text(tmp_path: Path) -> None:
-    (record,) = import_entries(tmp_path, "llava", [TEXT | {"model": ""}]).records
-    assert record.turns[0].text == "In HTML, what is <image>?"
-    assert record.media == ()
-
-
 @pytest.mark.parametrize(
     "entry",
     [
@@ -112,6 +106,8 @@ def test_embedded_images_of_parquet_become_files(tmp_path: Path) -> None:
             {"image": "a.jpg", "conversations": turns("<image><image>", "It.")},
             "placeholders do not match: more <image>",
         ),
+        (TEXT, "placeholders do not match: more <image> than images"),
+        ({"image": "a.jpg", "start": 1.0, "conversations": turns("<image>", "It.")}, "a clip, a rate or a stream"),
         ({"image": "a.jpg", "conversations": turns("<image>", " ")}, "empty answer: turn 1"),
         ({"image": "a.jpg", "conversations": turns("<image>What?")}, "roles out of order: turns go user"),
         ({"image": "a.jpg", "conversations": [{"from": "bot", "value": "x"}]}, "unknown speaker: 'bot'"),
