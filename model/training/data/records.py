@@ -88,21 +88,17 @@ class RecordSource(Source):
         """
         self.name = name
         try:
-            self._files = record_files(path)
+            files = record_files(path)
+            blocks = [(file, block) for file in files for block in _blocks(file)]
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        folder = self._files[0].parent
+        folder = files[0].parent
         self._roots = {"media": MediaRoot(media or folder, roots), "records": MediaRoot(folder)}
-        self._blocks: list[tuple[Path, int, int, int]] = []  # file, first row in it, begin, end: bytes, or a group
-        rows = []
-        for file in self._files:
-            for first, begin, end, count in _blocks(file):
-                self._blocks.append((file, first, begin, end))
-                rows.append(count)
-        self.blocks = tuple(rows)
-        if not rows:
+        self._blocks = [(file, first, begin, end) for file, (first, begin, end, _) in blocks]  # bytes, or a group
+        self.blocks = tuple(count for _, (*_, count) in blocks)
+        if not blocks:
             raise UserError(f"{name}: {path}: no records in it")
-        self._ends = list(accumulate(rows))
+        self._ends = list(accumulate(self.blocks))
         self._kept: BlockCache[list[str | bytes]] = BlockCache(self._read, blocks_in_memory)
 
     def sample(self, row: int) -> Sample:

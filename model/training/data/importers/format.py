@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from core.errors import BadSampleError
 from core.records import Choices, Licence, Medium, Synthesis, Turn
+
+T = TypeVar("T")
 
 UNKNOWN = Licence()
 
@@ -88,6 +92,30 @@ class Draft:
     embedded: Mapping[str, bytes] = field(default_factory=dict)
 
 
+ROW_ERRORS = (BadSampleError, ValidationError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""What an importer may raise for a row of strangers: one row never ends an import. The type of an unexpected error is
+part of the reason, so a mistake in an importer shows in the report."""
+
+
+def drafts_of(pieces: Iterable[T], make: Callable[[T], Draft]) -> Iterator[Draft | BadSampleError]:
+    """Yield a draft for each piece of a row: a question, a span. One that cannot be made is an error in its place."""
+    for piece in pieces:
+        try:
+            yield make(piece)
+        except ROW_ERRORS as error:
+            yield BadSampleError(reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a row or record is rejected, as one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        text = first["msg"].removeprefix("Value error, ")
+        return text if first["type"] == "value_error" else f"{text}: {'.'.join(map(str, first['loc']))}"
+    text = " ".join(str(error).split())[:500] or "no reason was given"
+    return text if isinstance(error, BadSampleError) else f"{type(error).__name__}: {text}"
+
+
 @dataclass(frozen=True)
 class Profile:
     """A published data set of a format: its name for `--dataset`, and its licence."""
@@ -104,7 +132,8 @@ class Format:
         name: Name on the command line.
         about: One line for `vl3syn import --list`.
         read: The importer: the drafts of one row. A row that it cannot use raises a BadSampleError of the form
-            `what is wrong: details`; the part before the colon is counted.
+            `what is wrong: details`; the part before the colon is counted. Where a row gives several records, a
+            BadSampleError in place of a draft rejects that one only (`drafts_of`).
         fits: Whether a row looks like this format; for `vl3syn import auto`. It must not raise for a mapping.
         profiles: Data sets that are published in it. With exactly one, that is the default.
         options: Keys of `--set`, and what they mean.
@@ -115,7 +144,7 @@ class Format:
 
     name: str
     about: str
-    read: Callable[[Row, Options], Iterable[Draft]]
+    read: Callable[[Row, Options], Iterable[Draft | BadSampleError]]
     fits: Callable[[Mapping[str, Any]], bool]
     profiles: Sequence[Profile] = ()
     options: Mapping[str, str] = field(default_factory=dict)

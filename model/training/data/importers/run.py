@@ -10,21 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from core.errors import BadSampleError
 from core.records import Licence, Record, Source
 from model.training.data.importers import embedded
 from model.training.data.importers.checks import Tally, check, quantiles
-from model.training.data.importers.format import Draft, Format, Options, Row, Unreadable
+from model.training.data.importers.format import ROW_ERRORS, Draft, Format, Options, Row, Unreadable, reason_of
 from model.training.data.importers.media_state import MediaFolder
 from model.training.data.importers.readers import Notes, read_rows
 from model.training.data.importers.report import Report
 from model.training.data.importers.writer import Writer
-
-ROW_ERRORS = (BadSampleError, ValidationError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
-"""What an importer may raise for a row of strangers: one row never ends an import. The type of an unexpected error is
-part of the reason, so a mistake in an importer shows in the report."""
 
 _SHOWN = 2000  # characters of a row in rejected.jsonl
 
@@ -104,6 +98,8 @@ def _import_row(job: Job, row: Row, number: int, writer: Writer, report: Report,
     for ordinal, draft in enumerate(drafts):
         place = str(number) if len(drafts) == 1 else f"{number}.{ordinal}"
         try:
+            if isinstance(draft, BadSampleError):
+                raise draft
             record = _record(job, row, draft, place, digest, writer)
             notes = check(record)
         except ROW_ERRORS as error:
@@ -158,16 +154,6 @@ def _record(job: Job, row: Row, draft: Draft, place: str, digest: str, writer: W
         synth=draft.synth,
         transforms=tuple(draft.transforms),
     )
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a row or record is rejected, as one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        text = first["msg"].removeprefix("Value error, ")
-        return text if first["type"] == "value_error" else f"{text}: {'.'.join(map(str, first['loc']))}"
-    text = " ".join(str(error).split())[:500] or "no reason was given"
-    return text if isinstance(error, BadSampleError) else f"{type(error).__name__}: {text}"
 
 
 def row_hash(value: Any) -> str:

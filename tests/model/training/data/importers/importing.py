@@ -42,7 +42,7 @@ def import_source(format_: str, source: Path, media: Path | None = None, **other
     job = Job(format_named(format_), source, others.pop("dataset", "set"), media=MediaFolder(media), **others)
     with Writer(out) as writer:
         report = run(job, writer)
-    rejected = [json.loads(line) for line in (out / REJECTED).read_text().splitlines()]
+    rejected = [json.loads(line) for line in (out / REJECTED).read_bytes().splitlines()]
     records = list(read_records(out))
     assert report.rows == report.rows_out + report.rows_rejected
     assert len(records) == report.records
