@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +10,7 @@ import typer
 
 from core.errors import UserError, suggest
 from core.paths import local_folder
+from pipeline.commands.import_report import print_formats, print_report, progress, write_report
 from pipeline.commands.options import JsonOption
 from pipeline.commands.stopping import resumable
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 import_app = typer.Typer()
 
-_EVERY = 2.0  # seconds between lines of progress
-_HASHED = 2 << 30  # bytes: larger files have a size in the report, and no hash
 _FORMS = ("jsonl", "parquet")
 _PROBES = ("none", "images", "all")
 
@@ -78,7 +74,7 @@ def import_(
         vl3syn import auto annotations --media videos --out DATA/new --dry-run
     """
     if list_:
-        _print_formats(json_)
+        print_formats(json_)
         return
     for name, value in (("FORMAT", format_), ("SOURCE", source), ("--out", out or dry_run)):
         if not value:
@@ -97,13 +93,13 @@ def import_(
     job = _job(format_, source, media, dataset, licence, split, set_ or [], probe, tokenizer, limit)
     if dry_run:
         with Writer(None, as_form=as_) as nowhere:
-            report = run(job, nowhere, _progress())
+            report = run(job, nowhere, progress())
     else:
         with aside(Path(out)) as folder:
             with Writer(folder, form, as_) as writer:  # type: ignore[arg-type]  # checked above
-                report = run(job, writer, _progress())
-            _write_report(folder, job, report, writer, form, as_)
-    _print_report(report, json_)
+                report = run(job, writer, progress())
+            write_report(folder, job, report, writer, form, as_)
+    print_report(report, json_)
     _check(report, source, strict)
 
 
@@ -174,84 +170,6 @@ def _token_counter(folder: str) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _progress() -> Callable[[Report], None]:
-    from pipeline.commands.output import say
-
-    last = time.monotonic()
-
-    def tell(report: Report) -> None:
-        nonlocal last
-        if report.rows % 100 == 0 and time.monotonic() - last > _EVERY:
-            last = time.monotonic()
-            say(f"{report.rows:,} rows read, {report.records:,} records, {report.rejected.total:,} rejected")
-
-    return tell
-
-
-def _write_report(folder: Path, job: Job, report: Report, writer: Any, form: str, as_: str | None) -> None:
-    import json
-
-    from manifests.version import __version__
-    from model.training.data.importers.writer import REPORT
-
-    about = {
-        "vl3syn": __version__,
-        "python": sys.version.split()[0],
-        "format": job.format.name,
-        "dataset": job.dataset,
-        "licence": job.licence.model_dump(),
-        "options": dict(job.options),
-        "form": form,
-        "files": writer.files,
-        "sources": _sources(job),
-        "as": {"form": as_, "records": writer.rendered, "left_beside": writer.beside} if as_ else None,
-    }
-    text = json.dumps({**about, **report.as_json()}, ensure_ascii=False, indent=2)
-    (folder / REPORT).write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-def _sources(job: Job) -> list[dict[str, object]]:
-    from model.training.data.importers.readers import files_of
-
-    if job.format.rows is not None and not job.source.is_file():
-        return [{"file": job.source.name}]
-    sources: list[dict[str, object]] = []
-    for file in [job.source] if job.source.is_file() else files_of(job.source):
-        size = file.stat().st_size
-        with open(file, "rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest() if size <= _HASHED else None
-        name = file.name if file == job.source else str(file.relative_to(job.source))
-        sources.append({"file": name, "bytes": size, "sha256": digest})
-    return sources
-
-
-def _print_report(report: Report, json_: bool) -> None:
-    from pipeline.commands import output
-
-    if json_:
-        output.print_json(report.as_json())
-        return
-    output.say(
-        f"rows: {report.rows:,} in = {report.rows_out:,} out + {report.rows_rejected:,} rejected; "
-        f"records: {report.records:,} written, {report.records_rejected:,} rejected"
-    )
-    rows = [
-        (kind, reason, found.count, found.example)
-        for kind, findings in (
-            ("rejected", report.rejected),
-            ("note", report.notes),
-            ("not in the form", report.refused),
-        )
-        for reason, found in sorted(findings.counted.items(), key=lambda item: -item[1].count)
-    ]
-    if rows:
-        output.print_rows("findings", ("what", "reason", "count", "example"), rows)
-    media = ", ".join(f"{count:,} {state}" for state, count in report.media.items() if count) or "none"
-    output.out.print(f"media: {media}", markup=False)
-    if report.limited:
-        output.say("--limit ended the import: more rows are there")
-
-
 def _check(report: Report, source: str, strict: bool) -> None:
     if not report.rows:
         raise UserError(f"{source}: no rows in it")
@@ -261,27 +179,3 @@ def _check(report: Report, source: str, strict: bool) -> None:
     if strict and not report.is_clean:
         found = report.rejected.total + report.notes.total + report.refused.total
         raise UserError(f"--strict: {found:,} findings, as reported")
-
-
-def _print_formats(json_: bool) -> None:
-    from model.training.data.importers.registry import all_formats
-    from pipeline.commands import output
-
-    formats = all_formats().values()
-    if json_:
-        listed = [
-            {
-                "format": each.name,
-                "about": each.about,
-                "options": dict(each.options),
-                "datasets": {profile.name: profile.licence.model_dump() for profile in each.profiles},
-            }
-            for each in formats
-        ]
-        output.print_json(listed)
-        return
-    rows = []
-    for each in formats:
-        sets = ", ".join(f"{profile.name} ({profile.licence.name})" for profile in each.profiles)
-        rows.append((each.name, f"{each.about}. {sets}" if sets else each.about))
-    output.print_rows("formats", ("format", "what it reads, and data sets with their licences"), rows)

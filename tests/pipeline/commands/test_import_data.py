@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from core.errors import UserError
 from manifests.record_files import read_records
 from model.training.data.importers import run as importing
-from model.training.data.importers.registry import all_formats
+from model.training.data.importers.registry import all_formats, sniff
 from model.training.recipe import parse_recipe
 from model.training.run import train
 from pipeline.commands.app import app
@@ -177,6 +177,19 @@ def test_tokens_are_counted_with_a_tokenizer(source: Path, tmp_path: Path) -> No
     result = vl3syn("llava", source, "--dry-run", "--json", "--tokenizer", tmp_path / "tokenizer")
     report = json.loads(result.stdout)
     assert 0 < report["tokens"]["largest"] <= report["characters"]["largest"]
+
+
+def test_auto_takes_what_reads_most_rows(tmp_path: Path) -> None:
+    text = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]}
+    clip = {"video": "v.mp4", "start": 1.0, **text}
+    for entries, format_ in (
+        ([text, ENTRY, text, BROKEN], "llava"),
+        ([text], "chat"),
+        ([clip, text, ENTRY], "videollama3"),
+        ([{"instruction": "a", "output": "b"}], "chat"),
+    ):
+        (tmp_path / "a.json").write_text(json.dumps(entries))
+        assert sniff(tmp_path / "a.json").name == format_
 
 
 def test_list_names_each_format_with_its_licences() -> None:

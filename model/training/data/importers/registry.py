@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import UserError, suggest
 from model.training.data.importers import formats
-from model.training.data.importers.format import Format
+from model.training.data.importers.format import ROW_ERRORS, Draft, Format, Row
 from model.training.data.importers.readers import read_rows
 
 _LOOKED_AT = 20  # rows
@@ -44,26 +44,35 @@ def format_named(name: str) -> Format:
 
 
 def sniff(source: Path) -> Format:
-    """Return the one format that the first rows of a source look like.
+    """Return the format that can read most of the first rows of a source, among those that one of them looks like.
 
     Raises:
-        UserError: There is none, or more than one; the message names them.
+        UserError: There is none, or two read as many; the message names them.
     """
-    fitting: list[str] = []
+    readable: dict[str, int] = {}
     keys: list[str] = []
     for format_ in all_formats().values():
         if format_.rows is not None:
             continue
-        values = [row.value for row in islice(read_rows(source, format_.inside), _LOOKED_AT)]
-        objects: list[Mapping[str, Any]] = [value for value in values if isinstance(value, Mapping)]
+        rows = list(islice(read_rows(source, format_.inside), _LOOKED_AT))
+        objects: list[Mapping[str, Any]] = [row.value for row in rows if isinstance(row.value, Mapping)]
         keys = keys or [str(key)[:40] for value in objects[:1] for key in value]
-        if objects and len(objects) == len(values) and all(map(format_.fits, objects)):
-            fitting.append(format_.name)
-    if len(fitting) == 1:
-        return all_formats()[fitting[0]]
-    if fitting:
-        raise UserError(f"{source}: it may be {' or '.join(fitting)}: name the format in place of auto")
+        if any(map(format_.fits, objects)):
+            readable[format_.name] = sum(_can_read(format_, row) for row in rows)
+    most = max(readable.values(), default=0)
+    best = [name for name, count in readable.items() if count == most and count]
+    if len(best) == 1:
+        return all_formats()[best[0]]
+    if best:
+        raise UserError(f"{source}: it may be {' or '.join(best)}: name the format in place of auto")
     raise UserError(
         f"{source}: no known format, its rows have the keys {', '.join(keys[:12]) or 'of no object'}: "
         "name one of `vl3syn import --list` in place of auto"
     )
+
+
+def _can_read(format_: Format, row: Row) -> bool:
+    try:
+        return any(isinstance(draft, Draft) for draft in format_.read(row, {}))
+    except ROW_ERRORS:
+        return False

@@ -30,6 +30,7 @@ class Writer:
         self.folder = folder
         self.beside: dict[str, int] = {}
         self.rendered = 0
+        self._roots: set[str] = set()
         self._render = RENDERERS[as_form] if as_form else None
         self._records = RecordWriter(folder, form) if folder else None
         self._rejected = open(folder / REJECTED, "wb") if folder else None
@@ -52,6 +53,7 @@ class Writer:
         if self._render is None:
             return []
         try:
+            self._check_roots(record)
             rendered = self._render(record)
         except BadSampleError as error:
             return [str(error)]
@@ -60,6 +62,12 @@ class Writer:
             self.beside[name] = self.beside.get(name, 0) + 1
         _write_line(self._as, rendered)
         return []
+
+    def _check_roots(self, record: Record) -> None:
+        roots: set[str] = {medium.root for medium in record.media}
+        self._roots = self._roots or roots
+        if roots - self._roots or len(roots) > 1:
+            raise BadSampleError("images that rows held themselves beside files of --media: the form has one folder")
 
     def reject(self, row: Mapping[str, Any]) -> None:
         """Write a rejected row with its place and reason."""
