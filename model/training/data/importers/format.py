@@ -134,8 +134,8 @@ class Format:
         read: The importer: the drafts of one row. A row that it cannot use raises a BadSampleError of the form
             `what is wrong: details`; the part before the colon is counted. Where a row gives several records, a
             BadSampleError in place of a draft rejects that one only (`drafts_of`).
-        fits: Whether a row looks like this format. Of those that a row fits, `vl3syn import auto` takes the one that can
-            read most rows. It must not raise for a mapping.
+        fits: Whether a row looks like this format. Of those that a row fits, `vl3syn import auto` takes the one that
+            can read most rows. It must not raise for a mapping.
         profiles: Data sets that are published in it. With exactly one, that is the default.
         options: Keys of `--set`, and what they mean.
         inside: Keys of a JSON object whose value holds the rows: ("database",) for YouCook2, ("videos",) for Ego4D.
