@@ -161,11 +161,14 @@ def record_messages(record: Record, path_of: Any) -> list[Message]:
 
 
 def check_sayable(record: Record) -> None:
-    """Refuse what a training cannot do: learn questions, pass over answers, show media in answers.
+    """Refuse what a training cannot do: learn questions, pass over answers, show media in answers or nowhere.
 
     Raises:
         BadSampleError: The record has such a turn.
     """
+    shown = {part.media for turn in record.turns for part in turn.parts}
+    if hidden := [medium.key for medium in record.media if medium.key not in shown]:
+        raise BadSampleError(f"the medium {hidden[0]} is in no turn")
     for number, turn in enumerate(record.turns):
         if turn.role != "user" and any(part.media for part in turn.parts):
             raise BadSampleError(f"turn {number}: a medium in a turn of {turn.role}: only questions have media")

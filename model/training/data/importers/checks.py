@@ -17,7 +17,7 @@ from model.training.data.conversations import learnable_range
 SLACK = 1.0
 """Seconds that a span may end behind its film: published lengths are rounded, or those of another copy."""
 
-_LANGUAGES_FIRST, _LANGUAGES_EVERY = 200, 50  # all of the first 200 records, then every 50th: it takes a millisecond
+_LANGUAGES_FIRST, _LANGUAGES_EVERY = 200, 50  # all of the first 200 records, then every 50th: it is slow
 _LANGUAGE_CHARACTERS = 400
 
 
@@ -30,6 +30,9 @@ def check(record: Record) -> list[str]:
     for number, turn in enumerate(record.turns):
         if turn.role == "assistant" and not turn.text.strip():
             raise BadSampleError(f"empty answer: turn {number}")
+    shown = {part.media for turn in record.turns for part in turn.parts}
+    if not record.is_stream and (hidden := [medium.key for medium in record.media if medium.key not in shown]):
+        raise BadSampleError(f"a medium in no turn: {hidden[0]}")
     notes = [*_check_order(record)]
     for number, turn in enumerate(record.turns):
         notes += _check_places(record, turn, number)

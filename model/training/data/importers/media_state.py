@@ -18,7 +18,7 @@ from core.records import Medium
 from model.training.data.media_root import MediaRoot
 
 Probe = Literal["none", "images", "all"]
-"""What is opened: nothing; images, whose header takes some 50 microseconds; films too, some milliseconds each."""
+"""What is opened: nothing; images, whose header is read at once; films too, which takes far longer."""
 
 _CACHED = 4096
 _FILM_ENDINGS = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")

@@ -93,6 +93,14 @@ def test_medium_outside_of_the_folder_needs_a_root(media: Path) -> None:
     assert config.open("r").sample(0).conversation[0]["content"][0]["image"] == str(media / "a.png")
 
 
+def test_medium_that_no_turn_shows_is_a_bad_sample(media: Path) -> None:
+    (record,) = imported(media, [ENTRIES[0]])
+    question = record.turns[0].model_copy(update={"parts": record.turns[0].parts[1:]})
+    hidden = record.model_copy(update={"turns": (question, *record.turns[1:])})
+    with pytest.raises(BadSampleError, match="the medium i0 is in no turn"):
+        RecordSource("r", str(written(media, [hidden])), str(media)).sample(0)
+
+
 def test_answer_that_is_not_learned_is_a_bad_sample(media: Path) -> None:
     messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", "weight": 0}]
     records = import_entries(media, "chat", [{"messages": messages}]).records

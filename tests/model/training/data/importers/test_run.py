@@ -46,7 +46,7 @@ def _read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         )
         licence = Licence(name=fields["licence"]) if "licence" in fields else None
         return Draft(
-            [user(still, film, fields.get("question", "What?")), turn],
+            [user(still, *fields.get("shown", [film]), fields.get("question", "What?")), turn],
             [still, film],
             row.entry.get("id"),
             licence=licence,
@@ -76,6 +76,7 @@ def one(**fields: Any) -> dict[str, Any]:
             "box [50.0, 10.0, 60.0, 10.0] (pixel_xywh) reaches outside of a picture of 100x50",
         ),
         ({"answer": "\n"}, "empty answer: turn 1"),
+        ({"shown": []}, "a medium in no turn: v0"),
     ],
 )
 def test_record_that_is_wrong_is_rejected(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
