@@ -21,9 +21,11 @@ from model.training.data.importers.tar_reader import tar_rows
 LARGEST = 64 << 20
 """Largest row in a JSON file, in bytes. A row is in memory while it is read."""
 
+_LONGEST_FIRST = 8 << 20  # bytes of a first line that decides whether a .json is JSON lines
 _BOM = b"\xef\xbb\xbf"
 
 LINE_INDEX = "a last line that is a list was passed over as an index of the lines"
+OTHER_FILES = "files of other kinds, pickles or links in the folder were passed over"
 
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
@@ -105,9 +107,13 @@ def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = No
     Raises:
         UserError: A file cannot be read to its end.
     """
-    for file in files_of(source):
-        name = file.name if file == source else str(file.relative_to(source))
-        yield from read_file(file, name, inside, Counter() if notes is None else notes)
+    notes = Counter() if notes is None else notes
+    files = files_of(source)
+    if source.is_dir():
+        others = {file for file in source.rglob("*") if not file.is_dir() and not file.name.startswith(".")}
+        notes.update({OTHER_FILES: len(others - set(files))} if len(others) > len(files) else {})
+    for file in files:
+        yield from read_file(file, file.name if file == source else str(file.relative_to(source)), inside, notes)
 
 
 def read_file(file: Path, name: str, inside: Sequence[str], notes: Notes) -> Iterator[Row]:
@@ -145,16 +151,15 @@ def open_packed(file: Path) -> IO[bytes]:
 def _is_lines(file: Path) -> bool:
     """Return whether a .json has an object per line. One that is an object on one line alone is not."""
     with open_packed(file) as data:
-        first = data.readline(LARGEST)
-        while first and first.isspace():
-            first = data.readline(LARGEST)
-        if not first.lstrip(_BOM + b" \t").startswith(b"{"):
+        if CountedFile(data, file.name).first() != b"{":
             return False
+    with open_packed(file) as data:
+        lines = (line for line in iter(lambda: data.readline(_LONGEST_FIRST), b"") if not line.isspace())
         try:
-            json.loads(first)
+            json.loads(next(lines).removeprefix(_BOM))
         except (ValueError, RecursionError):
             return False
-        return any(not line.isspace() for line in iter(lambda: data.readline(LARGEST), b""))
+        return next(lines, None) is not None
 
 
 def _json_rows(file: Path, name: str, inside: Sequence[str]) -> Iterator[Row]:

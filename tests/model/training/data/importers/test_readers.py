@@ -19,7 +19,7 @@ import pytest
 from core.errors import UserError
 from model.training.data.importers import readers
 from model.training.data.importers.format import Row, Unreadable
-from model.training.data.importers.readers import LINE_INDEX, read_rows
+from model.training.data.importers.readers import LINE_INDEX, OTHER_FILES, read_rows
 
 ROWS = [{"id": 1, "n": 1.5, "t": "ü"}, {"id": 2, "n": None, "t": ["a"]}]
 
@@ -153,10 +153,20 @@ def test_folder_is_read_file_by_file_and_links_are_not_followed(tmp_path: Path) 
     (tmp_path / "in/1.json").write_text('[{"a": 1}]')
     (tmp_path / "in/readme.md").write_text("# words")
     (tmp_path / "in/3.jsonl").symlink_to(tmp_path / "secret.jsonl")
-    assert [(row.file, row.value) for row in read_rows(tmp_path / "in")] == [
+    notes: Counter[str] = Counter()
+    assert [(row.file, row.value) for row in read_rows(tmp_path / "in", (), notes)] == [
         ("1.json", {"a": 1}),
         ("b/2.jsonl", {"a": 2}),
     ]
+    assert notes == {OTHER_FILES: 2}
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.jsonl.gz", gzip.compress), ("a.jsonl.bz2", bz2.compress)])
+def test_packed_file_that_breaks_off_ends_the_import(tmp_path: Path, name: str, pack: Any) -> None:
+    packed = pack(LINES.encode())
+    assert values(tmp_path, name, packed + packed) == ROWS + ROWS, "files that were joined are read to their end"
+    with pytest.raises(UserError, match=r"cannot be read: .*; copy it again"):
+        values(tmp_path, name, packed[:-12])
 
 
 @pytest.mark.parametrize(("name", "reason"), [("a.xml", "an unknown kind of file"), ("gone.json", "no such file")])
