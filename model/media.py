@@ -5,6 +5,7 @@ P patches, X = 3 * patch_size^2 values of a patch, M merged tokens (blocks of pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -113,7 +114,7 @@ class MediaLoader:
         self.limits = config.video if self.is_video else config.image
         self.video: videos.Video | None = None
         self.times: tuple[float, ...] = ()
-        self.untils: list[Any] = []  # of the parts of a stream
+        self.untils: list[Any] = []  # of the parts of a stream, whose times count from `start`
         self.start = part.get("start") or 0.0
         if not self.is_video:
             self.size = images.image_size(self.source)
@@ -123,6 +124,8 @@ class MediaLoader:
         if part.get("until") is not None:
             self.untils = [part["until"] for part in parts]
             options["until"] = max(self.untils)
+        elif part.get("times_from_start"):
+            self.untils = [math.inf]
         sampling = {"fps": config.fps, "max_frames": config.max_frames, **options}
         if isinstance(self.source, str | Path):
             self.video = videos.probe(self.source, **sampling, sampling=config.sampling)

@@ -67,6 +67,7 @@ class Processor:
             conversation: [{"role": "user", "content": …}, …]. Content is a text or a list of texts and parts:
                 {"type": "image", "image": file, bytes or PIL image} and
                 {"type": "video", "video": file or frames, "fps": 1, "max_frames": 180, "start": 0, "end": None}.
+                With `times_from_start` the times in the prompt count from `start`, else from the film's beginning.
                 A folder of frames is a film at `frames_fps` (3 by default). Of a list of frames all are used, and fps
                 only sets their timestamps.
                 Parts that differ in their `until` only are a stream: one film, shown piece by piece. Each has the

@@ -115,8 +115,8 @@ class TrainRecipe(Value):
         seed: Seed of new weights and of the order of samples.
         held_out_seed: Seed of the choice of held-out samples. Default: 42, whatever `seed` is. Trainings that earlier
             versions began keep theirs, which was `seed`.
-        sources: Sources by name. Each has `shards: DIR`, `annotations: FILE`, or `kind: package.module:Class` for a
-            class of your own, with the settings of that kind.
+        sources: Sources by name. Each has `shards: DIR`, `annotations: FILE`, `records: DIR`, or
+            `kind: package.module:Class` for a class of your own, with the settings of that kind.
         stages: Training stages in order. Each starts from the export of the previous one.
         print_every: Steps per line on the terminal; metrics.jsonl has every step.
         save_every: Steps between checkpoints.

@@ -21,6 +21,7 @@ from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
 from pipeline.commands.export import export_app
 from pipeline.commands.filter import filter_app
+from pipeline.commands.import_data import import_app
 from pipeline.commands.index import index_app
 from pipeline.commands.init import init_app
 from pipeline.commands.inspect import view_app
@@ -135,6 +136,7 @@ app.add_typer(overlap_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(mix_app)
+app.add_typer(import_app)
 app.add_typer(train_app)
 app.add_typer(eval_app)
 app.add_typer(chat_app)

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from model.config import LanguageSizes, VisionConfig
 from model.prune import Pruning
 from model.training.data.annotations import AnnotationConfig
+from model.training.data.records import RecordConfig
 from model.training.data.shards import ShardConfig
 from model.training.recipe import Start, TrainRecipe, parse_recipe
 from model.training.stage import Lora, Share, Stage
@@ -66,6 +67,7 @@ SECTIONS: list[tuple[str, str, type[BaseModel]]] = [
     ),
     ("sources: published shards", "", ShardConfig),
     ("sources: annotations", "", AnnotationConfig),
+    ("sources: records", "", RecordConfig),
     (
         "stages",
         "A list. Each stage begins with what the one before has made. Defaults are the reference's, where it has any.",
@@ -130,7 +132,12 @@ def test_page_has_every_key_of_the_classes() -> None:
 def test_every_class_of_a_recipe_has_a_section() -> None:
     schema = json.dumps(TrainRecipe.model_json_schema())
     kinds = set(re.findall(r'"#/\$defs/(\w+)"', schema))
-    assert kinds == {kind.__name__ for _, _, kind in SECTIONS} - {"TrainRecipe", "ShardConfig", "AnnotationConfig"}
+    assert kinds == {kind.__name__ for _, _, kind in SECTIONS} - {
+        "TrainRecipe",
+        "ShardConfig",
+        "AnnotationConfig",
+        "RecordConfig",
+    }
 
 
 def test_recipe_of_the_page_is_valid() -> None:

@@ -42,7 +42,7 @@ _COMPRESSED = {
     b"PAR1": "a Parquet file",
 }
 """First bytes of files that are not text."""
-_VIDEO_SETTINGS = ("fps", "max_frames", "start", "end", "frames_fps")
+_VIDEO_SETTINGS = ("fps", "max_frames", "start", "end", "frames_fps", "times_from_start")
 
 
 class AnnotationConfig(SourceConfig):
@@ -150,6 +150,8 @@ class AnnotationSource(Source):
         if not isinstance(entry, Mapping):
             raise BadSampleError("must be an object with `conversations`")
         settings = {key: entry[key] for key in _VIDEO_SETTINGS if key in entry}
+        if not isinstance(settings.get("times_from_start", False), bool):
+            raise BadSampleError("times_from_start must be true or false")
         stream = entry.get("stream")
         turns = stream_turns_of(entry) if stream else turns_of(entry)
         images = [self._media.file(path) for path in media_of(entry, "image")]

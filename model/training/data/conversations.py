@@ -69,7 +69,7 @@ def from_turns(
     if (images or videos) and not marks_of_all:
         _refuse_foreign_marks(turns)
     roles = [_role(turn, number) for number, turn in enumerate(turns)]
-    first, end = _learnable(roles)
+    first, end = learnable_range(roles)
     messages = []
     for role, turn in zip(roles[first:], turns[first:], strict=True):
         text = turn["value"]
@@ -79,7 +79,7 @@ def from_turns(
     if left := [mark for mark, rest in media.items() if rest]:
         raise BadSampleError(f"more {media[left[0]][0][0]}s than {left[0]} marks: make them equal")
     messages = messages[: end - first]  # only now: the media of a last question have been counted
-    _check_answers(messages, first)
+    check_answers(messages, first)
     return messages
 
 
@@ -116,7 +116,7 @@ def _parts(text: str, media: Mapping[str, list[tuple[str, Any]]]) -> list[Any]:
     return parts
 
 
-def _learnable(roles: Sequence[str]) -> tuple[int, int]:
+def learnable_range(roles: Sequence[str]) -> tuple[int, int]:
     """Return the first turn that is not an answer, and the end of the last answer."""
     first = next((number for number, role in enumerate(roles) if role != "assistant"), len(roles))
     end = max((number for number, role in enumerate(roles, 1) if role == "assistant"), default=0)
@@ -127,7 +127,7 @@ def _learnable(roles: Sequence[str]) -> tuple[int, int]:
     return first, end
 
 
-def _check_answers(messages: Sequence[Message], first: int = 0) -> None:
+def check_answers(messages: Sequence[Message], first: int = 0) -> None:
     """Refuse an answer without words: it would teach to say nothing. `first`: number of the first message."""
     for number, message in enumerate(messages, first):
         if message["role"] == "assistant" and not message["content"].strip():
@@ -183,7 +183,7 @@ def streaming(
         messages.append({"role": role, "content": turn["content"]})
     if not any(message["role"] == "assistant" for message in messages):
         raise BadSampleError("a stream without an answer: nothing to learn in it")
-    _check_answers(messages)
+    check_answers(messages)
     last = now if end is None else _seconds(end, "end_time")
     if last < begin:
         raise BadSampleError(f"end_time {last:g} s comes before start_time {begin:g} s: swap them")

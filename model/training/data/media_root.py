@@ -34,7 +34,7 @@ class MediaRoot:
         Raises:
             BadSampleError: As in `file`, also for a frame of a folder.
         """
-        real = self._inside(path)
+        real = self.locate(path)
         if not os.path.isdir(real):
             return self.file(path)
         for frame in list_frames(real):
@@ -47,7 +47,7 @@ class MediaRoot:
         Raises:
             BadSampleError: It is not a path, it lies outside the allowed folders, or it is not a regular file.
         """
-        real = self._inside(path)
+        real = self.locate(path)
         if os.path.isdir(real):
             raise BadSampleError(f"{self._folder / _shown(str(path))}: a folder, not a file: name the images in it")
         if not os.path.isfile(real):
@@ -55,8 +55,12 @@ class MediaRoot:
             raise BadSampleError(f"{self._folder / _shown(str(path))}: no such file{address}")
         return real
 
-    def _inside(self, path: object) -> str:
-        """Return the real path. Raise if it is none, or outside the allowed folders."""
+    def locate(self, path: object) -> str:
+        """Return the real path that an annotation names, whether anything is there or not.
+
+        Raises:
+            BadSampleError: It is not a path, or it lies outside the allowed folders.
+        """
         if not isinstance(path, str):
             raise BadSampleError(f"a path must be a text, not {reprlib.repr(path)}")
         shown = _shown(path)

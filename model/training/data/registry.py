@@ -10,13 +10,22 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from core.errors import UserError
 from core.plugins import class_at, is_path
 from model.training.data.annotations import AnnotationConfig
+from model.training.data.records import RecordConfig
 from model.training.data.shards import ShardConfig
 from model.training.data.source import SourceConfig
 
-SOURCES: dict[str, type[SourceConfig]] = {"shards": ShardConfig, "annotations": AnnotationConfig}
+SOURCES: dict[str, type[SourceConfig]] = {
+    "shards": ShardConfig,
+    "annotations": AnnotationConfig,
+    "records": RecordConfig,
+}
 
-_OF_OTHERS = {"shards": {"annotations", "media", "roots"}, "annotations": {"shards", "caption"}}
-"""Keys of the other kind, which are ignored: recipes of earlier runs have all of them."""
+_OF_OTHERS = {
+    "shards": {"annotations", "media", "roots", "records"},
+    "annotations": {"shards", "caption", "records"},
+    "records": {"shards", "caption", "annotations"},
+}
+"""Keys of the other kinds, which are ignored: recipes of earlier runs have all of them."""
 
 
 def read_source(written: object) -> SourceConfig:
@@ -39,7 +48,9 @@ def read_source(written: object) -> SourceConfig:
         return kind.model_validate(settings)
     keys = [key for key in SOURCES if written.get(key) is not None]
     if len(keys) != 1:
-        raise UserError("give one of `shards: DIR` and `annotations: FILE`, or `kind: package.module:Class`")
+        raise UserError(
+            "give one of `shards: DIR`, `annotations: FILE` and `records: DIR`, or `kind: package.module:Class`"
+        )
     if "shards" in keys and written.get("roots"):
         raise UserError("roots: shards hold their images: leave it out")
     settings = {key: value for key, value in written.items() if key not in _OF_OTHERS[keys[0]]}

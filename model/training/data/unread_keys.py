@@ -18,7 +18,7 @@ from core.text import printable
 _LINE = frozenset(
     (
         "conversations messages conversation system stream start_time end_time fps max_frames start end objects"
-        " frames_fps image images video videos id source dataset data_source"
+        " frames_fps times_from_start image images video videos id source dataset data_source"
     ).split()
 )
 _TURN = frozenset("from role value content time id name".split())

@@ -73,7 +73,7 @@ WRONG = [
     ),
     ("model", {"vision": {"num_channels": 1}, "language": {}}, "model.vision", "num_channels 1: images have 3"),
     ("model", {"vision": {}, "language": {}}, "model.language.hidden_size", "Field required"),
-    ("sources.qa", {}, "sources.qa", "give one of `shards: DIR` and `annotations: FILE`"),
+    ("sources.qa", {}, "sources.qa", "give one of `shards: DIR`, `annotations: FILE` and `records: DIR`"),
     ("sources.qa", {"shards": "a", "annotations": "b"}, "sources.qa", "give one of `shards"),
     ("sources.qa.heldout", 4, "sources.qa.heldout", "unknown key"),
     ("sources.qa.held_out", -4, "sources.qa.held_out", "greater than or equal to 0"),

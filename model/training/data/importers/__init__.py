@@ -1,0 +1,1 @@
+"""Importers: published data sets into records. A format is one small module, a function from rows to drafts."""

@@ -1,0 +1,110 @@
+"""Look at the media that a draft names: whether they are there, what they are, how large.
+
+A missing file is a state of the medium, and no error: annotations are published without their media. A file that is
+something else than the annotation says makes the record a bad one.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import BadSampleError
+from core.frame_folders import list_frames
+from core.image_header import BadImageError, read_header
+from core.records import Medium
+from model.training.data.media_root import MediaRoot
+
+Probe = Literal["none", "images", "all"]
+"""What is opened: nothing; images, whose header is read at once; films too, which takes far longer."""
+
+_CACHED = 4096
+_FILM_ENDINGS = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
+_STILL_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
+
+
+class MediaFolder:
+    """The folder that the media of an import lie in."""
+
+    def __init__(self, folder: Path | None, probe: Probe = "images") -> None:
+        """`folder`: None if there is none; then nothing is known of the media."""
+        self._root = MediaRoot(folder) if folder else None
+        self._probe = probe
+        self._state = lru_cache(_CACHED)(self._look)
+
+    def look(self, medium: Medium) -> Medium:
+        """Return the medium with `present` and what its header says.
+
+        Raises:
+            BadSampleError: It lies outside of the folder, cannot be read, or is of another kind.
+        """
+        if self._root is None:
+            return medium
+        state = self._state(medium.path, medium.type)
+        if isinstance(state, str):
+            raise BadSampleError(state)
+        known = {name: value for name, value in state.items() if name == "present" or not getattr(medium, name)}
+        if medium.start is not None or medium.end is not None:
+            length = known.pop("duration", None)
+            if not medium.is_cut and length is not None and (medium.end or medium.start or 0.0) > length + 1.0:
+                raise BadSampleError(f"clip outside of the film: {medium.path} has {length:.1f} s")
+        return medium.model_copy(update=known)
+
+    def _look(self, path: str, kind: str) -> dict[str, Any] | str:
+        """Return what is known of a file, or why it cannot be used."""
+        assert self._root is not None
+        try:
+            real = self._root.locate(path)
+            if os.path.isdir(real):
+                return self._folder(real, path, kind)
+            if not os.path.isfile(real):
+                return {"present": False}
+            return {"present": True, **(self._image(real, path) if kind == "image" else self._film(real, path))}
+        except BadSampleError as error:
+            reason = " ".join(str(error).split())
+            return reason if reason.startswith("media ") else f"media unreadable: {reason}"
+
+    def _folder(self, real: str, path: str, kind: str) -> dict[str, Any]:
+        if kind == "image":
+            raise BadSampleError(f"media of another kind: {path} is a folder, not an image")
+        list_frames(real)
+        return {"present": True, "is_frame_folder": True}
+
+    def _image(self, real: str, path: str) -> dict[str, Any]:
+        if self._probe == "none":
+            return {}
+        try:
+            with open(real, "rb") as file:
+                header = read_header(file)
+        except BadImageError as error:
+            if real.lower().endswith(_FILM_ENDINGS):
+                raise BadSampleError(f"media of another kind: {path} is a film, not an image") from error
+            raise BadSampleError(f"{path}: {error}") from error
+        except OSError as error:
+            raise BadSampleError(f"{path}: {error.strerror or error}") from error
+        return {"width": header.width, "height": header.height}
+
+    def _film(self, real: str, path: str) -> dict[str, Any]:
+        if self._probe == "none":
+            return {}
+        with open(real, "rb") as file:
+            if file.read(16).startswith(_STILL_STARTS):
+                raise BadSampleError(f"media of another kind: {path} is an image, not a film")
+        return _film_header(real) if self._probe == "all" else {}
+
+
+def _film_header(real: str) -> dict[str, Any]:
+    """Return width, height, duration and rate of a film, as far as its header has them."""
+    from core.containers import open_film
+
+    with open_film(real) as (container, stream):
+        seconds = float((stream.duration or 0) * stream.time_base) or (container.duration or 0) / 1e6
+        known = {
+            "width": stream.width or None,
+            "height": stream.height or None,
+            "duration": seconds or None,
+            "fps": float(stream.average_rate or 0) or None,
+        }
+    return {name: value for name, value in known.items() if value}
