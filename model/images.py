@@ -146,6 +146,20 @@ def patchify(frames_T3HW: Tensor, side: int, merge: int) -> Tensor:
     return torch.from_numpy(ordered).view(-1, c * side * side)
 
 
+def unpatchify(patches_PX: Tensor, grid: tuple[int, int, int], side: int, merge: int) -> Tensor:
+    """Return the frames that `patchify` cut into patches, uint8 (T, H, W, 3).
+
+    Args:
+        patches_PX: uint8, as `patchify` returns them.
+        grid: Frames, rows and columns of patches.
+        side: Side of a patch, in pixels.
+        merge: Side of a merged block, in patches.
+    """
+    t, h, w = grid
+    blocks = patches_PX.view(t, h // merge, w // merge, merge, merge, 3, side, side)
+    return blocks.permute(0, 1, 3, 6, 2, 4, 7, 5).reshape(t, h * side, w * side, 3)
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """Return uint8 pixels as float32, -1 to 1, with the same bits on every device. Other dtypes are returned unchanged.
 
