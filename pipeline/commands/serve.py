@@ -89,9 +89,6 @@ def serve(
     answerer = Answerer(model, processor, names, system=system_prompt, max_new_tokens=max_new_tokens)
     limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key)
     with _page(page, examples, _is_loopback(listening)) as config:
-        output.say(f"serving {names[0]} at {_url(listening)}/v1; Ctrl-C ends it")
-        if config is not None:
-            output.say(f"the page is {_url(listening)}/")
         _serve(answerer, limits, listening, config)
 
 
@@ -151,8 +148,13 @@ def _url(listening: socket.socket) -> str:
 def _serve(answerer: Answerer, limits: Limits, listening: socket.socket, page: PageConfig | None) -> None:
     import uvicorn
 
+    from pipeline.commands import output
     from pipeline.serving.api import create_app
 
     app = create_app(answerer, limits, ends=lambda: server.should_exit, page=page)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    listening.listen()
+    output.say(f"serving {answerer.names[0]} at {_url(listening)}/v1; Ctrl-C ends it")
+    if page is not None:
+        output.say(f"the page is {_url(listening)}/")
     server.run(sockets=[listening])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class MediaFile:
 
 
 def adopt(files: Sequence[str | Path], folder: Path, first: int, most_bytes: int) -> list[MediaFile]:
-    """Move uploaded files into a folder.
+    """Link uploaded files into a folder, which is on the same disk.
 
     Args:
         files: What was uploaded.
@@ -62,7 +62,7 @@ def _adopted(path: Path, target: Path) -> MediaFile:
     name, kind = _shown(path), _kind(path)
     if kind == "video":  # an ending may choose the decoder; it is one of a few, and not the visitor's
         target = target.with_suffix(_ending(path))
-    shutil.move(path, target)
+    os.link(path, target)  # the upload itself may be another visitor's, too: its name is made of its content
     return MediaFile(target, name, kind)
 
 

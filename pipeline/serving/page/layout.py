@@ -36,6 +36,9 @@ STYLE_AND_HEAD = {"css": STYLE, "head": HEAD}
 """What `gradio.mount_gradio_app` is given beside the page."""
 
 
+_DELETED = (300, 3600)  # every 5 minutes, uploads older than an hour; what was asked about is the visitor's by then
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What the fields hold at first.
@@ -82,7 +85,7 @@ class _Fields:
 
 def page(visitors: Visitors, defaults: Defaults) -> Any:
     """Return the page, to be mounted."""
-    with gr.Blocks(title=defaults.title, analytics_enabled=False, fill_width=True) as blocks:
+    with gr.Blocks(title=defaults.title, analytics_enabled=False, fill_width=True, delete_cache=_DELETED) as blocks:
         gr.HTML(f"<h1>{html.text(defaults.title)}</h1>")
         with gr.Accordion("Settings", open=False, render=False) as accordion:
             settings = _settings(defaults)
@@ -110,9 +113,9 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
                 max_plain_text_length=1_000_000,
             )
             with gr.Row():
-                stop = gr.Button("Stop", elem_id="vl3-stop")
-                anew = gr.Button("New conversation", elem_id="vl3-anew")
-                gr.HTML(html.CAMERA)
+                stop = gr.Button("Stop", elem_id="vl3-stop", min_width=100)
+                anew = gr.Button("New conversation", elem_id="vl3-anew", min_width=100)
+                gr.HTML(html.CAMERA, min_width=100)
             if defaults.examples:
                 files = [[{"text": "Describe it.", "files": [str(path)]}] for path in defaults.examples]
                 gr.Examples(files, [question], label="Examples", examples_per_page=12)
@@ -122,7 +125,7 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
             seen = gr.HTML(elem_id="vl3-seen")
     fields = _Fields(messages, note, seen, question, players, found)
 
-    async def ask(asked: dict[str, Any], *values: Any, request: gr.Request) -> AsyncGenerator[list[Any]]:
+    async def ask(request: gr.Request, asked: dict[str, Any], *values: Any) -> AsyncGenerator[list[Any]]:
         read = _read(settings, values, defaults)
         if isinstance(read, View):
             yield fields.changes(read, None)
@@ -138,6 +141,7 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
     question.submit(ask, [question, *settings.values()], fields.all, **_LIVE)
     _on_stop(stop, visitors, "talk")
     anew.click(begin_anew, None, fields.all, **_AT_ONCE)
+    messages.clear(begin_anew, None, fields.all, **_AT_ONCE)
 
 
 def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> None:
@@ -155,7 +159,7 @@ def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) ->
             seen = gr.HTML(elem_id="vl3-stream-seen")
     playing, asking = _Fields(messages, state, seen, question), _Fields(messages, note, seen, question)
 
-    async def play(upload: str | None, *values: Any, request: gr.Request) -> AsyncGenerator[list[Any]]:
+    async def play(request: gr.Request, upload: str | None, *values: Any) -> AsyncGenerator[list[Any]]:
         read = _read(settings, values, defaults)
         if isinstance(read, View):
             yield playing.changes(read, None)
@@ -163,7 +167,7 @@ def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) ->
         async for view in visitors.of(_session(request)).watch.play(upload, read):
             yield playing.changes(view, "")
 
-    async def ask(asked: str, request: gr.Request) -> AsyncGenerator[list[Any]]:
+    async def ask(request: gr.Request, asked: str) -> AsyncGenerator[list[Any]]:
         async for view in visitors.of(_session(request)).watch.ask(asked):
             yield asking.changes(view, "")
 
