@@ -72,8 +72,8 @@ class Tab:
         before = self.answers()
         self.ask(question, *files)
         self.page.wait_for_function(
-            "count => document.querySelectorAll('.bot .message-content, .bot.message').length >= count"
-            " && [...document.querySelectorAll('.vl3-note')].some(e => e.innerText.includes('tokens read'))",
+            "count => document.querySelectorAll('[data-testid=bot]').length >= count"
+            " && document.body.innerText.includes('tokens read')",
             arg=len(before) + 1,
         )
         return self.answers()[-1]

@@ -126,7 +126,7 @@ def test_film_is_played_and_asked_as_a_stream(site: Site, tmp_path: Path) -> Non
     shorten(tab)
     tab.page.get_by_role("tab", name="Film as a stream").click()
     tab.page.set_input_files("#vl3-stream-film input[type=file]", str(film))
-    tab.page.get_by_text("long.mp4").first.wait_for()
+    tab.page.locator("#vl3-stream-film .file-preview").wait_for()
     tab.page.click("#vl3-stream-start")
     tab.page.wait_for_function("document.querySelector('#vl3-stream-seen').innerText.includes('seen up to 1.0 s')")
     tab.page.fill("#vl3-stream-question textarea, #vl3-stream-question input", "What do you see?")

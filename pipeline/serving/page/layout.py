@@ -185,27 +185,23 @@ def _messages(label: str) -> Any:
 
 def _settings(defaults: Defaults) -> dict[str, Any]:
     """Return the fields of `Settings`, by name."""
-    with gr.Row():
+    default = "empty: the checkpoint's"
+    with gr.Row():  # texts where a field may be empty: an empty gr.Number becomes 0 in the browser
         fields: dict[str, Any] = {
-            "fps": gr.Number(label=LABELS["fps"], value=None, info="empty: the checkpoint's"),
-            "max_frames": gr.Number(
-                label=LABELS["max_frames"], value=None, precision=0, info="empty: the checkpoint's"
-            ),
-            "start": gr.Number(label=LABELS["start"], value=None, info="seconds"),
-            "end": gr.Number(label=LABELS["end"], value=None, info="seconds"),
-            "sampling": gr.Dropdown(
-                ["", "exact", "original"], label=LABELS["sampling"], value="", info="empty: the checkpoint's"
-            ),
-            "keep": gr.Textbox(label=LABELS["keep"], info="grey levels, or all; empty: the checkpoint's"),
+            "fps": gr.Textbox(label=LABELS["fps"], info=default),
+            "max_frames": gr.Textbox(label=LABELS["max_frames"], info=default),
+            "start": gr.Textbox(label=LABELS["start"], info="seconds"),
+            "end": gr.Textbox(label=LABELS["end"], info="seconds"),
+            "sampling": gr.Dropdown(["", "exact", "original"], label=LABELS["sampling"], value="", info=default),
+            "keep": gr.Textbox(label=LABELS["keep"], info=f"grey levels, or all; {default}"),
         }
     with gr.Row():
+        tokens = min(512, defaults.max_new_tokens)
         fields |= {
-            "max_new_tokens": gr.Number(
-                label=LABELS["max_new_tokens"], value=min(512, defaults.max_new_tokens), precision=0, info="tokens"
-            ),
+            "max_new_tokens": gr.Number(label=LABELS["max_new_tokens"], value=tokens, precision=0, info="tokens"),
             "temperature": gr.Number(label=LABELS["temperature"], value=0, info="0: the most probable token"),
             "top_p": gr.Number(label=LABELS["top_p"], value=1, info="above temperature 0"),
-            "window": gr.Number(label=LABELS["window"], value=None, precision=0, info="empty: the checkpoint's"),
+            "window": gr.Textbox(label=LABELS["window"], info=default),
         }
     return fields | {"system": gr.Textbox(label=LABELS["system"], value=defaults.system, lines=2)}
 

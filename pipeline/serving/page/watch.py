@@ -127,9 +127,7 @@ class Watch:
     def _seen(self, stream: Stream, frame: videos.Frame, time: float) -> str:
         start = stream.start or 0.0
         shown = html.picture(thumbnail(Image.fromarray(frame)), f"the frame at {clock(time)}")
-        return shown + html.note(
-            f"the model has seen the film up to {clock(time)}, and remembers it from {clock(start)}"
-        )
+        return shown + html.note(f"seen up to {clock(time)}, remembered from {clock(start)}")
 
     async def ask(self, question: str) -> AsyncGenerator[View]:
         """Ask about what was seen so far. Frames wait meanwhile."""
