@@ -8,13 +8,14 @@ STYLE = """
 .vl3-frames figure { margin: 0; font-size: 12px; text-align: center; }
 .vl3-frames img { width: 100%; border-radius: 4px; display: block; image-rendering: auto; }
 .vl3-frames button { padding: 0; border: 0; background: none; cursor: pointer; display: block; width: 100%; }
-.vl3-film, .vl3-picture { width: 100%; max-height: 420px; object-fit: contain; margin-bottom: 8px; }
+.vl3-film, .vl3-picture { width: 100%; max-height: 300px; object-fit: contain; margin-bottom: 8px; }
 .vl3-times { margin-bottom: 8px; }
 .vl3-times button, .vl3-camera button { border: 1px solid currentColor; border-radius: 6px; padding: 2px 8px;
   margin: 2px; cursor: pointer; font-variant-numeric: tabular-nums; }
 .vl3-note { font-size: 13px; opacity: .85; padding: 2px 4px; }
 .vl3-error { color: #b42318; background: #fee4e2; border-radius: 6px; padding: 6px 10px; }
 .dark .vl3-error { color: #fecdca; background: #55160c; }
+.vl3-picture { max-height: none; }
 .vl3-camera video { max-width: 240px; display: block; border-radius: 6px; }
 h1 { margin: 0; }
 footer { display: none !important; }

@@ -115,7 +115,7 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
             with gr.Row():
                 stop = gr.Button("Stop", elem_id="vl3-stop", min_width=100)
                 anew = gr.Button("New conversation", elem_id="vl3-anew", min_width=100)
-                gr.HTML(html.CAMERA, min_width=100)
+            gr.HTML(html.CAMERA)
             if defaults.examples:
                 files = [[{"text": "Describe it.", "files": [str(path)]}] for path in defaults.examples]
                 gr.Examples(files, [question], label="Examples", examples_per_page=12)
