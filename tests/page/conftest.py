@@ -33,7 +33,7 @@ KEY = "a key of the tests"
 _AUDIT = """
 import os, sys
 def look(event, arguments, file=open(os.environ["CONNECTIONS"], "a", buffering=1)):
-    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
+    if event in ("socket.connect", "socket.getaddrinfo"):
         file.write(f"{event} {arguments[-1] if event == 'socket.connect' else arguments[0]!r}\\n")
 sys.addaudithook(look)
 """
@@ -101,7 +101,7 @@ class Site:
         url: Its address.
         process: It.
         temporary: Its folder for temporary files.
-        connections: A file of its connections, look-ups and child processes.
+        connections: A file of its connections, and of the hosts that it looked up.
         browser: The browser.
     """
 

@@ -16,7 +16,8 @@ STYLE = """
 .vl3-error { color: #b42318; background: #fee4e2; border-radius: 6px; padding: 6px 10px; }
 .dark .vl3-error { color: #fecdca; background: #55160c; }
 .vl3-picture { max-height: none; }
-.vl3-camera video { max-width: 240px; display: block; border-radius: 6px; }
+.vl3-camera video[hidden] { display: none; }
+.vl3-camera video { max-width: 240px; border-radius: 6px; }
 h1 { margin: 0; }
 footer { display: none !important; }
 """

@@ -90,11 +90,18 @@ class Guard:
                 await anyio.sleep(_POLLED)
             group.cancel_scope.cancel()
 
+        open_ = False  # whether the response has begun and not ended
+
+        async def noting(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or bool(message.get("more_body"))
+            await send(message)
+
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, noting)
             group.cancel_scope.cancel()
-        if self.ends():
+        if open_ and self.ends():
             with anyio.CancelScope(shield=True):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

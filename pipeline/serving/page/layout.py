@@ -140,8 +140,8 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
 
     question.submit(ask, [question, *settings.values()], fields.all, **_LIVE)
     _on_stop(stop, visitors, "talk")
-    anew.click(begin_anew, None, fields.all, **_AT_ONCE)
-    messages.clear(begin_anew, None, fields.all, **_AT_ONCE)
+    anew.click(begin_anew, None, fields.all, **_LIVE)
+    messages.clear(begin_anew, None, fields.all, **_LIVE)
 
 
 def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> None:
@@ -219,7 +219,7 @@ def _on_stop(button: Any, visitors: Visitors, what: str) -> None:
         visitor = visitors.of(_session(request))
         visitor.talk.stop() if what == "talk" else visitor.watch.stop()
 
-    button.click(stop, None, None, **_AT_ONCE)
+    button.click(stop, None, None, **_LIVE)
 
 
 def _leaving(visitors: Visitors) -> Callable[[gr.Request], None]:
@@ -233,6 +233,5 @@ def _session(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-# Our own queue has the answers take turns; gradio's lets all of them wait there. What is quick does not wait.
+# Our own queue has the answers take turns; gradio's lets all of them wait there.
 _LIVE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-_AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
