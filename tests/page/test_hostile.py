@@ -153,3 +153,15 @@ def test_page_with_a_key_opens_to_who_has_it(locked: Site, photograph: Path) -> 
     tab = locked.open(http_credentials={"username": "me", "password": KEY})
     shorten(tab)
     assert tab.answer("What?", photograph)
+
+
+def test_example_is_asked_about_with_a_click(folder: Path, browser: Any, photograph: Path, tmp_path: Path) -> None:
+    with serving(folder, tmp_path, browser, "--examples", str(photograph.parent)) as site:
+        tab = site.open()
+        shorten(tab)
+        for _ in range(2):  # it is there for the next visitor, too
+            tab.page.locator("#vl3-examples button, #vl3-examples tbody tr").first.click()
+            tab.page.locator("#vl3-question .thumbnail-item").first.wait_for()
+            assert tab.answer("What is it?")
+            tab.page.click("#vl3-anew")
+            tab.page.wait_for_function("document.body.innerText.includes('a new conversation')")

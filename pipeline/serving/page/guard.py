@@ -29,7 +29,7 @@ from pipeline.serving.queue import Limits
 _API = re.compile(r"/v1/.*|/health")
 _PAGE = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/(?:assets|static|svelte)/[\w./@-]+|/media/[\w-]+"
-    r"|/gradio_api/(?:info|startup-events|upload|upload_progress|queue/(?:join|data)|heartbeat/\w+|file=.+)"
+    r"|/gradio_api/(?:info|startup-events|upload|upload_progress|queue/(?:join|data)|run/predict|heartbeat/\w+|file=.+)"
 )
 """What the page needs. All else that gradio offers, such as a proxy to other hosts, is closed."""
 
@@ -40,6 +40,7 @@ _POLICY = (
 )
 _SLACK = 64_000  # bytes of an upload beside its files
 _LONGEST_EVENT = 4_000_000  # bytes of a question with all else that the page sends
+_EVENTS = ("/gradio_api/queue/join", "/gradio_api/run/predict")  # the second one: a click on an example
 _ENDLESS = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
 _POLLED = 0.25  # seconds
 
@@ -72,7 +73,7 @@ class Guard:
             return
         send = _guarded(send)
         refused = self._refusal(scope)
-        if refused is None and scope["path"] == "/gradio_api/queue/join":
+        if refused is None and scope["path"] in _EVENTS:
             body = await _body(receive)
             refused, receive = self._event_refusal(body), _again(body, receive)
         if refused is not None:

@@ -118,7 +118,7 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
             gr.HTML(html.CAMERA)
             if defaults.examples:
                 files = [[{"text": "Describe it.", "files": [str(path)]}] for path in defaults.examples]
-                gr.Examples(files, [question], label="Examples", examples_per_page=12)
+                gr.Examples(files, [question], label="Examples", examples_per_page=12, elem_id="vl3-examples")
         with gr.Column(scale=2, min_width=320, elem_id="vl3-side"):
             found, players = gr.HTML(), gr.HTML()
             gr.HTML("<h2>What the model saw</h2>")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import run_sync
 
-from core.errors import is_bug
+from core.errors import UserError, is_bug
 from core.images import decode
 from model.chat import Chat
 from model.media import MediaLoader
@@ -122,6 +122,8 @@ class Talk:
         self._answering, self._stopped = True, False
         files: list[MediaFile] = []
         try:
+            if not question.strip():
+                raise UserError("write a question first")
             files += adopt(uploads, self.folder, self._count, self.queue.limits.body_bytes)
             self._count += len(files)
             async with aclosing(self._ask(question, files, settings)) as views:

@@ -137,6 +137,8 @@ class Watch:
             return
         self._answering, self._stopped = True, False
         try:
+            if not question.strip():
+                raise UserError("write a question first")
             async with aclosing(self._ask(stream, question)) as views:
                 async for view in views:
                     yield view

@@ -207,3 +207,11 @@ def test_answers_of_two_visitors_take_turns(new: Callable[[], Talk]) -> None:
             group.start_soon(ask, 2)
 
     anyio.run(both)
+
+
+def test_empty_question_is_refused_in_one_line(new: Callable[[], Talk], photograph: str) -> None:
+    talk = new()
+    *_, last = anyio.run(views, talk, " ", photograph)
+    assert last.note is not None
+    assert "write a question first" in last.note
+    assert talk.messages == []
