@@ -152,14 +152,14 @@ def test_upload_has_a_largest_size_alone_and_with_others(ask: Ask, folder: Path)
     assert (status, line.count("\n")) == (503, 0)
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
-def test_event_names_uploads_only(ask: Ask, folder: Path, path: str) -> None:
+@pytest.mark.parametrize("event", ["/gradio_api/queue/join", "/gradio_api/run/predict"])
+def test_event_names_uploads_only(ask: Ask, folder: Path, event: str) -> None:
     (folder / "a.png").write_bytes(b"x")
 
     def join(*paths: Any) -> tuple[int, str]:
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
         body = json.dumps({"data": [{"text": "What?", "files": files}], "fn_index": 0}).encode()
-        status, text, _ = ask(path, "POST", body)
+        status, text, _ = ask(event, "POST", body)
         assert status != 200 or text == body.decode(), "the body is passed on as it came"
         return status, text
 
