@@ -215,3 +215,13 @@ def test_empty_question_is_refused_in_one_line(new: Callable[[], Talk], photogra
     assert last.note is not None
     assert "write a question first" in last.note
     assert talk.messages == []
+
+
+def test_boxes_and_times_of_an_answer_are_shown(new: Callable[[], Talk], film: str, photograph: str) -> None:
+    """No small model names either, so the answer is given."""
+    talk = new()
+    anyio.run(views, talk, "What?", film, photograph)
+    found = talk._found("<ref>a cat</ref>[[0,0,500,500]] from 0.5 to 1.0 s, not at 9 s")
+    assert 'alt="photograph.png with the boxes of the answer"' in found
+    assert [f'data-film="0" data-time="{time}"' in found for time in ("0.5", "1", "9")] == [True, True, False]
+    assert talk._found("nothing") == ""
