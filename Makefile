@@ -4,10 +4,11 @@ BIN := .venv/bin
 SETUP := .venv/.done
 SETUP_DOWNLOAD := .venv-download/.done
 SETUP_LMMS := .venv-lmms/.done
+SETUP_WEB := .venv-web/.done
 SETUP_DOCS := .venv/.docs
 
-.PHONY: help setup setup-download setup-lmms demo test test-slow test-cluster test-docs test-gpu test-browser gpu-proof lint format notebooks \
-	docs bench peers clean
+.PHONY: help setup setup-download setup-lmms setup-web demo test test-slow test-cluster test-docs test-gpu test-browser test-page gpu-proof lint format \
+	notebooks docs bench peers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +35,16 @@ $(SETUP_LMMS): requirements/lmms-eval.txt
 	$(PYTHON) -m venv .venv-lmms
 	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lmms-eval.txt
 	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lmms_eval==0.7.3
+	touch $@
+
+# gradio needs an older Pillow than the rest: it has an environment of its own, which takes all else from .venv.
+setup-web: $(SETUP_WEB)  ## gradio and Playwright, in .venv-web
+
+$(SETUP_WEB): requirements/web.txt $(SETUP)
+	$(PYTHON) -m venv .venv-web
+	.venv-web/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
+	.venv-web/bin/python -c "import sysconfig; from pathlib import Path; own = sysconfig.get_path('purelib'); \
+		rest = own.replace('.venv-web', '.venv'); Path(own, 'zz_rest.pth').write_text(f'import site; site.addsitedir({rest!r})')"
 	touch $@
 
 demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
@@ -86,6 +97,10 @@ test-gpu: $(SETUP)  ## tests that need CUDA
 test-browser: $(SETUP)  ## pages in a real browser
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -m browser tests/browser
+
+# The chat page in a real browser; Chromium as above.
+test-page: $(SETUP_WEB)  ## the chat page in a real browser
+	.venv-web/bin/python -m pytest -m page tests/page
 
 # Without a setup: a machine with a GPU may have no network. ARGS=--dry runs every line at tiny sizes on a CPU.
 gpu-proof:  ## what a GPU computes, and how fast
@@ -148,4 +163,4 @@ peers: $(SETUP)  ## the comparison with other tools
 	$(BIN)/python benchmarks/peers/run.py --write $(ARGS)
 
 clean:  ## remove what was made
-	rm -rf .venv .venv-download .venv-lmms demo build *.egg-info
+	rm -rf .venv .venv-download .venv-lmms .venv-web demo build *.egg-info

@@ -23,7 +23,7 @@ from torch import Tensor
 from core.errors import UserError
 from model.language import end_tokens
 from model.listener import Listener, StoppedError, pieces
-from model.media_cache import MediaCache
+from model.media_cache import CachedMedium, MediaCache
 from model.prompt_cache import Prompt, PromptCache
 
 if TYPE_CHECKING:
@@ -56,6 +56,16 @@ class GenerationStats:
     first_s: float
     rest_s: float
 
+    @property
+    def line(self) -> str:
+        """The numbers as a line for people."""
+        visual = "no visual tokens"
+        if self.visual_tokens:
+            visual = f"{self.visual_tokens:,} visual tokens, {self.kept_tokens / self.visual_tokens:.0%} kept"
+        rate = f", then {(self.tokens - 1) / self.rest_s:.1f} tokens/s" if self.rest_s else ""
+        reused = f", {self.reused_tokens:,} of {self.prompt_tokens:,} tokens known" if self.reused_tokens else ""
+        return f"{visual}{reused}; first token after {self.first_s:.2f} s{rate}"
+
 
 @dataclass
 class Chat:
@@ -70,6 +80,8 @@ class Chat:
         top_p: Nucleus sampling: sample from the most probable tokens with this total probability.
         media_cache: Encoded images and videos. Conversations with one model and processor may share it.
         stats: Statistics of the last answer; None until it has ended.
+        media: Images and videos of the last question's prompt, in its order. Those that were not encoded before have
+            their patches.
     """
 
     model: VideoLLaMA3
@@ -80,6 +92,7 @@ class Chat:
     top_p: float = 1.0
     media_cache: MediaCache = field(default_factory=MediaCache)
     stats: GenerationStats | None = None
+    media: Sequence[CachedMedium] = ()
     _prompt_cache: PromptCache | None = field(default=None, init=False, repr=False)
 
     def ask(self, text: str, media: Sequence[Mapping[str, Any]] = ()) -> Generator[str]:
@@ -108,7 +121,12 @@ class Chat:
         config = self.model.config
         prompt = Prompt.of(tokens.ids, media, {config.image_token_id, config.video_token_id})
         self._check(prompt.input_ids)
+        self.media = media
         return self._answer(question, prompt)
+
+    def release(self) -> None:
+        """Free the keys and values, which lie on the model's device. The next question reads the conversation anew."""
+        self._prompt_cache = None
 
     def _check(self, input_ids: Tensor) -> None:
         words, tokens = self.model.language.get_input_embeddings().num_embeddings, len(input_ids)

@@ -148,10 +148,10 @@ def patchify(frames_T3HW: Tensor, side: int, merge: int) -> Tensor:
 
 
 def unpatchify(patches_PX: Tensor, grid: tuple[int, int, int], merge: int) -> Tensor:
-    """Return the frames, (T, H, W, 3), that `patchify` has cut.
+    """Return the frames that `patchify` cut into patches, (T, H, W, 3).
 
     Args:
-        patches_PX: Patches, frame by frame and block by block.
+        patches_PX: Patches, as `patchify` returns them.
         grid: Number of frames, and rows and columns of patches per frame.
         merge: Side of a merged block, in patches.
     """

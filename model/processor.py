@@ -19,6 +19,7 @@ from model.media import MediaLoader, Medium, group_streams
 from model.packed_row import PackedRow
 from model.processor_config import ProcessorConfig, read_processor, write_processor
 from model.prompt import CHAT_TEMPLATE, IGNORE_INDEX, Message, Part, Tokens, parse_conversation, tokenize
+from model.prune import Pruning
 from model.sizes import Size, plan_sizes
 from model.tokenizer import Tokenizer, byte_tokenizer
 
@@ -155,6 +156,13 @@ class Processor:
     def with_patch_size(self, side: int) -> Processor:
         """Return it with another side of a patch, in pixels."""
         config = self.config.model_copy(update={"patch_size": side})
+        return Processor(self.tokenizer, config, self.chat_template)
+
+    def with_pruning(self, levels: float | None) -> Processor:
+        """Return it with another threshold of pruning, in grey levels; None keeps all tokens."""
+        before = self.config.pruning or Pruning()
+        pruning = None if levels is None else before.model_copy(update={"threshold": levels, "unit": "grey"})
+        config = self.config.model_copy(update={"pruning": pruning})
         return Processor(self.tokenizer, config, self.chat_template)
 
     @property

@@ -68,7 +68,7 @@ VALUE_ERRORS = frozenset(
 """Modules whose public functions raise ValueError: tensors or lists of a caller do not fit each other. Their Raises say
 so. A user's mistake is a UserError, and a bad sample a BadSampleError."""
 
-CROSSING = frozenset({"e2e", "cluster", "compatibility", "benchmarks", "browser", "docs", "recipes"})
+CROSSING = frozenset({"e2e", "cluster", "compatibility", "benchmarks", "browser", "page", "docs", "recipes"})
 """Folders of tests that mirror no room."""
 
 LONGEST_NAME = 60

@@ -20,8 +20,7 @@ from pipeline.commands.loaded_model import load_model
 from pipeline.commands.options import DtypeOption, check_dtype
 
 if TYPE_CHECKING:
-    from model.chat import Chat, GenerationStats
-    from model.processor import Processor
+    from model.chat import Chat
 
 chat_app = typer.Typer()
 
@@ -90,7 +89,7 @@ def chat(
 
     model, processor = load_model(checkpoint, device, dtype)
     if keep is not None:
-        processor = _pruning(processor, levels)
+        processor = processor.with_pruning(levels)
     system_prompt = SYSTEM_PROMPT if system is None else system
     talk = Chat(
         model,
@@ -140,17 +139,6 @@ def _levels(keep: str | None) -> float | None:
     return levels
 
 
-def _pruning(processor: Processor, levels: float | None) -> Processor:
-    """Return the processor with another pruning threshold."""
-    from model import Processor
-    from model.prune import Pruning
-
-    before = processor.config.pruning or Pruning()
-    pruning = None if levels is None else before.model_copy(update={"threshold": levels, "unit": "grey"})
-    config = processor.config.model_copy(update={"pruning": pruning})
-    return Processor(processor.tokenizer, config, processor.chat_template)
-
-
 def _converse(talk: Chat, media: list[dict[str, Any]]) -> None:
     """Answer question by question. Images and videos belong to the first question that is answered."""
     for question in _questions():
@@ -196,7 +184,7 @@ def _finish(talk: Chat) -> None:
     """End the line, and print the answer's statistics on stderr."""
     print(flush=True)
     if talk.stats is not None:
-        print(_line(talk.stats), file=sys.stderr)
+        print(talk.stats.line, file=sys.stderr)
 
 
 def _shown(text: str) -> str:
@@ -204,12 +192,3 @@ def _shown(text: str) -> str:
     if not sys.stdout.isatty():
         return text
     return printable(text, keep="\n\t")
-
-
-def _line(stats: GenerationStats) -> str:
-    visual = "no visual tokens"
-    if stats.visual_tokens:
-        visual = f"{stats.visual_tokens:,} visual tokens, {stats.kept_tokens / stats.visual_tokens:.0%} kept"
-    rate = f", then {(stats.tokens - 1) / stats.rest_s:.1f} tokens/s" if stats.rest_s else ""
-    reused = f", {stats.reused_tokens:,} of {stats.prompt_tokens:,} tokens known" if stats.reused_tokens else ""
-    return f"{visual}{reused}; first token after {stats.first_s:.2f} s{rate}"

@@ -1,10 +1,14 @@
-"""`vl3syn serve`: a trained VideoLLaMA3 behind OpenAI's chat completions."""
+"""`vl3syn serve`: a trained VideoLLaMA3 as a chat page, and behind OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +21,7 @@ from pipeline.commands.options import DtypeOption, check_dtype
 
 if TYPE_CHECKING:
     from pipeline.serving.answerer import Answerer
+    from pipeline.serving.page.mount import PageConfig
     from pipeline.serving.queue import Limits
 
 serve_app = typer.Typer()
@@ -40,19 +45,30 @@ def serve(
     media: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder whose files requests may name as file:// URLs")
     ] = None,
-    max_request_mb: Annotated[int, typer.Option(min=1, help="Largest request, with its media, in MB")] = 64,
+    max_request_mb: Annotated[
+        int, typer.Option(min=1, help="Largest request, and largest question of the page, with its media, in MB")
+    ] = 64,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Whether to serve the chat page, beside the API")
+    ] = True,
+    examples: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of images and films that the page offers; default: none")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu, …; default: cuda if available")] = None,
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Serve a VideoLLaMA3 as OpenAI's chat completions: POST /v1/chat/completions, images and films as data: URLs.
+    """Serve a VideoLLaMA3: a chat page, and OpenAI's chat completions (POST /v1/chat/completions).
 
-    With the environment variable VL3SYN_API_KEY, requests must bring that key.
+    With the environment variable VL3SYN_API_KEY, requests must bring that key, and the page asks for it.
     """
-    for what, value in (("CKPT", checkpoint), ("--media", media), ("--name", name)):
+    for what, value in (("CKPT", checkpoint), ("--media", media), ("--name", name), ("--examples", examples)):
         refuse_credentials(value or "", what)
     check_dtype(dtype)
-    if media is not None and not Path(check_path(media, "--media")).is_dir():
-        raise UserError(f"--media {media}: no such folder")
+    for what, folder in (("--media", media), ("--examples", examples)):
+        if folder is not None and not Path(check_path(folder, what)).is_dir():
+            raise UserError(f"{what} {folder}: no such folder")
+    if examples is not None and not page:
+        raise UserError("--examples is for the page: leave out --no-page")
     listening = _listen(host, port)  # before a model is loaded
     from core.pretrained import require
 
@@ -71,8 +87,36 @@ def serve(
     names = list(dict.fromkeys(filter(None, (name, checkpoint))))
     system_prompt = SYSTEM_PROMPT if system is None else system
     answerer = Answerer(model, processor, names, system=system_prompt, max_new_tokens=max_new_tokens)
-    output.say(f"serving {names[0]} at {_url(listening)}; Ctrl-C ends it")
-    _serve(answerer, Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key), listening)
+    limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key)
+    with _page(page, examples, _is_loopback(listening)) as config:
+        _serve(answerer, limits, listening, config)
+
+
+@contextmanager
+def _page(wanted: bool, examples: str | None, loopback: bool) -> Iterator[PageConfig | None]:
+    """Yield the settings of the page, with a folder for its uploads; None without a page.
+
+    Raises:
+        UserError: There are examples for it, and gradio is missing.
+    """
+    from core.pretrained import require
+    from pipeline.commands import output
+
+    if wanted and examples is not None:
+        require("gradio", "web", "the page")
+    if not wanted or find_spec("gradio") is None:
+        if wanted:
+            output.say("the API alone: pip install 'vl3syn[web]' brings the chat page")
+        yield None
+        return
+    from pipeline.serving.page.mount import PageConfig
+
+    with tempfile.TemporaryDirectory(prefix="vl3syn-") as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder  # what libraries write goes with it
+        try:
+            yield PageConfig(Path(folder), loopback, Path(examples) if examples else None)
+        finally:
+            tempfile.tempdir = before
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -98,14 +142,19 @@ def _is_loopback(listening: socket.socket) -> bool:
 
 def _url(listening: socket.socket) -> str:
     host, port, *_ = listening.getsockname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _serve(answerer: Answerer, limits: Limits, listening: socket.socket) -> None:
+def _serve(answerer: Answerer, limits: Limits, listening: socket.socket, page: PageConfig | None) -> None:
     import uvicorn
 
+    from pipeline.commands import output
     from pipeline.serving.api import create_app
 
-    app = create_app(answerer, limits, ends=lambda: server.should_exit)
+    app = create_app(answerer, limits, ends=lambda: server.should_exit, page=page)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    listening.listen()
+    output.say(f"serving {answerer.names[0]} at {_url(listening)}/v1; Ctrl-C ends it")
+    if page is not None:
+        output.say(f"the page is {_url(listening)}/")
     server.run(sockets=[listening])

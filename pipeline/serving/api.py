@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -21,19 +20,29 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from core.errors import is_bug
-from core.secrets import redact
 from core.text import printable
 from pipeline.serving.answerer import Answer, Answerer
 from pipeline.serving.chat_request import ChatRequest, read_request
 from pipeline.serving.completion import DONE, Completion, error, event, models
 from pipeline.serving.media_urls import MediaUrls
+from pipeline.serving.pieces import close, one_line, taken
 from pipeline.serving.queue import Limits, Queue, RequestError
+
+if TYPE_CHECKING:
+    from pipeline.serving.page.mount import PageConfig
 
 Read = TypeVar("Read")
 
 
-def create_app(answerer: Answerer, limits: Limits, ends: Callable[[], bool]) -> FastAPI:
-    """Return the application; `ends` says whether its server is to end."""
+def create_app(answerer: Answerer, limits: Limits, ends: Callable[[], bool], page: PageConfig | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        answerer: The model.
+        limits: What requests may take.
+        ends: Returns whether the server is to end.
+        page: The chat page; None: the API alone.
+    """
     queue = Queue(limits, ends)
     app = FastAPI(title="vl3syn", docs_url=None, redoc_url=None, openapi_url=None)  # its pages load scripts from afar
 
@@ -67,12 +76,16 @@ def create_app(answerer: Answerer, limits: Limits, ends: Callable[[], bool]) -> 
                 return Response()
             answer = await _reading(folder, partial(answerer.answer, asked))
             pieces = queue.while_serving(answer.pieces())
-            stack.push_async_callback(_close, pieces)
+            stack.push_async_callback(close, pieces)
             if asked.stream:
                 return _Streamed(_events(asked, answer, pieces, name), stack.pop_all())
             text = await _text(request, pieces)
         return JSONResponse(Completion(name).whole(text, answer.finish_reason, answer.stats))
 
+    if page is not None:
+        from pipeline.serving.page.mount import add_page
+
+        add_page(app, answerer, queue, page)
     return app
 
 
@@ -114,7 +127,7 @@ async def _reading(folder: str, call: Callable[[], Read]) -> Read:
     except Exception as failure:
         if is_bug(failure):
             raise
-        raise RequestError(400, _line(failure).replace(f"{folder}/", "")) from failure
+        raise RequestError(400, one_line(failure).replace(f"{folder}/", "")) from failure
 
 
 class _Streamed(StreamingResponse):
@@ -131,7 +144,7 @@ class _Streamed(StreamingResponse):
 
 async def _text(request: Request, pieces: Generator[str]) -> str:
     text = ""
-    while (piece := await run_sync(next, pieces, None)) is not None:
+    async for piece in taken(pieces):
         text += piece
         if await request.is_disconnected():
             break
@@ -142,7 +155,7 @@ async def _events(asked: ChatRequest, answer: Answer, pieces: Generator[str], na
     completion = Completion(name)
     try:
         yield completion.piece({"role": "assistant", "content": ""})
-        while (piece := await run_sync(next, pieces, None)) is not None:
+        async for piece in taken(pieces):
             yield completion.piece({"content": piece})
         yield completion.piece({}, answer.finish_reason)
         if asked.include_usage:
@@ -151,15 +164,5 @@ async def _events(asked: ChatRequest, answer: Answer, pieces: Generator[str], na
     except RequestError as refused:
         yield event(error(str(refused), refused.status))  # another status is sent already
     except Exception as failure:
-        yield event(error(_line(failure), 500))
+        yield event(error(one_line(failure), 500))
         raise
-
-
-async def _close(pieces: Generator[str]) -> None:
-    """End the answer, also for a client that has hung up."""
-    with anyio.CancelScope(shield=True):
-        await run_sync(pieces.close)
-
-
-def _line(failure: Exception) -> str:
-    return printable(redact(" ".join(str(failure).split()))) or type(failure).__name__
