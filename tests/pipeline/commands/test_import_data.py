@@ -237,3 +237,14 @@ def test_imported_records_of_all_formats_train_a_step(tmp_path: Path) -> None:
     ][:1]
     assert step["loss"] > 0
     assert not step.get("skipped")
+
+
+def test_auto_takes_the_narrower_of_two_forms(tmp_path: Path) -> None:
+    flat = {"q": "What?", "a": "It.", "video_id": "v_x"}
+    features = {
+        "video": "v_x.pkl",
+        "conversations": [{"from": "human", "value": "<video>"}, {"from": "gpt", "value": "A"}],
+    }
+    for entry, format_ in ((flat, "videochatgpt"), (features, "videochatgpt"), (ENTRY, "llava")):
+        (tmp_path / "a.json").write_text(json.dumps([entry]))
+        assert sniff(tmp_path / "a.json").name == format_

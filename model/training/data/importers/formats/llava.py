@@ -44,8 +44,7 @@ def _fits(entry: Mapping[str, Any]) -> bool:
     turns = entry.get("conversations") or entry.get("messages")
     media = any(key in entry for key in ("image", "images", "video", "videos"))
     said = isinstance(turns, list) or pair_of(entry) is not None
-    features = str(entry.get("video")).endswith(".pkl")  # videochatgpt
-    return media and said and not features and not any(key in entry for key in ("stream", *CLIP_KEYS))
+    return media and said and not any(key in entry for key in ("stream", *CLIP_KEYS))
 
 
 _HUB = "https://huggingface.co/datasets"

@@ -48,6 +48,7 @@ FORMAT = Format(
     about="Video-ChatGPT's VideoInstruct-100K, flat or in LLaVA's form; takes its internal mark off the answers",
     read=read,
     fits=_fits,
+    over=("llava",),
     profiles=(
         Profile("videoinstruct-100k", Licence(name="CC-BY-SA-4.0", generator="gpt-3.5")),
         Profile("vcg-plus-112k", Licence(generator="gpt-3.5")),
