@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import BadSampleError
 
 LONGEST = 256 << 10
-"""Characters of a cell: its syntax tree takes some hundred times as many bytes."""
+"""Characters of a cell: its syntax tree takes up to 500 times as many bytes."""
 
 
 def literal_list(cell: object, name: str) -> list[Any]:

@@ -58,14 +58,16 @@ def choice_turns(medium: Medium, question: str, choices: Choices) -> list[Turn]:
     return [user(medium, "\n".join([question, "Options:", *lines])), assistant(lines[choices.answer_index])]
 
 
-def choices_from(options: Sequence[str], answer: int | None) -> Choices:
+def choices_from(options: Sequence[str], answer: object) -> Choices:
     """Return choices.
 
     Raises:
-        BadSampleError: The answer is none of them.
+        BadSampleError: The answer is no number of one of them. None is allowed: nobody says it.
     """
-    if answer is not None and not 0 <= answer < len(options):
-        raise BadSampleError(f"an answer outside of its options: {answer} of {len(options)}")
+    if answer is None:
+        return Choices(options=tuple(options))
+    if not isinstance(answer, int) or not 0 <= answer < len(options):
+        raise BadSampleError(f"an answer outside of its options: {answer!r} of {len(options)}")
     return Choices(options=tuple(options), answer_index=answer)
 
 

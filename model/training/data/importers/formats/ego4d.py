@@ -26,7 +26,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     by_annotator: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for narration in listed:
         by_annotator[str(narration.get("_annotation_uid") or "")].append(narration)
-    window = seconds_of(options, "window") if "window" in options else None
+    window = seconds_of(options, "window", 0.0) or None
 
     def draft(piece: tuple[str, int | None, Sequence[Narration], Sequence[str]]) -> Draft:
         annotator, number, spoken, notes = piece

@@ -42,7 +42,8 @@ def _film(name: str, start: float, end: float, options: Options) -> Medium:
     """Return the clip: of the whole film, or of its chunk, `<film>.mp4/300.mp4`, on the chunk's clock."""
     if "chunks" not in options:
         return video(name + options.get("ending", ""), start=start, end=end)
-    length = int(seconds_of(options, "chunks"))
+    if not (length := int(seconds_of(options, "chunks"))):
+        raise BadSampleError("chunks of no length: give --set chunks=300")
     first = int(start // length) * length
     if end > first + length:
         raise BadSampleError(f"a clip over the border of two chunks: {start:g}-{end:g} s in chunks of {length} s")

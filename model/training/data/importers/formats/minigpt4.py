@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from core.errors import BadSampleError
 from model.training.data.importers.captioned import QUESTION, caption_draft
@@ -32,6 +33,12 @@ def read_tar(row: Row, options: Options) -> Iterator[Draft]:
     yield caption_draft(shown, caption, options, original_id=row.key, url=url, embedded={shown.key: entry[kinds[0]]})
 
 
+def _is_captioned(entry: Mapping[str, Any]) -> bool:
+    said = entry.get("json")
+    has_caption = isinstance(entry.get("txt"), str) or (isinstance(said, Mapping) and "caption" in said)
+    return has_caption and any(isinstance(entry.get(kind), bytes) for kind in _IMAGES)
+
+
 FORMATS = (
     Format(
         name="minigpt4",
@@ -46,10 +53,7 @@ FORMATS = (
         name="captioned-tars",
         about="tars of images with `caption` in JSON or text beside each: CC3M, SBU, LAION",
         read=read_tar,
-        fits=lambda entry: (
-            any(isinstance(entry.get(kind), bytes) for kind in _IMAGES)
-            and (isinstance(entry.get("txt"), str) or "caption" in (entry.get("json") or {}))
-        ),
+        fits=_is_captioned,
         options={"question": QUESTION},
     ),
 )

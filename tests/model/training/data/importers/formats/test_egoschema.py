@@ -20,6 +20,7 @@ def test_truth_is_the_right_option_and_others_are_rejected(tmp_path: Path) -> No
         "u3": ONE | {"truth": 5},
         "u4": ONE | {"truth": -1},
         "u5": ONE | {"option 2": None},
+        "u6": ONE | {"truth": "3"},
     }
     (tmp_path / "subset.json").write_text(json.dumps(rows))
     assert sniff(tmp_path / "subset.json").name == "egoschema"
@@ -36,4 +37,5 @@ def test_truth_is_the_right_option_and_others_are_rejected(tmp_path: Path) -> No
         "an answer outside of its options: 5 of 5",
         "an answer outside of its options: -1 of 5",
         "no text in `option 2`: None",
+        "an answer outside of its options: '3' of 5",
     ]

@@ -33,6 +33,7 @@ def test_tars_of_captioned_images_hold_their_bytes(tmp_path: Path) -> None:
         "0.json": json.dumps({"caption": "A dog.", "url": "https://example.org/0"}).encode(),
         "1.txt": b"No image.",
         "2.jpg": picture,
+        "2.json": b"[1]",
         "2.txt": b"A cat.",
     }
     with tarfile.open(tmp_path / "00000.tar", "w") as archive:
