@@ -31,14 +31,14 @@ def read_films(row: Row, options: Options) -> Iterator[Draft]:
     """Draft the one record of a row about a film."""
     entry, granularity = row.entry, row.granularity if isinstance(row, RecapRow) else ""
     paths = media_of(entry, "video")
-    turns, notes = dialog_turns(said_of(entry.get("conversations")), media_of_paths(videos=paths))
+    media = media_of_paths(videos=paths)
+    turns, notes = dialog_turns(said_of(entry.get("conversations")), media)
     if granularity == "dense":
         spans = tuple(Span(media="v0", start=start, end=end) for start, end in spans_of(turns[-1].text))
         turns[-1] = turns[-1].model_copy(update={"spans": spans})
         notes += [] if spans else [NO_TIMES]
     notes += [] if granularity else [UNKNOWN_GRANULARITY]
     task = "dense_caption" if granularity == "dense" else "caption"
-    media = media_of_paths(videos=paths)
     original = entry.get("id") or str(paths[0] if paths else "")
     yield Draft(turns, media, original_id=original, task=task, aspect=granularity, notes=notes)
 
