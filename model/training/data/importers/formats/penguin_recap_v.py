@@ -1,16 +1,14 @@
-"""Penguin-Recap: recaptions of films (V), three rows a film, from the densest to a summary; and of images (I)."""
+"""Penguin-Recap-V: recaptions of films, three rows a film, from the densest to a summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.records import Span
 from model.training.data.forms import media_of
 from model.training.data.grounding import spans_of
-from model.training.data.importers.dialogs import dialog_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.readers import read_rows
 from model.training.data.importers.turns import dialog_turns, media_of_paths, said_of
@@ -27,7 +25,7 @@ class RecapRow(Row):
     granularity: str = ""
 
 
-def read_films(row: Row, options: Options) -> Iterator[Draft]:
+def read(row: Row, options: Options) -> Iterator[Draft]:
     """Draft the one record of a row about a film."""
     entry, granularity = row.entry, row.granularity if isinstance(row, RecapRow) else ""
     paths = media_of(entry, "video")
@@ -66,42 +64,11 @@ def _named(block: list[Row]) -> Iterator[RecapRow]:
         yield RecapRow(row.value, row.file, row.line, row.key, name)
 
 
-def read_images(row: Row, options: Options) -> Iterator[Draft]:
-    """Draft the one record of a row about an image."""
-    entry = row.entry
-    said = said_of(entry["conversations"]) if entry.get("conversations") else dialog_of(entry)
-    media = media_of_paths(media_of({"image": entry.get("image") or entry.get("image_name")}, "image"))
-    turns, notes = dialog_turns(said, media)
-    yield Draft(
-        turns,
-        media,
-        original_id=entry.get("original_id") or entry.get("sample_key"),
-        subset=str(entry.get("subset") or entry.get("source") or ""),
-        url=str(entry.get("url") or ""),
-        task="caption",
-        notes=notes,
-    )
-
-
-def _is_image(entry: Mapping[str, Any]) -> bool:
-    return {"sample_key", "image", "conversations", "annotation_metadata"} <= entry.keys()
-
-
-FORMATS = (
-    Format(
-        name="penguin-recap-v",
-        about="Penguin-Recap-V: dense caption, paragraph and summary of a film, three rows one after another",
-        read=read_films,
-        fits=lambda entry: False,  # rows of llava, but for their order
-        profiles=(Profile("penguin-recap-v"),),
-        rows=film_rows,
-    ),
-    Format(
-        name="penguin-recap-i",
-        about="Penguin-Recap-I: captions of images, in packed JSON lines",
-        read=read_images,
-        fits=_is_image,
-        profiles=(Profile("penguin-recap-i"),),
-        over=("llava",),
-    ),
+FORMAT = Format(
+    name="penguin-recap-v",
+    about="Penguin-Recap-V: dense caption, paragraph and summary of a film, three rows one after another",
+    read=read,
+    fits=lambda entry: False,  # rows of llava, but for their order
+    profiles=(Profile("penguin-recap-v"),),
+    rows=film_rows,
 )
