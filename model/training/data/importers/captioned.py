@@ -61,9 +61,14 @@ def clip(name: object, start: float, end: float, number: int, options: Options) 
         end: End on the film's clock, in seconds.
         number: Number of the clip in its film, from 0.
         options: `ending` and `clips`.
+
+    Raises:
+        BadSampleError: The id is no text, or `clips` does not tell the clips of a film apart.
     """
     start, end = round(start, 6), round(end, 6)
     if pattern := options.get("clips"):
+        if "{number}" not in pattern and "{start}" not in pattern:
+            raise BadSampleError("one name for all clips of a film: give --set clips a {number} or a {start}")
         values = {"{id}": path_text(name), "{number}": str(number), "{start}": f"{start:g}", "{end}": f"{end:g}"}
         for mark, value in values.items():
             pattern = pattern.replace(mark, value)

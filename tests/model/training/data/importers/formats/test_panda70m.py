@@ -48,6 +48,12 @@ def test_clips_that_are_files_keep_the_clock_of_the_film(tmp_path: Path) -> None
     assert result.rendered("llava")[1]["video"] == film.path
 
 
+def test_one_name_for_all_clips_is_refused(tmp_path: Path) -> None:
+    result = imported(tmp_path, ROW, options={"clips": "{id}.mp4"})
+    assert result.records == []
+    assert result.reasons[0].startswith("one name for all clips of a film: ")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
