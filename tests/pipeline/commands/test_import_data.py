@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,15 @@ SOURCES: dict[str, Any] = {
     "llava": ENTRY,
     "videollama3": FILM,
     "vl3syn7m": {"image": "1.png", "caption": "A red kettle."},
+    "videochat": {"video": "frames", "QA": [{"q": "What?", "a": "A kettle."}]},
+    "videochat2": {"video": "frames", "QA": [{"i": "Be short.", "q": "What?", "a": "A kettle."}]},
+    "videochatgpt": {"video_id": "frames", "q": "What?", "a": "A kettle."},
+    "sharegpt4video": {
+        "video_path": "frames",
+        "keyframe": [0, 1],
+        "timestamp": [0, 1],
+        "captions": [{"idx": "-1", "content": "A kettle."}, {"idx": "0", "content": "It boils."}],
+    },
     "chat": {"messages": CHAT},
 }
 
@@ -237,3 +247,25 @@ def test_imported_records_of_all_formats_train_a_step(tmp_path: Path) -> None:
     ][:1]
     assert step["loss"] > 0
     assert not step.get("skipped")
+
+
+def test_auto_takes_the_narrower_of_two_forms(tmp_path: Path) -> None:
+    flat = {"q": "What?", "a": "It.", "video_id": "v_x"}
+    features = {
+        "video": "v_x.pkl",
+        "conversations": [{"from": "human", "value": "<video>"}, {"from": "gpt", "value": "A"}],
+    }
+    for entry, format_ in ((flat, "videochatgpt"), (features, "videochatgpt"), (ENTRY, "llava")):
+        (tmp_path / "a.json").write_text(json.dumps([entry]))
+        assert sniff(tmp_path / "a.json").name == format_
+
+
+def test_commands_of_the_page_name_formats_and_data_sets() -> None:
+    page = (Path(__file__).parents[3] / "docs/importing.md").read_text()
+    rows = re.findall(r"\| `vl3syn import (\S+) ([^`]*)` \|", page)
+    assert len(rows) > 20
+    for name, rest in rows:
+        format_ = all_formats()[name]
+        dataset = re.search(r"--dataset (\S+)", rest)
+        assert dataset is None or dataset[1] in {profile.name for profile in format_.profiles}, name
+        assert set(re.findall(r"--set (\w+)=", rest)) <= set(format_.options), name

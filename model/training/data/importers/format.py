@@ -140,6 +140,7 @@ class Format:
         options: Keys of `--set`, and what they mean.
         inside: Keys of a JSON object whose value holds the rows: ("database",) for YouCook2, ("videos",) for Ego4D.
             The first one that the file has counts; without any, the object itself is id → value.
+        over: Formats that rows of this one look like, too: `auto` takes this one before them.
         rows: Reads the source instead of `readers.read_rows`: for lines of text, joined files, folders.
     """
 
@@ -150,4 +151,5 @@ class Format:
     profiles: Sequence[Profile] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     inside: Sequence[str] = ()
+    over: Sequence[str] = ()
     rows: Callable[[Path, Options], Iterator[Row]] | None = None

@@ -22,6 +22,7 @@ Probe = Literal["none", "images", "all"]
 
 _CACHED = 4096
 _FILM_ENDINGS = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
+_LOOKED_UP = ("present", "path")
 _STILL_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 
 
@@ -45,7 +46,7 @@ class MediaFolder:
         state = self._state(medium.path, medium.type)
         if isinstance(state, str):
             raise BadSampleError(state)
-        known = {name: value for name, value in state.items() if name == "present" or not getattr(medium, name)}
+        known = {name: value for name, value in state.items() if name in _LOOKED_UP or not getattr(medium, name)}
         if medium.start is not None or medium.end is not None:
             length = known.pop("duration", None)
             if not medium.is_cut and length is not None and (medium.end or medium.start or 0.0) > length + 1.0:
@@ -60,11 +61,20 @@ class MediaFolder:
             if os.path.isdir(real):
                 return self._folder(real, path, kind)
             if not os.path.isfile(real):
-                return {"present": False}
+                return self._with_ending(path, kind)
             return {"present": True, **(self._image(real, path) if kind == "image" else self._film(real, path))}
         except BadSampleError as error:
             reason = " ".join(str(error).split())
             return reason if reason.startswith("media ") else f"media unreadable: {reason}"
+
+    def _with_ending(self, path: str, kind: str) -> dict[str, Any]:
+        """Return the film that an id without an ending means: some sets name films by their ids alone."""
+        assert self._root is not None
+        if kind == "video" and not path.lower().endswith(_FILM_ENDINGS):
+            for ending in _FILM_ENDINGS:
+                if os.path.isfile(real := self._root.locate(path + ending)):
+                    return {"present": True, "path": path + ending, **self._film(real, path + ending)}
+        return {"present": False}
 
     def _folder(self, real: str, path: str, kind: str) -> dict[str, Any]:
         if kind == "image":

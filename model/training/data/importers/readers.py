@@ -24,7 +24,7 @@ LARGEST = 64 << 20
 _LONGEST_FIRST = 8 << 20  # bytes of a first line that decides whether a .json is JSON lines
 _BOM = b"\xef\xbb\xbf"
 
-LINE_INDEX = "a last line that is a list was passed over as an index of the lines"
+LINE_INDEX = "a last line that is a list of numbers was passed over as an index of the lines"
 OTHER_FILES = "files of other kinds, pickles or links in the folder were passed over"
 
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
@@ -219,10 +219,15 @@ def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:
         if held is not None:
             yield held
         held = Row(_parsed(line), name, number)
-    if held is not None and isinstance(held.value, list) and held.line > 1:
+    if held is not None and held.line > 1 and _is_index(held.value):
         notes[LINE_INDEX] += 1
     elif held is not None:
         yield held
+
+
+def _is_index(value: Any) -> bool:
+    """Return whether a row is a list of the places of lines, as LiveCC has it; rows of other sets are lists, too."""
+    return isinstance(value, list) and all(isinstance(one, int) for one in value)
 
 
 def _text_rows(data: IO[bytes], name: str) -> Iterator[Row]:

@@ -61,6 +61,7 @@ def sniff(source: Path) -> Format:
             readable[format_.name] = sum(_can_read(format_, row) for row in rows)
     most = max(readable.values(), default=0)
     best = [name for name, count in readable.items() if count == most and count]
+    best = [name for name in best if not any(name in all_formats()[other].over for other in best)]
     if len(best) == 1:
         return all_formats()[best[0]]
     if best:

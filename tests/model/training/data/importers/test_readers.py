@@ -74,6 +74,10 @@ def test_last_line_that_is_a_list_is_the_index_of_livecc(tmp_path: Path) -> None
     assert notes == {LINE_INDEX: 1}
 
 
+def test_last_line_with_a_list_of_other_things_is_a_row(tmp_path: Path) -> None:
+    assert values(tmp_path, "a.jsonl", '["u1", 1.0]\n["u1", 2.0]\n') == [["u1", 1.0], ["u1", 2.0]]
+
+
 def test_list_elsewhere_is_a_row(tmp_path: Path) -> None:
     assert values(tmp_path, "a.jsonl", "[0, 31]\n" + LINES) == [[0, 31], *ROWS]
 
