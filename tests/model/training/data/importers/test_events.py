@@ -1,0 +1,100 @@
+"""Events of films: what is checked, and the records made of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import BadSampleError, UserError
+from model.training.data.grounding import events_of
+from model.training.data.importers.events import TEMPLATES, Event, event_of, kinds_of, question_of, timed_drafts
+from model.training.data.importers.format import Draft
+from model.training.data.importers.turns import video
+
+FILM = video("a.mp4", duration=60.0)
+EVENTS = [([20.0, 60.5], " He stands."), ([0.5, 21.3], "A man sits.")]
+
+
+def drafts(make: str, events: list[Any] = EVENTS) -> list[Draft | BadSampleError]:
+    return list(timed_drafts(FILM, events, lambda each: event_of(*each, 60.0), {"make": make}, original_id="a"))
+
+
+def test_end_within_a_second_behind_the_film_is_clipped() -> None:
+    assert event_of([18.0, 60.9], " He\nstands ", 60.0) == Event(18.0, 60.0, "He stands", ("end_clipped", "strip_text"))
+
+
+def test_times_count_from_the_clip() -> None:
+    assert event_of([16.1, 19.0], "x", 56.0, 4.0) == Event(12.1, 15.0, "x")
+
+
+@pytest.mark.parametrize(
+    ("times", "text", "reason"),
+    [
+        ([5, 3], "x", "a span ends before it starts: 5-3 s"),
+        ([5, 5], "x", "a span shorter than 0.1 s: 5-5 s"),
+        ([-1, 5], "x", "span outside of the film: -1-5 s"),
+        ([50, 62], "x", "span outside of the film: 50-62 s"),
+        ([60, 60.5], "x", "span outside of the film: 60-60.5 s"),
+        ([math.nan, 5], "x", "no start and end: "),
+        ([1, math.inf], "x", "no start and end: "),
+        ([1, True], "x", "no start and end: "),
+        (["1", "2"], "x", "no start and end: "),
+        ([1], "x", "no start and end: "),
+        (None, "x", "no start and end: "),
+        ([1, 2], " \n", "an event without words: "),
+        ([1, 2], None, "an event without words: "),
+    ],
+)
+def test_bad_event_is_rejected_with_its_reason(times: Any, text: Any, reason: str) -> None:
+    with pytest.raises(BadSampleError) as error:
+        event_of(times, text, 60.0)
+    assert str(error.value).startswith(reason)
+
+
+def test_dense_caption_has_the_events_by_time() -> None:
+    (draft,) = drafts("dense")
+    assert isinstance(draft, Draft)
+    assert draft.turns[1].text == "0.5-21.3 s: A man sits.\n20.0-60.0 s: He stands."
+    assert events_of(draft.turns[1].text) == [((0.5, 21.3), "A man sits"), ((20.0, 60.0), "He stands")]
+    assert [(span.start, span.end) for span in draft.turns[1].spans] == [(0.5, 21.3), (20.0, 60.0)]
+    assert {"end_clipped", "strip_text", "sorted_by_time"} <= {*draft.transforms}
+
+
+def test_stream_speaks_when_an_event_ends() -> None:
+    (draft,) = drafts("stream")
+    assert isinstance(draft, Draft)
+    assert [(turn.role, turn.time) for turn in draft.turns] == [("user", 0.0), ("assistant", 21.3), ("assistant", 60.0)]
+    assert [turn.text for turn in draft.turns[1:]] == ["A man sits.", "He stands."]
+    assert all(part.media is None for turn in draft.turns for part in turn.parts)
+
+
+def test_bad_event_is_one_error_and_noted_beside_the_rest() -> None:
+    error, first, second, dense = drafts("grounding, dense", [*EVENTS, ([9, 3], "x")])
+    assert isinstance(error, BadSampleError)
+    assert [draft.turns[1].text for draft in (first, second) if isinstance(draft, Draft)] == [
+        "20.0-60.0 s",
+        "0.5-21.3 s",
+    ]
+    assert isinstance(dense, Draft)
+    assert dense.notes == ["a dense caption or stream without an event that was rejected"]
+
+
+def test_unknown_kind_is_an_error_of_the_user() -> None:
+    with pytest.raises(UserError, match="--set make: 'grounded' cannot be made"):
+        kinds_of({"make": "dense,grounded"})
+
+
+@given(st.text(), st.integers())
+def test_template_is_a_function_of_the_id(original_id: str, number: int) -> None:
+    question, name = question_of("grounding", original_id, number)
+    assert (question, name) == question_of("grounding", original_id, number)
+    assert TEMPLATES["grounding"][int(name.removeprefix("question_from_template_grounding_"))] == question
+
+
+def test_each_template_is_used() -> None:
+    for kind, templates in TEMPLATES.items():
+        assert {question_of(kind, number)[0] for number in range(100)} == {*templates}
