@@ -5,7 +5,6 @@ Questions come from a few fixed templates. Which one is a function of the id, an
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ SHORTEST = 0.1
 """Shorter spans, in seconds, are mistakes: as text, start and end would be the same."""
 
 LEFT_OUT = "a dense caption or stream without an event that was rejected"
+_LONGEST = 1e9  # seconds
 _KINDS = ("grounding", "dense", "stream")
 _OUTPUT = "Please output the start and end timestamps in seconds."
 
@@ -83,7 +83,7 @@ def event_of(times: object, text: object, length: float | None = None, offset: f
 
 def span_of(times: object, length: float | None = None, offset: float = 0.0) -> tuple[float, float, tuple[str, ...]]:
     """Return start and end on the clip's clock, and the transforms; as `event_of`."""
-    if not isinstance(times, list | tuple) or len(times) != 2 or not all(map(_is_time, times)):
+    if not isinstance(times, list | tuple) or len(times) != 2 or not all(map(is_time, times)):
         raise BadSampleError(f"no start and end: {reprlib.repr(times)}")
     start, end = (round(time - offset, 6) for time in times)
     where = f"{start:g}-{end:g} s" + ("" if length is None else f" of {length:g} s")
@@ -98,8 +98,9 @@ def span_of(times: object, length: float | None = None, offset: float = 0.0) -> 
     return start, end, ("end_clipped",) if clipped else ()
 
 
-def _is_time(time: object) -> bool:
-    return isinstance(time, int | float) and not isinstance(time, bool) and math.isfinite(time)
+def is_time(time: object) -> bool:
+    """Return whether a value is a number that can be a time; it may be negative."""
+    return isinstance(time, int | float) and not isinstance(time, bool) and abs(time) < _LONGEST
 
 
 def kinds_of(options: Options) -> list[str]:

@@ -219,10 +219,15 @@ def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:
         if held is not None:
             yield held
         held = Row(_parsed(line), name, number)
-    if held is not None and isinstance(held.value, list) and held.line > 1:
+    if held is not None and held.line > 1 and _is_index(held.value):
         notes[LINE_INDEX] += 1
     elif held is not None:
         yield held
+
+
+def _is_index(value: Any) -> bool:
+    """Return whether a row is a list of numbers: rows of LiveCC are lists of messages."""
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _text_rows(data: IO[bytes], name: str) -> Iterator[Row]:

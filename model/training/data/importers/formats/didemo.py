@@ -37,8 +37,12 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
 
 def _pairs(times: object) -> list[Pair]:
     pairs = [tuple(pair) for pair in times if isinstance(pair, list)] if isinstance(times, list) else []
-    if not pairs or any(len(pair) != 2 or not all(type(chunk) is int for chunk in pair) for pair in pairs):
+    if not pairs or any(
+        len(pair) != 2 or not all(type(chunk) is int and 0 <= chunk < 6 for chunk in pair) for pair in pairs
+    ):
         raise BadSampleError(f"no pairs of chunks in `times`: {times!r:.80}")
+    if wrong := [pair for pair in pairs if pair[0] > pair[1]]:
+        raise BadSampleError(f"a pair of chunks ends before it starts: {wrong[0]}")
     return pairs
 
 

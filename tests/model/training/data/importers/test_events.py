@@ -41,6 +41,7 @@ def test_times_count_from_the_clip() -> None:
         ([60, 60.5], "x", "span outside of the film: 60-60.5 s"),
         ([math.nan, 5], "x", "no start and end: "),
         ([1, math.inf], "x", "no start and end: "),
+        ([1, 10**400], "x", "no start and end: "),
         ([1, True], "x", "no start and end: "),
         (["1", "2"], "x", "no start and end: "),
         ([1], "x", "no start and end: "),
