@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from model.training.data.grounding import events_of
 from model.training.data.importers.events import TEMPLATES, Event, event_of, kinds_of, question_of, timed_drafts
 from model.training.data.importers.format import Draft
 from model.training.data.importers.turns import video
+from tests.model.training.data.importers.importing import import_entries
 
 FILM = video("a.mp4", duration=60.0)
 EVENTS = [([20.0, 60.5], " He stands."), ([0.5, 21.3], "A man sits.")]
@@ -99,3 +101,48 @@ def test_template_is_a_function_of_the_id(original_id: str, number: int) -> None
 def test_each_template_is_used() -> None:
     for kind, templates in TEMPLATES.items():
         assert {question_of(kind, number)[0] for number in range(100)} == {*templates}
+
+
+PERCENTS = '{"events": [{"start_pct": 10, "end_pct": 19, "caption": "x"}]}'
+NOTATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "seconds": ("mmduet", {"video_uid": "a", "query": "x", "timestamps": [[5.0, 10.0]]}),
+    "seconds as text": (
+        "streamo",
+        {
+            "video_path": "a.mp4",
+            "question": [{"content": "x", "time": "0"}],
+            "response": [{"content": "x", "st_time": "5", "end_time": "10", "time": ""}],
+        },
+    ),
+    "milliseconds": (
+        "vitt",
+        {"id": "a", "annotations": [{"timestamp": 5000, "tag": "x"}, {"timestamp": 10000, "tag": "y"}]},
+    ),
+    "percents": (
+        "avtime",
+        {"videos": ["a.mp4"], "duration": 50, "messages": [{"role": "assistant", "content": PERCENTS}]},
+    ),
+    "chunks": ("didemo", {"video": "a.mp4", "description": "x", "times": [[1, 1]], "num_segments": 6}),
+    "frames": (
+        "videollm-online",
+        {
+            "video_uid": "a",
+            "conversation": [
+                {"role": "stream", "num_frames": 10},
+                {"role": "user", "content": "x"},
+                {"role": "stream", "num_frames": 10},
+                {"role": "assistant", "content": "x"},
+            ],
+        },
+    ),
+    "clocks": ("timeit", {"video": "a.mp4", "source": "x", "QA": [{"q": "When?", "a": "From 00:05 to 00:10, x."}]}),
+}
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_each_notation_of_time_becomes_seconds(tmp_path: Path, notation: str) -> None:
+    format_, entry = NOTATIONS[notation]
+    record = import_entries(tmp_path, format_, [entry]).records[0]
+    spans = [(span.start, span.end) for turn in record.turns for span in turn.spans]
+    times = [turn.time for turn in record.turns if turn.time is not None]
+    assert (spans or [tuple(times)])[0] == (5.0, 10.0)

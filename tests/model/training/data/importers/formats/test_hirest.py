@@ -26,8 +26,9 @@ def test_query_and_steps_become_records(tmp_path: Path) -> None:
     assert (dense.task, dense.source.original_id, dense.source.split) == ("dense_caption", "Make tea/ID.mp4", "val")
 
 
-def test_zero_bounds_are_the_whole_film(tmp_path: Path) -> None:
-    (record,) = import_object(tmp_path, "hirest", {"Make tea": {"ID.mp4": WHOLE}}).records
+@pytest.mark.parametrize("change", [{}, {"clip": True}, {"bounds": None}])
+def test_zero_bounds_or_no_clip_are_the_whole_film(tmp_path: Path, change: Any) -> None:
+    (record,) = import_object(tmp_path, "hirest", {"Make tea": {"ID.mp4": WHOLE | change}}).records
     assert record.turns[1].text == "0.0-60.5 s"
     assert (record.media[0].start, record.media[0].end) == (None, None)
     assert "whole_film_from_zero_bounds" in record.transforms
