@@ -16,7 +16,7 @@ def turns(*values: str) -> list[dict[str, str]]:
     return [{"from": ("human", "gpt")[number % 2], "value": value} for number, value in enumerate(values)]
 
 
-META = {"split": [12.0, 60.0], "duration": 48.0, "token": {"<s0>": 0.0, "<e0>": 7.25, "<s1>": 8.0, "<e1>": 48.0}}
+META = {"split": [12.0, 60.0], "duration": 48.0, "token": {"<s0>": 0.0, "<e0>": 7.25, "<s1>": 8.5, "<e1>": 48.0}}
 CUT: dict[str, Any] = {
     "source": "internvid",
     "id": "AbC",
@@ -34,7 +34,7 @@ def test_time_tokens_become_seconds_of_the_cut(tmp_path: Path) -> None:
     assert record.turns[1].text == "From 0.0 s to 7.2 s, a man sits."
     assert spans_of(record.turns[1].text) == [(0.0, 7.2)]
     assert [(span.start, span.end) for span in record.turns[1].spans] == [(0.0, 7.25)]
-    assert [(span.start, span.end) for span in record.turns[2].spans] == [(8.0, 48.0)]
+    assert [(span.start, span.end) for span in record.turns[2].spans] == [(8.5, 48.0)]
     assert (record.source.subset, record.task) == ("internvid", "grounding")
     assert record.transforms == ("seconds_from_time_tokens",)
 
@@ -81,7 +81,7 @@ def test_split_of_another_length_is_noted(tmp_path: Path) -> None:
         (CUT | {"meta": META | {"token": {"<s0>": "x"}}}, "no time in `<s0>`"),
         (CUT | {"meta": META | {"split": 7}}, "no start and end in `split`"),
         (CUT | {"meta": META | {"split": [60.0, 12.0]}}, "the clip ends at 12 s, before it starts"),
-        (CUT | {"meta": META | {"duration": 20.0}}, "span outside of the film: turn 2 has 8-48 s of 20 s"),
+        (CUT | {"meta": META | {"duration": 20.0}}, "span outside of the film: turn 2 has 8.5-48 s of 20 s"),
         (CUT | {"meta": META | {"token": META["token"] | {"<e0>": -1.0}}}, "no time in `<e0>`"),
         (
             CUT | {"meta": META | {"token": {**META["token"], "<s0>": 9.0}}},  # type: ignore[dict-item]
