@@ -6,9 +6,11 @@ import csv
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import PurePath
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
 from model.training.data.importers.format import Options
+from model.training.data.importers.turns import seconds_of
 
 PATH = {"path": "file of a film below --media, with fields of the row, such as {id}.mkv"}
 DURATIONS = {"durations": "CSV with the columns id and length, in seconds"}
@@ -36,10 +38,18 @@ def length_of(options: Options, film: str) -> float | None:
     """Return the length of a film by the option `durations`, in seconds; None if it is not known."""
     file = options.get("durations")
     text = column_of(file, _LENGTHS).get(film) if file else None
+    if not text:
+        return None
     try:
-        return float(text) if text else None
-    except ValueError as error:
-        raise UserError(f"--set durations={file}: {film} has the length {text!r}; give seconds") from error
+        return seconds_of({"length": text}, "length")
+    except BadSampleError as error:
+        raise UserError(f"{file}: {film} has the length {text!r}; give seconds") from error
+
+
+def split_of(file: str) -> str:
+    """Return the split that a file's name has in it, such as `all_data_val.json`: train, val or test; else nothing."""
+    words = re.split(r"[^a-z]+", PurePath(file).stem.lower())
+    return next((split for split in ("train", "val", "test") if split in words), "")
 
 
 @lru_cache(4)

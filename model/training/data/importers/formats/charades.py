@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.events import event_of, grounding_draft
-from model.training.data.importers.film_names import DURATIONS, PATH, length_of, path_of
+from model.training.data.importers.film_names import DURATIONS, PATH, length_of, path_of, split_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.turns import text_of, video
 
@@ -30,7 +29,7 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         [(event.start, event.end)],
         row.line,
         original_id=line[1],
-        split=next((split for split in ("train", "test") if split in PurePath(row.file).stem), ""),
+        split=split_of(row.file),
         transforms=event.transforms,
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.events import event_of, grounding_draft
+from model.training.data.importers.film_names import split_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.turns import text_of, video
 
@@ -29,7 +29,7 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         event.text,
         [(event.start, event.end)],
         original_id=entry.get("annotation_id", ""),
-        split=PurePath(row.file).stem.partition("_")[0],
+        split=split_of(row.file),
         url=text_of(entry, "download_link", ""),
         transforms=("seconds_from_chunks", how, *event.transforms),
     )

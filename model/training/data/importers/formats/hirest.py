@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.events import MAKE, event_of, grounding_draft, kinds_of, span_of, timed_drafts
-from model.training.data.importers.film_names import PATH, path_of
+from model.training.data.importers.film_names import PATH, path_of, split_of
 from model.training.data.importers.format import ROW_ERRORS, Draft, Format, Options, Profile, Row, reason_of
 from model.training.data.importers.turns import list_of_turns, seconds_of, video
 
@@ -30,7 +30,7 @@ def _film_drafts(row: Row, name: str, film: Mapping[str, Any], options: Options)
         raise BadSampleError(f"a film that does not belong to its query: {name}")
     length = seconds_of(film, "v_duration")
     path = path_of(options, "{file}", file=name, id=PurePath(name).stem)
-    about: dict[str, Any] = {"original_id": f"{row.key}/{name}", "split": PurePath(row.file).stem.rpartition("_")[2]}
+    about: dict[str, Any] = {"original_id": f"{row.key}/{name}", "split": split_of(row.file)}
     is_whole = not film.get("clip") or film.get("bounds") == [0, 0]
     start, end, clipped = (0.0, length, ()) if is_whole else span_of(film.get("bounds"), length)
     if "grounding" in kinds_of(options):

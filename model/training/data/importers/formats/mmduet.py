@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from core.errors import BadSampleError
 from core.records import Licence, Medium, Span, Turn
 from model.training.data.importers.events import event_of, grounding_draft, question_of, span_of
-from model.training.data.importers.film_names import PATH, path_of
+from model.training.data.importers.film_names import PATH, path_of, split_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
 from model.training.data.importers.turns import (
     assistant,
@@ -28,7 +27,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     entry = row.entry
     uid = row.key or text_of(entry, "video_uid")
     path = path_of(options, "{video_uid}.mp4", video_uid=uid)
-    split = PurePath(row.file).stem if PurePath(row.file).stem in ("train", "val", "test") else ""
+    split = split_of(row.file)
     if "conversation" in entry:
         yield _dialog(entry, uid, path)
     elif "query" in entry:

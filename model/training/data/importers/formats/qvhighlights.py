@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.events import event_of, grounding_draft
-from model.training.data.importers.film_names import PATH, path_of
+from model.training.data.importers.film_names import PATH, path_of, split_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.turns import seconds_of, text_of, video
 
@@ -35,17 +34,13 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         events[0].text,
         [(event.start, event.end) for event in events],
         original_id=entry.get("qid", ""),
-        split=_split(row),
+        split=split_of(row.file),
         transforms=tuple(dict.fromkeys(name for event in events for name in event.transforms)),
         notes=[
             *([NO_SALIENCY] if "saliency_scores" in entry else []),
             *([OTHER_CLIPS] if _ids(entry.get("relevant_clip_ids"), clips) != clips else []),
         ],
     )
-
-
-def _split(row: Row) -> str:
-    return next((split for split in ("train", "val", "test") if split in PurePath(row.file).stem), "")
 
 
 def _ids(given: Any, default: list[int]) -> list[int]:

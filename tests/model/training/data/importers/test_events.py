@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from core.errors import BadSampleError, UserError
 from model.training.data.grounding import events_of
-from model.training.data.importers.events import TEMPLATES, Event, event_of, kinds_of, question_of, timed_drafts
+from model.training.data.importers.events import (
+    TEMPLATES,
+    Event,
+    event_of,
+    kinds_of,
+    question_of,
+    span_of,
+    timed_drafts,
+)
 from model.training.data.importers.format import Draft
 from model.training.data.importers.turns import video
 from tests.model.training.data.importers.importing import import_entries
@@ -89,6 +97,20 @@ def test_bad_event_is_one_error_and_noted_beside_the_rest() -> None:
 def test_unknown_kind_is_an_error_of_the_user() -> None:
     with pytest.raises(UserError, match="--set make: 'grounded' cannot be made"):
         kinds_of({"make": "dense,grounded"})
+
+
+TIMES = st.floats(-10, 100) | st.integers(-10, 100)
+
+
+@given(st.tuples(TIMES, TIMES), st.none() | st.floats(0, 60), st.floats(0, 30))
+def test_span_that_is_taken_lies_in_the_clip(times: tuple[float, float], length: float | None, offset: float) -> None:
+    try:
+        start, end, transforms = span_of(times, length, offset)
+    except BadSampleError:
+        return
+    assert 0 <= start < end <= (length if length is not None else 200)
+    assert start + offset == pytest.approx(times[0], abs=1e-5)
+    assert transforms or end + offset == pytest.approx(times[1], abs=1e-5)
 
 
 @given(st.text(), st.integers())
