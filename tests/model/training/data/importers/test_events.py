@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BadSampleError, UserError
+from model.training.data.annotations import AnnotationSource
 from model.training.data.grounding import events_of
 from model.training.data.importers.events import (
     TEMPLATES,
@@ -92,6 +94,21 @@ def test_bad_event_is_one_error_and_noted_beside_the_rest() -> None:
     ]
     assert isinstance(dense, Draft)
     assert dense.notes == ["a dense caption or stream without an event that was rejected"]
+
+
+def test_records_are_samples_of_a_training(tmp_path: Path) -> None:
+    entry = {"id": "a", "duration": 60.0, "timestamps": [[20, 60.5], [0.5, 21.3]], "sentences": ["He stands.", "Rain."]}
+    options = {"make": "grounding,dense,stream"}
+    imported = import_entries(tmp_path, "activitynet", [entry], options=options)
+    lines = [json.dumps(line) for line in imported.rendered("videollama3")]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.mp4").touch()
+    source = AnnotationSource("train", str(tmp_path / "train.jsonl"))
+    samples = [source.sample(row).conversation for row in range(len(lines))]
+    learned = [[turn["content"] for turn in sample if turn["role"] == "assistant"] for sample in samples]
+    assert learned == [[turn.text for turn in record.turns if turn.role == "assistant"] for record in imported.records]
+    untils = [part["until"] for turn in samples[3] for part in turn["content"] if isinstance(part, dict)]
+    assert untils == [0.0, 21.3, 60.0]
 
 
 def test_unknown_kind_is_an_error_of_the_user() -> None:
