@@ -36,7 +36,10 @@ def _film_drafts(row: Row, name: str, film: Mapping[str, Any], options: Options)
     if "grounding" in kinds_of(options):
         transforms = ("whole_film_from_zero_bounds",) if is_whole else clipped
         yield grounding_draft(video(path, duration=length), row.key, [(start, end)], transforms=transforms, **about)
-    if steps := list_of_turns(film.get("steps") or []):
+    steps = list_of_turns(film.get("steps") or [])
+    if not steps and "grounding" not in kinds_of(options):
+        raise BadSampleError(f"no steps: only grounding can be made of {name}")
+    if steps:
         clip: dict[str, Any] = {"duration": length} if is_whole else {"start": start, "end": end}
         yield from timed_drafts(
             video(path, **clip),
