@@ -51,7 +51,7 @@ def test_broken_film_is_rejected_and_the_rest_imported(tmp_path: Path, film: Any
     assert_rejected(imported, 1, reason)
 
 
-def test_film_without_steps_is_rejected_where_steps_are_asked_for(tmp_path: Path) -> None:
+def test_film_without_steps_gives_no_caption_and_says_so(tmp_path: Path) -> None:
     imported = import_object(tmp_path, "hirest", {"Make tea": {"A.mp4": WHOLE, "B.mp4": CLIP}}, make="dense")
     assert answers(imported) == ["0.0-21.0 s: boil water"]
     assert_rejected(imported, 1, "no steps: only grounding can be made of A.mp4")
