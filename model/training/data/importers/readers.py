@@ -227,7 +227,7 @@ def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:
 
 def _is_index(value: Any) -> bool:
     """Return whether a row is a list of the places of lines, as LiveCC has it; rows of other sets are lists, too."""
-    return isinstance(value, list) and all(isinstance(one, int) for one in value)
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _text_rows(data: IO[bytes], name: str) -> Iterator[Row]:

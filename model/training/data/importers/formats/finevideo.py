@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import BadSampleError, UserError
 from core.records import Licence
 from model.training.data.importers.clocks import clock_seconds
-from model.training.data.importers.events import WRITTEN, dense_turns
+from model.training.data.importers.dense_captions import WRITTEN, dense_turns
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
 from model.training.data.importers.readers import files_of, kind_of, read_rows
 from model.training.data.importers.turns import assistant, list_of_turns, path_text, seconds_of, text_of, user, video

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import BadSampleError
 from model.training.data.importers.captioned import ENDING
-from model.training.data.importers.events import DENSE_QUESTION, WRITTEN, dense_turns
+from model.training.data.importers.dense_captions import DENSE_QUESTION, WRITTEN, dense_turns
 from model.training.data.importers.format import Draft, Format, Options, Row
 from model.training.data.importers.narrations import CLEANED, clean
 from model.training.data.importers.turns import path_text, seconds_of, text_of, video

@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.captioned import QUESTION, caption_draft
-from model.training.data.importers.events import WRITTEN, dense_turns
+from model.training.data.importers.dense_captions import WRITTEN, dense_turns
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.turns import list_of_turns, seconds_of, text_of, video
 

@@ -67,6 +67,11 @@ def test_rows_inside_of_an_object_are_found(tmp_path: Path) -> None:
     assert values(tmp_path, "b.json", listed, "data", "database") == [{"a": 1}, {"a": 2}]
 
 
+def test_last_line_that_is_a_list_of_messages_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('[{"role": "user"}]\n[{"role": "assistant"}]\n')
+    assert [row.value for row in read_rows(tmp_path / "a.jsonl")] == [[{"role": "user"}], [{"role": "assistant"}]]
+
+
 def test_last_line_that_is_a_list_is_the_index_of_livecc(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(LINES + "[0, 31]")
     notes: Counter[str] = Counter()
