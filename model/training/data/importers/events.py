@@ -131,6 +131,8 @@ def timed_drafts(
     for piece in pieces:
         try:
             events.append(event(piece))
+        except UserError:
+            raise
         except ROW_ERRORS as error:
             broken = True
             yield BadSampleError(reason_of(error))

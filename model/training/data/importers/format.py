@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from core.records import Choices, Licence, Medium, Synthesis, Turn
 
 T = TypeVar("T")
@@ -92,9 +92,19 @@ class Draft:
     embedded: Mapping[str, bytes] = field(default_factory=dict)
 
 
-ROW_ERRORS = (BadSampleError, ValidationError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+ROW_ERRORS = (
+    BadSampleError,
+    ValidationError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    ValueError,
+    RecursionError,
+)
 """What an importer may raise for a row of strangers: one row never ends an import. The type of an unexpected error is
-part of the reason, so a mistake in an importer shows in the report."""
+part of the reason, so a mistake in an importer shows in the report. A UserError, which is a ValueError too, is about the
+command and ends it."""
 
 
 def drafts_of(pieces: Iterable[T], make: Callable[[T], Draft]) -> Iterator[Draft | BadSampleError]:
@@ -102,6 +112,8 @@ def drafts_of(pieces: Iterable[T], make: Callable[[T], Draft]) -> Iterator[Draft
     for piece in pieces:
         try:
             yield make(piece)
+        except UserError:
+            raise
         except ROW_ERRORS as error:
             yield BadSampleError(reason_of(error))
 

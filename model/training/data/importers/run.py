@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadSampleError
+from core.errors import BadSampleError, UserError
 from core.records import Licence, Record, Source
 from model.training.data.importers import embedded
 from model.training.data.importers.checks import Tally, check, quantiles
@@ -91,6 +91,8 @@ def _import_row(job: Job, row: Row, number: int, writer: Writer, report: Report,
         if not drafts:
             raise BadSampleError("no record in it")
         digest = row_hash(row.value)
+    except UserError:
+        raise
     except ROW_ERRORS as error:
         _reject(row, reason_of(error), writer, report)
         return 0

@@ -185,3 +185,9 @@ def test_each_notation_of_time_becomes_seconds(tmp_path: Path, notation: str) ->
     spans = [(span.start, span.end) for turn in record.turns for span in turn.spans]
     times = [turn.time for turn in record.turns if turn.time is not None]
     assert (spans or [tuple(times)])[0] == (5.0, 10.0)
+
+
+def test_wrong_option_ends_the_import_in_one_line(tmp_path: Path) -> None:
+    entry = {"v_a": {"duration": 60.0, "timestamps": [[1.0, 2.0]], "sentences": ["He sits."]}}
+    with pytest.raises(UserError, match="--set make: 'nonsense' cannot be made"):
+        import_entries(tmp_path, "activitynet", [entry], options={"make": "nonsense"})
