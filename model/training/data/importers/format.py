@@ -103,8 +103,8 @@ ROW_ERRORS = (
     RecursionError,
 )
 """What an importer may raise for a row of strangers: one row never ends an import. The type of an unexpected error is
-part of the reason, so a mistake in an importer shows in the report. A UserError, which is a ValueError too, is about the
-command and ends it."""
+part of the reason, so a mistake in an importer shows in the report. A UserError, a ValueError too, is about the command
+and ends it."""
 
 
 def drafts_of(pieces: Iterable[T], make: Callable[[T], Draft]) -> Iterator[Draft | BadSampleError]:

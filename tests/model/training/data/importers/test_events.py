@@ -26,6 +26,7 @@ from model.training.data.importers.events import (
 from model.training.data.importers.format import Draft
 from model.training.data.importers.turns import video
 from tests.model.training.data.importers.importing import import_entries
+from tests.model.training.data.importers.object_files import import_object
 
 FILM = video("a.mp4", duration=60.0)
 EVENTS = [([20.0, 60.5], " He stands."), ([0.5, 21.3], "A man sits.")]
@@ -188,6 +189,6 @@ def test_each_notation_of_time_becomes_seconds(tmp_path: Path, notation: str) ->
 
 
 def test_wrong_option_ends_the_import_in_one_line(tmp_path: Path) -> None:
-    entry = {"v_a": {"duration": 60.0, "timestamps": [[1.0, 2.0]], "sentences": ["He sits."]}}
+    films = {"v_a": {"duration": 60.0, "timestamps": [[1.0, 2.0]], "sentences": ["He sits."]}}
     with pytest.raises(UserError, match="--set make: 'nonsense' cannot be made"):
-        import_entries(tmp_path, "activitynet", [entry], options={"make": "nonsense"})
+        import_object(tmp_path, "activitynet", films, make="nonsense")
