@@ -56,6 +56,19 @@ def text_of(entry: Mapping[str, Any], key: str, default: str | None = None) -> s
     return value
 
 
+def texts_of(entry: Mapping[str, Any], key: str) -> list[str]:
+    """Return the texts of an entry: a list of them, or one; none if the key is missing.
+
+    Raises:
+        BadSampleError: It is something else.
+    """
+    value = entry.get(key)
+    listed = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in listed):
+        raise BadSampleError(f"no texts in `{key}`: {reprlib.repr(value)}")
+    return listed
+
+
 def seconds_of(entry: Mapping[str, Any], key: str, default: float | None = None) -> float:
     """Return a time of an entry: a number or a text with one, such as "7".
 
@@ -133,6 +146,25 @@ def said_of(turns: object, speaker: str = "from", text: str = "value") -> list[t
         BadSampleError: It is no list of turns, or a speaker is unknown.
     """
     return [(role_of(turn.get(speaker)), text_of(turn, text)) for turn in list_of_turns(turns)]
+
+
+def timed_turns(turns: object, start: float = 0.0) -> list[Turn]:
+    """Return the turns of a stream: `{"role": "user", "content": "…", "time": seconds}`, the time not in each.
+
+    `start`: what the times count from is subtracted.
+
+    Raises:
+        BadSampleError: No turn has a time, one is before `start`, or a turn is none.
+    """
+    timed = []
+    for turn, (role, text) in zip(list_of_turns(turns), said_of(turns, "role", "content"), strict=True):
+        time = round(seconds_of(turn, "time") - start, 6) if turn.get("time") is not None else None
+        if time is not None and time < 0:
+            raise BadSampleError(f"a time before the stream: {turn['time']} s, it starts at {start:g} s")
+        timed.append(plain(role, text, time=time))
+    if all(turn.time is None for turn in timed):
+        raise BadSampleError("a stream without times: each turn needs one")
+    return timed
 
 
 def dialog_turns(dialog: Sequence[tuple[Role, str]], media: Sequence[Medium] = ()) -> tuple[list[Turn], list[str]]:

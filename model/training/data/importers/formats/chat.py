@@ -44,11 +44,9 @@ def _turn(turn: Mapping[str, Any]) -> Turn:
     weights = [turn[key] for key in _WEIGHTS if turn.get(key) is not None] if role == "assistant" else []
     if any(weight not in (0, 1) for weight in weights):  # True and False are 1 and 0
         raise BadSampleError(f"a weight that is neither 0 nor 1: {weights}")
-    check_turn(
-        {key: value for key, value in turn.items() if not weights or key not in _WEIGHTS}, (), role == "assistant"
-    )
-    learn = False if 0 in weights else None
-    return plain(role, content_text(turn.get("content", turn.get("value"))), learn=learn)
+    rest = {key: value for key, value in turn.items() if not weights or key not in _WEIGHTS}
+    check_turn(rest, (), role == "assistant")
+    return plain(role, content_text(turn.get("content", turn.get("value"))), learn=False if 0 in weights else None)
 
 
 def _fits(entry: Mapping[str, Any]) -> bool:
@@ -59,6 +57,4 @@ def _fits(entry: Mapping[str, Any]) -> bool:
     return lists or ultrachat or pair_of(entry) is not None
 
 
-FORMAT = Format(
-    "chat", "text alone: OpenAI's messages, sharegpt, ultrachat, instruction/output, problem/solution", read, _fits
-)
+FORMAT = Format("chat", "text alone: OpenAI's messages, sharegpt, ultrachat, instruction/output, …", read, _fits)

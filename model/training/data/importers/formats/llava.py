@@ -30,14 +30,8 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
     has_turns = entry.get("conversations") or entry.get("messages")
     said = said_of(turns_of(entry)) if has_turns else dialog_of(entry)  # the latter: alpaca, query and response
     turns, notes = dialog_turns(said, media)
-    yield Draft(
-        turns,
-        media,
-        original_id=entry.get("id", ""),
-        subset=str(entry.get("data_source") or ""),
-        notes=notes,
-        embedded=embedded,
-    )
+    subset = str(entry.get("data_source") or "")
+    yield Draft(turns, media, original_id=entry.get("id", ""), subset=subset, notes=notes, embedded=embedded)
 
 
 def _fits(entry: Mapping[str, Any]) -> bool:

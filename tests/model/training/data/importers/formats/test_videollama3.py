@@ -40,6 +40,11 @@ def test_entry_comes_back_as_it_was(tmp_path: Path, entry: dict[str, Any]) -> No
     assert import_entries(tmp_path, "videollama3", [entry]).rendered("videollama3") == [entry]
 
 
+def test_one_reference_is_a_list_of_one(tmp_path: Path) -> None:
+    entry = {"video": "v.mp4", "references": "It opens.", "conversations": TURNS}
+    assert import_entries(tmp_path, "videollama3", [entry]).records[0].references == ("It opens.",)
+
+
 def test_times_of_a_stream_count_from_the_clip(tmp_path: Path) -> None:
     (record,) = import_entries(tmp_path, "videollama3", [STREAM]).records
     assert [turn.time for turn in record.turns] == [None, 1.8, 8.4, None]
@@ -64,6 +69,7 @@ def test_plain_start_keeps_the_times_of_the_film(tmp_path: Path) -> None:
         ({**STREAM, "conversation": [SAID[2], SAID[1]]}, "times go backwards"),
         ({**STREAM, "conversation": [SAID[1]]}, "no answer"),
         ({"video": "v.mp4", "start": 8.0, "end": 2.0, "conversations": TURNS}, "the clip ends at 2 s"),
+        ({"conversations": TURNS, "video": "v.mp4", "references": [1]}, "no texts in `references`"),
         ({"video": "v.mp4", "fps": 0, "conversations": TURNS}, "Input should be greater than 0"),
         ({"video": ["1.jpg", "2.jpg"], "conversations": TURNS}, "a film as a list of its frames"),
         ({"conversations": TURNS}, "placeholders do not match: more <video> than videos"),
