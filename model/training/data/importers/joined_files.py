@@ -13,30 +13,53 @@ from typing import Any, Self
 
 from core.errors import UserError
 from model.training.data.importers.format import Row, Unreadable
-from model.training.data.importers.readers import files_of, kind_of, read_inside
+from model.training.data.importers.readers import CountedFile, files_of, kind_of, open_packed
 
+_CHUNK = 1 << 16  # bytes
 _CUT = 2000  # characters of an annotation that cannot be used
 
 
-class Joined:
-    """One file: its images, and its annotations by image and by id."""
+LISTS = {"images": "images", "annotations": "annotations", "categories": "categories"}
+"""The parts of COCO's files, which are lists, and their keys."""
 
-    def __init__(self, file: Path, images: str = "images", annotations: str = "annotations") -> None:
-        """Read the file once for each part. `images`, `annotations`: their keys.
+
+class Joined:
+    """One file: its images, its annotations by image and by id, the names of its categories."""
+
+    def __init__(self, file: Path, keys: Mapping[str, str] = LISTS, *, are_lists: bool = True) -> None:
+        """Read the file.
+
+        Args:
+            file: The JSON.
+            keys: The keys of `images`, `annotations` and `categories`; the last may be missing.
+            are_lists: Whether parts are lists; else they are objects of id → value.
 
         Raises:
-            UserError: A part is missing, or cannot be read to its end.
+            UserError: A part is missing, or the file cannot be read to its end.
         """
-        self.name = file.name
+        self.name, self.names = file.name, dict[str, str]()
         self._db = sqlite3.connect("")
-        for part, key, column in (("image", images, "id"), ("note", annotations, "image_id")):
+        for part in ("images", "annotations"):
             self._db.execute(f"CREATE TABLE {part} (line INTEGER PRIMARY KEY, id TEXT, image TEXT, value TEXT)")
-            rows = read_inside(file, file.name, key)
-            self._db.executemany(f"INSERT INTO {part} VALUES (?, ?, ?, ?)", (_columns(row, column) for row in rows))
+        parts = {f"{key}.item" if are_lists else key: part for part, key in keys.items()}
+        for prefix, line, value in _parts(file, tuple(parts), are_lists):
+            self._add(parts[prefix], line, value)
+        for part in ("images", "annotations"):
             if self._db.execute(f"SELECT 1 FROM {part}").fetchone() is None:
-                raise UserError(f"{file}: no `{key}` in it: give the data set's JSON with `{images}`, `{annotations}`")
-            for indexed in ("id", "image"):
-                self._db.execute(f"CREATE INDEX {part}_{indexed} ON {part} ({indexed})")
+                wanted = f"`{keys['images']}` and `{keys['annotations']}`"
+                raise UserError(f"{file}: no `{keys[part]}` in it: give the data set's JSON with {wanted}")
+            for column in ("id", "image"):
+                self._db.execute(f"CREATE INDEX {part}_{column} ON {part} ({column})")
+
+    def _add(self, part: str, line: int, value: Any) -> None:
+        entry = value if isinstance(value, Mapping) else {}
+        if part == "categories":
+            if isinstance(name := entry.get("name"), str):
+                self.names[str(entry.get("id"))] = name
+            return
+        image = entry.get("image_id")
+        row = (line, str(entry.get("id")), None if image is None else str(image), json.dumps(value))
+        self._db.execute(f"INSERT INTO {part} VALUES (?, ?, ?, ?)", row)
 
     def __enter__(self) -> Self:
         return self
@@ -44,25 +67,24 @@ class Joined:
     def __exit__(self, *error: object) -> None:
         self._db.close()
 
-    def by_image(self, **others: Any) -> Iterator[Row]:
-        """Yield each image with its annotations, then annotations of no image. `others`: for all rows' values."""
-        for line, key, value in self._db.execute("SELECT line, id, value FROM image ORDER BY line"):
-            found = self._db.execute("SELECT value FROM note WHERE image = ? ORDER BY line", (key,))
+    def by_image(self) -> Iterator[Row]:
+        """Yield each image with its annotations and the names of all categories, then annotations of no image."""
+        for line, key, value in self._db.execute("SELECT line, id, value FROM images ORDER BY line"):
+            found = self._db.execute("SELECT value FROM annotations WHERE image = ? ORDER BY line", (key,))
             notes = [json.loads(text) for (text,) in found]
-            yield Row({"image": json.loads(value), "annotations": notes, **others}, self.name, line)
-        orphans = (
-            "SELECT line, value FROM note WHERE image IS NULL OR image NOT IN (SELECT id FROM image) ORDER BY line"
-        )
+            yield Row({"image": json.loads(value), "annotations": notes, "categories": self.names}, self.name, line)
+        lost = "image IS NULL OR image NOT IN (SELECT id FROM images)"
+        orphans = f"SELECT line, value FROM annotations WHERE {lost} ORDER BY line"
         for line, value in self._db.execute(orphans):
             yield Row(Unreadable(value[:_CUT], f"no image of an annotation: annotation {line}"), self.name, line)
 
     def image(self, key: object) -> Any:
         """Return the image of an id; None if there is none."""
-        return self._value("image", key)
+        return self._value("images", key)
 
     def annotation(self, key: object) -> Any:
         """Return the annotation of an id; None if there is none."""
-        return self._value("note", key)
+        return self._value("annotations", key)
 
     def _value(self, part: str, key: object) -> Any:
         row = self._db.execute(f"SELECT value FROM {part} WHERE id = ?", (str(key),)).fetchone()
@@ -81,14 +103,29 @@ def json_files(source: Path) -> list[Path]:
     return files
 
 
-def names_of(file: Path, key: str = "categories") -> Mapping[str, str]:
-    """Return the names of a file's categories by their id, as text."""
-    rows = [row.value for row in read_inside(file, file.name, key) if isinstance(row.value, Mapping)]
-    return {str(row["id"]): str(row["name"]) for row in rows if "id" in row and "name" in row}
+def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[tuple[str, int, Any]]:
+    """Yield the entries of some parts with their prefix and their number in the part, in one pass."""
+    import ijson
 
-
-def _columns(row: Row, image_key: str) -> tuple[int, str, str | None, str]:
-    value = row.value if isinstance(row.value, Mapping) else {}
-    image = value.get(image_key)
-    key = value.get("id", row.key)
-    return row.line, str(key), None if image is None else str(image), json.dumps(row.value)
+    collected = {prefix: ijson.sendable_list() for prefix in prefixes}
+    make = ijson.items_coro if are_lists else ijson.kvitems_coro
+    parsers = [make(entries, prefix, use_float=True) for prefix, entries in collected.items()]
+    counts = dict.fromkeys(prefixes, 0)
+    with open_packed(file) as data:
+        counted = CountedFile(data, file.name)
+        chunk = b"first"
+        while chunk:
+            chunk = counted.read(_CHUNK)
+            try:
+                for parser in parsers:
+                    parser.send(chunk) if chunk else parser.close()
+            except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+                reason = " ".join(str(error).split())[:200]
+                place = f"{sum(counts.values()):,}"
+                raise UserError(f"{file.name}: no JSON behind entry {place}: {reason}; mend the file") from error
+            for prefix, entries in collected.items():
+                for entry in entries:
+                    counts[prefix] += 1
+                    yield prefix, counts[prefix], entry if are_lists else entry[1]
+                    counted.row_done()
+                del entries[:]

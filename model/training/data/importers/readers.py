@@ -138,17 +138,6 @@ def read_file(file: Path, name: str, inside: Sequence[str], notes: Notes) -> Ite
         raise UserError(f"{file}: cannot be read: {error.strerror or error}; copy it again") from error
 
 
-def read_inside(file: Path, name: str, key: str) -> Iterator[Row]:
-    """Yield the rows at one key of a .json with an object: a list, or id → value. None if there is no such key.
-
-    Raises:
-        UserError: The file cannot be read to its end.
-    """
-    if kind := _kind_inside(file, name, key):
-        is_list = kind == "start_array"
-        yield from _items(file, name, f"{key}.item" if is_list else key, not is_list)
-
-
 def open_packed(file: Path) -> IO[bytes]:
     """Open a file, unpacking gzip, zstd and bzip2 on the way."""
     packing = "gzip" if file.suffix.lower() == ".tgz" else _PACKED.get(file.suffix.lower())

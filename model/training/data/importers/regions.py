@@ -17,10 +17,10 @@ from core.boxes import Box, BoxSystem, to_pixels, to_thousandths
 from core.errors import BadSampleError
 from core.record_media import Medium, Region
 from core.records import Turn
-from model.training.data.grounding import grounding_text
-from model.training.data.importers.format import Options
+from model.training.data.grounding import grounding_text, ocr_text
+from model.training.data.importers.format import Draft, Options
 from model.training.data.importers.media_state import MediaFolder
-from model.training.data.importers.turns import assistant
+from model.training.data.importers.turns import assistant, user
 
 PICTURES = {"pictures": "folder of the pictures, if the annotations lack their sizes"}
 """The option that `picture_of` reads."""
@@ -54,6 +54,9 @@ class Picture:
         """Return the box as the original has it. `others`: label, phrase."""
         return Region(media=self.medium.key, box=box, system=system, **others)
 
+
+MASKS = "masks are left out"
+OCR_QUESTION = "Read everything, with boxes."
 
 Things = Sequence[tuple[str, Sequence[Box]]]
 """Names, each with its boxes."""
@@ -119,6 +122,19 @@ def grounded(
         regions += [picture.region(box, system, phrase=place) for box in boxes]
         at = end
     return assistant(text + sentence[at:], regions=tuple(regions))
+
+
+def words_answer(picture: Picture, words: Sequence[tuple[str, Box]], system: BoxSystem) -> Turn:
+    """Return the answer that reads words with their boxes: a line for each, `STOP <box>[x0,y0,x1,y1]</box>`."""
+    said = ocr_text([(word, picture.pixels(box, system)) for word, box in words], picture.width, picture.height)
+    return assistant(said, regions=tuple(picture.region(box, system, label=word) for word, box in words))
+
+
+def image_draft(picture: Picture, pictured: Mapping[str, Any], question: str, answer: Turn, **others: Any) -> Draft:
+    """Return a draft of one question about an image. `pictured`: its entry, with `id` and perhaps an address."""
+    url = str(pictured.get("coco_url") or pictured.get("url") or "")
+    others = {"task": "caption", "url": url, "original_id": pictured.get("id"), **others}
+    return Draft([user(picture.medium, f"\n{question}"), answer], [picture.medium], **others)
 
 
 def choice_of(options: Options, key: str, *choices: str) -> str:

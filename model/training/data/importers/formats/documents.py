@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.boxes import Box
 from core.errors import BadSampleError
 from core.records import Licence
-from model.training.data.grounding import ocr_text
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.regions import Picture, box_of, choice_of
+from model.training.data.importers.regions import OCR_QUESTION, Picture, box_of, choice_of, words_answer
 from model.training.data.importers.tiff_pages import page_png
 from model.training.data.importers.turns import assistant, image, list_of_turns, user
 
 TEXT_QUESTION = "Read all text of the page."
-BOXES_QUESTION = "Read everything, with boxes."
 FLAT = "no lines in a page, so its words were taken"
 
 
@@ -38,7 +35,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         png = page_png(tiff, number) if tiff else None
         shown = image(f"{row.key}/{number + 1}.png", root="records" if png else "media")
         answer = _answer(shown, lines, with_boxes)
-        question = BOXES_QUESTION if with_boxes else TEXT_QUESTION
+        question = OCR_QUESTION if with_boxes else TEXT_QUESTION
         return Draft(
             [user(shown, f"\n{question}"), answer],
             [shown],
@@ -71,9 +68,7 @@ def _answer(shown: Any, lines: list[tuple[str, Any]], with_boxes: bool) -> Any:
     if not with_boxes:
         return assistant("\n".join(text for text, _ in lines))
     grid = Picture(shown, 1000, 1000)  # fractions need no size
-    boxes: list[tuple[str, Box]] = [(text, box_of(box)) for text, box in lines]
-    said = ocr_text([(text, grid.pixels(box, "fraction_xywh")) for text, box in boxes], grid.width, grid.height)
-    return assistant(said, regions=tuple(grid.region(box, "fraction_xywh", label=text) for text, box in boxes))
+    return words_answer(grid, [(text, box_of(box)) for text, box in lines], "fraction_xywh")
 
 
 def _tiff(entry: Mapping[str, Any]) -> bytes:

@@ -8,9 +8,8 @@ from typing import Any
 from core.boxes import Box
 from core.errors import BadSampleError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.formats.coco import MASKS
 from model.training.data.importers.formats.flickr30k_entities import GROUNDED_QUESTION
-from model.training.data.importers.regions import grounded, picture_of
+from model.training.data.importers.regions import MASKS, grounded, picture_of
 from model.training.data.importers.run_lengths import mask_box, mask_size
 from model.training.data.importers.turns import image, list_of_turns, text_of, user
 

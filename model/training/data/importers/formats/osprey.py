@@ -8,9 +8,8 @@ from typing import Any
 
 from core.errors import BadSampleError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.formats.coco import MASKS
 from model.training.data.importers.region_marks import AS_BOXES, Place, marked_turns
-from model.training.data.importers.regions import Picture, choice_of, picture_of
+from model.training.data.importers.regions import MASKS, Picture, choice_of, picture_of
 from model.training.data.importers.run_lengths import box_around
 from model.training.data.importers.turns import image, list_of_turns, path_text, said_of
 

@@ -9,8 +9,7 @@ from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.grounding import box_text
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
-from model.training.data.importers.formats.coco import MASKS
-from model.training.data.importers.regions import box_of, picture_of
+from model.training.data.importers.regions import MASKS, box_of, picture_of
 from model.training.data.importers.turns import assistant, image, list_of_turns, user
 from model.training.data.importers.whole_files import whole_rows
 

@@ -11,7 +11,8 @@ import pytest
 from core.boxes import to_pixels
 from core.errors import UserError
 from model.training.data.grounding import boxes_of
-from model.training.data.importers.formats.coco import CROWD, ILLEGIBLE, MASKS
+from model.training.data.importers.formats.coco import CROWD
+from model.training.data.importers.regions import MASKS
 from tests.model.training.data.importers.importing import Imported, import_source
 
 IMAGES = [
@@ -125,16 +126,3 @@ def test_file_that_breaks_off_is_an_error(tmp_path: Path) -> None:
 def test_unknown_make_rejects_all_with_the_choices(tmp_path: Path) -> None:
     imported = coco(tmp_path, [CUP, PERSON], make="boxes")
     assert imported.reasons == ["an unknown choice: --set make=boxes; use one of grounding, region"] * 2
-
-
-def test_words_of_textocr_become_text_with_boxes(tmp_path: Path) -> None:
-    images = {"a1": {"id": "a1", "width": 400, "height": 200, "set": "train", "file_name": "train/a1.jpg"}}
-    words = {"a1_1": ("STOP", [40, 20, 100, 60.0]), "a1_2": (".", [0, 0, 1, 1]), "a1_3": ("Main St", [0, 0, 40, 20])}
-    notes = {key: {"id": key, "image_id": "a1", "bbox": b, "utf8_string": w} for key, (w, b) in words.items()}
-    source = tmp_path / "TextOCR_0.1_train.json"
-    source.write_text(json.dumps({"info": {}, "imgs": images, "anns": notes, "imgToAnns": {"a1": list(notes)}}))
-    imported = import_source("textocr", source)
-    (record,) = imported.records
-    assert record.turns[1].text == "STOP <box>[100,100,350,400]</box>\nMain St <box>[0,0,100,100]</box>"
-    assert (record.task, record.source.split, record.media[0].path) == ("ocr", "train", "train/a1.jpg")
-    assert imported.report.notes.counted[ILLEGIBLE].count == 1

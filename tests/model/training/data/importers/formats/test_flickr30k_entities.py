@@ -11,7 +11,7 @@ from tests.model.training.data.importers.importing import Imported, import_sourc
 
 SENTENCES = (
     "[/EN#12/people A man] sits on [/EN#13/other/furniture a chair] in [/EN#0/notvisual it] .\n"
-    "[/EN#12/people He] rests [/EN#14/scene outside] .\n"
+    "[/EN#12/people He] rests by [/EN#15/other it] [/EN#14/scene outside] .\n"
 )
 THING = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 XML = (
@@ -38,7 +38,7 @@ def test_phrases_with_boxes_are_marked_others_are_text(tmp_path: Path) -> None:
     assert one.text == (
         "<ref>A man</ref>[[100,100,350,400]] sits on <ref>a chair</ref>[[0,0,100,100],[500,500,1000,1000]] in it ."
     )
-    assert two.text == "<ref>He</ref>[[100,100,350,400]] rests outside ."
+    assert two.text == "<ref>He</ref>[[100,100,350,400]] rests by <ref>it</ref>[[0,0,100,100]] outside ."
     assert [region.box for region in one.regions] == [(40, 20, 140, 80), (0, 0, 40, 20), (200, 100, 400, 200)]
     assert [one.text[slice(*(region.phrase or (0, 0)))] for region in one.regions] == ["A man", "a chair", "a chair"]
     assert imported.records[0].media[0].path == "1000.jpg"
@@ -48,7 +48,7 @@ def test_make_caption_is_the_sentence_alone(tmp_path: Path) -> None:
     imported = entities(tmp_path, {"1000": SENTENCES}, {"1000": XML}, make="caption")
     assert [record.turns[1].text for record in imported.records] == [
         "A man sits on a chair in it .",
-        "He rests outside .",
+        "He rests by it outside .",
     ]
 
 
