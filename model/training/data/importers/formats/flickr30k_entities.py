@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from core.boxes import Box
 from core.errors import BadSampleError, UserError
@@ -15,6 +14,7 @@ from model.training.data.importers.format import Draft, Format, Options, Profile
 from model.training.data.importers.regions import choice_of, grounded, picture_of
 from model.training.data.importers.turns import assistant, image, text_of, user
 from model.training.data.importers.whole_files import text_in
+from model.training.data.importers.xml_files import whole_number, xml_root
 
 CAPTION_QUESTION = "Describe the image in a sentence."
 GROUNDED_QUESTION = "Describe the image in a sentence, with the boxes of what you name."
@@ -37,8 +37,8 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     """Draft a record of each sentence."""
     entry = row.entry
     with_boxes = choice_of(options, "make", "grounded", "caption") == "grounded"
-    root = _parsed(text_of(entry, "annotations"))
-    size = {side: _whole(root.findtext(f"size/{side}")) for side in ("width", "height")}
+    root = xml_root(text_of(entry, "annotations"))
+    size = {side: whole_number(root.findtext(f"size/{side}")) for side in ("width", "height")}
     picture = picture_of(image(root.findtext("filename") or f"{row.key}.jpg"), size, options)
     boxes = _boxes(root)
 
@@ -73,31 +73,12 @@ def _boxes(root: ElementTree.Element) -> dict[str, list[Box]]:
     for thing in root.iter("object"):
         if (frame := thing.find("bndbox")) is None:
             continue  # <scene> or <nobndbox>
-        corners: Any = [_whole(frame.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax")]
+        corners: Any = [whole_number(frame.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax")]
         if None in corners:
             raise BadSampleError(f"no box: {corners} of object {thing.findtext('name')}")
         for name in thing.iter("name"):
             boxes.setdefault(name.text or "", []).append(tuple(map(float, corners)))  # type: ignore[arg-type]
     return boxes
-
-
-def _parsed(text: str) -> ElementTree.Element:
-    """Return an XML's root. A document type could name other files and fill the memory, and is refused."""
-
-    def refuse(*declaration: Any) -> None:
-        raise BadSampleError("an XML with a document type: it is not read")
-
-    checker = expat.ParserCreate()
-    checker.StartDoctypeDeclHandler = refuse
-    try:
-        checker.Parse(text, True)
-        return ElementTree.fromstring(text)
-    except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise BadSampleError(f"no XML: {error}") from error
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text) else None
 
 
 FORMAT = Format(
