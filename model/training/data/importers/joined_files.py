@@ -57,9 +57,12 @@ class Joined:
             if isinstance(name := entry.get("name"), str):
                 self.names[str(entry.get("id"))] = name
             return
-        image = entry.get("image_id")
-        row = (line, str(entry.get("id")), None if image is None else str(image), json.dumps(value))
-        self._db.execute(f"INSERT INTO {part} VALUES (?, ?, ?, ?)", row)
+        try:
+            image = entry.get("image_id")
+            row = (_key(entry.get("id")), None if image is None else _key(image), json.dumps(value))
+        except (ValueError, RecursionError):  # numbers of thousands of digits, depths of thousands
+            row = ("", None, json.dumps("a value that is nested too deeply, or a number that is too long"))
+        self._db.execute(f"INSERT INTO {part} VALUES (?, ?, ?, ?)", (line, *row))
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +90,13 @@ class Joined:
         return self._value("annotations", key)
 
     def _value(self, part: str, key: object) -> Any:
-        row = self._db.execute(f"SELECT value FROM {part} WHERE id = ?", (str(key),)).fetchone()
+        row = self._db.execute(f"SELECT value FROM {part} WHERE id = ?", (_key(key),)).fetchone()
         return None if row is None else json.loads(row[0])
+
+
+def _key(value: object) -> str:
+    """Return an id as text that is valid Unicode: ids are numbers or texts."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def json_files(source: Path) -> list[Path]:
@@ -119,7 +127,7 @@ def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[t
             try:
                 for parser in parsers:
                     parser.send(chunk) if chunk else parser.close()
-            except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+            except (ijson.JSONError, ValueError, RecursionError) as error:
                 reason = " ".join(str(error).split())[:200]
                 place = f"{sum(counts.values()):,}"
                 raise UserError(f"{file.name}: no JSON behind entry {place}: {reason}; mend the file") from error

@@ -73,7 +73,7 @@ def picture_of(medium: Medium, entry: Mapping[str, Any], options: Options) -> Pi
         looked = _pictures(folder).look(medium)
         size = [looked.width, looked.height]
     width, height = size
-    if not (type(width) is int and type(height) is int and width > 0 and height > 0):
+    if not (type(width) is int and type(height) is int and 0 < width < 1 << 31 and 0 < height < 1 << 31):
         raise BadSampleError(f"no size of the picture: {reprlib.repr(size)} for {medium.path}; is it complete?")
     return Picture(medium.model_copy(update={"width": width, "height": height}), width, height)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.errors import BadSampleError
 from model.training.data.importers.format import Row, Unreadable
 from model.training.data.importers.readers import LARGEST, Notes, files_of, kind_of, open_packed, read_file
 
@@ -24,20 +24,30 @@ def whole_rows(source: Path) -> Iterator[Row]:
         yield Row(_parsed(text), name, 1, name.partition(".")[0])
 
 
-def text_in(file: Path) -> str | None:
-    """Return the text of a file; None if there is none.
+def row_of_texts(texts: Mapping[str, Path], others: Mapping[str, Any], name: str, key: str) -> Row:
+    """Return a row of the texts of some files, None for one that is not there; a file that is no text makes it none.
 
-    Raises:
-        UserError: It is no text, a link, or too large.
+    Args:
+        texts: The files, by the key of the row.
+        others: What else the row has.
+        name: The row's file.
+        key: The row's key.
     """
-    if not file.exists():
+    try:
+        return Row({**others, **{text: _text_in(file) for text, file in texts.items()}}, name, 1, key)
+    except BadSampleError as error:
+        return Row(Unreadable(name, str(error)), name, 1, key)
+
+
+def _text_in(file: Path) -> str | None:
+    if not file.is_symlink() and not file.exists():
         return None
     if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST:
-        raise UserError(f"{file}: a link, or more than {LARGEST >> 20} MiB: give the file itself")
+        raise BadSampleError(f"a link, or too large: {file.name}; links are not followed")
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: no UTF-8: {error.reason}; convert it") from error
+        raise BadSampleError(f"no UTF-8: {file.name}: {error.reason}") from error
 
 
 def _parsed(text: bytes) -> Any:

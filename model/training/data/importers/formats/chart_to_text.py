@@ -9,7 +9,7 @@ from core.errors import UserError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.regions import choice_of
 from model.training.data.importers.turns import assistant, image, text_of, user
-from model.training.data.importers.whole_files import text_in
+from model.training.data.importers.whole_files import row_of_texts
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -24,14 +24,9 @@ def rows(source: Path, options: Options) -> Iterator[Row]:
         chart, name = file.parents[1], file.stem
         images = [chart / "imgs" / f"{name}{ending}" for ending in _ENDINGS]
         shown = next((path for path in images if path.exists()), images[0])
-        value = {
-            "image": str(shown.relative_to(source)),
-            "caption": text_in(file),
-            "title": text_in(chart / "titles" / file.name),
-            "table": text_in(chart / "data" / f"{name}.csv"),
-            "subset": str(chart.relative_to(source)),
-        }
-        yield Row(value, str(file.relative_to(source)), 1, name)
+        texts = {"caption": file, "title": chart / "titles" / file.name, "table": chart / "data" / f"{name}.csv"}
+        others = {"image": str(shown.relative_to(source)), "subset": str(chart.relative_to(source))}
+        yield row_of_texts(texts, others, str(file.relative_to(source)), name)
 
 
 def read(row: Row, options: Options) -> Iterator[Draft]:

@@ -13,7 +13,7 @@ from core.errors import BadSampleError, UserError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
 from model.training.data.importers.regions import choice_of, grounded, picture_of
 from model.training.data.importers.turns import assistant, image, text_of, user
-from model.training.data.importers.whole_files import text_in
+from model.training.data.importers.whole_files import row_of_texts
 from model.training.data.importers.xml_files import whole_number, xml_root
 
 CAPTION_QUESTION = "Describe the image in a sentence."
@@ -28,9 +28,8 @@ def rows(source: Path, options: Options) -> Iterator[Row]:
     if not sentences:
         raise UserError(f"{source}: no Sentences/*.txt in it: give the folder of Sentences and Annotations")
     for file in sentences:
-        xml = text_in(source / "Annotations" / f"{file.stem}.xml")
-        value = {"sentences": (text_in(file) or "").splitlines(), "annotations": xml}
-        yield Row(value, f"Sentences/{file.name}", 1, file.stem)
+        texts = {"sentences": file, "annotations": source / "Annotations" / f"{file.stem}.xml"}
+        yield row_of_texts(texts, {}, f"Sentences/{file.name}", file.stem)
 
 
 def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
@@ -51,7 +50,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         said = [user(picture.medium, f"\n{GROUNDED_QUESTION}"), answer]
         return Draft(said, [picture.medium], original_id=row.key, task="grounded_caption")
 
-    yield from drafts_of([line.strip() for line in entry["sentences"] if line.strip()], draft)
+    yield from drafts_of([line.strip() for line in text_of(entry, "sentences").splitlines() if line.strip()], draft)
 
 
 def _phrases(line: str, boxes: Mapping[str, list[Box]]) -> tuple[str, list[tuple[int, int, list[Box]]]]:

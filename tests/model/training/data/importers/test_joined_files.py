@@ -46,3 +46,22 @@ def test_row_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(readers, "LARGEST", 200_000)
     with pytest.raises(UserError, match="a row of more than"):
         Joined(write(tmp_path, [{"id": 1}], [{"id": 1, "image_id": 1, "segmentation": [[0.5] * 100_000]}]))
+
+
+def test_hostile_values_reject_themselves_alone(tmp_path: Path) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    notes = f'[{{"id": 1, "image_id": 1}}, {{"id": 2, "image_id": {deep}}}, {{"id": 3, "image_id": 1, "x": {deep}}}]'
+    file = tmp_path / "x.json"
+    file.write_text(f'{{"images": [{{"id": 1}}], "annotations": {notes}}}')
+    with Joined(file) as joined:
+        first, *lost = joined.by_image()
+        assert [note["id"] for note in first.value["annotations"]] == [1]
+        assert [row.value.reason for row in lost] == [f"no image of an annotation: annotation {n}" for n in (2, 3)]
+        assert joined.annotation("\ud83d") is None
+
+
+def test_number_of_many_digits_is_an_error_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(f'{{"images": [{{"id": {"9" * 5000}}}], "annotations": [{{"id": 1, "image_id": 1}}]}}')
+    with pytest.raises(UserError, match="no JSON behind entry"):
+        Joined(file)

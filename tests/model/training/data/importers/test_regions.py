@@ -6,7 +6,7 @@ import pytest
 
 from core.boxes import BoxSystem
 from core.errors import BadSampleError
-from model.training.data.importers.regions import Picture, grounded, located
+from model.training.data.importers.regions import Picture, grounded, located, picture_of
 from model.training.data.importers.turns import image
 
 WIDE = Picture(image("a.jpg", width=400, height=200), 400, 200)
@@ -42,3 +42,9 @@ def test_phrases_that_overlap_are_refused(places: tuple[int, int, int, int]) -> 
     one, two = places[:2], places[2:]
     with pytest.raises(BadSampleError, match="phrases overlap, or lie outside of the text"):
         grounded(WIDE, "A man on a chair.", [(*one, [(0, 0, 40, 20)]), (*two, [(0, 0, 40, 20)])], "pixel_xyxy")
+
+
+@pytest.mark.parametrize("size", [(0, 5), (1 << 31, 5), (5, "5"), (True, 5), (5, None), (None, None)])
+def test_picture_without_a_size_is_refused(size: tuple[object, object]) -> None:
+    with pytest.raises(BadSampleError, match="no size of the picture"):
+        picture_of(image("a.jpg"), {"width": size[0], "height": size[1]}, {})

@@ -54,11 +54,17 @@ def test_make_table_gives_the_data(charts: Path) -> None:
     assert imported.reasons == ["no text in `table`: None"] * 4
 
 
-def test_link_is_not_followed(charts: Path, tmp_path: Path) -> None:
+def test_links_and_other_encodings_reject_their_chart_alone(charts: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (charts / "pew_dataset/dataset/captions/3.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(UserError, match="a link, or more than"):
-        import_source("chart-to-text", charts)
+    (charts / "statista_dataset/dataset/data/10.csv").write_bytes("Größe,1".encode("latin-1"))
+    imported = import_source("chart-to-text", charts)
+    assert [record.source.original_id for record in imported.records] == ["2", "9", "1"]
+    assert imported.reasons == [
+        "empty answer: turn 1",
+        "a link, or too large: 3.txt; links are not followed",
+        "no UTF-8: 10.csv: invalid start byte",
+    ]
 
 
 def test_folder_without_captions_is_an_error(tmp_path: Path) -> None:
