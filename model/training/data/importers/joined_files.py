@@ -117,7 +117,7 @@ def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[t
 
     collected = {prefix: ijson.sendable_list() for prefix in prefixes}
     make = ijson.items_coro if are_lists else ijson.kvitems_coro
-    parsers = [make(entries, prefix, use_float=True) for prefix, entries in collected.items()]
+    parsers = {prefix: make(entries, prefix, use_float=True) for prefix, entries in collected.items()}
     counts = dict.fromkeys(prefixes, 0)
     with open_packed(file) as data:
         counted = CountedFile(data, file.name)
@@ -125,7 +125,7 @@ def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[t
         while chunk:
             chunk = counted.read(_CHUNK)
             try:
-                for parser in parsers:
+                for parser in parsers.values():
                     parser.send(chunk) if chunk else parser.close()
             except (ijson.JSONError, ValueError, RecursionError) as error:
                 reason = " ".join(str(error).split())[:200]
@@ -136,4 +136,8 @@ def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[t
                     counts[prefix] += 1
                     yield prefix, counts[prefix], entry if are_lists else entry[1]
                     counted.row_done()
+            busy = {prefix for prefix, entries in collected.items() if entries}
+            for entries in collected.values():
                 del entries[:]
+            for prefix in [prefix for prefix in parsers if busy and counts[prefix] and prefix not in busy]:
+                del parsers[prefix]  # a part is in one piece: this one has ended
