@@ -1,0 +1,143 @@
+"""Join the parts of a COCO-like JSON: annotations to their image, in a temporary database on disk.
+
+The parts come in any order and are larger than memory. The database is a private file, which the system removes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from core.errors import UserError
+from model.training.data.importers.format import Row, Unreadable
+from model.training.data.importers.readers import CountedFile, files_of, kind_of, open_packed
+
+_CHUNK = 1 << 16  # bytes
+_CUT = 2000  # characters of an annotation that cannot be used
+
+
+LISTS = {"images": "images", "annotations": "annotations", "categories": "categories"}
+"""The parts of COCO's files, which are lists, and their keys."""
+
+
+class Joined:
+    """One file: its images, its annotations by image and by id, the names of its categories."""
+
+    def __init__(self, file: Path, keys: Mapping[str, str] = LISTS, *, are_lists: bool = True) -> None:
+        """Read the file.
+
+        Args:
+            file: The JSON.
+            keys: The keys of `images`, `annotations` and `categories`; the last may be missing.
+            are_lists: Whether parts are lists; else they are objects of id → value.
+
+        Raises:
+            UserError: A part is missing, or the file cannot be read to its end.
+        """
+        self.name, self.names = file.name, dict[str, str]()
+        self._db = sqlite3.connect("")
+        for part in ("images", "annotations"):
+            self._db.execute(f"CREATE TABLE {part} (line INTEGER PRIMARY KEY, id TEXT, image TEXT, value TEXT)")
+        parts = {f"{key}.item" if are_lists else key: part for part, key in keys.items()}
+        for prefix, line, value in _parts(file, tuple(parts), are_lists):
+            self._add(parts[prefix], line, value)
+        for part in ("images", "annotations"):
+            if self._db.execute(f"SELECT 1 FROM {part}").fetchone() is None:
+                wanted = f"`{keys['images']}` and `{keys['annotations']}`"
+                raise UserError(f"{file}: no `{keys[part]}` in it: give the data set's JSON with {wanted}")
+            for column in ("id", "image"):
+                self._db.execute(f"CREATE INDEX {part}_{column} ON {part} ({column})")
+
+    def _add(self, part: str, line: int, value: Any) -> None:
+        entry = value if isinstance(value, Mapping) else {}
+        if part == "categories":
+            if isinstance(name := entry.get("name"), str):
+                self.names[str(entry.get("id"))] = name
+            return
+        try:
+            image = entry.get("image_id")
+            row = (_key(entry.get("id")), None if image is None else _key(image), json.dumps(value))
+        except (ValueError, RecursionError):  # numbers of thousands of digits, depths of thousands
+            row = ("", None, json.dumps("a value that is nested too deeply, or a number that is too long"))
+        self._db.execute(f"INSERT INTO {part} VALUES (?, ?, ?, ?)", (line, *row))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._db.close()
+
+    def by_image(self) -> Iterator[Row]:
+        """Yield each image with its annotations and the names of all categories, then annotations of no image."""
+        for line, key, value in self._db.execute("SELECT line, id, value FROM images ORDER BY line"):
+            found = self._db.execute("SELECT value FROM annotations WHERE image = ? ORDER BY line", (key,))
+            notes = [json.loads(text) for (text,) in found]
+            yield Row({"image": json.loads(value), "annotations": notes, "categories": self.names}, self.name, line)
+        lost = "image IS NULL OR image NOT IN (SELECT id FROM images)"
+        orphans = f"SELECT line, value FROM annotations WHERE {lost} ORDER BY line"
+        for line, value in self._db.execute(orphans):
+            yield Row(Unreadable(value[:_CUT], f"no image of an annotation: annotation {line}"), self.name, line)
+
+    def image(self, key: object) -> Any:
+        """Return the image of an id; None if there is none."""
+        return self._value("images", key)
+
+    def annotation(self, key: object) -> Any:
+        """Return the annotation of an id; None if there is none."""
+        return self._value("annotations", key)
+
+    def _value(self, part: str, key: object) -> Any:
+        row = self._db.execute(f"SELECT value FROM {part} WHERE id = ?", (_key(key),)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+
+def _key(value: object) -> str:
+    """Return an id as text that is valid Unicode: ids are numbers or texts."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def json_files(source: Path) -> list[Path]:
+    """Return the JSON files of a source.
+
+    Raises:
+        UserError: There is none.
+    """
+    files = [file for file in files_of(source) if kind_of(file) == ".json"]
+    if not files:
+        raise UserError(f"{source}: no .json in it: give the annotations")
+    return files
+
+
+def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[tuple[str, int, Any]]:
+    """Yield the entries of some parts with their prefix and their number in the part, in one pass."""
+    import ijson
+
+    collected = {prefix: ijson.sendable_list() for prefix in prefixes}
+    make = ijson.items_coro if are_lists else ijson.kvitems_coro
+    parsers = {prefix: make(entries, prefix, use_float=True) for prefix, entries in collected.items()}
+    counts = dict.fromkeys(prefixes, 0)
+    with open_packed(file) as data:
+        counted = CountedFile(data, file.name)
+        chunk = b"first"
+        while chunk:
+            chunk = counted.read(_CHUNK)
+            try:
+                for parser in parsers.values():
+                    parser.send(chunk) if chunk else parser.close()
+            except (ijson.JSONError, ValueError, RecursionError) as error:
+                reason = " ".join(str(error).split())[:200]
+                place = f"{sum(counts.values()):,}"
+                raise UserError(f"{file.name}: no JSON behind entry {place}: {reason}; mend the file") from error
+            for prefix, entries in collected.items():
+                for entry in entries:
+                    counts[prefix] += 1
+                    yield prefix, counts[prefix], entry if are_lists else entry[1]
+                    counted.row_done()
+            busy = {prefix for prefix, entries in collected.items() if entries}
+            for entries in collected.values():
+                del entries[:]
+            for prefix in [prefix for prefix in parsers if busy and counts[prefix] and prefix not in busy]:
+                del parsers[prefix]  # a part is in one piece: this one has ended
