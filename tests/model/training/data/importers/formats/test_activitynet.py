@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from tests.model.training.data.importers.importing import Imported, import_source
 
 FILM = {"duration": 64.2, "timestamps": [[0.5, 21.3], [18.0, 64.9]], "sentences": [" A man sits.", " He stands."]}
@@ -66,5 +67,5 @@ def test_broken_part_is_rejected_and_the_rest_imported(tmp_path: Path, film: Any
 
 
 def test_unknown_field_of_a_path_is_named(tmp_path: Path) -> None:
-    result = imported(tmp_path, {"v_a": FILM}, path="{uid}.mp4")
-    assert "no field {uid}; there are {id}" in result.reasons[0]
+    with pytest.raises(UserError, match=r"no field \{uid\}; there are \{id\}"):
+        imported(tmp_path, {"v_a": FILM}, path="{uid}.mp4")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import UserError
 from tests.model.training.data.importers.importing import Imported, import_source
 
 GOOD = "ABCDE 12.1 24.3##person opens a door."
@@ -57,6 +58,5 @@ def test_broken_line_is_rejected_and_the_rest_imported(tmp_path: Path, line: str
 
 @pytest.mark.parametrize("table", ["id,size\nABCDE,3\n", "id,length\nABCDE,long\n"])
 def test_table_that_is_none_is_named(tmp_path: Path, table: str) -> None:
-    result = imported(tmp_path, GOOD, durations=table)
-    assert not result.records
-    assert "durations.csv" in result.reasons[0]
+    with pytest.raises(UserError, match=r"durations\.csv"):
+        imported(tmp_path, GOOD, durations=table)

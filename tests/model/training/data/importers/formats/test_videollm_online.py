@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from model.training.data.importers.formats.videollm_online import SILENCE
 from tests.model.training.data.importers.importing import import_entries
 from tests.model.training.data.importers.object_files import assert_rejected
@@ -55,8 +56,8 @@ def test_rate_of_frames_is_a_setting(tmp_path: Path) -> None:
 
 
 def test_rate_that_is_none_is_named(tmp_path: Path) -> None:
-    imported = import_entries(tmp_path, "videollm-online", [LIVE | {"conversation": FRAMES}], options={"fps": "nan"})
-    assert imported.reasons == ["UserError: --set fps=nan: give frames per second, such as 2"]
+    with pytest.raises(UserError, match="--set fps=nan: give frames per second, such as 2"):
+        import_entries(tmp_path, "videollm-online", [LIVE | {"conversation": FRAMES}], options={"fps": "nan"})
 
 
 @pytest.mark.parametrize(
