@@ -25,6 +25,7 @@ _COLUMNS = {
 }
 """Titles of the columns of a source."""
 
+_GAP = 3  # characters between two columns
 _ALWAYS = ("samples", "skipped")
 _SUMMED = ("samples", "pieces", "tokens", "learned", "flops")
 
@@ -116,7 +117,7 @@ def _print_sources(stage: StageForecast) -> None:
     if len(rows) > 1:
         rows.append(("all", "", "", *(_told(stage.totals[name]) for name in present)))
     title = f"{stage.number} {stage.name}: {stage.epochs:.3g} epochs; {how}"
-    output.print_rows(title, ("source", "measured", "share", *present.values()), rows)
+    _print_fitting(title, ("source", "measured", "share", *present.values()), rows)
 
 
 def _measured(source: SourceForecast) -> str:
@@ -138,7 +139,27 @@ def _print_stages(stages: Sequence[StageForecast], prices: Prices) -> None:
         rest = [_told(value, small=True) for name, value in sums.items() if name.startswith("hours")]
         rows.append(("all", *told, "", _scientific(sums["flops"]), *rest))
     columns = ("stage", "steps", "rows", "samples in rows", "tokens", "packing", "FLOPs", *hours)
-    output.print_rows(f"stages, on {prices.workers:,} GPU{'s' if prices.workers > 1 else ''}", columns, rows)
+    _print_fitting(f"stages, on {prices.workers:,} GPU{'s' if prices.workers > 1 else ''}", columns, rows)
+
+
+def _print_fitting(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. If it is wider than the terminal, what were its rows become columns, as many as fit at a time."""
+    if _width([columns, *rows]) <= output.out.width:
+        output.print_rows(title, columns, rows, to=output.out)
+        return
+    remaining = list(rows)
+    while remaining:
+        count = len(remaining)
+        while count > 1 and _width(list(zip(columns, *remaining[:count], strict=True))) > output.out.width:
+            count -= 1
+        head, *lines = zip(columns, *remaining[:count], strict=True)
+        output.print_rows(title, head, lines, to=output.out)
+        remaining = remaining[count:]
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table in characters."""
+    return sum(max(map(len, column)) + _GAP for column in zip(*lines, strict=True))
 
 
 def _told(estimate: Estimate, small: bool = False) -> str:
