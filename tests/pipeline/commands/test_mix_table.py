@@ -8,7 +8,7 @@ from rich.console import Console
 from model.training.estimates import Estimate
 from model.training.forecast import TOTALS, SourceForecast, StageForecast
 from pipeline.commands import output
-from pipeline.commands.mix_table import Prices, print_mix
+from pipeline.commands.mix_table import Prices, print_mix, scientific, with_interval
 
 NUMBERS = {name: 1_000_000_000 + 7 * number for number, name in enumerate(TOTALS)}
 
@@ -44,3 +44,27 @@ def test_no_number_is_cut_off(width: int, monkeypatch: pytest.MonkeyPatch, capsy
     assert "12,345" in printed
     assert "98,760" in printed
     assert max(map(len, printed.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("estimate", "small", "printed"),
+    [
+        (Estimate(0.0139, 0.0, 0.03), True, "0.0139 (0–0.03)"),
+        (Estimate(0.0139, 0.01, 0.02), True, "0.0139 (0.01–0.02)"),
+        (Estimate(0.5, 0.4, 0.6), True, "0.5 ±20%"),
+        (Estimate(107, 97, 107), False, "107 (97–107)"),
+        (Estimate(1000, 1000 - 1e-9, 1000 + 1e-9), True, "1,000"),
+        (Estimate(0, 0, 24.2), False, "0 ≤24"),
+        (Estimate(0, 0, 0.3), False, "0"),
+        (Estimate(1e6, 1e6 - 40, 1e6 + 40), False, "1,000,000 ±<0.1%"),
+        (Estimate.exactly(3), False, "3"),
+    ],
+)
+def test_interval_is_written_as_wide_as_it_is(estimate: Estimate, small: bool, printed: str) -> None:
+    assert with_interval(estimate, small) == printed
+
+
+def test_uneven_interval_of_flops_has_both_ends() -> None:
+    assert scientific(Estimate(2e9, 1e9, 2e9)) == "2.000e+09 (1.0e+09–2.0e+09)"
+    assert scientific(Estimate(2e9, 1.9e9, 2.1e9)) == "2.000e+09 ±5%"
+    assert scientific(Estimate.exactly(2e9)) == "2.000e+09"
