@@ -12,6 +12,9 @@ from model.training.data.measurement import Measured
 _VARIABLE = (re.compile(r"\S*[/\\]\S*(?=:)|\S*[/\\]\S*"), re.compile(r"\d[\d,.]*"))
 """Paths and numbers of a reason: without them, reasons of one kind are the same."""
 
+_LONGEST = 2000  # characters of a message
+_GROUPED = 300  # of them tell its kind: a pattern takes the square of the length
+
 
 @dataclass(frozen=True)
 class SkipReason:
@@ -30,10 +33,10 @@ class SkipReason:
 
 def skip_reasons(source: str, measured: Iterable[Measured]) -> list[SkipReason]:
     """Group the measured samples that are skipped by their reason."""
-    messages = [" ".join(one.error.split()) for one in measured if one.error]
+    messages = [" ".join(one.error[:_LONGEST].split()) for one in measured if one.error]
     counts, examples = Counter[str](), dict[str, str]()
     for message in messages:
-        reason = message.removeprefix(f"{source}: ")
+        reason = message.removeprefix(f"{source}: ")[:_GROUPED]
         for pattern in _VARIABLE:
             reason = pattern.sub("…", reason)
         counts[reason] += 1
