@@ -45,6 +45,10 @@ class Estimate:
         """Whether the interval is empty."""
         return self.low == self.high
 
+    def down_to(self, low: float) -> Estimate:
+        """Return it with an interval that begins at `low`, or before; at 0 at the least."""
+        return Estimate(self.value, max(min(self.low, low), 0.0), self.high)
+
     def __mul__(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
@@ -63,6 +67,19 @@ def wilson(value: float, count: float, found: int, measured: int) -> Estimate:
     half = math.sqrt(share * (1 - share) * z + z**2 / 4) / (1 + z)
     low, high = max(middle - half, 0.0) * count, (middle + half) * count
     return Estimate(value, min(low, value), max(high, value))
+
+
+def as_uncertain(rows: float, filling: Estimate, packing_error: float) -> Estimate:
+    """Return a number of rows with its interval.
+
+    Args:
+        rows: The number.
+        filling: Total of what fills them.
+        packing_error: Relative half interval of how full they are.
+    """
+    below, above = (abs(end / max(filling.value, 1.0) - 1) for end in (filling.low, filling.high))
+    low, high = (math.hypot(spread, packing_error) for spread in (below, above))
+    return Estimate(rows, max(rows * (1 - low), 0.0), rows * (1 + high))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,17 +8,16 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.training.data.measurement import QUANTITIES, Measured
-from model.training.estimates import Estimate, Matrix, Strata, wilson
+from model.training.estimates import Estimate, Matrix, Strata, as_uncertain, wilson
 from model.training.flops import RowSizes, flops
 from model.training.simulation import Simulation, simulate
+from model.training.skip_reasons import SkipReason, skip_reasons
 from model.training.source_sample import Measurer, Progress, SourceSample, choose, seed_of
 from model.training.stage_plan import StagePlan
 
@@ -28,28 +27,11 @@ TOTALS = ("samples", "skipped", "split", "pieces", "tokens", "learned", "text", 
 
 _COLUMNS = (*QUANTITIES, "tokens", "flops")
 _RARE = ("skipped", "split")  # counts that may be 0 in a sample
+_OF_ALL = ("samples", *_RARE)  # counts to which skipped samples belong, too
 _PILOT = 32  # samples of each source that tell how far a stage of so many steps reads
 _MARGIN = 1.05  # it may read a little further than they told
 _DUMMY = RowSizes(patches=2, vision=0, tokens=0, learned=0, vision_squares=4, language_squares=0)
 """What `PackedRow.with_media` adds to a row without media."""
-
-_VARIABLE = (re.compile(r"\S*[/\\]\S*(?=:)|\S*[/\\]\S*"), re.compile(r"\d[\d,.]*"))
-"""Paths and numbers of a reason: without them, reasons of one kind are the same."""
-
-
-@dataclass(frozen=True)
-class SkipReason:
-    """Samples that training skips for one reason.
-
-    Attributes:
-        reason: The reason, with `…` for numbers and paths.
-        samples: Their number among the measured samples.
-        example: The message about one of them.
-    """
-
-    reason: str
-    samples: int
-    example: str
 
 
 @dataclass(frozen=True)
@@ -217,20 +199,21 @@ def _collect(
         _COLUMNS.index(budget) if in_steps else None,
         simulation.packing_error if in_steps and not exact else 0.0,
     )
-    everything = range(len(sources))
-    forecasts = [_source(plan, number, strata, totals[number], source) for number, source in enumerate(sources)]
-    whole = _totals(totals.sum(0), strata, everything)
+    by_source = [_totals(values, strata, [number]) for number, values in enumerate(totals)]
+    whole = _totals(totals.sum(0), strata, range(len(sources)))
     for name in _RARE:
-        parts = [each.totals[name] for each in forecasts]
+        parts = [each[name] for each in by_source]
         whole[name] = Estimate(whole[name].value, sum(e.low for e in parts), sum(e.high for e in parts))
+    if not in_steps:  # in steps, other samples take the place of skipped ones
+        unseen = [_unseen_skips(each) for each in by_source]
+        by_source = [_less(each, lost) for each, lost in zip(by_source, unseen, strict=True)]
+        whole = _less(whole, {name: sum(lost[name] for lost in unseen) for name in whole})
     text_rows = simulation.text_rows * scale
     whole["flops"] = _plus(whole["flops"], float(text_rows * (_vector(_DUMMY) @ coefficients)))
     rows = Estimate.exactly(simulation.rows * scale)
     steps = Estimate.exactly(math.ceil(simulation.steps * scale - 1e-9))
     if not in_steps and not exact:  # as uncertain as what fills the rows
-        spread = strata.half(_COLUMNS.index(budget), everything) / max(whole[budget].value, 1.0)
-        spread = math.hypot(spread, simulation.packing_error)
-        rows, steps = (Estimate.around(each.value, each.value * spread) for each in (rows, steps))
+        rows, steps = (as_uncertain(each.value, whole[budget], simulation.packing_error) for each in (rows, steps))
     return StageForecast(
         name=stage.name,
         number=plan.number,
@@ -240,11 +223,13 @@ def _collect(
         rows=rows,
         packing_efficiency=simulation.tokens / (simulation.rows * stage.tokens),
         totals=whole,
-        sources=forecasts,
+        sources=[_source(plan, n, strata, by_source[n], source) for n, source in enumerate(sources)],
     )
 
 
-def _source(plan: StagePlan, number: int, strata: Strata, totals: Matrix, source: SourceSample) -> SourceForecast:
+def _source(
+    plan: StagePlan, number: int, strata: Strata, totals: Mapping[str, Estimate], source: SourceSample
+) -> SourceForecast:
     name, order = plan.sampler.sources[number].name, plan.sampler.source_orders[number]
     return SourceForecast(
         name=name,
@@ -252,10 +237,22 @@ def _source(plan: StagePlan, number: int, strata: Strata, totals: Matrix, source
         rows=order.rows,
         distinct=strata.distinct[number],
         measured=len(source.measured),
-        totals=_totals(totals, strata, [number]),
-        reasons=_reasons(name, source.measured.values()),
+        totals=totals,
+        reasons=skip_reasons(name, source.measured.values()),
         shown=list(source.measured),
     )
+
+
+def _unseen_skips(totals: Mapping[str, Estimate]) -> dict[str, float]:
+    """Return how much less of each quantity there is if as many samples are skipped as the interval allows."""
+    skipped = totals["skipped"]
+    share = (skipped.high - skipped.value) / max(totals["samples"].value - skipped.value, 1.0)
+    return {name: 0.0 if name in _OF_ALL else value.value * min(share, 1.0) for name, value in totals.items()}
+
+
+def _less(totals: Mapping[str, Estimate], lost: Mapping[str, float]) -> dict[str, Estimate]:
+    """Return the estimates with intervals that begin at least so much below the values."""
+    return {name: estimate.down_to(estimate.value - lost[name]) for name, estimate in totals.items()}
 
 
 def _totals(values: Matrix, strata: Strata, sources: Sequence[int]) -> dict[str, Estimate]:
@@ -297,16 +294,3 @@ def _flops_coefficients(plan: StagePlan) -> Matrix:
 
 def _plus(estimate: Estimate, more: float) -> Estimate:
     return Estimate(estimate.value + more, estimate.low + more, estimate.high + more)
-
-
-def _reasons(source: str, measured: Iterable[Measured]) -> list[SkipReason]:
-    """Group the measured samples that are skipped by their reason."""
-    messages = [" ".join(str(one.error).split()) for one in measured if one.error]
-    counts, examples = Counter[str](), dict[str, str]()
-    for message in messages:
-        reason = message.removeprefix(f"{source}: ")
-        for pattern in _VARIABLE:
-            reason = pattern.sub("…", reason)
-        counts[reason] += 1
-        examples.setdefault(reason, message)
-    return [SkipReason(reason, count, examples[reason]) for reason, count in counts.most_common()]

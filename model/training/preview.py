@@ -5,7 +5,7 @@ H, W pixels of an image or a frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -106,8 +106,8 @@ class ShownSample:
     error: str = ""
 
 
-def preview(plan: StagePlan, source: int, rows: Sequence[int]) -> list[ShownSample]:
-    """Return some samples of a stage.
+def preview(plan: StagePlan, source: int, rows: Sequence[int]) -> Iterator[ShownSample]:
+    """Yield some samples of a stage, one after another, since their pixels may take gigabytes together.
 
     Args:
         plan: The stage.
@@ -115,7 +115,8 @@ def preview(plan: StagePlan, source: int, rows: Sequence[int]) -> list[ShownSamp
         rows: Rows of the source.
     """
     processor = ObservedProcessor(plan.processor)
-    return [_sample(plan, processor, source, row) for row in rows]
+    for row in rows:
+        yield _sample(plan, processor, source, row)
 
 
 def _sample(plan: StagePlan, processor: ObservedProcessor, source: int, row: int) -> ShownSample:

@@ -107,9 +107,9 @@ def simulate(
         source, row = sampler(index)
         sample = measured(source, row)
         result.read += 1
-        if sample.error is not None:
+        if sample.error:
             result.totals[source] += sample.sizes
-            future.set_exception(BadSampleError(str(sample.error)))  # one that is raised again grows by its tracebacks
+            future.set_exception(BadSampleError(sample.error))
         else:
             placed = [PlacedPiece(index, number, source, piece) for number, piece in enumerate(sample.pieces)]
             future.set_result(placed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -134,20 +134,16 @@ def _check_page(page: str) -> None:
 
 
 def _views(plans: Sequence[StagePlan], forecasts: Sequence[StageForecast]) -> list[SourceView]:
-    """Return some samples of each source, as the last stage that reads it prepares them."""
+    """Return some samples of each source, as the last stage that reads it prepares them. None is read yet."""
     from model.training.preview import preview
     from pipeline.reporting.mix import SourceView
 
-    last: dict[str, Callable[[], SourceView]] = {}
+    last = {}
     for plan, seen in zip(plans, forecasts, strict=True):
         for number, source in enumerate(seen.sources):
-
-            def view(plan: StagePlan = plan, seen: StageForecast = seen, number: int = number) -> SourceView:
-                source = seen.sources[number]
-                return SourceView(seen, source.name, preview(plan, number, source.shown[:SHOWN]))
-
-            last[source.name] = view
-    return [view() for view in last.values()]
+            rows = source.shown[:SHOWN]
+            last[source.name] = SourceView(seen.name, source.name, len(rows), preview(plan, number, rows))
+    return list(last.values())
 
 
 def _write_page(page: str, name: str, forecasts: Sequence[StageForecast], views: Sequence[SourceView]) -> None:
@@ -156,5 +152,5 @@ def _write_page(page: str, name: str, forecasts: Sequence[StageForecast], views:
     from pipeline.reporting.page import write
 
     length = write(page, mix_page(name, forecasts, views))
-    shown = sum(len(view.samples) for view in views)
+    shown = sum(view.count for view in views)
     output.say(f"mix: {shown:,} samples of {len(views):,} sources: {page}, {length / 1e6:,.1f} MB")

@@ -7,25 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands import output
+from pipeline.reporting.mix import present_columns
 
 if TYPE_CHECKING:
     from model.training.estimates import Estimate
     from model.training.forecast import SourceForecast, StageForecast
 
-_COLUMNS = {
-    "samples": "samples",
-    "learned": "learned tokens",
-    "text": "other text",
-    "vision": "visual tokens",
-    "images": "images",
-    "frames": "frames",
-    "seconds": "film, s",
-    "split": "split",
-    "skipped": "skipped",
-}
-"""Titles of the columns of a source."""
-
-_ALWAYS = ("samples", "skipped")
+_LEAST = 0.0005  # a half interval below this share of the number is not told
+_GAP = 3  # characters between two columns
 _SUMMED = ("samples", "pieces", "tokens", "learned", "flops")
 
 
@@ -108,15 +97,20 @@ def print_mix(stages: Sequence[StageForecast], prices: Prices) -> None:
 def _print_sources(stage: StageForecast) -> None:
     """Print the table of a stage. Columns that are 0 throughout are left out."""
     how = "all samples measured: exact" if stage.exact else "± and ≤: 95 % confidence"
-    present = {name: title for name, title in _COLUMNS.items() if name in _ALWAYS or stage.totals[name].value}
+    present = present_columns(stage)
     rows = [
-        (source.name, _measured(source), f"{source.share:.1%}", *(_told(source.totals[name]) for name in present))
+        (
+            source.name,
+            _measured(source),
+            f"{source.share:.1%}",
+            *(with_interval(source.totals[name]) for name in present),
+        )
         for source in stage.sources
     ]
     if len(rows) > 1:
-        rows.append(("all", "", "", *(_told(stage.totals[name]) for name in present)))
+        rows.append(("all", "", "", *(with_interval(stage.totals[name]) for name in present)))
     title = f"{stage.number} {stage.name}: {stage.epochs:.3g} epochs; {how}"
-    output.print_rows(title, ("source", "measured", "share", *present.values()), rows)
+    _print_fitting(title, ("source", "measured", "share", *present.values()), rows)
 
 
 def _measured(source: SourceForecast) -> str:
@@ -129,36 +123,75 @@ def _print_stages(stages: Sequence[StageForecast], prices: Prices) -> None:
     rows = []
     for stage in stages:
         totals = stage.totals
-        told = [_told(value) for value in (stage.steps, stage.rows, totals["pieces"], totals["tokens"])]
-        rest = [_told(value, small=True) for value in prices.hours(stage).values()]
-        rows.append((stage.name, *told, f"{stage.packing_efficiency:.3f}", _scientific(totals["flops"]), *rest))
+        told = [with_interval(value) for value in (stage.steps, stage.rows, totals["pieces"], totals["tokens"])]
+        rest = [with_interval(value, small=True) for value in prices.hours(stage).values()]
+        rows.append((stage.name, *told, f"{stage.packing_efficiency:.3f}", scientific(totals["flops"]), *rest))
     if len(stages) > 1:
         sums = _sums(stages, prices)
-        told = [_told(sums["steps"]), "", _told(sums["pieces"]), _told(sums["tokens"])]
-        rest = [_told(value, small=True) for name, value in sums.items() if name.startswith("hours")]
-        rows.append(("all", *told, "", _scientific(sums["flops"]), *rest))
+        told = [with_interval(sums["steps"]), "", with_interval(sums["pieces"]), with_interval(sums["tokens"])]
+        rest = [with_interval(value, small=True) for name, value in sums.items() if name.startswith("hours")]
+        rows.append(("all", *told, "", scientific(sums["flops"]), *rest))
     columns = ("stage", "steps", "rows", "samples in rows", "tokens", "packing", "FLOPs", *hours)
-    output.print_rows(f"stages, on {prices.workers:,} GPU{'s' if prices.workers > 1 else ''}", columns, rows)
+    _print_fitting(f"stages, on {prices.workers:,} GPU{'s' if prices.workers > 1 else ''}", columns, rows)
 
 
-def _told(estimate: Estimate, small: bool = False) -> str:
-    """Return a number with its interval: `6,210 ±1.3%`, `0 ≤24`, or `3 (1–9)` where it is not symmetric."""
-    value = f"{estimate.value:,.3g}" if small and estimate.value < 100 else f"{estimate.value:,.0f}"
-    if estimate.exact or value == f"{estimate.low:,.0f}" == f"{estimate.high:,.0f}":
+def _print_fitting(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. If it is wider than the terminal, what were its rows become columns, as many as fit at a time."""
+    if _width([columns, *rows]) <= output.out.width:
+        output.print_rows(title, columns, rows, to=output.out)
+        return
+    remaining = list(rows)
+    while remaining:
+        count = len(remaining)
+        while count > 1 and _width(list(zip(columns, *remaining[:count], strict=True))) > output.out.width:
+            count -= 1
+        head, *lines = zip(columns, *remaining[:count], strict=True)
+        output.print_rows(title, head, lines, to=output.out)
+        remaining = remaining[count:]
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table in characters."""
+    return sum(max(map(len, column)) + _GAP for column in zip(*lines, strict=True))
+
+
+def with_interval(estimate: Estimate, small: bool = False) -> str:
+    """Return a number with its interval: `6,210 ±1.3%`, `0 ≤24`, or `3 (1–9)` where it is not symmetric.
+
+    Args:
+        estimate: The number.
+        small: Whether it may have digits behind the point.
+    """
+
+    def told(number: float) -> str:
+        return f"{number:,.3g}" if small and number < 100 else f"{number:,.0f}"
+
+    value, low, high = (told(number) for number in (estimate.value, estimate.low, estimate.high))
+    if value == low == high:
         return value
-    above, below = estimate.high - estimate.value, estimate.value - estimate.low
-    if estimate.value and abs(above - below) < 1e-6 * estimate.value:
-        return f"{value} {_percent(above / estimate.value)}"
     if not estimate.value:
-        return f"0 ≤{estimate.high:,.0f}"
-    return f"{value} ({estimate.low:,.0f}–{estimate.high:,.0f})"
+        return f"0 ≤{high}"
+    return f"{value} {_percent(estimate)}" if _symmetric(estimate) else f"{value} ({low}–{high})"
 
 
-def _scientific(estimate: Estimate) -> str:
+def scientific(estimate: Estimate) -> str:
+    """Return a large number with its interval: `5.320e+11 ±0.6%`."""
+    value = f"{estimate.value:.3e}"
     if estimate.exact:
-        return f"{estimate.value:.3e}"
-    return f"{estimate.value:.3e} {_percent((estimate.high - estimate.value) / max(estimate.value, 1e-9))}"
+        return value
+    if _symmetric(estimate):
+        return f"{value} {_percent(estimate)}"
+    return f"{value} ({estimate.low:.1e}–{estimate.high:.1e})"
 
 
-def _percent(share: float) -> str:
+def _symmetric(estimate: Estimate) -> bool:
+    above, below = estimate.high - estimate.value, estimate.value - estimate.low
+    return abs(above - below) < 1e-6 * estimate.value
+
+
+def _percent(estimate: Estimate) -> str:
+    """Return half of an interval, as a share of its number."""
+    share = (estimate.high - estimate.value) / estimate.value
+    if share < _LEAST:
+        return "±<0.1%"
     return f"±{100 * share:.0f}%" if share >= 0.095 else f"±{100 * share:.1g}%"

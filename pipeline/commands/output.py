@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.publishing.publish import Published
 
 _PIPED = 160  # columns, if the output is not a terminal
+_UNLIMITED = 1 << 20  # columns
 out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False, emoji=False)
 err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False, emoji=False)
 
@@ -118,7 +119,10 @@ def _escaped(line: str) -> str:
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], to: Console = out) -> None:
-    """Print a table with a title. Numbers are right-aligned; the last column is folded if the table is too wide."""
+    """Print a table with a title. Numbers are right-aligned.
+
+    If the table is too wide, the last column is folded, and if that is not enough, all are: no digit is cut off.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(r[position], int | float | None) for r in rows)
@@ -128,6 +132,9 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         )
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row))  # Text: strings from the web must not be read as markup
+    if to.measure(table, options=to.options.update(max_width=_UNLIMITED)).minimum > to.width:
+        for column in table.columns:
+            column.no_wrap = False
     to.print(printable(title), style="bold", markup=False, soft_wrap=True)
     to.print(table)
 

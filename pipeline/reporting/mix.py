@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,27 @@ SIDE = 448
 """Longer side of a picture in pixels, at most."""
 
 BUDGET = 12 << 20
-"""Bytes of all pictures of a page, at most; as text in the page they take a third more."""
+"""Bytes of all pictures of a page, at most; as text in the page they take a third more. Sources share them equally."""
 
+_COLUMNS = {
+    "samples": "samples",
+    "learned": "learned tokens",
+    "text": "other text",
+    "vision": "visual tokens",
+    "images": "images",
+    "frames": "frames",
+    "seconds": "film, s",
+    "split": "split",
+    "skipped": "skipped",
+}
+"""Titles of the columns of a source."""
+
+_ALWAYS = ("samples", "skipped")
 _QUALITY = 80
 _LONGEST = 1500  # characters of a segment; longer ones are cut in their middle
+_PIECES = 4  # of a sample
+_MEDIA = 24  # of a piece
+_SEGMENTS = 60  # of a piece
 
 
 @dataclass(frozen=True)
@@ -30,19 +47,21 @@ class SourceView:
     """The shown samples of one source.
 
     Attributes:
-        stage: What the stage that they are prepared for will see.
+        stage: Name of the stage that they are prepared for.
         source: Name of the source.
-        samples: The samples.
+        count: Number of the samples.
+        samples: The samples; an iterator keeps the pixels of one at a time in memory.
     """
 
-    stage: StageForecast
+    stage: str
     source: str
-    samples: Sequence[ShownSample]
+    count: int
+    samples: Iterable[ShownSample]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame or an image on the page; `uri` is empty if the page is full."""
+    """A frame or an image on the page; `uri` is empty if the source's part of the page is full."""
 
     uri: str
     caption: str
@@ -51,12 +70,44 @@ class Picture:
 
 @dataclass(frozen=True)
 class PieceView:
-    """A piece of a sample on the page."""
+    """A piece of a sample on the page.
+
+    Attributes:
+        title: Its number, if there are several.
+        counts: Kinds of tokens, and how many of each it has.
+        media: A line about each image and film, and its pictures.
+        segments: Kinds and texts of its segments.
+        left_out: What is not shown, since there is too much.
+    """
 
     title: str
     counts: Sequence[tuple[str, int]]
-    films: Sequence[tuple[str, Sequence[Picture]]]
+    media: Sequence[tuple[str, Sequence[Picture]]]
     segments: Sequence[tuple[str, str]]
+    left_out: str
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """A sample on the page.
+
+    Attributes:
+        name: Its name; empty if it is skipped.
+        error: Why training skips it.
+        pieces: Its pieces.
+        left_out: What is not shown, since there is too much.
+    """
+
+    name: str
+    error: str
+    pieces: Sequence[PieceView]
+    left_out: str
+
+
+def present_columns(stage: StageForecast) -> dict[str, str]:
+    """Return the titles of the totals that a stage's tables show: without those that are 0 throughout."""
+    totals = stage.totals
+    return {name: title for name, title in _COLUMNS.items() if name in _ALWAYS or totals[name].value}
 
 
 def mix_page(name: str, forecasts: Sequence[StageForecast], sources: Sequence[SourceView]) -> str:
@@ -70,23 +121,39 @@ def mix_page(name: str, forecasts: Sequence[StageForecast], sources: Sequence[So
     Raises:
         UserError: Jinja2 is not installed.
     """
-    pictures = _Pictures()
-    views = [(each, [(sample, _pieces(sample, pictures)) for sample in each.samples]) for each in sources]
-    return render("mix.html", name=name, version=__version__, forecasts=forecasts, sources=views)
+    views, pictures = [], _Pictures()
+    for number, source in enumerate(sources):
+        pictures.allow((BUDGET - pictures.used) // (len(sources) - number))
+        views.append((source, [_sample(sample, pictures) for sample in source.samples]))
+    columns = [present_columns(stage) for stage in forecasts]
+    stages = list(zip(forecasts, columns, strict=True))
+    return render("mix.html", name=name, version=__version__, stages=stages, sources=views)
 
 
-def _pieces(sample: ShownSample, pictures: _Pictures) -> list[PieceView]:
-    several = len(sample.pieces) > 1
-    return [
-        _piece(piece, f"piece {number} of {len(sample.pieces)}" if several else "", pictures)
-        for number, piece in enumerate(sample.pieces, 1)
+def _sample(sample: ShownSample, pictures: _Pictures) -> SampleView:
+    count = len(sample.pieces)
+    pieces = [
+        _piece(piece, f"piece {number} of {count:,}" if count > 1 else "", pictures)
+        for number, piece in enumerate(sample.pieces[:_PIECES], 1)
     ]
+    return SampleView(sample.name, sample.error, pieces, _left_out(pieces=count - _PIECES))
 
 
 def _piece(piece: ShownPiece, title: str, pictures: _Pictures) -> PieceView:
     counts = [("learned", piece.tokens("learned")), ("text", piece.tokens("text")), ("vision", piece.tokens("vision"))]
-    films = [(_described(medium), [pictures.add(frame) for frame in medium.frames]) for medium in piece.media]
-    return PieceView(title, counts, films, [(segment.kind, _words(segment)) for segment in piece.segments])
+    return PieceView(
+        title,
+        counts,
+        [(_described(medium), [pictures.add(frame) for frame in medium.frames]) for medium in piece.media[:_MEDIA]],
+        [(segment.kind, _words(segment)) for segment in piece.segments[:_SEGMENTS]],
+        _left_out(media=len(piece.media) - _MEDIA, segments=len(piece.segments) - _SEGMENTS),
+    )
+
+
+def _left_out(**counts: int) -> str:
+    """Return a line about what is not shown; empty if all is."""
+    more = [f"{count:,} more {what}" for what, count in counts.items() if count > 0]
+    return f"left out: {', '.join(more)}" if more else ""
 
 
 def _described(medium: ShownMedium) -> str:
@@ -111,10 +178,18 @@ def _words(segment: Segment) -> str:
 
 
 class _Pictures:
-    """Pictures as data URIs, until the page is full."""
+    """Pictures as data URIs, as many as are allowed.
+
+    Attributes:
+        used: Bytes of all of them.
+    """
 
     def __init__(self) -> None:
-        self._used = 0
+        self.used, self._limit = 0, 0
+
+    def allow(self, more: int) -> None:
+        """Allow so many bytes more than there are."""
+        self._limit = self.used + more
 
     def add(self, frame: ShownFrame) -> Picture:
         """Return a frame as a JPEG."""
@@ -126,7 +201,7 @@ class _Pictures:
         time = "" if frame.time is None else f"{frame.time:.1f} s, "
         caption = f"{time}{frame.tokens:,} token{'' if frame.tokens == 1 else 's'}"
         alt = "an image" if frame.time is None else f"the frame at {frame.time:.1f} s"
-        if self._used + encoded.tell() > BUDGET:
+        if self.used + encoded.tell() > self._limit:
             return Picture("", caption, alt)
-        self._used += encoded.tell()
+        self.used += encoded.tell()
         return Picture(f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}", caption, alt)

@@ -88,7 +88,7 @@ def check_target(where: str) -> None:
     if not above.is_dir():
         raise UserError(f"{where}: {above} is not a folder: name another file")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{where}: {above} cannot be written: name another file with --out")
+        raise UserError(f"{where}: {above} cannot be written: name another file")
 
 
 def write(where: str, page: str) -> int:

@@ -64,12 +64,12 @@ class Measured:
 
     Attributes:
         pieces: The sample, or its pieces if it is split; none if it is skipped.
-        error: Why training skips it, with its name; None if it does not.
+        error: Why training skips it, with its name; empty if it does not. A text: an exception keeps pixels in memory.
         sizes: Sum over the pieces; of a skipped sample only `samples` and `skipped` are not 0.
     """
 
     pieces: tuple[MeasuredPiece, ...] = ()
-    error: BadSampleError | None = None
+    error: str = ""
     sizes: Sizes = field(default_factory=lambda: sizes_of(samples=1, skipped=1))
 
 
@@ -158,7 +158,7 @@ def measure(processor: ObservedProcessor, sample: Sample | BadSampleError, stage
     try:
         return measured(encode(processor, sample, stage))
     except BadSampleError as error:
-        return Measured(error=error)
+        return Measured(error=str(error) or "no reason was given")
 
 
 def encode(

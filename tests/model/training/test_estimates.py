@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.training.estimates import Estimate, Strata, wilson
+from model.training.estimates import Estimate, Strata, as_uncertain, wilson
 
 
 def coverage(budget: int | None) -> float:
@@ -59,3 +59,12 @@ def test_estimates_scale_and_stay_above_zero() -> None:
     assert Estimate.around(1, 3) == Estimate(1, 0, 4)
     assert Estimate(2, 1, 3) * 2 == Estimate(4, 2, 6)
     assert Estimate.exactly(5).exact
+    assert Estimate(5, 4, 6).down_to(2) == Estimate(5, 2, 6)
+    assert Estimate(5, 4, 6).down_to(4.5) == Estimate(5, 4, 6)
+    assert Estimate(5, 4, 6).down_to(-1) == Estimate(5, 0, 6)
+
+
+def test_rows_are_as_uncertain_as_what_fills_them() -> None:
+    rows = as_uncertain(10, Estimate(1000, 600, 1300), packing_error=0.4)
+    assert (rows.value, rows.low, rows.high) == pytest.approx((10, 10 * (1 - 0.32**0.5), 15))
+    assert as_uncertain(10, Estimate(1000, 100, 1300), packing_error=0.9).low == 0

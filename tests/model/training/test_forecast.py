@@ -100,6 +100,22 @@ def test_long_stage_is_extrapolated(tmp_path: Path) -> None:
     assert not part.exact
 
 
+def test_unseen_skipped_samples_are_in_every_interval(tmp_path: Path) -> None:
+    """All samples are alike and good, as far as is seen: the others may be bad, and give no tokens."""
+    written = text_source(tmp_path, [20] * 300, tokens=256, epochs=1, steps=None)
+    (stage,) = forecasts(written, samples=50)
+    source = stage.sources[0]
+    assert (stage.totals["skipped"].value, stage.totals["samples"].value) == (0, 300)
+    missed = stage.totals["skipped"].high
+    assert 15 < missed < 30  # Wilson: 300 x 1.96^2 / (50 + 1.96^2)
+    for totals in (stage.totals, source.totals):
+        for name in ("pieces", "tokens", "learned", "text", "flops"):
+            estimate = totals[name]
+            assert estimate.low == pytest.approx(estimate.value * (1 - missed / 300), rel=1e-3), name
+    assert stage.totals["samples"].exact
+    assert stage.steps.low <= stage.steps.value * (1 - missed / 300)
+
+
 def test_split_samples_are_counted_once_and_by_piece(tmp_path: Path) -> None:
     turns = [{"from": who, "value": "a" * 30} for _ in range(6) for who in ("human", "gpt")]
     (tmp_path / "long.jsonl").write_text("\n".join([json.dumps({"conversations": turns})] * 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,23 @@ def test_stream_has_its_film_once(tmp_path: Path) -> None:
 def test_bad_sample_is_skipped_with_its_error() -> None:
     skipped = measured([{"type": "image", "image": b"no image"}])
     assert quantities(skipped) == {"samples": 1, "skipped": 1}
-    assert isinstance(skipped.error, BadSampleError)
-    assert str(skipped.error).startswith("a 1: ")
+    assert skipped.error.startswith("a 1: ")
     refused = BadSampleError("a 2: no conversation")
     each = stage()
-    assert measure(ObservedProcessor(Processor.tiny()), refused, each).error is refused
+    assert measure(ObservedProcessor(Processor.tiny()), refused, each).error == "a 2: no conversation"
+    assert measure(ObservedProcessor(Processor.tiny()), BadSampleError(), each).error
+
+
+def test_bad_sample_keeps_no_pixels_in_memory() -> None:
+    """Too long for a row: it was decoded before that was seen."""
+    turns = [{"role": "user", "content": [{"type": "image", "image": picture(0)}, "?" * 99]}]
+    sample, each = Sample("a 1", [*turns, {"role": "assistant", "content": "grey"}]), stage(tokens=64, visual_tokens=32)
+    kept = weakref.ref(sample)
+    skipped = measure(ObservedProcessor(for_stage(Processor.tiny(), each)), sample, each)
+    del sample
+    gc.collect()
+    assert skipped.error
+    assert kept() is None
 
 
 @pytest.mark.parametrize(("times", "seconds"), [((0, 1, 2), 3), ((5, 7), 4), ((3,), 0.5), ((), 0)])
