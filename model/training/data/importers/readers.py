@@ -59,11 +59,17 @@ def files_of(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    inside = [file for file in sorted(source.rglob("*")) if file.is_file() and not file.is_symlink()]
-    files = [file for file in inside if kind_of(file) in _KINDS and not file.name.startswith(".")]
+    inside = [file for file in _visible(source) if file.is_file() and not file.is_symlink()]
+    files = [file for file in inside if kind_of(file) in _KINDS]
     if not files:
         raise UserError(f"{source}: no {', '.join(_KINDS)} in it: name the file or folder of annotations")
     return files
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, at any depth, but for hidden files and folders."""
+    inside = folder.rglob("*")
+    return sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = None) -> Iterator[Row]:
@@ -80,7 +86,7 @@ def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = No
     notes = Counter() if notes is None else notes
     files = files_of(source)
     if source.is_dir():
-        others = {file for file in source.rglob("*") if not file.is_dir() and not file.name.startswith(".")}
+        others = {file for file in _visible(source) if not file.is_dir()}
         notes.update({OTHER_FILES: len(others - set(files))} if len(others) > len(files) else {})
     for file in files:
         yield from read_file(file, file.name if file == source else str(file.relative_to(source)), inside, notes)

@@ -170,6 +170,8 @@ def test_folder_is_read_file_by_file_and_links_are_not_followed(tmp_path: Path) 
     (tmp_path / "in/b/2.jsonl").write_text('{"a": 2}')
     (tmp_path / "in/1.json").write_text('[{"a": 1}]')
     (tmp_path / "in/readme.md").write_text("# words")
+    (tmp_path / "in/.set.import-1").mkdir()
+    (tmp_path / "in/.set.import-1/records-00000.jsonl").write_text('{"a": 3}')
     (tmp_path / "in/3.jsonl").symlink_to(tmp_path / "secret.jsonl")
     notes: Counter[str] = Counter()
     assert [(row.file, row.value) for row in read_rows(tmp_path / "in", (), notes)] == [
