@@ -135,3 +135,19 @@ def test_times_of_a_clip_count_from_its_start(tmp_path: Path) -> None:
     assert "Time 2.0s:" in film
     assert "Time 0.0s:" not in film
     assert "Time 0.0s:" in clip
+
+
+def test_lines_without_a_record_are_passed_over(media: Path) -> None:
+    path = written(media, imported(media, ENTRIES[:3])) / "records-00000.jsonl"
+    first, second, third = path.read_text().splitlines()
+    path.write_text(f"\n  \n{first}\n \t\n\r\n{second.replace(',', ', ' + chr(13), 1)}\n{third}\n \n")
+    source = RecordSource("r", str(path), str(media))
+    names = [source.sample(row).name.partition("(")[2] for row in range(source.rows)]
+    assert names == ["id set/-/1)", "id set/-/2)", "id set/-/3)"]
+
+
+def test_labels_say_what_scores_can_be_told_by(media: Path) -> None:
+    (record,) = imported(media, ENTRIES[:1])
+    labelled = record.model_copy(update={"task": "qa", "aspect": "time_order"})
+    sample = RecordSource("r", str(written(media, [labelled])), str(media)).sample(0)
+    assert sample.labels == {"dataset": "set", "task": "qa", "aspect": "time_order"}
