@@ -6,6 +6,7 @@ computed from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ NAME = "records-"
 COLUMN = "record"
 """The column of Parquet with the record's JSON."""
 
+_FILE = re.compile(rf"{NAME}\d+\.(jsonl|parquet)")
 _ROWS_PER_FILE = 200_000
 _ROWS_PER_GROUP = 1_000
 
@@ -141,11 +143,19 @@ class RecordWriter:
         self._lines = self._parquet = None
 
 
+def are_records(path: str | Path) -> bool:
+    """Return whether a path is a file of records that an import wrote, by its name, or a folder with some."""
+    place = Path(path)
+    if place.is_dir():
+        return any(_FILE.fullmatch(file.name) for file in place.iterdir())
+    return _FILE.fullmatch(place.name) is not None
+
+
 def record_files(path: str | Path) -> list[Path]:
     """Return the files of records at a path: the file itself, or those of a folder, in order.
 
     Raises:
-        UserError: There are none, or files of both forms.
+        UserError: There are none, one is missing, or there are files of both forms.
     """
     place = Path(path)
     if place.is_file():
@@ -157,6 +167,9 @@ def record_files(path: str | Path) -> list[Path]:
         raise UserError(f"{path}: no records ({NAME}00000.jsonl): name the folder that `vl3syn import` wrote")
     if len({file.suffix for file in files}) > 1:
         raise UserError(f"{path}: records as .jsonl and as .parquet: leave one form there, else each counts twice")
+    for number, file in enumerate(files):
+        if file.stem != f"{NAME}{number:05d}":
+            raise UserError(f"{path}: {file.name} where {NAME}{number:05d} should be: copy all files, and no others")
     return files
 
 
@@ -191,8 +204,14 @@ def _texts(file: Path) -> Iterator[str | bytes]:
         with open(file, "rb") as lines:
             yield from (line for line in lines if not line.isspace())
         return
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as opened:
-        for batch in opened.iter_batches(_ROWS_PER_GROUP, columns=[COLUMN]):
-            yield from batch.column(0).to_pylist()
+    try:
+        with pq.ParquetFile(file) as opened:
+            if COLUMN not in opened.schema_arrow.names:
+                raise UserError(f"{file}: no column {COLUMN}: these are no records; `vl3syn import` writes them")
+            for batch in opened.iter_batches(_ROWS_PER_GROUP, columns=[COLUMN]):
+                yield from batch.column(0).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: no whole Parquet file: import it again") from error

@@ -5,7 +5,6 @@ Memory holds one row, or a batch of a Parquet file. Nothing in a row is followed
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from core.errors import BadSampleError, UserError
+from core.json_stream import JsonStream
 from core.parquet import BAD_PARQUET, Parquet
 
 ROW_FILES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt")
@@ -24,7 +24,6 @@ ROW_FILES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt")
 LONGEST = 64 << 20
 """Bytes or characters of a row, at most."""
 
-_CHUNK = 1 << 20  # bytes of one read, or more behind a long row
 _MOST_OBJECT = 256 << 20  # bytes of a .json that is one object, which is loaded whole
 _BATCH = 64  # rows of a Parquet file at once
 _LISTS = ("data", "questions", "annotations", "samples", "rows", "images")
@@ -118,63 +117,13 @@ def _rows_of_object(whole: Any) -> list[Row | BadSampleError]:
 
 def _array(file: BinaryIO) -> Iterator[Numbered]:
     """Yield the elements of a JSON array. Only a part of the file is in memory: some chunks, or one element."""
-    text, number = _Text(file), 0
-    text.skip(" \t\r\n\ufeff")
-    text.at += 1  # the bracket
-    while (first := text.skip(" \t\r\n,")) != "]":
-        if not first:
-            raise BadSampleError(f"the list does not end: row {number + 1:,} is cut off")
-        number += 1
-        row = text.element(number)
-        yield number, row if isinstance(row, dict) else BadSampleError(f"row {number:,}: no JSON object")
-
-
-class _Text:
-    """The text of a file from a position on.
-
-    Attributes:
-        at: The position in what is in memory.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._decoder = file, json.JSONDecoder()
-        self._characters = codecs.getincrementaldecoder("utf-8")()
-        self._buffer, self.at, self._ended = "", 0, False
-
-    def skip(self, characters: str) -> str:
-        """Go on to the next character that is none of these; return it, or an empty text at the end."""
-        while True:
-            while self.at < len(self._buffer):
-                if self._buffer[self.at] not in characters:
-                    return self._buffer[self.at]
-                self.at += 1
-            if self._ended:
-                return ""
-            self._more()
-
-    def element(self, number: int) -> Any:
-        """Return the JSON value at the position, and go on behind it."""
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self.at)
-            except RecursionError as error:
-                raise BadSampleError(f"row {number:,} is nested too deeply") from error
-            except ValueError as error:
-                if self._ended or len(self._buffer) - self.at > LONGEST:
-                    raise BadSampleError(f"row {number:,} is no JSON, or too long: {error}") from error
-            else:
-                if end < len(self._buffer) or self._ended:  # else a number may go on
-                    self.at = end
-                    return value
-            self._more()
-
-    def _more(self) -> None:
-        """Read as much as is there already, so that a long element is parsed a few times only."""
-        self._buffer = self._buffer[self.at :]
-        self.at = 0
-        data = self._file.read(max(_CHUNK, len(self._buffer)))
-        self._ended = not data
-        self._buffer += self._characters.decode(data, final=self._ended)
+    text, number = JsonStream(file, LONGEST), 0
+    try:
+        for number, row in enumerate(text.elements(), 1):
+            yield number, row if isinstance(row, dict) else BadSampleError(f"row {number:,}: no JSON object")
+        text.finish()
+    except BadSampleError as error:
+        raise BadSampleError(f"behind row {number:,}: no JSON: {error}") from error
 
 
 def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered]:

@@ -14,6 +14,7 @@ import typer
 from core.errors import UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
+from manifests.record_files import are_records
 from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 
 if TYPE_CHECKING:
@@ -34,13 +35,18 @@ def evaluate_command(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: OUT/4-video/model, …/step-00001000")
     ],
-    data: Annotated[str, typer.Option(help="Published shards, a folder or URL; or annotations, a .json or .jsonl")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Published shards, a folder or URL; records of `vl3syn import`; or annotations, a .json or .jsonl"
+        ),
+    ],
     caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
     media: Annotated[
         str | None, typer.Option(help="What paths in annotations are relative to; default the file's own folder")
     ] = None,
     root: Annotated[
-        list[str] | None, typer.Option(help="A further folder that media of annotations may lie in; may be given again")
+        list[str] | None, typer.Option(help="A further folder that media may lie in; may be given again")
     ] = None,
     task: Annotated[
         str,
@@ -96,7 +102,8 @@ def evaluate_command(
         refuse_credentials(path or "", what)
         if path is not None:
             check_path(path, what)
-    annotated = Path(data).suffix.lower() in (".json", ".jsonl", ".ndjson")
+    recorded = are_records(data)
+    annotated = recorded or Path(data).suffix.lower() in (".json", ".jsonl", ".ndjson")
     if not annotated and os.path.isfile(data):
         raise UserError(
             f"--data {data}: a file: give annotations that end with .json, .jsonl or .ndjson, unpacked, or a folder of "
@@ -105,7 +112,7 @@ def evaluate_command(
     if caption not in (None, *CAPTIONS):
         raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")
     if annotated and caption:
-        raise typer.BadParameter("annotations have no captions to choose from: leave it out", param_hint="--caption")
+        raise typer.BadParameter("only shards have captions to choose from: leave it out", param_hint="--caption")
     if media and not annotated:
         raise typer.BadParameter("shards hold their images: leave it out", param_hint="--media")
     if root and not annotated:
@@ -124,10 +131,14 @@ def evaluate_command(
     from filters.clip import clip_encoder
     from model.evaluate import evaluate
     from model.training.data.annotations import AnnotationConfig
+    from model.training.data.records import RecordConfig
     from model.training.data.shards import ShardConfig
 
+    roots = tuple(root or ())
     source: SourceConfig = (
-        AnnotationConfig(annotations=data, media=media, roots=tuple(root or ()))
+        RecordConfig(records=data, media=media, roots=roots)
+        if recorded
+        else AnnotationConfig(annotations=data, media=media, roots=roots)
         if annotated
         else ShardConfig(shards=data, caption=cast(Literal["short", "detailed"], caption or "detailed"))
     )

@@ -83,24 +83,30 @@ def import_(
         if choice not in valid:
             raise typer.BadParameter(f"{choice!r}: use one of {', '.join(valid)}", param_hint=name)
     from manifests.renderers import RENDERERS
+    from model.training.data.importers.out_folder import aside, check_out
     from model.training.data.importers.run import run
-    from model.training.data.importers.writer import Writer, aside, check_out
+    from model.training.data.importers.writer import Writer
 
     if as_ is not None and as_ not in RENDERERS:
         raise typer.BadParameter(f"{as_!r}: use one of {', '.join(RENDERERS)}", param_hint="--as")
     if not dry_run:
-        check_out(local_folder(out, "--out"), replace)
+        check_out(local_folder(out, "--out"), replace, Path(source))
     job = _job(format_, source, media, dataset, licence, split, set_ or [], probe, tokenizer, limit)
     if dry_run:
         with Writer(None, as_form=as_) as nowhere:
             report = run(job, nowhere, progress())
+        print_report(report, json_)
+        _refuse_nothing(report, source)
     else:
         with aside(Path(out)) as folder:
             with Writer(folder, form, as_) as writer:  # type: ignore[arg-type]  # checked above
                 report = run(job, writer, progress())
+            print_report(report, json_)
+            _refuse_nothing(report, source)  # in here: then nothing is written, and nothing replaced
             write_report(folder, job, report, writer, form, as_)
-    print_report(report, json_)
-    _check(report, source, strict)
+    if strict and not report.is_clean:
+        found = report.rejected.total + report.notes.total + report.refused.total
+        raise UserError(f"--strict: {found:,} findings, as reported")
 
 
 def _job(
@@ -152,6 +158,8 @@ def _options(format_: Format, given: list[str]) -> Mapping[str, str]:
     options = {}
     for text in given:
         key, equals, value = text.partition("=")
+        if not format_.options:
+            raise UserError(f"--set {text}: {format_.name} has no options: leave it out")
         if not equals or key not in format_.options:
             raise UserError(f"--set {text}: {format_.name} has no such option{suggest(key, format_.options)}")
         options[key] = value
@@ -170,12 +178,9 @@ def _token_counter(folder: str) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _check(report: Report, source: str, strict: bool) -> None:
+def _refuse_nothing(report: Report, source: str) -> None:
     if not report.rows:
         raise UserError(f"{source}: no rows in it")
     if not report.records:
         first = next(iter(report.rejected.counted.values()))
         raise UserError(f"{source}: none of {report.rows:,} rows could be imported; the first: {first.example}")
-    if strict and not report.is_clean:
-        found = report.rejected.total + report.notes.total + report.refused.total
-        raise UserError(f"--strict: {found:,} findings, as reported")

@@ -25,7 +25,7 @@ _SHOWN = 5  # rows of the benchmark that are named, those with the most hits
 @overlap_app.command()
 def overlap(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A run, published shards, or annotations (.json, .jsonl)")
+        str, typer.Argument(metavar="DATA", help="A run, published shards, imported records, or annotations")
     ],
     benchmark: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""What a model would be trained on, row by row: annotations, published shards, or the kept images of a run."""
+"""What a model would be trained on, row by row: annotations, published shards, records, or the kept images of a run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from core.errors import BadSampleError, UserError
 from core.parquet import BAD_PARQUET, Parquet
 from filters.overlap.rows import rows_of
 from manifests.indexing import refuse_unfinished
+from manifests.record_files import are_records, read_records, record_files
 from manifests.run import RECIPE, Run, open_run
 from manifests.storage import Folder
 from model.training.data.forms import media_of, stream_turns_of, turns_of
@@ -48,16 +49,18 @@ class TrainingRow:
 
 
 def training_rows(location: str, media: str | None = None, roots: Sequence[str] = ()) -> Iterator[TrainingRow]:
-    """Return an iterator of the rows of annotations (a file), of shards or of a run (folders or URLs).
+    """Return an iterator of the rows of annotations (a file), of records, of shards or of a run (folders or URLs).
 
     Args:
-        location: A .json or .jsonl file, a dataset that `publish` wrote, or a run.
+        location: A .json or .jsonl file, what `vl3syn import` wrote, a dataset that `publish` wrote, or a run.
         media: The folder that paths in annotations are relative to; default the file's own folder.
         roots: Further folders that media may lie below.
 
     Raises:
         UserError: It is nothing of these, or cannot be read.
     """
+    if are_records(location):
+        return _recorded(location, media, roots)
     if location.lower().endswith(_ANNOTATIONS):
         return _annotated(location, MediaRoot(media or os.path.dirname(os.path.abspath(location)), roots))
     if media or roots:
@@ -86,6 +89,34 @@ def _annotated(path: str, media: MediaRoot) -> Iterator[TrainingRow]:
             yield _annotated_row(entry, where, media)
 
 
+def _recorded(path: str, media: str | None, roots: Sequence[str]) -> Iterator[TrainingRow]:
+    folder = record_files(path)[0].parent
+    places = {"media": MediaRoot(media or folder, roots), "records": MediaRoot(folder)}
+    for record in read_records(path):
+        names = [record.source.original_id, record.source.url, *(medium.path for medium in record.media)]
+        stills = [medium for medium in record.media if medium.type == "image"]
+        images, faults = _images([(places[still.root], still.path) for still in stills], record.id)
+        yield TrainingRow(
+            record.id,
+            tuple(filter(None, names)),
+            tuple(text for turn in record.turns if (text := turn.text)),
+            images,
+            len(record.media) - len(stills),
+            faults,
+        )
+
+
+def _images(named: Sequence[tuple[MediaRoot, Any]], where: str) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    """Return the bytes of images, and why those that are missing are."""
+    images, faults = [], []
+    for root, path in named:
+        try:
+            images.append(Path(root.file(path)).read_bytes())
+        except (BadSampleError, OSError) as error:
+            faults.append(f"{where}: {error}")
+    return tuple(images), tuple(faults)
+
+
 def _annotated_row(entry: Mapping[str, Any], where: str, media: MediaRoot) -> TrainingRow:
     given = entry.get("id")
     id_ = f"{where} (id {given})" if isinstance(given, str | int) else where
@@ -94,14 +125,9 @@ def _annotated_row(entry: Mapping[str, Any], where: str, media: MediaRoot) -> Tr
         paths, films = media_of(entry, "image"), media_of(entry, "video")
     except BadSampleError as error:
         return TrainingRow(id_, faults=(f"{where}: {error}",))
-    images, faults = [], []
-    for path in paths:
-        try:
-            images.append(Path(media.file(path)).read_bytes())
-        except (BadSampleError, OSError) as error:
-            faults.append(f"{where}: {error}")
+    images, faults = _images([(media, path) for path in paths], where)
     names = [str(name) for name in (given, *paths, *films) if isinstance(name, str | int)]
-    return TrainingRow(id_, tuple(names), tuple(_texts(turns)), tuple(images), len(films), tuple(faults))
+    return TrainingRow(id_, tuple(names), tuple(_texts(turns)), images, len(films), faults)
 
 
 def _texts(turns: object) -> Iterator[str]:

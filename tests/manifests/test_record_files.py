@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import UserError
 from core.records import Licence, Medium, Part, Record, Source, Turn
-from manifests.record_files import RecordWriter, read_records, record_files
+from manifests.record_files import RecordWriter, are_records, read_records, record_files
 
 
 def record(number: int) -> Record:
@@ -75,3 +75,30 @@ def test_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "records-00000.jsonl").write_text(record(1).to_json() + '\n{"id": 1}\n')
     with pytest.raises(UserError, match=r"records-00000.jsonl: record 2: no record: .*; import it again"):
         list(read_records(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_missing_file_of_records_is_an_error(tmp_path: Path, form: str) -> None:
+    written(tmp_path, form)
+    (tmp_path / f"records-00001.{form}").unlink()
+    with pytest.raises(UserError, match=f"records-00002.{form} where records-00001 should be: copy all files"):
+        record_files(tmp_path)
+
+
+def test_parquet_without_records_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "records-00000.parquet"
+    pl.DataFrame({"a": [1]}).write_parquet(file)
+    with pytest.raises(UserError, match="no column record: these are no records"):
+        list(read_records(file))
+    written(tmp_path, "parquet", 1)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match="no whole Parquet file: import it again"):
+        list(read_records(file))
+
+
+def test_records_are_told_by_their_names(tmp_path: Path) -> None:
+    written(tmp_path, "jsonl", 1)
+    for name, expected in ((".", True), ("records-00000.jsonl", True), ("records-a.jsonl", False), ("none", False)):
+        assert are_records(tmp_path / name) == expected, name
+    (tmp_path / "records-00000.jsonl").rename(tmp_path / "train.jsonl")
+    assert not are_records(tmp_path)

@@ -115,7 +115,7 @@ class RecordSource(Source):
             record = parse_record(self._kept(number)[at])
             name += f" (id {record.id})"
             references = list(record.references) or None
-            return Sample(name, record_messages(record, self._path), references)
+            return Sample(name, record_messages(record, self._path), references, _labels(record))
         except SAMPLE_ERRORS as error:
             raise bad_sample(name, error) from error
 
@@ -133,7 +133,13 @@ class RecordSource(Source):
             return texts
         with open(file, "rb") as lines:
             lines.seek(begin)
-            return [line for line in lines.read(end - begin).splitlines() if line]
+            return [line for line in lines.read(end - begin).split(b"\n") if line and not line.isspace()]
+
+
+def _labels(record: Record) -> dict[str, str | int]:
+    source = record.source
+    labels = {"dataset": source.dataset, "subset": source.subset, "split": source.split}
+    return {name: text for name, text in (labels | {"task": record.task, "aspect": record.aspect}).items() if text}
 
 
 def record_messages(record: Record, path_of: Any) -> list[Message]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -273,8 +274,6 @@ def test_clip_score_equals_the_cosine_of_open_clip(folder: Path, ask: Ask, tmp_p
 @pytest.fixture
 def trained(folder: Path, tmp_path: Path) -> str:
     """The checkpoint with what the trainer writes beside it: detailed captions of the shards, 2 of 5 held out."""
-    import shutil
-
     from model.training.recipe import parse_recipe
 
     shutil.copytree(folder / "ckpt", tmp_path / "ckpt")
@@ -388,6 +387,46 @@ def test_other_spellings_of_an_ending_are_annotations(folder: Path, ask: Ask, tm
     losses = [json.loads(one.out)["loss"] for one in done]
     assert losses[0] == losses[1]
     assert losses[0]["samples"] == len(lines)
+
+
+def _imported(folder: Path, out: Path, form: Any = "jsonl", rows_per_file: int = 9) -> Path:
+    from manifests.record_files import RecordWriter
+    from tests.model.training.data.importers.importing import import_source
+
+    (out / "new").mkdir(parents=True)
+    lines = shutil.copy(folder / "qa.jsonl", out / "qa.jsonl")
+    with RecordWriter(out / "new", form, rows_per_file) as writer:
+        for record in import_source("llava", Path(lines), folder).records:
+            writer.write(record.model_copy(update={"task": "qa"}))
+    return out / "new"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_records_have_the_loss_of_their_annotations(folder: Path, ask: Ask, tmp_path: Path, form: Any) -> None:
+    records = _imported(folder, tmp_path, form)
+    (of_records, of_file), of_annotations = (
+        [
+            json.loads(ask("--data", path, "--media", folder, "--json", *BRIEF).out)["loss"]
+            for path in (records, records / f"records-00000.{form}")
+        ],
+        json.loads(ask("--data", "qa.jsonl", "--json", *BRIEF).out)["loss"],
+    )
+    assert of_records == of_file == of_annotations
+    assert of_records["samples"] == 3
+    done = ask("--data", records, "--media", folder, "--task", "vqa", "--by", "task", "--json", *BRIEF)
+    assert "qa" in str(json.loads(done.out)["scores"]["groups"]["task"])
+
+
+def test_held_out_records_are_those_of_the_training(folder: Path, ask: Ask, trained: str, tmp_path: Path) -> None:
+    records = _imported(folder, tmp_path / "set", rows_per_file=2)
+    source = {"records": str(records), "media": str(folder), "held_out": 1}
+    _change_training(trained, lambda recipe: recipe["sources"].update(scene=source))
+    arguments = ("--media", folder, "--held-out", "--max-new-tokens", 0)
+    assert json.loads(ask("--data", records, *arguments, "--json", checkpoint=trained).out)["loss"]["samples"] == 1
+    done = ask("--data", records / "records-00000.jsonl", *arguments, checkpoint=trained)
+    assert (done.code, done.out) == (1, "")
+    assert f"of scene one file is given, and samples were held out of all: give {records}" in done.err
+    assert ask("--data", "qa.jsonl", "--max-new-tokens", 0, checkpoint=trained).code == 0
 
 
 def test_stage_folder_is_refused_with_the_folder_to_give(ask: Ask, folder: Path, tmp_path: Path) -> None:

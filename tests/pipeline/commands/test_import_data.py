@@ -131,7 +131,7 @@ def test_broken_array_writes_nothing(source: Path, tmp_path: Path) -> None:
         (["lava", "SOURCE"], "lava: no such format; did you mean 'llava'?"),
         (["llava", "gone.json"], "gone.json: no such file or folder"),
         (["llava", "SOURCE", "--media", "gone"], "--media gone: no such folder"),
-        (["llava", "SOURCE", "--set", "a=b"], "--set a=b: llava has no such option"),
+        (["llava", "SOURCE", "--set", "a=b"], "--set a=b: llava has no options: leave it out"),
         (["llava", "SOURCE", "--tokenizer", "gone"], "--tokenizer gone: no such folder"),
         (["chat", "SOURCE"], "none of 3 rows could be imported; the first: set.json:1: media in a chat of text"),
     ],
@@ -155,9 +155,16 @@ def test_wrong_usage_exits_with_2(args: list[str]) -> None:
     assert vl3syn(*args).exit_code == 2
 
 
-def test_empty_source_is_an_error(source: Path, tmp_path: Path) -> None:
+def test_import_without_a_record_writes_and_replaces_nothing(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "none of 3 rows could be imported" in failure("chat", source, "--out", out)
+    assert not out.exists()
+    assert vl3syn("llava", source, "--out", out).exit_code == 0
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    assert "none of 3 rows could be imported" in failure("chat", source, "--out", out, "--replace")
     source.write_text("[]")
-    assert failure("llava", source, "--out", tmp_path / "out").endswith("no rows in it")
+    assert failure("llava", source, "--out", out, "--replace").endswith("no rows in it")
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
 
 
 def test_auto_refuses_a_tie_and_an_unknown_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from core.errors import UserError
+from manifests.record_files import RecordWriter
 from manifests.shards import IMAGE
 from pipeline.reporting.training_rows import TrainingRow, training_rows
 from tests.conftest import MakeImages
+from tests.model.training.data.importers.importing import import_entries
 from tests.runs import run_here
 
 
@@ -38,6 +41,26 @@ def test_annotations_give_texts_images_and_faults(tmp_path: Path, ending: str) -
     assert "outside" in first.faults[0]
     assert (film.films, film.names, film.faults) == (1, ("films/v.mp4",), ())
     assert "ms-swift" in bad.faults[0]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_records_give_what_their_annotations_give(tmp_path: Path, form: Any) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    entries: list[Any] = [
+        {"id": "x1", "image": ["a.png", "gone.png"], "conversations": turns("<image><image>\nWhat?", "This.")},
+        {"video": "films/v.mp4", "conversations": turns("<video>When?", "Now.")},
+    ]
+    records = import_entries(tmp_path, "llava", entries, dataset="set").records
+    (tmp_path / "set").mkdir()
+    with RecordWriter(tmp_path / "set", form) as writer:
+        for record in records:
+            writer.write(record)
+    first, film = training_rows(str(tmp_path / "set"), str(tmp_path))
+    assert (first.id, first.names) == ("set/x1/1", ("x1", "a.png", "gone.png"))
+    assert first.texts == ("\nWhat?", "This.")
+    assert first.images == ((tmp_path / "a.png").read_bytes(),)
+    assert first.faults == (f"set/x1/1: {tmp_path}/gone.png: no such file",)
+    assert (film.names, film.texts, film.films, film.faults) == (("films/v.mp4",), ("When?", "Now."), 1, ())
 
 
 def test_shards_give_each_image_with_its_captions_once(tmp_path: Path) -> None:

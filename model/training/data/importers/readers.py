@@ -10,10 +10,12 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
+from core.json_stream import JsonStream
 from model.training.data.importers.format import Row, Unreadable
 from model.training.data.importers.table_readers import csv_rows, parquet_rows
 from model.training.data.importers.tar_reader import tar_rows
@@ -23,6 +25,7 @@ LARGEST = 64 << 20
 
 _LONGEST_FIRST = 8 << 20  # bytes of a first line that decides whether a .json is JSON lines
 _BOM = b"\xef\xbb\xbf"
+_NOT_UTF8 = "surrogateescape"  # bytes that are no UTF-8 reject the row whose text has them, as in JSON lines
 
 LINE_INDEX = "a last line that is a list of numbers was passed over as an index of the lines"
 OTHER_FILES = "files of other kinds, pickles or links in the folder were passed over"
@@ -32,39 +35,6 @@ _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
 _KINDS = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".tar", ".txt")
 
 Notes = Counter[str]
-
-
-class CountedFile:
-    """A file for a JSON parser, without a byte order mark. It refuses to give more than `LARGEST` bytes for one row."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        """`name`: for the error."""
-        self._file, self._name, self._read = file, name, 0
-        self._start: bytes | None = file.read(3).removeprefix(_BOM)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes.
-
-        Raises:
-            UserError: The row is too large.
-        """
-        self._read += size
-        if self._read > LARGEST:
-            raise UserError(f"{self._name}: a row of more than {LARGEST >> 20} MiB: it would fill the memory; split it")
-        if self._start and size:
-            start, self._start = self._start, None
-            return start
-        return self._file.read(size)
-
-    def row_done(self) -> None:
-        """Begin to count the next row."""
-        self._read = 0
-
-    def first(self) -> bytes:
-        """Return the first byte that is no white space."""
-        while (one := self.read(1)).isspace():
-            pass
-        return one.lstrip()[:1]
 
 
 def kind_of(path: Path) -> str:
@@ -89,11 +59,17 @@ def files_of(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    inside = [file for file in sorted(source.rglob("*")) if file.is_file() and not file.is_symlink()]
-    files = [file for file in inside if kind_of(file) in _KINDS and not file.name.startswith(".")]
+    inside = [file for file in _visible(source) if file.is_file() and not file.is_symlink()]
+    files = [file for file in inside if kind_of(file) in _KINDS]
     if not files:
         raise UserError(f"{source}: no {', '.join(_KINDS)} in it: name the file or folder of annotations")
     return files
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, at any depth, but for hidden files and folders."""
+    inside = folder.rglob("*")
+    return sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = None) -> Iterator[Row]:
@@ -110,7 +86,7 @@ def read_rows(source: Path, inside: Sequence[str] = (), notes: Notes | None = No
     notes = Counter() if notes is None else notes
     files = files_of(source)
     if source.is_dir():
-        others = {file for file in source.rglob("*") if not file.is_dir() and not file.name.startswith(".")}
+        others = {file for file in _visible(source) if not file.is_dir()}
         notes.update({OTHER_FILES: len(others - set(files))} if len(others) > len(files) else {})
     for file in files:
         yield from read_file(file, file.name if file == source else str(file.relative_to(source)), inside, notes)
@@ -151,7 +127,7 @@ def open_packed(file: Path) -> IO[bytes]:
 def _is_lines(file: Path) -> bool:
     """Return whether a .json has an object per line. One that is an object on one line alone is not."""
     with open_packed(file) as data:
-        if CountedFile(data, file.name).first() != b"{":
+        if JsonStream(data, LARGEST, "replace").peek() != "{":
             return False
     with open_packed(file) as data:
         lines = (line for line in iter(lambda: data.readline(_LONGEST_FIRST), b"") if not line.isspace())
@@ -163,52 +139,50 @@ def _is_lines(file: Path) -> bool:
 
 
 def _json_rows(file: Path, name: str, inside: Sequence[str]) -> Iterator[Row]:
-    with open_packed(file) as data:
-        start = CountedFile(data, name).first()
-    if start == b"[":
-        yield from _items(file, name, "item", False)
-    elif start == b"{":
-        kinds = {key: _kind_inside(file, name, key) for key in inside}
-        key = next((key for key, kind in kinds.items() if kind), "")
-        is_list = kinds.get(key) == "start_array"
-        yield from _items(file, name, f"{key}.item" if is_list else key, not is_list)
-    else:
-        raise UserError(f"{name}: no JSON: it begins with {start.decode('latin-1')!r}")
-
-
-def _kind_inside(file: Path, name: str, key: str) -> str:
-    """Return `start_array` or `start_map` if the top-level object has such a value at a key, else an empty text."""
-    import ijson
-
-    with open_packed(file) as data:
-        counted = CountedFile(data, name)
-        try:
-            for prefix, event, _ in ijson.parse(counted, use_float=True):
-                counted.row_done()
-                if prefix == key and event in ("start_array", "start_map"):
-                    return str(event)
-        except ijson.JSONError:
-            return ""  # reading the rows reports it
-    return ""
-
-
-def _items(file: Path, name: str, prefix: str, is_object: bool) -> Iterator[Row]:
-    import ijson
-
     number = 0
+    wanted = _key_inside(file, inside) if inside else ""
     with open_packed(file) as data:
-        counted = CountedFile(data, name)
+        text = JsonStream(data, LARGEST, _NOT_UTF8)
         try:
-            parsed: Iterator[Any] = (ijson.kvitems if is_object else ijson.items)(counted, prefix, use_float=True)
-            for number, item in enumerate(parsed, 1):
-                counted.row_done()
-                key, value = item if is_object else ("", item)
+            if (start := text.peek()) not in ("[", "{"):
+                raise UserError(f"{name}: no JSON: it begins with {start!r}")
+            for number, (key, value) in enumerate(_values(text, wanted), 1):
                 yield Row(value, name, number, key)
-        except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            text.finish()
+        except BadSampleError as error:
             raise UserError(
-                f"{name}: no JSON behind entry {number:,}: {reason}; nothing of the rest can be read: mend the file"
+                f"{name}: no JSON behind entry {number:,}: {error}; nothing of the rest can be read: mend the file"
             ) from error
+
+
+def _values(text: JsonStream, wanted: str) -> Iterator[tuple[str, Any]]:
+    """Yield the elements of an array, or the values of an object with their keys; those at the key `wanted`, if any."""
+    if text.peek() == "[":
+        yield from (("", value) for value in text.elements())
+        return
+    for key in text.keys():  # noqa: SIM118  # no mapping
+        if not wanted:
+            yield key, text.value()
+        elif key == wanted:
+            yield from _values(text, "")
+        else:
+            text.skip()
+
+
+def _key_inside(file: Path, inside: Sequence[str]) -> str:
+    """Return the first of some keys at which an object has an array or an object; an empty text if there is none."""
+    held: set[str] = set()
+    with open_packed(file) as data:
+        text = JsonStream(data, LARGEST, _NOT_UTF8)
+        if text.peek() != "{":
+            return ""
+        with suppress(BadSampleError):  # reading the rows reports it
+            for key in text.keys():  # noqa: SIM118
+                held |= {key} if text.peek() in ("[", "{") else set()
+                if inside[0] in held:
+                    break
+                text.skip()
+    return next((key for key in inside if key in held), "")
 
 
 def _line_rows(data: IO[bytes], name: str, notes: Notes) -> Iterator[Row]:

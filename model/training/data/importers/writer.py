@@ -1,16 +1,13 @@
-"""Write what an import makes: records, rejected rows, the records in a trainer's form, the report. All or nothing."""
+"""Write what an import makes: records, rejected rows, the records in a trainer's form, the report."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.errors import BadSampleError, UserError
+from core.errors import BadSampleError
 from core.records import Record
 from manifests.record_files import Form, RecordWriter
 from manifests.renderers import RENDERERS, left_beside
@@ -83,35 +80,3 @@ def _write_line(file: BinaryIO | None, value: Mapping[str, Any]) -> None:
     if file:
         text = json.dumps(value, ensure_ascii=False)
         file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-
-
-def check_out(out: Path, replace: bool) -> None:
-    """Check that a folder can be written, before anything is read.
-
-    Raises:
-        UserError: Something is there, and it is no earlier import that is to be replaced.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir() or not (out / REPORT).is_file():
-        raise UserError(f"--out {out}: something else is there: give a new folder")
-    if not replace:
-        raise UserError(f"--out {out}: an import is there: give a new folder, or --replace")
-
-
-@contextmanager
-def aside(out: Path) -> Iterator[Path]:
-    """Yield a new folder beside `out` that takes its place at the end, or is removed if anything is raised."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.import-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        old = out.parent / f".{out.name}.replaced-{os.getpid()}"
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

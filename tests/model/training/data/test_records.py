@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core.errors import BadSampleError, UserError
-from core.records import Record
+from core.records import Medium, Part, Record, Turn
+from core.records import Source as Origin
 from manifests.record_files import RecordWriter
 from manifests.renderers import to_videollama3
 from model import Processor
@@ -135,3 +138,66 @@ def test_times_of_a_clip_count_from_its_start(tmp_path: Path) -> None:
     assert "Time 2.0s:" in film
     assert "Time 0.0s:" not in film
     assert "Time 0.0s:" in clip
+
+
+def test_lines_without_a_record_are_passed_over(media: Path) -> None:
+    path = written(media, imported(media, ENTRIES[:3])) / "records-00000.jsonl"
+    first, second, third = path.read_text().splitlines()
+    path.write_text(f"\n  \n{first}\n \t\n\r\n{second.replace(',', ', ' + chr(13), 1)}\n{third}\n \n")
+    source = RecordSource("r", str(path), str(media))
+    names = [source.sample(row).name.partition("(")[2] for row in range(source.rows)]
+    assert names == ["id set/-/1)", "id set/-/2)", "id set/-/3)"]
+
+
+def test_labels_say_what_scores_can_be_told_by(media: Path) -> None:
+    (record,) = imported(media, ENTRIES[:1])
+    labelled = record.model_copy(update={"task": "qa", "aspect": "time_order"})
+    sample = RecordSource("r", str(written(media, [labelled])), str(media)).sample(0)
+    assert sample.labels == {"dataset": "set", "task": "qa", "aspect": "time_order"}
+
+
+_TEXTS = st.text(max_size=5) | st.sampled_from(["<b>", " x ", "\n", "\u2028"])
+
+
+@st.composite
+def odd_records(draw: st.DrawFn) -> Record:
+    """Records of up to two media, with turns of any role and any parts."""
+    media = []
+    for number in range(draw(st.integers(0, 2))):
+        if draw(st.booleans()):
+            media.append(Medium(key=f"i{number}", type="image", path="a.png"))
+            continue
+        start, length = draw(st.none() | st.floats(0, 2)), draw(st.none() | st.floats(0.01, 2))
+        end = None if length is None else (start or 0.0) + length
+        flags = {"is_cut": draw(st.booleans()), "clock": draw(st.sampled_from(["clip", "film"]))}
+        media.append(Medium.model_validate(
+            {"key": f"v{number}", "type": "video", "path": "clip.mp4", "start": start, "end": end, **flags}
+        ))  # fmt: skip
+    left, said = list(media), []
+    for role in draw(st.lists(st.sampled_from(["user", "assistant", "system"]), min_size=1, max_size=4)):
+        shown = [Part(media=left.pop(0).key) for _ in range(draw(st.integers(0, 2))) if role == "user" and left]
+        parts = [*shown, *(Part(text=text) for text in draw(st.lists(_TEXTS, max_size=2)))]
+        said.append(Turn.model_validate({"role": role, "parts": tuple(draw(st.permutations(parts)))}))
+    return Record(id="s/1/1", source=Origin(dataset="s"), media=tuple(media), turns=tuple(said))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_records())
+def test_odd_record_is_what_its_rendered_annotation_is(media: Path, record: Record) -> None:
+    (media / "odd.jsonl").write_text(record.to_json() + "\n")
+    try:
+        rendered = to_videollama3(record)
+    except BadSampleError:
+        return
+    (media / "rendered.jsonl").write_text(json.dumps(rendered))
+    sources = (
+        RecordSource("r", str(media / "odd.jsonl"), str(media)),
+        AnnotationSource("r", str(media / "rendered.jsonl")),
+    )
+    conversations = []
+    for source in sources:
+        try:
+            conversations.append(source.sample(0).conversation)
+        except BadSampleError:
+            conversations.append(())
+    assert conversations[0] == conversations[1]

@@ -26,9 +26,11 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         medium.model_copy(update={"root": "records"}) if medium.key in embedded else medium
         for medium in media_of_paths(images, videos)
     ]
-    check_line(entry, [*images, *videos])
-    has_turns = entry.get("conversations") or entry.get("messages")
-    said = said_of(turns_of(entry)) if has_turns else dialog_of(entry)  # the latter: alpaca, query and response
+    if entry.get("conversations") or entry.get("messages"):
+        said = said_of(turns_of(entry))
+    else:  # alpaca, query and response
+        check_line(entry, [*images, *videos])
+        said = dialog_of(entry)
     turns, notes = dialog_turns(said, media)
     subset = str(entry.get("data_source") or "")
     yield Draft(turns, media, original_id=entry.get("id", ""), subset=subset, notes=notes, embedded=embedded)

@@ -20,6 +20,7 @@ from core.errors import UserError
 from model.training.data.importers import readers
 from model.training.data.importers.format import Row, Unreadable
 from model.training.data.importers.readers import LINE_INDEX, OTHER_FILES, read_rows
+from tests.model.training.data.importers.importing import import_source
 
 ROWS = [{"id": 1, "n": 1.5, "t": "ü"}, {"id": 2, "n": None, "t": ["a"]}]
 
@@ -95,6 +96,23 @@ def test_broken_line_is_one_unreadable_row(tmp_path: Path, line: bytes) -> None:
     assert broken.reason.startswith("no JSON: ")
 
 
+def test_odd_values_of_an_array_are_those_of_json_lines(tmp_path: Path) -> None:
+    rows = ['{"a": NaN}', '{"a": 100000000000000000000000}', '{"a": "\\ud800"}', '{"a": 1, "a": 2}']
+    listed = values(tmp_path, "a.json", f"[{','.join(rows)}]")
+    assert repr(listed) == repr(values(tmp_path, "a.jsonl", "\n".join(rows)))
+    assert listed[1:] == [{"a": 10**23}, {"a": "\ud800"}, {"a": 2}]
+
+
+def test_byte_that_is_no_utf8_spoils_its_row_only(tmp_path: Path) -> None:
+    chat = '{"prompt": "What?", "response": "%s"}'
+    (tmp_path / "a.json").write_bytes(
+        f"[{chat % 'It.'}, {chat % '?'}, {chat % 'So.'}]".encode().replace(b'"?"', b'"\xff"')
+    )
+    imported = import_source("chat", tmp_path / "a.json")
+    assert [record.turns[1].text for record in imported.records] == ["It.", "So."]
+    assert imported.reasons == ["not valid Unicode: U+DCFF at character 0 is half of one"]
+
+
 @pytest.mark.parametrize(
     "content", ['[{"a": 1}, {"a": ', '[{"a": 1}, nope]', '[{"a": 1}] [2]', '{"a": 1, "b"', '"text"', ""]
 )
@@ -161,6 +179,8 @@ def test_folder_is_read_file_by_file_and_links_are_not_followed(tmp_path: Path) 
     (tmp_path / "in/b/2.jsonl").write_text('{"a": 2}')
     (tmp_path / "in/1.json").write_text('[{"a": 1}]')
     (tmp_path / "in/readme.md").write_text("# words")
+    (tmp_path / "in/.set.import-1").mkdir()
+    (tmp_path / "in/.set.import-1/records-00000.jsonl").write_text('{"a": 3}')
     (tmp_path / "in/3.jsonl").symlink_to(tmp_path / "secret.jsonl")
     notes: Counter[str] = Counter()
     assert [(row.file, row.value) for row in read_rows(tmp_path / "in", (), notes)] == [
