@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from core.errors import UserError
+from core.errors import BadSampleError, UserError
+from core.json_stream import JsonStream
+from model.training.data.importers import readers
 from model.training.data.importers.format import Row, Unreadable
-from model.training.data.importers.readers import CountedFile, files_of, kind_of, open_packed
+from model.training.data.importers.readers import files_of, kind_of, open_packed
 
-_CHUNK = 1 << 16  # bytes
 _CUT = 2000  # characters of an annotation that cannot be used
 
 
@@ -41,9 +42,8 @@ class Joined:
         self._db = sqlite3.connect("")
         for part in ("images", "annotations"):
             self._db.execute(f"CREATE TABLE {part} (line INTEGER PRIMARY KEY, id TEXT, image TEXT, value TEXT)")
-        parts = {f"{key}.item" if are_lists else key: part for part, key in keys.items()}
-        for prefix, line, value in _parts(file, tuple(parts), are_lists):
-            self._add(parts[prefix], line, value)
+        for part, line, value in _parts(file, {key: part for part, key in keys.items()}, are_lists):
+            self._add(part, line, value)
         for part in ("images", "annotations"):
             if self._db.execute(f"SELECT 1 FROM {part}").fetchone() is None:
                 wanted = f"`{keys['images']}` and `{keys['annotations']}`"
@@ -111,33 +111,25 @@ def json_files(source: Path) -> list[Path]:
     return files
 
 
-def _parts(file: Path, prefixes: tuple[str, ...], are_lists: bool) -> Iterator[tuple[str, int, Any]]:
-    """Yield the entries of some parts with their prefix and their number in the part, in one pass."""
-    import ijson
-
-    collected = {prefix: ijson.sendable_list() for prefix in prefixes}
-    make = ijson.items_coro if are_lists else ijson.kvitems_coro
-    parsers = {prefix: make(entries, prefix, use_float=True) for prefix, entries in collected.items()}
-    counts = dict.fromkeys(prefixes, 0)
+def _parts(file: Path, keys: Mapping[str, str], are_lists: bool) -> Iterator[tuple[str, int, Any]]:
+    """Yield the entries of some parts with the part and their number in it, in one pass; `keys`: key → part."""
+    counts = dict.fromkeys(keys.values(), 0)
     with open_packed(file) as data:
-        counted = CountedFile(data, file.name)
-        chunk = b"first"
-        while chunk:
-            chunk = counted.read(_CHUNK)
-            try:
-                for parser in parsers.values():
-                    parser.send(chunk) if chunk else parser.close()
-            except (ijson.JSONError, ValueError, RecursionError) as error:
-                reason = " ".join(str(error).split())[:200]
-                place = f"{sum(counts.values()):,}"
-                raise UserError(f"{file.name}: no JSON behind entry {place}: {reason}; mend the file") from error
-            for prefix, entries in collected.items():
-                for entry in entries:
-                    counts[prefix] += 1
-                    yield prefix, counts[prefix], entry if are_lists else entry[1]
-                    counted.row_done()
-            busy = {prefix for prefix, entries in collected.items() if entries}
-            for entries in collected.values():
-                del entries[:]
-            for prefix in [prefix for prefix in parsers if busy and counts[prefix] and prefix not in busy]:
-                del parsers[prefix]  # a part is in one piece: this one has ended
+        text = JsonStream(data, readers.LARGEST, readers.NOT_UTF8)
+        try:
+            for key in text.keys():  # noqa: SIM118  # no mapping
+                if key not in keys:
+                    text.skip()
+                    continue
+                for entry in text.elements() if are_lists else _values(text):
+                    counts[keys[key]] += 1
+                    yield keys[key], counts[keys[key]], entry
+            text.finish()
+        except BadSampleError as error:
+            place = f"{sum(counts.values()):,}"
+            raise UserError(f"{file.name}: no JSON behind entry {place}: {error}; mend the file") from error
+
+
+def _values(text: JsonStream) -> Iterator[Any]:
+    for _ in text.keys():  # noqa: SIM118
+        yield text.value()

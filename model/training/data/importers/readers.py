@@ -25,7 +25,8 @@ LARGEST = 64 << 20
 
 _LONGEST_FIRST = 8 << 20  # bytes of a first line that decides whether a .json is JSON lines
 _BOM = b"\xef\xbb\xbf"
-_NOT_UTF8 = "surrogateescape"  # bytes that are no UTF-8 reject the row whose text has them, as in JSON lines
+NOT_UTF8 = "surrogateescape"
+"""Bytes that are no UTF-8 reject the row whose text has them, as in JSON lines."""
 
 LINE_INDEX = "a last line that is a list of numbers was passed over as an index of the lines"
 OTHER_FILES = "files of other kinds, pickles or links in the folder were passed over"
@@ -142,7 +143,7 @@ def _json_rows(file: Path, name: str, inside: Sequence[str]) -> Iterator[Row]:
     number = 0
     wanted = _key_inside(file, inside) if inside else ""
     with open_packed(file) as data:
-        text = JsonStream(data, LARGEST, _NOT_UTF8)
+        text = JsonStream(data, LARGEST, NOT_UTF8)
         try:
             if (start := text.peek()) not in ("[", "{"):
                 raise UserError(f"{name}: no JSON: it begins with {start!r}")
@@ -173,7 +174,7 @@ def _key_inside(file: Path, inside: Sequence[str]) -> str:
     """Return the first of some keys at which an object has an array or an object; an empty text if there is none."""
     held: set[str] = set()
     with open_packed(file) as data:
-        text = JsonStream(data, LARGEST, _NOT_UTF8)
+        text = JsonStream(data, LARGEST, NOT_UTF8)
         if text.peek() != "{":
             return ""
         with suppress(BadSampleError):  # reading the rows reports it

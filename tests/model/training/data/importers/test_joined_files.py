@@ -44,20 +44,36 @@ def test_file_may_be_longer_than_a_row(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_row_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "LARGEST", 200_000)
-    with pytest.raises(UserError, match="a row of more than"):
+    with pytest.raises(UserError, match="a value of more than"):
         Joined(write(tmp_path, [{"id": 1}], [{"id": 1, "image_id": 1, "segmentation": [[0.5] * 100_000]}]))
 
 
 def test_hostile_values_reject_themselves_alone(tmp_path: Path) -> None:
-    deep = "[" * 5000 + "]" * 5000
-    notes = f'[{{"id": 1, "image_id": 1}}, {{"id": 2, "image_id": {deep}}}, {{"id": 3, "image_id": 1, "x": {deep}}}]'
+    notes = '[{"id": 1, "image_id": 1, "area": NaN}, {"id": 2, "image_id": [1]}, {"id": 3, "image_id": "\\ud83d"}, 4]'
     file = tmp_path / "x.json"
     file.write_text(f'{{"images": [{{"id": 1}}], "annotations": {notes}}}')
     with Joined(file) as joined:
         first, *lost = joined.by_image()
         assert [note["id"] for note in first.value["annotations"]] == [1]
-        assert [row.value.reason for row in lost] == [f"no image of an annotation: annotation {n}" for n in (2, 3)]
+        assert [row.value.reason for row in lost] == [f"no image of an annotation: annotation {n}" for n in (2, 3, 4)]
         assert joined.annotation("\ud83d") is None
+
+
+def test_value_that_is_nested_too_deeply_ends_its_file(tmp_path: Path) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    file = tmp_path / "x.json"
+    file.write_text(
+        f'{{"images": [{{"id": 1}}], "annotations": [{{"id": 1, "image_id": 1}}, {{"id": 2, "x": {deep}}}]}}'
+    )
+    with pytest.raises(UserError, match="no JSON behind entry 2: nested too deeply"):
+        Joined(file)
+
+
+def test_part_that_comes_twice_is_read_twice(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text('{"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 2}], "images": [{"id": 2}]}')
+    with Joined(file) as joined:
+        assert [len(row.value["annotations"]) for row in joined.by_image()] == [0, 1]
 
 
 def test_number_of_many_digits_is_an_error_of_its_file(tmp_path: Path) -> None:
