@@ -27,7 +27,7 @@ LONGEST = 64 << 20
 _CHUNK = 1 << 20  # bytes of one read, or more behind a long row
 _MOST_OBJECT = 256 << 20  # bytes of a .json that is one object, which is loaded whole
 _BATCH = 64  # rows of a Parquet file at once
-_LISTS = ("data", "questions", "annotations", "samples", "rows", "images")
+_LISTS = ("data", "questions", "annotations", "samples", "rows", "images")  # of an object: all that are there are read
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row | BadSampleError]
@@ -46,6 +46,8 @@ def rows_of(path: str | Path, wanted: Callable[[str], bool] = lambda name: True)
     ending = Path(path).suffix.lower()
     if ending not in ROW_FILES:
         raise UserError(f"{path}: give a folder of images, or a file that ends with {', '.join(ROW_FILES)}, unpacked")
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path}: cannot be read: a folder, pipe or device: give a file")
     try:
         with Path(path).open("rb") as file:
             if ending == ".parquet":
@@ -105,11 +107,17 @@ def _json(file: BinaryIO, size: int) -> Iterator[Numbered]:
 
 
 def _rows_of_object(whole: Any) -> list[Row | BadSampleError]:
-    """Return the rows of an object: a list that one of its keys holds, or its values, with the key as the id."""
+    """Return the rows of an object: of the lists in it that have a known name, else of all its lists of objects.
+
+    Without such lists its values are the rows, with the key as the id.
+    """
     if not isinstance(whole, dict):
         raise BadSampleError("neither a list nor an object")
-    listed = next((whole[key] for key in _LISTS if isinstance(whole.get(key), list)), None)
-    if listed is None:
+    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)] or [
+        value for value in whole.values() if isinstance(value, list) and any(isinstance(one, dict) for one in value)
+    ]
+    listed = [row for each in lists for row in each]
+    if not lists:
         listed = [{"id": key, **value} for key, value in whole.items() if isinstance(value, dict)]
     if not listed:
         raise BadSampleError(f"no list of rows in it: give a list, or an object with {', '.join(_LISTS)}")
@@ -127,6 +135,9 @@ def _array(file: BinaryIO) -> Iterator[Numbered]:
         number += 1
         row = text.element(number)
         yield number, row if isinstance(row, dict) else BadSampleError(f"row {number:,}: no JSON object")
+    text.at += 1
+    if text.skip(" \t\r\n"):
+        raise BadSampleError(f"something follows the list, after row {number:,}: write one list")
 
 
 class _Text:
@@ -196,7 +207,10 @@ def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered
 def _csv(file: BinaryIO, delimiter: str) -> Iterator[Numbered]:
     head = file.readline(LONGEST).decode("utf-8-sig")
     file.seek(0)
-    names = next(csv.reader([head], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([head], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise BadSampleError(f"its first line is no header: {error}") from error
     reader = pyarrow.csv.open_csv(
         file,
         read_options=pyarrow.csv.ReadOptions(block_size=LONGEST, use_threads=False),
