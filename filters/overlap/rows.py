@@ -38,7 +38,7 @@ def rows_of(path: str | Path, wanted: Callable[[str], bool] = lambda name: True)
 
     Args:
         path: A local file; its ending says what it is.
-        wanted: Says which columns of a Parquet file are read.
+        wanted: Says which columns of a Parquet file are read, besides those of images in the form of `datasets`.
 
     Raises:
         UserError: The file cannot be read, is of another kind, or is broken in a way that loses the rows after it.
@@ -192,7 +192,7 @@ def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered
     number = 0
     try:
         parquet = Parquet(file)
-        names = [name for name in parquet.schema.names if wanted(name)]
+        names = [field.name for field in parquet.schema if wanted(field.name) or _is_image(field.type)]
         for batch in parquet.batches(names, _BATCH):
             for position in range(batch.num_rows):
                 number += 1
@@ -202,6 +202,13 @@ def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered
                     yield number, BadSampleError(f"row {number:,}: {error}")
     except BAD_PARQUET as error:
         raise BadSampleError(f"after {number:,} rows: {' '.join(str(error).split())}") from error
+
+
+def _is_image(type_: pa.DataType) -> bool:
+    """Return whether a column holds images as the library `datasets` stores them, or lists of these."""
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return _is_image(type_.value_type)
+    return pa.types.is_struct(type_) and {field.name for field in type_} == {"bytes", "path"}
 
 
 def _csv(file: BinaryIO, delimiter: str) -> Iterator[Numbered]:

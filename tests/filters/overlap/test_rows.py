@@ -103,6 +103,15 @@ def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         next(rows_of(tmp_path / "a.jsonl"))
 
 
+def test_columns_of_images_are_read_whatever_their_name(tmp_path: Path) -> None:
+    image = {"bytes": b"1", "path": None}
+    pl.DataFrame({"page": [image], "pages": [[image]], "sha": ["x"], "box": [{"x": 1}]}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    rows = [row for _, row in rows_of(tmp_path / "a.parquet", lambda name: name == "question")]
+    assert rows == [{"page": image, "pages": [image]}]
+
+
 def test_large_object_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_OBJECT", 10)
     with pytest.raises(UserError, match="more than 10: write a list"):
