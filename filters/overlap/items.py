@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BadSampleError
+from core.image_header import IMAGE_ENDINGS
 from core.text import printable
 
 _IDS = ("question_id", "qid", "q_uid", "pid", "uid", "id", "index", "video_id", "videoID", "file_name")
@@ -22,12 +23,6 @@ _IMAGES = re.compile(
 )
 _LETTER = re.compile(r"[A-J]|option[ _]?\d|choice[ _]?\d|[a-j]\d")
 _TURNS = ("conversations", "messages", "conversation")
-IMAGE_ENDINGS = tuple(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .ico .jp2 .j2k .j2c "
-    ".jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
-)
-"""Endings of images. Those that Pillow cannot decode are counted as such."""
-
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,20};base64,")
 _BASE64_STARTS = (
     "/9j/",
@@ -84,7 +79,10 @@ def item_of(row: Mapping[str, Any], name: str) -> Item | None:
     turns = [text for key in _TURNS for text in _turns(row.get(key))]
     question = next((row[key] for key in _QUESTIONS if isinstance(row.get(key), str) and row[key].strip()), "")
     images = [
-        image for key, value in row.items() if _IMAGES.fullmatch(str(key)) or _is_image(value) for image in _images(value)
+        image
+        for key, value in row.items()
+        if _IMAGES.fullmatch(str(key)) or _is_image(value)
+        for image in _images(value)
     ]
     captions = [] if question or turns else [text for key in _QUESTIONS for text in _texts(row.get(key))]
     item = Item(
@@ -159,7 +157,7 @@ def _images(value: Any, depth: int = _DEEPEST) -> Iterator[bytes | str]:
 def _named_or_packed(text: str) -> Iterator[bytes | str]:
     if match := _DATA_URI.match(text[:64]):
         yield _unpacked(text[match.end() :])
-    elif len(text) > _SHORTEST and text.startswith(_BASE64_STARTS) and not text.lower().endswith(IMAGE_ENDINGS):
+    elif len(text) > _SHORTEST and text.startswith(_BASE64_STARTS) and not text.lower().endswith(tuple(IMAGE_ENDINGS)):
         yield _unpacked(text)
     else:
         yield text

@@ -84,6 +84,33 @@ def test_parts_that_cannot_be_used_are_counted(folder: Path) -> None:
     assert benchmark.images == 3
 
 
+def test_packed_files_in_a_folder_are_counted(folder: Path) -> None:
+    for name in ("data.zip", "images/test.tar.gz", "more.arrow", "README.md", "questions.txt", "clip.mp4"):
+        (folder / name).write_bytes(b"1")
+    problems = Benchmark(str(folder)).problems
+    assert problems.counts == {"packed files, which are not read: unpack them": 3}
+    assert list(problems.examples.values()) == ["data.zip"]
+
+
+def test_rows_of_one_id_are_told_apart(folder: Path) -> None:
+    (folder / "images/0.png").unlink()
+    rows = [{"id": "plain", "question": QUESTION}, {"video_id": "v", "question": "a"}, {"video_id": "v", "q": "b"}]
+    (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = Benchmark(str(folder))
+    assert [item.id for item in benchmark._rows] == [
+        *("plain", "v", "v (more.jsonl:3)", "harbour", "plain (rows.jsonl:2)", "images/2.png"),
+    ]
+    assert benchmark.content == content_hash(str(folder))
+
+
+def test_question_marks_all_images_of_its_row(folder: Path) -> None:
+    row = {"id": "two", "images": ["images/0.png", "images/1.png"], "question": QUESTION}
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    found = Benchmark(str(folder))
+    pictures = [(data, found.decoded(data)) for data in (png(scene(0)), png(scene(1)))]
+    assert [(hit.kind, hit.with_question) for hit in found.search(pictures, [QUESTION]).hits] == [("file", True)] * 2
+
+
 @pytest.mark.parametrize("content", ["{}\n", '{"image": "gone.png"}\n', ""])
 def test_benchmark_of_which_nothing_can_be_used_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "rows.jsonl").write_text(content)
