@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from manifests.storage import Folder
     from model.evaluate import Evaluation, ScoredAnswer
     from model.scored_tasks import Task
+    from model.training.data.shards import Caption
     from model.training.data.source import SourceConfig
 
 eval_app = typer.Typer()
 
-CAPTIONS = ("short", "detailed")
+CAPTIONS = ("short", "detailed", "ocr")
 _ROUGE_TASKS = ("captions", "dense-captions")
 _TOLD = 10  # bad samples that are printed on the terminal
 
@@ -35,7 +36,7 @@ def evaluate_command(
         str, typer.Argument(metavar="CKPT", help="Folder of the checkpoint: OUT/4-video/model, …/step-00001000")
     ],
     data: Annotated[str, typer.Option(help="Published shards, a folder or URL; or annotations, a .json or .jsonl")],
-    caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
+    caption: Annotated[str | None, typer.Option(help="Of shards: short, detailed (default), or ocr")] = None,
     media: Annotated[
         str | None, typer.Option(help="What paths in annotations are relative to; default the file's own folder")
     ] = None,
@@ -103,7 +104,7 @@ def evaluate_command(
             "shards"
         )
     if caption not in (None, *CAPTIONS):
-        raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")
+        raise typer.BadParameter(f"{caption!r}: use {', '.join(CAPTIONS)}", param_hint="--caption")
     if annotated and caption:
         raise typer.BadParameter("annotations have no captions to choose from: leave it out", param_hint="--caption")
     if media and not annotated:
@@ -129,7 +130,7 @@ def evaluate_command(
     source: SourceConfig = (
         AnnotationConfig(annotations=data, media=media, roots=tuple(root or ()))
         if annotated
-        else ShardConfig(shards=data, caption=cast(Literal["short", "detailed"], caption or "detailed"))
+        else ShardConfig(shards=data, caption=cast("Caption", caption or "detailed"))
     )
     if held_out is None:
         _warn(checkpoint, source)
