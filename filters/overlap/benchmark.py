@@ -58,7 +58,7 @@ class Benchmark:
 
     Attributes:
         items: Number of rows.
-        images: Number of images.
+        images: Number of images, of each row.
         texts: Number of rows with a text.
         content: Hash of the content: of ids, texts, and the bytes of images.
         problems: What could not be used.
@@ -79,17 +79,20 @@ class Benchmark:
         self._rows: list[Item] = []
         images: list[BenchmarkImage] = []
         vectors: list[Vectors] = []
+        known: dict[bytes, tuple[BenchmarkImage, list[Vectors]]] = {}  # a picture of many questions is decoded once
         self._embed, self._cosine = embed, cosine
         digest = hashlib.sha256()
         for item, encoded in read_items(path, self.problems):
             add_to_digest(digest, item, encoded)
             for data in encoded:
+                file = hashlib.sha256(data).digest()
                 try:
-                    picture = decode(data)
-                    vectors += [embed(picture)] if embed else []
-                    images.append(benchmark_image(len(self._rows), data, picture))
+                    known[file] = known.get(file) or self._indexed(data)
                 except BadSampleError as error:
                     self.problems.add("images that cannot be decoded", f"{item.id}: {error}")
+                    continue
+                images.append(known[file][0]._replace(row=len(self._rows)))
+                vectors += known[file][1]
             self._rows.append(_without_images(item))
         self.content = digest.hexdigest()[:32]
         self._copies, self._texts = CopyIndex(images), TextIndex([item.variants for item in self._rows])
@@ -98,6 +101,11 @@ class Benchmark:
         self.texts = sum(bool(item.variants) for item in self._rows)
         if not self.images and not self.texts:
             raise UserError(f"{path}: no image and no question in it could be used{self._first_problem()}")
+
+    def _indexed(self, encoded: bytes) -> tuple[BenchmarkImage, list[Vectors]]:
+        """Return what is kept of an image, and its vector if embeddings are compared."""
+        picture = decode(encoded)
+        return benchmark_image(0, encoded, picture), [self._embed(picture)] if self._embed else []
 
     def decoded(self, encoded: bytes) -> Image.Image:
         """Decode an image as `search` needs it: a large JPEG at a reduced scale.
