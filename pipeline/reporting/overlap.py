@@ -63,7 +63,7 @@ class Overlap:
         found_rows: Rows with any hit.
         generic: Rows that share nothing but a generic question with the benchmark; they do not count as found.
         benchmark_rows: Ids of the benchmark's rows with a hit, and the number of hits.
-        unread: Rows or images that could not be read.
+        unread: Rows, turns or images that could not be read.
         faults: The first reasons.
     """
 

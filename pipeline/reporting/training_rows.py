@@ -100,8 +100,12 @@ def _annotated_row(entry: Mapping[str, Any], where: str, media: MediaRoot) -> Tr
             images.append(Path(media.file(path)).read_bytes())
         except (BadSampleError, OSError) as error:
             faults.append(f"{where}: {error}")
+    texts = tuple(_texts(turns))
+    others = (len(turns) if isinstance(turns, list) else 1) - len(texts)
+    if others and not entry.get("stream"):  # a stream has turns of media alone
+        faults.append(f"{where}: {others} of its turns are no text")
     names = [str(name) for name in (given, *paths, *films) if isinstance(name, str | int)]
-    return TrainingRow(id_, tuple(names), tuple(_texts(turns)), tuple(images), len(films), tuple(faults))
+    return TrainingRow(id_, tuple(names), texts, tuple(images), len(films), tuple(faults))
 
 
 def _texts(turns: object) -> Iterator[str]:
