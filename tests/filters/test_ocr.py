@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner, Result
 
 from core.images import decode
-from filters.ocr import Ocr, covered, language_of, thousandths
+from core.ocr import Line, Reader
+from filters.ocr import Ocr, _TextReader, covered, language_of, thousandths
 from manifests import open_run
 from pipeline.commands.app import app
 from tests.runs import run_here
@@ -86,6 +87,22 @@ def test_text_is_found_at_its_place(read: Callable[[Image.Image], dict[str, Any]
     assert row["text_share"] == pytest.approx(covered(row["ocr_boxes"]))
     assert row["text_confidence"] == pytest.approx(sum(row["ocr_confidences"]) / 2)
     assert row["text_language"] == "en"
+
+
+class TwoLines(Reader):
+    """Reads a clear line below a doubtful one in every picture."""
+
+    def __init__(self) -> None:
+        self.provenance = {}
+
+    def lines(self, image: Image.Image) -> list[Line]:
+        return [Line("doubtful", (0, 0, 320, 48), 0.69), Line("clear", (0, 240, 640, 288), 0.7)]
+
+
+@pytest.mark.parametrize(("least", "texts", "share"), [(0.5, ["doubtful", "clear"], 0.15), (0.7, ["clear"], 0.1)])
+def test_doubtful_lines_are_left_out(least: float, texts: list[str], share: float) -> None:
+    (row,) = _TextReader(TwoLines(), least)([page()]).to_pylist()
+    assert (row["ocr_texts"], row["text_lines"], row["text_share"]) == (texts, len(texts), pytest.approx(share))
 
 
 def test_image_without_text_has_empty_lists_and_share_0(read: Callable[[Image.Image], dict[str, Any]]) -> None:
