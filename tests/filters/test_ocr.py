@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner, Result
 
-from core.images import decode
 from core.ocr import Line, Reader
 from filters.ocr import Ocr, _TextReader, covered, language_of, thousandths
 from manifests import open_run
+from manifests.run import Run
 from pipeline.commands.app import app
-from tests.runs import run_here
+from tests.runs import jobs_here, run_here
 
 SIZE = (640, 480)
 SIGNS = {"Please mind the step": (40, 30), "Exit on the left": (300, 330)}
@@ -65,22 +65,31 @@ def iou(one: Any, other: Any) -> float:
 
 
 @pytest.fixture(scope="module")
-def read() -> Callable[[Image.Image], dict[str, Any]]:
+def run(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run over a sign that is upright only by its EXIF orientation, a grey picture, and three broken files."""
     pytest.importorskip("rapidocr")
-    loaded = Ocr().load()
+    folder = tmp_path_factory.mktemp("ocr")
+    (folder / "pool").mkdir()
+    whole = encoded(page(), orientation=6)
+    (folder / "pool/sign.png").write_bytes(whole)
+    (folder / "pool/cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "pool/bomb.png").write_bytes(whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:])
+    (folder / "pool/text.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 64), "grey").save(folder / "pool/grey.png")
+    stages = [{"stage": "ocr", "keep": {"min_text_share": 0.01}}]
+    with jobs_here():
+        run_here({"pool": {"images": str(folder / "pool")}, "stages": stages}, folder / "run")
+    return open_run(folder / "run")
 
-    def row(image: Image.Image) -> dict[str, Any]:
-        facts = loaded([loaded.prepare(image)])
-        assert facts.schema.equals(Ocr.writes, check_metadata=True)
-        (row,) = facts.to_pylist()
-        return dict(row)
 
+def facts(run: Run, key: str) -> dict[str, Any]:
+    ids = run.manifest(["key"]).filter(pl.col("key") == key).select("id")
+    (row,) = run.facts("ocr").join(ids, on="id", how="semi").collect().to_dicts()
     return row
 
 
-def test_text_is_found_at_its_place(read: Callable[[Image.Image], dict[str, Any]]) -> None:
-    """In a picture that is upright only after its EXIF orientation is applied."""
-    row = read(decode(encoded(page(), orientation=6), 1024))
+def test_text_is_found_at_its_place(run: Run) -> None:
+    row = facts(run, "sign.png")
     assert row["ocr_texts"] == list(SIGNS)
     assert [iou(*pair) >= 0.5 for pair in zip(row["ocr_boxes"], places(), strict=True)] == [True, True]
     assert (row["text_lines"], row["text_characters"]) == (2, sum(map(len, SIGNS)))
@@ -101,49 +110,35 @@ class TwoLines(Reader):
 
 @pytest.mark.parametrize(("least", "texts", "share"), [(0.5, ["doubtful", "clear"], 0.15), (0.7, ["clear"], 0.1)])
 def test_doubtful_lines_are_left_out(least: float, texts: list[str], share: float) -> None:
-    (row,) = _TextReader(TwoLines(), least)([page()]).to_pylist()
+    read = _TextReader(TwoLines(), least)([page()])
+    assert read.schema.equals(Ocr.writes, check_metadata=True)
+    (row,) = read.to_pylist()
     assert (row["ocr_texts"], row["text_lines"], row["text_share"]) == (texts, len(texts), pytest.approx(share))
 
 
-def test_image_without_text_has_empty_lists_and_share_0(read: Callable[[Image.Image], dict[str, Any]]) -> None:
-    row = read(Image.new("RGB", (1, 1), "grey"))
+def test_image_without_text_has_empty_lists_and_share_0(run: Run) -> None:
+    row = facts(run, "grey.png")
     assert (row["text_share"], row["text_lines"], row["text_confidence"], row["text_language"]) == (0, 0, None, None)
     assert row["ocr_texts"] == row["ocr_boxes"] == row["ocr_confidences"] == []
 
 
-@pytest.mark.usefixtures("here")
-def test_run_conserves_rows_and_keeps_images_with_text(tmp_path: Path) -> None:
-    pytest.importorskip("rapidocr")
-    pool = tmp_path / "pool"
-    pool.mkdir()
-    whole = encoded(page())
-    (pool / "sign.png").write_bytes(whole)
-    (pool / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (pool / "bomb.png").write_bytes(whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:])
-    (pool / "text.png").write_bytes(b"no image")
-    Image.new("RGB", (64, 64), "grey").save(pool / "grey.png")
-    stages = [{"stage": "ocr", "keep": {"min_text_share": 0.01}}]
-    run_, _ = run_here({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
-    manifest = run_.manifest().collect()
+def test_run_conserves_rows_and_keeps_images_with_text(run: Run) -> None:
+    manifest = run.manifest().collect()
     outcome = dict(zip(manifest["key"], manifest["status"], strict=True))
-    assert outcome == {
-        "sign.png": "kept",
-        "grey.png": "dropped",
-        "cut.png": "error",
-        "bomb.png": "error",
-        "text.png": "error",
-    }
-    funnel = run_.funnel()
+    broken = dict.fromkeys(("cut.png", "bomb.png", "text.png"), "error")
+    assert outcome == {"sign.png": "kept", "grey.png": "dropped", **broken}
+    funnel = run.funnel()
     assert funnel.rows == funnel.survivors + sum(stage.dropped + stage.errors for stage in funnel.stages) == 5
-    assert run_.facts("ocr").collect().filter(run_.facts("ocr").collect()["error"].is_null()).height == 2
-    told = vl3syn("explain", tmp_path / "run", "sign.png", "--json")
-    assert "Please mind the step" in told.stdout
-    looked = vl3syn("look", tmp_path / "run", "--where", "text_lines > 0", "--column", "ocr_texts", "--json")
+    assert run.facts("ocr").filter(pl.col("error").is_null()).collect().height == 2
+
+
+def test_commands_show_what_was_read(run: Run) -> None:
+    assert "Please mind the step" in vl3syn("explain", run.url, "sign.png", "--json").stdout
+    looked = vl3syn("look", run.url, "--where", "text_lines > 0", "--column", "ocr_texts", "--json")
     assert "Please mind the step, Exit on the left" in looked.stdout
-    assert "min" in str(vl3syn("filter", "ocr", "--run", tmp_path / "run", "--min", "2").exception)
-    assert vl3syn("report", tmp_path / "run").exit_code == 0
-    assert "text_share" in (tmp_path / "run/report.html").read_text()
-    assert open_run(tmp_path / "run").facts("ocr").collect()["ocr_boxes"].list.len().sum() == 2
+    assert "min" in str(vl3syn("filter", "ocr", "--run", run.url, "--min", "2").exception)
+    assert vl3syn("report", run.url).exit_code == 0
+    assert "text_share" in (Path(run.url) / "report.html").read_text()
 
 
 def test_filter_has_a_command_with_its_rules() -> None:
