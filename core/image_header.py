@@ -17,6 +17,12 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """Formats whose headers Pillow reads. To open a WebP, Pillow allocates the canvas; to open an icon, it decodes it. So
 the headers of both are read here."""
 
+IMAGE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .ico "
+    ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
+)
+"""Files with one of these endings, or with none, may be images. Their bytes decide the format."""
+
 MAX_PIXELS = 178_956_970
 """A larger image is a decompression bomb: 512 MiB of RGB, Pillow's own limit. `Header.bomb` and `decode` check it."""
 

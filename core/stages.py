@@ -42,7 +42,8 @@ class Stage(Settings):
         models: The models that compute the columns, each with the licence that its page states, or None if that is not
             known. The dataset card lists them.
         model_files: Where the weights of `models` are, by model: a path or a name on the hub; default: their names.
-            Workers read them; a model that a server elsewhere has is left out.
+            Workers read them; a model that a server elsewhere has is left out. Other files that workers read are here
+            by the setting that names them.
         packages: Packages that the stage imports, each with the extra of vl3syn that installs it, or an empty text.
             `check_available` and `vl3syn doctor` say which are missing.
         preload: Modules that a worker imports and that take seconds, such as torch. Workers of small jobs import them

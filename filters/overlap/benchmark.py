@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -58,7 +58,7 @@ class Benchmark:
 
     Attributes:
         items: Number of rows.
-        images: Number of images.
+        images: Number of images, of each row.
         texts: Number of rows with a text.
         content: Hash of the content: of ids, texts, and the bytes of images.
         problems: What could not be used.
@@ -79,17 +79,20 @@ class Benchmark:
         self._rows: list[Item] = []
         images: list[BenchmarkImage] = []
         vectors: list[Vectors] = []
+        known: dict[bytes, tuple[BenchmarkImage, list[Vectors]]] = {}  # a picture of many questions is decoded once
         self._embed, self._cosine = embed, cosine
         digest = hashlib.sha256()
         for item, encoded in read_items(path, self.problems):
             add_to_digest(digest, item, encoded)
             for data in encoded:
+                file = hashlib.sha256(data).digest()
                 try:
-                    picture = decode(data)
-                    vectors += [embed(picture)] if embed else []
-                    images.append(benchmark_image(len(self._rows), data, picture))
+                    known[file] = known.get(file) or self._indexed(data)
                 except BadSampleError as error:
                     self.problems.add("images that cannot be decoded", f"{item.id}: {error}")
+                    continue
+                images.append(known[file][0]._replace(row=len(self._rows)))
+                vectors += known[file][1]
             self._rows.append(_without_images(item))
         self.content = digest.hexdigest()[:32]
         self._copies, self._texts = CopyIndex(images), TextIndex([item.variants for item in self._rows])
@@ -98,6 +101,11 @@ class Benchmark:
         self.texts = sum(bool(item.variants) for item in self._rows)
         if not self.images and not self.texts:
             raise UserError(f"{path}: no image and no question in it could be used{self._first_problem()}")
+
+    def _indexed(self, encoded: bytes) -> tuple[BenchmarkImage, list[Vectors]]:
+        """Return what is kept of an image, and its vector if embeddings are compared."""
+        picture = decode(encoded)
+        return benchmark_image(0, encoded, picture), [self._embed(picture)] if self._embed else []
 
     def decoded(self, encoded: bytes) -> Image.Image:
         """Decode an image as `search` needs it: a large JPEG at a reduced scale.
@@ -116,41 +124,36 @@ class Benchmark:
             texts: Its turns in their order, or its captions.
         """
         matches = self._texts.search(texts)
-        asked = {match.row: match for match in matches.matches}
-        hits: list[Hit] = []
-        for data, picture in pictures:
-            for copy in self._copies.search(data, picture, decode):
-                item, match = self._rows[copy.row], asked.pop(copy.row, None)
-                text = match.at if match else item.question if copy.row in matches.generic else ""
-                overlap = 1 - copy.distance / 64
-                hits.append(
-                    Hit(
-                        copy.kind,
-                        item.id,
-                        overlap,
-                        copy.distance,
-                        bool(text),
-                        _excerpt(item),
-                        printable(text[:_EXCERPT]),
-                    )
-                )
-            hits += self._similar(picture, {hit.benchmark_id for hit in hits})
-        hits.sort(key=lambda hit: (_ORDER.index(hit.kind), hit.distance or 0))
+        found = {match.row: match.at for match in matches.matches}
+        asked = {row: self._rows[row].question for row in matches.generic} | found
+        images = [hit for data, picture in pictures for hit in self._of_picture(data, picture, asked)]
+        images.sort(key=lambda each: (_ORDER.index(each[1].kind), each[1].distance or 0))
+        rows = {row for row, _ in images}
+        hits = [hit for _, hit in images]
         hits += [
             Hit("text", self._rows[m.row].id, m.share, None, True, _excerpt(self._rows[m.row]), m.at[:_EXCERPT])
-            for m in asked.values()
+            for m in matches.matches
+            if m.row not in rows
         ]
         return Found(tuple(hits), len(matches.generic))
 
-    def _similar(self, picture: Image.Image, found: set[str]) -> Iterator[Hit]:
-        """Yield what only the embedding finds: the most similar image of each row."""
+    def _of_picture(self, data: bytes, picture: Image.Image, asked: Mapping[int, str]) -> Iterator[tuple[int, Hit]]:
+        """Yield the rows of which a picture is an image, each with its hit. `asked`: rows whose question was found."""
+
+        def hit(kind: str, row: int, overlap: float, distance: int | None) -> tuple[int, Hit]:
+            item, text = self._rows[row], printable(asked.get(row, "")[:_EXCERPT])
+            return row, Hit(kind, item.id, overlap, distance, bool(text), _excerpt(item), text)
+
+        copies = self._copies.search(data, picture, decode)
+        for copy in copies:
+            yield hit(copy.kind, copy.row, 1 - copy.distance / 64, copy.distance)
         if not (self._embedded and self._embed):
             return
-        for match in self._embedded.search(self._embed(picture), self._cosine):
-            item = self._rows[match.row]
-            if item.id not in found:
-                found.add(item.id)
-                yield Hit("embedding", item.id, max(0.0, match.cosine), benchmark_text=_excerpt(item))
+        rows = {copy.row for copy in copies}
+        for match in self._embedded.search(self._embed(picture), self._cosine):  # most similar first
+            if match.row not in rows:
+                rows.add(match.row)
+                yield hit("embedding", match.row, max(0.0, match.cosine), None)
 
     @property
     def embeds(self) -> bool:

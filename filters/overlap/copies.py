@@ -37,10 +37,10 @@ _CANDIDATES = 8  # images of the benchmark that are compared with a picture, nea
 
 
 class CopyMatch(NamedTuple):
-    """An image of the benchmark of which a picture is a copy.
+    """A row of the benchmark of whose image a picture is a copy.
 
     Attributes:
-        row: Number of the image, as it was added.
+        row: Number of the row, as it was added.
         kind: `file`: the same bytes. `pixels`: other bytes, the same pixels. `picture`: encoded again, scaled,
             brighter. `crop`: one is a part of the other.
         distance: Bits by which the perceptual hashes differ, 0 to 64; for crops, those of the nearest hashed crop.
@@ -61,7 +61,7 @@ class BenchmarkImage(NamedTuple):
 
 
 class CopyIndex:
-    """The images of a benchmark, all in memory: 18 KB each.
+    """The images of a benchmark, all in memory: 18 KB for each that has other pixels than those before.
 
     A picture is compared with 225 crops of each image, and its own 225 crops with each image, by 64-bit perceptual
     hashes. The nearest are laid over each other. They must agree as a whole and in every part, so that a page made from
@@ -69,21 +69,27 @@ class CopyIndex:
     """
 
     def __init__(self, images: Iterable[BenchmarkImage]) -> None:
-        self._images = list(images)
-        self._files: dict[bytes, list[int]] = {}
-        self._pixels: dict[bytes, list[int]] = {}
-        for number, image in enumerate(self._images):
-            self._files.setdefault(image.file, []).append(number)
-            self._pixels.setdefault(image.pixels, []).append(number)
+        self._images: list[BenchmarkImage] = []  # of several with the same pixels, the first
+        self._rows: list[list[int]] = []  # for each of these, the rows that have it
+        self._files: dict[bytes, list[int]] = {}  # rows
+        self._pixels: dict[bytes, int] = {}
+        for image in images:
+            number = self._pixels.setdefault(image.pixels, len(self._images))
+            if number == len(self._images):
+                self._images.append(image)
+                self._rows.append([])
+            self._rows[number].append(image.row)
+            self._files.setdefault(image.file, []).append(image.row)
         hashed = [window_hashes(image.thumb) for image in self._images]
         self._structured = np.array([bool(good[0]) for _, good in hashed], bool)
         self._hashes: Hashes = np.array([hashes for hashes, _ in hashed], np.uint64).reshape(-1, len(windows()))
 
     def __len__(self) -> int:
+        """Number of images with different pixels."""
         return len(self._images)
 
     def search(self, encoded: bytes, picture: Image.Image, decode: Callable[[bytes], Image.Image]) -> list[CopyMatch]:
-        """Return the images of which a picture is a copy: at most one match for each, in their order.
+        """Return the rows of whose images a picture is a copy: the surest match of each, in their order.
 
         Args:
             encoded: The picture's bytes.
@@ -92,18 +98,23 @@ class CopyIndex:
         """
         if not self._images:
             return []
-        same = self._files.get(hashlib.sha256(encoded).digest(), [])
-        found = {number: CopyMatch(self._images[number].row, "file", 0) for number in same}
-        thumb = thumbnail(picture)
-        near = [match for match in self._near(thumb) if match[0] not in found]
-        if near or not _has_structure(thumb):
-            equal = self._pixels.get(pixel_hash(decode(encoded)), [])
-            found |= {n: CopyMatch(self._images[n].row, "pixels", 0) for n in equal if n not in found}
-        found |= {number: match for number, match in near if number not in found}
-        return [found[number] for number in sorted(found)]
+        found: dict[int, CopyMatch] = {}
 
-    def _near(self, thumb: Thumbnail) -> Iterator[tuple[int, CopyMatch]]:
-        """Yield the images that a thumbnail agrees with, by their number."""
+        def add(rows: Iterable[int], kind: Kind, distance: int = 0) -> None:
+            found.update({row: CopyMatch(row, kind, distance) for row in rows if row not in found})
+
+        add(self._files.get(hashlib.sha256(encoded).digest(), ()), "file")
+        thumb = thumbnail(picture)
+        near = [match for match in self._near(thumb) if not found.keys() >= set(self._rows[match[0]])]
+        if near or not _has_structure(thumb):
+            number = self._pixels.get(pixel_hash(decode(encoded)))
+            add(() if number is None else self._rows[number], "pixels")
+        for number, kind, distance in near:
+            add(self._rows[number], kind, distance)
+        return [found[row] for row in sorted(found)]
+
+    def _near(self, thumb: Thumbnail) -> Iterator[tuple[int, Kind, int]]:
+        """Yield the images that a thumbnail agrees with, nearest first: number, kind, distance."""
         if not _has_structure(thumb):
             return
         own = window_hashes(thumb)[0]
@@ -117,7 +128,7 @@ class CopyIndex:
             image = self._images[number]
             kind = _compared(image, thumb, inside[number], outside[number])
             if kind:
-                yield number, CopyMatch(image.row, kind, int(inside[number, 0] if kind == "picture" else best[number]))
+                yield number, kind, int(inside[number, 0] if kind == "picture" else best[number])
 
 
 def _compared(image: BenchmarkImage, thumb: Thumbnail, inside: Bits, outside: Bits) -> Kind | None:

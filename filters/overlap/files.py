@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from core.errors import BadSampleError, UserError
+from core.image_header import IMAGE_ENDINGS
 from core.parquet import MAX_CELL
-from filters.overlap.items import IMAGE_ENDINGS, Item, is_read, item_of
+from core.text import printable
+from filters.overlap.items import Item, is_read, item_of
 from filters.overlap.rows import ROW_FILES, rows_of
 from manifests.storage import Folder, LinkError
 
+log = logging.getLogger("vl3syn.overlap")
+
 _IN_FOLDERS = tuple(ending for ending in ROW_FILES if ending != ".txt")  # a README.txt has no questions
+_PACKED = tuple(".zip .tar .tgz .gz .bz2 .xz .zst .7z .rar .arrow .lmdb .mdb .pkl .npz .xlsx".split())
+
+_Placed = tuple[str, Item, list[bytes]]  # file and position, the item, its images
 
 
 @dataclass
@@ -28,11 +36,15 @@ class Problems:
 
     def add(self, what: str, example: str) -> None:
         self.counts[what] += 1
-        self.examples.setdefault(what, " ".join(example.split())[:300])
+        self.examples.setdefault(what, printable(" ".join(example.split())[:300]))
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason: how often, and the first example."""
+        return [f"{count:,} {what}, the first: {self.examples[what]}" for what, count in self.counts.items()]
 
 
 def content_hash(path: str) -> str:
-    """Return the hash that `Benchmark(path).content` has, without decoding an image.
+    """Return the hash that `Benchmark(path).content` has, without decoding an image. What cannot be read is warned of.
 
     Raises:
         UserError: The benchmark cannot be read.
@@ -42,9 +54,11 @@ def content_hash(path: str) -> str:
 
 @lru_cache(maxsize=16)
 def _content_hash(path: str, signature: str) -> str:
-    digest = hashlib.sha256()
-    for item, encoded in read_items(path, Problems()):
+    digest, problems = hashlib.sha256(), Problems()
+    for item, encoded in read_items(path, problems):
         add_to_digest(digest, item, encoded)
+    for line in problems.lines():
+        log.warning("%s: %s", path, line)
     return digest.hexdigest()[:32]
 
 
@@ -63,25 +77,32 @@ def add_to_digest(digest: hashlib._Hash, item: Item, encoded: Sequence[bytes]) -
 
 
 def read_items(path: str, problems: Problems) -> Iterator[tuple[Item, list[bytes]]]:
-    """Yield the items of a benchmark with their images as bytes."""
+    """Yield the items of a benchmark with their images as bytes. A second item of one id has its place in the id."""
     if os.path.isdir(path):
-        yield from _read_folder(path, problems)
+        placed = _read_folder(path, problems)
     elif not os.path.isfile(path):
         raise UserError(f"{path}: no such folder or file, or a pipe or device: give a benchmark on this machine")
     else:
-        yield from _read_file(path, Folder.at(os.path.dirname(os.path.abspath(path))), problems, set())
+        placed = _read_file(path, Folder.at(os.path.dirname(os.path.abspath(path))), problems, set())
+    ids = set[str]()
+    for where, item, encoded in placed:
+        distinct = replace(item, id=f"{item.id} ({printable(where)})") if item.id in ids else item
+        ids.add(distinct.id)
+        yield distinct, encoded
 
 
-def _read_folder(path: str, problems: Problems) -> Iterator[tuple[Item, list[bytes]]]:
+def _read_folder(path: str, problems: Problems) -> Iterator[_Placed]:
     folder, names, named = Folder.at(path), _names(path), set[str]()
     for name in names:
         if name.lower().endswith(_IN_FOLDERS):
             yield from _read_file(os.path.join(path, name), folder, problems, named)
+        elif name.lower().endswith(_PACKED):
+            problems.add("packed files, which are not read: unpack them", name)
     for name in names:
-        if not name.lower().endswith(IMAGE_ENDINGS) or name in named:
+        if not name.lower().endswith(tuple(IMAGE_ENDINGS)) or name in named:
             continue
         if (data := _image(folder, name, name, problems)) is not None:
-            yield Item(name), [data]
+            yield name, Item(printable(name)), [data]
 
 
 def _names(path: str) -> list[str]:
@@ -93,7 +114,7 @@ def _names(path: str) -> list[str]:
     return sorted(names)
 
 
-def _read_file(path: str, folder: Folder, problems: Problems, named: set[str]) -> Iterator[tuple[Item, list[bytes]]]:
+def _read_file(path: str, folder: Folder, problems: Problems, named: set[str]) -> Iterator[_Placed]:
     """Yield the items of a file. Names of images that it refers to are added to `named`."""
     name = os.path.relpath(path, folder.path)
     at = Folder.at(os.path.dirname(os.path.join(folder.path, name)))
@@ -111,7 +132,7 @@ def _read_file(path: str, folder: Folder, problems: Problems, named: set[str]) -
             continue
         images = [one if isinstance(one, bytes) else _image(at, one, where, problems) for one in item.images]
         named |= {os.path.relpath(os.path.join(at.path, n), folder.path) for n in item.images if isinstance(n, str)}
-        yield item, [data for data in images if data is not None]
+        yield where, item, [data for data in images if data is not None]
 
 
 def _image(folder: Folder, name: str, where: str, problems: Problems) -> bytes | None:

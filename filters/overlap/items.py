@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BadSampleError
+from core.image_header import IMAGE_ENDINGS
 from core.text import printable
 
 _IDS = ("question_id", "qid", "q_uid", "pid", "uid", "id", "index", "video_id", "videoID", "file_name")
 _QUESTIONS = ("question", "query", "prompt", "text", "sentence", "caption", "description", "q", "Q")
 _OPTIONS = ("options", "choices", "candidates")
 _ANSWERS = ("answer", "answers", "gt_answer", "reference", "references", "label", "a", "A")
-_IMAGES = re.compile(r"(decoded_)?(image|images|img|image_path|img_path|image_file|file_name|picture|photo)(_?\d+)?")
+_IMAGES = re.compile(
+    r"(decoded_)?(image|images|img|image_path|img_path|image_file|image_bytes|file_name|picture|photo|screenshot)(_?\d+)?"
+    r"|jpg|jpeg|png|webp"
+)
 _LETTER = re.compile(r"[A-J]|option[ _]?\d|choice[ _]?\d|[a-j]\d")
 _TURNS = ("conversations", "messages", "conversation")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DATA_URI = re.compile(r"data:image/[\w.+-]{1,20};base64,")
 _BASE64_STARTS = (
     "/9j/",
@@ -44,7 +47,7 @@ class Item:
         images: Encoded images, or paths relative to the file's folder.
         question: The question; empty if there is none.
         options: The options, in their order.
-        answers: The answers.
+        answers: The answers; without a question they are captions, each of which is searched for.
     """
 
     id: str
@@ -59,7 +62,7 @@ class Item:
         options, answer = " ".join(self.options), self.answers[0] if self.answers else ""
         tails = ("", options, answer, f"{options} {answer}")
         texts = [f"{self.question} {tail}".strip() for tail in tails]
-        alone = [answer] if not self.question else []  # a caption
+        alone = list(self.answers) if not self.question else []  # captions
         return list(dict.fromkeys(text for text in texts + alone if text))
 
 
@@ -75,13 +78,19 @@ def item_of(row: Mapping[str, Any], name: str) -> Item | None:
     """
     turns = [text for key in _TURNS for text in _turns(row.get(key))]
     question = next((row[key] for key in _QUESTIONS if isinstance(row.get(key), str) and row[key].strip()), "")
-    images = [image for key, value in row.items() if _IMAGES.fullmatch(str(key)) for image in _images(value)]
+    images = [
+        image
+        for key, value in row.items()
+        if _IMAGES.fullmatch(str(key)) or _is_image(value)
+        for image in _images(value)
+    ]
+    captions = [] if question or turns else [text for key in _QUESTIONS for text in _texts(row.get(key))]
     item = Item(
         id=_id(row, name),
         images=tuple(images),
         question=question or "\n".join(turns),
         options=tuple(_options(row)),
-        answers=tuple(text for key in _ANSWERS for text in _texts(row.get(key))),
+        answers=(*captions, *(text for key in _ANSWERS for text in _texts(row.get(key)))),
     )
     return item if item.images or item.question or item.answers else None
 
@@ -90,6 +99,13 @@ def is_read(key: str) -> bool:
     """Return whether a key of a row may have an image, a text or an id."""
     known = {*_IDS, *_QUESTIONS, *_OPTIONS, *_ANSWERS, *_TURNS}
     return key in known or bool(_IMAGES.fullmatch(key) or _LETTER.fullmatch(key))
+
+
+def _is_image(value: Any) -> bool:
+    """Return whether a value is an image as the library `datasets` stores it, whatever its key is called."""
+    if isinstance(value, list | tuple):
+        return any(map(_is_image, value))
+    return isinstance(value, Mapping) and value.keys() == {"bytes", "path"} and isinstance(value["bytes"], bytes)
 
 
 def _id(row: Mapping[str, Any], name: str) -> str:
@@ -141,7 +157,7 @@ def _images(value: Any, depth: int = _DEEPEST) -> Iterator[bytes | str]:
 def _named_or_packed(text: str) -> Iterator[bytes | str]:
     if match := _DATA_URI.match(text[:64]):
         yield _unpacked(text[match.end() :])
-    elif len(text) > _SHORTEST and text.startswith(_BASE64_STARTS) and not text.lower().endswith(IMAGE_ENDINGS):
+    elif len(text) > _SHORTEST and text.startswith(_BASE64_STARTS) and not text.lower().endswith(tuple(IMAGE_ENDINGS)):
         yield _unpacked(text)
     else:
         yield text

@@ -26,7 +26,7 @@ LONGEST = 64 << 20
 
 _MOST_OBJECT = 256 << 20  # bytes of a .json that is one object, which is loaded whole
 _BATCH = 64  # rows of a Parquet file at once
-_LISTS = ("data", "questions", "annotations", "samples", "rows", "images")
+_LISTS = ("data", "questions", "annotations", "samples", "rows", "images")  # of an object: all that are there are read
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row | BadSampleError]
@@ -37,7 +37,7 @@ def rows_of(path: str | Path, wanted: Callable[[str], bool] = lambda name: True)
 
     Args:
         path: A local file; its ending says what it is.
-        wanted: Says which columns of a Parquet file are read.
+        wanted: Says which columns of a Parquet file are read, besides those of images in the form of `datasets`.
 
     Raises:
         UserError: The file cannot be read, is of another kind, or is broken in a way that loses the rows after it.
@@ -45,6 +45,8 @@ def rows_of(path: str | Path, wanted: Callable[[str], bool] = lambda name: True)
     ending = Path(path).suffix.lower()
     if ending not in ROW_FILES:
         raise UserError(f"{path}: give a folder of images, or a file that ends with {', '.join(ROW_FILES)}, unpacked")
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path}: cannot be read: a folder, pipe or device: give a file")
     try:
         with Path(path).open("rb") as file:
             if ending == ".parquet":
@@ -104,11 +106,17 @@ def _json(file: BinaryIO, size: int) -> Iterator[Numbered]:
 
 
 def _rows_of_object(whole: Any) -> list[Row | BadSampleError]:
-    """Return the rows of an object: a list that one of its keys holds, or its values, with the key as the id."""
+    """Return the rows of an object: of the lists in it that have a known name, else of all its lists of objects.
+
+    Without such lists its values are the rows, with the key as the id.
+    """
     if not isinstance(whole, dict):
         raise BadSampleError("neither a list nor an object")
-    listed = next((whole[key] for key in _LISTS if isinstance(whole.get(key), list)), None)
-    if listed is None:
+    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)] or [
+        value for value in whole.values() if isinstance(value, list) and any(isinstance(one, dict) for one in value)
+    ]
+    listed = [row for each in lists for row in each]
+    if not lists:
         listed = [{"id": key, **value} for key, value in whole.items() if isinstance(value, dict)]
     if not listed:
         raise BadSampleError(f"no list of rows in it: give a list, or an object with {', '.join(_LISTS)}")
@@ -130,7 +138,7 @@ def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered
     number = 0
     try:
         parquet = Parquet(file)
-        names = [name for name in parquet.schema.names if wanted(name)]
+        names = [field.name for field in parquet.schema if wanted(field.name) or _is_image(field.type)]
         for batch in parquet.batches(names, _BATCH):
             for position in range(batch.num_rows):
                 number += 1
@@ -142,10 +150,20 @@ def _parquet(file: BinaryIO, wanted: Callable[[str], bool]) -> Iterator[Numbered
         raise BadSampleError(f"after {number:,} rows: {' '.join(str(error).split())}") from error
 
 
+def _is_image(type_: pa.DataType) -> bool:
+    """Return whether a column holds images as the library `datasets` stores them, or lists of these."""
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return _is_image(type_.value_type)
+    return pa.types.is_struct(type_) and {field.name for field in type_} == {"bytes", "path"}
+
+
 def _csv(file: BinaryIO, delimiter: str) -> Iterator[Numbered]:
     head = file.readline(LONGEST).decode("utf-8-sig")
     file.seek(0)
-    names = next(csv.reader([head], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([head], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise BadSampleError(f"its first line is no header: {error}") from error
     reader = pyarrow.csv.open_csv(
         file,
         read_options=pyarrow.csv.ReadOptions(block_size=LONGEST, use_threads=False),

@@ -64,6 +64,10 @@ class Overlap(ImageStage):
     def reads(self) -> Sequence[str]:
         return (IMAGE, ENCODED, *self.texts)
 
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        return {"benchmark": self.benchmark}
+
     def remedy(self, column: str) -> str:
         return f"put the stage that writes {column} before this one, or name other texts, as in `texts: [alt_text]`"
 
@@ -90,7 +94,11 @@ class _Search(ImageFacts):
 
     def __init__(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
-        self.provenance = {"benchmark_images": benchmark.images, "benchmark_rows": benchmark.items}
+        self.provenance = {
+            "benchmark_images": benchmark.images,
+            "benchmark_rows": benchmark.items,
+            "benchmark_unread": sum(benchmark.problems.counts.values()),
+        }
 
     def prepare(self, image: Image, encoded: bytes, *texts: Any) -> Found:
         """Search for what an image and its texts have of the benchmark."""

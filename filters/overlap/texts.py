@@ -64,14 +64,15 @@ class TextIndex:
                 for gram in grams:
                     owners[gram][row, number] = None
         self._short: dict[Gram, list[tuple[int, int]]] = {}
-        self._long: dict[str, list[tuple[Gram, list[tuple[int, int]]]]] = defaultdict(list)
+        # By the first words, then by the length: so many n-grams that begin alike cost no more than one.
+        self._long: dict[str, dict[int, dict[Gram, list[tuple[int, int]]]]] = defaultdict(lambda: defaultdict(dict))
         for gram, found in owners.items():
             if len({row for row, _ in found}) > FREQUENT:
                 self._forget(found)
             elif len(gram) < SHORT:
                 self._short[gram] = list(found)
             else:
-                self._long[" ".join(gram[:SHORT])].append((gram, list(found)))
+                self._long[" ".join(gram[:SHORT])][len(gram)][gram] = list(found)
 
     def _forget(self, owners: dict[tuple[int, int], None]) -> None:
         for owner in owners:
@@ -104,9 +105,10 @@ class TextIndex:
         if not self._long:
             return
         for start in range(len(words) - SHORT + 1):
-            for gram, owners in self._long.get(" ".join(words[start : start + SHORT]), ()):
-                if gram == tuple(words[start : start + len(gram)]):
-                    yield gram, owners
+            for length, grams in self._long.get(" ".join(words[start : start + SHORT]), {}).items():
+                gram = tuple(words[start : start + length])
+                if gram in grams:
+                    yield gram, grams[gram]
 
     def _ranked(self, found: dict[tuple[int, int], dict[Gram, None]]) -> list[TextMatch]:
         best: dict[int, TextMatch] = {}

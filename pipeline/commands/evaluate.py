@@ -7,25 +7,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from core.errors import UserError
 from core.paths import check_path, check_replaceable
 from core.secrets import refuse_credentials
-from manifests.record_files import are_records
 from pipeline.commands.options import DtypeOption, JsonOption, check_dtype
 
 if TYPE_CHECKING:
     from manifests.storage import Folder
     from model.evaluate import Evaluation, ScoredAnswer
     from model.scored_tasks import Task
+    from model.training.data.shards import Caption
     from model.training.data.source import SourceConfig
 
 eval_app = typer.Typer()
 
-CAPTIONS = ("short", "detailed")
+CAPTIONS = ("short", "detailed", "ocr")
 _ROUGE_TASKS = ("captions", "dense-captions")
 _TOLD = 10  # bad samples that are printed on the terminal
 
@@ -41,7 +41,7 @@ def evaluate_command(
             help="Published shards, a folder or URL; records of `vl3syn import`; or annotations, a .json or .jsonl"
         ),
     ],
-    caption: Annotated[str | None, typer.Option(help="Of shards: short, or detailed (default)")] = None,
+    caption: Annotated[str | None, typer.Option(help="Of shards: short, detailed (default), or ocr")] = None,
     media: Annotated[
         str | None, typer.Option(help="What paths in annotations are relative to; default the file's own folder")
     ] = None,
@@ -102,6 +102,8 @@ def evaluate_command(
         refuse_credentials(path or "", what)
         if path is not None:
             check_path(path, what)
+    from manifests.record_files import are_records
+
     recorded = are_records(data)
     annotated = recorded or Path(data).suffix.lower() in (".json", ".jsonl", ".ndjson")
     if not annotated and os.path.isfile(data):
@@ -110,7 +112,7 @@ def evaluate_command(
             "shards"
         )
     if caption not in (None, *CAPTIONS):
-        raise typer.BadParameter(f"{caption!r}: use short or detailed", param_hint="--caption")
+        raise typer.BadParameter(f"{caption!r}: use {', '.join(CAPTIONS)}", param_hint="--caption")
     if annotated and caption:
         raise typer.BadParameter("only shards have captions to choose from: leave it out", param_hint="--caption")
     if media and not annotated:
@@ -140,7 +142,7 @@ def evaluate_command(
         if recorded
         else AnnotationConfig(annotations=data, media=media, roots=roots)
         if annotated
-        else ShardConfig(shards=data, caption=cast(Literal["short", "detailed"], caption or "detailed"))
+        else ShardConfig(shards=data, caption=cast("Caption", caption or "detailed"))
     )
     if held_out is None:
         _warn(checkpoint, source)

@@ -49,8 +49,8 @@ def overlap(
         typer.Option(help="Compare embeddings too: open_clip's ViT-L-14/openai or another, or conse (offline)"),
     ] = None,
     min_cosine: Annotated[
-        float, typer.Option(min=0, max=1, help="With --encoder: the smallest cosine that is a hit")
-    ] = 0.99,
+        float | None, typer.Option(min=0, max=1, help="With --encoder: the smallest cosine that is a hit; default 0.99")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="HITS", help="Write each hit, with both sides: a .jsonl or .parquet file")
     ] = None,
@@ -68,7 +68,10 @@ def overlap(
         refuse_credentials(path or "", what)
         if path is not None:
             check_path(path, what)
+    if min_cosine is not None and not encoder:
+        raise typer.BadParameter("it needs --encoder, whose vectors are compared", param_hint="--min-cosine")
     from filters.overlap.benchmark import Benchmark
+    from filters.overlap.embeddings import COSINE
     from filters.overlap.ids import BlockedIds
     from pipeline.commands import output
     from pipeline.reporting.overlap import check_target, search, writing
@@ -78,9 +81,10 @@ def overlap(
         check_target(out)
     blocked = BlockedIds.read(ids) if ids else None
     rows = training_rows(data, media, root or ())
-    indexed = Benchmark(benchmark, _embedder(encoder) if encoder else None, min_cosine)
-    for what, count in indexed.problems.counts.items():
-        output.say(f"{benchmark}: {count:,} {what}, the first: {indexed.problems.examples[what]}")
+    cosine = COSINE if min_cosine is None else min_cosine
+    indexed = Benchmark(benchmark, _embedder(encoder) if encoder else None, cosine)
+    for line in [_contents(indexed), *indexed.problems.lines()]:
+        output.say(f"{benchmark}: {line}")
     with writing(out) as write:
         done = search(rows, indexed, blocked, write)
     _say(done)
@@ -104,6 +108,13 @@ def _embedder(encoder: str) -> Embedder:
     assert isinstance(stage, ImageStage)
     stage.check_available()
     return Embedder(stage.load())
+
+
+def _contents(indexed: Benchmark) -> str:
+    """Say what is searched for: where a key is called otherwise than known, it is nothing."""
+    nothing = [what for what, count in (("image", indexed.images), ("text", indexed.texts)) if not count]
+    missing = f"; no {nothing[0]} of it is searched for" if nothing else ""
+    return f"{indexed.items:,} rows, {indexed.images:,} images, {indexed.texts:,} rows with a text{missing}"
 
 
 def _say(done: Overlap) -> None:
@@ -144,7 +155,12 @@ def _as_json(data: str, benchmark: str, done: Overlap, indexed: Benchmark, with_
         "data": data,
         "benchmark": benchmark,
         "benchmark_hash": indexed.content,
-        "benchmark_rows": {"all": indexed.items, "found": len(done.benchmark_rows)},
+        "benchmark_rows": {
+            "all": indexed.items,
+            "found": len(done.benchmark_rows),
+            "with_text": indexed.texts,
+        },
+        "benchmark_images": indexed.images,
         "benchmark_unread": dict(indexed.problems.counts),
         "rows": {"all": done.rows, "found": done.found_rows, "generic_question_only": done.generic},
         "found": {kind: {"found": done.found[kind], "of": done.of(kind)} for kind in _kinds(indexed, with_ids)},

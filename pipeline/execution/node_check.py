@@ -126,11 +126,12 @@ def _files(path: Path) -> Files | None:
 
 
 def _models(recipe: Recipe, only: Sequence[str] | None) -> Iterator[LocalPath]:
+    """Yield the local files that stages read besides images: models, a benchmark."""
     for step in recipe.steps:
         if only is None or step.name in only:
-            yield from (
-                LocalPath(f"{step.name}: model", path) for path in step.stage.model_files.values() if is_local(path)
-            )
+            for name, path in step.stage.model_files.items():
+                if is_local(path):
+                    yield LocalPath(f"{step.name}: {'model' if name in step.stage.models else name}", path)
 
 
 def _shards(pool: Pool, run: str, listing: Listing | None) -> Iterator[LocalPath]:

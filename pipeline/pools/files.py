@@ -11,12 +11,12 @@ from typing import BinaryIO, ClassVar
 from pyarrow import fs as pafs
 
 from core.errors import BadSampleError
-from core.image_header import read_header
+from core.image_header import IMAGE_ENDINGS, read_header
 from manifests.storage import Folder
 from pipeline.pools.base import Pool
 from pipeline.pools.entries import entries
 from pipeline.pools.images import Failure, Group
-from pipeline.pools.listing import IMAGE_ENDINGS, Shard, is_candidate
+from pipeline.pools.listing import Shard, is_candidate
 from pipeline.pools.look import Look
 from pipeline.pools.rows import Row, measure
 

@@ -9,14 +9,9 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
+from core.image_header import IMAGE_ENDINGS
 from manifests.storage import Folder
 from pipeline.pools.entries import Entry
-
-IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .ico "
-    ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm".split()
-)
-"""Files with one of these endings, or with none, may be images. Their bytes decide the format."""
 
 SHARDS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("problem", pa.string()), ("revision", pa.string())])
 """The fields of `Shard` as columns: the form in which they are listed, compared with the index and sent to workers."""

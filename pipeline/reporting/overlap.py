@@ -63,7 +63,7 @@ class Overlap:
         found_rows: Rows with any hit.
         generic: Rows that share nothing but a generic question with the benchmark; they do not count as found.
         benchmark_rows: Ids of the benchmark's rows with a hit, and the number of hits.
-        unread: Rows or images that could not be read.
+        unread: Rows, turns or images that could not be read.
         faults: The first reasons.
     """
 
@@ -113,8 +113,15 @@ def _search(
             faults.append(f"{row.id}: {error}")
     try:
         found = benchmark.search(pictures, row.texts)
-    except BadSampleError as error:  # an image without an embedding
-        found, faults = benchmark.search([], row.texts), [*faults, f"{row.id}: {error}"]
+    except BadSampleError:  # an image without an embedding, or one that is broken behind its first scan
+        good = []
+        for picture in pictures:
+            try:
+                benchmark.search([picture], ())
+                good.append(picture)
+            except BadSampleError as error:
+                faults.append(f"{row.id}: {error}")
+        found = benchmark.search(good, row.texts)
     return row, found, ids.search([row.id, *row.names]) if ids else [], faults
 
 

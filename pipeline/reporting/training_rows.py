@@ -126,8 +126,12 @@ def _annotated_row(entry: Mapping[str, Any], where: str, media: MediaRoot) -> Tr
     except BadSampleError as error:
         return TrainingRow(id_, faults=(f"{where}: {error}",))
     images, faults = _images([(media, path) for path in paths], where)
+    texts = tuple(_texts(turns))
+    others = (len(turns) if isinstance(turns, list) else 1) - len(texts)
+    if others and not entry.get("stream"):  # a stream has turns of media alone
+        faults = (*faults, f"{where}: {others} of its turns are no text")
     names = [str(name) for name in (given, *paths, *films) if isinstance(name, str | int)]
-    return TrainingRow(id_, tuple(names), tuple(_texts(turns)), images, len(films), faults)
+    return TrainingRow(id_, tuple(names), texts, images, len(films), faults)
 
 
 def _texts(turns: object) -> Iterator[str]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
+from typer.testing import CliRunner, Result
 
-from core.images import decode
-from filters.ocr import Ocr, covered, language_of, thousandths
+from core.ocr import Line, Reader
+from filters.ocr import Ocr, _TextReader, covered, language_of, thousandths
 from manifests import open_run
-from tests.runs import run_here
+from manifests.run import Run
+from pipeline.commands.app import app
+from tests.runs import jobs_here, run_here
 
 SIZE = (640, 480)
 SIGNS = {"Please mind the step": (40, 30), "Exit on the left": (300, 330)}
@@ -38,13 +39,17 @@ def places() -> list[Any]:
 
 
 def encoded(image: Image.Image, orientation: int = 1) -> bytes:
-    """A PNG that is upright only after its EXIF orientation, 1, 3 or 6, is applied."""
-    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}.get(orientation)
+    """A PNG that is upright only after its EXIF orientation, 1 or 6, is applied."""
+    turn = {6: Image.Transpose.ROTATE_90}.get(orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = io.BytesIO()
     (image if turn is None else image.transpose(turn)).save(data, "PNG", exif=exif)
     return data.getvalue()
+
+
+def vl3syn(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def iou(one: Any, other: Any) -> float:
@@ -60,22 +65,31 @@ def iou(one: Any, other: Any) -> float:
 
 
 @pytest.fixture(scope="module")
-def read() -> Callable[[Image.Image], dict[str, Any]]:
+def run(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run over a sign that is upright only by its EXIF orientation, a grey picture, and three broken files."""
     pytest.importorskip("rapidocr")
-    loaded = Ocr().load()
+    folder = tmp_path_factory.mktemp("ocr")
+    (folder / "pool").mkdir()
+    whole = encoded(page(), orientation=6)
+    (folder / "pool/sign.png").write_bytes(whole)
+    (folder / "pool/cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "pool/bomb.png").write_bytes(whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:])
+    (folder / "pool/text.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 64), "grey").save(folder / "pool/grey.png")
+    stages = [{"stage": "ocr", "keep": {"min_text_share": 0.01}}]
+    with jobs_here():
+        run_here({"pool": {"images": str(folder / "pool")}, "stages": stages}, folder / "run")
+    return open_run(folder / "run")
 
-    def row(image: Image.Image) -> dict[str, Any]:
-        facts = loaded([loaded.prepare(image)])
-        assert facts.schema.equals(Ocr.writes, check_metadata=True)
-        (row,) = facts.to_pylist()
-        return dict(row)
 
+def facts(run: Run, key: str) -> dict[str, Any]:
+    ids = run.manifest(["key"]).filter(pl.col("key") == key).select("id")
+    (row,) = run.facts("ocr").join(ids, on="id", how="semi").collect().to_dicts()
     return row
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_text_is_found_at_its_place(read: Callable[[Image.Image], dict[str, Any]], orientation: int) -> None:
-    row = read(decode(encoded(page(), orientation), 1024))
+def test_text_is_found_at_its_place(run: Run) -> None:
+    row = facts(run, "sign.png")
     assert row["ocr_texts"] == list(SIGNS)
     assert [iou(*pair) >= 0.5 for pair in zip(row["ocr_boxes"], places(), strict=True)] == [True, True]
     assert (row["text_lines"], row["text_characters"]) == (2, sum(map(len, SIGNS)))
@@ -84,54 +98,53 @@ def test_text_is_found_at_its_place(read: Callable[[Image.Image], dict[str, Any]
     assert row["text_language"] == "en"
 
 
-def test_image_without_text_has_empty_lists_and_share_0(read: Callable[[Image.Image], dict[str, Any]]) -> None:
-    row = read(Image.new("RGB", (1, 1), "grey"))
+class TwoLines(Reader):
+    """Reads a clear line below a doubtful one in every picture."""
+
+    def __init__(self) -> None:
+        self.provenance = {}
+
+    def lines(self, image: Image.Image) -> list[Line]:
+        return [Line("doubtful", (0, 0, 320, 48), 0.69), Line("clear", (0, 240, 640, 288), 0.7)]
+
+
+@pytest.mark.parametrize(("least", "texts", "share"), [(0.5, ["doubtful", "clear"], 0.15), (0.7, ["clear"], 0.1)])
+def test_doubtful_lines_are_left_out(least: float, texts: list[str], share: float) -> None:
+    read = _TextReader(TwoLines(), least)([page()])
+    assert read.schema.equals(Ocr.writes, check_metadata=True)
+    (row,) = read.to_pylist()
+    assert (row["ocr_texts"], row["text_lines"], row["text_share"]) == (texts, len(texts), pytest.approx(share))
+
+
+def test_image_without_text_has_empty_lists_and_share_0(run: Run) -> None:
+    row = facts(run, "grey.png")
     assert (row["text_share"], row["text_lines"], row["text_confidence"], row["text_language"]) == (0, 0, None, None)
     assert row["ocr_texts"] == row["ocr_boxes"] == row["ocr_confidences"] == []
 
 
-def test_run_conserves_rows_and_keeps_images_with_text(
-    tmp_path: Path, engine: None, vl3syn: Callable[..., CompletedProcess[str]]
-) -> None:
-    pytest.importorskip("rapidocr")
-    pool = tmp_path / "pool"
-    pool.mkdir()
-    whole = encoded(page())
-    (pool / "sign.png").write_bytes(whole)
-    (pool / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (pool / "bomb.png").write_bytes(whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:])
-    (pool / "text.png").write_bytes(b"no image")
-    Image.new("RGB", (64, 64), "grey").save(pool / "grey.png")
-    stages = [{"stage": "ocr", "keep": {"min_text_share": 0.01}}]
-    run_, _ = run_here({"pool": {"images": str(pool)}, "stages": stages}, tmp_path / "run")
-    manifest = run_.manifest().collect()
+def test_run_conserves_rows_and_keeps_images_with_text(run: Run) -> None:
+    manifest = run.manifest().collect()
     outcome = dict(zip(manifest["key"], manifest["status"], strict=True))
-    assert outcome == {
-        "sign.png": "kept",
-        "grey.png": "dropped",
-        "cut.png": "error",
-        "bomb.png": "error",
-        "text.png": "error",
-    }
-    funnel = run_.funnel()
+    broken = dict.fromkeys(("cut.png", "bomb.png", "text.png"), "error")
+    assert outcome == {"sign.png": "kept", "grey.png": "dropped", **broken}
+    funnel = run.funnel()
     assert funnel.rows == funnel.survivors + sum(stage.dropped + stage.errors for stage in funnel.stages) == 5
-    assert run_.facts("ocr").collect().filter(run_.facts("ocr").collect()["error"].is_null()).height == 2
-    told = json.loads(vl3syn("explain", tmp_path / "run", "sign.png", "--json").stdout)
-    assert "Please mind the step" in json.dumps(told)
-    looked = vl3syn("look", tmp_path / "run", "--where", "text_lines > 0", "--column", "ocr_texts", "--json")
-    assert "Please mind the step, Exit on the left" in looked.stdout, looked.stderr
-    done = vl3syn("report", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert "text_share" in (tmp_path / "run/report.html").read_text()
-    assert open_run(tmp_path / "run").facts("ocr").collect()["ocr_boxes"].list.len().sum() == 2
+    assert run.facts("ocr").filter(pl.col("error").is_null()).collect().height == 2
 
 
-def test_filter_has_a_command_with_its_rules(vl3syn: Callable[..., CompletedProcess[str]]) -> None:
+def test_commands_show_what_was_read(run: Run) -> None:
+    assert "Please mind the step" in vl3syn("explain", run.url, "sign.png", "--json").stdout
+    looked = vl3syn("look", run.url, "--where", "text_lines > 0", "--column", "ocr_texts", "--json")
+    assert "Please mind the step, Exit on the left" in looked.stdout
+    assert "min" in str(vl3syn("filter", "ocr", "--run", run.url, "--min", "2").exception)
+    assert vl3syn("report", run.url).exit_code == 0
+    assert "text_share" in (Path(run.url) / "report.html").read_text()
+
+
+def test_filter_has_a_command_with_its_rules() -> None:
     options = vl3syn("filter", "ocr", "--help").stdout
     for option in ("--min-confidence", "--min ", "--max ", "--max-text-lines", "--min-text-characters"):
         assert option in options
-    refused = vl3syn("filter", "ocr", "--run", "none", "--min", "2")
-    assert refused.returncode != 0
 
 
 _SIDE = st.integers(0, 1000)

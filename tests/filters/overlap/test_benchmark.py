@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from core.errors import UserError
+from core.images import decode
+from filters.overlap import benchmark as module
 from filters.overlap.benchmark import Benchmark, Hit
 from filters.overlap.files import content_hash
 from tests.filters.overlap.pictures import jpeg, png, scene
@@ -82,6 +85,53 @@ def test_parts_that_cannot_be_used_are_counted(folder: Path) -> None:
         "images that cannot be decoded": 1,
     }
     assert benchmark.images == 3
+
+
+def test_picture_of_many_questions_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def counted(data: bytes) -> Image.Image:
+        decoded.append(data)
+        return decode(data)
+
+    (folder / "images/broken.png").write_bytes(png(scene(0))[:200])
+    names = ("0", "broken", "1", "0", "broken", "1", "0")
+    rows = [{"id": f"q{n}", "image": f"images/{name}.png", "question": f"{n}?"} for n, name in enumerate(names)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode", counted)
+        benchmark = Benchmark(str(folder))
+    assert (benchmark.images, len(decoded), len(set(decoded))) == (6, 5, 4)
+    assert benchmark.problems.counts == {"images that cannot be decoded": 2}
+    assert [hit.benchmark_id for hit in hits(benchmark, jpeg(scene(0)))] == ["q0", "q3", "q6"]
+    assert [hit.benchmark_id for hit in hits(benchmark, jpeg(scene(1)))] == ["q2", "q5"]
+
+
+def test_packed_files_in_a_folder_are_counted(folder: Path) -> None:
+    for name in ("data.zip", "images/test.tar.gz", "more.arrow", "README.md", "questions.txt", "clip.mp4"):
+        (folder / name).write_bytes(b"1")
+    problems = Benchmark(str(folder)).problems
+    assert problems.counts == {"packed files, which are not read: unpack them": 3}
+    assert list(problems.examples.values()) == ["data.zip"]
+
+
+def test_rows_of_one_id_are_told_apart(folder: Path) -> None:
+    (folder / "images/0.png").unlink()
+    rows = [{"id": "plain", "question": QUESTION}, {"video_id": "v", "question": "a"}, {"video_id": "v", "q": "b"}]
+    (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = Benchmark(str(folder))
+    assert [item.id for item in benchmark._rows] == [
+        *("plain", "v", "v (more.jsonl:3)", "harbour", "plain (rows.jsonl:2)", "images/2.png"),
+    ]
+    assert benchmark.content == content_hash(str(folder))
+
+
+def test_question_marks_all_images_of_its_row(folder: Path) -> None:
+    row = {"id": "two", "images": ["images/0.png", "images/1.png"], "question": QUESTION}
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    found = Benchmark(str(folder))
+    pictures = [(data, found.decoded(data)) for data in (png(scene(0)), png(scene(1)))]
+    assert [(hit.kind, hit.with_question) for hit in found.search(pictures, [QUESTION]).hits] == [("file", True)] * 2
 
 
 @pytest.mark.parametrize("content", ["{}\n", '{"image": "gone.png"}\n', ""])

@@ -61,6 +61,16 @@ def test_other_text_on_the_same_template_is_not_found() -> None:
     assert [search(index, jpeg(slide(seed))) for seed in range(10, 16)] == [[]] * 6
 
 
+def test_all_rows_of_a_picture_are_found() -> None:
+    """Benchmarks ask many questions about one picture."""
+    index = index_of([png(scene(0))] * 12 + [png(scene(0)) + b"behind its end", png(scene(1))])
+    copies = search(index, jpeg(scene(0)))
+    assert [(match.row, match.kind) for match in copies] == [(row, "picture") for row in range(13)]
+    kinds = [match.kind for match in search(index, png(scene(0)))]
+    assert kinds == ["file"] * 12 + ["pixels"]
+    assert len(index) == 2
+
+
 def test_blank_pictures_are_found_by_their_pixels_only() -> None:
     index = index_of([png(Image.new("RGB", (40, 40), "white"))])
     assert search(index, png(Image.new("RGB", (40, 40), (254, 254, 254)))) == []

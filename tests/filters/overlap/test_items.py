@@ -38,6 +38,14 @@ FORMS: dict[str, tuple[dict[str, Any], Item]] = {
         {"image": "data:image/png;base64," + base64.b64encode(DATA).decode()},
         Item("f:1", (DATA,)),
     ),
+    "images of another name, as `datasets` stores them": (
+        {"question": "Who?", "page": [{"bytes": DATA, "path": None}], "audio": {"bytes": b"", "path": None, "rate": 1}},
+        Item("f:1", (DATA,), "Who?"),
+    ),
+    "several captions": (
+        {"image_id": 5, "image": "5.jpg", "caption": ["A quay.", "Cranes at a quay."]},
+        Item("f:1", ("5.jpg",), "", (), ("A quay.", "Cranes at a quay.")),
+    ),
     "conversation": (
         {
             "image": "1.jpg",
@@ -67,7 +75,7 @@ def test_broken_base64_is_a_bad_sample() -> None:
 def test_variants_are_question_options_and_answer() -> None:
     item = Item("1", (), "Which?", ("red", "blue"), ("blue", "navy"))
     assert item.variants == ["Which?", "Which? red blue", "Which? blue", "Which? red blue blue"]
-    assert Item("1", (), "", (), ("A caption",)).variants == ["A caption"]
+    assert Item("1", (), "", (), ("A caption", "Another")).variants == ["A caption", "Another"]
 
 
 def test_id_and_texts_of_half_characters_are_harmless() -> None:

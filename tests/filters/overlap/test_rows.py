@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_bad_rows_are_reported_and_the_others_read(tmp_path: Path, monkeypatch: 
         ("a.json", b'[{"id": 1}, {"id": ', "behind row 1: no JSON: cut off"),
         ("a.json", b'[{"id": 1}', "behind row 1: no JSON: cut off before , or ]"),
         ("a.json", b'[{"id": 1}][{"id": 2}]', "behind row 1: no JSON: more behind the end"),
+        ("a.csv", b"x" * 200_000, "its first line is no header"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
         ("a.json", b"12", "neither a list nor an object"),
         ("a.json", b'{"version": 1}', "no list of rows"),
@@ -64,6 +66,29 @@ def test_file_that_loses_rows_is_refused(tmp_path: Path, name: str, content: byt
         read(tmp_path / name, content)
     assert str(tmp_path / name) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_all_lists_of_an_object_are_read(tmp_path: Path) -> None:
+    """COCO's form has two; another form names its list by the split, beside a description."""
+    coco = {"images": [{"id": 1}], "annotations": [{"id": 2}], "licenses": [{"id": 3}]}
+    assert read(tmp_path / "a.json", json.dumps(coco)) == [{"id": 2}, {"id": 1}]
+    splits = {"info": {"description": "a set"}, "sizes": [1], "val": [{"id": 1}], "test": [{"id": 2}]}
+    assert read(tmp_path / "b.json", json.dumps(splits)) == [{"id": 1}, {"id": 2}]
+
+
+def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="a folder, pipe or device"):
+        next(rows_of(tmp_path / "a.jsonl"))
+
+
+def test_columns_of_images_are_read_whatever_their_name(tmp_path: Path) -> None:
+    image = {"bytes": b"1", "path": None}
+    pl.DataFrame({"page": [image], "pages": [[image]], "sha": ["x"], "box": [{"x": 1}]}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    rows = [row for _, row in rows_of(tmp_path / "a.parquet", lambda name: name == "question")]
+    assert rows == [{"page": image, "pages": [image]}]
 
 
 def test_large_object_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from core.errors import UserError
 from filters.overlap.benchmark import Benchmark
 from filters.overlap.stage import Overlap
 from manifests import open_run
+from pipeline.execution.node_check import check_absolute
+from pipeline.recipe import parse_recipe
 from tests.filters.overlap.pictures import cropped, jpeg, png, scene
 from tests.runs import run_here
 
@@ -54,6 +56,26 @@ def test_fingerprint_is_about_the_content_not_the_path(benchmark: Path, tmp_path
     after = Overlap(benchmark=str(moved))
     assert after.fingerprint_settings() != before
     assert Overlap.model_validate(after.model_dump()) == after
+
+
+def test_relative_benchmark_is_refused_on_a_cluster(benchmark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(benchmark.parent)
+    stages = [{"stage": "overlap", "benchmark": benchmark.name}]
+    recipe = parse_recipe({"pool": {"images": "/pool"}, "stages": stages}, "/run")
+    check_absolute(recipe, "/run")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError, match=r"^overlap: benchmark: benchmark is a relative path"):
+        check_absolute(recipe, "/run")
+
+
+def test_unread_parts_of_the_benchmark_are_warned_of(benchmark: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (benchmark / "rows.jsonl").write_text('{"image": "gone.png"}\n{"sha": 1}\n')
+    stage = Overlap(benchmark=str(benchmark))
+    assert "1 images that cannot be read, the first: rows.jsonl:1: gone.png" in caplog.text
+    assert "1 rows without an image" in caplog.text
+    (benchmark / "0.png").write_bytes(b"no image")
+    assert Overlap(benchmark=str(benchmark)).load().provenance["benchmark_unread"] == 3
+    assert Overlap.model_validate(stage.model_dump()) == stage
 
 
 def test_benchmark_that_changed_since_the_recipe_is_refused(benchmark: Path) -> None:

@@ -95,3 +95,11 @@ def by_loops(benchmark: Sequence[Sequence[str]], data: Sequence[str]) -> set[tup
         if best:
             found.add((row, best))
     return found
+
+
+def test_questions_that_begin_alike_are_not_compared_one_by_one() -> None:
+    begin = "watch this film until its dramatic harbour scene then"
+    index = TextIndex([[f"{begin} count boat{n}"] for n in range(50)])
+    (of_length,) = index._long.values()
+    assert {length: len(grams) for length, grams in of_length.items()} == {11: 50}
+    assert rows(index, f"{begin} count boat7, please") == [7]

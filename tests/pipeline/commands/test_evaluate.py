@@ -83,6 +83,16 @@ def _write_shards(folder: Path) -> None:
             "short_conversations": [turns(caption) for caption in short],
         }
     ).write_parquet(folder / "shard-00000.parquet", row_group_size=2)
+    ocr = [f"Picture 1. The texts in this image are {text}<box>[0,0,500,90]</box>." for text in ("OPEN", "EXIT")]
+    (folder.parent / "ocr").mkdir()
+    pl.DataFrame(
+        {
+            "id": [1, 2],
+            "image": [{"bytes": _png(n), "path": f"{n}.png"} for n in (1, 2)],
+            "caption": ocr,
+            "conversations": [turns(caption) for caption in ocr],
+        }
+    ).write_parquet(folder.parent / "ocr/shard-00000.parquet")
 
 
 @pytest.fixture
@@ -158,12 +168,14 @@ def test_evaluate_function_equals_the_output_of_the_command(folder: Path, ask: A
 
 def test_caption_can_be_chosen(ask: Ask, tmp_path: Path) -> None:
     tokens = {}
-    for caption in ("short", "detailed"):
+    for caption in ("short", "detailed", "ocr"):
         out = tmp_path / f"{caption}.jsonl"
         result = json.loads(ask("--data", "shards", "--caption", caption, "--predictions", out, "--json", *BRIEF).out)
         tokens[caption] = result["loss"]["tokens"]
     assert _lines(tmp_path / "short.jsonl")[1]["reference"] == "Picture 1."
     assert tokens["short"] < tokens["detailed"]
+    assert _lines(tmp_path / "ocr.jsonl")[1]["reference"].endswith("are EXIT<box>[0,0,500,90]</box>.")
+    assert len(_lines(tmp_path / "ocr.jsonl")) == 2
 
 
 def test_answers_that_are_the_references_have_full_marks(ask: Ask) -> None:

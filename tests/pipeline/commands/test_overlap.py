@@ -67,7 +67,7 @@ def test_planted_rows_are_found_and_the_near_misses_not(planted: tuple[Path, Pat
     found = {kind: counts["found"] for kind, counts in told["found"].items()}
     assert found == {"file": 1, "pixels": 0, "picture": 1, "crop": 1, "text": 1}
     assert told["rows"] == {"all": 6, "found": 4, "generic_question_only": 1}
-    assert told["benchmark_rows"] == {"all": 3, "found": 3}
+    assert (told["benchmark_rows"], told["benchmark_images"]) == ({"all": 3, "found": 3, "with_text": 3}, 3)
     hits = [json.loads(line) for line in (tmp_path / "hits.jsonl").read_text().splitlines()]
     assert [(hit["data_id"], hit["kind"], hit["benchmark_id"], hit["with_question"]) for hit in hits] == [
         ("data.jsonl:1", "file", "b0", True),
@@ -121,6 +121,20 @@ def test_nothing_to_search_is_an_error(planted: tuple[Path, Path], tmp_path: Pat
         assert not (tmp_path / "hits.jsonl").exists()
     refused = overlap(path, "--with", benchmark, "--out", tmp_path / "hits.csv")
     assert "ends with .jsonl or .parquet" in str(refused.exception)
+
+
+def test_cosine_without_an_encoder_is_refused(planted: tuple[Path, Path]) -> None:
+    data, benchmark = planted
+    refused = overlap(data, "--with", benchmark, "--min-cosine", "0.9")
+    assert (refused.exit_code, "needs --encoder" in refused.output) == (2, True)
+
+
+def test_what_of_a_benchmark_is_searched_for_is_told(planted: tuple[Path, Path]) -> None:
+    data, benchmark = planted
+    renamed = pl.read_parquet(benchmark).rename({"question": "ask"})
+    renamed.write_parquet(benchmark)
+    told = overlap(data, "--with", benchmark).stderr
+    assert f"{benchmark}: 3 rows, 3 images, 0 rows with a text; no text of it is searched for" in told
 
 
 def test_half_characters_do_not_stop_the_search(planted: tuple[Path, Path], tmp_path: Path) -> None:

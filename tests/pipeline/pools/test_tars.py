@@ -21,14 +21,13 @@ import pytest
 from PIL import Image
 
 from core.errors import UserError
-from core.image_header import FORMATS
+from core.image_header import FORMATS, IMAGE_ENDINGS
 from manifests import open_run
 from manifests.run import index_table
 from manifests.storage import Folder
 from pipeline.execution.index import open_pool
 from pipeline.execution.runner import prepare
 from pipeline.pools import pool_of
-from pipeline.pools.listing import IMAGE_ENDINGS
 from pipeline.recipe import parse_recipe
 
 Vl3syn = Callable[..., subprocess.CompletedProcess[str]]

@@ -63,6 +63,15 @@ def test_records_give_what_their_annotations_give(tmp_path: Path, form: Any) -> 
     assert (film.names, film.texts, film.films, film.faults) == (("films/v.mp4",), ("When?", "Now."), 1, ())
 
 
+@pytest.mark.parametrize(
+    "conversation", ["What?", ["What?"], [{"from": "human", "value": 7}, *turns("What?", "This.")]]
+)
+def test_turns_that_are_no_text_are_faults(tmp_path: Path, conversation: object) -> None:
+    (tmp_path / "data.jsonl").write_text(json.dumps({"conversations": conversation}))
+    (row,) = training_rows(str(tmp_path / "data.jsonl"))
+    assert row.faults == ("data.jsonl:1: 1 of its turns are no text",)
+
+
 def test_shards_give_each_image_with_its_captions_once(tmp_path: Path) -> None:
     folder = tmp_path / "set/data"
     folder.mkdir(parents=True)
