@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -21,11 +20,10 @@ from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
 from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
-from manifests.parts import to_bytes
-from manifests.priorities import priority
+from manifests.removals import REMOVED, Removals, removals_in, takedowns_in
 from manifests.run import Run, step_name
 from manifests.schemas import INDEX
-from manifests.shards import LISTS, RENAMED, TOGETHER, USES, shard_schema
+from manifests.shards import RENAMED, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
 from pipeline.execution.job_columns import Columns
@@ -34,9 +32,12 @@ from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
 from pipeline.publishing.card import card
-from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
+from pipeline.publishing.card_update import CARD
+from pipeline.publishing.lists import add_to_lists, refuse_duplicates
+from pipeline.publishing.publication import Publication, Shards, refuse_foreign
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
+from pipeline.publishing.takedown import adopt_removals, identities_of_run
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
 from pipeline.stages.download.columns import DESCRIBED
@@ -74,7 +75,9 @@ class Published:
     outdated: int = 0
 
 
-def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str) -> Published:
+def publish(
+    run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str, removed_before: Removals | None = None
+) -> Published:
     """Write the shards of all kept images that are in none yet, and shards that are missing; write the dataset card.
 
     Args:
@@ -83,6 +86,7 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
         settings: The settings of the publication.
         out: The folder of the dataset.
         where: URL or path of the dataset, for the user.
+        removed_before: What was removed elsewhere, and must not be published here, beside what the run has removed.
 
     Raises:
         UserError: The index is not finished; the run has no captions or keeps no image; `out` holds shards of another
@@ -92,29 +96,37 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
     columns = _columns(run, recipe)
     publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
     shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
+    adopt_removals(publication, removals_in(run.folder.join(REMOVED)) | (removed_before or Removals()))
+    removals = removals_in(publication.lists)
     columns = _columns_of_shards(out, shards, columns)
-    kept = run.verdict().alive
+    alive = run.verdict().alive
+    kept = alive.join(_removed(run, removals), on="id", how="anti") if removals else alive
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
     if not listed.height and kept.height:
         raise UserError(f"nothing to publish: all {kept.height:,} captions are outdated; `vl3syn run` makes them again")
+    if not listed.height and alive.height:
+        raise UserError(f"nothing to publish: all {alive.height:,} images were removed on request")
     if not listed.height:
         raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _rows_of_missing_shards(publication, listed)
-    refuse_foreign(missing.select("id"), run.index.scan(["id"]), where)
-    stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
-    left_out = publication.left_out()
-    sizes = _sizes(publication)
-    names = publication.names(listed["number"].unique())
+    index, remaining = run.index.scan(["id"]), listed.filter(~pl.col("id").is_in(sorted(removals.ids)))
+    refuse_foreign(missing.join(remaining, on="id", how="semi").select("id"), index, where)
+    if removals:  # the pool may have lost images that were removed
+        missing = missing.join(index.collect(engine="streaming"), on="id", how="semi", maintain_order="left")
+    stats = _write_shards(run, recipe, publication, columns, missing, removals) if missing.height else None
+    left_out = {id_: why for id_, why in publication.left_out().items() if int(id_) not in removals.ids}
+    sizes = publication.sizes()
+    names = publication.names(listed["number"].unique()) & sizes.keys()
     published = Published(
         where=where,
-        rows=listed.height - len(left_out),
+        rows=remaining.height - len(left_out),
         shards=len(names),
         bytes=sum(sizes[name] for name in names),
         written=missing["number"].n_unique() * len(publication.subsets),
         left_out=left_out,
-        stale=listed.join(valid, on="id", how="anti").height,
+        stale=remaining.join(valid, on="id", how="anti").height,
         job=stats,
         outdated=kept.height - valid.height,
     )
@@ -162,7 +174,12 @@ def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns
 
 
 def _write_shards(
-    run: Run, recipe: Recipe, publication: Publication, columns: Columns, missing: pl.DataFrame
+    run: Run,
+    recipe: Recipe,
+    publication: Publication,
+    columns: Columns,
+    missing: pl.DataFrame,
+    removals: Removals,
 ) -> JobStats:
     """Write the shards of `missing` (see `_rows_of_missing_shards`)."""
     # Beside the published columns, workers read the image and its digest.
@@ -178,6 +195,7 @@ def _write_shards(
         contents=contents_store(run),
         decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
+        removals=removals,
     )
     return write_blocks(ShardBlocks.of(rows, missing), writer, missing.height)
 
@@ -193,8 +211,23 @@ def _write_card(
     declares_features = publication.format == "webdataset" and not publication.has_earlier_form()
     features = {subset: tar_features(schema) for subset, schema in schemas.items()} if declares_features else {}
     models = {step.name: step.stage.models for step in recipe.steps}
-    text = card(run, subsets, publication.format, rows, columns=docs, models=models, features=features, sizes=sizes)
-    publication.out.write("README.md", text.encode())
+    text = card(
+        run,
+        subsets,
+        publication.format,
+        rows,
+        columns=docs,
+        models=models,
+        features=features,
+        sizes=sizes,
+        takedowns=takedowns_in(publication.lists),
+    )
+    publication.out.write(CARD, text.encode())
+
+
+def _removed(run: Run, removals: Removals) -> pl.DataFrame:
+    """Return the images of a run that are removed: column `id`."""
+    return removals.fitting(identities_of_run(run)).select("id").collect(engine="streaming")
 
 
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
@@ -204,36 +237,9 @@ def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(ids).unique()
 
 
-def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataFrame:
-    """Add new images to the lists; return all listed images.
-
-    Args:
-        kept: The images to publish, column `id`.
-        settings: The settings of the publication.
-        out: The folder of the dataset.
-
-    Returns:
-        Columns `id` and `number` (of the shard), in order. Listed images may not be in `kept` any more.
-    """
-    lists = out.join(LISTS)
-    while True:
-        listed, next_name = listed_in(lists)
-        new = _numbered(kept.join(listed, on="id", how="anti"), listed, settings)
-        # If a concurrent publication was faster, its list counts, and the next list has the images that it lacks.
-        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
-            return pl.concat([listed, new])
-
-
-def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
-    """Return new images in random order (by the seed), with shard numbers that continue those of `listed`."""
-    first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
-    number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")
-    return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
-
-
 def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of `listed` whose shard is missing in some subset, with their `position_in_shard`."""
-    stored = _sizes(publication).keys()
+    stored = publication.sizes().keys()
     missing = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
     positioned = listed.with_columns(pl.int_range(pl.len()).over("number").alias("position_in_shard"))
     return positioned.filter(pl.col("number").is_in(missing))
@@ -247,12 +253,6 @@ def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
         if use in USES and "prompts" in entry:
             prompts[use] = tuple(entry["prompts"])
     return prompts
-
-
-def _sizes(publication: Publication) -> dict[str, int]:
-    """Return the length in bytes of each file of the subsets, by its path in the publication."""
-    files = [file for subset in publication.subsets for file in publication.out.join(subset).files()]
-    return {publication.out.relative(file.path): file.size for file in files}
 
 
 def _are_decoded(run: Run, recipe: Recipe) -> bool:
