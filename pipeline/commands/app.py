@@ -16,6 +16,7 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.compact import compact_app
+from pipeline.commands.compare import compare_app
 from pipeline.commands.doctor import doctor_app
 from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
@@ -129,6 +130,7 @@ app.add_typer(stage_app)
 app.add_typer(view_app)
 app.add_typer(report_app)
 app.add_typer(look_app)
+app.add_typer(compare_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(train_app)

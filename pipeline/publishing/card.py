@@ -70,7 +70,7 @@ def card(
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
-    name = " ".join(printable(str(run.recipe.get("name") or "dataset")).split())
+    name = card_name(run)
     parts = [
         f"---\n{_front(run, name, subsets, format_, rows, features or {}, sizes or {})}---",
         f"# {markdown(name)}",
@@ -93,6 +93,11 @@ def card(
         _LIMITS,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def card_name(run: Run) -> str:
+    """Return the name of the dataset, as one line of visible characters."""
+    return " ".join(printable(str(run.recipe.get("name") or "dataset")).split()) or "dataset"
 
 
 def _front(

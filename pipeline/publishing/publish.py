@@ -31,10 +31,12 @@ from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
-from pipeline.publishing.card import card
+from pipeline.publishing.card import card, card_name
 from pipeline.publishing.card_update import CARD
+from pipeline.publishing.croissant import write_croissant
 from pipeline.publishing.lists import add_to_lists, refuse_duplicates
 from pipeline.publishing.publication import Publication, Shards, refuse_foreign
+from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
 from pipeline.publishing.takedown import adopt_removals, identities_of_run
@@ -115,6 +117,7 @@ def publish(
     refuse_foreign(missing.join(remaining, on="id", how="semi").select("id"), index, where)
     if removals:  # the pool may have lost images that were removed
         missing = missing.join(index.collect(engine="streaming"), on="id", how="semi", maintain_order="left")
+    forget_hashes(publication, publication.names(missing["number"].unique()))
     stats = _write_shards(run, recipe, publication, columns, missing, removals) if missing.height else None
     left_out = {id_: why for id_, why in publication.left_out().items() if int(id_) not in removals.ids}
     sizes = publication.sizes()
@@ -223,6 +226,7 @@ def _write_card(
         takedowns=takedowns_in(publication.lists),
     )
     publication.out.write(CARD, text.encode())
+    write_croissant(publication, card_name(run), rows, schemas)
 
 
 def _removed(run: Run, removals: Removals) -> pl.DataFrame:

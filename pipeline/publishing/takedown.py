@@ -34,8 +34,10 @@ from manifests.shard_copies import IDENTITY, identities, write_without
 from manifests.shards import LISTS
 from manifests.storage import Folder
 from pipeline.publishing.card_update import update_card
+from pipeline.publishing.croissant import update_croissant
 from pipeline.publishing.publication import SETTINGS, Publication, stored_publication
 from pipeline.publishing.removal_requests import FOUND, Names, Request, divide_unfound, refuse_ambiguous
+from pipeline.publishing.shard_hashes import forget_hashes
 
 _READERS = 16  # shards whose names are read at the same time
 _WRITERS = 4  # shards that are written at the same time: each holds a row group of up to 256 MiB twice
@@ -157,11 +159,13 @@ def finish_takedowns(publication: Publication) -> None:
         existing = [name for name in takedown.shards if publication.out.exists(name)]
         for subset in publication.subsets:
             publication.out.join(subset).sweep_aside()
+        forget_hashes(publication, takedown.shards)
         write = partial(write_without, publication.out, ids=takedown.removals.ids)
         with ThreadPoolExecutor(min(_WRITERS, count_cpus())) as writers:
             list(writers.map(write, existing))
         if takedown.shards:
             update_card(publication, takedowns)
+            update_croissant(publication, publication.count_rows())
         publication.lists.write(takedown.name, replace(takedown, finished=True).to_bytes())
 
 
