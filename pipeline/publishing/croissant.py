@@ -170,26 +170,27 @@ def _record_set(name: str, fields: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def _field(record_set: str, file_set: str, field: pa.Field, extract: Mapping[str, str]) -> dict[str, Any]:
+    name, doc = f"{record_set}/{field.name}", (field.metadata or {}).get(b"doc", b"").decode()
+    described = {"description": doc or field.name, **({"repeated": True} if is_list(field.type) else {})}
+    inner = field.type.value_type if is_list(field.type) else field.type
+    if pa.types.is_struct(inner) and inner != IMAGE:
+        parts = [_source(f"{name}/{part.name}", file_set, part.type, extract, part.name) for part in inner.fields]
+        return {"@type": "cr:Field", "@id": name, "name": name, **described, "subField": parts}
+    path = "bytes" if inner == IMAGE and "column" in extract else ""
+    return {**_source(name, file_set, inner, extract, path), **described}
+
+
+def _source(name: str, file_set: str, type_: pa.DataType, extract: Mapping[str, str], path: str) -> dict[str, Any]:
+    """Return a field whose values are what a set of files has there, or `path` inside of that."""
     source: dict[str, Any] = {"fileSet": {"@id": file_set}, "extract": dict(extract)}
-    if field.type == IMAGE and "column" in extract:
-        source["transform"] = {"jsonPath": "bytes"}
-    doc = (field.metadata or {}).get(b"doc", b"").decode()
-    return {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/{field.name}",
-        "name": f"{record_set}/{field.name}",
-        "description": doc or field.name,
-        "dataType": _data_type(field.type),
-        "source": source,
-        **({"repeated": True} if is_list(field.type) else {}),
-    }
+    if path:
+        source["transform"] = {"jsonPath": path}
+    return {"@type": "cr:Field", "@id": name, "name": name, "dataType": _data_type(type_), "source": source}
 
 
 def _data_type(type_: pa.DataType) -> str:
     if type_ == IMAGE:
         return "sc:ImageObject"
-    if is_list(type_):
-        return _data_type(type_.value_type)
     if pa.types.is_boolean(type_):
         return "sc:Boolean"
     if pa.types.is_integer(type_):

@@ -51,7 +51,7 @@ def test_moved_threshold_is_why_rows_left(tmp_path: Path, pool: Path) -> None:
     (move,) = compare(first, second).moves
     assert (move.before, move.rows, move.ids) == (Place("kept"), 1, (ids_of(first)[KEYS[2]],))
     assert str(move.after) == "dropped: quality: quality < 0.6"
-    assert move.why == "quality: min 0.4 → 0.6"
+    assert move.why == "quality: min_quality 0.4 → 0.6"
     assert compare(first, second).same == 5  # rows that both drop did not move
 
 
@@ -59,7 +59,8 @@ def test_new_and_gone_rows_are_told_apart(tmp_path: Path, pool: Path, make_image
     first = run(tmp_path / "a", pool, SCORES, {"min": 0.4})
     (pool / KEYS[0]).unlink()
     make_images(pool, 2, start=6)
-    second = run(tmp_path / "b", pool, {**SCORES, "000006.jpg": 0.8}, {"min": 0.4})
+    scores: Scores = {**dict(list(SCORES.items())[1:]), "000006.jpg": 0.8}
+    second = run(tmp_path / "b", pool, scores, {"min": 0.4})
     assert moved(compare(first, second)) == {
         ("dropped: quality: quality < 0.4", "None"): 1,
         ("None", "kept"): 1,
@@ -68,19 +69,25 @@ def test_new_and_gone_rows_are_told_apart(tmp_path: Path, pool: Path, make_image
 
 
 def test_other_facts_and_settings_are_named(tmp_path: Path, pool: Path) -> None:
-    first = run(tmp_path / "a", pool, SCORES, {"min": 0.4})
-    changed = {key: 0.9 if score == 0.1 else score for key, score in SCORES.items()}
-    setting, value = next(
-        (name, default * 2)
-        for name, default in first.recipe["stages"][0].items()
-        if isinstance(default, int | float) and not isinstance(default, bool)
+    engine = {"kind": "server", "url": "http://127.0.0.1:9"}
+    first, second = (
+        store_run(
+            tmp_path / model,
+            {
+                "name": "t",
+                "pool": {"images": str(pool)},
+                "stages": [{"stage": "short_caption", "model": model, "engine": engine}],
+            },
+            {"short_caption": dict.fromkeys(KEYS, "server: 500")} if model == "a" else {},
+        )
+        for model in "ab"
     )
-    second = run(tmp_path / "b", pool, changed, {"min": 0.4}, **{setting: value})
     result = compare(first, second)
     (stage,) = result.stages
-    assert stage.settings == {setting: (value / 2, value)}
+    assert (stage.stage, dict(stage.settings)) == ("short_caption", {"model": ("a", "b")})
     assert stage.facts is not None
-    assert [move.why for move in result.moves] == ["quality: other facts"]
+    assert moved(result) == {("error: short_caption", "pending: short_caption"): 6}
+    assert result.moves[0].why == "short_caption: other facts"
 
 
 def test_stage_of_one_run_is_named(tmp_path: Path, pool: Path) -> None:

@@ -53,6 +53,9 @@ def test_columns_stand_with_their_types_and_sources(tmp_path: Path) -> None:
         "url": "sc:Text",
     }
     assert fields["data/tags"]["repeated"] is True
+    turns = fields["data/conversations"]
+    assert (turns["repeated"], "dataType" in turns) == (True, False)
+    assert [part["name"] for part in turns["subField"]] == ["data/conversations/from", "data/conversations/value"]
     assert fields["data/score"]["description"] == "A score"
 
 
