@@ -22,7 +22,6 @@ CROISSANT = "croissant.json"
 
 _LICENSE = "Images: the licences of their sources, in the column license where the source told one. See README.md."
 _ENCODINGS = {"parquet": "application/x-parquet", "webdataset": "application/x-tar"}
-_ENDINGS = {"parquet": "parquet", "webdataset": "tar"}
 
 _TERMS = (
     *("citeAs", "column", "extract", "field", "fileProperty", "fileObject", "fileSet", "format", "includes"),
@@ -128,22 +127,22 @@ def _distribution(publication: Publication, files: Mapping[str, HashedFile]) -> 
         for name, file in files.items()
     ]
     for subset in publication.subsets:
-        pattern, shards = f"{subset}/*.{_ENDINGS[publication.format]}", f"{subset}-shards"
-        described.append(_file_set(shards, encoding, pattern))
-        if publication.format == "webdataset":
+        shards = [name for name in files if name.startswith(f"{subset}/")]
+        if publication.format == "parquet":
+            described.append(_file_set(f"{subset}-shards", encoding, f"{subset}/*.parquet"))
+        else:
             described.append(_file_set(f"{subset}-json", "application/json", "*.json", shards))
-            # Twice the same files: readers read a set of files in one way.
-            described.append(_file_set(f"{subset}-shards-again", encoding, pattern))
-            described.append(_file_set(f"{subset}-images", "image/*", "*.jpg", f"{subset}-shards-again"))
+            described.append(_file_set(f"{subset}-images", "image/*", "*.jpg", shards))
     return described
 
 
-def _file_set(name: str, encoding: str, pattern: str, container: str = "") -> dict[str, Any]:
+def _file_set(name: str, encoding: str, pattern: str, containers: Sequence[str] = ()) -> dict[str, Any]:
+    contained = {"containedIn": [{"@id": container} for container in containers]} if containers else {}
     return {
         "@type": "cr:FileSet",
         "@id": name,
         "name": name,
-        **({"containedIn": {"@id": container}} if container else {}),
+        **contained,
         "encodingFormat": encoding,
         "includes": pattern,
     }
