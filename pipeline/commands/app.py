@@ -30,6 +30,7 @@ from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.publish import publish_app, publish_run
 from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
+from pipeline.commands.review import review_app
 from pipeline.commands.schema import schema_app
 from pipeline.commands.serve import serve_app
 from pipeline.commands.stage import stage_app
@@ -131,6 +132,7 @@ app.add_typer(view_app)
 app.add_typer(report_app)
 app.add_typer(look_app)
 app.add_typer(compare_app)
+app.add_typer(review_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(train_app)

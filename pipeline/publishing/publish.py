@@ -97,7 +97,9 @@ def publish(
     refuse_unfinished(run)
     columns = _columns(run, recipe)
     publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
-    shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
+    private = _private(recipe)
+    tables = {step_name(entry): entry["table"] for entry in _stage_entries(run) if step_name(entry) not in private}
+    shards = publication.open(settings, tables)
     adopt_removals(publication, removals_in(run.folder.join(REMOVED)) | (removed_before or Removals()))
     removals = removals_in(publication.lists)
     columns = _columns_of_shards(out, shards, columns)
@@ -142,14 +144,20 @@ def _stage_entries(run: Run) -> list[dict[str, Any]]:
     return run.recipe.get("stages") or []
 
 
+def _private(recipe: Recipe) -> set[str]:
+    """Return the names of steps whose columns are not published."""
+    return {step.name for step in recipe.steps if not step.stage.published}
+
+
 def _columns(run: Run, recipe: Recipe) -> Columns:
     """Return the columns that are published. What describes a downloaded image replaces what its list says."""
     fields = {name: INDEX.field(name) for name in (*_INDEX_COLUMNS, "sha256")}
     downloaded = recipe.download.table if recipe.download else ""
     stored = {name: column for name, column in DESCRIBED.items() if downloaded}
     tables = dict.fromkeys(stored, downloaded)
+    private = _private(recipe)
     for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
-        for field in stage.table.writes:
+        for field in stage.table.writes if stage.name not in private else ():
             if not is_embedding(field) and field.name not in stored.values():
                 fields[field.name], tables[field.name] = field, entry["table"]
     return Columns(names=list(fields), tables=tables, fields=fields, stored=stored, downloaded=downloaded)

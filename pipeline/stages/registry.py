@@ -27,6 +27,7 @@ STAGES = {
     "download": "pipeline.stages.download.stage:Download",
     "hashes": "filters.hashes:Hashes",
     "host": "filters.host:Host",
+    "review": "filters.review:Review",
     "clusters": "clustering.kmeans:Clusters",
     "duplicates": "clustering.duplicates:Duplicates",
     "borders": "clustering.borders:Borders",
