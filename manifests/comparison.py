@@ -1,6 +1,6 @@
 """Compare two runs: which rows ended elsewhere, and what of the recipe or the facts made them.
 
-Nothing is computed but the verdicts. Memory: about 40 bytes per row of either run.
+Nothing is computed but the verdicts. Memory: about 50 bytes per row of either run, beside the verdicts.
 """
 
 from __future__ import annotations

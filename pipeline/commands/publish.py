@@ -147,6 +147,8 @@ def _print_taken_down(taken: TakenDown) -> None:
     written = f", {count:,} {shards} written anew" if count else "; no shard had to be written"
     generation = f" (generation {taken.generation})" if taken.generation else ""
     output.out.print(f"removed: {taken.images:,} {images}{written}{generation}", style="bold", markup=False)
+    if taken.kept_out:
+        output.say(f"kept out: {taken.kept_out:,} images of the run that were not published here")
     for id_, digest in list(taken.duplicates.items())[:_SHOWN]:
         output.say(f"removed too: {id_}, which has the same bytes as an image of the list (sha256 {digest})")
     if len(taken.duplicates) > _SHOWN:

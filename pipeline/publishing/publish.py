@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
-from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
 from manifests.removals import REMOVED, Removals, removals_in, takedowns_in
-from manifests.run import Run, step_name
-from manifests.schemas import INDEX
-from manifests.shards import RENAMED, TOGETHER, USES, shard_schema
+from manifests.run import Run
+from manifests.shards import TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
 from pipeline.execution.job_columns import Columns
@@ -35,18 +31,24 @@ from pipeline.publishing.card import card, card_name
 from pipeline.publishing.card_update import CARD
 from pipeline.publishing.croissant import write_croissant
 from pipeline.publishing.lists import add_to_lists, refuse_duplicates
-from pipeline.publishing.publication import Publication, Shards, refuse_foreign
+from pipeline.publishing.publication import Publication, refuse_foreign
+from pipeline.publishing.published_columns import (
+    columns_of_shards,
+    published_columns,
+    stage_entries,
+    stage_tables,
+    subsets_of,
+)
+from pipeline.publishing.removed_rows import without_removed
 from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
-from pipeline.publishing.takedown import adopt_removals, identities_of_run
+from pipeline.publishing.takedown import adopt_removals
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
-from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
-_INDEX_COLUMNS = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,14 @@ def publish(
             recipe, or with other settings.
     """
     refuse_unfinished(run)
-    columns = _columns(run, recipe)
-    publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
-    private = _private(recipe)
-    tables = {step_name(entry): entry["table"] for entry in _stage_entries(run) if step_name(entry) not in private}
-    shards = publication.open(settings, tables)
+    columns = published_columns(run, recipe)
+    publication = Publication(out=out, format=settings.format, subsets=subsets_of(settings, columns))
+    shards = publication.open(settings, stage_tables(run, recipe))
     adopt_removals(publication, removals_in(run.folder.join(REMOVED)) | (removed_before or Removals()))
     removals = removals_in(publication.lists)
-    columns = _columns_of_shards(out, shards, columns)
+    columns = columns_of_shards(out, shards, columns)
     alive = run.verdict().alive
-    kept = alive.join(_removed(run, removals), on="id", how="anti") if removals else alive
+    kept = without_removed(run, alive, publication, removals)
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
@@ -137,51 +137,6 @@ def publish(
     )
     _write_card(run, recipe, publication, columns, published.rows, sizes)
     return published
-
-
-def _stage_entries(run: Run) -> list[dict[str, Any]]:
-    """Return the entries of the stages in the run's recipe."""
-    return run.recipe.get("stages") or []
-
-
-def _private(recipe: Recipe) -> set[str]:
-    """Return the names of steps whose columns are not published."""
-    return {step.name for step in recipe.steps if not step.stage.published}
-
-
-def _columns(run: Run, recipe: Recipe) -> Columns:
-    """Return the columns that are published. What describes a downloaded image replaces what its list says."""
-    fields = {name: INDEX.field(name) for name in (*_INDEX_COLUMNS, "sha256")}
-    downloaded = recipe.download.table if recipe.download else ""
-    stored = {name: column for name, column in DESCRIBED.items() if downloaded}
-    tables = dict.fromkeys(stored, downloaded)
-    private = _private(recipe)
-    for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
-        for field in stage.table.writes if stage.name not in private else ():
-            if not is_embedding(field) and field.name not in stored.values():
-                fields[field.name], tables[field.name] = field, entry["table"]
-    return Columns(names=list(fields), tables=tables, fields=fields, stored=stored, downloaded=downloaded)
-
-
-def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
-    """Return the subsets, each with its captions."""
-    captions = tuple(use for use in USES if f"{use}_caption" in columns.fields)
-    if not captions:
-        raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
-    if lacking := [use for use in settings.subsets if use not in captions]:
-        raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
-    return {use: (use,) for use in settings.subsets} or {TOGETHER: captions}
-
-
-def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns:
-    """Return the columns that the existing Parquet shards have, so that all shards have the same; else all columns."""
-    paths = [file.path for file in shards.values() if file.path.endswith(".parquet")]
-    if not paths:
-        return columns
-    stored = pq.read_schema(paths[0], filesystem=out.filesystem).names
-    captions = {f"{use}_caption" for use in USES}
-    fields = {n: f for n, f in columns.fields.items() if n in captions or RENAMED.get(n, n) in stored}
-    return replace(columns, names=list(fields), fields=fields)
 
 
 def _write_shards(
@@ -237,11 +192,6 @@ def _write_card(
     write_croissant(publication, card_name(run), rows, schemas)
 
 
-def _removed(run: Run, removals: Removals) -> pl.DataFrame:
-    """Return the images of a run that are removed: column `id`."""
-    return removals.fitting(identities_of_run(run)).select("id").collect(engine="streaming")
-
-
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
     """Return the rows with a fact that an earlier version of a stage computed wrong: column `id`."""
     ids = [pl.DataFrame(schema={"id": pl.Int64})]
@@ -260,7 +210,7 @@ def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> p
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each caption: those of the recipe's stage, else the default ones."""
     prompts = {use: read_prompts(use) for use in USES}
-    for entry in _stage_entries(run):
+    for entry in stage_entries(run):
         use = entry["stage"].removesuffix("_caption")
         if use in USES and "prompts" in entry:
             prompts[use] = tuple(entry["prompts"])

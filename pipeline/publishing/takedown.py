@@ -7,17 +7,15 @@ card. Each file is replaced whole. So after a kill a shard is the old or the new
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import polars as pl
-from pyarrow import fs as pafs
 
 from core.cpus import count_cpus
 from core.errors import UserError
-from manifests.contents import SHA256, contents_table
 from manifests.removals import (
     REMOVED,
     Removals,
@@ -30,16 +28,21 @@ from manifests.removals import (
     url_hash,
 )
 from manifests.run import Run
-from manifests.shard_copies import IDENTITY, identities, write_without
+from manifests.shard_copies import write_without
 from manifests.shards import LISTS
 from manifests.storage import Folder
 from pipeline.publishing.card_update import update_card
 from pipeline.publishing.croissant import update_croissant
-from pipeline.publishing.publication import SETTINGS, Publication, stored_publication
+from pipeline.publishing.lists import LISTED
+from pipeline.publishing.publication import SETTINGS, Publication, Shards, stored_publication
 from pipeline.publishing.removal_requests import FOUND, Names, Request, divide_unfound, refuse_ambiguous
+from pipeline.publishing.removed_rows import identities_of_run, look_up, removed_from
 from pipeline.publishing.shard_hashes import forget_hashes
 
-_READERS = 16  # shards whose names are read at the same time
+Existing = tuple[Shards, pl.DataFrame]
+"""Shards and listed images of a publication, as `Publication.existing` returns them."""
+
+_NOTHING: Existing = ({}, pl.DataFrame(LISTED.empty_table()))
 _WRITERS = 4  # shards that are written at the same time: each holds a row group of up to 256 MiB twice
 
 
@@ -51,6 +54,7 @@ class TakenDown:
         where: URL or path of the publication, for the user.
         images: Published images that were removed.
         shards: The shards that were written anew.
+        kept_out: Images of the run that were not published, and are kept out of later publications.
         generation: The generation of these shards; None: nothing was to be removed.
         duplicates: Of these images, those with the bytes of one that was named: the SHA-256 by id.
         before: Requests that an earlier call has met.
@@ -60,6 +64,7 @@ class TakenDown:
     where: str
     images: int = 0
     shards: tuple[str, ...] = ()
+    kept_out: int = 0
     generation: int | None = None
     duplicates: dict[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
@@ -98,8 +103,9 @@ def take_down(orders: Orders, out: Folder, where: str, run: Run | None = None) -
     publication = stored_publication(out, where) if not run or out.join(LISTS).exists(SETTINGS) else None
     if publication:
         finish_takedowns(publication)
+    existing = publication.existing() if publication else _NOTHING
     names, requests = Names(orders.requests), orders.requests
-    found = pl.concat([pl.DataFrame(schema=dict(FOUND)), *_look_up(publication, names.found_in)])
+    found = pl.concat([pl.DataFrame(schema=dict(FOUND)), *look_up(out, existing[0], names.found_in)])
     if run:
         found = pl.concat([found, names.found_in(identities_of_run(run))]).unique()
     refuse_ambiguous(found, requests, orders.listed_in)
@@ -108,20 +114,22 @@ def take_down(orders: Orders, out: Folder, where: str, run: Run | None = None) -
     if unknown and not orders.missing_ok:
         raise UserError(_unknown(unknown, orders.listed_in))
     wanted = _removals(found, requests, unknown)
-    gone = _fitting(publication, wanted)
+    gone = removed_from(out, existing[0], wanted)
     duplicates = gone.join(found, on="id", how="anti").unique("id")
     wanted |= Removals(ids=frozenset(gone["id"].to_list()))
     if run and (new := wanted - removals_in(run.folder.join(REMOVED))):
         add_takedown(run.folder.join(REMOVED), Takedown(new, reasons=_reasons(found, requests), finished=True))
     done = TakenDown(
         where,
+        kept_out=len(wanted.ids - removed.ids - set(gone["id"].to_list())),
         duplicates={str(id_): digest for id_, digest in duplicates.select("id", "sha256").iter_rows()},
         before=tuple(request.text for request in before),
         unknown=tuple(request.text for request in unknown),
     )
     if not publication or not (wanted - removals_in(publication.lists)):
         return done
-    takedown = _begin(publication, wanted, gone, _reasons(found, requests) if orders.with_reasons else {})
+    reasons = _reasons(found, requests) if orders.with_reasons else {}
+    takedown = _begin(publication, existing, wanted, gone, reasons)
     finish_takedowns(publication)
     return replace(
         done,
@@ -141,8 +149,9 @@ def adopt_removals(publication: Publication, removals: Removals) -> None:
     new = removals - removals_in(publication.lists)
     if not new:
         return
-    gone = _fitting(publication, new)
-    _begin(publication, new | Removals(ids=frozenset(gone["id"].to_list())), gone, {})
+    existing = publication.existing()
+    gone = removed_from(publication.out, existing[0], new)
+    _begin(publication, existing, new | Removals(ids=frozenset(gone["id"].to_list())), gone, {})
     finish_takedowns(publication)
 
 
@@ -169,14 +178,6 @@ def finish_takedowns(publication: Publication) -> None:
         publication.lists.write(takedown.name, replace(takedown, finished=True).to_bytes())
 
 
-def identities_of_run(run: Run) -> pl.LazyFrame:
-    """Return the columns `IDENTITY` of all images of a run."""
-    index = run.index.scan(["id", "sha256", "url", "shard", "key"])
-    seen = contents_table(run.folder).scan(["id", SHA256]).with_columns(pl.col(SHA256).bin.encode("hex"))
-    rows = index.join(seen, on="id", how="left").with_columns(pl.coalesce(SHA256, "sha256").alias("sha256"))
-    return rows.rename({"shard": "source_shard", "key": "source_key"}).select(list(IDENTITY))
-
-
 def removals_at(where: str) -> Removals:
     """Return what was removed from a publication or a run.
 
@@ -192,28 +193,11 @@ def removals_at(where: str) -> Removals:
     return removals_in(stored_publication(folder, where).lists)
 
 
-def _fitting(publication: Publication | None, removals: Removals) -> pl.DataFrame:
-    """Return the published images that are removed, as `IDENTITY`."""
-    found = _look_up(publication, lambda rows: removals.fitting(rows).collect())
-    return pl.concat([pl.DataFrame(schema=dict(IDENTITY)), *found])
-
-
-def _look_up(publication: Publication | None, select: Callable[[pl.LazyFrame], pl.DataFrame]) -> list[pl.DataFrame]:
-    """Return what `select` takes of the columns `IDENTITY` of each shard."""
-    if publication is None:
-        return []
-    out, shards = publication.out, publication.existing()[0]
-
-    def of_shard(file: pafs.FileInfo) -> pl.DataFrame:
-        return select(identities(out, file).lazy())
-
-    with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(of_shard, shards.values()))
-
-
-def _begin(publication: Publication, removals: Removals, gone: pl.DataFrame, reasons: dict[str, int]) -> Takedown:
+def _begin(
+    publication: Publication, existing: Existing, removals: Removals, gone: pl.DataFrame, reasons: dict[str, int]
+) -> Takedown:
     """Store a takedown before a shard is changed. `gone` are the published images that it removes."""
-    shards, listed = publication.existing()
+    shards, listed = existing
     numbers = listed.filter(pl.col("id").is_in(gone["id"].unique().to_list()))["number"].unique()
     names = tuple(sorted(publication.names(numbers) & shards.keys()))
     takedown = Takedown(removals, gone["id"].n_unique(), names, reasons, finished=not names)

@@ -23,6 +23,7 @@ from manifests.shard_copies import identities
 from manifests.shards import shard_name, write_parquet
 from manifests.storage import Folder
 from manifests.tar_shards import write_tar
+from pipeline.publishing.croissant import write_croissant
 from pipeline.publishing.lists import LISTED
 from pipeline.publishing.publication import Publication, stored_publication
 from pipeline.publishing.removal_requests import parse_requests
@@ -163,16 +164,18 @@ remove(Folder.at(sys.argv[1]), "7", "41")
 """
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 4])
+@pytest.mark.parametrize("write", [1, 3, 4, 6])  # the note; the first shard; the second; croissant.json
 def test_kill_leaves_old_or_new_shards_and_a_rerun_finishes(tmp_path: Path, write: int) -> None:
     out, other = (published(Folder.at(tmp_path / name)) for name in ("out", "other"))
+    for each in (out, other):
+        write_croissant(stored_publication(each, each.path), "t", len(IDS), {"data": SCHEMA})
     old = contents(out)
     killed = subprocess.run([sys.executable, "-c", _KILLED, out.path, str(write)], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     remove(other, "7", "41")
     new = {out.path + path.removeprefix(other.path): data for path, data in contents(other).items()}
     for path, data in contents(out).items():
-        assert data in (old.get(path), new.get(path)) or "/.publication/removed-" in path or "/.aside-" in path
+        assert data in (old.get(path), new.get(path)) or "/.publication/" in path or "/.aside-" in path
     assert remove(out, "7", "41").images == (2 if write == 1 else 0)
     left = {path: data for path, data in contents(out).items() if "/.aside-" not in path}
     assert left == new

@@ -114,7 +114,7 @@ def test_run_publishes_nowhere_what_it_has_removed(folder: Path) -> None:
 def test_run_without_a_publication_keeps_the_list(folder: Path) -> None:
     run, keys = open_run(str(folder / "run")), keys_in(folder / "out")
     done = remove(folder / "none", keys[0], run=run)
-    assert (done.images, done.generation) == (0, None)
+    assert (done.images, done.kept_out, done.generation) == (0, 1, None)
     assert not (folder / "none").exists()
     republish(folder, "fresh")
     assert keys_in(folder / "fresh") == keys[1:]
