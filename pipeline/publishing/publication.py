@@ -19,7 +19,7 @@ from pyarrow import fs as pafs
 from core.errors import UserError
 from manifests.removals import removals_in
 from manifests.shards import FORMATS, LEFT_OUT, LISTS, TOGETHER, USES, shard_name
-from manifests.storage import ASIDE, Folder
+from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
 from pipeline.publishing.lists import ELSEWHERE, REMEDY, listed_in
 from pipeline.publishing.shard_checks import Expected, check_shard
@@ -98,9 +98,9 @@ class Publication:
         return shards, listed
 
     def sizes(self) -> dict[str, int]:
-        """Return the length in bytes of each file of the subsets, by its path in the publication."""
+        """Return the length in bytes of each shard, by its path in the publication."""
         files = [file for subset in self.subsets for file in self.out.join(subset).files()]
-        return {self.out.relative(file.path): file.size for file in files if not file.base_name.startswith(ASIDE)}
+        return {self.out.relative(file.path): file.size for file in files if _SHARD.fullmatch(file.base_name)}
 
     def unpublished(self) -> list[int]:
         """Return the listed images that are in no shard: those that were left out, and those that were removed."""

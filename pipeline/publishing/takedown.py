@@ -104,12 +104,8 @@ def take_down(orders: Orders, out: Folder, where: str, run: Run | None = None) -
     if publication:
         finish_takedowns(publication)
     existing = publication.existing() if publication else _NOTHING
-    names, requests = Names(orders.requests), orders.requests
-    found = pl.concat([pl.DataFrame(schema=dict(FOUND)), *look_up(out, existing[0], names.found_in)])
-    if run:
-        found = pl.concat([found, names.found_in(identities_of_run(run))]).unique()
-    refuse_ambiguous(found, requests, orders.listed_in)
-    removed = _removed_before(publication, run)
+    removed, requests = _removed_before(publication, run), orders.requests
+    found = _named(orders, out, existing[0], run)
     before, unknown = divide_unfound(found, requests, removed)
     if unknown and not orders.missing_ok:
         raise UserError(_unknown(unknown, orders.listed_in))
@@ -191,6 +187,20 @@ def removals_at(where: str) -> Removals:
     if folder.exists("recipe.yaml"):
         return removals_in(folder.join(REMOVED))
     return removals_in(stored_publication(folder, where).lists)
+
+
+def _named(orders: Orders, out: Folder, shards: Shards, run: Run | None) -> pl.DataFrame:
+    """Return what the requests name in shards and in a run, as `FOUND`.
+
+    Raises:
+        UserError: A request is ambiguous.
+    """
+    names = Names(orders.requests)
+    found = [pl.DataFrame(schema=dict(FOUND)), *look_up(out, shards, names.found_in)]
+    found += [names.found_in(identities_of_run(run))] if run else []
+    named = pl.concat(found).unique()
+    refuse_ambiguous(named, orders.requests, orders.listed_in)
+    return named
 
 
 def _begin(
