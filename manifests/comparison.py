@@ -180,10 +180,11 @@ def _why(before: Place, after: Place, changes: Mapping[str, StageChange]) -> str
     if reasons:
         return "; ".join(reasons)
     if "pending" in (before.status, after.status):
-        return "one run has not computed it"
+        return "not computed yet in one run"
     if "error" in (before.status, after.status):
         return "it failed in one run"
-    return "same facts and rules: other images compete with it, or an earlier stage differs"
+    elsewhere = next((change.why for change in changes.values() if change.why), "")
+    return f"follows from {elsewhere}" if elsewhere else "same recipe: other images compete with these"
 
 
 def _changes(first: Run, second: Run) -> dict[str, StageChange]:

@@ -60,6 +60,9 @@ def _print(result: Comparison) -> None:
     (rows, more_rows), (kept, more_kept) = result.rows, result.kept
     counted = f"{rows:,} rows, {kept:,} kept → {more_rows:,} rows, {more_kept:,} kept"
     title = f"{counted}; {result.same:,} ended where they were"
+    if not moves:
+        output.out.print(title, style="bold", markup=False)
+        return
     output.print_rows(title, ("rows", "first run", "second run", "why", "such as"), moves)
 
 

@@ -160,13 +160,15 @@ def refuse_ambiguous(found: pl.DataFrame, requests: Sequence[Request], where: st
         raise UserError(f"{where}: {problems[0]}{others}; nothing is removed")
 
 
-def divide_unfound(
+def divide_old(
     found: pl.DataFrame, requests: Sequence[Request], removed: Removals
 ) -> tuple[list[Request], list[Request]]:
-    """Return the requests that name nothing now: those that were met before, and those that are unknown."""
-    unfound = [request for number, request in enumerate(requests) if number not in set(found["request"])]
-    before = [request for request in unfound if _was_met(request, removed)]
-    return before, [request for request in unfound if request not in before]
+    """Return the requests that name nothing new: those that were met before, and those that are unknown."""
+    named = set(found["request"])
+    new = set(found.filter(~pl.col("id").is_in(sorted(removed.ids)))["request"])
+    old = [(number in named, request) for number, request in enumerate(requests) if number not in new]
+    before = [request for is_named, request in old if is_named or _was_met(request, removed)]
+    return before, [request for _, request in old if request not in before]
 
 
 def _was_met(request: Request, removed: Removals) -> bool:

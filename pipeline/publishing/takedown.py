@@ -35,7 +35,7 @@ from pipeline.publishing.card_update import update_card
 from pipeline.publishing.croissant import update_croissant
 from pipeline.publishing.lists import LISTED
 from pipeline.publishing.publication import SETTINGS, Publication, Shards, stored_publication
-from pipeline.publishing.removal_requests import FOUND, Names, Request, divide_unfound, refuse_ambiguous
+from pipeline.publishing.removal_requests import FOUND, Names, Request, divide_old, refuse_ambiguous
 from pipeline.publishing.removed_rows import identities_of_run, look_up, removed_from
 from pipeline.publishing.shard_hashes import forget_hashes
 
@@ -106,7 +106,7 @@ def take_down(orders: Orders, out: Folder, where: str, run: Run | None = None) -
     existing = publication.existing() if publication else _NOTHING
     removed, requests = _removed_before(publication, run), orders.requests
     found = _named(orders, out, existing[0], run)
-    before, unknown = divide_unfound(found, requests, removed)
+    before, unknown = divide_old(found, requests, removed)
     if unknown and not orders.missing_ok:
         raise UserError(_unknown(unknown, orders.listed_in))
     wanted = _removals(found, requests, unknown)

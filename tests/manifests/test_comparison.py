@@ -55,6 +55,32 @@ def test_moved_threshold_is_why_rows_left(tmp_path: Path, pool: Path) -> None:
     assert compare(first, second).same == 5  # rows that both drop did not move
 
 
+def test_move_at_another_stage_follows_from_the_changed_one(tmp_path: Path, pool: Path) -> None:
+    """A stricter rule leaves fewer images for a later one, which keeps a share of them."""
+    shapes = {key: {"aspect_ratio": 1.0 + number, "side": 20, "pixels": 400} for number, key in enumerate(KEYS)}
+    scores = {key: {"quality": 0.1 * number} for number, key in enumerate(KEYS)}
+    first, second = (
+        store_run(
+            tmp_path / name,
+            {
+                "name": "t",
+                "pool": {"images": str(pool)},
+                "stages": [
+                    {"stage": "aspect_ratio", "keep": {"max": most}},
+                    {"stage": "quality", "keep": {"top": 0.5}},
+                ],
+            },
+            {"aspect_ratio": shapes, "quality": scores},
+        )
+        for name, most in (("a", 9.0), ("b", 4.5))
+    )
+    whys = {str(move.before): move.why for move in compare(first, second).moves}
+    assert whys == {
+        "kept": "aspect_ratio: max_aspect_ratio 9.0 → 4.5",
+        "dropped: quality: quality not in the top 50 %": "follows from aspect_ratio: max_aspect_ratio 9.0 → 4.5",
+    }
+
+
 def test_new_and_gone_rows_are_told_apart(tmp_path: Path, pool: Path, make_images: MakeImages) -> None:
     first = run(tmp_path / "a", pool, SCORES, {"min": 0.4})
     (pool / KEYS[0]).unlink()

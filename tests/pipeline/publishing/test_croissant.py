@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from manifests.storage import Folder
 from pipeline.publishing.croissant import write_croissant
 from pipeline.publishing.publication import stored_publication
 from pipeline.publishing.shard_hashes import forget_hashes, hash_shards
-from tests.manifests.test_shard_copies import SCHEMA
+from tests.conftest import jpeg
+from tests.manifests.test_shard_copies import IDS, SCHEMA, group
 from tests.pipeline.publishing.test_takedown import published, remove
 
 
@@ -100,3 +104,43 @@ def test_shard_that_is_written_again_is_hashed_again(tmp_path: Path) -> None:
     forget_hashes(publication, [name])
     out.write(name, changed)
     assert hash_shards(publication)[name].sha256 == hashlib.sha256(changed).hexdigest()
+
+
+_READ = """
+import json, sys
+import mlcroissant
+dataset = mlcroissant.Dataset(jsonld=sys.argv[1])
+rows = list(dataset.records(record_set="data"))
+print(json.dumps([{
+    "id": int(row["data/id"]),
+    "size": row["data/image"].size,
+    "said": [turn["data/conversations/value"].decode() for turn in row["data/conversations"]],
+} for row in rows]))
+print(json.dumps(sorted(dataset.metadata.ctx.issues.errors)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_mlcroissant_accepts_it_and_reads_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reader of MLCommons, in an environment of its own."""
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+
+    def with_pictures(ids: list[int]) -> pa.Table:
+        rows = group(ids).to_pylist()
+        for row in rows:
+            row |= {"conversations": turns, "tags": ["a"]}
+            row["image"]["bytes"] = jpeg(20, 30)
+        return pa.Table.from_pylist(rows, SCHEMA)
+
+    monkeypatch.setattr("tests.pipeline.publishing.test_takedown.group", with_pictures)
+    out = publish(tmp_path / "out")
+    python = tmp_path / "environment/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "mlcroissant>=1.1,<2", "pyarrow", "pillow"], check=True)
+    command = [python, "-c", _READ, f"{out.path}/croissant.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows, errors = map(json.loads, done.stdout.splitlines())
+    assert errors == []
+    assert sorted(row["id"] for row in rows) == sorted(IDS)
+    assert all(row["size"] == [20, 30] and row["said"] == ["What?", "That."] for row in rows)

@@ -105,6 +105,7 @@ def test_run_publishes_nowhere_what_it_has_removed(folder: Path) -> None:
     run, keys = open_run(str(folder / "run")), keys_in(folder / "out")
     shutil.copytree(folder / "out", folder / "older")
     remove(folder / "out", keys[0], run=run)
+    assert remove(folder / "out", keys[0], run=run) == TakenDown(str(folder / "out"), before=(keys[0],))
     assert republish(folder, "fresh") == len(keys) - 1
     assert keys_in(folder / "fresh") == keys[1:]
     assert republish(folder, "older") == len(keys) - 1  # it was published before
