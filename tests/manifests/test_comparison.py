@@ -72,12 +72,12 @@ def test_move_at_another_stage_follows_from_the_changed_one(tmp_path: Path, pool
             },
             {"aspect_ratio": shapes, "quality": scores},
         )
-        for name, most in (("a", 9.0), ("b", 4.5))
+        for name, most in (("a", 9.5), ("b", 4.5))
     )
     whys = {str(move.before): move.why for move in compare(first, second).moves}
     assert whys == {
-        "kept": "aspect_ratio: max_aspect_ratio 9.0 → 4.5",
-        "dropped: quality: quality not in the top 50 %": "follows from aspect_ratio: max_aspect_ratio 9.0 → 4.5",
+        "kept": "aspect_ratio: max_aspect_ratio 9.5 → 4.5",
+        "dropped: quality: quality not in the top 50 %": "follows from aspect_ratio: max_aspect_ratio 9.5 → 4.5",
     }
 
 
