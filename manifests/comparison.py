@@ -209,7 +209,14 @@ def _changes(first: Run, second: Run) -> dict[str, StageChange]:
 
 
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in _NO_SETTINGS}
+    """Return the settings of a recipe's stage; those of its engine each by itself, as `engine.url`."""
+    settings: dict[str, Any] = {}
+    for key, value in entry.items():
+        if isinstance(value, Mapping) and key not in _NO_SETTINGS:
+            settings |= {f"{key}.{name}": part for name, part in value.items()}
+        elif key not in _NO_SETTINGS:
+            settings[key] = value
+    return settings
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

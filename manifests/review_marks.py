@@ -180,14 +180,19 @@ def _rows_of_json(text: str) -> list[dict[str, Any]]:
 
 
 def _rows_of_csv(text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     if not {"id", "mark"} <= set(reader.fieldnames or ()):
         raise UserError("it has no columns id and mark")
     return list(reader)
 
 
+def _unicode(text: str) -> str:
+    """Replace halves of characters, which JSON can have (`"\\ud83d"`) and a table cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _mark(row: Mapping[str, Any], number: int) -> Mark:
-    texts = {name: str(row.get(name) or "") for name in ("id", "mark", "note", "reviewer", "saved")}
+    texts = {name: _unicode(str(row.get(name) or "")) for name in ("id", "mark", "note", "reviewer", "saved")}
     id_ = int(texts["id"])
     if id_ not in _IDS or texts["mark"] not in MARKS:
         raise UserError(f"mark {number} is {texts['mark']!r} of {texts['id']}: known are {', '.join(MARKS)}")

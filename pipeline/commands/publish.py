@@ -131,12 +131,15 @@ def _remove(orders: Orders, run_: str | None, out: str | None) -> TakenDown:
     from manifests.shards import LISTS
     from manifests.storage import Folder
     from pipeline.commands import output
+    from pipeline.publishing.publication import stored_publication
     from pipeline.publishing.takedown import take_down
 
     if out is None and run_ is None:
         raise typer.BadParameter("name the publication with --out, or its run with --run", param_hint="--remove")
     where = out or f"{str(run_).rstrip('/')}/shards"
     folder, run = Folder.at(where), open_run(run_) if run_ else None
+    if out is not None:  # a mistyped path must not look like a takedown that was done
+        stored_publication(folder, where)
     with output.working_on(run_) if run_ else nullcontext(), output.working_on(where, folder.join(LISTS)):
         return take_down(orders, folder, where, run)
 

@@ -53,7 +53,17 @@ def review(
     if marks:
         _read(run, run_, marks, json_)
     else:
+        if published:
+            _refuse_unpublished(published)
         _write(run, out or f"{here}/review.html", published or f"{here}/shards", rows, seed, json_)
+
+
+def _refuse_unpublished(published: str) -> None:
+    """Refuse a folder that the user has named and that has no publication."""
+    from manifests.storage import Folder
+    from pipeline.publishing.publication import stored_publication
+
+    stored_publication(Folder.at(published), published)
 
 
 def _write(run: Run, where: str, published: str, rows: int, seed: int, json_: bool) -> None:

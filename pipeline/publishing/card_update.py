@@ -65,7 +65,7 @@ def update_card(publication: Publication, takedowns: Sequence[Takedown]) -> None
     if not out.exists(CARD):
         return
     text = out.read(CARD).decode(errors="replace")
-    rows, sizes = publication.count_rows(), publication.sizes()
+    rows, sizes = publication.published().height, publication.sizes()
     text = _COUNT.sub(f"{rows:,}", text, count=1)
     text = _TEXT_COUNT.sub(f"{publication.count_with_text() or 0:,}", text, count=1)
     text = _FRONT.sub(lambda match: f"---\n{match[1]}{_front(match[2], rows, sizes)}---\n", text, count=1)

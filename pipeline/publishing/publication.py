@@ -103,23 +103,17 @@ class Publication:
         files = [file for subset in self.subsets for file in self.out.join(subset).files()]
         return {self.out.relative(file.path): file.size for file in files if _SHARD.fullmatch(file.base_name)}
 
-    def unpublished(self) -> list[int]:
-        """Return the listed images that are in no shard: those that were left out, and those that were removed."""
-        return sorted(self._left_out_ids() | removals_in(self.lists).ids)
-
-    def count_rows(self) -> int:
-        """Return the number of images in shards, once all shards are written."""
+    def published(self) -> pl.DataFrame:
+        """Return the images in shards, once all shards are written: columns `id` and `number`."""
         if [*self.subsets] == [OCR]:
-            return self.count_with_text() or 0
+            return self._with_text()
         listed, _ = listed_in(self.lists)
-        return listed.filter(~pl.col("id").is_in(self.unpublished())).height
+        left_out = self._left_out_ids() | removals_in(self.lists).ids
+        return listed.filter(~pl.col("id").is_in(sorted(left_out)))
 
     def count_with_text(self) -> int | None:
         """Return the number of images in the shards of the subset `ocr`; None without that subset."""
-        if OCR not in self.subsets:
-            return None
-        written = self._ocr_rows(self.sizes())
-        return written.filter(~pl.col("id").is_in(sorted(removals_in(self.lists).ids))).height
+        return self._with_text().height if OCR in self.subsets else None
 
     def has_earlier_form(self) -> bool:
         """Return whether its tars have the form of an earlier version; call `open` first."""
@@ -138,6 +132,11 @@ class Publication:
     def _left_out_ids(self) -> set[int]:
         ids = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
         return set(ids.drop_nulls().to_list())
+
+    def _with_text(self) -> pl.DataFrame:
+        """Return the images in the shards of the subset `ocr`."""
+        removed = sorted(removals_in(self.lists).ids)
+        return self._ocr_rows(self.sizes()).filter(~pl.col("id").is_in(removed))
 
     def _ocr_rows(self, shards: Collection[str]) -> pl.DataFrame:
         """Return the images that those of `shards` that are of the subset `ocr` had when they were written."""

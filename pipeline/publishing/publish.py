@@ -131,7 +131,7 @@ def publish(
     names = publication.names(listed["number"].unique()) & sizes.keys()
     published = Published(
         where=where,
-        rows=publication.count_rows(),
+        rows=publication.published().height,
         shards=len(names),
         bytes=sum(sizes[name] for name in names),
         written=missing["number"].n_unique() * len(publication.subsets),

@@ -93,7 +93,7 @@ def parse_requests(lines: Iterable[str], where: str) -> list[Request]:
 
 
 def _parsed(line: str) -> Request | None:
-    text = line.strip()
+    text = line.removeprefix("\ufeff").strip()  # with this mark a file of Windows begins
     if not text or text.startswith("#"):
         return None
     value, *reason = _REASON.split(text, maxsplit=1)

@@ -164,7 +164,7 @@ def finish_takedowns(publication: Publication) -> None:
             list(writers.map(write, existing))
         if takedown.shards:
             update_card(publication, takedowns)
-            update_croissant(publication, publication.count_rows())
+            update_croissant(publication, publication.published().height)
         publication.lists.write(takedown.name, replace(takedown, finished=True).to_bytes())
 
 

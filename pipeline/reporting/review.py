@@ -16,12 +16,12 @@ import polars as pl
 
 from core.errors import UserError
 from manifests.priorities import priority
+from manifests.removals import REMOVED, removals_in
 from manifests.review_marks import MARKS
 from manifests.run import Run
 from manifests.shards import LISTS
 from manifests.storage import Folder
 from manifests.version import __version__
-from pipeline.publishing.lists import listed_in
 from pipeline.publishing.publication import SETTINGS, stored_publication
 from pipeline.reporting.page import render
 from pipeline.reporting.thumbnails import Thumbnail, thumbnails
@@ -96,9 +96,13 @@ def review(run: Run, published: Folder, count: int, seed: int = 0) -> Review:
     if not captions:
         raise UserError(f"{run.url} has no captions to review: `vl3syn caption` first")
     verdict = run.verdict()
-    drawn_from = _published(run, published) if published.join(LISTS).exists(SETTINGS) else verdict.alive
+    if published.join(LISTS).exists(SETTINGS):
+        drawn_from, why = _published(run, published), f"{published.path} has none of its images"
+    else:
+        removed = sorted(removals_in(run.folder.join(REMOVED)).ids)
+        drawn_from, why = verdict.alive.filter(~pl.col("id").is_in(removed)), "the run keeps none"
     if not drawn_from.height:
-        raise UserError(f"{run.url}: no image to review: the run keeps none")
+        raise UserError(f"{run.url}: no image to review: {why}")
     ids = drawn_from[np.argsort(priority(drawn_from["id"].to_numpy(), seed))[:count]]
     values = run.manifest(["id", "key", *captions], ids, verdict).collect(engine="streaming")
     by_id = {row["id"]: row for row in values.iter_rows(named=True)}
@@ -117,7 +121,5 @@ def review(run: Run, published: Folder, count: int, seed: int = 0) -> Review:
 
 def _published(run: Run, out: Folder) -> pl.DataFrame:
     """Return the images of a publication that the run has, sorted: column `id`."""
-    publication = stored_publication(out, out.path)
-    listed, _ = listed_in(publication.lists)
-    published = listed.select("id").filter(~pl.col("id").is_in(publication.unpublished()))
+    published = stored_publication(out, out.path).published().select("id")
     return published.lazy().join(run.index.scan(["id"]), on="id", how="semi").collect(engine="streaming").sort("id")

@@ -95,14 +95,16 @@ def test_new_and_gone_rows_are_told_apart(tmp_path: Path, pool: Path, make_image
 
 
 def test_other_facts_and_settings_are_named(tmp_path: Path, pool: Path) -> None:
-    engine = {"kind": "server", "url": "http://127.0.0.1:9"}
+    engine = {"kind": "server", "timeout": 9, "url": "http://127.0.0.1:"}
     first, second = (
         store_run(
             tmp_path / model,
             {
                 "name": "t",
                 "pool": {"images": str(pool)},
-                "stages": [{"stage": "short_caption", "model": model, "engine": engine}],
+                "stages": [
+                    {"stage": "short_caption", "model": model, "engine": {**engine, "url": f"http://{model}:1"}}
+                ],
             },
             {"short_caption": dict.fromkeys(KEYS, "server: 500")} if model == "a" else {},
         )
@@ -110,7 +112,10 @@ def test_other_facts_and_settings_are_named(tmp_path: Path, pool: Path) -> None:
     )
     result = compare(first, second)
     (stage,) = result.stages
-    assert (stage.stage, dict(stage.settings)) == ("short_caption", {"model": ("a", "b")})
+    assert (stage.stage, dict(stage.settings)) == (
+        "short_caption",
+        {"model": ("a", "b"), "engine.url": ("http://a:1", "http://b:1")},
+    )
     assert stage.facts is not None
     assert moved(result) == {("error: short_caption", "pending: short_caption"): 6}
     assert result.moves[0].why == "short_caption: other facts"

@@ -24,6 +24,19 @@ def test_json_and_csv_of_a_page_give_the_same_marks() -> None:
     assert parse_marks(text.encode(), "f") == [Mark(-5, "wrong", 'a "hat", no', "a", "2026-01-01")]
 
 
+def test_text_that_is_no_unicode_is_made_some() -> None:
+    """As half of an emoji: no table could hold it, and no later file of marks could be read."""
+    assert parse_marks(saved((7, "good", "\ud83d hat"), reviewer="\udc00"), "f") == [
+        Mark(7, "good", "\ufffd hat", "\ufffd", "2026-01-01")
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_may_have_any_line_ends(end: str) -> None:
+    text = end.join(["id,mark,note", '7,good,"two\nlines"', ""])
+    assert parse_marks(text.encode(), "f") == [Mark(7, "good", "two\nlines")]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -77,6 +77,13 @@ def test_marks_of_another_run_are_refused(tmp_path: Path, run: Run, vl3syn: Vl3s
     assert not (tmp_path / "run/review").exists()
 
 
+def test_publication_that_the_user_names_must_be_one(tmp_path: Path, run: Run, vl3syn: Vl3syn) -> None:
+    done = vl3syn("review", run.url, "--published", tmp_path / "typo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "typo: nothing is published there" in done.stderr
+    assert not (tmp_path / "run/review.html").exists()
+
+
 def test_file_without_marks_is_refused(tmp_path: Path, run: Run, vl3syn: Vl3syn) -> None:
     done = vl3syn("review", run.url, "--marks", marks(tmp_path / "a.json", {}))
     assert done.returncode == 1

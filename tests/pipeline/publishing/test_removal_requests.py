@@ -65,6 +65,11 @@ def test_ambiguous_line_is_refused_with_its_readings(line: str, message: str) ->
         named("12", line)
 
 
+def test_byte_order_mark_is_no_part_of_a_name() -> None:
+    """Standard input keeps it, which a file of Windows begins with."""
+    assert parse_requests(["\ufeff11\r\n", "# more\r\n"], "list") == [Request("11")]
+
+
 def test_reasons_comments_and_empty_lines_are_no_names() -> None:
     lines = [
         "# asked for by mail",

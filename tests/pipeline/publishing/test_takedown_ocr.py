@@ -15,6 +15,7 @@ from manifests import Run
 from manifests.removals import add_takedown, takedowns_in
 from manifests.shard_copies import write_without
 from manifests.storage import Folder
+from pipeline.publishing.publication import stored_publication
 from tests.pipeline.publishing.test_ocr_captions import digests, publish, signs
 from tests.pipeline.publishing.test_takedown import ids_in, remove
 
@@ -106,7 +107,9 @@ def test_subset_alone_counts_what_is_left(signs: Run, tmp_path: Path, gone: list
     rows = 10 - len(gone)
     assert f"\n{rows} images with captions, chosen out of 30" in (out / "README.md").read_text()
     assert again(signs, out) == (rows, rows)
-    assert sum(map(len, ids_in(Folder.at(out)).values())) == rows
+    published = sorted(id_ for ids in ids_in(Folder.at(out)).values() for id_ in ids)
+    assert stored_publication(Folder.at(out), "out").published()["id"].sort().to_list() == published
+    assert len(published) == rows
 
 
 def test_deleted_shard_comes_back_without_the_removed(signs: Run, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.pipeline.publishing.test_publish import captioned, files, publish
 
 pytestmark = pytest.mark.usefixtures("here")
 MakeImages = Callable[..., Path]
+Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,17 @@ def test_run_without_a_publication_keeps_the_list(folder: Path) -> None:
     assert not (folder / "none").exists()
     republish(folder, "fresh")
     assert keys_in(folder / "fresh") == keys[1:]
+
+
+def test_folder_that_the_user_names_must_be_a_publication(folder: Path, vl3syn: Vl3syn) -> None:
+    (folder / "list").write_text(keys_in(folder / "out")[0])
+    command = ("publish", "--run", folder / "run", "--remove", folder / "list")
+    done = vl3syn(*command, "--out", folder / "oot")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{folder / 'oot'}: nothing is published there" in done.stderr
+    assert not (folder / "run/removed").exists()
+    assert vl3syn(*command).returncode == 0  # nothing is published at RUN/shards
+    assert (folder / "run/removed").exists()
 
 
 def test_list_of_another_publication_is_taken_over(folder: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from core.errors import UserError
+from manifests.removals import Removals, Takedown, add_takedown
 from manifests.storage import Folder
 from pipeline.reporting.review import Review, review
 from tests.pages import HOSTILE_NAMES, HOSTILE_TEXT, page_run
@@ -44,6 +46,15 @@ def test_every_kept_image_is_drawn_with_its_whole_caption(folder: Path) -> None:
     assert result.drawn_from == len(kept)
     assert all(dict(row.texts)["short_caption"].startswith("</style></script>") for row in result.rows)
     assert all(row.thumbnail.uri for row in result.rows)
+
+
+def test_removed_images_are_not_drawn(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    removed = min(row.id for row in drawn(folder, 1000).rows)
+    add_takedown(Folder.at(tmp_path / "run/removed"), Takedown(Removals(frozenset({removed})), finished=True))
+    result = drawn(tmp_path, 1000)
+    assert removed not in {row.id for row in result.rows}
+    assert result.drawn_from == drawn(folder).drawn_from - 1
 
 
 def test_page_has_one_script_which_its_policy_names(folder: Path) -> None:
