@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def card(
         "## Models",
         _table(("stage", "model", "revision or weights", "licence"), _models(run, models)),
         "## Scores of the images that are kept",
-        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict)),
+        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict, columns)),
         "## Recipe",
         code_block(_recipe(run), "yaml"),
         removed_section(takedowns),
@@ -196,11 +196,11 @@ def _plain(value: Any) -> Any:
     return value.rstrip("/").rpartition("/")[2] if is_path else value
 
 
-def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str]]:
+def _spreads(run: Run, verdict: Verdict, published: Container[str]) -> list[tuple[_Code, str, str, str, str]]:
     lines = []
     for stage in run.stages:
         for field in stage.table.writes:
-            if not is_amount(field):
+            if not is_amount(field) or field.name not in published:
                 continue
             column = stage.table.scan(["id", field.name]).collect(engine="streaming")
             values = column.join(verdict.alive, on="id", how="semi")[field.name].drop_nulls().to_numpy()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_page_says_that_it_has_a_script(folder: Path) -> None:
     page = drawn(folder).page()
     assert "runs no script" not in page
     assert page.count("<li data-id=") == 5
+
+
+def test_styles_of_the_page_change_none_of_all_pages() -> None:
+    """A class of both would get the height of a histogram's bar, and the buttons that save were cut off."""
+    templates = files("pipeline.reporting").joinpath("templates")
+    own, common = (
+        set(
+            re.findall(r"\.([a-z][\w-]*)[^{}]*\{", templates.joinpath(name).read_text("utf-8").partition("</style>")[0])
+        )
+        for name in ("review.html", "style.css")
+    )
+    assert own
+    assert own.isdisjoint(common)
 
 
 def test_run_without_captions_is_refused(tmp_path: Path) -> None:
