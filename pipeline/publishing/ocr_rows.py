@@ -40,7 +40,8 @@ def read_ocr_rows(lists: Folder, numbers: Collection[int], format_: str) -> pl.D
 
 
 def _ids(lists: Folder, number: int, format_: str) -> list[int]:
-    where, remedy = f"{lists.path}/{_name(number)}", f"delete {shard_name(OCR, number, format_)} and publish again"
+    where = f"{lists.path}/{_name(number)}"
+    remedy = f"copy it back, or delete {shard_name(OCR, number, format_)} and publish again"
     if not lists.exists(_name(number)):
         raise UserError(f"{where}: this file is missing; {remedy}")
     try:

@@ -188,7 +188,9 @@ def test_shard_with_other_rows_than_its_list_is_refused(
         pq.write_table(pq.read_table(shard).slice(1), shard)
     else:
         receipt.unlink()
-    with pytest.raises(UserError, match=r"shard is damaged|ocr-00000.json: this file is missing; delete ocr/shard"):
+    with pytest.raises(
+        UserError, match=r"shard is damaged|ocr-00000.json: this file is missing; copy it back, or delete ocr/shard"
+    ):
         publish(signs, copy, "short", "ocr")
     shard.unlink()
     assert publish(signs, copy, "short", "ocr").written == 2

@@ -22,5 +22,7 @@ def test_rows_are_read_as_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"ids": ["7"]}', '{"ids": [7.5]}', '{"ids": 7}'])
 def test_damaged_file_is_named_with_the_remedy(tmp_path: Path, text: str) -> None:
     (tmp_path / "ocr-00002.json").write_text(text)
-    with pytest.raises(UserError, match=r"ocr-00002.json: the file is damaged .*; delete ocr/shard-00002.tar and"):
+    with pytest.raises(
+        UserError, match=r"ocr-00002.json: the file is damaged .*; copy it back, or delete ocr/shard-00002.tar and"
+    ):
         read_ocr_rows(Folder.at(tmp_path), [2], "webdataset")
