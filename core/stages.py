@@ -59,6 +59,7 @@ class Stage(Settings):
         added_settings: Settings that were added after the stage's first release. Each is part of the fingerprint only
             where it differs from its default, so that rows stored before it existed stay valid.
         provenance: Stored with the rows; a loaded model has its own.
+        published: Whether its columns are published.
     """
 
     name: ClassVar[str]
@@ -66,6 +67,7 @@ class Stage(Settings):
     preload: ClassVar[tuple[str, ...]] = ()
     driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
+    published: ClassVar[bool] = True
     optional_pool_columns: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()

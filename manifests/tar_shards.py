@@ -10,8 +10,8 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -50,6 +50,26 @@ def write_tar(
                     row = {key: missing[key] if value is None else _finite(value) for key, value in row.items()}
                 _add(tar, image["path"] if earlier_form else f"{row['id']}.{IMAGE_ENDING}", image["bytes"])
                 _add(tar, f"{row['id']}.json", json.dumps(row, ensure_ascii=False, allow_nan=earlier_form).encode())
+
+
+def copied_tar(folder: Folder, name: str, source: IO[bytes], keys: Collection[str]) -> None:
+    """Write a tar shard anew, atomically, without the members of some keys. The others keep their bytes.
+
+    Args:
+        folder: The dataset's folder.
+        name: From `shard_name`.
+        source: The shard.
+        keys: Names of members up to their first dot.
+    """
+    subset, _, base = name.rpartition("/")
+    with (
+        tarfile.open(fileobj=source, mode="r|") as old,
+        folder.join(subset).writing(base) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in old:
+            if member.name.partition(".")[0] not in keys:
+                new.addfile(member, old.extractfile(member))
 
 
 def tar_features(schema: pa.Schema) -> list[dict[str, object]]:

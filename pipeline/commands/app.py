@@ -16,6 +16,7 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.compact import compact_app
+from pipeline.commands.compare import compare_app
 from pipeline.commands.doctor import doctor_app
 from pipeline.commands.download import download_app
 from pipeline.commands.evaluate import eval_app
@@ -32,6 +33,7 @@ from pipeline.commands.overlap import overlap_app
 from pipeline.commands.publish import publish_app, publish_run
 from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
+from pipeline.commands.review import review_app
 from pipeline.commands.schema import schema_app
 from pipeline.commands.serve import serve_app
 from pipeline.commands.stage import stage_app
@@ -133,6 +135,8 @@ app.add_typer(view_app)
 app.add_typer(report_app)
 app.add_typer(look_app)
 app.add_typer(overlap_app)
+app.add_typer(compare_app)
+app.add_typer(review_app)
 app.add_typer(retry_app)
 app.add_typer(compact_app)
 app.add_typer(mix_app)

@@ -139,14 +139,14 @@ def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bo
 
     open_run(url)  # a path that is no run is refused before anything is written there
     with output.working_on(url):
-        jobs = _applied(url, entries, refit)
+        jobs = set_stages(url, entries, refit)
         for job in jobs:
             output.announce(job)
         output.finish(url, jobs, json_)
 
 
-def _applied(url: str, entries: list[dict[str, Any]], refit: bool) -> list[JobResult]:
-    """Set stages in the run's recipe and compute them, as `apply_stages` does."""
+def set_stages(url: str, entries: list[dict[str, Any]], refit: bool = False) -> list[JobResult]:
+    """Set stages in the run's recipe and compute them, as `apply_stages` does. The caller holds the run's lease."""
     from manifests.run import RECIPE, step_name
     from pipeline.commands import output
     from pipeline.execution.local_workers import LocalWorkers

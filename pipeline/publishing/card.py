@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ import yaml
 
 from core.text import code_block, code_span, markdown, printable
 from manifests.funnel import Funnel, funnel
+from manifests.removals import Takedown
 from manifests.run import Run
 from manifests.schemas import is_amount
 from manifests.verdict import Verdict
 from manifests.version import __version__
+from pipeline.publishing.card_update import removed_section, size_category
 from pipeline.publishing.ocr_captions import card_section
 
 
@@ -30,7 +32,6 @@ class _Code(str):
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 16
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 _PRIVATE = ("engine", "resources", "table", "fitted", "images", "allow", "proxies", "user_agent")
 """Keys of a recipe that are private, or of no use to a reader."""
 
@@ -54,6 +55,7 @@ def card(
     features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     sizes: Mapping[str, int] | None = None,
     with_text: int | None = None,
+    takedowns: Sequence[Takedown] = (),
 ) -> str:
     """Return the text of README.md.
 
@@ -67,10 +69,11 @@ def card(
         features: The columns of each subset as `datasets` needs them declared, if its files do not declare them.
         sizes: The length of each shard in bytes, by its path in the dataset.
         with_text: Number of images in the subset `ocr`; None without that subset.
+        takedowns: What was removed on request.
     """
     verdict = run.verdict()
     counted = funnel(run, verdict)
-    name = " ".join(printable(str(run.recipe.get("name") or "dataset")).split())
+    name = card_name(run)
     parts = [
         f"---\n{_front(run, name, subsets, format_, rows, features or {}, sizes or {})}---",
         f"# {markdown(name)}",
@@ -86,13 +89,19 @@ def card(
         "## Models",
         _table(("stage", "model", "revision or weights", "licence"), _models(run, models)),
         "## Scores of the images that are kept",
-        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict)),
+        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict, columns)),
         "## Recipe",
         code_block(_recipe(run), "yaml"),
+        removed_section(takedowns),
         "## Known limits",
         _LIMITS,
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def card_name(run: Run) -> str:
+    """Return the name of the dataset, as one line of visible characters."""
+    return " ".join(printable(str(run.recipe.get("name") or "dataset")).split()) or "dataset"
 
 
 def _front(
@@ -105,13 +114,12 @@ def _front(
     sizes: Mapping[str, int],
 ) -> str:
     ending = "tar" if format_ == "webdataset" else "parquet"
-    size = next((label for limit, label in _SIZES if rows < limit), "n>10M")
     languages = {e["language"] for e in run.recipe.get("stages") or [] if "language" in e} or {"en"}
     front = {
         "license": "other",
         "language": sorted(languages),
         "task_categories": ["image-to-text"],
-        "size_categories": [size],
+        "size_categories": [size_category(rows)],
         "tags": ["vl3syn", "synthetic-captions", "videollama3"],
         "configs": [
             {"config_name": subset, "data_files": [{"split": "train", "path": f"{subset}/*.{ending}"}]}
@@ -188,11 +196,11 @@ def _plain(value: Any) -> Any:
     return value.rstrip("/").rpartition("/")[2] if is_path else value
 
 
-def _spreads(run: Run, verdict: Verdict) -> list[tuple[_Code, str, str, str, str]]:
+def _spreads(run: Run, verdict: Verdict, published: Container[str]) -> list[tuple[_Code, str, str, str, str]]:
     lines = []
     for stage in run.stages:
         for field in stage.table.writes:
-            if not is_amount(field):
+            if not is_amount(field) or field.name not in published:
                 continue
             column = stage.table.scan(["id", field.name]).collect(engine="streaming")
             values = column.join(verdict.alive, on="id", how="semi")[field.name].drop_nulls().to_numpy()

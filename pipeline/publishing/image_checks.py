@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -28,13 +28,16 @@ def hashed(image: bytes | Failure) -> ReadImage | Failure:
     return image if isinstance(image, Failure) else ReadImage(image, hashlib.sha256(image).digest())
 
 
-def faults_of(chunk: pa.Table, images: Sequence[ReadImage | Failure], decoded: bool) -> dict[int, str]:
+def faults_of(
+    chunk: pa.Table, images: Sequence[ReadImage | Failure], decoded: bool, removed: Collection[str] = ()
+) -> dict[int, str]:
     """Return the rows that cannot be published, with the reason: the image has changed, is deleted or unusable.
 
     Args:
         chunk: Rows of the shard.
         images: The image of each row, or a Failure.
         decoded: Whether a stage has decoded every image.
+        removed: SHA-256 of images that were removed on request, hexadecimal.
 
     Raises:
         UserError: An image cannot be read now, but may be readable later.
@@ -48,6 +51,8 @@ def faults_of(chunk: pa.Table, images: Sequence[ReadImage | Failure], decoded: b
             if image.retry:
                 raise UserError(f"publish: an image is {image.error}; what is written stays, run again to go on")
             faults[row] = image.error
+        elif image.digest.hex() in removed:
+            faults[row] = "removed: the same image as one that was removed on request"
         elif not known.fits(len(image.data), image.digest):
             faults[row] = "changed: the pool has other bytes there than those that were judged; index it again"
         elif bad := _unusable(image.data, decoded and known.seen is not None):

@@ -1,54 +1,56 @@
-"""Which images a shard of the subset `ocr` holds. Its list alone does not say: images without text are not in it."""
+"""Which images a shard of the subset `ocr` holds. Its list alone does not say: images without text are not in it.
+
+A file beside the lists has the ids. Like a list it is never corrected: what is removed later is known by `removals_in`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
 
 from core.errors import UserError
 from manifests.shards import OCR, shard_name
 from manifests.storage import Folder
 
-
-@dataclass(frozen=True)
-class OcrRows:
-    """The contents of a shard.
-
-    Attributes:
-        rows: Number of images.
-        smallest, largest: Their ids; None without images.
-    """
-
-    rows: int
-    smallest: int | None
-    largest: int | None
+_READERS = 16
+_SCHEMA = {"id": pl.Int64(), "number": pl.Int32()}
 
 
 def store_ocr_rows(lists: Folder, number: int, ids: Sequence[int]) -> None:
-    """Store what the shard with this number holds. No shard is complete before."""
-    holds = OcrRows(len(ids), min(ids, default=None), max(ids, default=None))
-    lists.write(_name(number), json.dumps(asdict(holds), indent=1).encode())
+    """Store the images of the shard with this number. No shard is complete before."""
+    lists.write(_name(number), json.dumps({"ids": list(ids)}).encode())
 
 
-def read_ocr_rows(lists: Folder, number: int, format_: str) -> OcrRows:
-    """Return what the shard with this number holds.
+def read_ocr_rows(lists: Folder, numbers: Collection[int], format_: str) -> pl.DataFrame:
+    """Return the images that the shards with these numbers had when they were written: columns `id` and `number`.
 
     Raises:
-        UserError: The file that says so is missing or damaged.
+        UserError: A file that says so is missing or damaged.
     """
-    where, remedy = f"{lists.path}/{_name(number)}", f"delete {shard_name(OCR, number, format_)} and publish again"
+
+    def of_number(number: int) -> pl.DataFrame:
+        ids = pl.Series("id", _ids(lists, number, format_), pl.Int64)
+        return pl.DataFrame(ids).select("id", pl.lit(number, pl.Int32).alias("number"))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return pl.concat([pl.DataFrame(schema=_SCHEMA), *readers.map(of_number, numbers)])
+
+
+def _ids(lists: Folder, number: int, format_: str) -> list[int]:
+    where = f"{lists.path}/{_name(number)}"
+    remedy = f"copy it back, or delete {shard_name(OCR, number, format_)} and publish again"
     if not lists.exists(_name(number)):
         raise UserError(f"{where}: this file is missing; {remedy}")
     try:
-        return OcrRows(**json.loads(lists.read(_name(number))))
-    except (ValueError, TypeError) as error:
+        ids = json.loads(lists.read(_name(number)))["ids"]
+        if not isinstance(ids, list) or not all(type(id_) is int for id_ in ids):
+            raise TypeError("ids are whole numbers")
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: the file is damaged ({error}); {remedy}") from error
-
-
-def count_ocr_rows(lists: Folder, numbers: Iterable[int], format_: str) -> int:
-    """Return the number of images in the shards with these numbers. Raises as `read_ocr_rows`."""
-    return sum(read_ocr_rows(lists, number, format_).rows for number in numbers)
+    return ids
 
 
 def _name(number: int) -> str:

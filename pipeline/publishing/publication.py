@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from core.errors import UserError
-from manifests.checksums import UNREADABLE, DamagedError
-from manifests.parts import scan_parts
-from manifests.shards import LEFT_OUT, LISTS, OCR, SUBSETS, TOGETHER, shard_name
+from manifests.removals import removals_in, takedowns_in, united
+from manifests.shards import FORMATS, LEFT_OUT, LISTS, OCR, SUBSETS, TOGETHER, shard_name
 from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
+from pipeline.publishing.lists import ELSEWHERE, REMEDY, listed_in
 from pipeline.publishing.ocr_rows import read_ocr_rows
+from pipeline.publishing.shard_checks import Expected, check_shard, expected_by_number
 from pipeline.recipe_file import Publish
 
 SETTINGS = "settings.json"
 _ENDING = "image_ending"  # suffix of images in tars; if the settings lack it, each image has the suffix of its format
-LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
-_ELSEWHERE = "publish elsewhere, with --out"
-_REMEDY = f"copy it back, or {_ELSEWHERE}"
 _SHARD = re.compile(r"shard-.*\.(parquet|tar)")
 _REQUESTS = 16  # concurrent checks of shards, each one small read
-_BLOCK, _END = 512, 1024  # bytes: a tar is whole blocks, the last two of them zeros
 
 Shards = Mapping[str, pafs.FileInfo]
 """Shard files, by their path relative to the publication."""
-
-
-class _Expected(NamedTuple):
-    """The contents of a shard by its list: the numbers of listed and of left-out images, smallest and largest id."""
-
-    listed: int
-    left_out: int
-    smallest: int | None
-    largest: int | None
 
 
 @dataclass(frozen=True)
@@ -93,20 +79,45 @@ class Publication:
         if stored:
             self._compare_settings(now)
         elif listed.height:
-            raise UserError(f"{self.lists.path}/{SETTINGS}: this file is missing; {_REMEDY}")
-        if unlisted := sorted(shards.keys() - self.names(listed["number"].unique())):
-            raise UserError(
-                f"{self.out.path}/{unlisted[0]} is in no list of {LISTS}: copy that folder too, or {_ELSEWHERE} "
-                "(a copy of a shard is to be moved away)"
-            )
+            raise UserError(f"{self.lists.path}/{SETTINGS}: this file is missing; {REMEDY}")
+        self._refuse_unlisted(shards, listed)
         if not stored and not self.lists.create_file(SETTINGS, json.dumps(now, indent=1, sort_keys=True).encode()):
             self._compare_settings(now)
         self._check_shards(shards, listed)
         return shards
 
+    def existing(self) -> Shards:
+        """Check a publication without its run; return its shards.
+
+        Raises:
+            UserError: Lists are missing or damaged; a shard is damaged, or in no list.
+        """
+        shards = self._existing_shards()
+        listed, _ = listed_in(self.lists)
+        self._refuse_unlisted(shards, listed)
+        self._check_shards(shards, listed)
+        return shards
+
+    def sizes(self) -> dict[str, int]:
+        """Return the length in bytes of each shard, by its path in the publication."""
+        files = [file for subset in self.subsets for file in self.out.join(subset).files()]
+        return {self.out.relative(file.path): file.size for file in files if _SHARD.fullmatch(file.base_name)}
+
+    def published(self) -> pl.DataFrame:
+        """Return the images in shards, once all shards are written: columns `id` and `number`."""
+        if [*self.subsets] == [OCR]:
+            return self._with_text()
+        listed, _ = listed_in(self.lists)
+        left_out = self._left_out_ids() | removals_in(self.lists).ids
+        return listed.filter(~pl.col("id").is_in(sorted(left_out)))
+
+    def count_with_text(self) -> int | None:
+        """Return the number of images in the shards of the subset `ocr`; None without that subset."""
+        return self._with_text().height if OCR in self.subsets else None
+
     def has_earlier_form(self) -> bool:
         """Return whether its tars have the form of an earlier version; call `open` first."""
-        return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, _REMEDY)
+        return self.format == "webdataset" and _ENDING not in read_json(self.lists, SETTINGS, REMEDY)
 
     def left_out(self) -> dict[str, str]:
         """Return the images that could not be published: the reason by id (as a string).
@@ -118,20 +129,42 @@ class Publication:
         remedy = "delete it and the shards of that number, and publish again: they are written again"
         return {id_: reason for name in files for id_, reason in read_json(self.lists, name, remedy).items()}
 
+    def _left_out_ids(self) -> set[int]:
+        ids = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
+        return set(ids.drop_nulls().to_list())
+
+    def _with_text(self) -> pl.DataFrame:
+        """Return the images in the shards of the subset `ocr`."""
+        removed = sorted(removals_in(self.lists).ids)
+        return self._ocr_rows(self.sizes()).filter(~pl.col("id").is_in(removed))
+
+    def _ocr_rows(self, shards: Collection[str]) -> pl.DataFrame:
+        """Return the images that those of `shards` that are of the subset `ocr` had when they were written."""
+        listed, _ = listed_in(self.lists)
+        numbers = [n for n in listed["number"].unique() if shard_name(OCR, n, self.format) in shards]
+        return read_ocr_rows(self.lists, numbers, self.format)
+
     def _existing_shards(self) -> Shards:
         files = [file for subset in (TOGETHER, *SUBSETS) for file in self.out.join(subset).files()]
         return {self.out.relative(file.path): file for file in files if _SHARD.fullmatch(file.base_name)}
 
+    def _refuse_unlisted(self, shards: Shards, listed: pl.DataFrame) -> None:
+        if unlisted := sorted(shards.keys() - self.names(listed["number"].unique())):
+            raise UserError(
+                f"{self.out.path}/{unlisted[0]} is in no list of {LISTS}: copy that folder too, or {ELSEWHERE} "
+                "(a copy of a shard is to be moved away)"
+            )
+
     def _compare_settings(self, now: Mapping[str, Any]) -> None:
-        stored = read_json(self.lists, SETTINGS, _REMEDY)
+        stored = read_json(self.lists, SETTINGS, REMEDY)
         if not isinstance(stored.get("tables"), dict) or "subsets" not in stored:
-            raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {_REMEDY}")
+            raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {REMEDY}")
         # For a setting that an earlier version lacked, the default describes what that version did.
         before = {**Publish().model_dump(mode="json"), **stored}
         if changed := [name for name in now if name not in ("tables", _ENDING) and before.get(name) != now[name]]:
             name = changed[0]
             raise UserError(
-                f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {_ELSEWHERE}"
+                f"{self.out.path} was published with {name} {before.get(name)}, not {now[name]}: {ELSEWHERE}"
             )
         # Names are not compared: a step that the recipe has given another name (`as`) has the same table.
         sides = now["tables"], before["tables"]
@@ -139,68 +172,48 @@ class Publication:
         if differing := sorted({name for tables in sides for name, table in tables.items() if table not in common}):
             raise UserError(
                 f"{self.out.path} has shards of another recipe, whose {', '.join(differing)} computed something else: "
-                f"{_ELSEWHERE}"
+                f"{ELSEWHERE}"
             )
 
     def _check_shards(self, shards: Shards, listed: pl.DataFrame) -> None:
         """Compare each existing shard with its list, with one small read per shard."""
         if not shards:
             return
-        left_out = pl.Series(list(self.left_out()), dtype=pl.String).cast(pl.Int64, strict=False)
-        left_out_rows = pl.col("id").is_in(left_out.to_list()).sum()
-        of_number = listed.group_by("number").agg(
-            pl.len(), left_out_rows.alias("left_out"), pl.min("id"), pl.max("id").alias("max")
-        )
-        expected = {name: _Expected(*row) for number, *row in of_number.iter_rows() for name in self.names([number])}
-        for number in of_number["number"] if OCR in self.subsets else ():
-            name = shard_name(OCR, number, self.format)
-            if name in shards:
-                holds = read_ocr_rows(self.lists, number, self.format)
-                expected[name] = _Expected(holds.rows, 0, holds.smallest, holds.largest)
+        takedowns = takedowns_in(self.lists)
+        removed = united(takedown.removals for takedown in takedowns if takedown.finished).ids
+        leaving = united(takedown.removals for takedown in takedowns if not takedown.finished).ids
+        stays = ~pl.col("id").is_in(sorted(removed))
+        of_lists = expected_by_number(listed.filter(stays), leaving | self._left_out_ids())
+        expected = {name: contents for number, contents in of_lists.items() for name in self.names([number])}
+        if OCR in self.subsets:
+            of_ocr = expected_by_number(self._ocr_rows(shards).filter(stays), leaving)
+            names = [name for name in shards if name.startswith(f"{OCR}/")]
+            expected |= dict.fromkeys(names, Expected())
+            expected |= {shard_name(OCR, number, self.format): contents for number, contents in of_ocr.items()}
+        contents_of = [expected.get(name, Expected()) for name in shards]
         with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as threads:
-            list(threads.map(self._check_shard, shards.values(), [expected[name] for name in shards]))
-
-    def _check_shard(self, file: pafs.FileInfo, expected: _Expected) -> None:
-        with self.out.filesystem.open_input_file(file.path) as opened:
-            try:
-                if file.path.endswith(".parquet"):
-                    _check_footer(pq.ParquetFile(opened).metadata, expected)
-                else:
-                    _check_tar(opened, file.size)
-            except UNREADABLE as error:
-                opened.seek(0)
-                opened.read(1)  # if the disk or the network failed, this raises
-                problem = " ".join(str(error).split())
-                raise UserError(
-                    f"{file.path}: the shard is damaged ({problem}); delete it and publish again: it is written again"
-                ) from error
+            list(threads.map(check_shard, [self.out] * len(shards), shards.values(), contents_of))
 
 
-def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
-    """Return the images listed so far, columns `id` and `number` in order, and the name of the next list.
+def stored_publication(out: Folder, where: str) -> Publication:
+    """Return the publication in a folder, without its run.
+
+    Args:
+        out: The folder.
+        where: Its path or URL, for the user.
 
     Raises:
-        UserError: A list is missing or damaged, or an image is listed twice.
+        UserError: Nothing is published there, or its settings are damaged.
     """
-    files = [file for file in lists.files() if file.base_name.endswith(".parquet")]
-    expected = [f"{number:06d}.parquet" for number in range(1, len(files) + 2)]
-    if lacking := [name for name in expected[:-1] if name not in {file.base_name for file in files}]:
-        raise UserError(f"{lists.path}/{lacking[0]}: this list is missing, and what is in which shard; {_REMEDY}")
-    if not files:
-        return pl.DataFrame(LISTED.empty_table()), expected[-1]
-    listed = scan_parts(lists, files, LISTED, _REMEDY).collect()
-    refuse_duplicates(listed["id"], f"{lists.path}: the lists have", f"a list was copied; {_ELSEWHERE}")
-    return listed, expected[-1]
-
-
-def refuse_duplicates(ids: pl.Series, where: str, why: str) -> None:
-    """Refuse duplicate ids: an image would be published twice.
-
-    Raises:
-        UserError: An id occurs twice.
-    """
-    if ids.n_unique() < len(ids):
-        raise UserError(f"{where} image {ids.filter(ids.is_duplicated())[0]} twice; {why}")
+    lists = out.join(LISTS)
+    if not lists.exists(SETTINGS):
+        raise UserError(f"{where}: nothing is published there: it has no {LISTS}/{SETTINGS}")
+    settings = read_json(lists, SETTINGS, "copy it back")
+    subsets = settings.get("subsets")
+    names = subsets if isinstance(subsets, list) else []
+    if settings.get("format") not in FORMATS or not names or any(n not in (TOGETHER, *SUBSETS) for n in names):
+        raise UserError(f"{lists.path}/{SETTINGS}: the file is damaged (settings are missing); copy it back")
+    return Publication(out, settings["format"], dict.fromkeys(names, ()))
 
 
 def refuse_foreign(missing: pl.DataFrame, index: pl.LazyFrame, where: str) -> None:
@@ -217,7 +230,7 @@ def refuse_foreign(missing: pl.DataFrame, index: pl.LazyFrame, where: str) -> No
     if missing.height and (foreign := missing.lazy().join(index, on="id", how="anti").collect().height):
         raise UserError(
             f"{where} lacks shards with {foreign:,} images that this run does not have: finish the publication of the "
-            f"run that they are from, or {_ELSEWHERE}"
+            f"run that they are from, or {ELSEWHERE}"
         )
 
 
@@ -234,20 +247,3 @@ def read_json(folder: Folder, name: str, remedy: str) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise UserError(f"{folder.path}/{name}: the file is damaged (no JSON object); {remedy}")
     return read
-
-
-def _check_footer(footer: pq.FileMetaData, expected: _Expected) -> None:
-    """Compare a shard's footer with its list."""
-    published = expected.listed - expected.left_out
-    if not published <= footer.num_rows <= expected.listed:
-        raise DamagedError(f"it has {footer.num_rows:,} images, and its list {published:,}")
-    groups = [footer.row_group(number).column(0) for number in range(footer.num_row_groups)]
-    ids = [group.statistics for group in groups if group.path_in_schema == "id" and group.is_stats_set]
-    bounds = expected.smallest, expected.largest
-    if not expected.left_out and ids and (min(s.min for s in ids), max(s.max for s in ids)) != bounds:
-        raise DamagedError("it has other images than its list")
-
-
-def _check_tar(file: pa.NativeFile, size: int) -> None:
-    if size < _END or size % _BLOCK or file.read_at(_END, size - _END).strip(b"\0"):
-        raise DamagedError("it is cut off")

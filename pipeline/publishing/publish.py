@@ -9,23 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from captioners.prompts import read_prompts
 from core.errors import UserError
 from core.stages import ENCODED, IMAGE, PORTABLE
 from manifests.contents import CONTENTS, SHA256
-from manifests.embeddings import is_embedding
 from manifests.indexing import refuse_unfinished
-from manifests.parts import to_bytes
-from manifests.priorities import priority
-from manifests.run import Run, step_name
-from manifests.schemas import INDEX
-from manifests.shards import LISTS, OCR, RENAMED, TOGETHER, USES, shard_schema
+from manifests.removals import REMOVED, Removals, removals_in, takedowns_in
+from manifests.run import Run
+from manifests.shards import OCR, TOGETHER, USES, shard_schema
 from manifests.storage import Folder
 from manifests.tar_shards import tar_features
 from pipeline.execution.job_columns import Columns
@@ -33,19 +27,29 @@ from pipeline.execution.job_result import JobStats
 from pipeline.execution.part_writer import contents_store
 from pipeline.execution.planner import plan_shuffled
 from pipeline.execution.stage_job import DECODED, stage_table
-from pipeline.publishing.card import card
-from pipeline.publishing.ocr_captions import missing_command, refuse_without_text
-from pipeline.publishing.ocr_rows import count_ocr_rows
-from pipeline.publishing.publication import LISTED, Publication, Shards, listed_in, refuse_duplicates, refuse_foreign
+from pipeline.publishing.card import card, card_name
+from pipeline.publishing.card_update import CARD
+from pipeline.publishing.croissant import write_croissant
+from pipeline.publishing.lists import add_to_lists, refuse_duplicates
+from pipeline.publishing.ocr_captions import refuse_without_text
+from pipeline.publishing.publication import Publication, refuse_foreign
+from pipeline.publishing.published_columns import (
+    columns_of_shards,
+    published_columns,
+    stage_entries,
+    stage_tables,
+    subsets_of,
+)
+from pipeline.publishing.removed_rows import without_removed
+from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
+from pipeline.publishing.takedown import adopt_removals
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import Publish
-from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.registry import outdated
 
 _COPIED = "a part was copied: move the copy away"
-_INDEX_COLUMNS = ("width", "height", "format", "url", "alt_text", "license", "shard", "key")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ class Published:
     with_text: int | None = None
 
 
-def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str) -> Published:
+def publish(
+    run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str, removed_before: Removals | None = None
+) -> Published:
     """Write the shards of all kept images that are in none yet, and shards that are missing; write the dataset card.
 
     Args:
@@ -87,93 +93,65 @@ def publish(run: Run, recipe: Recipe, settings: Publish, out: Folder, where: str
         settings: The settings of the publication.
         out: The folder of the dataset.
         where: URL or path of the dataset, for the user.
+        removed_before: What was removed elsewhere, and must not be published here, beside what the run has removed.
 
     Raises:
         UserError: The index is not finished; the run has no captions or keeps no image; `out` holds shards of another
             recipe, or with other settings.
     """
     refuse_unfinished(run)
-    columns = _columns(run, recipe)
-    publication = Publication(out=out, format=settings.format, subsets=_subsets(settings, columns))
-    shards = publication.open(settings, {step_name(entry): entry["table"] for entry in _stage_entries(run)})
-    columns = _columns_of_shards(out, shards, columns)
-    kept = run.verdict().alive
-    if OCR in publication.subsets and kept.height:
-        refuse_without_text(run, kept)
+    columns = published_columns(run, recipe)
+    publication = Publication(out=out, format=settings.format, subsets=subsets_of(settings, columns))
+    shards = publication.open(settings, stage_tables(run, recipe))
+    adopt_removals(publication, removals_in(run.folder.join(REMOVED)) | (removed_before or Removals()))
+    removals = removals_in(publication.lists)
+    columns = columns_of_shards(out, shards, columns)
+    alive = run.verdict().alive
+    if OCR in publication.subsets and alive.height:
+        refuse_without_text(run, alive)
+    kept = without_removed(run, alive, publication, removals)
     refuse_duplicates(kept["id"], f"{run.url}: the index has", _COPIED)
     valid = kept.join(_outdated(run, recipe), on="id", how="anti")
     listed = add_to_lists(valid, settings, out)
     if not listed.height and kept.height:
         raise UserError(f"nothing to publish: all {kept.height:,} captions are outdated; `vl3syn run` makes them again")
+    if not listed.height and alive.height:
+        raise UserError(f"nothing to publish: all {alive.height:,} images were removed on request")
     if not listed.height:
         raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _rows_of_missing_shards(publication, listed)
-    refuse_foreign(missing.select("id"), run.index.scan(["id"]), where)
-    stats = _write_shards(run, recipe, publication, columns, missing) if missing.height else None
-    left_out = publication.left_out()
-    sizes = _sizes(publication)
-    numbers = listed["number"].unique()
-    names = publication.names(numbers)
-    texts = count_ocr_rows(publication.lists, numbers, publication.format) if OCR in publication.subsets else None
+    index, remaining = run.index.scan(["id"]), listed.filter(~pl.col("id").is_in(sorted(removals.ids)))
+    refuse_foreign(missing.join(remaining, on="id", how="semi").select("id"), index, where)
+    if removals:  # the pool may have lost images that were removed
+        missing = missing.join(index.collect(engine="streaming"), on="id", how="semi", maintain_order="left")
+    forget_hashes(publication, publication.names(missing["number"].unique()))
+    stats = _write_shards(run, recipe, publication, columns, missing, removals) if missing.height else None
+    left_out = {id_: why for id_, why in publication.left_out().items() if int(id_) not in removals.ids}
+    sizes = publication.sizes()
+    names = publication.names(listed["number"].unique()) & sizes.keys()
     published = Published(
         where=where,
-        rows=texts if texts is not None and len(publication.subsets) == 1 else listed.height - len(left_out),
+        rows=publication.published().height,
         shards=len(names),
         bytes=sum(sizes[name] for name in names),
         written=missing["number"].n_unique() * len(publication.subsets),
         left_out=left_out,
-        stale=listed.join(valid, on="id", how="anti").height,
+        stale=remaining.join(valid, on="id", how="anti").height,
         job=stats,
         outdated=kept.height - valid.height,
-        with_text=texts,
+        with_text=publication.count_with_text(),
     )
     _write_card(run, recipe, publication, columns, published, sizes)
     return published
 
 
-def _stage_entries(run: Run) -> list[dict[str, Any]]:
-    """Return the entries of the stages in the run's recipe."""
-    return run.recipe.get("stages") or []
-
-
-def _columns(run: Run, recipe: Recipe) -> Columns:
-    """Return the columns that are published. What describes a downloaded image replaces what its list says."""
-    fields = {name: INDEX.field(name) for name in (*_INDEX_COLUMNS, "sha256")}
-    downloaded = recipe.download.table if recipe.download else ""
-    stored = {name: column for name, column in DESCRIBED.items() if downloaded}
-    tables = dict.fromkeys(stored, downloaded)
-    for stage, entry in zip(run.stages, _stage_entries(run), strict=True):
-        for field in stage.table.writes:
-            if not is_embedding(field) and field.name not in stored.values():
-                fields[field.name], tables[field.name] = field, entry["table"]
-    return Columns(names=list(fields), tables=tables, fields=fields, stored=stored, downloaded=downloaded)
-
-
-def _subsets(settings: Publish, columns: Columns) -> dict[str, tuple[str, ...]]:
-    """Return the subsets, each with its captions."""
-    captions = tuple(use for use in USES if f"{use}_caption" in columns.fields)
-    if not captions:
-        raise UserError("nothing to publish: the run has no short and no detailed captions; `vl3syn caption` first")
-    if lacking := [use for use in settings.subsets if use not in (*captions, OCR)]:
-        raise UserError(f"the run has no {lacking[0]} captions: `vl3syn caption {lacking[0]}` first")
-    if OCR in settings.subsets and (command := missing_command(columns.fields)):
-        raise UserError(f"the subset ocr needs short captions and the texts in the images: `{command}` first")
-    return {use: (use,) for use in settings.subsets} or {TOGETHER: captions}
-
-
-def _columns_of_shards(out: Folder, shards: Shards, columns: Columns) -> Columns:
-    """Return the columns that the existing Parquet shards have, so that all shards have the same; else all columns."""
-    paths = [file.path for file in shards.values() if file.path.endswith(".parquet")]
-    if not paths:
-        return columns
-    stored = pq.read_schema(paths[0], filesystem=out.filesystem).names
-    captions = {f"{use}_caption" for use in USES}
-    fields = {n: f for n, f in columns.fields.items() if n in captions or RENAMED.get(n, n) in stored}
-    return replace(columns, names=list(fields), fields=fields)
-
-
 def _write_shards(
-    run: Run, recipe: Recipe, publication: Publication, columns: Columns, missing: pl.DataFrame
+    run: Run,
+    recipe: Recipe,
+    publication: Publication,
+    columns: Columns,
+    missing: pl.DataFrame,
+    removals: Removals,
 ) -> JobStats:
     """Write the shards of `missing` (see `_rows_of_missing_shards`)."""
     # Beside the published columns, workers read the image and its digest.
@@ -189,6 +167,7 @@ def _write_shards(
         contents=contents_store(run),
         decoded=_are_decoded(run, recipe),
         earlier_form=publication.has_earlier_form(),
+        removals=removals,
     )
     return write_blocks(ShardBlocks.of(rows, missing), writer, missing.height)
 
@@ -221,8 +200,10 @@ def _write_card(
         features=features,
         sizes=sizes,
         with_text=published.with_text,
+        takedowns=takedowns_in(publication.lists),
     )
-    publication.out.write("README.md", text.encode())
+    publication.out.write(CARD, text.encode())
+    write_croissant(publication, card_name(run), published.rows, schemas)
 
 
 def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
@@ -232,36 +213,9 @@ def _outdated(run: Run, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(ids).unique()
 
 
-def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataFrame:
-    """Add new images to the lists; return all listed images.
-
-    Args:
-        kept: The images to publish, column `id`.
-        settings: The settings of the publication.
-        out: The folder of the dataset.
-
-    Returns:
-        Columns `id` and `number` (of the shard), in order. Listed images may not be in `kept` any more.
-    """
-    lists = out.join(LISTS)
-    while True:
-        listed, next_name = listed_in(lists)
-        new = _numbered(kept.join(listed, on="id", how="anti"), listed, settings)
-        # If a concurrent publication was faster, its list counts, and the next list has the images that it lacks.
-        if not new.height or lists.create_file(next_name, to_bytes(new.to_arrow().cast(LISTED), name=next_name)):
-            return pl.concat([listed, new])
-
-
-def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
-    """Return new images in random order (by the seed), with shard numbers that continue those of `listed`."""
-    first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
-    number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")
-    return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
-
-
 def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of `listed` whose shard is missing in some subset, with their `position_in_shard`."""
-    stored = _sizes(publication).keys()
+    stored = publication.sizes().keys()
     missing = [number for number in listed["number"].unique() if not publication.names([number]) <= stored]
     positioned = listed.with_columns(pl.int_range(pl.len()).over("number").alias("position_in_shard"))
     return positioned.filter(pl.col("number").is_in(missing))
@@ -270,17 +224,11 @@ def _rows_of_missing_shards(publication: Publication, listed: pl.DataFrame) -> p
 def _prompts(run: Run) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each caption: those of the recipe's stage, else the default ones."""
     prompts = {use: read_prompts(use) for use in (*USES, OCR)}
-    for entry in _stage_entries(run):
+    for entry in stage_entries(run):
         use = entry["stage"].removesuffix("_caption")
         if use in USES and "prompts" in entry:
             prompts[use] = tuple(entry["prompts"])
     return prompts
-
-
-def _sizes(publication: Publication) -> dict[str, int]:
-    """Return the length in bytes of each file of the subsets, by its path in the publication."""
-    files = [file for subset in publication.subsets for file in publication.out.join(subset).files()]
-    return {publication.out.relative(file.path): file.size for file in files}
 
 
 def _are_decoded(run: Run, recipe: Recipe) -> bool:

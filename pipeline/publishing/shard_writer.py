@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from captioners.prompts import choose, prompt_hash, read_prompts
 from core.errors import UserError
 from manifests.contents import SHA256, content_rows
+from manifests.removals import Removals
 from manifests.shards import (
     IMAGE,
     LEFT_OUT,
@@ -68,6 +69,7 @@ class ShardWriter:
         decoded: Whether a stage has decoded every image. If not, images are decoded here as a check, and so are images
             without a stored digest, which may have changed since.
         earlier_form: Whether tars have the form of an earlier version, see `write_tar`.
+        removals: What was removed on request, and is not written.
     """
 
     publication: Publication
@@ -77,6 +79,7 @@ class ShardWriter:
     contents: Store
     decoded: bool
     earlier_form: bool
+    removals: Removals = field(default_factory=Removals)
 
     def job(self, dataset: Dataset, alone: bool = False) -> Dataset:
         """Return the Ray Data job; `alone` changes nothing, since each block has a task of its own."""
@@ -139,11 +142,12 @@ class ShardWriter:
 
         Adds the length in bytes and the SHA-256 of each published image to `contents`, by id.
         """
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(self.removals.ids), pa.int64()))))
         facts, start = self._facts(rows, uses), 0
         left_out: dict[str, str] = {}
         published: list[int] = []
         for chunk, read in self._read_ahead(rows):
-            faults = faults_of(chunk, read, self.decoded)
+            faults = faults_of(chunk, read, self.decoded, self.removals.sha256)
             ids = chunk["id"].to_pylist()
             left_out |= {str(ids[row]): reason for row, reason in faults.items()}
             good = {row: image for row, image in enumerate(read) if isinstance(image, ReadImage) and row not in faults}

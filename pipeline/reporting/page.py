@@ -1,6 +1,7 @@
 """HTML pages that stand alone: rendered by Jinja2 with escaping, written in one piece.
 
-A page has no script and loads nothing: its policy (`templates/base.html`) forbids both, and pictures are data URIs.
+A page has no script and loads nothing: its policy (`templates/base.html`) forbids both, and pictures are data URIs. The
+one page with a script of ours, on which people mark images, names it by its hash (`review.py`).
 Keys, captions, URLs and errors come from the web: every text that a template prints is escaped, cut and made visible
 here, whatever the template does.
 """

@@ -29,6 +29,7 @@ STAGES = {
     "hashes": "filters.hashes:Hashes",
     "host": "filters.host:Host",
     "overlap": "filters.overlap.stage:Overlap",
+    "review": "filters.review:Review",
     "clusters": "clustering.kmeans:Clusters",
     "duplicates": "clustering.duplicates:Duplicates",
     "borders": "clustering.borders:Borders",

@@ -71,8 +71,11 @@ def test_second_run_computes_nothing_and_keeps_the_publication(old: Path, vl3syn
     assert (printed["published"]["rows"], printed["published"]["written"]) == (10, 0)
     after = {part: contents(old / "run" / part) for part in before}
     assert {part: {name: files[name] for name in before[part]} for part, files in after.items()} == before
-    new = [name for part, files in after.items() for name in files.keys() - before[part].keys()]
-    assert [pq.read_metadata(old / "run/stages" / name).num_rows for name in new] == [0] * len(new)  # columns alone
+    new = {part: files.keys() - before[part].keys() for part, files in after.items()}
+    assert new["shards/.publication"] == {"sha256.json"}  # for croissant.json
+    parts = new["stages"]
+    assert [pq.read_metadata(old / "run/stages" / name).num_rows for name in parts] == [0] * len(parts)  # columns alone
+    assert not new["index"] | new["shards/data"]
 
 
 @pytest.mark.usefixtures("here")

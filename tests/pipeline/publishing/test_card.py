@@ -69,6 +69,27 @@ def test_card_states_the_licences_that_a_stage_declares(tmp_path: Path) -> None:
     ]
 
 
+class Private(AspectRatio):
+    """A filter whose columns are not published."""
+
+    name: ClassVar = "private"
+    published: ClassVar = False
+
+
+@pytest.mark.usefixtures("here")
+def test_card_has_no_scores_that_are_not_published(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "pool" / "a.png")
+    with chat_server() as server:
+        captions = {"stage": "short_caption", "model": "m", "engine": {"kind": "server", "url": server.url}}
+        stages = [{"stage": f"{HERE}:Private"}, captions]
+        opened, _ = run_here({"pool": {"images": str(tmp_path / "pool")}, "stages": stages}, tmp_path / "run")
+    publish(opened, recipe_of(opened), Publish(), Folder.at(tmp_path / "out"), "out")
+    scores = (tmp_path / "out" / "README.md").read_text().split("## Scores")[1].split("## Recipe")[0]
+    assert "`short_words`" in scores
+    assert "`aspect_ratio`" not in scores
+
+
 @pytest.mark.usefixtures("here")
 def test_card_says_that_code_of_a_model_has_run(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()

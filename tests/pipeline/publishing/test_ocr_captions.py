@@ -36,6 +36,7 @@ from pipeline.publishing.publish import publish as write_shards
 from pipeline.recipe_file import Publish
 from tests.chat_server import chat_server
 from tests.model.training import training_data
+from tests.pipeline.publishing.test_takedown import ids_in
 from tests.runs import run_here
 
 HERE = "tests.pipeline.publishing.test_ocr_captions"
@@ -187,7 +188,9 @@ def test_shard_with_other_rows_than_its_list_is_refused(
         pq.write_table(pq.read_table(shard).slice(1), shard)
     else:
         receipt.unlink()
-    with pytest.raises(UserError, match=r"shard is damaged|ocr-00000.json: this file is missing; delete ocr/shard"):
+    with pytest.raises(
+        UserError, match=r"shard is damaged|ocr-00000.json: this file is missing; copy it back, or delete ocr/shard"
+    ):
         publish(signs, copy, "short", "ocr")
     shard.unlink()
     assert publish(signs, copy, "short", "ocr").written == 2
@@ -197,7 +200,8 @@ def test_shard_with_other_rows_than_its_list_is_refused(
 def test_subset_alone_counts_its_own_images(signs: Run, tmp_path: Path) -> None:
     done = publish(signs, tmp_path / "out", "ocr", format="webdataset")
     assert (done.rows, done.with_text) == (10, 10)
-    assert json.loads((tmp_path / "out/.publication/ocr-00000.json").read_text())["rows"] <= 10
+    receipts = [json.loads(file.read_text())["ids"] for file in (tmp_path / "out/.publication").glob("ocr-*.json")]
+    assert sorted(map(len, receipts)) == sorted(len(ids) for ids in ids_in(Folder.at(tmp_path / "out")).values())
 
 
 def test_subset_without_any_text_is_refused(tmp_path: Path, engine: None) -> None:
