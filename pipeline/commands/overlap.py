@@ -9,7 +9,6 @@ import typer
 from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials
-from core.stages import ImageStage
 from pipeline.commands.options import JsonOption
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ def overlap(
 
 
 def _embedder(encoder: str) -> Embedder:
+    from core.stages import ImageStage
     from filters.overlap.embeddings import Embedder
     from pipeline.stages.registry import stage_class
 
