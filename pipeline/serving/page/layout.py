@@ -234,4 +234,10 @@ def _session(request: gr.Request) -> str:
 
 
 # Our own queue has the answers take turns; gradio's lets all of them wait there.
-_LIVE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+# A second click counts, too: it is answered with a line, and another film takes the place of the one that plays.
+_LIVE: dict[str, Any] = {
+    "concurrency_limit": None,
+    "trigger_mode": "multiple",
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}

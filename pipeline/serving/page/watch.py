@@ -48,7 +48,6 @@ class Watch:
     _stream: Stream | None = field(default=None, init=False)
     _messages: list[Said] = field(default_factory=list, init=False)
     _run: int = field(default=0, init=False)  # number of the film that runs; another one ends the one before
-    _playing: bool = field(default=False, init=False)
     _answering: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -79,7 +78,7 @@ class Watch:
         try:
             if not upload:
                 raise UserError("give a film first")
-            files += adopt([upload], self.folder, 0, self.queue.limits.body_bytes)
+            files += adopt([upload], self.folder, self._run, self.queue.limits.body_bytes)
             self._messages = []
             async with aclosing(self._play(files[0], settings, self._run)) as views:
                 async for view in views:
@@ -89,6 +88,9 @@ class Watch:
             yield View(note=html.error(FAILED if bug else without_paths(one_line(failure), files)))
             if bug:
                 raise
+        finally:
+            for file in files:
+                file.path.unlink(missing_ok=True)
 
     async def _play(self, file: MediaFile, settings: Settings, run: int) -> AsyncGenerator[View]:
         stream, film = await run_sync(partial(self._begin, file, settings))
