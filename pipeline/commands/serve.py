@@ -87,7 +87,7 @@ def serve(
     names = list(dict.fromkeys(filter(None, (name, checkpoint))))
     system_prompt = SYSTEM_PROMPT if system is None else system
     answerer = Answerer(model, processor, names, system=system_prompt, max_new_tokens=max_new_tokens)
-    limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key)
+    limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key, hosts=(host,))
     with _page(page, examples, _is_loopback(listening)) as config:
         _serve(answerer, limits, listening, config)
 
