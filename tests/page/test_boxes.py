@@ -15,17 +15,17 @@ from tests.page.conftest import Site, serving
 
 pytestmark = [pytest.mark.page, pytest.mark.timeout(900)]
 
-ANSWER = "<ref>red square</ref>[[312,208,625,625]]"
-QUESTION = "Where is the red square?"
+ANSWER = "<ref>blue square</ref>[[312,208,625,625]]"
+QUESTION = "Where is the blue square?"
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A red square on beige ground."""
+    """A blue square on beige ground."""
     from PIL import Image
 
     image = Image.new("RGB", (112, 84), "beige")
-    image.paste("red", (35, 18, 70, 52))
+    image.paste("royalblue", (35, 18, 70, 52))
     file = tmp_path_factory.mktemp("scenes") / "scene.png"
     image.save(file)
     return file
