@@ -60,3 +60,11 @@ def is_own(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_this_machine(name: str) -> bool:
+    """Whether a name, or an address, is the loopback's."""
+    try:
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import json
 import re
 import secrets
@@ -24,7 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.serving.hosts import name_of
+from pipeline.serving.hosts import is_this_machine, name_of
 from pipeline.serving.queue import Limits
 
 _API = ("/v1/chat/completions", "/v1/models", "/health")
@@ -123,7 +122,7 @@ class Guard:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         if not _PAGE.fullmatch(path):
             return _line("there is no such page", 404)
-        if self.loopback and not _is_this_machine(headers.get("host", "")):
+        if self.loopback and not is_this_machine(name_of(headers.get("host", ""))):
             return _line("this server answers this machine only: ask it at 127.0.0.1", 421)
         if not _is_own(headers, method):
             return _line("a page of another site may not use this server", 403)
@@ -213,14 +212,6 @@ def _is_own(headers: Headers, method: str) -> bool:
     return (
         method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     )
-
-
-def _is_this_machine(host: str) -> bool:
-    name = name_of(host)
-    try:
-        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _has_key(authorization: str, key: str) -> bool:

@@ -114,3 +114,14 @@ def test_further_film_takes_the_place_of_the_one_before(watch: Watch, film: str)
     notes = [view.note or "" for view in anyio.run(run)]
     assert sum("the film is over" in note for note in notes) == 2
     assert list(watch.folder.iterdir()) == [], "a film that was played is not kept"
+
+
+def test_film_ends_when_nobody_reads_what_is_shown(watch: Watch, film: str) -> None:
+    shown: list[View] = []
+
+    async def run() -> None:
+        async for view in watch.play(film, SETTINGS, lambda: 600 if len(shown) > 5 else 500):
+            shown.append(view)
+
+    anyio.run(run)
+    assert len(shown) == 6
