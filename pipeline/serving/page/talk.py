@@ -57,6 +57,10 @@ class View:
     taken: bool = False
 
 
+_EMPTY = View([], "", "", "")
+"""The last view of a conversation that was ended: one that was on its way may come after the page was emptied."""
+
+
 @dataclass(frozen=True)
 class _Turn:
     question: str
@@ -111,7 +115,7 @@ class Talk:
         self._stopped = True
 
     def end(self) -> None:
-        """End the conversation: it shows nothing more. Its files may go."""
+        """End the conversation: it leaves an empty page. Its files may go."""
         self._stopped = self._ended = True
 
     def release(self) -> None:
@@ -134,6 +138,7 @@ class Talk:
             async with aclosing(self._ask(question, files, settings)) as views:
                 async for view in views:
                     if self._ended:
+                        yield _EMPTY
                         return
                     yield view
         except Exception as failure:
@@ -141,8 +146,7 @@ class Talk:
                 line = FAILED
             else:
                 line = without_paths(one_line(failure), [*self._files(), *files])
-            if not self._ended:
-                yield View(messages=self.messages, note=html.error(line))
+            yield _EMPTY if self._ended else View(messages=self.messages, note=html.error(line))
             if bug:
                 raise
         finally:

@@ -227,7 +227,7 @@ def test_boxes_and_times_of_an_answer_are_shown(new: Callable[[], Talk], film: s
     assert talk._found("nothing") == ""
 
 
-def test_conversation_that_has_ended_shows_nothing_more(new: Callable[[], Talk], photograph: str) -> None:
+def test_conversation_that_has_ended_leaves_an_empty_page(new: Callable[[], Talk], photograph: str) -> None:
     talk = new()
 
     async def run() -> tuple[list[View], int]:
@@ -241,5 +241,6 @@ def test_conversation_that_has_ended_shows_nothing_more(new: Callable[[], Talk],
         return shown, len(await views(new(), "What?", photograph))
 
     shown, others = anyio.run(run)
-    assert len(shown) == 4
+    assert len(shown) == 5
+    assert shown[-1] == View([], "", "", ""), "whatever was on its way"
     assert others > 4, "the model is free again"
