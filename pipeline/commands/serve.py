@@ -18,6 +18,7 @@ from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials
 from pipeline.commands.options import DtypeOption, check_dtype
+from pipeline.commands.stopping import resumable
 
 if TYPE_CHECKING:
     from pipeline.serving.answerer import Answerer
@@ -87,8 +88,8 @@ def serve(
     names = list(dict.fromkeys(filter(None, (name, checkpoint))))
     system_prompt = SYSTEM_PROMPT if system is None else system
     answerer = Answerer(model, processor, names, system=system_prompt, max_new_tokens=max_new_tokens)
-    limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key)
-    with _page(page, examples, _is_loopback(listening)) as config:
+    limits = Limits(body_bytes=max_request_mb * 1_000_000, media=media, key=key, hosts=(host,))
+    with resumable("answers have ended, uploads are deleted"), _page(page, examples, _is_loopback(listening)) as config:
         _serve(answerer, limits, listening, config)
 
 

@@ -24,6 +24,7 @@ from core.text import printable
 from pipeline.serving.answerer import Answer, Answerer
 from pipeline.serving.chat_request import ChatRequest, read_request
 from pipeline.serving.completion import DONE, Completion, error, event, models
+from pipeline.serving.hosts import Hosts
 from pipeline.serving.media_urls import MediaUrls
 from pipeline.serving.pieces import close, one_line, taken
 from pipeline.serving.queue import Limits, Queue, RequestError
@@ -86,6 +87,8 @@ def create_app(answerer: Answerer, limits: Limits, ends: Callable[[], bool], pag
         from pipeline.serving.page.mount import add_page
 
         add_page(app, answerer, queue, page)
+    if not limits.key:
+        app.add_middleware(Hosts, names=limits.hosts)
     return app
 
 

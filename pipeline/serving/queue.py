@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ class Limits:
         waiting_bytes: Most bytes of their bodies.
         media: Folder whose files requests may name by `file:` URLs; None: none.
         key: What requests must bring as `Authorization: Bearer KEY`; None: nothing.
+        hosts: Names that a server without a key answers to, beside its addresses and local names.
     """
 
     body_bytes: int = 64 << 20
@@ -35,6 +36,7 @@ class Limits:
     waiting_bytes: int = 1 << 30
     media: str | None = None
     key: str | None = None
+    hosts: Sequence[str] = ()
 
 
 @dataclass

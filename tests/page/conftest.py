@@ -171,8 +171,10 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def serving(folder: Path, place: Path, browser: Browser, *options: str, key: str = "") -> Iterator[Site]:
-    """Serve a checkpoint; temporary files and records lie in `place`."""
+def serving(
+    folder: Path, place: Path, browser: Browser, *options: str, key: str = "", end: int = signal.SIGINT
+) -> Iterator[Site]:
+    """Serve a checkpoint; temporary files and records lie in `place`. The signal `end` ends it."""
     (place / "audit").mkdir()
     (place / "audit/sitecustomize.py").write_text(_AUDIT)
     temporary, connections = place / "temporary", place / "connections"
@@ -188,7 +190,7 @@ def serving(folder: Path, place: Path, browser: Browser, *options: str, key: str
         site = Site(line.split()[-1].rstrip("/"), process, temporary, connections, browser)
         urlopen(f"{site.url}/health", timeout=SECONDS).close()
         yield site
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, said = process.communicate(timeout=SECONDS)
         assert "Traceback" not in said, said
         assert list(temporary.glob("vl3syn-*")) == [], "uploads outlive the server"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import struct
 import uuid
 import zlib
@@ -134,13 +135,15 @@ def test_page_of_another_site_cannot_use_the_server(site: Site) -> None:
     page.evaluate(send, f"{site.url}/gradio_api/queue/join")
     page.evaluate(send, f"{site.url}/gradio_api/upload")
     assert statuses == [] or set(statuses) == {403}
-    assert refused(site.url, "/", Host="evil.example")[0] == 421
+    for path in ("/", "/v1/models", "/gradio_api/info"):
+        assert refused(site.url, path, Host="evil.example")[0] == 421
     context.close()
 
 
 @pytest.fixture(scope="module")
 def locked(folder: Path, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with serving(folder, tmp_path_factory.mktemp("locked"), browser, key=KEY) as site:
+    place = tmp_path_factory.mktemp("locked")
+    with serving(folder, place, browser, key=KEY, end=signal.SIGTERM) as site:  # as `docker stop` ends it
         yield site
 
 

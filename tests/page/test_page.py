@@ -167,3 +167,31 @@ def test_server_opens_no_connection(site: Site, photograph: Path) -> None:
     shorten(tab)
     tab.answer("What?", photograph)
     assert set(site.connections.read_text().splitlines()) == {"socket.getaddrinfo '127.0.0.1'"}, "where it listens"
+
+
+def test_new_conversation_ends_the_answer_of_the_old_one(site: Site, photograph: Path) -> None:
+    tab = site.open()
+    shorten(tab, 900)
+    tab.ask("What?", photograph)
+    tab.page.wait_for_function("(document.querySelector('[data-testid=bot]') || {innerText: ''}).innerText.length > 20")
+    tab.page.click("#vl3-anew")
+    tab.page.wait_for_function("document.body.innerText.includes('a new conversation')")
+    tab.page.wait_for_timeout(2000)  # what was on its way has come by then
+    assert tab.answers() == []
+    assert tab.note().startswith("a new conversation")
+    tab.page.get_by_label("Longest answer").fill(str(TOKENS))
+    tab.page.get_by_label("Longest answer").press("Tab")
+    assert tab.answer("And now?")
+
+
+def test_film_is_started_again_while_it_runs(site: Site, tmp_path: Path) -> None:
+    film = write(tmp_path / "long.mp4", [k / 5 for k in range(100)])
+    tab = site.open()
+    tab.page.get_by_role("tab", name="Film as a stream").click()
+    tab.page.set_input_files("#vl3-stream-film input[type=file]", str(film))
+    tab.page.locator("#vl3-stream-film .file-preview").wait_for()
+    for _ in range(2):
+        tab.page.click("#vl3-stream-start")
+        tab.page.wait_for_function("document.querySelector('#vl3-stream-seen').innerText.includes('seen up to 0.0 s')")
+        tab.page.wait_for_function("document.querySelector('#vl3-stream-seen').innerText.includes('seen up to 2.0 s')")
+    assert tab.page.locator(".vl3-error").count() == 0

@@ -2,19 +2,18 @@
 
 A foreign page in the visitor's browser can reach a server on the visitor's machine. It must not use it: requests of
 other sites are refused, and so is a host's name that is not this machine's (DNS rebinding). The API is not touched
-here: it reads the key itself, and refuses all that a foreign page could send.
+here: it reads the key itself, `pipeline.serving.hosts` checks its name, and other sites cannot send it JSON.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,9 +23,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline.serving.hosts import is_this_machine, name_of
 from pipeline.serving.queue import Limits
 
-_API = re.compile(r"/v1/.*|/health")
+_API = ("/v1/chat/completions", "/v1/models", "/health")
 _PAGE = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/(?:assets|static|svelte)/[\w./@-]+|/media/[\w-]+"
     r"|/gradio_api/(?:info|startup-events|upload|upload_progress|queue/(?:join|data)|run/predict|heartbeat/\w+|file=.+)"
@@ -41,6 +41,8 @@ _POLICY = (
 _SLACK = 64_000  # bytes of an upload beside its files
 _LONGEST_EVENT = 4_000_000  # bytes of a question with all else that the page sends
 _EVENTS = ("/gradio_api/queue/join", "/gradio_api/run/predict")  # the second one: a click on an example
+_UPLOAD = "/gradio_api/upload"
+_LONGEST_SESSION = 64  # characters of a session's name: gradio keeps thousands of them
 _ENDLESS = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
 _POLLED = 0.25  # seconds
 
@@ -62,13 +64,14 @@ class Guard:
     folder: Path
     loopback: bool
     ends: Callable[[], bool]
+    _coming: int = field(default=0, init=False)  # bytes of uploads that are under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
         if scope["type"] == "websocket":  # the page has none
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or _API.fullmatch(scope["path"]):
+        if scope["type"] != "http" or scope["path"] in _API:
             await self.app(scope, receive, send)
             return
         send = _guarded(send)
@@ -78,10 +81,19 @@ class Guard:
             refused, receive = self._event_refusal(body), _again(body, receive)
         if refused is not None:
             await refused(scope, receive, send)
+        elif scope["path"] == _UPLOAD:
+            await self._upload(int(Headers(scope=scope)["content-length"]), scope, receive, send)
         elif scope["path"].startswith(_ENDLESS):
             await self._until_the_end(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _upload(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        self._coming += length
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._coming -= length
 
     async def _until_the_end(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what goes on as long as its page is open: the end of the server ends it."""
@@ -110,7 +122,7 @@ class Guard:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         if not _PAGE.fullmatch(path):
             return _line("there is no such page", 404)
-        if self.loopback and not _is_this_machine(headers.get("host", "")):
+        if self.loopback and not is_this_machine(name_of(headers.get("host", ""))):
             return _line("this server answers this machine only: ask it at 127.0.0.1", 421)
         if not _is_own(headers, method):
             return _line("a page of another site may not use this server", 403)
@@ -119,7 +131,7 @@ class Guard:
             return _line("give the server's key as password; the name does not matter", 401, ask)
         if path.startswith("/gradio_api/file=") and not self._is_upload(path.partition("=")[2]):
             return _line("there is no such file", 404)
-        return self._upload_refusal(headers) if path == "/gradio_api/upload" else None
+        return self._upload_refusal(headers) if path == _UPLOAD else None
 
     def _upload_refusal(self, headers: Headers) -> Response | None:
         length = headers.get("content-length", "")
@@ -128,7 +140,7 @@ class Guard:
         if int(length) > self.limits.body_bytes + _SLACK:
             return _line(f"more than {self.limits.body_bytes:,} bytes: send fewer or smaller files", 413)
         held = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-        if held + int(length) > self.limits.waiting_bytes:
+        if held + self._coming + int(length) > self.limits.waiting_bytes:
             return _line("the files of all visitors are too large together: try again later", 503)
         return None
 
@@ -137,9 +149,12 @@ class Guard:
         if body is None:
             return _line(f"more than {_LONGEST_EVENT:,} bytes: shorten the question", 413)
         try:
-            paths = list(_paths(json.loads(body)))
+            event = json.loads(body)
+            paths = list(_paths(event))
         except (ValueError, RecursionError):
             return _line("send JSON", 400)
+        if not isinstance(event, dict) or len(str(event.get("session_hash"))) > _LONGEST_SESSION:
+            return _line("send an event of a session", 400)
         if all(isinstance(path, str) and self._is_upload(path) for path in paths):
             return None
         return _line("a file that was not uploaded: add it again", 400)
@@ -197,14 +212,6 @@ def _is_own(headers: Headers, method: str) -> bool:
     return (
         method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     )
-
-
-def _is_this_machine(host: str) -> bool:
-    name = re.sub(r":[0-9]*$", "", host).strip("[]").lower()
-    try:
-        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _has_key(authorization: str, key: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def page(visitors: Visitors, defaults: Defaults) -> Any:
             with gr.Tab("Chat"):
                 _chat(visitors, defaults, settings)
             with gr.Tab("Film as a stream"):
-                _stream(visitors, defaults, settings)
+                _stream(visitors, defaults, settings, blocks)
         accordion.render()
         blocks.unload(_leaving(visitors))
     return blocks
@@ -144,7 +145,7 @@ def _chat(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> N
     messages.clear(begin_anew, None, fields.all, **_LIVE)
 
 
-def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) -> None:
+def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any], blocks: Any) -> None:
     with gr.Row():
         with gr.Column(scale=3, min_width=360):
             messages = _messages("Ask while the film runs")
@@ -164,7 +165,8 @@ def _stream(visitors: Visitors, defaults: Defaults, settings: dict[str, Any]) ->
         if isinstance(read, View):
             yield playing.changes(read, None)
             return
-        async for view in visitors.of(_session(request)).watch.play(upload, read):
+        session = _session(request)
+        async for view in visitors.of(session).watch.play(upload, read, partial(_unread, blocks, session)):
             yield playing.changes(view, "")
 
     async def ask(request: gr.Request, asked: str) -> AsyncGenerator[list[Any]]:
@@ -222,6 +224,11 @@ def _on_stop(button: Any, visitors: Visitors, what: str) -> None:
     button.click(stop, None, None, **_LIVE)
 
 
+def _unread(blocks: Any, session: str) -> int:
+    waiting = blocks._queue.pending_messages_per_session.get(session)  # gradio has no public name for it
+    return waiting.qsize() if waiting else 0
+
+
 def _leaving(visitors: Visitors) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         visitors.leave(_session(request))
@@ -234,4 +241,10 @@ def _session(request: gr.Request) -> str:
 
 
 # Our own queue has the answers take turns; gradio's lets all of them wait there.
-_LIVE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+# A second click counts, too: it is answered with a line, and another film takes the place of the one that plays.
+_LIVE: dict[str, Any] = {
+    "concurrency_limit": None,
+    "trigger_mode": "multiple",
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}

@@ -57,6 +57,10 @@ class View:
     taken: bool = False
 
 
+_EMPTY = View([], "", "", "")
+"""The last view of a conversation that was ended: one that was on its way may come after the page was emptied."""
+
+
 @dataclass(frozen=True)
 class _Turn:
     question: str
@@ -91,6 +95,7 @@ class Talk:
     _count: int = field(default=0, init=False)  # files that were adopted
     _answering: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
+    _ended: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._chat = Chat(self.answerer.model, self.answerer.processor, media_cache=self.answerer.media_cache)
@@ -108,6 +113,10 @@ class Talk:
     def stop(self) -> None:
         """End the answer that is being written, with its next piece."""
         self._stopped = True
+
+    def end(self) -> None:
+        """End the conversation: it leaves an empty page. Its files may go."""
+        self._stopped = self._ended = True
 
     def release(self) -> None:
         """Free the model's memory that the conversation holds between questions."""
@@ -128,13 +137,16 @@ class Talk:
             self._count += len(files)
             async with aclosing(self._ask(question, files, settings)) as views:
                 async for view in views:
+                    if self._ended:
+                        yield _EMPTY
+                        return
                     yield view
         except Exception as failure:
             if bug := is_bug(failure) and not isinstance(failure, RequestError):
                 line = FAILED
             else:
                 line = without_paths(one_line(failure), [*self._files(), *files])
-            yield View(messages=self.messages, note=html.error(line))
+            yield _EMPTY if self._ended else View(messages=self.messages, note=html.error(line))
             if bug:
                 raise
         finally:

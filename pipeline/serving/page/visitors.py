@@ -42,7 +42,7 @@ class Visitor:
 
     def end(self) -> None:
         """End what is being written, and what runs."""
-        self.talk.stop()
+        self.talk.end()
         self.watch.end()
 
 
@@ -75,17 +75,18 @@ class Visitors:
         return self._visitors[session]
 
     def begin_anew(self, session: str) -> None:
-        """End a visitor's conversation and begin another."""
-        self.leave(session)
-        self.of(session)
+        """End a visitor's conversation and begin another. A film that plays as a stream plays on."""
+        visitor = self.of(session)
+        visitor.talk.end()
+        self._delete(visitor.talk.folder)
+        visitor.talk = self._talk(visitor.folder)
 
     def leave(self, session: str) -> None:
         """Delete all of a visitor."""
         visitor = self._visitors.pop(session, None)
         if visitor is not None:
             visitor.end()
-            self._films = {name: path for name, path in self._films.items() if visitor.folder not in path.parents}
-            shutil.rmtree(visitor.folder, ignore_errors=True)
+            self._delete(visitor.folder)
 
     def film(self, name: str) -> Path | None:
         """Return the film with a name that `url` has given; None if there is none."""
@@ -102,11 +103,15 @@ class Visitors:
         folder = Path(tempfile.mkdtemp(prefix="visitor-", dir=self.folder))
         stream = folder / "stream"
         stream.mkdir()
-        return Visitor(
-            folder,
-            Talk(self.answerer, self.queue, folder, self._url),
-            Watch(self.answerer, self.queue, stream),
-        )
+        return Visitor(folder, self._talk(folder), Watch(self.answerer, self.queue, stream))
+
+    def _talk(self, parent: Path) -> Talk:
+        folder = Path(tempfile.mkdtemp(prefix="talk-", dir=parent))
+        return Talk(self.answerer, self.queue, folder, self._url)
+
+    def _delete(self, folder: Path) -> None:
+        self._films = {name: path for name, path in self._films.items() if folder not in path.parents}
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _make_room(self) -> None:
         idle = [session for session, visitor in self._visitors.items() if not visitor.answering]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 8  # frames that are decoded together: at full size they are in memory at once
 _MOST_FRAMES = 100_000
+_MOST_UNREAD = 512  # views, each with a picture, that wait for a browser
 
 
 @dataclass
@@ -48,7 +49,6 @@ class Watch:
     _stream: Stream | None = field(default=None, init=False)
     _messages: list[Said] = field(default_factory=list, init=False)
     _run: int = field(default=0, init=False)  # number of the film that runs; another one ends the one before
-    _playing: bool = field(default=False, init=False)
     _answering: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -69,8 +69,16 @@ class Watch:
         self._stopped = True
         self._run += 1
 
-    async def play(self, upload: str | None, settings: Settings) -> AsyncGenerator[View]:
-        """Play a film at its own pace: each view shows the frame that the model has seen last."""
+    async def play(
+        self, upload: str | None, settings: Settings, unread: Callable[[], int] = lambda: 0
+    ) -> AsyncGenerator[View]:
+        """Play a film at its own pace: each view shows the frame that the model has seen last.
+
+        Args:
+            upload: The film; None is refused.
+            settings: How it is read.
+            unread: Returns how many views wait for the browser. They would fill the memory: too many end the film.
+        """
         if self._answering:
             yield View(note=html.error(BUSY))
             return
@@ -79,16 +87,21 @@ class Watch:
         try:
             if not upload:
                 raise UserError("give a film first")
-            files += adopt([upload], self.folder, 0, self.queue.limits.body_bytes)
+            files += adopt([upload], self.folder, self._run, self.queue.limits.body_bytes)
             self._messages = []
             async with aclosing(self._play(files[0], settings, self._run)) as views:
                 async for view in views:
+                    if unread() > _MOST_UNREAD:
+                        return
                     yield view
         except Exception as failure:
             bug = is_bug(failure) and not isinstance(failure, RequestError)
             yield View(note=html.error(FAILED if bug else without_paths(one_line(failure), files)))
             if bug:
                 raise
+        finally:
+            for file in files:
+                file.path.unlink(missing_ok=True)
 
     async def _play(self, file: MediaFile, settings: Settings, run: int) -> AsyncGenerator[View]:
         stream, film = await run_sync(partial(self._begin, file, settings))

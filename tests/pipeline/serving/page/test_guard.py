@@ -78,6 +78,8 @@ def test_what_the_page_needs_is_passed_on(ask: Ask, path: str) -> None:
         "/docs",
         "/assets/../../etc/passwd?",
         "/v1",
+        "/v1/",
+        "/v1/gradio_api/info",
     ],
 )
 def test_all_else_is_closed(ask: Ask, path: str) -> None:
@@ -178,6 +180,9 @@ def test_event_names_uploads_only(ask: Ask, folder: Path, event: str) -> None:
 
 def test_event_that_is_no_json_or_too_long_is_refused(ask: Ask) -> None:
     assert ask("/gradio_api/queue/join", "POST", b"{")[0] == 400
+    assert ask("/gradio_api/queue/join", "POST", b"[]")[0] == 400
+    assert ask("/gradio_api/queue/join", "POST", json.dumps({"session_hash": "a" * 65}).encode())[0] == 400
+    assert ask("/gradio_api/queue/join", "POST", json.dumps({"session_hash": "a" * 64}).encode())[0] == 200
     assert ask("/gradio_api/queue/join", "POST", b"[" * 200_000)[0] == 400
     assert ask("/gradio_api/queue/join", "POST", b" " * 4_000_001)[0] == 413
 
@@ -203,3 +208,27 @@ def test_what_goes_on_ends_with_the_server(folder: Path) -> None:
 
     anyio.run(check)
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def test_uploads_under_way_count_for_the_largest_size(folder: Path) -> None:
+    statuses: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """Takes an upload while another one is sent."""
+        if len(statuses) == 0:
+            await upload("100000")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    guard = Guard(app, Limits(body_bytes=100_000, waiting_bytes=150_000), folder, False, ends=lambda: False)
+
+    async def upload(length: str) -> None:
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {"type": "http", "path": "/gradio_api/upload", "method": "POST"}
+        await guard({**scope, "headers": [(b"content-length", length.encode())]}, anyio.sleep_forever, send)
+
+    anyio.run(upload, "100000")
+    anyio.run(upload, "100000")
+    assert statuses == [503, 200, 200]

@@ -225,3 +225,22 @@ def test_boxes_and_times_of_an_answer_are_shown(new: Callable[[], Talk], film: s
     assert 'alt="photograph.png with the boxes of the answer"' in found
     assert [f'data-film="0" data-time="{time}"' in found for time in ("0.5", "1", "9")] == [True, True, False]
     assert talk._found("nothing") == ""
+
+
+def test_conversation_that_has_ended_leaves_an_empty_page(new: Callable[[], Talk], photograph: str) -> None:
+    talk = new()
+
+    async def run() -> tuple[list[View], int]:
+        await views(talk, "What?", photograph)
+        shown = []
+        async for view in talk.ask("And on?", [], LONG):
+            shown.append(view)
+            if len(shown) == 4:
+                talk.end()
+                shutil.rmtree(talk.folder)
+        return shown, len(await views(new(), "What?", photograph))
+
+    shown, others = anyio.run(run)
+    assert len(shown) == 5
+    assert shown[-1] == View([], "", "", ""), "whatever was on its way"
+    assert others > 4, "the model is free again"

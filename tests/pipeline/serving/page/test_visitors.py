@@ -39,10 +39,15 @@ def test_all_of_a_visitor_goes_with_it(visitors: Visitors, tmp_path: Path) -> No
 
 
 def test_new_conversation_forgets_the_old_one(visitors: Visitors) -> None:
-    before = visitors.of("a")
+    visitor = visitors.of("a")
+    before, stream = visitor.talk, visitor.watch
+    name = before.url(before.folder / "medium-0.mp4").removeprefix("/media/")
     visitors.begin_anew("a")
-    assert visitors.of("a").talk is not before.talk
+    assert visitors.of("a").talk is not before
     assert not before.folder.exists()
+    assert visitors.film(name) is None
+    assert visitors.of("a").watch is stream, "its film plays on"
+    assert stream.folder.is_dir()
 
 
 def test_longest_absent_visitor_makes_room(visitors: Visitors, tmp_path: Path) -> None:

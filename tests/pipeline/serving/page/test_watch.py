@@ -104,3 +104,24 @@ def test_question_before_a_film_is_refused(watch: Watch, tmp_path: Path) -> None
         notes = [view.note or "" for view in anyio.run(run, file)]
         assert line in notes[0]
         assert "start a film first" in notes[1]
+
+
+def test_further_film_takes_the_place_of_the_one_before(watch: Watch, film: str) -> None:
+    async def run() -> list[View]:
+        first = [view async for view in watch.play(film, SETTINGS)]
+        return [*first, *[view async for view in watch.play(film, SETTINGS)]]
+
+    notes = [view.note or "" for view in anyio.run(run)]
+    assert sum("the film is over" in note for note in notes) == 2
+    assert list(watch.folder.iterdir()) == [], "a film that was played is not kept"
+
+
+def test_film_ends_when_nobody_reads_what_is_shown(watch: Watch, film: str) -> None:
+    shown: list[View] = []
+
+    async def run() -> None:
+        async for view in watch.play(film, SETTINGS, lambda: 600 if len(shown) > 5 else 500):
+            shown.append(view)
+
+    anyio.run(run)
+    assert len(shown) == 6
