@@ -80,7 +80,7 @@ WRONG = [
     ("sources.qa.held_out", "", "sources.qa.held_out", "an empty path"),
     ("sources.qa.held_out", [4], "sources.qa.held_out", "valid integer"),
     ("held_out_seed", -1, "held_out_seed", "greater than or equal to 0"),
-    ("sources.captions.caption", "long", "sources.captions.caption", "'short' or 'detailed'"),
+    ("sources.captions.caption", "long", "sources.captions.caption", "'short', 'detailed' or 'ocr'"),
     ("stages.0.name", "first stage", "stages.0.name", "match pattern"),
     ("stages.0.name", "n" * 300, "stages.0.name", "at most 100 characters"),
     ("stages.0.rows", 10**9, "stages.0.rows", "less than or equal to 1048576"),
