@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, reading
-from manifests.record_files import record_files
 from model.training.data.records import RecordConfig
 from model.training.data.sampler import SourceOrder
 from model.training.data.shards import ShardConfig
@@ -76,6 +75,8 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
 
 def _is_part(records: str, of: str) -> bool:
     """Return whether a path is one of several files of records in a folder."""
+    from manifests.record_files import record_files
+
     return os.path.isdir(of) and record_files(records) != record_files(of)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PIPED = 160  # columns, if the output is not a terminal
 _UNLIMITED = 1 << 20  # columns
+_NARROW = 20  # columns that are enough for the last column of a table
 out = Console(width=None if sys.stdout.isatty() else _PIPED, highlight=False, emoji=False)
 err = Console(width=None if sys.stderr.isatty() else _PIPED, stderr=True, highlight=False, emoji=False)
 
@@ -132,7 +133,10 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         )
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row))  # Text: strings from the web must not be read as markup
-    if to.measure(table, options=to.options.update(max_width=_UNLIMITED)).minimum > to.width:
+    table.columns[-1].max_width = _NARROW
+    too_wide = to.measure(table, options=to.options.update(max_width=_UNLIMITED)).minimum > to.width
+    table.columns[-1].max_width = None
+    if too_wide:
         for column in table.columns:
             column.no_wrap = False
     to.print(printable(title), style="bold", markup=False, soft_wrap=True)

@@ -47,7 +47,7 @@ def is_safe(text: str) -> bool:
 def test_card_shows_hostile_text_as_plain_text(tmp_path: Path) -> None:
     run = judged_run(tmp_path / "run")
     text = card(
-        run, {"data": ("short",)}, "parquet", 1, {"id": "The image", HOSTILE: HOSTILE}, {"s": {HOSTILE: HOSTILE}}
+        run, {"data": ("short",)}, "parquet", 1, {"score": "The score", HOSTILE: HOSTILE}, {"s": {HOSTILE: HOSTILE}}
     )
     assert is_safe(text)
     empty, front, body = text.split("---\n", 2)

@@ -17,8 +17,6 @@ from typing import Any, ClassVar, Self
 from core.errors import BadSampleError, UserError
 from core.paths import absolute
 from core.records import Medium, Record, Turn
-from manifests.record_files import COLUMN, parse_record, record_files
-from manifests.renderers import to_videollama3, video_settings
 from model.training.data.block_cache import BlockCache
 from model.training.data.conversations import Message, check_answers, learnable_range, streaming
 from model.training.data.media_root import MediaRoot
@@ -56,6 +54,7 @@ class RecordConfig(SourceConfig):
         return self.model_copy(update={"records": location, "held_out": 0})
 
     def fingerprint(self) -> str:
+        from manifests.record_files import record_files
         from manifests.storage import Folder
 
         files = record_files(self.records)
@@ -86,6 +85,8 @@ class RecordSource(Source):
         Raises:
             UserError: There are no files, one is damaged, or they have no records.
         """
+        from manifests.record_files import record_files
+
         self.name = name
         try:
             files = record_files(path)
@@ -107,6 +108,8 @@ class RecordSource(Source):
         Raises:
             BadSampleError: It is no record, a file is missing, VideoLLaMA3's form cannot say it, ….
         """
+        from manifests.record_files import parse_record
+
         number = bisect_right(self._ends, row)
         at = row - (self._ends[number] - self.blocks[number])
         file, first, *_ = self._blocks[number]
@@ -127,6 +130,8 @@ class RecordSource(Source):
         file, _, begin, end = self._blocks[number]
         if file.suffix == ".parquet":
             import pyarrow.parquet as pq
+
+            from manifests.record_files import COLUMN
 
             with pq.ParquetFile(file) as opened:
                 texts: list[str | bytes] = opened.read_row_group(begin, columns=[COLUMN]).column(0).to_pylist()
@@ -152,6 +157,8 @@ def record_messages(record: Record, path_of: Any) -> list[Message]:
     Raises:
         BadSampleError: As `from_turns` and `streaming` of `model.training.data.conversations`.
     """
+    from manifests.renderers import to_videollama3
+
     if record.is_stream:
         entry = to_videollama3(record)
         film = record.media[0]
@@ -184,6 +191,8 @@ def check_sayable(record: Record) -> None:
 
 def _message(record: Record, turn: Turn, paths: dict[str, str]) -> Message:
     """Return a message. Text of a question is stripped around media, as `from_turns` does it."""
+    from manifests.renderers import video_settings
+
     if turn.role != "user":
         return {"role": turn.role, "content": turn.text}
     content: list[Any] = []
@@ -217,6 +226,8 @@ def _blocks(file: Path) -> list[tuple[int, int, int, int]]:
 def _groups(file: Path) -> list[tuple[int, int, int, int]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from manifests.record_files import COLUMN
 
     try:
         with pq.ParquetFile(file) as opened:

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,14 +22,12 @@ from core import cpus
 from core.errors import UserError
 from model import Processor
 from model.images import normalise
-from model.training.data import shared_memory
 from model.training.data.annotations import AnnotationSource
 from model.training.data.loader import Loader, StepRows
 from model.training.data.prepare import Preparer
-from model.training.data.processes import Processes, default_count, receive, send
+from model.training.data.processes import Processes, default_count
 from model.training.data.sampler import MixtureSampler
 from model.training.data.samples import Sample
-from model.training.data.shared_memory import Reader, Writer
 from model.training.data.source import Source
 from model.training.stage import Stage
 from tests.model.training import training_data
@@ -282,26 +278,3 @@ def test_default_number_obeys_the_quota_of_a_container(monkeypatch: pytest.Monke
     monkeypatch.setattr(cpus, "_QUOTA", tmp_path / "cpu.max")
     (tmp_path / "cpu.max").write_text("600000 100000\n")
     assert default_count({}) == 4
-
-
-@pytest.mark.parametrize("size", [None, 50_000, 1 << 20])
-@pytest.mark.parametrize("shape", [(), (0, 588), (3, 0), (40, 588)])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
-def test_tensors_arrive_as_they_were_sent(size: int | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Without shared memory, with too little of it, and with enough."""
-    value = torch.from_numpy(np.random.default_rng(0).integers(0, 2, shape)).to(dtype)
-    ours, theirs = socket.socketpair()
-    shared = None if size is None else shared_memory.create(size)
-    writer, reader = (None, None) if shared is None else (Writer(shared), Reader(shared))
-    sender = threading.Thread(target=send, args=(ours, {"one": [value, "text"], "two": value}, writer))
-    sender.start()
-    received = receive(theirs, reader)
-    sender.join()
-    ours.close()
-    with pytest.raises(EOFError):
-        receive(theirs)
-    theirs.close()
-    for tensor in (received["one"][0], received["two"]):
-        assert tensor.dtype == dtype
-        assert torch.equal(tensor, value)
-    assert not received["two"].zero_().any(), "it can be written"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from model.training.data.processes import receive, send
 from model.training.data.shared_memory import Reader, Writer, create
 
 
@@ -62,3 +65,26 @@ def test_memory_leaves_no_file_and_takes_pages_only_when_used(shared: int) -> No
     before = os.fstat(shared).st_blocks
     _put(writer, 1, 100)
     assert (before, os.fstat(shared).st_blocks * 512, os.fstat(shared).st_nlink) == (0, os.sysconf("SC_PAGE_SIZE"), 0)
+
+
+@pytest.mark.parametrize("size", [None, 50_000, 1 << 20])
+@pytest.mark.parametrize("shape", [(), (0, 588), (3, 0), (40, 588)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
+def test_tensors_arrive_as_they_were_sent(size: int | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Without shared memory, with too little of it, and with enough."""
+    value = torch.from_numpy(np.random.default_rng(0).integers(0, 2, shape)).to(dtype)
+    ours, theirs = socket.socketpair()
+    shared = None if size is None else create(size)
+    writer, reader = (None, None) if shared is None else (Writer(shared), Reader(shared))
+    sender = threading.Thread(target=send, args=(ours, {"one": [value, "text"], "two": value}, writer))
+    sender.start()
+    received = receive(theirs, reader)
+    sender.join()
+    ours.close()
+    with pytest.raises(EOFError):
+        receive(theirs)
+    theirs.close()
+    for tensor in (received["one"][0], received["two"]):
+        assert tensor.dtype == dtype
+        assert torch.equal(tensor, value)
+    assert not received["two"].zero_().any(), "it can be written"

@@ -104,7 +104,7 @@ def test_source_with_the_keys_of_both_kinds_is_read() -> None:
 
 def test_schema_of_training_recipes_has_every_kind_of_source() -> None:
     kinds = TrainRecipe.model_json_schema()["properties"]["sources"]["additionalProperties"]["anyOf"]
-    assert [kind["required"] for kind in kinds] == [["shards"], ["annotations"], ["kind"]]
+    assert [kind["required"] for kind in kinds] == [["shards"], ["annotations"], ["records"], ["kind"]]
 
 
 class Bad(Source):
