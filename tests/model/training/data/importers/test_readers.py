@@ -44,6 +44,15 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
         ("a.jsonl.bz2", bz2.compress(LINES.encode())),
         ("a.jsonl.zst", pa.compress(LINES.encode(), "zstd", asbytes=True)),
     ],
+    ids=[
+        "array",
+        "bom and indent",
+        "lines in .json",
+        "bom and empty lines",
+        "gzip",
+        "bzip2",
+        "zstd",
+    ],  # gzip has the time
 )
 def test_json_of_every_kind_gives_the_same_rows(tmp_path: Path, name: str, content: Any) -> None:
     if name.endswith(".zst"):
