@@ -52,7 +52,7 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
         "gzip",
         "bzip2",
         "zstd",
-    ],  # gzip has the time
+    ],
 )
 def test_json_of_every_kind_gives_the_same_rows(tmp_path: Path, name: str, content: Any) -> None:
     if name.endswith(".zst"):
