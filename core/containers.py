@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadSampleError
+from core.films import FilmFile
 
 DEMUXERS = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "mxf", "rm", "nut", "wtv", "dv",
@@ -18,18 +19,27 @@ DEMUXERS = (
 """Containers that are read, by FFmpeg's names. They hold their frames themselves. Playlists (hls, concat, sdp, dash,
 image2, …) are excluded: they open other files and hosts, whatever the file's own name is."""
 
+_BUFFER = 1 << 18
+"""Bytes of one read of a film that is no local file."""
+
 _PICTURES = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
 """Codecs of covers that are not marked as covers. A stream in one of them is the film if there is no other stream."""
 
 
-def open_container(path: str | Path) -> Any:
+def open_container(path: str | Path | FilmFile) -> Any:
     """Open one film and no other file: FFmpeg may neither follow references in it nor take the path for a URL.
 
     Raises:
-        BadSampleError: It is not a regular file, or its container is not in `DEMUXERS`.
+        BadSampleError: It is not a regular file, has another length than it was indexed with, or its container is not
+            in `DEMUXERS`.
     """
     import av
 
+    if isinstance(path, FilmFile):
+        if path.path is None:
+            return _open_stream(path)
+        _check_length(path.path, path.length)
+        path = path.path
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe may block forever, a device may never end
             raise BadSampleError("no regular file")
@@ -47,8 +57,33 @@ def open_container(path: str | Path) -> Any:
         raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error
 
 
+def _open_stream(film: FilmFile) -> Any:
+    """Open a film that is a part of a file, or an object of a store."""
+    import av
+
+    assert film.open is not None
+    # Without a protocol nothing else can be opened.
+    options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none", "enable_drefs": "0"}
+    file = film.open()
+    try:
+        return av.open(file, metadata_errors="replace", container_options=options, buffer_size=_BUFFER)
+    except av.error.ArgumentError as error:
+        raise BadSampleError(f"{film}: a playlist, or no known film: give mp4, mov, mkv, webm, avi, mpeg, …") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise BadSampleError(f"{film}: cannot be read as a video: {error}; give a whole file") from error
+
+
+def _check_length(path: str, indexed: int | None) -> None:
+    try:
+        length = os.stat(path).st_size
+    except OSError as error:
+        raise BadSampleError(f"{path}: cannot be read as a video: {error.strerror}; give a file") from error
+    if indexed is not None and length != indexed:
+        raise BadSampleError(f"{path}: has {length:,} bytes now, and had {indexed:,}: index the pool again")
+
+
 @contextmanager
-def open_film(path: str | Path) -> Iterator[tuple[Any, Any]]:
+def open_film(path: str | Path | FilmFile) -> Iterator[tuple[Any, Any]]:
     """Open a film. Yield its container and its best video stream that is not a cover.
 
     Raises:

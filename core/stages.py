@@ -19,6 +19,12 @@ IMAGE_INPUTS = (IMAGE, ENCODED, PORTABLE)
 """Image inputs of an `ImageStage`: the decoded picture; the original bytes; bytes that any program displays correctly
 (JPEG, PNG or WebP, upright, RGB or grey, not too large)."""
 
+FILM = "film"
+"""The film input of an `ImageStage`: a `core.films.FilmFile`, which the stage opens."""
+
+MEDIA_INPUTS = (*IMAGE_INPUTS, FILM)
+"""All inputs that are read from the pool's files."""
+
 
 class Stage(Settings):
     """A stage computes columns (facts) about images from columns of the index and of earlier stages.
@@ -219,7 +225,11 @@ class ImageFacts:
 
 
 class ImageStage(Stage):
-    """A stage that reads images. Define `measure`, or define `load` for a model that works on batches."""
+    """A stage that reads images or films. Define `measure`, or define `load` for a model that works on batches.
+
+    Use it, too, for a stage that reads stored frames (columns of an earlier stage) and decodes them: `prepare` runs in
+    threads.
+    """
 
     @property
     def reads(self) -> Sequence[str]:

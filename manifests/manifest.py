@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from core.errors import UserError, suggest
-from manifests.embeddings import is_embedding
+from manifests.schemas import is_bulky
 from manifests.tables import Table
 from manifests.verdict import ERROR, FIRST_RULE, PENDING, StoredStage, Verdict
 
@@ -21,7 +21,7 @@ _NUMBERS = ("stage", "cause")  # where and why a row left, as the verdict has it
 def manifest_schema(index: Table, stages: Sequence[StoredStage]) -> pl.Schema:
     """Return the columns of the manifest with their types."""
     fields = [field for field in index.schema if field.name != "retry"]
-    fields += [field for stage in stages for field in stage.table.writes if not is_embedding(field)]
+    fields += [field for stage in stages for field in stage.table.writes if not is_bulky(field)]
     stored = pl.DataFrame(pa.schema(fields).empty_table()).schema
     return pl.Schema({**stored, **dict.fromkeys(VERDICT, pl.String())})
 
@@ -64,7 +64,7 @@ def manifest(
         frame = _merge(frame, _of(verdict.left.lazy().select("id", *_NUMBERS), ids))
     reasons = [pl.when(_left(0, ERROR)).then(pl.col("error"))] if with_reasons else []
     for number, stage in enumerate(stages, start=1):
-        written = [field.name for field in stage.table.writes if field.name in needed and not is_embedding(field)]
+        written = [field.name for field in stage.table.writes if field.name in needed and not is_bulky(field)]
         failure = f"_error_{number}"
         error = [pl.col("error").alias(failure)] if with_reasons else []
         if written or error:

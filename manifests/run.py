@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from core.errors import UserError, suggest
 from core.yaml_text import load_yaml
@@ -16,7 +17,7 @@ from manifests.funnel import Funnel, funnel
 from manifests.html import html_table
 from manifests.manifest import manifest, manifest_schema, reads_verdict
 from manifests.rules import Rule, parse_rules
-from manifests.schemas import INDEX
+from manifests.schemas import INDEX, index_schema
 from manifests.storage import Folder
 from manifests.sweep import Thresholds, axes_of, spread, sweep
 from manifests.tables import Table
@@ -44,13 +45,13 @@ class Run:
     @property
     def index(self) -> Table:
         """The index: one row per image of the pool."""
-        return index_table(self.folder)
+        return index_table(self.folder, index_schema(self.recipe.get("pool") or {}))
 
     @property
     def stages(self) -> tuple[StoredStage, ...]:
         """The recipe's stages in order, each with the stage table of its fingerprint."""
         stages: list[StoredStage] = []
-        tables = {field.name: self.index for field in INDEX}
+        tables = {field.name: self.index for field in self.index.schema}
         reachable = True
         for entry in self.recipe.get("stages") or []:
             table = Table.stored(stage_folder(self.folder, entry["table"]))
@@ -224,9 +225,9 @@ def step_name(entry: Mapping[str, Any]) -> str:
     return str(entry.get("as") or entry["stage"])
 
 
-def index_table(folder: Folder) -> Table:
+def index_table(folder: Folder, schema: pa.Schema = INDEX) -> Table:
     """Return the index of the run in `folder`. It is read by shard: the newest generation of a shard's rows counts."""
-    return Table(folder.join("index"), INDEX, key="shard")
+    return Table(folder.join("index"), schema, key="shard")
 
 
 def stage_folder(folder: Folder, table: str) -> Folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ def column(
     reference_column: str | None = None,
     control_tokens_of: str | None = None,
     passes_unknown: bool = False,
+    bulky: bool = False,
 ) -> pa.Field:
     """Return a documented column.
 
@@ -33,12 +35,14 @@ def column(
             where an earlier version stored no value.
         passes_unknown: Whether null means that the value is not known yet, as the size of an image that is only a URL:
             then `min`, `max` and `top` let it pass, and a later stage decides.
+        bulky: Whether values take much space, such as stored frames. They are neither in manifests nor published.
     """
     meta = {"doc": doc, "low": repr(float(low)), "high": repr(float(high))}
     meta |= {"nominal": "yes"} if nominal else {}
     meta |= {"witness": reference_column} if reference_column else {}
     meta |= {"control_tokens_of": control_tokens_of} if control_tokens_of else {}
     meta |= {"passes_unknown": "yes"} if passes_unknown else {}
+    meta |= {"bulky": "yes"} if bulky else {}
     return pa.field(name, type_, metadata=meta)
 
 
@@ -63,6 +67,11 @@ def text_of(field: pa.Field) -> str | None:
 def passes_unknown(field: pa.Field) -> bool:
     """Return whether a null of this column passes rules that compare it, as its value is not known yet."""
     return b"passes_unknown" in (field.metadata or {})
+
+
+def is_bulky(field: pa.Field) -> bool:
+    """Return whether the column is left out of manifests and publications: embeddings, and columns made `bulky`."""
+    return bool(pa.types.is_fixed_size_list(field.type)) or b"bulky" in (field.metadata or {})
 
 
 def is_amount(field: pa.Field) -> bool:
@@ -114,6 +123,38 @@ INDEX = pa.schema(
         RETRY,
     ]
 )
+
+FILM_INDEX = pa.schema(
+    [
+        *INDEX,
+        column("duration", pa.float64(), "Length of the film in seconds", 0),
+        column("fps", pa.float32(), "Average frames per second; null: unknown", 0),
+        column("frames", pa.int64(), "Number of frames by the container, or by duration and rate; null: unknown", 0),
+        column("codec", pa.string(), "Codec of the video stream, by FFmpeg's name"),
+        column("has_audio", pa.bool_(), "Whether the film has an audio stream"),
+        column("variable_rate", pa.bool_(), "Whether the distances between frames differ; null: unknown"),
+    ]
+)
+"""The index of a pool of films. `width` and `height` are those of an upright frame, `format` is the container."""
+
+CLIP_INDEX = pa.schema(
+    [
+        *FILM_INDEX,
+        column("film", pa.int64(), "Id of the film in the run of films", nominal=True),
+        column("start", pa.float64(), "Start of the clip on the film's clock, in seconds", 0),
+        column("end", pa.float64(), "End of the clip on the film's clock, in seconds", 0),
+        column("scene_start", pa.float64(), "Start of the piece of film that the clip is cut from, in seconds", 0),
+        column("scene_end", pa.float64(), "End of that piece. The pieces of a film are the whole film", 0),
+    ]
+)
+"""The index of a pool of clips. `duration` is that of the clip; the file and what it holds are those of the film."""
+
+_INDEXES = {"videos": FILM_INDEX, "clips": CLIP_INDEX}
+
+
+def index_schema(pool: Mapping[str, object]) -> pa.Schema:
+    """Return the columns of the index of a run, by the pool in its recipe: `{videos: …}`, `{clips: …}` or images."""
+    return next((schema for kind, schema in _INDEXES.items() if kind in pool), INDEX)
 
 
 def table_schema(writes: pa.Schema) -> pa.Schema:

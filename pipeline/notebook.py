@@ -15,7 +15,6 @@ import polars as pl
 
 from core.errors import UserError, suggest
 from manifests.run import Run, open_run
-from manifests.schemas import INDEX
 from pipeline.reporting.image_bytes import ImageBytes, read_images
 from pipeline.reporting.page import environment, render
 from pipeline.reporting.thumbnails import thumbnails
@@ -96,7 +95,8 @@ def show(
     opened = _opened(run)
     rows = frame.lazy().head(limit + 1).collect()
     ids = _ids(rows.head(limit))
-    shown = list(columns) if columns is not None else [n for n in names if n not in (*INDEX.names, *READ)][:_COLUMNS]
+    known = (*opened.index.schema.names, *READ)
+    shown = list(columns) if columns is not None else [n for n in names if n not in known][:_COLUMNS]
     stored = _stored(opened, ids, leave_out=names)
     pictures = thumbnails(opened, ids)
     tiles = (

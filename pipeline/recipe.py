@@ -12,7 +12,7 @@ import pyarrow as pa
 from core.errors import UserError
 from core.paths import check_path
 from core.secrets import refuse_credentials_within
-from core.stages import IMAGE, IMAGE_INPUTS, GroupedStage, ImageStage, Stage
+from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, ImageStage, Stage
 from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import WRITTEN_BY
@@ -155,7 +155,7 @@ class _StoredColumn(NamedTuple):
 
 def _steps(file: RecipeFile, written: object, where: str) -> tuple[Step, ...]:
     steps: dict[str, Step] = {}
-    columns = {field.name: _StoredColumn(field, "") for field in INDEX}
+    columns = {field.name: _StoredColumn(field, "") for field in file.pool.index_schema}
     for number, entry in enumerate(file.stages):
         name = entry.given_name or entry.settings.name
         try:
@@ -222,12 +222,15 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
     Raises:
         UserError: An input is not available.
     """
-    if not isinstance(stage, ImageStage) and set(stage.reads) & set(IMAGE_INPUTS):
+    if not isinstance(stage, ImageStage) and set(stage.reads) & set(MEDIA_INPUTS):
         raise UserError("reads images, so its class must be made from core.stages.ImageStage")
     for name in stage.reads:
         if name in IMAGE_INPUTS:
             if not (pool.has_images or columns["shard"].table):
                 raise UserError("reads images, and the pool has only their URLs: put the stage `download` before it")
+        elif name == FILM:
+            if not pool.has_films:
+                raise UserError("reads films, and the pool has images: give a pool of films, as in `videos: DIR`")
         elif pool_column(name):
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")

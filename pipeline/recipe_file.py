@@ -45,6 +45,7 @@ class Resources(Settings):
             the default ones, as many as the node has CPUs per GPU.
         image_seconds: Limit for decoding one image, in seconds of wall time. The row of an image that takes longer is
             an error that can be retried. Photographs take well under a second.
+        film_seconds: The same for a film or clip, in seconds of wall time; a film is decoded from start to end.
         first_errors: For captioners: if this number of first images of a job all fail with the same error, the server
             is considered faulty: the job ends, and none of them is stored. 0: the job never ends for this reason.
     """
@@ -56,6 +57,7 @@ class Resources(Settings):
     part_rows: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     image_seconds: float = Field(default=60.0, gt=0)
+    film_seconds: float = Field(default=7200.0, gt=0)
     first_errors: int = Field(default=32, ge=0)
 
     @field_validator("num_gpus")

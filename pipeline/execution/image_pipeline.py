@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
+from core.films import FilmFile
 from core.images import decode, portable
-from core.stages import ENCODED, IMAGE, IMAGE_INPUTS, PORTABLE, ImageFacts
+from core.stages import ENCODED, FILM, IMAGE, MEDIA_INPUTS, PORTABLE, ImageFacts
 from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
 from pipeline.execution.decoders import Decoders
 from pipeline.execution.first_answers import FirstAnswers
 from pipeline.execution.lookahead import started_ahead
 from pipeline.execution.stage_task import StageTask, failed_rows, validate_output, with_ids
-from pipeline.pools.images import Failure
+from pipeline.pools.images import IMAGE_ADDRESS, Failure
 
 _READERS = 16  # threads that wait for the disk or the network
 _IMAGES_AHEAD = 512  # prepared images at most, unless two batches are more
@@ -57,6 +58,9 @@ class ImagePipeline:
                  are ahead        are ahead, at most
                                   512 or 2 batches
 
+    A film is opened by the stage itself, in the second step. A stage that reads only columns, such as stored frames,
+    has no first step.
+
     A step that is full waits for the next one, so these limits bound the memory. An actor has one pipeline, and two
     blocks go through it at once. They share the threads; the other limits apply to each block.
     """
@@ -77,12 +81,12 @@ class ImagePipeline:
         self._model = ThreadPoolExecutor(facts.calls, "model")
         self._first_answers = FirstAnswers(task.name, first_errors if task.stage.journaled else 0)
 
-    def compute(self, rows: pa.Table, check: ContentCheck, journal: Journal | None) -> tuple[pa.Table, float]:
+    def compute(self, rows: pa.Table, check: ContentCheck | None, journal: Journal | None) -> tuple[pa.Table, float]:
         """Compute the facts of the rows of one block.
 
         Args:
             rows: The rows, with all columns that the stage reads, except the image.
-            check: Compares the images with their stored lengths.
+            check: Compares the images with their stored lengths; None for a stage that reads no images.
             journal: The journal of the block; None if the stage is not journaled.
 
         Returns:
@@ -97,7 +101,8 @@ class ImagePipeline:
         ids = rows["id"].to_pylist()
         with self._first_answers.running_block():
             for batch in _batches(enumerate(self._prepared(rows, check)), self._task.batch_size):
-                check.save_contents(ids[row] for row, _ in batch)
+                if check:
+                    check.save_contents(ids[row] for row, _ in batch)
                 failures |= {row: result for row, result in batch if isinstance(result, Failure)}
                 prepared = {row: result for row, result in batch if not isinstance(result, Failure)}
                 if not prepared:
@@ -112,17 +117,31 @@ class ImagePipeline:
         failed = failed_rows(self._task.stage, _id_column(ids, failures), failures.values())
         return pa.concat_tables([*computed, failed]), sum(seconds for _, seconds in results)
 
-    def _prepared(self, rows: pa.Table, check: ContentCheck) -> Iterator[Any]:
+    def _prepared(self, rows: pa.Table, check: ContentCheck | None) -> Iterator[Any]:
         """Yield the prepared image of each row, or a Failure, in order."""
         size = self._task.batch_size
         ahead = max(2 * size, min(self._facts.calls * size, _IMAGES_AHEAD))
-        names = [name for name in self._task.stage.reads if name not in IMAGE_INPUTS]
+        names = [name for name in self._task.stage.reads if name not in MEDIA_INPUTS]
         columns: Iterable[Mapping[str, Any]] = rows.select(names).to_pylist() if names else repeat({}, rows.num_rows)
         decoding = (
-            self._decoders.submit(_prepare, encoded, values, self._task.stage.reads, self._facts)
-            for encoded, values in zip(self._encoded(rows, check), columns, strict=True)
+            self._decoders.submit(_prepare, medium, values, self._task.stage.reads, self._facts)
+            for medium, values in zip(self._media(rows, check), columns, strict=True)
         )
         yield from map(self._decoders.result, started_ahead(decoding, ahead))
+
+    def _media(self, rows: pa.Table, check: ContentCheck | None) -> Iterable[bytes | FilmFile | Failure | None]:
+        """Return what each row needs of the pool's files, in order: the encoded image, the film, or nothing."""
+        if FILM in self._task.stage.reads:
+            return self._films(rows)
+        if check is None:
+            return repeat(None, rows.num_rows)
+        return self._encoded(rows, check)
+
+    def _films(self, rows: pa.Table) -> Iterator[FilmFile]:
+        images = self._task.inputs.images
+        assert images is not None
+        for address in zip(*(rows[name].to_pylist() for name in IMAGE_ADDRESS), strict=True):
+            yield images.pool.film(images.root, *address)
 
     def _encoded(self, rows: pa.Table, check: ContentCheck) -> Iterator[bytes | Failure]:
         """Yield the encoded image of each row, or a Failure, in order."""
@@ -156,15 +175,17 @@ def _id_column(ids: Sequence[int], row_numbers: Iterable[int]) -> pa.ChunkedArra
     return pa.chunked_array([pa.array([ids[row] for row in row_numbers], pa.int64())])
 
 
-def _prepare(encoded: bytes | Failure, columns: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts) -> Any:
-    if isinstance(encoded, Failure):
-        return encoded
+def _prepare(
+    medium: bytes | FilmFile | Failure | None, columns: Mapping[str, Any], reads: Sequence[str], facts: ImageFacts
+) -> Any:
+    if isinstance(medium, Failure):
+        return medium
     try:
-        values = {**columns, ENCODED: encoded}
-        if IMAGE in reads:
-            values[IMAGE] = decode(encoded, facts.side)
-        if PORTABLE in reads:
-            values[PORTABLE] = portable(encoded, facts.longest)
+        values = {**columns, FILM: medium, ENCODED: medium}
+        if isinstance(medium, bytes) and IMAGE in reads:
+            values[IMAGE] = decode(medium, facts.side)
+        if isinstance(medium, bytes) and PORTABLE in reads:
+            values[PORTABLE] = portable(medium, facts.longest)
         return facts.prepare(*(values[name] for name in reads))
     except BadSampleError as error:
         return Failure(" ".join(str(error).split()))

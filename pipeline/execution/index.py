@@ -114,9 +114,9 @@ def _revised(index: Table, shards: pl.DataFrame) -> pl.Series:
     return pl.Series("path", revised, pl.String)
 
 
-def chunks(shards: pa.Table) -> Iterator[pa.Table]:
+def chunks(shards: pa.Table, bytes_are_work: bool = True) -> Iterator[pa.Table]:
     """Bundle shards into tasks of about a 64th of the work: at most 256 to 65,536 files, and 8 to 256 MiB."""
-    lengths: list[int] = shards["bytes"].to_pylist()
+    lengths: list[int] = shards["bytes"].to_pylist() if bytes_are_work else [0] * shards.num_rows
     count = min(max(len(lengths) // 64, 256), 65_536)
     size = min(max(sum(lengths) // 64, 8 << 20), 256 << 20)
     start = held = 0
@@ -129,9 +129,10 @@ def chunks(shards: pa.Table) -> Iterator[pa.Table]:
         yield shards.slice(start)
 
 
-def is_small(shards: pa.Table) -> bool:
+def is_small(shards: pa.Table, bytes_are_work: bool = True) -> bool:
     """Return whether one machine reads these shards in less than a minute or so."""
-    return bool(shards.num_rows <= _FEW_SHARDS and sum(shards["bytes"].to_pylist()) <= _FEW_BYTES)
+    size = sum(shards["bytes"].to_pylist()) if bytes_are_work else 0
+    return bool(shards.num_rows <= _FEW_SHARDS and size <= _FEW_BYTES)
 
 
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:

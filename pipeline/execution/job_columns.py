@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from core.stages import IMAGE_INPUTS
+from core.stages import IMAGE_INPUTS, MEDIA_INPUTS
 from pipeline.recipe import Step, pool_column
 
 
@@ -35,6 +35,11 @@ class Columns:
         return not set(IMAGE_INPUTS).isdisjoint(self.names)
 
     @property
+    def has_media(self) -> bool:
+        """Whether the job reads images or films."""
+        return not set(MEDIA_INPUTS).isdisjoint(self.names)
+
+    @property
     def from_pool(self) -> list[str]:
         """The X of each column `pool.X`."""
         return [name for column in self.names if (name := pool_column(column))]
@@ -44,7 +49,7 @@ class Columns:
         """The columns of tables, by table; "" is the index."""
         grouped: dict[str, list[str]] = {}
         for column in self.names:
-            if column != "id" and column not in IMAGE_INPUTS and not pool_column(column):
+            if column != "id" and column not in MEDIA_INPUTS and not pool_column(column):
                 grouped.setdefault(self.tables.get(column, ""), []).append(column)
         return grouped
 

@@ -99,7 +99,7 @@ def _plan(
     for number, (table, names) in enumerate(read.items()):
         sources.append(_source(stored_table(run, table), names, f"part:{number}", rows, planned))
     seen = _seen_lengths(run, columns, rows, planned) if columns.has_images else None
-    pool = pool_images(recipe) if columns.has_images or columns.from_pool else None
+    pool = pool_images(recipe) if columns.has_media or columns.from_pool else None
     images = downloaded_images(run, recipe) if columns.downloaded else pool
     inputs = Inputs(sources=sources, from_pool=columns.from_pool, pool=pool, images=images)
     return Plan(rows.ids, order, planned, seen), inputs
@@ -155,7 +155,7 @@ def _divide(columns: Columns, most: int) -> tuple[_ByTable, _ByTable]:
     for table, names in columns.by_table.items():
         sends = most > 0 and all(via_driver(columns.fields[name]) for name in names)
         (sent if sends else read)[table] = {name: columns.stored.get(name, name) for name in names}
-    if columns.has_images:
+    if columns.has_media:
         for name in IMAGE_ADDRESS:
             described = DESCRIBED.get(name) if columns.downloaded else None
             read.setdefault(columns.downloaded if described else "", {})[name] = described or name
@@ -163,7 +163,7 @@ def _divide(columns: Columns, most: int) -> tuple[_ByTable, _ByTable]:
         read.setdefault("", {}).update(POOL_ADDRESS)
     widths = {table: sum(bytes_of(columns.fields[name].type) for name in names) for table, names in sent.items()}
     for table in sorted(widths, key=lambda name: (name not in read, -widths[name])):
-        parts = len(read) + (2 if columns.downloaded else 1) * columns.has_images
+        parts = len(read) + (2 if columns.downloaded else 1) * columns.has_media
         if table in read or _ORDER + _PART * parts + sum(widths[name] for name in sent) > most:
             read[table] = {**read.get(table, {}), **sent.pop(table)}
     return sent, read

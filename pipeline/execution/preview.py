@@ -141,7 +141,7 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     """
     folder = Folder.at(url)
     recipe = resolve_fitted(recipe, folder, refit)
-    index = index_table(folder)
+    index = index_table(folder, recipe.pool.index_schema)
     lacks = {step.name: problem for step in never_ran(recipe, url) if (problem := _lacks(step, recipe, index))}
     try:
         listing = open_pool(recipe.pool, url)
@@ -162,7 +162,7 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
 
 def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.DataFrame]:
     """Return the pool, and the indexed rows (column `id`) that unread shards replace."""
-    table = index_table(run.folder)
+    table = run.index
     shards = unread(table, listing, recipe.pool).shards
     fine = pl.col("error").is_null()
     again = pl.col("shard").is_in(shards["path"].to_pylist())

@@ -115,7 +115,7 @@ def check_models(recipe: Recipe, url: str, only: Sequence[str] | None = None) ->
             for a worker; or the indexed pool lacks a column.
     """
     for step in never_ran(recipe, url, only):
-        check_step(step, recipe.pool, index_table(Folder.at(url)))
+        check_step(step, recipe.pool, index_table(Folder.at(url), recipe.pool.index_schema))
 
 
 def check_step(step: Step, pool: Pool, index: Table) -> None:
@@ -158,7 +158,7 @@ def build_index(
         UserError: Two images have the same id, shards changed in a pool with ids of its own, or see `run_job`.
     """
     begin = time.perf_counter()
-    table = index_table(run.folder)
+    table = index_table(run.folder, pool.index_schema)
     todo = unread(table, listing, pool)
     for line in _listing_lines(pool, listing, todo):
         say(f"pool: {line}")
@@ -179,9 +179,9 @@ def build_index(
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    done = LocalResult(untried=list(chunks(todo.shards)))
+    done = LocalResult(untried=list(chunks(todo.shards, pool.bytes_are_work)))
     with Progress("index", todo.shards.num_rows, unit="files") as progress:
-        if local and is_small(todo.shards) and is_importable(type(pool)) and is_without_ray():
+        if local and is_small(todo.shards, pool.bytes_are_work) and is_importable(type(pool)) and is_without_ray():
             done = local.run(done.untried, ready(call), count_cpus(), progress, preloaded=False)
         if local and (done.untried or done.lost):
             local.close()  # Ray needs their memory

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 
-from core.stages import IMAGE, PORTABLE, FittedStage, ImageStage, LoadedStage
+from core.stages import FILM, IMAGE, IMAGE_INPUTS, PORTABLE, FittedStage, ImageStage, LoadedStage, Stage
 from manifests.compaction import sweep
 from manifests.contents import contents_table
 from manifests.journal import recover
@@ -103,7 +103,7 @@ def run_stage(
         inputs=inputs,
         batch_size=_batch_size(step) if of_ids is None and images is None else rows,  # a part is one call
         store=Store(stored.table, stored.table.next_writer(), stage_provenance(step)),
-        contents=contents_store(run) if isinstance(step.stage, ImageStage) else None,
+        contents=contents_store(run) if reads_images(step.stage) else None,
         fitted=find_fitted(run.folder, step) if is_trained(step) else None,
         fields=step.fields,
         images=images,
@@ -137,6 +137,11 @@ def _run_task(
     if local and (done.untried or done.lost or step.stage.journaled):
         local.close()  # Ray needs their memory; a server of captions ends with its process
     return run_job(done.untried, _ray_job(step, task), RowRescue(task, groups_of), done, observe)
+
+
+def reads_images(stage: Stage) -> bool:
+    """Return whether a stage reads images of the pool: not films, and not only columns."""
+    return not set(IMAGE_INPUTS).isdisjoint(stage.reads)
 
 
 def part_size(rows: int, step: Step) -> int:
@@ -208,7 +213,8 @@ def _worker(step: Step, task: StageTask, placement: Placement) -> Callable[[], C
     """Return what makes a worker of the stage, in the process that it will run in."""
     if isinstance(step.stage, ImageStage):
         limits = step.resources
-        return partial(ImageStageWorker, task, placement.threads, limits.image_seconds, limits.first_errors)
+        seconds = limits.film_seconds if FILM in step.stage.reads else limits.image_seconds
+        return partial(ImageStageWorker, task, placement.threads, seconds, limits.first_errors)
     if isinstance(step.stage, LoadedStage | FittedStage):
         return partial(StageWorker, task)
     return ready(task.compute)

@@ -24,7 +24,6 @@ from core.stages import GroupedStage
 from manifests.funnel import funnel
 from manifests.priorities import priority
 from manifests.run import Run, index_table, open_run, step_name
-from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.execution.estimates import Trial, estimate_index, estimate_stages
 from pipeline.execution.index import unread
@@ -93,7 +92,8 @@ def _sample(recipe: Recipe, listing: Listing, run: Folder, images: int) -> _Samp
 
     Some shards that are not indexed yet are read in any case, to measure the time.
     """
-    index = index_table(run)
+    schema = recipe.pool.index_schema
+    index = index_table(run, schema)
     fine = pl.col("error").is_null()
     begin = time.perf_counter()
     read = _read(recipe.pool, listing, unread(index, listing, recipe.pool).shards, images)
@@ -102,13 +102,13 @@ def _sample(recipe: Recipe, listing: Listing, run: Folder, images: int) -> _Samp
     if ids.height:
         chosen = _first(ids, images)
         rows = index.scan().join(chosen.lazy(), on="id").collect(engine="streaming")
-        return _Sample(_index_rows(rows), seconds)
+        return _Sample(_index_rows(rows, schema), seconds)
     usable = pl.DataFrame(read).filter(fine)
     if not usable.height:
         stored = index.scan(["error"]).drop_nulls().head(1).collect()["error"]
         reason = next((text for text in (*read["error"].to_pylist(), *stored) if text), "there is none")
         raise UserError(f"no image of the sample can be used: {reason}")
-    return _Sample(_index_rows(usable.join(_first(usable.select("id"), images), on="id")), seconds)
+    return _Sample(_index_rows(usable.join(_first(usable.select("id"), images), on="id"), schema), seconds)
 
 
 def _read(pool: Pool, listing: Listing, shards: pa.Table, images: int) -> pa.Table:
@@ -116,7 +116,7 @@ def _read(pool: Pool, listing: Listing, shards: pa.Table, images: int) -> pa.Tab
     chosen = pl.DataFrame(shards)
     chosen = chosen.sort(pl.col("path").hash(0)).head(2 * images if pool.shard_is_image else _SHARDS)
     step = max(chosen.height, 1) if pool.shard_is_image else 1
-    tables, usable = [INDEX.empty_table()], 0
+    tables, usable = [pool.index_schema.empty_table()], 0
     for start in range(0, chosen.height, step):
         chunk = chosen.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(shards.schema)
         tables.append(pool.index(listing.root, chunk))
@@ -131,9 +131,9 @@ def _first(ids: pl.DataFrame, count: int) -> pl.DataFrame:
     return ids.with_columns(order=priority(ids["id"].to_numpy(), 0)).sort("order").head(count)
 
 
-def _index_rows(rows: pl.DataFrame) -> pa.Table:
-    ordered = rows.sort("order").select(INDEX.names)
-    return ordered.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(INDEX)
+def _index_rows(rows: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    ordered = rows.sort("order").select(schema.names)
+    return ordered.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
 
 def _reduced(recipe: Recipe, images: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _jobs(run: Run, sample: _Sample) -> tuple[dict[str, list[JobResult]], str | 
     Returns:
         The jobs by stage, and why the trial ended early, or None.
     """
-    table, checked = index_table(run.folder), parse_recipe(dict(run.recipe), run.url)
+    table, checked = run.index, parse_recipe(dict(run.recipe), run.url)
     store = Store(table, table.next_writer(), {"stage": "index"})
     quarter = max(1, sample.rows.num_rows // 4)
     jobs: dict[str, list[JobResult]] = {}

@@ -37,7 +37,7 @@ class StageWorker:
 
 
 class ImageStageWorker(StageWorker):
-    """A worker of a stage that reads images, with an `ImagePipeline`.
+    """A worker of an `ImageStage`, with an `ImagePipeline`.
 
     It may be called for two parts at once: the images of the next part are decoded while the last batch of this part is
     in the model. A journaled stage writes its rows to a journal until their part is complete.
@@ -50,9 +50,8 @@ class ImageStageWorker(StageWorker):
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         begin, task = time.time(), self._task
-        assert task.contents is not None
         journaled = task.stage.journaled
-        check = ContentCheck(task.contents, rows, journaled=journaled)
+        check = ContentCheck(task.contents, rows, journaled=journaled) if task.contents else None
         journal = Journal(task.store.table, rows["id"], task.store.provenance) if journaled else None
         tables, todo, busy = [], rows, 0.0
         facts = cast(ImageFacts, self._facts)
@@ -62,18 +61,20 @@ class ImageStageWorker(StageWorker):
         if todo.num_rows:
             computed, busy = self._pipeline.compute(task.inputs.complete(todo), check, journal)
             tables.append(computed)
-        check.store()
+        if check:
+            check.store()
         part = pa.concat_tables(tables)
         receipt = task.store(
             part.take(pc.index_in(rows["id"], part["id"])),
             begin,
             busy if facts.has_model else None,
-            check.bytes_read,
+            check.bytes_read if check else 0,
             _sum(part, task.stage.token_column),
         )
         if journal:
             journal.delete()
-        check.delete_journal()
+        if check:
+            check.delete_journal()
         return receipt
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from core.errors import BadSampleError, UserError
+from core.films import FilmFile
 from core.parquet import MAX_CELL
 from core.settings import Settings
 from manifests.schemas import INDEX
@@ -38,12 +39,18 @@ class Pool(Settings):
 
     has_images: ClassVar[bool] = True
     """Whether the pool has the images, not only their URLs."""
+    has_films: ClassVar[bool] = False
+    """Whether the rows are films or clips of films. Then the class defines `film`, and the pool has no images."""
+    index_schema: ClassVar[pa.Schema] = INDEX
+    """The columns of the index. Films and clips have more."""
     has_columns: ClassVar[bool] = False
     """Whether stages may read columns of the pool, `pool.X`. Then the class defines `columns`."""
     same_row: ClassVar[Sequence[str]] = ()
     """Columns of the index: in a changed shard, rows with the same values in them keep their ids. None: all are new."""
     shard_is_image: ClassVar[bool] = False
     """Whether each shard is one image. Then the row of a shard that cannot be read is about this image."""
+    bytes_are_work: ClassVar[bool] = True
+    """Whether a larger `Shard.bytes` takes longer to index. No: it is a mark that tells a changed shard."""
     encloses: ClassVar[bool] = False
     """Whether other kinds that recognise the same files only recognise parts of this one."""
 
@@ -69,7 +76,7 @@ class Pool(Settings):
     def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterable[Row]:
         """Yield the index rows of a shard: one for each image, and one for everything that cannot be read.
 
-        A row maps columns of `manifests.schemas.INDEX` to values; missing ones are null. `rows.measure` returns the
+        A row maps columns of `index_schema` to values; missing ones are null. `rows.measure` returns the
         columns that come from an image's header.
 
         - `key` is the name of the image in its shard, and `offset` its position there, for `read_images`.
@@ -89,6 +96,15 @@ class Pool(Settings):
 
         Raises:
             OSError, BadSampleError: No image of the group can be read. After an OSError the next run tries again.
+        """
+        raise NotImplementedError
+
+    def film(self, root: Folder, shard: str, key: str, offset: int, length: int | None) -> FilmFile:
+        """Return the film of a row, or the film that a row's clip is of, without opening it.
+
+        Args:
+            root: The folder that shard paths are relative to.
+            shard, key, offset, length: Values from the index.
         """
         raise NotImplementedError
 
@@ -189,7 +205,7 @@ class Pool(Settings):
         return Listing(root, shard_table(shards), passed_over)
 
     def index(self, root: Folder, shards: pa.Table, passed_over: Counter[str] | None = None) -> pa.Table:
-        """Return the index rows of whole shards, with the columns of `INDEX`; normally at least one row per shard.
+        """Return the index rows of whole shards, with the columns of `index_schema`; at least one row per shard.
 
         Args:
             root: The folder that shard paths are relative to.
@@ -207,7 +223,7 @@ class Pool(Settings):
                 if "id" not in row:
                     _set_hashed_id(row, number, shard.identity, ids)
                 rows.append(row)
-        return index_table(rows)
+        return index_table(rows, self.index_schema)
 
     def error_rows(self, shards: pa.Table, error: str, retry: bool) -> pa.Table:
         """Return an index row with the error for each shard: its only row, as none of its images is read."""
@@ -216,7 +232,7 @@ class Pool(Settings):
             row = self._shard_row(shard, error)
             row |= {"id": image_id(shard.identity, row["key"]), "shard": shard.path, "shard_bytes": shard.bytes}
             rows.append(row | {"retry": retry})
-        return index_table(rows)
+        return index_table(rows, self.index_schema)
 
     def unreadable_row(self, shard: Shard, error: OSError) -> Row:
         """Return the only row of a shard that the disk or the network did not deliver: the next run reads it again."""
@@ -260,6 +276,6 @@ def _set_hashed_id(row: Row, number: int, shard: str, ids: set[int]) -> None:
     ids.add(row["id"])
 
 
-def index_table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as a table with the columns of `INDEX`."""
-    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in INDEX}, schema=INDEX)
+def index_table(rows: Sequence[Row], schema: pa.Schema = INDEX) -> pa.Table:
+    """Return rows as a table with the columns of `schema`."""
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}, schema=schema)

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from core.errors import UserError
-from manifests.embeddings import is_embedding
 from manifests.run import Run, step_name
-from manifests.schemas import INDEX
+from manifests.schemas import INDEX, is_bulky
 from manifests.shards import OCR, RENAMED, TOGETHER, USES
 from manifests.storage import Folder
 from pipeline.execution.job_columns import Columns
@@ -48,7 +47,7 @@ def published_columns(run: Run, recipe: Recipe) -> Columns:
     private = _private(recipe)
     for stage, entry in zip(run.stages, stage_entries(run), strict=True):
         for field in stage.table.writes if stage.name not in private else ():
-            if not is_embedding(field) and field.name not in stored.values():
+            if not is_bulky(field) and field.name not in stored.values():
                 fields[field.name], tables[field.name] = field, entry["table"]
     return Columns(names=list(fields), tables=tables, fields=fields, stored=stored, downloaded=downloaded)
 
