@@ -66,6 +66,7 @@ class Stage(Settings):
             where it differs from its default, so that rows stored before it existed stay valid.
         provenance: Stored with the rows; a loaded model has its own.
         published: Whether its columns are published.
+        per_frame: Whether a run of clips computes it for each stored frame, from the embedding of the frame.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,7 @@ class Stage(Settings):
     driver_rows: ClassVar[int] = 0
     journaled: ClassVar[bool] = False
     published: ClassVar[bool] = True
+    per_frame: ClassVar[bool] = False
     optional_pool_columns: ClassVar[bool] = False
     fingerprint_exclude: ClassVar[tuple[str, ...]] = ()
     added_settings: ClassVar[tuple[str, ...]] = ()

@@ -44,6 +44,7 @@ class Aesthetic(LoadedStage):
 
     name: ClassVar = "aesthetic"
     driver_rows: ClassVar = 100_000
+    per_frame: ClassVar = True
     reads: ClassVar = ("image_embedding",)
     packages: ClassVar = {"torch": "models"}
     predictor: Literal["laion-v1", "laion-v2"] = "laion-v2"

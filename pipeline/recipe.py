@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from core.errors import UserError
+from core.film_pieces import PieceSettings
 from core.paths import check_path
 from core.secrets import refuse_credentials_within
 from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, ImageStage, Stage
@@ -22,11 +23,16 @@ from manifests.storage import Folder
 from manifests.tables import fingerprint
 from manifests.version import __version__
 from pipeline.pools import Pool
+from pipeline.pools.clips import Clips
 from pipeline.pools.registry import as_recipe
 from pipeline.recipe_file import Publish, RecipeFile, Resources, StageEntry, parse_file, position
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
+from pipeline.stages.over_frames import OverEmbeddings, OverFrames, for_clips
 from pipeline.stages.registry import entry_of, outside_class
+
+CLIPS = "clips"
+"""The run of the clips of a run of films, inside of its directory."""
 
 
 def pool_column(column: str) -> str | None:
@@ -73,15 +79,29 @@ class Step:
         """Its name in the recipe, in the funnel and in commands. No two steps of a recipe have the same."""
         return self.given_name or self.stage.name
 
+    @property
+    def written(self) -> Stage:
+        """The stage as the recipe says it: a stage for images, which may run over the frames of clips."""
+        return self.stage.inner if isinstance(self.stage, OverFrames | OverEmbeddings) else self.stage
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe."""
+    """A checked recipe.
+
+    Attributes:
+        name: Its name.
+        pool: The images or films.
+        steps: The stages.
+        publish: How the run is published.
+        clips: For films, the recipe of their clips (`clips_of` says where its run is); None: films stay whole.
+    """
 
     name: str
     pool: Pool
     steps: tuple[Step, ...]
     publish: Publish | None = None
+    clips: Recipe | None = None
 
     @property
     def download(self) -> Step | None:
@@ -91,8 +111,23 @@ class Recipe:
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as a run stores it: with defaults, full rule names and tables. It can be run again."""
         stages = [_resolved(step) for step in self.steps]
-        publish = {"publish": self.publish.model_dump(mode="json")} if self.publish else {}
-        return {WRITTEN_BY: __version__, "name": self.name, "pool": as_recipe(self.pool), "stages": stages, **publish}
+        more: dict[str, Any] = {"publish": self.publish.model_dump(mode="json")} if self.publish else {}
+        if self.clips:
+            assert isinstance(self.clips.pool, Clips)
+            parts = {name: part for name, part in self.clips.resolved().items() if name in ("stages", "publish")}
+            more |= {"clips": {**self.clips.pool.settings.model_dump(mode="json"), **parts}}
+        return {WRITTEN_BY: __version__, "name": self.name, "pool": as_recipe(self.pool), "stages": stages, **more}
+
+    def clips_of(self, url: str) -> tuple[Recipe, str] | None:
+        """Return the recipe of the clips of films, and the directory of its run; None if films stay whole.
+
+        Args:
+            url: The run of films.
+        """
+        if self.clips is None:
+            return None
+        pool = self.clips.pool.model_copy(update={"where": url})
+        return replace(self.clips, pool=pool), f"{url.rstrip('/')}/{CLIPS}"
 
 
 def load_recipe(path: str) -> Recipe:
@@ -140,9 +175,23 @@ def parse_recipe(written: object, where: str) -> Recipe:
     refuse_credentials_within(written, where)
     file = parse_file(written, where)
     name = os.path.splitext(os.path.basename(where))[0] if file.name is None else file.name
-    recipe = Recipe(name, file.pool, _steps(file, written, where), file.publish)
+    recipe = Recipe(name, file.pool, _steps(file, written, where), file.publish, _clips(file, written, name, where))
     refuse_credentials_within(recipe.resolved(), where)  # it also has what settings read from files, such as prompts
     return recipe
+
+
+def _clips(file: RecipeFile, written: object, name: str, where: str) -> Recipe | None:
+    """Return the recipe of the clips of films."""
+    entry = file.clips
+    if entry is None:
+        return None
+    if not file.pool.has_films or isinstance(file.pool, Clips):
+        raise UserError(f"{where}: clips: the pool has no films; give one that has, as in `pool: {{videos: DIR}}`")
+    settings = {key: getattr(entry, key) for key in PieceSettings.model_fields}
+    pool = Clips(kind="clips", where=".", films=file.pool, **settings)
+    of_clips = RecipeFile.model_construct(name=name, pool=pool, stages=entry.stages, publish=entry.publish)
+    part = written["clips"] if isinstance(written, dict) else None
+    return Recipe(name, pool, _steps(of_clips, part, f"{where}: clips"), entry.publish)
 
 
 class _StoredColumn(NamedTuple):
@@ -182,6 +231,8 @@ def _way_out(entry: StageEntry, columns: Mapping[str, _StoredColumn]) -> str:
 def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -> Step:
     """Return a stage of the recipe as a step. `columns` are those of the index and of earlier stages, by name."""
     stage, resources = entry.settings, entry.resources or Resources()
+    if pool.has_films:
+        stage = for_clips(stage)
     if resources.batch_size and isinstance(stage, GroupedStage):
         raise UserError("resources: batch_size: each call gets whole groups; part_rows sets about how many rows")
     _check_reads(stage, pool, columns)
@@ -200,7 +251,7 @@ def _step(entry: StageEntry, pool: Pool, columns: Mapping[str, _StoredColumn]) -
     stored = {name: columns[name].stored for name in fields if columns[name].stored}
     rule_inputs = {name: columns[name].table for rule in rules for name in rule.columns if name in columns}
     identity = {"version": stage.version, "settings": stage.fingerprint_settings(), "inputs": inputs}
-    table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(stage))})}"
+    table = f"{stage.name}-{fingerprint({**identity, **outside_class(type(entry.settings))})}"
     name = None if entry.given_name == stage.name else entry.given_name
     return Step(
         stage,
@@ -241,7 +292,7 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
 
 def _resolved(step: Step) -> dict[str, Any]:
     name = {"as": step.given_name} if step.given_name else {}
-    entry = {**entry_of(type(step.stage)), **name, **step.stage.model_dump(mode="json")}
+    entry = {**entry_of(type(step.written)), **name, **step.written.model_dump(mode="json")}
     entry["keep"] = as_keep(step.rules)
     if resources := step.resources.model_dump(exclude_defaults=True):
         entry["resources"] = resources

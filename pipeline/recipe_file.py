@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from core.errors import UserError, suggest
+from core.film_pieces import PieceSettings
 from core.settings import Settings, problem
 from core.stages import Stage
 from core.text import refuse_not_unicode
@@ -149,6 +150,22 @@ class StageEntry(Settings):
 _KEYS = ("stage", "class", "as", "keep", "resources", "table")
 
 
+_Stages = Annotated[tuple[StageEntry, ...], BeforeValidator(lambda written: () if written is None else written)]
+_Publish = Annotated[Publish | None, BeforeValidator(lambda written: {} if written is None else written)]
+
+
+class ClipsEntry(PieceSettings):
+    """What is done with the clips of films: where films are cut, and which stages run over the clips, in `RUN/clips`.
+
+    Attributes:
+        stages: The stages over clips, in order.
+        publish: How the clips are published; without it, `vl3syn run` does not publish.
+    """
+
+    stages: _Stages = ()
+    publish: _Publish = None
+
+
 class RecipeFile(Settings):
     """A recipe of vl3syn: which images, which stages with which rules, and how the result is published.
 
@@ -157,13 +174,15 @@ class RecipeFile(Settings):
         pool: The images.
         stages: The stages, in order.
         publish: How the run is published; without it, `vl3syn run` does not publish.
+        clips: For a pool of films: what is done with their clips.
         vl3syn: The version that wrote a run's recipe.
     """
 
     name: str | None = None
     pool: Annotated[SerializeAsAny[Pool], BeforeValidator(parse_pool)]
-    stages: Annotated[tuple[StageEntry, ...], BeforeValidator(lambda written: () if written is None else written)] = ()
-    publish: Annotated[Publish | None, BeforeValidator(lambda written: {} if written is None else written)] = None
+    stages: _Stages = ()
+    publish: _Publish = None
+    clips: ClipsEntry | None = None
     vl3syn: Any = None
 
 
@@ -181,6 +200,9 @@ def parse_file(written: object, where: str) -> RecipeFile:
         match error.errors()[0]["loc"]:
             case ("stages", int(number), *_):
                 raise UserError(f"{where}: {position(written, number)}: {problem(error, skip=2)}") from error
+            case ("clips", "stages", int(number), *_):
+                at = position(written["clips"], number)  # type: ignore[index]  # it has an entry with this number
+                raise UserError(f"{where}: clips: {at}: {problem(error, skip=3)}") from error
         raise UserError(f"{where}: {problem(error)}") from error
 
 

@@ -15,6 +15,7 @@ from core.secrets import redact
 from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
+from pipeline.commands.clips import clips_app
 from pipeline.commands.compact import compact_app
 from pipeline.commands.compare import compare_app
 from pipeline.commands.doctor import doctor_app
@@ -30,7 +31,7 @@ from pipeline.commands.look import look_app
 from pipeline.commands.mix import mix_app
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.overlap import overlap_app
-from pipeline.commands.publish import publish_app, publish_run
+from pipeline.commands.publish import publish_app
 from pipeline.commands.report import report_app
 from pipeline.commands.retry import retry_app
 from pipeline.commands.review import review_app
@@ -98,29 +99,9 @@ def run(
 
         print_plan(recipe, run_, refit, measure, sample, json_)
         return
-    from pipeline.commands import output
-    from pipeline.execution.index import open_pool
-    from pipeline.execution.local_workers import LocalWorkers
-    from pipeline.execution.node_check import check_absolute, check_nodes
-    from pipeline.execution.runner import build_index, check_models, preload, prepare, run_stages
-    from pipeline.recipe import load_recipe
+    from pipeline.commands.run_recipe import run_recipe
 
-    checked = load_recipe(recipe)
-    check_absolute(checked, run_)
-    check_models(checked, run_)
-    with output.working_on(run_):
-        with LocalWorkers() as local:
-            preload(checked, run_, local)
-            listing = open_pool(checked.pool, run_)
-            check_nodes(checked, run_, listing)
-            opened = prepare(checked, run_, refit)
-            jobs = [build_index(opened, checked.pool, listing, output.say, local)]
-            output.announce(jobs[-1])
-            for done in run_stages(opened, checked, refit=refit, local=local):
-                jobs.append(done)
-                output.announce(done)
-        how = checked.publish
-        output.finish(run_, jobs, json_, (lambda: publish_run(run_, None, how)) if how else None)
+    run_recipe(recipe, run_, refit, json_)
 
 
 app.add_typer(publish_app)
@@ -128,6 +109,7 @@ app.add_typer(index_app)
 app.add_typer(doctor_app)
 app.add_typer(init_app)
 app.add_typer(download_app)
+app.add_typer(clips_app)
 app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
 app.add_typer(stage_app)

@@ -83,6 +83,22 @@ def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[
     Raises:
         UserError: Every row of a job failed, or nothing could be published. It is raised after printing.
     """
+    result, failure = results(url, jobs, json_, publish)
+    if json_:
+        print_json(result)
+    if failure:
+        raise failure
+
+
+def results(
+    url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[], Published] | None = None
+) -> tuple[dict[str, Any], UserError | None]:
+    """Print the results of a command as tables, unless they are to be JSON; publish.
+
+    Returns:
+        The results as JSON, and the failure that the command ends with: every row of a job failed, or nothing could be
+        published.
+    """
     from manifests import funnel as count
     from manifests import open_run
     from pipeline.commands.outcome import nothing_published, total_failure
@@ -100,13 +116,10 @@ def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[
             failure = nothing_published(published)
         except UserError as error:
             failure = error
-    if json_:
-        shards = {"published": asdict(published)} if published else {}
-        print_json({"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards})
-    elif published:
+    if published and not json_:
         print_published(published)
-    if failure:
-        raise failure
+    shards = {"published": asdict(published)} if published else {}
+    return {"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards}, failure
 
 
 def print_json(value: object) -> None:

@@ -78,7 +78,7 @@ def check_run(fitted: Recipe, url: str) -> None:
     resolved = fitted.resolved()
     if folder.exists(RECIPE):
         stored_pool = open_run(url).recipe.get("pool")
-        if stored_pool != resolved["pool"]:
+        if _fixed(stored_pool, fitted.pool) != _fixed(resolved["pool"], fitted.pool):
             raise UserError(
                 f"{url} was made from the pool {_as_one_line(stored_pool)}, not {_as_one_line(resolved['pool'])}; "
                 f"choose another run directory, or edit pool in {url}/{RECIPE} if the pool has moved"
@@ -87,6 +87,13 @@ def check_run(fitted: Recipe, url: str) -> None:
         raise UserError(f"{above} is not a folder; choose another run directory than {url}")
     elif any(file.base_name != lease.FILE and not file.base_name.startswith(ASIDE) for file in folder.files()):
         raise UserError(f"{url} holds files but no {RECIPE}; choose an empty or new directory for the run")
+
+
+def _fixed(written: object, pool: Pool) -> object:
+    """Return what a recipe says of a pool, without the settings that a run may change."""
+    if not isinstance(written, dict):
+        return written
+    return {key: value for key, value in written.items() if key not in pool.changeable}
 
 
 def _nearest(path: Path) -> Path:
@@ -198,7 +205,9 @@ def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
     if listing.passed_over:
         what = " files that are no images by their ending" if pool.shard_is_image else ""
         yield f"passed over{what}: {format_counts(listing.passed_over)}"
-    if todo.changed:
+    if todo.changed and not pool.bytes_are_work:
+        yield f"{todo.changed:,} films have other clips now; clips that are the same keep their facts"
+    elif todo.changed:
         new = "rows with another URL, text or size count" if pool.same_row else "their images count"
         yield f"{todo.changed:,} indexed shards have another length now; {new} as new"
     if todo.misread:

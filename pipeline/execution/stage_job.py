@@ -169,7 +169,7 @@ def stage_provenance(step: Step) -> dict[str, object]:
     return {
         "stage": step.stage.name,
         "version": step.stage.version,
-        "settings": step.stage.model_dump(mode="json"),
+        "settings": step.written.model_dump(mode="json"),
         "inputs": dict(step.inputs),
         DECODED: not {IMAGE, PORTABLE}.isdisjoint(step.stage.reads),
         "vl3syn": __version__,

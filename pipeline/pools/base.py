@@ -51,6 +51,8 @@ class Pool(Settings):
     """Whether each shard is one image. Then the row of a shard that cannot be read is about this image."""
     bytes_are_work: ClassVar[bool] = True
     """Whether a larger `Shard.bytes` takes longer to index. No: it is a mark that tells a changed shard."""
+    changeable: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a run may change: they only say which rows the pool has."""
     encloses: ClassVar[bool] = False
     """Whether other kinds that recognise the same files only recognise parts of this one."""
 

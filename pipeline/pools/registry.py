@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from core.errors import UserError, suggest
 from core.plugins import class_at, is_path
 from core.settings import problem
+from manifests.run import open_run
 from pipeline.pools.base import Pool
+from pipeline.pools.clips import Clips
 from pipeline.pools.files import ImageFiles
 from pipeline.pools.img2dataset import Downloads
 from pipeline.pools.parquet import ParquetImages
@@ -25,6 +27,7 @@ POOLS: Mapping[str, type[Pool]] = {
     "parquet": ParquetImages,
     "img2dataset": Downloads,
     "urls": UrlTables,
+    "clips": Clips,
 }
 
 
@@ -58,10 +61,12 @@ def pool_of(**settings: Any) -> Pool:
     if name != "kind":
         settings = {"kind": name, "where": settings.pop(name), **settings}
     kind = _kind(str(settings["kind"]))
-    options = [key for key in kind.model_fields if key not in ("kind", "where")]
+    options = [key for key in kind.model_fields if key not in ("kind", "where", "films")]
     for key in settings:
         if key not in ("kind", "where", *options):
             raise UserError(f"a pool of {settings['kind']} has no setting {key!r}{suggest(key, options)}")
+    if kind is Clips:
+        settings["films"] = films_of(str(settings["where"]))
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -79,6 +84,18 @@ def parse_pool(written: object) -> Pool:
     if not isinstance(written, dict):
         raise UserError(f"must be a mapping, not {written!r}")
     return pool_of(**{str(key): value for key, value in written.items()})
+
+
+def films_of(run: str) -> Pool:
+    """Return the pool of a run of films.
+
+    Raises:
+        UserError: There is no run, or it is not one of films.
+    """
+    pool = parse_pool(open_run(run).recipe.get("pool"))
+    if not pool.has_films or isinstance(pool, Clips):
+        raise UserError(f"clips: {run} is not a run of films: its pool must be one, as in `videos: DIR`")
+    return pool
 
 
 def as_recipe(pool: Pool) -> dict[str, Any]:
