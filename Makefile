@@ -7,7 +7,7 @@ SETUP_LMMS := .venv-lmms/.done
 SETUP_WEB := .venv-web/.done
 SETUP_DOCS := .venv/.docs
 
-.PHONY: help setup setup-download setup-lmms setup-web demo test test-slow test-cluster test-docs test-gpu test-browser test-page gpu-proof lint format \
+.PHONY: help setup setup-download setup-lmms setup-web demo test test-thorough test-slow test-cluster test-docs test-gpu test-browser test-page gpu-proof lint format \
 	notebooks docs bench peers clean
 
 help:  ## this list
@@ -74,10 +74,14 @@ demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/exam_clips/0000 --frames-fps 1 'What happens?'"
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png 'Describe the image in detail.'"
 
-# One process for each of two cores, each with a Ray of its own. A file stays in one process, with its fixtures.
+# Three processes for two cores, each with a Ray of its own: tests wait for the processes that they start. A file stays in
+# one process, with its fixtures.
 # A process that dies ends the tests and names the test: with another in its place, pytest-xdist 3.8 may hang.
 test: $(SETUP) $(SETUP_DOWNLOAD)  ## the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+test-thorough: $(SETUP) $(SETUP_DOWNLOAD)  ## what `make test` tries once, at every step: kills, signals, two processes
+	$(BIN)/python -m pytest -m thorough -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(SETUP) $(SETUP_LMMS)  ## tests that take minutes: kills, installations
 	$(BIN)/python -m pytest -m slow

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.diversity import measure
 
 
+@pytest.mark.thorough
 def test_balance_raises_the_entropy_of_the_labels(photographs: list[Path]) -> None:
     measured = measure(photographs, 160)
     balanced, drawn = measured["label entropy, balanced (afk-mc2)"], measured["label entropy, random draw (nats)"]

@@ -90,6 +90,7 @@ def closure(names: Iterator[str] | tuple[str, ...]) -> set[str]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_lines_of_the_model_run_on_six_packages(tmp_path: Path) -> None:
     light = closure(LIGHT) | {"vl3syn"}
@@ -109,6 +110,7 @@ def test_lines_of_the_model_run_on_six_packages(tmp_path: Path) -> None:
     assert all(lines[name]["figures"] for name in MODEL)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_lines_of_the_pipeline_run_at_tiny_sizes(tmp_path: Path) -> None:
     code, lines = dry_run(tmp_path, "--only", ";".join(PIPELINE))
@@ -192,6 +194,7 @@ def test_figure_tells_whether_its_limit_is_kept(figure: Figure, shown: str, limi
     assert (figure.shown, figure.limit, figure.met) == (shown, limit, met)
 
 
+@pytest.mark.thorough
 def test_preloaded_modules_do_not_ask_for_a_gpu() -> None:
     """A process that has asked cannot be copied: CUDA would not begin in the copy."""
     code = f"""

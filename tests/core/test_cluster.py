@@ -16,6 +16,7 @@ print("sends statistics:", usage_stats_enabled())
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("given", [None, "1"])
 def test_ray_that_is_started_here_sends_no_statistics(given: str | None) -> None:
     """Unless the environment asks for it: the setting is the user's."""

@@ -132,6 +132,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     return folder, opened
 
 
+@pytest.mark.thorough
 def test_parts_row_order_and_actors_do_not_change_clusters(tmp_path: Path, first: tuple[Path, Run]) -> None:
     shuffled = images()[:2700].sample(fraction=1, shuffle=True, seed=3)
     how = {"actors": 2, "part_rows": 300, "batch_size": 77}

@@ -225,6 +225,7 @@ def test_images_and_run_on_s3(
     assert not any(job.computed for job in jobs.values())
 
 
+@pytest.mark.thorough
 def test_full_disk_is_one_line_and_the_next_run_goes_on(
     web: WebServer, stage: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -240,6 +241,7 @@ def test_full_disk_is_one_line_and_the_next_run_goes_on(
     assert len(stored_bytes(opened)) == images_in_tars(tmp_path / "run") == 40
 
 
+@pytest.mark.thorough
 def test_part_that_cannot_be_stored_leaves_no_tar(
     web: WebServer, stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def kill_img2dataset(mark: str) -> int | None:
     return None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_download_of_silent_servers(case: Case, tmp_path: Path, sent: signal.Signals) -> None:
     recipe = yaml.safe_load(case.recipe.read_text())

@@ -322,6 +322,7 @@ LARGE = len(picture()) + (8 << 20)
 Measured = dict[str, tuple[Any, float]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["dictionary", "struct", "delta", "many row groups"])
 def test_repeated_image_takes_little_memory_and_is_indexed(measured: Measured, kind: str) -> None:
     rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
@@ -480,6 +481,7 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["plain", "delta length"])
 def test_pages_of_one_value_are_read_a_few_at_a_time(paged: Measured, kind: str) -> None:
     rows, peak = paged[f"rows(parquet='/{kind}/{kind}.parquet')"]

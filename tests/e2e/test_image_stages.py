@@ -70,6 +70,7 @@ def chain(pool: object, clip: Path, blip: Path, ratio: float = 1.5, **settings: 
     }
 
 
+@pytest.mark.thorough
 def test_clip_encodes_each_surviving_image_once_in_a_run(
     tmp_path: Path, few: Path, tiny_clip: Path, tiny_blip: Path, counted: None
 ) -> None:

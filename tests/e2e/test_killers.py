@@ -61,6 +61,7 @@ def deadly_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("deadly_pillow")
 def test_run_command_loses_only_the_rows_that_kill_a_worker(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
@@ -146,6 +147,7 @@ def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path,
     assert manifest["members"].to_list() == [None] * 6 + [6] * 6, "each saw its whole group"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine", "own_stages")
 def test_journaled_stage_computes_no_row_twice_after_a_kill(tmp_path: Path, make_images: MakeImages) -> None:
     pool, log = make_images(tmp_path / "pool", 7), tmp_path / "log"
@@ -167,6 +169,7 @@ def test_stage_that_kills_on_every_row_ends(tmp_path: Path, make_images: MakeIma
     assert (jobs["deadly"].computed, jobs["deadly"].errors) == (3, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine")
 def test_run_job_when_rows_are_salvaged_counts_only_killers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.execution.ray_job._MOST_FAILED", 1)

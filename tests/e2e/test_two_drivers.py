@@ -109,6 +109,7 @@ def test_second_command_is_refused_until_the_first_ends(recipe: Path, tmp_path: 
     assert vl3syn("compact", run).returncode == 0
 
 
+@pytest.mark.thorough
 def test_command_after_a_killed_one_goes_on_at_once(recipe: Path, tmp_path: Path, vl3syn: CommandLine) -> None:
     run = tmp_path / "run"
     with running(recipe, run) as first:
@@ -144,6 +145,7 @@ def test_suspended_command_stops_in_one_line(recipe: Path, tmp_path: Path, vl3sy
     assert open_run(run).funnel().survivors == 5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_command_that_is_ended_leaves_no_lease(end: signal.Signals, recipe: Path, tmp_path: Path) -> None:
     with running(recipe, tmp_path / "run") as first:

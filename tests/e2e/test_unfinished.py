@@ -102,6 +102,7 @@ def unindexed(tmp_path: Path, make_images: MakeImages) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.thorough
 def test_index_killed_half_way_is_reported_and_resumed(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command
 ) -> None:
@@ -125,6 +126,7 @@ def test_index_killed_half_way_is_reported_and_resumed(
     assert (json.loads(done.stdout)["rows"], done.stderr) == (600, "")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine")
 def test_growing_index_when_killed_loses_nothing_and_is_reported(
     tmp_path: Path, make_images: MakeImages, vl3syn: Command

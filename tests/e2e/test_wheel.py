@@ -44,6 +44,7 @@ def test_wheel_has_nothing_beside_the_packages(wheel: Path) -> None:
     assert {name for name in tops if not name.endswith(".dist-info")} == set(PACKAGES)
 
 
+@pytest.mark.thorough
 def test_installed_wheel_runs_a_filter(wheel: Path, tmp_path: Path, photographs: list[Path]) -> None:
     """Its dependencies are those of this environment, by a .pth file; the repository is not on the path."""
     python = environment(tmp_path)

@@ -224,6 +224,7 @@ def test_reader_lists_again_if_a_listed_file_has_gone(
 JOBS = 100
 
 
+@pytest.mark.thorough
 def test_readers_and_writers_beside_compactions_see_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "LIFETIME_S", 2.0)  # longer than a reader here takes
     table = local(tmp_path)

@@ -114,6 +114,7 @@ def test_rows_of_400_jobs_are_the_newest(tmp_path: Path, overlap: int) -> None:
     assert {id_: float(job % 7) for id_, job in jobs.items()} == newest
 
 
+@pytest.mark.thorough
 def test_time_of_a_scan_grows_linearly_with_the_jobs(tmp_path: Path) -> None:
     """Joining each job with all later ones took 19 times as long for four times as many."""
     few, many = (of_jobs(tmp_path / str(jobs), jobs, 5)[0] for jobs in (100, 400))

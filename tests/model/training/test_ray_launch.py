@@ -69,6 +69,7 @@ def _is_the_same(out: Path, other: Path, steps: int = 20) -> None:
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_two_workers_give_the_weights_of_one_process(
     vl3syn_process: CommandLine, engine: str, tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

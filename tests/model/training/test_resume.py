@@ -149,6 +149,7 @@ def test_training_without_a_sound_checkpoint_stops_with_a_remedy(folder: Path, o
     assert losses(out) == losses(folder / "whole")
 
 
+@pytest.mark.thorough
 def test_losses_and_weights_are_equal_with_processes(folder: Path, out: Path, tmp_path: Path) -> None:
     """From the beginning, and from a checkpoint of a training without processes."""
     go({**recipe(folder), "workers": 2}, tmp_path / "new")

@@ -148,6 +148,7 @@ def test_ctrl_c_after_the_last_step_reaches_the_caller(
     assert (tmp_path / "out/2-second/model/config.json").is_file()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_ctrl_c_while_the_checkpoint_is_written_ends_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
@@ -175,6 +176,7 @@ def test_ignored_ctrl_c_stays_ignored(folder: Path, tmp_path: Path, monkeypatch:
     assert last == tmp_path / "out/2-second/model"
 
 
+@pytest.mark.thorough
 def test_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
     """In a process of its own, which sends both to itself: the second while the checkpoint is written."""
     program = (

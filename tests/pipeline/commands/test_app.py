@@ -245,6 +245,7 @@ def test_more_than_this_machine_has_is_refused_before_the_index(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_doctor_reports_two_faiss_and_an_unrunnable_recipe(tmp_path: Path, vl3syn: Call) -> None:
     bad, poor, training = (tmp_path / f"{name}.yaml" for name in ("bad", "poor", "training"))
     bad.write_text("pool: {imags: x}")

@@ -224,6 +224,7 @@ def test_wrong_usage_is_exit_code_2(ask: Ask, arguments: tuple[str, ...]) -> Non
     assert (answer.code, answer.out) == (2, "")
 
 
+@pytest.mark.thorough
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(folder: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "chat", folder / "ckpt", "--max-new-tokens", "30000"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

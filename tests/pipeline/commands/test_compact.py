@@ -81,6 +81,7 @@ def test_compacted_run_says_the_same_and_goes_on(tmp_path: Path, make_images: Ma
     assert f"{3 * len(files)} replaced files stay for an hour" in table.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("here")
 def test_run_in_an_object_store_is_compacted(
     bucket: str, tmp_path: Path, make_images: MakeImages, vl3syn: Call, monkeypatch: pytest.MonkeyPatch

@@ -222,6 +222,7 @@ def test_retry_marks_only_matching_rows_and_loses_none(
     assert table.provenance() == {"weights": "abc"}
 
 
+@pytest.mark.thorough
 def test_retry_killed_at_any_part_is_completed_later(tmp_path: Path) -> None:
     opened = stored_run(tmp_path / "run", {0: None})
     table = opened.stages[0].table

@@ -53,6 +53,7 @@ def _is_stopped_and_goes_on(gated: GatedRun, workers: int, sent: signal.Signals,
     assert manifest["status"].to_list() == ["kept"] * IMAGES
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("sent", "name"),
     [

@@ -83,6 +83,7 @@ with LocalWorkers() as workers:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_children_end_when_their_parent_is_ended(tmp_path: Path, end: signal.Signals) -> None:
     file = tmp_path / "pid"
@@ -104,6 +105,7 @@ def _wait_until(happened: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.thorough
 def test_child_whose_parent_has_gone_computes_nothing(tmp_path: Path) -> None:
     """The parent is killed while Python starts in the child, and has sent its blocks."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -263,6 +265,7 @@ class Early(ImageStage):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_ray")
 def test_first_run_of_a_stage_preloads_its_modules(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]

@@ -199,6 +199,7 @@ def test_killed_process_ends_the_run_and_names_its_sample(processes: int) -> Non
     assert not set(children(os.getpid())) & {victim, *others}, "close ends all processes"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_processes_end_when_their_trainer_is_killed(tmp_path: Path) -> None:
     """The trainer is a script without `if __name__ == "__main__"`, which its processes must not run again."""
@@ -243,6 +244,7 @@ def test_signals_to_a_process_leave_it_at_work(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_to_the_whole_group_leaves_processes_quiet(tmp_path: Path, number: int) -> None:
     """Slurm sends SIGTERM to all processes, a terminal SIGINT: processes go on until the trainer ends them."""

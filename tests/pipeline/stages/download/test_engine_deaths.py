@@ -40,6 +40,7 @@ def test_child_that_is_killed_is_started_again(
     assert _children(tmp_path) == []
 
 
+@pytest.mark.thorough
 def test_child_that_is_killed_twice_is_an_error_of_the_run(
     web: WebServer, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ CRASHED = "cannot be resized: the process ended, by signal 11 (Segmentation faul
 KILLED = "cannot be resized: the process ended, by signal 9 (Killed)"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("names", "errors"),
     [
@@ -140,6 +142,7 @@ def test_program_that_is_no_python_is_said_in_one_line(make_settings: MakeSettin
     assert str(error.value).startswith("download: /bin/false: exit code 1; run `make setup-download`")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("images", [1, 300], ids=["at its end", "within it"])
 def test_full_disk_is_an_error_of_the_run_not_of_the_rows(
     images: int, web: WebServer, make_settings: MakeSettings, tmp_path: Path
@@ -150,6 +153,7 @@ def test_full_disk_is_an_error_of_the_run_not_of_the_rows(
         engine.download(0, [web.url(f"image/{number}") for number in range(images)], tmp_path)
 
 
+@pytest.mark.thorough
 def test_disk_that_was_full_for_a_while_is_one_as_well(
     web: WebServer, make_settings: MakeSettings, tmp_path: Path
 ) -> None:

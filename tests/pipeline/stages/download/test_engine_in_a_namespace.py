@@ -21,6 +21,7 @@ def _has_namespaces() -> bool:
         return False
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not _has_namespaces(), reason="needs unshare and ip, and the right to make a network namespace")
 def test_only_public_addresses_are_connected_to(download_python: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("namespace.py")
