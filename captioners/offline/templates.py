@@ -16,7 +16,7 @@ SURE, LIKELY, HINT = 0.9, 0.5, 0.1
 _GREYS = frozenset(("black", "white", "grey"))
 _GREY = 10  # largest `tint` of a grey image; above 0, because JPEG adds a little
 _MUTED, _VIVID = 15, 59  # colourfulness rated slight, and quite colourful (Hasler and Süsstrunk 2003)
-_DARK, _BRIGHT = 0.25, 0.65  # mean luma
+DARK, BRIGHT = 0.25, 0.65  # mean luma
 _EVEN = 0.05  # luma
 _FLAT, _CONTRASTY = 0.12, 0.28  # standard deviation of luma
 _NEARLY_ALL = 0.93
@@ -42,15 +42,15 @@ _PORTIONS = (  # least share for each phrase, midway between the shares that two
 
 def short(image: Measured) -> str:
     """Return one sentence: "A wide image that probably shows a tabby, mostly grey and brown."."""
-    shape, shades = _SHAPES[_shape(image)][0], _shades(image)
+    form, colours = SHAPES[shape(image)][0], shades(image)
     if not _sure_enough(image):
-        return f"A {shape} image, {shades}."
+        return f"A {form} image, {colours}."
     subject = f"{_verb(image.probabilities[0])} {with_article(image.labels[0])}"
     return _pick(
         image,
-        f"A {shape} image that {subject}, {shades}.",
-        f"This {shape} image, {shades}, {subject}.",
-        f"A {shape} image, {shades}, that {subject}.",
+        f"A {form} image that {subject}, {colours}.",
+        f"This {form} image, {colours}, {subject}.",
+        f"A {form} image, {colours}, that {subject}.",
     )
 
 
@@ -110,7 +110,8 @@ def _named(image: Measured) -> list[tuple[str, float]]:
     return ([pair for pair in pairs if pair[1] >= _NAMED] or pairs[:1])[:3]
 
 
-def _shades(image: Measured) -> str:
+def shades(image: Measured) -> str:
+    """Return the colours in words: "mostly grey and brown", "in black and white"."""
     if _colourless(image):
         return "in black and white"
     named = _named(image)
@@ -134,7 +135,7 @@ def _portion(share: float) -> str:
     return next(words for least, words in _PORTIONS if share >= least)
 
 
-_SHAPES = {
+SHAPES = {  # for each form, the word before a noun, and a clause
     "panorama": ("panoramic", "a panorama, at least twice as wide as high"),
     "landscape": ("wide", "in landscape format, wider than high"),
     "square": ("square", "square"),
@@ -144,7 +145,8 @@ _SHAPES = {
 }
 
 
-def _shape(image: Measured) -> str:
+def shape(image: Measured) -> str:
+    """Return the form of an image, a key of `SHAPES`."""
     longer = max(image.shape, 1 / image.shape)
     if longer < _NEARLY:
         return "square" if longer <= _SQUARE else "nearly"
@@ -154,7 +156,7 @@ def _shape(image: Measured) -> str:
 
 
 def _form(image: Measured) -> str:
-    form = _SHAPES[_shape(image)][1]
+    form = SHAPES[shape(image)][1]
     return _pick(image, f"It is {form}.", f"The image is {form}.", f"The picture is {form}.")
 
 
@@ -187,7 +189,7 @@ def _position(field: int) -> str:
 
 
 def _light(image: Measured) -> str:
-    light = "dark" if image.brightness < _DARK else "bright" if image.brightness > _BRIGHT else "moderately bright"
+    light = "dark" if image.brightness < DARK else "bright" if image.brightness > BRIGHT else "moderately bright"
     where = "all over" if image.evenness < _EVEN else "on the whole"
     contrast = "low" if image.spread < _FLAT else "high" if image.spread > _CONTRASTY else "moderate"
     shown = "muted" if image.colourfulness < _MUTED else "vivid" if image.colourfulness >= _VIVID else ""

@@ -37,6 +37,7 @@ STAGES = {
     "coarse_caption": "captioners.coarse:CoarseCaption",
     "label_caption": "captioners.offline.labels:LabelCaption",
     "describe": "captioners.offline.describe:Describe",
+    "describe_clip": "captioners.offline.describe_clip:DescribeClip",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
 }
