@@ -24,6 +24,7 @@ from pipeline.pools.reader import Images
 from pipeline.pools.registry import parse_pool
 from pipeline.recipe import Recipe, Step
 from pipeline.recipe_file import Resources
+from pipeline.reporting.frame_strips import strips
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 
@@ -52,6 +53,8 @@ class ImageBytes:
 def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator[ImageBytes]:
     """Yield each image of a run, in the order in which they lie in the pool. Neighbours share one read.
 
+    Of clips, a strip of stored frames is yielded.
+
     An image that is gone, has changed or was never read is yielded with the reason. So is every image, if the pool is
     gone. About 16 reads of at most 8 MiB are held in memory, or one image.
 
@@ -64,6 +67,14 @@ def read_images(run: Run, ids: pl.DataFrame, longest: int = LONGEST) -> Iterator
         UserError: The run has no image with such an id, or a part of a table is damaged.
     """
     _refuse_unknown(run, ids)
+    pool = run.recipe.get("pool") or {}
+    if "videos" in pool:
+        yield from (ImageBytes(id_, None, "a film: its clips have frames, in the run of clips") for id_ in ids["id"])
+        return
+    if "clips" in pool:
+        for id_, shown in strips(run, ids):
+            yield ImageBytes(id_, shown) if isinstance(shown, bytes) else ImageBytes(id_, None, shown)
+        return
     try:
         recipe = _images_of(run)
         reason = _reason_for_all(run, recipe)

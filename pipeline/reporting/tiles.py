@@ -13,8 +13,8 @@ from pipeline.reporting.thumbnails import Thumbnail
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-DESCRIBED_BY = ("short_caption", "detailed_caption", "coarse_caption", "alt_text")
-"""Columns with a text about an image, the best one first."""
+DESCRIBED_BY = ("short_caption", "detailed_caption", "summary", "dense_caption", "coarse_caption", "alt_text")
+"""Columns with a text about an image or clip, the best one first."""
 
 READ = ("key", "status", "drop_reason")
 """Columns of the manifest that every tile shows."""

@@ -12,7 +12,7 @@ from PIL import Image
 from captioners.offline.describe_clip import DescribeClip, motion_of
 from core.errors import BadSampleError
 
-GREEN, BLUE, DARK = (0, 160, 0), (20, 20, 200), (5, 5, 5)
+GREEN, BLUE, DARK = (0, 160, 0), (60, 60, 255), (5, 5, 5)
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:
