@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -57,6 +57,10 @@ def chat(
             "Default: the checkpoint's (published: 0.05)",
         ),
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="A film longer than the model's window: caption its parts, then answer")
+    ] = False,
+    part: Annotated[float, typer.Option(help="With --long: longest part in seconds")] = 30,
     system: Annotated[
         str | None, typer.Option(help='System prompt; default: that of the published checkpoints; "" for none')
     ] = None,
@@ -80,6 +84,8 @@ def chat(
     check_dtype(dtype)
     if temperature and not _COLDEST <= temperature < math.inf:
         raise typer.BadParameter(f"{temperature:g}: use 0, or at least {_COLDEST:g}", param_hint="--temperature")
+    if long and (image or len(video or ()) != 1 or start is not None or end is not None):
+        raise typer.BadParameter("give one --video, and neither --image nor --start or --end", param_hint="--long")
     media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
     media += [{"type": "video", "video": _film(path), **clip} for path in video or ()]
     levels = _levels(keep)
@@ -91,19 +97,43 @@ def chat(
     if keep is not None:
         processor = processor.with_pruning(levels)
     system_prompt = SYSTEM_PROMPT if system is None else system
-    talk = Chat(
-        model,
-        processor,
-        [{"role": "system", "content": system_prompt}] if system_prompt else [],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-    )
+
+    def new_chat() -> Chat:
+        return Chat(
+            model,
+            processor,
+            [{"role": "system", "content": system_prompt}] if system_prompt else [],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+        )
+
+    if long:
+        _talk_about(new_chat, _film(str((video or [""])[0])), part, clip, prompt)
+        return
+    talk = new_chat()
     if prompt is None:
         _converse(talk, media)
     else:
         _say(talk, sys.stdin.read().strip() if prompt == "-" else prompt, media)
         _finish(talk)
+
+
+def _talk_about(
+    new_chat: Callable[[], Chat], film: str, part: float, settings: dict[str, Any], prompt: str | None
+) -> None:
+    """Read a long film part by part, and answer out of the notes, which stderr shows."""
+    from model.long_film import LongFilm
+
+    long_film = LongFilm(new_chat, film, part, settings)
+    for note in long_film.read():
+        print(printable(str(note)), file=sys.stderr)
+    asked = _questions() if prompt is None else [sys.stdin.read().strip() if prompt == "-" else prompt]
+    for question in asked:
+        with suppress(KeyboardInterrupt), closing(long_film.ask(question)) as answer:
+            for piece in answer:
+                print(_shown(piece), end="", flush=True)
+        _finish(long_film.talk)
 
 
 def _file(path: str) -> str:

@@ -240,3 +240,17 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(folder: Path) -> None:
         assert running.returncode == 0, err.decode()
     assert len(out) < 25_000
     assert err == b""
+
+
+def test_long_film_is_read_in_parts_and_answered_in_text(ask: Ask) -> None:
+    said = ask("ckpt", "What happens?", "--video", "clip.mp4", "--long", "--part", 2, "--fps", 1, *BRIEF)
+    assert said.code == 0
+    assert re.findall(r"^(\d\.\d)-(\d\.\d) s: ", said.err, re.MULTILINE) == [("0.0", "2.0"), ("2.0", "4.0")]
+    assert "no visual tokens" in said.err
+    assert said.out.strip()
+
+
+@pytest.mark.parametrize("others", [["--image", "a.png"], ["--start", "1"], ["--video", "clip.mp4"]])
+def test_long_takes_one_whole_film(ask: Ask, others: list[str]) -> None:
+    said = ask("ckpt", "What?", "--video", "clip.mp4", "--long", *others)
+    assert (said.code, said.out) == (2, "")
