@@ -37,8 +37,8 @@ QUESTION = pa.struct(
 )
 """A question about a clip, with its answer."""
 
-_MOTION = ((0.7, "much motion"), (0.35, "some motion"), (0.1, "little motion"), (0.0, "hardly any motion"))
-"""Least share of patches that change, for each phrase. Ours."""
+_MOTION = ((12.0, "much motion"), (4.0, "some motion"), (1.0, "little motion"), (0.0, "hardly any motion"))
+"""Least mean change between sampled frames, in grey levels, for each phrase. Ours."""
 
 
 class Event(NamedTuple):
@@ -53,12 +53,12 @@ class DescribeClip(ImageStage):
     """`dense_caption`, `events`, `summary` and `questions` of a clip, from its stored frames and how much they change.
 
     An event is a stretch in which the stored frames have the same colours and light, in words. It begins half way
-    between two frames. "Motion" is the share of patches that change between sampled frames (`kept_share` of the stage
-    `frames`): from 0.7 "much", from 0.35 "some", from 0.1 "little", below "hardly any".
+    between two frames. "Motion" is the mean change between sampled frames in grey levels (`motion` of the stage
+    `frames`): from 12 "much", from 4 "some", from 1 "little", below "hardly any".
     """
 
     name: ClassVar = "describe_clip"
-    reads: ClassVar = ("frames", "frame_times", "duration", "kept_share")
+    reads: ClassVar = ("frames", "frame_times", "duration", "motion")
     writes: ClassVar = pa.schema(
         [
             column("dense_caption", pa.string(), "What is seen when, in sentences with times"),
@@ -86,7 +86,7 @@ class _Describer(ImageFacts):
         self.provenance = {"pillow": PIL.__version__, "numpy": np.__version__}
 
     def prepare(
-        self, frames: Sequence[bytes] | None, times: Sequence[float] | None, duration: float, changing: float | None
+        self, frames: Sequence[bytes] | None, times: Sequence[float] | None, duration: float, change: float | None
     ) -> dict[str, Any]:
         """Return the columns of one clip.
 
@@ -94,7 +94,7 @@ class _Describer(ImageFacts):
             frames: Its stored frames, encoded.
             times: Their times in seconds from its start.
             duration: Its length in seconds.
-            changing: Share of patches that change between sampled frames, 0 to 1; None: unknown.
+            change: Mean change between sampled frames, in grey levels; None: there is one frame.
 
         Raises:
             BadSampleError: There are no frames, or one cannot be decoded.
@@ -103,7 +103,7 @@ class _Describer(ImageFacts):
             raise BadSampleError("no frames: nothing is stored")
         measured = [measure(decode(frame, 2 * MEASURED_ON), None, None) for frame in frames]
         events = list(_events([look(image) for image in measured], times, duration))
-        middle, motion = measured[len(measured) // 2], motion_of(changing)
+        middle, motion = measured[len(measured) // 2], motion_of(change)
         form = SHAPES[shape(middle)][0]
         said = " ".join(f"From {event.start:.1f} to {event.end:.1f} s the picture is {event.text}." for event in events)
         asked = list(_questions(events, motion))
@@ -128,9 +128,9 @@ def look(image: Measured) -> str:
     return f"{shades(image)}{light}"
 
 
-def motion_of(changing: float | None) -> str:
+def motion_of(change: float | None) -> str:
     """Return how much of a clip moves, in words; empty if unknown."""
-    return "" if changing is None else next(words for least, words in _MOTION if changing >= least)
+    return "" if change is None else next(words for least, words in _MOTION if change >= least)
 
 
 def _events(looks: Sequence[str], times: Sequence[float], duration: float) -> Iterator[Event]:
