@@ -7,7 +7,7 @@ SETUP_LMMS := .venv-lmms/.done
 SETUP_WEB := .venv-web/.done
 SETUP_DOCS := .venv/.docs
 
-.PHONY: help setup setup-download setup-lmms setup-web demo test test-thorough test-slow test-cluster test-docs test-gpu test-browser test-page gpu-proof lint format \
+.PHONY: help setup setup-download setup-lmms setup-web demo test test-thorough test-slow test-cluster test-docs test-gpu test-browser test-page gpu-proof demo-video lint format \
 	notebooks docs bench peers clean
 
 help:  ## this list
@@ -73,6 +73,13 @@ demo: $(SETUP)  ## photographs into a dataset, a training, and a chat
 	@echo 'The training: demo/training/curves.png; docs/demo.md tells what it learns. Ask it more, of a clip and of a photograph:'
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --video demo/lessons/exam_clips/0000 --frames-fps 1 'What happens?'"
 	@echo "              $(BIN)/vl3syn chat demo/training/5-video/model --system '' --image demo/pool/photographs/tomato_124.png 'Describe the image in detail.'"
+
+demo-video: $(SETUP)  ## films into clips, and clips into records to train on
+	$(BIN)/python recipes/demo_pool.py demo/pool
+	$(BIN)/python recipes/demo_films.py demo/pool/photographs demo/films
+	$(BIN)/vl3syn run recipes/demo-video.yaml --run demo/films-run
+	$(BIN)/vl3syn clips --run demo/films-run
+	$(BIN)/vl3syn report demo/films-run/clips
 
 # Three processes for two cores, each with a Ray of its own: tests wait for the processes that they start. A file stays in
 # one process, with its fixtures.
