@@ -83,8 +83,12 @@ def _check_length(path: str, indexed: int | None) -> None:
 
 
 @contextmanager
-def open_film(path: str | Path | FilmFile) -> Iterator[tuple[Any, Any]]:
+def open_film(path: str | Path | FilmFile, threads: int = 0) -> Iterator[tuple[Any, Any]]:
     """Open a film. Yield its container and its best video stream that is not a cover.
+
+    Args:
+        path: The film.
+        threads: Threads of the decoder; 0: FFmpeg decides. Each holds frames of its own.
 
     Raises:
         BadSampleError: As in `open_container`; there is no such stream; or reading fails in the `with` block.
@@ -98,6 +102,8 @@ def open_film(path: str | Path | FilmFile) -> Iterator[tuple[Any, Any]]:
                 covers = ", only a cover" if container.streams.video else ""
                 raise BadSampleError(f"{path}: no video stream{covers}: give a video file")
             stream.thread_type = "AUTO"
+            if stream.codec_context is not None:
+                stream.codec_context.thread_count = threads
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
         raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error
