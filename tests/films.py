@@ -29,8 +29,9 @@ def render(path: Path, pictures: Iterable[Picture], rate: int = 10, stamps: Sequ
     """
     lossless = path.suffix == ".mkv"
     with av.open(str(path), "w") as output:
-        codec, options = ("ffv1", {}) if lossless else ("libx264", {"qp": "0", "bf": "2", "g": str(rate)})
+        codec, options = ("ffv1", {}) if lossless else ("libx264", {"qp": "1", "x264-params": "b-adapt=0"})
         stream = output.add_stream(codec, rate=rate, options=options)
+        stream.codec_context.max_b_frames = 0 if lossless else 2
         stream.pix_fmt = "bgr0" if lossless else "yuv420p"
         for number, picture in enumerate(pictures):
             if number == 0:

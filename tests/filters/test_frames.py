@@ -201,13 +201,32 @@ def test_frames_of_counted_and_other_films_are_right(tmp_path: Path, ending: str
     assert shades_in(facts) == pytest.approx([100 + 15 * n for n in range(6)], abs=2)
 
 
-def test_film_whose_times_go_back_is_counted_from_its_start(tmp_path: Path) -> None:
+def test_film_whose_times_go_back_is_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is found out on the way: what was measured until then does not count."""
     path = with_decoding_times(render(tmp_path / "a.mp4", [blank(40 + 3 * n) for n in range(60)]), tmp_path / "b.mp4")
-    facts = facts_of(path, 0, 5)
-    assert facts["sampled"] == 10
-    assert shades_in(facts) == pytest.approx([40 + 15 * n for n in (0, 1, 2, 3, 5, 6, 7, 9)], abs=2)
-    assert facts["motion"] == pytest.approx(15, abs=0.5)
+    facts = facts_of(path, 0, 5, stored=10)
+    assert "carry no usable times" in caplog.text
+    frames, _ = videos.decode(videos.probe(path, fps=2, end=5), lambda frame: frame)
+    assert shades_in(facts) == pytest.approx([frame.mean() for frame in frames], abs=2)
+    differences = [np.abs(after.astype(int) - before).mean() for before, after in pairwise(frames)]
+    assert (facts["sampled"], facts["motion"]) == (10, pytest.approx(np.mean(differences)))
+
+
+def test_last_frame_is_stored_where_the_film_lacks_the_planned(tmp_path: Path) -> None:
+    """Half a second is missing at the end of the film, as where containers round durations."""
+    noise = np.random.default_rng(0).integers(0, 256, (100, 32, 48, 3)).astype(np.uint8)
+    whole = render(tmp_path / "whole.mkv", noise)
+
+    def cut(share: float) -> Path:
+        path = tmp_path / "cut.mkv"
+        path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
+        return path
+
+    assert facts_of(whole, 0, 10, stored=5)["frame_times"] == [0, 2, 4.5, 7, 9.5]
+    facts = facts_of(cut(0.94), 0, 10, stored=5)
+    assert (facts["sampled"], facts["frame_times"]) == (19, [0, 2, 4.5, 7, 9])
+    with pytest.raises(BadSampleError, match=r"cut\.mkv: breaks off at 8\.0 s, within the clip from 6\.0 s to 8\.5 s"):
+        facts_of(cut(0.8), 6, 8.5, fps=10)
 
 
 def test_clip_of_one_frame_has_no_motion_to_tell_of(tmp_path: Path) -> None:
