@@ -19,6 +19,9 @@ DEMUXERS = (
 """Containers that are read, by FFmpeg's names. They hold their frames themselves. Playlists (hls, concat, sdp, dash,
 image2, …) are excluded: they open other files and hosts, whatever the file's own name is."""
 
+MOST_PIXELS = 1 << 26
+"""Pixels of a frame, at most: twice those of 8K (7680 x 4320). A decoder holds up to 17 frames of a film."""
+
 _BUFFER = 1 << 18
 """Bytes of one read of a film that is no local file."""
 
@@ -83,11 +86,16 @@ def _check_length(path: str, indexed: int | None) -> None:
 
 
 @contextmanager
-def open_film(path: str | Path | FilmFile) -> Iterator[tuple[Any, Any]]:
+def open_film(path: str | Path | FilmFile, threads: int = 0) -> Iterator[tuple[Any, Any]]:
     """Open a film. Yield its container and its best video stream that is not a cover.
 
+    Args:
+        path: The film.
+        threads: Threads of the decoder; 0: FFmpeg decides. Each holds frames of its own.
+
     Raises:
-        BadSampleError: As in `open_container`; there is no such stream; or reading fails in the `with` block.
+        BadSampleError: As in `open_container`; there is no such stream; its frames have more than `MOST_PIXELS`; or
+            reading fails in the `with` block.
     """
     import av
 
@@ -98,9 +106,22 @@ def open_film(path: str | Path | FilmFile) -> Iterator[tuple[Any, Any]]:
                 covers = ", only a cover" if container.streams.video else ""
                 raise BadSampleError(f"{path}: no video stream{covers}: give a video file")
             stream.thread_type = "AUTO"
+            if stream.codec_context is not None:
+                _limit(path, stream.codec_context, threads)
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
         raise BadSampleError(f"{path}: cannot be read as a video: {error}; give a whole file") from error
+
+
+def _limit(path: str | Path | FilmFile, decoder: Any, threads: int) -> None:
+    """Limit the memory of a decoder that is not open yet. A film may also change its size on the way."""
+    if decoder.width * decoder.height > MOST_PIXELS:
+        raise BadSampleError(
+            f"{path}: frames of {decoder.width} x {decoder.height} pixels, at most {MOST_PIXELS:,} are decoded: "
+            "give a smaller copy"
+        )
+    decoder.thread_count = threads
+    decoder.options = {"max_pixels": str(MOST_PIXELS)}
 
 
 def _film_of(container: Any) -> Any:

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
 from core.containers import open_film
 from core.errors import BadSampleError
+from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_folders import list_frames, read_frame
+from core.frame_pixels import Frame, FrameConverter, scale_picture, scaled_size
 from core.frame_sampling import EDGE, FOLDER_FPS, Sampling, check_sampling, plan
-from core.images import flatten
 
-Frame = npt.NDArray[np.uint8]
+__all__ = ["Frame", "Video", "choose", "decode", "probe"]
+
 Kept = TypeVar("Kept")
 
 SEEK_GAP = 3.0
@@ -42,7 +40,7 @@ class Video:
     """A film's metadata and the times to sample; no frames are decoded yet.
 
     Attributes:
-        path: Path of the file, or of the folder of frames.
+        path: Path of the file or of the folder of frames, or the film of a pool.
         height: Height of an upright frame, in pixels.
         width: Width of an upright frame, in pixels.
         times: Sampled times, in seconds from the start of the stream, ascending.
@@ -51,9 +49,11 @@ class Video:
         count: How the frames are counted; None if the file has presentation times.
         files: The frames of a folder, in order; none for a file.
         frames_fps: Frames per second of these.
+        length: Length of the film, in seconds.
+        rate: Average frames per second of the film; 0 if unknown.
     """
 
-    path: str
+    path: str | FilmFile
     height: int
     width: int
     times: tuple[float, ...]
@@ -62,6 +62,8 @@ class Video:
     count: Count | None = None
     files: tuple[str, ...] = ()
     frames_fps: float = FOLDER_FPS
+    length: float = 0.0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class _Film:
 
 
 def probe(
-    path: str | Path,
+    path: str | Path | FilmFile,
     fps: float = 1.0,
     max_frames: int = 180,
     start: float = 0.0,
@@ -93,7 +95,7 @@ def probe(
     If there are more than `max_frames` times, that many are taken, evenly spaced, first and last included.
 
     Args:
-        path: A video file, or a folder of frames.
+        path: A video file, a folder of frames, or a film of a pool.
         fps: Sampled frames per second.
         max_frames: Maximum number of frames.
         start: First sampled time, in seconds.
@@ -106,26 +108,56 @@ def probe(
         BadSampleError: The video cannot be read, the sampling is invalid, or `start` or `until` is after its end.
     """
     check_sampling(str(path), fps, max_frames, start, end, frames_fps=frames_fps, until=until)
-    film = _probe_folder(path, frames_fps) if os.path.isdir(path) else _probe_file(path)
-    if start >= max(film.length, 1e-6):
-        raise BadSampleError(
-            f"{path}: start {start:g} s is behind the end, {film.length:.1f} s: choose an earlier start"
-        )
-    if until is not None and until - film.length > max(LOST[0] * film.length, LOST[1]):
-        raise BadSampleError(f"{path}: {until:g} s is behind the end, {film.length:.1f} s: give times in seconds")
-    times, moments = plan(film.length, film.rate, fps, max_frames, start, end, sampling=sampling, until=until)
-    return Video(str(path), film.height, film.width, times, moments, film.quarters, film.count, film.files, frames_fps)
+    if not isinstance(path, FilmFile) and os.path.isdir(path):
+        film = _probe_folder(path, frames_fps)
+    else:
+        film = _probe_file(path)
+    video = Video(
+        path if isinstance(path, FilmFile) else str(path),
+        height=film.height,
+        width=film.width,
+        times=(),
+        moments=(),
+        quarters=film.quarters,
+        count=film.count,
+        files=film.files,
+        frames_fps=frames_fps,
+        length=film.length,
+        rate=film.rate,
+    )
+    return choose(video, fps, max_frames, start, end, sampling=sampling, until=until)
 
 
-def _probe_file(path: str | Path) -> _Film:
+def choose(
+    video: Video,
+    fps: float = 1.0,
+    max_frames: int = 180,
+    start: float = 0.0,
+    end: float | None = None,
+    *,
+    sampling: Sampling = "exact",
+    until: float | None = None,
+) -> Video:
+    """Choose other times of a film that was probed. Nothing is read. Arguments and errors are those of `probe`."""
+    path, length = video.path, video.length
+    check_sampling(str(path), fps, max_frames, start, end, frames_fps=video.frames_fps, until=until)
+    if start >= max(length, 1e-6):
+        raise BadSampleError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
+    if until is not None and until - length > max(LOST[0] * length, LOST[1]):
+        raise BadSampleError(f"{path}: {until:g} s is behind the end, {length:.1f} s: give times in seconds")
+    times, moments = plan(length, video.rate, fps, max_frames, start, end, sampling=sampling, until=until)
+    return replace(video, times=times, moments=moments)
+
+
+def _probe_file(path: str | Path | FilmFile) -> _Film:
     with open_film(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise BadSampleError(f"{path}: a video without frames: give another file")
         kind, rate = container.format.name, float(stream.average_rate or 0)
         counting = None
-        if first.pts is None or not has_times(str(path), kind):
-            counting, length = count_frames(str(path), kind)
+        if first.pts is None or not has_times(path, kind):
+            counting, length = count_frames(path, kind)
         else:
             length = _length(container, stream, first.time)
     quarters = round(first.rotation / 90) % 4
@@ -139,12 +171,23 @@ def _probe_folder(path: str | Path, frames_fps: float) -> _Film:
     return _Film(height, width, len(files) / frames_fps, frames_fps, files=tuple(files))
 
 
-def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tuple[float, ...]]:
+def decode(
+    video: Video,
+    keep: Callable[[Frame], Kept],
+    *,
+    side: int | None = None,
+    threads: int = 0,
+    restarted: Callable[[], None] | None = None,
+) -> tuple[list[Kept], tuple[float, ...]]:
     """Decode the sampled frames, one after another.
 
     Args:
         video: From `probe`.
         keep: Called with each upright frame, uint8 (H, W, 3). Only its results stay in memory.
+        side: Longer side of these frames, in pixels; larger ones are scaled down. None: they stay as they are.
+        threads: Threads of the decoder; 0: FFmpeg decides.
+        restarted: Called if all frames are read again, since their times turned out to be unusable. What `keep` has
+            returned until then is not used.
 
     Returns:
         The results of `keep`, and their times in seconds: `video.times`, without times that the file lacks at its end.
@@ -153,12 +196,16 @@ def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tup
         BadSampleError: The file cannot be read or breaks off.
     """
     if video.files:
-        return _decode_folder(video, keep), video.times
+        return _decode_folder(video, lambda frame: keep(scale_picture(frame, side))), video.times
+    size = None if side is None else scaled_size(video.height, video.width, side)
+    convert = FrameConverter(video.quarters, size)
     try:
-        return _decode(video, keep)
+        return _decode(video, lambda frame: keep(convert(frame)), threads)
     except _UnusableTimesError:
-        counting, _ = count_frames(video.path, video.path)
-        return _decode(replace(video, count=counting), keep)
+        counting, _ = count_frames(video.path, str(video.path))
+        if restarted is not None:
+            restarted()
+        return _decode(replace(video, count=counting), lambda frame: keep(convert(frame)), threads)
 
 
 def _decode_folder(video: Video, keep: Callable[[Frame], Kept]) -> list[Kept]:
@@ -179,19 +226,19 @@ class _UnusableTimesError(Exception):
     """A frame has no time, or its time is before that of the previous frame."""
 
 
-def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tuple[float, ...]]:
+def _decode(video: Video, keep: Callable[[Any], Kept], threads: int) -> tuple[list[Kept], tuple[float, ...]]:
     taken: list[Kept] = []
     last = 0.0
-    with open_film(video.path) as (container, stream):
+    with open_film(video.path, threads) as (container, stream):
         shown = None
         for at, frame in _timed(container, stream, video, taken):
             while shown is not None and len(taken) < len(video.times) and video.moments[len(taken)] < at - EDGE / 2:
-                taken.append(keep(_upright(shown, video.quarters)))
+                taken.append(keep(shown))
             if len(taken) == len(video.times):
                 break
             shown, last = frame, max(last, at + float((frame.duration or 0) * frame.time_base))
-        while shown is not None and len(taken) < len(video.times) and (video.moments[len(taken)] <= last or not taken):
-            taken.append(keep(_upright(shown, video.quarters)))
+        while shown is not None and len(taken) < len(video.times) and _is_shown(video.moments, len(taken), last):
+            taken.append(keep(shown))
     _check_end(video, len(taken), last)
     return taken, video.times[: len(taken)]
 
@@ -236,19 +283,16 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
             return
 
 
-def _upright(frame: Any, quarters: int) -> Frame:
-    if any(component.is_alpha for component in frame.format.components):
-        pixels = np.asarray(flatten(Image.fromarray(frame.to_ndarray(format="rgba"))))
-    else:
-        pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, quarters))
+def _is_shown(moments: Sequence[float], number: int, last: float) -> bool:
+    """Return whether the last frame, which ends at `last`, is on display at a moment, or stands for the first one."""
+    return moments[number] <= last or (number == 0 and moments[0] - last <= LOST[1])
 
 
 def _check_end(video: Video, taken: int, last: float) -> None:
-    if taken == 0:
+    if taken == 0 and last == 0:
         raise BadSampleError(f"{video.path}: no frame can be decoded: give another file")
     lost = video.moments[-1] - last
-    if taken < len(video.times) and lost > max(LOST[0] * video.moments[-1], LOST[1]):
+    if taken == 0 or (taken < len(video.times) and lost > max(LOST[0] * video.moments[-1], LOST[1])):
         raise BadSampleError(
             f"{video.path}: breaks off at {last:.1f} s, before {video.moments[-1]:.1f} s: "
             f"give a whole file, or end={last:.1f}"

@@ -114,6 +114,36 @@ def hashes(run_: RunOption, exact: ExactOption = None, json_: JsonOption = False
 
 
 @filter_app.command()
+def motion(
+    run_: RunOption,
+    min_: Annotated[float | None, typer.Option("--min", help="Keep clips with at least this motion")] = None,
+    max_: Annotated[float | None, typer.Option("--max", help="Keep clips with at most this motion")] = None,
+    top: TopOption = None,
+    min_kept: Annotated[float | None, typer.Option(help="Keep clips of which DiffFP keeps at least this share")] = None,
+    max_still: Annotated[float | None, typer.Option(help="Keep clips with at most this share of still frames")] = None,
+    max_black: Annotated[float | None, typer.Option(help="Keep clips with at most this share of black frames")] = None,
+    max_border: Annotated[float | None, typer.Option(help="Keep clips of which at most this is black border")] = None,
+    fps: Annotated[float | None, typer.Option(help="Sampled frames per second; default 2")] = None,
+    as_: AsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Decode clips (a run of clips, stage `frames`), and keep those that move: not stills, slide shows or black.
+
+    Motion is the mean difference of neighbouring sampled frames, 0 to 255; shares are 0 to 1.
+    """
+    rules = {
+        "min_motion": min_,
+        "max_motion": max_,
+        "top_motion": top,
+        "min_kept_share": min_kept,
+        "max_still_share": max_still,
+        "max_black_share": max_black,
+        "max_border_share": max_border,
+    }
+    apply_stages(run_, [{"stage": "frames", "as": as_, "fps": fps, "keep": rules}], json_)
+
+
+@filter_app.command()
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
     """Store the host in each image's URL, and limit the number of images per host."""
     apply_stages(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)

@@ -22,6 +22,7 @@ STAGES = {
     "aesthetic": "filters.aesthetic:Aesthetic",
     "quality": "filters.quality:Quality",
     "nsfw": "filters.nsfw:Nsfw",
+    "frames": "filters.frames:Frames",
     "ocr": "filters.ocr:Ocr",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
