@@ -23,6 +23,8 @@ STAGES = {
     "quality": "filters.quality:Quality",
     "nsfw": "filters.nsfw:Nsfw",
     "ocr": "filters.ocr:Ocr",
+    "scenes": "filters.scenes:Scenes",
+    "clip_length": "filters.clip_length:ClipLength",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
     "download": "pipeline.stages.download.stage:Download",
