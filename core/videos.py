@@ -7,7 +7,6 @@ A folder of frames is a film at a given rate. `core/frame_sampling.py` chooses t
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_folders import list_frames, read_frame
 from core.frame_pixels import Frame, FrameConverter, scale_picture, scaled_size
 from core.frame_sampling import EDGE, FOLDER_FPS, Sampling, check_sampling, plan
+from core.frame_times import UnusableTimesError, start_of, timed
 
 __all__ = ["Frame", "Video", "choose", "decode", "probe"]
 
@@ -201,7 +201,7 @@ def decode(
     convert = FrameConverter(video.quarters, size)
     try:
         return _decode(video, lambda frame: keep(convert(frame)), threads)
-    except _UnusableTimesError:
+    except UnusableTimesError:
         counting, _ = count_frames(video.path, str(video.path))
         if restarted is not None:
             restarted()
@@ -220,10 +220,6 @@ def _decode_folder(video: Video, keep: Callable[[Frame], Kept]) -> list[Kept]:
             )
         taken.append(keep(frame))
     return taken
-
-
-class _UnusableTimesError(Exception):
-    """A frame has no time, or its time is before that of the previous frame."""
 
 
 def _decode(video: Video, keep: Callable[[Any], Kept], threads: int) -> tuple[list[Kept], tuple[float, ...]]:
@@ -251,28 +247,19 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
         with suppress(av.error.FFmpegError):  # `_check_end` reports a film that breaks off
             yield from counted(container.decode(stream), video.count)
         return
-    zero: float | None = None if stream.start_time is None else _zero(stream, 0.0)
-    position, may_seek = 0.0, zero is not None
+    position, may_seek = 0.0, stream.start_time is not None
     while True:
         target = video.moments[len(taken)]
         jump = may_seek and target - position > SEEK_GAP
-        if jump and zero is not None:
-            container.seek(int((target + zero) / stream.time_base), stream=stream)
-        landed, before = False, -math.inf
+        if jump:
+            container.seek(int((target + start_of(stream, 0.0)) / stream.time_base), stream=stream)
+        landed = False
         try:
-            for frame in container.decode(stream):
-                if frame.time is None:
-                    if before == -math.inf:
-                        continue  # a cut stream has frames before its first key frame
-                    raise _UnusableTimesError
-                zero = _zero(stream, frame.time) if zero is None else zero
-                at = frame.time - zero
-                if at < before - 1e-6:
-                    raise _UnusableTimesError
+            for at, frame in timed(container.decode(stream), stream):
                 if jump and not landed:
                     landed, may_seek = True, at > position  # no key frame in between: continue without seeking
                 yield at, frame
-                position, before = max(position, at), at
+                position = max(position, at)
                 if len(taken) == len(video.times):
                     return
                 if may_seek and video.moments[len(taken)] - position > SEEK_GAP:
@@ -299,11 +286,6 @@ def _check_end(video: Video, taken: int, last: float) -> None:
         )
 
 
-def _zero(stream: Any, first: float) -> float:
-    """Return the time that counts as 0, in seconds: the header's start of the stream, else that of the first frame."""
-    return first if stream.start_time is None else float(stream.start_time * stream.time_base)
-
-
 def _length(container: Any, stream: Any, first: float) -> float:
     """Return the length of the stream in seconds: from the header, or from the last packets if they end later.
 
@@ -311,7 +293,7 @@ def _length(container: Any, stream: Any, first: float) -> float:
     """
     import av
 
-    zero = _zero(stream, first)
+    zero = start_of(stream, first)
     seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
     with suppress(av.error.FFmpegError):
         container.seek(2**62, stream=stream)  # the last key frame

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
@@ -36,17 +36,12 @@ _OF_FILM = [name for name in FILM_INDEX.names if name not in ("id", "key", "dura
 _MARK_BYTES = 4
 
 
-class Clips(Pool):
+class Clips(PieceSettings, Pool):
     """The clips of a run of films.
 
     Attributes:
         where: The run of films.
         films: Its pool.
-        min_score: Smallest score of a cut, 0 to 100 (FFmpeg's scdet).
-        min_gap: Smallest distance of two cuts, in seconds. Of two nearer ones, that with the higher score counts.
-        longest: Longest clip, in seconds. Longer pieces are divided into equal parts.
-        trim: What is taken off both ends of each piece, in seconds.
-        snap: `key`: clips begin and end at key frames, so that they can be cut without encoding them again.
     """
 
     has_images: ClassVar = False
@@ -56,11 +51,6 @@ class Clips(Pool):
     index_schema: ClassVar = CLIP_INDEX
 
     films: SerializeAsAny[Pool] = Field(exclude=True)
-    min_score: float = Field(PieceSettings().min_score, ge=0, le=100)
-    min_gap: float = Field(PieceSettings().min_gap, ge=0)
-    longest: float = Field(PieceSettings().longest, gt=0)
-    trim: float = Field(PieceSettings().trim, ge=0)
-    snap: Literal["none", "key"] = "none"
 
     def root(self) -> Folder:
         """Return the folder of the films."""

@@ -24,6 +24,8 @@ STAGES = {
     "nsfw": "filters.nsfw:Nsfw",
     "frames": "filters.frames:Frames",
     "ocr": "filters.ocr:Ocr",
+    "scenes": "filters.scenes:Scenes",
+    "clip_length": "filters.clip_length:ClipLength",
     "similarity": "filters.similarity:Similarity",
     "coyo": "filters.coyo:Coyo",
     "download": "pipeline.stages.download.stage:Download",
