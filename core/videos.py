@@ -21,6 +21,8 @@ from PIL import Image
 
 from core.containers import open_film
 from core.errors import BadSampleError
+from core.film_length import LOST, read_length, start_of
+from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_folders import list_frames, read_frame
 from core.frame_sampling import EDGE, FOLDER_FPS, Sampling, check_sampling, plan
@@ -32,17 +34,13 @@ Kept = TypeVar("Kept")
 SEEK_GAP = 3.0
 """If the next sampled frame is further away than this, in seconds, the decoder seeks to the key frame before it."""
 
-LOST = 0.1, 1.0
-"""What may be missing at the end: a fraction of the length, or seconds. Containers round durations, and audio may be
-longer."""
-
 
 @dataclass(frozen=True)
 class Video:
     """A film's metadata and the times to sample; no frames are decoded yet.
 
     Attributes:
-        path: Path of the file, or of the folder of frames.
+        path: The file, or the path of a file or of a folder of frames.
         height: Height of an upright frame, in pixels.
         width: Width of an upright frame, in pixels.
         times: Sampled times, in seconds from the start of the stream, ascending.
@@ -53,7 +51,7 @@ class Video:
         frames_fps: Frames per second of these.
     """
 
-    path: str
+    path: str | FilmFile
     height: int
     width: int
     times: tuple[float, ...]
@@ -78,7 +76,7 @@ class _Film:
 
 
 def probe(
-    path: str | Path,
+    path: str | Path | FilmFile,
     fps: float = 1.0,
     max_frames: int = 180,
     start: float = 0.0,
@@ -93,7 +91,7 @@ def probe(
     If there are more than `max_frames` times, that many are taken, evenly spaced, first and last included.
 
     Args:
-        path: A video file, or a folder of frames.
+        path: A video file, a film of a pool, or a folder of frames.
         fps: Sampled frames per second.
         max_frames: Maximum number of frames.
         start: First sampled time, in seconds.
@@ -106,7 +104,8 @@ def probe(
         BadSampleError: The video cannot be read, the sampling is invalid, or `start` or `until` is after its end.
     """
     check_sampling(str(path), fps, max_frames, start, end, frames_fps=frames_fps, until=until)
-    film = _probe_folder(path, frames_fps) if os.path.isdir(path) else _probe_file(path)
+    is_folder = not isinstance(path, FilmFile) and os.path.isdir(path)
+    film = _probe_folder(str(path), frames_fps) if is_folder else _probe_file(path)
     if start >= max(film.length, 1e-6):
         raise BadSampleError(
             f"{path}: start {start:g} s is behind the end, {film.length:.1f} s: choose an earlier start"
@@ -114,20 +113,21 @@ def probe(
     if until is not None and until - film.length > max(LOST[0] * film.length, LOST[1]):
         raise BadSampleError(f"{path}: {until:g} s is behind the end, {film.length:.1f} s: give times in seconds")
     times, moments = plan(film.length, film.rate, fps, max_frames, start, end, sampling=sampling, until=until)
-    return Video(str(path), film.height, film.width, times, moments, film.quarters, film.count, film.files, frames_fps)
+    source = path if isinstance(path, FilmFile) else str(path)
+    return Video(source, film.height, film.width, times, moments, film.quarters, film.count, film.files, frames_fps)
 
 
-def _probe_file(path: str | Path) -> _Film:
+def _probe_file(path: str | Path | FilmFile) -> _Film:
     with open_film(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise BadSampleError(f"{path}: a video without frames: give another file")
         kind, rate = container.format.name, float(stream.average_rate or 0)
         counting = None
-        if first.pts is None or not has_times(str(path), kind):
-            counting, length = count_frames(str(path), kind)
+        if first.pts is None or not has_times(path, kind):
+            counting, length = count_frames(path, kind)
         else:
-            length = _length(container, stream, first.time)
+            length = read_length(container, stream, first.time).seconds
     quarters = round(first.rotation / 90) % 4
     height, width = (first.width, first.height) if quarters % 2 else (first.height, first.width)
     return _Film(height, width, length, rate, quarters, counting)
@@ -157,7 +157,7 @@ def decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tup
     try:
         return _decode(video, keep)
     except _UnusableTimesError:
-        counting, _ = count_frames(video.path, video.path)
+        counting, _ = count_frames(video.path, str(video.path))
         return _decode(replace(video, count=counting), keep)
 
 
@@ -204,7 +204,7 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
         with suppress(av.error.FFmpegError):  # `_check_end` reports a film that breaks off
             yield from counted(container.decode(stream), video.count)
         return
-    zero: float | None = None if stream.start_time is None else _zero(stream, 0.0)
+    zero: float | None = None if stream.start_time is None else start_of(stream, 0.0)
     position, may_seek = 0.0, zero is not None
     while True:
         target = video.moments[len(taken)]
@@ -218,7 +218,7 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
                     if before == -math.inf:
                         continue  # a cut stream has frames before its first key frame
                     raise _UnusableTimesError
-                zero = _zero(stream, frame.time) if zero is None else zero
+                zero = start_of(stream, frame.time) if zero is None else zero
                 at = frame.time - zero
                 if at < before - 1e-6:
                     raise _UnusableTimesError
@@ -253,26 +253,3 @@ def _check_end(video: Video, taken: int, last: float) -> None:
             f"{video.path}: breaks off at {last:.1f} s, before {video.moments[-1]:.1f} s: "
             f"give a whole file, or end={last:.1f}"
         )
-
-
-def _zero(stream: Any, first: float) -> float:
-    """Return the time that counts as 0, in seconds: the header's start of the stream, else that of the first frame."""
-    return first if stream.start_time is None else float(stream.start_time * stream.time_base)
-
-
-def _length(container: Any, stream: Any, first: float) -> float:
-    """Return the length of the stream in seconds: from the header, or from the last packets if they end later.
-
-    A header may count in decoding order, may count from before the first frame, or may lack the duration.
-    """
-    import av
-
-    zero = _zero(stream, first)
-    seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
-    with suppress(av.error.FFmpegError):
-        container.seek(2**62, stream=stream)  # the last key frame
-    with suppress(av.error.FFmpegError):
-        for packet in container.demux(stream):
-            if packet.pts is not None:
-                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
-    return seconds

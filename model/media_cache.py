@@ -116,7 +116,7 @@ def _source_key(loader: MediaLoader, size: Size) -> Hashable | None:
     else:
         return None
     # The name's ending may choose the decoder.
-    sampled = video and replace(video, path=Path(video.path).suffix, files=())
+    sampled = video and replace(video, path=Path(str(video.path)).suffix, files=())
     return contents, sampled, size, tuple(loader.untils), loader.start, loader.config
 
 
