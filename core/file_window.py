@@ -10,19 +10,26 @@ from core.errors import BadSampleError
 
 
 class FileWindow(io.RawIOBase):
-    """The bytes [start, start + length) of a file, such as a member of a tar. Closing it closes the file."""
+    """The bytes [start, start + length) of a file, such as a member of a tar."""
 
-    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
-        """Take a file that can seek; nobody else may use it.
+    def __init__(self, file: BinaryIO, start: int, length: int, owner: bool = True) -> None:
+        """Open a part of a file that can seek.
+
+        Args:
+            file: The file. Its position moves.
+            start: The position of the first byte.
+            length: The number of bytes.
+            owner: Whether closing the window closes the file.
 
         Raises:
             BadSampleError: The file is shorter.
             OSError: It cannot be read.
         """
         self._file, self._start, self._length, self._position = file, start, length, 0
+        self._owner = owner
         size = file.seek(0, os.SEEK_END)
         if size < start + length:
-            file.close()
+            self.close()
             raise BadSampleError(
                 f"cut off: {max(0, size - start):,} of {length:,} bytes are there; index the pool again"
             )
@@ -51,7 +58,8 @@ class FileWindow(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        self._file.close()
+        if self._owner:
+            self._file.close()
         super().close()
 
 

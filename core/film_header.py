@@ -112,7 +112,7 @@ def _first_frame(film: str | Path | FilmFile, container: Any, stream: Any) -> tu
     if first is None:
         raise BadSampleError(f"{film}: a video without frames: give another file")
     times.sort()
-    return first, times[:-_REORDERED] if len(times) > 2 * _REORDERED else times
+    return first, times[: len(times) - min(_REORDERED, len(times) // 4)]
 
 
 def _is_variable(times: list[int], stream: Any) -> bool | None:
