@@ -7,11 +7,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from core.errors import BadSampleError
 from core.file_window import WatchedFile
 from core.films import FilmFile, FilmLostError
+from core.mp4_boxes import check_boxes
 
 DEMUXERS = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "mxf", "rm", "nut", "wtv", "dv",
@@ -69,6 +70,11 @@ def _opened(path: str | Path | FilmFile) -> tuple[Any, WatchedFile | None]:
         raise BadSampleError(f"{path}: cannot be read as a video: {reason}; give a file") from error
     if isinstance(path, FilmFile):
         _check_length(path, status.st_size)
+    try:
+        with open(file, "rb") as opened:
+            check_boxes(opened)
+    except (OSError, BadSampleError) as error:
+        raise _refused(path, error) from error
     return _checked(path, f"file:{os.fspath(file)}", {"protocol_whitelist": "file"}), None
 
 
@@ -83,6 +89,10 @@ def _open_stream(film: FilmFile) -> tuple[Any, WatchedFile]:
         raise FilmLostError(f"{film}: unreadable: {' '.join(str(error).split())[:300]}") from error
     watched = WatchedFile(file)
     try:
+        try:
+            check_boxes(cast(BinaryIO, watched))
+        except BadSampleError as error:
+            raise _refused(film, error) from error
         return _checked(film, watched, {"protocol_whitelist": "none"}), watched  # so nothing else can be opened
     except BadSampleError:
         watched.close()
@@ -109,6 +119,10 @@ def _checked(film: str | Path | FilmFile, source: str | WatchedFile, options: di
 def _unreadable(film: str | Path | FilmFile, error: Exception) -> BadSampleError:
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return BadSampleError(f"{film}: cannot be read as a video: {reason}; give a whole file")
+
+
+def _refused(film: str | Path | FilmFile, error: Exception) -> BadSampleError:
+    return _unreadable(film, error) if isinstance(error, OSError) else BadSampleError(f"{film}: {error}")
 
 
 def _check_length(film: FilmFile, length: int) -> None:

@@ -78,7 +78,8 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         constant = bool(WITHOUT_TIMES.intersection(kinds))
         entries = list(islice(stream.index_entries, _INDEXED)) if kinds[0] == "mov" else []
         variable = False if constant else _is_variable([entry.timestamp for entry in entries] or times, stream)
-        frames = stream.frames
+        # The number in an MP4's header may be wrong; its index is what is decoded.
+        frames = min(stream.frames, len(stream.index_entries)) if kinds[0] == "mov" else stream.frames
         if (constant and kinds[0] != "avi") or first.time is None:
             count, seconds = count_frames(film, kinds[0])
             frames, fps = round(seconds / count.step), 1 / count.step

@@ -69,7 +69,9 @@ class Videos(GlobPool):
 
     def recognises(self, look: Look) -> str:
         films = [name for name in look.names if is_film(name) and _is_stream_if_ts(look, name)]
-        tars, tables = look.ending(_TAR), look.ending(_TABLE)
+        tars = look.ending(_TAR)
+        stems = {full_stem(name) for name in tars}
+        tables = [name for name in look.ending(_TABLE) if full_stem(name) not in stems]
         if FILMS.noun not in kinds_in(look, tars):
             tars = []
         first = first_table(look, tables)
