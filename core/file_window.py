@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import Any, BinaryIO
@@ -52,6 +53,8 @@ class FileWindow(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         wanted = memoryview(buffer)[: max(0, self._length - self._position)]
+        if not wanted:
+            return 0
         self._file.seek(self._start + self._position)
         count: int = self._file.readinto(wanted)  # type: ignore[attr-defined]  # every binary file that can seek has it
         self._position += count
@@ -80,8 +83,10 @@ class WatchedFile:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._file.seek(offset, whence)
+        except (ValueError, OverflowError):  # a damaged film may name any position
+            return -1
         except OSError as error:
-            self.error = error
+            self.error = self.error if error.errno == errno.EINVAL else error
             return -1
 
     def tell(self) -> int:

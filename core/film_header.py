@@ -74,7 +74,7 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         kinds = container.format.name.split(",")
         if kinds[0] == "mov":
             _check_index(film, container, stream)
-        first, times = _first_frame(film, container, stream)
+        first, times, packets = _first_frame(film, container, stream)
         constant = bool(WITHOUT_TIMES.intersection(kinds))
         entries = list(islice(stream.index_entries, _INDEXED)) if kinds[0] == "mov" else []
         variable = False if constant else _is_variable([entry.timestamp for entry in entries] or times, stream)
@@ -94,26 +94,29 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         has_audio = bool(container.streams.audio)
     if not 0 <= fps <= FPS[1]:
         raise BadSampleError(f"{film}: impossible rate: {fps:g} frames per second; give a video of at most {FPS[1]}")
-    frames = frames or round(seconds * fps) or None
+    frames = frames or packets or round(seconds * fps) or None
     return FilmHeader(width, height, kinds[0], seconds, fps or None, frames, codec, has_audio, variable)
 
 
-def _first_frame(film: str | Path | FilmFile, container: Any, stream: Any) -> tuple[Any, list[int]]:
-    """Return the first frame, and the sorted presentation times of the first packets, in units of the stream."""
-    first, times, searched = None, list[int](), 0
+def _first_frame(film: str | Path | FilmFile, container: Any, stream: Any) -> tuple[Any, list[int], int]:
+    """Return the first frame, the sorted times of the first packets, and the number of packets if these are all.
+
+    Times are presentation times in units of the stream. The number is 0 if there are more packets.
+    """
+    first, times, searched, packets = None, list[int](), 0, 0
     for number, packet in enumerate(container.demux(stream), 1):
+        packets += bool(packet.size)
         searched += packet.size
         first = next(iter(packet.decode()), None) if first is None else first
         if packet.pts is not None and number <= _TIMES:
             times.append(packet.pts)
-        if first is not None and number >= _TIMES:
-            break
-        if number >= _SEARCHED or searched > _SEARCHED_BYTES:
+        if (first is not None and number >= _TIMES) or number >= _SEARCHED or searched > _SEARCHED_BYTES:
+            packets = 0
             break
     if first is None:
         raise BadSampleError(f"{film}: a video without frames: give another file")
     times.sort()
-    return first, times[: len(times) - min(_REORDERED, len(times) // 4)]
+    return first, times[: len(times) - min(_REORDERED, len(times) // 4)], packets
 
 
 def _is_variable(times: list[int], stream: Any) -> bool | None:
