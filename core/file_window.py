@@ -47,7 +47,7 @@ class FileWindow(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
         if base + offset < 0:
-            raise ValueError(f"a position before the start: {base + offset}")
+            raise OSError(errno.EINVAL, "a position before the start")
         self._position = base + offset
         return self._position
 
