@@ -6,6 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from core.errors import BadSampleError
+
+FILM_ENDINGS = frozenset(
+    ".mp4 .m4v .mov .qt .3gp .3gpp .3g2 .f4v .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .mpv .vob .ts .m2ts "
+    ".mts .flv .wmv .asf .ogv .ogm .mxf .rm .rmvb .dv .nut .wtv .ivf .obu .y4m .h264 .264 .avc .h265 .265 .hevc "
+    ".mjpg .mjpeg".split()
+)
+"""Files with one of these endings may be films. Their bytes decide the container."""
+
+
+class FilmLostError(BadSampleError):
+    """The disk or the network did not deliver a film: trying again may help."""
+
 
 @dataclass(frozen=True)
 class FilmFile:
@@ -14,7 +27,8 @@ class FilmFile:
     Attributes:
         name: Its name in errors.
         path: Path of a local file that is the film; None: `open` returns it.
-        open: Opens the film as a binary file that can seek: a member of a tar, an object of a store.
+        open: Opens the film as a binary file that can seek: a member of a tar, an object of a store. It may raise an
+            OSError, or a BadSampleError that says why it must not be opened.
         length: Its length in bytes when it was indexed; None: unknown. Another length now means another film.
     """
 

@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from core.film_length import start_of
+
 
 class UnusableTimesError(Exception):
     """A frame has no time, or its time is before that of the previous frame. `core.frame_counting` counts instead."""
-
-
-def start_of(stream: Any, first: float) -> float:
-    """Return the time that counts as 0, in seconds: the header's start of the stream, else that of the first frame."""
-    return first if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def timed(frames: Iterable[Any], stream: Any) -> Iterator[tuple[float, Any]]:

@@ -17,11 +17,11 @@ import numpy as np
 from core.containers import open_film
 from core.cut_scores import CutScorer, Luma
 from core.errors import BadSampleError
+from core.film_length import LOST
 from core.film_pieces import LONGEST_FILM
 from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_times import UnusableTimesError, timed
-from core.videos import LOST
 
 _SIDE = 160  # pixels, the longer side of the frames that are compared
 

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from core.containers import open_film
 from core.errors import BadSampleError
+from core.film_length import LOST, read_length, start_of
 from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_folders import list_frames, read_frame
 from core.frame_pixels import Frame, FrameConverter, scale_picture, scaled_size
 from core.frame_sampling import EDGE, FOLDER_FPS, Sampling, check_sampling, plan
-from core.frame_times import UnusableTimesError, start_of, timed
+from core.frame_times import UnusableTimesError, timed
 
 __all__ = ["Frame", "Video", "choose", "decode", "probe"]
 
@@ -29,10 +30,6 @@ Kept = TypeVar("Kept")
 
 SEEK_GAP = 3.0
 """If the next sampled frame is further away than this, in seconds, the decoder seeks to the key frame before it."""
-
-LOST = 0.1, 1.0
-"""What may be missing at the end: a fraction of the length, or seconds. Containers round durations, and audio may be
-longer."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,8 @@ def probe(
         BadSampleError: The video cannot be read, the sampling is invalid, or `start` or `until` is after its end.
     """
     check_sampling(str(path), fps, max_frames, start, end, frames_fps=frames_fps, until=until)
-    if not isinstance(path, FilmFile) and os.path.isdir(path):
-        film = _probe_folder(path, frames_fps)
-    else:
-        film = _probe_file(path)
+    is_folder = not isinstance(path, FilmFile) and os.path.isdir(path)
+    film = _probe_folder(str(path), frames_fps) if is_folder else _probe_file(path)
     video = Video(
         path if isinstance(path, FilmFile) else str(path),
         height=film.height,
@@ -159,7 +154,7 @@ def _probe_file(path: str | Path | FilmFile) -> _Film:
         if first.pts is None or not has_times(path, kind):
             counting, length = count_frames(path, kind)
         else:
-            length = _length(container, stream, first.time)
+            length = read_length(container, stream, first.time).seconds
     quarters = round(first.rotation / 90) % 4
     height, width = (first.width, first.height) if quarters % 2 else (first.height, first.width)
     return _Film(height, width, length, rate, quarters, counting)
@@ -284,21 +279,3 @@ def _check_end(video: Video, taken: int, last: float) -> None:
             f"{video.path}: breaks off at {last:.1f} s, before {video.moments[-1]:.1f} s: "
             f"give a whole file, or end={last:.1f}"
         )
-
-
-def _length(container: Any, stream: Any, first: float) -> float:
-    """Return the length of the stream in seconds: from the header, or from the last packets if they end later.
-
-    A header may count in decoding order, may count from before the first frame, or may lack the duration.
-    """
-    import av
-
-    zero = start_of(stream, first)
-    seconds = float((stream.duration or 0) * stream.time_base) or max((container.duration or 0) / 1e6 - zero, 0.0)
-    with suppress(av.error.FFmpegError):
-        container.seek(2**62, stream=stream)  # the last key frame
-    with suppress(av.error.FFmpegError):
-        for packet in container.demux(stream):
-            if packet.pts is not None:
-                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
-    return seconds

@@ -16,10 +16,11 @@ from PIL import Image
 from pydantic import Field
 
 from core.errors import BadSampleError
+from core.film_length import LOST
 from core.films import FilmFile
 from core.frame_pixels import Frame
 from core.stages import FILM, ImageFacts, ImageStage
-from core.videos import LOST, Video, choose, decode, probe
+from core.videos import Video, choose, decode, probe
 from filters.frame_measures import FrameMeasures, Measures
 from manifests.schemas import column
 

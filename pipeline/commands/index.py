@@ -1,4 +1,4 @@
-"""`vl3syn index`: one row per image of a pool, from headers."""
+"""`vl3syn index`: one row per image or film of a pool, from headers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def index(
     urls: Annotated[
         str | None, typer.Option(help="Pool: lists of image URLs (Parquet, CSV, TSV, JSON Lines, text), as a glob")
     ] = None,
+    videos: Annotated[
+        str | None, typer.Option(help="Pool: films, as a folder or glob of film files, tars or Parquet files")
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Parquet: the image column")] = None,
+    video: Annotated[str | None, typer.Option(help="Videos: the film column of Parquet files")] = None,
     id_: Annotated[
         str | None,
         typer.Option("--id", "--id-column", help="Parquet, URLs: an integer column that identifies the image"),
@@ -55,11 +59,11 @@ def index(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Read the header of every image of a pool, and store one row per image. Broken images get a row with an error.
+    """Read the header of every image or film of a pool, and store one row for each; of a broken one with an error.
 
     A look at PATH shows its kind: a folder of images, webdataset tars, an output of img2dataset, Parquet files with
-    images, lists of image URLs. The options --images to --urls name it. Without either, the run's pool is read again
-    and new images are added.
+    images, lists of image URLs, films. The options --images to --videos name it. Without either, the run's pool is read
+    again and new images or films are added.
 
     Examples:
 
@@ -68,6 +72,8 @@ def index(
         vl3syn index 's3://bucket/shards/*.tar' --run RUN
 
         vl3syn index --urls lists --url-column link --run RUN
+
+        vl3syn index --videos films --run RUN
     """
     from dataclasses import replace
 
@@ -79,11 +85,25 @@ def index(
     from pipeline.execution.runner import build_index, prepare, recipe_of
     from pipeline.recipe import Recipe
 
-    kinds = {"images": images, "tars": tars, "parquet": parquet, "img2dataset": img2dataset, "urls": urls}
+    kinds = {
+        "images": images,
+        "tars": tars,
+        "parquet": parquet,
+        "img2dataset": img2dataset,
+        "urls": urls,
+        "videos": videos,
+    }
     named = {name: where for name, where in kinds.items() if where}
     if path and named:
         raise UserError(f"give {path} or --{next(iter(named))}, not both")
-    options = {"image": image, "id": id_, "url": url, "alt_text": alt_text, "max_image_bytes": max_image_bytes}
+    options = {
+        "image": image,
+        "video": video,
+        "id": id_,
+        "url": url,
+        "alt_text": alt_text,
+        "max_image_bytes": max_image_bytes,
+    }
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     settings |= {"follow_links": True} if follow_links else {}
     with output.working_on(run_):

@@ -129,11 +129,14 @@ def _pool(path: str, kind: str | None) -> tuple[dict[str, str], str, int | None]
     from pipeline.pools.registry import POOLS, pool_of
 
     if kind is not None:
-        if kind not in POOLS:
-            raise UserError(f"--kind: {kind!r} is none of {', '.join(POOLS)}")
+        kinds = [name for name, class_ in POOLS.items() if not class_.has_films]
+        if kind not in kinds:
+            raise UserError(f"--kind: {kind!r} is none of {', '.join(kinds)}")
         pool_of(**{kind: path})
         return {kind: path}, f"{path}, as {kind}", None
     pool, seen = guess_pool(path, {})
+    if pool.has_films:
+        raise UserError(f"{seen}: recipes for films are written by hand: see docs/pools.md")
     written: dict[str, str] = {pool.kind: path} if pool.kind in POOLS else {"kind": pool.kind, "where": path}
     look = Look.at(path)
     images = len(look.names) if pool.shard_is_image and look.complete else None

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from core.errors import BadSampleError, UserError
-from core.films import FilmFile
+from core.films import FilmFile, FilmLostError
 from core.images import decode, portable
 from core.stages import ENCODED, FILM, IMAGE, MEDIA_INPUTS, PORTABLE, ImageFacts
 from manifests.journal import Journal
@@ -188,6 +188,8 @@ def _prepare(
             values[PORTABLE] = portable(medium, facts.longest)
         return facts.prepare(*(values[name] for name in reads))
     except BadSampleError as error:
-        return Failure(" ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        name = f"{medium}: " if isinstance(medium, FilmFile) else ""  # the row has it
+        return Failure(reason.removeprefix(name), retry=isinstance(error, FilmLostError))
     except MemoryError:
         return Failure("too large: not enough memory to decode and scale it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -114,9 +114,11 @@ def _revised(index: Table, shards: pl.DataFrame) -> pl.Series:
     return pl.Series("path", revised, pl.String)
 
 
-def chunks(shards: pa.Table, bytes_are_work: bool = True) -> Iterator[pa.Table]:
-    """Bundle shards into tasks of about a 64th of the work: at most 256 to 65,536 files, and 8 to 256 MiB."""
-    lengths: list[int] = shards["bytes"].to_pylist() if bytes_are_work else [0] * shards.num_rows
+def chunks(shards: pa.Table, lengths: Sequence[int]) -> Iterator[pa.Table]:
+    """Bundle shards into tasks of about a 64th of the work: at most 256 to 65,536 files, and 8 to 256 MiB.
+
+    `lengths` is the work for each shard in bytes, from `Pool.work`.
+    """
     count = min(max(len(lengths) // 64, 256), 65_536)
     size = min(max(sum(lengths) // 64, 8 << 20), 256 << 20)
     start = held = 0
@@ -129,10 +131,9 @@ def chunks(shards: pa.Table, bytes_are_work: bool = True) -> Iterator[pa.Table]:
         yield shards.slice(start)
 
 
-def is_small(shards: pa.Table, bytes_are_work: bool = True) -> bool:
-    """Return whether one machine reads these shards in less than a minute or so."""
-    size = sum(shards["bytes"].to_pylist()) if bytes_are_work else 0
-    return bool(shards.num_rows <= _FEW_SHARDS and size <= _FEW_BYTES)
+def is_small(lengths: Sequence[int]) -> bool:
+    """Return whether one machine reads shards with this work (`Pool.work`) in less than a minute or so."""
+    return len(lengths) <= _FEW_SHARDS and sum(lengths) <= _FEW_BYTES
 
 
 def read_chunk(chunk: pa.Table, pool: Pool, root: Folder, store: Store) -> pa.Table:
@@ -150,7 +151,7 @@ def account(index: Table, writer: str, pool: Pool) -> Iterator[str]:
         passed_over.update(counts)  # type: ignore[call-overload]  # of JSON
     if passed_over:
         counts = format_counts(passed_over, _ENDINGS)
-        yield f"passed over members of {pool.kind} that are no images or texts by their ending: {counts}"
+        yield f"passed over members of {pool.kind} that are no {pool.noun}s or texts by their ending: {counts}"
     rows = index.scan(["text_encoding"]).drop_nulls().group_by("text_encoding").len()
     encodings = Counter(dict(rows.collect(engine="streaming").iter_rows()))
     if encodings:

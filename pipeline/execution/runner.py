@@ -186,9 +186,10 @@ def build_index(
         return map_blocks(dataset, reported, fn_kwargs={"call": call})
 
     indexing.begin(table)
-    done = LocalResult(untried=list(chunks(todo.shards, pool.bytes_are_work)))
+    work = pool.work(todo.shards)
+    done = LocalResult(untried=list(chunks(todo.shards, work)))
     with Progress("index", todo.shards.num_rows, unit="files") as progress:
-        if local and is_small(todo.shards, pool.bytes_are_work) and is_importable(type(pool)) and is_without_ray():
+        if local and is_small(work) and is_importable(type(pool)) and is_without_ray():
             done = local.run(done.untried, ready(call), count_cpus(), progress, preloaded=False)
         if local and (done.untried or done.lost):
             local.close()  # Ray needs their memory
@@ -203,12 +204,12 @@ def build_index(
 def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
     """Yield lines for the user about skipped files, and about stored shards that differ from the pool."""
     if listing.passed_over:
-        what = " files that are no images by their ending" if pool.shard_is_image else ""
+        what = f" files that are no {pool.noun}s by their ending" if pool.shard_is_image or pool.has_films else ""
         yield f"passed over{what}: {format_counts(listing.passed_over)}"
     if todo.changed and not pool.bytes_are_work:
         yield f"{todo.changed:,} films have other clips now; clips that are the same keep their facts"
     elif todo.changed:
-        new = "rows with another URL, text or size count" if pool.same_row else "their images count"
+        new = "rows with another URL, text or size count" if pool.same_row else f"their {pool.noun}s count"
         yield f"{todo.changed:,} indexed shards have another length now; {new} as new"
     if todo.misread:
         yield (

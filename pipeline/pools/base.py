@@ -37,6 +37,8 @@ class Pool(Settings):
         follow_links: Whether links of a local pool may lead out of it; default no.
     """
 
+    noun: ClassVar[str] = "image"
+    """What a row is, for messages."""
     has_images: ClassVar[bool] = True
     """Whether the pool has the images, not only their URLs."""
     has_films: ClassVar[bool] = False
@@ -176,6 +178,10 @@ class Pool(Settings):
     def misread(self, index: Table) -> list[str]:
         """Return the indexed shards that an earlier version of this class may have read wrongly, to read them again."""
         return []
+
+    def work(self, shards: pa.Table) -> list[int]:
+        """Return about how many bytes are read to index each of some shards (columns `SHARDS`)."""
+        return shards["bytes"].to_pylist() if self.bytes_are_work else [0] * shards.num_rows
 
     # What the pipeline calls
 

@@ -23,7 +23,7 @@ from pipeline.pools.rows import note_names
 _ACCEPTED = "bytes, struct{bytes, path}, a list with one of these, list<uint8>, or base64 text"
 _NAMES = re.compile(r"(image|img|photo|picture|jpe?g|png|webp)s?([_.-]?(bytes|data|content|base64|b64))?|base64|b64")
 """Names of image columns. Columns with other names that hold base64 or lists of numbers must be named in the pool."""
-_CONTAINERS = re.compile(r"bytes|bin|binary|blob|buffer|content|contents|data|encoded|raw|raw_bytes|file_bytes|value")
+CONTAINERS = re.compile(r"bytes|bin|binary|blob|buffer|content|contents|data|encoded|raw|raw_bytes|file_bytes|value")
 """Usual names for the image's bytes. Beside them, a text called like an image is likely to be its path."""
 _SHORTEST = 64  # bytes; digests and UUIDs are not longer, images are
 _SHOWN = 12  # columns that an error lists
@@ -71,7 +71,7 @@ def image_columns(schema: pa.Schema) -> list[str]:
         return named + [name for name in plainest if name not in named]
     lists = [f.name for f in schema if _is_named(f.name) and (is_image(_entry(f.type)) or _is_octets(f.type))]
     texts = [f.name for f in schema if _is_named(f.name) and may_encode(f.type) and not _is_octets(f.type)]
-    if any(_CONTAINERS.fullmatch(name.lower()) for name in plainest):
+    if any(CONTAINERS.fullmatch(name.lower()) for name in plainest):
         texts = []
     return [name for name in lists if not _is_digest(_entry(schema.field(name).type))] or texts or plainest
 

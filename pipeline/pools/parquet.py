@@ -17,6 +17,7 @@ from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, Parquet
 from manifests.storage import Folder
 from pipeline.pools.cells import cell_bytes, image_column, image_columns, image_leaves, may_encode, octets_as_bytes
+from pipeline.pools.film_cells import film_columns
 from pipeline.pools.images import Failure, Group
 from pipeline.pools.listing import Listing, Shard
 from pipeline.pools.look import Look
@@ -76,7 +77,9 @@ class ParquetImages(TablePool):
 
         Bytes beside a column of URLs may be digests, and texts may be anything. Then the first rows decide.
         """
+        films = film_columns(schema)
         columns = [self.image] if self.image and self.image in schema.names else image_columns(schema)
+        columns = [column for column in columns if column not in films or column == self.image]
         in_doubt = matching(schema.names, NOTES["url"]) or any(may_encode(schema.field(c).type) for c in columns)
         return bool(columns) and not (in_doubt and all(self._first_error(look, name, column) for column in columns))
 
@@ -107,7 +110,9 @@ class ParquetImages(TablePool):
             column = self.image_column(parquet.schema)
             start = sum(parquet.row_groups[: group.section])
             cells: dict[int, bytes | None] = {}
-            for offset, cell in _wanted(parquet, column, group.section, {offset - start for offset in group.offsets}):
+            for offset, cell in wanted_cells(
+                parquet, column, group.section, {offset - start for offset in group.offsets}
+            ):
                 cells[start + offset] = cell_bytes(cell, self.max_cell)
         null = Failure("null image: the cell holds no bytes")
         return [null if (data := cells[offset]) is None else data for offset in group.offsets]
@@ -144,7 +149,7 @@ class ParquetImages(TablePool):
         return f"image from the column {column!r}"
 
 
-def _wanted(parquet: Parquet, column: str, row_group: int, rows: set[int]) -> Iterator[tuple[int, Any]]:
+def wanted_cells(parquet: Parquet, column: str, row_group: int, rows: set[int]) -> Iterator[tuple[int, Any]]:
     """Yield the wanted cells of a row group with their row numbers. Only these become Python objects."""
     last, start = max(rows), 0
     for batch in parquet.batches(image_leaves(parquet.schema, column, ("bytes",)), ROWS_AT_ONCE, [row_group]):

@@ -13,8 +13,9 @@ from core.arrow_types import check_plain, is_bytes, is_list, is_text, type_name
 from core.errors import BadSampleError
 from core.image_header import BadImageError
 from core.parquet import BAD_PARQUET, MAX_CELL, BombError, Parquet
-from pipeline.pools.cells import cell_bytes, cell_path, image_column, image_leaves, octets_as_bytes
-from pipeline.pools.rows import NOTES, TEXT_LIMIT, Row, measure, note_names, notes_of
+from pipeline.pools.cells import cell_bytes, cell_path, image_leaves, octets_as_bytes
+from pipeline.pools.medium import IMAGES, Medium
+from pipeline.pools.rows import NOTES, TEXT_LIMIT, Row, note_names, notes_of
 
 ROWS_AT_ONCE = 64
 
@@ -36,13 +37,15 @@ class ImageColumns:
     notes: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, schema: pa.Schema, image: str | None, id_: str | None, alt_text: str | None) -> ImageColumns:
+    def of(
+        cls, schema: pa.Schema, image: str | None, id_: str | None, alt_text: str | None, medium: Medium = IMAGES
+    ) -> ImageColumns:
         """Choose the columns by the pool's settings.
 
         Raises:
             BadSampleError: A required column is missing or cannot be read.
         """
-        column = image_column(schema, image)
+        column = medium.column(schema, image)
         id_ = None if id_ is None else id_column(schema, id_)
         columns = cls(column, image_leaves(schema, column), id_, note_columns(schema, alt_text, column))
         check_plain(schema, columns.read)
@@ -55,26 +58,31 @@ class ImageColumns:
 
 
 def parquet_rows(
-    file: Any, image: str | None, id_: str | None, alt_text: str | None = None, max_cell: int = MAX_CELL
+    file: Any,
+    image: str | None,
+    id_: str | None,
+    alt_text: str | None = None,
+    max_cell: int = MAX_CELL,
+    medium: Medium = IMAGES,
 ) -> Iterator[Row]:
     """Yield one index row per row. A damaged or empty file gets a row with key "" that says what is wrong."""
     number = text = 0
     try:
         parquet = Parquet(file, max_cell)
         try:
-            columns = ImageColumns.of(parquet.schema, image, id_, alt_text)
+            columns = ImageColumns.of(parquet.schema, image, id_, alt_text, medium)
         except BadSampleError as error:
             yield {"key": "", "error": unread(error, parquet)}
             return
         for source in bounded_rows(parquet, columns.read):
-            row = index_row(source, columns, number, max_cell)
+            row = index_row(source, columns, number, max_cell, medium)
             text += len(row["key"]) + sum([len(row.get(name) or "") for name in NOTES])
             if text > parquet.most_text:
                 raise BombError(f"decompression bomb: {text:,} bytes of text in {number + 1:,} rows")
             yield row
             number += 1
         if not number:
-            yield {"key": "", "error": "no images: a Parquet file without rows"}
+            yield {"key": "", "error": f"no {medium.noun}s: a Parquet file without rows"}
     except BAD_PARQUET as error:
         yield {"key": "", "error": f"broken Parquet: {damage(error)}; {number:,} rows were read before it"}
 
@@ -174,7 +182,9 @@ def holds_text(type_: pa.DataType, as_bytes: bool = True) -> bool:
     return is_text(type_) or (as_bytes and is_bytes(type_) and not pa.types.is_fixed_size_binary(type_))
 
 
-def index_row(source: Row | BombError, columns: ImageColumns, number: int, max_cell: int) -> Row:
+def index_row(
+    source: Row | BombError, columns: ImageColumns, number: int, max_cell: int, medium: Medium = IMAGES
+) -> Row:
     """Return the index row for a row of the file."""
     if isinstance(source, BombError):
         return {"key": str(number), "offset": number, "error": str(source)}
@@ -188,11 +198,11 @@ def index_row(source: Row | BombError, columns: ImageColumns, number: int, max_c
         row["id"] = id_
     if columns.id is not None and "id" not in row:
         return row | {"error": f"bad id: {id_} in the column {columns.id!r}"}
-    return row | measured_cell(cell, max_cell)
+    return row | measured_cell(cell, max_cell, medium)
 
 
-def measured_cell(cell: Any, max_cell: int) -> Row:
-    """Return `measure` of a cell's image. An empty cell, or an image above `max_cell` bytes, gives an error."""
+def measured_cell(cell: Any, max_cell: int, medium: Medium = IMAGES) -> Row:
+    """Return what a cell's image or film measures. An empty cell, or one above `max_cell` bytes, gives an error."""
     try:
         data = cell_bytes(cell, max_cell)
     except BadImageError as error:
@@ -200,7 +210,7 @@ def measured_cell(cell: Any, max_cell: int) -> Row:
     if data is None:
         path = cell_path(cell)
         where = f", and its path {path[:200]!r} is a label that is not followed" if path else ""
-        return {"error": f"null image: the cell holds no bytes{where}"}
+        return {"error": f"null {medium.noun}: the cell holds no bytes{where}"}
     if len(data) > max_cell:
         return {"bytes": len(data), "error": f"too long: {len(data):,} bytes, max_image_bytes is {max_cell:,}"}
-    return measure(data)
+    return medium.measure(data)

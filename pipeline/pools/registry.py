@@ -20,6 +20,7 @@ from pipeline.pools.img2dataset import Downloads
 from pipeline.pools.parquet import ParquetImages
 from pipeline.pools.tars import Tars
 from pipeline.pools.urls import UrlTables
+from pipeline.pools.videos import Videos
 
 POOLS: Mapping[str, type[Pool]] = {
     "images": ImageFiles,
@@ -27,6 +28,7 @@ POOLS: Mapping[str, type[Pool]] = {
     "parquet": ParquetImages,
     "img2dataset": Downloads,
     "urls": UrlTables,
+    "videos": Videos,
     "clips": Clips,
 }
 

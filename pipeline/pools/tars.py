@@ -14,7 +14,6 @@ from typing import BinaryIO, ClassVar
 import polars as pl
 
 from core.errors import UserError
-from core.image_header import MAX_BYTES
 from core.text import printable
 from manifests.part_files import writer_of
 from manifests.storage import Folder
@@ -23,16 +22,17 @@ from pipeline.pools.globs import GlobPool
 from pipeline.pools.images import SPAN, Failure, Group
 from pipeline.pools.listing import Listing, Shard, is_candidate
 from pipeline.pools.look import Look
+from pipeline.pools.medium import FILMS, IMAGES, Medium
 from pipeline.pools.packed import START, packed, packed_name
-from pipeline.pools.rows import TEXT_LIMIT, Row, alt_text_line, clean, measure, on_disk
+from pipeline.pools.rows import TEXT_LIMIT, Row, alt_text_line, clean, on_disk
 from pipeline.pools.side_files import Note, ending_of, pair_members, read_note
+from pipeline.pools.tar_header import CheckedHeader
+from pipeline.pools.tar_look import kinds_in
 
 _GAP = 256 << 10  # bytes; reading such a gap is faster than another request
 _SEARCHED = 200  # tar members that are searched for alt text
 _REQUEST = 1 << 20  # bytes per request to an object store
-_MAX_NAME = 1 << 14  # bytes; tarfile takes quadratic time for longer pax headers
 _MAX_ENDING, _MAX_ENDINGS = 16, 100  # in the counts of members: characters of an ending, and different endings
-_IMAGE_START = 1 << 14  # bytes; they hold nearly every JPEG and PNG header
 
 Notes = dict[str, list[tuple[int, Note]]]
 """The contents of a tar's side files by name, each with its byte offset."""
@@ -53,20 +53,16 @@ class Tars(GlobPool):
 
     def recognises(self, look: Look) -> str:
         names = look.ending(self.ending)
-        return f"webdataset tars ({look.summary(names)})" if names else ""
+        if not names or set(kinds_in(look, names)) == {FILMS.noun}:
+            return ""
+        return f"webdataset tars ({look.summary(names)})"
 
     def like_shard(self, path: str) -> str | None:
         return packed_name(path) or super().like_shard(path)
 
     def rows(self, root: Folder, shard: Shard, passed_over: Counter[str]) -> Iterator[Row]:
         with on_disk(root, shard.path) as file:
-            notes: Notes = {}
-            rows = list(tar_rows(file, notes, self.alt_text, passed_over))
-        images = [row for row in rows if row["offset"]]  # only the last row may be about the tar itself
-        texts = pair_members([(row["offset"], row["key"]) for row in images], notes)
-        for row, text in zip(images, texts, strict=True):
-            yield {**text, **row}
-        yield from rows[len(images) :]
+            yield from rows_with_notes(file, self.alt_text, passed_over)
 
     def joins(self, group: Group, offset: int, length: int) -> bool:
         gap, span = offset - group.end, offset + length - group.offsets[0]
@@ -83,25 +79,7 @@ class Tars(GlobPool):
         return images
 
     def check_first(self, listing: Listing) -> Listing:
-        path = listing.shards["path"][0].as_py()
-        try:
-            with listing.root.filesystem.open_input_file(f"{listing.root.path}/{path}") as file:
-                if error := packed(file.read(START)):
-                    raise UserError(f"{self.kind}: {path}: {error}")
-                file.seek(0)
-                members = _notes(io.BufferedReader(file, _REQUEST), self.alt_text)
-                notes = [note for note in islice(members, _SEARCHED) if note and note.source]
-                if self.alt_text is not None and not notes:  # search the whole tar before the setting is refused
-                    notes = list(islice((note for note in members if note and note.source), 1))
-        except UserError:
-            raise
-        except (OSError, ValueError, tarfile.TarError):  # indexing reports it later
-            return listing
-        sources = [note.source for note in sorted(notes, key=lambda note: note.rank)]
-        if self.alt_text is not None and not sources:
-            name = self.alt_text.lstrip(".")
-            raise UserError(f"{self.kind}: {path}: alt_text: no side file ends in .{name}, and no .json has that key")
-        return replace(listing, alt_text=alt_text_line(list(dict.fromkeys(sources)), path))
+        return check_first_tar(listing, self.kind, self.alt_text)
 
     def misread(self, index: Table) -> list[str]:
         """See `Pool.misread`. What each version of the reader read wrongly: `READER` in `execution/index.py`."""
@@ -112,6 +90,51 @@ class Tars(GlobPool):
         if old := [writer for writer, version in versions.items() if version in (1, 2)]:
             wrong.append(_shards_of(index, old).join(_with_repeated_names_or_lost_bytes(index), on="shard", how="semi"))
         return pl.concat(wrong).collect()["shard"].unique().sort().to_list() if wrong else []
+
+
+def check_first_tar(listing: Listing, kind: str, alt_text: str | None) -> Listing:
+    """Return the listing with the source of alt text in its first tar; unchanged if the tar is damaged.
+
+    Args:
+        listing: The tars.
+        kind: The kind of the pool, for errors.
+        alt_text: The setting `alt_text` of the pool.
+
+    Raises:
+        UserError: The tar is compressed, or nothing in it has the text that `alt_text` names.
+    """
+    path = listing.shards["path"][0].as_py()
+    try:
+        with listing.root.filesystem.open_input_file(f"{listing.root.path}/{path}") as file:
+            if error := packed(file.read(START)):
+                raise UserError(f"{kind}: {path}: {error}")
+            file.seek(0)
+            members = _notes(io.BufferedReader(file, _REQUEST), alt_text)
+            notes = [note for note in islice(members, _SEARCHED) if note and note.source]
+            if alt_text is not None and not notes:  # search the whole tar before the setting is refused
+                notes = list(islice((note for note in members if note and note.source), 1))
+    except UserError:
+        raise
+    except (OSError, ValueError, tarfile.TarError):  # indexing reports it later
+        return listing
+    sources = [note.source for note in sorted(notes, key=lambda note: note.rank)]
+    if alt_text is not None and not sources:
+        name = alt_text.lstrip(".")
+        raise UserError(f"{kind}: {path}: alt_text: no side file ends in .{name}, and no .json has that key")
+    return replace(listing, alt_text=alt_text_line(list(dict.fromkeys(sources)), path))
+
+
+def rows_with_notes(
+    file: BinaryIO, alt_text: str | None, passed_over: Counter[str], medium: Medium = IMAGES
+) -> Iterator[Row]:
+    """Yield the rows of a tar, as `tar_rows` does, with the texts of side files."""
+    notes: Notes = {}
+    rows = list(tar_rows(file, notes, alt_text, passed_over, medium))
+    media = [row for row in rows if row["offset"]]  # only the last row may be about the tar itself
+    texts = pair_members([(row["offset"], row["key"]) for row in media], notes)
+    for row, text in zip(media, texts, strict=True):
+        yield {**text, **row}
+    yield from rows[len(media) :]
 
 
 def _notes(file: io.BufferedReader, alt_text: str | None) -> Iterator[Note | None]:
@@ -156,15 +179,20 @@ def _with_repeated_names_or_lost_bytes(index: Table) -> pl.LazyFrame:
 
 
 def tar_rows(
-    file: BinaryIO, notes: Notes | None = None, alt_text: str | None = None, passed_over: Counter[str] | None = None
+    file: BinaryIO,
+    notes: Notes | None = None,
+    alt_text: str | None = None,
+    passed_over: Counter[str] | None = None,
+    medium: Medium = IMAGES,
 ) -> Iterator[Row]:
-    """Yield one row per image member. A damaged tar gets a last row with key "" and offset 0 that says where it ends.
+    """Yield one row per image or film. A damaged tar gets a last row with key "" and offset 0 that says where it ends.
 
     Args:
         file: The tar, seekable. Members are read in place; nothing is extracted and no link is followed.
         notes: The contents of side files are added to it; None: side files are not read.
         alt_text: The setting `alt_text` of the pool.
         passed_over: The numbers of the other members are added to it, by ending.
+        medium: What is read.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -175,16 +203,16 @@ def tar_rows(
     images, others = 0, Counter[str]()  # of `others`, "texts" are the side files that were read
     problem = None
     try:
-        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=_CheckedHeader)
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=CheckedHeader)
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
             if not 0 <= member.size < 1 << 63 or archive.offset < member.offset_data:
                 raise tarfile.ReadError("a member of an impossible size")
             if member.isdir():
                 continue
-            if is_candidate(member.name):
+            if medium.is_candidate(member.name):
                 images += 1
-                yield {"key": clean(member.name), "offset": member.offset_data, **_measure(archive, member, file, size)}
+                yield {"key": clean(member.name), "offset": member.offset_data, **_measure(member, file, size, medium)}
             else:
                 note = None
                 if notes is not None and (note := _note(archive, member, alt_text)):
@@ -197,34 +225,16 @@ def tar_rows(
     except (tarfile.TarError, ValueError, LookupError, OverflowError, MemoryError, RecursionError) as error:
         problem = f"{' '.join(str(error).split()) or type(error).__name__}, at byte {file.tell():,}"
     if problem:
-        yield {"key": "", "offset": 0, "error": f"broken tar: {problem}; {images:,} images were read before it"}
+        yield {"key": "", "offset": 0, "error": f"broken tar: {problem}; {images:,} {medium.noun}s were read before it"}
     elif not images:
-        yield {"key": "", "offset": 0, "error": f"no images: a tar of {others.total():,} other members"}
+        yield {"key": "", "offset": 0, "error": f"no {medium.noun}s: a tar of {others.total():,} other members"}
     del others["texts"]
     if passed_over is not None:
         passed_over.update(others)
 
 
-_NAME_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-
-
-class _CheckedHeader(tarfile.TarInfo):
-    """A tar header that refuses sizes that tarfile cannot handle, before tarfile reads that many bytes."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _NAME_HEADERS and self.size > _MAX_NAME):
-            raise tarfile.ReadError(f"a header that claims {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
-
-
-def _measure(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, size: int) -> Row:
-    """Return `measure` of an image member, or its error. `size` is the length of the tar in bytes."""
+def _measure(member: tarfile.TarInfo, file: BinaryIO, size: int, medium: Medium) -> Row:
+    """Return what an image or film measures, or its error. `size` is the length of the tar in bytes."""
     if not member.isreg():
         kind = "link" if member.issym() or member.islnk() else "not a file"
         return {"error": f"{kind}: a tar member that is not followed"}
@@ -233,14 +243,7 @@ def _measure(archive: tarfile.TarFile, member: tarfile.TarInfo, file: BinaryIO, 
     available = max(0, size - member.offset_data)
     if available < member.size:
         return {"bytes": member.size, "error": _cut_off(available, member.size)}
-
-    file.seek(member.offset_data)
-    start = file.read(min(member.size, _IMAGE_START))
-    if member.size <= MAX_BYTES and start.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # JPEG and PNG need no more
-        row = {**measure(start), "bytes": member.size}
-        if "width" in row or len(start) == member.size:
-            return row
-    return measure(archive.extractfile(member), member.size)  # type: ignore[arg-type]
+    return medium.measure_part(file, member.offset_data, member.size)
 
 
 def _cut_off(available: int, length: int) -> str:

@@ -17,6 +17,7 @@ from core.errors import BadSampleError
 from manifests.schemas import INDEX
 from manifests.storage import Folder
 from pipeline.pools.base import image_id, index_table
+from pipeline.pools.film_cells import film_columns
 from pipeline.pools.list_columns import list_columns_at
 from pipeline.pools.listing import Listing, Shard, shard_table, shards_of
 from pipeline.pools.look import Look
@@ -58,7 +59,7 @@ class UrlTables(TablePool):
         first = first_table(look, tables)
         if first and self._fits(None, first[1]):
             images = ParquetImages(kind="parquet", where=self.where, max_image_bytes=self.max_image_bytes)
-            lists += [] if images.has_image(look, *first) else tables
+            lists += [] if images.has_image(look, *first) or film_columns(first[1]) else tables
         return f"lists of image URLs ({look.summary(lists)})" if lists else ""
 
     def _has_urls(self, look: Look, name: str) -> bool:

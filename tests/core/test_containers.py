@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from core.containers import DEMUXERS, open_container
 from core.errors import BadSampleError
 from core.videos import probe
 from model import Processor
+from tests.film_files import external, playlists
 from tests.model.clips import real, write
 
 TENTHS = [k / 10 for k in range(20)]
@@ -35,30 +35,12 @@ def _remuxed(clip: Path, path: Path, kind: str) -> Path:
     return path
 
 
-def _playlists(secret: Path) -> dict[str, str]:
-    """Each kind, with what it has to say to have `secret` opened."""
-    mpd = (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
-        'mimeType="video/mp4"><Representation id="1" bandwidth="1000"><BaseURL>{}</BaseURL></Representation>'
-        "</AdaptationSet></Period></MPD>"
-    )
-    return {
-        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n",
-        "ffconcat": f"ffconcat version 1.0\nfile {secret.name}\n",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
-        "mpd": mpd.format(secret),
-        "m3u": f"#EXTM3U\n{secret}\n",
-        "pls": f"[playlist]\nFile1={secret}\nNumberOfEntries=1\n",
-        "asx": f'<asx version="3.0"><entry><ref href="{secret}"/></entry></asx>',
-    }
-
-
 @pytest.mark.parametrize("ending", ["", ".mp4", ".ts"])
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd", "m3u", "pls", "asx"])
 def test_playlist_is_refused_under_any_name(processor: Processor, tmp_path: Path, kind: str, ending: str) -> None:
     secret = _remuxed(write(tmp_path / "s.mp4", TENTHS), tmp_path / "secret.ts", "mpegts")
     listed = tmp_path / f"list.{kind}{ending}"
-    listed.write_text(_playlists(secret)[kind])
+    listed.write_text(playlists(secret)[kind])
     with pytest.raises(BadSampleError, match=r"a playlist, or no known film: give|cannot be read as a video") as error:
         processor([{"role": "user", "content": [{"type": "video", "video": str(listed)}, "What?"]}])
     assert "\n" not in str(error.value)
@@ -79,29 +61,9 @@ def test_url_is_read_as_a_file_name_without_a_connection(tmp_path: Path, monkeyp
             server.accept()
 
 
-def _boxed(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(body), kind) + body
-
-
-def _external(film: bytes, path: bytes) -> bytes:
-    """A film whose data reference is an alias of another file; its index is at its end, so that sizes alone change."""
-    alias = bytes(10) + bytes([0]) + bytes(27) + bytes(12) + bytes([5]) + b"other".ljust(63, b"\0")
-    alias += bytes(16) + struct.pack(">HH", 1, 1) + bytes(16) + struct.pack(">HH", 2, len(path)) + path
-    alias += b"\0" * (len(path) % 2) + struct.pack(">HH", 0xFFFF, 0)
-    old = b"url \x00\x00\x00\x01"
-    at = film.index(old) - 4
-    new = _boxed(b"alis", bytes(4) + alias)
-    changed = bytearray(film[:at] + new + film[at + 12 :])
-    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
-        start = changed.rindex(box, 0, at) - 4
-        size = struct.unpack_from(">I", changed, start)[0]
-        struct.pack_into(">I", changed, start, size + len(new) - 12)
-    return bytes(changed)
-
-
 def test_external_data_of_quicktime_are_not_read(tmp_path: Path) -> None:
     secret, film = write(tmp_path / "secret.mp4", TENTHS), tmp_path / "film.mov"
-    film.write_bytes(_external(_remuxed(secret, tmp_path / "plain.mov", "mov").read_bytes(), bytes(secret)))
+    film.write_bytes(external(_remuxed(secret, tmp_path / "plain.mov", "mov").read_bytes(), bytes(secret)))
     options = {"enable_drefs": "1", "use_absolute_path": "1"}
     with av.open(str(film), container_options=options) as opened:
         assert sum(1 for _ in opened.demux(video=0)) > 1, "the film does name another"
