@@ -39,7 +39,8 @@ ENTRY_POINTS = "vl3syn.pools"
 
 def known_kinds() -> Mapping[str, type[Pool]]:
     """Return every kind that a path is compared with: this project's by name, others by the path of their class."""
-    return {**POOLS, **{point.value: class_at(point.value, Pool) for point in entry_points(group=ENTRY_POINTS)}}
+    ours = {name: kind for name, kind in POOLS.items() if kind is not Clips}  # a run directory is never guessed
+    return {**ours, **{point.value: class_at(point.value, Pool) for point in entry_points(group=ENTRY_POINTS)}}
 
 
 def pool_of(**settings: Any) -> Pool:
