@@ -32,7 +32,7 @@ from pipeline.pools.rows import Row
 CUTS = ("length", "cut_times", "cut_scores", "key_times")
 """The columns of the stage `scenes` that say where a film may be cut, in the order of `core.film_pieces.pieces`."""
 
-_OF_FILM = [name for name in FILM_INDEX.names if name not in ("id", "key", "duration", "frames", "error", "retry")]
+_OF_FILM = [name for name in FILM_INDEX.names if name not in ("id", "key", "duration", "frame_count", "error", "retry")]
 _MARK_BYTES = 4
 
 

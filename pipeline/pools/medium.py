@@ -68,7 +68,7 @@ def measure_film(film: FilmFile) -> Row:
         "format": header.container,
         "duration": header.duration,
         "fps": header.fps,
-        "frames": header.frames,
+        "frame_count": header.frames,
         "codec": header.codec,
         "has_audio": header.has_audio,
         "variable_rate": header.variable_rate,

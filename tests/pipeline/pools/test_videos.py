@@ -32,7 +32,7 @@ from tests.film_files import film
 from tests.runs import run_here
 
 Row = dict[str, Any]
-HEADER = ("width", "height", "format", "duration", "fps", "frames", "codec", "has_audio", "variable_rate")
+HEADER = ("width", "height", "format", "duration", "fps", "frame_count", "codec", "has_audio", "variable_rate")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_film_is_the_same_wherever_it_lies(tmp_path: Path, films: Mapping[str, b
             continue
         read = read_film_header(path)
         assert header(row)[:3] == (read.width, read.height, read.container)
-        assert (row["duration"], row["frames"], row["codec"]) == (read.duration, read.frames, read.codec)
+        assert (row["duration"], row["frame_count"], row["codec"]) == (read.duration, read.frames, read.codec)
         assert (row["fps"], row["has_audio"], row["variable_rate"]) == (25, False, read.variable_rate)
         frames = [decode(probe(source, fps=9), lambda f: f.tobytes()) for source in (path, opened(pool, row))]
         assert frames[0] == frames[1]
@@ -337,4 +337,4 @@ def test_films_of_a_store_are_read(bucket: str, films: Mapping[str, bytes], tmp_
     for row in rows:
         if row["error"] is None:
             source = pool.film(listing.root, row["shard"], row["key"], row["offset"], row["bytes"])
-            assert len(decode(probe(source, fps=25), lambda frame: None)[0]) == row["frames"]
+            assert len(decode(probe(source, fps=25), lambda frame: None)[0]) == row["frame_count"]
