@@ -39,6 +39,8 @@ STAGES = {
     "describe": "captioners.offline.describe:Describe",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
+    "dense_caption": "captioners.films.dense:DenseCaption",
+    "summary": "captioners.films.summary:Summary",
 }
 """The stages of this project; a recipe that names one imports it."""
 
