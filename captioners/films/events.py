@@ -85,15 +85,15 @@ def _seconds(value: Any) -> Any:
             return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
         value = float(number[1]) if (number := _SECONDS.fullmatch(text)) else None
     if type(value) not in (int, float) or not abs(value) < 1e9:  # not a bool, nor NaN
-        raise ValueError("is no time in seconds, such as 3.5")
+        raise BadSampleError("is no time in seconds, such as 3.5")
     return float(value)
 
 
 def _prose(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError("is no text")
+        raise BadSampleError("is no text")
     if is_blank(words := printable(value).strip()):
-        raise ValueError("is empty")
+        raise BadSampleError("is empty")
     return words
 
 

@@ -1,5 +1,4 @@
-"""Dense captions and summaries by a server, through the runner: every clip ends sound or with a reason, and is paid for
-once."""
+"""Texts about clips by a server, through the runner: every clip ends sound or with a reason, and is paid for once."""
 
 from __future__ import annotations
 
