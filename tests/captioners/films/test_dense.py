@@ -92,15 +92,17 @@ def test_large_frames_are_scaled_down(tmp_path: Path) -> None:
 
 
 def test_invalid_answer_is_asked_again_once_with_its_reason(tmp_path: Path) -> None:
+    table = clips(3)
     with chat_server(words=clip_answers.broken_first) as server:
-        rows = rows_of(tmp_path, stage(server.url), clips(3))
+        rows = rows_of(tmp_path, stage(server.url), table)
         prompts = [content[-1]["text"] for content in server.contents]
-        usage = {key: 100 + len(data) % 50 for key, data in server.images.items()}
     assert [(row["dense_tries"], row["event_count"], row["error"]) for row in rows] == [(2, 2, None)] * 3
-    first, again = prompts[0], next(prompt for prompt in prompts if clip_answers.AGAIN in prompt)
+    first, again = "The clip lasts 6 seconds.", next(prompt for prompt in prompts if clip_answers.AGAIN in prompt)
     assert Counter(prompts) == {first: 3, again: 3}
     assert again.startswith(f"{first}\n\nYour last answer to this could not be used: no valid JSON (")
-    assert [row["dense_prompt_tokens"] for row in rows] == [2 * tokens for tokens in usage.values()]
+    assert [row["dense_prompt_tokens"] for row in rows] == [
+        2 * (100 + len(b"".join(frames)) % 50) for frames in table["frames"].to_pylist()
+    ]
 
 
 def test_never_valid_answer_is_an_error_after_two_tries(tmp_path: Path) -> None:
@@ -129,6 +131,22 @@ def test_refused_second_question_is_an_error_of_the_server(tmp_path: Path) -> No
     with chat_server(words=clip_answers.never, raw=refuse_again) as server:
         (row,) = rows_of(tmp_path, stage(server.url), clips(1))
     assert (row["error"], row["retry"], row["dense_tries"]) == ("server: 400 too long", False, 2)
+
+
+def test_question_that_the_server_refuses_is_asked_once(tmp_path: Path) -> None:
+    with chat_server(faults=("400",), share=1.0) as server:
+        (row,) = rows_of(tmp_path, stage(server.url), clips(1))
+        assert sum(server.requests.values()) == 1
+    assert (row["error"], row["dense_tries"]) == ("server: 400 the image is too strange", 1)
+
+
+def test_each_clip_of_a_batch_has_its_own_duration() -> None:
+    table = clips(2, duration=pa.array([4.0, 9.0])).to_pydict()
+    with chat_server(words=clip_answers.valid) as server:
+        facts = stage(server.url).load()
+        columns = zip(*(table[name] for name in ("frames", "frame_times", "duration", "id")), strict=True)
+        rows = facts([facts.prepare(*clip) for clip in columns]).to_pylist()
+    assert [row["events"][-1]["end"] for row in rows] == [4.0, 9.0]
 
 
 def test_every_clip_ends_sound_or_with_a_reason(tmp_path: Path) -> None:

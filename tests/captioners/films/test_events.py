@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,13 @@ def test_invalid_answer_is_refused_with_its_reason(text: str, reason: str) -> No
 def test_events_may_begin_at_once_and_overlap() -> None:
     told = parse_description(answer((0, 5, "A."), (0, 3, "B."), (2, 9, "C.")), 9.0)
     assert [event[:2] for event in told.events] == [(0, 5), (0, 3), (2, 9)]
+
+
+@pytest.mark.parametrize("duration", [0.1, 10.1, 59.4])
+def test_end_of_the_clip_is_inside_it_in_32_bits_too(duration: float) -> None:
+    assert float(np.float32(duration)) > duration, "rounded to 32 bits it would be outside"
+    (event,) = parse_description(answer((0, duration, "A dog runs.")), duration).events
+    assert duration - 1e-5 < event.end == float(np.float32(event.end)) <= duration
 
 
 def test_control_characters_are_removed_from_texts() -> None:
