@@ -26,7 +26,7 @@ InProcessOption = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        help="Without a server: lmdeploy (images only, NVIDIA GPU) or transformers (default for clips)",
+        help="Without a server: lmdeploy (images only, their default; NVIDIA GPU) or transformers (clips' default)",
     ),
 ]
 TrustOption = Annotated[
