@@ -1,8 +1,8 @@
 """A small server with OpenAI's chat completions on plain asyncio, which can be told to misbehave.
 
-Its caption of an image is made of the image's hash and the prompt's. What it is asked and answers goes, line by line,
-into a log: `asked` or `answered`, the image's hash, the prompt's. Run it by itself with `python -m tests.chat_server
---port 8000`.
+Its caption of an image, or of several, is made of the hash of their bytes and the prompt's. What it is asked and
+answers goes, line by line, into a log: `asked` or `answered`, the hash of the images, the prompt's. Run it by itself
+with `python -m tests.chat_server --port 8000`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class ChatServer:
         raw: A whole answer in place of its own: status, headers, body; or what makes one of the hashes of image and
             prompt, None where its own is meant.
         listen: The address that it listens at.
+        words: What it answers, made of the hash of the images and the prompt; None: a caption.
         log: Where every request is written down; None: nowhere.
     """
 
@@ -76,6 +78,7 @@ class ChatServer:
     choice: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     raw: Raw | Callable[[tuple[str, str]], Raw | None] | None = None
+    words: Callable[[str, str], str] | None = None
     log: Path | None = None
     listen: str = "127.0.0.1"
     port: int = 0
@@ -86,6 +89,7 @@ class ChatServer:
     keys: set[str | None] = field(default_factory=set)
     logins: list[str | None] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    contents: list[list[dict[str, Any]]] = field(default_factory=list)
     now: int = 0
     most: int = 0
 
@@ -131,11 +135,13 @@ class ChatServer:
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
         request = json.loads(body)
-        image, prompt = (part for part in request["messages"][0]["content"])
-        data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
-        key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt["text"].encode()).hexdigest()[:8])
+        *media, last = request["messages"][0]["content"]
+        prompt, urls = last["text"], [part[part["type"]]["url"] for part in media if part["type"] != "text"]
+        data = b"".join(base64.b64decode(image) for url in urls for image in url.split(",")[1:])
+        key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt.encode()).hexdigest()[:8])
         self.images.setdefault(key[0], data)
         self.bodies.append({**request, "messages": None})
+        self.contents.append([*media, last])
         attempt = self.requests[key]
         self.requests[key] += 1
         self.times.setdefault(key, []).append(time.monotonic())
@@ -148,7 +154,7 @@ class ChatServer:
             status, headers, data = raw
             await self._send(writer, status, data, headers)
             return True
-        words = self.caption(key)
+        words = self.words(key[0], prompt) if self.words else self.caption(key)
         self.answered[key] += 1
         self._write("answered", key)
         choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
@@ -260,4 +266,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--words", type=lambda name: getattr(import_module("tests.clip_answers"), name))
     asyncio.run(ChatServer(**vars(parser.parse_args())).serve())

@@ -1,4 +1,4 @@
-"""The interface of caption engines: an image and a prompt in, a text out."""
+"""The interface of caption engines: a prompt, with an image, several frames or neither, in; a text out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,36 @@ from core.settings import Settings
 from core.stages import IMAGE
 
 
-class Question(NamedTuple):
-    """One image and the prompt about it.
+class Frame(NamedTuple):
+    """A frame of a clip.
 
     Attributes:
+        time: Seconds from the clip's start.
         image: The decoded image, or its encoded bytes (see `EngineConfig.image_input`).
-        prompt: The text of the prompt.
     """
 
+    time: float
     image: Image | bytes
+
+    @property
+    def time_text(self) -> str:
+        """The time as models read it before a frame, such as `<3.0 seconds>` (the form of Qwen3-VL)."""
+        return f"<{self.time:.1f} seconds>"
+
+
+class Question(NamedTuple):
+    """A prompt, and what it is about: one image, the frames of a clip, or nothing but the prompt's own text.
+
+    Attributes:
+        image: The decoded image, or its encoded bytes (see `EngineConfig.image_input`). None: the question is about
+            `frames`, or about a text. Only engines with `several_images` get such questions.
+        prompt: The text of the prompt.
+        frames: The frames of a clip in order of their times; then `image` is None.
+    """
+
+    image: Image | bytes | None
     prompt: str
+    frames: tuple[Frame, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -99,15 +119,17 @@ class EngineConfig(Settings):
         kind: The engine's name, or `package.module:Class` for an engine of another package.
         licences: Licences of models, by name; the dataset card states that of the stage's model.
         packages: Packages that the engine imports, each with the extra of vl3syn that installs it, or an empty text.
+        several_images: Whether the engine answers questions about several frames, and questions without an image.
         loads_model: Whether workers load the model from its files, or start something that does.
         gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
         batch_size: Questions per call.
-        image_input: The form of `Question.image`: `image`, a decoded image, or `portable`, encoded bytes.
+        image_input: The form of `Question.image` and of frames: `image`, a decoded image, or `portable`, encoded bytes.
     """
 
     licences: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[Mapping[str, str]] = {}
+    several_images: ClassVar[bool] = False
 
     kind: str
 

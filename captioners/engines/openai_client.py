@@ -11,13 +11,13 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from http.client import responses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
 from captioners.engines.chat_answer import error_words, read_answer
-from captioners.engines.chat_request import encode_request, shared_fields
+from captioners.engines.chat_request import VideoForm, encode_request, shared_fields, too_large
 from captioners.engines.http_exchange import (
     FAILURES,
     MAX_BODY_BYTES,
@@ -65,9 +65,14 @@ class OpenAIClientConfig(EngineConfig):
         tries: Maximum number of requests per image in one run.
         pause: Longest pause before the second try, in seconds; each later pause is twice as long, up to a minute.
         start_timeout: Seconds that a started server may take to load its model.
+        video: How the frames of a clip are sent. `frames`: images, each after its time, which every server understands
+            whose model takes several images. `jpeg_list`: as a video, for vLLM.
+        max_request_bytes: Maximum size of a request with frames, in bytes; many services refuse more than 20 MB.
         key: Name of the environment variable with the API key; if it is empty, no key is sent. A started server
             inherits the environment.
     """
+
+    several_images: ClassVar = True
 
     kind: Literal["server"] = "server"
     url: str | None = None
@@ -78,6 +83,8 @@ class OpenAIClientConfig(EngineConfig):
     tries: int = Field(default=6, ge=1)
     pause: float = Field(default=1, gt=0)
     start_timeout: float = Field(default=1800, gt=0)
+    video: VideoForm = "frames"
+    max_request_bytes: int = Field(default=20_000_000, ge=100_000)
     key: str = "OPENAI_API_KEY"
 
     @property
@@ -228,7 +235,9 @@ class OpenAIClient(Engine):
         return answers
 
     async def _answer(self, question: Question) -> Answer:
-        body = encode_request(self._shared_fields, question)
+        body = encode_request(self._shared_fields, question, self._settings.video)
+        if error := too_large(body, question, self._settings.max_request_bytes):
+            return Answer(error=f"server: {error}")
         answer = Answer(error="server: given up", retry=True)
         for attempt in range(self._settings.tries):
             async with self._slots:

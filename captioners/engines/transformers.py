@@ -30,6 +30,7 @@ class Transformers(HasPrecision, EngineConfig):
     """
 
     packages: ClassVar = dict.fromkeys(("torch", "torchvision", "transformers"), "models")
+    several_images: ClassVar = True
 
     kind: Literal["transformers"] = "transformers"
 
@@ -68,6 +69,8 @@ class Transformers(HasPrecision, EngineConfig):
             processor = auto.AutoProcessor.from_pretrained(source, revision=commit, trust_remote_code=False)
             if not getattr(processor, "chat_template", None):
                 raise UserError("its processor has no chat template: it is no chat model")
+            if getattr(processor, "video_processor", None) and not getattr(processor, "image_processor", None):
+                raise UserError("its processor takes videos only; take a model that takes images")
             network, loading_info = auto.AutoModelForImageTextToText.from_pretrained(
                 source,
                 revision=commit,
@@ -178,5 +181,15 @@ def _collate(questions: Sequence[Inputs], pad: int) -> Inputs:
 
 
 def _conversation(question: Question) -> list[dict[str, Any]]:
-    content = [{"type": "image", "image": question.image}, {"type": "text", "text": question.prompt}]
-    return [{"role": "user", "content": content}]
+    content = [] if question.image is None else [_image(question.image)]
+    for frame in question.frames:
+        content += [_text(frame.time_text), _image(frame.image)]
+    return [{"role": "user", "content": [*content, _text(question.prompt)]}]
+
+
+def _image(image: Any) -> dict[str, Any]:
+    return {"type": "image", "image": image}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}

@@ -15,7 +15,7 @@ def read_prompts(source: str) -> tuple[str, ...]:
     """Read the prompts of a file: paragraphs separated by blank lines; lines that start with `#` are comments.
 
     Args:
-        source: A path, or the name of a built-in file: `short`, `detailed`.
+        source: A path, or the name of a built-in file: `short`, `detailed`, `ocr`, `dense`, `summary`.
 
     Raises:
         UserError: The file cannot be read, or has no prompt.

@@ -1,4 +1,4 @@
-"""`vl3syn caption`: captions to filter by (coarse, labels) and to train on (short, detailed, describe)."""
+"""`vl3syn caption`: captions to filter by, captions to train on, and texts about clips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.errors import UserError
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.stage import apply_stages, stored_entry
 
-caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
+caption_app = typer.Typer(no_args_is_help=True, help="Caption the images or clips that a run has kept so far.")
 
 ModelOption = Annotated[
     str | None, typer.Option(help="An image chat model: a name on the hub or of the server, or a folder")
@@ -23,7 +23,11 @@ StartOption = Annotated[
     str | None, typer.Option(help="A command that starts a server, once per GPU; {model} and {port} are filled in")
 ]
 InProcessOption = Annotated[
-    str | None, typer.Option("--engine", help="Without a server: lmdeploy (default, NVIDIA GPU) or transformers")
+    str | None,
+    typer.Option(
+        "--engine",
+        help="Without a server: lmdeploy (images only, their default; NVIDIA GPU) or transformers (clips' default)",
+    ),
 ]
 TrustOption = Annotated[
     bool | None,
@@ -58,7 +62,7 @@ def labels(run_: RunOption, json_: JsonOption = False) -> None:
     apply_stages(run_, [{"stage": "conse"}, {"stage": "label_caption"}], json_)
 
 
-def _to_train_on(use: str) -> Callable[..., None]:
+def _to_train_on(stage: str, use: str) -> Callable[..., None]:
     def command(
         run_: RunOption,
         model: ModelOption = None,
@@ -76,15 +80,22 @@ def _to_train_on(use: str) -> Callable[..., None]:
     ) -> None:
         settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
         settings |= {"temperature": temperature, "language": language, "revision": revision}
-        settings |= {"engine": _engine(run_, use, server, start, engine, concurrency, trust_remote_code)}
-        apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _default_rules(run_, use)}], json_)
+        settings |= {"engine": _engine(run_, stage, server, start, engine, concurrency, trust_remote_code)}
+        apply_stages(run_, [{"stage": stage, **settings, "keep": _default_rules(run_, stage, use)}], json_)
 
     return command
 
 
 _BY = "to train on, with {} or another image chat model."
-caption_app.command("short", help=f"Write one sentence {_BY.format('InternVL2-8B')}")(_to_train_on("short"))
-caption_app.command("detailed", help=f"Write a paragraph {_BY.format('InternVL2-26B')}")(_to_train_on("detailed"))
+_OF_CLIPS = "of each clip in a run of clips (RUN/clips), with a chat model that takes several images."
+_COMMANDS = {
+    "short": ("short_caption", f"Write one sentence {_BY.format('InternVL2-8B')}"),
+    "detailed": ("detailed_caption", f"Write a paragraph {_BY.format('InternVL2-26B')}"),
+    "dense": ("dense_caption", f"Write the events with their times, and a paragraph, {_OF_CLIPS}"),
+    "summary": ("summary", "Write one or two sentences on each clip that has a dense caption, with a chat model."),
+}
+for _use, (_stage, _help) in _COMMANDS.items():
+    caption_app.command(_use, help=_help)(_to_train_on(_stage, _use))
 
 
 @caption_app.command()
@@ -99,7 +110,7 @@ def describe(
 
 def _engine(
     url: str,
-    use: str,
+    stage: str,
     server: str | None,
     start: str | None,
     kind: str | None,
@@ -116,7 +127,7 @@ def _engine(
     elif kind:
         raise UserError(f"--engine {kind}: give lmdeploy or transformers; for a server use --server or --start")
     else:
-        chosen = _entry(url, use).get("engine") or {}
+        chosen = stored_entry(url, stage).get("engine") or {}
     if concurrency is not None:
         if chosen.get("kind") != "server":
             raise UserError("--concurrency applies to a server: give --server or --start too")
@@ -128,12 +139,8 @@ def _engine(
     return chosen or None
 
 
-def _default_rules(url: str, use: str) -> dict[str, float]:
+def _default_rules(url: str, stage: str, use: str) -> dict[str, float]:
     """Return the default rules for a new stage; an existing stage keeps its rules."""
     from captioners.recaption import default_rules
 
-    return {} if _entry(url, use) else default_rules(use)
-
-
-def _entry(url: str, use: str) -> dict[str, Any]:
-    return stored_entry(url, f"{use}_caption")
+    return {} if stored_entry(url, stage) else default_rules(use)

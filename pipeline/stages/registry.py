@@ -43,6 +43,8 @@ STAGES = {
     "describe_clip": "captioners.offline.describe_clip:DescribeClip",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
+    "dense_caption": "captioners.films.dense:DenseCaption",
+    "summary": "captioners.films.summary:Summary",
 }
 """The stages of this project; a recipe that names one imports it."""
 

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from pydantic import ValidationError
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Question, Sampling
+from captioners.films.dense import DenseCaption
 from captioners.recaption import ShortCaption
 from tests.conftest import MakeImages, jpeg
 from tests.runs import run
@@ -35,7 +36,7 @@ class _Sizes(Engine):
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         return [self._answer(question.image) for question in questions]
 
-    def _answer(self, image: Image | bytes) -> Answer:
+    def _answer(self, image: Image | bytes | None) -> Answer:
         assert isinstance(image, Image)
         return Answer(f"{self._model} sees {image.width} by {image.height} {self._unit}.")
 
@@ -49,6 +50,13 @@ def test_engine_by_path_writes_the_captions(tmp_path: Path, make_images: MakeIma
     assert [row[2] for row in rows] == [f"m sees {width} by {height} dots." for width, height, _ in rows]
     assert len(rows) == 3
     assert opened.stages[-1].table.provenance()["engine"] == "sizes"
+
+
+def test_engine_for_one_image_is_refused_by_a_stage_of_clips() -> None:
+    """Engines of other packages were written for questions with an image; they say so if they take several."""
+    assert not Sizes(kind=PATH).several_images
+    with pytest.raises(ValidationError, match=f"{PATH} takes one image per question, and a clip has several"):
+        DenseCaption(engine={"kind": PATH})  # type: ignore[arg-type]
 
 
 SECRET = "sk-" + "aB3dE5gH7jK9mN1pQ3"

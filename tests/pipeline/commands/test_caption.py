@@ -30,8 +30,8 @@ def test_remote_code_is_refused_beside_another_engine(
 
 
 def test_remote_code_is_a_setting_of_lmdeploy(indexed: Path) -> None:
-    assert _engine(str(indexed), "short", None, None, None, None, True) == {
+    assert _engine(str(indexed), "short_caption", None, None, None, None, True) == {
         "kind": "lmdeploy",
         "trust_remote_code": True,
     }
-    assert _engine(str(indexed), "short", None, None, None, None, None) is None
+    assert _engine(str(indexed), "short_caption", None, None, None, None, None) is None

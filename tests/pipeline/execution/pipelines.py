@@ -54,3 +54,16 @@ def compute_images(
     computed, busy = pipeline.compute(rows, ContentCheck(store, rows, journaled=False), journal)
     assert busy >= 0
     return computed.sort_by("id")
+
+
+def compute_columns(folder: Path, stage: ImageStage, facts: ImageFacts, rows: pa.Table) -> pa.Table:
+    """Send rows through the pipeline of a stage that reads only columns; return its rows, sorted by id.
+
+    A journaled stage has its journal in the folder `table`.
+    """
+    table = Table(Folder.at(folder / "table"), table_schema(stage.writes).remove_metadata())
+    store = Store(table, table.next_writer(), {})
+    task = StageTask(stage=stage, name=stage.name, inputs=Inputs(), batch_size=stage.batch_size or 1, store=store)
+    pipeline = ImagePipeline(task, facts, threads=2, seconds=60, first_errors=0)
+    computed, _ = pipeline.compute(rows, None, Journal(table, rows["id"], {}) if stage.journaled else None)
+    return computed.sort_by("id")
