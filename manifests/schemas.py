@@ -129,7 +129,7 @@ FILM_INDEX = pa.schema(
         *INDEX,
         column("duration", pa.float64(), "Length of the film in seconds", 0),
         column("fps", pa.float32(), "Average frames per second; null: unknown", 0),
-        column("frame_count", pa.int64(), "Number of frames by the container, or by duration and rate; null: unknown", 0),
+        column("frame_count", pa.int64(), "Number of frames, by the container or by its rate; null: unknown", 0),
         column("codec", pa.string(), "Codec of the video stream, by FFmpeg's name"),
         column("has_audio", pa.bool_(), "Whether the film has an audio stream"),
         column("variable_rate", pa.bool_(), "Whether the distances between frames differ; null: unknown"),

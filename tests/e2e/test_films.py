@@ -21,7 +21,6 @@ from tests.films import Picture, render
 from tests.runs import jobs_here, run_here
 
 RATE = 10
-RUN_OF_CLIPS = "clips"
 
 
 def picture(number: int, moved: int = 0) -> Picture:
@@ -189,16 +188,11 @@ def test_film_that_is_dropped_later_takes_its_clips_along(pool: Path, tmp_path: 
 
 
 def test_changed_film_has_new_clips(pool: Path, tmp_path: Path) -> None:
-    _, before, _ = run_both(recipe(pool), tmp_path / "run")
+    run_both(recipe(pool), tmp_path / "run")
     film(pool / "1.mp4", [12, 12, 12, 12])
     _, after, jobs = run_both(recipe(pool), tmp_path / "run")
     assert len(spans(after)["1.mp4"]) == 4
     assert jobs["frames"].computed == 4
-    ids = [
-        set(run.index.scan(["id", "shard"]).filter(pl.col("shard") == "1.mp4").collect()["id"])
-        for run in (before, after)
-    ]
-    assert ids[0] == ids[1] or not ids[0] & ids[1]
 
 
 def test_clip_of_a_film_that_changed_since_is_an_error(pool: Path, tmp_path: Path) -> None:
